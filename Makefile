@@ -1,0 +1,46 @@
+# What a contributor runs. Each target first installs what it needs and the machine lacks.
+
+CARGO ?= cargo
+# Arguments of the demo, as in: make demo ARGS='--duration 30s'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench fmt setup clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Run the demo: a private PostgreSQL, a workload and the exporter (ARGS='…' for its options)
+	@scripts/setup demo
+	@$(CARGO) run --release --locked --quiet -- demo $(ARGS)
+
+test: ## Run every test, those with a real PostgreSQL and the documentation's included
+	@scripts/setup test
+	$(CARGO) test --locked --all-features
+
+lint: ## Check formatting, lints, documentation, dependencies and scripts
+	@scripts/setup lint
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --lib --no-deps --all-features
+	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
+	sh -n scripts/setup
+	sh -n src/demo/server/watchdog.sh
+	bash -n .ci/run
+	@if command -v shellcheck >/dev/null; then \
+		shellcheck scripts/setup .ci/run && shellcheck --shell=sh src/demo/server/watchdog.sh; \
+	fi
+
+bench: ## Measure what a checkout costs
+	@scripts/setup bench
+	$(CARGO) bench --locked --bench pool
+
+fmt: ## Format the code
+	$(CARGO) fmt
+
+setup: ## Install everything that the other targets need
+	@for purpose in test lint bench; do scripts/setup $$purpose || exit; done
+
+clean: ## Remove what was built
+	$(CARGO) clean

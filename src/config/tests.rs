@@ -1,0 +1,274 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const URL: &str = "postgres://app:hunter2@db.example/shop";
+
+pub(super) fn env(vars: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+    let vars = vars.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Settings::default().apply_env(vars.collect::<Vec<_>>())
+}
+
+pub(super) fn message(result: Result<impl fmt::Debug, ConfigError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn the_defaults_are_the_documented_ones_and_valid() {
+    let settings = Settings::default();
+    assert!(settings.validate().is_ok());
+    let values: Vec<_> = SETTINGS.iter().map(|s| (s.name(), s.get(&settings))).collect();
+    let expected = [
+        ("name", ""),
+        ("database_url", ""),
+        ("pool_size", "10"),
+        ("max_overflow", "20"),
+        ("checkout_timeout", "30s"),
+        ("recycle_after", "1h"),
+        ("pre_ping", "on"),
+        ("pre_ping_idle", "500ms"),
+        ("ping_timeout", "5s"),
+        ("connect_timeout", "5s"),
+        ("tcp_keepalive", "30s"),
+        ("tcp_user_timeout", "20s"),
+        ("application_name", ""),
+        ("wait_target", "10ms"),
+    ];
+    assert_eq!(values, expected.map(|(name, value)| (name, value.to_owned())));
+}
+
+#[test]
+fn the_table_has_every_field_once() {
+    let mut names: Vec<_> = SETTINGS.iter().map(Setting::name).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), SETTINGS.len());
+    // A field that is added to the struct and not to the table does not compile here.
+    let Settings {
+        name: _,
+        database_url: _,
+        pool_size: _,
+        max_overflow: _,
+        checkout_timeout: _,
+        recycle_after: _,
+        pre_ping: _,
+        pre_ping_idle: _,
+        ping_timeout: _,
+        connect_timeout: _,
+        tcp_keepalive: _,
+        tcp_user_timeout: _,
+        application_name: _,
+        wait_target: _,
+    } = Settings::default();
+    assert_eq!(names.len(), 14);
+}
+
+/// A setting, what it accepts and how that reads back, and what it refuses.
+type Edges = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+
+const EDGES: &[Edges] = &[
+    ("name", &[("orders", "orders"), ("Größe 1", "Größe 1")], &["", "a\nb", "a\0"]),
+    (
+        "pool_size",
+        &[("1", "1"), ("10000", "10000"), (" 7 ", "7")],
+        &["0", "10001", "-1", "1.5", "ten", "", "99999999999999999999"],
+    ),
+    ("max_overflow", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
+    (
+        "checkout_timeout",
+        &[("1ms", "1ms"), ("24h", "1day"), ("1m 30s", "1m 30s")],
+        &["0s", "0", "999us", "25h", "off", "30", "30.5", "-1s", "1parsec", ""],
+    ),
+    (
+        "recycle_after",
+        &[("1ms", "1ms"), ("30days", "30days"), ("off", "off"), ("OFF", "off")],
+        &["0s", "0", "31days", "never", "3600"],
+    ),
+    (
+        "pre_ping",
+        &[
+            ("on", "on"),
+            ("true", "on"),
+            ("Yes", "on"),
+            ("1", "on"),
+            ("off", "off"),
+            ("false", "off"),
+            ("no", "off"),
+            ("0", "off"),
+        ],
+        &["", "2", "enabled"],
+    ),
+    ("pre_ping_idle", &[("0s", "0s"), ("0", "0s"), ("1day", "1day")], &["2days", "off", "500"]),
+    ("ping_timeout", &[("1ms", "1ms"), ("1h", "1h")], &["0s", "61m", "off"]),
+    ("connect_timeout", &[("1ms", "1ms"), ("1h", "1h")], &["0s", "61m", "off", "5"]),
+    ("tcp_keepalive", &[("1s", "1s"), ("2h", "2h"), ("off", "off")], &["0s", "999ms", "3h"]),
+    ("tcp_user_timeout", &[("1s", "1s"), ("1h", "1h"), ("off", "off")], &["0s", "999ms", "2h"]),
+    (
+        "application_name",
+        &[("billing", "billing")],
+        &["", "a\u{7}", "0123456789012345678901234567890123456789012345678901234567890123"],
+    ),
+    ("wait_target", &[("100us", "100us"), ("60s", "1m")], &["99us", "61s", "0s", "off"]),
+];
+
+#[test]
+fn each_setting_takes_its_edges_and_refuses_what_is_beyond() {
+    let tested: Vec<_> = EDGES.iter().map(|(name, ..)| *name).collect();
+    let all: Vec<_> = SETTINGS.iter().map(Setting::name).filter(|n| *n != "database_url").collect();
+    assert_eq!(tested, all);
+
+    for (name, accepted, refused) in EDGES {
+        let setting = Setting::find(name).unwrap();
+        for (text, back) in *accepted {
+            let mut settings = Settings::default();
+            settings.set(name, text).unwrap_or_else(|e| panic!("{name} = {text:?}: {e}"));
+            assert_eq!(setting.get(&settings), *back, "{name} = {text:?}");
+            // What is written reads back as the same.
+            settings.set(name, back).unwrap();
+            assert_eq!(setting.get(&settings), *back);
+        }
+        for text in *refused {
+            let mut settings = Settings::default();
+            let error = settings.set(name, text).expect_err(&format!("{name} = {text:?}"));
+            assert!(error.to_string().starts_with(&format!("settings: {name} cannot be \"")), "{error}");
+            assert!(error.to_string().contains(": give "), "{error}");
+            assert_eq!(setting.get(&settings), setting.get(&Settings::default()));
+        }
+    }
+}
+
+#[test]
+fn an_error_says_what_where_and_what_would_do() {
+    assert_eq!(
+        message(env(&[("POOLSCOPE_POOL_SIZE", "0")])),
+        "environment variable POOLSCOPE_POOL_SIZE: pool_size cannot be \"0\": give a whole number from 1 to 10000"
+    );
+    assert_eq!(
+        message(Settings::from_toml("# pool\nrecycle_after = 3600\n")),
+        "line 2, column 17: recycle_after cannot be 3600: give a time with its unit, 1ms to 30days, or off, such as 1h"
+    );
+    assert_eq!(
+        message(Settings::from_url("postgres://h/d?pre_ping=maybe")),
+        "database URL, parameter `pre_ping`: pre_ping cannot be \"maybe\": give on or off"
+    );
+    assert_eq!(
+        message(env(&[("POOLSCOPE_DATABASE_URL", "postgres://h/d?pool_size=x")])),
+        "environment variable POOLSCOPE_DATABASE_URL, parameter `pool_size`: pool_size cannot be \"x\": \
+         give a whole number from 1 to 10000"
+    );
+    let mut settings = Settings::default();
+    assert_eq!(
+        message(settings.set("pool_siz", "3")),
+        "settings: there is no setting `pool_siz`: did you mean `pool_size`?"
+    );
+}
+
+#[test]
+fn a_long_or_odd_value_is_cut_and_escaped() {
+    let text = message(Settings::default().set("pool_size", &format!("\u{1b}[31m{}", "9".repeat(500))));
+    assert!(text.len() < 200, "{text}");
+    assert!(!text.contains('\u{1b}'));
+}
+
+#[test]
+fn fields_set_in_code_are_checked_by_validate() {
+    let settings = Settings { pool_size: 0, ..Settings::default() };
+    assert!(message(settings.validate()).starts_with("settings: pool_size cannot be \"0\""));
+    let settings = Settings { recycle_after: Some(Duration::ZERO), ..Settings::default() };
+    assert!(message(settings.validate()).starts_with("settings: recycle_after cannot be \"0s\""));
+    let settings = Settings { application_name: Some(String::new()), ..Settings::default() };
+    assert!(settings.validate().is_err());
+}
+
+#[test]
+fn a_wait_target_that_no_checkout_could_meet_is_refused() {
+    let settings = Settings {
+        wait_target: Duration::from_secs(2),
+        checkout_timeout: Duration::from_secs(1),
+        ..Settings::default()
+    };
+    assert_eq!(
+        message(settings.validate()),
+        "settings: wait_target (2s) is above checkout_timeout (1s): give a shorter wait_target"
+    );
+}
+
+#[test]
+fn a_pool_without_a_database_is_told_how_to_name_one() {
+    let error = message(Settings::default().require_database_url().map(drop));
+    assert!(error.contains("POOLSCOPE_DATABASE_URL"), "{error}");
+}
+
+#[test]
+fn an_own_name_wins_over_the_urls_query_whatever_the_order() {
+    let url = format!("{URL}?pool_size=3&max_overflow=4");
+    for vars in [
+        [("POOLSCOPE_POOL_SIZE", "7"), ("POOLSCOPE_DATABASE_URL", url.as_str())],
+        [("POOLSCOPE_DATABASE_URL", url.as_str()), ("POOLSCOPE_POOL_SIZE", "7")],
+    ] {
+        let settings = env(&vars).unwrap();
+        assert_eq!((settings.pool_size, settings.max_overflow), (7, 4));
+    }
+    for text in [format!("pool_size = 7\ndatabase_url = '{url}'"), format!("database_url = '{url}'\npool_size = 7")] {
+        let settings = Settings::from_toml(&text).unwrap();
+        assert_eq!((settings.pool_size, settings.max_overflow), (7, 4));
+    }
+}
+
+#[test]
+fn what_is_applied_later_wins() {
+    let toml = Settings::from_toml("pool_size = 3\nmax_overflow = 4\npre_ping = false").unwrap();
+    let mut settings = toml.apply_env([("POOLSCOPE_POOL_SIZE".to_owned(), "5".to_owned())]).unwrap();
+    settings.set("max_overflow", "6").unwrap();
+    assert_eq!((settings.pool_size, settings.max_overflow, settings.pre_ping), (5, 6, false));
+    settings.set("database_url", &format!("{URL}?pool_size=9")).unwrap();
+    assert_eq!(settings.pool_size, 9);
+}
+
+#[test]
+fn debug_shows_every_setting_and_no_password() {
+    let settings = Settings::from_url(URL).unwrap();
+    let debug = format!("{settings:?} {settings:#?}");
+    assert!(debug.contains("database_url: postgres://app:***@db.example/shop"), "{debug}");
+    assert!(debug.contains("checkout_timeout: 30s"), "{debug}");
+    assert!(!debug.contains("hunter2"));
+}
+
+#[test]
+fn an_error_never_repeats_its_source() {
+    let error = ConfigError::Certificates {
+        problem: "sslrootcert `/ca.pem` cannot be read".to_owned(),
+        remedy: "give another",
+        source: Some(std::io::Error::from(std::io::ErrorKind::NotFound)),
+    };
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(!error.to_string().contains(&source));
+}
+
+proptest! {
+    #[test]
+    fn any_text_for_any_setting_is_taken_or_refused_in_one_line(text in any::<String>(), index in 0..SETTINGS.len()) {
+        let mut settings = Settings::default();
+        match settings.set(SETTINGS[index].name(), &text) {
+            Ok(()) => prop_assert!(settings.validate().is_ok() || SETTINGS[index].name() == "checkout_timeout"),
+            Err(error) => prop_assert!(!error.to_string().contains('\n')),
+        }
+    }
+
+    #[test]
+    fn any_text_as_toml_is_taken_or_refused(text in any::<String>()) {
+        let _ = Settings::from_toml(&text);
+    }
+
+    #[test]
+    fn any_time_in_range_reads_back_exactly(nanos in 1_000_000_u64..86_400_000_000_000) {
+        let settings = Settings { checkout_timeout: Duration::from_nanos(nanos), ..Settings::default() };
+        let mut again = Settings::default();
+        again.set("checkout_timeout", &Setting::find("checkout_timeout").unwrap().get(&settings)).unwrap();
+        prop_assert_eq!(again.checkout_timeout, settings.checkout_timeout);
+    }
+}

@@ -1,0 +1,233 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, TargetSessionAttrs};
+
+use super::super::tls::{Roots, Verify};
+use super::*;
+
+pub(super) fn parse(url: &str) -> DatabaseUrl {
+    url.parse().unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+pub(super) fn error(url: &str) -> String {
+    url.parse::<DatabaseUrl>().expect_err(url).to_string()
+}
+
+fn settings(url: &str) -> Settings {
+    Settings::from_url(url).unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
+pub(super) fn tcp(host: &str) -> Host {
+    Host::Tcp(host.to_owned())
+}
+
+#[test]
+fn what_tokio_postgres_reads_is_read_the_same() {
+    for url in [
+        "postgresql://user@localhost",
+        "postgres://user@localhost:5433/db",
+        "postgresql://user:password@%2Fvar%2Frun%2Fpostgresql/mydb",
+        "postgresql://user@host1:1234,host2,host3:5678?target_session_attrs=read-write",
+        "postgresql:///mydb?user=user&host=/var/run/postgresql",
+        "postgresql:///mydb?user=user&host=%2Fvar%2Frun%2Fpostgresql&port=5433",
+        "postgres://us%40er:p%C3%A4ss@[::1]:5433/d%20b?options=-c%20geqo%3Doff",
+        "postgres://u:p:q@h/d?channel_binding=require&load_balance_hosts=random",
+        "postgres://h:1?hostaddr=127.0.0.1&keepalives_interval=5&keepalives_retries=2",
+        "postgres://u:@h",
+        "postgres://u:100%25%zz@h/",
+        "postgres://h/db#1",
+        "postgres://u:p/w?x@h/d",
+    ] {
+        let theirs: Config = url.parse().unwrap();
+        let mut ours = parse(url).config().clone();
+        // Theirs names the default port of each host, and would try TLS on a socket.
+        if ours.get_ports().is_empty() {
+            for port in theirs.get_ports() {
+                ours.port(*port);
+            }
+        }
+        ours.ssl_mode(SslMode::Prefer);
+        assert_eq!(ours, theirs, "{url}");
+    }
+}
+
+#[test]
+fn a_url_must_lead_somewhere() {
+    assert!(error("postgres:///db").contains("names no host"));
+    assert!(error("postgres://user:secret@/db").contains("names no host"));
+    assert!(error("postgres://a,b/d?hostaddr=1.2.3.4").contains("another number of `hostaddr`"));
+    assert!(error("postgres://a,b:2,c/d?port=1").contains("another number of ports"));
+    assert!(error("host=localhost user=postgres").contains("begins with neither"));
+    assert!(error("").contains("begins with neither"));
+}
+
+#[test]
+fn several_hosts_and_ports_may_stand_in_the_query() {
+    let url = parse("postgres:///d?host=a,b&port=1,2");
+    assert_eq!((url.config().get_hosts(), url.config().get_ports()), (&[tcp("a"), tcp("b")][..], &[1, 2][..]));
+    assert_eq!(parse("postgres://h/d?port=6432").config().get_ports(), [6432]);
+    let url = parse("postgres://:5433/d?host=/tmp");
+    assert_eq!(url.default_pool_name(), "/tmp:5433/d");
+}
+
+#[test]
+fn an_address_without_a_name_is_its_own_name() {
+    let url = parse("postgres:///d?hostaddr=127.0.0.1,::1");
+    assert_eq!(url.config().get_hosts(), [tcp("127.0.0.1"), tcp("::1")]);
+}
+
+#[test]
+fn the_pool_is_named_after_address_port_and_database() {
+    for (url, name) in [
+        ("postgres://u@db.example/shop", "db.example:5432/shop"),
+        ("postgres://u:secret@db.example:6432/shop", "db.example:6432/shop"),
+        ("postgres://u@a:1,b:2/shop", "a:1/shop"),
+        ("postgres://u@[::1]/shop", "[::1]:5432/shop"),
+        ("postgres://u@%2Frun%2Fpg:6432/shop", "/run/pg:6432/shop"),
+        ("postgres://u@h", "h:5432/u"),
+        ("postgres://h", "h:5432"),
+    ] {
+        assert_eq!(parse(url).default_pool_name(), name);
+    }
+}
+
+#[test]
+fn any_setting_is_a_parameter() {
+    let settings = settings(
+        "postgres://h/d?name=orders&pool_size=5&max_overflow=0&checkout_timeout=2s&recycle_after=off&pre_ping=off\
+         &pre_ping_idle=0s&ping_timeout=1s&connect_timeout=3s&tcp_keepalive=off&tcp_user_timeout=9s\
+         &application_name=billing&wait_target=5ms",
+    );
+    let values: Vec<_> = super::super::SETTINGS.iter().filter(|s| !s.is_url()).map(|s| s.get(&settings)).collect();
+    assert_eq!(values, ["orders", "5", "0", "2s", "off", "off", "0s", "1s", "3s", "off", "9s", "billing", "5ms"]);
+    assert_eq!(settings.database_url.unwrap().config().get_application_name(), Some("billing"));
+}
+
+#[test]
+fn a_url_in_the_url_is_no_parameter() {
+    assert!(error("postgres://h/d?database_url=x").contains("there is no setting `database_url`"));
+}
+
+#[test]
+fn a_bare_number_means_what_libpq_means_or_is_refused() {
+    assert_eq!(settings("postgres://h?connect_timeout=7").connect_timeout, Duration::from_secs(7));
+    assert!(error("postgres://h?connect_timeout=0").contains("connect_timeout cannot be \"0s\": give a time"));
+    assert!(error("postgres://h?connect_timeout=-1").contains("give a time"));
+    assert!(error("postgres://h?checkout_timeout=7").contains("give a time with its unit"));
+    assert!(error("postgres://h?tcp_user_timeout=7").contains("give a time with its unit"));
+    assert_eq!(settings("postgres://h?tcp_user_timeout=0").tcp_user_timeout, None);
+}
+
+#[test]
+fn keepalives_stand_for_tcp_keepalive() {
+    let keepalive = |url: &str| settings(url).tcp_keepalive;
+    assert_eq!(keepalive("postgres://h?keepalives=0"), None);
+    assert_eq!(keepalive("postgres://h?keepalives=0&keepalives_idle=9"), None);
+    assert_eq!(keepalive("postgres://h?keepalives=1&keepalives_idle=9"), Some(Duration::from_secs(9)));
+    assert_eq!(keepalive("postgres://h?keepalives_idle=0"), Some(Duration::from_secs(30)));
+    assert!(error("postgres://h?keepalives_idle=9s").contains("keepalives_idle cannot be \"9s\": give a number"));
+    assert!(error("postgres://h?keepalives_idle=9000").contains("keepalives_idle cannot be"));
+    let url = parse("postgres://h?keepalives_interval=4&keepalives_count=2");
+    assert_eq!(url.config().get_keepalives_interval(), Some(Duration::from_secs(4)));
+    assert_eq!(url.config().get_keepalives_retries(), Some(2));
+}
+
+#[test]
+fn an_unknown_parameter_is_named_with_a_suggestion() {
+    assert_eq!(
+        error("postgres://h/d?poolsize=5"),
+        "database URL: there is no setting `poolsize`: did you mean `pool_size`?"
+    );
+    assert!(error("postgres://h/d?ssl_mode=require").contains("did you mean `sslmode`?"));
+    let error = error("postgres://h/d?passwd=QX");
+    assert!(error.contains("`passwd`") && !error.contains("QX"), "{error}");
+}
+
+#[test]
+fn words_that_are_not_among_the_choices_are_refused_with_the_choices() {
+    for (query, remedy) in [
+        ("sslmode=yes", "sslmode cannot be \"yes\": give disable, allow, prefer, require, verify-ca or verify-full"),
+        ("sslnegotiation=x", "give postgres or direct"),
+        ("sslrootcert=", "give a file of PEM certificates, or system"),
+        ("target_session_attrs=primary", "give any, read-write or read-only"),
+        ("channel_binding=x", "give disable, prefer or require"),
+        ("load_balance_hosts=x", "give disable or random"),
+        ("port=70000", "give a port from 1 to 65535"),
+        ("hostaddr=db", "give an IP address"),
+        ("keepalives=yes", "give 0 or 1"),
+    ] {
+        let error = error(&format!("postgres://h/d?{query}"));
+        assert!(error.contains(remedy), "{error}");
+    }
+    let url = parse("postgres://h/d?target_session_attrs=read-only&channel_binding=disable&load_balance_hosts=random");
+    assert_eq!(url.config().get_target_session_attrs(), TargetSessionAttrs::ReadOnly);
+    assert_eq!(url.config().get_channel_binding(), ChannelBinding::Disable);
+    assert_eq!(url.config().get_load_balance_hosts(), LoadBalanceHosts::Random);
+}
+
+#[test]
+fn without_encryption_by_default_there_is_no_verifying() {
+    let file = || Roots::File("/ca.pem".into());
+    let cases = [
+        ("", TlsMode::Prefer(Verify::Nothing)),
+        ("?sslmode=disable", TlsMode::Disable),
+        ("?sslmode=allow", TlsMode::Prefer(Verify::Nothing)),
+        ("?sslmode=prefer", TlsMode::Prefer(Verify::Nothing)),
+        ("?sslrootcert=/ca.pem", TlsMode::Prefer(Verify::Chain(file()))),
+    ];
+    for (query, mode) in cases {
+        assert_eq!(parse(&format!("postgres://h/d{query}")).tls(), &mode, "{query}");
+    }
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn the_sslmodes_mean_what_libpq_means() {
+    let file = || Roots::File("/ca.pem".into());
+    for (query, mode, name) in [
+        ("sslmode=require", TlsMode::Require(Verify::Nothing), "require"),
+        ("sslmode=require&sslrootcert=/ca.pem", TlsMode::Require(Verify::Chain(file())), "verify-ca"),
+        ("sslrootcert=/ca.pem&sslmode=verify-ca", TlsMode::Require(Verify::Chain(file())), "verify-ca"),
+        ("sslmode=verify-full&sslrootcert=/ca.pem", TlsMode::Require(Verify::ChainAndName(file())), "verify-full"),
+        ("sslmode=verify-full", TlsMode::Require(Verify::ChainAndName(Roots::System)), "verify-full"),
+        ("sslrootcert=system", TlsMode::Require(Verify::ChainAndName(Roots::System)), "verify-full"),
+    ] {
+        let url = parse(&format!("postgres://h/d?{query}"));
+        assert_eq!(url.tls(), &mode, "{query}");
+        assert_eq!(url.tls().as_str(), name);
+        assert_eq!(url.config().get_ssl_mode(), SslMode::Require);
+    }
+    let direct = parse("postgres://h/d?sslmode=require&sslnegotiation=direct");
+    assert_eq!(direct.config().get_ssl_negotiation(), SslNegotiation::Direct);
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn sslmodes_that_would_verify_nothing_are_refused() {
+    for query in ["sslmode=verify-ca", "sslmode=require&sslrootcert=system", "sslmode=disable&sslrootcert=system"] {
+        assert!(error(&format!("postgres://h/d?{query}")).contains("sslmode=verify-full"), "{query}");
+    }
+    assert!(error("postgres://h/d?sslnegotiation=direct").contains("sslmode=require"));
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn without_the_feature_encryption_cannot_be_required() {
+    for mode in ["require", "verify-full"] {
+        let error = error(&format!("postgres://h/d?sslmode={mode}"));
+        assert_eq!(
+            error,
+            format!(
+                "database URL: sslmode={mode} needs TLS, which this build leaves out: enable the feature `tls` of poolscope"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_unix_socket_is_never_encrypted() {
+    let url = parse("postgres://u@%2Frun%2Fpg/d?sslmode=prefer");
+    assert_eq!((url.tls(), url.config().get_ssl_mode()), (&TlsMode::Disable, SslMode::Disable));
+}

@@ -1,0 +1,3 @@
+//! The demo: a private PostgreSQL and a workload that looks like a service.
+
+pub mod server;

@@ -1,0 +1,212 @@
+//! What the pool tells those who watch it.
+//!
+//! The pool says what happened in one borrowed, `Copy` [`Event`]. The ledger (metrics and snapshots) and
+//! the log each match on it exhaustively, so that a new event does not compile until every reader has
+//! decided what it means. The words that end up as label values live here too, each with its one spelling.
+
+use std::cell::Cell;
+use std::panic::Location;
+use std::time::Duration;
+
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::ledger::Ticket;
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::Seat;
+
+/// Defines a closed set of words: the enum, `ALL`, `COUNT` and `as_str`.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $word:literal,)+ }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum $name { $($(#[$vmeta])* $variant,)+ }
+
+        impl $name {
+            /// Every word of the set, in declaration order.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The word as it stands in label values and logs.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $word,)+ }
+            }
+
+            /// Its place in [`Self::ALL`].
+            #[must_use]
+            pub const fn index(self) -> usize { self as usize }
+        }
+    };
+}
+
+words! {
+    /// How a checkout ended. Each checkout has exactly one outcome, also when its future is dropped.
+    Outcome {
+        /// The caller got what it asked for.
+        Ok => "ok",
+        /// The deadline over the whole checkout passed.
+        Timeout => "timeout",
+        /// Connecting failed, or, for a named operation, the operation itself did.
+        Error => "error",
+        /// The pool was closed.
+        Closed => "closed",
+        /// The checkout was refused because the pool was overloaded.
+        Shed => "shed",
+        /// The caller dropped the future before it was done.
+        Cancelled => "cancelled",
+    }
+}
+
+words! {
+    /// What a checkout in flight is waiting for.
+    Phase {
+        /// For capacity: every connection is taken.
+        Queue => "queue",
+        /// For a new connection.
+        Connect => "connect",
+        /// For the answer to a pre-ping.
+        Ping => "ping",
+        /// For a connection to be cleaned.
+        Clean => "clean",
+    }
+}
+
+words! {
+    /// Why a connection was closed.
+    CloseReason {
+        /// It was never established: connecting failed.
+        ConnectFailed => "connect_failed",
+        /// It was never established: the checkout that was connecting gave up or was dropped.
+        ConnectAbandoned => "connect_abandoned",
+        /// It was older than `recycle_after`.
+        Recycled => "recycled",
+        /// It came back when `pool_size` connections were idle already.
+        Overflow => "overflow",
+        /// It did not answer a pre-ping.
+        PingFailed => "ping_failed",
+        /// The checkout that was pinging it gave up or was dropped.
+        PingAbandoned => "ping_abandoned",
+        /// It was older than a connection whose ping failed.
+        Invalidated => "invalidated",
+        /// It was found closed, by the server or by the network.
+        Broken => "broken",
+        /// Its holder asked for it to be closed instead of returned.
+        Discarded => "discarded",
+        /// The pool was closed or dropped.
+        Shutdown => "shutdown",
+    }
+}
+
+words! {
+    /// What was under way when a connection reported an error.
+    ErrorPhase {
+        /// Connecting, from the first socket to the server's readiness.
+        Connect => "connect",
+        /// A pre-ping.
+        Ping => "ping",
+    }
+}
+
+words! {
+    /// What a connection is doing.
+    ConnectionState {
+        /// Being established for a checkout.
+        Creating => "creating",
+        /// In the pool, at nobody's disposal but the next checkout's.
+        Idle => "idle",
+        /// Held by a caller, or being pinged for one.
+        Used => "used",
+    }
+}
+
+/// What an error says about itself in the `sqlstate` label: the server's five characters or, where the server
+/// sent none, one word for the kind of failure.
+///
+/// Always short and from a small set; never a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ErrorCode([u8; 8]);
+
+impl ErrorCode {
+    /// The connection was closed or broke: no SQLSTATE was received.
+    pub const IO: Self = Self::word("io");
+    /// No answer in time.
+    pub const TIMEOUT: Self = Self::word("timeout");
+    /// The TLS handshake failed.
+    pub const TLS: Self = Self::word("tls");
+    /// The client could not authenticate and the server sent no SQLSTATE.
+    pub const AUTH: Self = Self::word("auth");
+    /// None of the others.
+    pub const OTHER: Self = Self(*b"other\0\0\0");
+
+    /// A code of at most eight ASCII letters, digits or underscores; anything else is [`Self::OTHER`].
+    #[must_use]
+    pub const fn word(word: &str) -> Self {
+        let bytes = word.as_bytes();
+        if bytes.is_empty() || bytes.len() > 8 {
+            return Self::OTHER;
+        }
+        let mut code = [0; 8];
+        let mut i = 0;
+        while i < bytes.len() {
+            if !(bytes[i].is_ascii_alphanumeric() || bytes[i] == b'_') {
+                return Self::OTHER;
+            }
+            code[i] = bytes[i];
+            i += 1;
+        }
+        Self(code)
+    }
+
+    /// The code as it stands in label values and logs.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let len = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
+        std::str::from_utf8(&self.0[..len]).unwrap_or("other")
+    }
+}
+
+/// One thing that happened in a pool.
+///
+/// Borrowed and `Copy`: made on the stack, read by each watcher in turn, kept by none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event<'a> {
+    /// The pool was built.
+    PoolOpened,
+    /// `close` was called, or the last handle to the pool was dropped.
+    PoolClosing,
+    /// A checkout was ready at its first poll: started and ended in one, without a wait.
+    CheckoutServed { seat: &'a Seat, operation: OperationId, at: Nanos },
+    /// A checkout could not be served at once. The ledger writes its place among those in flight to `ticket`.
+    CheckoutWaiting {
+        ticket: &'a Cell<Option<Ticket>>,
+        operation: OperationId,
+        call_site: &'static Location<'static>,
+        started: Nanos,
+        phase: Phase,
+    },
+    /// A checkout in flight now waits for something else.
+    PhaseEntered { ticket: Ticket, phase: Phase, at: Nanos },
+    /// A checkout in flight ended. `seat` is the connection it got.
+    CheckoutFinished { ticket: Ticket, seat: Option<&'a Seat>, outcome: Outcome, at: Nanos },
+    /// A checkout ended at its first poll without a connection.
+    CheckoutRefused { operation: OperationId, outcome: Outcome },
+    /// Connecting began. `seat` is live from now on.
+    ConnectionCreating { seat: &'a std::sync::Arc<Seat> },
+    /// The connection is established.
+    ConnectionCreated { seat: &'a Seat, took: Duration },
+    /// Connecting or pinging failed with an error.
+    ConnectionError { phase: ErrorPhase, code: ErrorCode, error: &'a dyn std::error::Error },
+    /// A connection is being pinged for a checkout.
+    PingStarted { seat: &'a Seat, operation: OperationId, at: Nanos },
+    /// The holder let go of a connection; where it goes next is another event.
+    ConnectionReturned { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
+    /// A connection went back into the pool.
+    ConnectionIdle { seat: &'a Seat, at: Nanos },
+    /// A connection is gone. `seat` is no longer live.
+    ConnectionClosed { seat: &'a Seat, reason: CloseReason },
+    /// A named operation ended, its checkout included.
+    OperationFinished { operation: OperationId, outcome: Outcome, took: Duration },
+    /// The bound on operations was reached: this name is counted as `other`.
+    OperationsFull { name: &'a str },
+}

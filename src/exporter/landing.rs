@@ -1,0 +1,125 @@
+//! The page for humans, in the manner of Prometheus' own exporters.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// A line of the page.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) address: Cow<'static, str>,
+    pub(super) text: Cow<'static, str>,
+    /// Left out when empty.
+    pub(super) description: Cow<'static, str>,
+}
+
+/// What the page and `/-/ready` say of the process.
+#[derive(Debug)]
+pub(super) enum State {
+    Ready,
+    NotReady(Cow<'static, str>),
+}
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --ink: #1b2430; --soft: #5a6675; --line: #dde3ea; --paper: #fff;
+  --head: #1f4e79; --link: #1a5fa8; --good: #1a7f4b; --bad: #b3470b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --soft: #9aa7b5; --line: #2c3642;
+  --paper: #12171d; --head: #17344f; --link: #7ab8f5; --good: #5fd39a; --bad: #ffa566; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink);
+  font: 1rem/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif; }
+header { background: var(--head); color: #fff; }
+header > div, main { max-width: 44rem; margin: 0 auto; padding: 1rem 1.5rem; }
+header > div { display: flex; justify-content: space-between; align-items: baseline; gap: 1rem; }
+h1 { margin: 0; font-size: 1.25rem; font-weight: 600; }
+.version { font-size: .875rem; opacity: .85; }
+p { margin: .75rem 0; text-wrap: balance; }
+.about { color: var(--soft); }
+.state { font-weight: 600; overflow-wrap: anywhere; }
+.good { color: var(--good); }
+.bad { color: var(--bad); }
+ul { list-style: none; margin: 1rem 0 0; padding: 0; border-top: 1px solid var(--line); }
+li { padding: .625rem 0; border-bottom: 1px solid var(--line); display: grid;
+  grid-template-columns: 8rem 1fr; gap: 0 1rem; overflow-wrap: anywhere; }
+li span { color: var(--soft); }
+a { color: var(--link); text-underline-offset: .15em; }
+@media (max-width: 30rem) { li { grid-template-columns: 1fr; } }
+";
+
+/// The page as it is now.
+pub(super) fn render(state: &State, links: &[Link]) -> String {
+    let (class, sentence) = match state {
+        State::Ready => ("good", Cow::Borrowed("Ready")),
+        State::NotReady(reason) => ("bad", Cow::Owned(format!("Not ready: {reason}"))),
+    };
+    let links: String = links.iter().map(line).collect();
+    format!(
+        r#"<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>poolscope</title>
+<link rel="icon" href="data:,">
+<style>{STYLE}</style>
+</head>
+<body>
+<header><div><h1>poolscope</h1><span class="version">version {version}</span></div></header>
+<main>
+<p class="about">{about}.</p>
+<p class="state {class}">{sentence}</p>
+<ul>
+{links}</ul>
+</main>
+</body>
+</html>
+"#,
+        version = Escaped(env!("CARGO_PKG_VERSION")),
+        about = Escaped(env!("CARGO_PKG_DESCRIPTION")),
+        sentence = Escaped(&sentence),
+    )
+}
+
+fn line(link: &Link) -> String {
+    let address = Escaped(&link.address);
+    let text = Escaped(&link.text);
+    let description = Escaped(&link.description);
+    format!("<li><a href=\"{address}\">{text}</a><span>{description}</span></li>\n")
+}
+
+/// Text that is safe between tags and in a quoted attribute.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0;
+        while let Some(at) = rest.find(['&', '<', '>', '"', '\'']) {
+            f.write_str(&rest[..at])?;
+            f.write_str(match rest.as_bytes()[at] {
+                b'&' => "&amp;",
+                b'<' => "&lt;",
+                b'>' => "&gt;",
+                b'"' => "&quot;",
+                _ => "&#39;",
+            })?;
+            rest = &rest[at + 1..];
+        }
+        f.write_str(rest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_is_shown_as_text() {
+        let hostile = r#""><script>alert('&')</script>"#;
+        let page = render(
+            &State::NotReady(hostile.into()),
+            &[Link { address: hostile.into(), text: hostile.into(), description: hostile.into() }],
+        );
+        let escaped = "&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;";
+        assert_eq!(page.matches(escaped).count(), 4);
+        assert!(!page.contains("<script"));
+    }
+}

@@ -1,0 +1,151 @@
+//! Serves the metrics of a registry, and the health of the process, over HTTP/1.1.
+//!
+//! * `GET /` -- a page for humans: version, state and links.
+//! * `GET /metrics` -- the registry, in the Prometheus text format 0.0.4.
+//! * `GET /-/healthy` -- 200 while the process answers at all.
+//! * `GET /-/ready` -- 200 once the application said it is ready, 503 before that and from the
+//!   moment shutdown begins.
+//!
+//! `HEAD` works wherever `GET` does. Any other method is answered with 405, any other path with 404.
+//!
+//! # What a scrape may cost
+//!
+//! An exporter lives inside the process it observes, so it must not make an outage worse. Gathering
+//! and encoding run on tokio's blocking threads, never on the workers that serve the application.
+//! At most 4 scrapes gather at once; a further one waits up to 1 s for its turn and is then answered
+//! with 503 and `Retry-After`. A scrape whose client has gone keeps its turn until its gathering
+//! ends, so that a collector that hangs cannot pile up threads. A collector that panics, or metrics
+//! that cannot be encoded, cost that one scrape, which is answered with 500.
+//!
+//! # What a client may cost
+//!
+//! | bound | value | beyond it |
+//! |---|---|---|
+//! | open connections | 128 | further ones wait in the listen queue |
+//! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
+//! | time for a request's head, and for a connection to idle | 40 s | the connection is closed |
+//! | time in which a client reads nothing of its answer | 30 s | the connection is closed |
+//! | request body | never read | the connection is closed after the answer, unless the body had arrived |
+//! | time for requests under way to end at shutdown | 5 s | they are cut off |
+//!
+//! # Examples
+//!
+//! ```no_run
+//! use poolscope::exporter::{DEFAULT_ADDRESS, Exporter, Readiness};
+//!
+//! # async fn run() -> Result<(), poolscope::exporter::ExporterError> {
+//! let registry = prometheus::Registry::new();
+//! let readiness = Readiness::new();
+//! let exporter = Exporter::new(registry)
+//!     .readiness(readiness.clone())
+//!     .bind(DEFAULT_ADDRESS)
+//!     .await?;
+//!
+//! readiness.ready();
+//! exporter.serve(std::future::pending()).await
+//! # }
+//! ```
+
+use std::sync::Arc;
+
+use prometheus::Registry;
+use tokio::sync::OnceCell;
+
+mod address;
+mod error;
+mod landing;
+mod limits;
+mod readiness;
+mod routes;
+mod scrape;
+mod server;
+mod stall;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::error::ExporterError;
+pub use self::readiness::Readiness;
+pub use self::server::BoundExporter;
+
+use self::landing::Link;
+use self::limits::Limits;
+use self::routes::Routes;
+use self::scrape::Scraper;
+
+/// Where the exporter listens unless told otherwise: reachable from this machine only.
+pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9719";
+
+/// An HTTP server for the metrics in a registry, not yet listening.
+///
+/// A clone shares the registry, the metrics about scrapes and the bound on scrapes at once: bind a
+/// clone, or the same exporter again, to listen on several addresses or to listen anew after a stop.
+#[derive(Clone, Debug)]
+pub struct Exporter {
+    registry: Registry,
+    readiness: Readiness,
+    links: Vec<Link>,
+    limits: Limits,
+    scraper: Arc<OnceCell<Arc<Scraper>>>,
+}
+
+impl Exporter {
+    /// Serves what `registry` gathers.
+    ///
+    /// The exporter adds two metrics of its own to the registry when it is first bound,
+    /// `poolscope_scrapes_total` and `poolscope_scrape_duration_seconds`, and on Linux the process
+    /// metrics (`process_cpu_seconds_total` and its kin), unless the registry has those already, as
+    /// [`prometheus::default_registry`] does.
+    ///
+    /// It is ready from the start; see [`readiness`](Self::readiness).
+    pub fn new(registry: Registry) -> Self {
+        let readiness = Readiness::new();
+        readiness.ready();
+        Self { registry, readiness, links: Vec::new(), limits: Limits::default(), scraper: Arc::default() }
+    }
+
+    /// Answers `/-/ready` by this latch. Without one, the exporter is ready as long as it serves.
+    #[must_use]
+    pub fn readiness(mut self, readiness: Readiness) -> Self {
+        self.readiness = readiness;
+        self
+    }
+
+    /// Adds a link to the landing page, after the exporter's own: a dashboard, say, or a runbook.
+    ///
+    /// `address` is a path on this server or a URL. All three are shown as plain text; an empty
+    /// `description` is left out.
+    #[must_use]
+    pub fn link(mut self, address: impl Into<String>, text: impl Into<String>, description: impl Into<String>) -> Self {
+        self.links.push(Link {
+            address: address.into().into(),
+            text: text.into().into(),
+            description: description.into().into(),
+        });
+        self
+    }
+
+    /// Opens the socket and registers the exporter's own metrics. Connections wait until
+    /// [`BoundExporter::serve`] is polled.
+    ///
+    /// `address` is `host:port`, `[::1]:port` for IPv6, or `:port` for all interfaces, IPv4 and
+    /// IPv6, as Prometheus' own exporters mean it. Port 0 picks a free one;
+    /// [`BoundExporter::local_addr`] tells which.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be understood, resolved or listened on, and when another exporter
+    /// has registered its metrics in the same registry.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with its I/O and time drivers enabled.
+    pub async fn bind(&self, address: impl ToString) -> Result<BoundExporter, ExporterError> {
+        let address = address.to_string();
+        let (listener, local_addr) = address::listen(&address).await?;
+        // After the socket, so that a busy address leaves the registry as it was.
+        let scraper = self.scraper.get_or_try_init(|| Scraper::register(self.registry.clone(), &self.limits)).await?;
+        let routes = Routes::new(Arc::clone(scraper), self.readiness.clone(), &self.links);
+        Ok(BoundExporter::new(listener, local_addr, routes, self.limits.clone()))
+    }
+}

@@ -1,0 +1,192 @@
+//! From a request's method and path to its answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http_body_util::Full;
+use hyper::body::Bytes;
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use hyper::{Method, Response, StatusCode};
+
+use super::Readiness;
+use super::landing::{self, Link, State};
+use super::scrape::{ScrapeError, Scraper};
+
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+/// The page loads nothing and runs nothing.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What the exporter serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Landing,
+    Metrics,
+    Healthy,
+    Ready,
+}
+
+impl Endpoint {
+    pub(super) const ALL: [Self; 4] = [Self::Landing, Self::Metrics, Self::Healthy, Self::Ready];
+
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Self::Landing => "/",
+            Self::Metrics => "/metrics",
+            Self::Healthy => "/-/healthy",
+            Self::Ready => "/-/ready",
+        }
+    }
+
+    fn at(path: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
+    }
+}
+
+/// What the answers are made from.
+#[derive(Debug)]
+pub(super) struct Routes {
+    scraper: Arc<Scraper>,
+    readiness: Readiness,
+    stopping: AtomicBool,
+    links: Vec<Link>,
+}
+
+impl Routes {
+    pub(super) fn new(scraper: Arc<Scraper>, readiness: Readiness, extra_links: &[Link]) -> Self {
+        let own = [
+            (Endpoint::Metrics, "Metrics", "what Prometheus scrapes, in its text format"),
+            (Endpoint::Healthy, "Health", "200 while this process answers"),
+            (Endpoint::Ready, "Readiness", "200 when it can do its work, 503 otherwise"),
+        ];
+        let own = own.map(|(endpoint, text, description)| Link {
+            address: endpoint.path().into(),
+            text: text.into(),
+            description: description.into(),
+        });
+        Self {
+            scraper,
+            readiness,
+            stopping: AtomicBool::new(false),
+            links: own.into_iter().chain(extra_links.iter().cloned()).collect(),
+        }
+    }
+
+    /// From now on `/-/ready` says no, whatever the latch says.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Answers a request. hyper leaves the body out where the method is HEAD.
+    pub(super) async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let Some(endpoint) = Endpoint::at(path) else {
+            return text(StatusCode::NOT_FOUND, nothing_here());
+        };
+        if method != Method::GET && method != Method::HEAD {
+            let refusal = text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} is read with GET or HEAD.\n"));
+            return with(refusal, ALLOW, "GET, HEAD");
+        }
+        match endpoint {
+            Endpoint::Landing => self.landing(),
+            Endpoint::Metrics => self.metrics().await,
+            Endpoint::Healthy => text(StatusCode::OK, "poolscope is healthy.\n"),
+            Endpoint::Ready => self.ready(),
+        }
+    }
+
+    fn landing(&self) -> Response<Full<Bytes>> {
+        let page = landing::render(&self.state(), &self.links);
+        with(respond(StatusCode::OK, HTML, page), CONTENT_SECURITY_POLICY, PAGE_POLICY)
+    }
+
+    async fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.scraper.scrape().await {
+            Ok(metrics) => respond(StatusCode::OK, METRICS, metrics),
+            Err(ScrapeError::Busy { scrapes, waited }) => {
+                let refusal = text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!(
+                        "Too many scrapes are under way: {scrapes} are gathering, and none ended \
+                         within {waited:?}. Scrape less often, or find the collector that is slow.\n"
+                    ),
+                );
+                with(refusal, RETRY_AFTER, "5")
+            }
+            Err(ScrapeError::Stopping) => text(StatusCode::SERVICE_UNAVAILABLE, "The process is shutting down.\n"),
+            Err(ScrapeError::Panicked) => text(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "A collector panicked while the metrics were gathered; the log of this process \
+                 says where.\n",
+            ),
+            Err(ScrapeError::Encoding(complaint)) => {
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("The metrics cannot be encoded: {complaint}\n"))
+            }
+        }
+    }
+
+    fn ready(&self) -> Response<Full<Bytes>> {
+        match self.state() {
+            State::Ready => text(StatusCode::OK, "poolscope is ready.\n"),
+            State::NotReady(reason) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, format!("poolscope is not ready: {reason}.\n"))
+            }
+        }
+    }
+
+    fn state(&self) -> State {
+        if self.stopping.load(Ordering::Acquire) {
+            return State::NotReady("shutting down".into());
+        }
+        match self.readiness.obstacle() {
+            None => State::Ready,
+            Some(reason) => State::NotReady(reason),
+        }
+    }
+}
+
+fn nothing_here() -> String {
+    let paths = Endpoint::ALL.map(Endpoint::path);
+    let (last, others) = match paths.split_last() {
+        Some((last, others)) => (*last, others.join(", ")),
+        None => ("", String::new()),
+    };
+    format!("There is nothing at this path; what exists is {others} and {last}.\n")
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    respond(status, TEXT, body)
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let response = with(response, CONTENT_TYPE, content_type);
+    let response = with(response, CACHE_CONTROL, "no-store");
+    with(response, X_CONTENT_TYPE_OPTIONS, "nosniff")
+}
+
+fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static str) -> Response<Full<Bytes>> {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_module_doc_lists_every_endpoint() {
+        let documented: Vec<_> = include_str!("mod.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! * `GET "))
+            .filter_map(|line| line.split('`').next())
+            .collect();
+        assert_eq!(documented, Endpoint::ALL.map(Endpoint::path));
+    }
+}

@@ -1,0 +1,225 @@
+//! Gathers and encodes the registry, off the runtime's workers, a few at a time.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::timeout;
+
+use super::ExporterError;
+use super::limits::Limits;
+use crate::telemetry::BOUNDS_SECONDS;
+use crate::telemetry::catalogue::{SCRAPE_DURATION, SCRAPES};
+
+/// An encoder's complaint may quote a whole metric family.
+const MAX_COMPLAINT_CHARS: usize = 200;
+
+/// Why a scrape has no metrics to show.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum ScrapeError {
+    /// As many scrapes as are allowed were under way, and none of them ended in time.
+    Busy { scrapes: usize, waited: Duration },
+    /// A collector panicked. What it said is in the log: it is not known to be fit for strangers.
+    Panicked,
+    /// The metrics cannot be written in the text format.
+    Encoding(String),
+    /// The runtime is going away and starts no more work.
+    Stopping,
+}
+
+impl ScrapeError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::Busy { .. } | Self::Stopping => Outcome::Unavailable,
+            Self::Panicked | Self::Encoding(_) => Outcome::Failed,
+        }
+    }
+}
+
+/// How a scrape ended.
+#[derive(Clone, Copy, Debug)]
+enum Outcome {
+    Served,
+    Failed,
+    Unavailable,
+    Abandoned,
+}
+
+impl Outcome {
+    const ALL: [Self; 4] = [Self::Served, Self::Failed, Self::Unavailable, Self::Abandoned];
+
+    /// The HTTP status. The last has none of its own; 499 is nginx's.
+    const fn code(self) -> &'static str {
+        match self {
+            Self::Served => "200",
+            Self::Failed => "500",
+            Self::Unavailable => "503",
+            Self::Abandoned => "499",
+        }
+    }
+}
+
+/// A registry, and the turns there are to gather it.
+#[derive(Debug)]
+pub(super) struct Scraper {
+    registry: Registry,
+    turns: Arc<Semaphore>,
+    max_turns: usize,
+    max_wait: Duration,
+    metrics: ScrapeMetrics,
+}
+
+impl Scraper {
+    /// Registers the exporter's own metrics, and the process metrics unless they are there.
+    pub(super) async fn register(registry: Registry, limits: &Limits) -> Result<Arc<Self>, ExporterError> {
+        let scraper = Arc::new(Self {
+            registry,
+            turns: Arc::new(Semaphore::new(limits.scrapes)),
+            max_turns: limits.scrapes,
+            max_wait: limits.scrape_wait,
+            metrics: ScrapeMetrics::new().map_err(|source| ExporterError::Register { source })?,
+        });
+        // The registry's lock is held for as long as it is being gathered elsewhere.
+        let registering = Arc::clone(&scraper);
+        let registered = spawn_blocking(move || {
+            let Self { registry, metrics, .. } = &*registering;
+            registry.register(Box::new(metrics.clone()))?;
+            register_process_metrics(registry);
+            Ok(())
+        })
+        .await
+        .unwrap_or_else(|error| Err(prometheus::Error::Msg(error.to_string())));
+        match registered {
+            Ok(()) => Ok(scraper),
+            Err(source) => Err(ExporterError::Register { source }),
+        }
+    }
+
+    /// The registry in the text format, once it is this scrape's turn.
+    ///
+    /// # Cancel safety
+    ///
+    /// A scrape that is dropped counts as abandoned. Gathering that has begun goes on to its end,
+    /// and keeps its turn until then.
+    pub(super) async fn scrape(&self) -> Result<String, ScrapeError> {
+        let mut ending = Ending::new(&self.metrics);
+        let scraped = self.gather().await;
+        ending.outcome = match &scraped {
+            Ok(_) => Outcome::Served,
+            Err(error) => error.outcome(),
+        };
+        scraped
+    }
+
+    async fn gather(&self) -> Result<String, ScrapeError> {
+        let turn = match timeout(self.max_wait, Arc::clone(&self.turns).acquire_owned()).await {
+            Ok(Ok(turn)) => turn,
+            Ok(Err(_closed)) => return Err(ScrapeError::Stopping),
+            Err(_elapsed) => {
+                return Err(ScrapeError::Busy { scrapes: self.max_turns, waited: self.max_wait });
+            }
+        };
+        let registry = self.registry.clone();
+        let gathered = spawn_blocking(move || {
+            let _turn = turn;
+            TextEncoder::new().encode_to_string(&registry.gather())
+        });
+        match gathered.await {
+            Ok(Ok(text)) => Ok(text),
+            Ok(Err(error)) => {
+                let complaint: String = error.to_string().chars().take(MAX_COMPLAINT_CHARS).collect();
+                tracing::error!(error = complaint, "the metrics cannot be encoded");
+                Err(ScrapeError::Encoding(complaint))
+            }
+            Err(error) => Err(failed_to_join(error)),
+        }
+    }
+}
+
+fn failed_to_join(error: JoinError) -> ScrapeError {
+    let Ok(panic) = error.try_into_panic() else {
+        return ScrapeError::Stopping;
+    };
+    let message = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("(no message)");
+    tracing::error!(panic = message, "a collector panicked while the metrics were gathered");
+    ScrapeError::Panicked
+}
+
+#[cfg(target_os = "linux")]
+fn register_process_metrics(registry: &Registry) {
+    use prometheus::process_collector::ProcessCollector;
+
+    // The default registry has them, and an application may have its own: theirs stay.
+    if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
+        tracing::debug!(%error, "the process metrics are left as they are");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn register_process_metrics(_: &Registry) {}
+
+/// What the exporter says about itself. One collector, so that all of it is registered or nothing.
+#[derive(Clone, Debug)]
+struct ScrapeMetrics {
+    scrapes: IntCounterVec,
+    /// The children of `scrapes`, in the order of [`Outcome::ALL`].
+    by_outcome: [IntCounter; Outcome::ALL.len()],
+    duration: Histogram,
+}
+
+impl ScrapeMetrics {
+    fn new() -> prometheus::Result<Self> {
+        let scrapes = IntCounterVec::new(Opts::new(SCRAPES.name, SCRAPES.help), SCRAPES.labels)?;
+        let duration = Histogram::with_opts(
+            HistogramOpts::new(SCRAPE_DURATION.name, SCRAPE_DURATION.help).buckets(BOUNDS_SECONDS.to_vec()),
+        )?;
+        Ok(Self {
+            // Each child exists from the start, so that its first increment shows in a rate.
+            by_outcome: Outcome::ALL.map(|outcome| scrapes.with_label_values(&[outcome.code()])),
+            scrapes,
+            duration,
+        })
+    }
+}
+
+impl Collector for ScrapeMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        let mut descs = self.scrapes.desc();
+        descs.extend(self.duration.desc());
+        descs
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = self.scrapes.collect();
+        families.extend(self.duration.collect());
+        families
+    }
+}
+
+/// Records how a scrape ended when it is dropped, so that each is recorded exactly once.
+struct Ending<'a> {
+    metrics: &'a ScrapeMetrics,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl<'a> Ending<'a> {
+    fn new(metrics: &'a ScrapeMetrics) -> Self {
+        Self { metrics, started: Instant::now(), outcome: Outcome::Abandoned }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.metrics.by_outcome[self.outcome as usize].inc();
+        self.metrics.duration.observe(self.started.elapsed().as_secs_f64());
+    }
+}

@@ -1,0 +1,3 @@
+//! The `poolscope` binary.
+
+fn main() {}

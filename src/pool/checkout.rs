@@ -1,0 +1,228 @@
+//! The future of a checkout.
+//!
+//! It polls deadpool's. If that is ready at once, the checkout is one event, and neither a timer nor the ledger's
+//! lock was touched. Otherwise the checkout takes its place among those in flight, sets the timer, and gives the
+//! place back with exactly one outcome: when it is done, when the deadline passes, or when it is dropped.
+
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
+
+use deadpool::managed::{Object, PoolError, Timeouts};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+
+use super::backend::Backend;
+use super::context::{Context, Scope};
+use super::core::Core;
+use super::guard::Guard;
+use super::observed::Observed;
+use crate::error::{CheckoutError, TimeoutReport};
+use crate::event::{Event, Outcome, Phase};
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::operations::OperationId;
+
+/// One deadline, ours, covers a whole checkout. deadpool's cover its steps one by one, repeat for each stale
+/// connection, and cost a timer each even where nobody waits.
+static NO_TIMEOUTS: Timeouts = Timeouts { wait: None, create: None, recycle: None };
+
+/// Asks for what is there now. Joining the queue costs more, even where there is none.
+static WITHOUT_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
+
+type Got<M> = Result<Object<Observed<M>>, PoolError<<M as deadpool::managed::Manager>::Error>>;
+
+/// How far a checkout has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not polled yet, so not begun.
+    New,
+    /// Begun, and counted when it has a ticket.
+    Begun,
+    /// Counted, with its outcome.
+    Ended,
+}
+
+pin_project! {
+    /// The future of a checkout, over deadpool's.
+    #[must_use = "a checkout does nothing until it is polled"]
+    pub(super) struct Checkout<'a, M: Backend, A, F> {
+        core: &'a Core<M>,
+        // Asks deadpool, with its timeouts: first without a wait, then without a limit.
+        ask: A,
+        #[pin]
+        inner: Option<F>,
+        #[pin]
+        deadline: Option<Sleep>,
+        context: Context,
+        stage: Stage,
+    }
+
+    impl<M: Backend, A, F> PinnedDrop for Checkout<'_, M, A, F> {
+        #[inline]
+        fn drop(this: Pin<&mut Self>) {
+            if this.stage == Stage::Begun {
+                this.cancel();
+            }
+        }
+    }
+}
+
+impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
+    #[inline]
+    pub(super) fn new(
+        core: &'a Core<M>,
+        ask: A,
+        operation: OperationId,
+        call_site: &'static Location<'static>,
+    ) -> Self {
+        let context = Context { operation, call_site, started: Nanos::ZERO, ticket: None };
+        let inner = Some(ask(&WITHOUT_WAIT));
+        Self { core, ask, inner, deadline: None, context, stage: Stage::New }
+    }
+}
+
+impl<M: Backend, A, F> Checkout<'_, M, A, F> {
+    #[cold]
+    fn cancel(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        // What it was waiting for is given up first, so that nobody sees it ended and still holding a place.
+        this.inner.set(None);
+        let watchers = &this.core.shared().watchers;
+        if let Some(ticket) = this.context.ticket {
+            let outcome = Outcome::Cancelled;
+            watchers.emit(Event::CheckoutFinished { ticket, seat: None, outcome, at: watchers.now() });
+            this.core.after_failed_checkout();
+        }
+    }
+
+    /// Makes sure that the checkout is among those in flight and that its timer runs, and asks the timer.
+    #[cold]
+    fn wait(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let shared = this.core.shared();
+        if this.context.ticket.is_none() {
+            this.context.wait_for(&shared.watchers, Phase::Queue);
+        }
+        if this.deadline.is_none() {
+            // The first poll ends here at the latest, so next to nothing of the time is spent.
+            this.deadline.set(Some(sleep(shared.policy.checkout_timeout)));
+        }
+        this.deadline.as_pin_mut().map_or(Poll::Pending, |deadline| deadline.poll(cx))
+    }
+
+    /// Ends the checkout without a connection.
+    #[cold]
+    fn fail(self: Pin<&mut Self>, failure: Failure<M::Error>) -> CheckoutError<M::Error> {
+        let mut this = self.project();
+        // An ended checkout that somebody keeps holds no place in the queue.
+        this.inner.set(None);
+        this.deadline.set(None);
+        *this.stage = Stage::Ended;
+        this.core.refuse(*this.context, failure)
+    }
+}
+
+impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Future for Checkout<'_, M, A, F> {
+    type Output = Result<Guard<M>, CheckoutError<M::Error>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        let mut this = self.as_mut().project();
+        let shared = this.core.shared();
+        if *this.stage == Stage::New {
+            *this.stage = Stage::Begun;
+            this.context.started = shared.watchers.now();
+        }
+        let polled = loop {
+            let Some(inner) = this.inner.as_mut().as_pin_mut() else {
+                // Polled again after it failed: as any other future then, it has nothing to say.
+                return Poll::Pending;
+            };
+            let scope = Scope::enter(this.context);
+            let polled = inner.poll(cx);
+            drop(scope);
+            if matches!(polled, Poll::Ready(Err(PoolError::Timeout(_)))) {
+                this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
+                continue;
+            }
+            break polled;
+        };
+
+        let failure = match polled {
+            Poll::Ready(Ok(object)) if !shared.is_closing() => {
+                *this.stage = Stage::Ended;
+                return Poll::Ready(Ok(this.core.hand_out(object, *this.context)));
+            }
+            Poll::Ready(Ok(object)) => {
+                // It was being made while the pool was closed: nobody gets it.
+                drop(object);
+                Failure::Closed
+            }
+            Poll::Ready(Err(PoolError::Backend(error))) => Failure::Connect(error),
+            // Its timeouts and hooks are not used, so deadpool has no other reason.
+            Poll::Ready(Err(_)) => Failure::Closed,
+            Poll::Pending => match self.as_mut().wait(cx) {
+                Poll::Ready(()) => Failure::Timeout,
+                Poll::Pending => return Poll::Pending,
+            },
+        };
+        Poll::Ready(Err(self.fail(failure)))
+    }
+}
+
+/// Why a checkout has no connection to give.
+pub(super) enum Failure<E> {
+    Timeout,
+    Closed,
+    Connect(E),
+}
+
+impl<M: Backend> Core<M> {
+    #[inline]
+    fn hand_out(&self, object: Object<Observed<M>>, context: Context) -> Guard<M> {
+        let watchers = &self.shared().watchers;
+        let seat = &*object.life.seat;
+        let operation = context.operation;
+        let at = match context.ticket {
+            None => {
+                let at = context.started;
+                watchers.emit(Event::CheckoutServed { seat, operation, at });
+                at
+            }
+            Some(ticket) => {
+                let at = watchers.now();
+                watchers.emit(Event::CheckoutFinished { ticket, seat: Some(seat), outcome: Outcome::Ok, at });
+                at
+            }
+        };
+        Guard::new(object, operation, at)
+    }
+
+    #[cold]
+    fn refuse(&self, context: Context, failure: Failure<M::Error>) -> CheckoutError<M::Error> {
+        let watchers = &self.shared().watchers;
+        let at = watchers.now();
+        let outcome = match failure {
+            Failure::Timeout => Outcome::Timeout,
+            Failure::Closed => Outcome::Closed,
+            Failure::Connect(_) => Outcome::Error,
+        };
+        let phase = context.ticket.map_or(Phase::Queue, |ticket| watchers.ledger().phase_of(ticket));
+        match context.ticket {
+            Some(ticket) => watchers.emit(Event::CheckoutFinished { ticket, seat: None, outcome, at }),
+            None => watchers.emit(Event::CheckoutRefused { operation: context.operation, outcome }),
+        }
+        self.after_failed_checkout();
+        let ledger = watchers.ledger();
+        match failure {
+            Failure::Timeout => CheckoutError::Timeout(Box::new(TimeoutReport {
+                waited: at.duration_since(context.started),
+                phase,
+                pool: ledger.snapshot(),
+            })),
+            Failure::Closed => CheckoutError::Closed { pool: ledger.name().clone() },
+            Failure::Connect(source) => CheckoutError::Connect { pool: ledger.name().clone(), source },
+        }
+    }
+}

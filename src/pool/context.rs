@@ -1,0 +1,90 @@
+//! Which checkout the code that deadpool calls is working for.
+//!
+//! deadpool awaits `create` and `recycle` inside the caller's future and passes them nothing of ours. So the
+//! checkout's future puts a small copy of what it knows into a thread-local around each poll, and takes it back with
+//! what they added.
+
+use std::cell::Cell;
+use std::panic::Location;
+
+use crate::event::{Event, Phase};
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::ledger::{Ticket, Watchers};
+use crate::telemetry::operations::OperationId;
+
+/// What is known of a checkout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Context {
+    pub(crate) operation: OperationId,
+    pub(crate) call_site: &'static Location<'static>,
+    /// When it was first polled.
+    pub(crate) started: Nanos,
+    /// Its place among those in flight, once it has to wait.
+    pub(crate) ticket: Option<Ticket>,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
+}
+
+/// Puts a context in place; when dropped, also by a panic, takes it back and restores the one before it.
+pub(super) struct Scope<'a> {
+    context: &'a mut Context,
+    before: Option<Context>,
+}
+
+impl<'a> Scope<'a> {
+    #[inline]
+    pub(super) fn enter(context: &'a mut Context) -> Self {
+        let before = CURRENT.replace(Some(*context));
+        Self { context, before }
+    }
+}
+
+impl Drop for Scope<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(context) = CURRENT.replace(self.before) {
+            *self.context = context;
+        }
+    }
+}
+
+impl Context {
+    /// The checkout that is being polled, if one is.
+    #[inline]
+    pub(super) fn current() -> Option<Self> {
+        CURRENT.get()
+    }
+
+    /// The time, as good as it needs to be: a checkout that did not wait has only just started.
+    #[inline]
+    pub(super) fn now(self, watchers: &Watchers) -> Nanos {
+        if self.ticket.is_some() { watchers.now() } else { self.started }
+    }
+
+    /// Says what this checkout waits for from now on.
+    pub(super) fn wait_for(&mut self, watchers: &Watchers, phase: Phase) {
+        if let Some(ticket) = self.ticket {
+            watchers.emit(Event::PhaseEntered { ticket, phase, at: watchers.now() });
+            return;
+        }
+        let ticket = Cell::new(None);
+        watchers.emit(Event::CheckoutWaiting {
+            ticket: &ticket,
+            operation: self.operation,
+            call_site: self.call_site,
+            started: self.started,
+            phase,
+        });
+        self.ticket = ticket.get();
+    }
+
+    /// The same for the checkout that is being polled.
+    pub(super) fn current_waits_for(watchers: &Watchers, phase: Phase) {
+        if let Some(mut context) = CURRENT.get() {
+            context.wait_for(watchers, phase);
+            CURRENT.set(Some(context));
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! A pool of any backend's connections, observed.
+
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool::managed;
+
+use super::backend::Backend;
+use super::checkout::Checkout;
+use super::guard::Guard;
+use super::observed::Observed;
+use super::operation::Operation;
+use super::shared::{Policy, Shared};
+use crate::config::{ConfigError, Settings};
+use crate::error::{CheckoutError, CloseTimeout, RunError};
+use crate::event::{CloseReason, Event};
+use crate::telemetry::clock::{Clock, nanos};
+use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::{Collector, Limits, PoolSnapshot};
+
+/// A pool of any [`Backend`]'s connections, observed. For PostgreSQL's there is [`Pool`](crate::Pool).
+///
+/// Clones are handles to the same pool. When the last one is dropped, idle connections are closed, and those that
+/// are out are closed when they come back.
+pub struct Core<M: Backend> {
+    inner: Arc<Inner<M>>,
+}
+
+struct Inner<M: Backend> {
+    pool: managed::Pool<Observed<M>>,
+    shared: Arc<Shared>,
+}
+
+impl<M: Backend> Drop for Inner<M> {
+    fn drop(&mut self) {
+        if self.shared.begin_closing() {
+            self.shared.watchers.emit(Event::PoolClosing);
+        }
+    }
+}
+
+/// How many connections there are, and how many are asked for.
+///
+/// For those who know SQLAlchemy's pool: [`size`](Self::size) is `size()`, [`idle`](Self::idle) is `checkedin()`,
+/// [`used`](Self::used) is `checkedout()` and [`overflow`](Self::overflow) is `overflow()`, but never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// `pool_size`: how many connections may be idle.
+    pub size: usize,
+    /// `pool_size + max_overflow`: how many there may be at once.
+    pub max: usize,
+    /// In the pool.
+    pub idle: usize,
+    /// Held by callers, or being pinged for one.
+    pub used: usize,
+    /// Being established.
+    pub creating: usize,
+    /// Checkouts that wait for capacity.
+    pub waiting: usize,
+    /// Checkouts that have begun and not ended, whatever they wait for.
+    pub in_flight: usize,
+}
+
+impl Status {
+    /// How many connections there are.
+    #[must_use]
+    pub const fn live(&self) -> usize {
+        self.idle + self.used + self.creating
+    }
+
+    /// How many there are beyond `pool_size`.
+    #[must_use]
+    pub const fn overflow(&self) -> usize {
+        self.live().saturating_sub(self.size)
+    }
+}
+
+impl From<&PoolSnapshot> for Status {
+    fn from(pool: &PoolSnapshot) -> Self {
+        Self {
+            size: pool.limits.pool_size,
+            max: pool.limits.max(),
+            idle: pool.connections.idle,
+            used: pool.connections.used,
+            creating: pool.connections.creating,
+            waiting: pool.queued,
+            in_flight: pool.in_flight,
+        }
+    }
+}
+
+impl<M: Backend> Core<M> {
+    /// A pool with these settings; those that say how to connect are the backend's business. Connects to nothing
+    /// yet. `name` is the pool's, unless the settings have one.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range.
+    pub fn new(backend: M, name: &str, settings: &Settings, collector: &Collector) -> Result<Self, ConfigError> {
+        Self::with_clock(backend, name, settings, collector, Clock::new())
+    }
+
+    /// The same with a clock of one's own, for tests.
+    ///
+    /// # Errors
+    ///
+    /// If a setting is out of its range.
+    #[doc(hidden)]
+    pub fn with_clock(
+        backend: M,
+        name: &str,
+        settings: &Settings,
+        collector: &Collector,
+        clock: Clock,
+    ) -> Result<Self, ConfigError> {
+        settings.validate()?;
+        let limits = Limits {
+            pool_size: settings.pool_size,
+            max_overflow: settings.max_overflow,
+            wait_target: settings.wait_target,
+        };
+        let policy = Policy {
+            pool_size: settings.pool_size,
+            checkout_timeout: settings.checkout_timeout,
+            recycle_after: settings.recycle_after,
+            pre_ping: settings.pre_ping,
+            pre_ping_idle: nanos(settings.pre_ping_idle),
+            ping_timeout: settings.ping_timeout,
+        };
+        let name = settings.name.as_deref().unwrap_or(name);
+        let ledger = collector.join(name, |name| Ledger::new(name, limits, clock));
+        let shared = Arc::new(Shared::new(Watchers::new(ledger), policy));
+        let observed = Observed::new(backend, Arc::clone(&shared));
+        let pool = managed::Pool::builder(observed)
+            .max_size(limits.max())
+            .build()
+            .expect("deadpool asks for a runtime only where it has timeouts, and it has none");
+        shared.watchers.emit(Event::PoolOpened);
+        Ok(Self { inner: Arc::new(Inner { pool, shared }) })
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    /// The pool's name, as in its metrics.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.shared().watchers.ledger().name()
+    }
+
+    /// The backend.
+    #[must_use]
+    pub fn backend(&self) -> &M {
+        self.inner.pool.manager().backend()
+    }
+
+    /// A connection, for the operation that is named after the caller's file and line.
+    ///
+    /// Takes one from the pool, or makes one if there may be more, or waits until one is returned; whichever it is,
+    /// `checkout_timeout` bounds the whole, from the first poll. Those who wait are served in the order they came.
+    ///
+    /// # Errors
+    ///
+    /// If the deadline passes, if a connection has to be made and cannot be, or if the pool is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the checkout as `cancelled`; its place in the queue goes to the next. A connection
+    /// that was being made or pinged for it is closed.
+    #[track_caller]
+    #[inline]
+    pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
+        let site = Location::caller();
+        self.checkout(self.shared().watchers.operation_at(site), site)
+    }
+
+    /// Checks out a connection, gives it to `work`, and returns it. See [`Operation::run`]; the operation is named
+    /// after the caller's file and line.
+    ///
+    /// # Errors
+    ///
+    /// If the checkout fails or `work` does.
+    #[track_caller]
+    pub fn run<T, E, W>(&self, work: W) -> impl Future<Output = Result<T, RunError<E, M::Error>>>
+    where
+        E: std::error::Error + 'static,
+        W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
+    {
+        let site = Location::caller();
+        Operation::new(self.clone(), self.shared().watchers.operation_at(site)).run_at(site, work)
+    }
+
+    /// A handle for what is done under a name.
+    ///
+    /// Looking the name up takes some 30 ns; keep the handle where that counts. At most
+    /// [`MAX_OPERATIONS`](crate::telemetry::MAX_OPERATIONS) names are told apart; those beyond are counted as
+    /// `other`, and the first of them is logged.
+    #[must_use]
+    pub fn operation(&self, name: &str) -> Operation<M> {
+        Operation::new(self.clone(), self.shared().watchers.operation(name))
+    }
+
+    #[inline]
+    pub(super) fn checkout(
+        &self,
+        operation: OperationId,
+        call_site: &'static Location<'static>,
+    ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
+        let pool = &self.inner.pool;
+        Checkout::new(self, |timeouts| pool.timeout_get(timeouts), operation, call_site)
+    }
+
+    /// How many connections there are, and how many are asked for, all of one moment.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::from(&self.snapshot())
+    }
+
+    /// Everything this pool has counted, as of one moment.
+    #[must_use]
+    pub fn snapshot(&self) -> PoolSnapshot {
+        self.shared().watchers.ledger().snapshot()
+    }
+
+    /// Closes the pool: those who wait get [`CheckoutError::Closed`], idle connections are closed, those that are
+    /// out are closed when they come back. Done when all are.
+    ///
+    /// # Cancel safety
+    ///
+    /// Closing begins at the first poll and goes on if the future is dropped.
+    pub async fn close(&self) {
+        self.begin_closing();
+        self.shared().drained().await;
+    }
+
+    /// Closes the pool as [`close`](Self::close) does, and waits at most `limit` for what is out.
+    ///
+    /// # Errors
+    ///
+    /// If something is still out then. The pool stays closed, and what is out is closed when it comes back.
+    pub async fn close_within(&self, limit: Duration) -> Result<(), CloseTimeout> {
+        self.begin_closing();
+        tokio::time::timeout(limit, self.shared().drained())
+            .await
+            .map_err(|_| CloseTimeout { waited: limit, pool: self.snapshot() })
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared().is_closing()
+    }
+
+    fn begin_closing(&self) {
+        if self.shared().begin_closing() {
+            self.shared().watchers.emit(Event::PoolClosing);
+        }
+        self.inner.pool.close();
+        self.trim(0);
+    }
+
+    /// Puts right what a checkout that got nothing may leave behind: it counted among those for whom connections
+    /// beyond `pool_size` are kept, or it was about to take one when the pool was closed.
+    pub(super) fn after_failed_checkout(&self) {
+        let shared = self.shared();
+        if shared.is_closing() {
+            self.trim(0);
+            shared.notify_if_closing();
+        } else if shared.watchers.ledger().live_hint() > shared.policy.pool_size {
+            let surplus = shared.watchers.ledger().surplus();
+            if surplus > 0 {
+                self.trim(self.idle().saturating_sub(surplus));
+            }
+        }
+    }
+
+    fn idle(&self) -> usize {
+        self.snapshot().connections.idle
+    }
+
+    /// Closes idle connections but `keep` of them.
+    fn trim(&self, keep: usize) {
+        let reason = if self.shared().is_closing() { CloseReason::Shutdown } else { CloseReason::Overflow };
+        let mut kept = 0;
+        let trimmed = self.inner.pool.retain(|tracked, _| {
+            let keeps = kept < keep;
+            if keeps {
+                kept += 1;
+            } else {
+                tracked.life.close(reason);
+            }
+            keeps
+        });
+        drop(trimmed);
+    }
+}
+
+impl<M: Backend> Clone for Core<M> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<M: Backend> std::fmt::Debug for Core<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("name", &self.name()).field("status", &self.status()).finish()
+    }
+}

@@ -1,0 +1,103 @@
+//! A connection on loan.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use deadpool::managed::Object;
+
+use super::backend::Backend;
+use super::life::Life;
+use super::observed::{Observed, Tracked};
+use crate::event::{CloseReason, Event};
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::operations::OperationId;
+
+/// A connection that was checked out. Dropping it returns the connection to the pool.
+///
+/// It does not keep the pool alive: a connection that comes back after its pool is gone is closed.
+pub struct Guard<M: Backend> {
+    /// There until it is dropped.
+    object: Option<Object<Observed<M>>>,
+    operation: OperationId,
+    since: Nanos,
+    discard: bool,
+}
+
+impl<M: Backend> Guard<M> {
+    pub(super) fn new(object: Object<Observed<M>>, operation: OperationId, since: Nanos) -> Self {
+        Self { object: Some(object), operation, since, discard: false }
+    }
+
+    /// Closes the connection instead of returning it, for one that is known to be of no more use. Its place in the
+    /// pool is free at once.
+    pub fn discard(mut self) {
+        self.discard = true;
+    }
+
+    /// Where a connection that came back goes.
+    #[inline]
+    fn disposal(&self, object: &Object<Observed<M>>) -> Option<CloseReason> {
+        let Tracked { connection, life } = &***object;
+        if self.discard {
+            Some(CloseReason::Discarded)
+        } else if life.shared.is_closing() {
+            Some(CloseReason::Shutdown)
+        } else if M::is_broken(connection) {
+            Some(CloseReason::Broken)
+        } else {
+            None
+        }
+    }
+}
+
+impl<M: Backend> Drop for Guard<M> {
+    #[inline]
+    fn drop(&mut self) {
+        let Some(mut object) = self.object.take() else { return };
+        let disposal = self.disposal(&object);
+        let Tracked { life, .. } = &mut **object;
+        let at = life.shared.watchers.now();
+        let Life { shared, seat, .. } = life;
+        shared.watchers.emit(Event::ConnectionReturned { seat, operation: self.operation, since: self.since, at });
+        let reason = match disposal {
+            Some(reason) => reason,
+            // Without overflow there is a place for each: no need to ask who else is idle.
+            None if shared.watchers.ledger().live_hint() <= shared.policy.pool_size => {
+                shared.watchers.emit(Event::ConnectionIdle { seat, at });
+                life.alive_at = at;
+                return;
+            }
+            None if shared.watchers.ledger().claim_idle_place(seat, at) => {
+                life.alive_at = at;
+                return;
+            }
+            None => CloseReason::Overflow,
+        };
+        life.close(reason);
+        drop(Object::take(object));
+    }
+}
+
+impl<M: Backend> Deref for Guard<M> {
+    type Target = M::Type;
+
+    #[inline]
+    #[allow(clippy::expect_used, reason = "only drop takes the object")]
+    fn deref(&self) -> &M::Type {
+        &self.object.as_ref().expect("a guard that is not dropped holds a connection").connection
+    }
+}
+
+impl<M: Backend> DerefMut for Guard<M> {
+    #[inline]
+    #[allow(clippy::expect_used, reason = "only drop takes the object")]
+    fn deref_mut(&mut self) -> &mut M::Type {
+        &mut self.object.as_mut().expect("a guard that is not dropped holds a connection").connection
+    }
+}
+
+impl<M: Backend<Type: fmt::Debug>> fmt::Debug for Guard<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").field("connection", &**self).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,17 @@
+//! The pool: deadpool's, observed.
+
+mod backend;
+mod checkout;
+mod context;
+mod core;
+mod guard;
+mod life;
+mod observed;
+mod operation;
+pub mod postgres;
+mod shared;
+
+pub use self::backend::Backend;
+pub use self::core::{Core, Status};
+pub use self::guard::Guard;
+pub use self::operation::Operation;

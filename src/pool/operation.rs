@@ -1,0 +1,112 @@
+//! What is done under a name.
+
+use std::panic::Location;
+
+use super::backend::Backend;
+use super::core::Core;
+use super::guard::Guard;
+use crate::error::{CheckoutError, RunError};
+use crate::event::Outcome;
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::ledger::Watchers;
+use crate::telemetry::operations::OperationId;
+
+/// A handle for what is done under a name: its checkouts, waits and uses are counted for it.
+#[derive(Debug)]
+pub struct Operation<M: Backend> {
+    core: Core<M>,
+    id: OperationId,
+}
+
+impl<M: Backend> Clone for Operation<M> {
+    fn clone(&self) -> Self {
+        Self { core: self.core.clone(), id: self.id }
+    }
+}
+
+impl<M: Backend> Operation<M> {
+    pub(super) fn new(core: Core<M>, id: OperationId) -> Self {
+        Self { core, id }
+    }
+
+    /// The name it is counted under; `other` if there were too many.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.core.shared().watchers.ledger().operations().name(self.id)
+    }
+
+    /// A connection for this operation. See [`Core::get`].
+    ///
+    /// # Errors
+    ///
+    /// If the deadline passes, if a connection has to be made and cannot be, or if the pool is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Core::get`].
+    #[track_caller]
+    #[inline]
+    pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
+        self.core.checkout(self.id, Location::caller())
+    }
+
+    /// Checks out a connection, gives it to `work`, and returns it.
+    ///
+    /// The whole is one observation of `poolscope_operation_duration_seconds`: `ok` or `error` as `work` answers,
+    /// the checkout's outcome if that failed, `cancelled` if the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// If the checkout fails or `work` does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops `work`'s, and returns the connection as it is.
+    #[track_caller]
+    pub fn run<T, E, W>(self, work: W) -> impl Future<Output = Result<T, RunError<E, M::Error>>>
+    where
+        E: std::error::Error + 'static,
+        W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
+    {
+        let site = Location::caller();
+        self.run_at(site, work)
+    }
+
+    pub(super) async fn run_at<T, E, W>(
+        self,
+        call_site: &'static Location<'static>,
+        work: W,
+    ) -> Result<T, RunError<E, M::Error>>
+    where
+        E: std::error::Error + 'static,
+        W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
+    {
+        let mut timing = Timing::start(&self.core.shared().watchers, self.id);
+        let result = match self.core.checkout(self.id, call_site).await {
+            Ok(mut connection) => work(&mut connection).await.map_err(RunError::Operation),
+            Err(error) => Err(RunError::Checkout(error)),
+        };
+        timing.outcome = result.as_ref().map_or_else(RunError::outcome, |_| Outcome::Ok);
+        result
+    }
+}
+
+/// Counts an operation when it ends, however it does.
+struct Timing<'a> {
+    watchers: &'a Watchers,
+    operation: OperationId,
+    started: Nanos,
+    outcome: Outcome,
+}
+
+impl<'a> Timing<'a> {
+    fn start(watchers: &'a Watchers, operation: OperationId) -> Self {
+        Self { watchers, operation, started: watchers.now(), outcome: Outcome::Cancelled }
+    }
+}
+
+impl Drop for Timing<'_> {
+    fn drop(&mut self) {
+        self.watchers.operation_finished(self.operation, self.outcome, self.started);
+    }
+}

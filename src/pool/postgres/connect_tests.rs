@@ -1,0 +1,227 @@
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+
+use super::*;
+use crate::event::ErrorCode;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A server that treats its one client as `script` says. Returns its port.
+fn serve<T: Send + 'static>(script: impl FnOnce(TcpStream) -> T + Send + 'static) -> (u16, mpsc::Receiver<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        socket.set_read_timeout(Some(SOON)).unwrap();
+        let _ = sender.send(script(socket));
+    });
+    (port, receiver)
+}
+
+/// A message without a type, as the first ones are.
+fn read_untyped(stream: &mut impl Read) -> Vec<u8> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    [&[kind], &length[..], body].concat()
+}
+
+fn authenticated() -> Vec<u8> {
+    [message(b'R', &[0; 4]), message(b'Z', b"I")].concat()
+}
+
+fn refusal(sqlstate: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0VFATAL\0C{sqlstate}\0Mrefused\0\0");
+    message(b'E', fields.as_bytes())
+}
+
+/// Reads until the client closes; the bytes it still sent.
+fn rest(stream: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
+}
+
+fn connector(url: &str) -> Connector {
+    let settings = Settings::from_url(url).unwrap();
+    Connector::new(&settings, settings.require_database_url().unwrap(), "test").unwrap()
+}
+
+async fn establish(connector: &Connector) -> Result<Established, ConnectError> {
+    connector.within(connector.connect(connector.config())).await
+}
+
+async fn failure(url: &str) -> ConnectError {
+    establish(&connector(url)).await.map(drop).unwrap_err()
+}
+
+fn configured(url: &str) -> Config {
+    connector(url).config().clone()
+}
+
+#[tokio::test]
+async fn a_connection_says_who_it_is_and_ends_with_its_client() {
+    let (port, seen) = serve(|mut socket| {
+        let startup = read_untyped(&mut socket);
+        socket.write_all(&authenticated()).unwrap();
+        (startup, rest(&mut socket))
+    });
+    let connector = connector(&format!("postgres://app@127.0.0.1:{port}/shop?sslmode=disable"));
+    let (client, task) = establish(&connector).await.unwrap();
+    assert!(!task.is_finished());
+    drop(client);
+    tokio::time::timeout(SOON, task).await.unwrap().unwrap();
+    let (startup, rest) = seen.recv_timeout(SOON).unwrap();
+    let startup = String::from_utf8_lossy(&startup).into_owned();
+    for pair in ["user\0app\0", "database\0shop\0", "application_name\0poolscope\0"] {
+        assert!(startup.contains(pair), "{startup:?}");
+    }
+    assert_eq!(rest, message(b'X', b""));
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up_within_connect_timeout() {
+    let (port, _seen) = serve(|mut socket| rest(&mut socket));
+    let error = failure(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=50ms")).await;
+    assert_eq!(error.to_string(), "not connected to PostgreSQL within connect_timeout (50ms)");
+    assert_eq!(error.code(), ErrorCode::TIMEOUT);
+}
+
+#[tokio::test]
+async fn giving_up_closes_the_socket() {
+    let (port, closed) = serve(|mut socket| rest(&mut socket));
+    drop(failure(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=50ms&sslmode=disable")).await);
+    assert!(closed.recv_timeout(SOON).is_ok());
+}
+
+#[tokio::test]
+async fn an_error_is_called_by_the_servers_sqlstate() {
+    let (port, _seen) = serve(|mut socket| {
+        read_untyped(&mut socket);
+        socket.write_all(&refusal("53300")).unwrap();
+    });
+    let error = failure(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).await;
+    assert_eq!(error.code().as_str(), "53300");
+    assert_eq!(error.to_string(), "could not connect to PostgreSQL");
+}
+
+#[tokio::test]
+async fn an_error_without_a_sqlstate_is_called_by_its_kind() {
+    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let error = failure(&format!("postgres://u@127.0.0.1:{refused}/d")).await;
+    assert_eq!(error.code(), ErrorCode::IO);
+
+    let (port, _seen) = serve(|mut socket| drop(read_untyped(&mut socket)));
+    let error = failure(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).await;
+    assert_eq!(error.code(), ErrorCode::IO);
+
+    let url = |port| format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable");
+    // Asks for a password in the clear, of which there is none.
+    let (port, _seen) = serve(|mut socket| {
+        read_untyped(&mut socket);
+        socket.write_all(&message(b'R', &3_u32.to_be_bytes())).unwrap();
+        rest(&mut socket)
+    });
+    assert_eq!(failure(&url(port)).await.code(), ErrorCode::AUTH);
+
+    // Asks for Kerberos.
+    let (port, _seen) = serve(|mut socket| {
+        read_untyped(&mut socket);
+        socket.write_all(&message(b'R', &2_u32.to_be_bytes())).unwrap();
+        rest(&mut socket)
+    });
+    assert_eq!(failure(&url(port)).await.code(), ErrorCode::AUTH);
+
+    // Makes no sense.
+    let (port, _seen) = serve(|mut socket| {
+        read_untyped(&mut socket);
+        socket.write_all(&message(b'D', &[0, 0])).unwrap();
+        rest(&mut socket)
+    });
+    assert_eq!(failure(&url(port)).await.code(), ErrorCode::OTHER);
+}
+
+#[test]
+fn the_settings_reach_the_socket() {
+    let config = configured("postgres://u@127.0.0.1/d?application_name=billing");
+    assert_eq!(config.get_application_name(), Some("billing"));
+    assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
+    assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(20)));
+    assert_eq!(config.get_keepalives_idle(), Duration::from_secs(30));
+    assert_eq!(config.get_keepalives_interval(), Some(KEEPALIVE_INTERVAL));
+    assert_eq!(config.get_keepalives_retries(), Some(KEEPALIVE_RETRIES));
+
+    let config = configured("postgres://u@h/d?tcp_keepalive=off&tcp_user_timeout=off");
+    assert!(!config.get_keepalives());
+    assert_eq!(config.get_tcp_user_timeout(), None);
+
+    let config = configured("postgres://u@h/d?keepalives_interval=4&keepalives_retries=2");
+    assert_eq!(config.get_keepalives_interval(), Some(Duration::from_secs(4)));
+    assert_eq!(config.get_keepalives_retries(), Some(2));
+}
+
+#[test]
+fn the_settings_name_wins_over_the_urls() {
+    let url = "postgres://u@h/d?application_name=fromurl".parse().unwrap();
+    let name = |settings: &Settings| {
+        let connector = Connector::new(settings, &url, "test").unwrap();
+        connector.config().get_application_name().unwrap().to_owned()
+    };
+    let mut settings = Settings::default();
+    assert_eq!(name(&settings), "fromurl");
+    settings.application_name = Some("set".to_owned());
+    assert_eq!(name(&settings), "set");
+}
+
+#[test]
+fn every_address_gets_its_turn_within_connect_timeout() {
+    for (hosts, millis) in [
+        ("h", 2500),
+        ("127.0.0.1", 5000),
+        ("[::1]", 5000),
+        ("%2Ftmp", 5000),
+        ("a,b", 2500),
+        ("127.0.0.1,127.0.0.2,127.0.0.3,127.0.0.4", 1250),
+        ("a,b,c,d,e", 1000),
+    ] {
+        let timeout = *configured(&format!("postgres://u@{hosts}/d")).get_connect_timeout().unwrap();
+        assert_eq!(timeout, Duration::from_millis(millis), "{hosts}");
+    }
+    let one = configured("postgres://u@h/d?hostaddr=127.0.0.1");
+    assert_eq!(one.get_connect_timeout(), Some(&Duration::from_secs(5)));
+}
+
+#[tokio::test]
+async fn a_connector_serves_a_deadpool_manager() {
+    use deadpool::managed::Manager as _;
+    let (port, _seen) = serve(|mut socket| {
+        read_untyped(&mut socket);
+        socket.write_all(&authenticated()).unwrap();
+        rest(&mut socket)
+    });
+    let connector = connector(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable"));
+    let config = connector.config().clone();
+    let manager = deadpool_postgres::Manager::from_connect(config, connector.clone(), Default::default());
+    let client = connector.within(manager.create()).await.unwrap();
+    assert!(!client.is_closed());
+}
+
+#[test]
+fn debug_never_shows_the_password() {
+    assert!(!format!("{:?}", connector("postgres://u:hunter2@h/d")).contains("hunter2"));
+}
+
+#[cfg(feature = "tls")]
+#[path = "connect_tls_tests.rs"]
+mod tls;

@@ -1,0 +1,69 @@
+//! The PostgreSQL pool.
+
+mod builder;
+mod connect;
+mod error;
+mod manager;
+#[cfg(feature = "tls")]
+mod tls;
+
+pub use self::builder::PoolBuilder;
+pub use self::error::ConnectError;
+pub use self::manager::PostgresManager;
+use super::core::Core;
+use super::guard::Guard;
+use crate::config::{ConfigError, Settings};
+
+/// Why a checkout gave no connection.
+pub type CheckoutError = crate::error::CheckoutError<ConnectError>;
+
+/// Why an operation given to [`Pool::run`] has no value to answer with.
+pub type RunError<T> = crate::error::RunError<T, ConnectError>;
+
+/// A connection that was checked out; see [`Guard`].
+///
+/// It derefs to [`deadpool_postgres::ClientWrapper`], which is what deadpool-postgres's own `Client` derefs to:
+/// queries, transactions and cached statements work as they do there.
+pub type Connection = Guard<PostgresManager>;
+
+/// A handle for what is done under a name; see [`Operation`](super::Operation).
+pub type Operation = super::Operation<PostgresManager>;
+
+/// A pool of PostgreSQL connections that counts everything.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = poolscope::Pool::builder().url("postgres://app@localhost/shop").pool_size(5).build()?;
+/// let connection = pool.get().await?;
+/// let row = connection.query_one("SELECT count(*) FROM orders", &[]).await?;
+/// # drop(row);
+/// # Ok(())
+/// # }
+/// ```
+pub type Pool = Core<PostgresManager>;
+
+impl Pool {
+    /// Sets a pool up step by step.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::default()
+    }
+
+    /// A pool for a `postgres://` URL, whose query may hold any of the settings too. Connects to nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// If the URL or a setting in it cannot be.
+    pub fn from_url(url: &str) -> Result<Self, ConfigError> {
+        Self::builder().settings(Settings::from_url(url)?).build()
+    }
+
+    /// A pool as the environment says: `POOLSCOPE_DATABASE_URL`, `POOLSCOPE_POOL_SIZE` and so on. Connects to nothing
+    /// yet.
+    ///
+    /// # Errors
+    ///
+    /// If a variable cannot be, or if there is none for the URL.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::builder().settings(Settings::from_env()?).build()
+    }
+}

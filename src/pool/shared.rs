@@ -1,0 +1,85 @@
+//! What the parts of one pool share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::ledger::Watchers;
+
+/// How a pool treats its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) pool_size: usize,
+    pub(crate) checkout_timeout: Duration,
+    pub(crate) recycle_after: Option<Duration>,
+    pub(crate) pre_ping: bool,
+    /// In nanoseconds, as it is compared at each checkout.
+    pub(crate) pre_ping_idle: u64,
+    pub(crate) ping_timeout: Duration,
+}
+
+/// Shared by the pool, its manager, its checkouts and its connections. Read at each checkout, written rarely.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) watchers: Watchers,
+    pub(crate) policy: Policy,
+    /// Connections made before this are not to be handed out.
+    invalid_before: AtomicU64,
+    closing: AtomicBool,
+    /// Told of each thing that ends once the pool is closing.
+    ended: Notify,
+}
+
+impl Shared {
+    pub(super) fn new(watchers: Watchers, policy: Policy) -> Self {
+        Self {
+            watchers,
+            policy,
+            invalid_before: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
+            ended: Notify::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn invalid_before(&self) -> Nanos {
+        Nanos::from_nanos(self.invalid_before.load(Ordering::Relaxed))
+    }
+
+    /// Lets no connection be handed out that was made before `at`.
+    pub(super) fn invalidate_before(&self, at: Nanos) {
+        self.invalid_before.fetch_max(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Begins closing; answers whether it had not begun before.
+    pub(super) fn begin_closing(&self) -> bool {
+        !self.closing.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn notify_if_closing(&self) {
+        if self.is_closing() {
+            self.ended.notify_waiters();
+        }
+    }
+
+    /// Waits until no connection lives and no checkout is in flight.
+    pub(super) async fn drained(&self) {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // Registered before looking, so that what ends in between is not missed.
+            ended.as_mut().enable();
+            if self.watchers.ledger().is_drained() {
+                return;
+            }
+            ended.await;
+        }
+    }
+}

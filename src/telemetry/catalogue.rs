@@ -1,0 +1,423 @@
+//! The one catalogue of metrics: what there is, what it means, and where its samples come from.
+//!
+//! The collector is driven by it, `docs/metrics.md` is generated from it, and whoever names a metric elsewhere is
+//! held to it by a test.
+
+use std::fmt::Write as _;
+
+use super::clock::seconds;
+use super::histogram::{BOUNDS_SECONDS, Histogram};
+use super::ledger::{OperationTotals, PoolSnapshot};
+use crate::event::{CloseReason, Outcome, Phase};
+
+/// The label that every metric of a pool carries, as OpenTelemetry's `db.client.connection.pool.name` translates.
+pub const POOL_LABEL: &str = "db_client_connection_pool_name";
+
+/// What kind of metric it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Only grows, from zero when the pool is made.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by bucket.
+    Histogram,
+}
+
+impl Kind {
+    /// The kind's name in the exposition formats.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// Where a metric's samples come from.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Source {
+    /// Read from each pool's snapshot; its samples carry [`POOL_LABEL`] first.
+    Pool(fn(&PoolSnapshot, &mut dyn Sink)),
+    /// One for the process, kept by the collector.
+    Build,
+    /// Kept by the exporter.
+    Exporter,
+}
+
+/// Takes the samples of one metric of one pool. `labels` are the values of the metric's own labels, in order.
+pub trait Sink {
+    /// A sample of a counter or a gauge.
+    fn value(&mut self, labels: &[&str], value: f64);
+    /// A sample of a histogram.
+    fn histogram(&mut self, labels: &[&str], histogram: &Histogram);
+}
+
+/// A metric.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Metric {
+    /// Its full name.
+    pub name: &'static str,
+    /// What kind it is.
+    pub kind: Kind,
+    /// Its labels, beside [`POOL_LABEL`] where it is a pool's.
+    pub labels: &'static [&'static str],
+    /// What it says, with its unit where the name does not tell.
+    pub help: &'static str,
+    /// Where its samples come from.
+    pub source: Source,
+}
+
+impl Metric {
+    /// Whether the samples carry [`POOL_LABEL`].
+    #[must_use]
+    pub const fn is_of_a_pool(&self) -> bool {
+        matches!(self.source, Source::Pool(_))
+    }
+
+    const fn of_pool(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static [&'static str],
+        help: &'static str,
+        read: fn(&PoolSnapshot, &mut dyn Sink),
+    ) -> Self {
+        Self { name, kind, labels, help, source: Source::Pool(read) }
+    }
+}
+
+/// Which build this is.
+pub const BUILD_INFO: Metric = Metric {
+    name: "poolscope_build_info",
+    kind: Kind::Gauge,
+    labels: &["version"],
+    help: "Always 1. The version of poolscope that this process runs.",
+    source: Source::Build,
+};
+
+/// Scrapes by status code.
+pub const SCRAPES: Metric = Metric {
+    name: "poolscope_scrapes_total",
+    kind: Kind::Counter,
+    labels: &["code"],
+    help: "Scrapes that ended, by HTTP status: 200, 500 (a collector panicked or the metrics could not be encoded), 503 (too many at once), 499 (the client left first).",
+    source: Source::Exporter,
+};
+
+/// How long scrapes took.
+pub const SCRAPE_DURATION: Metric = Metric {
+    name: "poolscope_scrape_duration_seconds",
+    kind: Kind::Histogram,
+    labels: &[],
+    help: "Time from a scrape's request until its answer was encoded, the wait for its turn included; failed and abandoned ones too.",
+    source: Source::Exporter,
+};
+
+/// Every metric, in the order of the reference.
+pub const METRICS: &[Metric] = &[
+    Metric::of_pool(
+        "db_client_connection_count",
+        Kind::Gauge,
+        &["db_client_connection_state"],
+        "Connections currently in the state: idle (in the pool) or used (held by a caller, or being pinged for one).",
+        |pool, sink| {
+            sink.value(&["idle"], count(pool.connections.idle));
+            sink.value(&["used"], count(pool.connections.used));
+        },
+    ),
+    Metric::of_pool(
+        "db_client_connection_max",
+        Kind::Gauge,
+        &[],
+        "How many connections there may be at once: pool_size + max_overflow.",
+        |pool, sink| sink.value(&[], count(pool.limits.max())),
+    ),
+    Metric::of_pool(
+        "db_client_connection_idle_max",
+        Kind::Gauge,
+        &[],
+        "How many connections may lie idle: pool_size. What comes back beyond that is closed.",
+        |pool, sink| sink.value(&[], count(pool.limits.pool_size)),
+    ),
+    Metric::of_pool(
+        "db_client_connection_idle_min",
+        Kind::Gauge,
+        &[],
+        "How many idle connections the pool keeps ready: none, it connects when asked.",
+        |_, sink| sink.value(&[], 0.0),
+    ),
+    Metric::of_pool(
+        "db_client_connection_pending_requests",
+        Kind::Gauge,
+        &[],
+        "Checkouts currently waiting for capacity; those that are connecting or pinging are not among them.",
+        |pool, sink| sink.value(&[], count(pool.queued)),
+    ),
+    Metric::of_pool(
+        "db_client_connection_timeouts_total",
+        Kind::Counter,
+        &[],
+        "Checkouts that met their deadline, whatever they were waiting for.",
+        |pool, sink| sink.value(&[], exact(sum(pool, |operation| operation.outcomes[Outcome::Timeout.index()]))),
+    ),
+    Metric::of_pool(
+        "db_client_connection_create_time_seconds",
+        Kind::Histogram,
+        &[],
+        "Time to establish a connection, from the first socket to the server's readiness; successes only.",
+        |pool, sink| sink.histogram(&[], &pool.create_time),
+    ),
+    Metric::of_pool(
+        "db_client_connection_wait_time_seconds",
+        Kind::Histogram,
+        &[],
+        "Time of a whole checkout, from its first poll until it ended, failed and cancelled ones included. One that is ready at its first poll, without connecting or pinging, counts as zero.",
+        |pool, sink| sink.histogram(&[], &pool.wait_time),
+    ),
+    Metric::of_pool(
+        "db_client_connection_use_time_seconds",
+        Kind::Histogram,
+        &[],
+        "Time from a successful checkout until the connection was returned; counted at the return.",
+        |pool, sink| sink.histogram(&[], &pool.use_time),
+    ),
+    Metric::of_pool(
+        "poolscope_checkout_phase_seconds_total",
+        Kind::Counter,
+        &["phase"],
+        "Where the time of checkouts went: queue (for capacity), connect, ping, clean. Those in flight included.",
+        |pool, sink| {
+            for phase in Phase::ALL {
+                sink.value(&[phase.as_str()], seconds(pool.phase_nanos[phase.index()]));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_operation_duration_seconds",
+        Kind::Histogram,
+        &["operation", "outcome"],
+        "Time of a whole operation given to run: its checkout and its work. A checkout that failed gives its own outcome, work that failed gives error.",
+        |pool, sink| {
+            for operation in &pool.operations {
+                for outcome in Outcome::ALL {
+                    let durations = &operation.durations[outcome.index()];
+                    if durations.count() > 0 {
+                        sink.histogram(&[&operation.name, outcome.as_str()], durations);
+                    }
+                }
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_checkouts_started_total",
+        Kind::Counter,
+        &["operation"],
+        "Checkouts begun. At every scrape: the sum of poolscope_checkouts_total + poolscope_checkouts_in_flight.",
+        |pool, sink| {
+            for operation in active(pool) {
+                sink.value(&[&operation.name], exact(operation.started));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_checkouts_total",
+        Kind::Counter,
+        &["operation", "outcome"],
+        "Checkouts ended, each with exactly one outcome: ok, timeout, error (connecting failed), closed, shed, cancelled (the caller dropped the future).",
+        |pool, sink| {
+            for operation in active(pool) {
+                for outcome in Outcome::ALL {
+                    sink.value(&[&operation.name, outcome.as_str()], exact(operation.outcomes[outcome.index()]));
+                }
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_checkouts_in_flight",
+        Kind::Gauge,
+        &[],
+        "Checkouts currently begun and not ended, whatever they wait for.",
+        |pool, sink| sink.value(&[], count(pool.in_flight)),
+    ),
+    Metric::of_pool(
+        "poolscope_operation_wait_seconds_total",
+        Kind::Counter,
+        &["operation"],
+        "Time that checkouts of the operation spent waiting, those in flight included. Its rate is how many of them wait on average: who suffers.",
+        |pool, sink| {
+            for operation in active(pool) {
+                sink.value(&[&operation.name], seconds(operation.wait_nanos));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_checkout_wait_oldest_seconds",
+        Kind::Gauge,
+        &[],
+        "Current age of the checkout that has been in flight for longest; 0 if there is none.",
+        |pool, sink| sink.value(&[], pool.oldest_wait.as_secs_f64()),
+    ),
+    Metric::of_pool(
+        "poolscope_connections_creating",
+        Kind::Gauge,
+        &[],
+        "Connections currently being established: neither idle nor used.",
+        |pool, sink| sink.value(&[], count(pool.connections.creating)),
+    ),
+    Metric::of_pool(
+        "poolscope_connections_created_total",
+        Kind::Counter,
+        &[],
+        "Connections begun, counted when connecting starts. At every scrape: the sum of poolscope_connections_closed_total + idle + used + creating.",
+        |pool, sink| sink.value(&[], exact(pool.created)),
+    ),
+    Metric::of_pool(
+        "poolscope_connections_closed_total",
+        Kind::Counter,
+        &["reason"],
+        "Connections gone, by reason; connect_failed and connect_abandoned were never established.",
+        |pool, sink| {
+            for reason in CloseReason::ALL {
+                sink.value(&[reason.as_str()], exact(pool.closed[reason.index()]));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_connection_errors_total",
+        Kind::Counter,
+        &["phase", "sqlstate"],
+        "Errors that connections reported while connecting or being pinged. Where the server sent no SQLSTATE the label says io, timeout, tls, auth or other.",
+        |pool, sink| {
+            for errors in &pool.errors {
+                sink.value(&[errors.phase.as_str(), errors.code.as_str()], exact(errors.count));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_saturated_seconds_total",
+        Kind::Counter,
+        &[],
+        "Time during which every connection was taken and somebody was waiting for one.",
+        |pool, sink| sink.value(&[], seconds(pool.saturated_nanos)),
+    ),
+    Metric::of_pool(
+        "poolscope_recommended_size",
+        Kind::Gauge,
+        &[],
+        "Connections that the last five minutes' arrivals and use time ask for, so that the mean wait stays within wait_target (Erlang's C formula). Missing until there is enough to tell.",
+        |pool, sink| {
+            if let Some(size) = pool.recommended_size {
+                sink.value(&[], count(size));
+            }
+        },
+    ),
+    BUILD_INFO,
+    SCRAPES,
+    SCRAPE_DURATION,
+];
+
+/// Operations that did something, or were named; `other` only once it was needed.
+fn active(pool: &PoolSnapshot) -> impl Iterator<Item = &OperationTotals> {
+    pool.operations
+        .iter()
+        .enumerate()
+        .filter(|(id, operation)| *id > 0 || operation.started > 0)
+        .map(|(_, operation)| operation)
+}
+
+fn sum(pool: &PoolSnapshot, of: impl Fn(&OperationTotals) -> u64) -> u64 {
+    pool.operations.iter().map(of).sum()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "Prometheus' samples are doubles: exact up to 2^53")]
+pub(crate) fn exact(value: u64) -> f64 {
+    value as f64
+}
+
+fn count(value: usize) -> f64 {
+    exact(value as u64)
+}
+
+/// `docs/metrics.md`.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         <!-- Generated from src/telemetry/catalogue.rs. `POOLSCOPE_BLESS=1 cargo test --lib catalogue` writes it anew. -->\n\n\
+         Durations are in seconds, sizes in connections. Counters start at zero when their pool is made and go away with it.\n\
+         A renamed or dropped metric or label is a breaking change.\n\n\
+         ## Of each pool\n\n",
+    );
+    let _ = writeln!(page, "All carry `{POOL_LABEL}`, the pool's name.\n");
+    table(&mut page, Metric::is_of_a_pool);
+    page.push_str("\n## Of the process\n\n");
+    table(&mut page, |metric| !metric.is_of_a_pool());
+    page.push_str(
+        "\nOn Linux the exporter adds the usual `process_…` metrics of the `prometheus` crate.\n\n## Label values\n\n",
+    );
+    words(&mut page, "outcome", Outcome::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "phase", Phase::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "reason", CloseReason::ALL.iter().map(|word| word.as_str()));
+    let _ = writeln!(
+        page,
+        "- `operation`: the name given to `Pool::operation`, else the file and line that asked for the connection; \
+         at most {} for each pool, then `other`.",
+        super::MAX_OPERATIONS
+    );
+    let _ = writeln!(page, "\n## Buckets\n\nAll histograms have the same upper bounds: {BOUNDS_SECONDS:?} seconds.");
+    page
+}
+
+fn table(page: &mut String, chosen: impl Fn(&Metric) -> bool) {
+    page.push_str("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    for metric in METRICS.iter().filter(|metric| chosen(metric)) {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind.as_str(),
+            labels.join(", "),
+            metric.help
+        );
+    }
+}
+
+fn words<'a>(page: &mut String, label: &str, words: impl Iterator<Item = &'a str>) {
+    let words: Vec<_> = words.map(|word| format!("`{word}`")).collect();
+    let _ = writeln!(page, "- `{label}`: {}", words.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        if std::env::var_os("POOLSCOPE_BLESS").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == reference(),
+            "docs/metrics.md is not what the catalogue says: POOLSCOPE_BLESS=1 writes it anew"
+        );
+    }
+
+    #[test]
+    fn names_follow_prometheus_conventions() {
+        for metric in METRICS {
+            assert!(metric.name.starts_with("poolscope_") || metric.name.starts_with("db_client_"), "{}", metric.name);
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.kind != Kind::Histogram || metric.name.ends_with("_seconds"), "{}", metric.name);
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+            assert_eq!(METRICS.iter().filter(|other| other.name == metric.name).count(), 1, "{}", metric.name);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Reads the pools' ledgers when Prometheus asks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
+
+use prometheus::core::Desc;
+use prometheus::proto;
+
+use super::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink, Source};
+use super::clock::seconds;
+use super::histogram::{BOUNDS_SECONDS, Histogram};
+use super::ledger::{Ledger, PoolSnapshot};
+
+/// The pools that are read together, as a [`prometheus::core::Collector`].
+///
+/// Pools join [`Collector::global`] unless their builder names another. A pool leaves when its last handle and its
+/// last connection are gone, and its series go with it. Clones are handles to the same set.
+///
+/// ```
+/// let registry = prometheus::Registry::new();
+/// registry.register(Box::new(poolscope::Collector::global()))?;
+/// # Ok::<(), prometheus::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Collector {
+    ledgers: Arc<Mutex<Vec<Weak<Ledger>>>>,
+}
+
+impl Collector {
+    /// A collector that no pool has joined yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The one that pools join by default.
+    #[must_use]
+    pub fn global() -> Self {
+        static GLOBAL: LazyLock<Collector> = LazyLock::new(Collector::new);
+        GLOBAL.clone()
+    }
+
+    /// What each pool has counted, in the order they joined. Each is of one moment; they are read one after another.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<PoolSnapshot> {
+        // The list is not held while a ledger is read: a pool may join meanwhile.
+        let ledgers: Vec<_> = self.ledgers().iter().filter_map(Weak::upgrade).collect();
+        ledgers.iter().map(|ledger| ledger.snapshot()).collect()
+    }
+
+    /// Lets a pool join under `name`, or under `name-2`, `name-3`… if a pool of that name lives: two pools with one
+    /// name would be two series with the same labels, which Prometheus refuses.
+    pub(crate) fn join(&self, name: &str, make: impl FnOnce(Arc<str>) -> Ledger) -> Arc<Ledger> {
+        let mut ledgers = self.ledgers();
+        ledgers.retain(|ledger| ledger.strong_count() > 0);
+        let taken = |name: &str| ledgers.iter().filter_map(Weak::upgrade).any(|ledger| **ledger.name() == *name);
+        let mut unique = name.to_owned();
+        let mut next = 2;
+        while taken(&unique) {
+            unique = format!("{name}-{next}");
+            next += 1;
+        }
+        if unique != name {
+            tracing::warn!(
+                pool = unique,
+                wanted = name,
+                "a pool of that name lives already: this one is counted under another"
+            );
+        }
+        let ledger = Arc::new(make(unique.into()));
+        ledgers.push(Arc::downgrade(&ledger));
+        ledger
+    }
+
+    fn ledgers(&self) -> MutexGuard<'_, Vec<Weak<Ledger>>> {
+        self.ledgers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl prometheus::core::Collector for Collector {
+    fn desc(&self) -> Vec<&Desc> {
+        static DESCS: LazyLock<Vec<Desc>> = LazyLock::new(|| {
+            METRICS.iter().filter(|metric| !matches!(metric.source, Source::Exporter)).filter_map(desc).collect()
+        });
+        DESCS.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let snapshots = self.snapshots();
+        let mut families = Vec::with_capacity(METRICS.len());
+        for metric in METRICS {
+            let mut samples = Samples { metric, pool: "", metrics: Vec::new() };
+            match metric.source {
+                Source::Pool(read) => {
+                    for snapshot in &snapshots {
+                        samples.pool = &snapshot.name;
+                        read(snapshot, &mut samples);
+                    }
+                }
+                Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),
+                Source::Exporter => {}
+            }
+            // A family without samples is an error to the registry.
+            if !samples.metrics.is_empty() {
+                families.push(family(metric, samples.metrics));
+            }
+        }
+        families
+    }
+}
+
+fn desc(metric: &Metric) -> Option<Desc> {
+    let pool = metric.is_of_a_pool().then_some(POOL_LABEL);
+    let labels = pool.iter().chain(metric.labels).map(|label| (*label).to_owned()).collect();
+    Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new()).ok()
+}
+
+fn family(metric: &Metric, samples: Vec<proto::Metric>) -> proto::MetricFamily {
+    let mut family = proto::MetricFamily::default();
+    family.set_name(metric.name.to_owned());
+    family.set_help(metric.help.to_owned());
+    family.set_field_type(match metric.kind {
+        Kind::Counter => proto::MetricType::COUNTER,
+        Kind::Gauge => proto::MetricType::GAUGE,
+        Kind::Histogram => proto::MetricType::HISTOGRAM,
+    });
+    family.set_metric(samples);
+    family
+}
+
+/// The samples of one metric, as the `prometheus` crate wants them.
+struct Samples<'a> {
+    metric: &'a Metric,
+    pool: &'a str,
+    metrics: Vec<proto::Metric>,
+}
+
+impl Samples<'_> {
+    fn labelled(&self, values: &[&str]) -> proto::Metric {
+        debug_assert_eq!(values.len(), self.metric.labels.len(), "labels of {}", self.metric.name);
+        let pool = self.metric.is_of_a_pool().then_some((POOL_LABEL, self.pool));
+        let own = self.metric.labels.iter().copied().zip(values.iter().copied());
+        let pairs = pool.into_iter().chain(own).map(|(name, value)| {
+            let mut pair = proto::LabelPair::default();
+            pair.set_name(name.to_owned());
+            pair.set_value(value.to_owned());
+            pair
+        });
+        proto::Metric::from_label(pairs.collect())
+    }
+}
+
+impl Sink for Samples<'_> {
+    fn value(&mut self, labels: &[&str], value: f64) {
+        let mut metric = self.labelled(labels);
+        if self.metric.kind == Kind::Counter {
+            let mut counter = proto::Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = proto::Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.metrics.push(metric);
+    }
+
+    fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
+        let mut total = 0;
+        let buckets = BOUNDS_SECONDS.iter().zip(histogram.buckets).map(|(bound, count)| {
+            total += count;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(total);
+            bucket
+        });
+        let mut converted = proto::Histogram::default();
+        converted.set_bucket(buckets.collect());
+        converted.set_sample_count(histogram.count());
+        converted.set_sample_sum(seconds(histogram.sum_nanos));
+        let mut metric = self.labelled(labels);
+        metric.set_histogram(converted);
+        self.metrics.push(metric);
+    }
+}

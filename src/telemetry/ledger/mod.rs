@@ -1,0 +1,290 @@
+//! The accounts of one pool, and the reader of events that keeps them.
+//!
+//! What every checkout needs is counted on the connection it got ([`Seat`](super::seat::Seat)): no lock, no shared
+//! cache line. Everything else (a checkout that waits or fails, a connection that is made or closed) takes one lock,
+//! the `Books`, which costs nothing beside what it is taken for. A snapshot holds that lock, so that whatever moved
+//! from one account to another is seen in exactly one of them:
+//!
+//! - checkouts started = the sum of outcomes + in flight, for each operation;
+//! - connections idle + used + creating = live, because each live seat is in exactly one state;
+//! - connections created = the sum of closed by reason + live.
+
+mod books;
+mod history;
+mod snapshot;
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use self::books::Books;
+pub(crate) use self::books::Ticket;
+pub use self::snapshot::{ConnectionErrors, Connections, Holder, OperationTotals, PoolSnapshot, Waiter};
+use super::clock::{Clock, Nanos, nanos};
+use super::histogram::{Histogram, SharedHistogram};
+use super::log::LogState;
+use super::operations::{Interned, OPERATION_IDS, OperationId, Operations};
+use super::seat::Seat;
+use crate::event::{ConnectionState, Event, Outcome, Phase};
+
+/// What a pool may hold, as its settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many connections may be idle.
+    pub pool_size: usize,
+    /// How many more there may be at once.
+    pub max_overflow: usize,
+    /// The mean wait that the recommended size aims at.
+    pub wait_target: Duration,
+}
+
+impl Limits {
+    /// How many connections there may be at once.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.pool_size.saturating_add(self.max_overflow)
+    }
+}
+
+type Durations = [SharedHistogram; Outcome::COUNT];
+
+/// The accounts of one pool.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    name: Arc<str>,
+    limits: Limits,
+    clock: Clock,
+    operations: Operations,
+    /// Named operations' durations by outcome, made when the first one ends.
+    durations: Box<[OnceLock<Box<Durations>>]>,
+    /// How many seats the books list, for those who only need a hint: it changes under the books' lock.
+    live: AtomicUsize,
+    books: Mutex<Books>,
+    log: LogState,
+}
+
+impl Ledger {
+    pub(crate) fn new(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
+        Self {
+            name,
+            limits,
+            clock,
+            operations: Operations::new(),
+            durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
+            live: AtomicUsize::new(0),
+            books: Mutex::new(Books::default()),
+            log: LogState::default(),
+        }
+    }
+
+    /// The pool's name, as in the `db_client_connection_pool_name` label.
+    #[must_use]
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// What the pool may hold.
+    #[must_use]
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn log_state(&self) -> &LogState {
+        &self.log
+    }
+
+    pub(crate) fn operations(&self) -> &Operations {
+        &self.operations
+    }
+
+    /// How many connections are live, at some moment not long ago.
+    #[inline]
+    pub(crate) fn live_hint(&self) -> usize {
+        self.live.load(Relaxed)
+    }
+
+    /// Whether nothing is left: no connection lives and no checkout is in flight.
+    pub(crate) fn is_drained(&self) -> bool {
+        let books = self.books();
+        books.seats.is_empty() && books.in_flight.is_empty()
+    }
+
+    /// Marks a returned connection idle, unless the idle places are taken and nobody waits for it.
+    ///
+    /// Decided under the lock, so that two connections that come back together do not take the same place.
+    pub(crate) fn claim_idle_place(&self, seat: &Seat, at: Nanos) -> bool {
+        let books = self.books();
+        let claimed = books.idle() < books.idle_places(self.limits.pool_size);
+        if claimed {
+            seat.set_idle(at);
+        }
+        claimed
+    }
+
+    /// What a checkout in flight waits for.
+    pub(crate) fn phase_of(&self, ticket: Ticket) -> Phase {
+        self.books().phase_of(ticket)
+    }
+
+    /// How many connections are idle beyond `pool_size` and beyond what those in the queue are about to take.
+    pub(crate) fn surplus(&self) -> usize {
+        let books = self.books();
+        books.idle().saturating_sub(books.idle_places(self.limits.pool_size))
+    }
+
+    /// Everything this pool has counted, as of one moment.
+    #[must_use]
+    pub(crate) fn snapshot(&self) -> PoolSnapshot {
+        let now = self.clock.now();
+        self.books().snapshot(self, now)
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // The books are consistent between any two lines that could panic, so a poisoned lock tells nothing.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn durations_of(&self, operation: OperationId) -> Option<&Durations> {
+        self.durations[operation.index()].get().map(|durations| &**durations)
+    }
+
+    /// The reader of events. Inlined, so that an event made on the spot is matched by the compiler.
+    #[inline(always)]
+    pub(crate) fn record(&self, event: Event<'_>) {
+        match event {
+            Event::CheckoutServed { seat, operation, at } => {
+                seat.set_used(operation, at);
+                seat.count_served(operation);
+            }
+            Event::ConnectionReturned { seat, operation, since, at } => seat.count_use(operation, at.since(since)),
+            Event::ConnectionIdle { seat, at } => seat.set_idle(at),
+            Event::OperationFinished { operation, outcome, took } => {
+                let durations = self.durations[operation.index()].get_or_init(Box::default);
+                durations[outcome.index()].observe(nanos(took));
+            }
+            Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } => {}
+            Event::PingStarted { seat, operation, at } => seat.set_used(operation, at),
+            Event::CheckoutWaiting { .. }
+            | Event::PhaseEntered { .. }
+            | Event::CheckoutFinished { .. }
+            | Event::CheckoutRefused { .. }
+            | Event::ConnectionCreating { .. }
+            | Event::ConnectionCreated { .. }
+            | Event::ConnectionError { .. }
+            | Event::ConnectionClosed { .. } => self.record_slow(event),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record_slow(&self, event: Event<'_>) {
+        let mut books = self.books();
+        match event {
+            Event::CheckoutWaiting { ticket, operation, call_site, started, phase } => {
+                ticket.set(Some(books.begin(operation, call_site, started, phase)));
+            }
+            Event::PhaseEntered { ticket, phase, at } => books.enter_phase(ticket, phase, at),
+            Event::CheckoutFinished { ticket, seat, outcome, at } => {
+                let operation = books.finish(ticket, outcome, at);
+                if let (Some(seat), Some(operation)) = (seat, operation) {
+                    seat.set_used(operation, at);
+                }
+            }
+            Event::CheckoutRefused { operation, outcome } => books.refuse(operation, outcome),
+            Event::ConnectionCreating { seat } => {
+                books.open(seat);
+                self.live.store(books.seats.len(), Relaxed);
+            }
+            Event::ConnectionCreated { seat, took } => {
+                books.create_time.observe(nanos(took));
+                let standing = seat.standing();
+                if standing.state == ConnectionState::Creating {
+                    seat.set_used(standing.operation, self.clock.now());
+                }
+            }
+            Event::ConnectionError { phase, code, .. } => {
+                *books.errors.entry((phase, code)).or_insert(0) += 1;
+            }
+            Event::ConnectionClosed { seat, reason } => {
+                books.close(seat, reason);
+                self.live.store(books.seats.len(), Relaxed);
+            }
+            Event::PoolOpened
+            | Event::PoolClosing
+            | Event::CheckoutServed { .. }
+            | Event::PingStarted { .. }
+            | Event::ConnectionReturned { .. }
+            | Event::ConnectionIdle { .. }
+            | Event::OperationFinished { .. }
+            | Event::OperationsFull { .. } => {}
+        }
+    }
+}
+
+/// The accounts and the log of one pool: what the pool tells its events to.
+#[derive(Clone, Debug)]
+pub(crate) struct Watchers {
+    ledger: Arc<Ledger>,
+}
+
+impl Watchers {
+    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
+        Self { ledger }
+    }
+
+    #[inline]
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Nanos {
+        self.ledger.clock.now()
+    }
+
+    /// Tells every reader.
+    #[inline(always)]
+    pub(crate) fn emit(&self, event: Event<'_>) {
+        self.ledger.record(event);
+        super::log::record(&self.ledger, event);
+    }
+
+    pub(crate) fn operation(&self, name: &str) -> OperationId {
+        match self.ledger.operations.by_name(name) {
+            Interned::Known(id) => id,
+            Interned::Refused => {
+                self.emit(Event::OperationsFull { name });
+                OperationId::OTHER
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn operation_at(&self, site: &'static std::panic::Location<'static>) -> OperationId {
+        match self.ledger.operations.by_site(site) {
+            Interned::Known(id) => id,
+            Interned::Refused => {
+                self.emit(Event::OperationsFull { name: site.file() });
+                OperationId::OTHER
+            }
+        }
+    }
+
+    /// Emits [`Event::OperationFinished`].
+    pub(crate) fn operation_finished(&self, operation: OperationId, outcome: Outcome, since: Nanos) {
+        let took = self.now().duration_since(since);
+        self.emit(Event::OperationFinished { operation, outcome, took });
+    }
+}
+
+impl PoolSnapshot {
+    pub(crate) fn histogram_of(ledger: &Ledger, operation: OperationId) -> [Histogram; Outcome::COUNT] {
+        ledger
+            .durations_of(operation)
+            .map_or_else(Default::default, |durations| std::array::from_fn(|i| durations[i].read()))
+    }
+}

@@ -1,0 +1,142 @@
+//! The log's reading of events, by `tracing`.
+//!
+//! Levels: `info` for a pool's beginning and end, `warn` for what somebody should look at, `debug` for the life of
+//! connections. Nothing is said of a checkout that is served. What a dead database would repeat without end is
+//! limited to one line a second for each pool and kind, which says how many it stands for.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::clock::Nanos;
+use super::ledger::Ledger;
+use crate::event::{CloseReason, Event};
+
+const INTERVAL_NANOS: u64 = 1_000_000_000;
+
+/// Lets one line through each second, and counts the others.
+#[derive(Debug, Default)]
+pub(crate) struct Limiter {
+    /// When the next line may pass, in nanoseconds.
+    next: AtomicU64,
+    suppressed: AtomicU64,
+}
+
+impl Limiter {
+    /// How many lines were suppressed since the last one that passed, if this one may.
+    fn pass(&self, now: Nanos) -> Option<u64> {
+        let next = self.next.load(Relaxed);
+        let free = now.as_nanos() >= next
+            && self.next.compare_exchange(next, now.as_nanos() + INTERVAL_NANOS, Relaxed, Relaxed).is_ok();
+        if free {
+            Some(self.suppressed.swap(0, Relaxed))
+        } else {
+            self.suppressed.fetch_add(1, Relaxed);
+            None
+        }
+    }
+}
+
+/// What the log of one pool remembers.
+#[derive(Debug, Default)]
+pub(crate) struct LogState {
+    errors: Limiter,
+    timeouts: Limiter,
+}
+
+/// The reader of events.
+#[inline(always)]
+pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
+    match event {
+        Event::CheckoutServed { .. }
+        | Event::CheckoutWaiting { .. }
+        | Event::PhaseEntered { .. }
+        | Event::CheckoutRefused { .. }
+        | Event::ConnectionCreating { .. }
+        | Event::PingStarted { .. }
+        | Event::ConnectionReturned { .. }
+        | Event::ConnectionIdle { .. }
+        | Event::OperationFinished { .. } => {}
+        Event::CheckoutFinished { .. }
+        | Event::PoolOpened
+        | Event::PoolClosing
+        | Event::ConnectionCreated { .. }
+        | Event::ConnectionError { .. }
+        | Event::ConnectionClosed { .. }
+        | Event::OperationsFull { .. } => write(ledger, event),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn write(ledger: &Ledger, event: Event<'_>) {
+    let pool = &**ledger.name();
+    match event {
+        Event::PoolOpened => {
+            let limits = ledger.limits();
+            tracing::info!(pool, pool_size = limits.pool_size, max_overflow = limits.max_overflow, "pool opened");
+        }
+        Event::PoolClosing => tracing::info!(pool, "pool closing"),
+        Event::ConnectionCreated { took, .. } => {
+            tracing::debug!(pool, seconds = took.as_secs_f64(), "connection created");
+        }
+        Event::ConnectionError { phase, code, error } => {
+            if let Some(suppressed) = ledger.log_state().errors.pass(ledger.clock().now()) {
+                let error = Chain(error);
+                tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
+            }
+        }
+        Event::CheckoutFinished { outcome: crate::event::Outcome::Timeout, .. } => {
+            if let Some(suppressed) = ledger.log_state().timeouts.pass(ledger.clock().now()) {
+                tracing::warn!(pool, suppressed, "checkout timed out");
+            }
+        }
+        Event::ConnectionClosed { reason: CloseReason::ConnectFailed, .. } => {}
+        Event::ConnectionClosed { reason, .. } => tracing::debug!(pool, reason = reason.as_str(), "connection closed"),
+        Event::OperationsFull { name } => tracing::warn!(
+            pool,
+            operation = name,
+            limit = super::operations::MAX_OPERATIONS,
+            "too many operations: this one and all further new ones are counted as `other`"
+        ),
+        Event::CheckoutServed { .. }
+        | Event::CheckoutFinished { .. }
+        | Event::CheckoutWaiting { .. }
+        | Event::PhaseEntered { .. }
+        | Event::CheckoutRefused { .. }
+        | Event::ConnectionCreating { .. }
+        | Event::PingStarted { .. }
+        | Event::ConnectionReturned { .. }
+        | Event::ConnectionIdle { .. }
+        | Event::OperationFinished { .. } => {}
+    }
+}
+
+/// An error and its causes on one line.
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut source = self.0.source();
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limiter_passes_one_line_a_second_and_says_how_many_it_held_back() {
+        let limiter = Limiter::default();
+        let at = |millis: u64| Nanos::from_nanos(millis * 1_000_000);
+        assert_eq!(limiter.pass(at(5)), Some(0));
+        assert_eq!(limiter.pass(at(6)), None);
+        assert_eq!(limiter.pass(at(1004)), None);
+        assert_eq!(limiter.pass(at(1005)), Some(2));
+        assert_eq!(limiter.pass(at(2005)), Some(0));
+    }
+}

@@ -1,0 +1,19 @@
+//! What is counted, and how it is read.
+//!
+//! The pool reports [events](crate::event); a [`Ledger`](ledger::Ledger) for each pool keeps the accounts; a
+//! [`Collector`] reads them when Prometheus asks. Nothing here knows the pool.
+
+pub mod catalogue;
+mod cell;
+pub mod clock;
+mod collector;
+mod histogram;
+pub(crate) mod ledger;
+pub(crate) mod log;
+pub(crate) mod operations;
+pub(crate) mod seat;
+
+pub use collector::Collector;
+pub use histogram::{BOUNDS_SECONDS, Histogram};
+pub use ledger::{ConnectionErrors, Connections, Holder, Limits, OperationTotals, PoolSnapshot, Waiter};
+pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};

@@ -1,0 +1,292 @@
+//! The names under which checkouts are counted: bounded, resolved before the hot path, read without a lock.
+
+use std::panic::Location;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// How many operations a pool tells apart; all others are counted as `other`.
+pub const MAX_OPERATIONS: usize = 200;
+
+/// The longest name, in bytes; a longer one is cut there.
+pub const MAX_NAME_BYTES: usize = 120;
+
+/// Ids run from 0 (`other`) to [`MAX_OPERATIONS`].
+pub(crate) const OPERATION_IDS: usize = MAX_OPERATIONS + 1;
+
+const NAME_SLOTS: usize = 512;
+const SITE_SLOTS: usize = 2048;
+/// How far a call site may lie from where its address hashes to.
+const SITE_PROBES: usize = 16;
+
+/// A name of this pool, as an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OperationId(u16);
+
+impl OperationId {
+    pub(crate) const OTHER: Self = Self(0);
+
+    #[inline]
+    pub(crate) const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The id from its index, for those who stored it in fewer bits; an index that is none is `other`.
+    pub(crate) fn from_index(index: u64) -> Self {
+        match u16::try_from(index) {
+            Ok(id) if (id as usize) < OPERATION_IDS => Self(id),
+            _ => Self::OTHER,
+        }
+    }
+}
+
+/// Whether a name was known, and the first time that one was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interned {
+    Known(OperationId),
+    /// The table is full, and this is the first name to find it so.
+    Refused,
+}
+
+#[derive(Debug, Default)]
+struct Site {
+    /// Address of the `Location`, zero while the slot is free. Written after `id`.
+    key: AtomicUsize,
+    id: AtomicU16,
+}
+
+/// The names of one pool.
+#[derive(Debug)]
+pub(crate) struct Operations {
+    names: Box<[OnceLock<Box<str>>]>,
+    /// Open addressing, entries never leave: zero is free, else an id.
+    by_name: Box<[AtomicU16]>,
+    by_site: Box<[Site]>,
+    /// How many ids are taken, `other` included; the lock is what makes a writer the only one.
+    taken: Mutex<usize>,
+    full: AtomicBool,
+    refused: AtomicBool,
+}
+
+impl Operations {
+    pub(crate) fn new() -> Self {
+        let names: Box<[OnceLock<Box<str>>]> = (0..OPERATION_IDS).map(|_| OnceLock::new()).collect();
+        let _ = names[0].set("other".into());
+        Self {
+            names,
+            by_name: (0..NAME_SLOTS).map(|_| AtomicU16::new(0)).collect(),
+            by_site: (0..SITE_SLOTS).map(|_| Site::default()).collect(),
+            taken: Mutex::new(1),
+            full: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn name(&self, id: OperationId) -> &str {
+        self.names[id.index()].get().map_or("other", |name| name)
+    }
+
+    /// The ids that have names, `other` first.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (OperationId, &str)> {
+        (0u16..).zip(self.names.iter()).map_while(|(id, name)| Some((OperationId(id), &**name.get()?)))
+    }
+
+    /// The id of a name, which gets one if there is room.
+    pub(crate) fn by_name(&self, name: &str) -> Interned {
+        let name = truncated(name);
+        if name.is_empty() || name == "other" {
+            return Interned::Known(OperationId::OTHER);
+        }
+        if let Ok(id) = self.find_name(name) {
+            return Interned::Known(id);
+        }
+        if self.full.load(Ordering::Relaxed) {
+            return self.refuse();
+        }
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        self.add_name(&mut taken, name)
+    }
+
+    /// The id of a call site: the file and line where the checkout was asked for.
+    #[inline]
+    pub(crate) fn by_site(&self, site: &'static Location<'static>) -> Interned {
+        let key = std::ptr::from_ref(site).addr();
+        let start = site_slot(key);
+        let slot = &self.by_site[start];
+        if slot.key.load(Ordering::Acquire) == key {
+            return Interned::Known(OperationId(slot.id.load(Ordering::Relaxed)));
+        }
+        self.probe_site(site, key, start)
+    }
+
+    #[cold]
+    fn probe_site(&self, site: &'static Location<'static>, key: usize, start: usize) -> Interned {
+        let slots = || (0..SITE_PROBES).map(|step| &self.by_site[(start + step) % SITE_SLOTS]);
+        for slot in slots() {
+            match slot.key.load(Ordering::Acquire) {
+                0 => break,
+                found if found == key => return Interned::Known(OperationId(slot.id.load(Ordering::Relaxed))),
+                _ => {}
+            }
+        }
+        let name = site_name(site);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let interned = self.add_name(&mut taken, truncated(&name));
+        let id = match interned {
+            Interned::Known(id) => id,
+            Interned::Refused => OperationId::OTHER,
+        };
+        for slot in slots() {
+            match slot.key.load(Ordering::Relaxed) {
+                0 => {
+                    slot.id.store(id.0, Ordering::Relaxed);
+                    slot.key.store(key, Ordering::Release);
+                    break;
+                }
+                found if found == key => break,
+                _ => {}
+            }
+        }
+        interned
+    }
+
+    /// The id, or the free slot where the name belongs.
+    fn find_name(&self, name: &str) -> Result<OperationId, usize> {
+        let mut slot = name_slot(name);
+        loop {
+            match self.by_name[slot].load(Ordering::Acquire) {
+                0 => return Err(slot),
+                id if self.name(OperationId(id)) == name => return Ok(OperationId(id)),
+                _ => slot = (slot + 1) % NAME_SLOTS,
+            }
+        }
+    }
+
+    fn add_name(&self, taken: &mut usize, name: &str) -> Interned {
+        let slot = match self.find_name(name) {
+            Ok(id) => return Interned::Known(id),
+            Err(slot) => slot,
+        };
+        if *taken >= OPERATION_IDS {
+            self.full.store(true, Ordering::Relaxed);
+            return self.refuse();
+        }
+        let Ok(id) = u16::try_from(*taken) else { return self.refuse() };
+        let _ = self.names[*taken].set(name.into());
+        self.by_name[slot].store(id, Ordering::Release);
+        *taken += 1;
+        Interned::Known(OperationId(id))
+    }
+
+    fn refuse(&self) -> Interned {
+        if self.refused.swap(true, Ordering::Relaxed) { Interned::Known(OperationId::OTHER) } else { Interned::Refused }
+    }
+}
+
+fn truncated(name: &str) -> &str {
+    let mut end = name.len().min(MAX_NAME_BYTES);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    &name[..end]
+}
+
+/// FNV-1a: names are short, and the table is bounded, so that nobody gains by making them collide.
+fn name_slot(name: &str) -> usize {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    usize::try_from(hash % NAME_SLOTS as u64).unwrap_or(0)
+}
+
+/// Locations are 24 bytes each and lie side by side: divide, then spread.
+fn site_slot(address: usize) -> usize {
+    ((address >> 3).wrapping_mul(0x9E37_79B9) >> 7) % SITE_SLOTS
+}
+
+/// `src/orders.rs:42`; of a path that is absolute, as those of dependencies are, only the end.
+fn site_name(site: &Location<'_>) -> String {
+    let file = site.file();
+    let short = if file.starts_with('/') {
+        file.rmatch_indices('/').nth(2).map_or(file, |(at, _)| &file[at + 1..])
+    } else {
+        file
+    };
+    format!("{short}:{}", site.line())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(interned: Interned) -> OperationId {
+        match interned {
+            Interned::Known(id) => id,
+            Interned::Refused => panic!("refused"),
+        }
+    }
+
+    #[test]
+    fn a_name_keeps_its_id() {
+        let operations = Operations::new();
+        let first = known(operations.by_name("list_orders"));
+        let second = known(operations.by_name("add_order"));
+        assert_ne!(first, second);
+        assert_eq!(first, known(operations.by_name("list_orders")));
+        assert_eq!(operations.name(second), "add_order");
+        let names: Vec<_> = operations.ids().map(|(_, name)| name).collect();
+        assert_eq!(names, ["other", "list_orders", "add_order"]);
+    }
+
+    #[test]
+    fn names_beyond_the_bound_are_other_and_only_the_first_is_reported() {
+        let operations = Operations::new();
+        for n in 0..MAX_OPERATIONS {
+            assert_ne!(known(operations.by_name(&format!("op{n}"))), OperationId::OTHER);
+        }
+        assert_eq!(operations.by_name("one too many"), Interned::Refused);
+        assert_eq!(operations.by_name("another"), Interned::Known(OperationId::OTHER));
+        assert_eq!(operations.name(known(operations.by_name("op7"))), "op7");
+        assert_eq!(operations.by_site(Location::caller()), Interned::Known(OperationId::OTHER));
+    }
+
+    #[test]
+    fn a_call_site_is_named_by_file_and_line() {
+        let operations = Operations::new();
+        let site = Location::caller();
+        let id = known(operations.by_site(site));
+        assert_eq!(id, known(operations.by_site(site)));
+        assert_eq!(operations.name(id), format!("src/telemetry/operations.rs:{}", site.line()));
+    }
+
+    #[test]
+    fn the_empty_name_and_other_are_other() {
+        let operations = Operations::new();
+        assert_eq!(known(operations.by_name("")), OperationId::OTHER);
+        assert_eq!(known(operations.by_name("other")), OperationId::OTHER);
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_characters() {
+        let operations = Operations::new();
+        let id = known(operations.by_name(&"é".repeat(100)));
+        assert_eq!(operations.name(id), "é".repeat(60));
+        assert_eq!(id, known(operations.by_name(&"é".repeat(61))));
+    }
+
+    #[test]
+    fn threads_that_meet_a_name_together_get_one_id() {
+        let operations = Operations::new();
+        std::thread::scope(|scope| {
+            let ids: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| (0..150).map(|n| known(operations.by_name(&format!("op{n}")))).collect::<Vec<_>>())
+                })
+                .collect::<Vec<_>>()
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect();
+            assert!(ids.iter().all(|other| *other == ids[0]));
+        });
+        assert_eq!(operations.ids().count(), 151);
+    }
+}
