@@ -1,6 +1,6 @@
 //! What the pool tells those who watch it.
 //!
-//! The pool says what happened in one borrowed, `Copy` [`Event`]. The ledger (metrics and snapshots) and
+//! The pool says what happened in one borrowed, `Copy` `Event`. The ledger (metrics and snapshots) and
 //! the log each match on it exhaustively, so that a new event does not compile until every reader has
 //! decided what it means. The words that end up as label values live here too, each with its one spelling.
 

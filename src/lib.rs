@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "exporter", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "exporter"),
+    doc = "Observability for PostgreSQL connection pools. See [`Pool`]; the README's example needs the feature `exporter`."
+)]
 
 pub mod config;
 pub mod error;
@@ -13,6 +17,9 @@ pub mod telemetry;
 pub mod demo;
 
 pub use config::ConfigError;
+#[cfg(test)]
+mod imports;
+
 pub use config::Settings;
 pub use pool::postgres::{CheckoutError, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError};
 pub use telemetry::Collector;

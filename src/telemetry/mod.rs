@@ -1,6 +1,6 @@
 //! What is counted, and how it is read.
 //!
-//! The pool reports [events](crate::event); a [`Ledger`](ledger::Ledger) for each pool keeps the accounts; a
+//! The pool reports [events](crate::event); a `Ledger` for each pool keeps the accounts; a
 //! [`Collector`] reads them when Prometheus asks. Nothing here knows the pool.
 
 pub mod catalogue;
