@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Outcome, Phase};
-use crate::telemetry::{Holder, PoolSnapshot};
+use crate::telemetry::{Holding, Situation};
 
 /// Why a checkout gave no connection.
 ///
@@ -54,7 +54,7 @@ pub struct TimeoutReport {
     /// What it was waiting for at the end.
     pub phase: Phase,
     /// The pool, without this checkout.
-    pub pool: PoolSnapshot,
+    pub situation: Situation,
 }
 
 /// How many operations a [`TimeoutReport`] names.
@@ -62,7 +62,7 @@ const NAMED: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, pool } = self;
+        let Self { waited, phase, situation: Situation { name, status, holdings } } = self;
         let waits_for = match phase {
             Phase::Queue => "waiting for one to be returned",
             Phase::Connect => "while connecting",
@@ -71,33 +71,16 @@ impl fmt::Display for TimeoutReport {
         };
         write!(
             f,
-            "no connection from pool `{}` within {}, {waits_for}: {} used, {} idle, {} being created of {}, {} waiting",
-            pool.name,
+            "no connection from pool `{name}` within {}, {waits_for}: {} used, {} idle, {} being created of {}, {} waiting{}",
             rounded(*waited),
-            pool.connections.used,
-            pool.connections.idle,
-            pool.connections.creating,
-            pool.limits.max(),
-            pool.queued,
-        )?;
-        Holders(&pool.holders).fmt(f)
+            status.used,
+            status.idle,
+            status.creating,
+            status.max,
+            status.waiting,
+            Holders(holdings),
+        )
     }
-}
-
-/// Operations by how many connections they hold, most first, with the age of each one's oldest hold.
-fn by_operation(holders: &[Holder]) -> Vec<(&str, usize, Duration)> {
-    let mut counted: Vec<(&str, usize, Duration)> = Vec::new();
-    for holder in holders {
-        match counted.iter_mut().find(|(operation, ..)| *operation == &*holder.operation) {
-            Some((_, count, oldest)) => {
-                *count += 1;
-                *oldest = holder.age.max(*oldest);
-            }
-            None => counted.push((&holder.operation, 1, holder.age)),
-        }
-    }
-    counted.sort_by_key(|(_, count, oldest)| std::cmp::Reverse((*count, *oldest)));
-    counted
 }
 
 /// A duration as a person reads it: no finer than its size deserves.
@@ -136,22 +119,25 @@ impl<T: std::error::Error + 'static, E: std::error::Error + 'static> RunError<T,
 
 /// Closing met its deadline before everything had come back.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("pool `{}` still has {} connections out after {}{}", .pool.name, .pool.connections.live(), rounded(*.waited), Holders(&.pool.holders))]
+#[error(
+    "pool `{}` still has {} connections out after {}{}",
+    .situation.name, .situation.status.live(), rounded(*.waited), Holders(&.situation.holdings)
+)]
 #[non_exhaustive]
 pub struct CloseTimeout {
     /// For how long closing waited.
     pub waited: Duration,
     /// The pool as it is: it stays closed, and what is out is closed when it comes back.
-    pub pool: PoolSnapshot,
+    pub situation: Situation,
 }
 
-struct Holders<'a>(&'a [Holder]);
+struct Holders<'a>(&'a [Holding]);
 
 impl fmt::Display for Holders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (operation, count, oldest)) in by_operation(self.0).iter().take(NAMED).enumerate() {
+        for (place, Holding { operation, connections, oldest, .. }) in self.0.iter().take(NAMED).enumerate() {
             let lead = if place == 0 { "; held by" } else { "," };
-            write!(f, "{lead} {operation} ×{count} (oldest {})", rounded(*oldest))?;
+            write!(f, "{lead} {operation} ×{connections} (oldest {})", rounded(*oldest))?;
         }
         Ok(())
     }

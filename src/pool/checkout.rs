@@ -219,7 +219,7 @@ impl<M: Backend> Core<M> {
             Failure::Timeout => CheckoutError::Timeout(Box::new(TimeoutReport {
                 waited: at.duration_since(context.started),
                 phase,
-                pool: ledger.snapshot(),
+                situation: ledger.situation(),
             })),
             Failure::Closed => CheckoutError::Closed { pool: ledger.name().clone() },
             Failure::Connect(source) => CheckoutError::Connect { pool: ledger.name().clone(), source },

@@ -18,7 +18,7 @@ use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::{Clock, nanos};
 use crate::telemetry::ledger::{Ledger, Watchers};
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::{Collector, Limits, PoolSnapshot};
+use crate::telemetry::{Collector, Limits, PoolSnapshot, Status};
 
 /// A pool of any [`Backend`]'s connections, observed. For PostgreSQL's there is [`Pool`](crate::Pool).
 ///
@@ -37,57 +37,6 @@ impl<M: Backend> Drop for Inner<M> {
     fn drop(&mut self) {
         if self.shared.begin_closing() {
             self.shared.watchers.emit(Event::PoolClosing);
-        }
-    }
-}
-
-/// How many connections there are, and how many are asked for.
-///
-/// For those who know SQLAlchemy's pool: [`size`](Self::size) is `size()`, [`idle`](Self::idle) is `checkedin()`,
-/// [`used`](Self::used) is `checkedout()` and [`overflow`](Self::overflow) is `overflow()`, but never negative.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Status {
-    /// `pool_size`: how many connections may be idle.
-    pub size: usize,
-    /// `pool_size + max_overflow`: how many there may be at once.
-    pub max: usize,
-    /// In the pool.
-    pub idle: usize,
-    /// Held by callers, or being pinged for one.
-    pub used: usize,
-    /// Being established.
-    pub creating: usize,
-    /// Checkouts that wait for capacity.
-    pub waiting: usize,
-    /// Checkouts that have begun and not ended, whatever they wait for.
-    pub in_flight: usize,
-}
-
-impl Status {
-    /// How many connections there are.
-    #[must_use]
-    pub const fn live(&self) -> usize {
-        self.idle + self.used + self.creating
-    }
-
-    /// How many there are beyond `pool_size`.
-    #[must_use]
-    pub const fn overflow(&self) -> usize {
-        self.live().saturating_sub(self.size)
-    }
-}
-
-impl From<&PoolSnapshot> for Status {
-    fn from(pool: &PoolSnapshot) -> Self {
-        Self {
-            size: pool.limits.pool_size,
-            max: pool.limits.max(),
-            idle: pool.connections.idle,
-            used: pool.connections.used,
-            creating: pool.connections.creating,
-            waiting: pool.queued,
-            in_flight: pool.in_flight,
         }
     }
 }
@@ -217,7 +166,7 @@ impl<M: Backend> Core<M> {
     /// How many connections there are, and how many are asked for, all of one moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        Status::from(&self.snapshot())
+        self.shared().watchers.ledger().status()
     }
 
     /// Everything this pool has counted, as of one moment.
@@ -246,7 +195,7 @@ impl<M: Backend> Core<M> {
         self.begin_closing();
         tokio::time::timeout(limit, self.shared().drained())
             .await
-            .map_err(|_| CloseTimeout { waited: limit, pool: self.snapshot() })
+            .map_err(|_| CloseTimeout { waited: limit, situation: self.shared().watchers.ledger().situation() })
     }
 
     /// Whether [`close`](Self::close) was called.
@@ -259,7 +208,10 @@ impl<M: Backend> Core<M> {
         if self.shared().begin_closing() {
             self.shared().watchers.emit(Event::PoolClosing);
         }
+        // deadpool would drop what is idle without detaching it, and under its lock.
+        self.trim(0);
         self.inner.pool.close();
+        // What came back in between.
         self.trim(0);
     }
 
@@ -279,7 +231,7 @@ impl<M: Backend> Core<M> {
     }
 
     fn idle(&self) -> usize {
-        self.snapshot().connections.idle
+        self.status().idle
     }
 
     /// Closes idle connections but `keep` of them.
@@ -291,11 +243,15 @@ impl<M: Backend> Core<M> {
             if keeps {
                 kept += 1;
             } else {
-                tracked.life.close(reason);
+                // The account is closed while deadpool's lock is held, before anyone can have the place.
+                tracked.life.settle(reason);
             }
             keeps
         });
-        drop(trimmed);
+        // Closed for real, and told to the log, without that lock.
+        for tracked in &trimmed.removed {
+            tracked.life.announce(reason);
+        }
     }
 }
 

@@ -58,10 +58,24 @@ impl Life {
     /// Closes the account, once: before the connection's place is given to another, so that never more are counted
     /// than there may be.
     pub(super) fn close(&self, reason: CloseReason) {
-        if !self.closed.swap(true, Ordering::Relaxed) {
-            self.shared.watchers.emit(Event::ConnectionClosed { seat: &self.seat, reason });
-            self.shared.notify_if_closing();
+        if self.settle(reason) {
+            self.announce(reason);
         }
+    }
+
+    /// Closes the account and tells nobody yet, for where a lock is held that a log line must not wait under.
+    pub(super) fn settle(&self, reason: CloseReason) -> bool {
+        let first = !self.closed.swap(true, Ordering::Relaxed);
+        if first {
+            self.shared.watchers.ledger().record(Event::ConnectionClosed { seat: &self.seat, reason });
+        }
+        first
+    }
+
+    /// Tells of what [`settle`](Self::settle) did.
+    pub(super) fn announce(&self, reason: CloseReason) {
+        self.shared.watchers.log(Event::ConnectionClosed { seat: &self.seat, reason });
+        self.shared.notify_if_closing();
     }
 }
 

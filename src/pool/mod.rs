@@ -12,6 +12,6 @@ pub mod postgres;
 mod shared;
 
 pub use self::backend::Backend;
-pub use self::core::{Core, Status};
+pub use self::core::Core;
 pub use self::guard::Guard;
 pub use self::operation::Operation;

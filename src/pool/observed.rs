@@ -88,7 +88,8 @@ impl<M: Backend> Observed<M> {
         let watchers = &self.shared.watchers;
         Context::current_waits_for(watchers, Phase::Ping);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
-        watchers.emit(Event::PingStarted { seat: &tracked.life.seat, operation, at: watchers.now() });
+        let asked = watchers.now();
+        watchers.emit(Event::PingStarted { seat: &tracked.life.seat, operation, at: asked });
 
         tracked.life.reason = CloseReason::PingAbandoned;
         let limit = self.shared.policy.ping_timeout;
@@ -109,8 +110,8 @@ impl<M: Backend> Observed<M> {
         };
         watchers.emit(Event::ConnectionError { phase: ErrorPhase::Ping, code, error });
         tracked.life.reason = CloseReason::PingFailed;
-        // Whatever cut this one off probably cut off all that were there: do not find out one by one.
-        self.shared.invalidate_before(watchers.now());
+        // Whatever cut this one off probably cut off all that were there when it was asked: do not find out one by one.
+        self.shared.invalidate_before(asked);
         answer.unwrap_or_else(|_| Err(RecycleError::message("no answer to the ping in time")))
     }
 }

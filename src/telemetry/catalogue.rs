@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::clock::seconds;
+use super::clock::{exact, seconds};
 use super::histogram::{BOUNDS_SECONDS, Histogram};
 use super::ledger::{OperationTotals, PoolSnapshot};
 use crate::event::{CloseReason, Outcome, Phase};
@@ -332,11 +332,6 @@ fn active(pool: &PoolSnapshot) -> impl Iterator<Item = &OperationTotals> {
 
 fn sum(pool: &PoolSnapshot, of: impl Fn(&OperationTotals) -> u64) -> u64 {
     pool.operations.iter().map(of).sum()
-}
-
-#[allow(clippy::cast_precision_loss, reason = "Prometheus' samples are doubles: exact up to 2^53")]
-pub(crate) fn exact(value: u64) -> f64 {
-    value as f64
 }
 
 fn count(value: usize) -> f64 {

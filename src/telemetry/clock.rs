@@ -43,10 +43,15 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// A count as a double, which is what Prometheus' samples are: exact up to 2^53.
+#[allow(clippy::cast_precision_loss, reason = "nothing here is counted that far")]
+pub(crate) fn exact(value: u64) -> f64 {
+    value as f64
+}
+
 /// Seconds, as Prometheus wants them.
-#[allow(clippy::cast_precision_loss, reason = "exact up to 104 days of nanoseconds, and close beyond")]
 pub(crate) fn seconds(nanos: u64) -> f64 {
-    nanos as f64 / 1e9
+    exact(nanos) / 1e9
 }
 
 /// Reads the time.

@@ -15,5 +15,7 @@ pub(crate) mod seat;
 
 pub use collector::Collector;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
-pub use ledger::{ConnectionErrors, Connections, Holder, Limits, OperationTotals, PoolSnapshot, Waiter};
+pub use ledger::{
+    ConnectionErrors, Connections, Holder, Holding, Limits, OperationTotals, PoolSnapshot, Situation, Status, Waiter,
+};
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};

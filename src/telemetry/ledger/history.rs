@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::telemetry::clock::{Nanos, seconds};
+use crate::telemetry::clock::{Nanos, exact, seconds};
 
 /// How far back the recommendation looks.
 const WINDOW: Duration = Duration::from_secs(300);
@@ -12,40 +12,42 @@ const STEP: Duration = Duration::from_secs(5);
 /// Beyond this size the formula is not worth its time, and no server would take it.
 const LARGEST: usize = 10_000;
 
+/// Running totals, as of one moment.
 #[derive(Clone, Copy, Debug)]
-struct Sample {
-    at: Nanos,
-    returned: u64,
-    use_nanos: u64,
+pub(super) struct Totals {
+    pub(super) at: Nanos,
+    pub(super) started: u64,
+    pub(super) returned: u64,
+    pub(super) use_nanos: u64,
 }
 
-/// Samples of two running totals, oldest first, taken when somebody looks.
+/// Samples of three running totals, oldest first, taken when somebody looks.
 #[derive(Debug, Default)]
 pub(super) struct History {
-    samples: VecDeque<Sample>,
+    samples: VecDeque<Totals>,
 }
 
 impl History {
-    /// Takes the totals of uses that ended, and answers with the size they ask for over the window, if the window
-    /// is long enough to tell and saw any use.
-    pub(super) fn recommend(&mut self, at: Nanos, returned: u64, use_nanos: u64, target: Duration) -> Option<usize> {
-        while self.samples.get(1).is_some_and(|second| at.since(second.at) >= window_nanos()) {
+    /// Takes the totals of checkouts begun and of uses that ended, and answers with the size they ask for over the
+    /// window, if the window is long enough to tell and saw any use.
+    ///
+    /// What arrives counts, not what was served: a pool that is too small serves less than is asked of it.
+    pub(super) fn recommend(&mut self, now: Totals, target: Duration) -> Option<usize> {
+        while self.samples.get(1).is_some_and(|second| now.at.since(second.at) >= window_nanos()) {
             self.samples.pop_front();
         }
-        let due = self.samples.back().is_none_or(|last| at.duration_since(last.at) >= STEP);
-        if due {
-            self.samples.push_back(Sample { at, returned, use_nanos });
+        if self.samples.back().is_none_or(|last| now.at.duration_since(last.at) >= STEP) {
+            self.samples.push_back(now);
         }
         let first = self.samples.front()?;
-        let elapsed = seconds(at.since(first.at));
-        let uses = returned.saturating_sub(first.returned);
+        let elapsed = seconds(now.at.since(first.at));
+        let uses = now.returned.saturating_sub(first.returned);
         if elapsed < STEP.as_secs_f64() || uses == 0 {
             return None;
         }
-        #[allow(clippy::cast_precision_loss, reason = "a count of uses in five minutes")]
-        let uses = uses as f64;
-        let mean_use = seconds(use_nanos.saturating_sub(first.use_nanos)) / uses;
-        Some(size_for(uses / elapsed, mean_use, target.as_secs_f64()))
+        let mean_use = seconds(now.use_nanos.saturating_sub(first.use_nanos)) / exact(uses);
+        let rate = exact(now.started.saturating_sub(first.started)) / elapsed;
+        Some(size_for(rate, mean_use, target.as_secs_f64()))
     }
 }
 
@@ -93,38 +95,49 @@ mod tests {
         assert_eq!(size_for(5.0, 0.1, 0.0999), 2);
     }
 
+    fn totals(second: u64, started: u64, returned: u64, use_millis: u64) -> Totals {
+        Totals { at: at(second), started, returned, use_nanos: use_millis * 1_000_000 }
+    }
+
     #[test]
     fn an_idle_pool_recommends_nothing() {
         let mut history = History::default();
-        assert_eq!(history.recommend(at(1), 5, 5, WINDOW), None);
-        assert_eq!(history.recommend(at(100), 5, 5, WINDOW), None);
+        assert_eq!(history.recommend(totals(1, 5, 5, 5), WINDOW), None);
+        assert_eq!(history.recommend(totals(100, 5, 5, 5), WINDOW), None);
     }
 
     #[test]
     fn the_recommendation_follows_the_last_five_minutes() {
         let mut history = History::default();
         let target = Duration::from_millis(10);
-        let mut busy = 0;
         for second in 0..600 {
             // A hundred uses of 100 ms a second: ten connections' worth, and some to spare.
-            busy = second * 100;
-            history.recommend(at(second), busy, busy * 100_000_000, target);
+            history.recommend(totals(second, second * 100, second * 100, second * 10_000), target);
         }
-        let during = history.recommend(at(600), busy, busy * 100_000_000, target).unwrap();
+        let during = history.recommend(totals(600, 60_000, 60_000, 6_000_000), target).unwrap();
         assert!((13..=16).contains(&during), "{during}");
-        for second in 601..1000 {
-            let quiet = busy + second - 600;
-            let _ = history.recommend(at(second), quiet, busy * 100_000_000 + (second - 600) * 1_000_000, target);
+        for quiet in 1..400 {
+            history.recommend(totals(600 + quiet, 60_000 + quiet, 60_000 + quiet, 6_000_000 + quiet), target);
         }
-        let after = history.recommend(at(1000), busy + 400, busy * 100_000_000 + 400_000_000, target).unwrap();
-        assert_eq!(after, 1);
+        assert_eq!(history.recommend(totals(1000, 60_400, 60_400, 6_000_400), target), Some(1));
+    }
+
+    #[test]
+    fn what_a_small_pool_could_not_serve_counts_too() {
+        let mut history = History::default();
+        history.recommend(totals(0, 0, 0, 0), Duration::from_millis(10));
+        // Ten connections' worth arrived; two connections served a fifth of it, and the others timed out.
+        let asked = history.recommend(totals(100, 10_000, 2_000, 200_000), Duration::from_millis(10)).unwrap();
+        assert!((13..=16).contains(&asked), "{asked}");
     }
 
     #[test]
     fn samples_are_bounded_however_often_somebody_looks() {
         let mut history = History::default();
         for milli in 0..600_000 {
-            history.recommend(Nanos::from_nanos(milli * 1_000_000), milli, milli, WINDOW);
+            let now =
+                Totals { at: Nanos::from_nanos(milli * 1_000_000), started: milli, returned: milli, use_nanos: milli };
+            history.recommend(now, WINDOW);
         }
         assert!(history.samples.len() <= 62, "{}", history.samples.len());
     }

@@ -11,6 +11,7 @@
 
 mod books;
 mod history;
+mod situation;
 mod snapshot;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use self::books::Books;
 pub(crate) use self::books::Ticket;
+pub use self::situation::{Holding, Situation, Status};
 pub use self::snapshot::{ConnectionErrors, Connections, Holder, OperationTotals, PoolSnapshot, Waiter};
 use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
@@ -136,6 +138,17 @@ impl Ledger {
         books.idle().saturating_sub(books.idle_places(self.limits.pool_size))
     }
 
+    /// How many connections there are, and how many are asked for.
+    pub(crate) fn status(&self) -> Status {
+        self.books().status(&self.limits)
+    }
+
+    /// What the pool holds and for whom. Costs no more the more wait: those who time out together all ask for it.
+    pub(crate) fn situation(&self) -> Situation {
+        let now = self.clock.now();
+        self.books().situation(self, now)
+    }
+
     /// Everything this pool has counted, as of one moment.
     #[must_use]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
@@ -250,6 +263,12 @@ impl Watchers {
     #[inline(always)]
     pub(crate) fn emit(&self, event: Event<'_>) {
         self.ledger.record(event);
+        self.log(event);
+    }
+
+    /// Tells the log alone, of what the ledger was told before.
+    #[inline(always)]
+    pub(crate) fn log(&self, event: Event<'_>) {
         super::log::record(&self.ledger, event);
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::books::{Books, rising};
+use super::history::Totals;
 use super::{Ledger, Limits};
 use crate::event::{CloseReason, ConnectionState, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
@@ -197,9 +198,13 @@ impl Books {
         holders.sort_by_key(|(since, _)| *since);
         let name_of = |id: OperationId| ledger.operations().name(id).into();
 
-        let returned = totals.by_operation.iter().map(|uses| uses.returned).sum();
-        let use_nanos = totals.by_operation.iter().map(|uses| uses.nanos).sum();
-        let recommended_size = self.history.recommend(now, returned, use_nanos, ledger.limits().wait_target);
+        let so_far = Totals {
+            at: now,
+            started: operations.iter().map(|operation| operation.started).sum(),
+            returned: operations.iter().map(|operation| operation.returned).sum(),
+            use_nanos: operations.iter().map(|operation| operation.use_nanos).sum(),
+        };
+        let recommended_size = self.history.recommend(so_far, ledger.limits().wait_target);
 
         PoolSnapshot {
             name: Arc::clone(ledger.name()),

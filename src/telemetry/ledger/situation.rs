@@ -1,0 +1,123 @@
+//! What a pool holds right now and for whom: enough for an error message, and cheap however many wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Limits;
+use super::books::Books;
+use super::{Ledger, Nanos};
+use crate::event::ConnectionState;
+use crate::telemetry::operations::OperationId;
+
+/// How many connections there are, and how many are asked for.
+///
+/// For those who know SQLAlchemy's pool: [`size`](Self::size) is `size()`, [`idle`](Self::idle) is `checkedin()`,
+/// [`used`](Self::used) is `checkedout()` and [`overflow`](Self::overflow) is `overflow()`, but never negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// `pool_size`: how many connections may be idle.
+    pub size: usize,
+    /// `pool_size + max_overflow`: how many there may be at once.
+    pub max: usize,
+    /// In the pool.
+    pub idle: usize,
+    /// Held by callers, or being pinged for one.
+    pub used: usize,
+    /// Being established.
+    pub creating: usize,
+    /// Checkouts that wait for capacity.
+    pub waiting: usize,
+    /// Checkouts that have begun and not ended, whatever they wait for.
+    pub in_flight: usize,
+}
+
+impl Status {
+    /// How many connections there are.
+    #[must_use]
+    pub const fn live(&self) -> usize {
+        self.idle + self.used + self.creating
+    }
+
+    /// How many there are beyond `pool_size`.
+    #[must_use]
+    pub const fn overflow(&self) -> usize {
+        self.live().saturating_sub(self.size)
+    }
+}
+
+/// The connections that one operation holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holding {
+    /// The operation's name.
+    pub operation: Box<str>,
+    /// How many it holds.
+    pub connections: usize,
+    /// For how long it has held the oldest of them.
+    pub oldest: Duration,
+}
+
+/// What a pool holds and for whom, as of one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Situation {
+    /// The pool's name.
+    pub name: Arc<str>,
+    /// How much of everything there is.
+    pub status: Status,
+    /// Who holds it, those with most connections first.
+    pub holdings: Vec<Holding>,
+}
+
+impl Books {
+    pub(super) fn status(&self, limits: &Limits) -> Status {
+        let mut status = Status {
+            size: limits.pool_size,
+            max: limits.max(),
+            idle: 0,
+            used: 0,
+            creating: 0,
+            waiting: self.queued,
+            in_flight: self.in_flight.len(),
+        };
+        for seat in &self.seats {
+            match seat.standing().state {
+                ConnectionState::Creating => status.creating += 1,
+                ConnectionState::Idle => status.idle += 1,
+                ConnectionState::Used => status.used += 1,
+            }
+        }
+        status
+    }
+
+    pub(super) fn situation(&self, ledger: &Ledger, now: Nanos) -> Situation {
+        let mut holdings: Vec<(OperationId, usize, Duration)> = Vec::new();
+        for standing in self.seats.iter().map(|seat| seat.standing()) {
+            if standing.state != ConnectionState::Used {
+                continue;
+            }
+            let age = now.duration_since(standing.since);
+            match holdings.iter_mut().find(|(operation, ..)| *operation == standing.operation) {
+                Some((_, connections, oldest)) => {
+                    *connections += 1;
+                    *oldest = age.max(*oldest);
+                }
+                None => holdings.push((standing.operation, 1, age)),
+            }
+        }
+        holdings.sort_by_key(|(_, connections, oldest)| std::cmp::Reverse((*connections, *oldest)));
+        Situation {
+            name: Arc::clone(ledger.name()),
+            status: self.status(ledger.limits()),
+            holdings: holdings
+                .into_iter()
+                .map(|(operation, connections, oldest)| Holding {
+                    operation: ledger.operations().name(operation).into(),
+                    connections,
+                    oldest,
+                })
+                .collect(),
+        }
+    }
+}
