@@ -1,3 +1,9 @@
-//! The `poolscope` binary.
+//! The `poolscope` binary: see [`cli`].
 
-fn main() {}
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -56,10 +56,10 @@ pub(super) fn own(
     Ok(own)
 }
 
-/// Whether somebody else's purpose is served by a variable with our prefix: the binary's own flags, or what
-/// Kubernetes injects for a Service named `poolscope` or `poolscope-…`.
+/// Whether somebody else's purpose is served by a variable with our prefix: the binary's own flags, where the
+/// private server's programs are, or what Kubernetes injects for a Service named `poolscope` or `poolscope-…`.
 fn is_not_ours(name: &str, value: &str) -> bool {
-    name.starts_with("WEB_") || name.starts_with("LOG") || is_from_kubernetes(name, value)
+    name.starts_with("WEB_") || name.starts_with("LOG") || name == "PG_BIN" || is_from_kubernetes(name, value)
 }
 
 fn is_from_kubernetes(name: &str, value: &str) -> bool {
@@ -138,6 +138,7 @@ mod tests {
             ("POOLSCOPE_WEB_LISTEN_ADDRESS", ":9719"),
             ("POOLSCOPE_LOG", "debug"),
             ("POOLSCOPE_LOG_FORMAT", "json"),
+            ("POOLSCOPE_PG_BIN", "/usr/lib/postgresql/17/bin"),
             ("PATH", "/bin"),
             ("poolscope_pool_size", "3"),
         ]);

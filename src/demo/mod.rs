@@ -1,3 +1,19 @@
-//! The demo: a private PostgreSQL and a workload that looks like a service.
+//! The demo: a private PostgreSQL, a workload that looks like a service, and the exporter.
+//!
+//! [`Demo::run`] puts the parts together: [`server`] is the private PostgreSQL, `schema` the tables, `workload` what
+//! is done to them, [`Screen`] what a person sees. Whatever ends it, the parts end in the order in which they lean
+//! on each other: workload, pool, schema, exporter, server.
 
+mod conduct;
+mod ending;
+mod error;
+mod schema;
+mod screen;
 pub mod server;
+mod settings;
+mod workload;
+
+pub use self::conduct::Demo;
+pub use self::error::DemoError;
+pub use self::screen::{LogWriter, Screen};
+pub use self::settings::defaults;

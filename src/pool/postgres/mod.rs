@@ -8,6 +8,8 @@ mod manager;
 mod tls;
 
 pub use self::builder::PoolBuilder;
+#[cfg(feature = "cli")]
+pub(crate) use self::connect::Connector;
 pub use self::error::ConnectError;
 pub use self::manager::PostgresManager;
 use super::core::Core;

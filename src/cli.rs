@@ -1,0 +1,267 @@
+//! The command line: what it takes, what it answers with, and where the log goes.
+//!
+//! Exit codes: 0 when all went well, 1 for a failure, 2 for a flag, a URL or an environment variable that cannot be.
+
+use std::env;
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use poolscope::config::SETTINGS;
+use poolscope::demo::{self, Demo, Screen};
+use poolscope::exporter::DEFAULT_ADDRESS;
+use tracing_subscriber::EnvFilter;
+
+const FAILURE: u8 = 1;
+const USAGE: u8 = 2;
+
+/// The variable that says what to log.
+const LOG: &str = "RUST_LOG";
+
+/// See who holds a PostgreSQL connection pool, and why it is out.
+#[derive(Debug, Parser)]
+#[command(name = "poolscope", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a private PostgreSQL, a workload that looks like a web shop, and the exporter
+    ///
+    /// Nothing else is needed than PostgreSQL's server programs (12 or later). The server lives in a temporary
+    /// directory named `poolscope-…`; it and its directory are gone when the demo ends, however it ends.
+    ///
+    /// Several operations share one pool, each with its own rate and its own way of holding a connection. Now and
+    /// then a rush comes that reaches into the pool's overflow; every third one is so large that checkouts time out.
+    Demo(DemoArgs),
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Serve /metrics, /-/healthy, /-/ready and a landing page at HOST:PORT; `:9719` for all interfaces, port 0 for
+    /// a free one
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS",
+        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
+        default_value = DEFAULT_ADDRESS
+    )]
+    listen_address: String,
+
+    /// End after this time, such as 30s or 5m; without it the demo runs until Ctrl-C
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// Use this server instead of a private one: postgres://user:password@host:5432/database
+    ///
+    /// Any pool setting may stand in its query, as in `?pool_size=3`. The schema `poolscope_demo` is created there
+    /// at the start and dropped at the end. POOLSCOPE_DATABASE_URL means the same, and keeps a password out of the
+    /// list of processes.
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+/// Does what the command line asks for.
+pub(crate) fn run() -> ExitCode {
+    let cli = match parse(env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // If nobody reads it, there is nobody to tell.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    match cli.command {
+        Command::Demo(args) => demo(args),
+    }
+}
+
+fn demo(args: DemoArgs) -> ExitCode {
+    let screen = match Screen::start() {
+        Ok(screen) => screen,
+        Err(error) => return fail(&error, FAILURE),
+    };
+    if let Err(problem) = log_to(&screen) {
+        return complain(&problem, USAGE);
+    }
+    let demo = Demo { database_url: args.database_url, listen_address: args.listen_address, duration: args.duration };
+    let result = demo.run(&screen);
+    // What was printed so far comes before the error.
+    screen.finish();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_usage() => fail(&error, USAGE),
+        Err(error) => fail(&error, FAILURE),
+    }
+}
+
+/// Parses the command line. An error shows no secret: its text is made from arguments without any.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let parse = |arguments: &[OsString]| {
+        let mut command = Cli::command();
+        command = command.mut_subcommand("demo", |demo| demo.after_long_help(demo_help()));
+        Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
+    };
+    parse(&arguments).or_else(|error| {
+        let masked: Vec<_> = arguments.iter().map(|argument| masked(argument)).collect();
+        // What is masked is opaque to the parser, so that it fails again, and in the same way.
+        parse(&masked).and(Err(error))
+    })
+}
+
+/// The argument, without what follows the beginning of something that may hold a password.
+fn masked(argument: &OsStr) -> OsString {
+    let text = argument.to_string_lossy();
+    let suspicious = ["://", "@", "password"].iter().filter_map(|mark| text.find(mark)).min();
+    match suspicious {
+        None => argument.to_owned(),
+        Some(_) => {
+            let flag = text.split_once('=').filter(|(flag, _)| flag.starts_with("--") && !flag.contains([':', '@']));
+            flag.map_or_else(|| "***".to_owned(), |(flag, _)| format!("{flag}=***")).into()
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err("give a time with its unit, above zero, such as 30s, 5m or 1h30m".to_owned()),
+    }
+}
+
+/// What the demo's help says after the flags.
+fn demo_help() -> String {
+    let defaults = demo::defaults();
+    let mut help = String::from("Pool settings, by environment variable or in the URL's query (default; range):\n");
+    for setting in SETTINGS {
+        let value = setting.get(&defaults);
+        let default = match (setting.name(), value.is_empty()) {
+            ("database_url", _) => "a private server".to_owned(),
+            (_, true) => setting.default_text(),
+            (_, false) => value,
+        };
+        let _ = writeln!(help, "  {:<28} {default}; {}", setting.environment_variable(), setting.range());
+    }
+    help.push_str(
+        "\n\
+         The command line's URL comes before the environment, and both before the\n\
+         demo's defaults.\n\
+         \n\
+         Other environment variables:\n\
+         \x20 POOLSCOPE_PG_BIN   the directory of PostgreSQL's initdb and postgres\n\
+         \x20 RUST_LOG           what to log to stderr, such as poolscope=debug; default\n\
+         \x20                    warn on a terminal, poolscope=info,warn elsewhere\n\
+         \x20 NO_COLOR           no colours\n\
+         \n\
+         Examples:\n\
+         \x20 poolscope demo\n\
+         \x20 poolscope demo --duration 30s --web.listen-address 127.0.0.1:0\n\
+         \x20 POOLSCOPE_POOL_SIZE=2 POOLSCOPE_MAX_OVERFLOW=0 poolscope demo\n\
+         \x20 poolscope demo --database-url 'postgres://me@localhost/test?pool_size=20'\n\
+         \x20 curl -s http://127.0.0.1:9719/metrics\n\
+         \n\
+         Ctrl-C and SIGTERM end the demo in good order, a second one at once.\n\
+         Exit codes: 0 all went well, 1 a failure, 2 a flag, URL or variable that cannot be.",
+    );
+    help
+}
+
+/// Sends the log to standard error, past the screen's status line.
+fn log_to(screen: &Screen) -> Result<(), String> {
+    let directives = match env::var(LOG) {
+        Ok(directives) if !directives.trim().is_empty() => directives,
+        Ok(_) | Err(env::VarError::NotPresent) if screen.is_live() => "warn".to_owned(),
+        Ok(_) | Err(env::VarError::NotPresent) => "poolscope=info,warn".to_owned(),
+        Err(env::VarError::NotUnicode(_)) => {
+            return Err(format!("environment variable {LOG}: the value is not Unicode: give it in UTF-8"));
+        }
+    };
+    let filter = EnvFilter::try_new(&directives).map_err(|error| {
+        format!(
+            "environment variable {LOG}: \"{}\" cannot be: {error}: give levels by target, such as \
+             poolscope=debug,warn",
+            directives.escape_debug()
+        )
+    })?;
+    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours && std::io::stderr().is_terminal())
+        .with_writer(screen.log())
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(line, ": {cause}");
+        source = cause.source();
+    }
+    complain(&line, code)
+}
+
+fn complain(problem: &str, code: u8) -> ExitCode {
+    let style = Cli::command().get_styles().get_error().to_owned();
+    // If nobody reads it, there is nobody to tell.
+    let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {problem}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(arguments: &[&str]) -> String {
+        let arguments = ["poolscope"].iter().chain(arguments).map(OsString::from).collect();
+        parse(arguments).expect_err("arguments that cannot be").render().to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_error_shows_a_password_wherever_a_url_stands() {
+        let url = "postgres://app:hunter2@db/shop";
+        for arguments in [
+            &[url][..],
+            &["demo", url],
+            &["demo", "--duration", url],
+            &["demo", &format!("--duration={url}")],
+            &["demo", &format!("--database_url={url}")],
+            &["demo", "--database-url", url, "--database-url", url],
+            &["demo", "--database-url", url, url],
+            &["demo", &format!("--database-url{url}")],
+            &["demo", &format!("-{url}")],
+            &["demo", "host=db password=hunter2"],
+        ] {
+            let message = message(arguments);
+            assert!(!message.contains("hunter2") && message.starts_with("error: "), "{arguments:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_error_shows_what_holds_no_secret() {
+        assert!(message(&["demo", "--duration", "30"]).contains("invalid value '30' for '--duration <TIME>': give a"));
+        assert!(message(&["demo", "--database_url=x://y"]).contains("'--database-url'"));
+    }
+
+    #[test]
+    fn the_help_names_every_setting() {
+        let help = demo_help();
+        for setting in SETTINGS {
+            assert!(help.contains(&setting.environment_variable()), "{}", setting.name());
+        }
+        assert!(help.contains("POOLSCOPE_POOL_SIZE          5; 1 to 10000"), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() < 90), "{help}");
+    }
+}

@@ -1,0 +1,79 @@
+//! Why the demo could not start, or not end as it should.
+
+use std::error::Error as StdError;
+use std::io;
+
+use super::schema::SCHEMA;
+use super::server::ServerError;
+use crate::config::ConfigError;
+use crate::exporter::ExporterError;
+use crate::pool::postgres::ConnectError;
+
+/// Why the demo could not start, or not end as it should. No message shows a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DemoError {
+    /// A setting cannot be.
+    #[error(transparent)]
+    Settings(ConfigError),
+    /// The URL on the command line cannot be.
+    #[error("--database-url cannot be used")]
+    DatabaseUrl(#[source] ConfigError),
+    /// The exporter could not listen, or not go on.
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
+    /// There is no private server.
+    #[error("cannot have a private PostgreSQL; --database-url takes one of your own")]
+    Server(#[source] ServerError),
+    /// There is no connection to set the schema up with, or to drop it.
+    #[error("cannot connect to {url}")]
+    Connect {
+        /// Where to, without the password.
+        url: String,
+        /// Why not.
+        source: ConnectError,
+    },
+    /// Somebody else has a schema of that name.
+    #[error(
+        "{url} has a schema {SCHEMA} already, which another demo uses or left behind: \
+         end that demo, or run `DROP SCHEMA {SCHEMA} CASCADE`, or give another database"
+    )]
+    SchemaExists {
+        /// Where, without the password.
+        url: String,
+    },
+    /// The schema could not be made. Nothing of it was left.
+    #[error("cannot create the schema {SCHEMA} in {url}")]
+    Create {
+        /// Where, without the password.
+        url: String,
+        /// What the server said.
+        source: tokio_postgres::Error,
+    },
+    /// The schema is still there.
+    #[error("the schema {SCHEMA} is still in {url}; run `DROP SCHEMA {SCHEMA} CASCADE` there")]
+    Drop {
+        /// Where, without the password.
+        url: String,
+        /// What the server, or the way to it, said.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The system refuses what the demo runs on: threads, signals, metrics.
+    #[error("cannot start the demo")]
+    System(#[source] Box<dyn StdError + Send + Sync>),
+    /// Standard output takes no more.
+    #[error("cannot write to standard output")]
+    Output(#[source] io::Error),
+}
+
+impl DemoError {
+    /// Whether a flag, the URL or an environment variable is to blame.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        matches!(self, Self::Settings(_) | Self::DatabaseUrl(_) | Self::Exporter(ExporterError::InvalidAddress { .. }))
+    }
+
+    pub(super) fn system(source: impl StdError + Send + Sync + 'static) -> Self {
+        Self::System(Box::new(source))
+    }
+}

@@ -1,0 +1,217 @@
+//! What a person sees: lines, and on a terminal a status line below them that is rewritten in place.
+//!
+//! One thread owns standard output. It is told what to print through a bounded channel, so that a terminal that was
+//! stopped (Ctrl-S) or a reader that is slow holds up nothing else. Lines of the log pass through it too, so that
+//! they appear above the status line. It also notices when nobody reads standard output any more.
+
+mod printer;
+mod status;
+mod summary;
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tokio::sync::watch;
+use tracing_subscriber::fmt::MakeWriter;
+
+use self::printer::Printer;
+pub(super) use self::status::Status;
+pub(super) use self::summary::summary;
+
+/// How much may wait to be printed before more is dropped.
+const BACKLOG: usize = 1024;
+
+/// How often the thread looks whether somebody still reads.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// How long the end waits for what is not printed yet.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+enum Message {
+    Lines(String),
+    Log(Vec<u8>),
+    Status(Box<Status>),
+    Settle,
+    End,
+}
+
+/// What became of standard output.
+#[derive(Clone, Debug)]
+pub(super) enum Output {
+    /// Somebody reads it, as far as one can tell.
+    Open,
+    /// Nobody reads it any more.
+    Unread,
+    /// It takes no more.
+    Failed(Arc<io::Error>),
+}
+
+/// A handle to the thread that prints.
+#[derive(Debug)]
+pub struct Screen {
+    messages: SyncSender<Message>,
+    output: watch::Receiver<Output>,
+    ended: Receiver<()>,
+    live: bool,
+}
+
+impl Screen {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no thread to give.
+    pub fn start() -> io::Result<Self> {
+        let (out, err) = (io::stdout(), io::stderr());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let live = out.is_terminal() && !dumb;
+        let printer = Printer {
+            colours: live && anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never,
+            live,
+            shared: live && err.is_terminal(),
+            glyphs: if is_utf8() { &status::BLOCKS } else { &status::ASCII },
+            width: || terminal_size::terminal_size_of(io::stdout()).map_or(80, |(width, _)| width.0.into()),
+            shown: None,
+            out,
+            err,
+        };
+        let (messages, incoming) = mpsc::sync_channel(BACKLOG);
+        let (report, output) = watch::channel(Output::Open);
+        let (end, ended) = mpsc::channel();
+        thread::Builder::new().name("poolscope-screen".to_owned()).spawn(move || {
+            let _end: mpsc::Sender<()> = end;
+            print(printer, &incoming, &report);
+        })?;
+        Ok(Self { messages, output, ended, live })
+    }
+
+    /// Whether there is a status line: on a terminal that can rewrite it.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// Where the log goes: standard error, above the status line.
+    #[must_use]
+    pub fn log(&self) -> LogWriter {
+        LogWriter(self.messages.clone())
+    }
+
+    /// Prints what is there to be printed, and ends the thread. If it does not get rid of it, its loss.
+    pub fn finish(self) {
+        if self.messages.try_send(Message::End).is_ok() {
+            let _ = self.ended.recv_timeout(PATIENCE);
+        }
+    }
+
+    /// Prints lines, above the status line.
+    pub(super) fn lines(&self, lines: impl Into<String>) {
+        self.send(Message::Lines(lines.into()));
+    }
+
+    /// Shows this status instead of the last one; elsewhere than on a terminal, prints it.
+    pub(super) fn status(&self, status: Status) {
+        self.send(Message::Status(Box::new(status)));
+    }
+
+    /// Leaves the last status line where it is.
+    pub(super) fn settle(&self) {
+        self.send(Message::Settle);
+    }
+
+    /// What became of standard output.
+    pub(super) fn output(&self) -> watch::Receiver<Output> {
+        self.output.clone()
+    }
+
+    fn send(&self, message: Message) {
+        // What finds no place is not worth waiting for.
+        let _ = self.messages.try_send(message);
+    }
+}
+
+fn print(mut printer: Printer<io::Stdout, io::Stderr>, incoming: &Receiver<Message>, report: &watch::Sender<Output>) {
+    loop {
+        let printed = match incoming.recv_timeout(LOOK) {
+            Ok(Message::Lines(lines)) => printer.lines(&lines),
+            Ok(Message::Log(line)) => printer.log(&line),
+            Ok(Message::Status(status)) => printer.status(&status),
+            Ok(Message::Settle) => printer.settle(),
+            Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+        };
+        // What is wrong stays so: only the first time counts.
+        if !matches!(*report.borrow(), Output::Open) {
+            continue;
+        }
+        match printed {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => drop(report.send_replace(Output::Unread)),
+            Err(error) => drop(report.send_replace(Output::Failed(Arc::new(error)))),
+            Ok(()) if is_unread(&io::stdout()) => drop(report.send_replace(Output::Unread)),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// Whether the other end of a pipe or a terminal is gone: writing would tell, but there may be nothing to write for
+/// long.
+fn is_unread(output: &impl AsFd) -> bool {
+    let mut asked = [PollFd::new(output.as_fd(), PollFlags::empty())];
+    let answered = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
+    answered && asked[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
+}
+
+/// Whether the locale says that more than ASCII can be shown.
+fn is_utf8() -> bool {
+    static UTF8: OnceLock<bool> = OnceLock::new();
+    *UTF8.get_or_init(|| {
+        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+        let locale = locale.to_ascii_lowercase();
+        locale.contains("utf-8") || locale.contains("utf8")
+    })
+}
+
+/// Writes the lines of the log past the status line.
+#[derive(Clone, Debug)]
+pub struct LogWriter(SyncSender<Message>);
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = LogLine;
+
+    fn make_writer(&'a self) -> LogLine {
+        LogLine { to: self.0.clone(), line: Vec::new() }
+    }
+}
+
+/// A line of the log, which is printed when it is dropped.
+#[derive(Debug)]
+pub struct LogLine {
+    to: SyncSender<Message>,
+    line: Vec<u8>,
+}
+
+impl Write for LogLine {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for LogLine {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            // A log that nobody takes off must not hold up what it tells of.
+            let _ = self.to.try_send(Message::Log(std::mem::take(&mut self.line)));
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What the pool has to show for itself at the end.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::status::{counted, errors};
+use crate::event::{CloseReason, Outcome};
+use crate::telemetry::{BOUNDS_SECONDS, Histogram, OperationTotals, PoolSnapshot};
+
+/// A table of the operations, and the pool as a whole.
+pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String {
+    let operations: Vec<_> = pool.operations.iter().filter(|operation| operation.started > 0).collect();
+    let checkouts: u64 = operations.iter().map(|operation| operation.started).sum();
+    let rate = Duration::from_secs(checkouts).as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
+
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "{} from pool {} in {}, {rate:.1} per second",
+        counted(checkouts, "checkout"),
+        pool.name,
+        humantime::format_duration(Duration::from_secs(elapsed.as_secs())),
+    );
+    let name = operations.iter().map(|operation| operation.name.chars().count()).max().unwrap_or(0).max(9);
+    let _ = writeln!(
+        text,
+        "\n  {:name$} {:>9} {:>8} {:>8} {:>9} {:>7} {:>9} {:>9}",
+        "operation", "checkouts", "got one", "timeout", "cancelled", "errors", "mean wait", "mean use"
+    );
+    for operation in operations {
+        row(&mut text, operation, name);
+    }
+    text.push('\n');
+    for (what, times) in [("wait", &pool.wait_time), ("use", &pool.use_time)] {
+        if times.count() > 0 {
+            let _ = writeln!(
+                text,
+                "  {what:<12} half {}, 95 % {}, 99 % {}",
+                within(times, 50),
+                within(times, 95),
+                within(times, 99)
+            );
+        }
+    }
+    let _ = writeln!(text, "  {:<12} {}", "connections", connections(pool));
+    let saturated = Duration::from_nanos(pool.saturated_nanos);
+    let _ = writeln!(text, "  {:<12} for {} all were taken and somebody waited", "saturated", short(saturated));
+    if let Some(size) = pool.recommended_size {
+        let target = humantime::format_duration(pool.limits.wait_target);
+        let _ = writeln!(text, "  {:<12} {size}, for a mean wait of {target}", "size to have");
+    }
+    text
+}
+
+fn row(text: &mut String, operation: &OperationTotals, name: usize) {
+    let outcome = |outcome: Outcome| operation.outcomes[outcome.index()];
+    let _ = writeln!(
+        text,
+        "  {:name$} {:>9} {:>8} {:>8} {:>9} {:>7} {:>9} {:>9}",
+        operation.name,
+        operation.started,
+        outcome(Outcome::Ok),
+        outcome(Outcome::Timeout),
+        outcome(Outcome::Cancelled),
+        errors(operation),
+        short(mean(operation.wait_nanos, operation.started)),
+        short(mean(operation.use_nanos, operation.returned)),
+    );
+}
+
+/// How many were made, and what became of them.
+fn connections(pool: &PoolSnapshot) -> String {
+    let mut text = format!("{} made", pool.created);
+    let closed = CloseReason::ALL.iter().map(|reason| (reason.as_str(), pool.closed[reason.index()]));
+    for (reason, count) in closed.filter(|(_, count)| *count > 0) {
+        let _ = write!(text, ", {count} closed: {reason}");
+    }
+    text
+}
+
+/// The bound below which so many of a hundred are.
+fn within(times: &Histogram, of_hundred: u64) -> String {
+    let wanted = (times.count() * of_hundred).div_ceil(100);
+    let mut seen = 0;
+    let bound = BOUNDS_SECONDS.iter().zip(times.buckets).find(|(_, count)| {
+        seen += count;
+        seen >= wanted
+    });
+    match (bound, BOUNDS_SECONDS.last()) {
+        (Some((bound, _)), _) => format!("within {}", short(Duration::from_secs_f64(*bound))),
+        (None, Some(last)) => format!("above {}", short(Duration::from_secs_f64(*last))),
+        (None, None) => String::new(),
+    }
+}
+
+fn mean(nanos: u64, count: u64) -> Duration {
+    Duration::from_nanos(nanos.checked_div(count).unwrap_or(0))
+}
+
+/// A time in the unit that suits it.
+fn short(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        0.0 => "0".to_owned(),
+        ..0.000_95 => format!("{:.0} us", seconds * 1e6),
+        ..0.009_5 => format!("{:.1} ms", seconds * 1e3),
+        ..0.95 => format!("{:.0} ms", seconds * 1e3),
+        ..100.0 => format!("{seconds:.1} s"),
+        _ => format!("{seconds:.0} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_the_unit_that_suits_it() {
+        let times = [0, 500, 999_000, 1_500_000, 25_000_000, 999_000_000, 2_500_000_000, 120_000_000_000];
+        let told = times.map(|nanos| short(Duration::from_nanos(nanos)));
+        assert_eq!(told, ["0", "0 us", "1.0 ms", "1.5 ms", "25 ms", "1.0 s", "2.5 s", "120 s"]);
+    }
+
+    #[test]
+    fn a_share_is_told_by_the_bound_it_lies_within() {
+        let mut times = Histogram::default();
+        times.buckets[0] = 50;
+        times.buckets[2] = 49;
+        *times.buckets.last_mut().unwrap() = 1;
+        assert_eq!(within(&times, 50), "within 500 us");
+        assert_eq!(within(&times, 95), "within 2.5 ms");
+        assert_eq!(within(&times, 99), "within 2.5 ms");
+        assert_eq!(within(&times, 100), "above 30 s");
+    }
+}

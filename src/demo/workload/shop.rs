@@ -1,0 +1,186 @@
+//! What the shop does with a request.
+//!
+//! Each operation holds its connection in a way of its own: a short query, a transaction that calls a payment
+//! service while it is open, a report that keeps the server busy. Some fail, as they do in life. How the server
+//! spends its time is played by `pg_sleep`, so that the demo costs next to no CPU.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Error;
+
+use super::{Request, between, exponential};
+use crate::demo::schema::{CUSTOMERS, PRODUCTS};
+use crate::pool::postgres::RunError;
+use crate::{Connection, Operation, Pool};
+
+/// How long a customer waits for the list of orders before leaving.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request number that is taken.
+const TAKEN: i64 = 1;
+
+/// The shop. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub(super) struct Shop {
+    pool: Pool,
+    get_product: Operation,
+    list_orders: Operation,
+    place_order: Operation,
+    update_stock: Operation,
+    sales_report: Operation,
+    archive_orders: Operation,
+    checkout_rush: Operation,
+}
+
+type Served = Result<(), RunError<Error>>;
+
+impl Shop {
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self {
+            get_product: pool.operation("get_product"),
+            list_orders: pool.operation("list_orders"),
+            place_order: pool.operation("place_order"),
+            update_stock: pool.operation("update_stock"),
+            sales_report: pool.operation("sales_report"),
+            archive_orders: pool.operation("archive_orders"),
+            checkout_rush: pool.operation("checkout_rush"),
+            pool: pool.clone(),
+        }
+    }
+
+    pub(super) async fn serve(&self, request: Request) {
+        let served = match request {
+            Request::GetProduct => self.get_product().await,
+            // A customer who leaves takes the request along: its checkout ends as cancelled.
+            Request::ListOrders => timeout(PATIENCE, self.list_orders()).await.unwrap_or(Ok(())),
+            Request::PlaceOrder => self.place_order().await,
+            Request::UpdateStock => self.update_stock().await,
+            Request::SalesReport => self.sales_report().await,
+            Request::CountCustomers => self.count_customers().await,
+            Request::ArchiveOrders => self.archive_orders().await,
+            Request::CheckoutRush => self.checkout_rush().await,
+        };
+        if let Err(error) = served {
+            tracing::debug!(?request, %error, "a request failed");
+        }
+    }
+
+    async fn get_product(&self) -> Served {
+        let find = async |connection: &mut Connection| {
+            let sql = "SELECT name, cents, stock FROM poolscope_demo.products WHERE id = $1";
+            let statement = connection.prepare_cached(sql).await?;
+            connection.query_one(&statement, &[&product()]).await?;
+            work(connection, exponential(0.003)).await
+        };
+        self.get_product.clone().run(find).await
+    }
+
+    async fn list_orders(&self) -> Served {
+        let list = async |connection: &mut Connection| {
+            let sql = "SELECT id, product, cents FROM poolscope_demo.orders \
+                       WHERE customer = $1 ORDER BY id DESC LIMIT 20";
+            let statement = connection.prepare_cached(sql).await?;
+            connection.query(&statement, &[&customer()]).await?;
+            work(connection, exponential(0.015)).await
+        };
+        self.list_orders.clone().run(list).await
+    }
+
+    /// A payment service is called while the transaction is open. Now and then the same request comes twice.
+    async fn place_order(&self) -> Served {
+        let place = async |connection: &mut Connection| {
+            let (request, product) = (if one_in(40) { TAKEN } else { new_request() }, product());
+            let transaction = connection.transaction().await?;
+            let price = transaction.prepare_cached("SELECT cents FROM poolscope_demo.products WHERE id = $1").await?;
+            let cents: i64 = transaction.query_one(&price, &[&product]).await?.get(0);
+            sleep(between([0.04, 0.16])).await;
+            let insert = transaction.prepare_cached(INSERT_ORDER).await?;
+            transaction.execute(&insert, &[&request, &customer(), &product, &cents]).await?;
+            transaction.commit().await
+        };
+        self.place_order.clone().run(place).await
+    }
+
+    /// Some crates hold nothing, and dividing by that is an error.
+    async fn update_stock(&self) -> Served {
+        let update = async |connection: &mut Connection| {
+            let sql = "UPDATE poolscope_demo.products SET stock = (stock + 1200 / $2) % 10000 WHERE id = $1";
+            let statement = connection.prepare_cached(sql).await?;
+            let in_a_crate: i32 = if one_in(30) { 0 } else { 12 };
+            connection.execute(&statement, &[&product(), &in_a_crate]).await?;
+            work(connection, exponential(0.02)).await
+        };
+        self.update_stock.clone().run(update).await
+    }
+
+    async fn sales_report(&self) -> Served {
+        let report = async |connection: &mut Connection| {
+            let sql = "SELECT product, count(*), sum(cents)::bigint FROM poolscope_demo.orders \
+                       GROUP BY product ORDER BY 3 DESC LIMIT 10";
+            let statement = connection.prepare_cached(sql).await?;
+            connection.query(&statement, &[]).await?;
+            work(connection, between([0.4, 1.1])).await
+        };
+        self.sales_report.clone().run(report).await
+    }
+
+    /// Somebody forgot to name this one, so that it is counted under this file and line; and to give the connection
+    /// back before the mail is sent.
+    async fn count_customers(&self) -> Served {
+        let connection = self.pool.get().await.map_err(RunError::Checkout)?;
+        let sql = "SELECT count(DISTINCT customer) FROM poolscope_demo.orders";
+        let counted = connection.query_one(sql, &[]).await.map_err(RunError::Operation)?;
+        sleep(between([0.1, 0.5])).await;
+        drop(connection);
+        tracing::trace!(customers = counted.get::<_, i64>(0), "counted");
+        Ok(())
+    }
+
+    /// Keeps the demo from growing, however long it runs.
+    async fn archive_orders(&self) -> Served {
+        let archive = async |connection: &mut Connection| {
+            let sql = "DELETE FROM poolscope_demo.orders WHERE request <> $1 \
+                       AND id < (SELECT max(id) - 10000 FROM poolscope_demo.orders)";
+            let statement = connection.prepare_cached(sql).await?;
+            connection.execute(&statement, &[&TAKEN]).await.map(drop)
+        };
+        self.archive_orders.clone().run(archive).await
+    }
+
+    /// Everybody wants the same product at once.
+    async fn checkout_rush(&self) -> Served {
+        let buy = async |connection: &mut Connection| {
+            work(connection, between([0.1, 0.5])).await?;
+            let insert = connection.prepare_cached(INSERT_ORDER).await?;
+            connection.execute(&insert, &[&new_request(), &customer(), &1_i32, &990_i64]).await.map(drop)
+        };
+        self.checkout_rush.clone().run(buy).await
+    }
+}
+
+const INSERT_ORDER: &str =
+    "INSERT INTO poolscope_demo.orders (request, customer, product, cents) VALUES ($1, $2, $3, $4)";
+
+/// Keeps the server busy with the connection for this time.
+async fn work(connection: &Connection, time: Duration) -> Result<(), Error> {
+    let statement = connection.prepare_cached("SELECT pg_sleep($1)").await?;
+    connection.query_one(&statement, &[&time.as_secs_f64()]).await.map(drop)
+}
+
+fn product() -> i32 {
+    fastrand::i32(1..=PRODUCTS)
+}
+
+fn customer() -> i32 {
+    fastrand::i32(1..=CUSTOMERS)
+}
+
+/// A number that no request has had yet, as good as certainly.
+fn new_request() -> i64 {
+    fastrand::i64(1_000_000..i64::MAX)
+}
+
+fn one_in(times: u32) -> bool {
+    fastrand::u32(0..times) == 0
+}
