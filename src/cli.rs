@@ -69,7 +69,7 @@ struct DemoArgs {
 
 /// Does what the command line asks for.
 pub(crate) fn run() -> ExitCode {
-    let cli = match parse(env::args_os().collect()) {
+    let cli = match parse(&env::args_os().collect::<Vec<_>>()) {
         Ok(cli) => cli,
         Err(error) => {
             // If nobody reads it, there is nobody to tell.
@@ -102,13 +102,13 @@ fn demo(args: DemoArgs) -> ExitCode {
 }
 
 /// Parses the command line. An error shows no secret: its text is made from arguments without any.
-fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let parse = |arguments: &[OsString]| {
         let mut command = Cli::command();
         command = command.mut_subcommand("demo", |demo| demo.after_long_help(demo_help()));
         Cli::from_arg_matches(&command.try_get_matches_from(arguments)?)
     };
-    parse(&arguments).or_else(|error| {
+    parse(arguments).or_else(|error| {
         let masked: Vec<_> = arguments.iter().map(|argument| masked(argument)).collect();
         // What is masked is opaque to the parser, so that it fails again, and in the same way.
         parse(&masked).and(Err(error))
@@ -220,8 +220,8 @@ mod tests {
     use super::*;
 
     fn message(arguments: &[&str]) -> String {
-        let arguments = ["poolscope"].iter().chain(arguments).map(OsString::from).collect();
-        parse(arguments).expect_err("arguments that cannot be").render().to_string()
+        let arguments: Vec<_> = ["poolscope"].iter().chain(arguments).map(OsString::from).collect();
+        parse(&arguments).expect_err("arguments that cannot be").render().to_string()
     }
 
     #[test]

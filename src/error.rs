@@ -95,18 +95,18 @@ fn rounded(duration: Duration) -> humantime::FormattedDuration {
 }
 
 /// Why an operation given to `run` has no value to answer with.
-#[derive(Debug, thiserror::Error)]
+///
+/// It is an [`Error`](std::error::Error) where `T` is one; `T` may as well be an `anyhow::Error` or a boxed one.
+#[derive(Debug)]
 #[non_exhaustive]
-pub enum RunError<T: std::error::Error + 'static, E: std::error::Error + 'static> {
+pub enum RunError<T, E: std::error::Error + 'static> {
     /// It got no connection.
-    #[error("no connection for the operation")]
-    Checkout(#[source] CheckoutError<E>),
+    Checkout(CheckoutError<E>),
     /// It ran and failed.
-    #[error(transparent)]
     Operation(T),
 }
 
-impl<T: std::error::Error + 'static, E: std::error::Error + 'static> RunError<T, E> {
+impl<T, E: std::error::Error + 'static> RunError<T, E> {
     /// The outcome as which the operation was counted.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
@@ -117,11 +117,31 @@ impl<T: std::error::Error + 'static, E: std::error::Error + 'static> RunError<T,
     }
 }
 
+impl<T: fmt::Display, E: std::error::Error + 'static> fmt::Display for RunError<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Checkout(error) => error.fmt(f),
+            Self::Operation(error) => error.fmt(f),
+        }
+    }
+}
+
+/// Both kinds stand for themselves: what they say and what is behind them is the error's own.
+impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for RunError<T, E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Checkout(error) => error.source(),
+            Self::Operation(error) => error.source(),
+        }
+    }
+}
+
 /// Closing met its deadline before everything had come back.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "pool `{}` still has {} connections out after {}{}",
-    .situation.name, .situation.status.live(), rounded(*.waited), Holders(&.situation.holdings)
+    "pool `{}` is not closed after {}: {} used, {} being created, {} checkouts in flight{}",
+    .situation.name, rounded(*.waited), .situation.status.used, .situation.status.creating,
+    .situation.status.in_flight, Holders(&.situation.holdings)
 )]
 #[non_exhaustive]
 pub struct CloseTimeout {

@@ -87,7 +87,7 @@ words! {
         PingFailed => "ping_failed",
         /// The checkout that was pinging it gave up or was dropped.
         PingAbandoned => "ping_abandoned",
-        /// It was older than a connection whose ping failed.
+        /// It was made before a ping that failed was sent.
         Invalidated => "invalidated",
         /// It was found closed, by the server or by the network.
         Broken => "broken",

@@ -89,11 +89,13 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         // What it was waiting for is given up first, so that nobody sees it ended and still holding a place.
         this.inner.set(None);
         let watchers = &this.core.shared().watchers;
-        if let Some(ticket) = this.context.ticket {
-            let outcome = Outcome::Cancelled;
-            watchers.emit(Event::CheckoutFinished { ticket, seat: None, outcome, at: watchers.now() });
-            this.core.after_failed_checkout();
+        let outcome = Outcome::Cancelled;
+        match this.context.ticket {
+            Some(ticket) => watchers.emit(Event::CheckoutFinished { ticket, seat: None, outcome, at: watchers.now() }),
+            // The backend panicked before there was anything to wait for.
+            None => watchers.emit(Event::CheckoutRefused { operation: this.context.operation, outcome }),
         }
+        this.core.after_failed_checkout();
     }
 
     /// Makes sure that the checkout is among those in flight and that its timer runs, and asks the timer.

@@ -134,9 +134,8 @@ impl<M: Backend> Core<M> {
     ///
     /// If the checkout fails or `work` does.
     #[track_caller]
-    pub fn run<T, E, W>(&self, work: W) -> impl Future<Output = Result<T, RunError<E, M::Error>>>
+    pub fn run<T, E, W>(&self, work: W) -> impl Future<Output = Result<T, RunError<E, M::Error>>> + use<M, T, E, W>
     where
-        E: std::error::Error + 'static,
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
         let site = Location::caller();
@@ -175,8 +174,11 @@ impl<M: Backend> Core<M> {
         self.shared().watchers.ledger().snapshot()
     }
 
-    /// Closes the pool: those who wait get [`CheckoutError::Closed`], idle connections are closed, those that are
-    /// out are closed when they come back. Done when all are.
+    /// Closes the pool: those who wait for capacity get [`CheckoutError::Closed`], idle connections are closed, those
+    /// that are out are closed when they come back. Done when every connection is given up and no checkout is in
+    /// flight; one that is connecting or pinging gets that far first, within its own limits.
+    ///
+    /// A backend that ends its connections in the background, as PostgreSQL's does, may still be at it then.
     ///
     /// # Cancel safety
     ///
@@ -223,15 +225,8 @@ impl<M: Backend> Core<M> {
             self.trim(0);
             shared.notify_if_closing();
         } else if shared.watchers.ledger().live_hint() > shared.policy.pool_size {
-            let surplus = shared.watchers.ledger().surplus();
-            if surplus > 0 {
-                self.trim(self.idle().saturating_sub(surplus));
-            }
+            self.trim(shared.watchers.ledger().idle_places());
         }
-    }
-
-    fn idle(&self) -> usize {
-        self.status().idle
     }
 
     /// Closes idle connections but `keep` of them.

@@ -15,6 +15,7 @@ use crate::telemetry::operations::OperationId;
 /// A connection that was checked out. Dropping it returns the connection to the pool.
 ///
 /// It does not keep the pool alive: a connection that comes back after its pool is gone is closed.
+#[must_use = "a connection that is not held is returned at once"]
 pub struct Guard<M: Backend> {
     /// There until it is dropped.
     object: Option<Object<Observed<M>>>,

@@ -18,7 +18,8 @@ pub(super) struct Life {
     /// When it was established; until then, when connecting began.
     pub(super) created_at: Nanos,
     pub(super) expires_at: Nanos,
-    /// When it was last known to work: established, pinged or returned.
+    /// When it was last seen alive: established, pinged or returned. A return proves less than the others: the holder
+    /// may not have used it.
     pub(super) alive_at: Nanos,
     /// What dropping it would mean.
     pub(super) reason: CloseReason,

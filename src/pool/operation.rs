@@ -53,7 +53,7 @@ impl<M: Backend> Operation<M> {
     /// Checks out a connection, gives it to `work`, and returns it.
     ///
     /// The whole is one observation of `poolscope_operation_duration_seconds`: `ok` or `error` as `work` answers,
-    /// the checkout's outcome if that failed, `cancelled` if the future is dropped.
+    /// the checkout's outcome if that failed, `cancelled` if the future is dropped or `work` panics.
     ///
     /// # Errors
     ///
@@ -63,9 +63,8 @@ impl<M: Backend> Operation<M> {
     ///
     /// Dropping the future drops `work`'s, and returns the connection as it is.
     #[track_caller]
-    pub fn run<T, E, W>(self, work: W) -> impl Future<Output = Result<T, RunError<E, M::Error>>>
+    pub fn run<T, E, W>(self, work: W) -> impl Future<Output = Result<T, RunError<E, M::Error>>> + use<M, T, E, W>
     where
-        E: std::error::Error + 'static,
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
         let site = Location::caller();
@@ -78,7 +77,6 @@ impl<M: Backend> Operation<M> {
         work: W,
     ) -> Result<T, RunError<E, M::Error>>
     where
-        E: std::error::Error + 'static,
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
         let mut timing = Timing::start(&self.core.shared().watchers, self.id);

@@ -60,15 +60,17 @@ impl Collector {
             unique = format!("{name}-{next}");
             next += 1;
         }
-        if unique != name {
+        let renamed = unique != name;
+        let ledger = Arc::new(make(unique.as_str().into()));
+        ledgers.push(Arc::downgrade(&ledger));
+        drop(ledgers);
+        if renamed {
             tracing::warn!(
                 pool = unique,
                 wanted = name,
                 "a pool of that name lives already: this one is counted under another"
             );
         }
-        let ledger = Arc::new(make(unique.into()));
-        ledgers.push(Arc::downgrade(&ledger));
         ledger
     }
 

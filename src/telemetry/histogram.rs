@@ -36,6 +36,7 @@ fn bucket(nanos: u64) -> usize {
 
 /// Counts by bucket (not cumulative; the last one has no upper bound) and the sum of what was observed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Histogram {
     /// Observations by bucket, each counted once.
     pub buckets: [u64; BUCKETS],

@@ -2,7 +2,7 @@
 //!
 //! Levels: `info` for a pool's beginning and end, `warn` for what somebody should look at, `debug` for the life of
 //! connections. Nothing is said of a checkout that is served. What a dead database would repeat without end is
-//! limited to one line a second for each pool and kind, which says how many it stands for.
+//! limited to one line a second for each pool and kind, which says how many were held back before it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

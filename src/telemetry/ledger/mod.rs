@@ -31,6 +31,7 @@ use crate::event::{ConnectionState, Event, Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// How many connections may be idle.
     pub pool_size: usize,
@@ -132,10 +133,9 @@ impl Ledger {
         self.books().phase_of(ticket)
     }
 
-    /// How many connections are idle beyond `pool_size` and beyond what those in the queue are about to take.
-    pub(crate) fn surplus(&self) -> usize {
-        let books = self.books();
-        books.idle().saturating_sub(books.idle_places(self.limits.pool_size))
+    /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue.
+    pub(crate) fn idle_places(&self) -> usize {
+        self.books().idle_places(self.limits.pool_size)
     }
 
     /// How many connections there are, and how many are asked for.

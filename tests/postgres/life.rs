@@ -1,0 +1,174 @@
+//! The life of connections: overflow, age, pings, and what the server does to them.
+
+use std::time::Duration;
+
+use poolscope::demo::server::Shutdown;
+use poolscope::event::CloseReason;
+use tokio_postgres::error::SqlState;
+
+use super::{assert_adds_up, backends, closed, eventually, observer, pid, pool, server};
+
+#[tokio::test]
+async fn what_works_with_deadpools_client_works_with_a_connection() {
+    let server = server().await;
+    let pool = pool(&server, |pool| pool);
+    let mut connection = pool.get().await.unwrap();
+    let statement = connection.prepare_cached("SELECT $1::int4 + 1").await.unwrap();
+    assert_eq!(connection.query_one(&statement, &[&41]).await.unwrap().get::<_, i32>(0), 42);
+    let transaction = connection.transaction().await.unwrap();
+    transaction.batch_execute("CREATE TABLE t (id int); INSERT INTO t VALUES (1)").await.unwrap();
+    transaction.commit().await.unwrap();
+    drop(connection);
+
+    let count = async |connection: &mut poolscope::Connection| {
+        connection.query_one("SELECT count(*) FROM t", &[]).await.map(|row| row.get::<_, i64>(0))
+    };
+    let spawned = tokio::spawn({
+        let operation = pool.operation("count");
+        async move { operation.run(count).await }
+    });
+    assert_eq!(spawned.await.unwrap().unwrap(), 1);
+    let failed = pool.run(async |connection| connection.execute("SELECT nonsense", &[]).await).await;
+    assert!(failed.is_err());
+    let names: Vec<_> = pool.snapshot().operations.into_iter().map(|operation| operation.name).collect();
+    assert!(names.iter().any(|name| &**name == "count"), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("tests/postgres/life.rs:")), "{names:?}");
+}
+
+#[tokio::test]
+async fn overflow_comes_and_goes_on_the_server_too() {
+    let server = server().await;
+    let observer = observer(&server).await;
+    let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(3));
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(pool.get().await.unwrap());
+    }
+    assert_eq!(backends(&observer).await, 5);
+    assert_eq!(pool.status().overflow(), 3);
+    held.clear();
+    eventually("the overflow is gone from the server", async || backends(&observer).await == 2).await;
+    let snapshot = pool.snapshot();
+    assert_eq!((snapshot.connections.idle, closed(&snapshot, CloseReason::Overflow)), (2, 3));
+    assert_adds_up(&snapshot);
+}
+
+#[tokio::test]
+async fn an_aged_connection_is_replaced() {
+    let server = server().await;
+    let pool = pool(&server, |pool| pool.recycle_after(Some(Duration::from_millis(1))));
+    let first = pid(&pool.get().await.unwrap()).await;
+    eventually("another backend serves", async || pid(&pool.get().await.unwrap()).await != first).await;
+    assert!(closed(&pool.snapshot(), CloseReason::Recycled) >= 1);
+    assert_adds_up(&pool.snapshot());
+}
+
+#[tokio::test]
+async fn a_connection_killed_while_idle_is_not_handed_out() {
+    let server = server().await;
+    let observer = observer(&server).await;
+    let pool = pool(&server, |pool| pool.pre_ping_idle(Duration::ZERO));
+    let first = pid(&pool.get().await.unwrap()).await;
+    observer.execute("SELECT pg_terminate_backend($1, 10000)", &[&first]).await.unwrap();
+    let second = pid(&pool.get().await.unwrap()).await;
+    assert_ne!(first, second);
+    let snapshot = pool.snapshot();
+    assert_eq!(closed(&snapshot, CloseReason::Broken) + closed(&snapshot, CloseReason::PingFailed), 1);
+    assert_adds_up(&snapshot);
+}
+
+#[tokio::test]
+async fn a_connection_killed_while_held_is_not_used_again() {
+    let server = server().await;
+    let observer = observer(&server).await;
+    let pool = pool(&server, |pool| pool.pre_ping(false));
+    let connection = pool.get().await.unwrap();
+    let first = pid(&connection).await;
+    observer.execute("SELECT pg_terminate_backend($1, 10000)", &[&first]).await.unwrap();
+    let error = connection.query_one("SELECT 1", &[]).await.unwrap_err();
+    assert!(error.code() == Some(&SqlState::ADMIN_SHUTDOWN) || error.is_closed(), "{error:?}");
+    eventually("the client has noticed", async || connection.is_closed()).await;
+    drop(connection);
+    assert_eq!(pool.status().idle, 0);
+    assert_eq!(closed(&pool.snapshot(), CloseReason::Broken), 1);
+    assert_ne!(pid(&pool.get().await.unwrap()).await, first);
+}
+
+#[tokio::test]
+async fn one_failed_ping_invalidates_all_that_are_older() {
+    let server = server().await;
+    // No keepalive of news: the clients do not read while nobody asks them.
+    let pool = pool(&server, |pool| pool.pool_size(8).max_overflow(0).pre_ping_idle(Duration::ZERO));
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        held.push(pool.get().await.unwrap());
+    }
+    held.clear();
+    server.restart(Shutdown::Immediate).await.unwrap();
+    let connection = pool.get().await.unwrap();
+    connection.query_one("SELECT 1", &[]).await.unwrap();
+    let snapshot = pool.snapshot();
+    assert!(closed(&snapshot, CloseReason::PingFailed) <= 1, "{snapshot:?}");
+    drop(connection);
+    // None of the old ones is ever handed out.
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let connection = pool.get().await.unwrap();
+        connection.query_one("SELECT 1", &[]).await.unwrap();
+        held.push(connection);
+    }
+    let snapshot = pool.snapshot();
+    let gone = [CloseReason::PingFailed, CloseReason::Invalidated, CloseReason::Broken];
+    assert_eq!(gone.iter().map(|reason| closed(&snapshot, *reason)).sum::<u64>(), 8, "{snapshot:?}");
+    assert!(closed(&snapshot, CloseReason::PingFailed) <= 1, "{snapshot:?}");
+    assert_adds_up(&snapshot);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_just_seen_alive_is_not_pinged() {
+    let server = server().await;
+    let observer = observer(&server).await;
+    let pool = pool(&server, |pool| pool.pre_ping_idle(Duration::from_secs(3600)));
+    let last = "SELECT query FROM pg_stat_activity WHERE application_name = 'poolscope'";
+    pool.get().await.unwrap().query_one("SELECT 'mine'", &[]).await.unwrap();
+    let connection = pool.get().await.unwrap();
+    assert_eq!(observer.query_one(last, &[]).await.unwrap().get::<_, String>(0), "SELECT 'mine'");
+    drop(connection);
+    assert_eq!(pool.snapshot().phase_nanos[poolscope::event::Phase::Ping.index()], 0);
+}
+
+#[tokio::test]
+async fn a_guard_may_be_dropped_anywhere() {
+    let server = server().await;
+    let pool = pool(&server, |pool| pool);
+    let connection = pool.get().await.unwrap();
+    std::thread::spawn(move || drop(connection)).join().unwrap();
+    assert_eq!(pool.status().idle, 1);
+    let connection = pool.get().await.unwrap();
+    let holder = tokio::spawn(async move {
+        let _connection = connection;
+        panic!("with a connection in its hands");
+    });
+    assert!(holder.await.is_err());
+    assert_eq!((pool.status().idle, pool.status().used), (1, 0));
+}
+
+#[tokio::test]
+async fn closing_waits_for_what_is_out() {
+    let server = server().await;
+    let observer = observer(&server).await;
+    let pool = pool(&server, |pool| pool);
+    let connection = pool.operation("report").get().await.unwrap();
+    let error = pool.close_within(Duration::from_millis(10)).await.unwrap_err();
+    assert!(error.to_string().contains("held by report ×1"), "{error}");
+    assert!(pool.get().await.is_err());
+    let closing = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.close().await }
+    });
+    connection.query_one("SELECT 1", &[]).await.unwrap();
+    drop(connection);
+    closing.await.unwrap();
+    eventually("the server knows", async || backends(&observer).await == 0).await;
+    assert_adds_up(&pool.snapshot());
+}

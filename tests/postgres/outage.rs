@@ -1,0 +1,195 @@
+//! What the pool does while the server is away, full, mute or unwilling.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use poolscope::demo::server::{Server, Shutdown};
+use poolscope::event::{CloseReason, ErrorPhase, Outcome};
+use poolscope::telemetry::PoolSnapshot;
+use poolscope::{CheckoutError, Collector, ConnectError, Pool};
+
+use super::{assert_adds_up, closed, eventually, outcomes, pool, server};
+
+fn errors(snapshot: &PoolSnapshot, code: &str) -> u64 {
+    let of = |errors: &&poolscope::telemetry::ConnectionErrors| {
+        errors.phase == ErrorPhase::Connect && errors.code.as_str() == code
+    };
+    snapshot.errors.iter().filter(of).map(|errors| errors.count).sum()
+}
+
+fn whole(error: &dyn Error) -> String {
+    format!("{error}: {}", error.source().map(whole).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_restarted_under_load_comes_back_and_the_accounts_add_up_all_along() {
+    let server = server().await;
+    let pool = pool(&server, |pool| {
+        pool.pool_size(5)
+            .max_overflow(5)
+            .pre_ping_idle(Duration::from_millis(1))
+            .checkout_timeout(Duration::from_secs(5))
+    });
+    let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let (pool, stop, served) = (pool.clone(), Arc::clone(&stop), Arc::clone(&served));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if pool.run(async |connection| connection.query_one("SELECT 1", &[]).await).await.is_ok() {
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                    tokio::task::yield_now().await;
+                }
+            })
+        })
+        .collect();
+    let progress = async |what: &str| {
+        let before = served.load(Ordering::Relaxed);
+        eventually(what, async || {
+            assert_adds_up(&pool.snapshot());
+            served.load(Ordering::Relaxed) > before + 100
+        })
+        .await;
+    };
+    progress("the load runs").await;
+    server.restart(Shutdown::Immediate).await.unwrap();
+    progress("it runs again").await;
+    server.stop(Shutdown::Fast).await.unwrap();
+    let refused = outcomes(&pool.snapshot(), Outcome::Error);
+    eventually("checkouts fail", async || {
+        assert_adds_up(&pool.snapshot());
+        outcomes(&pool.snapshot(), Outcome::Error) > refused
+    })
+    .await;
+    server.start().await.unwrap();
+    progress("it runs once more").await;
+    stop.store(true, Ordering::Relaxed);
+    for task in tasks {
+        tokio::time::timeout(super::PATIENCE, task).await.expect("no task hangs").unwrap();
+    }
+    let snapshot = pool.snapshot();
+    assert_adds_up(&snapshot);
+    assert_eq!((snapshot.in_flight, snapshot.connections.used, snapshot.connections.creating), (0, 0, 0));
+    assert!(snapshot.connections.idle <= 5);
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_an_error_with_its_cause() {
+    let server = server().await;
+    let pool = pool(&server, |pool| pool);
+    server.stop(Shutdown::Fast).await.unwrap();
+    let error = pool.get().await.unwrap_err();
+    assert!(matches!(error, CheckoutError::Connect { .. }), "{error:?}");
+    assert!(whole(&error).contains("pool `test` cannot connect"), "{}", whole(&error));
+    let snapshot = pool.snapshot();
+    assert_eq!((errors(&snapshot, "io"), outcomes(&snapshot, Outcome::Error)), (1, 1));
+    assert_eq!(closed(&snapshot, CloseReason::ConnectFailed), 1);
+    assert_adds_up(&snapshot);
+}
+
+#[tokio::test]
+async fn a_server_without_slots_says_so() {
+    let settings = [("max_connections", "4"), ("superuser_reserved_connections", "0")];
+    let server = Server::builder().settings(settings).start().await.unwrap();
+    let pool = pool(&server, |pool| pool.pool_size(10));
+    let mut held = Vec::new();
+    let error = loop {
+        match pool.get().await {
+            Ok(connection) => held.push(connection),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(held.len(), 4);
+    assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "53300"), "{error:?}");
+    assert_eq!(errors(&pool.snapshot(), "53300"), 1);
+    assert_adds_up(&pool.snapshot());
+}
+
+#[tokio::test]
+async fn a_server_that_is_mute_is_given_up_in_time() {
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
+    let limit = Duration::from_millis(50);
+    let pool = Pool::builder().url(&url).connect_timeout(limit).collector(Collector::new()).build().unwrap();
+    let error = tokio::time::timeout(super::PATIENCE, pool.get()).await.unwrap().unwrap_err();
+    assert!(
+        matches!(&error, CheckoutError::Connect { source: ConnectError::Timeout { after, .. }, .. } if *after == limit)
+    );
+    assert_eq!(errors(&pool.snapshot(), "timeout"), 1);
+    assert_adds_up(&pool.snapshot());
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_never_shown() {
+    let server = Server::builder().tcp(true).start().await.unwrap();
+    let observer = super::observer(&server).await;
+    observer.batch_execute("CREATE ROLE app LOGIN PASSWORD 'right'").await.unwrap();
+    let rules = server.dir().join("data/pg_hba.conf");
+    std::fs::write(&rules, "local all all trust\nhost all all all scram-sha-256\n").unwrap();
+    observer.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    let with = |password: &str| {
+        let url = format!("postgres://app:{password}@127.0.0.1:{}/postgres", server.port());
+        Pool::builder().url(&url).collector(Collector::new()).build().unwrap()
+    };
+    // The reload is asynchronous: until then anyone is trusted.
+    let refused = with("hunter2");
+    let mut error = None;
+    eventually("the new rules are in force", async || {
+        error = refused.get().await.err();
+        error.is_some()
+    })
+    .await;
+    let error = error.unwrap();
+    assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "28P01"), "{error:?}");
+    for shown in [whole(&error), format!("{error:?}"), format!("{refused:?}"), format!("{:?}", refused.backend())] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    drop(with("right").get().await.unwrap());
+}
+
+/// A certificate authority, and a certificate for `localhost`, both as PEM.
+fn certificates() -> (String, String, String) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&authority_key).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    (root.pem(), leaf.signed_by(&key, &issuer).unwrap().pem(), key.serialize_pem())
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn tls_is_as_sslmode_says_and_a_certificate_that_does_not_verify_is_named() {
+    let (root, certificate, key) = certificates();
+    let server = Server::builder().tls(certificate, key).start().await.unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let (good, other) = (files.path().join("root.pem"), files.path().join("other.pem"));
+    std::fs::write(&good, root).unwrap();
+    std::fs::write(&other, certificates().0).unwrap();
+    let connect = async |host: &str, query: String| {
+        let url = format!("postgres://postgres@{host}:{}/postgres?{query}", server.port());
+        let pool = Pool::builder().url(&url).collector(Collector::new()).build().unwrap();
+        let connection = pool.get().await.map_err(|error| (whole(&error), errors(&pool.snapshot(), "tls")))?;
+        let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+        Ok::<bool, (String, u64)>(connection.query_one(sql, &[]).await.unwrap().get(0))
+    };
+    let (good, other) = (good.display(), other.display());
+    assert_eq!(connect("localhost", "sslmode=disable".to_owned()).await, Ok(false));
+    for query in
+        ["sslmode=prefer".to_owned(), "sslmode=require".to_owned(), format!("sslmode=verify-full&sslrootcert={good}")]
+    {
+        assert_eq!(connect("localhost", query.clone()).await, Ok(true), "{query}");
+    }
+    assert_eq!(connect("127.0.0.1", format!("sslmode=verify-ca&sslrootcert={good}")).await, Ok(true));
+    let (error, counted) = connect("127.0.0.1", format!("sslmode=verify-full&sslrootcert={good}")).await.unwrap_err();
+    assert!(error.contains("does not verify") && error.contains("127.0.0.1"), "{error}");
+    assert_eq!(counted, 1);
+    let (error, counted) = connect("localhost", format!("sslmode=verify-full&sslrootcert={other}")).await.unwrap_err();
+    assert!(error.contains("does not verify") && error.contains("sslrootcert"), "{error}");
+    assert_eq!(counted, 1);
+}
