@@ -17,6 +17,8 @@ demo: ## Run the demo: a private PostgreSQL, a workload and the exporter (ARGS='
 test: ## Run every test, those with a real PostgreSQL and the documentation's included
 	@scripts/setup test
 	$(CARGO) test --locked --all-features
+	@# A short pass of the bench, without optimisation: it shows that all of it runs, and no figure.
+	$(CARGO) test --locked --quiet --all-features --bench pool -- --quick
 
 lint: ## Check formatting, lints, documentation, dependencies and scripts
 	@scripts/setup lint

@@ -1,0 +1,43 @@
+//! What the figures were taken on.
+
+use std::fs;
+use std::process::Command;
+use std::thread::available_parallelism;
+
+pub(crate) fn describe(postgres: &str, pinned: bool) -> String {
+    let cores = available_parallelism().map_or(0, usize::from);
+    let pinned = match pinned {
+        true if cores > 1 => "server and client each on a core of its own",
+        true => "server and client on one core, as there is no other",
+        false => "server and client NOT pinned, so expect more noise",
+    };
+    format!(
+        "{}, {cores} cores, {}, {}, PostgreSQL {postgres}\nSELECT 1 by one task: {pinned}. Load average {}.",
+        processor(),
+        output("uname", &["-sr"]),
+        output("rustc", &["--version"]),
+        load(),
+    )
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    match model {
+        Some((_, name)) => name.to_owned(),
+        None if cfg!(target_os = "macos") => output("sysctl", &["-n", "machdep.cpu.brand_string"]),
+        None => std::env::consts::ARCH.to_owned(),
+    }
+}
+
+/// How busy the machine is, this program included, over the last minute.
+fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().unwrap_or("unknown").to_owned()
+}
+
+fn output(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+    if text.is_empty() { format!("unknown {program}") } else { text }
+}

@@ -1,0 +1,101 @@
+//! What a checkout costs, against bare deadpool and against the wrapper that one would write in an hour.
+//!
+//! ```text
+//! cargo bench --bench pool               # some minutes; keep the machine quiet
+//! cargo bench --bench pool -- --quick    # some seconds; tries everything, measures nothing worth quoting
+//! ```
+//!
+//! Every comparison runs its variants in one process, in rounds, in an order that is drawn anew for each round, with
+//! bare deadpool in it twice: what the second one differs from the first is noise, and stands in the column `control`.
+//! Bare deadpool has timeouts, as a service's has and as ours has; where a key ends in `_untimed` it has none.
+//!
+//! No subscriber for `tracing` is installed, which flatters the straightforward wrapper: its spans cost next to nothing.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports where it runs")]
+
+mod contestants;
+mod counting;
+mod machine;
+mod naive;
+mod noio;
+mod pinning;
+mod report;
+mod rounds;
+mod server;
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Instant;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scale {
+    Full,
+    Quick,
+}
+
+impl Scale {
+    /// How many rounds, where the full measurement has `full`.
+    fn of(self, full: usize) -> usize {
+        match self {
+            Self::Full => full,
+            Self::Quick => full.div_ceil(100),
+        }
+    }
+
+    fn is_quick(self) -> bool {
+        self == Self::Quick
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments[..] {
+        [counting::COUNT, pool, count] => counting::run_counted(pool, count),
+        // cargo adds the second by itself.
+        [] | ["--bench"] => measure(Scale::Full),
+        ["--quick"] | ["--quick", "--bench"] | ["--bench", "--quick"] => measure(Scale::Quick),
+        _ => Err("usage: cargo bench --bench pool [-- --quick]".into()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                eprintln!("  because: {cause}");
+                source = cause.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says on the standard error what is being done now.
+fn say(what: &str) {
+    eprintln!("bench: {what}");
+}
+
+fn measure(scale: Scale) -> Result<(), Failure> {
+    let begun = Instant::now();
+    say("SELECT 1, one task");
+    let server = server::measure(scale)?;
+    say("checkouts without I/O");
+    let mut rows = noio::measure(scale)?;
+    say("instructions and allocations");
+    rows.extend(counting::instructions(scale)?);
+    rows.extend(counting::allocations()?);
+    rows.extend(server.rows);
+
+    println!("{}", machine::describe(&server.version, server.pinned));
+    println!("\n{}\n", report::table(&rows));
+    if scale.is_quick() {
+        println!("A quick run: these figures are not to be quoted.");
+    }
+    let written = report::write(&rows, scale.is_quick())?;
+    println!("Took {} s. Also written to {}.", begun.elapsed().as_secs(), written.display());
+    Ok(())
+}
