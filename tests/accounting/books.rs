@@ -1,0 +1,103 @@
+//! What must be true of every snapshot.
+
+use poolscope::event::{Outcome, Phase};
+use poolscope::telemetry::{Histogram, PoolSnapshot};
+
+use super::backend::Scripted;
+
+/// True at every moment, whatever other threads do.
+#[track_caller]
+pub(crate) fn check(pool: &PoolSnapshot) {
+    for operation in &pool.operations {
+        let ended: u64 = operation.outcomes.iter().sum();
+        assert_eq!(operation.started, ended + operation.in_flight, "started = outcomes + in flight: {operation:?}");
+    }
+    let in_flight: u64 = pool.operations.iter().map(|operation| operation.in_flight).sum();
+    assert_eq!(pool.in_flight as u64, in_flight, "in flight, of all operations");
+    assert_eq!(pool.waiters.len(), pool.in_flight, "those who wait");
+    let queued = pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Queue).count();
+    assert_eq!(pool.queued, queued, "pending are those in the queue");
+    assert_eq!(pool.oldest_wait, pool.waiters.iter().map(|waiter| waiter.age).max().unwrap_or_default());
+
+    let live = pool.connections.live();
+    let gone: u64 = pool.closed.iter().sum();
+    assert_eq!(pool.created, gone + live as u64, "created = closed + live: {:?} {:?}", pool.closed, pool.connections);
+    assert!(live <= pool.limits.max(), "{:?} of at most {}", pool.connections, pool.limits.max());
+    assert_eq!(pool.holders.len(), pool.connections.used, "holders hold what is used");
+    let created = pool.create_time.count();
+    assert!(created <= pool.created, "{created} were established of {}", pool.created);
+
+    let ended: u64 = pool.operations.iter().flat_map(|operation| operation.outcomes).sum();
+    assert_eq!(pool.wait_time.count(), ended, "each checkout that ended has waited, if for no time");
+    assert_eq!(pool.phase_nanos[Phase::Clean.index()], 0, "nothing is cleaned yet");
+}
+
+/// True between any two steps of a test with one thread and a clock that stands still.
+#[track_caller]
+pub(crate) fn check_at_rest(pool: &PoolSnapshot) {
+    let sum = |of: fn(&poolscope::telemetry::OperationTotals) -> u64| pool.operations.iter().map(of).sum::<u64>();
+    let phases: u64 = pool.phase_nanos.iter().sum();
+    assert_eq!(sum(|operation| operation.wait_nanos), phases, "every wait is in one phase");
+    assert_eq!(pool.use_time.count(), sum(|operation| operation.returned), "uses");
+    assert_eq!(pool.use_time.sum_nanos, sum(|operation| operation.use_nanos), "use time");
+    let held = sum(|operation| operation.outcomes[Outcome::Ok.index()] - operation.returned);
+    let pinged = pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Ping).count();
+    assert_eq!(pool.connections.used as u64, held + pinged as u64, "used are those that were given out or are pinged");
+    let connecting = pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Connect).count();
+    assert_eq!(pool.connections.creating, connecting, "who connects has one connection in the making");
+    let queue = pool.phase_nanos[Phase::Queue.index()];
+    assert!(pool.saturated_nanos <= queue, "saturated {} ns, queued for {queue} ns", pool.saturated_nanos);
+    let allowed = pool.limits.pool_size + pool.queued;
+    assert!(pool.connections.idle <= allowed, "{} are idle, and no more than {allowed} may", pool.connections.idle);
+}
+
+/// The accounts agree with what the backend knows.
+#[track_caller]
+pub(crate) fn check_truth(pool: &PoolSnapshot, backend: &Scripted) {
+    assert_eq!(pool.connections.live(), backend.living(), "live connections: {:?}", pool.connections);
+    assert_eq!(pool.connections.creating, backend.creates().running(), "connections in the making");
+    assert_eq!(pool.created, backend.opened() as u64, "connections begun");
+}
+
+/// Every counter is where it was or further.
+#[track_caller]
+pub(crate) fn check_monotone(before: &PoolSnapshot, after: &PoolSnapshot) {
+    fn rises(what: &str, before: u64, after: u64) {
+        assert!(before <= after, "{what} fell from {before} to {after}");
+    }
+    fn histogram_rises(what: &str, before: &Histogram, after: &Histogram) {
+        rises(what, before.sum_nanos, after.sum_nanos);
+        for (before, after) in before.buckets.iter().zip(after.buckets) {
+            rises(what, *before, after);
+        }
+    }
+    assert!(before.operations.len() <= after.operations.len());
+    for (before, after) in before.operations.iter().zip(&after.operations) {
+        assert_eq!(before.name, after.name);
+        rises("started", before.started, after.started);
+        for (before, after) in before.outcomes.iter().zip(after.outcomes) {
+            rises("outcomes", *before, after);
+        }
+        rises("wait_nanos", before.wait_nanos, after.wait_nanos);
+        rises("use_nanos", before.use_nanos, after.use_nanos);
+        rises("returned", before.returned, after.returned);
+        for (before, after) in before.durations.iter().zip(&after.durations) {
+            histogram_rises("durations", before, after);
+        }
+    }
+    for (before, after) in before.phase_nanos.iter().zip(after.phase_nanos) {
+        rises("phase_nanos", *before, after);
+    }
+    rises("saturated_nanos", before.saturated_nanos, after.saturated_nanos);
+    rises("created", before.created, after.created);
+    for (before, after) in before.closed.iter().zip(after.closed) {
+        rises("closed", *before, after);
+    }
+    for before in &before.errors {
+        let now = after.errors.iter().find(|after| (after.phase, after.code) == (before.phase, before.code));
+        rises("errors", before.count, now.map_or(0, |after| after.count));
+    }
+    histogram_rises("wait_time", &before.wait_time, &after.wait_time);
+    histogram_rises("use_time", &before.use_time, &after.use_time);
+    histogram_rises("create_time", &before.create_time, &after.create_time);
+}

@@ -1,0 +1,285 @@
+//! What Prometheus gets to read.
+
+use std::collections::BTreeMap;
+
+use poolscope::Collector;
+use poolscope::event::{CloseReason, ErrorPhase, Outcome, Phase};
+use poolscope::pool::Core;
+use poolscope::telemetry::BOUNDS_SECONDS;
+use poolscope::telemetry::catalogue::{Kind, METRICS, POOL_LABEL};
+use poolscope::telemetry::clock::Clock;
+use prometheus::{Encoder, Registry, TextEncoder};
+
+use super::backend::{Answer, Scripted};
+use super::rig::{Rig, ms, settings};
+
+/// One sample: its labels, and its value.
+type Sample = (BTreeMap<String, String>, f64);
+
+/// A page of the text format, by name of the sample.
+struct Page {
+    samples: BTreeMap<String, Vec<Sample>>,
+    kinds: BTreeMap<String, String>,
+}
+
+impl Page {
+    fn of(collector: &Collector) -> Self {
+        let registry = Registry::new();
+        registry.register(Box::new(collector.clone())).unwrap();
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&registry.gather(), &mut text).unwrap();
+        Self::parse(std::str::from_utf8(&text).unwrap())
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut page = Self { samples: BTreeMap::new(), kinds: BTreeMap::new() };
+        for line in text.lines() {
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').unwrap();
+                assert!(page.kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} comes twice");
+            } else if !line.starts_with('#') {
+                let (series, value) = line.rsplit_once(' ').unwrap();
+                let (name, labels) = match series.split_once('{') {
+                    Some((name, labels)) => (name, Self::labels(labels.strip_suffix('}').unwrap())),
+                    None => (series, BTreeMap::new()),
+                };
+                let samples = page.samples.entry(name.to_owned()).or_default();
+                assert!(samples.iter().all(|(others, _)| *others != labels), "{series} comes twice");
+                samples.push((labels, value.parse().unwrap()));
+            }
+        }
+        page
+    }
+
+    /// `name="value",…`; the names of these tests need no escapes.
+    fn labels(text: &str) -> BTreeMap<String, String> {
+        let pairs = text.split("\",").filter(|pair| !pair.is_empty());
+        pairs
+            .map(|pair| {
+                let (name, value) = pair.split_once("=\"").unwrap();
+                (name.to_owned(), value.trim_end_matches('"').to_owned())
+            })
+            .collect()
+    }
+
+    /// The samples of one name that have these labels, among others.
+    fn select(&self, name: &str, labels: &[(&str, &str)]) -> Vec<&Sample> {
+        let fits = |sample: &Sample| {
+            labels.iter().all(|(label, value)| sample.0.get(*label).is_some_and(|found| found == value))
+        };
+        self.samples.get(name).into_iter().flatten().filter(|sample| fits(sample)).collect()
+    }
+
+    fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        self.select(name, labels).iter().map(|(_, value)| value).sum()
+    }
+
+    fn pools(&self) -> Vec<&str> {
+        self.select("db_client_connection_max", &[]).iter().map(|(labels, _)| labels[POOL_LABEL].as_str()).collect()
+    }
+
+    /// The invariants, as somebody with nothing but this page would check them.
+    #[track_caller]
+    fn check(&self) {
+        for pool in self.pools() {
+            let pool = (POOL_LABEL, pool);
+            let sum = |name: &str| self.sum(name, &[pool]);
+            assert_eq!(
+                sum("poolscope_checkouts_started_total"),
+                sum("poolscope_checkouts_total") + sum("poolscope_checkouts_in_flight"),
+            );
+            for (labels, started) in self.select("poolscope_checkouts_started_total", &[pool]) {
+                let operation = ("operation", labels["operation"].as_str());
+                assert!(*started >= self.sum("poolscope_checkouts_total", &[pool, operation]));
+            }
+            let live = sum("db_client_connection_count") + sum("poolscope_connections_creating");
+            assert_eq!(sum("poolscope_connections_created_total"), sum("poolscope_connections_closed_total") + live);
+            assert!(live <= sum("db_client_connection_max"));
+            assert_eq!(sum("db_client_connection_wait_time_seconds_count"), sum("poolscope_checkouts_total"));
+            assert_eq!(
+                sum("db_client_connection_timeouts_total"),
+                self.sum("poolscope_checkouts_total", &[pool, ("outcome", "timeout")]),
+            );
+            let waits = sum("poolscope_operation_wait_seconds_total") - sum("poolscope_checkout_phase_seconds_total");
+            assert!(waits.abs() < 1e-9, "{waits}");
+            assert!(sum("db_client_connection_pending_requests") <= sum("poolscope_checkouts_in_flight"));
+        }
+        for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram && metric.is_of_a_pool()) {
+            for (labels, count) in self.select(&format!("{}_count", metric.name), &[]) {
+                let labels: Vec<_> = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                let buckets = self.select(&format!("{}_bucket", metric.name), &labels);
+                assert_eq!(buckets.len(), BOUNDS_SECONDS.len() + 1, "{}", metric.name);
+                let counts: Vec<_> = buckets.iter().map(|(_, count)| *count).collect();
+                assert!(counts.is_sorted(), "buckets are cumulative: {counts:?}");
+                assert_eq!(counts.last(), Some(count), "the last has all");
+                assert_eq!(buckets.last().unwrap().0["le"], "+Inf");
+            }
+        }
+    }
+}
+
+/// Brings about every outcome, phase and reason to close that there is, and leaves something of each state.
+async fn drive(rig: &Rig) {
+    let run = |name: &str| rig.core.operation(name).run(async |_| Ok::<_, std::convert::Infallible>(()));
+    run("run").await.unwrap();
+    drop(rig.take_many("pair", 2));
+    rig.advance(ms(600)).await;
+    rig.backend.answers_pings(Answer::Error);
+    rig.backend.next_connect(Answer::Error);
+    drop(rig.checkout("fails").poll().unwrap());
+    rig.backend.recovers();
+    drop(rig.take_many("many", 3));
+    rig.take("discards").discard();
+    rig.advance(ms(10_000)).await;
+    drop(rig.take("aged"));
+    for phase in [Phase::Connect, Phase::Ping] {
+        rig.advance(ms(600)).await;
+        rig.backend.answers_pings(Answer::Held);
+        rig.backend.connects(Answer::Held);
+        let attempts = (rig.checkout("leaves").stays(), rig.checkout("leaves").stays());
+        rig.advance(ms(10)).await;
+        drop(attempts);
+        rig.backend.recovers();
+        if phase == Phase::Connect {
+            drop(rig.take("again"));
+        }
+    }
+    let held = rig.take_many("holder", 3);
+    let mut late = rig.checkout("late").stays();
+    rig.advance(ms(1100)).await;
+    assert!(late.poll().unwrap().is_err());
+    held[0].break_it();
+    drop(held);
+    for _ in 0..10 {
+        rig.advance(ms(1000)).await;
+        drop(rig.take("steady"));
+        // The recommendation compares what is there with what was there when somebody looked before.
+        rig.snapshot();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_invariants_can_be_checked_on_the_page_alone() {
+    let rig = Rig::new(2, 1);
+    Page::of(&rig.collector).check();
+    drive(&rig).await;
+    let held = rig.take_many("holder", 3);
+    let waiting = rig.checkout("waiter").stays();
+    rig.advance(ms(250)).await;
+    let page = Page::of(&rig.collector);
+    page.check();
+    let value = |name: &str, labels: &[(&str, &str)]| {
+        let found = page.select(name, labels);
+        assert_eq!(found.len(), 1, "{name} {labels:?}");
+        found[0].1
+    };
+    assert_eq!(value("db_client_connection_count", &[("db_client_connection_state", "used")]), 3.0);
+    assert_eq!(value("db_client_connection_count", &[("db_client_connection_state", "idle")]), 0.0);
+    assert_eq!(value("db_client_connection_max", &[]), 3.0);
+    assert_eq!(value("db_client_connection_idle_max", &[]), 2.0);
+    assert_eq!(value("db_client_connection_idle_min", &[]), 0.0);
+    assert_eq!(value("db_client_connection_pending_requests", &[]), 1.0);
+    assert_eq!(value("poolscope_checkouts_in_flight", &[]), 1.0);
+    assert_eq!(value("poolscope_checkout_wait_oldest_seconds", &[]), 0.25);
+    assert_eq!(value("poolscope_operation_wait_seconds_total", &[("operation", "waiter")]), 0.25);
+    assert_eq!(value("poolscope_saturated_seconds_total", &[]), 1.35);
+    assert_eq!(value("poolscope_checkouts_started_total", &[("operation", "holder")]), 6.0);
+    let ok = [("operation", "holder"), ("outcome", "ok")];
+    assert_eq!(value("poolscope_checkouts_total", &ok), 6.0);
+    assert_eq!(value("db_client_connection_timeouts_total", &[]), 1.0);
+    let run = [("operation", "run"), ("outcome", "ok")];
+    assert_eq!(value("poolscope_operation_duration_seconds_count", &run), 1.0);
+    let errors = [("phase", "connect"), ("sqlstate", "57P03")];
+    assert_eq!(value("poolscope_connection_errors_total", &errors), 1.0);
+    drop((held, waiting));
+    Page::of(&rig.collector).check();
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_metric_of_the_catalogue_shows_up_with_its_kind_and_its_labels() {
+    let rig = Rig::new(2, 1);
+    drive(&rig).await;
+    let page = Page::of(&rig.collector);
+    for metric in METRICS.iter().filter(|metric| metric.is_of_a_pool()) {
+        assert_eq!(page.kinds.get(metric.name).map(String::as_str), Some(metric.kind.as_str()), "{}", metric.name);
+        let suffix = if metric.kind == Kind::Histogram { "_count" } else { "" };
+        for (labels, _) in page.select(&format!("{}{suffix}", metric.name), &[]) {
+            let mut expected: Vec<_> = metric.labels.to_vec();
+            expected.push(POOL_LABEL);
+            expected.sort_unstable();
+            assert_eq!(labels.keys().map(String::as_str).collect::<Vec<_>>(), expected, "{}", metric.name);
+        }
+    }
+    let known: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
+    assert!(page.kinds.keys().all(|name| known.contains(&name.as_str())), "nothing that the catalogue does not have");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_has_every_value_that_it_may_have_and_no_other() {
+    let rig = Rig::new(2, 1);
+    drive(&rig).await;
+    let page = Page::of(&rig.collector);
+    let values = |name: &str, label: &str| {
+        let mut values: Vec<_> = page.select(name, &[]).iter().map(|(labels, _)| labels[label].clone()).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
+    };
+    let words = |words: &mut dyn Iterator<Item = &'static str>| {
+        let mut words: Vec<_> = words.map(str::to_owned).collect();
+        words.sort_unstable();
+        words
+    };
+    let outcomes = words(&mut Outcome::ALL.iter().map(|word| word.as_str()));
+    assert_eq!(values("poolscope_checkouts_total", "outcome"), outcomes);
+    let reasons = words(&mut CloseReason::ALL.iter().map(|word| word.as_str()));
+    assert_eq!(values("poolscope_connections_closed_total", "reason"), reasons);
+    let phases = words(&mut Phase::ALL.iter().map(|word| word.as_str()));
+    assert_eq!(values("poolscope_checkout_phase_seconds_total", "phase"), phases);
+    let errors = words(&mut ErrorPhase::ALL.iter().map(|word| word.as_str()));
+    assert_eq!(values("poolscope_connection_errors_total", "phase"), errors);
+    // All but what only closing brings about.
+    for reason in CloseReason::ALL.iter().filter(|reason| **reason != CloseReason::Shutdown) {
+        let closed = page.sum("poolscope_connections_closed_total", &[("reason", reason.as_str())]);
+        assert!(closed > 0.0, "{reason:?} was not brought about");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_collector_without_pools_can_be_gathered() {
+    let page = Page::of(&Collector::new());
+    assert_eq!(page.kinds.keys().collect::<Vec<_>>(), ["poolscope_build_info"]);
+    let version = ("version", env!("CARGO_PKG_VERSION"));
+    assert_eq!(page.select("poolscope_build_info", &[version]).len(), 1);
+    assert!(page.pools().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_pools_of_one_name_are_told_apart_and_what_is_dropped_vanishes() {
+    let collector = Collector::new();
+    let pool = || {
+        let (clock, _) = Clock::mock();
+        Core::with_clock(Scripted::default(), "orders", &settings(1, 0), &collector, clock).unwrap()
+    };
+    let (first, second, third) = (pool(), pool(), pool());
+    assert_eq!([first.name(), second.name(), third.name()], ["orders", "orders-2", "orders-3"]);
+    let page = Page::of(&collector);
+    page.check();
+    assert_eq!(page.pools(), ["orders", "orders-2", "orders-3"]);
+
+    drop(first);
+    let page = Page::of(&collector);
+    assert_eq!(page.pools(), ["orders-2", "orders-3"]);
+    for samples in page.samples.values().flatten() {
+        assert_ne!(samples.0.get(POOL_LABEL).map(String::as_str), Some("orders"), "{samples:?}");
+    }
+    // Its name is free again. A pool stays as long as something of it is out.
+    let held = second.operation("holder").get().await.unwrap();
+    drop(second);
+    let next = pool();
+    assert_eq!(Page::of(&collector).pools(), ["orders", "orders-2", "orders-3"]);
+    drop(held);
+    assert_eq!(Page::of(&collector).pools(), ["orders", "orders-3"]);
+    drop((next, third));
+    assert!(Page::of(&collector).pools().is_empty());
+}

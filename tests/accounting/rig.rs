@@ -1,0 +1,219 @@
+//! A pool over the scripted backend, its clocks, and checkouts that are polled by hand.
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use poolscope::error::CheckoutError;
+use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::pool::{Core, Guard};
+use poolscope::telemetry::clock::Clock;
+use poolscope::telemetry::{OperationTotals, PoolSnapshot};
+use poolscope::{Collector, Settings};
+
+use super::backend::{Failure, Scripted};
+use super::books;
+
+pub(crate) type Held = Guard<Scripted>;
+pub(crate) type Got = Result<Held, CheckoutError<Failure>>;
+
+pub(crate) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Settings of a small pool, whose times are a second for the checkout, half of it before a ping, and ten for age.
+pub(crate) fn settings(pool_size: usize, max_overflow: usize) -> Settings {
+    let mut settings = Settings::default();
+    settings.pool_size = pool_size;
+    settings.max_overflow = max_overflow;
+    settings.checkout_timeout = ms(1000);
+    settings.pre_ping_idle = ms(500);
+    settings.ping_timeout = ms(300);
+    settings.recycle_after = Some(ms(10_000));
+    settings
+}
+
+/// A pool and what it stands on.
+pub(crate) struct Rig {
+    pub(crate) core: Core<Scripted>,
+    pub(crate) backend: Scripted,
+    pub(crate) collector: Collector,
+    hands: Arc<quanta::Mock>,
+}
+
+impl Rig {
+    pub(crate) fn new(pool_size: usize, max_overflow: usize) -> Self {
+        Self::with(&settings(pool_size, max_overflow))
+    }
+
+    pub(crate) fn with(settings: &Settings) -> Self {
+        let backend = Scripted::default();
+        let collector = Collector::new();
+        let (clock, hands) = Clock::mock();
+        let core = Core::with_clock(backend.clone(), "rig", settings, &collector, clock).unwrap();
+        Self { core, backend, collector, hands }
+    }
+
+    /// Lets time pass on both clocks.
+    pub(crate) async fn advance(&self, time: Duration) {
+        self.advance_own(time);
+        tokio::time::advance(time).await;
+        // Once more, so that the timers have fired.
+        tokio::task::yield_now().await;
+    }
+
+    /// Lets time pass on the pool's own clock only.
+    pub(crate) fn advance_own(&self, time: Duration) {
+        self.hands.increment(time);
+    }
+
+    /// The time on the pool's own clock, in nanoseconds.
+    pub(crate) fn now(&self) -> u64 {
+        self.hands.value()
+    }
+
+    /// A checkout, not begun yet.
+    pub(crate) fn checkout(&self, operation: &str) -> Attempt {
+        let operation = self.core.operation(operation);
+        Attempt::new(async move { operation.get().await })
+    }
+
+    /// A checkout that is ready at its first poll.
+    #[track_caller]
+    pub(crate) fn take(&self, operation: &str) -> Held {
+        self.checkout(operation).poll().expect("there is a free connection").expect("the backend is well")
+    }
+
+    /// `count` connections at once, each made for `operation`.
+    #[track_caller]
+    pub(crate) fn take_many(&self, operation: &str, count: usize) -> Vec<Held> {
+        (0..count).map(|_| self.take(operation)).collect()
+    }
+
+    /// The pool as it is, once it was found consistent, with itself and with what really lives.
+    #[track_caller]
+    pub(crate) fn snapshot(&self) -> PoolSnapshot {
+        let snapshot = self.core.snapshot();
+        books::check(&snapshot);
+        books::check_at_rest(&snapshot);
+        books::check_truth(&snapshot, &self.backend);
+        snapshot
+    }
+
+    /// How many connections were closed for this reason.
+    #[track_caller]
+    pub(crate) fn closed(&self, reason: CloseReason) -> u64 {
+        self.snapshot().closed[reason.index()]
+    }
+
+    /// What an operation's checkouts came to.
+    #[track_caller]
+    pub(crate) fn totals(&self, operation: &str) -> OperationTotals {
+        totals(&self.snapshot(), operation)
+    }
+
+    /// How many checkouts of an operation ended so.
+    #[track_caller]
+    pub(crate) fn outcomes(&self, operation: &str, outcome: Outcome) -> u64 {
+        self.totals(operation).outcomes[outcome.index()]
+    }
+
+    /// How long checkouts were in this phase.
+    #[track_caller]
+    pub(crate) fn phase(&self, phase: Phase) -> Duration {
+        Duration::from_nanos(self.snapshot().phase_nanos[phase.index()])
+    }
+
+    /// Checks that all of the pool's capacity can be had at once, by polling those only that were woken.
+    #[track_caller]
+    pub(crate) fn works(&self) {
+        let max = self.snapshot().limits.max();
+        let mut attempts: Vec<_> = (0..max).map(|_| self.checkout("afterwards")).collect();
+        let mut held = Vec::new();
+        settle(&mut attempts, |_, got| held.push(got.expect("the backend is well")));
+        assert_eq!(held.len(), max, "all of the pool's capacity can be had");
+        let snapshot = self.snapshot();
+        assert_eq!((snapshot.connections.used, snapshot.in_flight), (max, 0));
+        drop(held);
+        let snapshot = self.snapshot();
+        assert!(snapshot.connections.idle <= snapshot.limits.pool_size, "{:?}", snapshot.connections);
+        assert_eq!(snapshot.connections.live(), snapshot.connections.idle);
+    }
+}
+
+/// An operation's totals.
+#[track_caller]
+pub(crate) fn totals(snapshot: &PoolSnapshot, operation: &str) -> OperationTotals {
+    let found = snapshot.operations.iter().find(|totals| &*totals.name == operation);
+    found.unwrap_or_else(|| panic!("no operation {operation}")).clone()
+}
+
+/// Polls those that were woken until nobody is, and takes out those that are done.
+pub(crate) fn settle<T>(attempts: &mut Vec<Attempt<T>>, mut done: impl FnMut(Tag, T)) {
+    while let Some(place) = attempts.iter().position(|attempt| attempt.is_woken()) {
+        if let Some(value) = attempts[place].poll() {
+            let attempt = attempts.remove(place);
+            done(attempt.tag, value);
+        }
+    }
+}
+
+/// A flag that a wake-up raises.
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, SeqCst);
+    }
+}
+
+/// What a test remembers of an attempt.
+pub(crate) type Tag = (usize, u64);
+
+/// A future that is polled by hand, and knows whether it was woken.
+pub(crate) struct Attempt<T = Got> {
+    future: Pin<Box<dyn Future<Output = T> + Send>>,
+    woken: Arc<Flag>,
+    pub(crate) polls: usize,
+    pub(crate) tag: Tag,
+}
+
+impl<T> Attempt<T> {
+    pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+        // All are polled within the one task of the test, whose budget is not what is tested.
+        let future = Box::pin(tokio::task::unconstrained(future));
+        Self { future, woken: Arc::new(Flag(AtomicBool::new(true))), polls: 0, tag: (0, 0) }
+    }
+
+    /// Whether it was woken since it was last polled; true before the first poll.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.0.load(SeqCst)
+    }
+
+    /// Polls it once.
+    pub(crate) fn poll(&mut self) -> Option<T> {
+        self.try_poll().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Polls it once; a panic is an error.
+    pub(crate) fn try_poll(&mut self) -> std::thread::Result<Option<T>> {
+        self.polls += 1;
+        self.woken.0.store(false, SeqCst);
+        let waker = Waker::from(Arc::clone(&self.woken));
+        let mut cx = Context::from_waker(&waker);
+        catch_unwind(AssertUnwindSafe(|| match self.future.as_mut().poll(&mut cx) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }))
+    }
+
+    /// Polls it once, when it must not be done.
+    #[track_caller]
+    pub(crate) fn stays(mut self) -> Self {
+        assert!(self.poll().is_none(), "it has to wait");
+        self
+    }
+}
