@@ -1,6 +1,5 @@
 //! Establishing a connection: socket, TLS, authentication, and the task that then drives it.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -15,6 +14,7 @@ use tokio_postgres::{Client, Config, Error, NoTls, Socket};
 
 use super::error::{ConnectError, error_code};
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
+use crate::telemetry::log::Chain;
 
 const APPLICATION_NAME: &str = "poolscope";
 
@@ -162,21 +162,6 @@ fn attempts(config: &Config) -> u32 {
     let by_name = config.get_hostaddrs().is_empty() && !hosts.iter().all(is_one_address);
     let attempts = if by_name { hosts.len().max(2) } else { hosts.len().max(1) };
     u32::try_from(attempts).unwrap_or(u32::MAX)
-}
-
-/// An error with its sources: tokio-postgres' own message alone says "db error".
-struct Chain<'a>(&'a dyn StdError);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
