@@ -106,7 +106,7 @@ fn short(time: Duration) -> String {
         ..0.000_95 => format!("{:.0} us", seconds * 1e6),
         ..0.009_5 => format!("{:.1} ms", seconds * 1e3),
         ..0.95 => format!("{:.0} ms", seconds * 1e3),
-        ..100.0 => format!("{seconds:.1} s"),
+        ..9.95 => format!("{seconds:.1} s"),
         _ => format!("{seconds:.0} s"),
     }
 }
