@@ -211,10 +211,14 @@ impl<M: Backend> Core<M> {
             self.shared().watchers.emit(Event::PoolClosing);
         }
         // deadpool would drop what is idle without detaching it, and under its lock.
-        self.trim(0);
+        self.close_idle();
         self.inner.pool.close();
         // What came back in between.
-        self.trim(0);
+        self.close_idle();
+    }
+
+    fn close_idle(&self) {
+        close_while(&self.inner.pool, CloseReason::Shutdown, || true);
     }
 
     /// Puts right what a checkout that got nothing may leave behind: it counted among those for whom connections
@@ -222,31 +226,37 @@ impl<M: Backend> Core<M> {
     pub(super) fn after_failed_checkout(&self) {
         let shared = self.shared();
         if shared.is_closing() {
-            self.trim(0);
+            self.close_idle();
             shared.notify_if_closing();
         } else if shared.watchers.ledger().live_hint() > shared.policy.pool_size {
-            self.trim(shared.watchers.ledger().idle_places());
+            close_surplus(&self.inner.pool, shared);
         }
     }
+}
 
-    /// Closes idle connections but `keep` of them.
-    fn trim(&self, keep: usize) {
-        let reason = if self.shared().is_closing() { CloseReason::Shutdown } else { CloseReason::Overflow };
-        let mut kept = 0;
-        let trimmed = self.inner.pool.retain(|tracked, _| {
-            let keeps = kept < keep;
-            if keeps {
-                kept += 1;
-            } else {
-                // The account is closed while deadpool's lock is held, before anyone can have the place.
-                tracked.life.settle(reason);
-            }
-            keeps
-        });
-        // Closed for real, and told to the log, without that lock.
-        for tracked in &trimmed.removed {
-            tracked.life.announce(reason);
+/// Closes what lies idle beyond `pool_size` and is not kept for anyone in the queue.
+///
+/// Whoever may bring a surplus about looks for it here, after: who returns a connection and who leaves the queue. The
+/// last of them finds all of it among the idle ones.
+pub(super) fn close_surplus<M: Backend>(pool: &managed::Pool<Observed<M>>, shared: &Shared) {
+    if shared.watchers.ledger().has_surplus() {
+        close_while(pool, CloseReason::Overflow, || shared.watchers.ledger().has_surplus());
+    }
+}
+
+/// Closes idle connections, those first that were idle for longest, as long as there are `more` to close.
+fn close_while<M: Backend>(pool: &managed::Pool<Observed<M>>, reason: CloseReason, more: impl Fn() -> bool) {
+    let closed = pool.retain(|tracked, _| {
+        let closes = more();
+        if closes {
+            // The account is closed while deadpool's lock is held, before anyone can have the place.
+            tracked.life.settle(reason);
         }
+        !closes
+    });
+    // Closed for real, and told to the log, without that lock.
+    for tracked in &closed.removed {
+        tracked.life.announce(reason);
     }
 }
 

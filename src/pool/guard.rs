@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use deadpool::managed::Object;
 
 use super::backend::Backend;
+use super::core::close_surplus;
 use super::life::Life;
 use super::observed::{Observed, Tracked};
 use crate::event::{CloseReason, Event};
@@ -51,6 +53,17 @@ impl<M: Backend> Guard<M> {
     }
 }
 
+/// Returns a connection to a pool that may have no place for it, and closes what is one too many: when it is back, so
+/// that it is found there, by this or by whoever leaves the queue for which it would have been kept.
+#[inline(never)]
+fn give_back<M: Backend>(object: Object<Observed<M>>) {
+    let (pool, shared) = (Object::pool(&object), Arc::clone(&object.life.shared));
+    drop(object);
+    if let Some(pool) = pool {
+        close_surplus(&pool, &shared);
+    }
+}
+
 impl<M: Backend> Drop for Guard<M> {
     #[inline]
     fn drop(&mut self) {
@@ -60,22 +73,20 @@ impl<M: Backend> Drop for Guard<M> {
         let at = life.shared.watchers.now();
         let Life { shared, seat, .. } = life;
         shared.watchers.emit(Event::ConnectionReturned { seat, operation: self.operation, since: self.since, at });
-        let reason = match disposal {
-            Some(reason) => reason,
-            // Without overflow there is a place for each: no need to ask who else is idle.
-            None if shared.watchers.ledger().live_hint() <= shared.policy.pool_size => {
-                shared.watchers.emit(Event::ConnectionIdle { seat, at });
-                life.alive_at = at;
-                return;
-            }
-            None if shared.watchers.ledger().claim_idle_place(seat, at) => {
-                life.alive_at = at;
-                return;
-            }
-            None => CloseReason::Overflow,
-        };
-        life.close(reason);
-        drop(Object::take(object));
+        if let Some(reason) = disposal {
+            life.close(reason);
+            drop(Object::take(object));
+            return;
+        }
+        shared.watchers.emit(Event::ConnectionIdle { seat, at });
+        // Without overflow there is a place for each: no need to ask who else is idle. Asked only now, so that of two
+        // who come back together the later one sees both. (A fence would make that certain, at a cost to each
+        // return; a surplus that slips through is closed at the next one.)
+        let crowded = shared.watchers.ledger().live_hint() > shared.policy.pool_size;
+        life.alive_at = at;
+        if crowded {
+            give_back(object);
+        }
     }
 }
 

@@ -180,6 +180,8 @@ struct Script {
     /// Connections begun, and those that are gone.
     opened: AtomicUsize,
     closed: AtomicUsize,
+    /// Whether to look at a connection panics.
+    blind: AtomicBool,
     /// Of those that live: whether they are broken.
     living: Mutex<BTreeMap<usize, Arc<AtomicBool>>>,
 }
@@ -262,6 +264,11 @@ impl Scripted {
         living.values().nth(which).is_some_and(|broken| !broken.swap(true, SeqCst))
     }
 
+    /// From now on, or no more, whoever asks whether a connection is broken meets a panic.
+    pub(crate) fn panics_when_looked_at(&self, panics: bool) {
+        self.0.blind.store(panics, SeqCst);
+    }
+
     fn open(&self) -> Wire {
         Wire { id: self.0.opened.fetch_add(1, SeqCst), script: Arc::clone(&self.0) }
     }
@@ -323,6 +330,9 @@ impl Manager for Scripted {
 
 impl Backend for Scripted {
     fn is_broken(connection: &Connection) -> bool {
+        if connection.wire.script.blind.load(SeqCst) {
+            resume_unwind(Box::new("scripted"));
+        }
         connection.broken.load(SeqCst)
     }
 

@@ -410,6 +410,17 @@ async fn a_panic_while_a_connection_is_held_returns_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_panic_before_there_was_anything_to_wait_for_is_a_checkout_too() {
+    let rig = Rig::new(1, 0);
+    drop(rig.take("first"));
+    rig.backend.panics_when_looked_at(true);
+    assert!(rig.checkout("panics").try_poll().is_err());
+    rig.backend.panics_when_looked_at(false);
+    assert_eq!((rig.totals("panics").started, rig.outcomes("panics", Outcome::Cancelled)), (1, 1));
+    rig.works();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_checkout_that_is_polled_again_after_it_failed_is_not_counted_again() {
     let rig = Rig::new(1, 0);
     rig.backend.next_connect(Answer::Error);

@@ -1,7 +1,7 @@
 //! Many threads at once, and somebody who looks at every moment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use poolscope::error::CheckoutError;
@@ -11,7 +11,7 @@ use poolscope::{Collector, Settings};
 
 use super::backend::{Answer, End, Scripted};
 use super::books;
-use super::rig::{Held, ms, totals};
+use super::rig::{Attempt, Held, ms, totals};
 
 const OPERATIONS: [&str; 4] = ["one", "two", "three", "four"];
 const LENGTH: Duration = ms(2500);
@@ -240,5 +240,61 @@ async fn a_pool_that_is_closed_under_load_ends_empty() {
         }
         books::check(&core.snapshot());
         assert_eq!(backend.living(), 0);
+    }
+}
+
+#[test]
+fn after_any_race_for_the_last_places_no_more_lie_idle_than_may() {
+    const ROUNDS: usize = 2000;
+    const RACERS: usize = 3;
+    let mut settings = Settings::default();
+    settings.pool_size = 1;
+    settings.max_overflow = 1;
+    let (core, backend) = pool(&settings);
+    let start = Arc::new(Barrier::new(RACERS));
+    let racers: Vec<_> = (0..RACERS)
+        .map(|racer| {
+            let (core, start) = (core.clone(), Arc::clone(&start));
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+                let _entered = runtime.enter();
+                let mut most = 0;
+                for _ in 0..ROUNDS {
+                    start.wait();
+                    for _ in 0..fastrand::usize(1..6) {
+                        race(&core);
+                    }
+                    // Between the two, nobody does anything but look.
+                    start.wait();
+                    if racer == 0 {
+                        most = core.status().idle.max(most);
+                    }
+                    start.wait();
+                }
+                most
+            })
+        })
+        .collect();
+    let most = racers.into_iter().map(|racer| racer.join().unwrap()).max();
+    assert_eq!(most, Some(1), "of a pool that keeps one");
+    let pool = core.snapshot();
+    books::check(&pool);
+    books::check_truth(&pool, &backend);
+    assert_eq!((pool.connections.used, pool.in_flight), (0, 0));
+}
+
+/// Takes a connection or leaves the queue, and returns or discards what it got, all at random moments.
+fn race(core: &Core<Scripted>) {
+    let dawdle = || (0..fastrand::usize(0..1000)).for_each(|_| std::hint::spin_loop());
+    let operation = core.operation("racer");
+    let mut attempt = Attempt::new(async move { operation.get().await });
+    let got = (0..fastrand::usize(1..4)).find_map(|_| {
+        dawdle();
+        attempt.poll()
+    });
+    dawdle();
+    match got.map(Result::unwrap) {
+        Some(held) if fastrand::u8(0..5) == 0 => held.discard(),
+        got => drop((got, attempt)),
     }
 }

@@ -26,7 +26,6 @@ use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
 use super::operations::{Interned, OPERATION_IDS, OperationId, Operations};
-use super::seat::Seat;
 use crate::event::{ConnectionState, Event, Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
@@ -116,26 +115,15 @@ impl Ledger {
         books.seats.is_empty() && books.in_flight.is_empty()
     }
 
-    /// Marks a returned connection idle, unless the idle places are taken and nobody waits for it.
-    ///
-    /// Decided under the lock, so that two connections that come back together do not take the same place.
-    pub(crate) fn claim_idle_place(&self, seat: &Seat, at: Nanos) -> bool {
-        let books = self.books();
-        let claimed = books.idle() < books.idle_places(self.limits.pool_size);
-        if claimed {
-            seat.set_idle(at);
-        }
-        claimed
-    }
-
     /// What a checkout in flight waits for.
     pub(crate) fn phase_of(&self, ticket: Ticket) -> Phase {
         self.books().phase_of(ticket)
     }
 
-    /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue.
-    pub(crate) fn idle_places(&self) -> usize {
-        self.books().idle_places(self.limits.pool_size)
+    /// Whether more connections are idle than `pool_size` and those in the queue account for.
+    pub(crate) fn has_surplus(&self) -> bool {
+        let books = self.books();
+        books.idle() > books.idle_places(self.limits.pool_size)
     }
 
     /// How many connections there are, and how many are asked for.
