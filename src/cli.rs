@@ -22,9 +22,18 @@ const USAGE: u8 = 2;
 /// The variable that says what to log.
 const LOG: &str = "RUST_LOG";
 
+/// What the demo itself prints tells the rest.
+const LOG_DEFAULT: &str = "warn";
+
 /// See who holds a PostgreSQL connection pool, and why it is out.
 #[derive(Debug, Parser)]
-#[command(name = "poolscope", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    name = "poolscope",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "`poolscope demo` shows what it does, and `poolscope demo --help` all that can be set."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -115,16 +124,15 @@ fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     })
 }
 
-/// The argument, without what follows the beginning of something that may hold a password.
+/// The argument; of one that may hold a password only the flag, if it has one.
 fn masked(argument: &OsStr) -> OsString {
     let text = argument.to_string_lossy();
-    let suspicious = ["://", "@", "password"].iter().filter_map(|mark| text.find(mark)).min();
-    match suspicious {
-        None => argument.to_owned(),
-        Some(_) => {
-            let flag = text.split_once('=').filter(|(flag, _)| flag.starts_with("--") && !flag.contains([':', '@']));
-            flag.map_or_else(|| "***".to_owned(), |(flag, _)| format!("{flag}=***")).into()
-        }
+    if !["://", "@", "password"].iter().any(|mark| text.contains(mark)) {
+        return argument.to_owned();
+    }
+    match text.split_once('=') {
+        Some((flag, _)) if flag.starts_with("--") && !flag.contains([':', '@']) => format!("{flag}=***").into(),
+        _ => "***".into(),
     }
 }
 
@@ -138,7 +146,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// What the demo's help says after the flags.
 fn demo_help() -> String {
     let defaults = demo::defaults();
-    let mut help = String::from("Pool settings, by environment variable or in the URL's query (default; range):\n");
+    let mut help = String::from("Pool settings, from the environment or, by their names, from the URL's query:\n");
+    let _ = writeln!(help, "  {:<27} {:<17} range", "variable", "default");
     for setting in SETTINGS {
         let value = setting.get(&defaults);
         let default = match (setting.name(), value.is_empty()) {
@@ -146,17 +155,15 @@ fn demo_help() -> String {
             (_, true) => setting.default_text(),
             (_, false) => value,
         };
-        let _ = writeln!(help, "  {:<28} {default}; {}", setting.environment_variable(), setting.range());
+        let _ = writeln!(help, "  {:<27} {default:<17} {}", setting.environment_variable(), setting.range());
     }
     help.push_str(
         "\n\
-         The command line's URL comes before the environment, and both before the\n\
-         demo's defaults.\n\
+         A URL on the command line wins over the environment, and both over the defaults.\n\
          \n\
          Other environment variables:\n\
          \x20 POOLSCOPE_PG_BIN   the directory of PostgreSQL's initdb and postgres\n\
-         \x20 RUST_LOG           what to log to stderr, such as poolscope=debug; default\n\
-         \x20                    warn on a terminal, poolscope=info,warn elsewhere\n\
+         \x20 RUST_LOG           what to log to stderr: poolscope=debug, say; default warn\n\
          \x20 NO_COLOR           no colours\n\
          \n\
          Examples:\n\
@@ -167,7 +174,7 @@ fn demo_help() -> String {
          \x20 curl -s http://127.0.0.1:9719/metrics\n\
          \n\
          Ctrl-C and SIGTERM end the demo in good order, a second one at once.\n\
-         Exit codes: 0 all went well, 1 a failure, 2 a flag, URL or variable that cannot be.",
+         Exit codes: 0 all went well; 1 a failure; 2 a wrong flag, URL or variable.",
     );
     help
 }
@@ -176,8 +183,7 @@ fn demo_help() -> String {
 fn log_to(screen: &Screen) -> Result<(), String> {
     let directives = match env::var(LOG) {
         Ok(directives) if !directives.trim().is_empty() => directives,
-        Ok(_) | Err(env::VarError::NotPresent) if screen.is_live() => "warn".to_owned(),
-        Ok(_) | Err(env::VarError::NotPresent) => "poolscope=info,warn".to_owned(),
+        Ok(_) | Err(env::VarError::NotPresent) => LOG_DEFAULT.to_owned(),
         Err(env::VarError::NotUnicode(_)) => {
             return Err(format!("environment variable {LOG}: the value is not Unicode: give it in UTF-8"));
         }
@@ -261,7 +267,7 @@ mod tests {
         for setting in SETTINGS {
             assert!(help.contains(&setting.environment_variable()), "{}", setting.name());
         }
-        assert!(help.contains("POOLSCOPE_POOL_SIZE          5; 1 to 10000"), "{help}");
-        assert!(help.lines().all(|line| line.chars().count() < 90), "{help}");
+        assert!(help.contains("POOLSCOPE_POOL_SIZE         5                 1 to 10000"), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
     }
 }

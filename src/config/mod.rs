@@ -125,7 +125,7 @@ impl Settings {
     /// # Errors
     /// As [`Settings::apply_env`]; also when the value of a `POOLSCOPE_` variable is not Unicode.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::default().apply_env(env::own(std::env::vars_os())?)
+        Self::default().apply_env(own_environment()?)
     }
 
     /// Takes over `POOLSCOPE_POOL_SIZE` and the like: every setting's name in capitals after `POOLSCOPE_`. Other
@@ -196,6 +196,11 @@ impl Settings {
         setting.assign(self, value);
         Ok(())
     }
+}
+
+/// This process' environment variables that begin with `POOLSCOPE_`, for [`Settings::apply_env`].
+pub(crate) fn own_environment() -> Result<Vec<(String, String)>, ConfigError> {
+    env::own(std::env::vars_os())
 }
 
 impl fmt::Debug for Settings {

@@ -1,45 +1,56 @@
 //! Puts the demo's parts together, and takes them apart again.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use prometheus::Registry;
 use tokio::runtime::Builder;
-use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
-use super::ending::{Ending, ended, watch_signals};
+use super::banner::{banner, left, stopping};
+use super::ending::{Ending, ended, watch_output, watch_signals};
 use super::error::DemoError;
-use super::schema::Keeper;
+use super::schema::{Keeper, SCHEMA};
 use super::screen::{Output, Screen, Status, summary};
-use super::server::Server;
+use super::server::{Server, ServerError};
 use super::settings::resolve;
+use super::web::Web;
 use super::workload::Workload;
-use crate::config::DatabaseUrl;
-use crate::exporter::{Exporter, ExporterError, Readiness};
+use crate::config::own_environment;
+use crate::exporter::Readiness;
 use crate::{Collector, Pool, Settings};
 
 /// How often the status is shown: on a terminal, and elsewhere.
 const LIVE: Duration = Duration::from_secs(1);
 const LINES: Duration = Duration::from_secs(10);
 
-/// How long what is under way may take when the demo ends, and what is left of the runtime then.
+/// How long requests under way may take when the demo ends, and what is left of the runtime after that.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 const RUNTIME_WITHIN: Duration = Duration::from_secs(2);
 
-/// How many connections a private server takes beside the pool's: for the schema, and for a person who looks.
+/// How many connections a private server takes beside the pool's, and how many at most.
 const SPARE_CONNECTIONS: usize = 20;
+const MAX_CONNECTIONS: usize = 500;
 
 /// The demo, as it was asked for.
-#[derive(Debug)]
 pub struct Demo {
-    /// The server to use; `None` for the environment's, or else a private one. Never shown as it is.
+    /// The server to use; `None` for the environment's, or else a private one.
     pub database_url: Option<String>,
     /// Where the exporter listens.
     pub listen_address: String,
     /// When to end; `None` for at a signal only.
     pub duration: Option<Duration>,
+}
+
+impl std::fmt::Debug for Demo {
+    /// Leaves out the URL, which may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Demo")
+            .field("database_url", &self.database_url.is_some())
+            .field("listen_address", &self.listen_address)
+            .field("duration", &self.duration)
+            .finish()
+    }
 }
 
 impl Demo {
@@ -48,8 +59,9 @@ impl Demo {
     /// # Errors
     ///
     /// If it cannot start, or something cannot be cleaned up. A signal is no error.
-    pub fn run(self, screen: &Screen) -> Result<(), DemoError> {
-        let settings = resolve(std::env::vars(), self.database_url.as_deref())?;
+    pub fn run(&self, screen: &Screen) -> Result<(), DemoError> {
+        let environment = own_environment().map_err(DemoError::Settings)?;
+        let settings = resolve(environment, self.database_url.as_deref())?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("poolscope-demo")
@@ -57,172 +69,148 @@ impl Demo {
             .build()
             .map_err(DemoError::system)?;
         let result = runtime.block_on(self.conduct(settings, screen));
-        // A collector that hangs would keep its thread, and the runtime would wait for it.
+        // A scrape that hangs would keep its thread, and the runtime would wait for it.
         runtime.shutdown_timeout(RUNTIME_WITHIN);
         result
     }
 
-    /// Starts the parts, waits for the end, and ends them in turn.
-    async fn conduct(&self, mut settings: Settings, screen: &Screen) -> Result<(), DemoError> {
+    async fn conduct(&self, settings: Settings, screen: &Screen) -> Result<(), DemoError> {
         let (end, mut ending) = watch::channel(None);
         watch_signals(end.clone())?;
         watch_output(screen.output(), end.clone());
 
-        // Before anything else is started: an address that is taken is known at once.
+        let collector = Collector::new();
         let registry = Registry::new();
-        let collector = Collector::global();
         registry.register(Box::new(collector.clone())).map_err(DemoError::system)?;
         let readiness = Readiness::new();
-        let exporter = Exporter::new(registry).readiness(readiness.clone()).bind(&self.listen_address).await?;
-        let address = exporter.local_addr();
+        let web = Web::start(&self.listen_address, registry, readiness.clone(), end).await?;
 
-        let server = self.server(&mut settings, screen, &mut ending).await;
-        let server = match server {
-            Ok(server) => server,
-            Err(Interrupted::Ended) => return Ok(()),
-            Err(Interrupted::Failed(error)) => return Err(error),
+        let Some(stage) = Stage::set(settings, &collector, screen, &mut ending).await? else {
+            screen.lines("Ended before it began.\n");
+            return web.stop().await.and(printed(screen));
         };
-        let url = settings.require_database_url().map_err(DemoError::Settings)?.clone();
-        let keeper = Keeper::new(&settings, &url).map_err(DemoError::Settings)?;
-        keeper.create(keeper.connect().await?).await?;
+        readiness.ready();
+        screen.lines(banner(stage.pool.name(), &stage.settings, &web.url(), stage.server.as_ref(), self.duration));
+        let begun = Instant::now();
+        let workload = Workload::start(&stage.pool);
+        let why = self.show(&stage.pool, screen, &mut ending).await;
 
-        // From here on there is a schema to drop, whatever happens.
-        let result = match Pool::builder().settings(settings).collector(collector).build() {
-            Ok(pool) => {
-                screen.lines(greeting(address, server.as_ref(), &url, self.duration));
-                let (stop, stopped) = oneshot::channel::<()>();
-                let serving = tokio::spawn(exporter.serve(async {
-                    let _ = stopped.await;
-                }));
-                readiness.ready();
-                let result = self.work(&pool, screen, serving, &end, &mut ending).await;
-                drop(stop);
-                result
-            }
-            Err(error) => Err(DemoError::Settings(error)),
-        };
-        let dropped = if server.is_some() { Ok(()) } else { keeper.drop().await };
-        // A private server goes with its directory; its end is waited for.
-        drop(server);
-        result.and(dropped)
-    }
-
-    /// A private server, unless there is a URL. It is put into the settings.
-    async fn server(
-        &self,
-        settings: &mut Settings,
-        screen: &Screen,
-        ending: &mut watch::Receiver<Option<Ending>>,
-    ) -> Result<Option<Server>, Interrupted> {
-        if settings.database_url.is_some() {
-            return Ok(None);
+        screen.settle();
+        screen.lines(stopping(why, stage.server.as_ref()));
+        readiness.not_ready("the demo is ending");
+        workload.stop();
+        let elapsed = begun.elapsed();
+        if let Err(error) = stage.pool.close_within(CLOSE_WITHIN).await {
+            tracing::warn!(%error, "requests were cut off");
         }
-        screen.lines("starting a private PostgreSQL ...\n");
-        let connections = settings.pool_size + settings.max_overflow + SPARE_CONNECTIONS;
-        let starting = Server::builder().setting("max_connections", connections.to_string()).start();
-        // Whoever changes their mind meanwhile need not wait; a start that is dropped leaves nothing.
-        let server = tokio::select! {
-            server = starting => server.map_err(|error| Interrupted::Failed(DemoError::Server(error)))?,
-            _ = ended(ending) => return Err(Interrupted::Ended),
-        };
-        let failed = |error| Interrupted::Failed(DemoError::Settings(error));
-        settings.set("database_url", &server.url()).map_err(failed)?;
-        Ok(Some(server))
+        workload.abort().await;
+        let summary = summary(&stage.pool.snapshot(), elapsed);
+        let (struck, left) = stage.strike().await;
+        let served = web.stop().await;
+        screen.lines(format!("\n{summary}\n{left}"));
+        struck.and(served).and(printed(screen))
     }
 
-    /// Lets the workload run until the end, then lets what is under way come to its own.
-    async fn work(
-        &self,
-        pool: &Pool,
-        screen: &Screen,
-        mut serving: JoinHandle<Result<(), ExporterError>>,
-        end: &watch::Sender<Option<Ending>>,
-        ending: &mut watch::Receiver<Option<Ending>>,
-    ) -> Result<(), DemoError> {
-        let started = Instant::now();
-        let workload = Workload::start(pool);
-        let showing = show(pool, screen, started);
-        let time = async {
+    /// Shows the pool's status until something ends the demo.
+    async fn show(&self, pool: &Pool, screen: &Screen, ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
+        let begun = Instant::now();
+        let (first, period) = if screen.is_live() { (begun, LIVE) } else { (begun + LINES, LINES) };
+        let mut ticks = interval_at(first, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let over = async {
             match self.duration {
                 Some(duration) => sleep(duration).await,
                 None => std::future::pending().await,
             }
         };
-        let mut served = Ok(());
-        tokio::select! {
-            _ = ended(ending) => {}
-            () = showing => {}
-            () = time => drop(end.send_replace(Some(Ending::Time))),
-            exporter = &mut serving => {
-                served = exporter.map_err(DemoError::system).and_then(|result| result.map_err(DemoError::Exporter));
-                end.send_replace(Some(Ending::Failure));
+        tokio::pin!(over);
+        let (mut before, mut then) = (pool.snapshot(), begun);
+        loop {
+            tokio::select! {
+                biased;
+                why = ended(ending) => return why,
+                () = &mut over => return Ending::Time,
+                now = ticks.tick() => {
+                    let snapshot = pool.snapshot();
+                    screen.status(Status::new(&snapshot, &before, now - then, now - begun));
+                    (before, then) = (snapshot, now);
+                }
             }
         }
-        workload.stop();
-        screen.settle();
-        let why = *ending.borrow();
-        if let Some(words) = why.and_then(Ending::words) {
-            screen.lines(format!("{words}\n"));
-        }
-        let closed = pool.close_within(CLOSE_WITHIN).await;
-        workload.abort().await;
-        if let Err(error) = closed {
-            tracing::warn!(%error, "the workload was cut off");
-        }
-        screen.lines(format!("\n{}", summary(&pool.snapshot(), started.elapsed())));
-        match &*screen.output().borrow() {
-            Output::Failed(error) => Err(DemoError::Output(std::io::Error::new(error.kind(), error.to_string()))),
-            Output::Open | Output::Unread => served,
-        }
     }
 }
 
-/// Why there is no server.
-enum Interrupted {
-    /// Somebody ended the demo first. That is no error.
-    Ended,
-    Failed(DemoError),
+/// What the workload plays on: the server, the schema and the pool.
+struct Stage {
+    settings: Settings,
+    pool: Pool,
+    keeper: Keeper,
+    /// `None` where the server is somebody's own.
+    server: Option<Server>,
 }
 
-/// Shows the pool's state, for ever.
-async fn show(pool: &Pool, screen: &Screen, started: Instant) {
-    let apart = if screen.is_live() { LIVE } else { LINES };
-    let mut ticks = interval_at(started + apart, apart);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let (mut before, mut at) = (pool.snapshot(), started);
-    loop {
-        ticks.tick().await;
-        let (now, tick) = (pool.snapshot(), Instant::now());
-        screen.status(Status::new(&now, &before, tick - at, tick - started));
-        (before, at) = (now, tick);
+impl Stage {
+    /// Sets everything up; `None` if the demo is to end before.
+    async fn set(
+        mut settings: Settings,
+        collector: &Collector,
+        screen: &Screen,
+        ending: &mut watch::Receiver<Option<Ending>>,
+    ) -> Result<Option<Self>, DemoError> {
+        let mut server = None;
+        if settings.database_url.is_none() {
+            screen.lines("Starting a private PostgreSQL ...\n");
+            let started = tokio::select! {
+                started = start_server(&settings) => started.map_err(DemoError::Server)?,
+                _ = ended(ending) => return Ok(None),
+            };
+            settings.set("database_url", &started.url()).map_err(DemoError::Settings)?;
+            server = Some(started);
+        }
+        let url = settings.require_database_url().map_err(DemoError::Settings)?;
+        let keeper = Keeper::new(&settings, url).map_err(DemoError::Settings)?;
+        let builder = Pool::builder().settings(settings.clone()).collector(collector.clone());
+        let pool = builder.build().map_err(DemoError::Settings)?;
+        let session = tokio::select! {
+            session = keeper.connect() => session?,
+            _ = ended(ending) => return Ok(None),
+        };
+        // Not to be cut short: nobody would know whether the server was told to commit.
+        keeper.create(session).await?;
+        Ok(Some(Self { settings, pool, keeper, server }))
+    }
+
+    /// Clears everything away, the pool being closed already. Says what is left, too.
+    async fn strike(self) -> (Result<(), DemoError>, String) {
+        let Self { keeper, server, .. } = self;
+        let Some(server) = server else {
+            let dropped = keeper.drop().await;
+            let left = left(None, dropped.is_ok());
+            return (dropped, left);
+        };
+        let directory = server.dir().to_owned();
+        // Stopping a server blocks for a moment.
+        let stopped = tokio::task::spawn_blocking(move || drop(server)).await;
+        let gone = !directory.exists();
+        (stopped.map_err(DemoError::system), left(Some((&directory, gone)), false))
     }
 }
 
-/// Ends the demo when nobody reads its output any more.
-fn watch_output(mut output: watch::Receiver<Output>, end: watch::Sender<Option<Ending>>) {
-    tokio::spawn(async move {
-        if let Ok(output) = output.wait_for(|output| !matches!(output, Output::Open)).await {
-            let why = if matches!(*output, Output::Unread) { Ending::Unread } else { Ending::Failure };
-            end.send_if_modified(|ending| {
-                let first = ending.is_none();
-                ending.get_or_insert(why);
-                first
-            });
-        }
-    });
+/// Whether standard output took what it was given.
+fn printed(screen: &Screen) -> Result<(), DemoError> {
+    match &*screen.output().borrow() {
+        Output::Failed(error) => Err(DemoError::Output(error.clone())),
+        Output::Open | Output::Unread => Ok(()),
+    }
 }
 
-/// Where to look, and how to stop.
-fn greeting(address: SocketAddr, server: Option<&Server>, url: &DatabaseUrl, duration: Option<Duration>) -> String {
-    let database = match server {
-        Some(server) => {
-            format!("psql -h {} -p {} -U postgres postgres", server.dir().join("run").display(), server.port())
-        }
-        None => url.to_string(),
-    };
-    let stop = match duration {
-        Some(duration) => format!("ends after {}, or with Ctrl-C", humantime::format_duration(duration)),
-        None => "Ctrl-C".to_owned(),
-    };
-    format!("\n  metrics   http://{address}/metrics\n  database  {database}\n  stop      {stop}\n\n")
+async fn start_server(settings: &Settings) -> Result<Server, ServerError> {
+    let connections = settings.pool_size.saturating_add(settings.max_overflow).saturating_add(SPARE_CONNECTIONS);
+    Server::builder()
+        .setting("max_connections", connections.min(MAX_CONNECTIONS).to_string())
+        // So that `psql` finds the tables by their bare names.
+        .setting("search_path", format!("{SCHEMA}, public"))
+        .setting("max_wal_size", "64MB")
+        .start()
+        .await
 }

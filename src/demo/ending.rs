@@ -6,6 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use super::error::DemoError;
+use super::screen::Output;
 
 /// Why the demo ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +19,6 @@ pub(super) enum Ending {
     Unread,
     /// A part of it failed.
     Failure,
-}
-
-impl Ending {
-    /// How it is told, where there is somebody to tell and something to say.
-    pub(super) fn words(self) -> Option<String> {
-        match self {
-            Self::Signal(name) => Some(format!("{name}: ending, once more to end at once")),
-            Self::Time => Some("time is over: ending".to_owned()),
-            Self::Unread | Self::Failure => None,
-        }
-    }
 }
 
 /// Waits for the signals that end the demo: `SIGINT`, `SIGTERM`, and `SIGHUP` unless somebody had it ignored.
@@ -70,11 +60,25 @@ pub(super) fn watch_signals(ending: watch::Sender<Option<Ending>>) -> Result<(),
     tokio::spawn(async move {
         let (name, _) = signals.next().await;
         tracing::debug!(signal = name, "ending");
-        ending.send_replace(Some(Ending::Signal(name)));
+        end(&ending, Ending::Signal(name));
         let (_, code) = signals.next().await;
         process::exit(code);
     });
     Ok(())
+}
+
+/// Ends the demo as soon as nobody reads its output.
+pub(super) fn watch_output(mut output: watch::Receiver<Output>, ending: watch::Sender<Option<Ending>>) {
+    tokio::spawn(async move {
+        if let Ok(output) = output.wait_for(|output| !matches!(output, Output::Open)).await {
+            end(&ending, if matches!(*output, Output::Unread) { Ending::Unread } else { Ending::Failure });
+        }
+    });
+}
+
+/// Gives a reason to end. The first one counts.
+pub(super) fn end(ending: &watch::Sender<Option<Ending>>, why: Ending) {
+    ending.send_if_modified(|ending| ending.is_none() && ending.replace(why).is_none());
 }
 
 /// Whether this process was started with `SIGHUP` ignored, as by `nohup`: then it stays so. Where the system does

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::sync::Arc;
 
 use super::schema::SCHEMA;
 use super::server::ServerError;
@@ -19,9 +20,12 @@ pub enum DemoError {
     /// The URL on the command line cannot be.
     #[error("--database-url cannot be used")]
     DatabaseUrl(#[source] ConfigError),
+    /// The exporter's address cannot be.
+    #[error("--web.listen-address cannot be used")]
+    ListenAddress(#[source] ExporterError),
     /// The exporter could not listen, or not go on.
     #[error(transparent)]
-    Exporter(#[from] ExporterError),
+    Exporter(ExporterError),
     /// There is no private server.
     #[error("cannot have a private PostgreSQL; --database-url takes one of your own")]
     Server(#[source] ServerError),
@@ -63,14 +67,21 @@ pub enum DemoError {
     System(#[source] Box<dyn StdError + Send + Sync>),
     /// Standard output takes no more.
     #[error("cannot write to standard output")]
-    Output(#[source] io::Error),
+    Output(#[source] Arc<io::Error>),
 }
 
 impl DemoError {
     /// Whether a flag, the URL or an environment variable is to blame.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::Settings(_) | Self::DatabaseUrl(_) | Self::Exporter(ExporterError::InvalidAddress { .. }))
+        matches!(self, Self::Settings(_) | Self::DatabaseUrl(_) | Self::ListenAddress(_))
+    }
+
+    pub(super) fn exporter(error: ExporterError) -> Self {
+        match error {
+            ExporterError::InvalidAddress { .. } => Self::ListenAddress(error),
+            error => Self::Exporter(error),
+        }
     }
 
     pub(super) fn system(source: impl StdError + Send + Sync + 'static) -> Self {

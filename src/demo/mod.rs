@@ -4,6 +4,7 @@
 //! is done to them, [`Screen`] what a person sees. Whatever ends it, the parts end in the order in which they lean
 //! on each other: workload, pool, schema, exporter, server.
 
+mod banner;
 mod conduct;
 mod ending;
 mod error;
@@ -11,6 +12,7 @@ mod schema;
 mod screen;
 pub mod server;
 mod settings;
+mod web;
 mod workload;
 
 pub use self::conduct::Demo;

@@ -1,8 +1,9 @@
 //! What a person sees: lines, and on a terminal a status line below them that is rewritten in place.
 //!
-//! One thread owns standard output. It is told what to print through a bounded channel, so that a terminal that was
-//! stopped (Ctrl-S) or a reader that is slow holds up nothing else. Lines of the log pass through it too, so that
-//! they appear above the status line. It also notices when nobody reads standard output any more.
+//! One thread owns standard output. It is told what to print through a channel, so that a terminal that was stopped
+//! (Ctrl-S) or a reader that is slow holds up nothing else. Lines of the log pass through it too, so that they
+//! appear above the status line; of them, as of statuses, only so many wait. The thread also notices when nobody
+//! reads standard output any more.
 
 mod printer;
 mod status;
@@ -10,8 +11,9 @@ mod summary;
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
@@ -23,8 +25,8 @@ use self::printer::Printer;
 pub(super) use self::status::Status;
 pub(super) use self::summary::summary;
 
-/// How much may wait to be printed before more is dropped.
-const BACKLOG: usize = 1024;
+/// How many statuses and lines of the log may wait to be printed before more are dropped.
+const BACKLOG: usize = 4096;
 
 /// How often the thread looks whether somebody still reads.
 const LOOK: Duration = Duration::from_millis(250);
@@ -38,6 +40,37 @@ enum Message {
     Status(Box<Status>),
     Settle,
     End,
+}
+
+/// Sends to the thread that prints.
+#[derive(Clone, Debug)]
+struct Queue {
+    messages: Sender<Message>,
+    backlog: Arc<Backlog>,
+}
+
+/// What waits of that which may be dropped, and what was.
+#[derive(Debug, Default)]
+struct Backlog {
+    waiting: AtomicUsize,
+    lost: AtomicU64,
+}
+
+impl Queue {
+    /// Sends what must not be lost. If the thread has ended, it is.
+    fn send(&self, message: Message) {
+        let _ = self.messages.send(message);
+    }
+
+    /// Sends what may be lost, if there is a place for it.
+    fn offer(&self, message: Message) {
+        let place = |waiting| (waiting < BACKLOG).then_some(waiting + 1);
+        if self.backlog.waiting.fetch_update(Relaxed, Relaxed, place).is_ok() {
+            self.send(message);
+        } else {
+            self.backlog.lost.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// What became of standard output.
@@ -54,7 +87,7 @@ pub(super) enum Output {
 /// A handle to the thread that prints.
 #[derive(Debug)]
 pub struct Screen {
-    messages: SyncSender<Message>,
+    queue: Queue,
     output: watch::Receiver<Output>,
     ended: Receiver<()>,
     live: bool,
@@ -80,14 +113,16 @@ impl Screen {
             out,
             err,
         };
-        let (messages, incoming) = mpsc::sync_channel(BACKLOG);
+        let (messages, incoming) = mpsc::channel();
+        let queue = Queue { messages, backlog: Arc::default() };
+        let backlog = Arc::clone(&queue.backlog);
         let (report, output) = watch::channel(Output::Open);
         let (end, ended) = mpsc::channel();
         thread::Builder::new().name("poolscope-screen".to_owned()).spawn(move || {
-            let _end: mpsc::Sender<()> = end;
-            print(printer, &incoming, &report);
+            let _end: Sender<()> = end;
+            print(printer, &incoming, &backlog, &report);
         })?;
-        Ok(Self { messages, output, ended, live })
+        Ok(Self { queue, output, ended, live })
     }
 
     /// Whether there is a status line: on a terminal that can rewrite it.
@@ -99,47 +134,54 @@ impl Screen {
     /// Where the log goes: standard error, above the status line.
     #[must_use]
     pub fn log(&self) -> LogWriter {
-        LogWriter(self.messages.clone())
+        LogWriter(self.queue.clone())
     }
 
     /// Prints what is there to be printed, and ends the thread. If it does not get rid of it, its loss.
     pub fn finish(self) {
-        if self.messages.try_send(Message::End).is_ok() {
-            let _ = self.ended.recv_timeout(PATIENCE);
-        }
+        self.queue.send(Message::End);
+        let _ = self.ended.recv_timeout(PATIENCE);
     }
 
     /// Prints lines, above the status line.
     pub(super) fn lines(&self, lines: impl Into<String>) {
-        self.send(Message::Lines(lines.into()));
+        self.queue.send(Message::Lines(lines.into()));
     }
 
     /// Shows this status instead of the last one; elsewhere than on a terminal, prints it.
     pub(super) fn status(&self, status: Status) {
-        self.send(Message::Status(Box::new(status)));
+        self.queue.offer(Message::Status(Box::new(status)));
     }
 
     /// Leaves the last status line where it is.
     pub(super) fn settle(&self) {
-        self.send(Message::Settle);
+        self.queue.send(Message::Settle);
     }
 
     /// What became of standard output.
     pub(super) fn output(&self) -> watch::Receiver<Output> {
         self.output.clone()
     }
-
-    fn send(&self, message: Message) {
-        // What finds no place is not worth waiting for.
-        let _ = self.messages.try_send(message);
-    }
 }
 
-fn print(mut printer: Printer<io::Stdout, io::Stderr>, incoming: &Receiver<Message>, report: &watch::Sender<Output>) {
+fn print(
+    mut printer: Printer<io::Stdout, io::Stderr>,
+    incoming: &Receiver<Message>,
+    backlog: &Backlog,
+    report: &watch::Sender<Output>,
+) {
     loop {
-        let printed = match incoming.recv_timeout(LOOK) {
+        let message = incoming.recv_timeout(LOOK);
+        if matches!(message, Ok(Message::Log(_) | Message::Status(_))) {
+            backlog.waiting.fetch_sub(1, Relaxed);
+        }
+        let printed = match message {
             Ok(Message::Lines(lines)) => printer.lines(&lines),
-            Ok(Message::Log(line)) => printer.log(&line),
+            Ok(Message::Log(line)) => {
+                let lost = backlog.lost.swap(0, Relaxed);
+                let lost = if lost > 0 { format!("{lost} lines were lost here\n") } else { String::new() };
+                printer.log(&[lost.as_bytes(), &line].concat())
+            }
             Ok(Message::Status(status)) => printer.status(&status),
             Ok(Message::Settle) => printer.settle(),
             Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
@@ -168,18 +210,15 @@ fn is_unread(output: &impl AsFd) -> bool {
 
 /// Whether the locale says that more than ASCII can be shown.
 fn is_utf8() -> bool {
-    static UTF8: OnceLock<bool> = OnceLock::new();
-    *UTF8.get_or_init(|| {
-        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
-        let locale = locale.to_ascii_lowercase();
-        locale.contains("utf-8") || locale.contains("utf8")
-    })
+    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
 }
 
 /// Writes the lines of the log past the status line.
 #[derive(Clone, Debug)]
-pub struct LogWriter(SyncSender<Message>);
+pub struct LogWriter(Queue);
 
 impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = LogLine;
@@ -192,7 +231,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
 /// A line of the log, which is printed when it is dropped.
 #[derive(Debug)]
 pub struct LogLine {
-    to: SyncSender<Message>,
+    to: Queue,
     line: Vec<u8>,
 }
 
@@ -211,7 +250,7 @@ impl Drop for LogLine {
     fn drop(&mut self) {
         if !self.line.is_empty() {
             // A log that nobody takes off must not hold up what it tells of.
-            let _ = self.to.try_send(Message::Log(std::mem::take(&mut self.line)));
+            self.to.offer(Message::Log(std::mem::take(&mut self.line)));
         }
     }
 }

@@ -72,20 +72,24 @@ impl Status {
     /// The line for a terminal, at most so many columns wide: what matters least goes first where there is no room.
     pub(super) fn line(&self, width: usize, glyphs: &Glyphs, colours: bool) -> String {
         let Connections { used, idle, .. } = self.connections;
-        let load = if used > self.size { BUSY } else { GOOD };
+        let load = match used {
+            used if used >= self.max => BAD,
+            used if used > self.size => BUSY,
+            _ => GOOD,
+        };
         let timeouts = if self.timing_out { BAD } else { noticed(self.timeouts > 0) };
         let mut parts: Vec<(u8, Vec<Piece>)> = vec![
             (1, vec![Piece(DIM, clock(self.elapsed))]),
             (3, self.bar(glyphs)),
             (0, vec![Piece(load, format!("{used}/{} used", self.max))]),
-            (6, vec![Piece(PLAIN, format!("{idle} idle"))]),
+            (7, vec![Piece(PLAIN, format!("{idle} idle"))]),
             (1, vec![Piece(noticed(self.waiting > 0), format!("{} waiting", self.waiting))]),
-            (4, vec![Piece(PLAIN, format!("{:.0}/s", self.rate))]),
+            (5, vec![Piece(PLAIN, format!("{:.0}/s", self.rate))]),
             (2, vec![Piece(timeouts, counted(self.timeouts, "timeout"))]),
-            (5, vec![Piece(DIM, counted(self.errors, "error"))]),
+            (6, vec![Piece(DIM, counted(self.errors, "error"))]),
         ];
         if let Some((operation, held)) = &self.top {
-            parts.push((7, vec![Piece(WHO, operation.to_string()), Piece(PLAIN, format!(" holds {held}"))]));
+            parts.push((4, vec![Piece(WHO, operation.to_string()), Piece(PLAIN, format!(" holds {held}"))]));
         }
         while parts.len() > 1 && columns(&parts) > width {
             let least = parts.iter().enumerate().max_by_key(|(_, (rank, _))| *rank).map(|(index, _)| index);
@@ -233,7 +237,8 @@ mod tests {
         for width in 0..120 {
             assert!(line(width).chars().count() <= width, "{width}: {}", line(width));
         }
-        assert_eq!(line(60), " 1:01:12  ██████▓▒▒·  6/10 used  3 waiting  41/s  1 timeout");
+        assert_eq!(line(79), " 1:01:12  ██████▓▒▒·  6/10 used  3 waiting  1 timeout  place_order holds 3");
+        assert_eq!(line(60), " 1:01:12  ██████▓▒▒·  6/10 used  3 waiting  1 timeout");
         assert_eq!(line(30), " 1:01:12  6/10 used  3 waiting");
         assert_eq!(line(5), " 6/10");
     }

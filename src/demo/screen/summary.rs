@@ -17,16 +17,16 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
     // Writing to a string does not fail.
     let _ = writeln!(
         text,
-        "{} from pool {} in {}, {rate:.1} per second",
+        "{} from pool {} in {}, {rate:.1} per second (wait and use: means)",
         counted(checkouts, "checkout"),
         pool.name,
         humantime::format_duration(Duration::from_secs(elapsed.as_secs())),
     );
-    let name = operations.iter().map(|operation| operation.name.chars().count()).max().unwrap_or(0).max(9);
+    let name = operations.iter().map(|operation| label(&operation.name).chars().count()).max().unwrap_or(0).max(9);
     let _ = writeln!(
         text,
-        "\n  {:name$} {:>9} {:>8} {:>8} {:>9} {:>7} {:>9} {:>9}",
-        "operation", "checkouts", "got one", "timeout", "cancelled", "errors", "mean wait", "mean use"
+        "\n  {:name$} {:>9} {:>6} {:>7} {:>9} {:>6} {:>6} {:>6}",
+        "operation", "checkouts", "ok", "timeout", "cancelled", "errors", "wait", "use"
     );
     for operation in operations {
         row(&mut text, operation, name);
@@ -48,7 +48,7 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
     let _ = writeln!(text, "  {:<12} for {} all were taken and somebody waited", "saturated", short(saturated));
     if let Some(size) = pool.recommended_size {
         let target = humantime::format_duration(pool.limits.wait_target);
-        let _ = writeln!(text, "  {:<12} {size}, for a mean wait of {target}", "size to have");
+        let _ = writeln!(text, "  {:<12} {size} connections, for a mean wait within {target}", "recommended");
     }
     text
 }
@@ -57,8 +57,8 @@ fn row(text: &mut String, operation: &OperationTotals, name: usize) {
     let outcome = |outcome: Outcome| operation.outcomes[outcome.index()];
     let _ = writeln!(
         text,
-        "  {:name$} {:>9} {:>8} {:>8} {:>9} {:>7} {:>9} {:>9}",
-        operation.name,
+        "  {:name$} {:>9} {:>6} {:>7} {:>9} {:>6} {:>6} {:>6}",
+        label(&operation.name),
         operation.started,
         outcome(Outcome::Ok),
         outcome(Outcome::Timeout),
@@ -69,14 +69,19 @@ fn row(text: &mut String, operation: &OperationTotals, name: usize) {
     );
 }
 
+/// The name; of a file and line, the file's and its folder's names: all of it makes the table too wide.
+fn label(name: &str) -> &str {
+    match name.rmatch_indices('/').nth(1) {
+        Some((slash, _)) if name.contains(".rs:") => &name[slash + 1..],
+        _ => name,
+    }
+}
+
 /// How many were made, and what became of them.
 fn connections(pool: &PoolSnapshot) -> String {
-    let mut text = format!("{} made", pool.created);
-    let closed = CloseReason::ALL.iter().map(|reason| (reason.as_str(), pool.closed[reason.index()]));
-    for (reason, count) in closed.filter(|(_, count)| *count > 0) {
-        let _ = write!(text, ", {count} closed: {reason}");
-    }
-    text
+    let closed = CloseReason::ALL.iter().map(|reason| (pool.closed[reason.index()], reason.as_str()));
+    let closed: Vec<_> = closed.filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}")).collect();
+    format!("{} made; closed: {}", pool.created, if closed.is_empty() { "none".to_owned() } else { closed.join(", ") })
 }
 
 /// The bound below which so many of a hundred are.
@@ -120,6 +125,18 @@ mod tests {
         let times = [0, 500, 999_000, 1_500_000, 25_000_000, 999_000_000, 2_500_000_000, 120_000_000_000];
         let told = times.map(|nanos| short(Duration::from_nanos(nanos)));
         assert_eq!(told, ["0", "0 us", "1.0 ms", "1.5 ms", "25 ms", "1.0 s", "2.5 s", "120 s"]);
+    }
+
+    #[test]
+    fn a_call_site_is_told_by_the_end_of_its_path() {
+        for (name, told) in [
+            ("src/demo/workload/shop.rs:131", "workload/shop.rs:131"),
+            ("src/main.rs:1", "src/main.rs:1"),
+            ("get_product", "get_product"),
+            ("GET /orders/list", "GET /orders/list"),
+        ] {
+            assert_eq!(label(name), told);
+        }
     }
 
     #[test]

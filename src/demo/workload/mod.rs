@@ -169,13 +169,14 @@ mod tests {
     fn requests_come_at_their_rates_and_every_third_rush_is_large() {
         let begin = Instant::now();
         let (mut arrivals, mut now) = (Arrivals::new(begin), begin);
-        let (mut products, mut rushes) = (0, vec![0]);
+        let (mut products, mut archived, mut rushes) = (0, 0, vec![0]);
         while now < begin + Duration::from_secs(600) {
             now = arrivals.next();
             arrivals.take(now, |request, at| {
                 assert!(at >= now);
                 match request {
                     Request::GetProduct => products += 1,
+                    Request::ArchiveOrders => archived += 1,
                     Request::CheckoutRush => *rushes.last_mut().unwrap() += 1,
                     _ => {}
                 }
@@ -185,6 +186,7 @@ mod tests {
             }
         }
         assert!((8000..12000).contains(&products), "{products}");
+        assert!((10..60).contains(&archived), "{archived}");
         rushes.pop();
         assert!(rushes.len() > 25, "{rushes:?}");
         for (index, size) in rushes.iter().enumerate() {

@@ -1,0 +1,142 @@
+//! What is wrong is told in one line, with an exit code that says whose fault it is, and without a secret.
+
+use std::net::TcpListener;
+
+use crate::run::{demo, poolscope, to_its_end};
+
+const URL: &str = "postgres://app:hunter2@db.example/shop";
+
+/// Holds that these arguments and variables end with this code, and with an error that says all of `parts`.
+#[track_caller]
+fn refused(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) {
+    let mut command = demo(arguments);
+    command.envs(variables.iter().copied());
+    let ended = to_its_end(command);
+    let said = format!("{arguments:?} {variables:?}: {}", ended.err);
+    assert_eq!(ended.code, Some(code), "{said}");
+    assert!(ended.err.starts_with("error: "), "{said}");
+    for part in parts {
+        assert!(ended.err.contains(part), "{part:?} is not in {said}");
+    }
+    for secret in ["hunter2", "panicked", "\x1b"] {
+        assert!(!ended.err.contains(secret) && !ended.out.contains(secret), "{said}");
+    }
+    if !ended.err.contains("\nUsage: ") && !ended.err.contains("try '--help'") {
+        assert_eq!(ended.err.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn a_url_that_cannot_be_is_refused_without_its_password() {
+    let url = |query: &str| format!("{URL}?{query}");
+    let cases = [
+        ("mysql://app:hunter2@db/shop".to_owned(), "begins with neither postgres:// nor postgresql://"),
+        ("hunter2".to_owned(), "give postgres://user:password@host:5432/database"),
+        (url("pool_siz=3"), "database URL: there is no setting `pool_siz`: did you mean `pool_size`?"),
+        (url("pool_size=0"), "parameter `pool_size`: pool_size cannot be \"0\": give a whole number from 1 to 10000"),
+        (url("checkout_timeout=5"), "give a time with its unit, 1ms to 1day"),
+        (url("sslmode=on"), "give disable, allow, prefer, require, verify-ca or verify-full"),
+        ("postgres://app:hunter2@db.example:x/shop".to_owned(), "a host and port that cannot be read"),
+    ];
+    for (url, part) in &cases {
+        refused(&["--database-url", url], &[], 2, &["error: --database-url cannot be used: ", part]);
+        refused(&[], &[("POOLSCOPE_DATABASE_URL", url)], 2, &["environment variable POOLSCOPE_DATABASE_URL"]);
+    }
+    refused(&["--database-url", &url("sslmode=verify-full&sslrootcert=/nowhere.pem")], &[], 2, &["/nowhere.pem"]);
+}
+
+#[test]
+fn a_flag_that_cannot_be_is_refused_and_says_what_would_do() {
+    for time in ["30", "soon", "0s", "-1s", ""] {
+        let flag = format!("--duration={time}");
+        refused(&[&flag], &[], 2, &["--duration <TIME>", "give a time with its unit, above zero, such as 30s"]);
+    }
+    refused(&["--duratoin", "3s"], &[], 2, &["'--duratoin'", "'--duration'"]);
+    refused(&["--web.listen-address", "nonsense"], &[], 2, &["cannot be used multiple times"]);
+    refused(&[URL], &[], 2, &["unexpected argument '***'"]);
+    refused(&["--database-uri", URL], &[], 2, &["--database-uri", "'--database-url'"]);
+    refused(&["--duration", URL], &[], 2, &["invalid value '***' for '--duration <TIME>'"]);
+}
+
+#[test]
+fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
+    let run = |address: &str| to_its_end(poolscope(&["demo", "--web.listen-address", address]));
+    let ended = run("nonsense");
+    assert_eq!(ended.code, Some(2));
+    assert!(
+        ended.err.starts_with(
+            "error: --web.listen-address cannot be used: `nonsense` is not an address to listen on; give host:port"
+        ),
+        "{}",
+        ended.err
+    );
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = taken.local_addr().expect("an address").to_string();
+    let ended = run(&address);
+    assert_eq!(ended.code, Some(1));
+    assert_eq!(
+        ended.err,
+        format!(
+            "error: cannot listen on {address}: address already in use; stop the other process or choose another \
+             with --web.listen-address\n"
+        )
+    );
+    let mut command = poolscope(&["demo"]);
+    command.env("POOLSCOPE_WEB_LISTEN_ADDRESS", &address);
+    assert_eq!(to_its_end(command).code, Some(1));
+}
+
+#[test]
+fn a_variable_that_cannot_be_is_refused_and_named() {
+    for (variable, value, parts) in [
+        ("POOLSCOPE_POOL_SIZE", "0", &["POOL_SIZE", "cannot be \"0\": give a whole number from 1 to 10000"][..]),
+        ("POOLSCOPE_POOLSIZE", "5", &["there is no setting `POOLSCOPE_POOLSIZE`: did you mean `POOLSCOPE_POOL_SIZE`?"]),
+        ("POOLSCOPE_CHECKOUT_TIMEOUT", "soon", &["CHECKOUT_TIMEOUT", "give a time with its unit"]),
+        ("POOLSCOPE_WAIT_TARGET", "5s", &["wait_target (5s) is above checkout_timeout (2s)"]),
+        ("RUST_LOG", "poolscope=loud", &["environment variable RUST_LOG: \"poolscope=loud\"", "poolscope=debug"]),
+    ] {
+        refused(&[], &[(variable, value)], 2, parts);
+    }
+}
+
+#[test]
+fn a_server_that_cannot_be_had_is_a_failure_that_says_what_would_do() {
+    refused(
+        &[],
+        &[("POOLSCOPE_PG_BIN", "/nowhere")],
+        1,
+        &["/nowhere (from POOLSCOPE_PG_BIN)", "apt-get install", "--database-url"],
+    );
+    let free = TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let url = format!("postgres://app:hunter2@127.0.0.1:{free}/shop");
+    let said = format!("error: cannot connect to postgres://app:***@127.0.0.1:{free}/shop: could not connect");
+    refused(&["--database-url", &url], &[], 1, &[&said, "onnection refused"]);
+}
+
+#[test]
+fn the_help_and_the_version_are_there() {
+    let run = |arguments: &[&str]| to_its_end(poolscope(arguments));
+    let version = run(&["--version"]);
+    assert_eq!((version.code, &*version.out), (Some(0), concat!("poolscope ", env!("CARGO_PKG_VERSION"), "\n")));
+    let help = run(&["--help"]);
+    assert!(help.code == Some(0) && help.out.contains("demo") && !help.out.contains("serve"), "{}", help.out);
+    let help = run(&["demo", "--help"]);
+    assert_eq!(help.code, Some(0));
+    for part in
+        ["--duration", "--database-url", "--web.listen-address", "127.0.0.1:9719", "POOLSCOPE_POOL_SIZE", "Examples:"]
+    {
+        assert!(help.out.contains(part), "{part} is not in {}", help.out);
+    }
+    let nothing = run(&[]);
+    assert!(nothing.code == Some(2) && nothing.err.contains("Usage: poolscope <COMMAND>"), "{}", nothing.err);
+}
+
+#[test]
+fn the_help_shows_no_secret_that_the_environment_has() {
+    let mut command = poolscope(&["demo", "--help"]);
+    let ended = to_its_end({
+        command.env("POOLSCOPE_DATABASE_URL", URL);
+        command
+    });
+    assert!(ended.code == Some(0) && !ended.out.contains("hunter2"), "{}", ended.out);
+}

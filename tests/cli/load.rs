@@ -1,0 +1,73 @@
+//! The demo under load: what it serves while it runs, and what it says when it ends.
+
+use crate::run::{Run, await_that, demo};
+use crate::scrape::Scrape;
+
+#[test]
+fn a_demo_of_three_seconds_serves_a_pool_under_load_whose_numbers_add_up() {
+    let mut up = Run::up(&mut demo(&["--duration", "3s"]));
+    assert!(up.seen.contains("pool shop, 5 + 5 connections, checkout timeout 2s"), "{}", up.seen);
+    assert_eq!(up.get("/-/healthy").map(|(status, _)| status), Some(200));
+
+    let (mut scrapes, mut used, mut last) = (0, 0.0_f64, None);
+    while let Some((status, text)) = up.get("/metrics") {
+        assert_eq!(status, 200, "{text}");
+        let scrape = Scrape::parse(&text);
+        scrape.assert_adds_up("shop");
+        used = used.max(scrape.sum("db_client_connection_count", &["state=\"used\""]));
+        scrapes += 1;
+        // The pool's series go with it, a moment before the exporter does.
+        last = Some(scrape).filter(|scrape| !scrape.operations().is_empty()).or(last);
+    }
+    assert!(scrapes > 3 && used > 0.0, "{scrapes} scrapes, {used} used");
+    let operations = last.expect("a scrape under load").operations();
+    for operation in ["get_product", "list_orders", "place_order", "update_stock", "sales_report"] {
+        assert!(operations.iter().any(|name| name == operation), "{operations:?}");
+    }
+    assert!(operations.iter().any(|name| name.starts_with("src/demo/workload/shop.rs:")), "{operations:?}");
+
+    assert_eq!(up.run.wait().code(), Some(0));
+    let (out, err) = (up.run.rest(), up.run.err());
+    assert!(out.starts_with("\nTime is up: "), "{out}");
+    assert!(out.contains(" checkouts from pool shop in 3s, "), "{out}");
+    for part in ["operation ", "\n  get_product ", "\n  wait ", "\n  use ", "\n  connections "] {
+        assert!(out.contains(part), "{part:?} is not in: {out}");
+    }
+    assert!(out.ends_with("\nThe private server and its directory are gone.\n"), "{out}");
+    assert_eq!(err, "");
+    assert!(!out.contains('\x1b') && !up.seen.contains('\x1b'), "escapes where there is no terminal");
+    up.run.remains_nothing();
+}
+
+#[test]
+fn a_rush_reaches_into_overflow() {
+    let up = Run::up(&mut demo(&[]));
+    await_that("more connections than pool_size", || {
+        let scrape = Scrape::of(up.address).expect("an answer");
+        scrape.assert_adds_up("shop");
+        let rush = scrape.sum("poolscope_checkouts_started_total", &["operation=\"checkout_rush\""]);
+        rush > 0.0 && scrape.sum("poolscope_connections_closed_total", &["reason=\"overflow\""]) > 0.0
+    });
+}
+
+#[test]
+fn a_setting_in_the_environment_overrides_the_demos_own() {
+    let mut command = demo(&["--duration", "1s"]);
+    command.env("POOLSCOPE_POOL_SIZE", "2").env("POOLSCOPE_MAX_OVERFLOW", "1").env("POOLSCOPE_NAME", "tiny");
+    let mut up = Run::up(&mut command);
+    assert!(up.seen.contains("pool tiny, 2 + 1 connections"), "{}", up.seen);
+    let (_, text) = up.get("/metrics").expect("an answer");
+    assert!(text.contains("db_client_connection_max{db_client_connection_pool_name=\"tiny\"} 3\n"), "{text}");
+    assert_eq!(up.run.wait().code(), Some(0));
+}
+
+#[test]
+fn the_log_goes_to_standard_error_without_escapes() {
+    let mut command = demo(&["--duration", "1s"]);
+    let mut up = Run::up(command.env("RUST_LOG", "poolscope=debug"));
+    assert_eq!(up.run.wait().code(), Some(0));
+    let (out, err) = (up.run.rest(), up.run.err());
+    assert!(err.contains(" INFO poolscope") && err.contains("pool opened"), "{err}");
+    assert!(!err.contains('\x1b'), "{err}");
+    assert!(!out.contains("INFO") && !out.contains("DEBUG"), "{out}");
+}

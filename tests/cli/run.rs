@@ -1,0 +1,226 @@
+//! Runs the binary and looks after it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::scrape::get;
+
+/// How long anything may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The binary with these arguments, and none of our own environment's opinions.
+pub(crate) fn poolscope(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
+    command.args(arguments).stdin(Stdio::null());
+    let opinions = ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LC_ALL"];
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if opinions.contains(&&*name) || name.starts_with("POOLSCOPE_") && name != "POOLSCOPE_PG_BIN" {
+            command.env_remove(&*name);
+        }
+    }
+    command
+}
+
+/// `poolscope demo` at a free port.
+pub(crate) fn demo(arguments: &[&str]) -> Command {
+    let mut command = poolscope(&["demo", "--web.listen-address", "127.0.0.1:0"]);
+    command.args(arguments);
+    command
+}
+
+/// How a run went that ended by itself.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+pub(crate) fn to_its_end(mut command: Command) -> Ended {
+    let mut run = Run::start(command.env("TMPDIR", "/tmp"));
+    let code = run.wait().code();
+    Ended { code, out: run.rest(), err: run.err() }
+}
+
+/// A run under way, which ends with the test.
+pub(crate) struct Run {
+    child: Child,
+    lines: Receiver<String>,
+    err: Option<JoinHandle<String>>,
+    home: TempDir,
+}
+
+impl Run {
+    /// Starts `command`, whose temporary files have a directory of their own.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let home = tempfile::Builder::new().prefix("ps-").tempdir_in("/tmp").expect("a directory");
+        // The server's user, who is another one if we are root, needs to get in.
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("its mode");
+        let child = command.env("TMPDIR", home.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the binary");
+        let (out, mut err) = (child.stdout.take().expect("its output"), child.stderr.take().expect("its errors"));
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let err = thread::spawn(move || {
+            let mut text = String::new();
+            err.read_to_string(&mut text).expect("text");
+            text
+        });
+        Self { child, lines, err: Some(err), home }
+    }
+
+    /// Starts `command`, and waits until it says how to end it: then everything is up.
+    pub(crate) fn up(command: &mut Command) -> Up {
+        let run = Self::start(command);
+        let mut seen = Vec::new();
+        while !seen.last().is_some_and(|line: &String| line.starts_with("  ends ")) {
+            seen.push(run.line());
+        }
+        let field = |name: &str| {
+            let line = seen.iter().find_map(|line| line.strip_prefix(&format!("  {name:<9}")));
+            line.unwrap_or_else(|| panic!("no {name} in {seen:?}")).to_owned()
+        };
+        let metrics = field("metrics");
+        let address = metrics.strip_prefix("http://").and_then(|url| url.strip_suffix("/metrics")).map(str::parse);
+        let address = address.expect("a URL").expect("an address");
+        Up { address, server: field("server"), seen: seen.join("\n"), run }
+    }
+
+    /// The next line of its output.
+    pub(crate) fn line(&self) -> String {
+        self.lines.recv_timeout(DEADLINE).expect("another line")
+    }
+
+    /// Waits for a line that begins so.
+    pub(crate) fn line_that_begins(&self, begin: &str) -> String {
+        loop {
+            let line = self.line();
+            if line.starts_with(begin) {
+                return line;
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id().try_into().expect("a pid")), signal).expect("a signal");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        wait(&mut self.child)
+    }
+
+    /// What it printed and nobody read yet, once it has ended.
+    pub(crate) fn rest(&self) -> String {
+        self.lines.iter().fold(String::new(), |text, line| text + &line + "\n")
+    }
+
+    /// What it said on standard error, once it has ended.
+    pub(crate) fn err(&mut self) -> String {
+        self.err.take().expect("asked once").join().expect("a reader")
+    }
+
+    /// Holds that nothing of it remains: no process, no directory.
+    pub(crate) fn remains_nothing(&self) {
+        await_that("no process", || processes(self.home.path()).is_empty());
+        await_that("no directory", || entries(self.home.path()).is_empty());
+    }
+
+    /// The processes and directories that it has now.
+    pub(crate) fn belongings(&self) -> (usize, Vec<PathBuf>) {
+        (processes(self.home.path()).len(), entries(self.home.path()))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A demo that is up.
+pub(crate) struct Up {
+    pub(crate) run: Run,
+    /// Where the exporter listens.
+    pub(crate) address: SocketAddr,
+    /// How to reach the server.
+    pub(crate) server: String,
+    /// What was printed so far.
+    pub(crate) seen: String,
+}
+
+impl Up {
+    /// The answer's status and body; `None` if nobody listens any more.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        get(self.address, path).ok().filter(|(status, _)| *status > 0)
+    }
+
+    /// The directory of the private server's sockets.
+    pub(crate) fn sockets(&self) -> &str {
+        let words: Vec<_> = self.server.split(' ').collect();
+        assert_eq!((words[0], words[1]), ("psql", "-h"), "{}", self.server);
+        words[2]
+    }
+}
+
+/// Waits for a process's end, or ends it in vain.
+pub(crate) fn wait(child: &mut Child) -> ExitStatus {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().expect("its status") {
+            return status;
+        }
+        if begun.elapsed() > DEADLINE {
+            let _ = child.kill();
+            panic!("it does not end");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until `holds` does: these are other processes, which tell nobody what they do.
+pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < DEADLINE, "still waiting for: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn entries(home: &Path) -> Vec<PathBuf> {
+    fs::read_dir(home).expect("the directory").flatten().map(|entry| entry.path()).collect()
+}
+
+/// The processes whose command line or working directory is below `home`.
+fn processes(home: &Path) -> Vec<String> {
+    let home = home.to_str().expect("a path");
+    let Ok(proc) = fs::read_dir("/proc") else {
+        let listed = Command::new("ps").args(["-A", "-o", "args="]).output().expect("ps");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        return listed.lines().filter(|line| line.contains(home)).map(str::to_owned).collect();
+    };
+    let described = proc.flatten().filter_map(|process| {
+        let command = fs::read(process.path().join("cmdline")).ok()?;
+        let directory = fs::read_link(process.path().join("cwd")).unwrap_or_default();
+        Some(format!("{} in {}", String::from_utf8_lossy(&command), directory.display()))
+    });
+    described.filter(|process| process.contains(home)).collect()
+}
