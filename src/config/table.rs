@@ -85,7 +85,7 @@ pub static SETTINGS: &[Setting] = &[
     setting!(pre_ping: Switch in Kind::Switch, default true;
         "Whether a connection is pinged before it is handed out. A fresh one never is."),
     setting!(pre_ping_idle: Duration in Kind::Duration { min: Duration::ZERO, max: DAY }, default ms(500);
-        "A connection that was seen alive within this time is handed out without a ping. 0s: ping at every checkout."),
+        "A connection that was seen alive within this time is handed out without a ping, unless the work it was last given by `run` failed. 0s: ping at every checkout."),
     setting!(ping_timeout: Duration in Kind::Duration { min: ms(1), max: HOUR }, default secs(5);
         "How long a ping may take before the connection counts as dead."),
     setting!(connect_timeout: Duration in Kind::Duration { min: ms(1), max: HOUR }, default secs(5);

@@ -33,8 +33,18 @@ impl<M: Backend> Guard<M> {
 
     /// Closes the connection instead of returning it, for one that is known to be of no more use. Its place in the
     /// pool is free at once.
+    ///
+    /// That is the case after an error with which the server ends the session, such as 57P01: the connection hears of
+    /// its end a moment after its holder does, and one that is returned before that may be the next to be handed out.
     pub fn discard(mut self) {
         self.discard = true;
+    }
+
+    /// Has the connection pinged before it is handed out again, however soon that is.
+    pub(super) fn doubt(&mut self) {
+        if let Some(object) = &mut self.object {
+            object.life.doubtful = true;
+        }
     }
 
     /// Where a connection that came back goes.

@@ -21,6 +21,8 @@ pub(super) struct Life {
     /// When it was last seen alive: established, pinged or returned. A return proves less than the others: the holder
     /// may not have used it.
     pub(super) alive_at: Nanos,
+    /// Whether that is in doubt: the last use failed, perhaps because the connection is at its end.
+    pub(super) doubtful: bool,
     /// What dropping it would mean.
     pub(super) reason: CloseReason,
     closed: AtomicBool,
@@ -37,6 +39,7 @@ impl Life {
             created_at: at,
             expires_at: Nanos::NEVER,
             alive_at: at,
+            doubtful: false,
             reason: CloseReason::ConnectAbandoned,
             closed: AtomicBool::new(false),
         }

@@ -98,6 +98,7 @@ impl<M: Backend> Observed<M> {
             Ok(Ok(())) => {
                 tracked.life.reason = CloseReason::Shutdown;
                 tracked.life.alive_at = watchers.now();
+                tracked.life.doubtful = false;
                 return Ok(());
             }
             Ok(Err(error)) => error,
@@ -135,7 +136,9 @@ impl<M: Backend> Manager for Observed<M> {
             tracked.life.reason = reason;
             return Err(RecycleError::message(reason.as_str()));
         }
-        if self.shared.policy.pre_ping && now.since(tracked.life.alive_at) >= self.shared.policy.pre_ping_idle {
+        let life = &tracked.life;
+        let unsure = life.doubtful || now.since(life.alive_at) >= self.shared.policy.pre_ping_idle;
+        if self.shared.policy.pre_ping && unsure {
             let pinging: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.ping(tracked, metrics));
             return pinging.await;
         }

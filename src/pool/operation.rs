@@ -50,7 +50,8 @@ impl<M: Backend> Operation<M> {
         self.core.checkout(self.id, Location::caller())
     }
 
-    /// Checks out a connection, gives it to `work`, and returns it.
+    /// Checks out a connection, gives it to `work`, and returns it. If `work` fails, the connection is pinged before
+    /// it is handed out again, however soon that is, unless `pre_ping` is off.
     ///
     /// The whole is one observation of `poolscope_operation_duration_seconds`: `ok` or `error` as `work` answers,
     /// the checkout's outcome if that failed, `cancelled` if the future is dropped or `work` panics.
@@ -81,7 +82,11 @@ impl<M: Backend> Operation<M> {
     {
         let mut timing = Timing::start(&self.core.shared().watchers, self.id);
         let result = match self.core.checkout(self.id, call_site).await {
-            Ok(mut connection) => work(&mut connection).await.map_err(RunError::Operation),
+            Ok(mut connection) => work(&mut connection).await.map_err(|error| {
+                // The server may have ended the session with this error, and the connection not have heard of it yet.
+                connection.doubt();
+                RunError::Operation(error)
+            }),
             Err(error) => Err(RunError::Checkout(error)),
         };
         timing.outcome = result.as_ref().map_or_else(RunError::outcome, |_| Outcome::Ok);

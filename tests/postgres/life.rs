@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use poolscope::demo::server::Shutdown;
 use poolscope::event::CloseReason;
 use tokio_postgres::error::SqlState;
 
@@ -92,36 +91,6 @@ async fn a_connection_killed_while_held_is_not_used_again() {
     assert_eq!(pool.status().idle, 0);
     assert_eq!(closed(&pool.snapshot(), CloseReason::Broken), 1);
     assert_ne!(pid(&pool.get().await.unwrap()).await, first);
-}
-
-#[tokio::test]
-async fn one_failed_ping_invalidates_all_that_are_older() {
-    let server = server().await;
-    // No keepalive of news: the clients do not read while nobody asks them.
-    let pool = pool(&server, |pool| pool.pool_size(8).max_overflow(0).pre_ping_idle(Duration::ZERO));
-    let mut held = Vec::new();
-    for _ in 0..8 {
-        held.push(pool.get().await.unwrap());
-    }
-    held.clear();
-    server.restart(Shutdown::Immediate).await.unwrap();
-    let connection = pool.get().await.unwrap();
-    connection.query_one("SELECT 1", &[]).await.unwrap();
-    let snapshot = pool.snapshot();
-    assert!(closed(&snapshot, CloseReason::PingFailed) <= 1, "{snapshot:?}");
-    drop(connection);
-    // None of the old ones is ever handed out.
-    let mut held = Vec::new();
-    for _ in 0..8 {
-        let connection = pool.get().await.unwrap();
-        connection.query_one("SELECT 1", &[]).await.unwrap();
-        held.push(connection);
-    }
-    let snapshot = pool.snapshot();
-    let gone = [CloseReason::PingFailed, CloseReason::Invalidated, CloseReason::Broken];
-    assert_eq!(gone.iter().map(|reason| closed(&snapshot, *reason)).sum::<u64>(), 8, "{snapshot:?}");
-    assert!(closed(&snapshot, CloseReason::PingFailed) <= 1, "{snapshot:?}");
-    assert_adds_up(&snapshot);
 }
 
 #[tokio::test]

@@ -1,13 +1,21 @@
 //! The pool against a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "../support/scrape.rs"]
-mod scrape;
-
+mod exporter;
 mod exposition;
 mod life;
+mod lifetime;
 mod outage;
+mod overflow;
+mod recycling;
+mod refusals;
+mod restarts;
 mod saturation;
+mod support;
+#[cfg(feature = "tls")]
+mod tls;
+mod using;
+mod waiting;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,100 @@
+//! Connections that cannot be made.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+
+use poolscope::CheckoutError;
+use poolscope::demo::server::{Server, Shutdown};
+
+use crate::support::{Admin, Counted, backend, chain, patiently, until};
+
+async fn refusal(counted: &Counted) -> CheckoutError {
+    let error = patiently("a refusal", counted.pool.get()).await.expect_err("a refusal");
+    assert!(matches!(error, CheckoutError::Connect { .. }), "{error:?}");
+    error
+}
+
+#[tokio::test]
+async fn a_server_that_is_down_is_an_error_with_its_causes_until_it_is_up() {
+    let server = Server::builder().tcp(true).start().await.unwrap();
+    let socket = Counted::new("refusals_down_socket", &server.url(), |builder| builder);
+    let tcp = Counted::new("refusals_down_tcp", &server.tcp_url().unwrap(), |builder| builder);
+    server.stop(Shutdown::Fast).await.unwrap();
+    for counted in [&socket, &tcp] {
+        let error = refusal(counted).await;
+        let name = counted.pool.name();
+        let told =
+            format!("pool `{name}` cannot connect: could not connect to PostgreSQL: error connecting to server: ");
+        assert!(chain(&error).starts_with(&told), "{}", chain(&error));
+        assert_eq!((counted.errors("connect", "io"), counted.closed("connect_failed")), (1, 1));
+        assert_eq!((counted.outcomes("error"), counted.pool.status().live()), (1, 0));
+    }
+    server.start().await.unwrap();
+    for counted in [&socket, &tcp] {
+        counted.next_backend().await;
+        assert_eq!(counted.outcomes("ok"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_port_where_nobody_listens_is_an_io_error() {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let counted = Counted::new("refusals_port", &format!("postgres://u@127.0.0.1:{port}/d"), |builder| builder);
+    let error = refusal(&counted).await;
+    assert!(chain(&error).contains("refused"), "{}", chain(&error));
+    assert_eq!(counted.errors("connect", "io"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_slot_left_is_told_by_its_sqlstate_and_takes_nothing_from_the_pool() {
+    let server = Server::builder().setting("max_connections", "4").start().await.unwrap();
+    let counted = Counted::new("refusals_full", &server.url(), |builder| builder.pool_size(10).max_overflow(0));
+    let (gather, _) = tokio::sync::broadcast::channel::<()>(1);
+    let tasks: Vec<_> = (0..30)
+        .map(|_| {
+            let (pool, mut everybody) = (counted.pool.clone(), gather.subscribe());
+            tokio::spawn(async move {
+                let got = pool.get().await;
+                if got.is_ok() {
+                    let _ = everybody.recv().await;
+                }
+                got.map(drop).map_err(|error| error.outcome().as_str())
+            })
+        })
+        .collect();
+    // Those who got one keep it until everybody else has heard that there is none.
+    until("an outcome for everybody", async || {
+        (counted.scrape().count("poolscope_checkouts_total", &[]) == 30).then_some(())
+    })
+    .await;
+    assert_eq!(counted.pool.status().used, 4);
+    assert_eq!((counted.errors("connect", "53300"), counted.closed("connect_failed")), (26, 26));
+    let error = refusal(&counted).await;
+    assert!(chain(&error).contains("too many clients"), "{}", chain(&error));
+    gather.send(()).unwrap();
+    let mut refused = 0;
+    for task in tasks {
+        refused += usize::from(patiently("a task", task).await.unwrap() == Err("error"));
+    }
+    assert_eq!(refused, 26);
+    // The pool has its places back: what is idle serves again.
+    let taken = counted.take(4).await;
+    backend(&taken[3]).await;
+    assert_eq!((counted.outcomes("error"), counted.outcomes("ok")), (27, 8));
+}
+
+#[tokio::test]
+async fn a_password_that_is_missing_is_an_error_in_authentication() {
+    let server = Server::builder().tcp(true).start().await.unwrap();
+    Admin::new(&server).await.execute("CREATE ROLE app LOGIN PASSWORD 'right'").await;
+    let path = server.dir().join("data/pg_hba.conf");
+    let rules = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("host all app 127.0.0.1/32 scram-sha-256\n{rules}")).unwrap();
+    server.restart(Shutdown::Fast).await.unwrap();
+
+    let url = format!("postgres://app@127.0.0.1:{}/postgres", server.port());
+    let counted = Counted::new("refusals_password", &url, |builder| builder);
+    let error = refusal(&counted).await;
+    assert!(chain(&error).contains("password missing"), "{}", chain(&error));
+    assert_eq!((counted.errors("connect", "auth"), counted.outcomes("error")), (1, 1));
+}

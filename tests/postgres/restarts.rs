@@ -1,0 +1,146 @@
+//! A server that goes away and comes back.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use poolscope::demo::server::{Server, Shutdown};
+use tokio::task::JoinSet;
+
+use crate::support::{Counted, Growth, backend, behind_the_runtimes_back, chain, patiently, until};
+
+#[tokio::test]
+async fn after_a_restart_one_ping_fails_and_the_others_are_not_asked() {
+    let server = Server::builder().start().await.unwrap();
+    let counted = Counted::new("restarts_ping", &server.url(), |builder| {
+        builder.pool_size(5).max_overflow(0).pre_ping_idle(Duration::ZERO)
+    });
+    drop(counted.take(5).await);
+    behind_the_runtimes_back(async || server.restart(Shutdown::Immediate).await).unwrap();
+    let taken = counted.take(5).await;
+    for connection in &taken {
+        backend(connection).await;
+    }
+    let scrape = counted.scrape();
+    assert_eq!(scrape.count("poolscope_connection_errors_total", &[("phase", "ping")]), 1);
+    assert_eq!((counted.closed("ping_failed"), counted.closed("invalidated")), (1, 4));
+    assert_eq!(scrape.count("poolscope_connections_created_total", &[]), 10);
+    assert_eq!(counted.outcomes("ok"), 10);
+}
+
+/// An attempt that failed.
+#[derive(Debug)]
+struct Failure {
+    began: Instant,
+    ended: Instant,
+    #[allow(dead_code, reason = "shown when the test fails")]
+    error: String,
+}
+
+/// Tasks that check out and query without a pause.
+struct Load {
+    tasks: JoinSet<Vec<Failure>>,
+    ending: Arc<AtomicBool>,
+    served: Arc<[AtomicUsize]>,
+}
+
+impl Load {
+    fn start(counted: &Counted, count: usize) -> Self {
+        let ending = Arc::new(AtomicBool::new(false));
+        let served: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
+        let mut tasks = JoinSet::new();
+        for task in 0..count {
+            let (pool, ending, served) = (counted.pool.clone(), Arc::clone(&ending), Arc::clone(&served));
+            let operation = pool.operation(&format!("load_{}", task % 3));
+            tasks.spawn(async move {
+                let mut failures = Vec::new();
+                while !ending.load(Ordering::Relaxed) {
+                    let began = Instant::now();
+                    let work = operation
+                        .clone()
+                        .run(async |connection| connection.query_one("SELECT pg_sleep(0.001)", &[]).await.map(drop));
+                    match patiently("an answer", work).await {
+                        Ok(()) => {
+                            served[task].fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => {
+                            failures.push(Failure { began, ended: Instant::now(), error: chain(&error) });
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                }
+                failures
+            });
+        }
+        Self { tasks, ending, served }
+    }
+
+    /// Waits until every task was served once more than now.
+    async fn progress(&self) {
+        let now: Vec<usize> = self.served.iter().map(|served| served.load(Ordering::Relaxed)).collect();
+        until("progress of every task", async || {
+            let moved = |(served, before): (&AtomicUsize, &usize)| served.load(Ordering::Relaxed) > before + 1;
+            self.served.iter().zip(&now).all(moved).then_some(())
+        })
+        .await;
+    }
+
+    async fn end(mut self) -> Vec<Failure> {
+        self.ending.store(true, Ordering::Relaxed);
+        let tasks = std::mem::take(&mut self.tasks);
+        patiently("the end of every task", tasks.join_all()).await.into_iter().flatten().collect()
+    }
+}
+
+/// Tasks that are never refused a step cannot be stopped from outside, and would keep a test that fails from ending.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn restart_under_load(name: &str, how: Shutdown) {
+    let server = Server::builder().start().await.unwrap();
+    let counted = Counted::new(name, &server.url(), |builder| builder.pool_size(4).max_overflow(4));
+    let scraping = Arc::new(AtomicBool::new(true));
+    let scraper = tokio::spawn({
+        let (counted, scraping) = (counted.clone(), Arc::clone(&scraping));
+        async move {
+            let mut growth = Growth::default();
+            while scraping.load(Ordering::Relaxed) {
+                growth.next(&counted.scrape());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            growth
+        }
+    });
+
+    let load = Load::start(&counted, 20);
+    load.progress().await;
+    let down = Instant::now();
+    patiently("a restart", server.restart(how)).await.unwrap();
+    let up = Instant::now();
+    load.progress().await;
+    let failures = load.end().await;
+
+    assert!(!failures.is_empty(), "nobody noticed");
+    for failure in &failures {
+        assert!(failure.ended >= down && failure.began <= up, "outside {:?}: {failure:?}", up - down);
+    }
+    scraping.store(false, Ordering::Relaxed);
+    let growth = scraper.await.unwrap();
+    assert!(growth.shown() >= 10, "{} scrapes", growth.shown());
+    let status = counted.pool.status();
+    assert_eq!((status.used, status.creating, status.in_flight), (0, 0, 0));
+    assert!((1..=4).contains(&status.idle), "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_under_load_costs_only_what_meets_it() {
+    restart_under_load("restarts_immediate", Shutdown::Immediate).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_under_load_costs_only_what_meets_it() {
+    restart_under_load("restarts_fast", Shutdown::Fast).await;
+}

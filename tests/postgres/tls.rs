@@ -1,0 +1,126 @@
+//! TLS as the URL asks for it, with a server's own certificate.
+
+use std::io::Write;
+
+use poolscope::demo::server::Server;
+use poolscope::{CheckoutError, ConnectError};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use tempfile::NamedTempFile;
+
+use crate::support::{Counted, chain, patiently, shared};
+
+/// An authority that exists only in a test.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    file: NamedTempFile,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(params.self_signed(&key).unwrap().pem().as_bytes()).unwrap();
+        Self { issuer: Issuer::new(params, key), file }
+    }
+
+    /// A certificate for `name`, and its key.
+    fn issue(&self, name: &str) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// As a parameter of the URL.
+    fn parameter(&self) -> String {
+        format!("&sslrootcert={}", self.file.path().display())
+    }
+}
+
+/// Whether the server says that the connection is encrypted.
+async fn encrypted(counted: &Counted) -> bool {
+    let connection = counted.get().await;
+    let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    connection.query_one(query, &[]).await.unwrap().get(0)
+}
+
+/// What an error in TLS says.
+async fn problem(counted: &Counted) -> String {
+    let error = patiently("a refusal", counted.pool.get()).await.expect_err("a refusal");
+    let CheckoutError::Connect { source: source @ ConnectError::Tls { .. }, .. } = &error else {
+        panic!("{}", chain(&error));
+    };
+    assert_eq!((counted.errors("connect", "tls"), counted.outcomes("error")), (1, 1));
+    source.to_string()
+}
+
+#[tokio::test]
+async fn each_mode_encrypts_and_verifies_as_it_says() {
+    let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
+    let (certificate, key) = ours.issue("localhost");
+    let server = Server::builder().tls(certificate, key).start().await.unwrap();
+    let by_name = format!("postgres://postgres@localhost:{}/postgres?hostaddr=127.0.0.1", server.port());
+    let by_address = format!("postgres://postgres@127.0.0.1:{}/postgres?", server.port());
+    let pool = |url: &str, query: &str| {
+        let url = format!("{url}&{query}").replace("?&", "?");
+        Counted::new(&format!("tls {query}"), &url, |builder| builder)
+    };
+    let (ours, foreign) = (ours.parameter(), foreign.parameter());
+
+    for (url, query, expected) in [
+        (&by_name, "sslmode=disable".to_owned(), false),
+        (&by_name, "sslmode=prefer".to_owned(), true),
+        (&by_name, "sslmode=require".to_owned(), true),
+        (&by_name, format!("sslmode=prefer{ours}"), true),
+        (&by_name, format!("sslmode=verify-ca{ours}"), true),
+        (&by_name, format!("sslmode=verify-full{ours}"), true),
+        (&by_address, "sslmode=require".to_owned(), true),
+        (&by_address, format!("sslmode=verify-ca{ours}"), true),
+    ] {
+        assert_eq!(encrypted(&pool(url, &query)).await, expected, "{url} {query}");
+    }
+
+    let does_not_verify = "the server's certificate does not verify (sslmode=";
+    let unknown = "unknown issuer: give the certificate of its authority as sslrootcert";
+    for (url, query, expected) in [
+        (&by_name, format!("sslmode=prefer{foreign}"), format!("{does_not_verify}prefer): {unknown}")),
+        // With an authority to ask, `require` means what `verify-ca` means.
+        (&by_name, format!("sslmode=require{foreign}"), format!("{does_not_verify}verify-ca): {unknown}")),
+        (&by_name, format!("sslmode=verify-ca{foreign}"), format!("{does_not_verify}verify-ca): {unknown}")),
+        (&by_name, format!("sslmode=verify-full{foreign}"), format!("{does_not_verify}verify-full): {unknown}")),
+        (
+            &by_address,
+            format!("sslmode=verify-full{ours}"),
+            format!(
+                "{does_not_verify}verify-full): it is for other names than `127.0.0.1` (localhost): \
+                 connect by one of them, or give sslmode=verify-ca"
+            ),
+        ),
+    ] {
+        assert_eq!(problem(&pool(url, &query)).await, expected, "{url} {query}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls_serves_those_who_only_prefer_it() {
+    let server = Server::builder().tcp(true).start().await.unwrap();
+    let url = server.tcp_url().unwrap();
+    let prefers = Counted::new("tls_prefers", &format!("{url}?sslmode=prefer"), |builder| builder);
+    assert!(!encrypted(&prefers).await);
+    let requires = Counted::new("tls_requires", &format!("{url}?sslmode=require"), |builder| builder);
+    assert_eq!(
+        problem(&requires).await,
+        "the server does not offer TLS (sslmode=require): turn it on there, or give sslmode=prefer"
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_encrypted_on_a_unix_socket() {
+    for mode in ["prefer", "require"] {
+        let url = format!("{}?sslmode={mode}", shared().await.url());
+        let counted = Counted::new(&format!("tls_socket_{mode}"), &url, |builder| builder);
+        assert!(!encrypted(&counted).await, "{mode}");
+    }
+}

@@ -1,0 +1,211 @@
+//! What a connection and an operation can do.
+
+use std::pin::Pin;
+
+use poolscope::{Connection, Pool, RunError, Settings};
+use tokio::task::JoinSet;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Error, IsolationLevel};
+
+use crate::support::{Counted, backend, patiently, shared};
+
+async fn number(connection: &Connection, query: &str) -> i64 {
+    connection.query_one(query, &[]).await.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_cached_statement_is_prepared_once_and_outlives_the_return() {
+    let counted = Counted::shared("using_cached", |builder| builder.pool_size(1).max_overflow(0)).await;
+    for _ in 0..3 {
+        let connection = counted.get().await;
+        let statement = connection.prepare_cached("SELECT 7::bigint").await.unwrap();
+        let seven: i64 = connection.query_one(&statement, &[]).await.unwrap().get(0);
+        assert_eq!(seven, 7);
+        assert_eq!(connection.statement_cache.size(), 1);
+        let prepared = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT 7::bigint'";
+        assert_eq!(number(&connection, prepared).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_commits_and_rolls_back_through_the_guard() {
+    let counted = Counted::shared("using_transaction", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let mut connection = counted.get().await;
+    connection.batch_execute("CREATE TEMP TABLE kept (id int)").await.unwrap();
+
+    let mut transaction = connection.transaction().await.unwrap();
+    transaction.execute("INSERT INTO kept VALUES (1)", &[]).await.unwrap();
+    let savepoint = transaction.savepoint("half").await.unwrap();
+    savepoint.execute("INSERT INTO kept VALUES (2)", &[]).await.unwrap();
+    savepoint.rollback().await.unwrap();
+    let cached = transaction.prepare_cached("INSERT INTO kept VALUES (3)").await.unwrap();
+    transaction.execute(&cached, &[]).await.unwrap();
+    transaction.commit().await.unwrap();
+
+    let serializable = connection.build_transaction().isolation_level(IsolationLevel::Serializable);
+    let transaction = serializable.start().await.unwrap();
+    transaction.execute("INSERT INTO kept VALUES (4)", &[]).await.unwrap();
+    transaction.rollback().await.unwrap();
+
+    let transaction = connection.transaction().await.unwrap();
+    transaction.execute("INSERT INTO kept VALUES (5)", &[]).await.unwrap();
+    drop(transaction);
+
+    drop(connection);
+    let connection = counted.get().await;
+    assert_eq!(number(&connection, "SELECT sum(id) FROM kept").await, 4);
+}
+
+#[tokio::test]
+async fn an_operation_answers_with_its_value_or_its_own_error_and_is_counted() {
+    let counted = Counted::shared("using_run", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let pool = &counted.pool;
+    let value: Result<i64, RunError<Error>> = pool
+        .operation("count_to_two")
+        .run(async |connection| Ok(connection.query_one("SELECT 2::bigint", &[]).await?.get(0)))
+        .await;
+    assert_eq!(value.unwrap(), 2);
+
+    let failed = pool.operation("divide").run(async |connection| connection.query("SELECT 1/0", &[]).await).await;
+    let Err(RunError::Operation(error)) = failed else { panic!("{failed:?}") };
+    assert_eq!(error.code(), Some(&SqlState::DIVISION_BY_ZERO));
+
+    let line = line!() + 1;
+    pool.run(async |connection| connection.batch_execute("SELECT 1").await).await.unwrap();
+    let here = format!("{}:{line}", file!());
+
+    let scrape = counted.scrape();
+    for (operation, outcome) in [("count_to_two", "ok"), ("divide", "error"), (&*here, "ok")] {
+        let of = [("operation", operation), ("outcome", outcome)];
+        assert_eq!(scrape.count("poolscope_operation_duration_seconds_count", &of), 1, "{of:?}");
+        // The checkout went well whatever became of the work.
+        let of = [("operation", operation), ("outcome", "ok")];
+        assert_eq!(scrape.count("poolscope_checkouts_total", &of), 1, "{of:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn spawned_tasks_run_operations() {
+    let counted = Counted::shared("using_spawn", |builder| builder.pool_size(2).max_overflow(2)).await;
+    let mut tasks = JoinSet::new();
+    for task in 0..20_i64 {
+        let pool = counted.pool.clone();
+        tasks.spawn(async move {
+            pool.run(async |connection| {
+                let row = connection.query_one("SELECT $1::bigint", &[&task]).await?;
+                Ok::<i64, Error>(row.get(0))
+            })
+            .await
+        });
+        let operation = counted.pool.operation("spawned");
+        tasks.spawn(operation.run(async move |connection| {
+            let mut transaction = connection.transaction().await?;
+            let savepoint = transaction.transaction().await?;
+            savepoint.batch_execute("SELECT 1").await?;
+            savepoint.commit().await?;
+            let row = transaction.query_one("SELECT $1::bigint", &[&task]).await?;
+            transaction.commit().await?;
+            Ok(row.get(0))
+        }));
+    }
+    let values = patiently("all tasks", tasks.join_all()).await;
+    assert_eq!(values.into_iter().map(Result::unwrap).sum::<i64>(), 2 * (0..20).sum::<i64>());
+    assert_eq!(counted.outcomes("ok"), 40);
+}
+
+/// As the handlers of web frameworks are typed.
+type Handling<'a> = Pin<Box<dyn Future<Output = Result<i64, RunError<Error>>> + Send + 'a>>;
+
+fn handle<'a>(pool: &'a Pool, text: &'a str) -> Handling<'a> {
+    Box::pin(pool.operation("handle").run(async move |connection| {
+        let row = connection.query_one("SELECT length($1)::bigint", &[&text]).await?;
+        Ok(row.get(0))
+    }))
+}
+
+/// As services are written: methods of something that is borrowed, and work that borrows from its caller.
+struct Shop {
+    pool: Pool,
+    greeting: String,
+}
+
+trait Measures: Send + Sync {
+    fn query(&self) -> &str;
+}
+
+impl Measures for String {
+    fn query(&self) -> &str {
+        self
+    }
+}
+
+impl Shop {
+    async fn length(&self, connection: &mut Connection, text: &str) -> Result<i64, Error> {
+        let whole = format!("{}{text}", self.greeting);
+        Ok(connection.query_one("SELECT length($1)::bigint", &[&whole]).await?.get(0))
+    }
+
+    fn greet<'a>(&'a self, name: &'a str) -> Handling<'a> {
+        Box::pin(self.pool.run(async move |connection| self.length(connection, name).await))
+    }
+
+    async fn greet_all(&self, names: &[String], measure: &impl Measures) -> Result<i64, RunError<Error>> {
+        let mut sum = 0;
+        let seen = std::sync::Mutex::new(0);
+        self.pool
+            .operation("greet_all")
+            .run(async |connection| {
+                for name in names {
+                    sum += self.length(connection, name).await?;
+                    *seen.lock().unwrap() += 1;
+                }
+                sum += connection.query_one(measure.query(), &[]).await?.get::<_, i64>(0);
+                Ok(())
+            })
+            .await?;
+        assert_eq!(*seen.lock().unwrap(), names.len());
+        Ok(sum)
+    }
+}
+
+#[tokio::test]
+async fn an_operation_that_borrows_is_a_future_that_can_be_sent() {
+    let counted = Counted::shared("using_send", |builder| builder).await;
+    let text = "four".to_owned();
+    assert_eq!(handle(&counted.pool, &text).await.unwrap(), 4);
+    let shop = Shop { pool: counted.pool.clone(), greeting: "hi ".to_owned() };
+    assert_eq!(shop.greet(&text).await.unwrap(), 7);
+    let spawned = tokio::spawn(async move {
+        let names = [text.clone(), text];
+        shop.greet_all(&names, &"SELECT 100::bigint".to_owned()).await
+    });
+    assert_eq!(spawned.await.unwrap().unwrap(), 114);
+}
+
+#[tokio::test]
+async fn a_pool_as_the_environment_says_is_that_on_the_server_too() {
+    let url = format!("{}?pool_size=4", shared().await.url());
+    let variables = [
+        ("POOLSCOPE_DATABASE_URL", &*url),
+        ("POOLSCOPE_MAX_OVERFLOW", "3"),
+        ("POOLSCOPE_APPLICATION_NAME", "using_environment"),
+        ("POOLSCOPE_NAME", "from the environment"),
+    ];
+    let variables = variables.map(|(variable, value)| (variable.to_owned(), value.to_owned()));
+    let settings = Settings::default().apply_env(variables).unwrap();
+    let pool = Pool::builder().settings(settings).collector(poolscope::Collector::new()).build().unwrap();
+    assert_eq!((pool.name(), pool.status().size, pool.status().max), ("from the environment", 4, 7));
+    let connection = pool.get().await.unwrap();
+    let name: String = connection.query_one("SHOW application_name", &[]).await.unwrap().get(0);
+    assert_eq!(name, "using_environment");
+}
+
+#[tokio::test]
+async fn a_discarded_connection_is_closed_and_replaced() {
+    let counted = Counted::shared("using_discard", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let connection = counted.get().await;
+    let first = backend(&connection).await;
+    connection.discard();
+    assert_eq!((counted.closed("discarded"), counted.pool.status().live()), (1, 0));
+    assert_ne!(counted.next_backend().await, first);
+}
