@@ -1,5 +1,6 @@
 //! Checkouts without I/O: what the pool itself costs.
 
+use std::cell::Cell;
 use std::hint::black_box;
 use std::time::Instant;
 
@@ -15,6 +16,8 @@ const TURN: u32 = 2_000;
 const TASKS: u32 = 64;
 /// Checkouts of each of the tasks in a turn.
 const TURN_OF_TASK: u32 = 250;
+/// Pools of each variant. Each variant comes by each of its own, for the order of variants is drawn.
+const PLACES: usize = 8;
 
 struct Pools {
     bare: Bare<NoIo>,
@@ -98,13 +101,16 @@ async fn turn<C: Contestant<u64>>(pool: &C) -> Result<f64, Failure> {
 
 fn many_tasks(scale: Scale) -> Result<Vec<Row>, Failure> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let pools = runtime.block_on(Pools::new())?;
+    // Between two threads it matters how a pool happens to lie in memory: several of each, in turn.
+    let pools: Vec<Pools> = (0..PLACES).map(|_| runtime.block_on(Pools::new())).collect::<Result<_, _>>()?;
+    let turns = Cell::new(0);
+    let next = || &pools[turns.replace(turns.get() + 1) % PLACES];
     let mut rounds = Rounds::new();
-    let bare = rounds.add(|| tasks(&pools.bare, &runtime));
-    let control = rounds.add(|| tasks(&pools.control, &runtime));
-    let untimed = rounds.add(|| tasks(&pools.untimed, &runtime));
-    let naive = rounds.add(|| tasks(&pools.naive, &runtime));
-    let ours = rounds.add(|| tasks(&pools.ours, &runtime));
+    let bare = rounds.add(|| tasks(&next().bare, &runtime));
+    let control = rounds.add(|| tasks(&next().control, &runtime));
+    let untimed = rounds.add(|| tasks(&next().untimed, &runtime));
+    let naive = rounds.add(|| tasks(&next().naive, &runtime));
+    let ours = rounds.add(|| tasks(&next().ours, &runtime));
     let times = runtime.block_on(rounds.run(scale.of(400)))?;
     Ok(vec![
         Row::ratio(

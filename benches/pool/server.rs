@@ -261,20 +261,23 @@ fn defaults(scale: Scale, runtime: &Runtime, server: &Server) -> Result<Vec<Row>
     let (verified, control) = (verified()?, verified()?);
 
     let mut rounds = Rounds::new();
-    let ours = rounds.add(|| {
-        each(QUERIES, async || {
-            ours.get().await?.simple_query("SELECT 1").await?;
-            Ok(())
-        })
+    let [prepared, simple] = [Query::Prepared, Query::Simple].map(|query| {
+        let ours = rounds.add({
+            let ours = &ours;
+            move || each(QUERIES, async move || query.run(&*ours.get().await?).await)
+        });
+        let [verified, control] = [&verified, &control]
+            .map(|pool| rounds.add(move || each(QUERIES, async move || query.run(&*pool.get().await?).await)));
+        [ours, verified, control]
     });
-    let [verified, control] = [&verified, &control].map(|pool| {
-        rounds.add(move || {
-            each(QUERIES, async || {
-                pool.get().await?.simple_query("SELECT 1").await?;
-                Ok(())
-            })
-        })
-    });
+    let times = runtime.block_on(rounds.run(scale.of(60)))?;
+    let pinging = |key, what, [ours, verified, control]: [usize; 3]| {
+        Row::ratio(key, what, ratio(&times[verified], &times[ours])).control(ratio(&times[verified], &times[control]))
+    };
+
+    // Apart from the above, for the server is busy with the connections that ended for a while longer.
+    let mut rounds = Rounds::new();
+    let pooled = rounds.add(|| each(QUERIES, async || Query::Simple.run(&*ours.get().await?).await));
     let connecting = rounds.add(|| {
         each(CONNECTIONS, async || {
             let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
@@ -285,22 +288,42 @@ fn defaults(scale: Scale, runtime: &Runtime, server: &Server) -> Result<Vec<Row>
             Ok(())
         })
     });
-    let times = runtime.block_on(rounds.run(scale.of(60)))?;
+    let rates = runtime.block_on(rounds.run(scale.of(60)))?;
     Ok(vec![
         Row::ratio(
             "pooled_vs_connect_per_query",
             "queries a second, ours over a connection for each query",
-            ratio(&times[connecting], &times[ours]),
+            ratio(&rates[connecting], &rates[pooled]),
         )
         .at_least(50.0),
-        Row::ratio(
-            "preping_vs_verified",
-            "queries a second, ours with its pre-ping over deadpool's Verified",
-            ratio(&times[verified], &times[ours]),
-        )
-        .control(ratio(&times[verified], &times[control]))
-        .at_least(2.0),
+        pinging("preping_vs_verified", "queries a second, ours with its pre-ping over deadpool's Verified", prepared)
+            .at_least(2.0),
+        pinging("preping_vs_verified_simple", "the same, the query not prepared but sent as text", simple),
     ])
+}
+
+/// How `SELECT 1` is asked: in one round trip either way.
+#[derive(Clone, Copy, Debug)]
+enum Query {
+    /// Prepared once for each connection, as in the other comparisons.
+    Prepared,
+    /// By the simple protocol.
+    Simple,
+}
+
+impl Query {
+    async fn run(self, client: &ClientWrapper) -> Result<(), Failure> {
+        match self {
+            Self::Prepared => {
+                let select = client.prepare_cached("SELECT 1").await?;
+                client.query_one(&select, &[]).await?;
+            }
+            Self::Simple => {
+                client.simple_query("SELECT 1").await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Seconds for each of so many.

@@ -77,7 +77,9 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
         call_site: &'static Location<'static>,
     ) -> Self {
         let context = Context { operation, call_site, started: Nanos::ZERO, ticket: None };
-        let inner = Some(ask(&WITHOUT_WAIT));
+        // Where others queue there is nothing to be had at once.
+        let queued = core.shared().watchers.ledger().queue_hint();
+        let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
         Self { core, ask, inner, deadline: None, context, stage: Stage::New }
     }
 }
@@ -193,7 +195,8 @@ impl<M: Backend> Core<M> {
                 at
             }
             Some(ticket) => {
-                let at = watchers.now();
+                // The clock was read in this same poll, when the connection was found fit.
+                let at = object.life.ready_at;
                 watchers.emit(Event::CheckoutFinished { ticket, seat: Some(seat), outcome: Outcome::Ok, at });
                 at
             }

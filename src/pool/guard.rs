@@ -47,11 +47,11 @@ impl<M: Backend> Guard<M> {
         }
     }
 
-    /// Where a connection that came back goes.
+    /// Why a connection that came back is closed, if it is.
     #[inline]
-    fn disposal(&self, object: &Object<Observed<M>>) -> Option<CloseReason> {
-        let Tracked { connection, life } = &***object;
-        if self.discard {
+    fn disposal(discard: bool, tracked: &Tracked<M::Type>) -> Option<CloseReason> {
+        let Tracked { connection, life } = tracked;
+        if discard {
             Some(CloseReason::Discarded)
         } else if life.shared.is_closing() {
             Some(CloseReason::Shutdown)
@@ -77,15 +77,17 @@ fn give_back<M: Backend>(object: Object<Observed<M>>) {
 impl<M: Backend> Drop for Guard<M> {
     #[inline]
     fn drop(&mut self) {
-        let Some(mut object) = self.object.take() else { return };
-        let disposal = self.disposal(&object);
-        let Tracked { life, .. } = &mut **object;
+        // Left where it is: what is returned is dropped after this, as a field, without having been moved.
+        let Some(object) = &mut self.object else { return };
+        let tracked = &mut ***object;
+        let disposal = Self::disposal(self.discard, tracked);
+        let Tracked { life, .. } = tracked;
         let at = life.shared.watchers.now();
         let Life { shared, seat, .. } = life;
         shared.watchers.emit(Event::ConnectionReturned { seat, operation: self.operation, since: self.since, at });
         if let Some(reason) = disposal {
             life.close(reason);
-            drop(Object::take(object));
+            drop(self.object.take().map(Object::take));
             return;
         }
         shared.watchers.emit(Event::ConnectionIdle { seat, at });
@@ -94,7 +96,7 @@ impl<M: Backend> Drop for Guard<M> {
         // return; a surplus that slips through is closed at the next one.)
         let crowded = shared.watchers.ledger().live_hint() > shared.policy.pool_size;
         life.alive_at = at;
-        if crowded {
+        if crowded && let Some(object) = self.object.take() {
             give_back(object);
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Life {
     pub(super) alive_at: Nanos,
     /// Whether that is in doubt: the last use failed, perhaps because the connection is at its end.
     pub(super) doubtful: bool,
+    /// When it was last found fit to be handed out.
+    pub(super) ready_at: Nanos,
     /// What dropping it would mean.
     pub(super) reason: CloseReason,
     closed: AtomicBool,
@@ -40,6 +42,7 @@ impl Life {
             expires_at: Nanos::NEVER,
             alive_at: at,
             doubtful: false,
+            ready_at: at,
             reason: CloseReason::ConnectAbandoned,
             closed: AtomicBool::new(false),
         }
@@ -50,6 +53,7 @@ impl Life {
         let took = at.duration_since(self.created_at);
         self.created_at = at;
         self.alive_at = at;
+        self.ready_at = at;
         self.reason = CloseReason::Shutdown;
         if let Some(recycle_after) = self.shared.policy.recycle_after {
             // Up to a tenth earlier, so that connections made together do not all die together.

@@ -97,7 +97,8 @@ impl<M: Backend> Observed<M> {
         let error: &dyn std::error::Error = match &answer {
             Ok(Ok(())) => {
                 tracked.life.reason = CloseReason::Shutdown;
-                tracked.life.alive_at = watchers.now();
+                let at = watchers.now();
+                (tracked.life.alive_at, tracked.life.ready_at) = (at, at);
                 tracked.life.doubtful = false;
                 return Ok(());
             }
@@ -142,6 +143,7 @@ impl<M: Backend> Manager for Observed<M> {
             let pinging: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.ping(tracked, metrics));
             return pinging.await;
         }
+        tracked.life.ready_at = now;
         Ok(())
     }
 

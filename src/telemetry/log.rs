@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::clock::Nanos;
 use super::ledger::Ledger;
-use crate::event::{CloseReason, Event};
+use crate::event::{CloseReason, Event, Outcome};
 
 const INTERVAL_NANOS: u64 = 1_000_000_000;
 
@@ -46,7 +46,15 @@ pub(crate) struct LogState {
 #[inline(always)]
 pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
     match event {
+        Event::CheckoutFinished { outcome: Outcome::Timeout, .. }
+        | Event::PoolOpened
+        | Event::PoolClosing
+        | Event::ConnectionCreated { .. }
+        | Event::ConnectionError { .. }
+        | Event::ConnectionClosed { .. }
+        | Event::OperationsFull { .. } => write(ledger, event),
         Event::CheckoutServed { .. }
+        | Event::CheckoutFinished { .. }
         | Event::CheckoutWaiting { .. }
         | Event::PhaseEntered { .. }
         | Event::CheckoutRefused { .. }
@@ -55,13 +63,6 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
         | Event::OperationFinished { .. } => {}
-        Event::CheckoutFinished { .. }
-        | Event::PoolOpened
-        | Event::PoolClosing
-        | Event::ConnectionCreated { .. }
-        | Event::ConnectionError { .. }
-        | Event::ConnectionClosed { .. }
-        | Event::OperationsFull { .. } => write(ledger, event),
     }
 }
 
@@ -84,7 +85,7 @@ fn write(ledger: &Ledger, event: Event<'_>) {
                 tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
             }
         }
-        Event::CheckoutFinished { outcome: crate::event::Outcome::Timeout, .. } => {
+        Event::CheckoutFinished { outcome: Outcome::Timeout, .. } => {
             if let Some(suppressed) = ledger.log_state().timeouts.pass(ledger.clock().now()) {
                 tracing::warn!(pool, suppressed, "checkout timed out");
             }

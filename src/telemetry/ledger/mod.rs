@@ -59,10 +59,20 @@ pub(crate) struct Ledger {
     operations: Operations,
     /// Named operations' durations by outcome, made when the first one ends.
     durations: Box<[OnceLock<Box<Durations>>]>,
+    busy: Busy,
+    log: LogState,
+}
+
+/// What is written while a pool is under load. Aligned so that it shares no cache line, nor a pair of lines, with what
+/// every checkout reads, such as the clock.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Busy {
     /// How many seats the books list, for those who only need a hint: it changes under the books' lock.
     live: AtomicUsize,
+    /// How many checkouts queue, likewise.
+    queued: AtomicUsize,
     books: Mutex<Books>,
-    log: LogState,
 }
 
 impl Ledger {
@@ -73,8 +83,7 @@ impl Ledger {
             clock,
             operations: Operations::new(),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
-            live: AtomicUsize::new(0),
-            books: Mutex::new(Books::default()),
+            busy: Busy::default(),
             log: LogState::default(),
         }
     }
@@ -106,7 +115,13 @@ impl Ledger {
     /// How many connections are live, at some moment not long ago.
     #[inline]
     pub(crate) fn live_hint(&self) -> usize {
-        self.live.load(Relaxed)
+        self.busy.live.load(Relaxed)
+    }
+
+    /// Whether checkouts queue, at some moment not long ago.
+    #[inline]
+    pub(crate) fn queue_hint(&self) -> bool {
+        self.busy.queued.load(Relaxed) > 0
     }
 
     /// Whether nothing is left: no connection lives and no checkout is in flight.
@@ -146,7 +161,7 @@ impl Ledger {
 
     fn books(&self) -> MutexGuard<'_, Books> {
         // The books are consistent between any two lines that could panic, so a poisoned lock tells nothing.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+        self.busy.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn durations_of(&self, operation: OperationId) -> Option<&Durations> {
@@ -187,10 +202,15 @@ impl Ledger {
         match event {
             Event::CheckoutWaiting { ticket, operation, call_site, started, phase } => {
                 ticket.set(Some(books.begin(operation, call_site, started, phase)));
+                self.busy.queued.store(books.queued, Relaxed);
             }
-            Event::PhaseEntered { ticket, phase, at } => books.enter_phase(ticket, phase, at),
+            Event::PhaseEntered { ticket, phase, at } => {
+                books.enter_phase(ticket, phase, at);
+                self.busy.queued.store(books.queued, Relaxed);
+            }
             Event::CheckoutFinished { ticket, seat, outcome, at } => {
                 let operation = books.finish(ticket, outcome, at);
+                self.busy.queued.store(books.queued, Relaxed);
                 if let (Some(seat), Some(operation)) = (seat, operation) {
                     seat.set_used(operation, at);
                 }
@@ -198,7 +218,7 @@ impl Ledger {
             Event::CheckoutRefused { operation, outcome } => books.refuse(operation, outcome),
             Event::ConnectionCreating { seat } => {
                 books.open(seat);
-                self.live.store(books.seats.len(), Relaxed);
+                self.busy.live.store(books.seats.len(), Relaxed);
             }
             Event::ConnectionCreated { seat, took } => {
                 books.create_time.observe(nanos(took));
@@ -212,7 +232,7 @@ impl Ledger {
             }
             Event::ConnectionClosed { seat, reason } => {
                 books.close(seat, reason);
-                self.live.store(books.seats.len(), Relaxed);
+                self.busy.live.store(books.seats.len(), Relaxed);
             }
             Event::PoolOpened
             | Event::PoolClosing
