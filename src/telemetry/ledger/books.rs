@@ -8,11 +8,11 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::history::History;
-use crate::event::{CloseReason, ConnectionState, ErrorCode, ErrorPhase, Outcome, Phase};
+use crate::event::{CloseReason, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::{OPERATION_IDS, OperationId};
-use crate::telemetry::seat::{Seat, SeatTotals};
+use crate::telemetry::seat::{Seat, SeatTotals, Standing};
 
 /// The place of a checkout among those in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,8 +166,9 @@ impl Books {
         }
     }
 
-    pub(super) fn idle(&self) -> usize {
-        self.seats.iter().filter(|seat| seat.standing().state == ConnectionState::Idle).count()
+    /// How each live connection stands, one reading of each.
+    pub(super) fn standings(&self) -> impl Iterator<Item = Standing> {
+        self.seats.iter().map(|seat| seat.standing())
     }
 
     /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue, which is

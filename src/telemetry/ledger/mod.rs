@@ -138,7 +138,7 @@ impl Ledger {
     /// Whether more connections are idle than `pool_size` and those in the queue account for.
     pub(crate) fn has_surplus(&self) -> bool {
         let books = self.books();
-        books.idle() > books.idle_places(self.limits.pool_size)
+        Connections::of(books.standings()).idle > books.idle_places(self.limits.pool_size)
     }
 
     /// How many connections there are, and how many are asked for.
@@ -202,24 +202,16 @@ impl Ledger {
         match event {
             Event::CheckoutWaiting { ticket, operation, call_site, started, phase } => {
                 ticket.set(Some(books.begin(operation, call_site, started, phase)));
-                self.busy.queued.store(books.queued, Relaxed);
             }
-            Event::PhaseEntered { ticket, phase, at } => {
-                books.enter_phase(ticket, phase, at);
-                self.busy.queued.store(books.queued, Relaxed);
-            }
+            Event::PhaseEntered { ticket, phase, at } => books.enter_phase(ticket, phase, at),
             Event::CheckoutFinished { ticket, seat, outcome, at } => {
                 let operation = books.finish(ticket, outcome, at);
-                self.busy.queued.store(books.queued, Relaxed);
                 if let (Some(seat), Some(operation)) = (seat, operation) {
                     seat.set_used(operation, at);
                 }
             }
             Event::CheckoutRefused { operation, outcome } => books.refuse(operation, outcome),
-            Event::ConnectionCreating { seat } => {
-                books.open(seat);
-                self.busy.live.store(books.seats.len(), Relaxed);
-            }
+            Event::ConnectionCreating { seat } => books.open(seat),
             Event::ConnectionCreated { seat, took } => {
                 books.create_time.observe(nanos(took));
                 let standing = seat.standing();
@@ -230,10 +222,7 @@ impl Ledger {
             Event::ConnectionError { phase, code, .. } => {
                 *books.errors.entry((phase, code)).or_insert(0) += 1;
             }
-            Event::ConnectionClosed { seat, reason } => {
-                books.close(seat, reason);
-                self.busy.live.store(books.seats.len(), Relaxed);
-            }
+            Event::ConnectionClosed { seat, reason } => books.close(seat, reason),
             Event::PoolOpened
             | Event::PoolClosing
             | Event::CheckoutServed { .. }
@@ -243,6 +232,9 @@ impl Ledger {
             | Event::OperationFinished { .. }
             | Event::OperationsFull { .. } => {}
         }
+        // Whatever the event moved, before anyone else can move it.
+        self.busy.live.store(books.seats.len(), Relaxed);
+        self.busy.queued.store(books.queued, Relaxed);
     }
 }
 

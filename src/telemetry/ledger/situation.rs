@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Limits;
 use super::books::Books;
-use super::{Ledger, Nanos};
+use super::{Connections, Ledger, Limits, Nanos};
 use crate::event::ConnectionState;
 use crate::telemetry::operations::OperationId;
 
@@ -72,31 +71,20 @@ pub struct Situation {
 
 impl Books {
     pub(super) fn status(&self, limits: &Limits) -> Status {
-        let mut status = Status {
-            size: limits.pool_size,
-            max: limits.max(),
-            idle: 0,
-            used: 0,
-            creating: 0,
-            waiting: self.queued,
-            in_flight: self.in_flight.len(),
-        };
-        for seat in &self.seats {
-            match seat.standing().state {
-                ConnectionState::Creating => status.creating += 1,
-                ConnectionState::Idle => status.idle += 1,
-                ConnectionState::Used => status.used += 1,
-            }
-        }
-        status
+        self.status_with(limits, Connections::of(self.standings()))
+    }
+
+    fn status_with(&self, limits: &Limits, connections: Connections) -> Status {
+        let Connections { creating, idle, used } = connections;
+        let (size, max) = (limits.pool_size, limits.max());
+        Status { size, max, idle, used, creating, waiting: self.queued, in_flight: self.in_flight.len() }
     }
 
     pub(super) fn situation(&self, ledger: &Ledger, now: Nanos) -> Situation {
+        // Read once: those counted as used are to be those who are named.
+        let standings: Vec<_> = self.standings().collect();
         let mut holdings: Vec<(OperationId, usize, Duration)> = Vec::new();
-        for standing in self.seats.iter().map(|seat| seat.standing()) {
-            if standing.state != ConnectionState::Used {
-                continue;
-            }
+        for standing in standings.iter().filter(|standing| standing.state == ConnectionState::Used) {
             let age = now.duration_since(standing.since);
             match holdings.iter_mut().find(|(operation, ..)| *operation == standing.operation) {
                 Some((_, connections, oldest)) => {
@@ -109,7 +97,7 @@ impl Books {
         holdings.sort_by_key(|(_, connections, oldest)| std::cmp::Reverse((*connections, *oldest)));
         Situation {
             name: Arc::clone(ledger.name()),
-            status: self.status(ledger.limits()),
+            status: self.status_with(ledger.limits(), Connections::of(standings)),
             holdings: holdings
                 .into_iter()
                 .map(|(operation, connections, oldest)| Holding {

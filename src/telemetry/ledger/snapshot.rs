@@ -11,6 +11,7 @@ use crate::event::{CloseReason, ConnectionState, ErrorCode, ErrorPhase, Outcome,
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::Standing;
 
 /// How many connections there are in each state. Their sum is how many are live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +26,18 @@ pub struct Connections {
 }
 
 impl Connections {
+    pub(super) fn of(standings: impl IntoIterator<Item = Standing>) -> Self {
+        let mut connections = Self::default();
+        for standing in standings {
+            match standing.state {
+                ConnectionState::Creating => connections.creating += 1,
+                ConnectionState::Idle => connections.idle += 1,
+                ConnectionState::Used => connections.used += 1,
+            }
+        }
+        connections
+    }
+
     /// All of them.
     #[must_use]
     pub fn live(&self) -> usize {
@@ -135,20 +148,13 @@ pub struct PoolSnapshot {
 impl Books {
     pub(super) fn snapshot(&mut self, ledger: &Ledger, now: Nanos) -> PoolSnapshot {
         let mut totals = self.retired.clone();
-        let mut connections = Connections::default();
-        let mut holders = Vec::new();
         for seat in &self.seats {
             seat.add_to(&mut totals);
-            let standing = seat.standing();
-            match standing.state {
-                ConnectionState::Creating => connections.creating += 1,
-                ConnectionState::Idle => connections.idle += 1,
-                ConnectionState::Used => {
-                    connections.used += 1;
-                    holders.push((standing.since, standing.operation));
-                }
-            }
         }
+        // Read once: a connection may come back meanwhile, and those counted as used are to be those listed.
+        let mut holders: Vec<_> = self.standings().collect();
+        let connections = Connections::of(holders.iter().copied());
+        holders.retain(|standing| standing.state == ConnectionState::Used);
 
         let mut operations: Vec<_> = ledger
             .operations()
@@ -195,7 +201,7 @@ impl Books {
         let saturated_nanos = rising(&mut self.saturated_reported, saturated);
 
         waiters.sort_by_key(|checkout| checkout.started);
-        holders.sort_by_key(|(since, _)| *since);
+        holders.sort_by_key(|standing| standing.since);
         let name_of = |id: OperationId| ledger.operations().name(id).into();
 
         let so_far = Totals {
@@ -228,7 +234,10 @@ impl Books {
             recommended_size,
             holders: holders
                 .into_iter()
-                .map(|(since, id)| Holder { operation: name_of(id), age: now.duration_since(since) })
+                .map(|standing| Holder {
+                    operation: name_of(standing.operation),
+                    age: now.duration_since(standing.since),
+                })
                 .collect(),
             waiters: waiters
                 .into_iter()
