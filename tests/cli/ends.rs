@@ -16,7 +16,7 @@ fn ended_by(signal: Signal) -> (std::process::ExitStatus, String, String) {
     // The server's main process, its children, and the two shells that keep them.
     assert!(processes > 5, "{processes} processes");
     assert_eq!(directories.len(), 1);
-    assert!(up.sockets().starts_with(directories[0].to_str().expect("a path")), "{} {directories:?}", up.server);
+    assert!(up.sockets().starts_with(&directories[0]), "{} {directories:?}", up.server);
     up.run.signal(signal);
     let status = up.run.wait();
     up.run.remains_nothing();

@@ -3,6 +3,10 @@
 use crate::run::{Run, await_that, demo};
 use crate::scrape::Scrape;
 
+fn operations(scrape: &Scrape) -> Vec<&str> {
+    scrape.values("poolscope_checkouts_started_total", "operation")
+}
+
 #[test]
 fn a_demo_of_three_seconds_serves_a_pool_under_load_whose_numbers_add_up() {
     let mut up = Run::up(&mut demo(&["--duration", "3s"]));
@@ -14,15 +18,16 @@ fn a_demo_of_three_seconds_serves_a_pool_under_load_whose_numbers_add_up() {
         assert_eq!(status, 200, "{text}");
         let scrape = Scrape::parse(&text);
         scrape.assert_adds_up("shop");
-        used = used.max(scrape.sum("db_client_connection_count", &["state=\"used\""]));
+        used = used.max(scrape.sum("db_client_connection_count", &[("db_client_connection_state", "used")]));
         scrapes += 1;
         // The pool's series go with it, a moment before the exporter does.
-        last = Some(scrape).filter(|scrape| !scrape.operations().is_empty()).or(last);
+        last = Some(scrape).filter(|scrape| !operations(scrape).is_empty()).or(last);
     }
     assert!(scrapes > 3 && used > 0.0, "{scrapes} scrapes, {used} used");
-    let operations = last.expect("a scrape under load").operations();
+    let last = last.expect("a scrape under load");
+    let operations = operations(&last);
     for operation in ["get_product", "list_orders", "place_order", "update_stock", "sales_report"] {
-        assert!(operations.iter().any(|name| name == operation), "{operations:?}");
+        assert!(operations.contains(&operation), "{operations:?}");
     }
     assert!(operations.iter().any(|name| name.starts_with("src/demo/workload/shop.rs:")), "{operations:?}");
 
@@ -43,10 +48,10 @@ fn a_demo_of_three_seconds_serves_a_pool_under_load_whose_numbers_add_up() {
 fn a_rush_reaches_into_overflow() {
     let up = Run::up(&mut demo(&[]));
     await_that("more connections than pool_size", || {
-        let scrape = Scrape::of(up.address).expect("an answer");
+        let scrape = Scrape::parse(&up.get("/metrics").expect("an answer").1);
         scrape.assert_adds_up("shop");
-        let rush = scrape.sum("poolscope_checkouts_started_total", &["operation=\"checkout_rush\""]);
-        rush > 0.0 && scrape.sum("poolscope_connections_closed_total", &["reason=\"overflow\""]) > 0.0
+        let rush = scrape.sum("poolscope_checkouts_started_total", &[("operation", "checkout_rush")]);
+        rush > 0.0 && scrape.sum("poolscope_connections_closed_total", &[("reason", "overflow")]) > 0.0
     });
 }
 

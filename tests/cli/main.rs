@@ -1,9 +1,12 @@
 //! The binary, as somebody uses it who has nothing else: its output, its exit codes, and what remains of it.
 
 mod ends;
+mod http;
 mod inputs;
 mod load;
 mod own_server;
+#[path = "../support/remains.rs"]
+mod remains;
 mod run;
 #[path = "../support/scrape.rs"]
 mod scrape;

@@ -1,10 +1,7 @@
 //! Runs the binary and looks after it.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
@@ -14,7 +11,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::scrape::get;
+use crate::http;
+use crate::remains::{entries, home, processes};
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -64,9 +62,7 @@ pub(crate) struct Run {
 impl Run {
     /// Starts `command`, whose temporary files have a directory of their own.
     pub(crate) fn start(command: &mut Command) -> Self {
-        let home = tempfile::Builder::new().prefix("ps-").tempdir_in("/tmp").expect("a directory");
-        // The server's user, who is another one if we are root, needs to get in.
-        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("its mode");
+        let home = home();
         let child = command.env("TMPDIR", home.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the binary");
         let (out, mut err) = (child.stdout.take().expect("its output"), child.stderr.take().expect("its errors"));
@@ -144,7 +140,7 @@ impl Run {
     }
 
     /// The processes and directories that it has now.
-    pub(crate) fn belongings(&self) -> (usize, Vec<PathBuf>) {
+    pub(crate) fn belongings(&self) -> (usize, Vec<String>) {
         (processes(self.home.path()).len(), entries(self.home.path()))
     }
 }
@@ -170,7 +166,7 @@ pub(crate) struct Up {
 impl Up {
     /// The answer's status and body; `None` if nobody listens any more.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
-        get(self.address, path).ok().filter(|(status, _)| *status > 0)
+        http::get(self.address, path).ok().filter(|(status, _)| *status > 0)
     }
 
     /// The directory of the private server's sockets.
@@ -203,24 +199,4 @@ pub(crate) fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < DEADLINE, "still waiting for: {what}");
         thread::sleep(Duration::from_millis(5));
     }
-}
-
-fn entries(home: &Path) -> Vec<PathBuf> {
-    fs::read_dir(home).expect("the directory").flatten().map(|entry| entry.path()).collect()
-}
-
-/// The processes whose command line or working directory is below `home`.
-fn processes(home: &Path) -> Vec<String> {
-    let home = home.to_str().expect("a path");
-    let Ok(proc) = fs::read_dir("/proc") else {
-        let listed = Command::new("ps").args(["-A", "-o", "args="]).output().expect("ps");
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        return listed.lines().filter(|line| line.contains(home)).map(str::to_owned).collect();
-    };
-    let described = proc.flatten().filter_map(|process| {
-        let command = fs::read(process.path().join("cmdline")).ok()?;
-        let directory = fs::read_link(process.path().join("cwd")).unwrap_or_default();
-        Some(format!("{} in {}", String::from_utf8_lossy(&command), directory.display()))
-    });
-    described.filter(|process| process.contains(home)).collect()
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use poolscope::event::CloseReason;
 use tokio_postgres::error::SqlState;
 
-use super::{assert_adds_up, backends, closed, eventually, observer, pid, pool, server};
+use super::support::{Admin, backend, eventually};
+use super::{assert_adds_up, closed, pool, server};
 
 #[tokio::test]
 async fn what_works_with_deadpools_client_works_with_a_connection() {
@@ -37,16 +38,16 @@ async fn what_works_with_deadpools_client_works_with_a_connection() {
 #[tokio::test]
 async fn overflow_comes_and_goes_on_the_server_too() {
     let server = server().await;
-    let observer = observer(&server).await;
+    let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(3));
     let mut held = Vec::new();
     for _ in 0..5 {
         held.push(pool.get().await.unwrap());
     }
-    assert_eq!(backends(&observer).await, 5);
+    assert_eq!(admin.backends("poolscope").await, 5);
     assert_eq!(pool.status().overflow(), 3);
     held.clear();
-    eventually("the overflow is gone from the server", async || backends(&observer).await == 2).await;
+    eventually("the overflow is gone from the server", async || admin.backends("poolscope").await == 2).await;
     let snapshot = pool.snapshot();
     assert_eq!((snapshot.connections.idle, closed(&snapshot, CloseReason::Overflow)), (2, 3));
     assert_adds_up(&snapshot);
@@ -56,8 +57,8 @@ async fn overflow_comes_and_goes_on_the_server_too() {
 async fn an_aged_connection_is_replaced() {
     let server = server().await;
     let pool = pool(&server, |pool| pool.recycle_after(Some(Duration::from_millis(1))));
-    let first = pid(&pool.get().await.unwrap()).await;
-    eventually("another backend serves", async || pid(&pool.get().await.unwrap()).await != first).await;
+    let first = backend(&pool.get().await.unwrap()).await;
+    eventually("another backend serves", async || backend(&pool.get().await.unwrap()).await != first).await;
     assert!(closed(&pool.snapshot(), CloseReason::Recycled) >= 1);
     assert_adds_up(&pool.snapshot());
 }
@@ -65,11 +66,11 @@ async fn an_aged_connection_is_replaced() {
 #[tokio::test]
 async fn a_connection_killed_while_idle_is_not_handed_out() {
     let server = server().await;
-    let observer = observer(&server).await;
+    let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pre_ping_idle(Duration::ZERO));
-    let first = pid(&pool.get().await.unwrap()).await;
-    observer.execute("SELECT pg_terminate_backend($1, 10000)", &[&first]).await.unwrap();
-    let second = pid(&pool.get().await.unwrap()).await;
+    let first = backend(&pool.get().await.unwrap()).await;
+    admin.terminate(first).await;
+    let second = backend(&pool.get().await.unwrap()).await;
     assert_ne!(first, second);
     let snapshot = pool.snapshot();
     assert_eq!(closed(&snapshot, CloseReason::Broken) + closed(&snapshot, CloseReason::PingFailed), 1);
@@ -79,29 +80,31 @@ async fn a_connection_killed_while_idle_is_not_handed_out() {
 #[tokio::test]
 async fn a_connection_killed_while_held_is_not_used_again() {
     let server = server().await;
-    let observer = observer(&server).await;
+    let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pre_ping(false));
     let connection = pool.get().await.unwrap();
-    let first = pid(&connection).await;
-    observer.execute("SELECT pg_terminate_backend($1, 10000)", &[&first]).await.unwrap();
+    let first = backend(&connection).await;
+    admin.terminate(first).await;
     let error = connection.query_one("SELECT 1", &[]).await.unwrap_err();
     assert!(error.code() == Some(&SqlState::ADMIN_SHUTDOWN) || error.is_closed(), "{error:?}");
     eventually("the client has noticed", async || connection.is_closed()).await;
     drop(connection);
     assert_eq!(pool.status().idle, 0);
     assert_eq!(closed(&pool.snapshot(), CloseReason::Broken), 1);
-    assert_ne!(pid(&pool.get().await.unwrap()).await, first);
+    assert_ne!(backend(&pool.get().await.unwrap()).await, first);
 }
 
 #[tokio::test]
 async fn a_connection_that_was_just_seen_alive_is_not_pinged() {
     let server = server().await;
-    let observer = observer(&server).await;
+    let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pre_ping_idle(Duration::from_secs(3600)));
-    let last = "SELECT query FROM pg_stat_activity WHERE application_name = 'poolscope'";
-    pool.get().await.unwrap().query_one("SELECT 'mine'", &[]).await.unwrap();
     let connection = pool.get().await.unwrap();
-    assert_eq!(observer.query_one(last, &[]).await.unwrap().get::<_, String>(0), "SELECT 'mine'");
+    let first = backend(&connection).await;
+    connection.query_one("SELECT 'mine'", &[]).await.unwrap();
+    drop(connection);
+    let connection = pool.get().await.unwrap();
+    assert_eq!(admin.last_statement(first).await, "SELECT 'mine'");
     drop(connection);
     assert_eq!(pool.snapshot().phase_nanos[poolscope::event::Phase::Ping.index()], 0);
 }
@@ -125,7 +128,7 @@ async fn a_guard_may_be_dropped_anywhere() {
 #[tokio::test]
 async fn closing_waits_for_what_is_out() {
     let server = server().await;
-    let observer = observer(&server).await;
+    let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool);
     let connection = pool.operation("report").get().await.unwrap();
     let error = pool.close_within(Duration::from_millis(10)).await.unwrap_err();
@@ -138,6 +141,6 @@ async fn closing_waits_for_what_is_out() {
     connection.query_one("SELECT 1", &[]).await.unwrap();
     drop(connection);
     closing.await.unwrap();
-    eventually("the server knows", async || backends(&observer).await == 0).await;
+    eventually("the server knows", async || admin.backends("poolscope").await == 0).await;
     assert_adds_up(&pool.snapshot());
 }

@@ -17,15 +17,10 @@ mod tls;
 mod using;
 mod waiting;
 
-use std::time::{Duration, Instant};
-
 use poolscope::demo::server::Server;
 use poolscope::event::{CloseReason, Outcome};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{Collector, Pool, PoolBuilder};
-
-/// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn server() -> Server {
     Server::builder().start().await.unwrap()
@@ -34,32 +29,6 @@ async fn server() -> Server {
 /// A pool with a collector of its own, so that tests do not see each other.
 fn pool(server: &Server, set: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Pool {
     set(Pool::builder().url(&server.url()).name("test").collector(Collector::new())).build().unwrap()
-}
-
-/// A connection beside the pool, to look at the server with.
-async fn observer(server: &Server) -> tokio_postgres::Client {
-    let (client, connection) = tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
-    client
-}
-
-/// How many backends the server has for the pools of this test.
-async fn backends(observer: &tokio_postgres::Client) -> i64 {
-    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'poolscope'";
-    observer.query_one(sql, &[]).await.unwrap().get(0)
-}
-
-async fn pid(connection: &poolscope::Connection) -> i32 {
-    connection.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
-}
-
-/// Asks again and again until the answer is yes.
-async fn eventually(what: &str, mut asked: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !asked().await {
-        assert!(Instant::now() < deadline, "in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 fn closed(snapshot: &PoolSnapshot, reason: CloseReason) -> u64 {

@@ -1,6 +1,5 @@
 //! What the pool does while the server is away, full, mute or unwilling.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,17 +9,14 @@ use poolscope::event::{CloseReason, ErrorPhase, Outcome};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{CheckoutError, Collector, ConnectError, Pool};
 
-use super::{assert_adds_up, closed, eventually, outcomes, pool, server};
+use super::support::{Admin, PATIENCE, chain, eventually};
+use super::{assert_adds_up, closed, outcomes, pool, server};
 
 fn errors(snapshot: &PoolSnapshot, code: &str) -> u64 {
     let of = |errors: &&poolscope::telemetry::ConnectionErrors| {
         errors.phase == ErrorPhase::Connect && errors.code.as_str() == code
     };
     snapshot.errors.iter().filter(of).map(|errors| errors.count).sum()
-}
-
-fn whole(error: &dyn Error) -> String {
-    format!("{error}: {}", error.source().map(whole).unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -68,7 +64,7 @@ async fn a_server_restarted_under_load_comes_back_and_the_accounts_add_up_all_al
     progress("it runs once more").await;
     stop.store(true, Ordering::Relaxed);
     for task in tasks {
-        tokio::time::timeout(super::PATIENCE, task).await.expect("no task hangs").unwrap();
+        tokio::time::timeout(PATIENCE, task).await.expect("no task hangs").unwrap();
     }
     let snapshot = pool.snapshot();
     assert_adds_up(&snapshot);
@@ -83,7 +79,7 @@ async fn a_server_that_is_away_is_an_error_with_its_cause() {
     server.stop(Shutdown::Fast).await.unwrap();
     let error = pool.get().await.unwrap_err();
     assert!(matches!(error, CheckoutError::Connect { .. }), "{error:?}");
-    assert!(whole(&error).contains("pool `test` cannot connect"), "{}", whole(&error));
+    assert!(chain(&error).contains("pool `test` cannot connect"), "{}", chain(&error));
     let snapshot = pool.snapshot();
     assert_eq!((errors(&snapshot, "io"), outcomes(&snapshot, Outcome::Error)), (1, 1));
     assert_eq!(closed(&snapshot, CloseReason::ConnectFailed), 1);
@@ -114,7 +110,7 @@ async fn a_server_that_is_mute_is_given_up_in_time() {
     let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
     let limit = Duration::from_millis(50);
     let pool = Pool::builder().url(&url).connect_timeout(limit).collector(Collector::new()).build().unwrap();
-    let error = tokio::time::timeout(super::PATIENCE, pool.get()).await.unwrap().unwrap_err();
+    let error = tokio::time::timeout(PATIENCE, pool.get()).await.unwrap().unwrap_err();
     assert!(
         matches!(&error, CheckoutError::Connect { source: ConnectError::Timeout { after, .. }, .. } if *after == limit)
     );
@@ -125,11 +121,11 @@ async fn a_server_that_is_mute_is_given_up_in_time() {
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_never_shown() {
     let server = Server::builder().tcp(true).start().await.unwrap();
-    let observer = super::observer(&server).await;
-    observer.batch_execute("CREATE ROLE app LOGIN PASSWORD 'right'").await.unwrap();
+    let admin = Admin::new(&server).await;
+    admin.execute("CREATE ROLE app LOGIN PASSWORD 'right'").await;
     let rules = server.dir().join("data/pg_hba.conf");
     std::fs::write(&rules, "local all all trust\nhost all all all scram-sha-256\n").unwrap();
-    observer.execute("SELECT pg_reload_conf()", &[]).await.unwrap();
+    admin.execute("SELECT pg_reload_conf()").await;
     let with = |password: &str| {
         let url = format!("postgres://app:{password}@127.0.0.1:{}/postgres", server.port());
         Pool::builder().url(&url).collector(Collector::new()).build().unwrap()
@@ -144,7 +140,7 @@ async fn a_wrong_password_is_refused_and_never_shown() {
     .await;
     let error = error.unwrap();
     assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "28P01"), "{error:?}");
-    for shown in [whole(&error), format!("{error:?}"), format!("{refused:?}"), format!("{:?}", refused.backend())] {
+    for shown in [chain(&error), format!("{error:?}"), format!("{refused:?}"), format!("{:?}", refused.backend())] {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     drop(with("right").get().await.unwrap());

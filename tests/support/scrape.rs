@@ -1,71 +1,161 @@
-//! Reads an exposition, and holds it to what must be true of every scrape.
+//! The text format, read back, and what must hold in it at every moment.
+#![allow(dead_code, reason = "no test binary needs all of it")]
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
-/// One scrape's samples, by name and labels as they stand there.
-#[derive(Debug)]
-pub(crate) struct Scrape(BTreeMap<String, f64>);
+const POOL: &str = "db_client_connection_pool_name";
 
-/// The answer to a request for `path`: status and body.
-pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    Ok((status, body.to_owned()))
+/// A series and its value.
+#[derive(Clone, Debug)]
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
 }
 
+/// The samples of one scrape.
+#[derive(Clone, Debug)]
+pub(crate) struct Scrape(Vec<Sample>);
+
 impl Scrape {
-    pub(crate) fn of(address: SocketAddr) -> std::io::Result<Self> {
-        get(address, "/metrics").map(|(_, body)| Self::parse(&body))
-    }
-
     pub(crate) fn parse(text: &str) -> Self {
-        let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            Some((series.to_owned(), value.parse().ok()?))
-        });
-        Self(samples.collect())
+        Self(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(sample).collect())
     }
 
-    /// The sum of a metric's samples whose labels contain all of `labels`, each written as `name="value"`.
-    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
-        self.series(name, labels).map(|(_, value)| value).sum()
+    /// The sum of the series that have this name and these labels; of none it is zero.
+    pub(crate) fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let has = |sample: &&Sample| {
+            sample.name == name
+                && labels.iter().all(|(label, value)| sample.labels.get(*label).is_some_and(|has| has == value))
+        };
+        self.0.iter().filter(has).map(|sample| sample.value).sum()
     }
 
-    pub(crate) fn series<'a>(&'a self, name: &'a str, labels: &'a [&str]) -> impl Iterator<Item = (&'a str, f64)> {
-        self.0
-            .iter()
-            .filter(move |(series, _)| series.split('{').next() == Some(name))
-            .filter(move |(series, _)| labels.iter().all(|label| series.contains(label)))
-            .map(|(series, value)| (series.as_str(), *value))
+    /// The same, of whole numbers.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "held to be whole")]
+    pub(crate) fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
+        let sum = self.sum(name, labels);
+        assert!(sum >= 0.0 && sum.fract() == 0.0, "{name}{labels:?} = {sum}");
+        sum as u64
     }
 
-    /// Every operation that began a checkout.
-    pub(crate) fn operations(&self) -> Vec<String> {
-        let started = self.series("poolscope_checkouts_started_total", &[]);
-        started
-            .filter_map(|(series, _)| Some(series.split("operation=\"").nth(1)?.split('"').next()?.to_owned()))
-            .collect()
+    /// The values of a label of the series that have this name.
+    pub(crate) fn values(&self, name: &str, label: &str) -> Vec<&str> {
+        let named = self.0.iter().filter(|sample| sample.name == name);
+        let mut values: Vec<_> = named.filter_map(|sample| sample.labels.get(label)).map(String::as_str).collect();
+        values.sort_unstable();
+        values.dedup();
+        values
     }
 
-    /// What must be true of every scrape of a pool.
+    /// Holds what is said to hold of a pool at every scrape.
     pub(crate) fn assert_adds_up(&self, pool: &str) {
-        let label = format!("db_client_connection_pool_name=\"{pool}\"");
-        let of = |name| self.sum(name, &[&label]);
-        let (started, ended) = (of("poolscope_checkouts_started_total"), of("poolscope_checkouts_total"));
-        let in_flight = of("poolscope_checkouts_in_flight");
-        assert_eq!(started, ended + in_flight, "started = outcomes + in flight: {self:?}");
-        let live = of("db_client_connection_count") + of("poolscope_connections_creating");
-        assert!(live <= of("db_client_connection_max"), "live is at most the maximum: {self:?}");
-        let (created, closed) = (of("poolscope_connections_created_total"), of("poolscope_connections_closed_total"));
-        assert_eq!(created, closed + live, "created = closed + live: {self:?}");
-        assert_eq!(of("db_client_connection_wait_time_seconds_count"), ended, "each checkout that ended was timed");
+        let count = |name: &str, labels: &[(&str, &str)]| {
+            let labels: Vec<_> = [(POOL, pool)].iter().chain(labels).copied().collect();
+            self.count(name, &labels)
+        };
+        let started = count("poolscope_checkouts_started_total", &[]);
+        let ended = count("poolscope_checkouts_total", &[]);
+        let in_flight = count("poolscope_checkouts_in_flight", &[]);
+        assert_eq!(started, ended + in_flight, "checkouts started = ended + in flight");
+        assert_eq!(count("db_client_connection_wait_time_seconds_count", &[]), ended, "each that ended has its wait");
+        assert_eq!(
+            count("db_client_connection_timeouts_total", &[]),
+            count("poolscope_checkouts_total", &[("outcome", "timeout")])
+        );
+        let queued = count("db_client_connection_pending_requests", &[]);
+        assert!(queued <= in_flight, "{queued} of {in_flight} in flight are queued");
+        let mut in_flight_by_operation = 0;
+        for operation in self.values("poolscope_checkouts_started_total", "operation") {
+            let of = |name: &str| count(name, &[("operation", operation)]);
+            let (started, ended) = (of("poolscope_checkouts_started_total"), of("poolscope_checkouts_total"));
+            assert!(started >= ended, "of {operation} {started} started and {ended} ended");
+            in_flight_by_operation += started - ended;
+        }
+        assert_eq!(in_flight_by_operation, in_flight, "in flight is the sum over operations");
+
+        let creating = count("poolscope_connections_creating", &[]);
+        let live = count("db_client_connection_count", &[]) + creating;
+        let created = count("poolscope_connections_created_total", &[]);
+        let closed = |reason: &str| count("poolscope_connections_closed_total", &[("reason", reason)]);
+        let max = count("db_client_connection_max", &[]);
+        assert_eq!(live + count("poolscope_connections_closed_total", &[]), created, "live + closed = created");
+        assert!(live <= max, "{live} connections of {max}");
+        assert_eq!(
+            count("db_client_connection_create_time_seconds_count", &[]),
+            created - creating - closed("connect_failed") - closed("connect_abandoned"),
+            "each that was established has its time"
+        );
+        self.assert_histograms();
     }
+
+    /// Buckets are cumulative and end in the count.
+    fn assert_histograms(&self) {
+        let mut before: Option<&Sample> = None;
+        for sample in self.0.iter().filter(|sample| sample.name.ends_with("_bucket")) {
+            let others = |sample: &Sample| {
+                let mut labels = sample.labels.clone();
+                let bound = labels.remove("le");
+                (labels, bound)
+            };
+            let (labels, bound) = others(sample);
+            if let Some(before) = before.filter(|before| before.name == sample.name && others(before).0 == labels) {
+                assert!(before.value <= sample.value, "{before:?} is more than {sample:?}");
+            }
+            if bound.as_deref() == Some("+Inf") {
+                let count = sample.name.replace("_bucket", "_count");
+                let labels: Vec<_> = labels.iter().map(|(label, value)| (label.as_str(), value.as_str())).collect();
+                assert_eq!(self.sum(&count, &labels), sample.value, "{sample:?}");
+            }
+            before = Some(sample);
+        }
+    }
+
+    /// The series that only grow.
+    fn growing(&self) -> impl Iterator<Item = &Sample> {
+        let suffixes = ["_total", "_bucket", "_sum", "_seconds_count"];
+        self.0.iter().filter(move |sample| suffixes.iter().any(|suffix| sample.name.ends_with(suffix)))
+    }
+}
+
+/// Holds, over the scrapes it is shown, that what only grows never falls or goes away.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    reached: BTreeMap<(String, BTreeMap<String, String>), f64>,
+    shown: usize,
+}
+
+impl Growth {
+    pub(crate) fn next(&mut self, scrape: &Scrape) {
+        let mut now = BTreeMap::new();
+        for sample in scrape.growing() {
+            now.insert((sample.name.clone(), sample.labels.clone()), sample.value);
+        }
+        for (series, before) in &self.reached {
+            let value = now.get(series);
+            assert!(value.is_some_and(|value| value >= before), "{series:?} was {before} and is {value:?}");
+        }
+        self.reached = now;
+        self.shown += 1;
+    }
+
+    /// How many scrapes it was shown.
+    pub(crate) fn shown(&self) -> usize {
+        self.shown
+    }
+}
+
+fn sample(line: &str) -> Sample {
+    let (series, value) = line.rsplit_once(' ').expect(line);
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let mut rest = labels.strip_suffix('}').expect(line);
+    let mut labels = BTreeMap::new();
+    while let Some((label, quoted)) = rest.split_once("=\"") {
+        let end = quoted.find('"').expect(line);
+        // No test has a value in which a character is escaped.
+        assert!(!quoted[..end].contains('\\'), "{line}");
+        labels.insert(label.to_owned(), quoted[..end].to_owned());
+        rest = quoted[end + 1..].trim_start_matches(',');
+    }
+    Sample { name: name.to_owned(), labels, value: value.parse().expect(line) }
 }

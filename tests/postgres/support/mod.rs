@@ -1,6 +1,7 @@
 //! What the tests share.
 
 mod http;
+#[path = "../../support/scrape.rs"]
 mod scrape;
 mod server;
 
@@ -35,6 +36,11 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
         assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Asks again and again until the answer is yes.
+pub(crate) async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
+    until(what, async || ask().await.then_some(())).await;
 }
 
 /// A pool that is counted apart from all others.

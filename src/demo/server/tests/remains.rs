@@ -4,7 +4,6 @@ use std::env;
 use std::fs;
 use std::future::poll_fn;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -15,9 +14,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tempfile::TempDir;
 
 use super::{Server, start};
+
+#[path = "../../../../tests/support/remains.rs"]
+mod support;
+
+use support::{entries, home, processes};
 
 /// Tells [`stands_in_for_a_process_with_a_server`] how to end.
 const END: &str = "POOLSCOPE_TEST_END";
@@ -73,34 +76,6 @@ fn spawn(home: &Path, end: &str) -> (Child, BufReader<ChildStdout>) {
         .expect("a process");
     let output = BufReader::new(child.stdout.take().expect("its output"));
     (child, output)
-}
-
-/// A directory that the server's user can write to, too.
-fn home() -> TempDir {
-    let home = tempfile::Builder::new().prefix("ps-").tempdir_in("/tmp").expect("a directory");
-    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("its mode");
-    home
-}
-
-fn entries(home: &Path) -> Vec<String> {
-    let entries = fs::read_dir(home).expect("the directory").flatten();
-    entries.map(|entry| entry.path().display().to_string()).collect()
-}
-
-/// The processes whose command line or working directory is below `home`.
-fn processes(home: &Path) -> Vec<String> {
-    let home = home.to_str().expect("a path");
-    let Ok(proc) = fs::read_dir("/proc") else {
-        let listed = Command::new("ps").args(["-A", "-o", "args="]).output().expect("ps");
-        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-        return listed.lines().filter(|line| line.contains(home)).map(str::to_owned).collect();
-    };
-    let described = proc.flatten().filter_map(|process| {
-        let command = fs::read(process.path().join("cmdline")).ok()?;
-        let directory = fs::read_link(process.path().join("cwd")).unwrap_or_default();
-        Some(format!("{} in {}", String::from_utf8_lossy(&command), directory.display()))
-    });
-    described.filter(|process| process.contains(home)).collect()
 }
 
 fn program(process: &str) -> &str {
