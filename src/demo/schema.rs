@@ -1,6 +1,5 @@
 //! The shop's tables.
 
-use deadpool_postgres::Connect;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
@@ -83,9 +82,8 @@ impl Keeper {
     }
 
     async fn open(&self) -> Result<Session, ConnectError> {
-        let connecting = self.connector.connect(self.connector.config());
-        let (client, task) = self.connector.within(connecting).await?;
-        Ok(Session { client, task })
+        let established = self.connector.connect(|| None).await?;
+        Ok(Session { client: established.client, task: established.task })
     }
 
     /// A connection to make the schema with.

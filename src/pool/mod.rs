@@ -10,6 +10,7 @@ mod observed;
 mod operation;
 pub mod postgres;
 mod shared;
+mod wire;
 
 pub use self::backend::Backend;
 pub use self::core::Core;

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use poolscope::CheckoutError;
 use poolscope::demo::server::{Server, Shutdown};
 
-use crate::support::{Admin, Counted, backend, chain, patiently, until};
+use crate::support::{Admin, Counted, backend, chain, patiently, shared, until};
 
 async fn refusal(counted: &Counted) -> CheckoutError {
     let error = patiently("a refusal", counted.pool.get()).await.expect_err("a refusal");
@@ -20,11 +20,11 @@ async fn a_server_that_is_down_is_an_error_with_its_causes_until_it_is_up() {
     let socket = Counted::new("refusals_down_socket", &server.url(), |builder| builder);
     let tcp = Counted::new("refusals_down_tcp", &server.tcp_url().unwrap(), |builder| builder);
     server.stop(Shutdown::Fast).await.unwrap();
-    for counted in [&socket, &tcp] {
+    let path = server.dir().join(format!("run/.s.PGSQL.{}", server.port())).display().to_string();
+    for (counted, address) in [(&socket, path), (&tcp, format!("127.0.0.1:{}", server.port()))] {
         let error = refusal(counted).await;
         let name = counted.pool.name();
-        let told =
-            format!("pool `{name}` cannot connect: could not connect to PostgreSQL: error connecting to server: ");
+        let told = format!("pool `{name}` cannot connect: could not connect to PostgreSQL at {address}: ");
         assert!(chain(&error).starts_with(&told), "{}", chain(&error));
         assert_eq!((counted.errors("connect", "io"), counted.closed("connect_failed")), (1, 1));
         assert_eq!((counted.outcomes("error"), counted.pool.status().live()), (1, 0));
@@ -97,4 +97,18 @@ async fn a_password_that_is_missing_is_an_error_in_authentication() {
     let error = refusal(&counted).await;
     assert!(chain(&error).contains("password missing"), "{}", chain(&error));
     assert_eq!((counted.errors("connect", "auth"), counted.outcomes("error")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_server_of_the_wrong_kind_is_told_apart_from_one_that_is_away() {
+    let url = shared().await.url();
+    let of = |attrs: &str| {
+        let url = format!("{url}?target_session_attrs={attrs}");
+        Counted::new(&format!("refusals_{attrs}"), &url, |builder| builder)
+    };
+    of("read-write").next_backend().await;
+    let refused = of("read-only");
+    let told = chain(&refusal(&refused).await);
+    assert!(told.ends_with(" allows writes (target_session_attrs=read-only)"), "{told}");
+    assert_eq!((refused.errors("connect", "io"), refused.closed("connect_failed")), (1, 1));
 }

@@ -7,7 +7,7 @@ use poolscope::{CheckoutError, ConnectError};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::NamedTempFile;
 
-use crate::support::{Counted, chain, patiently, shared};
+use crate::support::{Admin, Counted, chain, patiently, shared, until};
 
 /// An authority that exists only in a test.
 struct Authority {
@@ -101,6 +101,22 @@ async fn each_mode_encrypts_and_verifies_as_it_says() {
     ] {
         assert_eq!(problem(&pool(url, &query)).await, expected, "{url} {query}");
     }
+}
+
+#[tokio::test]
+async fn a_password_is_bound_to_the_tls_that_carries_it() {
+    let ours = Authority::new("ours");
+    let (certificate, key) = ours.issue("localhost");
+    let server = Server::builder().tls(certificate, key).start().await.unwrap();
+    let admin = Admin::new(&server).await;
+    admin.execute("CREATE ROLE app LOGIN PASSWORD 'right'").await;
+    let rules = server.dir().join("data/pg_hba.conf");
+    std::fs::write(&rules, "local all all trust\nhostssl all all all scram-sha-256\n").unwrap();
+    admin.execute("SELECT pg_reload_conf()").await;
+    let url = format!("postgres://app:right@127.0.0.1:{}/postgres?sslmode=require", server.port());
+    let bound = Counted::new("tls_bound", &format!("{url}&channel_binding=require"), |builder| builder);
+    // The reload is asynchronous: until then nobody asks for a password, and there is nothing to bind.
+    drop(until("a connection by password", async || bound.pool.get().await.ok()).await);
 }
 
 #[tokio::test]

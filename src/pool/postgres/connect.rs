@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Connect;
 use tokio::task::JoinHandle;
-use tokio_postgres::config::Host;
-use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
-use tokio_postgres::{Client, Config, Error, NoTls, Socket};
+use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::tls::TlsConnect;
+use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
 
 use super::error::{ConnectError, error_code};
+use super::hosts::candidates;
+use super::peer::Peer;
+use super::socket::Sock;
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
+use crate::pool::wire::{Eyes, Tap};
 use crate::telemetry::log::Chain;
 
 const APPLICATION_NAME: &str = "poolscope";
@@ -22,9 +24,20 @@ const APPLICATION_NAME: &str = "poolscope";
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-type Established = (Client, JoinHandle<()>);
+/// A connection, the task that drives it, and where it leads.
+#[derive(Debug)]
+pub(crate) struct Established {
+    pub(crate) client: Client,
+    /// Ends when the client is dropped.
+    pub(crate) task: JoinHandle<()>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "cancelling will need it"))]
+    pub(crate) peer: Peer,
+}
 
 /// Opens connections to one database. Cheap to clone.
+///
+/// tokio-postgres only gets sockets that are connected already, so that there can be a [`Tap`] beneath it. Everything
+/// that its own `connect` would do before that is done here, in the same order.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Inner>);
 
@@ -60,42 +73,65 @@ impl Connector {
         })))
     }
 
-    /// What it connects with, the settings included.
-    pub(crate) fn config(&self) -> &Config {
-        &self.0.config
-    }
-
-    /// Holds `connecting`, which connects through this connector, to `connect_timeout` as a whole, and sorts its error.
+    /// Connects to the first server that lets it, within `connect_timeout` as a whole.
     ///
-    /// To drop this future closes the socket.
-    pub(crate) async fn within<T>(
+    /// Each address that is tried gets `eyes` of its own. To drop this future closes the socket.
+    ///
+    /// # Errors
+    /// Why the last address was of no use, or that time ran out.
+    pub(crate) async fn connect(
         &self,
-        connecting: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, ConnectError> {
-        let after = self.0.connect_timeout;
-        match tokio::time::timeout(after, connecting).await {
-            Ok(result) => result.map_err(|error| ConnectError::classify(error, &self.0.mode)),
-            Err(_) => Err(ConnectError::Timeout { after }),
-        }
+        eyes: impl FnMut() -> Option<Box<Eyes>> + Send,
+    ) -> Result<Established, ConnectError> {
+        self.within(self.try_each(eyes)).await
     }
 
-    async fn open(&self) -> Result<Established, Error> {
+    async fn within<T>(&self, work: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+        let after = self.0.connect_timeout;
+        tokio::time::timeout(after, work).await.unwrap_or(Err(ConnectError::Timeout { after }))
+    }
+
+    fn classify(&self, error: Error) -> ConnectError {
+        ConnectError::classify(error, &self.0.mode)
+    }
+
+    async fn try_each(&self, mut eyes: impl FnMut() -> Option<Box<Eyes>> + Send) -> Result<Established, ConnectError> {
+        let config = &self.0.config;
+        let mut failure = None;
+        for candidate in candidates(config)? {
+            match candidate.peers(config).await {
+                Ok(peers) => {
+                    for peer in peers {
+                        match self.open(peer, eyes()).await {
+                            Ok(established) => return Ok(established),
+                            Err(error) => failure = Some(error),
+                        }
+                    }
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.unwrap_or_else(ConnectError::no_host))
+    }
+
+    async fn open(&self, peer: Peer, eyes: Option<Box<Eyes>>) -> Result<Established, ConnectError> {
+        let socket = Tap::new(open(&peer).await?, eyes);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.0.tls {
-            return self.start(tls.clone()).await;
+            let tls = super::tls::above(tls, peer.hostname());
+            return self.start(peer, socket, tls).await;
         }
-        self.start(NoTls).await
+        self.start(peer, socket, NoTls).await
     }
 
-    /// The one place where socket and TLS come together, and where whoever wants to read along gets between.
-    async fn start<T>(&self, tls: T) -> Result<Established, Error>
+    /// Speaks to a server, and if it will do leaves the connection to a task.
+    async fn start<T>(&self, peer: Peer, socket: Tap<Sock>, tls: T) -> Result<Established, ConnectError>
     where
-        T: MakeTlsConnect<Socket> + Send,
-        T::Stream: Send + 'static,
-        T::TlsConnect: Send,
-        <T::TlsConnect as TlsConnect<Socket>>::Future: Send,
+        T: TlsConnect<Tap<Sock>, Stream: Send + 'static>,
     {
-        let (client, connection) = self.0.config.connect(tls).await?;
+        let connecting = self.0.config.connect_raw(socket, tls);
+        let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
+        let connection = self.suitable(&client, connection, &peer).await?;
         let pool = Arc::clone(&self.0.pool);
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -107,21 +143,55 @@ impl Connector {
                 );
             }
         });
-        Ok((client, task))
+        Ok(Established { client, task, peer })
     }
+
+    /// Gives the connection back if its session is what `target_session_attrs` asks for. It is driven from here, not by
+    /// a task of its own: whoever stops waiting closes it.
+    async fn suitable<C>(&self, client: &Client, mut connection: C, peer: &Peer) -> Result<C, ConnectError>
+    where
+        C: Future<Output = Result<(), Error>> + Unpin,
+    {
+        let wanted = self.0.config.get_target_session_attrs();
+        if wanted == TargetSessionAttrs::Any {
+            return Ok(connection);
+        }
+        let mut asking = std::pin::pin!(client.simple_query("SHOW transaction_read_only"));
+        let answer = tokio::select! {
+            answer = &mut asking => answer,
+            Err(error) = &mut connection => {
+                drop(connection);
+                // The server may have said why before it left.
+                let told = asking.await.err().filter(|told| told.code().is_some());
+                return Err(self.classify(told.unwrap_or(error)));
+            }
+        };
+        let answer = answer.map_err(|error| self.classify(error))?;
+        let row = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let read_only = match row {
+            Some(row) => row.try_get(0).map_err(|error| self.classify(error))?,
+            None => None,
+        };
+        let problem = match (wanted, read_only) {
+            (_, None) => "does not say whether it allows writes",
+            (TargetSessionAttrs::ReadWrite, Some("on")) => "does not allow writes (target_session_attrs=read-write)",
+            (TargetSessionAttrs::ReadOnly, Some("off")) => "allows writes (target_session_attrs=read-only)",
+            _ => return Ok(connection),
+        };
+        Err(ConnectError::WrongSession { address: peer.to_string(), problem })
+    }
+}
+
+async fn open(peer: &Peer) -> Result<Sock, ConnectError> {
+    peer.open().await.map_err(|source| ConnectError::Unreachable { address: peer.to_string(), source })
 }
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector").field("pool", &self.0.pool).field("tls", &self.0.mode).finish_non_exhaustive()
-    }
-}
-
-impl Connect for Connector {
-    /// Connects with this connector's own configuration; the manager's is a copy of it. Not bounded in time: see
-    /// [`Connector::within`]. The task ends when the client is dropped.
-    fn connect(&self, _: &Config) -> Pin<Box<dyn Future<Output = Result<Established, Error>> + Send + '_>> {
-        Box::pin(self.open())
     }
 }
 
@@ -150,7 +220,7 @@ fn configure(settings: &Settings, mut config: Config) -> Config {
 
 /// How many addresses should get their turn within `connect_timeout`.
 ///
-/// tokio-postgres' own time-out is for each address: were it the whole, a first address that swallows packets would
+/// The configuration's own time-out is for each address: were it the whole, a first address that swallows packets would
 /// leave the others no time. A name may stand for several addresses, often one each of IPv6 and IPv4.
 fn attempts(config: &Config) -> u32 {
     let is_one_address = |host: &Host| match host {

@@ -1,73 +1,13 @@
 #![allow(clippy::unwrap_used)]
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
-use std::thread;
+use std::io::Write;
 
+use super::super::scripted::*;
 use super::*;
 use crate::event::ErrorCode;
 
-const SOON: Duration = Duration::from_secs(10);
-
-/// A server that treats its one client as `script` says. Returns its port.
-fn serve<T: Send + 'static>(script: impl FnOnce(TcpStream) -> T + Send + 'static) -> (u16, mpsc::Receiver<T>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (sender, receiver) = mpsc::channel();
-    thread::spawn(move || {
-        let (socket, _) = listener.accept().unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
-        let _ = sender.send(script(socket));
-    });
-    (port, receiver)
-}
-
-/// A message without a type, as the first ones are.
-fn read_untyped(stream: &mut impl Read) -> Vec<u8> {
-    let mut length = [0; 4];
-    stream.read_exact(&mut length).unwrap();
-    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
-    stream.read_exact(&mut body).unwrap();
-    body
-}
-
-fn message(kind: u8, body: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
-    [&[kind], &length[..], body].concat()
-}
-
-fn authenticated() -> Vec<u8> {
-    [message(b'R', &[0; 4]), message(b'Z', b"I")].concat()
-}
-
-fn refusal(sqlstate: &str) -> Vec<u8> {
-    let fields = format!("SFATAL\0VFATAL\0C{sqlstate}\0Mrefused\0\0");
-    message(b'E', fields.as_bytes())
-}
-
-/// Reads until the client closes; the bytes it still sent.
-fn rest(stream: &mut impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let _ = stream.read_to_end(&mut bytes);
-    bytes
-}
-
-fn connector(url: &str) -> Connector {
-    let settings = Settings::from_url(url).unwrap();
-    Connector::new(&settings, settings.require_database_url().unwrap(), "test").unwrap()
-}
-
-async fn establish(connector: &Connector) -> Result<Established, ConnectError> {
-    connector.within(connector.connect(connector.config())).await
-}
-
-async fn failure(url: &str) -> ConnectError {
-    establish(&connector(url)).await.map(drop).unwrap_err()
-}
-
 fn configured(url: &str) -> Config {
-    connector(url).config().clone()
+    connector(url).0.config.clone()
 }
 
 #[tokio::test]
@@ -78,7 +18,7 @@ async fn a_connection_says_who_it_is_and_ends_with_its_client() {
         (startup, rest(&mut socket))
     });
     let connector = connector(&format!("postgres://app@127.0.0.1:{port}/shop?sslmode=disable"));
-    let (client, task) = establish(&connector).await.unwrap();
+    let Established { client, task, .. } = establish(&connector).await.unwrap();
     assert!(!task.is_finished());
     drop(client);
     tokio::time::timeout(SOON, task).await.unwrap().unwrap();
@@ -118,7 +58,7 @@ async fn an_error_is_called_by_the_servers_sqlstate() {
 
 #[tokio::test]
 async fn an_error_without_a_sqlstate_is_called_by_its_kind() {
-    let refused = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let refused = refused_port();
     let error = failure(&format!("postgres://u@127.0.0.1:{refused}/d")).await;
     assert_eq!(error.code(), ErrorCode::IO);
 
@@ -176,7 +116,7 @@ fn the_settings_name_wins_over_the_urls() {
     let url = "postgres://u@h/d?application_name=fromurl".parse().unwrap();
     let name = |settings: &Settings| {
         let connector = Connector::new(settings, &url, "test").unwrap();
-        connector.config().get_application_name().unwrap().to_owned()
+        connector.0.config.get_application_name().unwrap().to_owned()
     };
     let mut settings = Settings::default();
     assert_eq!(name(&settings), "fromurl");
@@ -203,18 +143,36 @@ fn every_address_gets_its_turn_within_connect_timeout() {
 }
 
 #[tokio::test]
-async fn a_connector_serves_a_deadpool_manager() {
+async fn a_manager_makes_clients_of_what_a_connector_connects() {
     use deadpool::managed::Manager as _;
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&authenticated()).unwrap();
         rest(&mut socket)
     });
-    let connector = connector(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable"));
-    let config = connector.config().clone();
-    let manager = deadpool_postgres::Manager::from_connect(config, connector.clone(), Default::default());
-    let client = connector.within(manager.create()).await.unwrap();
+    let settings = Settings::from_url(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).unwrap();
+    let url = settings.require_database_url().unwrap();
+    let manager = super::super::manager::PostgresManager::new(&settings, url, "test").unwrap();
+    let client = manager.create().await.unwrap();
     assert!(!client.is_closed());
+}
+
+#[tokio::test]
+async fn each_address_that_is_tried_has_its_own_eyes() {
+    let refused = refused_port();
+    let (port, _seen) = serve(|mut socket| {
+        read_untyped(&mut socket);
+        socket.write_all(&authenticated()).unwrap();
+        rest(&mut socket)
+    });
+    let connector = connector(&format!("postgres://u@127.0.0.1:{refused},127.0.0.1:{port}/d?sslmode=disable"));
+    let mut opened = 0;
+    let eyes = || {
+        opened += 1;
+        None
+    };
+    connector.connect(eyes).await.unwrap();
+    assert_eq!(opened, 2);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::net::TcpStream;
+use std::sync::{Arc, mpsc};
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
@@ -54,7 +55,7 @@ async fn direct_tls_names_its_protocol() {
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     let (port, protocol) = serve_tls(Arc::new(config), true);
     let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=require&sslnegotiation=direct");
-    let (client, task) = establish(&connector(&url)).await.unwrap();
+    let Established { client, task, .. } = establish(&connector(&url)).await.unwrap();
     drop(client);
     task.await.unwrap();
     assert_eq!(protocol.recv_timeout(SOON).unwrap().as_deref(), Some(&b"postgresql"[..]));

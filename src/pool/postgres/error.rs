@@ -33,7 +33,35 @@ pub enum ConnectError {
         source: Error,
     },
 
-    /// The server could not be reached or refused the connection.
+    /// No socket could be opened: the name is not known, nobody listens there, or nobody answers.
+    #[error("could not connect to PostgreSQL at {address}")]
+    #[non_exhaustive]
+    Unreachable {
+        /// Host and port, or the path of the Unix socket; behind a name, which of its addresses was tried.
+        address: String,
+        /// What the operating system says.
+        source: io::Error,
+    },
+
+    /// The server let the connection in, but is not of the kind that `target_session_attrs` asks for.
+    #[error("PostgreSQL at {address} {problem}")]
+    #[non_exhaustive]
+    WrongSession {
+        /// As of [`Unreachable`](Self::Unreachable).
+        address: String,
+        /// In what it differs.
+        problem: &'static str,
+    },
+
+    /// The configured hosts, their addresses and their ports do not go together. The URL's reader finds that earlier.
+    #[error("{problem}")]
+    #[non_exhaustive]
+    Hosts {
+        /// What does not, and what would do.
+        problem: String,
+    },
+
+    /// The server refused the connection, or it broke off.
     #[error("could not connect to PostgreSQL")]
     Postgres(#[source] Error),
 }
@@ -47,6 +75,11 @@ impl ConnectError {
         }
     }
 
+    /// There is nothing to connect to.
+    pub(super) fn no_host() -> Self {
+        Self::Hosts { problem: "no host to connect to: give one as host or hostaddr".to_owned() }
+    }
+
     /// What the error is called in the `sqlstate` label: the server's SQLSTATE if it sent one, else `timeout`,
     /// `tls`, `auth`, `io` or `other`.
     #[must_use]
@@ -54,6 +87,9 @@ impl ConnectError {
         match self {
             Self::Timeout { .. } => ErrorCode::TIMEOUT,
             Self::Tls { .. } => ErrorCode::TLS,
+            Self::Unreachable { source, .. } => io_code(source),
+            Self::WrongSession { .. } => ErrorCode::IO,
+            Self::Hosts { .. } => ErrorCode::OTHER,
             Self::Postgres(error) => error_code(error),
         }
     }
@@ -71,10 +107,16 @@ pub(crate) fn error_code(error: &Error) -> ErrorCode {
         return ErrorCode::AUTH;
     }
     match find::<io::Error>(error) {
-        Some(error) if error.kind() == io::ErrorKind::TimedOut => ErrorCode::TIMEOUT,
-        Some(_) => ErrorCode::IO,
+        Some(error) => io_code(error),
         None if error.is_closed() => ErrorCode::IO,
         None => ErrorCode::OTHER,
+    }
+}
+
+fn io_code(error: &io::Error) -> ErrorCode {
+    match error.kind() {
+        io::ErrorKind::TimedOut => ErrorCode::TIMEOUT,
+        _ => ErrorCode::IO,
     }
 }
 

@@ -3,7 +3,12 @@
 mod builder;
 mod connect;
 mod error;
+mod hosts;
 mod manager;
+mod peer;
+#[cfg(test)]
+mod scripted;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -24,8 +29,8 @@ pub type RunError<T> = crate::error::RunError<T, ConnectError>;
 
 /// A connection that was checked out; see [`Guard`].
 ///
-/// It derefs to [`deadpool_postgres::ClientWrapper`], which is what deadpool-postgres's own `Client` derefs to:
-/// queries, transactions and cached statements work as they do there.
+/// It derefs to [`deadpool_postgres::ClientWrapper`], which is what deadpool-postgres's own
+/// `Client` derefs to: queries, transactions and cached statements work as they do there.
 pub type Connection = Guard<PostgresManager>;
 
 /// A handle for what is done under a name; see [`Operation`](super::Operation).

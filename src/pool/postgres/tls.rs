@@ -13,9 +13,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::socket::Sock;
 use crate::config::{ConfigError, Roots, TlsMode, Verify};
+use crate::pool::wire::Above;
 
 /// The connector for `mode`, or `None` for plaintext. Reads the certificate files, this once.
 ///
@@ -29,6 +32,15 @@ pub(crate) fn connector(mode: &TlsMode, direct: bool) -> Result<Option<MakeRustl
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
     Ok(Some(MakeRustlsConnect::new(config)))
+}
+
+/// TLS for one connection to the server of this name, beneath whatever lies around the socket.
+pub(super) fn above(
+    tls: &MakeRustlsConnect,
+    hostname: &str,
+) -> Above<<MakeRustlsConnect as MakeTlsConnect<Sock>>::TlsConnect> {
+    let Ok(tls) = MakeTlsConnect::<Sock>::make_tls_connect(&mut tls.clone(), hostname);
+    Above(tls)
 }
 
 fn client_config(verify: &Verify) -> Result<ClientConfig, ConfigError> {

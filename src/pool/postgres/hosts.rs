@@ -1,0 +1,94 @@
+//! The servers to try, in order.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, LoadBalanceHosts};
+
+use super::error::ConnectError;
+use super::peer::{Address, Peer};
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// One of the hosts that are configured.
+pub(super) struct Candidate<'a> {
+    host: Option<&'a Host>,
+    hostaddr: Option<IpAddr>,
+    port: u16,
+}
+
+/// The hosts that are configured, in the order in which to try them. None if none are.
+///
+/// # Errors
+/// [`ConnectError::Hosts`]: their numbers do not go together.
+pub(super) fn candidates(config: &Config) -> Result<Vec<Candidate<'_>>, ConnectError> {
+    let (hosts, hostaddrs, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+    let count = hosts.len().max(hostaddrs.len());
+    if !hosts.is_empty() && !hostaddrs.is_empty() && hosts.len() != hostaddrs.len() {
+        let (hosts, hostaddrs) = (hosts.len(), hostaddrs.len());
+        return Err(problem(format!("{hostaddrs} hostaddr for {hosts} hosts: give one for each, or none")));
+    }
+    if ports.len() > 1 && ports.len() != count {
+        let ports = ports.len();
+        return Err(problem(format!("{ports} ports for {count} hosts: give one for each, or one for all")));
+    }
+    let candidate = |at: usize| Candidate {
+        host: hosts.get(at),
+        hostaddr: hostaddrs.get(at).copied(),
+        port: ports.get(at).or(ports.first()).copied().unwrap_or(DEFAULT_PORT),
+    };
+    let mut candidates: Vec<_> = (0..count).map(candidate).collect();
+    balance(config, &mut candidates);
+    Ok(candidates)
+}
+
+fn problem(problem: String) -> ConnectError {
+    ConnectError::Hosts { problem }
+}
+
+fn balance<T>(config: &Config, list: &mut [T]) {
+    if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
+        fastrand::shuffle(list);
+    }
+}
+
+impl Candidate<'_> {
+    /// Where it listens, in the order in which to try. An address that is given saves looking the name up; the name
+    /// remains what the server must prove to be.
+    pub(super) async fn peers(&self, config: &Config) -> Result<Vec<Peer>, ConnectError> {
+        let hostname = match self.host {
+            Some(Host::Tcp(name)) => Some(name.clone()),
+            _ => None,
+        };
+        let peer = |address| Peer::new(address, hostname.clone(), config);
+        match (self.hostaddr, self.host) {
+            (Some(ip), _) => Ok(vec![peer(Address::Tcp(SocketAddr::new(ip, self.port)))]),
+            (None, Some(Host::Tcp(name))) => {
+                let addresses = self
+                    .look_up(name, config)
+                    .await
+                    .map_err(|source| ConnectError::Unreachable { address: format!("{name}:{}", self.port), source })?;
+                Ok(addresses.into_iter().map(|address| peer(Address::Tcp(address))).collect())
+            }
+            #[cfg(unix)]
+            (None, Some(Host::Unix(directory))) => {
+                Ok(vec![peer(Address::Unix(directory.join(format!(".s.PGSQL.{}", self.port))))])
+            }
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+
+    async fn look_up(&self, name: &str, config: &Config) -> io::Result<Vec<SocketAddr>> {
+        let mut addresses: Vec<_> = tokio::net::lookup_host((name, self.port)).await?.collect();
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "could not resolve any addresses"));
+        }
+        balance(config, &mut addresses);
+        Ok(addresses)
+    }
+}
+
+#[cfg(test)]
+#[path = "hosts_tests.rs"]
+mod tests;

@@ -1,0 +1,117 @@
+//! Servers that do as a test says.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::connect::{Connector, Established};
+use super::error::ConnectError;
+use crate::config::Settings;
+
+pub(super) const SOON: Duration = Duration::from_secs(10);
+
+/// A server that treats its one client as `script` says. Returns its port.
+pub(super) fn serve<T: Send + 'static>(
+    script: impl FnOnce(TcpStream) -> T + Send + 'static,
+) -> (u16, mpsc::Receiver<T>) {
+    let mut script = Some(script);
+    serve_each(1, move |socket| script.take().map(|script| script(socket)).unwrap())
+}
+
+/// A server that treats so many clients, one after the other, as `script` says.
+pub(super) fn serve_each<T: Send + 'static>(
+    clients: usize,
+    mut script: impl FnMut(TcpStream) -> T + Send + 'static,
+) -> (u16, mpsc::Receiver<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for _ in 0..clients {
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_read_timeout(Some(SOON)).unwrap();
+            let _ = sender.send(script(socket));
+        }
+    });
+    (port, receiver)
+}
+
+/// A port on which nobody listens.
+pub(super) fn refused_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A message without a type, as the first ones are.
+pub(super) fn read_untyped(stream: &mut impl Read) -> Vec<u8> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut body = vec![0; u32::from_be_bytes(length) as usize - 4];
+    stream.read_exact(&mut body).unwrap();
+    body
+}
+
+/// A message with its type.
+pub(super) fn read_typed(stream: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut kind = [0];
+    stream.read_exact(&mut kind).unwrap();
+    (kind[0], read_untyped(stream))
+}
+
+pub(super) fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    [&[kind], &length[..], body].concat()
+}
+
+pub(super) fn authenticated() -> Vec<u8> {
+    [message(b'R', &[0; 4]), message(b'Z', b"I")].concat()
+}
+
+pub(super) fn refusal(sqlstate: &str) -> Vec<u8> {
+    let fields = format!("SFATAL\0VFATAL\0C{sqlstate}\0Mrefused\0\0");
+    message(b'E', fields.as_bytes())
+}
+
+/// The answer to `SHOW`: one row of one text.
+pub(super) fn shown(value: &str) -> Vec<u8> {
+    let column = [&1_u16.to_be_bytes()[..], b"transaction_read_only\0", &[0; 18]].concat();
+    let length = u32::try_from(value.len()).unwrap().to_be_bytes();
+    let row = [&1_u16.to_be_bytes()[..], &length, value.as_bytes()].concat();
+    [message(b'T', &column), message(b'D', &row), message(b'C', b"SHOW\0"), message(b'Z', b"I")].concat()
+}
+
+/// Lets the client in and answers its first query with `answer`. Returns that query and what followed it.
+pub(super) fn answer(mut socket: TcpStream, answer: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    read_untyped(&mut socket);
+    socket.write_all(&authenticated()).unwrap();
+    let (_, query) = read_typed(&mut socket);
+    socket.write_all(answer).unwrap();
+    (query, rest(&mut socket))
+}
+
+/// Reads until the client closes; the bytes it still sent.
+pub(super) fn rest(stream: &mut impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    bytes
+}
+
+pub(super) fn connector(url: &str) -> Connector {
+    let settings = Settings::from_url(url).unwrap();
+    Connector::new(&settings, settings.require_database_url().unwrap(), "test").unwrap()
+}
+
+pub(super) async fn establish(connector: &Connector) -> Result<Established, ConnectError> {
+    connector.connect(|| None).await
+}
+
+pub(super) async fn failure(url: &str) -> ConnectError {
+    establish(&connector(url)).await.map(drop).unwrap_err()
+}
+
+/// Waits without blocking the runtime.
+pub(super) async fn seen<T: Send + 'static>(receiver: mpsc::Receiver<T>) -> T {
+    tokio::task::spawn_blocking(move || receiver.recv_timeout(SOON)).await.unwrap().unwrap()
+}

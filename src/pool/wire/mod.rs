@@ -1,0 +1,11 @@
+//! The bytes between tokio-postgres and the server, above TLS.
+
+mod eyes;
+mod tap;
+#[cfg(feature = "tls")]
+mod tls;
+
+pub(crate) use self::eyes::Eyes;
+pub(crate) use self::tap::Tap;
+#[cfg(feature = "tls")]
+pub(crate) use self::tls::Above;
