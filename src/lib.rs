@@ -21,5 +21,7 @@ pub use config::ConfigError;
 mod imports;
 
 pub use config::Settings;
-pub use pool::postgres::{CheckoutError, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError};
+pub use pool::postgres::{
+    CancelToken, CheckoutError, Client, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError,
+};
 pub use telemetry::Collector;

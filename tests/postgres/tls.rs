@@ -7,7 +7,7 @@ use poolscope::{CheckoutError, ConnectError};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::NamedTempFile;
 
-use crate::support::{Admin, Counted, chain, patiently, shared, until};
+use crate::support::{Admin, Counted, backend, cancel_sleep, chain, patiently, shared, until};
 
 /// An authority that exists only in a test.
 struct Authority {
@@ -100,6 +100,26 @@ async fn each_mode_encrypts_and_verifies_as_it_says() {
         ),
     ] {
         assert_eq!(problem(&pool(url, &query)).await, expected, "{url} {query}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_is_cancelled_over_tls() {
+    let ours = Authority::new("ours");
+    let (certificate, key) = ours.issue("localhost");
+    let server = Server::builder().tls(certificate, key).start().await.unwrap();
+    let url = format!(
+        "postgres://postgres@localhost:{}/postgres?hostaddr=127.0.0.1&sslmode=verify-full{}",
+        server.port(),
+        ours.parameter()
+    );
+    let counted = Counted::new("tls_cancel", &url, |builder| builder);
+    assert!(encrypted(&counted).await);
+    let (admin, connection) = (Admin::new(&server).await, counted.get().await);
+    let (pid, token) = (backend(&connection).await, connection.cancel_token());
+    for _ in 0..5 {
+        cancel_sleep(&admin, pid, connection.batch_execute("SELECT pg_sleep(60)"), token.cancel()).await;
+        connection.batch_execute("SELECT 1").await.unwrap();
     }
 }
 

@@ -5,9 +5,9 @@ use std::pin::Pin;
 use poolscope::{Connection, Pool, RunError, Settings};
 use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Error, IsolationLevel};
+use tokio_postgres::{Error, IsolationLevel, NoTls};
 
-use crate::support::{Counted, backend, patiently, shared};
+use crate::support::{Admin, Counted, backend, cancel_sleep, patiently, shared};
 
 async fn number(connection: &Connection, query: &str) -> i64 {
     connection.query_one(query, &[]).await.unwrap().get(0)
@@ -208,4 +208,30 @@ async fn a_discarded_connection_is_closed_and_replaced() {
     connection.discard();
     assert_eq!((counted.closed("discarded"), counted.pool.status().live()), (1, 0));
     assert_ne!(counted.next_backend().await, first);
+}
+
+const SLEEP: &str = "SELECT pg_sleep(60)";
+
+#[tokio::test]
+async fn a_token_cancels_what_its_connection_is_doing_and_no_more() {
+    let counted = Counted::shared("using_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let (admin, connection) = (Admin::new(shared().await).await, counted.get().await);
+    let (pid, token) = (backend(&connection).await, connection.cancel_token());
+    for _ in 0..20 {
+        cancel_sleep(&admin, pid, connection.batch_execute(SLEEP), token.cancel()).await;
+        // Were the signal of one that comes too late still under way, it would hit this one.
+        patiently("the server to take note", token.cancel()).await.unwrap();
+        assert_eq!(number(&connection, "SELECT 7::bigint").await, 7);
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_was_taken_before_a_transaction_cancels_in_it() {
+    let counted = Counted::shared("using_cancel_transaction", |builder| builder).await;
+    let (admin, mut connection) = (Admin::new(shared().await).await, counted.get().await);
+    let (pid, token) = (backend(&connection).await, connection.cancel_token());
+    let transaction = connection.transaction().await.unwrap();
+    cancel_sleep(&admin, pid, transaction.batch_execute(SLEEP), token.cancel_query(NoTls)).await;
+    transaction.rollback().await.unwrap();
+    assert_eq!(number(&connection, "SELECT 8::bigint").await, 8);
 }

@@ -8,14 +8,14 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{Client, Config, Error, NoTls, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, Client, Config, Error, NoTls, SimpleQueryMessage};
 
 use super::error::{ConnectError, error_code};
 use super::hosts::candidates;
 use super::peer::Peer;
 use super::socket::Sock;
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
-use crate::pool::wire::{Eyes, Tap};
+use crate::pool::wire::{Eyes, Patient, Tap};
 use crate::telemetry::log::Chain;
 
 const APPLICATION_NAME: &str = "poolscope";
@@ -30,7 +30,6 @@ pub(crate) struct Established {
     pub(crate) client: Client,
     /// Ends when the client is dropped.
     pub(crate) task: JoinHandle<()>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "cancelling will need it"))]
     pub(crate) peer: Peer,
 }
 
@@ -84,6 +83,20 @@ impl Connector {
         eyes: impl FnMut() -> Option<Box<Eyes>> + Send,
     ) -> Result<Established, ConnectError> {
         self.within(self.try_each(eyes)).await
+    }
+
+    /// Asks the server at `peer` to cancel what the connection of this token does, and returns when it has.
+    pub(super) async fn cancel(&self, token: &CancelToken, peer: &Peer) -> Result<(), ConnectError> {
+        self.within(async {
+            let socket = Patient::new(open(peer).await?);
+            #[cfg(feature = "tls")]
+            if let Some(tls) = &self.0.tls {
+                let tls = super::tls::above(tls, peer.hostname());
+                return token.cancel_query_raw(socket, tls).await.map_err(|error| self.classify(error));
+            }
+            token.cancel_query_raw(socket, NoTls).await.map_err(|error| self.classify(error))
+        })
+        .await
     }
 
     async fn within<T>(&self, work: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {

@@ -155,6 +155,7 @@ async fn a_manager_makes_clients_of_what_a_connector_connects() {
     let manager = super::super::manager::PostgresManager::new(&settings, url, "test").unwrap();
     let client = manager.create().await.unwrap();
     assert!(!client.is_closed());
+    assert_eq!(format!("{client:?}"), format!("Client {{ peer: Peer(127.0.0.1:{port}), .. }}"));
 }
 
 #[tokio::test]

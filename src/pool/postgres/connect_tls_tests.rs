@@ -120,3 +120,28 @@ async fn a_server_without_tls_is_an_error_only_where_tls_is_required() {
         "the server does not offer TLS (sslmode=require): turn it on there, or give sslmode=prefer"
     );
 }
+
+#[tokio::test]
+async fn a_cancellation_is_encrypted_as_its_connection_is_and_waits_for_the_end() {
+    let config = Authority::new().server(&["localhost"]);
+    let mut first = None;
+    let (port, requests) = serve_each(2, move |mut socket| {
+        assert_eq!(read_untyped(&mut socket), SSL_REQUEST);
+        socket.write_all(b"S").unwrap();
+        let mut stream = StreamOwned::new(ServerConnection::new(Arc::clone(&config)).unwrap(), socket);
+        let opening = read_untyped(&mut stream);
+        if first.is_none() {
+            stream.write_all(&authenticated_as(4711, -17)).unwrap();
+            first = Some(stream);
+            return None;
+        }
+        // Neither a leave in terms of TLS nor the end of the client's side precedes the server's end.
+        stream.sock.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Some((opening, std::io::Read::read(&mut stream.sock, &mut [0]).map_err(|error| error.kind())))
+    });
+    let connector = connector(&format!("postgres://u@localhost:{port}/d?hostaddr=127.0.0.1&sslmode=require"));
+    let Established { client, task: _task, peer } = establish(&connector).await.unwrap();
+    connector.cancel(&client.cancel_token(), &peer).await.unwrap();
+    let expected = [80_877_102_i32.to_be_bytes(), 4711_i32.to_be_bytes(), (-17_i32).to_be_bytes()].concat();
+    assert_eq!(requests.iter().flatten().next(), Some((expected, Err(std::io::ErrorKind::WouldBlock))));
+}

@@ -3,6 +3,7 @@
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
 
+use super::client::Client;
 use super::connect::{Connector, Established};
 use super::error::ConnectError;
 use crate::config::{ConfigError, DatabaseUrl, Settings};
@@ -23,16 +24,16 @@ impl PostgresManager {
 }
 
 impl Manager for PostgresManager {
-    type Type = ClientWrapper;
+    type Type = Client;
     type Error = ConnectError;
 
-    async fn create(&self) -> Result<ClientWrapper, ConnectError> {
-        let Established { client, task, .. } = self.connector.connect(|| None).await?;
-        Ok(ClientWrapper::new(client, task))
+    async fn create(&self) -> Result<Client, ConnectError> {
+        let Established { client, task, peer } = self.connector.connect(|| None).await?;
+        Ok(Client::new(ClientWrapper::new(client, task), self.connector.clone(), peer))
     }
 
     /// The ping: an empty query, which no server takes long for.
-    async fn recycle(&self, client: &mut ClientWrapper, _: &Metrics) -> RecycleResult<ConnectError> {
+    async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<ConnectError> {
         if client.is_closed() {
             return Err(RecycleError::message("Connection closed"));
         }
@@ -42,7 +43,7 @@ impl Manager for PostgresManager {
 }
 
 impl Backend for PostgresManager {
-    fn is_broken(client: &ClientWrapper) -> bool {
+    fn is_broken(client: &Client) -> bool {
         client.is_closed()
     }
 

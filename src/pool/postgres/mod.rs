@@ -1,6 +1,8 @@
 //! The PostgreSQL pool.
 
 mod builder;
+mod cancel;
+mod client;
 mod connect;
 mod error;
 mod hosts;
@@ -13,6 +15,8 @@ mod socket;
 mod tls;
 
 pub use self::builder::PoolBuilder;
+pub use self::cancel::CancelToken;
+pub use self::client::Client;
 #[cfg(feature = "cli")]
 pub(crate) use self::connect::Connector;
 pub use self::error::ConnectError;
@@ -29,7 +33,7 @@ pub type RunError<T> = crate::error::RunError<T, ConnectError>;
 
 /// A connection that was checked out; see [`Guard`].
 ///
-/// It derefs to [`deadpool_postgres::ClientWrapper`], which is what deadpool-postgres's own
+/// It derefs to [`Client`], and that to [`deadpool_postgres::ClientWrapper`], which is what deadpool-postgres's own
 /// `Client` derefs to: queries, transactions and cached statements work as they do there.
 pub type Connection = Guard<PostgresManager>;
 

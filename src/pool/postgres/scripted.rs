@@ -69,6 +69,12 @@ pub(super) fn authenticated() -> Vec<u8> {
     [message(b'R', &[0; 4]), message(b'Z', b"I")].concat()
 }
 
+/// Lets the client in as the process `pid`, which is cancelled by `key`.
+pub(super) fn authenticated_as(pid: i32, key: i32) -> Vec<u8> {
+    let keys = [pid.to_be_bytes(), key.to_be_bytes()].concat();
+    [message(b'R', &[0; 4]), message(b'K', &keys), message(b'Z', b"I")].concat()
+}
+
 pub(super) fn refusal(sqlstate: &str) -> Vec<u8> {
     let fields = format!("SFATAL\0VFATAL\0C{sqlstate}\0Mrefused\0\0");
     message(b'E', fields.as_bytes())

@@ -4,6 +4,7 @@ use std::pin::Pin;
 
 use tokio_postgres::tls::TlsConnect;
 
+use super::patient::Patient;
 use super::tap::Tap;
 
 /// Makes TLS over the bare socket, and moves what lay around the socket above it.
@@ -30,5 +31,19 @@ where
         let (stream, eyes) = tap.into_parts();
         let connecting = self.0.connect(stream);
         Box::pin(async move { Ok(Tap::new(connecting.await?, eyes)) })
+    }
+}
+
+impl<S, T> TlsConnect<Patient<S>> for Above<T>
+where
+    T: TlsConnect<S, Future: Send + 'static>,
+{
+    type Stream = Patient<T::Stream>;
+    type Error = T::Error;
+    type Future = Connecting<Self::Stream, T::Error>;
+
+    fn connect(self, patient: Patient<S>) -> Self::Future {
+        let connecting = self.0.connect(patient.into_inner());
+        Box::pin(async move { Ok(Patient::new(connecting.await?)) })
     }
 }

@@ -6,10 +6,12 @@ mod scrape;
 mod server;
 
 use std::error::Error;
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use poolscope::{Collector, Connection, Pool, PoolBuilder};
 use prometheus::{Registry, TextEncoder};
+use tokio_postgres::error::SqlState;
 
 pub(crate) use http::get as http_get;
 pub(crate) use scrape::{Growth, Scrape};
@@ -113,6 +115,22 @@ impl Counted {
 /// The process of the connection's backend.
 pub(crate) async fn backend(connection: &Connection) -> i32 {
     patiently("an answer", connection.query_one("SELECT pg_backend_pid()", &[])).await.unwrap().get(0)
+}
+
+/// Has `cancel` end a query that the server is at, and nothing else end it.
+pub(crate) async fn cancel_sleep<E: Debug>(
+    admin: &Admin,
+    backend: i32,
+    sleep: impl Future<Output = Result<(), tokio_postgres::Error>>,
+    cancel: impl Future<Output = Result<(), E>>,
+) {
+    let cancel = async {
+        admin.await_busy(backend).await;
+        cancel.await
+    };
+    let (slept, cancelled) = patiently("the end of a query", async { tokio::join!(sleep, cancel) }).await;
+    cancelled.unwrap();
+    assert_eq!(slept.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
 }
 
 /// An error and its sources on one line.

@@ -49,13 +49,18 @@ impl Admin {
         self.0.query_one(query, &[&backend]).await.expect("a statement").get(0)
     }
 
-    /// Ends a backend in the midst of a statement, and returns when it is gone.
-    pub(crate) async fn terminate_busy(&self, backend: i32) {
+    /// Waits until a backend is in the midst of a statement.
+    pub(crate) async fn await_busy(&self, backend: i32) {
         until("a backend that is busy", async || {
             let query = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND state = 'active'";
             self.0.query_opt(query, &[&backend]).await.expect("an answer")
         })
         .await;
+    }
+
+    /// Ends a backend in the midst of a statement, and returns when it is gone.
+    pub(crate) async fn terminate_busy(&self, backend: i32) {
+        self.await_busy(backend).await;
         self.terminate(backend).await;
     }
 

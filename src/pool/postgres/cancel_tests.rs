@@ -1,0 +1,105 @@
+#![allow(clippy::unwrap_used)]
+
+use std::io::Write;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use deadpool_postgres::ClientWrapper;
+
+use super::super::client::Client;
+use super::super::connect::Established;
+use super::super::scripted::*;
+use super::*;
+use crate::event::ErrorCode;
+
+/// 80877102 is the code of the request to cancel.
+fn request(pid: i32, key: i32) -> Vec<u8> {
+    [80_877_102_i32.to_be_bytes(), pid.to_be_bytes(), key.to_be_bytes()].concat()
+}
+
+async fn client(url: &str) -> Client {
+    let connector = connector(url);
+    let Established { client, task, peer } = establish(&connector).await.unwrap();
+    Client::new(ClientWrapper::new(client, task), connector, peer)
+}
+
+#[tokio::test]
+async fn a_token_asks_the_same_server_and_waits_until_it_closes() {
+    let ((asked, requests), (close, closing)) = (mpsc::channel(), mpsc::channel::<()>());
+    let mut first = None;
+    let (port, _seen) = serve_each(2, move |mut socket| {
+        let opening = read_untyped(&mut socket);
+        if first.is_none() {
+            socket.write_all(&authenticated_as(4711, -17)).unwrap();
+            first = Some(socket);
+        } else {
+            asked.send(opening).unwrap();
+            closing.recv_timeout(SOON).unwrap();
+        }
+    });
+    // A first host that is of no use is not asked.
+    let refused = refused_port();
+    let client = client(&format!("postgres://u@127.0.0.1:{refused},127.0.0.1:{port}/d?sslmode=disable")).await;
+    let token = client.cancel_token();
+    assert_eq!(format!("{token:?}"), format!("CancelToken {{ peer: Peer(127.0.0.1:{port}), .. }}"));
+    let cancelling = tokio::spawn(async move { token.clone().cancel_query(tokio_postgres::NoTls).await });
+    assert_eq!(seen(requests).await, request(4711, -17));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!cancelling.is_finished());
+    close.send(()).unwrap();
+    tokio::time::timeout(SOON, cancelling).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_request_to_cancel_is_not_followed_by_the_end_of_the_clients_side() {
+    let mut first = None;
+    let (port, read) = serve_each(2, move |mut socket| {
+        read_untyped(&mut socket);
+        if first.is_none() {
+            socket.write_all(&authenticated_as(1, 2)).unwrap();
+            first = Some(socket);
+            return None;
+        }
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        Some(std::io::Read::read(&mut socket, &mut [0]).map_err(|error| error.kind()))
+    });
+    let client = client(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).await;
+    client.cancel_token().cancel().await.unwrap();
+    assert_eq!(read.iter().flatten().next(), Some(Err(std::io::ErrorKind::WouldBlock)));
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_close_is_given_up_within_connect_timeout() {
+    let (port, _held) = serve_each(2, |mut socket| {
+        read_untyped(&mut socket);
+        let _ = socket.write_all(&authenticated_as(1, 2));
+        socket
+    });
+    let client = client(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable&connect_timeout=300ms")).await;
+    let error = client.cancel_token().cancel().await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_cannot_be_asked() {
+    let (port, _seen) = serve(|mut socket| {
+        read_untyped(&mut socket);
+        socket.write_all(&authenticated_as(1, 2)).unwrap();
+    });
+    let client = client(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).await;
+    let token = client.cancel_token();
+    // The listener is closed with the thread that had it.
+    let error = loop {
+        match token.cancel().await {
+            Err(error @ ConnectError::Unreachable { .. }) => break error,
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+    };
+    assert_eq!(error.to_string(), format!("could not connect to PostgreSQL at 127.0.0.1:{port}"));
+}
+
+#[test]
+fn a_token_goes_anywhere() {
+    fn anywhere<T: Clone + Send + Sync + 'static>() {}
+    anywhere::<CancelToken>();
+}

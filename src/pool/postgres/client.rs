@@ -1,0 +1,70 @@
+//! What the pool hands out.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use deadpool_postgres::ClientWrapper;
+
+use super::cancel::CancelToken;
+use super::connect::Connector;
+use super::peer::Peer;
+
+/// A connection to PostgreSQL.
+///
+/// It derefs to [`ClientWrapper`], with its cached statements and its transactions, and so to
+/// [`tokio_postgres::Client`]: everything these two can do is done with it.
+pub struct Client {
+    inner: ClientWrapper,
+    connector: Connector,
+    peer: Arc<Peer>,
+}
+
+impl Client {
+    pub(super) fn new(inner: ClientWrapper, connector: Connector, peer: Peer) -> Self {
+        Self { inner, connector, peer: Arc::new(peer) }
+    }
+
+    /// What cancels that which this connection is doing, from wherever the token is taken to.
+    ///
+    /// Take it before a transaction begins. A transaction borrows the connection, and has a `cancel_token` too, but that
+    /// is tokio-postgres's own, which does not know where the pool connected to: to cancel by it ends in `unknown host`.
+    ///
+    /// ```no_run
+    /// # async fn example(pool: poolscope::Pool) -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = pool.get().await?;
+    /// let token = connection.cancel_token();
+    /// tokio::select! {
+    ///     rows = connection.query("SELECT pg_sleep(60)", &[]) => drop(rows?),
+    ///     () = tokio::time::sleep(std::time::Duration::from_secs(5)) => token.cancel().await?,
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn cancel_token(&self) -> CancelToken {
+        CancelToken::new(self.inner.cancel_token(), self.connector.clone(), Arc::clone(&self.peer))
+    }
+}
+
+impl Deref for Client {
+    type Target = ClientWrapper;
+
+    #[inline]
+    fn deref(&self) -> &ClientWrapper {
+        &self.inner
+    }
+}
+
+impl DerefMut for Client {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut ClientWrapper {
+        &mut self.inner
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
