@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Outcome, Phase};
-use crate::telemetry::{Holding, Situation};
+use crate::event::{Activity, Outcome, Phase};
+use crate::telemetry::{Holding, OwnHold, Situation};
 
 /// Why a checkout gave no connection.
 ///
@@ -55,6 +55,8 @@ pub struct TimeoutReport {
     pub phase: Phase,
     /// The pool, without this checkout.
     pub situation: Situation,
+    /// The connection that this checkout's own task held while it waited: it may have waited for itself.
+    pub own: Option<OwnHold>,
 }
 
 /// How many operations a [`TimeoutReport`] names.
@@ -62,7 +64,7 @@ const NAMED: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, situation: Situation { name, status, holdings } } = self;
+        let Self { waited, phase, situation: Situation { name, status, longest_wait, holdings }, own } = self;
         let waits_for = match phase {
             Phase::Queue => "waiting for one to be returned",
             Phase::Connect => "while connecting",
@@ -71,15 +73,38 @@ impl fmt::Display for TimeoutReport {
         };
         write!(
             f,
-            "no connection from pool `{name}` within {}, {waits_for}: {} used, {} idle, {} being created of {}, {} waiting{}",
+            "no connection from pool `{name}` within {}, {waits_for}: {} used, {} idle, {} being created of {}, {} waiting{}{}{}",
             rounded(*waited),
             status.used,
             status.idle,
             status.creating,
             status.max,
             status.waiting,
+            Longest(*longest_wait),
             Holders(holdings),
+            Own(own.as_ref()),
         )
+    }
+}
+
+struct Longest(Duration);
+
+impl fmt::Display for Longest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_zero() { Ok(()) } else { write!(f, " (the first for {})", rounded(self.0)) }
+    }
+}
+
+struct Own<'a>(Option<&'a OwnHold>);
+
+impl fmt::Display for Own<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(OwnHold { operation, call_site, .. }) = self.0 else { return Ok(()) };
+        write!(f, "; this very task held one itself, checked out for {operation}")?;
+        match call_site {
+            Some(site) => write!(f, " at {}:{}", site.file(), site.line()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -155,9 +180,24 @@ struct Holders<'a>(&'a [Holding]);
 
 impl fmt::Display for Holders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, Holding { operation, connections, oldest, .. }) in self.0.iter().take(NAMED).enumerate() {
+        for (place, holding) in self.0.iter().take(NAMED).enumerate() {
             let lead = if place == 0 { "; held by" } else { "," };
-            write!(f, "{lead} {operation} ×{connections} (oldest {})", rounded(*oldest))?;
+            let Holding { operation, connections, oldest, activities } = holding;
+            write!(f, "{lead} {operation} ×{connections} (oldest {}", rounded(*oldest))?;
+            let mut mark = ":";
+            for (activity, words) in [
+                (Activity::Executing, "executing"),
+                (Activity::IdleInTransaction, "idle in transaction"),
+                (Activity::Idle, "not executing"),
+            ] {
+                match activities[activity.index()] {
+                    0 => continue,
+                    all if all == *connections => write!(f, "{mark} {words}")?,
+                    some => write!(f, "{mark} {some} {words}")?,
+                }
+                mark = ",";
+            }
+            f.write_str(")")?;
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Ticket;
-use crate::telemetry::operations::OperationId;
+use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::seat::Seat;
 
 /// Defines a closed set of words: the enum, `ALL`, `COUNT` and `as_str`.
@@ -91,6 +91,8 @@ words! {
         Invalidated => "invalidated",
         /// It was found closed, by the server or by the network.
         Broken => "broken",
+        /// It came back dirty, and could not be cleaned in time.
+        Dirty => "dirty",
         /// Its holder asked for it to be closed instead of returned.
         Discarded => "discarded",
         /// The pool was closed or dropped.
@@ -105,6 +107,52 @@ words! {
         Connect => "connect",
         /// A pre-ping.
         Ping => "ping",
+        /// A query, as read off the wire; or whatever else the server reported while the connection was in the pool.
+        Query => "query",
+        /// Cleaning a connection that came back dirty.
+        Reset => "reset",
+    }
+}
+
+words! {
+    /// What a connection that is held does.
+    Activity {
+        /// The server works: from the first byte of a request until it is ready for the next.
+        Executing => "executing",
+        /// Nothing, and no transaction is open.
+        Idle => "idle",
+        /// Nothing, and a transaction is open, or failed and not ended.
+        IdleInTransaction => "idle_in_transaction",
+    }
+}
+
+words! {
+    /// In what way a connection came back dirty.
+    Dirt {
+        /// A transaction was open.
+        InTransaction => "in_transaction",
+        /// A transaction had failed and was not ended.
+        FailedTransaction => "failed_transaction",
+        /// The server was still at a query that nobody waits for.
+        Busy => "busy",
+        /// Settings were changed with SET.
+        Settings => "settings",
+        /// Advisory locks of the session were held.
+        AdvisoryLocks => "advisory_locks",
+        /// The session listened for notifications.
+        Listen => "listen",
+        /// There were temporary tables.
+        TemporaryTables => "temporary_tables",
+    }
+}
+
+words! {
+    /// A direction on the wire.
+    Direction {
+        /// To the server.
+        Sent => "sent",
+        /// From the server.
+        Received => "received",
     }
 }
 
@@ -175,6 +223,8 @@ pub(crate) enum Event<'a> {
     PoolOpened,
     /// `close` was called, or the last handle to the pool was dropped.
     PoolClosing,
+    /// A connection is about to be given to `task`, which asked for it at `site`.
+    HandingOut { seat: &'a Seat, site: SiteId, task: u64 },
     /// A checkout was ready at its first poll: started and ended in one, without a wait.
     CheckoutServed { seat: &'a Seat, operation: OperationId, at: Nanos },
     /// A checkout could not be served at once. The ledger writes its place among those in flight to `ticket`.
@@ -182,6 +232,7 @@ pub(crate) enum Event<'a> {
         ticket: &'a Cell<Option<Ticket>>,
         operation: OperationId,
         call_site: &'static Location<'static>,
+        task: u64,
         started: Nanos,
         phase: Phase,
     },
@@ -195,12 +246,22 @@ pub(crate) enum Event<'a> {
     ConnectionCreating { seat: &'a std::sync::Arc<Seat> },
     /// The connection is established.
     ConnectionCreated { seat: &'a Seat, took: Duration },
-    /// Connecting or pinging failed with an error.
+    /// Connecting, pinging or cleaning failed with an error.
     ConnectionError { phase: ErrorPhase, code: ErrorCode, error: &'a dyn std::error::Error },
-    /// A connection is being pinged for a checkout.
-    PingStarted { seat: &'a Seat, operation: OperationId, at: Nanos },
+    /// The pool itself uses a connection for the operation: to ping it for a checkout, or to clean it.
+    TendingStarted { seat: &'a Seat, operation: OperationId, at: Nanos },
+    /// It no longer does; where the connection goes next is another event.
+    TendingFinished { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
     /// The holder let go of a connection; where it goes next is another event.
     ConnectionReturned { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
+    /// A connection that was suspected to have leaked was returned.
+    SuspectReturned { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
+    /// A connection came back dirty.
+    ConnectionDirty { seat: &'a Seat, operation: OperationId, dirt: Dirt },
+    /// The server reported an error on the wire.
+    QueryFailed { operation: OperationId, code: ErrorCode },
+    /// What passes on a wire is not understood: it is no longer read.
+    WireLost { problem: &'static str },
     /// A connection went back into the pool.
     ConnectionIdle { seat: &'a Seat, at: Nanos },
     /// A connection is gone. `seat` is no longer live.

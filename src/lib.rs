@@ -16,6 +16,16 @@ pub mod telemetry;
 #[doc(hidden)]
 pub mod demo;
 
+/// What `fuzz/` runs: it sees no more of the crate than anyone else.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing {
+    /// Has a conversation on the wire be followed in several ways, which must agree and break no rule.
+    pub fn conversation(bytes: &[u8]) {
+        crate::pool::exercise_wire(bytes);
+    }
+}
+
 pub use config::ConfigError;
 #[cfg(test)]
 mod imports;

@@ -78,6 +78,14 @@ pub struct Settings {
     pub tcp_user_timeout: Option<Duration>,
     /// The name in `pg_stat_activity`. `None`: the URL's, or else "poolscope".
     pub application_name: Option<String>,
+    /// The time that cleaning a connection that came back dirty may take. Default 1 s.
+    pub clean_timeout: Duration,
+    /// Whether what a session was left with is undone when a connection comes back. Default false.
+    pub reset_session: bool,
+    /// The time a connection is held and silent before it is a suspected leak. Default 60 s; `None`: never.
+    pub leak_threshold: Option<Duration>,
+    /// Whether the headers of what passes on the wire are read. Default true.
+    pub read_wire: bool,
     /// The mean wait that the recommended size aims at. Default 10 ms.
     pub wait_target: Duration,
 }
@@ -98,6 +106,10 @@ impl Default for Settings {
             tcp_keepalive: None,
             tcp_user_timeout: None,
             application_name: None,
+            clean_timeout: Duration::ZERO,
+            reset_session: false,
+            leak_threshold: None,
+            read_wire: false,
             wait_target: Duration::ZERO,
         };
         for setting in SETTINGS {

@@ -98,6 +98,19 @@ pub static SETTINGS: &[Setting] = &[
         "off: as the operating system has it, which is about 15 minutes."),
     setting!(application_name: Text in Kind::Text { max_bytes: 63 }, default None, or "poolscope";
         "The name under which the connections show in `pg_stat_activity`."),
+    setting!(clean_timeout: Duration in Kind::Duration { min: ms(1), max: HOUR }, default secs(1);
+        "How long it may take to clean a connection that came back in a transaction or busy. After that it is closed."),
+    setting!(reset_session: Switch in Kind::Switch, default false;
+        "Whether what a session was left with is undone when a connection comes back: changed settings (search_path "
+        "among them), advisory locks, LISTEN, temporary tables. Prepared statements stay. Takes a round trip for "
+        "each use that sent a query; where so many come back at once that some are not reset within `clean_timeout`, those "
+        "are at their next checkout."),
+    setting!(leak_threshold: OptionalDuration in Kind::OptionalDuration { min: ms(1), max: DAY }, default Some(secs(60));
+        "How long a connection is held and silent on the wire before its holder is a suspected leak; nobody is while a \
+         query runs, or where the wire is not read. off: never."),
+    setting!(read_wire: Switch in Kind::Switch, default true;
+        "Whether the headers of what passes on the wire are read. off: nothing is known of what a holder does, nor of "
+        "the state in which a connection comes back."),
     setting!(wait_target: Duration in Kind::Duration { min: Duration::from_micros(100), max: secs(60) }, default ms(10);
         "The mean wait for a connection that the recommended pool size aims at."),
 ];

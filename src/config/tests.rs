@@ -36,6 +36,10 @@ fn the_defaults_are_the_documented_ones_and_valid() {
         ("tcp_keepalive", "30s"),
         ("tcp_user_timeout", "20s"),
         ("application_name", ""),
+        ("clean_timeout", "1s"),
+        ("reset_session", "off"),
+        ("leak_threshold", "1m"),
+        ("read_wire", "on"),
         ("wait_target", "10ms"),
     ];
     assert_eq!(values, expected.map(|(name, value)| (name, value.to_owned())));
@@ -62,9 +66,13 @@ fn the_table_has_every_field_once() {
         tcp_keepalive: _,
         tcp_user_timeout: _,
         application_name: _,
+        clean_timeout: _,
+        reset_session: _,
+        leak_threshold: _,
+        read_wire: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 14);
+    assert_eq!(names.len(), 18);
 }
 
 /// A setting, what it accepts and how that reads back, and what it refuses.
@@ -112,6 +120,10 @@ const EDGES: &[Edges] = &[
         &[("billing", "billing")],
         &["", "a\u{7}", "0123456789012345678901234567890123456789012345678901234567890123"],
     ),
+    ("clean_timeout", &[("1ms", "1ms"), ("1h", "1h")], &["0s", "61m", "off"]),
+    ("reset_session", &[("on", "on"), ("off", "off")], &["", "maybe"]),
+    ("leak_threshold", &[("1ms", "1ms"), ("24h", "1day"), ("off", "off")], &["0s", "25h", "60"]),
+    ("read_wire", &[("on", "on"), ("off", "off")], &["", "2"]),
     ("wait_target", &[("100us", "100us"), ("60s", "1m")], &["99us", "61s", "0s", "off"]),
 ];
 

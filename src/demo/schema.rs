@@ -82,7 +82,7 @@ impl Keeper {
     }
 
     async fn open(&self) -> Result<Session, ConnectError> {
-        let established = self.connector.connect(|| None).await?;
+        let established = self.connector.connect(None).await?;
         Ok(Session { client: established.client, task: established.task })
     }
 

@@ -1,10 +1,15 @@
 //! What the pool needs to know of the connections it holds.
 
 use std::error::Error;
+use std::future::Future;
+use std::sync::Arc;
 
-use deadpool::managed::Manager;
+use deadpool::managed::{Manager, RecycleError};
 
-use crate::event::ErrorCode;
+use super::wire::{Driven, Eyes, Found, Pulse};
+use crate::event::{Dirt, ErrorCode};
+use crate::telemetry::ledger::Watchers;
+use crate::telemetry::seat::Seat;
 
 /// A deadpool [`Manager`] whose connections can be observed.
 ///
@@ -25,5 +30,71 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
     fn code(error: &Self::Error) -> ErrorCode {
         let _ = error;
         ErrorCode::OTHER
+    }
+
+    /// Connects, with an observer for what passes on the wire. Without one of its own a backend connects as `create`
+    /// does, and nothing is known of its connections' wires.
+    fn connect(&self, observer: Observer) -> impl Future<Output = Result<Self::Type, Self::Error>> + Send {
+        drop(observer);
+        self.create()
+    }
+
+    /// Ends the transaction that a connection came back in.
+    fn rollback(
+        &self,
+        connection: &mut Self::Type,
+    ) -> impl Future<Output = Result<(), RecycleError<Self::Error>>> + Send {
+        let _ = connection;
+        std::future::ready(Err(RecycleError::message("this backend has no transactions")))
+    }
+
+    /// Has the server give up what it is doing for the connection. When this is done nothing may be on its way any
+    /// more that could hit what the connection does next.
+    fn cancel(
+        &self,
+        connection: &Self::Type,
+    ) -> impl Future<Output = Result<(), RecycleError<Self::Error>>> + Send + use<Self> {
+        let _ = connection;
+        std::future::ready(Err(RecycleError::message("this backend cannot cancel")))
+    }
+
+    /// Undoes what a session was left with; answers what that was. By default there is nothing to undo.
+    fn reset(
+        &self,
+        connection: &mut Self::Type,
+    ) -> impl Future<Output = Result<Vec<Dirt>, RecycleError<Self::Error>>> + Send {
+        let _ = connection;
+        std::future::ready(Ok(Vec::new()))
+    }
+}
+
+/// Keeps the account of a connection's wire: given to [`Backend::connect`], for whoever can show it what passes.
+#[derive(Clone, Debug)]
+pub struct Observer {
+    watchers: Watchers,
+    seat: Arc<Seat>,
+    pulse: Arc<Pulse>,
+    reads: bool,
+    found: Found,
+}
+
+impl Observer {
+    pub(super) fn new(watchers: Watchers, seat: Arc<Seat>, pulse: Arc<Pulse>, reads: bool, found: Found) -> Self {
+        Self { watchers, seat, pulse, reads, found }
+    }
+
+    /// Whether anything is to be read.
+    pub(crate) fn reads(&self) -> bool {
+        self.reads
+    }
+
+    /// What reads along on a stream.
+    pub(crate) fn eyes(&self) -> Box<Eyes> {
+        Box::new(Eyes::new(Arc::clone(&self.seat), self.watchers.ledger()))
+    }
+
+    /// The future that drives the connection, so that it is known when it has run.
+    pub(crate) fn drive<F: Future + Unpin>(&self, connection: F) -> Driven<F> {
+        Driven::new(connection, Arc::clone(&self.pulse), Arc::clone(&self.seat), self.found.clone())
     }
 }

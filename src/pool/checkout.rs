@@ -18,10 +18,11 @@ use super::context::{Context, Scope};
 use super::core::Core;
 use super::guard::Guard;
 use super::observed::Observed;
+use super::task;
 use crate::error::{CheckoutError, TimeoutReport};
 use crate::event::{Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::operations::OperationId;
+use crate::telemetry::operations::{OperationId, SiteId};
 
 /// One deadline, ours, covers a whole checkout. deadpool's cover its steps one by one, repeat for each stale
 /// connection, and cost a timer each even where nobody waits.
@@ -75,8 +76,9 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
         ask: A,
         operation: OperationId,
         call_site: &'static Location<'static>,
+        site: SiteId,
     ) -> Self {
-        let context = Context { operation, call_site, started: Nanos::ZERO, ticket: None };
+        let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
         // Where others queue there is nothing to be had at once.
         let queued = core.shared().watchers.ledger().queue_hint();
         let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
@@ -188,6 +190,7 @@ impl<M: Backend> Core<M> {
         let watchers = &self.shared().watchers;
         let seat = &*object.life.seat;
         let operation = context.operation;
+        watchers.emit(Event::HandingOut { seat, site: context.site, task: task::current() });
         let at = match context.ticket {
             None => {
                 let at = context.started;
@@ -213,7 +216,7 @@ impl<M: Backend> Core<M> {
             Failure::Closed => Outcome::Closed,
             Failure::Connect(_) => Outcome::Error,
         };
-        let phase = context.ticket.map_or(Phase::Queue, |ticket| watchers.ledger().phase_of(ticket));
+        let (phase, own) = context.ticket.map_or((Phase::Queue, None), |ticket| watchers.ledger().wait_of(ticket));
         match context.ticket {
             Some(ticket) => watchers.emit(Event::CheckoutFinished { ticket, seat: None, outcome, at }),
             None => watchers.emit(Event::CheckoutRefused { operation: context.operation, outcome }),
@@ -225,6 +228,7 @@ impl<M: Backend> Core<M> {
                 waited: at.duration_since(context.started),
                 phase,
                 situation: ledger.situation(),
+                own,
             })),
             Failure::Closed => CheckoutError::Closed { pool: ledger.name().clone() },
             Failure::Connect(source) => CheckoutError::Connect { pool: ledger.name().clone(), source },

@@ -7,16 +7,18 @@
 use std::cell::Cell;
 use std::panic::Location;
 
+use super::task;
 use crate::event::{Event, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Ticket, Watchers};
-use crate::telemetry::operations::OperationId;
+use crate::telemetry::operations::{OperationId, SiteId};
 
 /// What is known of a checkout.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Context {
     pub(crate) operation: OperationId,
     pub(crate) call_site: &'static Location<'static>,
+    pub(crate) site: SiteId,
     /// When it was first polled.
     pub(crate) started: Nanos,
     /// Its place among those in flight, once it has to wait.
@@ -74,6 +76,7 @@ impl Context {
             ticket: &ticket,
             operation: self.operation,
             call_site: self.call_site,
+            task: task::current(),
             started: self.started,
             phase,
         });

@@ -8,8 +8,9 @@ use deadpool::managed;
 
 use super::backend::Backend;
 use super::checkout::Checkout;
+use super::clean::sweep;
 use super::guard::Guard;
-use super::observed::Observed;
+use super::observed::{Observed, Sweep};
 use super::operation::Operation;
 use super::shared::{Policy, Shared};
 use crate::config::{ConfigError, Settings};
@@ -17,8 +18,8 @@ use crate::error::{CheckoutError, CloseTimeout, RunError};
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::{Clock, nanos};
 use crate::telemetry::ledger::{Ledger, Watchers};
-use crate::telemetry::operations::OperationId;
-use crate::telemetry::{Collector, Limits, PoolSnapshot, Status};
+use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 
 /// A pool of any [`Backend`]'s connections, observed. For PostgreSQL's there is [`Pool`](crate::Pool).
 ///
@@ -70,6 +71,7 @@ impl<M: Backend> Core<M> {
             pool_size: settings.pool_size,
             max_overflow: settings.max_overflow,
             wait_target: settings.wait_target,
+            leak_threshold: settings.leak_threshold,
         };
         let policy = Policy {
             pool_size: settings.pool_size,
@@ -78,6 +80,9 @@ impl<M: Backend> Core<M> {
             pre_ping: settings.pre_ping,
             pre_ping_idle: nanos(settings.pre_ping_idle),
             ping_timeout: settings.ping_timeout,
+            clean_timeout: settings.clean_timeout,
+            reset_session: settings.reset_session,
+            read_wire: settings.read_wire,
         };
         let name = settings.name.as_deref().unwrap_or(name);
         let ledger = collector.join(name, |name| Ledger::new(name, limits, clock));
@@ -87,6 +92,12 @@ impl<M: Backend> Core<M> {
             .max_size(limits.max())
             .build()
             .expect("deadpool asks for a runtime only where it has timeouts, and it has none");
+        let weak = pool.weak();
+        pool.manager().sweep_by(Sweep(Arc::new(move |seat| {
+            if let Some(pool) = weak.upgrade() {
+                sweep(&pool, seat);
+            }
+        })));
         shared.watchers.emit(Event::PoolOpened);
         Ok(Self { inner: Arc::new(Inner { pool, shared }) })
     }
@@ -123,8 +134,9 @@ impl<M: Backend> Core<M> {
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        let site = Location::caller();
-        self.checkout(self.shared().watchers.operation_at(site), site)
+        let call_site = Location::caller();
+        let (operation, site) = self.shared().watchers.operation_at(call_site);
+        self.checkout(operation, call_site, site)
     }
 
     /// Checks out a connection, gives it to `work`, and returns it. See [`Operation::run`]; the operation is named
@@ -139,7 +151,7 @@ impl<M: Backend> Core<M> {
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
         let site = Location::caller();
-        Operation::new(self.clone(), self.shared().watchers.operation_at(site)).run_at(site, work)
+        Operation::new(self.clone(), self.shared().watchers.operation_at(site).0).run_at(site, work)
     }
 
     /// A handle for what is done under a name.
@@ -157,15 +169,30 @@ impl<M: Backend> Core<M> {
         &self,
         operation: OperationId,
         call_site: &'static Location<'static>,
+        site: SiteId,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
         let pool = &self.inner.pool;
-        Checkout::new(self, |timeouts| pool.timeout_get(timeouts), operation, call_site)
+        Checkout::new(self, |timeouts| pool.timeout_get(timeouts), operation, call_site, site)
     }
 
     /// How many connections there are, and how many are asked for, all of one moment.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared().watchers.ledger().status()
+    }
+
+    /// Who holds a connection, oldest first: for which operation, asked for where, for how long, and what it does.
+    ///
+    /// Costs the holders nothing.
+    #[must_use]
+    pub fn holders(&self) -> Vec<Holder> {
+        self.shared().watchers.ledger().holders()
+    }
+
+    /// Who waits for a connection, oldest first.
+    #[must_use]
+    pub fn waiters(&self) -> Vec<Waiter> {
+        self.shared().watchers.ledger().waiters()
     }
 
     /// Everything this pool has counted, as of one moment.
@@ -250,14 +277,12 @@ fn close_while<M: Backend>(pool: &managed::Pool<Observed<M>>, reason: CloseReaso
         let closes = more();
         if closes {
             // The account is closed while deadpool's lock is held, before anyone can have the place.
-            tracked.life.settle(reason);
+            tracked.life.close(reason);
         }
         !closes
     });
     // Closed for real, and told to the log, without that lock.
-    for tracked in &closed.removed {
-        tracked.life.announce(reason);
-    }
+    drop(closed);
 }
 
 impl<M: Backend> Clone for Core<M> {

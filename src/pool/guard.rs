@@ -7,12 +7,14 @@ use std::sync::Arc;
 use deadpool::managed::Object;
 
 use super::backend::Backend;
+use super::clean::{cancel_in_passing, clean_and_return};
 use super::core::close_surplus;
 use super::life::Life;
 use super::observed::{Observed, Tracked};
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::wire::Status;
 
 /// A connection that was checked out. Dropping it returns the connection to the pool.
 ///
@@ -49,13 +51,13 @@ impl<M: Backend> Guard<M> {
 
     /// Why a connection that came back is closed, if it is.
     #[inline]
-    fn disposal(discard: bool, tracked: &Tracked<M::Type>) -> Option<CloseReason> {
-        let Tracked { connection, life } = tracked;
+    fn disposal(discard: bool, tracked: &Tracked<M>) -> Option<CloseReason> {
+        let Tracked { connection, life, .. } = tracked;
         if discard {
             Some(CloseReason::Discarded)
         } else if life.shared.is_closing() {
             Some(CloseReason::Shutdown)
-        } else if M::is_broken(connection) {
+        } else if life.seat.wire().is_ended() || M::is_broken(connection) {
             Some(CloseReason::Broken)
         } else {
             None
@@ -66,7 +68,7 @@ impl<M: Backend> Guard<M> {
 /// Returns a connection to a pool that may have no place for it, and closes what is one too many: when it is back, so
 /// that it is found there, by this or by whoever leaves the queue for which it would have been kept.
 #[inline(never)]
-fn give_back<M: Backend>(object: Object<Observed<M>>) {
+pub(super) fn give_back<M: Backend>(object: Object<Observed<M>>) {
     let (pool, shared) = (Object::pool(&object), Arc::clone(&object.life.shared));
     drop(object);
     if let Some(pool) = pool {
@@ -84,10 +86,35 @@ impl<M: Backend> Drop for Guard<M> {
         let Tracked { life, .. } = tracked;
         let at = life.shared.watchers.now();
         let Life { shared, seat, .. } = life;
-        shared.watchers.emit(Event::ConnectionReturned { seat, operation: self.operation, since: self.since, at });
+        let (operation, since) = (self.operation, self.since);
+        let status = seat.wire().status();
+        // Something was asked that has not reached the wire: a statement's end, or what nobody waits for any more.
+        let asked = life.pulse.is_woken();
+        let queried = shared.policy.reset_session
+            && (asked || status == Status::Unread || seat.wire().queries_of(seat.word()) > 0);
+        shared.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
+        // Asked after the word has changed: whoever suspects it looks at the word after.
+        if seat.is_suspected() {
+            shared.watchers.emit(Event::SuspectReturned { seat, operation, since, at });
+        }
         if let Some(reason) = disposal {
             life.close(reason);
-            drop(self.object.take().map(Object::take));
+            if let Some(object) = self.object.take() {
+                cancel_in_passing(&object);
+                drop(Object::take(object));
+            }
+            return;
+        }
+        life.last_operation = operation;
+        life.unreset |= queried;
+        // Where the wire is read, it knows better when the server last gave a sign of life.
+        life.alive_at = if status == Status::Unread { at } else { life.alive_at.max(seat.wire().heard()) };
+        // Unless the connection's task has come to it by now, it is to look after that when it has.
+        let status = if asked && life.pulse.leave() { seat.wire().status() } else { status };
+        if !status.is_clean() || queried {
+            if let Some(object) = self.object.take() {
+                clean_and_return(object, operation, at);
+            }
             return;
         }
         shared.watchers.emit(Event::ConnectionIdle { seat, at });
@@ -95,7 +122,6 @@ impl<M: Backend> Drop for Guard<M> {
         // who come back together the later one sees both. (A fence would make that certain, at a cost to each
         // return; a surplus that slips through is closed at the next one.)
         let crowded = shared.watchers.ledger().live_hint() > shared.policy.pool_size;
-        life.alive_at = at;
         if crowded && let Some(object) = self.object.take() {
             give_back(object);
         }

@@ -1,10 +1,10 @@
 //! A connection's life in the accounts: begun before it is established, ended exactly once.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::shared::Shared;
+use super::wire::Pulse;
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::operations::OperationId;
@@ -18,8 +18,8 @@ pub(super) struct Life {
     /// When it was established; until then, when connecting began.
     pub(super) created_at: Nanos,
     pub(super) expires_at: Nanos,
-    /// When it was last seen alive: established, pinged or returned. A return proves less than the others: the holder
-    /// may not have used it.
+    /// When it was last seen alive: established, pinged, or heard of on the wire. Where the wire is not read, a return
+    /// counts too, and proves less than the others: the holder may not have used it.
     pub(super) alive_at: Nanos,
     /// Whether that is in doubt: the last use failed, perhaps because the connection is at its end.
     pub(super) doubtful: bool,
@@ -27,7 +27,16 @@ pub(super) struct Life {
     pub(super) ready_at: Nanos,
     /// What dropping it would mean.
     pub(super) reason: CloseReason,
-    closed: AtomicBool,
+    /// For whom it was last used.
+    pub(super) last_operation: OperationId,
+    /// Whether its session is to be reset before anyone else gets it.
+    pub(super) unreset: bool,
+    /// Whether its task has come to all that it was asked.
+    pub(super) pulse: Arc<Pulse>,
+    /// Where it was made, for what has to be done when nobody waits for it.
+    pub(super) runtime: Option<tokio::runtime::Handle>,
+    /// Why its account was closed, once it was.
+    closed: OnceLock<CloseReason>,
 }
 
 impl Life {
@@ -44,7 +53,11 @@ impl Life {
             doubtful: false,
             ready_at: at,
             reason: CloseReason::ConnectAbandoned,
-            closed: AtomicBool::new(false),
+            last_operation: operation,
+            unreset: false,
+            pulse: Arc::default(),
+            runtime: tokio::runtime::Handle::try_current().ok(),
+            closed: OnceLock::new(),
         }
     }
 
@@ -63,32 +76,27 @@ impl Life {
         self.shared.watchers.emit(Event::ConnectionCreated { seat: &self.seat, took });
     }
 
-    /// Closes the account, once: before the connection's place is given to another, so that never more are counted
-    /// than there may be.
-    pub(super) fn close(&self, reason: CloseReason) {
-        if self.settle(reason) {
-            self.announce(reason);
-        }
+    /// Whether all that was asked of the connection has reached the wire, and it is as the next one may have it.
+    #[inline]
+    pub(super) fn is_settled(&self) -> bool {
+        self.pulse.is_settled() && self.seat.wire().status().is_clean() && !self.unreset
     }
 
-    /// Closes the account and tells nobody yet, for where a lock is held that a log line must not wait under.
-    pub(super) fn settle(&self, reason: CloseReason) -> bool {
-        let first = !self.closed.swap(true, Ordering::Relaxed);
-        if first {
+    /// Closes the account, once: before the connection's place is given to another, so that never more are counted
+    /// than there may be. It is told when the connection itself is gone, which is when this is dropped; and not here,
+    /// where a lock may be held that a log line must not wait under.
+    pub(super) fn close(&self, reason: CloseReason) {
+        if self.closed.set(reason).is_ok() {
             self.shared.watchers.ledger().record(Event::ConnectionClosed { seat: &self.seat, reason });
         }
-        first
-    }
-
-    /// Tells of what [`settle`](Self::settle) did.
-    pub(super) fn announce(&self, reason: CloseReason) {
-        self.shared.watchers.log(Event::ConnectionClosed { seat: &self.seat, reason });
-        self.shared.notify_if_closing();
     }
 }
 
 impl Drop for Life {
     fn drop(&mut self) {
         self.close(self.reason);
+        let reason = *self.closed.get().unwrap_or(&self.reason);
+        self.shared.watchers.log(Event::ConnectionClosed { seat: &self.seat, reason });
+        self.shared.notify_if_closing();
     }
 }

@@ -2,6 +2,7 @@
 
 mod backend;
 mod checkout;
+mod clean;
 mod context;
 mod core;
 mod guard;
@@ -10,9 +11,12 @@ mod observed;
 mod operation;
 pub mod postgres;
 mod shared;
+mod task;
 mod wire;
 
-pub use self::backend::Backend;
+pub use self::backend::{Backend, Observer};
 pub use self::core::Core;
 pub use self::guard::Guard;
 pub use self::operation::Operation;
+#[cfg(fuzzing)]
+pub(crate) use self::wire::exercise as exercise_wire;

@@ -1,26 +1,30 @@
 //! The manager that deadpool is given: the backend's, with everything it does observed.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 
-use super::backend::Backend;
+use super::backend::{Backend, Observer};
+use super::clean;
 use super::context::Context;
 use super::life::Life;
 use super::shared::Shared;
+use super::wire::Found;
 use crate::event::{CloseReason, ErrorCode, ErrorPhase, Event, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::Seat;
 
 /// A connection and its account. Boxed, so that handing it on moves a pointer.
-pub(crate) struct Tracked<T> {
+pub(crate) struct Tracked<M: Backend> {
     // Dropped first: a connection is counted as closed when it is.
-    pub(super) connection: T,
+    pub(super) connection: M::Type,
     pub(super) life: Life,
+    pub(super) backend: Arc<M>,
 }
 
-impl<T> std::fmt::Debug for Tracked<T> {
+impl<M: Backend> std::fmt::Debug for Tracked<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tracked").field("life", &self.life).finish_non_exhaustive()
     }
@@ -29,8 +33,22 @@ impl<T> std::fmt::Debug for Tracked<T> {
 /// A backend under observation.
 #[derive(Debug)]
 pub(crate) struct Observed<M> {
-    backend: M,
+    backend: Arc<M>,
     shared: Arc<Shared>,
+    /// Closes an idle connection that turned out to be dirty.
+    sweep: OnceLock<Sweep>,
+}
+
+/// Closes the connection of this seat, should it be idle and dirty.
+#[derive(Clone)]
+pub(super) struct Sweep(pub(super) Arc<Sweeping>);
+
+type Sweeping = dyn Fn(&Arc<Seat>) + Send + Sync;
+
+impl std::fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sweep")
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -39,24 +57,44 @@ struct PingTimeout(Duration);
 
 impl<M: Backend> Observed<M> {
     pub(super) fn new(backend: M, shared: Arc<Shared>) -> Self {
-        Self { backend, shared }
+        Self { backend: Arc::new(backend), shared, sweep: OnceLock::new() }
+    }
+
+    /// Says how; once, as the pool that this is the manager of exists only then.
+    pub(super) fn sweep_by(&self, sweep: Sweep) {
+        let _ = self.sweep.set(sweep);
     }
 
     pub(super) fn backend(&self) -> &M {
         &self.backend
     }
 
-    async fn connect(&self) -> Result<Box<Tracked<M::Type>>, M::Error> {
+    async fn connect(&self) -> Result<Box<Tracked<M>>, M::Error> {
         let watchers = &self.shared.watchers;
         Context::current_waits_for(watchers, Phase::Connect);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
         let started = watchers.now();
         // From here on the connection lives, and is accounted for if this future is dropped.
         let mut life = Life::begin(Arc::clone(&self.shared), operation, started);
-        match self.backend.create().await {
+        let (seat, pulse) = (Arc::clone(&life.seat), Arc::clone(&life.pulse));
+        let found = {
+            let (sweep, seat) = (self.sweep.get().cloned(), Arc::downgrade(&seat));
+            // Called by the connection's task, so within its runtime.
+            Found(Arc::new(move || {
+                let (sweep, seat) = (sweep.clone(), Weak::clone(&seat));
+                drop(tokio::spawn(async move {
+                    tokio::time::sleep(clean::GRACE).await;
+                    if let (Some(Sweep(sweep)), Some(seat)) = (sweep, seat.upgrade()) {
+                        sweep(&seat);
+                    }
+                }));
+            }))
+        };
+        let observer = Observer::new(watchers.clone(), seat, pulse, self.shared.policy.read_wire, found);
+        match self.backend.connect(observer).await {
             Ok(connection) => {
                 life.established(watchers.now());
-                Ok(Box::new(Tracked { connection, life }))
+                Ok(Box::new(Tracked { connection, life, backend: Arc::clone(&self.backend) }))
             }
             Err(error) => {
                 life.reason = CloseReason::ConnectFailed;
@@ -72,32 +110,33 @@ impl<M: Backend> Observed<M> {
 
     /// Why a connection cannot be handed out, as far as can be told without asking the server.
     #[inline]
-    fn unfit(&self, tracked: &Tracked<M::Type>, now: Nanos) -> Option<CloseReason> {
+    fn unfit(&self, tracked: &Tracked<M>, now: Nanos) -> Option<CloseReason> {
         if tracked.life.created_at < self.shared.invalid_before() {
             Some(CloseReason::Invalidated)
         } else if tracked.life.expires_at <= now {
             Some(CloseReason::Recycled)
-        } else if M::is_broken(&tracked.connection) {
+        } else if tracked.life.seat.wire().is_ended() || M::is_broken(&tracked.connection) {
             Some(CloseReason::Broken)
         } else {
             None
         }
     }
 
-    async fn ping(&self, tracked: &mut Tracked<M::Type>, metrics: &Metrics) -> RecycleResult<M::Error> {
+    async fn ping(&self, tracked: &mut Tracked<M>, metrics: &Metrics) -> RecycleResult<M::Error> {
         let watchers = &self.shared.watchers;
         Context::current_waits_for(watchers, Phase::Ping);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
         let asked = watchers.now();
-        watchers.emit(Event::PingStarted { seat: &tracked.life.seat, operation, at: asked });
+        watchers.emit(Event::TendingStarted { seat: &tracked.life.seat, operation, at: asked });
 
         tracked.life.reason = CloseReason::PingAbandoned;
         let limit = self.shared.policy.ping_timeout;
         let answer = tokio::time::timeout(limit, self.backend.recycle(&mut tracked.connection, metrics)).await;
+        let at = watchers.now();
+        watchers.emit(Event::TendingFinished { seat: &tracked.life.seat, operation, since: asked, at });
         let error: &dyn std::error::Error = match &answer {
             Ok(Ok(())) => {
                 tracked.life.reason = CloseReason::Shutdown;
-                let at = watchers.now();
                 (tracked.life.alive_at, tracked.life.ready_at) = (at, at);
                 tracked.life.doubtful = false;
                 return Ok(());
@@ -119,7 +158,7 @@ impl<M: Backend> Observed<M> {
 }
 
 impl<M: Backend> Manager for Observed<M> {
-    type Type = Box<Tracked<M::Type>>;
+    type Type = Box<Tracked<M>>;
     type Error = M::Error;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
@@ -129,13 +168,23 @@ impl<M: Backend> Manager for Observed<M> {
     }
 
     async fn recycle(&self, tracked: &mut Self::Type, metrics: &Metrics) -> RecycleResult<Self::Error> {
-        let now = match Context::current() {
+        let mut now = match Context::current() {
             Some(context) => context.now(&self.shared.watchers),
             None => self.shared.watchers.now(),
         };
         if let Some(reason) = self.unfit(tracked, now) {
             tracked.life.reason = reason;
             return Err(RecycleError::message(reason.as_str()));
+        }
+        if !tracked.life.is_settled() {
+            Context::current_waits_for(&self.shared.watchers, Phase::Clean);
+            let settling: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(clean::settle(tracked));
+            if let Err(reason) = settling.await {
+                tracked.life.reason = reason;
+                return Err(RecycleError::message(reason.as_str()));
+            }
+            // From then on it is the next one's.
+            now = tracked.life.ready_at;
         }
         let life = &tracked.life;
         let unsure = life.doubtful || now.since(life.alive_at) >= self.shared.policy.pre_ping_idle;

@@ -47,7 +47,8 @@ impl<M: Backend> Operation<M> {
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        self.core.checkout(self.id, Location::caller())
+        let call_site = Location::caller();
+        self.core.checkout(self.id, call_site, self.core.shared().watchers.site(call_site))
     }
 
     /// Checks out a connection, gives it to `work`, and returns it. If `work` fails, the connection is pinged before
@@ -81,7 +82,8 @@ impl<M: Backend> Operation<M> {
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
         let mut timing = Timing::start(&self.core.shared().watchers, self.id);
-        let result = match self.core.checkout(self.id, call_site).await {
+        let site = self.core.shared().watchers.site(call_site);
+        let result = match self.core.checkout(self.id, call_site, site).await {
             Ok(mut connection) => work(&mut connection).await.map_err(|error| {
                 // The server may have ended the session with this error, and the connection not have heard of it yet.
                 connection.doubt();

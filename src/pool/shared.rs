@@ -1,10 +1,12 @@
 //! What the parts of one pool share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
+use super::clean::cleaners;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Watchers;
 
@@ -18,6 +20,9 @@ pub(crate) struct Policy {
     /// In nanoseconds, as it is compared at each checkout.
     pub(crate) pre_ping_idle: u64,
     pub(crate) ping_timeout: Duration,
+    pub(crate) clean_timeout: Duration,
+    pub(crate) reset_session: bool,
+    pub(crate) read_wire: bool,
 }
 
 /// Shared by the pool, its manager, its checkouts and its connections. Read at each checkout, written rarely.
@@ -25,6 +30,8 @@ pub(crate) struct Policy {
 pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     pub(crate) policy: Policy,
+    /// Who may clean a connection.
+    pub(super) cleaners: Arc<Semaphore>,
     /// Connections made before this are not to be handed out.
     invalid_before: AtomicU64,
     closing: AtomicBool,
@@ -34,9 +41,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(super) fn new(watchers: Watchers, policy: Policy) -> Self {
+        let cleaners = Arc::new(Semaphore::new(cleaners(watchers.ledger().limits().max())));
         Self {
             watchers,
             policy,
+            cleaners,
             invalid_before: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             ended: Notify::new(),

@@ -7,7 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::clock::Nanos;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Suspicion};
+use super::operations::SiteId;
 use crate::event::{CloseReason, Event, Outcome};
 
 const INTERVAL_NANOS: u64 = 1_000_000_000;
@@ -40,6 +41,8 @@ impl Limiter {
 pub(crate) struct LogState {
     errors: Limiter,
     timeouts: Limiter,
+    dirt: Limiter,
+    wires: Limiter,
 }
 
 /// The reader of events.
@@ -52,18 +55,49 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::ConnectionCreated { .. }
         | Event::ConnectionError { .. }
         | Event::ConnectionClosed { .. }
+        | Event::SuspectReturned { .. }
+        | Event::ConnectionDirty { .. }
+        | Event::WireLost { .. }
         | Event::OperationsFull { .. } => write(ledger, event),
-        Event::CheckoutServed { .. }
+        Event::HandingOut { .. }
+        | Event::CheckoutServed { .. }
         | Event::CheckoutFinished { .. }
         | Event::CheckoutWaiting { .. }
         | Event::PhaseEntered { .. }
         | Event::CheckoutRefused { .. }
         | Event::ConnectionCreating { .. }
-        | Event::PingStarted { .. }
+        | Event::TendingStarted { .. }
+        | Event::TendingFinished { .. }
+        | Event::QueryFailed { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
         | Event::OperationFinished { .. } => {}
     }
+}
+
+/// Holders that became suspect, or no longer are: a line each, which is once for each hold.
+pub(crate) fn suspicions(ledger: &Ledger, changes: &[Suspicion]) {
+    let pool = &**ledger.name();
+    for Suspicion { suspected, operation, site, age } in changes {
+        let (operation, call_site) = (ledger.operations().name(*operation), place(ledger, *site));
+        let held_seconds = age.as_secs_f64();
+        if *suspected {
+            tracing::warn!(pool, operation, call_site, held_seconds, "suspected leak: a connection is held and silent");
+        } else {
+            tracing::info!(
+                pool,
+                operation,
+                call_site,
+                held_seconds,
+                "no leak: a connection that was suspected is in use again"
+            );
+        }
+    }
+}
+
+/// `src/orders.rs:42`, whole.
+fn place(ledger: &Ledger, site: SiteId) -> String {
+    ledger.operations().location(site).map_or_else(String::new, |site| format!("{}:{}", site.file(), site.line()))
 }
 
 #[cold]
@@ -98,13 +132,50 @@ fn write(ledger: &Ledger, event: Event<'_>) {
             limit = super::operations::MAX_OPERATIONS,
             "too many operations: this one and all further new ones are counted as `other`"
         ),
-        Event::CheckoutServed { .. }
+        Event::SuspectReturned { seat, operation, since, at } => {
+            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
+            let held_seconds = at.duration_since(since).as_secs_f64();
+            tracing::info!(
+                pool,
+                operation,
+                call_site,
+                held_seconds,
+                "no leak: a connection that was suspected came back"
+            );
+        }
+        Event::ConnectionDirty { seat, operation, dirt } => {
+            if let Some(suppressed) = ledger.log_state().dirt.pass(ledger.clock().now()) {
+                let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
+                tracing::warn!(
+                    pool,
+                    operation,
+                    call_site,
+                    kind = dirt.as_str(),
+                    suppressed,
+                    "a connection came back dirty"
+                );
+            }
+        }
+        Event::WireLost { problem } => {
+            if let Some(suppressed) = ledger.log_state().wires.pass(ledger.clock().now()) {
+                tracing::warn!(
+                    pool,
+                    problem,
+                    suppressed,
+                    "what passes on a connection is not understood, and no longer read"
+                );
+            }
+        }
+        Event::HandingOut { .. }
+        | Event::CheckoutServed { .. }
         | Event::CheckoutFinished { .. }
         | Event::CheckoutWaiting { .. }
         | Event::PhaseEntered { .. }
         | Event::CheckoutRefused { .. }
         | Event::ConnectionCreating { .. }
-        | Event::PingStarted { .. }
+        | Event::TendingStarted { .. }
+        | Event::TendingFinished { .. }
+        | Event::QueryFailed { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
         | Event::OperationFinished { .. } => {}

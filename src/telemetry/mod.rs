@@ -11,11 +11,14 @@ mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod operations;
+mod reference;
 pub(crate) mod seat;
+pub(crate) mod wire;
 
 pub use collector::Collector;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
 pub use ledger::{
-    ConnectionErrors, Connections, Holder, Holding, Limits, OperationTotals, PoolSnapshot, Situation, Status, Waiter,
+    ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
+    QueryErrors, Situation, Status, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};

@@ -19,7 +19,7 @@ const SITE_SLOTS: usize = 2048;
 const SITE_PROBES: usize = 16;
 
 /// A name of this pool, as an index.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct OperationId(u16);
 
 impl OperationId {
@@ -28,6 +28,10 @@ impl OperationId {
     #[inline]
     pub(crate) const fn index(self) -> usize {
         self.0 as usize
+    }
+
+    pub(crate) const fn as_u16(self) -> u16 {
+        self.0
     }
 
     /// The id from its index, for those who stored it in fewer bits; an index that is none is `other`.
@@ -47,12 +51,39 @@ pub(crate) enum Interned {
     Refused,
 }
 
-#[derive(Debug, Default)]
-struct Site {
-    /// Address of the `Location`, zero while the slot is free. Written after `id`.
-    key: AtomicUsize,
-    id: AtomicU16,
+/// Where a checkout was asked for, as an index; none if the table of places was full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SiteId(u16);
+
+impl SiteId {
+    pub(crate) const NONE: Self = Self(u16::MAX);
+
+    pub(crate) const fn as_u16(self) -> u16 {
+        self.0
+    }
+
+    pub(crate) const fn from_u16(id: u16) -> Self {
+        Self(id)
+    }
 }
+
+#[derive(Debug)]
+struct Site {
+    /// Address of the `Location`, zero while the slot is free. Written after the others.
+    key: AtomicUsize,
+    /// The operation that is named after it, or `UNNAMED` while none is.
+    id: AtomicU16,
+    location: OnceLock<&'static Location<'static>>,
+}
+
+impl Default for Site {
+    fn default() -> Self {
+        Self { key: AtomicUsize::new(0), id: AtomicU16::new(UNNAMED), location: OnceLock::new() }
+    }
+}
+
+/// Stands for an operation that has no name from its place.
+const UNNAMED: u16 = u16::MAX;
 
 /// The names of one pool.
 #[derive(Debug)]
@@ -106,47 +137,70 @@ impl Operations {
         self.add_name(&mut taken, name)
     }
 
-    /// The id of a call site: the file and line where the checkout was asked for.
+    /// The id of a call site, and of the operation that is named after it: the file and line where the checkout was
+    /// asked for.
     #[inline]
-    pub(crate) fn by_site(&self, site: &'static Location<'static>) -> Interned {
+    pub(crate) fn by_site(&self, site: &'static Location<'static>) -> (Interned, SiteId) {
+        let place = self.site(site);
+        if let Some(slot) = self.by_site.get(usize::from(place.0)) {
+            let id = slot.id.load(Ordering::Relaxed);
+            if id != UNNAMED {
+                return (Interned::Known(OperationId(id)), place);
+            }
+        }
+        (self.name_site(site, place), place)
+    }
+
+    /// The id of a call site, which gets one if there is room.
+    #[inline]
+    pub(crate) fn site(&self, site: &'static Location<'static>) -> SiteId {
         let key = std::ptr::from_ref(site).addr();
         let start = site_slot(key);
-        let slot = &self.by_site[start];
-        if slot.key.load(Ordering::Acquire) == key {
-            return Interned::Known(OperationId(slot.id.load(Ordering::Relaxed)));
+        if self.by_site[start].key.load(Ordering::Acquire) == key {
+            return site_id(start);
         }
         self.probe_site(site, key, start)
     }
 
+    /// Where that is.
+    pub(crate) fn location(&self, place: SiteId) -> Option<&'static Location<'static>> {
+        self.by_site.get(usize::from(place.0))?.location.get().copied()
+    }
+
     #[cold]
-    fn probe_site(&self, site: &'static Location<'static>, key: usize, start: usize) -> Interned {
-        let slots = || (0..SITE_PROBES).map(|step| &self.by_site[(start + step) % SITE_SLOTS]);
-        for slot in slots() {
-            match slot.key.load(Ordering::Acquire) {
-                0 => break,
-                found if found == key => return Interned::Known(OperationId(slot.id.load(Ordering::Relaxed))),
-                _ => {}
-            }
-        }
-        let name = site_name(site);
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let interned = self.add_name(&mut taken, truncated(&name));
-        let id = match interned {
-            Interned::Known(id) => id,
-            Interned::Refused => OperationId::OTHER,
-        };
-        for slot in slots() {
-            match slot.key.load(Ordering::Relaxed) {
-                0 => {
-                    slot.id.store(id.0, Ordering::Relaxed);
-                    slot.key.store(key, Ordering::Release);
-                    break;
-                }
-                found if found == key => break,
-                _ => {}
-            }
+    fn name_site(&self, site: &'static Location<'static>, place: SiteId) -> Interned {
+        let interned = self.by_name(&site_name(site));
+        if let (Interned::Known(id), Some(slot)) = (interned, self.by_site.get(usize::from(place.0))) {
+            slot.id.store(id.0, Ordering::Relaxed);
         }
         interned
+    }
+
+    #[cold]
+    fn probe_site(&self, site: &'static Location<'static>, key: usize, start: usize) -> SiteId {
+        let places = || (0..SITE_PROBES).map(|step| (start + step) % SITE_SLOTS);
+        for place in places() {
+            match self.by_site[place].key.load(Ordering::Acquire) {
+                0 => break,
+                found if found == key => return site_id(place),
+                _ => {}
+            }
+        }
+        // The lock makes this the only writer.
+        let _taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        for place in places() {
+            let slot = &self.by_site[place];
+            match slot.key.load(Ordering::Relaxed) {
+                0 => {
+                    let _ = slot.location.set(site);
+                    slot.key.store(key, Ordering::Release);
+                    return site_id(place);
+                }
+                found if found == key => return site_id(place),
+                _ => {}
+            }
+        }
+        SiteId::NONE
     }
 
     /// The id, or the free slot where the name belongs.
@@ -180,6 +234,10 @@ impl Operations {
     fn refuse(&self) -> Interned {
         if self.refused.swap(true, Ordering::Relaxed) { Interned::Known(OperationId::OTHER) } else { Interned::Refused }
     }
+}
+
+fn site_id(place: usize) -> SiteId {
+    u16::try_from(place).map_or(SiteId::NONE, SiteId)
 }
 
 fn truncated(name: &str) -> &str {
@@ -246,16 +304,30 @@ mod tests {
         assert_eq!(operations.by_name("one too many"), Interned::Refused);
         assert_eq!(operations.by_name("another"), Interned::Known(OperationId::OTHER));
         assert_eq!(operations.name(known(operations.by_name("op7"))), "op7");
-        assert_eq!(operations.by_site(Location::caller()), Interned::Known(OperationId::OTHER));
+        assert_eq!(operations.by_site(Location::caller()).0, Interned::Known(OperationId::OTHER));
     }
 
     #[test]
     fn a_call_site_is_named_by_file_and_line() {
         let operations = Operations::new();
         let site = Location::caller();
-        let id = known(operations.by_site(site));
-        assert_eq!(id, known(operations.by_site(site)));
+        let (id, place) = operations.by_site(site);
+        let id = known(id);
+        assert_eq!((Interned::Known(id), place), operations.by_site(site));
+        assert_eq!(operations.location(place), Some(site));
         assert_eq!(operations.name(id), format!("src/telemetry/operations.rs:{}", site.line()));
+    }
+
+    #[test]
+    fn a_call_site_of_a_named_operation_takes_no_name() {
+        let operations = Operations::new();
+        let site = Location::caller();
+        let place = operations.site(site);
+        assert_eq!(operations.location(place), Some(site));
+        assert_eq!(operations.ids().count(), 1);
+        assert_eq!(operations.by_site(site).1, place);
+        assert_eq!(operations.ids().count(), 2);
+        assert_eq!(operations.location(SiteId::NONE), None);
     }
 
     #[test]

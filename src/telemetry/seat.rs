@@ -5,12 +5,14 @@
 //! time of the last change are packed into one word, so that they are always of the same moment.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
 
 use super::cell::OwnedCounter;
 use super::clock::Nanos;
 use super::histogram::{Histogram, OwnedHistogram};
-use super::operations::{OPERATION_IDS, OperationId};
+use super::operations::{OPERATION_IDS, OperationId, SiteId};
+use super::wire::{Wire, WireTotals};
 use crate::event::ConnectionState;
 
 /// Operations are counted in groups, made when the first of a group is seen.
@@ -25,6 +27,8 @@ struct Uses {
     /// Uses that ended, and the time they took.
     returned: OwnedCounter,
     nanos: OwnedCounter,
+    /// Time for which the pool itself used the connection, to ping it or to clean it at checkout.
+    tended_nanos: OwnedCounter,
 }
 
 /// The account of one connection, from the start of connecting until it is closed.
@@ -34,14 +38,23 @@ struct Uses {
 #[repr(align(128))]
 pub(crate) struct Seat {
     word: AtomicU64,
+    /// Where the holder asked for it.
+    site: AtomicU16,
+    /// Whether the holder was reported as a suspected leak.
+    suspected: AtomicBool,
+    /// The task that got it; zero if it was none.
+    task: AtomicU64,
     use_time: OwnedHistogram,
     uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
+    wire: Wire,
 }
 
 /// What a seat's word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Standing {
     pub(crate) state: ConnectionState,
+    /// Whether it is the pool itself that uses it, to ping it or to clean it, on behalf of the operation.
+    pub(crate) tended: bool,
     /// For whom it is being created or used; of no meaning while idle.
     pub(crate) operation: OperationId,
     /// When this state began, to the microsecond.
@@ -50,26 +63,27 @@ pub(crate) struct Standing {
 
 const OPERATION_BITS: u32 = 12;
 const STATE_BITS: u32 = 2;
+/// Beside the three states: used by the pool itself.
+const TENDED: u64 = 3;
 /// Nanoseconds are dropped to units of 1,024: 50 bits of those last for 36 years.
 const TIME_SHIFT: u32 = 10;
 const SINCE_SHIFT: u32 = OPERATION_BITS + STATE_BITS;
 
 impl Standing {
     #[inline]
-    fn pack(state: ConnectionState, operation: OperationId, since: Nanos) -> u64 {
-        ((since.as_nanos() >> TIME_SHIFT) << SINCE_SHIFT)
-            | ((operation.index() as u64) << STATE_BITS)
-            | state.index() as u64
+    fn pack(state: u64, operation: OperationId, since: Nanos) -> u64 {
+        ((since.as_nanos() >> TIME_SHIFT) << SINCE_SHIFT) | ((operation.index() as u64) << STATE_BITS) | state
     }
 
-    fn unpack(word: u64) -> Self {
-        let state = match word & ((1 << STATE_BITS) - 1) {
+    pub(crate) fn unpack(word: u64) -> Self {
+        let bits = word & ((1 << STATE_BITS) - 1);
+        let state = match bits {
             0 => ConnectionState::Creating,
             1 => ConnectionState::Idle,
             _ => ConnectionState::Used,
         };
         let operation = OperationId::from_index((word >> STATE_BITS) & ((1 << OPERATION_BITS) - 1));
-        Self { state, operation, since: Nanos::from_nanos((word >> SINCE_SHIFT) << TIME_SHIFT) }
+        Self { state, tended: bits == TENDED, operation, since: Nanos::from_nanos((word >> SINCE_SHIFT) << TIME_SHIFT) }
     }
 }
 
@@ -77,24 +91,72 @@ impl Seat {
     /// A connection that is being created from now on.
     pub(crate) fn new(operation: OperationId, at: Nanos) -> Self {
         Self {
-            word: AtomicU64::new(Standing::pack(ConnectionState::Creating, operation, at)),
+            word: AtomicU64::new(Standing::pack(ConnectionState::Creating as u64, operation, at)),
+            site: AtomicU16::new(SiteId::NONE.as_u16()),
+            suspected: AtomicBool::new(false),
+            task: AtomicU64::new(0),
             use_time: OwnedHistogram::default(),
             uses: [const { OnceLock::new() }; GROUPS],
+            wire: Wire::default(),
         }
     }
 
+    /// What passes on its wire.
+    #[inline]
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
     pub(crate) fn standing(&self) -> Standing {
-        Standing::unpack(self.word.load(Relaxed))
+        Standing::unpack(self.word())
+    }
+
+    /// The word itself, which is another for each hold.
+    pub(crate) fn word(&self) -> u64 {
+        self.word.load(Relaxed)
+    }
+
+    /// Says who gets the connection. To be said before it is used.
+    #[inline]
+    pub(crate) fn set_holder(&self, site: SiteId, task: u64) {
+        self.site.store(site.as_u16(), Relaxed);
+        self.task.store(task, Relaxed);
+    }
+
+    /// Where the holder asked for it.
+    pub(crate) fn site(&self) -> SiteId {
+        SiteId::from_u16(self.site.load(Relaxed))
+    }
+
+    /// Which task got it; zero if it was none.
+    pub(crate) fn task(&self) -> u64 {
+        self.task.load(Relaxed)
+    }
+
+    /// Whether the holder was reported as a suspected leak.
+    #[inline]
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.suspected.load(Relaxed)
+    }
+
+    /// Says whether it is; answers what was said before.
+    pub(crate) fn suspect(&self, suspected: bool) -> bool {
+        self.suspected.swap(suspected, Relaxed)
     }
 
     #[inline]
     pub(crate) fn set_used(&self, operation: OperationId, at: Nanos) {
-        self.word.store(Standing::pack(ConnectionState::Used, operation, at), Relaxed);
+        self.word.store(Standing::pack(ConnectionState::Used as u64, operation, at), Relaxed);
+    }
+
+    /// The pool itself uses the connection, on behalf of the operation.
+    pub(crate) fn set_tended(&self, operation: OperationId, at: Nanos) {
+        self.word.store(Standing::pack(TENDED, operation, at), Relaxed);
     }
 
     #[inline]
     pub(crate) fn set_idle(&self, at: Nanos) {
-        self.word.store(Standing::pack(ConnectionState::Idle, OperationId::OTHER, at), Relaxed);
+        self.word.store(Standing::pack(ConnectionState::Idle as u64, OperationId::OTHER, at), Relaxed);
     }
 
     /// Counts a checkout that was started and served in one.
@@ -103,17 +165,25 @@ impl Seat {
         self.uses_of(operation).served.add(1);
     }
 
-    /// Counts a use that ended.
+    /// Counts a use that ended. To be told after whatever the connection is now: whoever reads this account in
+    /// between then misses the use, and does not find it twice.
     #[inline]
     pub(crate) fn count_use(&self, operation: OperationId, nanos: u64) {
+        fence(Release);
         self.use_time.observe(nanos);
         let uses = self.uses_of(operation);
         uses.returned.add(1);
         uses.nanos.add(nanos);
     }
 
-    /// Adds what this connection served to `totals`.
-    pub(crate) fn add_to(&self, totals: &mut SeatTotals) {
+    /// Counts time for which the pool itself used the connection; told after what it is now, as a use is.
+    pub(crate) fn count_tended(&self, operation: OperationId, nanos: u64) {
+        fence(Release);
+        self.uses_of(operation).tended_nanos.add(nanos);
+    }
+
+    /// Adds what this connection served to `totals`, what is under way at `now` included; answers how it stands.
+    pub(crate) fn add_to(&self, totals: &mut SeatTotals, now: Nanos) -> Standing {
         totals.use_time.add(&self.use_time.read());
         for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
@@ -121,8 +191,17 @@ impl Seat {
                 total.served += uses.served.get();
                 total.returned += uses.returned.get();
                 total.nanos += uses.nanos.get();
+                total.held_nanos += uses.nanos.get() + uses.tended_nanos.get();
             }
         }
+        self.wire.add_to(&mut totals.wire, now);
+        // Read after what was counted, as it is written before it.
+        fence(Acquire);
+        let standing = self.standing();
+        if standing.state == ConnectionState::Used {
+            totals.by_operation[standing.operation.index()].held_nanos += now.since(standing.since);
+        }
+        standing
     }
 
     #[inline]
@@ -138,6 +217,8 @@ pub(crate) struct SeatTotals {
     pub(crate) use_time: Histogram,
     /// By operation id.
     pub(crate) by_operation: Vec<UseTotals>,
+    /// By operation id.
+    pub(crate) wire: Vec<WireTotals>,
 }
 
 /// The sum over connections of what one operation did.
@@ -146,11 +227,17 @@ pub(crate) struct UseTotals {
     pub(crate) served: u64,
     pub(crate) returned: u64,
     pub(crate) nanos: u64,
+    /// For how long connections were used for it, those that still are and those that the pool itself used included.
+    pub(crate) held_nanos: u64,
 }
 
 impl Default for SeatTotals {
     fn default() -> Self {
-        Self { use_time: Histogram::default(), by_operation: vec![UseTotals::default(); OPERATION_IDS] }
+        Self {
+            use_time: Histogram::default(),
+            by_operation: vec![UseTotals::default(); OPERATION_IDS],
+            wire: vec![WireTotals::default(); OPERATION_IDS],
+        }
     }
 }
 
@@ -161,11 +248,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_word_says_what_was_put_into_it(state in 0..3usize, operation in 0..OPERATION_IDS as u64, micros in 0..(1u64 << 50)) {
-            let state = ConnectionState::ALL[state];
-            let operation = OperationId::from_index(operation);
-            let since = Nanos::from_nanos(micros << TIME_SHIFT);
-            prop_assert_eq!(Standing::unpack(Standing::pack(state, operation, since)), Standing { state, operation, since });
+        fn a_word_says_what_was_put_into_it(state in 0..4usize, operation in 0..OPERATION_IDS as u64, micros in 0..(1u64 << 50)) {
+            let tended = state as u64 == TENDED;
+            let standing = Standing {
+                state: ConnectionState::ALL[state.min(2)],
+                tended,
+                operation: OperationId::from_index(operation),
+                since: Nanos::from_nanos(micros << TIME_SHIFT),
+            };
+            prop_assert_eq!(Standing::unpack(Standing::pack(state as u64, standing.operation, standing.since)), standing);
         }
     }
 
@@ -179,7 +270,7 @@ mod tests {
                 seat.count_served(operation);
                 seat.count_use(operation, 10);
             }
-            seat.add_to(&mut totals);
+            seat.add_to(&mut totals, Nanos::ZERO);
         }
         for id in [0, 7, 8, 200] {
             let uses = totals.by_operation[id];

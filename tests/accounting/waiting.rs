@@ -285,7 +285,8 @@ async fn a_timeout_says_what_it_waited_for_and_who_holds_the_pool() {
     assert_eq!(
         error.to_string(),
         "no connection from pool `rig` within 1s 1ms, waiting for one to be returned: 3 used, 0 idle, \
-         0 being created of 3, 2 waiting; held by report ×2 (oldest 5s 1ms), checkout ×1 (oldest 1s 1ms)"
+         0 being created of 3, 2 waiting (the first for 1s 1ms); held by report ×2 (oldest 5s 1ms), \
+         checkout ×1 (oldest 1s 1ms); this very task held one itself, checked out for report at tests/accounting/rig.rs:81"
     );
     assert!(error.source().is_none());
     drop((other, last, held));

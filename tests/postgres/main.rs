@@ -1,8 +1,11 @@
 //! The pool against a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod abandoned;
 mod exporter;
 mod exposition;
+mod holders;
+mod hygiene;
 mod life;
 mod lifetime;
 mod outage;
@@ -16,6 +19,7 @@ mod support;
 mod tls;
 mod using;
 mod waiting;
+mod wire;
 
 use poolscope::demo::server::Server;
 use poolscope::event::{CloseReason, Outcome};

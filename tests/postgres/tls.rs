@@ -39,11 +39,14 @@ impl Authority {
     }
 }
 
-/// Whether the server says that the connection is encrypted.
+/// Whether the server says that the connection is encrypted. Either way, what passes on it is read.
 async fn encrypted(counted: &Counted) -> bool {
     let connection = counted.get().await;
     let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    connection.query_one(query, &[]).await.unwrap().get(0)
+    let encrypted = connection.query_one(query, &[]).await.unwrap().get(0);
+    assert_eq!(counted.pool.holders()[0].queries, 1);
+    assert_eq!(counted.pool.snapshot().wires_lost, 0);
+    encrypted
 }
 
 /// What an error in TLS says.

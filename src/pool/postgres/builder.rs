@@ -81,6 +81,16 @@ impl PoolBuilder {
         tcp_keepalive: Option<Duration>,
         /// For how long sent data may stay unacknowledged before TCP gives up. `None` for the system's own idea.
         tcp_user_timeout: Option<Duration>,
+        /// How long it may take to clean a connection that came back dirty, before it is closed. Default 1 s.
+        clean_timeout: Duration,
+        /// Whether what a session was left with (settings, advisory locks, LISTEN, temporary tables) is undone when a
+        /// connection comes back. Takes a round trip for each use. Default off.
+        reset_session: bool,
+        /// How long a connection is held and silent on the wire before its holder is a suspected leak. Default 60 s;
+        /// `None` for never.
+        leak_threshold: Option<Duration>,
+        /// Whether the headers of what passes on the wire are read. Default on.
+        read_wire: bool,
         /// The mean wait that `poolscope_recommended_size` aims at. Default 10 ms.
         wait_target: Duration,
     }

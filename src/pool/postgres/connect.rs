@@ -15,7 +15,8 @@ use super::hosts::candidates;
 use super::peer::Peer;
 use super::socket::Sock;
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
-use crate::pool::wire::{Eyes, Patient, Tap};
+use crate::pool::backend::Observer;
+use crate::pool::wire::{Patient, Tap};
 use crate::telemetry::log::Chain;
 
 const APPLICATION_NAME: &str = "poolscope";
@@ -74,15 +75,13 @@ impl Connector {
 
     /// Connects to the first server that lets it, within `connect_timeout` as a whole.
     ///
-    /// Each address that is tried gets `eyes` of its own. To drop this future closes the socket.
+    /// The observer, if there is one, looks at what passes; each address that is tried has eyes of its own. To drop this
+    /// future closes the socket.
     ///
     /// # Errors
     /// Why the last address was of no use, or that time ran out.
-    pub(crate) async fn connect(
-        &self,
-        eyes: impl FnMut() -> Option<Box<Eyes>> + Send,
-    ) -> Result<Established, ConnectError> {
-        self.within(self.try_each(eyes)).await
+    pub(crate) async fn connect(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
+        self.within(self.try_each(observer)).await
     }
 
     /// Asks the server at `peer` to cancel what the connection of this token does, and returns when it has.
@@ -108,14 +107,14 @@ impl Connector {
         ConnectError::classify(error, &self.0.mode)
     }
 
-    async fn try_each(&self, mut eyes: impl FnMut() -> Option<Box<Eyes>> + Send) -> Result<Established, ConnectError> {
+    async fn try_each(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
         let config = &self.0.config;
         let mut failure = None;
         for candidate in candidates(config)? {
             match candidate.peers(config).await {
                 Ok(peers) => {
                     for peer in peers {
-                        match self.open(peer, eyes()).await {
+                        match self.open(peer, observer).await {
                             Ok(established) => return Ok(established),
                             Err(error) => failure = Some(error),
                         }
@@ -127,18 +126,24 @@ impl Connector {
         Err(failure.unwrap_or_else(ConnectError::no_host))
     }
 
-    async fn open(&self, peer: Peer, eyes: Option<Box<Eyes>>) -> Result<Established, ConnectError> {
-        let socket = Tap::new(open(&peer).await?, eyes);
+    async fn open(&self, peer: Peer, observer: Option<&Observer>) -> Result<Established, ConnectError> {
+        let socket = Tap::new(open(&peer).await?, observer.map(Observer::eyes));
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.0.tls {
             let tls = super::tls::above(tls, peer.hostname());
-            return self.start(peer, socket, tls).await;
+            return self.start(peer, socket, tls, observer).await;
         }
-        self.start(peer, socket, NoTls).await
+        self.start(peer, socket, NoTls, observer).await
     }
 
     /// Speaks to a server, and if it will do leaves the connection to a task.
-    async fn start<T>(&self, peer: Peer, socket: Tap<Sock>, tls: T) -> Result<Established, ConnectError>
+    async fn start<T>(
+        &self,
+        peer: Peer,
+        socket: Tap<Sock>,
+        tls: T,
+        observer: Option<&Observer>,
+    ) -> Result<Established, ConnectError>
     where
         T: TlsConnect<Tap<Sock>, Stream: Send + 'static>,
     {
@@ -146,16 +151,10 @@ impl Connector {
         let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
         let connection = self.suitable(&client, connection, &peer).await?;
         let pool = Arc::clone(&self.0.pool);
-        let task = tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::warn!(
-                    pool = &*pool,
-                    sqlstate = error_code(&error).as_str(),
-                    error = %Chain(&error),
-                    "connection lost"
-                );
-            }
-        });
+        let task = match observer {
+            Some(observer) => tokio::spawn(drive(observer.drive(connection), pool)),
+            None => tokio::spawn(drive(connection, pool)),
+        };
         Ok(Established { client, task, peer })
     }
 
@@ -195,6 +194,14 @@ impl Connector {
             _ => return Ok(connection),
         };
         Err(ConnectError::WrongSession { address: peer.to_string(), problem })
+    }
+}
+
+/// Drives a connection to its end.
+async fn drive(connection: impl Future<Output = Result<(), Error>>, pool: Arc<str>) {
+    if let Err(error) = connection.await {
+        let sqlstate = error_code(&error);
+        tracing::warn!(pool = &*pool, sqlstate = sqlstate.as_str(), error = %Chain(&error), "connection lost");
     }
 }
 

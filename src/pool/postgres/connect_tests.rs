@@ -158,24 +158,6 @@ async fn a_manager_makes_clients_of_what_a_connector_connects() {
     assert_eq!(format!("{client:?}"), format!("Client {{ peer: Peer(127.0.0.1:{port}), .. }}"));
 }
 
-#[tokio::test]
-async fn each_address_that_is_tried_has_its_own_eyes() {
-    let refused = refused_port();
-    let (port, _seen) = serve(|mut socket| {
-        read_untyped(&mut socket);
-        socket.write_all(&authenticated()).unwrap();
-        rest(&mut socket)
-    });
-    let connector = connector(&format!("postgres://u@127.0.0.1:{refused},127.0.0.1:{port}/d?sslmode=disable"));
-    let mut opened = 0;
-    let eyes = || {
-        opened += 1;
-        None
-    };
-    connector.connect(eyes).await.unwrap();
-    assert_eq!(opened, 2);
-}
-
 #[test]
 fn debug_never_shows_the_password() {
     assert!(!format!("{:?}", connector("postgres://u:hunter2@h/d")).contains("hunter2"));

@@ -6,9 +6,10 @@ use deadpool_postgres::ClientWrapper;
 use super::client::Client;
 use super::connect::{Connector, Established};
 use super::error::ConnectError;
+use super::session::reset;
 use crate::config::{ConfigError, DatabaseUrl, Settings};
-use crate::event::ErrorCode;
-use crate::pool::Backend;
+use crate::event::{Dirt, ErrorCode};
+use crate::pool::{Backend, Observer};
 
 /// Makes, pings and closes PostgreSQL connections.
 #[derive(Debug)]
@@ -21,6 +22,11 @@ impl PostgresManager {
     pub(super) fn new(settings: &Settings, url: &DatabaseUrl, pool: &str) -> Result<Self, ConfigError> {
         Ok(Self { connector: Connector::new(settings, url, pool)? })
     }
+
+    async fn establish(&self, observer: Option<&Observer>) -> Result<Client, ConnectError> {
+        let Established { client, task, peer } = self.connector.connect(observer).await?;
+        Ok(Client::new(ClientWrapper::new(client, task), self.connector.clone(), peer))
+    }
 }
 
 impl Manager for PostgresManager {
@@ -28,8 +34,7 @@ impl Manager for PostgresManager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Client, ConnectError> {
-        let Established { client, task, peer } = self.connector.connect(|| None).await?;
-        Ok(Client::new(ClientWrapper::new(client, task), self.connector.clone(), peer))
+        self.establish(None).await
     }
 
     /// The ping: an empty query, which no server takes long for.
@@ -49,5 +54,22 @@ impl Backend for PostgresManager {
 
     fn code(error: &ConnectError) -> ErrorCode {
         error.code()
+    }
+
+    async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {
+        self.establish(Some(&observer).filter(|observer| observer.reads())).await
+    }
+
+    async fn rollback(&self, client: &mut Client) -> RecycleResult<ConnectError> {
+        Ok(client.batch_execute("ROLLBACK").await.map_err(ConnectError::Postgres)?)
+    }
+
+    fn cancel(&self, client: &Client) -> impl Future<Output = RecycleResult<ConnectError>> + Send + use<> {
+        let token = client.cancel_token();
+        async move { Ok(token.cancel().await?) }
+    }
+
+    async fn reset(&self, client: &mut Client) -> Result<Vec<Dirt>, RecycleError<ConnectError>> {
+        Ok(reset(client).await.map_err(ConnectError::Postgres)?)
     }
 }

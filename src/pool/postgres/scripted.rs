@@ -110,7 +110,7 @@ pub(super) fn connector(url: &str) -> Connector {
 }
 
 pub(super) async fn establish(connector: &Connector) -> Result<Established, ConnectError> {
-    connector.connect(|| None).await
+    connector.connect(None).await
 }
 
 pub(super) async fn failure(url: &str) -> ConnectError {

@@ -1,19 +1,181 @@
-//! Who reads along.
+//! Reads along, and keeps the account of a connection's wire.
 
-/// Sees what goes over one connection, in order.
+use std::sync::{Arc, Weak};
+
+use super::conversation::{Conversation, Listener, Transaction};
+use super::frames::OutOfStep;
+use crate::event::{ConnectionState, ErrorCode, Event};
+use crate::telemetry::clock::{Clock, Nanos};
+use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::{Seat, Standing};
+use crate::telemetry::wire::Status;
+
+/// What a [`Tap`](super::Tap) shows everything that passes.
 #[derive(Debug)]
-pub(crate) struct Eyes;
+pub(crate) struct Eyes {
+    /// There until something passes that is not understood.
+    conversation: Option<Conversation>,
+    account: Account,
+}
+
+/// Writes to the account of one connection.
+#[derive(Debug)]
+struct Account {
+    seat: Arc<Seat>,
+    clock: Clock,
+    /// Not to be kept alive by a task that is about to end: a pool's series go when it goes.
+    ledger: Weak<Ledger>,
+    /// The seat's word when it was last looked at, and what it said.
+    word: u64,
+    standing: Standing,
+    /// When what is being read passed.
+    at: Nanos,
+}
 
 impl Eyes {
-    /// Bytes that went to the server.
-    #[allow(clippy::needless_pass_by_ref_mut, clippy::unused_self)]
-    pub(crate) fn sent(&mut self, bytes: &[u8]) {
-        let _ = bytes;
+    /// For a connection that has not begun.
+    pub(crate) fn new(seat: Arc<Seat>, ledger: &Arc<Ledger>) -> Self {
+        let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
+        let word = seat.word();
+        let account = Account { seat, clock, ledger, word, standing: Standing::unpack(word), at: Nanos::ZERO };
+        Self { conversation: Some(Conversation::new()), account }
     }
 
-    /// Bytes that came from the server.
-    #[allow(clippy::needless_pass_by_ref_mut, clippy::unused_self)]
+    /// Reads what was written to the server.
+    pub(crate) fn sent(&mut self, bytes: &[u8]) {
+        let Self { conversation, account } = self;
+        account.at = account.clock.now();
+        if let Some(following) = conversation
+            && let Err(lost) = following.sent(bytes, account)
+        {
+            *conversation = None;
+            account.lose(lost);
+        }
+        account.seat.wire().count_sent(account.standing.operation, bytes.len() as u64, account.at);
+    }
+
+    /// Reads what came from the server.
     pub(crate) fn received(&mut self, bytes: &[u8]) {
-        let _ = bytes;
+        let Self { conversation, account } = self;
+        account.at = account.clock.now();
+        account.seat.wire().count_received(account.standing.operation, bytes.len() as u64, account.at);
+        if let Some(following) = conversation
+            && let Err(lost) = following.received(bytes, account)
+        {
+            *conversation = None;
+            account.lose(lost);
+        }
     }
 }
+
+/// Nothing passes any more: whatever the server was at, it is over for whoever still holds the connection.
+impl Drop for Eyes {
+    fn drop(&mut self) {
+        let account = &mut self.account;
+        if !account.seat.wire().status().is_clean() {
+            account.look();
+            account.seat.wire().enter(Status::Idle, account.user(), account.clock.now());
+        }
+    }
+}
+
+impl Account {
+    /// Looks for whom the connection works now.
+    fn look(&mut self) {
+        let word = self.seat.word();
+        if word == self.word {
+            return;
+        }
+        self.word = word;
+        let standing = Standing::unpack(word);
+        if standing.state == ConnectionState::Used {
+            self.standing = standing;
+            if !standing.tended {
+                self.seat.wire().begin_hold(word);
+            }
+        } else {
+            // What comes late is still of the last one's doing; its time is nobody's.
+            self.standing.state = standing.state;
+        }
+    }
+
+    /// Whose time it is: that of whoever uses the connection.
+    fn user(&self) -> Option<OperationId> {
+        (self.standing.state == ConnectionState::Used).then_some(self.standing.operation)
+    }
+
+    /// Whether a caller uses the connection, and not the pool itself.
+    fn is_held(&self) -> bool {
+        self.standing.state == ConnectionState::Used && !self.standing.tended
+    }
+
+    #[cold]
+    fn lose(&mut self, OutOfStep(problem): OutOfStep) {
+        self.seat.wire().enter(Status::Unread, None, self.at);
+        self.emit(Event::WireLost { problem });
+    }
+
+    fn emit(&self, event: Event<'_>) {
+        if let Some(ledger) = self.ledger.upgrade() {
+            Watchers::new(ledger).emit(event);
+        }
+    }
+}
+
+impl Listener for Account {
+    fn busy(&mut self, ending: bool) {
+        self.look();
+        let status = if ending { Status::Ending } else { Status::Executing };
+        self.seat.wire().enter(status, self.user(), self.at);
+    }
+
+    fn query(&mut self) {
+        if self.is_held() {
+            self.seat.wire().count_query(self.standing.operation);
+        }
+    }
+
+    fn finished(&mut self, queries: u32) {
+        if self.is_held() {
+            self.seat.wire().count_finished(self.standing.operation, queries.into());
+        }
+    }
+
+    fn ready(&mut self, transaction: Transaction) {
+        let status = match transaction {
+            Transaction::None => Status::Idle,
+            Transaction::Open => Status::InTransaction,
+            Transaction::Failed => Status::FailedTransaction,
+        };
+        if status != self.seat.wire().status() {
+            self.seat.wire().enter(status, self.user(), self.at);
+        }
+    }
+
+    #[cold]
+    fn failed(&mut self, code: ErrorCode, fatal: bool) {
+        if fatal {
+            self.seat.wire().end();
+        }
+        let word = self.seat.word();
+        let standing = Standing::unpack(word);
+        match standing.state {
+            // Whoever connects, pings or cleans is told, and tells.
+            ConnectionState::Creating => {}
+            ConnectionState::Used if standing.tended => {}
+            ConnectionState::Used => {
+                self.emit(Event::QueryFailed { operation: standing.operation, code });
+            }
+            ConnectionState::Idle => self.emit(Event::QueryFailed { operation: OperationId::OTHER, code }),
+        }
+    }
+
+    fn backend(&mut self, pid: i32) {
+        self.seat.wire().set_backend(pid);
+    }
+}
+
+#[cfg(test)]
+#[path = "eyes_tests.rs"]
+mod tests;

@@ -1,13 +1,26 @@
-//! The bytes between tokio-postgres and the server, above TLS.
+//! What passes on the wire: read as it passes, never copied, delayed or changed.
+//!
+//! A [`Tap`] sits under tokio-postgres and above TLS. Its [`Eyes`] find the messages ([`frames`]), follow the
+//! [`conversation`], and keep the connection's account. The connection's task runs with a [`Pulse`], by which the
+//! pool knows whether everything that a holder asked for has reached the wire.
 
+mod conversation;
+mod copying;
 mod eyes;
+mod fields;
+mod frames;
 mod patient;
+mod pulse;
+mod requests;
 mod tap;
 #[cfg(feature = "tls")]
 mod tls;
 
+#[cfg(fuzzing)]
+pub(crate) use self::conversation::witness::exercise;
 pub(crate) use self::eyes::Eyes;
 pub(crate) use self::patient::Patient;
+pub(crate) use self::pulse::{Driven, Found, Pulse};
 pub(crate) use self::tap::Tap;
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::Above;

@@ -1,17 +1,18 @@
 //! What is kept under the ledger's one lock, and how each event moves it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::sync::Arc;
+use std::time::Duration;
 
 use slab::Slab;
 
 use super::history::History;
-use crate::event::{CloseReason, ErrorCode, ErrorPhase, Outcome, Phase};
-use crate::telemetry::clock::Nanos;
+use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
+use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::histogram::Histogram;
-use crate::telemetry::operations::{OPERATION_IDS, OperationId};
+use crate::telemetry::operations::{OPERATION_IDS, OperationId, SiteId};
 use crate::telemetry::seat::{Seat, SeatTotals, Standing};
 
 /// The place of a checkout among those in flight.
@@ -24,7 +25,7 @@ impl Ticket {
         Self(NonZeroUsize::MIN.saturating_add(key))
     }
 
-    fn key(self) -> usize {
+    pub(super) fn key(self) -> usize {
         self.0.get() - 1
     }
 }
@@ -37,6 +38,10 @@ pub(super) struct InFlight {
     pub(super) started: Nanos,
     pub(super) phase: Phase,
     pub(super) phase_since: Nanos,
+    /// The task that waits; zero if it is none.
+    pub(super) task: u64,
+    /// What that task itself holds while it waits for capacity: for whom, and asked for where.
+    pub(super) own: Option<(OperationId, SiteId)>,
 }
 
 /// What the checkouts of one operation came to that were not served at their first poll.
@@ -47,11 +52,14 @@ pub(super) struct WaitTotals {
     pub(super) wait_nanos: u64,
     /// The most that a snapshot said, see [`rising`].
     pub(super) wait_reported: u64,
+    pub(super) activity_reported: [u64; Activity::COUNT],
 }
 
 #[derive(Debug)]
 pub(super) struct Books {
     pub(super) in_flight: Slab<InFlight>,
+    /// Those in flight in the order they came, and some that ended since.
+    arrivals: VecDeque<(Ticket, Nanos)>,
     /// By operation id.
     pub(super) waits: Vec<WaitTotals>,
     pub(super) wait_time: Histogram,
@@ -74,6 +82,27 @@ pub(super) struct Books {
     pub(super) retired: SeatTotals,
     pub(super) errors: BTreeMap<(ErrorPhase, ErrorCode), u64>,
     pub(super) history: History,
+    /// Checkouts that began to wait while their own task held a connection.
+    pub(super) self_deadlocks: u64,
+    pub(super) dirty: BTreeMap<(OperationId, Dirt), u64>,
+    /// Bounded, see [`Books::count_query_error`].
+    pub(super) query_errors: BTreeMap<(OperationId, ErrorCode), u64>,
+    /// Wires that are no longer read.
+    pub(super) wires_lost: u64,
+}
+
+/// How many kinds of error are told apart, over all operations. The server has some 250, but anybody may raise others.
+const MAX_QUERY_ERRORS: usize = 1000;
+
+/// A checkout that waits for less than this was not held up by its own task, or it does no harm.
+const SELF_WAIT: Duration = Duration::from_millis(10);
+
+/// How many that ended may stand among the arrivals, beside as many as are in flight, before they are cleared away.
+const ENDED_ARRIVALS: usize = 64;
+
+/// Whether an arrival is in flight still; its place may be another's by now.
+fn is_in_flight(in_flight: &Slab<InFlight>, (ticket, started): &(Ticket, Nanos)) -> bool {
+    in_flight.get(ticket.key()).is_some_and(|checkout| checkout.started == *started)
 }
 
 /// Keeps a counter that includes what is still under way from ever falling.
@@ -89,6 +118,7 @@ impl Default for Books {
     fn default() -> Self {
         Self {
             in_flight: Slab::new(),
+            arrivals: VecDeque::new(),
             waits: vec![WaitTotals::default(); OPERATION_IDS],
             wait_time: Histogram::default(),
             create_time: Histogram::default(),
@@ -104,6 +134,10 @@ impl Default for Books {
             retired: SeatTotals::default(),
             errors: BTreeMap::new(),
             history: History::default(),
+            self_deadlocks: 0,
+            dirty: BTreeMap::new(),
+            query_errors: BTreeMap::new(),
+            wires_lost: 0,
         }
     }
 }
@@ -113,16 +147,79 @@ impl Books {
         &mut self,
         operation: OperationId,
         call_site: &'static Location<'static>,
+        task: u64,
         started: Nanos,
         phase: Phase,
     ) -> Ticket {
         self.waits[operation.index()].started += 1;
         // It is still in its first poll: all the time since it started belongs to this phase.
         self.count_queue(None, Some(phase), started);
-        Ticket::of(self.in_flight.insert(InFlight { operation, call_site, started, phase, phase_since: started }))
+        let own = None;
+        let checkout = InFlight { operation, call_site, started, phase, phase_since: started, task, own };
+        let ticket = Ticket::of(self.in_flight.insert(checkout));
+        self.arrivals.push_back((ticket, started));
+        if self.arrivals.len() > 2 * self.in_flight.len() + ENDED_ARRIVALS {
+            let in_flight = &self.in_flight;
+            self.arrivals.retain(|arrival| is_in_flight(in_flight, arrival));
+        }
+        ticket
+    }
+
+    /// Since when the first in the queue has been waiting. Does not look at all who wait: those who time out together
+    /// all ask.
+    pub(super) fn first_in_queue(&mut self) -> Option<Nanos> {
+        while self.arrivals.front().is_some_and(|arrival| !is_in_flight(&self.in_flight, arrival)) {
+            self.arrivals.pop_front();
+        }
+        let queued = |(ticket, _): &&(Ticket, Nanos)| self.phase_of(*ticket) == Phase::Queue;
+        let first = self.arrivals.iter().filter(|arrival| is_in_flight(&self.in_flight, arrival)).find(queued);
+        first.map(|(_, started)| *started)
+    }
+
+    /// Notices a checkout that has been waiting for capacity while its own task holds a connection, which it perhaps
+    /// will not return before it gets another. Not noticed at once: to look at all connections for each that queues
+    /// would cost more than the queue. `but` is not among what it held.
+    pub(super) fn look_for_own(&mut self, ticket: Ticket, now: Nanos, but: Option<&Seat>) {
+        let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
+        let long = checkout.phase == Phase::Queue && now.since(checkout.phase_since) >= nanos(SELF_WAIT);
+        if !long || checkout.task == 0 || checkout.own.is_some() {
+            return;
+        }
+        let (task, began) = (checkout.task, checkout.phase_since);
+        let others = self.seats.iter().filter(|seat| !but.is_some_and(|but| std::ptr::eq(Arc::as_ptr(seat), but)));
+        let own = others.map(|seat| (seat, seat.standing())).find_map(|(seat, standing)| {
+            let holds = standing.state == ConnectionState::Used && !standing.tended && seat.task() == task;
+            // A task may do several things by turns. What it held before it began to wait, and has not touched since,
+            // is what it does not get on with.
+            let wire = seat.wire();
+            let rests = standing.since <= began
+                && wire.active() <= began.after(SELF_WAIT)
+                && wire.status().activity() != Some(Activity::Executing);
+            (holds && rests).then(|| (standing.operation, seat.site()))
+        });
+        if own.is_some() {
+            checkout.own = own;
+            self.self_deadlocks += 1;
+        }
+    }
+
+    /// Does that for all that wait.
+    pub(super) fn look_for_owns(&mut self, now: Nanos) {
+        let waiting: Vec<_> = self.in_flight.iter().map(|(key, _)| Ticket::of(key)).collect();
+        for ticket in waiting {
+            self.look_for_own(ticket, now, None);
+        }
+    }
+
+    /// Counts an error that the server reported. Beyond the bound an error that was not seen before is `other`.
+    pub(super) fn count_query_error(&mut self, operation: OperationId, code: ErrorCode) {
+        let known = self.query_errors.len() < MAX_QUERY_ERRORS || self.query_errors.contains_key(&(operation, code));
+        let code = if known { code } else { ErrorCode::OTHER };
+        *self.query_errors.entry((operation, code)).or_insert(0) += 1;
     }
 
     pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) {
+        self.look_for_own(ticket, at, None);
         let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
         let left = std::mem::replace(&mut checkout.phase, phase);
         let since = std::mem::replace(&mut checkout.phase_since, at);
@@ -134,7 +231,15 @@ impl Books {
         self.in_flight.get(ticket.key()).map_or(Phase::Queue, |checkout| checkout.phase)
     }
 
-    pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome, at: Nanos) -> Option<OperationId> {
+    /// `got` is what the checkout came to, if it came to a connection.
+    pub(super) fn finish(
+        &mut self,
+        ticket: Ticket,
+        outcome: Outcome,
+        got: Option<&Seat>,
+        at: Nanos,
+    ) -> Option<OperationId> {
+        self.look_for_own(ticket, at, got);
         let checkout = self.in_flight.try_remove(ticket.key())?;
         let waited = at.since(checkout.started);
         let totals = &mut self.waits[checkout.operation.index()];
@@ -158,11 +263,12 @@ impl Books {
         self.seats.push(Arc::clone(seat));
     }
 
-    pub(super) fn close(&mut self, seat: &Seat, reason: CloseReason) {
+    pub(super) fn close(&mut self, seat: &Seat, reason: CloseReason, now: Nanos) {
         if let Some(place) = self.seats.iter().position(|live| std::ptr::eq(Arc::as_ptr(live), seat)) {
             self.seats.swap_remove(place);
             self.closed[reason.index()] += 1;
-            seat.add_to(&mut self.retired);
+            // What is under way ends here: the account has no later reader.
+            seat.add_to(&mut self.retired, now);
         }
     }
 

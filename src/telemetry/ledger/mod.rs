@@ -11,6 +11,7 @@
 
 mod books;
 mod history;
+mod holders;
 mod situation;
 mod snapshot;
 
@@ -20,12 +21,14 @@ use std::time::Duration;
 
 use self::books::Books;
 pub(crate) use self::books::Ticket;
+pub(crate) use self::holders::Suspicion;
+pub use self::holders::{Holder, OwnHold, Waiter};
 pub use self::situation::{Holding, Situation, Status};
-pub use self::snapshot::{ConnectionErrors, Connections, Holder, OperationTotals, PoolSnapshot, Waiter};
+pub use self::snapshot::{ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryErrors};
 use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
-use super::operations::{Interned, OPERATION_IDS, OperationId, Operations};
+use super::operations::{Interned, OPERATION_IDS, OperationId, Operations, SiteId};
 use crate::event::{ConnectionState, Event, Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
@@ -38,6 +41,8 @@ pub struct Limits {
     pub max_overflow: usize,
     /// The mean wait that the recommended size aims at.
     pub wait_target: Duration,
+    /// How long a connection is held and silent before it is a suspected leak; `None` for never.
+    pub leak_threshold: Option<Duration>,
 }
 
 impl Limits {
@@ -130,9 +135,11 @@ impl Ledger {
         books.seats.is_empty() && books.in_flight.is_empty()
     }
 
-    /// What a checkout in flight waits for.
-    pub(crate) fn phase_of(&self, ticket: Ticket) -> Phase {
-        self.books().phase_of(ticket)
+    /// What a checkout in flight waits for, and what its own task held when it began to.
+    pub(crate) fn wait_of(&self, ticket: Ticket) -> (Phase, Option<OwnHold>) {
+        let now = self.clock.now();
+        let mut books = self.books();
+        (books.phase_of(ticket), books.own_hold(ticket, self, now))
     }
 
     /// Whether more connections are idle than `pool_size` and those in the queue account for.
@@ -149,14 +156,42 @@ impl Ledger {
     /// What the pool holds and for whom. Costs no more the more wait: those who time out together all ask for it.
     pub(crate) fn situation(&self) -> Situation {
         let now = self.clock.now();
-        self.books().situation(self, now)
+        let (situation, changes) = {
+            let mut books = self.books();
+            (books.situation(self, now), books.review(self, now))
+        };
+        super::log::suspicions(self, &changes);
+        situation
+    }
+
+    /// Who holds a connection, oldest first.
+    pub(crate) fn holders(&self) -> Vec<Holder> {
+        let now = self.clock.now();
+        let (holders, changes) = {
+            let books = self.books();
+            (books.holders(self, now), books.review(self, now))
+        };
+        super::log::suspicions(self, &changes);
+        holders
+    }
+
+    /// Who waits for one, oldest first.
+    pub(crate) fn waiters(&self) -> Vec<Waiter> {
+        let now = self.clock.now();
+        self.books().waiters(self, now)
     }
 
     /// Everything this pool has counted, as of one moment.
     #[must_use]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
         let now = self.clock.now();
-        self.books().snapshot(self, now)
+        let (snapshot, changes) = {
+            let mut books = self.books();
+            let changes = books.review(self, now);
+            (books.snapshot(self, now), changes)
+        };
+        super::log::suspicions(self, &changes);
+        snapshot
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -172,18 +207,30 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn record(&self, event: Event<'_>) {
         match event {
+            Event::HandingOut { seat, site, task } => seat.set_holder(site, task),
             Event::CheckoutServed { seat, operation, at } => {
                 seat.set_used(operation, at);
                 seat.count_served(operation);
             }
-            Event::ConnectionReturned { seat, operation, since, at } => seat.count_use(operation, at.since(since)),
+            Event::ConnectionReturned { seat, operation, since, at } => {
+                // What was held is counted from here on, not twice.
+                seat.set_used(operation, at);
+                seat.count_use(operation, at.since(since));
+            }
+            Event::TendingStarted { seat, operation, at } => seat.set_tended(operation, at),
+            Event::TendingFinished { seat, operation, since, at } => {
+                seat.set_tended(operation, at);
+                seat.count_tended(operation, at.since(since));
+            }
+            Event::SuspectReturned { seat, .. } => {
+                seat.suspect(false);
+            }
             Event::ConnectionIdle { seat, at } => seat.set_idle(at),
             Event::OperationFinished { operation, outcome, took } => {
                 let durations = self.durations[operation.index()].get_or_init(Box::default);
                 durations[outcome.index()].observe(nanos(took));
             }
             Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } => {}
-            Event::PingStarted { seat, operation, at } => seat.set_used(operation, at),
             Event::CheckoutWaiting { .. }
             | Event::PhaseEntered { .. }
             | Event::CheckoutFinished { .. }
@@ -191,6 +238,9 @@ impl Ledger {
             | Event::ConnectionCreating { .. }
             | Event::ConnectionCreated { .. }
             | Event::ConnectionError { .. }
+            | Event::ConnectionDirty { .. }
+            | Event::QueryFailed { .. }
+            | Event::WireLost { .. }
             | Event::ConnectionClosed { .. } => self.record_slow(event),
         }
     }
@@ -200,12 +250,12 @@ impl Ledger {
     fn record_slow(&self, event: Event<'_>) {
         let mut books = self.books();
         match event {
-            Event::CheckoutWaiting { ticket, operation, call_site, started, phase } => {
-                ticket.set(Some(books.begin(operation, call_site, started, phase)));
+            Event::CheckoutWaiting { ticket, operation, call_site, task, started, phase } => {
+                ticket.set(Some(books.begin(operation, call_site, task, started, phase)));
             }
             Event::PhaseEntered { ticket, phase, at } => books.enter_phase(ticket, phase, at),
             Event::CheckoutFinished { ticket, seat, outcome, at } => {
-                let operation = books.finish(ticket, outcome, at);
+                let operation = books.finish(ticket, outcome, seat, at);
                 if let (Some(seat), Some(operation)) = (seat, operation) {
                     seat.set_used(operation, at);
                 }
@@ -222,11 +272,19 @@ impl Ledger {
             Event::ConnectionError { phase, code, .. } => {
                 *books.errors.entry((phase, code)).or_insert(0) += 1;
             }
-            Event::ConnectionClosed { seat, reason } => books.close(seat, reason),
+            Event::ConnectionDirty { operation, dirt, .. } => {
+                *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
+            }
+            Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
+            Event::WireLost { .. } => books.wires_lost += 1,
+            Event::ConnectionClosed { seat, reason } => books.close(seat, reason, self.clock.now()),
             Event::PoolOpened
             | Event::PoolClosing
+            | Event::HandingOut { .. }
             | Event::CheckoutServed { .. }
-            | Event::PingStarted { .. }
+            | Event::TendingStarted { .. }
+            | Event::TendingFinished { .. }
+            | Event::SuspectReturned { .. }
             | Event::ConnectionReturned { .. }
             | Event::ConnectionIdle { .. }
             | Event::OperationFinished { .. }
@@ -283,14 +341,19 @@ impl Watchers {
     }
 
     #[inline]
-    pub(crate) fn operation_at(&self, site: &'static std::panic::Location<'static>) -> OperationId {
+    pub(crate) fn operation_at(&self, site: &'static std::panic::Location<'static>) -> (OperationId, SiteId) {
         match self.ledger.operations.by_site(site) {
-            Interned::Known(id) => id,
-            Interned::Refused => {
+            (Interned::Known(id), place) => (id, place),
+            (Interned::Refused, place) => {
                 self.emit(Event::OperationsFull { name: site.file() });
-                OperationId::OTHER
+                (OperationId::OTHER, place)
             }
         }
+    }
+
+    #[inline]
+    pub(crate) fn site(&self, site: &'static std::panic::Location<'static>) -> SiteId {
+        self.ledger.operations.site(site)
     }
 
     /// Emits [`Event::OperationFinished`].

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::books::Books;
 use super::{Connections, Ledger, Limits, Nanos};
-use crate::event::ConnectionState;
+use crate::event::{Activity, ConnectionState};
 use crate::telemetry::operations::OperationId;
 
 /// How many connections there are, and how many are asked for.
@@ -55,6 +55,8 @@ pub struct Holding {
     pub connections: usize,
     /// For how long it has held the oldest of them.
     pub oldest: Duration,
+    /// How many of them do what, by [`Activity::ALL`]; none where the wire is not read.
+    pub activities: [usize; Activity::COUNT],
 }
 
 /// What a pool holds and for whom, as of one moment.
@@ -65,6 +67,8 @@ pub struct Situation {
     pub name: Arc<str>,
     /// How much of everything there is.
     pub status: Status,
+    /// For how long the longest of those who wait for capacity has been waiting; zero if nobody does.
+    pub longest_wait: Duration,
     /// Who holds it, those with most connections first.
     pub holdings: Vec<Holding>,
 }
@@ -80,32 +84,34 @@ impl Books {
         Status { size, max, idle, used, creating, waiting: self.queued, in_flight: self.in_flight.len() }
     }
 
-    pub(super) fn situation(&self, ledger: &Ledger, now: Nanos) -> Situation {
+    pub(super) fn situation(&mut self, ledger: &Ledger, now: Nanos) -> Situation {
+        let longest_wait = self.first_in_queue().map_or(Duration::ZERO, |started| now.duration_since(started));
         // Read once: those counted as used are to be those who are named.
-        let standings: Vec<_> = self.standings().collect();
-        let mut holdings: Vec<(OperationId, usize, Duration)> = Vec::new();
-        for standing in standings.iter().filter(|standing| standing.state == ConnectionState::Used) {
+        let standings: Vec<_> = self.seats.iter().map(|seat| (seat, seat.standing())).collect();
+        let mut holdings: Vec<(OperationId, Holding)> = Vec::new();
+        for (seat, standing) in standings.iter().filter(|(_, standing)| standing.state == ConnectionState::Used) {
             let age = now.duration_since(standing.since);
-            match holdings.iter_mut().find(|(operation, ..)| *operation == standing.operation) {
-                Some((_, connections, oldest)) => {
-                    *connections += 1;
-                    *oldest = age.max(*oldest);
-                }
-                None => holdings.push((standing.operation, 1, age)),
+            let known = holdings.iter().position(|(operation, _)| *operation == standing.operation);
+            let place = known.unwrap_or_else(|| {
+                let operation = ledger.operations().name(standing.operation).into();
+                let holding = Holding { operation, connections: 0, oldest: age, activities: [0; Activity::COUNT] };
+                holdings.push((standing.operation, holding));
+                holdings.len() - 1
+            });
+            let (_, holding) = &mut holdings[place];
+            holding.connections += 1;
+            holding.oldest = age.max(holding.oldest);
+            if let Some(activity) = seat.wire().status().activity() {
+                holding.activities[activity.index()] += 1;
             }
         }
-        holdings.sort_by_key(|(_, connections, oldest)| std::cmp::Reverse((*connections, *oldest)));
+        let mut holdings: Vec<_> = holdings.into_iter().map(|(_, holding)| holding).collect();
+        holdings.sort_by_key(|holding| std::cmp::Reverse((holding.connections, holding.oldest)));
         Situation {
             name: Arc::clone(ledger.name()),
-            status: self.status_with(ledger.limits(), Connections::of(standings)),
-            holdings: holdings
-                .into_iter()
-                .map(|(operation, connections, oldest)| Holding {
-                    operation: ledger.operations().name(operation).into(),
-                    connections,
-                    oldest,
-                })
-                .collect(),
+            status: self.status_with(ledger.limits(), Connections::of(standings.iter().map(|(_, standing)| *standing))),
+            longest_wait,
+            holdings,
         }
     }
 }

@@ -1,17 +1,16 @@
 //! One moment of a pool, as plain data.
 
-use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::books::{Books, rising};
 use super::history::Totals;
-use super::{Ledger, Limits};
-use crate::event::{CloseReason, ConnectionState, ErrorCode, ErrorPhase, Outcome, Phase};
+use super::{Holder, Ledger, Limits, Waiter};
+use crate::event::{Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
-use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::Standing;
+use crate::telemetry::wire::WireTotals;
 
 /// How many connections there are in each state. Their sum is how many are live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,8 +62,41 @@ pub struct OperationTotals {
     pub use_nanos: u64,
     /// Uses that ended.
     pub returned: u64,
+    /// Time for which connections were held by what they did, in nanoseconds, by [`Activity::ALL`]: those that are
+    /// held now included, and the time for which they were pinged or cleaned for this operation.
+    pub activity_nanos: [u64; Activity::COUNT],
+    /// Queries sent.
+    pub queries: u64,
+    /// Queries that came to an end, with success or without.
+    pub queries_finished: u64,
+    /// Bytes on the wire, by [`Direction::ALL`].
+    pub wire_bytes: [u64; Direction::COUNT],
     /// Durations of the operation as a whole, by [`Outcome::ALL`].
     pub durations: [Histogram; Outcome::COUNT],
+}
+
+/// How often the server reported an error to an operation.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QueryErrors {
+    /// The operation's name.
+    pub operation: Box<str>,
+    /// What the error said.
+    pub code: ErrorCode,
+    /// How often, since the pool was made.
+    pub count: u64,
+}
+
+/// How often an operation returned a connection that was dirty.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DirtyReturns {
+    /// The operation's name.
+    pub operation: Box<str>,
+    /// In what way.
+    pub dirt: Dirt,
+    /// How often, since the pool was made.
+    pub count: u64,
 }
 
 /// How often a connection reported an error.
@@ -77,30 +109,6 @@ pub struct ConnectionErrors {
     pub code: ErrorCode,
     /// How often, since the pool was made.
     pub count: u64,
-}
-
-/// A connection that is held.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Holder {
-    /// For which operation.
-    pub operation: Box<str>,
-    /// For how long.
-    pub age: Duration,
-}
-
-/// A checkout that waits.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Waiter {
-    /// For which operation.
-    pub operation: Box<str>,
-    /// Where it was asked for.
-    pub call_site: &'static Location<'static>,
-    /// What it waits for.
-    pub phase: Phase,
-    /// For how long.
-    pub age: Duration,
 }
 
 /// Everything a pool has counted, as of one moment.
@@ -137,6 +145,16 @@ pub struct PoolSnapshot {
     pub closed: [u64; CloseReason::COUNT],
     /// Errors that connections reported.
     pub errors: Vec<ConnectionErrors>,
+    /// Errors that the server reported to queries.
+    pub query_errors: Vec<QueryErrors>,
+    /// Connections that came back dirty.
+    pub dirty_returns: Vec<DirtyReturns>,
+    /// Connections that are held past `leak_threshold` and silent.
+    pub suspected_leaks: usize,
+    /// Checkouts that waited while their own task held a connection.
+    pub self_deadlocks: u64,
+    /// Connections whose wire was not understood, and is no longer read.
+    pub wires_lost: u64,
     /// The size that the last minutes ask for, if they tell.
     pub recommended_size: Option<usize>,
     /// Who holds connections, oldest first.
@@ -148,13 +166,10 @@ pub struct PoolSnapshot {
 impl Books {
     pub(super) fn snapshot(&mut self, ledger: &Ledger, now: Nanos) -> PoolSnapshot {
         let mut totals = self.retired.clone();
-        for seat in &self.seats {
-            seat.add_to(&mut totals);
-        }
-        // Read once: a connection may come back meanwhile, and those counted as used are to be those listed.
-        let mut holders: Vec<_> = self.standings().collect();
-        let connections = Connections::of(holders.iter().copied());
-        holders.retain(|standing| standing.state == ConnectionState::Used);
+        // Each is read once: a connection may come back meanwhile, and those counted as used are to be those listed.
+        let standings: Vec<_> = self.seats.iter().map(|seat| (seat, seat.add_to(&mut totals, now))).collect();
+        let connections = Connections::of(standings.iter().map(|(_, standing)| *standing));
+        let holders = self.holders_of(standings.iter().copied(), ledger, now);
 
         let mut operations: Vec<_> = ledger
             .operations()
@@ -172,6 +187,10 @@ impl Books {
                     wait_nanos: waits.wait_nanos,
                     use_nanos: uses.nanos,
                     returned: uses.returned,
+                    activity_nanos: activities(uses.held_nanos, totals.wire[id.index()]),
+                    queries: totals.wire[id.index()].queries,
+                    queries_finished: totals.wire[id.index()].finished,
+                    wire_bytes: [totals.wire[id.index()].sent, totals.wire[id.index()].received],
                     durations: PoolSnapshot::histogram_of(ledger, id),
                 }
             })
@@ -182,17 +201,18 @@ impl Books {
         wait_time.observe_zeros(totals.by_operation.iter().map(|uses| uses.served).sum());
 
         let mut phase_nanos = self.phase_nanos;
-        let mut waiters = Vec::with_capacity(self.in_flight.len());
         for (_, checkout) in &self.in_flight {
             phase_nanos[checkout.phase.index()] += now.since(checkout.phase_since);
             if let Some(operation) = operations.get_mut(checkout.operation.index()) {
                 operation.in_flight += 1;
                 operation.wait_nanos += now.since(checkout.started);
             }
-            waiters.push(checkout);
         }
         for (operation, waits) in operations.iter_mut().zip(&mut self.waits) {
             operation.wait_nanos = rising(&mut waits.wait_reported, operation.wait_nanos);
+            for (nanos, reported) in operation.activity_nanos.iter_mut().zip(&mut waits.activity_reported) {
+                *nanos = rising(reported, *nanos);
+            }
         }
         for (phase, reported) in phase_nanos.iter_mut().zip(&mut self.phase_reported) {
             *phase = rising(reported, *phase);
@@ -200,9 +220,8 @@ impl Books {
         let saturated = self.saturated_nanos + self.saturated_since.map_or(0, |since| now.since(since));
         let saturated_nanos = rising(&mut self.saturated_reported, saturated);
 
-        waiters.sort_by_key(|checkout| checkout.started);
-        holders.sort_by_key(|standing| standing.since);
-        let name_of = |id: OperationId| ledger.operations().name(id).into();
+        let waiters = self.waiters(ledger, now);
+        let name_of = |id| ledger.operations().name(id).into();
 
         let so_far = Totals {
             at: now,
@@ -218,7 +237,7 @@ impl Books {
             connections,
             queued: self.queued,
             in_flight: waiters.len(),
-            oldest_wait: waiters.first().map_or(Duration::ZERO, |oldest| now.duration_since(oldest.started)),
+            oldest_wait: waiters.first().map_or(Duration::ZERO, |oldest| oldest.age),
             wait_time,
             use_time: totals.use_time,
             create_time: self.create_time.clone(),
@@ -226,29 +245,50 @@ impl Books {
             saturated_nanos,
             created: self.created,
             closed: self.closed,
-            errors: self
-                .errors
+            errors: self.connection_errors(),
+            query_errors: self
+                .query_errors
                 .iter()
-                .map(|((phase, code), count)| ConnectionErrors { phase: *phase, code: *code, count: *count })
+                .map(|((operation, code), count)| QueryErrors {
+                    operation: name_of(*operation),
+                    code: *code,
+                    count: *count,
+                })
                 .collect(),
+            dirty_returns: self
+                .dirty
+                .iter()
+                .map(|((operation, dirt), count)| DirtyReturns {
+                    operation: name_of(*operation),
+                    dirt: *dirt,
+                    count: *count,
+                })
+                .collect(),
+            suspected_leaks: holders.iter().filter(|holder| holder.suspected_leak).count(),
+            self_deadlocks: self.self_deadlocks,
+            wires_lost: self.wires_lost,
             recommended_size,
-            holders: holders
-                .into_iter()
-                .map(|standing| Holder {
-                    operation: name_of(standing.operation),
-                    age: now.duration_since(standing.since),
-                })
-                .collect(),
-            waiters: waiters
-                .into_iter()
-                .map(|checkout| Waiter {
-                    operation: name_of(checkout.operation),
-                    call_site: checkout.call_site,
-                    phase: checkout.phase,
-                    age: now.duration_since(checkout.started),
-                })
-                .collect(),
+            holders,
+            waiters,
             operations,
         }
     }
+
+    /// By phase and code; what queries report is put together over the operations.
+    fn connection_errors(&self) -> Vec<ConnectionErrors> {
+        let mut errors = self.errors.clone();
+        for ((_, code), count) in &self.query_errors {
+            *errors.entry((ErrorPhase::Query, *code)).or_insert(0) += count;
+        }
+        errors.into_iter().map(|((phase, code), count)| ConnectionErrors { phase, code, count }).collect()
+    }
+}
+
+/// What connections did while they were held: what the wire says, and nothing the rest of the time.
+fn activities(held: u64, wire: WireTotals) -> [u64; Activity::COUNT] {
+    let mut nanos = [0; Activity::COUNT];
+    nanos[Activity::Executing.index()] = wire.executing_nanos;
+    nanos[Activity::IdleInTransaction.index()] = wire.in_transaction_nanos;
+    nanos[Activity::Idle.index()] = held.saturating_sub(wire.executing_nanos + wire.in_transaction_nanos);
+    nanos
 }

@@ -28,6 +28,11 @@ impl Admin {
         self.0.batch_execute(statements).await.expect(statements);
     }
 
+    /// Whether a query finds nothing.
+    pub(crate) async fn is_empty(&self, query: &str) -> bool {
+        self.0.query(query, &[]).await.expect(query).is_empty()
+    }
+
     /// How many backends a pool has.
     pub(crate) async fn backends(&self, application: &str) -> usize {
         let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";

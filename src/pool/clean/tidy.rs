@@ -1,0 +1,108 @@
+//! Bringing a connection to where the next may have it.
+
+use std::sync::Arc;
+
+use deadpool::managed::RecycleError;
+use tokio::time::Instant;
+
+use super::super::backend::Backend;
+use super::super::observed::Tracked;
+use super::GRACE;
+use crate::event::{Dirt, ErrorCode, ErrorPhase, Event};
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::wire::Status;
+
+/// In what way a connection is dirty whose wire stands so.
+pub(super) fn dirt_of(status: Status) -> Option<Dirt> {
+    match status {
+        Status::Unread | Status::Idle | Status::Ending => None,
+        Status::Executing => Some(Dirt::Busy),
+        Status::InTransaction => Some(Dirt::InTransaction),
+        Status::FailedTransaction => Some(Dirt::FailedTransaction),
+    }
+}
+
+/// Why a connection is not clean.
+#[derive(Debug, thiserror::Error)]
+enum Failure<E: std::error::Error + 'static> {
+    #[error("the connection was lost")]
+    Lost,
+    #[error("not clean in time")]
+    Timeout,
+    #[error(transparent)]
+    Backend(RecycleError<E>),
+}
+
+impl<E: std::error::Error + 'static> From<RecycleError<E>> for Failure<E> {
+    fn from(error: RecycleError<E>) -> Self {
+        Self::Backend(error)
+    }
+}
+
+/// Waits until all that was asked of the connection has reached the wire. A transaction that was dropped has sent its
+/// own ROLLBACK, or is about to: that is waited for too.
+pub(super) async fn quiet<M: Backend>(tracked: &Tracked<M>) {
+    let (pulse, wire) = (&tracked.life.pulse, tracked.life.seat.wire());
+    pulse.until(|| wire.is_ended() || (pulse.is_settled() && wire.status() != Status::Ending)).await;
+}
+
+/// Brings a connection that `operation` left to where the next may have it.
+pub(super) async fn clean<M: Backend>(
+    tracked: &mut Tracked<M>,
+    operation: OperationId,
+    deadline: Instant,
+) -> Result<(), ()> {
+    let cleaned = tokio::time::timeout_at(deadline, tidy(tracked, operation)).await;
+    let failure = match cleaned {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(failure)) => failure,
+        Err(_) => Failure::Timeout,
+    };
+    let code = match &failure {
+        Failure::Lost => ErrorCode::IO,
+        Failure::Timeout => ErrorCode::TIMEOUT,
+        Failure::Backend(RecycleError::Backend(error)) => M::code(error),
+        Failure::Backend(RecycleError::Message(_)) => ErrorCode::OTHER,
+    };
+    let watchers = &tracked.life.shared.watchers;
+    watchers.emit(Event::ConnectionError { phase: ErrorPhase::Reset, code, error: &failure });
+    Err(())
+}
+
+async fn tidy<M: Backend>(tracked: &mut Tracked<M>, operation: OperationId) -> Result<(), Failure<M::Error>> {
+    let backend = Arc::clone(&tracked.backend);
+    let seat = Arc::clone(&tracked.life.seat);
+    let pulse = Arc::clone(&tracked.life.pulse);
+    let shared = Arc::clone(&tracked.life.shared);
+    let wire = seat.wire();
+    let tell = |dirt| shared.watchers.emit(Event::ConnectionDirty { seat: &seat, operation, dirt });
+    let mut told = false;
+    loop {
+        quiet(tracked).await;
+        if wire.is_ended() {
+            return Err(Failure::Lost);
+        }
+        let Some(dirt) = dirt_of(wire.status()) else { break };
+        // What follows from the first is not another's doing.
+        if !std::mem::replace(&mut told, true) {
+            tell(dirt);
+        }
+        if dirt == Dirt::Busy {
+            let mut patience = GRACE;
+            let done = || pulse.until(|| wire.is_ended() || wire.status() != Status::Executing);
+            // Asked again if need be: what comes before the server has begun with the query does not count.
+            while tokio::time::timeout(patience, done()).await.is_err() {
+                backend.cancel(&tracked.connection).await?;
+                patience *= 2;
+            }
+        } else {
+            backend.rollback(&mut tracked.connection).await?;
+        }
+    }
+    if std::mem::take(&mut tracked.life.unreset) {
+        for dirt in backend.reset(&mut tracked.connection).await? {
+            tell(dirt);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,385 @@
+//! Who said what: the protocol's two directions put together.
+//!
+//! A client's request ends with a `Query`, a `FunctionCall` or a `Sync`, and the server answers each of these with one
+//! `ReadyForQuery`. So what is outstanding is a queue of requests, taken up by each `ReadyForQuery`. The one exception
+//! is COPY IN: while it lasts the server ignores `Sync`, so that a request of the extended protocol which began it is
+//! answered to the `Sync` after the data. If it fails before the server came to the `Sync` in front of the data, both
+//! are answered.
+//!
+//! Source: PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow", and what its `copyfromparse.c` and
+//! `postgres.c` do where that is silent.
+
+use std::collections::VecDeque;
+
+use super::fields::Fields;
+use super::frames::{Frames, OutOfStep, Piece};
+use super::requests::{End, Request, Start, Work, open};
+use crate::event::ErrorCode;
+
+/// What a `ReadyForQuery` says of the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transaction {
+    /// There is none.
+    None,
+    /// It is open.
+    Open,
+    /// It failed: all it takes is its end.
+    Failed,
+}
+
+/// Who is told what passes.
+pub(crate) trait Listener {
+    /// The server has work from now on. `ending` if it is nothing that anybody could have given up: a ROLLBACK, a
+    /// statement that is prepared, what has failed.
+    fn busy(&mut self, ending: bool);
+    /// A query was sent: a `Query`, an `Execute` or a `FunctionCall`.
+    fn query(&mut self);
+    /// So many of the queries that were sent came to their end.
+    fn finished(&mut self, queries: u32);
+    /// The server has no work left.
+    fn ready(&mut self, transaction: Transaction);
+    /// The server reported an error; `fatal` if it ends the session with it.
+    fn failed(&mut self, code: ErrorCode, fatal: bool);
+    /// The server said which of its processes it is.
+    fn backend(&mut self, pid: i32);
+}
+
+/// What a body that is being read is for.
+#[derive(Clone, Copy, Debug)]
+enum Body {
+    /// Nobody asked for it.
+    None,
+    /// The text of the `Query` that is last in the queue, as far as it is that of a ROLLBACK.
+    Query { matched: usize },
+    /// The status in a `ReadyForQuery`.
+    Ready,
+    /// The process in a `BackendKeyData`.
+    Key { pid: [u8; 4], have: usize },
+    /// The fields of an `ErrorResponse`.
+    Fields(Fields),
+}
+
+/// What tokio-postgres sends for a transaction that was dropped is the one word, or this and a savepoint's name.
+const ROLLBACK_TO: &[u8] = b"ROLLBACK TO ";
+const ROLLBACK: usize = "ROLLBACK".len();
+const WITH_SAVEPOINT: usize = ROLLBACK_TO.len();
+
+/// The longest startup message that the server takes.
+const LONGEST_STARTUP: u32 = 10_000 + 4;
+
+/// What has passed on one connection, as far as it matters for what comes.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    client: Frames,
+    server: Frames,
+    client_body: Body,
+    server_body: Body,
+    /// Requests that are not answered. None but the last may be open.
+    pub(super) outstanding: VecDeque<Request>,
+    pub(super) work: Work,
+    /// Whether the first of the requests is a COPY IN that takes data, and whose end the client has not written.
+    pub(super) copying: bool,
+    /// The `Sync`s that were taken for ignored by the last COPY IN. If it fails they may be answered after all.
+    pub(super) ignored: u32,
+    /// Whether the server has said nothing since it was last ready.
+    quiet: bool,
+    /// Whether the server's next byte is its answer to a request for encryption.
+    negotiating: bool,
+    /// The status of the last `ReadyForQuery`.
+    transaction: Transaction,
+    /// What was told last: the state of the work.
+    told: Option<bool>,
+}
+
+impl Conversation {
+    /// One that has not begun.
+    pub(crate) fn new() -> Self {
+        Self {
+            client: Frames::from_client(),
+            server: Frames::default(),
+            client_body: Body::None,
+            server_body: Body::None,
+            outstanding: VecDeque::new(),
+            work: Work::default(),
+            copying: false,
+            ignored: 0,
+            quiet: false,
+            negotiating: false,
+            transaction: Transaction::None,
+            told: None,
+        }
+    }
+
+    /// Reads what the client wrote.
+    pub(crate) fn sent(&mut self, mut bytes: &[u8], listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        while let Some(piece) = self.client.next(&mut bytes)? {
+            match piece {
+                Piece::Head { tag, length } => self.client_says(tag, length, listener)?,
+                Piece::Part(part) => self.client_body(part, listener),
+            }
+        }
+        // A message that was cut is work too, even if it is not known yet which: its rest is still to be written. So is
+        // what precedes the startup message.
+        self.work.begun =
+            self.client.is_untagged() || matches!(self.client.begun(), Some(b'Q' | b'F' | b'P' | b'B' | b'D' | b'E'));
+        self.tell(listener);
+        Ok(())
+    }
+
+    /// Reads what the server wrote.
+    pub(crate) fn received(&mut self, mut bytes: &[u8], listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        if self.negotiating
+            && let Some((answer, rest)) = bytes.split_first()
+        {
+            if !matches!(answer, b'S' | b'N') {
+                return Err(OutOfStep("an unknown answer to the request for encryption"));
+            }
+            self.negotiating = false;
+            bytes = rest;
+        }
+        while let Some(piece) = self.server.next(&mut bytes)? {
+            match piece {
+                Piece::Head { tag, length } => self.server_says(tag, length, listener)?,
+                Piece::Part(part) => self.server_body(part, listener)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn client_says(&mut self, tag: u8, length: u32, listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        match (tag, length) {
+            // A request for encryption has a code and nothing else; the startup message has a user at least.
+            (0, 8) if self.client.is_untagged() => self.negotiating = true,
+            (0, 9..=LONGEST_STARTUP) if self.client.is_untagged() => {
+                self.client.expect_tags();
+                self.push(0, listener)?;
+            }
+            // Told when enough of its text is here to say whether it is a ROLLBACK.
+            (b'Q', 5..) => {
+                self.queue(1)?;
+                self.client_body = Body::Query { matched: 0 };
+                self.client.want_body();
+            }
+            (b'F', _) => self.push(1, listener)?,
+            (b'P' | b'B' | b'D', _) => self.extend(true, 0, listener),
+            (b'E', _) => self.extend(true, 1, listener),
+            // Closing a statement is what is done after work, and takes the server no time.
+            (b'C', _) => self.extend(false, 0, listener),
+            (b'S', 4) => self.sync(),
+            (b'c', 4) | (b'f', _) => self.end_data(),
+            (b'd' | b'p', _) | (b'H' | b'X', 4) => {}
+            _ => return Err(OutOfStep("a message of a kind that clients do not send")),
+        }
+        Ok(())
+    }
+
+    /// A message of a request that ends with a `Sync`.
+    fn extend(&mut self, work: bool, queries: u32, listener: &mut impl Listener) {
+        self.interrupt();
+        let request = open(&mut self.outstanding);
+        self.work.remove(request);
+        if request.start == Start::Nothing {
+            request.start = Start::Message;
+        }
+        request.queries = request.queries.saturating_add(queries);
+        request.work |= work;
+        // Who prepares a statement does not wait for the server to be ready.
+        request.ending = request.work && request.queries == 0;
+        self.work.add(request);
+        self.tell(listener);
+        if queries > 0 {
+            listener.query();
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.copying {
+            self.ignored = self.ignored.saturating_add(1);
+        } else {
+            open(&mut self.outstanding).end = End::Sync;
+        }
+    }
+
+    /// A request that is one message, and work.
+    fn queue(&mut self, queries: u32) -> Result<(), OutOfStep> {
+        self.interrupt();
+        if let Some(last) = self.outstanding.back().filter(|last| last.end == End::Open) {
+            if last.work {
+                return Err(OutOfStep("a query in the midst of another request"));
+            }
+            self.outstanding.pop_back();
+        }
+        let request = Request { start: Start::Message, end: End::Own, work: true, queries, ..Request::default() };
+        self.work.add(&request);
+        self.outstanding.push_back(request);
+        Ok(())
+    }
+
+    /// The same, told at once.
+    fn push(&mut self, queries: u32, listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        self.queue(queries)?;
+        self.tell(listener);
+        if queries > 0 {
+            listener.query();
+        }
+        Ok(())
+    }
+
+    /// Tells of work that began, or that is of another kind now.
+    fn tell(&mut self, listener: &mut impl Listener) {
+        let state = self.work.state();
+        if let (true, Some(ending)) = (self.told != state, state) {
+            self.told = state;
+            listener.busy(ending);
+        }
+    }
+
+    fn client_body(&mut self, part: &[u8], listener: &mut impl Listener) {
+        let Body::Query { matched } = &mut self.client_body else { return };
+        let mut rollback = None;
+        for byte in part {
+            match ROLLBACK_TO.get(*matched) {
+                Some(expected) if expected == byte => *matched += 1,
+                // The savepoint's name.
+                None if !matches!(byte, 0 | b';') => {}
+                _ => {
+                    rollback = Some(*byte == 0 && matches!(*matched, ROLLBACK | WITH_SAVEPOINT));
+                    break;
+                }
+            }
+        }
+        if rollback.is_none() && self.client.is_body_read() {
+            rollback = Some(false);
+        }
+        let Some(rollback) = rollback else { return };
+        // The rest is skipped.
+        self.client_body = Body::None;
+        self.client.ignore_body();
+        if let Some(request) = self.outstanding.back_mut().filter(|last| rollback && last.end == End::Own) {
+            self.work.end(request);
+        }
+        self.tell(listener);
+        listener.query();
+    }
+
+    fn server_says(&mut self, tag: u8, length: u32, listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        // What comes by itself says nothing of how far the server is.
+        if self.quiet && !matches!(tag, b'A' | b'N' | b'S' | b'Z') {
+            self.quiet = false;
+            self.ignored = 0;
+        }
+        self.server_body = match (tag, length) {
+            (b'Z', 5) => Body::Ready,
+            (b'E', 5..) => Body::Fields(Fields::default()),
+            (b'K', 12..) => Body::Key { pid: [0; 4], have: 0 },
+            (b'G', _) => {
+                self.copy_in()?;
+                Body::None
+            }
+            (b'c', 4) => {
+                // Whoever copies out has all of it now, and may not wait for the end. (A query of its own may go on.)
+                if self.outstanding.front().is_some_and(|request| request.end == End::Sync && request.queries == 1) {
+                    self.end(listener);
+                }
+                Body::None
+            }
+            (b'C', _) => {
+                // A COPY that came to its end has ignored what was to be ignored.
+                self.ignored = 0;
+                Body::None
+            }
+            (b'D' | b'd' | b'T' | b't' | b'R' | b'S' | b'A' | b'N' | b'H' | b'V' | b'W' | b'v', _)
+            | (b'1' | b'2' | b'3' | b'n' | b's' | b'I', 4) => Body::None,
+            _ => return Err(OutOfStep("a message of a kind that servers do not send")),
+        };
+        if !matches!(self.server_body, Body::None) {
+            self.server.want_body();
+        }
+        Ok(())
+    }
+
+    fn server_body(&mut self, part: &[u8], listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        match &mut self.server_body {
+            Body::Ready => {
+                self.transaction = match part {
+                    b"I" => Transaction::None,
+                    b"T" => Transaction::Open,
+                    b"E" => Transaction::Failed,
+                    _ => return Err(OutOfStep("an unknown status of the transaction")),
+                };
+                self.answered(listener)?;
+            }
+            Body::Key { pid, have } => {
+                for byte in part {
+                    if let Some(place) = pid.get_mut(*have) {
+                        *place = *byte;
+                        *have += 1;
+                        if *have == 4 {
+                            listener.backend(i32::from_be_bytes(*pid));
+                        }
+                    }
+                }
+            }
+            Body::Fields(fields) => {
+                fields.read(part);
+                if self.server.is_body_read() {
+                    listener.failed(fields.code(), fields.is_fatal());
+                    self.end(listener);
+                }
+            }
+            Body::None | Body::Query { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The server is done with the first request but for saying so. What the client has yet to write for it is still
+    /// awaited.
+    fn end(&mut self, listener: &mut impl Listener) {
+        if let Some(request) = self.outstanding.front_mut().filter(|request| request.end != End::Open) {
+            self.work.end(request);
+            self.tell(listener);
+        }
+    }
+
+    /// The server is ready for the next request.
+    fn answered(&mut self, listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        self.copying = false;
+        if self.outstanding.len() == 1 && matches!(self.client_body, Body::Query { .. }) {
+            return Err(OutOfStep("an answer to half a query"));
+        }
+        let first = self.outstanding.front();
+        let is_next = first.is_some_and(|request| request.end != End::Open);
+        // With nothing said since it was ready before, the server answers a Sync in front of which there is nothing.
+        let is_late = self.ignored > 0 && self.quiet && first.is_none_or(|request| request.start == Start::Message);
+        self.quiet = true;
+        if !is_next || is_late {
+            // A COPY IN failed before the server had read a Sync that was taken for ignored.
+            self.ignored = self.ignored.checked_sub(1).ok_or(OutOfStep("an answer to nothing"))?;
+        }
+        if !is_late && let Some(request) = self.outstanding.pop_front() {
+            self.work.remove(&request);
+            if request.queries > 0 {
+                listener.finished(request.queries);
+            }
+        }
+        if self.work.state().is_none() {
+            self.told = None;
+            listener.ready(self.transaction);
+        } else {
+            self.tell(listener);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;
+
+/// Held to the same by the tests and by fuzzing.
+#[cfg(any(test, fuzzing))]
+#[path = "conversation_tests/witness.rs"]
+pub(super) mod witness;

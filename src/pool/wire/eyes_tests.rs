@@ -1,0 +1,222 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use super::*;
+use crate::event::{Activity, ErrorPhase};
+use crate::telemetry::PoolSnapshot;
+use crate::telemetry::ledger::Limits;
+
+/// A connection's wire, by hand.
+struct Line {
+    ledger: Arc<Ledger>,
+    watchers: Watchers,
+    hands: Arc<quanta::Mock>,
+    seat: Arc<Seat>,
+    eyes: Eyes,
+}
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    [&[tag], &length[..], body].concat()
+}
+
+impl Line {
+    /// Connected, for `connects`.
+    fn new() -> Self {
+        let limits = Limits { pool_size: 1, max_overflow: 0, wait_target: Duration::ZERO, leak_threshold: None };
+        let (clock, hands) = Clock::mock();
+        let ledger = Arc::new(Ledger::new("line".into(), limits, clock));
+        let watchers = Watchers::new(Arc::clone(&ledger));
+        let seat = Arc::new(Seat::new(watchers.operation("connects"), watchers.now()));
+        watchers.emit(Event::ConnectionCreating { seat: &seat });
+        let mut eyes = Eyes::new(Arc::clone(&seat), &ledger);
+        eyes.sent(&[0, 0, 0, 10, 0, 3, 0, 0, b'u', 0]);
+        eyes.received(&[message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4])].concat());
+        hands.increment(Duration::from_millis(40));
+        eyes.received(&message(b'Z', b"I"));
+        Self { ledger, watchers, hands, seat, eyes }
+    }
+
+    fn now(&self) -> Nanos {
+        self.watchers.now()
+    }
+
+    fn pass(&self, millis: u64) {
+        self.hands.increment(Duration::from_millis(millis));
+    }
+
+    fn take(&self, operation: &str) -> (OperationId, Nanos) {
+        let (operation, at) = (self.watchers.operation(operation), self.now());
+        self.watchers.emit(Event::CheckoutServed { seat: &self.seat, operation, at });
+        (operation, at)
+    }
+
+    fn give_back(&self, (operation, since): (OperationId, Nanos)) {
+        let (seat, at) = (&*self.seat, self.now());
+        self.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
+        self.watchers.emit(Event::ConnectionIdle { seat, at });
+    }
+
+    fn asks(&mut self, query: &str) {
+        self.eyes.sent(&message(b'Q', &[query.as_bytes(), b"\0"].concat()));
+    }
+
+    fn answers(&mut self, status: &[u8]) {
+        self.eyes.received(&message(b'Z', status));
+    }
+
+    fn snapshot(&self) -> PoolSnapshot {
+        self.ledger.snapshot()
+    }
+
+    /// Milliseconds executing, idle and idle in a transaction.
+    fn millis(&self, operation: &str) -> [u64; 3] {
+        let snapshot = self.snapshot();
+        let found = snapshot.operations.iter().find(|totals| &*totals.name == operation).unwrap();
+        found.activity_nanos.map(|nanos| (nanos + 500_000) / 1_000_000)
+    }
+}
+
+#[test]
+fn connecting_is_nobodys_use_and_tells_the_servers_process() {
+    let line = Line::new();
+    assert_eq!(line.millis("connects"), [0, 0, 0]);
+    assert_eq!(line.seat.wire().backend(), Some(7));
+    assert_eq!(line.seat.wire().status(), Status::Idle);
+    let connects = &line.snapshot().operations[1];
+    assert_eq!((&*connects.name, connects.wire_bytes, connects.queries), ("connects", [10, 28,], 0));
+}
+
+#[test]
+fn each_moment_of_a_hold_is_counted_as_one_activity_also_while_it_lasts() {
+    let mut line = Line::new();
+    let held = line.take("works");
+    line.pass(10);
+    assert_eq!(line.millis("works"), [0, 10, 0]);
+    line.asks("BEGIN");
+    line.pass(5);
+    assert_eq!(line.millis("works"), [5, 10, 0]);
+    line.answers(b"T");
+    line.pass(30);
+    assert_eq!(line.millis("works"), [5, 10, 30]);
+    line.asks("SELECT 1/0");
+    line.pass(1);
+    line.answers(b"E");
+    line.pass(3);
+    assert_eq!(line.millis("works"), [6, 10, 33]);
+    assert_eq!(line.snapshot().holders[0].activity, Some(Activity::IdleInTransaction));
+    line.asks("ROLLBACK");
+    line.pass(2);
+    assert_eq!(line.snapshot().holders[0].activity, Some(Activity::Executing));
+    line.answers(b"I");
+    line.pass(4);
+    line.give_back(held);
+    line.pass(1000);
+    assert_eq!(line.millis("works"), [8, 14, 33]);
+    let works = &line.snapshot().operations[2];
+    assert_eq!((works.queries, works.queries_finished, works.use_nanos), (3, 3, 55_000_000));
+}
+
+#[test]
+fn the_next_holder_has_an_account_of_his_own() {
+    let mut line = Line::new();
+    let held = line.take("first");
+    line.asks("SELECT 1");
+    assert_eq!(line.snapshot().holders[0].queries, 1);
+    line.pass(7);
+    line.answers(b"I");
+    line.give_back(held);
+    line.pass(5);
+    let _held = line.take("second");
+    assert_eq!(line.snapshot().holders[0].queries, 0);
+    line.asks("SELECT 1");
+    line.asks("SELECT 2");
+    line.pass(2);
+    assert_eq!(line.snapshot().holders[0].queries, 2);
+    line.answers(b"I");
+    line.pass(2);
+    line.answers(b"I");
+    assert_eq!((line.millis("first"), line.millis("second")), ([7, 0, 0], [4, 0, 0]));
+}
+
+#[test]
+fn what_the_pool_itself_asks_is_time_and_no_query() {
+    let mut line = Line::new();
+    let (operation, since) = (line.watchers.operation("pinged"), line.now());
+    line.watchers.emit(Event::TendingStarted { seat: &line.seat, operation, at: since });
+    line.asks("");
+    line.pass(3);
+    line.answers(b"I");
+    let at = line.now();
+    line.watchers.emit(Event::TendingFinished { seat: &line.seat, operation, since, at });
+    line.watchers.emit(Event::ConnectionIdle { seat: &line.seat, at });
+    line.pass(50);
+    assert_eq!(line.millis("pinged"), [3, 0, 0]);
+    assert_eq!(line.snapshot().operations[2].queries, 0);
+}
+
+#[test]
+fn a_connection_that_is_closed_takes_nothing_along() {
+    let mut line = Line::new();
+    let (operation, since) = line.take("works");
+    line.asks("SELECT pg_sleep(60)");
+    line.pass(9);
+    let (seat, at) = (&*line.seat, line.now());
+    line.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
+    line.watchers.emit(Event::ConnectionClosed { seat, reason: crate::event::CloseReason::Discarded });
+    line.pass(100);
+    assert_eq!(line.millis("works"), [9, 0, 0]);
+}
+
+#[test]
+fn errors_are_counted_for_whoever_holds_the_connection_and_a_fatal_one_ends_it() {
+    let mut line = Line::new();
+    let error =
+        |code: &str, severity: &str| message(b'E', format!("S{severity}\0V{severity}\0C{code}\0Mx\0\0").as_bytes());
+    let held = line.take("works");
+    line.asks("SELECT 1/0");
+    line.eyes.received(&error("22012", "ERROR"));
+    line.answers(b"I");
+    assert!(!line.seat.wire().is_ended());
+    line.give_back(held);
+    line.eyes.received(&error("57P01", "FATAL"));
+    assert!(line.seat.wire().is_ended());
+    let counted: Vec<_> = line
+        .snapshot()
+        .query_errors
+        .iter()
+        .map(|e| (e.operation.to_string(), e.code.as_str().to_owned(), e.count))
+        .collect();
+    assert_eq!(counted, [("other".to_owned(), "57P01".to_owned(), 1), ("works".to_owned(), "22012".to_owned(), 1)]);
+    let by_phase: Vec<_> =
+        line.snapshot().errors.iter().map(|e| (e.phase, e.code.as_str().to_owned(), e.count)).collect();
+    assert_eq!(by_phase, [(ErrorPhase::Query, "22012".to_owned(), 1), (ErrorPhase::Query, "57P01".to_owned(), 1)]);
+}
+
+#[test]
+fn what_is_not_understood_is_said_once_and_the_bytes_are_counted_on() {
+    let mut line = Line::new();
+    let _held = line.take("works");
+    line.asks("SELECT 1");
+    line.pass(6);
+    let before = line.snapshot().operations[2].wire_bytes;
+    line.eyes.received(b"?nonsense");
+    line.eyes.received(b"?nonsense");
+    line.eyes.sent(b"?");
+    line.pass(10);
+    let snapshot = line.snapshot();
+    assert_eq!(snapshot.wires_lost, 1);
+    assert_eq!(line.seat.wire().status(), Status::Unread);
+    assert_eq!(snapshot.holders[0].activity, None);
+    assert_eq!(snapshot.operations[2].wire_bytes, [before[0] + 1, before[1] + 18]);
+    assert_eq!(line.millis("works"), [6, 10, 0], "what is not known is idle");
+}
+
+#[test]
+fn a_pool_that_is_gone_is_not_kept_by_its_wires() {
+    let Line { ledger, watchers, mut eyes, .. } = Line::new();
+    drop((ledger, watchers));
+    assert!(eyes.account.ledger.upgrade().is_none());
+    eyes.received(b"?");
+}

@@ -1,0 +1,78 @@
+//! The reference of metrics, written from the catalogue.
+
+use std::fmt::Write as _;
+
+use super::catalogue::{METRICS, Metric, POOL_LABEL};
+use super::histogram::BOUNDS_SECONDS;
+use crate::event::{Activity, CloseReason, Direction, Dirt, Outcome, Phase};
+
+/// `docs/metrics.md`.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         <!-- Generated from src/telemetry/catalogue.rs. `POOLSCOPE_BLESS=1 cargo test --lib reference` writes it anew. -->\n\n\
+         Durations are in seconds, sizes in connections. Counters start at zero when their pool is made and go away with it.\n\
+         A renamed or dropped metric or label is a breaking change.\n\n\
+         ## Of each pool\n\n",
+    );
+    let _ = writeln!(page, "All carry `{POOL_LABEL}`, the pool's name.\n");
+    table(&mut page, Metric::is_of_a_pool);
+    page.push_str("\n## Of the process\n\n");
+    table(&mut page, |metric| !metric.is_of_a_pool());
+    page.push_str(
+        "\nOn Linux the exporter adds the usual `process_…` metrics of the `prometheus` crate.\n\n## Label values\n\n",
+    );
+    words(&mut page, "outcome", Outcome::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "phase", Phase::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "activity", Activity::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "direction", Direction::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "kind", Dirt::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "reason", CloseReason::ALL.iter().map(|word| word.as_str()));
+    let _ = writeln!(
+        page,
+        "- `operation`: the name given to `Pool::operation`, else the file and line that asked for the connection; \
+         at most {} for each pool, then `other`.",
+        super::MAX_OPERATIONS
+    );
+    let _ = writeln!(page, "\n## Buckets\n\nAll histograms have the same upper bounds: {BOUNDS_SECONDS:?} seconds.");
+    page
+}
+
+fn table(page: &mut String, chosen: impl Fn(&Metric) -> bool) {
+    page.push_str("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+    for metric in METRICS.iter().filter(|metric| chosen(metric)) {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {} | {} |",
+            metric.name,
+            metric.kind.as_str(),
+            labels.join(", "),
+            metric.help
+        );
+    }
+}
+
+fn words<'a>(page: &mut String, label: &str, words: impl Iterator<Item = &'a str>) {
+    let words: Vec<_> = words.map(|word| format!("`{word}`")).collect();
+    let _ = writeln!(page, "- `{label}`: {}", words.join(", "));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reference_is_current() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        if std::env::var_os("POOLSCOPE_BLESS").is_some() {
+            std::fs::write(path, reference()).unwrap();
+        }
+        let written = std::fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            written == reference(),
+            "docs/metrics.md is not what the catalogue says: POOLSCOPE_BLESS=1 writes it anew"
+        );
+    }
+}

@@ -1,0 +1,245 @@
+//! What is left behind by those who give up: by a future that is dropped, a guard that goes first, a connection that dies.
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use poolscope::PoolBuilder;
+use poolscope::event::{Activity, Phase};
+
+use crate::support::{Admin, Counted, backend, eventually, shared};
+
+fn one(builder: PoolBuilder) -> PoolBuilder {
+    builder.pool_size(1).max_overflow(0)
+}
+
+fn poll_once_and_drop(future: impl Future) {
+    let mut future = pin!(future);
+    assert!(matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
+}
+
+/// Nobody checks out again: the server sits in the abandoned transaction, with its locks, for as long.
+#[tokio::test]
+async fn what_was_abandoned_before_it_reached_the_wire_is_cleaned_though_nobody_comes() {
+    let counted = Counted::shared("abandoned_lazy", one).await;
+    let admin = Admin::new(shared().await).await;
+    admin.execute("CREATE TABLE abandoned_lazy (id int)").await;
+    let connection = counted.pool.operation("once").get().await.unwrap();
+    poll_once_and_drop(connection.batch_execute("BEGIN; LOCK TABLE abandoned_lazy"));
+    drop(connection);
+    let open = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'abandoned_lazy' \
+                AND state = 'idle in transaction'";
+    eventually("the end of the transaction", async || admin.is_empty(open).await).await;
+    admin.execute("BEGIN; LOCK TABLE abandoned_lazy; COMMIT").await;
+}
+
+/// The same with a query: it runs on to its end while the connection counts as idle.
+#[tokio::test]
+async fn a_query_that_was_abandoned_before_it_reached_the_wire_is_cancelled_though_nobody_comes() {
+    let counted = Counted::shared("abandoned_lazy_busy", one).await;
+    let admin = Admin::new(shared().await).await;
+    let connection = counted.pool.operation("once").get().await.unwrap();
+    poll_once_and_drop(connection.batch_execute("SELECT pg_sleep(30)"));
+    drop(connection);
+    let begun = Instant::now();
+    let executing =
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'abandoned_lazy_busy' AND state = 'active'";
+    // It may not have begun yet.
+    eventually("the dirt", async || counted.scrape().count("poolscope_dirty_returns_total", &[("kind", "busy")]) == 1)
+        .await;
+    eventually("the end of the query", async || admin.is_empty(executing).await).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+/// A session that was changed by a query that had not reached the wire is not reset.
+#[tokio::test]
+async fn a_session_that_is_changed_after_the_return_is_reset() {
+    let counted = Counted::shared("abandoned_reset", |builder| one(builder).reset_session(true)).await;
+    let connection = counted.pool.operation("once").get().await.unwrap();
+    poll_once_and_drop(connection.batch_execute("SET search_path = 'elsewhere'"));
+    drop(connection);
+    // Whether it has reached the server by then or not.
+    let connection = counted.get().await;
+    let path: String = connection.query_one("SHOW search_path", &[]).await.unwrap().get(0);
+    assert_ne!(path, "elsewhere");
+}
+
+/// The time of settling is the last holder's, not also the next one's, and it is a time of waiting.
+#[tokio::test]
+async fn settling_at_checkout_is_counted_once() {
+    let counted = Counted::shared("abandoned_settle", one).await;
+    let begun = Instant::now();
+    let connection = counted.pool.operation("last").get().await.unwrap();
+    // Closing the statement is left in the channel.
+    connection.query("SELECT 1", &[]).await.unwrap();
+    drop(connection);
+    let next = counted.pool.operation("next");
+    let (connection, ()) = tokio::join!(next.get(), async {
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    drop(connection.unwrap());
+    let elapsed = begun.elapsed();
+    let snapshot = counted.pool.snapshot();
+    let held: u64 = snapshot.operations.iter().map(|operation| operation.activity_nanos.iter().sum::<u64>()).sum();
+    let next = snapshot.operations.iter().find(|operation| &*operation.name == "next").unwrap();
+    let clean = snapshot.phase_nanos[Phase::Clean.index()];
+    assert!(Duration::from_nanos(held) <= elapsed, "one connection is used for {held} ns in {elapsed:?}");
+    assert!(Duration::from_nanos(next.activity_nanos.iter().sum()) < Duration::from_millis(200));
+    assert!(Duration::from_nanos(next.wait_nanos) > Duration::from_millis(200));
+    assert!(Duration::from_nanos(clean) > Duration::from_millis(200), "that is what it waited for");
+}
+
+/// Futures of one task that share a pool do not wait for themselves.
+#[tokio::test]
+async fn branches_of_one_task_that_take_turns_are_no_deadlock() {
+    let counted = Counted::shared("abandoned_branches", |builder| builder.pool_size(2).max_overflow(0)).await;
+    let pool = &counted.pool;
+    let done = futures_util::stream::iter(0..12)
+        .map(|_| async move {
+            let connection = pool.get().await.unwrap();
+            connection.batch_execute("SELECT pg_sleep(0.03)").await.unwrap();
+        })
+        .buffer_unordered(6)
+        .count()
+        .await;
+    assert_eq!((done, counted.scrape().count("poolscope_self_deadlocks_total", &[])), (12, 0));
+}
+
+/// A connection that died in the midst of a query executes no more.
+#[tokio::test]
+async fn a_connection_that_died_in_a_query_does_not_execute_for_ever() {
+    let settings = |builder: PoolBuilder| one(builder).leak_threshold(Some(Duration::from_millis(100)));
+    let counted = Counted::shared("abandoned_dead", settings).await;
+    let admin = Admin::new(shared().await).await;
+    let connection = counted.pool.operation("dies").get().await.unwrap();
+    let process = backend(&connection).await;
+    let (died, ()) = tokio::join!(connection.batch_execute("SELECT pg_sleep(30)"), admin.terminate_busy(process));
+    died.unwrap_err();
+    let holder = || counted.pool.holders().remove(0);
+    eventually("the end", async || holder().activity != Some(Activity::Executing)).await;
+    eventually("the suspicion", async || holder().suspected_leak).await;
+}
+
+/// With the cleaning bound reached, what a session holds is not kept for as long as nobody comes.
+#[tokio::test]
+async fn sessions_are_reset_though_many_come_back_at_once() {
+    let counted =
+        Counted::shared("abandoned_bound", |builder| builder.pool_size(4).max_overflow(0).reset_session(true)).await;
+    let admin = Admin::new(shared().await).await;
+    let connections = counted.take(4).await;
+    for (connection, key) in connections.iter().zip(7700..) {
+        connection.batch_execute(&format!("SELECT pg_advisory_lock({key})")).await.unwrap();
+    }
+    drop(connections);
+    let locks = "SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE locktype = 'advisory' \
+                 AND application_name = 'abandoned_bound'";
+    eventually("the end of the locks", async || admin.is_empty(locks).await).await;
+}
+
+/// A query that is abandoned is cancelled though the pool is gone.
+#[tokio::test]
+async fn an_abandoned_query_is_cancelled_though_the_pool_is_gone() {
+    let counted = Counted::shared("abandoned_gone", one).await;
+    let admin = Admin::new(shared().await).await;
+    let connection = counted.get().await;
+    let begun = Instant::now();
+    let slow = connection.batch_execute("SELECT pg_sleep(30)");
+    assert!(tokio::time::timeout(Duration::from_millis(100), slow).await.is_err());
+    drop(counted);
+    drop(connection);
+    admin.await_backends("abandoned_gone", 0).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+/// Without a look at the wire a long query is no suspected leak.
+#[tokio::test]
+async fn a_long_query_on_a_wire_that_is_not_read_is_no_suspect() {
+    let settings =
+        |builder: PoolBuilder| one(builder).read_wire(false).leak_threshold(Some(Duration::from_millis(100)));
+    let counted = Counted::shared("abandoned_blind", settings).await;
+    let connection = counted.get().await;
+    connection.batch_execute("SELECT pg_sleep(0.3)").await.unwrap();
+    // Silent for all that anybody can tell, and held past the threshold.
+    assert!(counted.pool.holders()[0].age > Duration::from_millis(100));
+    assert_eq!(counted.pool.snapshot().suspected_leaks, 0);
+}
+
+/// `clean_timeout` bounds the whole of cleaning.
+#[tokio::test]
+async fn a_close_waits_for_what_is_being_cleaned_and_ends() {
+    let counted = Counted::shared("abandoned_close", one).await;
+    let connection = counted.get().await;
+    let query = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(0.5); EXIT; EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
+    assert!(tokio::time::timeout(Duration::from_millis(50), connection.batch_execute(query)).await.is_err());
+    drop(connection);
+    let begun = Instant::now();
+    counted.pool.close().await;
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+    assert_eq!(counted.pool.status().live(), 0);
+}
+
+/// Preparing ends before the server is ready, and a return right after it is clean.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_only_prepares_or_copies_leaves_no_dirt() {
+    let counted = Counted::shared("abandoned_prepare", one).await;
+    for round in 0..300 {
+        let connection = counted.get().await;
+        connection.prepare("SELECT 1").await.unwrap();
+        drop(connection);
+        let connection = counted.get().await;
+        let out = connection.copy_out(&format!("COPY (SELECT repeat('x', {})) TO STDOUT", 7900 + round)).await.unwrap();
+        let mut out = pin!(out);
+        while let Some(chunk) = out.next().await {
+            chunk.unwrap();
+        }
+        drop(connection);
+    }
+    eventually("the last one back", async || counted.pool.status().idle == 1).await;
+    assert_eq!(counted.scrape().count("poolscope_dirty_returns_total", &[]), 0);
+}
+
+/// Threads that abandon what they asked for, in every way; all of them at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_gets_anothers_doing_whatever_is_abandoned() {
+    let counted = Counted::shared("abandoned_storm", |builder| {
+        builder.pool_size(4).max_overflow(2).reset_session(true).checkout_timeout(Duration::from_secs(20))
+    })
+    .await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..12_u64 {
+        let pool = counted.pool.clone();
+        tasks.spawn(async move {
+            for round in 0..60_u64 {
+                let mut connection = pool.get().await.unwrap();
+                let row = tokio::time::timeout(
+                    Duration::from_secs(5),
+                    connection.query_one("SELECT txid_current(), current_setting('search_path')", &[]),
+                )
+                .await
+                .expect("an answer")
+                .expect("no cancel of another's");
+                let next: i64 = connection.query_one("SELECT txid_current()", &[]).await.unwrap().get(0);
+                assert_ne!(row.get::<_, i64>(0), next, "in a transaction");
+                assert_ne!(row.get::<_, &str>(1), "elsewhere");
+                match (task + round) % 6 {
+                    0 => poll_once_and_drop(connection.batch_execute("BEGIN")),
+                    1 => poll_once_and_drop(connection.batch_execute("SELECT pg_sleep(0.2)")),
+                    2 => {
+                        let slow = connection.batch_execute("BEGIN; SET search_path = 'elsewhere'; SELECT pg_sleep(1)");
+                        let _ = tokio::time::timeout(Duration::from_millis(round % 9), slow).await;
+                    }
+                    3 => drop(tokio::time::timeout(Duration::from_micros(round * 20), connection.transaction()).await),
+                    4 => poll_once_and_drop(connection.batch_execute("SET search_path = 'elsewhere'")),
+                    _ => {}
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    eventually("all back", async || counted.pool.status().used == 0).await;
+    let snapshot = counted.pool.snapshot();
+    crate::assert_adds_up(&snapshot);
+    assert!(snapshot.connections.live() <= 4, "the overflow is closed");
+}

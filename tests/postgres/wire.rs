@@ -1,0 +1,283 @@
+//! What is read off the wire, whatever API was used.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt, pin_mut};
+use poolscope::event::Activity;
+use poolscope::telemetry::{Holder, OperationTotals};
+
+use crate::support::{Admin, Counted, eventually, patiently, shared};
+
+fn totals(counted: &Counted, operation: &str) -> OperationTotals {
+    let found = counted.pool.snapshot().operations.into_iter().find(|totals| &*totals.name == operation);
+    found.unwrap_or_else(|| panic!("no operation {operation}"))
+}
+
+fn only_holder(counted: &Counted) -> Holder {
+    let mut holders = counted.pool.holders();
+    assert_eq!(holders.len(), 1, "{holders:?}");
+    holders.remove(0)
+}
+
+#[tokio::test]
+async fn queries_are_counted_through_every_api() {
+    let counted = Counted::shared("wire_queries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let queries = |operation: &str| totals(&counted, operation).queries;
+
+    let mut connection = counted.pool.operation("mixed").get().await.unwrap();
+    connection.batch_execute("SELECT 1").await.unwrap();
+    assert_eq!(queries("mixed"), 1, "a simple query");
+    connection.simple_query("SELECT 1; SELECT 2").await.unwrap();
+    assert_eq!(queries("mixed"), 2, "several statements in one");
+    let statement = connection.prepare("SELECT $1::int").await.unwrap();
+    assert_eq!(queries("mixed"), 2, "preparing is no query");
+    connection.query(&statement, &[&1]).await.unwrap();
+    assert_eq!(queries("mixed"), 3, "a prepared statement");
+    connection.query_typed("SELECT 5", &[]).await.unwrap();
+    assert_eq!(queries("mixed"), 4, "without preparing");
+    let transaction = connection.transaction().await.unwrap();
+    transaction.execute("SELECT 1", &[]).await.unwrap();
+    transaction.commit().await.unwrap();
+    assert_eq!(queries("mixed"), 7, "BEGIN, SELECT, COMMIT");
+    let together = futures_util::future::join3(
+        connection.query(&statement, &[&1]),
+        connection.query(&statement, &[&2]),
+        connection.query(&statement, &[&3]),
+    );
+    let (one, two, three) = together.await;
+    drop((one.unwrap(), two.unwrap(), three.unwrap()));
+    assert_eq!(queries("mixed"), 10, "pipelined");
+    connection.batch_execute("SELECT 1/0").await.unwrap_err();
+    assert_eq!(queries("mixed"), 11, "one that fails");
+    assert_eq!(only_holder(&counted).queries, 11, "of this hold");
+    drop((statement, connection));
+
+    let held = counted.pool.operation("second").get().await.unwrap();
+    assert_eq!(only_holder(&counted).queries, 0, "of the next");
+    drop(held);
+    eventually("all of them finished", async || totals(&counted, "mixed").queries_finished == 11).await;
+}
+
+#[tokio::test]
+async fn pings_are_nobodys_queries() {
+    let settings = |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).pre_ping_idle(Duration::ZERO);
+    let counted = Counted::shared("wire_pings", settings).await;
+    for _ in 0..3 {
+        let connection = counted.pool.operation("pinged").get().await.unwrap();
+        connection.batch_execute("SELECT 1").await.unwrap();
+    }
+    assert!(counted.scrape().sum("poolscope_checkout_phase_seconds_total", &[("phase", "ping")]) > 0.0);
+    assert_eq!(totals(&counted, "pinged").queries, 3);
+}
+
+#[tokio::test]
+async fn copying_in_and_out_leaves_the_reader_in_step() {
+    let counted = Counted::shared("wire_copy", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let connection = counted.pool.operation("copy").get().await.unwrap();
+    connection.batch_execute("CREATE TEMP TABLE lines (text text)").await.unwrap();
+
+    let sink = connection.copy_in("COPY lines FROM STDIN").await.unwrap();
+    pin_mut!(sink);
+    let line = Bytes::from(format!("{}\n", "x".repeat(999)));
+    for _ in 0..1000 {
+        sink.send(line.clone()).await.unwrap();
+    }
+    assert_eq!(only_holder(&counted).activity, Some(Activity::Executing));
+    assert_eq!(sink.finish().await.unwrap(), 1000);
+    eventually("the end of the COPY", async || only_holder(&counted).activity == Some(Activity::Idle)).await;
+
+    let out = connection.copy_out("COPY lines TO STDOUT").await.unwrap();
+    pin_mut!(out);
+    let mut bytes = 0;
+    while let Some(chunk) = out.next().await {
+        bytes += chunk.unwrap().len();
+    }
+    assert_eq!(bytes, 1_000_000);
+    // One row of 64 MiB.
+    let row = connection.query_one("SELECT repeat('x', 64 * 1024 * 1024)", &[]).await.unwrap();
+    assert_eq!(row.get::<_, &str>(0).len(), 64 * 1024 * 1024);
+    // A COPY that fails in its midst.
+    connection.batch_execute("CREATE TEMP TABLE numbers (n int)").await.unwrap();
+    let sink = connection.copy_in("COPY numbers FROM STDIN").await.unwrap();
+    pin_mut!(sink);
+    sink.send(Bytes::from_static(b"one\n")).await.unwrap();
+    sink.finish().await.unwrap_err();
+    eventually("the end of the other", async || only_holder(&counted).activity == Some(Activity::Idle)).await;
+    let copied = totals(&counted, "copy");
+    let [sent, received] = copied.wire_bytes;
+    assert!((1_000_000..1_100_000).contains(&sent), "{sent}");
+    assert!((68_000_000..69_500_000).contains(&received), "{received}");
+    assert_eq!(copied.queries, copied.queries_finished);
+    assert_eq!(counted.pool.snapshot().wires_lost, 0);
+    assert_eq!(counted.scrape().count("poolscope_query_errors_total", &[("sqlstate", "22P02")]), 1);
+}
+
+#[tokio::test]
+async fn errors_are_counted_by_sqlstate_and_operation() {
+    let counted = Counted::shared("wire_errors", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let pool = &counted.pool;
+    for (operation, query, code) in [
+        ("divide", "SELECT 1/0", "22012"),
+        ("divide", "SELECT 1/0", "22012"),
+        ("divide", "SELECT nothing", "42703"),
+        ("insert", "SELECT * FROM nowhere", "42P01"),
+        ("own", "DO $$ BEGIN RAISE EXCEPTION 'mine' USING ERRCODE = 'P1234'; END $$", "P1234"),
+    ] {
+        let error = pool.operation(operation).run(async |connection| connection.batch_execute(query).await).await;
+        assert!(error.is_err(), "{code}");
+    }
+    let scrape = counted.scrape();
+    let errors = |operation: &str, code: &str| {
+        scrape.count("poolscope_query_errors_total", &[("operation", operation), ("sqlstate", code)])
+    };
+    assert_eq!((errors("divide", "22012"), errors("divide", "42703")), (2, 1));
+    assert_eq!((errors("insert", "42P01"), errors("own", "P1234"), errors("insert", "22012")), (1, 1, 0));
+    assert_eq!(counted.errors("query", "22012"), 2);
+}
+
+#[tokio::test]
+async fn what_a_holder_does_is_known_from_the_first_byte_to_the_last() {
+    let counted = Counted::shared("wire_activity", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let admin = Admin::new(shared().await).await;
+    let mut connection = counted.pool.operation("busy").get().await.unwrap();
+    let backend = crate::support::backend(&connection).await;
+    let activity = || only_holder(&counted).activity;
+    assert_eq!(activity(), Some(Activity::Idle));
+    assert_eq!(only_holder(&counted).backend_pid, Some(backend));
+
+    let transaction = connection.transaction().await.unwrap();
+    assert_eq!(activity(), Some(Activity::IdleInTransaction));
+    admin.execute("SELECT pg_advisory_lock(4711)").await;
+    let waiting = transaction.batch_execute("SELECT pg_advisory_xact_lock(4711)");
+    let watching = async {
+        eventually("the query on the wire", async || activity() == Some(Activity::Executing)).await;
+        admin.execute("SELECT pg_advisory_unlock(4711)").await;
+    };
+    let (done, ()) = tokio::join!(waiting, watching);
+    done.unwrap();
+    assert_eq!(activity(), Some(Activity::IdleInTransaction));
+    transaction.batch_execute("SELECT 1/0").await.unwrap_err();
+    // The error comes first, and that the server is ready behind it.
+    eventually("a failed one", async || activity() == Some(Activity::IdleInTransaction)).await;
+    transaction.rollback().await.unwrap();
+    assert_eq!(activity(), Some(Activity::Idle));
+}
+
+#[tokio::test]
+async fn notifications_that_nobody_asked_for_do_no_harm() {
+    let counted = Counted::shared("wire_listen", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let admin = Admin::new(shared().await).await;
+    let connection = counted.get().await;
+    connection.batch_execute("LISTEN news").await.unwrap();
+    let before = counted.pool.snapshot();
+    for _ in 0..100 {
+        admin.execute("NOTIFY news, 'x'").await;
+    }
+    let received = |snapshot: &poolscope::telemetry::PoolSnapshot| -> u64 {
+        snapshot.operations.iter().map(|operation| operation.wire_bytes[1]).sum()
+    };
+    eventually("the notifications", async || received(&counted.pool.snapshot()) > received(&before) + 1000).await;
+    assert_eq!(only_holder(&counted).activity, Some(Activity::Idle));
+    assert_eq!(crate::support::backend(&connection).await, only_holder(&counted).backend_pid.unwrap());
+    assert_eq!(counted.pool.snapshot().wires_lost, 0);
+}
+
+#[tokio::test]
+async fn with_read_wire_off_nothing_is_known_and_everything_works() {
+    let counted = Counted::shared("wire_off", |builder| builder.pool_size(1).max_overflow(0).read_wire(false)).await;
+    let connection = counted.pool.operation("blind").get().await.unwrap();
+    connection.batch_execute("BEGIN").await.unwrap();
+    assert_eq!(only_holder(&counted).activity, None);
+    connection.batch_execute("ROLLBACK").await.unwrap();
+    drop(connection);
+    let blind = totals(&counted, "blind");
+    assert_eq!((blind.queries, blind.wire_bytes), (0, [0, 0]));
+    assert!(blind.activity_nanos[Activity::Idle.index()] > 0, "held it was");
+}
+
+/// Operations that execute, think and idle in transactions, on several threads, while somebody scrapes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_use_by_operation_and_activity_adds_up_to_the_integral_of_the_used_connections() {
+    let counted = Counted::shared("wire_integral", |builder| builder.pool_size(3).max_overflow(1)).await;
+    for _ in counted.take(3).await {}
+    let begun = Instant::now();
+    let used = |counted: &Counted| {
+        let scrape = counted.scrape();
+        let name = "poolscope_connection_use_seconds_total";
+        let by = |activity| scrape.sum(name, &[("activity", activity)]);
+        [by("executing"), by("idle"), by("idle_in_transaction")]
+    };
+    let before = used(&counted);
+    // Four of them hold a connection all the time, each in its own way, for the same time.
+    let until = begun + Duration::from_secs(3);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..4 {
+        let pool = counted.pool.clone();
+        tasks.spawn(async move {
+            let operation = pool.operation(&format!("op{n}"));
+            while Instant::now() < until {
+                let mut connection = operation.get().await.unwrap();
+                match n {
+                    0 => connection.batch_execute("SELECT pg_sleep(0.05)").await.unwrap(),
+                    1 => tokio::time::sleep(Duration::from_millis(7)).await,
+                    2 => {
+                        let transaction = connection.transaction().await.unwrap();
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        transaction.commit().await.unwrap();
+                    }
+                    _ => connection.batch_execute("SELECT 1").await.unwrap(),
+                }
+            }
+        });
+    }
+    // The gauge, summed up over time, and whether any of the three counters ever fell.
+    let scraping = counted.clone();
+    let scraper = tokio::spawn(async move {
+        let (mut integral, mut falls, mut last, mut at) = (0.0, 0, before, begun);
+        while Instant::now() < until {
+            let gauge = scraping.pool.status().used;
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let now = Instant::now();
+            integral += f64::from(u32::try_from(gauge + scraping.pool.status().used).unwrap()) / 2.0
+                * now.duration_since(at).as_secs_f64();
+            at = now;
+            let counted = used(&scraping);
+            falls += usize::from(counted.iter().zip(last).any(|(now, last)| *now < last));
+            last = counted;
+        }
+        (integral, falls, used(&scraping))
+    });
+    let (integral, falls, after) = scraper.await.unwrap();
+    tasks.join_all().await;
+    assert_eq!(falls, 0, "no counter fell");
+    let [executing, idle, in_transaction] = std::array::from_fn(|place| after[place] - before[place]);
+    let sum = executing + idle + in_transaction;
+    assert!((sum / integral - 1.0).abs() < 0.01, "{sum} of {integral}");
+    let by = |n: usize, activity: &str| {
+        let of = [("operation", &*format!("op{n}")), ("activity", activity)];
+        counted.scrape().sum("poolscope_connection_use_seconds_total", &of)
+    };
+    let share = |n: usize, activity: &str| by(n, activity) / (integral / 4.0);
+    assert!(share(0, "executing") > 0.97, "{}", share(0, "executing"));
+    assert!(share(1, "idle") > 0.97, "{}", share(1, "idle"));
+    assert!(share(2, "idle_in_transaction") > 0.85, "{}", share(2, "idle_in_transaction"));
+    assert!(share(3, "idle_in_transaction") < 0.01 && share(3, "executing") > 0.1, "{}", share(3, "executing"));
+}
+
+#[tokio::test]
+async fn a_cancelled_query_is_an_error_and_the_reader_stays_in_step() {
+    let counted = Counted::shared("wire_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let connection = counted.pool.operation("slow").get().await.unwrap();
+    let token = connection.cancel_token();
+    let slow = connection.batch_execute("SELECT pg_sleep(60)");
+    let cancelling = async {
+        eventually("the query on the wire", async || only_holder(&counted).activity == Some(Activity::Executing)).await;
+        token.cancel().await.unwrap();
+    };
+    let (slow, ()) = patiently("the end of the query", async { tokio::join!(slow, cancelling) }).await;
+    assert_eq!(slow.unwrap_err().code(), Some(&tokio_postgres::error::SqlState::QUERY_CANCELED));
+    eventually("the end of the request", async || only_holder(&counted).activity == Some(Activity::Idle)).await;
+    let of = [("operation", "slow"), ("sqlstate", "57014")];
+    assert_eq!(counted.scrape().count("poolscope_query_errors_total", &of), 1);
+}
