@@ -83,7 +83,7 @@ impl Demo {
         let registry = Registry::new();
         registry.register(Box::new(collector.clone())).map_err(DemoError::system)?;
         let readiness = Readiness::new();
-        let web = Web::start(&self.listen_address, registry, readiness.clone(), end).await?;
+        let web = Web::start(&self.listen_address, registry, collector.clone(), readiness.clone(), end).await?;
 
         let Some(stage) = Stage::set(settings, &collector, screen, &mut ending).await? else {
             screen.lines("Ended before it began.\n");

@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::ending::{Ending, end};
 use super::error::DemoError;
+use crate::Collector;
 use crate::exporter::{Exporter, ExporterError, Readiness};
 
 /// The exporter, which serves until [`stop`](Self::stop).
@@ -23,10 +24,12 @@ impl Web {
     pub(super) async fn start(
         address: &str,
         registry: Registry,
+        collector: Collector,
         readiness: Readiness,
         ending: watch::Sender<Option<Ending>>,
     ) -> Result<Self, DemoError> {
-        let exporter = Exporter::new(registry).readiness(readiness).bind(address).await.map_err(DemoError::exporter)?;
+        let exporter = Exporter::new(registry).collector(collector).readiness(readiness);
+        let exporter = exporter.bind(address).await.map_err(DemoError::exporter)?;
         let address = exporter.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {

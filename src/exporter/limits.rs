@@ -16,8 +16,10 @@ pub(super) struct Limits {
     pub(super) write_stall: Duration,
     /// Scrapes gathering at once.
     pub(super) scrapes: usize,
-    /// How long a scrape waits for its turn to gather.
-    pub(super) scrape_wait: Duration,
+    /// Listings of the pools being made at once, beside the scrapes.
+    pub(super) listings: usize,
+    /// How long a scrape or a listing waits for its turn.
+    pub(super) turn_wait: Duration,
     /// How long requests under way have to end once shutdown began.
     pub(super) shutdown_grace: Duration,
 }
@@ -36,7 +38,8 @@ impl Default for Limits {
             request_head: Duration::from_secs(40),
             write_stall: Duration::from_secs(30),
             scrapes: 4,
-            scrape_wait: Duration::from_secs(1),
+            listings: 4,
+            turn_wait: Duration::from_secs(1),
             shutdown_grace: Duration::from_secs(5),
         }
     }

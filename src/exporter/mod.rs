@@ -1,12 +1,49 @@
-//! Serves the metrics of a registry, and the health of the process, over HTTP/1.1.
+//! Serves the metrics of a registry, who holds the pools, and the health of the process, over HTTP/1.1.
 //!
 //! * `GET /` -- a page for humans: version, state and links.
 //! * `GET /metrics` -- the registry, in the Prometheus text format 0.0.4.
+//! * `GET /api/v1/pools` -- each pool's state, who holds its connections and who waits for one, as JSON.
 //! * `GET /-/healthy` -- 200 while the process answers at all.
 //! * `GET /-/ready` -- 200 once the application said it is ready, 503 before that and from the
 //!   moment shutdown begins.
 //!
 //! `HEAD` works wherever `GET` does. Any other method is answered with 405, any other path with 404.
+//!
+//! # Who holds the pools
+//!
+//! `/api/v1/pools` shows the pools of [`Collector::global`], or of the collector that [`Exporter::collector`] names. With
+//! `?pool=NAME`, percent-encoded where it must be, it shows that pool only, and none if there is none of that name. Any
+//! other parameter is answered with 400. What went wrong is said as JSON, too: `{"error": "…"}`. Within `v1` no field is
+//! renamed or dropped; new ones may come.
+//!
+//! ```text
+//! {"pools": [{
+//!   "name": "shop",
+//!   "state": {"used": 2, "idle": 0, "creating": 0, "waiting": 1, "max": 2},
+//!   "holders": [{                            oldest first
+//!     "operation": "list_orders",
+//!     "call_site": "src/orders.rs:42",       where it was checked out, or null
+//!     "age_seconds": 1.904211,               since then
+//!     "activity": "idle_in_transaction",     or "executing", "idle"; null where the wire is not read
+//!     "queries": 3,                          sent since then
+//!     "backend_pid": 4711,                   as in pg_stat_activity, or null
+//!     "trace_id": null,                      nothing knows one yet
+//!     "silent_seconds": 1.201,               since anything passed on its wire
+//!     "tended": false,                       whether the pool itself pings or cleans it for the operation
+//!     "suspected_leak": false                held and silent past leak_threshold
+//!   }, …],
+//!   "waiters": [{                            oldest first
+//!     "operation": "add_order",
+//!     "call_site": "src/orders.rs:77",
+//!     "phase": "queue",                      or "connect", "ping", "clean"; state.waiting counts "queue"
+//!     "age_seconds": 0.31,
+//!     "own": null                            or the operation and call_site of what its own task holds
+//!   }, …],
+//!   "suspected_leaks": 0,
+//!   "holders_omitted": 0,                    the oldest 1000 holders and 1000 waiters are listed
+//!   "waiters_omitted": 0
+//! }, …]}
+//! ```
 //!
 //! # What a scrape may cost
 //!
@@ -16,6 +53,9 @@
 //! with 503 and `Retry-After`. A scrape whose client has gone keeps its turn until its gathering
 //! ends, so that a collector that hangs cannot pile up threads. A collector that panics, or metrics
 //! that cannot be encoded, cost that one scrape, which is answered with 500.
+//!
+//! `/api/v1/pools` is bounded in the same way, by turns of its own: a collector that hangs does not hide who holds the
+//! pool, and whoever polls this keeps no scrape waiting. It counts as no scrape.
 //!
 //! # What a client may cost
 //!
@@ -46,20 +86,24 @@
 //! # }
 //! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use prometheus::Registry;
 use tokio::sync::OnceCell;
 
 mod address;
+mod api;
 mod error;
 mod landing;
 mod limits;
+mod listing;
+mod query;
 mod readiness;
 mod routes;
 mod scrape;
 mod server;
 mod stall;
+mod turns;
 
 #[cfg(test)]
 mod tests;
@@ -68,29 +112,35 @@ pub use self::error::ExporterError;
 pub use self::readiness::Readiness;
 pub use self::server::BoundExporter;
 
+use self::api::Api;
 use self::landing::Link;
 use self::limits::Limits;
 use self::routes::Routes;
 use self::scrape::Scraper;
+use self::turns::Turns;
+use crate::telemetry::Collector;
 
 /// Where the exporter listens unless told otherwise: reachable from this machine only.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9719";
 
 /// An HTTP server for the metrics in a registry, not yet listening.
 ///
-/// A clone shares the registry, the metrics about scrapes and the bound on scrapes at once: bind a
-/// clone, or the same exporter again, to listen on several addresses or to listen anew after a stop.
+/// A clone shares the registry, the metrics about scrapes and the bounds on scrapes and listings at
+/// once: bind a clone, or the same exporter again, to listen on several addresses or to listen anew
+/// after a stop.
 #[derive(Clone, Debug)]
 pub struct Exporter {
     registry: Registry,
+    collector: Collector,
     readiness: Readiness,
     links: Vec<Link>,
     limits: Limits,
     scraper: Arc<OnceCell<Arc<Scraper>>>,
+    listings: Arc<OnceLock<Turns>>,
 }
 
 impl Exporter {
-    /// Serves what `registry` gathers.
+    /// Serves what `registry` gathers, and lists the pools of [`Collector::global`].
     ///
     /// The exporter adds two metrics of its own to the registry when it is first bound,
     /// `poolscope_scrapes_total` and `poolscope_scrape_duration_seconds`, and on Linux the process
@@ -101,7 +151,23 @@ impl Exporter {
     pub fn new(registry: Registry) -> Self {
         let readiness = Readiness::new();
         readiness.ready();
-        Self { registry, readiness, links: Vec::new(), limits: Limits::default(), scraper: Arc::default() }
+        Self {
+            registry,
+            collector: Collector::global(),
+            readiness,
+            links: Vec::new(),
+            limits: Limits::default(),
+            scraper: Arc::default(),
+            listings: Arc::default(),
+        }
+    }
+
+    /// Lists the pools of this collector at `/api/v1/pools`, instead of those of [`Collector::global`]: a registry does
+    /// not tell which collectors are registered in it.
+    #[must_use]
+    pub fn collector(mut self, collector: Collector) -> Self {
+        self.collector = collector;
+        self
     }
 
     /// Answers `/-/ready` by this latch. Without one, the exporter is ready as long as it serves.
@@ -145,7 +211,9 @@ impl Exporter {
         let (listener, local_addr) = address::listen(&address).await?;
         // After the socket, so that a busy address leaves the registry as it was.
         let scraper = self.scraper.get_or_try_init(|| Scraper::register(self.registry.clone(), &self.limits)).await?;
-        let routes = Routes::new(Arc::clone(scraper), self.readiness.clone(), &self.links);
+        let listings = self.listings.get_or_init(|| Turns::new(self.limits.listings, self.limits.turn_wait));
+        let api = Api::new(self.collector.clone(), listings.clone());
+        let routes = Routes::new(Arc::clone(scraper), api, self.readiness.clone(), &self.links);
         Ok(BoundExporter::new(listener, local_addr, routes, self.limits.clone()))
     }
 }

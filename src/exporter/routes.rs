@@ -9,15 +9,21 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
     X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Response, StatusCode, Uri};
 
 use super::Readiness;
+use super::api::{self, Api, ApiError};
 use super::landing::{self, Link, State};
 use super::scrape::{ScrapeError, Scraper};
+use super::turns::Undone;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
+
+/// How many seconds whoever found no turn is asked to wait.
+const RETRY_SECONDS: &str = "5";
 
 /// The page loads nothing and runs nothing.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
@@ -28,17 +34,19 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-sr
 pub(super) enum Endpoint {
     Landing,
     Metrics,
+    Pools,
     Healthy,
     Ready,
 }
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 4] = [Self::Landing, Self::Metrics, Self::Healthy, Self::Ready];
+    pub(super) const ALL: [Self; 5] = [Self::Landing, Self::Metrics, Self::Pools, Self::Healthy, Self::Ready];
 
     pub(super) const fn path(self) -> &'static str {
         match self {
             Self::Landing => "/",
             Self::Metrics => "/metrics",
+            Self::Pools => "/api/v1/pools",
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
         }
@@ -53,15 +61,17 @@ impl Endpoint {
 #[derive(Debug)]
 pub(super) struct Routes {
     scraper: Arc<Scraper>,
+    api: Api,
     readiness: Readiness,
     stopping: AtomicBool,
     links: Vec<Link>,
 }
 
 impl Routes {
-    pub(super) fn new(scraper: Arc<Scraper>, readiness: Readiness, extra_links: &[Link]) -> Self {
+    pub(super) fn new(scraper: Arc<Scraper>, api: Api, readiness: Readiness, extra_links: &[Link]) -> Self {
         let own = [
             (Endpoint::Metrics, "Metrics", "what Prometheus scrapes, in its text format"),
+            (Endpoint::Pools, "Pools", "who holds connections and who waits for one, as JSON"),
             (Endpoint::Healthy, "Health", "200 while this process answers"),
             (Endpoint::Ready, "Readiness", "200 when it can do its work, 503 otherwise"),
         ];
@@ -72,6 +82,7 @@ impl Routes {
         });
         Self {
             scraper,
+            api,
             readiness,
             stopping: AtomicBool::new(false),
             links: own.into_iter().chain(extra_links.iter().cloned()).collect(),
@@ -84,7 +95,8 @@ impl Routes {
     }
 
     /// Answers a request. hyper leaves the body out where the method is HEAD.
-    pub(super) async fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+        let path = uri.path();
         let Some(endpoint) = Endpoint::at(path) else {
             return text(StatusCode::NOT_FOUND, nothing_here());
         };
@@ -95,6 +107,7 @@ impl Routes {
         match endpoint {
             Endpoint::Landing => self.landing(),
             Endpoint::Metrics => self.metrics().await,
+            Endpoint::Pools => self.pools(uri.query().unwrap_or_default()).await,
             Endpoint::Healthy => text(StatusCode::OK, "poolscope is healthy.\n"),
             Endpoint::Ready => self.ready(),
         }
@@ -108,18 +121,20 @@ impl Routes {
     async fn metrics(&self) -> Response<Full<Bytes>> {
         match self.scraper.scrape().await {
             Ok(metrics) => respond(StatusCode::OK, METRICS, metrics),
-            Err(ScrapeError::Busy { scrapes, waited }) => {
+            Err(ScrapeError::Undone(Undone::Busy { at_once, waited })) => {
                 let refusal = text(
                     StatusCode::SERVICE_UNAVAILABLE,
                     format!(
-                        "Too many scrapes are under way: {scrapes} are gathering, and none ended \
+                        "Too many scrapes are under way: {at_once} are gathering, and none ended \
                          within {waited:?}. Scrape less often, or find the collector that is slow.\n"
                     ),
                 );
-                with(refusal, RETRY_AFTER, "5")
+                with(refusal, RETRY_AFTER, RETRY_SECONDS)
             }
-            Err(ScrapeError::Stopping) => text(StatusCode::SERVICE_UNAVAILABLE, "The process is shutting down.\n"),
-            Err(ScrapeError::Panicked) => text(
+            Err(ScrapeError::Undone(Undone::Stopping)) => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "The process is shutting down.\n")
+            }
+            Err(ScrapeError::Undone(Undone::Panicked(_))) => text(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "A collector panicked while the metrics were gathered; the log of this process \
                  says where.\n",
@@ -127,6 +142,27 @@ impl Routes {
             Err(ScrapeError::Encoding(complaint)) => {
                 text(StatusCode::INTERNAL_SERVER_ERROR, format!("The metrics cannot be encoded: {complaint}\n"))
             }
+        }
+    }
+
+    async fn pools(&self, query: &str) -> Response<Full<Bytes>> {
+        match self.api.pools(query).await {
+            Ok(json) => respond(StatusCode::OK, JSON, json),
+            Err(ApiError::Query(complaint)) => refusal(StatusCode::BAD_REQUEST, &complaint),
+            Err(ApiError::Undone(Undone::Busy { at_once, waited })) => {
+                let complaint = format!(
+                    "too many listings are under way: {at_once} are being made, and none was done within {waited:?}; \
+                     ask less often"
+                );
+                with(refusal(StatusCode::SERVICE_UNAVAILABLE, &complaint), RETRY_AFTER, RETRY_SECONDS)
+            }
+            Err(ApiError::Undone(Undone::Stopping)) => {
+                refusal(StatusCode::SERVICE_UNAVAILABLE, "the process is shutting down")
+            }
+            Err(ApiError::Undone(Undone::Panicked(_)) | ApiError::Encoding) => refusal(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the pools could not be listed; the log of this process says why",
+            ),
         }
     }
 
@@ -161,6 +197,11 @@ fn nothing_here() -> String {
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     respond(status, TEXT, body)
+}
+
+/// Why an API has no answer, for whoever reads nothing but JSON.
+fn refusal(status: StatusCode, complaint: &str) -> Response<Full<Bytes>> {
+    respond(status, JSON, api::complaint(complaint))
 }
 
 fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

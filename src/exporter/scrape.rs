@@ -1,17 +1,16 @@
 //! Gathers and encodes the registry, off the runtime's workers, a few at a time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
-use tokio::sync::Semaphore;
-use tokio::task::{JoinError, spawn_blocking};
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
 
 use super::ExporterError;
 use super::limits::Limits;
+use super::turns::{Turns, Undone};
 use crate::telemetry::BOUNDS_SECONDS;
 use crate::telemetry::catalogue::{SCRAPE_DURATION, SCRAPES};
 
@@ -21,21 +20,17 @@ const MAX_COMPLAINT_CHARS: usize = 200;
 /// Why a scrape has no metrics to show.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ScrapeError {
-    /// As many scrapes as are allowed were under way, and none of them ended in time.
-    Busy { scrapes: usize, waited: Duration },
-    /// A collector panicked. What it said is in the log: it is not known to be fit for strangers.
-    Panicked,
+    /// They could not be gathered. If a collector panicked, what it said is in the log.
+    Undone(Undone),
     /// The metrics cannot be written in the text format.
     Encoding(String),
-    /// The runtime is going away and starts no more work.
-    Stopping,
 }
 
 impl ScrapeError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Busy { .. } | Self::Stopping => Outcome::Unavailable,
-            Self::Panicked | Self::Encoding(_) => Outcome::Failed,
+            Self::Undone(Undone::Busy { .. } | Undone::Stopping) => Outcome::Unavailable,
+            Self::Undone(Undone::Panicked(_)) | Self::Encoding(_) => Outcome::Failed,
         }
     }
 }
@@ -67,9 +62,7 @@ impl Outcome {
 #[derive(Debug)]
 pub(super) struct Scraper {
     registry: Registry,
-    turns: Arc<Semaphore>,
-    max_turns: usize,
-    max_wait: Duration,
+    turns: Turns,
     metrics: ScrapeMetrics,
 }
 
@@ -78,9 +71,7 @@ impl Scraper {
     pub(super) async fn register(registry: Registry, limits: &Limits) -> Result<Arc<Self>, ExporterError> {
         let scraper = Arc::new(Self {
             registry,
-            turns: Arc::new(Semaphore::new(limits.scrapes)),
-            max_turns: limits.scrapes,
-            max_wait: limits.scrape_wait,
+            turns: Turns::new(limits.scrapes, limits.turn_wait),
             metrics: ScrapeMetrics::new().map_err(|source| ExporterError::Register { source })?,
         });
         // The registry's lock is held for as long as it is being gathered elsewhere.
@@ -116,41 +107,23 @@ impl Scraper {
     }
 
     async fn gather(&self) -> Result<String, ScrapeError> {
-        let turn = match timeout(self.max_wait, Arc::clone(&self.turns).acquire_owned()).await {
-            Ok(Ok(turn)) => turn,
-            Ok(Err(_closed)) => return Err(ScrapeError::Stopping),
-            Err(_elapsed) => {
-                return Err(ScrapeError::Busy { scrapes: self.max_turns, waited: self.max_wait });
-            }
-        };
         let registry = self.registry.clone();
-        let gathered = spawn_blocking(move || {
-            let _turn = turn;
-            TextEncoder::new().encode_to_string(&registry.gather())
-        });
-        match gathered.await {
+        let gathered = self.turns.take(move || TextEncoder::new().encode_to_string(&registry.gather())).await;
+        match gathered {
             Ok(Ok(text)) => Ok(text),
             Ok(Err(error)) => {
                 let complaint: String = error.to_string().chars().take(MAX_COMPLAINT_CHARS).collect();
                 tracing::error!(error = complaint, "the metrics cannot be encoded");
                 Err(ScrapeError::Encoding(complaint))
             }
-            Err(error) => Err(failed_to_join(error)),
+            Err(undone) => {
+                if let Undone::Panicked(message) = &undone {
+                    tracing::error!(panic = message, "a collector panicked while the metrics were gathered");
+                }
+                Err(ScrapeError::Undone(undone))
+            }
         }
     }
-}
-
-fn failed_to_join(error: JoinError) -> ScrapeError {
-    let Ok(panic) = error.try_into_panic() else {
-        return ScrapeError::Stopping;
-    };
-    let message = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("(no message)");
-    tracing::error!(panic = message, "a collector panicked while the metrics were gathered");
-    ScrapeError::Panicked
 }
 
 #[cfg(target_os = "linux")]

@@ -1,5 +1,6 @@
 //! The binary, as somebody uses it who has nothing else: its output, its exit codes, and what remains of it.
 
+mod api;
 mod ends;
 mod http;
 mod inputs;

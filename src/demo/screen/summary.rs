@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::status::{counted, errors};
-use crate::event::{CloseReason, Outcome};
+use crate::event::{Activity, CloseReason, Outcome};
 use crate::telemetry::{BOUNDS_SECONDS, Histogram, OperationTotals, PoolSnapshot};
 
 /// A table of the operations, and the pool as a whole.
@@ -28,9 +28,10 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
         "\n  {:name$} {:>9} {:>6} {:>7} {:>9} {:>6} {:>6} {:>6}",
         "operation", "checkouts", "ok", "timeout", "cancelled", "errors", "wait", "use"
     );
-    for operation in operations {
+    for operation in &operations {
         row(&mut text, operation, name);
     }
+    holders(&mut text, &operations, name);
     text.push('\n');
     for (what, times) in [("wait", &pool.wait_time), ("use", &pool.use_time)] {
         if times.count() > 0 {
@@ -67,6 +68,36 @@ fn row(text: &mut String, operation: &OperationTotals, name: usize) {
         short(mean(operation.wait_nanos, operation.started)),
         short(mean(operation.use_nanos, operation.returned)),
     );
+}
+
+/// How many of those who held connections for longest are told.
+const TOLD: usize = 5;
+
+/// Who held connections for longest, and what they did meanwhile.
+fn holders(text: &mut String, operations: &[&OperationTotals], name: usize) {
+    let held = |operation: &OperationTotals| operation.activity_nanos.iter().sum::<u64>();
+    let mut longest = operations.to_vec();
+    longest.sort_by_key(|operation| std::cmp::Reverse(held(operation)));
+    let _ = writeln!(
+        text,
+        "\n  {:name$} {:>9} {:>10} {:>20} {:>6}",
+        "who held it", "held", "executing", "idle in transaction", "idle"
+    );
+    for operation in longest.into_iter().take(TOLD) {
+        let share = |activity: Activity| match held(operation) {
+            0 => "-".to_owned(),
+            all => format!("{} %", u128::from(operation.activity_nanos[activity.index()]) * 100 / u128::from(all)),
+        };
+        let _ = writeln!(
+            text,
+            "  {:name$} {:>9} {:>10} {:>20} {:>6}",
+            label(&operation.name),
+            short(Duration::from_nanos(held(operation))),
+            share(Activity::Executing),
+            share(Activity::IdleInTransaction),
+            share(Activity::Idle),
+        );
+    }
 }
 
 /// The name; of a file and line, the file's and its folder's names: all of it makes the table too wide.

@@ -76,6 +76,7 @@ async fn the_landing_page_links_to_every_endpoint_and_to_what_was_added() {
         "<title>poolscope</title>",
         env!("CARGO_PKG_VERSION"),
         r#"<a href="/metrics">"#,
+        r#"<a href="/api/v1/pools">"#,
         r#"<a href="/-/healthy">"#,
         r#"<a href="/-/ready">"#,
         r#"<a href="/dashboard?a=1&amp;b=2">Dashboard</a><span>of this pool</span>"#,
@@ -89,7 +90,7 @@ async fn head_answers_like_get_without_a_body() {
     let running = started().await;
     // One connection, so that a stray body would be taken for the next answer.
     let mut client = running.connect().await;
-    for path in ["/", "/metrics", "/-/healthy", "/-/ready", "/nothing"] {
+    for path in ["/", "/metrics", "/api/v1/pools", "/-/healthy", "/-/ready", "/nothing"] {
         let head = client.request("HEAD", path).await;
         let get = client.request("GET", path).await;
         assert_eq!(head.status, get.status, "{path}");
@@ -102,7 +103,7 @@ async fn head_answers_like_get_without_a_body() {
 async fn other_methods_are_told_which_ones_work() {
     let running = started().await;
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        for path in ["/", "/metrics", "/-/healthy", "/-/ready"] {
+        for path in ["/", "/metrics", "/api/v1/pools", "/-/healthy", "/-/ready"] {
             let answer = running.connect().await.request(method, path).await;
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.headers["allow"], "GET, HEAD");
@@ -113,12 +114,12 @@ async fn other_methods_are_told_which_ones_work() {
 #[tokio::test]
 async fn an_unknown_path_is_told_which_ones_exist() {
     let running = started().await;
-    for path in ["/metric", "/metrics/", "/-/", "/favicon.ico"] {
+    for path in ["/metric", "/metrics/", "/api/v1", "/api/v1/pools/", "/-/", "/favicon.ico"] {
         let answer = running.get(path).await;
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(
             answer.body,
-            "There is nothing at this path; what exists is /, /metrics, /-/healthy and /-/ready.\n"
+            "There is nothing at this path; what exists is /, /metrics, /api/v1/pools, /-/healthy and /-/ready.\n"
         );
     }
 }

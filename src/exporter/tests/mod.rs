@@ -22,6 +22,7 @@ use super::{Exporter, ExporterError};
 mod bind;
 mod endpoints;
 mod hostile;
+mod pools;
 mod scrapes;
 mod shutdown;
 

@@ -86,7 +86,7 @@ async fn scrapes_that_find_no_turn_are_told_to_come_back() {
     let (registry, mut gate) = Gate::new();
     let mut exporter = Exporter::new(registry);
     exporter.limits.scrapes = 2;
-    exporter.limits.scrape_wait = SHORT;
+    exporter.limits.turn_wait = SHORT;
     let running = Running::start(&exporter).await;
     let mut scrapers = [running.connect().await, running.connect().await];
     for scraper in &scrapers {
@@ -112,7 +112,7 @@ async fn a_scrape_whose_client_left_keeps_its_turn_and_counts_as_abandoned() {
     let (registry, mut gate) = Gate::new();
     let mut exporter = Exporter::new(registry);
     exporter.limits.scrapes = 1;
-    exporter.limits.scrape_wait = SHORT;
+    exporter.limits.turn_wait = SHORT;
     let running = Running::start(&exporter).await;
     let scraper = running.connect().await;
     scraper.ask("GET", "/metrics").await;

@@ -1,10 +1,13 @@
-use hyper::{Method, StatusCode};
+use hyper::{Method, StatusCode, Uri};
 
 use super::*;
 use crate::exporter::Readiness;
+use crate::exporter::api::Api;
 use crate::exporter::limits::Limits;
 use crate::exporter::routes::Routes;
 use crate::exporter::scrape::Scraper;
+use crate::exporter::turns::Turns;
+use crate::telemetry::Collector;
 
 #[tokio::test]
 async fn a_scrape_under_way_is_answered_before_the_server_ends() {
@@ -80,8 +83,9 @@ async fn a_server_that_stops_is_not_ready_whatever_the_latch_says() {
     let scraper = Scraper::register(Registry::new(), &Limits::default()).await.unwrap();
     let readiness = Readiness::new();
     readiness.ready();
-    let routes = Routes::new(scraper, readiness, &[]);
-    let ready = async || routes.answer(&Method::GET, "/-/ready").await.status();
+    let api = Api::new(Collector::new(), Turns::new(1, SHORT));
+    let routes = Routes::new(scraper, api, readiness, &[]);
+    let ready = async || routes.answer(&Method::GET, &Uri::from_static("/-/ready")).await.status();
 
     assert_eq!(ready().await, StatusCode::OK);
     routes.stop();
