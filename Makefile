@@ -3,9 +3,11 @@
 CARGO ?= cargo
 # Arguments of the demo, as in: make demo ARGS='--duration 30s'
 ARGS ?=
+# How long fuzzing takes.
+FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fmt setup clean
+.PHONY: help demo test lint bench fuzz fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,14 @@ lint: ## Check formatting, lints, documentation, dependencies and scripts
 bench: ## Measure what a checkout costs
 	@scripts/setup bench
 	$(CARGO) bench --locked --bench pool
+
+fuzz: ## Feed the wire's reader bytes that nobody thought of (FUZZ_SECONDS=60 for a short run)
+	@scripts/setup fuzz
+	@mkdir -p fuzz/corpus/conversation
+	@# What is found goes to the first directory; the recorded streams are where it begins. There is no unsafe code for a
+	@# sanitizer to watch. Overflow and assertions are checked.
+	$(CARGO) +nightly fuzz run --sanitizer none conversation fuzz/corpus/conversation src/pool/wire/recorded -- \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
 
 fmt: ## Format the code
 	$(CARGO) fmt
