@@ -22,6 +22,7 @@ mod pinning;
 mod report;
 mod rounds;
 mod server;
+mod wire;
 
 use std::env;
 use std::process::ExitCode;

@@ -105,6 +105,8 @@ pub(crate) fn measure(scale: Scale) -> Result<Measured, Failure> {
     rows.extend(many_tasks(scale, &server)?);
     crate::say("a connection for each query, and Verified");
     rows.extend(defaults(scale, &runtime, &server)?);
+    crate::say("reading the wire");
+    rows.extend(crate::wire::measure(scale, &runtime, &server)?);
     Ok(Measured { rows, version, pinned })
 }
 
@@ -164,13 +166,13 @@ async fn query<C: Contestant<Arc<Session>>>(pool: &C) -> Result<f64, Failure> {
 
 /// What a batch of queries took: of the clock, and of this process's processors.
 #[derive(Clone, Copy, Debug)]
-struct Cost {
-    wall: f64,
-    cpu: f64,
+pub(crate) struct Cost {
+    pub(crate) wall: f64,
+    pub(crate) cpu: f64,
 }
 
 /// Queries in a batch, however many tasks share them.
-const BATCH: usize = 2_560;
+pub(crate) const BATCH: usize = 2_560;
 
 fn many_tasks(scale: Scale, server: &Server) -> Result<Vec<Row>, Failure> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -241,7 +243,7 @@ async fn batch<C: Contestant<Arc<Session>>>(pool: &C, runtime: &Runtime, tasks: 
 
 /// Seconds of processor time that this process has had.
 #[allow(clippy::cast_precision_loss, reason = "exact for 285 years of microseconds")]
-fn cpu() -> Result<f64, Failure> {
+pub(crate) fn cpu() -> Result<f64, Failure> {
     let usage = getrusage(UsageWho::RUSAGE_SELF)?;
     Ok((usage.user_time() + usage.system_time()).num_microseconds() as f64 / 1e6)
 }
