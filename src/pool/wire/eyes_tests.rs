@@ -145,6 +145,7 @@ fn what_the_pool_itself_asks_is_time_and_no_query() {
     let mut line = Line::new();
     let (operation, since) = (line.watchers.operation("pinged"), line.now());
     line.watchers.emit(Event::TendingStarted { seat: &line.seat, operation, at: since });
+    line.pass(2);
     line.asks("");
     line.pass(3);
     line.answers(b"I");
@@ -152,7 +153,7 @@ fn what_the_pool_itself_asks_is_time_and_no_query() {
     line.watchers.emit(Event::TendingFinished { seat: &line.seat, operation, since, at });
     line.watchers.emit(Event::ConnectionIdle { seat: &line.seat, at });
     line.pass(50);
-    assert_eq!(line.millis("pinged"), [3, 0, 0]);
+    assert_eq!(line.millis("pinged"), [3, 2, 0], "all of it is use, and nothing after it is");
     assert_eq!(line.snapshot().operations[2].queries, 0);
 }
 
