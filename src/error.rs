@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Activity, Outcome, Phase};
+use crate::event::{Activity, ErrorCode, Outcome, Phase};
 use crate::telemetry::{Holding, OwnHold, Situation};
 
 /// Why a checkout gave no connection.
@@ -25,6 +25,15 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
         #[source]
         source: E,
     },
+    /// A connection would have to be made, and connecting has just failed: another checkout is trying, or will after a
+    /// pause. See the setting `fail_fast`.
+    #[error("pool `{pool}` cannot connect now")]
+    Unavailable {
+        /// The pool's name.
+        pool: Arc<str>,
+        /// How connecting stands.
+        source: Suspension,
+    },
     /// The pool is closed, or was closed while the checkout waited.
     #[error("pool `{pool}` is closed")]
     Closed {
@@ -39,10 +48,23 @@ impl<E: std::error::Error + 'static> CheckoutError<E> {
     pub const fn outcome(&self) -> Outcome {
         match self {
             Self::Timeout(_) => Outcome::Timeout,
-            Self::Connect { .. } => Outcome::Error,
+            Self::Connect { .. } | Self::Unavailable { .. } => Outcome::Error,
             Self::Closed { .. } => Outcome::Closed,
         }
     }
+}
+
+/// How connecting stands while it fails.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("connecting has been failing for {}: {message}", rounded(*failing_for))]
+#[non_exhaustive]
+pub struct Suspension {
+    /// For how long it has.
+    pub failing_for: Duration,
+    /// What the last failure says in the `sqlstate` label.
+    pub code: ErrorCode,
+    /// What it said, with its causes, on one line.
+    pub message: Arc<str>,
 }
 
 /// The pool as it was when a checkout met its deadline: who holds it, and how many wait.
@@ -57,6 +79,8 @@ pub struct TimeoutReport {
     pub situation: Situation,
     /// The connection that this checkout's own task held while it waited: it may have waited for itself.
     pub own: Option<OwnHold>,
+    /// How connecting stands, if it fails.
+    pub connecting: Option<Suspension>,
 }
 
 /// How many operations a [`TimeoutReport`] names.
@@ -64,12 +88,14 @@ const NAMED: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, situation: Situation { name, status, longest_wait, holdings }, own } = self;
+        let Self { waited, phase, situation: Situation { name, status, longest_wait, holdings }, own, connecting } =
+            self;
         let waits_for = match phase {
             Phase::Queue => "waiting for one to be returned",
             Phase::Connect => "while connecting",
             Phase::Ping => "while pinging",
             Phase::Clean => "while cleaning one",
+            Phase::Suspended => "while connecting was left to others",
         };
         write!(
             f,
@@ -83,7 +109,11 @@ impl fmt::Display for TimeoutReport {
             Longest(*longest_wait),
             Holders(holdings),
             Own(own.as_ref()),
-        )
+        )?;
+        match connecting {
+            Some(suspension) => write!(f, "; {suspension}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -109,7 +139,7 @@ impl fmt::Display for Own<'_> {
 }
 
 /// A duration as a person reads it: no finer than its size deserves.
-fn rounded(duration: Duration) -> humantime::FormattedDuration {
+pub(crate) fn rounded(duration: Duration) -> humantime::FormattedDuration {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let step = match millis {
         0..10_000 => 1,

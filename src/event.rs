@@ -40,6 +40,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// How a checkout ended. Each checkout has exactly one outcome, also when its future is dropped.
     Outcome {
@@ -69,6 +71,8 @@ words! {
         Ping => "ping",
         /// For a connection to be cleaned.
         Clean => "clean",
+        /// For its turn to connect, as connecting has failed and is left to others.
+        Suspended => "suspended",
     }
 }
 
@@ -91,6 +95,8 @@ words! {
         Invalidated => "invalidated",
         /// It was found closed, by the server or by the network.
         Broken => "broken",
+        /// Its server no longer takes writes: another is the primary now.
+        ReadOnly => "read_only",
         /// It came back dirty, and could not be cleaned in time.
         Dirty => "dirty",
         /// Its holder asked for it to be closed instead of returned.
@@ -147,6 +153,26 @@ words! {
 }
 
 words! {
+    /// Why an operation that failed was not tried again.
+    GiveUp {
+        /// It cannot succeed by being repeated: the statement is wrong, a constraint is violated, the work itself said no.
+        Permanent => "permanent",
+        /// Something of it may have taken effect, and it was not said to be idempotent.
+        NotIdempotent => "not_idempotent",
+        /// Whether its COMMIT took effect is not known, and it was not said to be idempotent.
+        CommitUnknown => "commit_unknown",
+        /// What failed is not known, since the wire is not read.
+        Unseen => "unseen",
+        /// It was tried as often as the policy allows.
+        Attempts => "attempts",
+        /// The policy's deadline passed, or would have during the backoff.
+        Deadline => "deadline",
+        /// The pool's budget for retries was spent.
+        Budget => "budget",
+    }
+}
+
+words! {
     /// A direction on the wire.
     Direction {
         /// To the server.
@@ -184,6 +210,8 @@ impl ErrorCode {
     pub const TLS: Self = Self::word("tls");
     /// The client could not authenticate and the server sent no SQLSTATE.
     pub const AUTH: Self = Self::word("auth");
+    /// Nothing failed that would have a code.
+    pub const NONE: Self = Self::word("none");
     /// None of the others.
     pub const OTHER: Self = Self(*b"other\0\0\0");
 
@@ -204,6 +232,16 @@ impl ErrorCode {
             i += 1;
         }
         Self(code)
+    }
+
+    /// The code as a number, which is never zero.
+    pub(crate) const fn to_bits(self) -> u64 {
+        u64::from_be_bytes(self.0)
+    }
+
+    /// The code of such a number; none of zero.
+    pub(crate) const fn from_bits(bits: u64) -> Option<Self> {
+        if bits == 0 { None } else { Some(Self(bits.to_be_bytes())) }
     }
 
     /// The code as it stands in label values and logs.
@@ -268,6 +306,16 @@ pub(crate) enum Event<'a> {
     ConnectionClosed { seat: &'a Seat, reason: CloseReason },
     /// A named operation ended, its checkout included.
     OperationFinished { operation: OperationId, outcome: Outcome, took: Duration },
+    /// An operation failed, and is tried again after a pause.
+    Retrying { operation: OperationId, code: ErrorCode, attempt: u32, pause: Duration },
+    /// An operation succeeded that had failed before.
+    RetryRecovered { operation: OperationId, attempts: u32 },
+    /// An operation failed, and is not tried again.
+    RetryExhausted { operation: OperationId, code: ErrorCode, reason: GiveUp, attempts: u32 },
+    /// Connecting failed, and is left to one checkout at a time from now on.
+    ConnectingSuspended { code: ErrorCode, error: &'a dyn std::error::Error },
+    /// It succeeded again, so long after.
+    ConnectingResumed { after: Duration },
     /// The bound on operations was reached: this name is counted as `other`.
     OperationsFull { name: &'a str },
 }

@@ -11,8 +11,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("error", &["event", "telemetry"]),
     ("telemetry", &["event"]),
     ("pool", &["config", "error", "event", "telemetry"]),
+    ("retry", &["error", "event", "telemetry", "pool"]),
     ("exporter", &["telemetry"]),
-    ("demo", &["config", "error", "event", "telemetry", "pool", "exporter"]),
+    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter"]),
 ];
 
 fn sources(of: &Path) -> Vec<PathBuf> {

@@ -10,6 +10,7 @@ pub mod event;
 #[cfg(feature = "exporter")]
 pub mod exporter;
 pub mod pool;
+pub mod retry;
 pub mod telemetry;
 
 #[cfg(feature = "cli")]
@@ -34,4 +35,8 @@ pub use config::Settings;
 pub use pool::postgres::{
     CancelToken, CheckoutError, Client, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError,
 };
+pub use retry::Policy as RetryPolicy;
 pub use telemetry::Collector;
+
+/// Why an operation with a retry policy has no value to answer with; see [`retry::RetryError`].
+pub type RetryError<T> = retry::RetryError<T, ConnectError>;

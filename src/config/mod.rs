@@ -86,6 +86,12 @@ pub struct Settings {
     pub leak_threshold: Option<Duration>,
     /// Whether the headers of what passes on the wire are read. Default true.
     pub read_wire: bool,
+    /// Whether a checkout that needs a new connection fails at once while connecting is known to fail. Default true.
+    pub fail_fast: bool,
+    /// The number of retries a second that there may always be. Default 10.
+    pub retry_floor: usize,
+    /// The number of retries that there may be for each hundred operations. Default 20.
+    pub retry_percent: usize,
     /// The mean wait that the recommended size aims at. Default 10 ms.
     pub wait_target: Duration,
 }
@@ -110,6 +116,9 @@ impl Default for Settings {
             reset_session: false,
             leak_threshold: None,
             read_wire: false,
+            fail_fast: false,
+            retry_floor: 0,
+            retry_percent: 0,
             wait_target: Duration::ZERO,
         };
         for setting in SETTINGS {

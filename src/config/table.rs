@@ -111,6 +111,15 @@ pub static SETTINGS: &[Setting] = &[
     setting!(read_wire: Switch in Kind::Switch, default true;
         "Whether the headers of what passes on the wire are read. off: nothing is known of what a holder does, nor of "
         "the state in which a connection comes back."),
+    setting!(fail_fast: Switch in Kind::Switch, default true;
+        "Whether a checkout that needs a new connection fails at once while connecting is known to fail. One checkout at "
+        "a time tries, after growing pauses of up to a second. off: the others wait until that one succeeds, up to their "
+        "`checkout_timeout`. A server that has no slots left is waited for in either case, as long as the pool has "
+        "connections that may come back."),
+    setting!(retry_floor: Count in Kind::Count { min: 0, max: 10_000 }, default 10;
+        "How many retries a second the pool's operations may always make together, counted over ten seconds."),
+    setting!(retry_percent: Count in Kind::Count { min: 0, max: 1000 }, default 20;
+        "How many more retries they may make for each hundred operations with a retry policy, counted over ten seconds."),
     setting!(wait_target: Duration in Kind::Duration { min: Duration::from_micros(100), max: secs(60) }, default ms(10);
         "The mean wait for a connection that the recommended pool size aims at."),
 ];

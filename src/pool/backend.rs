@@ -32,6 +32,34 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         ErrorCode::OTHER
     }
 
+    /// What a failure to connect says of the next ones. By default nothing: each checkout that needs a connection tries
+    /// for itself, and is not kept from it by what happened to others.
+    fn refusal(error: &Self::Error) -> Refusal {
+        let _ = error;
+        Refusal::Single
+    }
+
+    /// What it says of the next ones that connecting was given up after a second or more, because its checkout had no
+    /// more time. By default nothing.
+    fn given_up() -> Refusal {
+        Refusal::Single
+    }
+
+    /// Forgets what the connection has cached of statements, since they are not what they were any more.
+    fn forget_statements(connection: &mut Self::Type) {
+        let _ = connection;
+    }
+
+    /// Asks whether the server takes no writes on this connection, outside any transaction: whether it is a standby, or
+    /// became one. By default it is none.
+    fn is_read_only(
+        &self,
+        connection: &mut Self::Type,
+    ) -> impl Future<Output = Result<bool, RecycleError<Self::Error>>> + Send {
+        let _ = connection;
+        std::future::ready(Ok(false))
+    }
+
     /// Connects, with an observer for what passes on the wire. Without one of its own a backend connects as `create`
     /// does, and nothing is known of its connections' wires.
     fn connect(&self, observer: Observer) -> impl Future<Output = Result<Self::Type, Self::Error>> + Send {
@@ -66,6 +94,18 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         let _ = connection;
         std::future::ready(Ok(Vec::new()))
     }
+}
+
+/// What a failure to connect says of those that are tried next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Nothing.
+    Single,
+    /// They will fail as well, for a while.
+    Down,
+    /// They will fail as long as no connection is closed, be it this pool's or another's.
+    Full,
 }
 
 /// Keeps the account of a connection's wire: given to [`Backend::connect`], for whoever can show it what passes.

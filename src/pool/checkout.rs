@@ -6,6 +6,7 @@
 
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -16,10 +17,11 @@ use tokio::time::{Sleep, sleep};
 use super::backend::Backend;
 use super::context::{Context, Scope};
 use super::core::Core;
+use super::gate::{Shut, Waiting, wait_for};
 use super::guard::Guard;
-use super::observed::Observed;
+use super::observed::{Observed, Obstacle};
 use super::task;
-use crate::error::{CheckoutError, TimeoutReport};
+use crate::error::{CheckoutError, Suspension, TimeoutReport};
 use crate::event::{Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
@@ -31,7 +33,7 @@ static NO_TIMEOUTS: Timeouts = Timeouts { wait: None, create: None, recycle: Non
 /// Asks for what is there now. Joining the queue costs more, even where there is none.
 static WITHOUT_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
-type Got<M> = Result<Object<Observed<M>>, PoolError<<M as deadpool::managed::Manager>::Error>>;
+type Got<M> = Result<Object<Observed<M>>, PoolError<Obstacle<<M as deadpool::managed::Manager>::Error>>>;
 
 /// How far a checkout has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pin_project! {
         inner: Option<F>,
         #[pin]
         deadline: Option<Sleep>,
+        // What it waits for while others connect; kept apart, since hardly any checkout does.
+        turn: Option<Waiting>,
         context: Context,
         stage: Stage,
     }
@@ -82,7 +86,7 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
         // Where others queue there is nothing to be had at once.
         let queued = core.shared().watchers.ledger().queue_hint();
         let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
-        Self { core, ask, inner, deadline: None, context, stage: Stage::New }
+        Self { core, ask, inner, deadline: None, turn: None, context, stage: Stage::New }
     }
 }
 
@@ -92,6 +96,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         // What it was waiting for is given up first, so that nobody sees it ended and still holding a place.
         this.inner.set(None);
+        *this.turn = None;
         let watchers = &this.core.shared().watchers;
         let outcome = Outcome::Cancelled;
         match this.context.ticket {
@@ -123,6 +128,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         // An ended checkout that somebody keeps holds no place in the queue.
         this.inner.set(None);
+        *this.turn = None;
         this.deadline.set(None);
         *this.stage = Stage::Ended;
         this.core.refuse(*this.context, failure)
@@ -139,20 +145,50 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
         if *this.stage == Stage::New {
             *this.stage = Stage::Begun;
             this.context.started = shared.watchers.now();
+            if shared.watchers.ledger().queue_hint()
+                && let Some(turn) = shared.gate.line()
+            {
+                this.inner.set(None);
+                this.context.wait_for(&shared.watchers, turn.phase);
+                *this.turn = Some(wait_for(turn, Arc::clone(this.core.shared_handle())));
+            }
         }
         let polled = loop {
             let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-                // Polled again after it failed: as any other future then, it has nothing to say.
-                return Poll::Pending;
+                // It waits for a turn, or is polled again after it failed: as any other future then, it has nothing to
+                // say.
+                let Some(turn) = this.turn else { return Poll::Pending };
+                if turn.as_mut().poll(cx).is_pending() {
+                    break Poll::Pending;
+                }
+                *this.turn = None;
+                this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
+                continue;
             };
             let scope = Scope::enter(this.context);
             let polled = inner.poll(cx);
             drop(scope);
-            if matches!(polled, Poll::Ready(Err(PoolError::Timeout(_)))) {
-                this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
-                continue;
+            match polled {
+                Poll::Ready(Err(PoolError::Timeout(_))) => this.inner.set(Some((this.ask)(&NO_TIMEOUTS))),
+                Poll::Ready(Err(PoolError::Backend(Obstacle::Shut(Shut::Turn(turn))))) => {
+                    this.inner.set(None);
+                    this.context.wait_for(&shared.watchers, turn.phase);
+                    if this.turn.is_none() {
+                        // It asks once more when it is sure to be called, so that nothing is missed in between.
+                        let mut waiting = wait_for(turn, Arc::clone(this.core.shared_handle()));
+                        if waiting.as_mut().poll(cx).is_pending() {
+                            *this.turn = Some(waiting);
+                        }
+                        this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
+                    }
+                }
+                Poll::Pending => {
+                    // It queues or connects, and takes no other's turn.
+                    *this.turn = None;
+                    break polled;
+                }
+                polled => break polled,
             }
-            break polled;
         };
 
         let failure = match polled {
@@ -165,7 +201,10 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                 drop(object);
                 Failure::Closed
             }
-            Poll::Ready(Err(PoolError::Backend(error))) => Failure::Connect(error),
+            Poll::Ready(Err(PoolError::Backend(Obstacle::Failed(error)))) => Failure::Connect(error),
+            Poll::Ready(Err(PoolError::Backend(Obstacle::Shut(Shut::Unavailable(suspension))))) => {
+                Failure::Unavailable(suspension)
+            }
             // Its timeouts and hooks are not used, so deadpool has no other reason.
             Poll::Ready(Err(_)) => Failure::Closed,
             Poll::Pending => match self.as_mut().wait(cx) {
@@ -182,6 +221,7 @@ pub(super) enum Failure<E> {
     Timeout,
     Closed,
     Connect(E),
+    Unavailable(Suspension),
 }
 
 impl<M: Backend> Core<M> {
@@ -214,7 +254,7 @@ impl<M: Backend> Core<M> {
         let outcome = match failure {
             Failure::Timeout => Outcome::Timeout,
             Failure::Closed => Outcome::Closed,
-            Failure::Connect(_) => Outcome::Error,
+            Failure::Connect(_) | Failure::Unavailable(_) => Outcome::Error,
         };
         let (phase, own) = context.ticket.map_or((Phase::Queue, None), |ticket| watchers.ledger().wait_of(ticket));
         match context.ticket {
@@ -229,9 +269,11 @@ impl<M: Backend> Core<M> {
                 phase,
                 situation: ledger.situation(),
                 own,
+                connecting: self.shared().gate.suspension(),
             })),
             Failure::Closed => CheckoutError::Closed { pool: ledger.name().clone() },
             Failure::Connect(source) => CheckoutError::Connect { pool: ledger.name().clone(), source },
+            Failure::Unavailable(source) => CheckoutError::Unavailable { pool: ledger.name().clone(), source },
         }
     }
 }

@@ -72,6 +72,8 @@ impl<M: Backend> Core<M> {
             max_overflow: settings.max_overflow,
             wait_target: settings.wait_target,
             leak_threshold: settings.leak_threshold,
+            retry_floor: settings.retry_floor,
+            retry_percent: settings.retry_percent,
         };
         let policy = Policy {
             pool_size: settings.pool_size,
@@ -83,6 +85,7 @@ impl<M: Backend> Core<M> {
             clean_timeout: settings.clean_timeout,
             reset_session: settings.reset_session,
             read_wire: settings.read_wire,
+            fail_fast: settings.fail_fast,
         };
         let name = settings.name.as_deref().unwrap_or(name);
         let ledger = collector.join(name, |name| Ledger::new(name, limits, clock));
@@ -103,6 +106,10 @@ impl<M: Backend> Core<M> {
     }
 
     pub(super) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    pub(super) fn shared_handle(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
 
@@ -240,6 +247,7 @@ impl<M: Backend> Core<M> {
         // deadpool would drop what is idle without detaching it, and under its lock.
         self.close_idle();
         self.inner.pool.close();
+        self.shared().gate.wake_all();
         // What came back in between.
         self.close_idle();
     }

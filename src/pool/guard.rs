@@ -7,12 +7,13 @@ use std::sync::Arc;
 use deadpool::managed::Object;
 
 use super::backend::Backend;
-use super::clean::{cancel_in_passing, clean_and_return};
+use super::clean::{READ_ONLY, ask_primary, cancel_in_passing, clean_and_return, quieten};
 use super::core::close_surplus;
 use super::life::Life;
 use super::observed::{Observed, Tracked};
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::evidence::Evidence;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::wire::Status;
 
@@ -25,12 +26,13 @@ pub struct Guard<M: Backend> {
     object: Option<Object<Observed<M>>>,
     operation: OperationId,
     since: Nanos,
-    discard: bool,
+    /// Why it is to be closed instead of returned, if it is.
+    discard: Option<CloseReason>,
 }
 
 impl<M: Backend> Guard<M> {
     pub(super) fn new(object: Object<Observed<M>>, operation: OperationId, since: Nanos) -> Self {
-        Self { object: Some(object), operation, since, discard: false }
+        Self { object: Some(object), operation, since, discard: None }
     }
 
     /// Closes the connection instead of returning it, for one that is known to be of no more use. Its place in the
@@ -39,22 +41,46 @@ impl<M: Backend> Guard<M> {
     /// That is the case after an error with which the server ends the session, such as 57P01: the connection hears of
     /// its end a moment after its holder does, and one that is returned before that may be the next to be handed out.
     pub fn discard(mut self) {
-        self.discard = true;
+        self.discard = Some(CloseReason::Discarded);
     }
 
     /// Has the connection pinged before it is handed out again, however soon that is.
-    pub(super) fn doubt(&mut self) {
+    pub(crate) fn doubt(&mut self) {
         if let Some(object) = &mut self.object {
             object.life.doubtful = true;
         }
     }
 
+    /// What the wire tells of this hold so far; nothing if it is not read.
+    pub(crate) fn evidence(&self) -> Option<Evidence> {
+        let seat = &self.object.as_ref()?.life.seat;
+        seat.wire().evidence(seat.word())
+    }
+
+    /// The same once all that was asked has reached the wire, and what has failed has come to its end.
+    pub(crate) async fn settled_evidence(&mut self) -> Option<Evidence> {
+        let object = self.object.as_mut()?;
+        quieten(object).await;
+        self.evidence()
+    }
+
+    /// Asks a server that has refused a write whether it takes none at all. If so, the connection is closed when it is
+    /// returned, and the others that lead there at their next checkouts.
+    pub(crate) async fn is_read_only(&mut self) -> bool {
+        let Some(object) = &mut self.object else { return false };
+        let demoted = ask_primary(object).await;
+        if demoted {
+            self.discard = Some(CloseReason::ReadOnly);
+        }
+        demoted
+    }
+
     /// Why a connection that came back is closed, if it is.
     #[inline]
-    fn disposal(discard: bool, tracked: &Tracked<M>) -> Option<CloseReason> {
+    fn disposal(discard: Option<CloseReason>, tracked: &Tracked<M>) -> Option<CloseReason> {
         let Tracked { connection, life, .. } = tracked;
-        if discard {
-            Some(CloseReason::Discarded)
+        if discard.is_some() {
+            discard
         } else if life.shared.is_closing() {
             Some(CloseReason::Shutdown)
         } else if life.seat.wire().is_ended() || M::is_broken(connection) {
@@ -71,6 +97,7 @@ impl<M: Backend> Guard<M> {
 pub(super) fn give_back<M: Backend>(object: Object<Observed<M>>) {
     let (pool, shared) = (Object::pool(&object), Arc::clone(&object.life.shared));
     drop(object);
+    shared.gate.wake_one();
     if let Some(pool) = pool {
         close_surplus(&pool, &shared);
     }
@@ -88,10 +115,11 @@ impl<M: Backend> Drop for Guard<M> {
         let Life { shared, seat, .. } = life;
         let (operation, since) = (self.operation, self.since);
         let status = seat.wire().status();
+        let seat_word = seat.word();
         // Something was asked that has not reached the wire: a statement's end, or what nobody waits for any more.
         let asked = life.pulse.is_woken();
-        let queried = shared.policy.reset_session
-            && (asked || status == Status::Unread || seat.wire().queries_of(seat.word()) > 0);
+        let queried =
+            shared.policy.reset_session && (asked || status == Status::Unread || seat.wire().queries_of(seat_word) > 0);
         shared.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
         // Asked after the word has changed: whoever suspects it looks at the word after.
         if seat.is_suspected() {
@@ -107,11 +135,12 @@ impl<M: Backend> Drop for Guard<M> {
         }
         life.last_operation = operation;
         life.unreset |= queried;
+        life.refused_write |= seat.wire().is_last_error(seat_word, READ_ONLY);
         // Where the wire is read, it knows better when the server last gave a sign of life.
         life.alive_at = if status == Status::Unread { at } else { life.alive_at.max(seat.wire().heard()) };
         // Unless the connection's task has come to it by now, it is to look after that when it has.
         let status = if asked && life.pulse.leave() { seat.wire().status() } else { status };
-        if !status.is_clean() || queried {
+        if !status.is_clean() || queried || life.refused_write {
             if let Some(object) = self.object.take() {
                 clean_and_return(object, operation, at);
             }
@@ -122,7 +151,9 @@ impl<M: Backend> Drop for Guard<M> {
         // who come back together the later one sees both. (A fence would make that certain, at a cost to each
         // return; a surplus that slips through is closed at the next one.)
         let crowded = shared.watchers.ledger().live_hint() > shared.policy.pool_size;
-        if crowded && let Some(object) = self.object.take() {
+        if (crowded || shared.gate.is_awaited())
+            && let Some(object) = self.object.take()
+        {
             give_back(object);
         }
     }

@@ -23,6 +23,10 @@ pub(super) struct Life {
     pub(super) alive_at: Nanos,
     /// Whether that is in doubt: the last use failed, perhaps because the connection is at its end.
     pub(super) doubtful: bool,
+    /// Since when what it has cached of statements is good.
+    pub(super) prepared_since: Nanos,
+    /// Whether the server refused a write as one that takes none, so that it is to be asked whether it is a standby.
+    pub(super) refused_write: bool,
     /// When it was last found fit to be handed out.
     pub(super) ready_at: Nanos,
     /// What dropping it would mean.
@@ -51,6 +55,8 @@ impl Life {
             expires_at: Nanos::NEVER,
             alive_at: at,
             doubtful: false,
+            prepared_since: at,
+            refused_write: false,
             ready_at: at,
             reason: CloseReason::ConnectAbandoned,
             last_operation: operation,
@@ -79,7 +85,7 @@ impl Life {
     /// Whether all that was asked of the connection has reached the wire, and it is as the next one may have it.
     #[inline]
     pub(super) fn is_settled(&self) -> bool {
-        self.pulse.is_settled() && self.seat.wire().status().is_clean() && !self.unreset
+        self.pulse.is_settled() && self.seat.wire().status().is_clean() && !self.unreset && !self.refused_write
     }
 
     /// Closes the account, once: before the connection's place is given to another, so that never more are counted

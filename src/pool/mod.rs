@@ -5,6 +5,7 @@ mod checkout;
 mod clean;
 mod context;
 mod core;
+mod gate;
 mod guard;
 mod life;
 mod observed;
@@ -14,7 +15,7 @@ mod shared;
 mod task;
 mod wire;
 
-pub use self::backend::{Backend, Observer};
+pub use self::backend::{Backend, Observer, Refusal};
 pub use self::core::Core;
 pub use self::guard::Guard;
 pub use self::operation::Operation;

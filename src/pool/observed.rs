@@ -8,6 +8,7 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use super::backend::{Backend, Observer};
 use super::clean;
 use super::context::Context;
+use super::gate::{Pass, Shut};
 use super::life::Life;
 use super::shared::Shared;
 use super::wire::Found;
@@ -51,6 +52,15 @@ impl std::fmt::Debug for Sweep {
     }
 }
 
+/// Why deadpool gets no connection from its manager.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Obstacle<E: std::error::Error + 'static> {
+    #[error(transparent)]
+    Failed(E),
+    #[error("connecting is left to others")]
+    Shut(Shut),
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("no answer to the ping within {0:?}")]
 struct PingTimeout(Duration);
@@ -69,7 +79,7 @@ impl<M: Backend> Observed<M> {
         &self.backend
     }
 
-    async fn connect(&self) -> Result<Box<Tracked<M>>, M::Error> {
+    async fn connect(&self, pass: Pass<'_>) -> Result<Box<Tracked<M>>, Obstacle<M::Error>> {
         let watchers = &self.shared.watchers;
         Context::current_waits_for(watchers, Phase::Connect);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
@@ -94,18 +104,26 @@ impl<M: Backend> Observed<M> {
         match self.backend.connect(observer).await {
             Ok(connection) => {
                 life.established(watchers.now());
+                pass.succeeded();
                 Ok(Box::new(Tracked { connection, life, backend: Arc::clone(&self.backend) }))
             }
             Err(error) => {
                 life.reason = CloseReason::ConnectFailed;
-                watchers.emit(Event::ConnectionError {
-                    phase: ErrorPhase::Connect,
-                    code: M::code(&error),
-                    error: &error,
-                });
-                Err(error)
+                let code = M::code(&error);
+                watchers.emit(Event::ConnectionError { phase: ErrorPhase::Connect, code, error: &error });
+                // No more than the others may come back.
+                drop(life);
+                match pass.failed(M::refusal(&error), code, &error, self.may_come_back()) {
+                    Some(turn) => Err(Obstacle::Shut(Shut::Turn(turn))),
+                    None => Err(Obstacle::Failed(error)),
+                }
             }
         }
+    }
+
+    /// Whether there are connections that somebody may return.
+    fn may_come_back(&self) -> bool {
+        self.shared.watchers.ledger().live_hint() > 0
     }
 
     /// Why a connection cannot be handed out, as far as can be told without asking the server.
@@ -122,7 +140,7 @@ impl<M: Backend> Observed<M> {
         }
     }
 
-    async fn ping(&self, tracked: &mut Tracked<M>, metrics: &Metrics) -> RecycleResult<M::Error> {
+    async fn ping(&self, tracked: &mut Tracked<M>, metrics: &Metrics) -> RecycleResult<Obstacle<M::Error>> {
         let watchers = &self.shared.watchers;
         Context::current_waits_for(watchers, Phase::Ping);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
@@ -153,17 +171,19 @@ impl<M: Backend> Observed<M> {
         tracked.life.reason = CloseReason::PingFailed;
         // Whatever cut this one off probably cut off all that were there when it was asked: do not find out one by one.
         self.shared.invalidate_before(asked);
-        answer.unwrap_or_else(|_| Err(RecycleError::message("no answer to the ping in time")))
+        Err(RecycleError::message("no answer to the ping"))
     }
 }
 
 impl<M: Backend> Manager for Observed<M> {
     type Type = Box<Tracked<M>>;
-    type Error = M::Error;
+    type Error = Obstacle<M::Error>;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
+        let (gate, watchers) = (&self.shared.gate, &self.shared.watchers);
+        let pass = gate.enter(watchers, M::given_up(), self.may_come_back()).map_err(Obstacle::Shut)?;
         // Boxed, here and below, so that the future of a checkout that needs neither stays small.
-        let connecting: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.connect());
+        let connecting: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.connect(pass));
         connecting.await
     }
 
@@ -185,6 +205,10 @@ impl<M: Backend> Manager for Observed<M> {
             }
             // From then on it is the next one's.
             now = tracked.life.ready_at;
+        }
+        if tracked.life.prepared_since < self.shared.stale_before() {
+            M::forget_statements(&mut tracked.connection);
+            tracked.life.prepared_since = now;
         }
         let life = &tracked.life;
         let unsure = life.doubtful || now.since(life.alive_at) >= self.shared.policy.pre_ping_idle;

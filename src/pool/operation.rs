@@ -16,23 +16,62 @@ use crate::telemetry::operations::OperationId;
 pub struct Operation<M: Backend> {
     core: Core<M>,
     id: OperationId,
+    idempotent: bool,
 }
 
 impl<M: Backend> Clone for Operation<M> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), id: self.id }
+        Self { core: self.core.clone(), id: self.id, idempotent: self.idempotent }
     }
 }
 
 impl<M: Backend> Operation<M> {
     pub(super) fn new(core: Core<M>, id: OperationId) -> Self {
-        Self { core, id }
+        Self { core, id, idempotent: false }
     }
 
     /// The name it is counted under; `other` if there were too many.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.core.shared().watchers.ledger().operations().name(self.id)
+        self.watchers().ledger().operations().name(self.id)
+    }
+
+    /// Says whether the work may be done more often than once to the same effect, which
+    /// [`retry`](Self::retry) asks. By default it may not.
+    #[must_use]
+    pub fn idempotent(mut self, idempotent: bool) -> Self {
+        self.idempotent = idempotent;
+        self
+    }
+
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    pub(crate) fn id(&self) -> OperationId {
+        self.id
+    }
+
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.core.shared().watchers
+    }
+
+    /// Has every connection of the pool forget the statements it has cached.
+    pub(crate) fn forget_statements(&self) {
+        self.core.shared().forget_statements_before(self.watchers().now());
+    }
+
+    /// Counts the operation from now on, until what is answered is dropped.
+    pub(crate) fn timing(&self) -> Timing<'_> {
+        Timing::start(self.watchers(), self.id)
+    }
+
+    /// A connection, asked for at this place.
+    pub(crate) fn checkout_at(
+        &self,
+        call_site: &'static Location<'static>,
+    ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
+        self.core.checkout(self.id, call_site, self.watchers().site(call_site))
     }
 
     /// A connection for this operation. See [`Core::get`].
@@ -47,8 +86,7 @@ impl<M: Backend> Operation<M> {
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        let call_site = Location::caller();
-        self.core.checkout(self.id, call_site, self.core.shared().watchers.site(call_site))
+        self.checkout_at(Location::caller())
     }
 
     /// Checks out a connection, gives it to `work`, and returns it. If `work` fails, the connection is pinged before
@@ -81,9 +119,8 @@ impl<M: Backend> Operation<M> {
     where
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
-        let mut timing = Timing::start(&self.core.shared().watchers, self.id);
-        let site = self.core.shared().watchers.site(call_site);
-        let result = match self.core.checkout(self.id, call_site, site).await {
+        let mut timing = self.timing();
+        let result = match self.checkout_at(call_site).await {
             Ok(mut connection) => work(&mut connection).await.map_err(|error| {
                 // The server may have ended the session with this error, and the connection not have heard of it yet.
                 connection.doubt();
@@ -97,11 +134,12 @@ impl<M: Backend> Operation<M> {
 }
 
 /// Counts an operation when it ends, however it does.
-struct Timing<'a> {
+pub(crate) struct Timing<'a> {
     watchers: &'a Watchers,
     operation: OperationId,
     started: Nanos,
-    outcome: Outcome,
+    /// How it ended; until that is known, that it was cancelled.
+    pub(crate) outcome: Outcome,
 }
 
 impl<'a> Timing<'a> {

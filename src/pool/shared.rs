@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
 use super::clean::cleaners;
+use super::gate::Gate;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Watchers;
 
@@ -23,17 +24,27 @@ pub(crate) struct Policy {
     pub(crate) clean_timeout: Duration,
     pub(crate) reset_session: bool,
     pub(crate) read_wire: bool,
+    pub(crate) fail_fast: bool,
 }
+
+/// How soon after a server was found to be no primary the connections are closed once more.
+const BETWEEN_DEMOTIONS: Duration = Duration::from_secs(1);
 
 /// Shared by the pool, its manager, its checkouts and its connections. Read at each checkout, written rarely.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) watchers: Watchers,
     pub(crate) policy: Policy,
+    /// Who may connect.
+    pub(super) gate: Gate,
     /// Who may clean a connection.
     pub(super) cleaners: Arc<Semaphore>,
     /// Connections made before this are not to be handed out.
     invalid_before: AtomicU64,
+    /// What was cached of statements before this is not to be used.
+    stale_before: AtomicU64,
+    /// When a server was last found to be no primary any more.
+    demoted_at: AtomicU64,
     closing: AtomicBool,
     /// Told of each thing that ends once the pool is closing.
     ended: Notify,
@@ -41,12 +52,16 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(super) fn new(watchers: Watchers, policy: Policy) -> Self {
-        let cleaners = Arc::new(Semaphore::new(cleaners(watchers.ledger().limits().max())));
+        let max = watchers.ledger().limits().max();
+        let cleaners = Arc::new(Semaphore::new(cleaners(max)));
         Self {
             watchers,
+            gate: Gate::new(max, policy.fail_fast),
             policy,
             cleaners,
             invalid_before: AtomicU64::new(0),
+            stale_before: AtomicU64::new(0),
+            demoted_at: AtomicU64::new(0),
             closing: AtomicBool::new(false),
             ended: Notify::new(),
         }
@@ -60,6 +75,26 @@ impl Shared {
     /// Lets no connection be handed out that was made before `at`.
     pub(super) fn invalidate_before(&self, at: Nanos) {
         self.invalid_before.fetch_max(at.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Lets the connections to a server that is no primary any more not be handed out. At most once in
+    /// [`BETWEEN_DEMOTIONS`]: until there is another primary, new connections lead to the old one.
+    pub(super) fn demote(&self, at: Nanos) {
+        let last = self.demoted_at.load(Ordering::Relaxed);
+        let due = last == 0 || at.duration_since(Nanos::from_nanos(last)) >= BETWEEN_DEMOTIONS;
+        if due && self.demoted_at.compare_exchange(last, at.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.invalidate_before(at);
+        }
+    }
+
+    #[inline]
+    pub(super) fn stale_before(&self) -> Nanos {
+        Nanos::from_nanos(self.stale_before.load(Ordering::Relaxed))
+    }
+
+    /// Has each connection forget the statements that it cached before `at`, when it is handed out next.
+    pub(super) fn forget_statements_before(&self, at: Nanos) {
+        self.stale_before.fetch_max(at.as_nanos(), Ordering::Relaxed);
     }
 
     #[inline]

@@ -189,7 +189,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkout_phase_seconds_total",
         Kind::Counter,
         &["phase"],
-        "Where the time of checkouts went: queue (for capacity), connect, ping, clean. Those in flight included.",
+        "Where the time of checkouts went: queue (for capacity), connect, ping, clean, suspended (for their turn to connect, after connecting had failed). Those in flight included.",
         |pool, sink| {
             for phase in Phase::ALL {
                 sink.value(&[phase.as_str()], seconds(pool.phase_nanos[phase.index()]));
@@ -376,6 +376,54 @@ pub const METRICS: &[Metric] = &[
                 sink.value(&[&returns.operation, returns.dirt.as_str()], exact(returns.count));
             }
         },
+    ),
+    Metric::of_pool(
+        "poolscope_retries_total",
+        Kind::Counter,
+        &["operation", "sqlstate"],
+        "Attempts after the first, by what had failed: an SQLSTATE, or one of the words that poolscope_connection_errors_total has where there is none. At most 1000 pairs are told apart, then the label says other.",
+        |pool, sink| {
+            for retries in &pool.retries {
+                sink.value(&[&retries.operation, retries.code.as_str()], exact(retries.count));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_retry_recovered_total",
+        Kind::Counter,
+        &["operation"],
+        "Operations that succeeded after they had failed at least once. Missing for operations that never did.",
+        |pool, sink| {
+            for operation in active(pool).filter(|operation| operation.recovered > 0) {
+                sink.value(&[&operation.name], exact(operation.recovered));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_retry_exhausted_total",
+        Kind::Counter,
+        &["operation", "reason", "sqlstate"],
+        "Operations with a retry policy that failed, by why they were not tried (again): permanent, not_idempotent, commit_unknown, unseen, attempts, deadline, budget; and by what had failed last (none where the policy's deadline cut off an attempt).",
+        |pool, sink| {
+            for exhausted in &pool.retries_exhausted {
+                let labels = [&*exhausted.operation, exhausted.reason.as_str(), exhausted.code.as_str()];
+                sink.value(&labels, exact(exhausted.count));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_retry_budget_available",
+        Kind::Gauge,
+        &[],
+        "Retries that may currently be made: retry_floor for each of the last ten seconds and retry_percent of their operations with a retry policy, less the retries made in them. At 0 retries stop.",
+        |pool, sink| sink.value(&[], pool.retry_budget),
+    ),
+    Metric::of_pool(
+        "poolscope_connecting_suspended_seconds",
+        Kind::Gauge,
+        &[],
+        "For how long connecting has currently been left to one checkout at a time, since it failed; 0 if it is not. How often that one tries is the rate of poolscope_connections_created_total.",
+        |pool, sink| sink.value(&[], pool.connecting_suspended.as_secs_f64()),
     ),
     Metric::of_pool(
         "poolscope_suspected_leaks",

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::clock::Nanos;
 use super::ledger::{Ledger, Suspicion};
 use super::operations::SiteId;
-use crate::event::{CloseReason, Event, Outcome};
+use crate::event::{CloseReason, Event, GiveUp, Outcome};
 
 const INTERVAL_NANOS: u64 = 1_000_000_000;
 
@@ -43,6 +43,8 @@ pub(crate) struct LogState {
     timeouts: Limiter,
     dirt: Limiter,
     wires: Limiter,
+    retries: Limiter,
+    exhausted: Limiter,
 }
 
 /// The reader of events.
@@ -58,6 +60,11 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::SuspectReturned { .. }
         | Event::ConnectionDirty { .. }
         | Event::WireLost { .. }
+        | Event::Retrying { .. }
+        | Event::RetryRecovered { .. }
+        | Event::RetryExhausted { .. }
+        | Event::ConnectingSuspended { .. }
+        | Event::ConnectingResumed { .. }
         | Event::OperationsFull { .. } => write(ledger, event),
         Event::HandingOut { .. }
         | Event::CheckoutServed { .. }
@@ -165,6 +172,54 @@ fn write(ledger: &Ledger, event: Event<'_>) {
                     "what passes on a connection is not understood, and no longer read"
                 );
             }
+        }
+        Event::Retrying { operation, code, attempt, pause } => {
+            if let Some(suppressed) = ledger.log_state().retries.pass(ledger.clock().now()) {
+                let operation = ledger.operations().name(operation);
+                let (sqlstate, pause_seconds) = (code.as_str(), pause.as_secs_f64());
+                tracing::info!(
+                    pool,
+                    operation,
+                    sqlstate,
+                    attempt,
+                    pause_seconds,
+                    suppressed,
+                    "an operation failed: it is tried again"
+                );
+            }
+        }
+        Event::RetryRecovered { operation, attempts } => {
+            let operation = ledger.operations().name(operation);
+            tracing::debug!(pool, operation, attempts, "an operation succeeded that had failed");
+        }
+        // What cannot succeed by being repeated is the caller's affair.
+        Event::RetryExhausted { reason: GiveUp::Permanent, .. } => {}
+        Event::RetryExhausted { operation, code, reason, attempts } => {
+            if let Some(suppressed) = ledger.log_state().exhausted.pass(ledger.clock().now()) {
+                let operation = ledger.operations().name(operation);
+                let (sqlstate, reason) = (code.as_str(), reason.as_str());
+                tracing::warn!(
+                    pool,
+                    operation,
+                    sqlstate,
+                    reason,
+                    attempts,
+                    suppressed,
+                    "an operation failed: it is not tried again"
+                );
+            }
+        }
+        Event::ConnectingSuspended { code, error } => {
+            let error = Chain(error);
+            tracing::warn!(
+                pool,
+                sqlstate = code.as_str(),
+                %error,
+                "connecting failed: from now on one checkout at a time tries, until it succeeds"
+            );
+        }
+        Event::ConnectingResumed { after } => {
+            tracing::info!(pool, seconds = after.as_secs_f64(), "connecting succeeds again");
         }
         Event::HandingOut { .. }
         | Event::CheckoutServed { .. }

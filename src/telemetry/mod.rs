@@ -3,10 +3,12 @@
 //! The pool reports [events](crate::event); a `Ledger` for each pool keeps the accounts; a
 //! [`Collector`] reads them when Prometheus asks. Nothing here knows the pool.
 
+pub(crate) mod budget;
 pub mod catalogue;
 mod cell;
 pub mod clock;
 mod collector;
+pub(crate) mod evidence;
 mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod log;
@@ -19,6 +21,6 @@ pub use collector::Collector;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
-    QueryErrors, Situation, Status, Waiter,
+    QueryErrors, Retries, RetriesExhausted, Situation, Status, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::catalogue::{METRICS, Metric, POOL_LABEL};
 use super::histogram::BOUNDS_SECONDS;
-use crate::event::{Activity, CloseReason, Direction, Dirt, Outcome, Phase};
+use crate::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 
 /// `docs/metrics.md`.
 #[must_use]
@@ -28,7 +28,12 @@ pub fn reference() -> String {
     words(&mut page, "activity", Activity::ALL.iter().map(|word| word.as_str()));
     words(&mut page, "direction", Direction::ALL.iter().map(|word| word.as_str()));
     words(&mut page, "kind", Dirt::ALL.iter().map(|word| word.as_str()));
-    words(&mut page, "reason", CloseReason::ALL.iter().map(|word| word.as_str()));
+    words(
+        &mut page,
+        "reason` of `poolscope_connections_closed_total",
+        CloseReason::ALL.iter().map(|word| word.as_str()),
+    );
+    words(&mut page, "reason` of `poolscope_retry_exhausted_total", GiveUp::ALL.iter().map(|word| word.as_str()));
     let _ = writeln!(
         page,
         "- `operation`: the name given to `Pool::operation`, else the file and line that asked for the connection; \

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, f
 
 use super::cell::OwnedCounter;
 use super::clock::Nanos;
+use super::evidence::{Complaint, Evidence, Risk, Trace};
 use super::operations::{OPERATION_IDS, OperationId};
-use crate::event::Activity;
+use crate::event::{Activity, ErrorCode};
 
 /// Operations are counted in groups, made when the first of a group is seen.
 const GROUP: usize = 8;
@@ -102,6 +103,7 @@ pub(crate) struct Wire {
     /// Which hold the queries are of, as the seat's word has it, and how many there were.
     hold: AtomicU64,
     hold_queries: AtomicU64,
+    trace: Trace,
     uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
 }
 
@@ -118,6 +120,7 @@ impl Default for Wire {
             backend: AtomicI32::new(0),
             hold: AtomicU64::new(0),
             hold_queries: AtomicU64::new(0),
+            trace: Trace::default(),
             uses: [const { OnceLock::new() }; GROUPS],
         }
     }
@@ -149,9 +152,10 @@ impl Wire {
         self.sequence.store(sequence.wrapping_add(2), Release);
     }
 
-    /// Begins to count the queries of another hold.
+    /// Begins to count the queries of another hold, and to keep what is told of it.
     pub(crate) fn begin_hold(&self, word: u64) {
         self.hold_queries.store(0, Relaxed);
+        self.trace.begin();
         self.hold.store(word, Release);
     }
 
@@ -173,6 +177,24 @@ impl Wire {
         self.uses_of(operation).received.add(bytes);
         self.active.store(at.as_nanos(), Relaxed);
         self.heard.store(at.as_nanos(), Relaxed);
+    }
+
+    pub(crate) fn complain(&self, complaint: Complaint) {
+        self.trace.complain(complaint);
+    }
+
+    /// A request was answered, see [`Evidence`].
+    pub(crate) fn answer(&self, committed: bool, overcomes: bool) {
+        if committed {
+            self.trace.commit();
+        }
+        if overcomes {
+            self.trace.overcome();
+        }
+    }
+
+    pub(crate) fn set_risk(&self, risk: Risk) {
+        self.trace.set_risk(risk);
     }
 
     pub(crate) fn end(&self) {
@@ -241,6 +263,18 @@ impl Wire {
     /// How many queries were sent in the hold that the seat's `word` stands for.
     pub(crate) fn queries_of(&self, word: u64) -> u64 {
         if self.hold.load(Acquire) == word { self.hold_queries.load(Relaxed) } else { 0 }
+    }
+
+    /// What is known of the hold that the seat's `word` stands for; nothing if the wire is not read.
+    pub(crate) fn evidence(&self, word: u64) -> Option<Evidence> {
+        let ended = self.is_ended();
+        (ended || self.status() != Status::Unread).then(|| self.trace.read(self.hold.load(Acquire) == word, ended))
+    }
+
+    /// Whether this is the error that the hold of this `word` ended with.
+    #[inline]
+    pub(crate) fn is_last_error(&self, word: u64, code: ErrorCode) -> bool {
+        self.trace.is_last_error(code) && self.hold.load(Acquire) == word
     }
 
     /// Adds what passed to `totals`, by operation id, what is under way at `now` included.

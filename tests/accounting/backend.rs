@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleResult};
 use poolscope::event::ErrorCode;
-use poolscope::pool::Backend;
+use poolscope::pool::{Backend, Refusal};
 
 /// What the backend says when it is asked to connect or to ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     Ok,
     Error,
+    Down,
+    Full,
     Panic,
     /// Pending twice, then as said.
     Slow(End),
@@ -30,6 +32,10 @@ pub(crate) enum Answer {
 pub(crate) enum End {
     Ok,
     Error,
+    /// With an error that says that the next ones will fail too.
+    Down,
+    /// With an error that says that there are too many connections.
+    Full,
     Panic,
 }
 
@@ -38,6 +44,8 @@ impl Answer {
         let end = match self {
             Self::Ok => End::Ok,
             Self::Error => End::Error,
+            Self::Down => End::Down,
+            Self::Full => End::Full,
             Self::Panic => End::Panic,
             Self::Slow(end) => {
                 for _ in 0..2 {
@@ -57,7 +65,9 @@ impl Answer {
         };
         match end {
             End::Ok => Ok(()),
-            End::Error => Err(Failure),
+            End::Error => Err(FAILURE),
+            End::Down => Err(Failure(Refusal::Down)),
+            End::Full => Err(Failure(Refusal::Full)),
             // As panic! does, without the hook that writes about it.
             End::Panic => resume_unwind(Box::new("scripted")),
         }
@@ -105,7 +115,10 @@ impl Held {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the scripted failure")]
-pub(crate) struct Failure;
+pub(crate) struct Failure(Refusal);
+
+/// One that says nothing of others.
+pub(crate) const FAILURE: Failure = Failure(Refusal::Single);
 
 /// What one kind of call is answered: first what stands in line, then always the same.
 #[derive(Debug)]
@@ -338,5 +351,9 @@ impl Backend for Scripted {
 
     fn code(_: &Failure) -> ErrorCode {
         ErrorCode::word("57P03")
+    }
+
+    fn refusal(failure: &Failure) -> Refusal {
+        failure.0
     }
 }

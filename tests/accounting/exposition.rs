@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use poolscope::Collector;
 use poolscope::event::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::pool::Core;
 use poolscope::telemetry::BOUNDS_SECONDS;
 use poolscope::telemetry::catalogue::{Kind, METRICS, POOL_LABEL};
 use poolscope::telemetry::clock::Clock;
+use poolscope::{Collector, RetryPolicy};
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::backend::{Answer, Scripted};
@@ -122,6 +122,7 @@ impl Page {
 async fn drive(rig: &Rig) {
     let run = |name: &str| rig.core.operation(name).run(async |_| Ok::<_, std::convert::Infallible>(()));
     run("run").await.unwrap();
+    retry(rig).await;
     drop(rig.take_many("pair", 2));
     rig.advance(ms(600)).await;
     rig.backend.answers_pings(Answer::Error);
@@ -158,6 +159,19 @@ async fn drive(rig: &Rig) {
     }
 }
 
+/// An operation that succeeds at its second attempt, and one that fails at the only one it has.
+async fn retry(rig: &Rig) {
+    let run = |attempts| {
+        // So that it has to connect.
+        rig.take("discards").discard();
+        rig.backend.next_connect(Answer::Error);
+        let operation = rig.core.operation("retried").retry(RetryPolicy::default().attempts(attempts));
+        operation.run(async |_| Ok::<_, std::convert::Infallible>(()))
+    };
+    run(2).await.unwrap();
+    run(1).await.unwrap_err();
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_invariants_can_be_checked_on_the_page_alone() {
     let rig = Rig::new(2, 1);
@@ -190,7 +204,12 @@ async fn the_invariants_can_be_checked_on_the_page_alone() {
     let run = [("operation", "run"), ("outcome", "ok")];
     assert_eq!(value("poolscope_operation_duration_seconds_count", &run), 1.0);
     let errors = [("phase", "connect"), ("sqlstate", "57P03")];
-    assert_eq!(value("poolscope_connection_errors_total", &errors), 1.0);
+    assert_eq!(value("poolscope_connection_errors_total", &errors), 3.0);
+    let retried = [("operation", "retried"), ("sqlstate", "57P03")];
+    assert_eq!(value("poolscope_retries_total", &retried), 1.0);
+    assert_eq!(value("poolscope_retry_recovered_total", &[("operation", "retried")]), 1.0);
+    let exhausted = [retried[0], retried[1], ("reason", "attempts")];
+    assert_eq!(value("poolscope_retry_exhausted_total", &exhausted), 1.0);
     drop((held, waiting));
     Page::of(&rig.collector).check();
 }
@@ -244,7 +263,7 @@ async fn a_label_has_every_value_that_it_may_have_and_no_other() {
     let errors = words(&mut without_wire.iter().map(|word| word.as_str()));
     assert_eq!(values("poolscope_connection_errors_total", "phase"), errors);
     // All but what only closing brings about, or a wire.
-    let not_here = [CloseReason::Shutdown, CloseReason::Dirty];
+    let not_here = [CloseReason::Shutdown, CloseReason::Dirty, CloseReason::ReadOnly];
     for reason in CloseReason::ALL.iter().filter(|reason| !not_here.contains(reason)) {
         let closed = page.sum("poolscope_connections_closed_total", &[("reason", reason.as_str())]);
         assert!(closed > 0.0, "{reason:?} was not brought about");

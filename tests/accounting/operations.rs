@@ -7,7 +7,7 @@ use poolscope::error::RunError;
 use poolscope::event::Outcome;
 use poolscope::telemetry::{MAX_NAME_BYTES, MAX_OPERATIONS, OperationTotals};
 
-use super::backend::{Answer, Failure};
+use super::backend::{Answer, FAILURE, Failure};
 use super::rig::{Attempt, Rig, ms};
 
 /// How often an operation ended so, and how long that took.
@@ -105,8 +105,8 @@ async fn an_operation_ends_as_its_work_does_or_else_as_its_checkout() {
     let rig = Rig::new(1, 0);
     let run = |name: &str| rig.core.operation(name).run(async |_| Ok::<_, Failure>(()));
 
-    let failed = rig.core.operation("fails").run(async |_| Err::<(), _>(Failure)).await.unwrap_err();
-    assert!(matches!(failed, RunError::Operation(Failure)));
+    let failed = rig.core.operation("fails").run(async |_| Err::<(), _>(FAILURE)).await.unwrap_err();
+    assert!(matches!(failed, RunError::Operation(FAILURE)));
     assert_eq!(failed.to_string(), "the scripted failure");
     let totals = rig.totals("fails");
     assert_eq!((duration(&totals, Outcome::Error).0, totals.outcomes[Outcome::Ok.index()]), (1, 1));

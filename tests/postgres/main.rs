@@ -13,6 +13,7 @@ mod overflow;
 mod recycling;
 mod refusals;
 mod restarts;
+mod retries;
 mod saturation;
 mod support;
 #[cfg(feature = "tls")]

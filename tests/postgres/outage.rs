@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use poolscope::demo::server::{Server, Shutdown};
-use poolscope::event::{CloseReason, ErrorPhase, Outcome};
+use poolscope::event::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{CheckoutError, Collector, ConnectError, Pool};
 
@@ -87,10 +87,10 @@ async fn a_server_that_is_away_is_an_error_with_its_cause() {
 }
 
 #[tokio::test]
-async fn a_server_without_slots_says_so() {
+async fn a_server_without_slots_is_waited_for_and_the_timeout_says_why() {
     let settings = [("max_connections", "4"), ("superuser_reserved_connections", "0")];
     let server = Server::builder().settings(settings).start().await.unwrap();
-    let pool = pool(&server, |pool| pool.pool_size(10));
+    let pool = pool(&server, |pool| pool.pool_size(10).checkout_timeout(Duration::from_millis(500)));
     let mut held = Vec::new();
     let error = loop {
         match pool.get().await {
@@ -99,9 +99,28 @@ async fn a_server_without_slots_says_so() {
         }
     };
     assert_eq!(held.len(), 4);
-    assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "53300"), "{error:?}");
-    assert_eq!(errors(&pool.snapshot(), "53300"), 1);
+    let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
+    assert_eq!((report.phase, report.connecting.as_ref().unwrap().code.as_str()), (Phase::Queue, "53300"));
+    assert!(error.to_string().contains("too many clients"), "{error}");
+    let tries = errors(&pool.snapshot(), "53300");
+    assert!((1..=8).contains(&tries), "after growing pauses: {tries}");
     assert_adds_up(&pool.snapshot());
+    // What comes back is had at once, though nobody may connect.
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { pool.get().await.map(drop) }
+    });
+    eventually("a checkout waits", async || pool.status().waiting == 1).await;
+    drop(held.pop());
+    waiting.await.unwrap().unwrap();
+    // Without one of its own that could come back, the pool has nothing to wait for.
+    let stranger = Pool::builder().url(&server.url()).collector(Collector::new()).build().unwrap();
+    held.push(pool.get().await.unwrap());
+    let error = stranger.get().await.unwrap_err();
+    assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "53300"), "{error:?}");
+    assert!(
+        matches!(stranger.get().await.unwrap_err(), CheckoutError::Unavailable { source, .. } if source.code.as_str() == "53300")
+    );
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use poolscope::PoolBuilder;
 use poolscope::demo::server::{Server, Shutdown};
 use tokio::task::JoinSet;
 
@@ -99,9 +100,13 @@ impl Drop for Load {
     }
 }
 
-async fn restart_under_load(name: &str, how: Shutdown) {
+/// The longest pause between two attempts to connect, during which others may fail at once.
+const PAUSE: Duration = Duration::from_secs(1);
+
+async fn restart_under_load(name: &str, how: Shutdown, fail_fast: bool) {
     let server = Server::builder().start().await.unwrap();
-    let counted = Counted::new(name, &server.url(), |builder| builder.pool_size(4).max_overflow(4));
+    let set = |builder: PoolBuilder| builder.pool_size(4).max_overflow(4).fail_fast(fail_fast);
+    let counted = Counted::new(name, &server.url(), set);
     let scraping = Arc::new(AtomicBool::new(true));
     let scraper = tokio::spawn({
         let (counted, scraping) = (counted.clone(), Arc::clone(&scraping));
@@ -120,12 +125,13 @@ async fn restart_under_load(name: &str, how: Shutdown) {
     let down = Instant::now();
     patiently("a restart", server.restart(how)).await.unwrap();
     let up = Instant::now();
+    let last = if fail_fast { up + PAUSE } else { up };
     load.progress().await;
     let failures = load.end().await;
 
     assert!(!failures.is_empty(), "nobody noticed");
     for failure in &failures {
-        assert!(failure.ended >= down && failure.began <= up, "outside {:?}: {failure:?}", up - down);
+        assert!(failure.ended >= down && failure.began <= last, "outside {:?}: {failure:?}", up - down);
     }
     scraping.store(false, Ordering::Relaxed);
     let growth = scraper.await.unwrap();
@@ -137,10 +143,15 @@ async fn restart_under_load(name: &str, how: Shutdown) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_under_load_costs_only_what_meets_it() {
-    restart_under_load("restarts_immediate", Shutdown::Immediate).await;
+    restart_under_load("restarts_immediate", Shutdown::Immediate, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restart_under_load_costs_only_what_meets_it() {
-    restart_under_load("restarts_fast", Shutdown::Fast).await;
+    restart_under_load("restarts_fast", Shutdown::Fast, true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_server_that_is_away_is_served_when_it_is_back() {
+    restart_under_load("restarts_waiting", Shutdown::Fast, false).await;
 }

@@ -17,11 +17,11 @@ use tokio::time::{Instant, timeout_at};
 
 pub(super) use self::farewell::cancel_in_passing;
 use self::farewell::farewell;
-use self::tidy::{clean, dirt_of, quiet};
+use self::tidy::{clean, dirt_of, quiet, refuses_writes};
 use super::backend::Backend;
 use super::guard::give_back;
 use super::observed::{Observed, Tracked};
-use crate::event::{CloseReason, Event};
+use crate::event::{CloseReason, ErrorCode, Event};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::Seat;
@@ -34,6 +34,9 @@ pub(super) const GRACE: Duration = Duration::from_millis(5);
 /// How long a checkout waits for a query that somebody else gave up. To make another connection takes longer.
 const AT_CHECKOUT: Duration = Duration::from_millis(100);
 
+/// read_only_sql_transaction
+pub(super) const READ_ONLY: ErrorCode = ErrorCode::word("25006");
+
 /// How many connections of a pool of at most `max` may be out for cleaning.
 pub(super) fn cleaners(max: usize) -> usize {
     (max / 4).max(1)
@@ -45,6 +48,8 @@ struct Cleaning<M: Backend> {
     object: Option<Object<Observed<M>>>,
     operation: OperationId,
     since: Nanos,
+    /// What dropping it would mean.
+    reason: CloseReason,
 }
 
 /// Cleans a connection that came back from `operation`, and returns it then; or closes it, if that cannot be done.
@@ -53,7 +58,7 @@ pub(super) fn clean_and_return<M: Backend>(object: Object<Observed<M>>, operatio
     let life = &object.life;
     let runtime = life.runtime.clone();
     life.shared.watchers.emit(Event::TendingStarted { seat: &life.seat, operation, at });
-    let cleaning = Cleaning { object: Some(object), operation, since: at };
+    let cleaning = Cleaning { object: Some(object), operation, since: at, reason: CloseReason::Dirty };
     match runtime {
         // Dropped, should the runtime have come to its end, it closes the connection.
         Some(runtime) => drop(runtime.spawn(cleaning.run())),
@@ -70,10 +75,10 @@ impl<M: Backend> Cleaning<M> {
         // Most are transactions that were dropped: they clean up after themselves, which is no cleaning of ours.
         let quiet = timeout_at(deadline, quiet(tracked)).await.is_ok();
         let is_clean = quiet && tracked.life.seat.wire().status().is_clean();
-        if !is_clean || tracked.life.unreset {
+        if !is_clean || tracked.life.unreset || tracked.life.refused_write {
             let cleaners = Arc::clone(&shared.cleaners);
             let cleaner = if is_clean {
-                // Only its session is to be reset: a round trip, for which it waits its turn. If that does not come, the
+                // Only its session is to be reset, or its server to be asked: a round trip, for which it waits its turn. If that does not come, the
                 // next checkout does it.
                 timeout_at(deadline, cleaners.acquire_owned()).await.ok().and_then(Result::ok)
             } else {
@@ -81,7 +86,8 @@ impl<M: Backend> Cleaning<M> {
             };
             match cleaner {
                 Some(_cleaner) => {
-                    if clean(tracked, operation, deadline).await.is_err() {
+                    if let Err(reason) = clean(tracked, operation, deadline).await {
+                        self.reason = reason;
                         return;
                     }
                 }
@@ -129,10 +135,22 @@ impl<M: Backend> Drop for Cleaning<M> {
         let watchers = &life.shared.watchers;
         let (seat, operation, since) = (&life.seat, self.operation, self.since);
         watchers.emit(Event::TendingFinished { seat, operation, since, at: watchers.now() });
-        life.close(CloseReason::Dirty);
+        life.close(self.reason);
         cancel_in_passing(&object);
         drop(Object::take(object));
     }
+}
+
+/// Waits, for `clean_timeout` at most, until all that was asked of a connection that is held has reached the wire.
+pub(super) async fn quieten<M: Backend>(tracked: &Tracked<M>) {
+    let _ = tokio::time::timeout(tracked.life.shared.policy.clean_timeout, quiet(tracked)).await;
+}
+
+/// Asks the server of a connection that is held whether it takes no writes, and if so has nobody get another that leads
+/// there. One that does not answer in time is taken for one that does.
+pub(super) async fn ask_primary<M: Backend>(tracked: &mut Tracked<M>) -> bool {
+    let limit = tracked.life.shared.policy.clean_timeout;
+    tokio::time::timeout(limit, refuses_writes(tracked)).await.is_ok_and(|answer| answer.unwrap_or(false))
 }
 
 /// Closes an idle connection that is dirty. What its last holder had asked of it reached the wire only after it was
@@ -169,8 +187,8 @@ pub(super) async fn settle<M: Backend>(tracked: &mut Tracked<M>) -> Result<(), C
     let wire = seat.wire();
     let deadline = Instant::now() + shared.policy.clean_timeout;
     let quiet = timeout_at(deadline, quiet(tracked)).await.is_ok();
-    let cleaned = if wire.status().is_clean() && !tracked.life.unreset {
-        if quiet { Ok(()) } else { Err(()) }
+    let cleaned = if wire.status().is_clean() && !tracked.life.unreset && !tracked.life.refused_write {
+        if quiet { Ok(()) } else { Err(CloseReason::Dirty) }
     } else {
         let busy = wire.status() == Status::Executing;
         let soon = if busy { deadline.min(Instant::now() + AT_CHECKOUT) } else { deadline };
@@ -181,7 +199,7 @@ pub(super) async fn settle<M: Backend>(tracked: &mut Tracked<M>) -> Result<(), C
     if wire.is_ended() {
         return Err(CloseReason::Broken);
     }
-    cleaned.map_err(|()| CloseReason::Dirty)?;
+    cleaned?;
     farewell.attempts = None;
     let life = &mut tracked.life;
     life.reason = CloseReason::Shutdown;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::backend::Backend;
 use super::super::observed::Tracked;
 use super::GRACE;
-use crate::event::{Dirt, ErrorCode, ErrorPhase, Event};
+use crate::event::{CloseReason, Dirt, ErrorCode, ErrorPhase, Event};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::wire::Status;
 
@@ -29,6 +29,8 @@ enum Failure<E: std::error::Error + 'static> {
     Lost,
     #[error("not clean in time")]
     Timeout,
+    #[error("the server takes no writes")]
+    ReadOnly,
     #[error(transparent)]
     Backend(RecycleError<E>),
 }
@@ -51,10 +53,12 @@ pub(super) async fn clean<M: Backend>(
     tracked: &mut Tracked<M>,
     operation: OperationId,
     deadline: Instant,
-) -> Result<(), ()> {
+) -> Result<(), CloseReason> {
     let cleaned = tokio::time::timeout_at(deadline, tidy(tracked, operation)).await;
     let failure = match cleaned {
         Ok(Ok(())) => return Ok(()),
+        // Nothing went wrong with the cleaning.
+        Ok(Err(Failure::ReadOnly)) => return Err(CloseReason::ReadOnly),
         Ok(Err(failure)) => failure,
         Err(_) => Failure::Timeout,
     };
@@ -62,11 +66,27 @@ pub(super) async fn clean<M: Backend>(
         Failure::Lost => ErrorCode::IO,
         Failure::Timeout => ErrorCode::TIMEOUT,
         Failure::Backend(RecycleError::Backend(error)) => M::code(error),
-        Failure::Backend(RecycleError::Message(_)) => ErrorCode::OTHER,
+        Failure::Backend(RecycleError::Message(_)) | Failure::ReadOnly => ErrorCode::OTHER,
     };
     let watchers = &tracked.life.shared.watchers;
     watchers.emit(Event::ConnectionError { phase: ErrorPhase::Reset, code, error: &failure });
-    Err(())
+    Err(CloseReason::Dirty)
+}
+
+/// Asks the server whether it takes no writes, outside any transaction; and if so has nobody get another connection
+/// that leads there.
+pub(super) async fn refuses_writes<M: Backend>(tracked: &mut Tracked<M>) -> Result<bool, RecycleError<M::Error>> {
+    let backend = Arc::clone(&tracked.backend);
+    if matches!(tracked.life.seat.wire().status(), Status::InTransaction | Status::FailedTransaction) {
+        backend.rollback(&mut tracked.connection).await?;
+    }
+    let refuses = backend.is_read_only(&mut tracked.connection).await?;
+    let life = &mut tracked.life;
+    life.refused_write = false;
+    if refuses {
+        life.shared.demote(life.shared.watchers.now());
+    }
+    Ok(refuses)
 }
 
 async fn tidy<M: Backend>(tracked: &mut Tracked<M>, operation: OperationId) -> Result<(), Failure<M::Error>> {
@@ -98,6 +118,9 @@ async fn tidy<M: Backend>(tracked: &mut Tracked<M>, operation: OperationId) -> R
         } else {
             backend.rollback(&mut tracked.connection).await?;
         }
+    }
+    if tracked.life.refused_write && refuses_writes(tracked).await? {
+        return Err(Failure::ReadOnly);
     }
     if std::mem::take(&mut tracked.life.unreset) {
         for dirt in backend.reset(&mut tracked.connection).await? {

@@ -91,6 +91,13 @@ impl PoolBuilder {
         leak_threshold: Option<Duration>,
         /// Whether the headers of what passes on the wire are read. Default on.
         read_wire: bool,
+        /// Whether a checkout that needs a new connection fails at once while connecting is known to fail, or waits.
+        /// Default on.
+        fail_fast: bool,
+        /// How many retries a second the pool's operations may always make together. Default 10.
+        retry_floor: usize,
+        /// How many more retries they may make for each hundred operations with a retry policy. Default 20.
+        retry_percent: usize,
         /// The mean wait that `poolscope_recommended_size` aims at. Default 10 ms.
         wait_target: Duration,
     }

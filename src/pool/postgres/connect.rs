@@ -8,11 +8,12 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{CancelToken, Client, Config, Error, NoTls, SimpleQueryMessage};
+use tokio_postgres::{CancelToken, Client, Config, Error, NoTls};
 
 use super::error::{ConnectError, error_code};
 use super::hosts::candidates;
 use super::peer::Peer;
+use super::session::{TRANSACTION_READ_ONLY, transaction_read_only};
 use super::socket::Sock;
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
@@ -168,7 +169,7 @@ impl Connector {
         if wanted == TargetSessionAttrs::Any {
             return Ok(connection);
         }
-        let mut asking = std::pin::pin!(client.simple_query("SHOW transaction_read_only"));
+        let mut asking = std::pin::pin!(client.simple_query(TRANSACTION_READ_ONLY));
         let answer = tokio::select! {
             answer = &mut asking => answer,
             Err(error) = &mut connection => {
@@ -179,14 +180,7 @@ impl Connector {
             }
         };
         let answer = answer.map_err(|error| self.classify(error))?;
-        let row = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => Some(row),
-            _ => None,
-        });
-        let read_only = match row {
-            Some(row) => row.try_get(0).map_err(|error| self.classify(error))?,
-            None => None,
-        };
+        let read_only = transaction_read_only(&answer).map_err(|error| self.classify(error))?;
         let problem = match (wanted, read_only) {
             (_, None) => "does not say whether it allows writes",
             (TargetSessionAttrs::ReadWrite, Some("on")) => "does not allow writes (target_session_attrs=read-write)",

@@ -8,6 +8,7 @@ use tokio_postgres::Error;
 
 use crate::config::TlsMode;
 use crate::event::ErrorCode;
+use crate::pool::Refusal;
 
 /// A connection that was not established.
 ///
@@ -92,6 +93,15 @@ impl ConnectError {
             Self::Hosts { .. } => ErrorCode::OTHER,
             Self::Postgres(error) => error_code(error),
         }
+    }
+}
+
+impl ConnectError {
+    /// What it says of the next attempts to connect. Whatever it is, a wrong password among it, hundreds of checkouts
+    /// would hear the same.
+    pub(crate) fn refusal(&self) -> Refusal {
+        // too_many_connections, of the server, of a database or of a role.
+        if self.code() == ErrorCode::word("53300") { Refusal::Full } else { Refusal::Down }
     }
 }
 

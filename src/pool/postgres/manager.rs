@@ -6,10 +6,10 @@ use deadpool_postgres::ClientWrapper;
 use super::client::Client;
 use super::connect::{Connector, Established};
 use super::error::ConnectError;
-use super::session::reset;
+use super::session::{is_read_only, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::event::{Dirt, ErrorCode};
-use crate::pool::{Backend, Observer};
+use crate::pool::{Backend, Observer, Refusal};
 
 /// Makes, pings and closes PostgreSQL connections.
 #[derive(Debug)]
@@ -54,6 +54,22 @@ impl Backend for PostgresManager {
 
     fn code(error: &ConnectError) -> ErrorCode {
         error.code()
+    }
+
+    fn refusal(error: &ConnectError) -> Refusal {
+        error.refusal()
+    }
+
+    fn given_up() -> Refusal {
+        Refusal::Down
+    }
+
+    fn forget_statements(client: &mut Client) {
+        client.statement_cache.clear();
+    }
+
+    async fn is_read_only(&self, client: &mut Client) -> Result<bool, RecycleError<ConnectError>> {
+        Ok(is_read_only(client).await.map_err(ConnectError::Postgres)?)
     }
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {

@@ -1,4 +1,4 @@
-//! What a session is left with, and how to undo it.
+//! What a session is left with and how to undo it, and whether it takes writes.
 
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
@@ -26,6 +26,24 @@ const RESET: &str = "\
 
 /// What the columns of the answer count.
 const COUNTED: [Dirt; 4] = [Dirt::Settings, Dirt::AdvisoryLocks, Dirt::Listen, Dirt::TemporaryTables];
+
+/// Asks whether transactions of the session are read-only from their beginning, as on a standby. libpq's
+/// `target_session_attrs=read-write` asks the same.
+pub(super) async fn is_read_only(client: &Client) -> Result<bool, Error> {
+    Ok(transaction_read_only(&client.simple_query(TRANSACTION_READ_ONLY).await?)?
+        .is_some_and(|setting| setting == "on"))
+}
+
+/// The query that [`transaction_read_only`] reads the answer to.
+pub(super) const TRANSACTION_READ_ONLY: &str = "SHOW transaction_read_only";
+
+pub(super) fn transaction_read_only(answer: &[SimpleQueryMessage]) -> Result<Option<&str>, Error> {
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    row.map_or(Ok(None), |row| row.try_get(0))
+}
 
 /// Undoes what a session was left with; answers what that was.
 pub(super) async fn reset(client: &Client) -> Result<Vec<Dirt>, Error> {

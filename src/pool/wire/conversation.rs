@@ -11,10 +11,13 @@
 
 use std::collections::VecDeque;
 
+use super::bodies::{Body, TAG};
 use super::fields::Fields;
 use super::frames::{Frames, OutOfStep, Piece};
+use super::prepared::{Bind, Close, Parse, Prepared};
 use super::requests::{End, Request, Start, Work, open};
-use crate::event::ErrorCode;
+use super::statements::{Deeds, Text};
+use crate::telemetry::evidence::{Complaint, Risk};
 
 /// What a `ReadyForQuery` says of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,31 +41,16 @@ pub(crate) trait Listener {
     fn finished(&mut self, queries: u32);
     /// The server has no work left.
     fn ready(&mut self, transaction: Transaction);
-    /// The server reported an error; `fatal` if it ends the session with it.
-    fn failed(&mut self, code: ErrorCode, fatal: bool);
+    /// The server reported an error.
+    fn failed(&mut self, complaint: Complaint);
+    /// A request with queries was answered: whether anything of it may have been committed, and whether it is one whose
+    /// success shows that an error before it was overcome.
+    fn answered(&mut self, committed: bool, overcomes: bool);
+    /// What would not be known if no more answers came.
+    fn risks(&mut self, risk: Risk);
     /// The server said which of its processes it is.
     fn backend(&mut self, pid: i32);
 }
-
-/// What a body that is being read is for.
-#[derive(Clone, Copy, Debug)]
-enum Body {
-    /// Nobody asked for it.
-    None,
-    /// The text of the `Query` that is last in the queue, as far as it is that of a ROLLBACK.
-    Query { matched: usize },
-    /// The status in a `ReadyForQuery`.
-    Ready,
-    /// The process in a `BackendKeyData`.
-    Key { pid: [u8; 4], have: usize },
-    /// The fields of an `ErrorResponse`.
-    Fields(Fields),
-}
-
-/// What tokio-postgres sends for a transaction that was dropped is the one word, or this and a savepoint's name.
-const ROLLBACK_TO: &[u8] = b"ROLLBACK TO ";
-const ROLLBACK: usize = "ROLLBACK".len();
-const WITH_SAVEPOINT: usize = ROLLBACK_TO.len();
 
 /// The longest startup message that the server takes.
 const LONGEST_STARTUP: u32 = 10_000 + 4;
@@ -70,10 +58,10 @@ const LONGEST_STARTUP: u32 = 10_000 + 4;
 /// What has passed on one connection, as far as it matters for what comes.
 #[derive(Debug)]
 pub(crate) struct Conversation {
-    client: Frames,
-    server: Frames,
-    client_body: Body,
-    server_body: Body,
+    pub(super) client: Frames,
+    pub(super) server: Frames,
+    pub(super) client_body: Body,
+    pub(super) server_body: Body,
     /// Requests that are not answered. None but the last may be open.
     pub(super) outstanding: VecDeque<Request>,
     pub(super) work: Work,
@@ -86,9 +74,13 @@ pub(crate) struct Conversation {
     /// Whether the server's next byte is its answer to a request for encryption.
     negotiating: bool,
     /// The status of the last `ReadyForQuery`.
-    transaction: Transaction,
+    pub(super) transaction: Transaction,
+    /// Prepared statements that do anything else than work.
+    pub(super) prepared: Prepared,
     /// What was told last: the state of the work.
     told: Option<bool>,
+    /// The risk that was told last.
+    risk: Risk,
 }
 
 impl Conversation {
@@ -106,7 +98,9 @@ impl Conversation {
             quiet: false,
             negotiating: false,
             transaction: Transaction::None,
+            prepared: Prepared::default(),
             told: None,
+            risk: Risk::None,
         }
     }
 
@@ -126,6 +120,7 @@ impl Conversation {
         self.work.begun =
             self.client.is_untagged() || matches!(self.client.begun(), Some(b'Q' | b'F' | b'P' | b'B' | b'D' | b'E'));
         self.tell(listener);
+        self.tell_risk(listener);
         Ok(())
     }
 
@@ -155,19 +150,45 @@ impl Conversation {
             (0, 8) if self.client.is_untagged() => self.negotiating = true,
             (0, 9..=LONGEST_STARTUP) if self.client.is_untagged() => {
                 self.client.expect_tags();
-                self.push(0, listener)?;
+                self.push(0, Deeds::NONE, listener)?;
             }
             // Told when enough of its text is here to say whether it is a ROLLBACK.
             (b'Q', 5..) => {
-                self.queue(1)?;
-                self.client_body = Body::Query { matched: 0 };
+                // Until all of it has been read.
+                self.queue(1, Deeds::SEVERAL)?;
+                self.client_body = Body::Query { matched: Some(0), text: Text::new() };
                 self.client.want_body();
             }
-            (b'F', _) => self.push(1, listener)?,
-            (b'P' | b'B' | b'D', _) => self.extend(true, 0, listener),
-            (b'E', _) => self.extend(true, 1, listener),
+            (b'F', _) => self.push(1, Deeds::WORK, listener)?,
+            (b'P', _) => {
+                self.extend(true, 0, listener);
+                self.client_body = Body::Parse(Parse::new());
+                self.client.want_body();
+            }
+            (b'B', _) => {
+                self.extend(true, 0, listener);
+                if !self.prepared.is_plain() {
+                    self.client_body = Body::Bind(Bind::default());
+                    self.client.want_body();
+                }
+            }
+            (b'D', _) => self.extend(true, 0, listener),
+            (b'E', _) => {
+                self.extend(true, 1, listener);
+                let request = open(&mut self.outstanding);
+                if request.deeds.is_empty() {
+                    request.deeds = Deeds::WORK;
+                }
+                request.deeds.add(self.prepared.portals());
+            }
             // Closing a statement is what is done after work, and takes the server no time.
-            (b'C', _) => self.extend(false, 0, listener),
+            (b'C', _) => {
+                self.extend(false, 0, listener);
+                if !self.prepared.is_plain() {
+                    self.client_body = Body::Close(Close::default());
+                    self.client.want_body();
+                }
+            }
             (b'S', 4) => self.sync(),
             (b'c', 4) | (b'f', _) => self.end_data(),
             (b'd' | b'p', _) | (b'H' | b'X', 4) => {}
@@ -204,7 +225,7 @@ impl Conversation {
     }
 
     /// A request that is one message, and work.
-    fn queue(&mut self, queries: u32) -> Result<(), OutOfStep> {
+    fn queue(&mut self, queries: u32, deeds: Deeds) -> Result<(), OutOfStep> {
         self.interrupt();
         if let Some(last) = self.outstanding.back().filter(|last| last.end == End::Open) {
             if last.work {
@@ -212,15 +233,16 @@ impl Conversation {
             }
             self.outstanding.pop_back();
         }
-        let request = Request { start: Start::Message, end: End::Own, work: true, queries, ..Request::default() };
+        let request =
+            Request { start: Start::Message, end: End::Own, work: true, queries, deeds, ..Request::default() };
         self.work.add(&request);
         self.outstanding.push_back(request);
         Ok(())
     }
 
     /// The same, told at once.
-    fn push(&mut self, queries: u32, listener: &mut impl Listener) -> Result<(), OutOfStep> {
-        self.queue(queries)?;
+    fn push(&mut self, queries: u32, deeds: Deeds, listener: &mut impl Listener) -> Result<(), OutOfStep> {
+        self.queue(queries, deeds)?;
         self.tell(listener);
         if queries > 0 {
             listener.query();
@@ -229,7 +251,7 @@ impl Conversation {
     }
 
     /// Tells of work that began, or that is of another kind now.
-    fn tell(&mut self, listener: &mut impl Listener) {
+    pub(super) fn tell(&mut self, listener: &mut impl Listener) {
         let state = self.work.state();
         if let (true, Some(ending)) = (self.told != state, state) {
             self.told = state;
@@ -237,32 +259,15 @@ impl Conversation {
         }
     }
 
-    fn client_body(&mut self, part: &[u8], listener: &mut impl Listener) {
-        let Body::Query { matched } = &mut self.client_body else { return };
-        let mut rollback = None;
-        for byte in part {
-            match ROLLBACK_TO.get(*matched) {
-                Some(expected) if expected == byte => *matched += 1,
-                // The savepoint's name.
-                None if !matches!(byte, 0 | b';') => {}
-                _ => {
-                    rollback = Some(*byte == 0 && matches!(*matched, ROLLBACK | WITH_SAVEPOINT));
-                    break;
-                }
-            }
+    /// Tells what would not be known if no more answers came, if that is another than before.
+    pub(super) fn tell_risk(&mut self, listener: &mut impl Listener) {
+        let asked = self.outstanding.iter().filter(|request| request.queries > 0);
+        let asked = asked.map(|request| (request.deeds, request.failed));
+        let risk = Deeds::risk_of(asked, self.transaction);
+        if risk != self.risk {
+            self.risk = risk;
+            listener.risks(risk);
         }
-        if rollback.is_none() && self.client.is_body_read() {
-            rollback = Some(false);
-        }
-        let Some(rollback) = rollback else { return };
-        // The rest is skipped.
-        self.client_body = Body::None;
-        self.client.ignore_body();
-        if let Some(request) = self.outstanding.back_mut().filter(|last| rollback && last.end == End::Own) {
-            self.work.end(request);
-        }
-        self.tell(listener);
-        listener.query();
     }
 
     fn server_says(&mut self, tag: u8, length: u32, listener: &mut impl Listener) -> Result<(), OutOfStep> {
@@ -289,7 +294,13 @@ impl Conversation {
             (b'C', _) => {
                 // A COPY that came to its end has ignored what was to be ignored.
                 self.ignored = 0;
-                Body::None
+                // Of one that is alone the next `ReadyForQuery` says enough.
+                match self.outstanding.front() {
+                    Some(request) if request.deeds.are_mixed() || request.queries > 1 => {
+                        Body::Tag { bytes: [0; TAG], have: 0 }
+                    }
+                    _ => Body::None,
+                }
             }
             (b'D' | b'd' | b'T' | b't' | b'R' | b'S' | b'A' | b'N' | b'H' | b'V' | b'W' | b'v', _)
             | (b'1' | b'2' | b'3' | b'n' | b's' | b'I', 4) => Body::None,
@@ -301,51 +312,17 @@ impl Conversation {
         Ok(())
     }
 
-    fn server_body(&mut self, part: &[u8], listener: &mut impl Listener) -> Result<(), OutOfStep> {
-        match &mut self.server_body {
-            Body::Ready => {
-                self.transaction = match part {
-                    b"I" => Transaction::None,
-                    b"T" => Transaction::Open,
-                    b"E" => Transaction::Failed,
-                    _ => return Err(OutOfStep("an unknown status of the transaction")),
-                };
-                self.answered(listener)?;
-            }
-            Body::Key { pid, have } => {
-                for byte in part {
-                    if let Some(place) = pid.get_mut(*have) {
-                        *place = *byte;
-                        *have += 1;
-                        if *have == 4 {
-                            listener.backend(i32::from_be_bytes(*pid));
-                        }
-                    }
-                }
-            }
-            Body::Fields(fields) => {
-                fields.read(part);
-                if self.server.is_body_read() {
-                    listener.failed(fields.code(), fields.is_fatal());
-                    self.end(listener);
-                }
-            }
-            Body::None | Body::Query { .. } => {}
-        }
-        Ok(())
-    }
-
     /// The server is done with the first request but for saying so. What the client has yet to write for it is still
     /// awaited.
-    fn end(&mut self, listener: &mut impl Listener) {
+    pub(super) fn end(&mut self, listener: &mut impl Listener) {
         if let Some(request) = self.outstanding.front_mut().filter(|request| request.end != End::Open) {
             self.work.end(request);
             self.tell(listener);
         }
     }
 
-    /// The server is ready for the next request.
-    fn answered(&mut self, listener: &mut impl Listener) -> Result<(), OutOfStep> {
+    /// The server is ready for the next request. `before` is the transaction that this one began in.
+    pub(super) fn answered(&mut self, before: Transaction, listener: &mut impl Listener) -> Result<(), OutOfStep> {
         self.copying = false;
         if self.outstanding.len() == 1 && matches!(self.client_body, Body::Query { .. }) {
             return Err(OutOfStep("an answer to half a query"));
@@ -362,7 +339,10 @@ impl Conversation {
         if !is_late && let Some(request) = self.outstanding.pop_front() {
             self.work.remove(&request);
             if request.queries > 0 {
-                listener.finished(request.queries);
+                let Request { queries, deeds, failed, committed, .. } = request;
+                listener.finished(queries);
+                let committed = deeds.have_lasted(before, self.transaction, failed, committed);
+                listener.answered(committed, !failed && !deeds.only_end(before));
             }
         }
         if self.work.state().is_none() {
@@ -371,6 +351,7 @@ impl Conversation {
         } else {
             self.tell(listener);
         }
+        self.tell_risk(listener);
         Ok(())
     }
 }

@@ -2,10 +2,13 @@
 
 use super::witness::{Fact, From, STARTUP, Talk, compare};
 use super::*;
+use crate::event::ErrorCode;
 use From::{Client, Server};
 
 #[path = "conversation_tests/copy.rs"]
 mod copy;
+#[path = "conversation_tests/lasting.rs"]
+mod lasting;
 #[path = "conversation_tests/model.rs"]
 mod model;
 #[path = "conversation_tests/recorded.rs"]

@@ -73,6 +73,7 @@ impl Conversation {
                     request.end = next.end;
                     request.queries = request.queries.saturating_add(next.queries);
                     request.data_ends = next.data_ends;
+                    request.deeds.add(next.deeds);
                     self.work.add(request);
                 }
             }

@@ -4,8 +4,9 @@ use std::sync::{Arc, Weak};
 
 use super::conversation::{Conversation, Listener, Transaction};
 use super::frames::OutOfStep;
-use crate::event::{ConnectionState, ErrorCode, Event};
+use crate::event::{ConnectionState, Event};
 use crate::telemetry::clock::{Clock, Nanos};
+use crate::telemetry::evidence::{Complaint, Risk};
 use crate::telemetry::ledger::{Ledger, Watchers};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::{Seat, Standing};
@@ -153,8 +154,24 @@ impl Listener for Account {
         }
     }
 
+    fn answered(&mut self, committed: bool, overcomes: bool) {
+        if self.is_held() {
+            self.seat.wire().answer(committed, overcomes);
+        }
+    }
+
+    fn risks(&mut self, risk: Risk) {
+        self.seat.wire().set_risk(risk);
+    }
+
     #[cold]
-    fn failed(&mut self, code: ErrorCode, fatal: bool) {
+    fn failed(&mut self, complaint: Complaint) {
+        // It may come by itself, before the holder has asked for anything.
+        self.look();
+        if self.is_held() {
+            self.seat.wire().complain(complaint);
+        }
+        let Complaint { code, fatal, .. } = complaint;
         if fatal {
             self.seat.wire().end();
         }

@@ -24,7 +24,14 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
 impl Line {
     /// Connected, for `connects`.
     fn new() -> Self {
-        let limits = Limits { pool_size: 1, max_overflow: 0, wait_target: Duration::ZERO, leak_threshold: None };
+        let limits = Limits {
+            pool_size: 1,
+            max_overflow: 0,
+            wait_target: Duration::ZERO,
+            leak_threshold: None,
+            retry_floor: 0,
+            retry_percent: 0,
+        };
         let (clock, hands) = Clock::mock();
         let ledger = Arc::new(Ledger::new("line".into(), limits, clock));
         let watchers = Watchers::new(Arc::clone(&ledger));

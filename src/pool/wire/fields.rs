@@ -1,6 +1,7 @@
 //! What an `ErrorResponse` says of itself.
 
 use crate::event::ErrorCode;
+use crate::telemetry::evidence::Complaint;
 
 /// Finds the SQLSTATE and the severity among the fields of an `ErrorResponse`: a letter each, and a text that is ended
 /// by a zero.
@@ -12,6 +13,8 @@ pub(super) struct Fields {
     severity: Word,
     /// The severity in the server's language, which is all that some poolers send.
     translated: Word,
+    /// The routine of the server that reported it.
+    routine: Word,
 }
 
 /// A text of which no more than five bytes matter.
@@ -45,19 +48,32 @@ impl Fields {
                 (Some(b'C'), letter) => self.code.push(letter),
                 (Some(b'V'), letter) => self.severity.push(letter),
                 (Some(b'S'), letter) => self.translated.push(letter),
+                (Some(b'R'), letter) => self.routine.push(letter),
                 (Some(_), _) => {}
             }
         }
     }
 
-    pub(super) fn code(&self) -> ErrorCode {
+    pub(super) fn complaint(&self) -> Complaint {
+        Complaint { code: self.code(), stale_plan: self.is_of_a_stale_plan(), fatal: self.is_fatal() }
+    }
+
+    /// Whether it is that "cached plan must not change result type". The message is in the server's language, and the
+    /// code is that of all features that are missing; the routine is `RevalidateCachedQuery`, or `…Plan` before
+    /// PostgreSQL 9.2.
+    fn is_of_a_stale_plan(&self) -> bool {
+        let lengths = ["RevalidateCachedQuery".len(), "RevalidateCachedPlan".len()];
+        self.code.get() == Some(b"0A000") && self.routine.bytes == *b"Reval" && lengths.contains(&self.routine.length)
+    }
+
+    fn code(&self) -> ErrorCode {
         match self.code.get().map(|code| std::str::from_utf8(code)) {
             Some(Ok(code)) => ErrorCode::word(code),
             _ => ErrorCode::OTHER,
         }
     }
 
-    pub(super) fn is_fatal(&self) -> bool {
+    fn is_fatal(&self) -> bool {
         let severity = if self.severity.length > 0 { &self.severity } else { &self.translated };
         matches!(severity.get(), Some(b"FATAL" | b"PANIC"))
     }

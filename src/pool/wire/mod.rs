@@ -4,14 +4,17 @@
 //! [`conversation`], and keep the connection's account. The connection's task runs with a [`Pulse`], by which the
 //! pool knows whether everything that a holder asked for has reached the wire.
 
+mod bodies;
 mod conversation;
 mod copying;
 mod eyes;
 mod fields;
 mod frames;
 mod patient;
+mod prepared;
 mod pulse;
 mod requests;
+mod statements;
 mod tap;
 #[cfg(feature = "tls")]
 mod tls;

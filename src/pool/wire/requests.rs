@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use super::statements::Deeds;
+
 /// What a request ends with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum End {
@@ -39,6 +41,12 @@ pub(super) struct Request {
     pub(super) queries: u32,
     /// How many ends of data it has for which the server has not asked yet.
     pub(super) data_ends: u32,
+    /// What its queries do.
+    pub(super) deeds: Deeds,
+    /// Whether the server reported an error in it, and goes on.
+    pub(super) failed: bool,
+    /// Whether the server said that it committed a transaction.
+    pub(super) committed: bool,
 }
 
 /// How many requests are work and not answered: always those in the queue.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::history::History;
+use super::retries::{RetryTotals, count};
 use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::histogram::Histogram;
@@ -85,14 +86,17 @@ pub(super) struct Books {
     /// Checkouts that began to wait while their own task held a connection.
     pub(super) self_deadlocks: u64,
     pub(super) dirty: BTreeMap<(OperationId, Dirt), u64>,
-    /// Bounded, see [`Books::count_query_error`].
+    /// Bounded, as the retries are.
     pub(super) query_errors: BTreeMap<(OperationId, ErrorCode), u64>,
     /// Wires that are no longer read.
     pub(super) wires_lost: u64,
+    pub(super) retries: RetryTotals,
+    /// Since when connecting is left to one checkout at a time.
+    pub(super) suspended_since: Option<Nanos>,
 }
 
 /// How many kinds of error are told apart, over all operations. The server has some 250, but anybody may raise others.
-const MAX_QUERY_ERRORS: usize = 1000;
+pub(super) const MAX_ERRORS: usize = 1000;
 
 /// A checkout that waits for less than this was not held up by its own task, or it does no harm.
 const SELF_WAIT: Duration = Duration::from_millis(10);
@@ -138,6 +142,8 @@ impl Default for Books {
             dirty: BTreeMap::new(),
             query_errors: BTreeMap::new(),
             wires_lost: 0,
+            retries: RetryTotals::default(),
+            suspended_since: None,
         }
     }
 }
@@ -211,11 +217,9 @@ impl Books {
         }
     }
 
-    /// Counts an error that the server reported. Beyond the bound an error that was not seen before is `other`.
+    /// Counts an error that the server reported.
     pub(super) fn count_query_error(&mut self, operation: OperationId, code: ErrorCode) {
-        let known = self.query_errors.len() < MAX_QUERY_ERRORS || self.query_errors.contains_key(&(operation, code));
-        let code = if known { code } else { ErrorCode::OTHER };
-        *self.query_errors.entry((operation, code)).or_insert(0) += 1;
+        count(&mut self.query_errors, |code| (operation, code), code);
     }
 
     pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) {

@@ -12,6 +12,7 @@
 mod books;
 mod history;
 mod holders;
+mod retries;
 mod situation;
 mod snapshot;
 
@@ -24,7 +25,10 @@ pub(crate) use self::books::Ticket;
 pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 pub use self::situation::{Holding, Situation, Status};
-pub use self::snapshot::{ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryErrors};
+pub use self::snapshot::{
+    ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryErrors, Retries, RetriesExhausted,
+};
+use super::budget::{Budget, Terms};
 use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
@@ -43,6 +47,10 @@ pub struct Limits {
     pub wait_target: Duration,
     /// How long a connection is held and silent before it is a suspected leak; `None` for never.
     pub leak_threshold: Option<Duration>,
+    /// How many retries a second there may always be.
+    pub retry_floor: usize,
+    /// How many retries there may be for each hundred operations.
+    pub retry_percent: usize,
 }
 
 impl Limits {
@@ -65,6 +73,7 @@ pub(crate) struct Ledger {
     /// Named operations' durations by outcome, made when the first one ends.
     durations: Box<[OnceLock<Box<Durations>>]>,
     busy: Busy,
+    budget: Budget,
     log: LogState,
 }
 
@@ -89,6 +98,7 @@ impl Ledger {
             operations: Operations::new(),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
             busy: Busy::default(),
+            budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
             log: LogState::default(),
         }
     }
@@ -111,6 +121,11 @@ impl Ledger {
 
     pub(crate) fn log_state(&self) -> &LogState {
         &self.log
+    }
+
+    /// What retries are paid from.
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.budget
     }
 
     pub(crate) fn operations(&self) -> &Operations {
@@ -241,6 +256,11 @@ impl Ledger {
             | Event::ConnectionDirty { .. }
             | Event::QueryFailed { .. }
             | Event::WireLost { .. }
+            | Event::Retrying { .. }
+            | Event::RetryRecovered { .. }
+            | Event::RetryExhausted { .. }
+            | Event::ConnectingSuspended { .. }
+            | Event::ConnectingResumed { .. }
             | Event::ConnectionClosed { .. } => self.record_slow(event),
         }
     }
@@ -277,6 +297,13 @@ impl Ledger {
             }
             Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
             Event::WireLost { .. } => books.wires_lost += 1,
+            Event::Retrying { operation, code, .. } => books.retries.count_retry(operation, code),
+            Event::RetryRecovered { operation, .. } => books.retries.count_recovered(operation),
+            Event::RetryExhausted { operation, code, reason, .. } => {
+                books.retries.count_exhausted(operation, reason, code);
+            }
+            Event::ConnectingSuspended { .. } => books.suspended_since = Some(self.clock.now()),
+            Event::ConnectingResumed { .. } => books.suspended_since = None,
             Event::ConnectionClosed { seat, reason } => books.close(seat, reason, self.clock.now()),
             Event::PoolOpened
             | Event::PoolClosing

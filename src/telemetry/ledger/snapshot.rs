@@ -6,7 +6,9 @@ use std::time::Duration;
 use super::books::{Books, rising};
 use super::history::Totals;
 use super::{Holder, Ledger, Limits, Waiter};
-use crate::event::{Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
+use crate::event::{
+    Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
+};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::seat::Standing;
@@ -71,6 +73,8 @@ pub struct OperationTotals {
     pub queries_finished: u64,
     /// Bytes on the wire, by [`Direction::ALL`].
     pub wire_bytes: [u64; Direction::COUNT],
+    /// How often it succeeded after it had failed.
+    pub recovered: u64,
     /// Durations of the operation as a whole, by [`Outcome::ALL`].
     pub durations: [Histogram; Outcome::COUNT],
 }
@@ -82,6 +86,32 @@ pub struct QueryErrors {
     /// The operation's name.
     pub operation: Box<str>,
     /// What the error said.
+    pub code: ErrorCode,
+    /// How often, since the pool was made.
+    pub count: u64,
+}
+
+/// How often an operation was tried again.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Retries {
+    /// The operation's name.
+    pub operation: Box<str>,
+    /// What had failed.
+    pub code: ErrorCode,
+    /// How often, since the pool was made.
+    pub count: u64,
+}
+
+/// How often an operation with a retry policy failed, and was not tried again.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RetriesExhausted {
+    /// The operation's name.
+    pub operation: Box<str>,
+    /// Why it was not.
+    pub reason: GiveUp,
+    /// What had failed.
     pub code: ErrorCode,
     /// How often, since the pool was made.
     pub count: u64,
@@ -155,6 +185,14 @@ pub struct PoolSnapshot {
     pub self_deadlocks: u64,
     /// Connections whose wire was not understood, and is no longer read.
     pub wires_lost: u64,
+    /// What was tried again.
+    pub retries: Vec<Retries>,
+    /// What had a retry policy, failed, and was not tried again.
+    pub retries_exhausted: Vec<RetriesExhausted>,
+    /// How many retries may be made now.
+    pub retry_budget: f64,
+    /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not.
+    pub connecting_suspended: Duration,
     /// The size that the last minutes ask for, if they tell.
     pub recommended_size: Option<usize>,
     /// Who holds connections, oldest first.
@@ -191,6 +229,7 @@ impl Books {
                     queries: totals.wire[id.index()].queries,
                     queries_finished: totals.wire[id.index()].finished,
                     wire_bytes: [totals.wire[id.index()].sent, totals.wire[id.index()].received],
+                    recovered: self.retries.recovered(id),
                     durations: PoolSnapshot::histogram_of(ledger, id),
                 }
             })
@@ -267,6 +306,10 @@ impl Books {
             suspected_leaks: holders.iter().filter(|holder| holder.suspected_leak).count(),
             self_deadlocks: self.self_deadlocks,
             wires_lost: self.wires_lost,
+            retries: self.retries.retries(name_of),
+            retries_exhausted: self.retries.exhausted(name_of),
+            retry_budget: ledger.budget().balance(now),
+            connecting_suspended: self.suspended_since.map_or(Duration::ZERO, |since| now.duration_since(since)),
             recommended_size,
             holders,
             waiters,

@@ -2,6 +2,7 @@
 
 use super::{Conversation, Listener, OutOfStep, Transaction};
 use crate::event::ErrorCode;
+use crate::telemetry::evidence::{Complaint, Risk};
 
 /// What a listener is told, but for when work begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,11 @@ pub(crate) struct Witness {
     pub(crate) busy: Option<bool>,
     pub(crate) queries: u32,
     pub(crate) finished: u32,
+    /// Requests of which something may have been committed.
+    pub(crate) committed: u32,
+    pub(crate) risk: Risk,
+    /// The error that was told last, unless something succeeded since.
+    pub(crate) error: Option<Complaint>,
 }
 
 impl Listener for Witness {
@@ -46,8 +52,19 @@ impl Listener for Witness {
         self.facts.push(Fact::Ready(transaction));
     }
 
-    fn failed(&mut self, code: ErrorCode, fatal: bool) {
-        self.facts.push(Fact::Failed(code, fatal));
+    fn failed(&mut self, complaint: Complaint) {
+        self.facts.push(Fact::Failed(complaint.code, complaint.fatal));
+        self.error = Some(complaint);
+    }
+
+    fn answered(&mut self, committed: bool, overcomes: bool) {
+        self.committed += u32::from(committed);
+        self.error = self.error.filter(|_| !overcomes);
+    }
+
+    fn risks(&mut self, risk: Risk) {
+        assert_ne!(self.risk, risk, "told twice");
+        self.risk = risk;
     }
 
     fn backend(&mut self, pid: i32) {
@@ -84,6 +101,7 @@ impl Talk {
         assert_eq!(work.requests, outstanding.iter().filter(|request| request.work).count());
         assert_eq!(work.endings, outstanding.iter().filter(|request| request.ending).count());
         assert_eq!(self.witness.busy, work.state());
+        assert!(self.witness.risk == Risk::None || outstanding.iter().any(|request| request.queries > 0));
         Ok(())
     }
 
@@ -105,6 +123,8 @@ pub(crate) fn compare(stream: &[(From, &[u8])]) -> (Talk, Result<(), OutOfStep>)
             return (fast, result);
         }
         assert_eq!(slow.witness.busy, fast.witness.busy);
+        let lasting = |Witness { committed, risk, error, .. }: &Witness| (*committed, *risk, *error);
+        assert_eq!(lasting(&slow.witness), lasting(&fast.witness));
     }
     (fast, Ok(()))
 }

@@ -1,0 +1,54 @@
+//! What was tried again, and what was not.
+
+use std::collections::BTreeMap;
+
+use super::books::MAX_ERRORS;
+use super::snapshot::{Retries, RetriesExhausted};
+use crate::event::{ErrorCode, GiveUp};
+use crate::telemetry::operations::OperationId;
+
+/// Counts of retries, by operation and by what had failed. As many of each are told apart as of errors; beyond that the
+/// code is `other`.
+#[derive(Debug, Default)]
+pub(super) struct RetryTotals {
+    retries: BTreeMap<(OperationId, ErrorCode), u64>,
+    exhausted: BTreeMap<(OperationId, GiveUp, ErrorCode), u64>,
+    recovered: BTreeMap<OperationId, u64>,
+}
+
+impl RetryTotals {
+    pub(super) fn count_retry(&mut self, operation: OperationId, code: ErrorCode) {
+        count(&mut self.retries, |code| (operation, code), code);
+    }
+
+    pub(super) fn count_exhausted(&mut self, operation: OperationId, reason: GiveUp, code: ErrorCode) {
+        count(&mut self.exhausted, |code| (operation, reason, code), code);
+    }
+
+    pub(super) fn count_recovered(&mut self, operation: OperationId) {
+        *self.recovered.entry(operation).or_insert(0) += 1;
+    }
+
+    pub(super) fn retries(&self, name_of: impl Fn(OperationId) -> Box<str>) -> Vec<Retries> {
+        let retries = self.retries.iter();
+        retries.map(|((id, code), count)| Retries { operation: name_of(*id), code: *code, count: *count }).collect()
+    }
+
+    pub(super) fn exhausted(&self, name_of: impl Fn(OperationId) -> Box<str>) -> Vec<RetriesExhausted> {
+        let exhausted = self.exhausted.iter().map(|((id, reason, code), count)| {
+            let (operation, reason, code) = (name_of(*id), *reason, *code);
+            RetriesExhausted { operation, reason, code, count: *count }
+        });
+        exhausted.collect()
+    }
+
+    pub(super) fn recovered(&self, operation: OperationId) -> u64 {
+        self.recovered.get(&operation).copied().unwrap_or(0)
+    }
+}
+
+/// Counts under the key with this code or, if there are too many, under that with the code `other`.
+pub(super) fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: impl Fn(ErrorCode) -> K, code: ErrorCode) {
+    let known = counts.len() < MAX_ERRORS || counts.contains_key(&key(code));
+    *counts.entry(key(if known { code } else { ErrorCode::OTHER })).or_insert(0) += 1;
+}

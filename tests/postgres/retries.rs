@@ -1,0 +1,429 @@
+//! What is done again after it failed, and what is not.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use poolscope::event::GiveUp;
+use poolscope::retry::{Class, Effects};
+use poolscope::{Connection, RetryError, RetryPolicy};
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::support::{Admin, Counted, backend, chain, eventually, patiently, shared};
+
+type Done<T> = Result<T, RetryError<Error>>;
+
+/// Soon, and often enough for whatever a test does to it.
+const SOON: RetryPolicy = RetryPolicy::new().attempts(10).backoff(Duration::from_millis(1), Duration::from_millis(20));
+
+/// A table of the test's own, with two rows.
+async fn table(name: &str) -> Admin {
+    let admin = Admin::new(shared().await).await;
+    let make = "(id int PRIMARY KEY, value int NOT NULL); INSERT INTO";
+    admin.execute(&format!("CREATE TABLE {name} {make} {name} VALUES (1, 0), (2, 0)")).await;
+    admin
+}
+
+async fn pool(name: &str) -> Counted {
+    Counted::shared(name, |builder| builder.pool_size(8).max_overflow(0).retry_floor(1000)).await
+}
+
+fn count(counter: &AtomicU32) -> u32 {
+    counter.fetch_add(1, Ordering::Relaxed) + 1
+}
+
+/// Ends the connection's backend as an administrator would.
+async fn terminate(connection: &Connection) {
+    let own = backend(connection).await;
+    Admin::new(shared().await).await.terminate(own).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transactions_that_cannot_be_serialized_succeed_when_they_are_replayed_and_each_counts_once() {
+    const TASKS: i64 = 8;
+    const TURNS: i64 = 10;
+
+    let admin = table("serialized").await;
+    let counted = pool("serialized").await;
+    let transfer = counted.pool.operation("transfer").retry(SOON.attempts(1000));
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let transfer = transfer.clone();
+            tokio::spawn(async move {
+                for turn in 0..TURNS {
+                    let id = i32::try_from(100 + task * TURNS + turn).unwrap();
+                    let work = async |connection: &mut Connection| {
+                        let serializable = tokio_postgres::IsolationLevel::Serializable;
+                        let transaction = connection.build_transaction().isolation_level(serializable).start().await?;
+                        let sum: i64 = transaction.query_one("SELECT sum(value) FROM serialized", &[]).await?.get(0);
+                        let next = i32::try_from(sum + 1).unwrap();
+                        transaction.execute("UPDATE serialized SET value = $1 WHERE id = 1", &[&next]).await?;
+                        transaction.execute("INSERT INTO serialized VALUES ($1, 0)", &[&id]).await?;
+                        transaction.commit().await
+                    };
+                    transfer.clone().run(work).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        patiently("a task", task).await.unwrap();
+    }
+    // Each has read what all before it had written, and has left exactly one row.
+    let (rows, sum) = (TASKS * TURNS + 2, TASKS * TURNS);
+    let found = format!("SELECT 1 FROM serialized HAVING count(*) = {rows} AND sum(value) = {sum}");
+    assert!(!admin.is_empty(&found).await);
+    let scrape = counted.scrape();
+    let conflicts = scrape.count("poolscope_retries_total", &[("operation", "transfer"), ("sqlstate", "40001")]);
+    assert!(conflicts > 0, "nothing was in another's way");
+    assert!(scrape.count("poolscope_retry_recovered_total", &[("operation", "transfer")]) > 0);
+    assert_eq!(scrape.count("poolscope_retry_exhausted_total", &[]), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_that_block_each_other_the_victim_is_replayed_and_both_count_once() {
+    let admin = table("deadlocked").await;
+    let counted = pool("deadlocked").await;
+    let both = std::sync::Arc::new(tokio::sync::Barrier::new(2));
+    let tasks = [(1, 2), (2, 1)].map(|(first, second)| {
+        let (operation, both) = (counted.pool.operation("swap").retry(SOON), std::sync::Arc::clone(&both));
+        tokio::spawn(async move {
+            let attempts = AtomicU32::new(0);
+            let work = async |connection: &mut Connection| {
+                let transaction = connection.transaction().await?;
+                transaction.batch_execute("SET LOCAL deadlock_timeout = '10ms'").await?;
+                let add = "UPDATE deadlocked SET value = value + 1 WHERE id = $1";
+                transaction.execute(add, &[&first]).await?;
+                if count(&attempts) == 1 {
+                    both.wait().await;
+                }
+                transaction.execute(add, &[&second]).await?;
+                transaction.commit().await
+            };
+            operation.run_reporting(work).await.unwrap().report.attempts
+        })
+    });
+    let mut attempts = 0;
+    for task in tasks {
+        attempts += patiently("a task", task).await.unwrap();
+    }
+    assert_eq!(attempts, 3, "one of them was the victim");
+    assert!(!admin.is_empty("SELECT 1 FROM deadlocked HAVING min(value) = 2 AND max(value) = 2").await);
+    let scrape = counted.scrape();
+    assert_eq!(scrape.count("poolscope_retries_total", &[("operation", "swap"), ("sqlstate", "40P01")]), 1);
+}
+
+#[tokio::test]
+async fn what_would_fail_again_is_not_done_again() {
+    table("permanent").await;
+    let counted = pool("permanent").await;
+    let attempts = AtomicU32::new(0);
+    let insert = async |connection: &mut Connection| {
+        count(&attempts);
+        connection.execute("INSERT INTO permanent VALUES (1, 1)", &[]).await
+    };
+    let error = counted.pool.operation("insert").idempotent(true).retry(SOON).run(insert).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate()), (Class::Permanent, Some("23505")));
+    assert_eq!((error.gave_up(), error.effects(), attempts.into_inner()), (GiveUp::Permanent, Effects::None, 1));
+    assert!(chain(&error).contains("duplicate key"), "{}", chain(&error));
+    let reason = [("operation", "insert"), ("reason", "permanent"), ("sqlstate", "23505")];
+    assert_eq!(counted.scrape().count("poolscope_retry_exhausted_total", &reason), 1);
+}
+
+#[tokio::test]
+async fn an_error_of_the_works_own_is_no_reason_to_do_it_again_and_any_error_will_do() {
+    let counted = pool("application").await;
+    let attempts = AtomicU32::new(0);
+    let refuse = async |connection: &mut Connection| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        count(&attempts);
+        // What was overcome is not why it failed.
+        let transaction = connection.transaction().await?;
+        transaction.batch_execute("SAVEPOINT a").await?;
+        transaction.batch_execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$").await.unwrap_err();
+        transaction.batch_execute("ROLLBACK TO a").await?;
+        transaction.batch_execute("SELECT 1").await?;
+        Err("the account is empty".into())
+    };
+    let error = counted.pool.operation("refuse").retry(SOON).run(refuse).await.unwrap_err();
+    assert_eq!((error.class(), error.gave_up(), error.sqlstate()), (Class::Application, GiveUp::Permanent, None));
+    assert_eq!((error.effects(), attempts.into_inner()), (Effects::None, 1));
+}
+
+#[tokio::test]
+async fn a_boxed_error_of_the_servers_is_known_by_the_wire_alone() {
+    let counted = pool("boxed").await;
+    let attempts = AtomicU32::new(0);
+    let fail = async |connection: &mut Connection| -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
+        let attempt = count(&attempts);
+        if attempt < 3 {
+            connection.batch_execute("DO $$ BEGIN RAISE SQLSTATE '55P03'; END $$").await.map_err(|_| "locked")?;
+        }
+        Ok(attempt)
+    };
+    // A DO block may have committed in its midst: outside a transaction that is not known to be safe.
+    let error = counted.pool.operation("fail").retry(SOON).run(fail).await.unwrap_err();
+    assert_eq!((error.class(), error.gave_up()), (Class::Transient, GiveUp::NotIdempotent));
+    assert_eq!((error.effects(), attempts.swap(0, Ordering::Relaxed)), (Effects::Committed, 1));
+    assert_eq!(counted.pool.operation("fail").idempotent(true).retry(SOON).run(fail).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn what_was_committed_before_the_failure_is_not_done_again() {
+    let admin = table("committed").await;
+    let counted = pool("committed").await;
+    let attempts = AtomicU32::new(0);
+    let half = async |connection: &mut Connection| {
+        count(&attempts);
+        connection.execute("UPDATE committed SET value = value + 1 WHERE id = 1", &[]).await?;
+        let transaction = connection.transaction().await?;
+        transaction.batch_execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$").await?;
+        transaction.commit().await
+    };
+    let error = counted.pool.operation("half").retry(SOON).run(half).await.unwrap_err();
+    assert_eq!((error.class(), error.effects()), (Class::Transient, Effects::Committed));
+    assert_eq!((error.gave_up(), attempts.into_inner()), (GiveUp::NotIdempotent, 1));
+    assert!(error.to_string().contains("a statement before the failure may have been committed"), "{error}");
+    assert!(!admin.is_empty("SELECT 1 FROM committed WHERE id = 1 AND value = 1").await);
+}
+
+#[tokio::test]
+async fn what_is_still_under_way_when_the_work_fails_is_not_taken_for_undone() {
+    let admin = table("underway").await;
+    let counted = pool("underway").await;
+    let attempts = AtomicU32::new(0);
+    let two = async |connection: &mut Connection| {
+        count(&attempts);
+        let connection = &*connection;
+        // The second is sent and given up: it takes effect a moment later, outside any transaction.
+        let late = async {
+            let late = connection
+                .execute("UPDATE underway SET value = value + 1 WHERE id = 2 AND pg_sleep(0.2) IS NOT NULL", &[]);
+            late.await
+        };
+        let fails = connection.batch_execute("SET LOCAL lock_timeout = 0; SELECT 1/0");
+        tokio::try_join!(biased; fails, late).map(drop)
+    };
+    let error = counted.pool.operation("two").retry(SOON).run(two).await.unwrap_err();
+    assert_eq!(attempts.into_inner(), 1, "{error}");
+    assert_eq!(error.gave_up(), GiveUp::Permanent);
+    let locked = async |connection: &mut Connection| {
+        let connection = &*connection;
+        let late = connection
+            .execute("UPDATE underway SET value = value + 10 WHERE id = 2 AND pg_sleep(0.3) IS NOT NULL", &[]);
+        let fails = async { connection.query("SELECT * FROM underway WHERE id = 1 FOR UPDATE NOWAIT", &[]).await };
+        tokio::try_join!(biased; fails, late).map(drop)
+    };
+    let mut lock = counted.get().await;
+    let transaction = lock.transaction().await.unwrap();
+    transaction.execute("SELECT * FROM underway WHERE id = 1 FOR UPDATE", &[]).await.unwrap();
+    let error = counted.pool.operation("locked").retry(SOON).run(locked).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate()), (Class::Transient, Some("55P03")), "{error}");
+    assert_eq!((error.gave_up(), error.attempts()), (GiveUp::NotIdempotent, 1));
+    assert_eq!(error.effects(), Effects::StatementUnknown);
+    transaction.commit().await.unwrap();
+    assert!(admin.is_empty("SELECT 1 FROM underway WHERE value > 10").await);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_terminated_in_a_transaction_took_everything_back() {
+    let admin = table("terminated").await;
+    let counted = pool("terminated").await;
+    let attempts = AtomicU32::new(0);
+    let add = async |connection: &mut Connection| {
+        let own = backend(connection).await;
+        let transaction = connection.transaction().await?;
+        transaction.execute("UPDATE terminated SET value = value + 1 WHERE id = 1", &[]).await?;
+        if count(&attempts) == 1 {
+            // In the midst of a query.
+            let (slept, ()) = tokio::join!(transaction.execute("SELECT pg_sleep(60)", &[]), admin.terminate_busy(own));
+            slept?;
+        }
+        transaction.commit().await
+    };
+    // The query for the process is one outside the transaction, and might write for all anybody knows.
+    let error = counted.pool.operation("add").retry(SOON).run(add).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate(), error.effects()), (Class::Lost, Some("57P01"), Effects::Committed));
+    attempts.store(0, Ordering::Relaxed);
+    let own = AtomicU32::new(0);
+    let add = async |connection: &mut Connection| {
+        let transaction = connection.transaction().await?;
+        let pid: i32 = transaction.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
+        own.store(pid.unsigned_abs(), Ordering::Relaxed);
+        transaction.execute("UPDATE terminated SET value = value + 1 WHERE id = 1", &[]).await?;
+        if count(&attempts) == 1 {
+            let (slept, ()) = tokio::join!(transaction.execute("SELECT pg_sleep(60)", &[]), admin.terminate_busy(pid));
+            slept?;
+        }
+        transaction.commit().await
+    };
+    let completed = counted.pool.operation("add").retry(SOON).run_reporting(add).await.unwrap();
+    assert_eq!(completed.report.attempts, 2);
+    assert!(!admin.is_empty("SELECT 1 FROM terminated WHERE id = 1 AND value = 1").await);
+    let lost = [("operation", "add"), ("sqlstate", "57P01")];
+    assert_eq!(counted.scrape().count("poolscope_retries_total", &lost), 1);
+}
+
+#[tokio::test]
+async fn a_statement_that_was_terminated_outside_a_transaction_is_done_again_only_if_it_is_idempotent() {
+    let admin = Admin::new(shared().await).await;
+    let counted = pool("interrupted").await;
+    let run = async |idempotent: bool| -> Done<u32> {
+        let attempts = AtomicU32::new(0);
+        let sleep = async |connection: &mut Connection| {
+            if count(&attempts) == 1 {
+                // Known from a checkout before, so that nothing else is asked in this one.
+                let own = counted.pool.holders()[0].backend_pid.unwrap();
+                let (slept, ()) =
+                    tokio::join!(connection.execute("SELECT pg_sleep(60)", &[]), admin.terminate_busy(own));
+                slept?;
+            }
+            Ok(attempts.load(Ordering::Relaxed))
+        };
+        counted.pool.operation("sleep").idempotent(idempotent).retry(SOON).run(sleep).await
+    };
+    let error = run(false).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate()), (Class::Lost, Some("57P01")));
+    assert_eq!((error.gave_up(), error.effects()), (GiveUp::NotIdempotent, Effects::StatementUnknown));
+    assert!(error.to_string().contains("whether its last statement took effect is not known"), "{error}");
+    assert_eq!(run(true).await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_before_anything_is_asked_costs_nothing() {
+    let counted = pool("unasked").await;
+    let attempts = AtomicU32::new(0);
+    let work = async |connection: &mut Connection| {
+        if count(&attempts) == 1 {
+            let own = counted.pool.holders()[0].backend_pid.unwrap();
+            Admin::new(shared().await).await.terminate(own).await;
+            // It has heard of it: nothing of what is asked now is written.
+            eventually("the end of the connection", async || connection.is_closed()).await;
+        }
+        connection.query_one("SELECT 1", &[]).await.map(|row| row.get::<_, i32>(0))
+    };
+    assert_eq!(counted.pool.operation("work").retry(SOON).run(work).await.unwrap(), 1);
+    assert_eq!(attempts.into_inner(), 2);
+}
+
+#[tokio::test]
+async fn a_cached_plan_that_is_stale_is_forgotten_by_all_connections_and_done_again_once() {
+    let admin = table("stale").await;
+    let counted = pool("stale").await;
+    let select = async |connection: &mut Connection| {
+        let transaction = connection.transaction().await?;
+        let statement = transaction.prepare_cached("SELECT * FROM stale WHERE id = 1").await?;
+        let row = transaction.query_one(&statement, &[]).await?;
+        transaction.commit().await?;
+        Ok::<_, Error>(row.len())
+    };
+    let cached = counted.take(4).await;
+    for connection in &cached {
+        let statement = connection.prepare_cached("SELECT * FROM stale WHERE id = 1").await.unwrap();
+        connection.query_one(&statement, &[]).await.unwrap();
+    }
+    drop(cached);
+    admin.execute("ALTER TABLE stale ADD COLUMN more int").await;
+    let select = async || counted.pool.operation("select").retry(SOON).run_reporting(select).await.unwrap();
+    let first = select().await;
+    assert_eq!((first.value, first.report.attempts), (3, 2));
+    for _ in 0..8 {
+        assert_eq!(select().await.report.attempts, 1, "no other connection has it either");
+    }
+    let stale = [("operation", "select"), ("sqlstate", "0A000")];
+    assert_eq!(counted.scrape().count("poolscope_retries_total", &stale), 1);
+    // What the server cannot do at all is another matter of the same code.
+    let cannot =
+        async |connection: &mut Connection| connection.batch_execute("ALTER SYSTEM SET x.y.z FROM CURRENT").await;
+    let error = counted.pool.operation("cannot").retry(SOON).run(cannot).await.unwrap_err();
+    assert_eq!((error.class(), error.attempts()), (Class::Permanent, 1), "{}", chain(&error));
+}
+
+#[tokio::test]
+async fn a_statement_that_is_gone_is_prepared_anew_once() {
+    let counted = pool("gone").await;
+    let select = async |connection: &mut Connection| {
+        let statement = connection.prepare_cached("SELECT 1").await?;
+        connection.query_one(&statement, &[]).await.map(drop)
+    };
+    let connection = counted.get().await;
+    connection.prepare_cached("SELECT 1").await.unwrap();
+    connection.batch_execute("DEALLOCATE ALL").await.unwrap();
+    drop(connection);
+    let done = counted.pool.operation("select").retry(SOON).run_reporting(select).await.unwrap();
+    assert_eq!(done.report.attempts, 2);
+    let never = async |connection: &mut Connection| connection.batch_execute("EXECUTE nothing").await;
+    let error = counted.pool.operation("never").retry(SOON).run(never).await.unwrap_err();
+    assert_eq!((error.class(), error.gave_up()), (Class::StaleStatement, GiveUp::Permanent));
+    assert_eq!((error.sqlstate(), error.attempts()), (Some("26000"), 2));
+}
+
+#[tokio::test]
+async fn a_transaction_that_only_reads_by_its_own_choice_costs_no_connection() {
+    let counted = pool("choice").await;
+    let first = counted.next_backend().await;
+    let write = async |connection: &mut Connection| {
+        let transaction = connection.build_transaction().read_only(true).start().await?;
+        transaction.batch_execute("CREATE TABLE choice ()").await?;
+        transaction.commit().await
+    };
+    let error = counted.pool.operation("write").retry(SOON).run(write).await.unwrap_err();
+    assert_eq!((error.class(), error.sqlstate()), (Class::Permanent, Some("25006")));
+    // Nor does it without a policy.
+    let error = counted.pool.operation("write").run(write).await.unwrap_err();
+    assert!(
+        matches!(error, poolscope::RunError::Operation(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))
+    );
+    eventually("the connection is back", async || counted.pool.status().idle == 1).await;
+    assert_eq!(counted.next_backend().await, first);
+    assert_eq!((counted.closed("read_only"), counted.closed("invalidated")), (0, 0));
+}
+
+#[tokio::test]
+async fn without_a_look_at_the_wire_only_what_got_no_connection_is_done_again() {
+    let counted = Counted::shared("unseen", |builder| builder.read_wire(false)).await;
+    let attempts = AtomicU32::new(0);
+    let fail = async |connection: &mut Connection| {
+        count(&attempts);
+        connection.batch_execute("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$").await
+    };
+    let error = counted.pool.operation("fail").idempotent(true).retry(SOON).run(fail).await.unwrap_err();
+    assert_eq!((error.gave_up(), error.class(), attempts.into_inner()), (GiveUp::Unseen, Class::Unseen, 1));
+    assert!(error.to_string().ends_with("what happened is not known, since read_wire is off"), "{error}");
+}
+
+#[tokio::test]
+async fn a_deadline_in_the_midst_of_a_query_ends_it_at_the_server() {
+    let admin = table("deadline").await;
+    let counted = pool("deadline").await;
+    let policy = SOON.deadline(Some(Duration::from_millis(100)));
+    let in_transaction = async |connection: &mut Connection| {
+        let transaction = connection.transaction().await?;
+        transaction.execute("UPDATE deadline SET value = 1 WHERE id = 1", &[]).await?;
+        transaction.execute("SELECT pg_sleep(60)", &[]).await?;
+        transaction.commit().await
+    };
+    let error = counted.pool.operation("slow").retry(policy).run(in_transaction).await.unwrap_err();
+    assert_eq!((error.gave_up(), error.effects()), (GiveUp::Deadline, Effects::None));
+    let outside = async |connection: &mut Connection| connection.execute("SELECT pg_sleep(60)", &[]).await;
+    let error = counted.pool.operation("slow").retry(policy).run(outside).await.unwrap_err();
+    assert_eq!((error.gave_up(), error.effects()), (GiveUp::Deadline, Effects::StatementUnknown));
+    assert!(error.to_string().ends_with("(100ms); whether a statement took effect is not known"), "{error}");
+    eventually("nothing runs", async || {
+        admin.is_empty("SELECT 1 FROM pg_stat_activity WHERE application_name = 'deadline' AND state <> 'idle'").await
+    })
+    .await;
+    assert!(!admin.is_empty("SELECT 1 FROM deadline WHERE id = 1 AND value = 0").await);
+}
+
+#[tokio::test]
+async fn an_operation_is_named_after_its_place_if_it_has_no_name_and_terminated_work_is_told_apart() {
+    let counted = pool("places").await;
+    let mut held = counted.get().await;
+    terminate(&held).await;
+    let error = held.transaction().await.map(drop).unwrap_err();
+    assert!(error.is_closed() || error.code() == Some(&SqlState::ADMIN_SHUTDOWN), "{error:?}");
+    drop(held);
+    let done = counted.pool.operation("named").retry(SOON).run(async |_| Ok::<_, Error>(1)).await;
+    assert_eq!(done.unwrap(), 1);
+    assert_eq!(counted.scrape().count("poolscope_retry_exhausted_total", &[]), 0);
+}
