@@ -9,7 +9,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::Ticket;
+use crate::telemetry::ledger::{Ticket, UnpooledPlace};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::seat::Seat;
 
@@ -316,6 +316,12 @@ pub(crate) enum Event<'a> {
     ConnectingSuspended { code: ErrorCode, error: &'a dyn std::error::Error },
     /// It succeeded again, so long after.
     ConnectingResumed { after: Duration },
+    /// Connecting outside the pool began. The ledger writes its place among what lives there to `place`.
+    UnpooledConnecting { place: &'a Cell<Option<UnpooledPlace>>, operation: OperationId, at: Nanos },
+    /// The connection outside the pool is established.
+    UnpooledOpened { place: UnpooledPlace, operation: OperationId, took: Duration, at: Nanos },
+    /// A connection outside the pool is gone; if it was not `open`, it was never established.
+    UnpooledEnded { place: UnpooledPlace, operation: OperationId, open: bool, at: Nanos },
     /// The bound on operations was reached: this name is counted as `other`.
     OperationsFull { name: &'a str },
 }

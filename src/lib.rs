@@ -34,6 +34,7 @@ mod imports;
 pub use config::Settings;
 pub use pool::postgres::{
     CancelToken, CheckoutError, Client, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError,
+    UnpooledConnection,
 };
 pub use retry::Policy as RetryPolicy;
 pub use telemetry::Collector;

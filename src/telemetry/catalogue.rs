@@ -290,7 +290,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connection_errors_total",
         Kind::Counter,
         &["phase", "sqlstate"],
-        "Errors that connections reported, by what was under way: connect, ping, query (whatever the server reported while the connection was held or idle) or reset (cleaning). Where the server sent no SQLSTATE the label says io, timeout, tls, auth or other.",
+        "Errors that connections reported, by what was under way: connect (outside the pool, too), ping, query (whatever the server reported while the connection was held or idle) or reset (cleaning). Where the server sent no SQLSTATE the label says io, timeout, tls, auth or other.",
         |pool, sink| {
             for errors in &pool.errors {
                 sink.value(&[errors.phase.as_str(), errors.code.as_str()], exact(errors.count));
@@ -445,6 +445,50 @@ pub const METRICS: &[Metric] = &[
         &[],
         "Time during which every connection was taken and somebody was waiting for one.",
         |pool, sink| sink.value(&[], seconds(pool.saturated_nanos)),
+    ),
+    Metric::of_pool(
+        "poolscope_unpooled_connections_total",
+        Kind::Counter,
+        &["operation"],
+        "Connections opened outside the pool (connect_unpooled), counted when they are established. Those that cannot be are in poolscope_connection_errors_total, phase connect. None of the pool's other metrics count any of them.",
+        |pool, sink| {
+            for unpooled in &pool.unpooled {
+                sink.value(&[&unpooled.operation], exact(unpooled.opened));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_unpooled_connections_active",
+        Kind::Gauge,
+        &["operation"],
+        "Connections currently open outside the pool: established, and not dropped by their holder.",
+        |pool, sink| {
+            for unpooled in &pool.unpooled {
+                sink.value(&[&unpooled.operation], count(unpooled.active));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_unpooled_seconds_total",
+        Kind::Counter,
+        &["operation"],
+        "Time for which connections outside the pool were open, from established to dropped; those that are open now included. Its rate is how many of them the operation has on average.",
+        |pool, sink| {
+            for unpooled in &pool.unpooled {
+                sink.value(&[&unpooled.operation], seconds(unpooled.open_nanos));
+            }
+        },
+    ),
+    Metric::of_pool(
+        "poolscope_unpooled_connect_seconds_total",
+        Kind::Counter,
+        &["operation"],
+        "Time spent connecting outside the pool, from the first poll until it was established, failed or was given up; what is connecting now included. What a pool would save.",
+        |pool, sink| {
+            for unpooled in &pool.unpooled {
+                sink.value(&[&unpooled.operation], seconds(unpooled.connect_nanos));
+            }
+        },
     ),
     Metric::of_pool(
         "poolscope_recommended_size",

@@ -65,6 +65,8 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::RetryExhausted { .. }
         | Event::ConnectingSuspended { .. }
         | Event::ConnectingResumed { .. }
+        | Event::UnpooledOpened { .. }
+        | Event::UnpooledEnded { open: true, .. }
         | Event::OperationsFull { .. } => write(ledger, event),
         Event::HandingOut { .. }
         | Event::CheckoutServed { .. }
@@ -78,6 +80,8 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::QueryFailed { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
+        | Event::UnpooledConnecting { .. }
+        | Event::UnpooledEnded { .. }
         | Event::OperationFinished { .. } => {}
     }
 }
@@ -221,6 +225,14 @@ fn write(ledger: &Ledger, event: Event<'_>) {
         Event::ConnectingResumed { after } => {
             tracing::info!(pool, seconds = after.as_secs_f64(), "connecting succeeds again");
         }
+        Event::UnpooledOpened { operation, took, .. } => {
+            let (operation, seconds) = (ledger.operations().name(operation), took.as_secs_f64());
+            tracing::debug!(pool, operation, seconds, "connection created outside the pool");
+        }
+        Event::UnpooledEnded { operation, open: true, .. } => {
+            let operation = ledger.operations().name(operation);
+            tracing::debug!(pool, operation, "connection outside the pool closed");
+        }
         Event::HandingOut { .. }
         | Event::CheckoutServed { .. }
         | Event::CheckoutFinished { .. }
@@ -233,6 +245,8 @@ fn write(ledger: &Ledger, event: Event<'_>) {
         | Event::QueryFailed { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
+        | Event::UnpooledConnecting { .. }
+        | Event::UnpooledEnded { .. }
         | Event::OperationFinished { .. } => {}
     }
 }

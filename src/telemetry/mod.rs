@@ -21,6 +21,6 @@ pub use collector::Collector;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
-    QueryErrors, Retries, RetriesExhausted, Situation, Status, Waiter,
+    QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};

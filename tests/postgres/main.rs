@@ -18,6 +18,7 @@ mod saturation;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;
+mod unpooled;
 mod using;
 mod waiting;
 mod wire;

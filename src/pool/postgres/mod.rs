@@ -14,6 +14,7 @@ mod session;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
+mod unpooled;
 
 pub use self::builder::PoolBuilder;
 pub use self::cancel::CancelToken;
@@ -22,6 +23,7 @@ pub use self::client::Client;
 pub(crate) use self::connect::Connector;
 pub use self::error::ConnectError;
 pub use self::manager::PostgresManager;
+pub use self::unpooled::UnpooledConnection;
 use super::core::Core;
 use super::guard::Guard;
 use crate::config::{ConfigError, Settings};

@@ -10,6 +10,7 @@ use slab::Slab;
 
 use super::history::History;
 use super::retries::{RetryTotals, count};
+use super::unpooled::Unpooled;
 use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::histogram::Histogram;
@@ -83,6 +84,8 @@ pub(super) struct Books {
     pub(super) retired: SeatTotals,
     pub(super) errors: BTreeMap<(ErrorPhase, ErrorCode), u64>,
     pub(super) history: History,
+    /// In none of the accounts above but `errors`.
+    pub(super) unpooled: Unpooled,
     /// Checkouts that began to wait while their own task held a connection.
     pub(super) self_deadlocks: u64,
     pub(super) dirty: BTreeMap<(OperationId, Dirt), u64>,
@@ -138,6 +141,7 @@ impl Default for Books {
             retired: SeatTotals::default(),
             errors: BTreeMap::new(),
             history: History::default(),
+            unpooled: Unpooled::default(),
             self_deadlocks: 0,
             dirty: BTreeMap::new(),
             query_errors: BTreeMap::new(),

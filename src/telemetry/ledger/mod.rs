@@ -15,6 +15,7 @@ mod holders;
 mod retries;
 mod situation;
 mod snapshot;
+mod unpooled;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -28,6 +29,8 @@ pub use self::situation::{Holding, Situation, Status};
 pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryErrors, Retries, RetriesExhausted,
 };
+pub(crate) use self::unpooled::UnpooledPlace;
+pub use self::unpooled::UnpooledTotals;
 use super::budget::{Budget, Terms};
 use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
@@ -261,6 +264,9 @@ impl Ledger {
             | Event::RetryExhausted { .. }
             | Event::ConnectingSuspended { .. }
             | Event::ConnectingResumed { .. }
+            | Event::UnpooledConnecting { .. }
+            | Event::UnpooledOpened { .. }
+            | Event::UnpooledEnded { .. }
             | Event::ConnectionClosed { .. } => self.record_slow(event),
         }
     }
@@ -304,6 +310,9 @@ impl Ledger {
             }
             Event::ConnectingSuspended { .. } => books.suspended_since = Some(self.clock.now()),
             Event::ConnectingResumed { .. } => books.suspended_since = None,
+            Event::UnpooledConnecting { place, operation, at } => place.set(Some(books.unpooled.begin(operation, at))),
+            Event::UnpooledOpened { place, at, .. } => books.unpooled.open(place, at),
+            Event::UnpooledEnded { place, at, .. } => books.unpooled.end(place, at),
             Event::ConnectionClosed { seat, reason } => books.close(seat, reason, self.clock.now()),
             Event::PoolOpened
             | Event::PoolClosing

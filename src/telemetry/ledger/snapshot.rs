@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::books::{Books, rising};
 use super::history::Totals;
-use super::{Holder, Ledger, Limits, Waiter};
+use super::{Holder, Ledger, Limits, UnpooledTotals, Waiter};
 use crate::event::{
     Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
 };
@@ -193,6 +193,8 @@ pub struct PoolSnapshot {
     pub retry_budget: f64,
     /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not.
     pub connecting_suspended: Duration,
+    /// Connections outside the pool, of the operations that had any; no other account here counts them, but `errors`.
+    pub unpooled: Vec<UnpooledTotals>,
     /// The size that the last minutes ask for, if they tell.
     pub recommended_size: Option<usize>,
     /// Who holds connections, oldest first.
@@ -310,6 +312,7 @@ impl Books {
             retries_exhausted: self.retries.exhausted(name_of),
             retry_budget: ledger.budget().balance(now),
             connecting_suspended: self.suspended_since.map_or(Duration::ZERO, |since| now.duration_since(since)),
+            unpooled: self.unpooled.totals(ledger, now),
             recommended_size,
             holders,
             waiters,
