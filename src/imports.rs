@@ -12,6 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["event"]),
     ("pool", &["config", "error", "event", "telemetry"]),
     ("retry", &["error", "event", "telemetry", "pool"]),
+    ("global", &["config", "error", "pool", "retry"]),
     ("exporter", &["telemetry"]),
     ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter"]),
 ];

@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 #[cfg(feature = "exporter")]
 pub mod exporter;
+mod global;
 pub mod pool;
 pub mod retry;
 pub mod telemetry;
@@ -32,6 +33,10 @@ pub use config::ConfigError;
 mod imports;
 
 pub use config::Settings;
+pub use global::{
+    GlobalError, GlobalPoolError, execute_with_pool, get_connection_pool, get_pooled_connection,
+    get_postgres_connection, init_connection_pool,
+};
 pub use pool::postgres::{
     CancelToken, CheckoutError, Client, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError,
     UnpooledConnection,

@@ -141,7 +141,15 @@ impl<M: Backend> Core<M> {
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        let call_site = Location::caller();
+        self.get_at(Location::caller())
+    }
+
+    /// The same for the operation that is named after `call_site`.
+    #[inline]
+    pub(crate) fn get_at(
+        &self,
+        call_site: &'static Location<'static>,
+    ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
         let (operation, site) = self.shared().watchers.operation_at(call_site);
         self.checkout(operation, call_site, site)
     }
@@ -157,8 +165,19 @@ impl<M: Backend> Core<M> {
     where
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
-        let site = Location::caller();
-        Operation::new(self.clone(), self.shared().watchers.operation_at(site).0).run_at(site, work)
+        self.run_at(Location::caller(), work)
+    }
+
+    /// The same for the operation that is named after `call_site`.
+    pub(crate) fn run_at<T, E, W>(
+        &self,
+        call_site: &'static Location<'static>,
+        work: W,
+    ) -> impl Future<Output = Result<T, RunError<E, M::Error>>> + use<M, T, E, W>
+    where
+        W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
+    {
+        Operation::new(self.clone(), self.shared().watchers.operation_at(call_site).0).run_at(call_site, work)
     }
 
     /// A handle for what is done under a name.

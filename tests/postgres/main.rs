@@ -4,6 +4,7 @@
 mod abandoned;
 mod exporter;
 mod exposition;
+mod global;
 mod holders;
 mod hygiene;
 mod life;

@@ -24,16 +24,8 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
 impl Line {
     /// Connected, for `connects`.
     fn new() -> Self {
-        let limits = Limits {
-            pool_size: 1,
-            max_overflow: 0,
-            wait_target: Duration::ZERO,
-            leak_threshold: None,
-            retry_floor: 0,
-            retry_percent: 0,
-        };
         let (clock, hands) = Clock::mock();
-        let ledger = Arc::new(Ledger::new("line".into(), limits, clock));
+        let ledger = Arc::new(Ledger::new("line".into(), Limits::of_one(), clock));
         let watchers = Watchers::new(Arc::clone(&ledger));
         let seat = Arc::new(Seat::new(watchers.operation("connects"), watchers.now()));
         watchers.emit(Event::ConnectionCreating { seat: &seat });

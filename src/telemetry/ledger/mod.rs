@@ -57,6 +57,13 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Some, for who has to do with nothing but a ledger.
+    #[cfg(test)]
+    pub(crate) const fn of_one() -> Self {
+        let (pool_size, max_overflow, wait_target) = (1, 0, Duration::from_millis(1));
+        Self { pool_size, max_overflow, wait_target, leak_threshold: None, retry_floor: 0, retry_percent: 0 }
+    }
+
     /// How many connections there may be at once.
     #[must_use]
     pub fn max(&self) -> usize {

@@ -123,9 +123,10 @@ mod tests {
 
     impl Kept {
         fn new() -> Self {
-            let limits =
-                Limits { pool_size: 1, max_overflow: 0, wait_target: Duration::from_millis(1), leak_threshold: None };
-            Self { ledger: Ledger::new(Arc::from("test"), limits, Clock::mock().0), unpooled: Unpooled::default() }
+            Self {
+                ledger: Ledger::new(Arc::from("test"), Limits::of_one(), Clock::mock().0),
+                unpooled: Unpooled::default(),
+            }
         }
 
         fn operation(&self, name: &str) -> OperationId {

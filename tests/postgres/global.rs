@@ -1,0 +1,88 @@
+//! The pool that the whole process shares. In this process it is the first test's.
+
+use std::process::Command;
+
+use poolscope::{
+    CheckoutError, Collector, Connection, GlobalError, GlobalPoolError, Pool, RunError, execute_with_pool,
+    get_connection_pool, get_pooled_connection, get_postgres_connection, init_connection_pool,
+};
+use tokio_postgres::Error;
+
+use crate::support::{patiently, shared};
+
+fn builder(url: &str) -> poolscope::PoolBuilder {
+    Pool::builder().url(url).name("global").pool_size(1).max_overflow(0).collector(Collector::new())
+}
+
+async fn seven(connection: &Connection) -> Result<i64, Error> {
+    Ok(connection.query_one("SELECT 7::bigint", &[]).await?.get(0))
+}
+
+#[tokio::test]
+async fn what_is_asked_of_the_global_pool_is_counted_where_it_is_asked_for() {
+    let url = shared().await.url();
+    let pool = init_connection_pool(builder(&url)).unwrap();
+    let first = line!() + 1;
+    let connection = patiently("a connection", get_pooled_connection()).await.unwrap();
+    let direct = patiently("a connection outside the pool", get_postgres_connection()).await.unwrap();
+    assert_eq!(seven(&connection).await.unwrap(), 7);
+    drop(connection);
+    let work = async |connection: &mut Connection| seven(connection).await;
+    let value = execute_with_pool(work).await;
+    assert_eq!(value.unwrap(), 7);
+    let failed = execute_with_pool(async |connection| connection.batch_execute("SELECT 1/0").await).await;
+    assert!(matches!(failed, Err(GlobalError::Failed(RunError::Operation(_)))), "{failed:?}");
+
+    let snapshot = pool.snapshot();
+    let names: Vec<_> =
+        snapshot.operations.iter().skip(1).map(|operation| (&*operation.name, operation.started)).collect();
+    let place = |line: u32| format!("{}:{line}", file!());
+    let places = [first, first + 1, first + 5, first + 7].map(place);
+    let expected: Vec<_> = places.iter().map(String::as_str).zip([1, 0, 1, 1]).collect();
+    assert_eq!(names, expected);
+    assert_eq!((&*snapshot.unpooled[0].operation, snapshot.unpooled[0].active), (&*places[1], 1));
+    drop(direct);
+
+    // Made anew, and spawned: none borrows anything.
+    let text = "as any other future".to_owned();
+    let spawned = tokio::spawn(execute_with_pool(async move |connection| {
+        let row = connection.query_one("SELECT length($1)::bigint", &[&text]).await?;
+        Ok::<i64, Error>(row.get(0))
+    }));
+    assert_eq!(patiently("its answer", spawned).await.unwrap().unwrap(), 19);
+    drop(patiently("a connection", tokio::spawn(get_pooled_connection())).await.unwrap().unwrap());
+    drop(patiently("a connection", tokio::spawn(get_postgres_connection())).await.unwrap().unwrap());
+
+    let again = init_connection_pool(builder(&url)).unwrap_err();
+    assert!(
+        matches!(&again, GlobalPoolError::AlreadyInitialised { pool, call_site, from_environment: false, .. }
+        if pool == "global" && call_site.file() == file!()),
+        "{again:?}"
+    );
+    get_connection_pool().unwrap().close().await;
+    let closed = get_pooled_connection().await;
+    assert!(matches!(closed, Err(GlobalError::Failed(CheckoutError::Closed { .. }))), "{closed:?}");
+}
+
+#[tokio::test]
+async fn a_global_pool_that_nobody_initialised_is_as_the_environment_says() {
+    const NAME: &str = "global_environment";
+    if std::env::var("POOLSCOPE_NAME").as_deref() == Ok(NAME) {
+        // This very test, in a process of its own.
+        let connection = patiently("a connection", get_pooled_connection()).await.unwrap();
+        assert_eq!(seven(&connection).await.unwrap(), 7);
+        let pool = get_connection_pool().unwrap();
+        assert_eq!((pool.name(), pool.status().used, pool.status().size), (NAME, 1, 3));
+        return;
+    }
+    let test = "global::a_global_pool_that_nobody_initialised_is_as_the_environment_says";
+    let child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("POOLSCOPE_NAME", NAME)
+        .env("POOLSCOPE_DATABASE_URL", shared().await.url())
+        .env("POOLSCOPE_POOL_SIZE", "3")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+}
