@@ -18,6 +18,11 @@ pub mod telemetry;
 #[doc(hidden)]
 pub mod demo;
 
+/// Has the guide's code compiled with that of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/migration.md")]
+struct Migration;
+
 /// What `fuzz/` runs: it sees no more of the crate than anyone else.
 #[cfg(fuzzing)]
 #[doc(hidden)]

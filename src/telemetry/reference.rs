@@ -80,4 +80,20 @@ mod tests {
             "docs/metrics.md is not what the catalogue says: POOLSCOPE_BLESS=1 writes it anew"
         );
     }
+
+    #[test]
+    fn every_metric_that_the_readme_and_the_guide_name_is_in_the_reference() {
+        let reference = reference();
+        for page in [include_str!("../../README.md"), include_str!("../../docs/migration.md")] {
+            let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+            let names: Vec<_> =
+                words.filter(|word| word.starts_with("poolscope_") || word.starts_with("db_client_")).collect();
+            assert!(names.len() > 5, "{names:?}");
+            for name in names {
+                // One that ends so is cut short, and stands for all that begin so.
+                let known = if name.ends_with('_') { format!("`{name}") } else { format!("`{name}`") };
+                assert!(reference.contains(&known), "there is no {name}");
+            }
+        }
+    }
 }
