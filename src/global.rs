@@ -8,7 +8,13 @@ use std::panic::Location;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::config::ConfigError;
+use crate::event::words;
 use crate::pool::postgres::{CheckoutError, ConnectError, Connection, Pool, PoolBuilder, RunError, UnpooledConnection};
+use crate::retry::{Completed, Policy as RetryPolicy, Report};
+use crate::telemetry::log::Chain;
+
+/// Why work with a retry policy was not done.
+type RetryError<E> = crate::retry::RetryError<E, ConnectError>;
 
 /// Why there is no global pool to be had.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +139,46 @@ where
     async move { GLOBAL.pool(call_site, Pool::from_env)?.run_at(call_site, work).await.map_err(GlobalError::Failed) }
 }
 
+/// Checks out a connection of the global pool, gives it to `work`, and returns it; again if that fails and is known to be
+/// safe to repeat, see [`retry`](crate::retry). The operation is named after the caller's file and line, and counts as one
+/// that is not idempotent; for one that is, there is [`Operation::idempotent`](crate::pool::Operation::idempotent).
+///
+/// ```no_run
+/// # async fn example() {
+/// use poolscope::{RetryPolicy, execute_with_pool_connection};
+///
+/// let answer = execute_with_pool_connection(RetryPolicy::default(), async |connection| {
+///     connection.execute("UPDATE products SET stock = stock - 1 WHERE id = 1", &[]).await
+/// })
+/// .await;
+/// match answer.result() {
+///     Some(rows) => println!("{rows} rows after {} attempts", answer.attempts()),
+///     None => println!("{}: {}", answer.status().as_str(), answer.message().unwrap_or_default()),
+/// }
+/// # }
+/// ```
+///
+/// # Cancel safety
+///
+/// As [`Retrying::run`](crate::retry::Retrying::run).
+#[track_caller]
+pub fn execute_with_pool_connection<T, E, W>(policy: RetryPolicy, work: W) -> impl Future<Output = Answer<T, E>>
+where
+    W: AsyncFnOnce(&mut Connection) -> Result<T, E> + Clone,
+{
+    let call_site = Location::caller();
+    async move {
+        let outcome = match GLOBAL.pool(call_site, Pool::from_env) {
+            Ok(pool) => {
+                let retrying = pool.operation_at(call_site).retry(policy);
+                retrying.run_at(call_site, work).await.map_err(GlobalError::Failed)
+            }
+            Err(error) => Err(GlobalError::Pool(error)),
+        };
+        Answer { outcome }
+    }
+}
+
 /// A connection outside the global pool, to the same database by the same settings, counted by the pool under the
 /// caller's file and line. See [`Pool::connect_unpooled`].
 ///
@@ -149,6 +195,84 @@ pub fn get_postgres_connection() -> impl Future<Output = Result<UnpooledConnecti
     async move {
         let pool = GLOBAL.pool(call_site, Pool::from_env)?;
         pool.connect_unpooled_at(call_site).await.map_err(GlobalError::Failed)
+    }
+}
+
+words! {
+    /// How [`execute_with_pool_connection`] ended.
+    AnswerStatus {
+        /// The work was done.
+        Success => "success",
+        /// It was not.
+        Error => "error",
+    }
+}
+
+/// What [`execute_with_pool_connection`] came to: a status, the result or a message, and what it took.
+#[derive(Debug)]
+#[must_use = "it may be an error"]
+pub struct Answer<T, E> {
+    outcome: Result<Completed<T>, GlobalError<RetryError<E>>>,
+}
+
+impl<T, E> Answer<T, E> {
+    /// Whether the work was done.
+    #[must_use]
+    pub const fn status(&self) -> AnswerStatus {
+        match self.outcome {
+            Ok(_) => AnswerStatus::Success,
+            Err(_) => AnswerStatus::Error,
+        }
+    }
+
+    /// What the work answered, if it was done.
+    #[must_use]
+    pub const fn result(&self) -> Option<&T> {
+        match &self.outcome {
+            Ok(completed) => Some(&completed.value),
+            Err(_) => None,
+        }
+    }
+
+    /// Why the work was not done, if it was not: what failed last, and why it was not tried (again).
+    #[must_use]
+    pub fn message(&self) -> Option<String>
+    where
+        E: fmt::Display,
+    {
+        match &self.outcome {
+            Ok(_) => None,
+            Err(GlobalError::Failed(error)) => Some(match error.error() {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            }),
+            Err(GlobalError::Pool(error)) => Some(Chain(error).to_string()),
+        }
+    }
+
+    /// How often it was tried; zero if there was no pool.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.report().attempts
+    }
+
+    /// How often it was tried, and where the time went.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        match &self.outcome {
+            Ok(completed) => completed.report,
+            Err(GlobalError::Failed(error)) => *error.report(),
+            Err(GlobalError::Pool(_)) => Report::default(),
+        }
+    }
+
+    /// The result, or the error.
+    ///
+    /// # Errors
+    ///
+    /// If there was no pool, or the work was not done.
+    pub fn into_result(self) -> Result<T, GlobalError<RetryError<E>>> {
+        self.outcome.map(|completed| completed.value)
     }
 }
 
@@ -308,6 +432,33 @@ mod tests {
             assert!(pools.iter().all(|pool| same(pool, &pools[0])));
             assert!(makings.load(SeqCst) <= 1);
         }
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_a_status_the_result_or_a_message_and_the_attempts() {
+        let global = Global::new();
+        let pool =
+            global.init(Location::caller(), builder().connect_timeout(std::time::Duration::from_millis(1))).unwrap();
+        pool.close().await;
+        let retrying = pool.operation("closed").retry(RetryPolicy::default());
+        let outcome = retrying.run_at(Location::caller(), async |_| Ok::<_, std::fmt::Error>(1)).await;
+        let answer = Answer { outcome: outcome.map_err(GlobalError::Failed) };
+        assert_eq!((answer.status().as_str(), answer.result(), answer.attempts()), ("error", None, 1));
+        let message = answer.message().unwrap();
+        assert!(message.starts_with("operation `closed` failed after 1 attempt (permanent;"), "{message}");
+        assert!(message.ends_with(": pool `shop` is closed"), "{message}");
+        assert!(matches!(answer.into_result(), Err(GlobalError::Failed(_))));
+
+        let none: Answer<(), std::fmt::Error> =
+            Answer { outcome: Err(Global::new().pool(Location::caller(), || environment(&[])).unwrap_err().into()) };
+        assert_eq!((none.attempts(), none.report()), (0, Report::default()));
+        assert!(none.message().unwrap().contains("database_url is not set"));
+
+        let completed = Completed { value: 7, report: Report { attempts: 2, ..Report::default() } };
+        let done: Answer<i32, std::fmt::Error> = Answer { outcome: Ok(completed) };
+        assert_eq!((done.status().as_str(), done.result(), done.attempts()), ("success", Some(&7), 2));
+        assert_eq!(done.message(), None);
+        assert_eq!(done.into_result().unwrap(), 7);
     }
 
     #[test]

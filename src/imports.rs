@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["event"]),
     ("pool", &["config", "error", "event", "telemetry"]),
     ("retry", &["error", "event", "telemetry", "pool"]),
-    ("global", &["config", "error", "pool", "retry"]),
+    ("global", &["config", "error", "event", "telemetry", "pool", "retry"]),
     ("exporter", &["telemetry"]),
     ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter"]),
 ];

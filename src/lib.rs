@@ -39,8 +39,8 @@ mod imports;
 
 pub use config::Settings;
 pub use global::{
-    GlobalError, GlobalPoolError, execute_with_pool, get_connection_pool, get_pooled_connection,
-    get_postgres_connection, init_connection_pool,
+    Answer, AnswerStatus, GlobalError, GlobalPoolError, execute_with_pool, execute_with_pool_connection,
+    get_connection_pool, get_pooled_connection, get_postgres_connection, init_connection_pool,
 };
 pub use pool::postgres::{
     CancelToken, CheckoutError, Client, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError,

@@ -168,6 +168,11 @@ impl<M: Backend> Core<M> {
         self.run_at(Location::caller(), work)
     }
 
+    /// The operation that is named after `call_site`.
+    pub(crate) fn operation_at(&self, call_site: &'static Location<'static>) -> Operation<M> {
+        Operation::new(self.clone(), self.shared().watchers.operation_at(call_site).0)
+    }
+
     /// The same for the operation that is named after `call_site`.
     pub(crate) fn run_at<T, E, W>(
         &self,
@@ -177,7 +182,7 @@ impl<M: Backend> Core<M> {
     where
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
-        Operation::new(self.clone(), self.shared().watchers.operation_at(call_site).0).run_at(call_site, work)
+        self.operation_at(call_site).run_at(call_site, work)
     }
 
     /// A handle for what is done under a name.

@@ -13,7 +13,11 @@ use crate::event::{ErrorCode, GiveUp, Outcome};
 ///
 /// `T` is what the work fails with, and `E` what the pool's backend says when connecting fails.
 #[derive(Debug)]
-pub struct RetryError<T, E: std::error::Error + 'static> {
+pub struct RetryError<T, E: std::error::Error + 'static>(Box<Failed<T, E>>);
+
+/// What it knows. Boxed, so that the result of an operation stays small.
+#[derive(Debug)]
+pub(super) struct Failed<T, E: std::error::Error + 'static> {
     pub(super) operation: Arc<str>,
     pub(super) class: Class,
     pub(super) code: Option<ErrorCode>,
@@ -25,59 +29,68 @@ pub struct RetryError<T, E: std::error::Error + 'static> {
 }
 
 impl<T, E: std::error::Error + 'static> RetryError<T, E> {
+    pub(super) fn new(failed: Failed<T, E>) -> Self {
+        Self(Box::new(failed))
+    }
+
+    /// The code of the last failure.
+    pub(super) fn code(&self) -> Option<ErrorCode> {
+        self.0.code
+    }
+
     /// What kind of failure the last one was. Where the deadline cut an attempt off, that of the one before it.
     #[must_use]
-    pub const fn class(&self) -> Class {
-        self.class
+    pub fn class(&self) -> Class {
+        self.0.class
     }
 
     /// The SQLSTATE of the last failure, or the word for one without (`io`, `timeout` …); `None` if the server had
     /// nothing to do with it.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
-        self.code.as_ref().map(ErrorCode::as_str)
+        self.0.code.as_ref().map(ErrorCode::as_str)
     }
 
     /// Why it was not tried again.
     #[must_use]
-    pub const fn gave_up(&self) -> GiveUp {
-        self.reason
+    pub fn gave_up(&self) -> GiveUp {
+        self.0.reason
     }
 
     /// Whether anything may have taken effect, over all attempts.
     #[must_use]
-    pub const fn effects(&self) -> Effects {
-        self.effects
+    pub fn effects(&self) -> Effects {
+        self.0.effects
     }
 
     /// How often it was tried.
     #[must_use]
-    pub const fn attempts(&self) -> u32 {
-        self.report.attempts
+    pub fn attempts(&self) -> u32 {
+        self.0.report.attempts
     }
 
     /// How often it was tried, and where the time went.
     #[must_use]
-    pub const fn report(&self) -> &Report {
-        &self.report
+    pub fn report(&self) -> &Report {
+        &self.0.report
     }
 
     /// The last error; `None` if the deadline cut off the first attempt.
     #[must_use]
-    pub const fn error(&self) -> Option<&RunError<T, E>> {
-        self.error.as_ref()
+    pub fn error(&self) -> Option<&RunError<T, E>> {
+        self.0.error.as_ref()
     }
 
     /// The last error; `None` if the deadline cut off the first attempt.
     #[must_use]
     pub fn into_error(self) -> Option<RunError<T, E>> {
-        self.error
+        self.0.error
     }
 
     /// The outcome as which the operation was counted.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        match (&self.error, self.reason) {
+        match (&self.0.error, self.0.reason) {
             (_, GiveUp::Deadline) => Outcome::Timeout,
             (Some(error), _) => error.outcome(),
             (None, _) => Outcome::Error,
@@ -85,9 +98,9 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
     }
 
     fn why(&self) -> &'static str {
-        match self.reason {
+        match self.0.reason {
             GiveUp::Permanent => "it would fail again",
-            GiveUp::NotIdempotent => match self.effects {
+            GiveUp::NotIdempotent => match self.0.effects {
                 Effects::StatementUnknown => {
                     "whether its last statement took effect is not known, and it was not said to be idempotent"
                 }
@@ -111,7 +124,7 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
 
 impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { operation, class, effects, reason, report, deadline, .. } = self;
+        let Failed { operation, class, effects, reason, report, deadline, .. } = &*self.0;
         let Report { attempts, waiting, executing, backing_off } = *report;
         let times = if attempts == 1 { "attempt" } else { "attempts" };
         write!(f, "operation `{operation}` failed after {attempts} {times} ({}", class.as_str())?;
@@ -141,7 +154,7 @@ impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
 
 impl<T: std::error::Error + 'static, E: std::error::Error + 'static> std::error::Error for RetryError<T, E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self.error.as_ref()? {
+        match self.0.error.as_ref()? {
             RunError::Checkout(error) => Some(error),
             RunError::Operation(error) => Some(error),
         }

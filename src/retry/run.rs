@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::class::{Class, Effects};
 use super::decision::{Failure, effects};
-use super::error::RetryError;
+use super::error::{Failed, RetryError};
 use super::policy::Policy;
 use super::report::{Completed, Report};
 use crate::error::RunError;
@@ -254,7 +254,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
 
     fn give_up(&mut self, reason: GiveUp) -> RetryError<E, M::Error> {
         let (failure, error) = self.failed.take().unzip();
-        RetryError {
+        RetryError::new(Failed {
             operation: Arc::from(self.operation.name()),
             // Cut off before anything failed: nobody knows what it would have come to.
             class: failure.map_or(Class::Unseen, |failure| failure.class),
@@ -264,7 +264,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
             report: self.report,
             deadline: self.policy.whole(),
             error,
-        }
+        })
     }
 
     fn tell<T>(&self, result: &Result<T, RetryError<E, M::Error>>) {
@@ -274,8 +274,8 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
             Ok(_) if attempts > 1 => Event::RetryRecovered { operation, attempts },
             Ok(_) => return,
             Err(error) => {
-                let code = error.code.unwrap_or(ErrorCode::NONE);
-                Event::RetryExhausted { operation, code, reason: error.reason, attempts }
+                let code = error.code().unwrap_or(ErrorCode::NONE);
+                Event::RetryExhausted { operation, code, reason: error.gave_up(), attempts }
             }
         };
         self.operation.watchers().emit(event);

@@ -109,7 +109,6 @@ impl Unpooled {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::super::Limits;
     use super::*;
