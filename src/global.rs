@@ -234,20 +234,14 @@ impl<T, E> Answer<T, E> {
         }
     }
 
-    /// Why the work was not done, if it was not: what failed last, and why it was not tried (again).
+    /// Why the work was not done, if it was not, on one line: why it was not tried (again), and what failed last with all
+    /// its causes.
     #[must_use]
     pub fn message(&self) -> Option<String>
     where
-        E: fmt::Display,
+        E: std::error::Error + 'static,
     {
-        match &self.outcome {
-            Ok(_) => None,
-            Err(GlobalError::Failed(error)) => Some(match error.error() {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            }),
-            Err(GlobalError::Pool(error)) => Some(Chain(error).to_string()),
-        }
+        self.outcome.as_ref().err().map(|error| Chain(error).to_string())
     }
 
     /// How often it was tried; zero if there was no pool.

@@ -211,6 +211,8 @@ async fn start_server(settings: &Settings) -> Result<Server, ServerError> {
         // So that `psql` finds the tables by their bare names.
         .setting("search_path", format!("{SCHEMA}, public"))
         .setting("max_wal_size", "64MB")
+        // Transactions that block each other are the demo's daily bread.
+        .setting("deadlock_timeout", "100ms")
         .start()
         .await
 }

@@ -56,6 +56,21 @@ fn a_rush_reaches_into_overflow() {
 }
 
 #[test]
+fn retries_show_by_operation_and_reason_and_so_does_what_is_outside_the_pool() {
+    let up = Run::up(&mut demo(&[]));
+    await_that("retries of each kind", || {
+        let scrape = Scrape::parse(&up.get("/metrics").expect("an answer").1);
+        let count =
+            |name: &str, operation: &str, label: (&str, &str)| scrape.sum(name, &[("operation", operation), label]);
+        count("poolscope_retries_total", "reserve_stock", ("sqlstate", "40001")) > 0.0
+            && count("poolscope_retries_total", "move_stock", ("sqlstate", "40P01")) > 0.0
+            && count("poolscope_retry_exhausted_total", "place_order", ("reason", "permanent")) > 0.0
+            && scrape.sum("poolscope_retry_recovered_total", &[]) > 0.0
+            && scrape.sum("poolscope_unpooled_connections_total", &[]) > 0.0
+    });
+}
+
+#[test]
 fn a_setting_in_the_environment_overrides_the_demos_own() {
     let mut command = demo(&["--duration", "1s"]);
     command.env("POOLSCOPE_POOL_SIZE", "2").env("POOLSCOPE_MAX_OVERFLOW", "1").env("POOLSCOPE_NAME", "tiny");

@@ -3,8 +3,9 @@
 use std::process::Command;
 
 use poolscope::{
-    CheckoutError, Collector, Connection, GlobalError, GlobalPoolError, Pool, RunError, execute_with_pool,
-    get_connection_pool, get_pooled_connection, get_postgres_connection, init_connection_pool,
+    AnswerStatus, CheckoutError, Collector, Connection, GlobalError, GlobalPoolError, Pool, RetryPolicy, RunError,
+    execute_with_pool, execute_with_pool_connection, get_connection_pool, get_pooled_connection,
+    get_postgres_connection, init_connection_pool,
 };
 use tokio_postgres::Error;
 
@@ -33,12 +34,24 @@ async fn what_is_asked_of_the_global_pool_is_counted_where_it_is_asked_for() {
     let failed = execute_with_pool(async |connection| connection.batch_execute("SELECT 1/0").await).await;
     assert!(matches!(failed, Err(GlobalError::Failed(RunError::Operation(_)))), "{failed:?}");
 
+    let retried =
+        execute_with_pool_connection(RetryPolicy::default(), async |connection| seven(connection).await).await;
+    assert_eq!((retried.status(), retried.result(), retried.attempts()), (AnswerStatus::Success, Some(&7), 1));
+    let wrong = async |connection: &mut Connection| connection.batch_execute("SELECT 1/0").await;
+    let failed = execute_with_pool_connection(RetryPolicy::default(), wrong).await;
+    assert_eq!((failed.status(), failed.attempts()), (AnswerStatus::Error, 1));
+    let message = failed.message().unwrap();
+    assert!(
+        message.contains("(permanent, 22012;") && message.ends_with("db error: ERROR: division by zero"),
+        "{message}"
+    );
+
     let snapshot = pool.snapshot();
     let names: Vec<_> =
         snapshot.operations.iter().skip(1).map(|operation| (&*operation.name, operation.started)).collect();
     let place = |line: u32| format!("{}:{line}", file!());
-    let places = [first, first + 1, first + 5, first + 7].map(place);
-    let expected: Vec<_> = places.iter().map(String::as_str).zip([1, 0, 1, 1]).collect();
+    let places = [first, first + 1, first + 5, first + 7, first + 11, first + 14].map(place);
+    let expected: Vec<_> = places.iter().map(String::as_str).zip([1, 0, 1, 1, 1, 1]).collect();
     assert_eq!(names, expected);
     assert_eq!((&*snapshot.unpooled[0].operation, snapshot.unpooled[0].active), (&*places[1], 1));
     drop(direct);
@@ -50,6 +63,12 @@ async fn what_is_asked_of_the_global_pool_is_counted_where_it_is_asked_for() {
         Ok::<i64, Error>(row.get(0))
     }));
     assert_eq!(patiently("its answer", spawned).await.unwrap().unwrap(), 19);
+    let factor = 3;
+    let spawned = tokio::spawn(async move {
+        let work = async |connection: &mut Connection| seven(connection).await.map(|seven| seven * factor);
+        execute_with_pool_connection(RetryPolicy::default(), work).await.into_result().unwrap()
+    });
+    assert_eq!(patiently("its answer", spawned).await.unwrap(), 21);
     drop(patiently("a connection", tokio::spawn(get_pooled_connection())).await.unwrap().unwrap());
     drop(patiently("a connection", tokio::spawn(get_postgres_connection())).await.unwrap().unwrap());
 

@@ -1,5 +1,6 @@
 //! What the pool has to show for itself at the end.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -45,6 +46,9 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
         }
     }
     let _ = writeln!(text, "  {:<12} {}", "connections", connections(pool));
+    if let Some(retries) = retries(pool) {
+        let _ = writeln!(text, "  {:<12} {retries}", "retries");
+    }
     let saturated = Duration::from_nanos(pool.saturated_nanos);
     let _ = writeln!(text, "  {:<12} for {} all were taken and somebody waited", "saturated", short(saturated));
     if let Some(size) = pool.recommended_size {
@@ -113,6 +117,18 @@ fn connections(pool: &PoolSnapshot) -> String {
     let closed = CloseReason::ALL.iter().map(|reason| (pool.closed[reason.index()], reason.as_str()));
     let closed: Vec<_> = closed.filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}")).collect();
     format!("{} made; closed: {}", pool.created, if closed.is_empty() { "none".to_owned() } else { closed.join(", ") })
+}
+
+/// What was tried again, for which SQLSTATEs, and what came of it; nothing if nothing was.
+fn retries(pool: &PoolSnapshot) -> Option<String> {
+    let mut by_code = BTreeMap::new();
+    for retries in &pool.retries {
+        *by_code.entry(retries.code).or_insert(0) += retries.count;
+    }
+    let all: u64 = by_code.values().sum();
+    let recovered: u64 = pool.operations.iter().map(|operation| operation.recovered).sum();
+    let codes: Vec<_> = by_code.iter().map(|(code, count)| format!("{count} for {}", code.as_str())).collect();
+    (all > 0).then(|| format!("{all}: {}; {} saved by them", codes.join(", "), counted(recovered, "operation")))
 }
 
 /// The bound below which so many of a hundred are.

@@ -34,20 +34,26 @@ enum Request {
     ListOrders,
     PlaceOrder,
     UpdateStock,
+    ReserveStock,
+    MoveStock,
     SalesReport,
     CountCustomers,
+    PrintInvoice,
     ArchiveOrders,
     CheckoutRush,
 }
 
 /// What comes by itself, and how often on average, per second.
-const RATES: [(Request, f64); 7] = [
+const RATES: [(Request, f64); 10] = [
     (Request::GetProduct, 16.0),
     (Request::ListOrders, 12.0),
     (Request::PlaceOrder, 5.0),
     (Request::UpdateStock, 3.0),
+    (Request::ReserveStock, 6.0),
+    (Request::MoveStock, 4.0),
     (Request::SalesReport, 0.7),
     (Request::CountCustomers, 0.8),
+    (Request::PrintInvoice, 0.4),
     (Request::ArchiveOrders, 0.05),
 ];
 
