@@ -11,6 +11,7 @@ mod life;
 mod lifetime;
 mod outage;
 mod overflow;
+mod proxy;
 mod recycling;
 mod refusals;
 mod restarts;

@@ -1,6 +1,8 @@
 //! What the tests share.
 
 mod http;
+#[path = "../../support/proxy.rs"]
+mod proxy;
 #[path = "../../support/scrape.rs"]
 mod scrape;
 mod server;
@@ -14,6 +16,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio_postgres::error::SqlState;
 
 pub(crate) use http::get as http_get;
+pub(crate) use proxy::Proxy;
 pub(crate) use scrape::{Growth, Scrape};
 pub(crate) use server::{Admin, shared};
 

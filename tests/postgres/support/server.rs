@@ -10,7 +10,9 @@ use super::until;
 pub(crate) async fn shared() -> &'static Server {
     static SHARED: OnceCell<Server> = OnceCell::const_new();
     SHARED
-        .get_or_init(|| async { Server::builder().setting("max_connections", "200").start().await.expect("a server") })
+        .get_or_init(|| async {
+            Server::builder().setting("max_connections", "200").tcp(true).start().await.expect("a server")
+        })
         .await
 }
 

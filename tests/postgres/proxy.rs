@@ -1,0 +1,334 @@
+//! The proxy that other tests put between a pool and its server keeps its promises.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use poolscope::demo::server::Server;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_postgres::{Client, NoTls};
+
+use crate::support::{Admin, Counted, Proxy, eventually, patiently, shared};
+
+/// A proxy to the server that the tests share, and the URL through it.
+async fn proxy() -> (Proxy, String) {
+    let server = shared().await;
+    let proxy = Proxy::to(address(server)).await;
+    let url = proxy.url(&server.tcp_url().unwrap());
+    (proxy, url)
+}
+
+fn address(server: &Server) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, server.port()).into()
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) = patiently("a connection", tokio_postgres::connect(url, NoTls)).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// A connection beside any proxy, and an empty table.
+async fn table(name: &str) -> Admin {
+    let admin = Admin::new(shared().await).await;
+    admin.execute(&format!("CREATE TABLE {name} (note text)")).await;
+    admin
+}
+
+/// Both ends of a connection through a proxy, and the proxy.
+async fn ends() -> (TcpStream, TcpStream, Proxy) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let proxy = Proxy::to(listener.local_addr().unwrap()).await;
+    let client = TcpStream::connect(proxy.address()).await.unwrap();
+    let (server, _) = patiently("a connection", listener.accept()).await.unwrap();
+    (client, server, proxy)
+}
+
+async fn hears(stream: &mut TcpStream, what: &str) {
+    let mut heard = vec![0; what.len()];
+    patiently(what, stream.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&heard), what);
+}
+
+async fn is_reset(stream: &mut TcpStream) {
+    let error = patiently("a reset", stream.read(&mut [0])).await.expect_err("a reset");
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+async fn is_lost(client: &Client) {
+    eventually("the client knows", async || client.is_closed()).await;
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+#[tokio::test]
+async fn a_pool_works_through_it_and_each_connection_is_counted() {
+    let (proxy, url) = proxy().await;
+    assert_eq!(url, format!("postgres://postgres@{}/postgres", proxy.address()));
+    assert_eq!(proxy.url("postgres://db:5432?a=b:/c"), format!("postgres://db:{}?a=b:/c", proxy.address().port()));
+    assert_eq!(proxy.accepted(), 0);
+    let counted = Counted::new("proxied", &url, |builder| builder);
+    let taken = counted.take(3).await;
+    assert_eq!(proxy.accepted(), 3);
+    let sent = "x".repeat(10_000_000);
+    let received = taken[0].query_one("SELECT $1", &[&sent]).await.unwrap();
+    assert!(received.get::<_, &str>(0) == sent);
+}
+
+#[tokio::test]
+async fn what_ends_in_good_order_does_so_on_the_other_side_too() {
+    let (mut client, mut server, _proxy) = ends().await;
+    client.write_all(b"enough").await.unwrap();
+    client.shutdown().await.unwrap();
+    hears(&mut server, "enough").await;
+    assert_eq!(patiently("the end", server.read(&mut [0])).await.unwrap(), 0);
+    server.write_all(b"farewell").await.unwrap();
+    drop(server);
+    hears(&mut client, "farewell").await;
+    assert_eq!(patiently("the end", client.read(&mut [0])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_is_reset_is_so_on_the_other_side_too() {
+    let (client, mut server, _proxy) = ends().await;
+    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+    drop(client);
+    is_reset(&mut server).await;
+}
+
+#[tokio::test]
+async fn a_round_trip_takes_both_delays_and_little_more() {
+    let (proxy, url) = proxy().await;
+    let client = connect(&url).await;
+    for (each_way, most) in [(1_000, 2_600), (5_000, 11_000)] {
+        let (each_way, most) = (Duration::from_micros(each_way), Duration::from_micros(most));
+        proxy.delay(each_way);
+        // Too long may be a busy machine; too short is wrong.
+        eventually("round trips that take no longer than they should", async || {
+            let mut times = Vec::new();
+            for _ in 0..11 {
+                let begun = Instant::now();
+                client.simple_query("").await.unwrap();
+                times.push(begun.elapsed());
+            }
+            assert!(times.iter().all(|time| *time >= 2 * each_way), "{times:?}");
+            median(times) <= most
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_delay_delays_what_is_under_way_together_and_in_order() {
+    let (proxy, url) = proxy().await;
+    let client = connect(&url).await;
+    let round_trip = Duration::from_millis(100);
+    proxy.delay(round_trip / 2);
+    let (begun, answered) = (Instant::now(), AtomicUsize::new(0));
+    let queries = (0..100).map(async |number| {
+        client.simple_query(&format!("SELECT {number}")).await?;
+        assert_eq!(answered.fetch_add(1, Ordering::Relaxed), number);
+        Ok::<_, tokio_postgres::Error>(())
+    });
+    patiently("many answers", try_join_all(queries)).await.unwrap();
+    // Some 500 chunks.
+    patiently("a long answer", client.simple_query("SELECT repeat('x', 32000000)")).await.unwrap();
+    let took = begun.elapsed();
+    assert!(took >= 2 * round_trip && took < 50 * round_trip, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_new_connection_leads_to_the_new_target_and_an_open_one_stays() {
+    let (proxy, url) = proxy().await;
+    let latter = Server::builder().tcp(true).start().await.unwrap();
+    let port = async |client: &Client| {
+        let port: i32 = client.query_one("SELECT inet_server_port()", &[]).await.unwrap().get(0);
+        u16::try_from(port).unwrap()
+    };
+    let before = connect(&url).await;
+    proxy.retarget(address(&latter));
+    let after = connect(&url).await;
+    assert_eq!((port(&before).await, port(&after).await), (shared().await.port(), latter.port()));
+}
+
+#[tokio::test]
+async fn a_connection_that_leads_nowhere_is_reset() {
+    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    let proxy = Proxy::to(nobody).await;
+    match TcpStream::connect(proxy.address()).await {
+        Ok(mut stream) => is_reset(&mut stream).await,
+        // So soon that it has not even connected.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+}
+
+#[tokio::test]
+async fn while_it_refuses_the_kernel_does_and_what_is_open_stays() {
+    let (proxy, url) = proxy().await;
+    let open = connect(&url).await;
+    for _ in 0..3 {
+        // One that the proxy may not have seen yet. It asks for TLS, which the server does not offer.
+        let mut early = TcpStream::connect(proxy.address()).await.unwrap();
+        proxy.refuse();
+        proxy.refuse();
+        let error = TcpStream::connect(proxy.address()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        open.simple_query("SELECT 1").await.unwrap();
+        early.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.unwrap();
+        hears(&mut early, "N").await;
+        proxy.accept();
+        proxy.accept();
+        connect(&url).await.simple_query("SELECT 1").await.unwrap();
+    }
+    assert_eq!(proxy.accepted(), 7);
+}
+
+#[tokio::test]
+async fn a_cut_resets_all_that_is_open_and_nothing_later() {
+    let (proxy, url) = proxy().await;
+    let admin = Admin::new(shared().await).await;
+    let named = format!("{url}?application_name=proxy_cut");
+    let (busy, idle) = (connect(&named).await, connect(&named).await);
+    let backend = busy.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    let cut = async {
+        admin.await_busy(backend).await;
+        // One that the proxy may not have seen yet.
+        let mut early = TcpStream::connect(proxy.address()).await.unwrap();
+        proxy.cut();
+        is_reset(&mut early).await;
+    };
+    let (answer, ()) = tokio::join!(patiently("a cut", busy.simple_query("SELECT pg_sleep(0.5)")), cut);
+    answer.unwrap_err();
+    is_lost(&idle).await;
+    assert_eq!(proxy.accepted(), 3);
+    connect(&url).await.simple_query("SELECT 1").await.unwrap();
+    // A backend that is busy hears of it later.
+    admin.await_backends("proxy_cut", 0).await;
+}
+
+#[tokio::test]
+async fn what_is_cut_before_the_server_never_got() {
+    let ((proxy, url), admin) = (proxy().await, table("cut_before").await);
+    let client = connect(&url).await;
+    proxy.cut_before("INSERT");
+    client.simple_query("SELECT 1").await.unwrap();
+    assert_eq!(proxy.sprung(), 0);
+    patiently("a cut", client.simple_query("INSERT INTO cut_before VALUES ('lost')")).await.unwrap_err();
+    assert_eq!(proxy.sprung(), 1);
+    is_lost(&client).await;
+    connect(&url).await.simple_query("INSERT INTO cut_before VALUES ('kept')").await.unwrap();
+    assert!(admin.is_empty("SELECT 1 FROM cut_before WHERE note = 'lost'").await);
+    assert_eq!(proxy.sprung(), 1);
+}
+
+#[tokio::test]
+async fn what_is_cut_unanswered_the_server_did() {
+    let ((proxy, url), admin) = (proxy().await, table("cut_unanswered").await);
+    for (each_way, sprung) in [(Duration::ZERO, 0), (Duration::from_millis(20), 1)] {
+        proxy.delay(each_way);
+        let client = connect(&url).await;
+        proxy.cut_unanswered("INSERT");
+        client.simple_query("SELECT 1").await.unwrap();
+        assert_eq!(proxy.sprung(), sprung);
+        patiently("a cut", client.simple_query("INSERT INTO cut_unanswered VALUES ('kept')")).await.unwrap_err();
+        assert_eq!(proxy.sprung(), sprung + 1);
+        assert!(!admin.is_empty("DELETE FROM cut_unanswered RETURNING note").await);
+        is_lost(&client).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_cut_after_the_client_has_heard() {
+    let ((proxy, url), _) = (proxy().await, table("cut_after").await);
+    let client = connect(&url).await;
+    proxy.cut_after("INSERT 0 1");
+    // The client may say it.
+    client.simple_query("SELECT 'INSERT 0 1' <> ''").await.unwrap();
+    assert_eq!(proxy.sprung(), 0);
+    patiently("an answer", client.simple_query("INSERT INTO cut_after VALUES ('kept')")).await.unwrap();
+    assert_eq!(proxy.sprung(), 1);
+    is_lost(&client).await;
+}
+
+#[tokio::test]
+async fn of_several_traps_each_springs_once() {
+    let (proxy, url) = proxy().await;
+    proxy.cut_before("SELECT 2");
+    proxy.cut_after("SELECT 1");
+    proxy.cut_before("SELECT 2");
+    for sprung in 1..=2 {
+        patiently("a cut", connect(&url).await.simple_query("SELECT 2")).await.unwrap_err();
+        assert_eq!(proxy.sprung(), sprung);
+    }
+    // One row is told as `SELECT 1`.
+    let client = connect(&url).await;
+    patiently("an answer", client.simple_query("SELECT 2")).await.unwrap();
+    is_lost(&client).await;
+    assert_eq!(proxy.sprung(), 3);
+    let client = connect(&url).await;
+    client.simple_query("SELECT 2").await.unwrap();
+    client.simple_query("SELECT 2").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pattern_in_pieces_springs_its_trap() {
+    let (mut client, mut server, proxy) = ends().await;
+    proxy.cut_before("some longer pattern");
+    proxy.cut_before("COMMIT");
+    client.write_all(b"COM").await.unwrap();
+    hears(&mut server, "COM").await;
+    client.write_all(b"M").await.unwrap();
+    hears(&mut server, "M").await;
+    assert_eq!(proxy.sprung(), 0);
+    client.write_all(b"IT;").await.unwrap();
+    is_reset(&mut server).await;
+    is_reset(&mut client).await;
+    assert_eq!(proxy.sprung(), 1);
+
+    let (mut client, mut server, proxy) = ends().await;
+    proxy.cut_after("COMMIT");
+    server.write_all(b"COM").await.unwrap();
+    hears(&mut client, "COM").await;
+    client.write_all(b"MIT").await.unwrap();
+    hears(&mut server, "MIT").await;
+    server.write_all(b"MIT;").await.unwrap();
+    hears(&mut client, "MIT;").await;
+    is_reset(&mut client).await;
+    is_reset(&mut server).await;
+    assert_eq!(proxy.sprung(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_off_is_not_heard_in_part() {
+    let (mut client, mut server, proxy) = ends().await;
+    proxy.delay(Duration::from_millis(20));
+    proxy.cut_unanswered("COMMIT");
+    server.write_all(b"before").await.unwrap();
+    client.write_all(b"COMMIT").await.unwrap();
+    hears(&mut client, "before").await;
+    hears(&mut server, "COMMIT").await;
+    client.write_all(b" more").await.unwrap();
+    hears(&mut server, " more").await;
+    server.write_all(b"done").await.unwrap();
+    is_reset(&mut client).await;
+    is_reset(&mut server).await;
+}
+
+#[tokio::test]
+async fn everything_ends_with_it() {
+    let (mut client, mut server, proxy) = ends().await;
+    let address = proxy.address();
+    // Such a delay holds up nothing but bytes.
+    proxy.delay(Duration::from_secs(3_600));
+    client.write_all(b"never heard").await.unwrap();
+    drop(proxy);
+    is_reset(&mut client).await;
+    is_reset(&mut server).await;
+    assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
