@@ -113,7 +113,7 @@ pub static SETTINGS: &[Setting] = &[
         "the state in which a connection comes back."),
     setting!(fail_fast: Switch in Kind::Switch, default true;
         "Whether a checkout that needs a new connection fails at once while connecting is known to fail. One checkout at "
-        "a time tries, after growing pauses of up to a second. off: the others wait until that one succeeds, up to their "
+        "a time tries, after growing pauses of up to 0.8 s. off: the others wait until that one succeeds, up to their "
         "`checkout_timeout`. A server that has no slots left is waited for in either case, as long as the pool has "
         "connections that may come back."),
     setting!(retry_floor: Count in Kind::Count { min: 0, max: 10_000 }, default 10;

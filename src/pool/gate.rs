@@ -29,7 +29,7 @@ use crate::telemetry::log::Chain;
 /// The pause after the first failure; each one after it is twice as long, up to the longest. What is waited is between
 /// half of it and all, so that many processes do not try at the same moment.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
 /// How long a connect may take before it says something of the server that it was given up.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod abandoned;
+mod commits;
 mod exporter;
 mod exposition;
+mod failover;
 mod global;
 mod holders;
 mod hygiene;
@@ -17,6 +19,7 @@ mod refusals;
 mod restarts;
 mod retries;
 mod saturation;
+mod stampede;
 mod support;
 #[cfg(feature = "tls")]
 mod tls;

@@ -35,6 +35,11 @@ impl Admin {
         self.0.query(query, &[]).await.expect(query).is_empty()
     }
 
+    /// The number that a query answers with.
+    pub(crate) async fn count(&self, query: &str) -> i64 {
+        self.0.query_one(query, &[]).await.expect(query).get(0)
+    }
+
     /// How many backends a pool has.
     pub(crate) async fn backends(&self, application: &str) -> usize {
         let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";

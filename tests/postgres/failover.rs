@@ -1,0 +1,124 @@
+//! A primary that becomes a standby, while another becomes the primary.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use poolscope::demo::server::Server;
+use poolscope::event::GiveUp;
+use poolscope::retry::Class;
+use poolscope::{Connection, RetryPolicy, RunError};
+use tokio_postgres::Error;
+use tokio_postgres::error::SqlState;
+
+use crate::support::{Admin, Counted, Proxy, eventually};
+
+const POLICY: RetryPolicy = RetryPolicy::new().backoff(Duration::from_millis(1), Duration::from_millis(5));
+
+async fn write(connection: &mut Connection) -> Result<(), Error> {
+    let transaction = connection.transaction().await?;
+    transaction.batch_execute("INSERT INTO written VALUES (1)").await?;
+    transaction.commit().await
+}
+
+/// Two servers behind one address, which leads to the first.
+struct Pair {
+    servers: [Server; 2],
+    admins: [Admin; 2],
+    proxy: Proxy,
+    counted: Counted,
+}
+
+impl Pair {
+    async fn new(name: &str) -> Self {
+        let server = async || {
+            let server = Server::builder().tcp(true).start().await.unwrap();
+            let admin = Admin::new(&server).await;
+            admin.execute("CREATE TABLE written (id int)").await;
+            (server, admin)
+        };
+        let ((first, first_admin), (second, second_admin)) = tokio::join!(server(), server());
+        let proxy = Proxy::to(address(&first)).await;
+        let url = proxy.url(&first.tcp_url().unwrap());
+        let counted = Counted::new(name, &url, |builder| builder.pool_size(4).max_overflow(0));
+        drop(counted.take(4).await);
+        Self { servers: [first, second], admins: [first_admin, second_admin], proxy, counted }
+    }
+
+    /// The first takes no writes any more.
+    async fn demote(&self) {
+        let admin = &self.admins[0];
+        admin.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
+        admin.execute("SELECT pg_reload_conf()").await;
+        let is_read_only = "SELECT 1 WHERE current_setting('transaction_read_only') = 'on'";
+        eventually("no more writes", async || !admin.is_empty(is_read_only).await).await;
+        // Each session hears of it by a signal, before its next statement.
+        let connections = self.counted.take(4).await;
+        for connection in &connections {
+            let is_told = async || connection.query_opt(is_read_only, &[]).await.unwrap().is_some();
+            eventually("every session knows", is_told).await;
+        }
+    }
+
+    /// From now on new connections lead to the second.
+    fn promote(&self) {
+        self.proxy.retarget(address(&self.servers[1]));
+    }
+
+    /// How many rows each has.
+    async fn written(&self) -> [i64; 2] {
+        let count = "SELECT count(*) FROM written";
+        [self.admins[0].count(count).await, self.admins[1].count(count).await]
+    }
+}
+
+fn address(server: &Server) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))
+}
+
+#[tokio::test]
+async fn after_a_failover_the_connections_to_the_old_primary_go_and_the_write_meets_the_new_one() {
+    let pair = Pair::new("failover_retried").await;
+    pair.demote().await;
+    pair.promote();
+    let counted = &pair.counted;
+    let done = counted.pool.operation("write").retry(POLICY).run_reporting(write).await.unwrap();
+    assert_eq!((done.report.attempts, pair.written().await), (2, [0, 1]));
+    // The others go when it would be their turn.
+    for _ in 0..8 {
+        counted.pool.run(write).await.unwrap();
+    }
+    assert_eq!(pair.written().await, [0, 9]);
+    drop(counted.take(4).await);
+    assert_eq!((counted.closed("read_only"), counted.closed("invalidated")), (1, 3));
+    let retries = [("operation", "write"), ("sqlstate", "25006")];
+    assert_eq!(counted.scrape().count("poolscope_retries_total", &retries), 1);
+}
+
+#[tokio::test]
+async fn without_a_policy_the_connections_go_as_well_when_the_first_of_them_comes_back() {
+    let pair = Pair::new("failover_plain").await;
+    pair.demote().await;
+    pair.promote();
+    let counted = &pair.counted;
+    let refused = counted.pool.run(write).await.unwrap_err();
+    assert!(
+        matches!(refused, RunError::Operation(error) if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION))
+    );
+    eventually("the server was asked", async || counted.closed("read_only") == 1).await;
+    for _ in 0..4 {
+        counted.pool.run(write).await.unwrap();
+    }
+    assert_eq!(pair.written().await, [0, 4]);
+}
+
+#[tokio::test]
+async fn until_there_is_another_primary_the_policy_bounds_the_attempts() {
+    let pair = Pair::new("failover_none").await;
+    pair.demote().await;
+    let counted = &pair.counted;
+    let error = counted.pool.operation("write").retry(POLICY.attempts(3)).run(write).await.unwrap_err();
+    assert_eq!((error.class(), error.gave_up(), error.attempts()), (Class::ReadOnly, GiveUp::Attempts, 3));
+    // One for each attempt; the others are not closed again and again.
+    assert_eq!(counted.closed("read_only"), 3);
+    assert!(counted.closed("invalidated") <= 3);
+}
