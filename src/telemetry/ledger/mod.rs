@@ -16,6 +16,7 @@ mod retries;
 mod situation;
 mod snapshot;
 mod unpooled;
+mod watchers;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -31,11 +32,12 @@ pub use self::snapshot::{
 };
 pub(crate) use self::unpooled::UnpooledPlace;
 pub use self::unpooled::UnpooledTotals;
+pub(crate) use self::watchers::Watchers;
 use super::budget::{Budget, Terms};
 use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
-use super::operations::{Interned, OPERATION_IDS, OperationId, Operations, SiteId};
+use super::operations::{OPERATION_IDS, OperationId, Operations};
 use crate::event::{ConnectionState, Event, Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
@@ -336,73 +338,6 @@ impl Ledger {
         // Whatever the event moved, before anyone else can move it.
         self.busy.live.store(books.seats.len(), Relaxed);
         self.busy.queued.store(books.queued, Relaxed);
-    }
-}
-
-/// The accounts and the log of one pool: what the pool tells its events to.
-#[derive(Clone, Debug)]
-pub(crate) struct Watchers {
-    ledger: Arc<Ledger>,
-}
-
-impl Watchers {
-    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
-        Self { ledger }
-    }
-
-    #[inline]
-    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
-        &self.ledger
-    }
-
-    #[inline]
-    pub(crate) fn now(&self) -> Nanos {
-        self.ledger.clock.now()
-    }
-
-    /// Tells every reader.
-    #[inline(always)]
-    pub(crate) fn emit(&self, event: Event<'_>) {
-        self.ledger.record(event);
-        self.log(event);
-    }
-
-    /// Tells the log alone, of what the ledger was told before.
-    #[inline(always)]
-    pub(crate) fn log(&self, event: Event<'_>) {
-        super::log::record(&self.ledger, event);
-    }
-
-    pub(crate) fn operation(&self, name: &str) -> OperationId {
-        match self.ledger.operations.by_name(name) {
-            Interned::Known(id) => id,
-            Interned::Refused => {
-                self.emit(Event::OperationsFull { name });
-                OperationId::OTHER
-            }
-        }
-    }
-
-    #[inline]
-    pub(crate) fn operation_at(&self, site: &'static std::panic::Location<'static>) -> (OperationId, SiteId) {
-        match self.ledger.operations.by_site(site) {
-            (Interned::Known(id), place) => (id, place),
-            (Interned::Refused, place) => {
-                self.emit(Event::OperationsFull { name: site.file() });
-                (OperationId::OTHER, place)
-            }
-        }
-    }
-
-    #[inline]
-    pub(crate) fn site(&self, site: &'static std::panic::Location<'static>) -> SiteId {
-        self.ledger.operations.site(site)
-    }
-
-    /// Emits [`Event::OperationFinished`].
-    pub(crate) fn operation_finished(&self, operation: OperationId, outcome: Outcome, since: Nanos) {
-        let took = self.now().duration_since(since);
-        self.emit(Event::OperationFinished { operation, outcome, took });
     }
 }
 

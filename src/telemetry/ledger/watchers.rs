@@ -1,0 +1,77 @@
+//! Who is told of what happens.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::Ledger;
+use crate::event::{Event, Outcome};
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::log;
+use crate::telemetry::operations::{Interned, OperationId, SiteId};
+
+/// The accounts and the log of one pool: what the pool tells its events to.
+#[derive(Clone, Debug)]
+pub(crate) struct Watchers {
+    ledger: Arc<Ledger>,
+}
+
+impl Watchers {
+    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
+        Self { ledger }
+    }
+
+    #[inline]
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Nanos {
+        self.ledger.clock.now()
+    }
+
+    /// Tells every reader.
+    #[inline(always)]
+    pub(crate) fn emit(&self, event: Event<'_>) {
+        self.ledger.record(event);
+        self.log(event);
+    }
+
+    /// Tells the log alone, of what the ledger was told before.
+    #[inline(always)]
+    pub(crate) fn log(&self, event: Event<'_>) {
+        log::record(&self.ledger, event);
+    }
+
+    pub(crate) fn operation(&self, name: &str) -> OperationId {
+        match self.ledger.operations.by_name(name) {
+            Interned::Known(id) => id,
+            Interned::Refused => {
+                self.emit(Event::OperationsFull { name });
+                OperationId::OTHER
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn operation_at(&self, site: &'static Location<'static>) -> (OperationId, SiteId) {
+        match self.ledger.operations.by_site(site) {
+            (Interned::Known(id), place) => (id, place),
+            (Interned::Refused, place) => {
+                self.emit(Event::OperationsFull { name: site.file() });
+                (OperationId::OTHER, place)
+            }
+        }
+    }
+
+    #[inline]
+    pub(crate) fn site(&self, site: &'static Location<'static>) -> SiteId {
+        self.ledger.operations.site(site)
+    }
+
+    /// Emits [`Event::OperationFinished`].
+    pub(crate) fn operation_finished(&self, operation: OperationId, outcome: Outcome, since: Nanos) {
+        let took = self.now().duration_since(since);
+        self.emit(Event::OperationFinished { operation, outcome, took });
+    }
+}
