@@ -212,7 +212,7 @@ async fn start_server(settings: &Settings) -> Result<Server, ServerError> {
         .setting("search_path", format!("{SCHEMA}, public"))
         .setting("max_wal_size", "64MB")
         // Transactions that block each other are the demo's daily bread.
-        .setting("deadlock_timeout", "100ms")
+        .setting("deadlock_timeout", "20ms")
         .start()
         .await
 }

@@ -50,7 +50,7 @@ const RATES: [(Request, f64); 10] = [
     (Request::PlaceOrder, 5.0),
     (Request::UpdateStock, 3.0),
     (Request::ReserveStock, 6.0),
-    (Request::MoveStock, 4.0),
+    (Request::MoveStock, 3.0),
     (Request::SalesReport, 0.7),
     (Request::CountCustomers, 0.8),
     (Request::PrintInvoice, 0.4),

@@ -152,7 +152,7 @@ impl Shop {
             let transaction = connection.transaction().await?;
             let add = transaction.prepare_cached(ADD_STOCK).await?;
             transaction.execute(&add, &[&from, &-1]).await?;
-            sleep(between([0.03, 0.09])).await;
+            sleep(between([0.02, 0.06])).await;
             transaction.execute(&add, &[&to, &1]).await?;
             transaction.commit().await
         };
