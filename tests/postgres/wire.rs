@@ -223,7 +223,8 @@ async fn the_use_by_operation_and_activity_adds_up_to_the_integral_of_the_used_c
                     1 => tokio::time::sleep(Duration::from_millis(7)).await,
                     2 => {
                         let transaction = connection.transaction().await.unwrap();
-                        tokio::time::sleep(Duration::from_millis(20)).await;
+                        // Long beside the two round trips around it, on a busy machine too.
+                        tokio::time::sleep(Duration::from_millis(150)).await;
                         transaction.commit().await.unwrap();
                     }
                     _ => connection.batch_execute("SELECT 1").await.unwrap(),
