@@ -124,6 +124,24 @@ async fn a_server_without_slots_is_waited_for_and_the_timeout_says_why() {
 }
 
 #[tokio::test]
+async fn a_server_that_is_mute_is_found_out_by_those_who_cannot_wait_for_it() {
+    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
+    let builder = Pool::builder().url(&url).collector(Collector::new());
+    let pool = builder.checkout_timeout(Duration::from_millis(1100)).build().unwrap();
+    let error = pool.get().await.unwrap_err();
+    assert!(matches!(&error, CheckoutError::Timeout(report) if report.phase == Phase::Connect), "{error:?}");
+    let error = pool.get().await.unwrap_err();
+    assert!(
+        matches!(&error, CheckoutError::Unavailable { source, .. } if source.code.as_str() == "timeout"),
+        "{error:?}"
+    );
+    assert!(chain(&error).contains("no connection after 1.1"), "{}", chain(&error));
+    let snapshot = pool.snapshot();
+    assert_eq!((closed(&snapshot, CloseReason::ConnectAbandoned), snapshot.created), (1, 1));
+}
+
+#[tokio::test]
 async fn a_server_that_is_mute_is_given_up_in_time() {
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
