@@ -145,7 +145,7 @@ pub(crate) fn reads(mut recorded: &[u8]) -> Vec<(From, &[u8])> {
 
 /// Messages that mean something to a conversation, by number: so that random bytes say a lot.
 pub(crate) fn messages(numbers: &[u8]) -> Vec<(From, &'static [u8])> {
-    const MESSAGES: [(From, &[u8]); 40] = [
+    const MESSAGES: [(From, &[u8]); 48] = [
         (From::Client, b"Q\0\0\0\x0dSELECT 1\0"),
         (From::Client, b"Q\0\0\0\x0dROLLBACK\0"),
         (From::Client, b"Q\0\0\0\x11ROLLBACK TO "),
@@ -186,6 +186,15 @@ pub(crate) fn messages(numbers: &[u8]) -> Vec<(From, &'static [u8])> {
         (From::Server, b"\0\x05"),
         (From::Server, b"T"),
         (From::Server, b"3\0\0\0\x04"),
+        // What commits, by itself or by name.
+        (From::Client, b"Q\0\0\0\x0bCOMMIT\0"),
+        (From::Client, b"Q\0\0\0\x11BEGIN;COMMIT\0"),
+        (From::Client, b"P\0\0\0\x0fs\0COMMIT\0\0\0"),
+        (From::Client, b"P\0\0\0\x0fs\0SELECT\0\0\0"),
+        (From::Client, b"B\0\0\0\x0d\0s\0\0\0\0\0\0\0E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04"),
+        (From::Client, b"B\0\0\0\x0ep\0s\0\0\0\0\0\0\0"),
+        (From::Client, b"C\0\0\0\x07Ss\0"),
+        (From::Server, b"C\0\0\0\x0bCOMMIT\0"),
     ];
     numbers.iter().map(|number| MESSAGES[usize::from(*number) % MESSAGES.len()]).collect()
 }
