@@ -1,4 +1,5 @@
-//! What a checkout costs, against bare deadpool and against the wrapper that one would write in an hour.
+//! What a checkout costs, against bare deadpool and against the wrapper that one would write in an hour; and what a pool
+//! saves.
 //!
 //! ```text
 //! cargo bench --bench pool               # some minutes; keep the machine quiet
@@ -19,6 +20,9 @@ mod machine;
 mod naive;
 mod noio;
 mod pinning;
+mod pooling;
+#[path = "../../tests/support/proxy.rs"]
+mod proxy;
 mod report;
 mod rounds;
 mod server;
@@ -90,6 +94,8 @@ fn measure(scale: Scale) -> Result<(), Failure> {
     rows.extend(counting::instructions(scale)?);
     rows.extend(counting::allocations()?);
     rows.extend(server.rows);
+    say("a pool against a connection for each request");
+    rows.extend(pooling::measure(scale)?);
 
     println!("{}", machine::describe(&server.version, server.pinned));
     println!("\n{}\n", report::table(&rows));

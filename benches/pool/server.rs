@@ -329,7 +329,7 @@ impl Query {
 }
 
 /// Seconds for each of so many.
-async fn each(count: u32, mut one: impl AsyncFnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
+pub(crate) async fn each(count: u32, mut one: impl AsyncFnMut() -> Result<(), Failure>) -> Result<f64, Failure> {
     let begun = Instant::now();
     for _ in 0..count {
         one().await?;
