@@ -224,8 +224,8 @@ impl Pass<'_> {
         self.ended = true;
         let mut state = self.gate.state();
         state.connecting -= 1;
+        // The limit is one since then.
         let resumed = state.suspended.take().map(|suspended| {
-            state.limit = 1;
             // Told while it is so: another may fail the next moment.
             let resumed = Event::ConnectingResumed { after: suspended.since.elapsed() };
             self.watchers.ledger().record(resumed);
