@@ -161,7 +161,7 @@ words! {
         NotIdempotent => "not_idempotent",
         /// Whether its COMMIT took effect is not known, and it was not said to be idempotent.
         CommitUnknown => "commit_unknown",
-        /// What failed is not known, since the wire is not read.
+        /// What failed is not known, since the wire is not read, or was not understood.
         Unseen => "unseen",
         /// It was tried as often as the policy allows.
         Attempts => "attempts",

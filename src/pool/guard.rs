@@ -3,17 +3,18 @@
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use deadpool::managed::Object;
 
 use super::backend::Backend;
-use super::clean::{READ_ONLY, ask_primary, cancel_in_passing, clean_and_return, quieten};
+use super::clean::{READ_ONLY, ask_primary, cancel_in_passing, clean_and_return, quieten, settle_down};
 use super::core::close_surplus;
 use super::life::Life;
 use super::observed::{Observed, Tracked};
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::evidence::Evidence;
+use crate::telemetry::evidence::{Evidence, Risk};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::wire::Status;
 
@@ -57,18 +58,38 @@ impl<M: Backend> Guard<M> {
         seat.wire().evidence(seat.word())
     }
 
-    /// The same once all that was asked has reached the wire, and what has failed has come to its end.
-    pub(crate) async fn settled_evidence(&mut self) -> Option<Evidence> {
+    /// The same once all that was asked has reached the wire, and what has failed has come to its end. If that is not so
+    /// within `limit`, anything may be on its way, a COMMIT too. (A task that waits for the socket to take more takes
+    /// nothing from its channel: it is not known what is behind a query that is not answered.)
+    pub(crate) async fn settled_evidence(&mut self, limit: Duration) -> Option<Evidence> {
         let object = self.object.as_mut()?;
-        quieten(object).await;
-        self.evidence()
+        let settled = settle_down(object, limit).await;
+        self.evidence_if(settled)
     }
 
-    /// Asks a server that has refused a write whether it takes none at all. If so, the connection is closed when it is
-    /// returned, and the others that lead there at their next checkouts.
-    pub(crate) async fn is_read_only(&mut self) -> bool {
+    /// What is known when the work is given up: the moment that it takes for what was asked to reach the wire is waited
+    /// for, and no answer.
+    pub(crate) async fn evidence_of_the_abandoned(&mut self, limit: Duration) -> Option<Evidence> {
+        let object = self.object.as_mut()?;
+        let arrived = quieten(object, limit).await;
+        self.evidence_if(arrived)
+    }
+
+    /// What is known, if all of it is.
+    fn evidence_if(&self, complete: bool) -> Option<Evidence> {
+        let mut evidence = self.evidence()?;
+        if !complete && !evidence.ended && evidence.risk == Risk::None {
+            evidence.risk = Risk::Commit;
+        }
+        Some(evidence)
+    }
+
+    /// Asks a server that has refused a write whether it takes none at all, and waits for the answer for `limit` at most.
+    /// If it takes none, the connection is closed when it is returned, and the others that lead there at their next
+    /// checkouts.
+    pub(crate) async fn is_read_only(&mut self, limit: Duration) -> bool {
         let Some(object) = &mut self.object else { return false };
-        let demoted = ask_primary(object).await;
+        let demoted = ask_primary(object, limit).await;
         if demoted {
             self.discard = Some(CloseReason::ReadOnly);
         }

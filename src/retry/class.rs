@@ -23,8 +23,10 @@ words! {
         Permanent => "permanent",
         /// The work failed, and the server did not.
         Application => "application",
-        /// The wire is not read, so nothing is known.
+        /// The wire is not read, or was not understood, so nothing is known.
         Unseen => "unseen",
+        /// The deadline passed before anything had failed.
+        CutOff => "cut_off",
     }
 }
 
@@ -39,7 +41,7 @@ words! {
         CommitUnknown => "commit_unknown",
         /// Something was committed before it failed, or may have been.
         Committed => "committed",
-        /// Nothing is known, since the wire is not read.
+        /// Nothing is known, since the wire is not read, or was not understood.
         Unseen => "unseen",
     }
 }
@@ -54,15 +56,18 @@ pub(super) fn of_connect(code: ErrorCode) -> Class {
     }
 }
 
-/// The class of an error that the server reported while the work was done. `stale_plan` tells one 0A000 from all others.
-pub(super) fn of_work(code: ErrorCode, stale_plan: bool) -> Class {
+/// The class of an error that the server reported while the work was done. `stale_plan` tells one 0A000 from all others;
+/// `ended` is whether the session is over.
+pub(super) fn of_work(code: ErrorCode, stale_plan: bool, ended: bool) -> Class {
     match code.as_str() {
         "40001" | "40P01" | "55P03" | "55006" => Class::Transient,
         "25006" => Class::ReadOnly,
         "26000" => Class::StaleStatement,
         "0A000" if stale_plan => Class::StaleStatement,
-        "08000" | "08003" | "08006" | "25P03" | "57P01" | "57P02" | "57P05" => Class::Lost,
-        "08007" | "40003" => Class::Unknown,
+        "25P03" | "57P01" | "57P02" | "57P05" => Class::Lost,
+        "08000" | "08003" | "08006" if ended => Class::Lost,
+        // The server has lost another: that of a foreign table, which may have committed.
+        "08000" | "08003" | "08006" | "08007" | "40003" => Class::Unknown,
         "53000" | "53200" | "53400" | "58000" | "58030" => Class::Resources,
         _ => Class::Permanent,
     }
@@ -78,8 +83,8 @@ mod tests {
             (&["40001", "40P01", "55P03", "55006"][..], Class::Transient),
             (&["25006"], Class::ReadOnly),
             (&["26000"], Class::StaleStatement),
-            (&["08000", "08003", "08006", "25P03", "57P01", "57P02", "57P05"], Class::Lost),
-            (&["08007", "40003"], Class::Unknown),
+            (&["25P03", "57P01", "57P02", "57P05"], Class::Lost),
+            (&["08000", "08003", "08006", "08007", "40003"], Class::Unknown),
             (&["53000", "53200", "53400", "58000", "58030"], Class::Resources),
             (
                 &[
@@ -91,11 +96,14 @@ mod tests {
             ),
         ] {
             for code in codes {
-                assert_eq!(of_work(ErrorCode::word(code), false), class, "{code}");
+                assert_eq!(of_work(ErrorCode::word(code), false, false), class, "{code}");
             }
         }
-        assert_eq!(of_work(ErrorCode::word("0A000"), true), Class::StaleStatement);
-        assert_eq!(of_work(ErrorCode::word("42601"), true), Class::Permanent);
+        assert_eq!(of_work(ErrorCode::word("0A000"), true, false), Class::StaleStatement);
+        assert_eq!(of_work(ErrorCode::word("42601"), true, false), Class::Permanent);
+        for code in ["08000", "08003", "08006"] {
+            assert_eq!(of_work(ErrorCode::word(code), false, true), Class::Lost, "{code}");
+        }
     }
 
     #[test]

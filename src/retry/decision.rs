@@ -36,7 +36,7 @@ impl Failure {
             return Self { class: Class::Unseen, code: None, effects: Effects::Unseen };
         };
         let class = match evidence.error {
-            Some(code) => of_work(code, evidence.stale_plan),
+            Some(code) => of_work(code, evidence.stale_plan, evidence.ended),
             None if evidence.ended => Class::Lost,
             None => Class::Application,
         };

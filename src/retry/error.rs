@@ -114,7 +114,9 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
             GiveUp::CommitUnknown => {
                 "whether its COMMIT took effect is not known, and it was not said to be idempotent"
             }
-            GiveUp::Unseen => "what happened is not known, since read_wire is off",
+            GiveUp::Unseen => {
+                "what happened is not known, since the wire is not read (read_wire) or was not understood"
+            }
             GiveUp::Attempts => "the policy allows no more attempts",
             GiveUp::Deadline => "the policy's deadline has passed, or would have",
             GiveUp::Budget => "the pool's budget for retries is spent",

@@ -35,17 +35,17 @@
 //! | `connect` | no connection could be made: 08000, 08001, 08006, 53300, 57P01, 57P02, 57P03, 57P05, no answer, none in time, no writable server | always: nothing was done |
 //! | `read_only` | 25006 of a server that takes no writes at all, once it is known: its connections are closed first | where nothing took effect |
 //! | `stale_statement` | 26000; 0A000 "cached plan must not change result type": cached statements are forgotten first | once, where nothing took effect |
-//! | `lost` | 08000, 08003, 08006, 25P03, 57P01, 57P02, 57P05, and a connection that broke off | where nothing took effect |
-//! | `unknown` | 08007, 40003: the server itself does not know | only if idempotent |
+//! | `lost` | 25P03, 57P01, 57P02, 57P05, and a connection that broke off | where nothing took effect |
+//! | `unknown` | 08007, 40003, and 08000, 08003, 08006 of a session that goes on: the server itself does not know | only if idempotent |
 //! | `resources` | 53000, 53200, 53400, 58000, 58030: after ten times the backoff | only if idempotent |
 //! | `permanent` | everything else: 22, 23, 28, 42, 53100, 57014, … | never |
 //! | `application` | none: the server did not complain, or what it complained of was overcome | never |
-//! | `unseen` | not known, as `read_wire` is off | never |
+//! | `unseen` | not known, as `read_wire` is off or the wire was not understood | never |
 //!
 //! A checkout that met `checkout_timeout` is `permanent`: the pool was asked to give up after that time.
 //!
-//! Two things the wire does not show. What the work does elsewhere (a request to another service, another connection)
-//! is repeated with it. And each statement outside a transaction counts as one that takes effect, a SELECT too, since
+//! Two things the wire does not show. What the work does elsewhere (a request to another service, another connection, a
+//! foreign table) is repeated with it. And each statement outside a transaction counts as one that takes effect, a SELECT too, since
 //! it may call a function that writes; put what belongs together into one transaction.
 //!
 //! Retries are paid from a budget that all operations of a pool share (settings `retry_floor` and `retry_percent`): when

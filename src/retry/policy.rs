@@ -53,7 +53,8 @@ impl Policy {
     }
 
     /// How long all of it may take: checkouts, work and pauses. What is under way when it passes is given up, and no
-    /// pause is begun that would last beyond it. `None`: as long as it takes.
+    /// pause is begun that would last beyond it. To see what became of an attempt may take 25 ms more. `None`: as long as
+    /// it takes.
     pub const fn deadline(mut self, deadline: Option<Duration>) -> Self {
         self.deadline = deadline;
         self

@@ -138,6 +138,10 @@ impl<M: Backend> Retrying<M> {
     }
 }
 
+/// How long a look at what became of an attempt may take at least, even if the deadline passes meanwhile: for as long as
+/// it takes that what was asked reaches the wire.
+const LAST_LOOK: Duration = Duration::from_millis(25);
+
 /// How an operation goes.
 struct Course<'a, M: Backend, E> {
     operation: &'a Operation<M>,
@@ -192,8 +196,8 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
             Some(Err(error)) => Attempt::Failed(self.learn(&mut connection).await, RunError::Operation(error)),
             None => {
                 // Cancelled at the server when it is returned, which may be too late.
-                let effects = connection.evidence().map_or(Effects::Unseen, effects);
-                Attempt::CutOff(effects)
+                let evidence = connection.evidence_of_the_abandoned(LAST_LOOK).await;
+                Attempt::CutOff(evidence.map_or(Effects::Unseen, effects))
             }
         };
         drop(connection);
@@ -205,19 +209,21 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
     async fn learn(&self, connection: &mut Guard<M>) -> Failure {
         // The server may have ended the session with this error, and the connection not have heard of it yet.
         connection.doubt();
-        let mut failure = Failure::of_work(connection.evidence());
-        if matches!(failure.class, Class::Permanent | Class::Application | Class::Unseen) {
-            return failure;
-        }
         // A transaction that was dropped sends its ROLLBACK; and what else was asked may take effect yet.
-        failure = Failure::of_work(connection.settled_evidence().await);
+        let mut failure = Failure::of_work(connection.settled_evidence(self.left()).await);
         match failure.class {
             // A transaction that was begun as one that only reads says the same.
-            Class::ReadOnly if !connection.is_read_only().await => failure.class = Class::Permanent,
+            Class::ReadOnly if !connection.is_read_only(self.left()).await => failure.class = Class::Permanent,
             Class::StaleStatement => self.operation.forget_statements(),
             _ => {}
         }
         failure
+    }
+
+    /// How much time there is for a look at what failed.
+    fn left(&self) -> Duration {
+        let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
+        left.max(LAST_LOOK)
     }
 
     /// How long to wait before the next attempt, or why there is none.
@@ -232,7 +238,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
             return Err(GiveUp::Attempts);
         }
         let pause = self.policy.pause(self.report.attempts, failure.class == Class::Resources);
-        if self.deadline.is_some_and(|deadline| Instant::now() + pause >= deadline) {
+        if self.deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) <= pause) {
             return Err(GiveUp::Deadline);
         }
         let watchers = self.operation.watchers();
@@ -256,8 +262,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
         let (failure, error) = self.failed.take().unzip();
         RetryError::new(Failed {
             operation: Arc::from(self.operation.name()),
-            // Cut off before anything failed: nobody knows what it would have come to.
-            class: failure.map_or(Class::Unseen, |failure| failure.class),
+            class: failure.map_or(Class::CutOff, |failure| failure.class),
             code: failure.and_then(|failure| failure.code),
             effects: self.effects,
             reason,

@@ -45,6 +45,9 @@ pub(crate) struct Evidence {
     pub(crate) ended: bool,
 }
 
+/// in_failed_sql_transaction
+const IN_FAILED_TRANSACTION: ErrorCode = ErrorCode::word("25P02");
+
 const COMMITTED: u8 = 1;
 const STALE_PLAN: u8 = 2;
 
@@ -65,6 +68,10 @@ impl Trace {
     }
 
     pub(super) fn complain(&self, Complaint { code, stale_plan, .. }: Complaint) {
+        // It says no more than that there was an error before.
+        if code == IN_FAILED_TRANSACTION && self.error.load(Relaxed) != 0 {
+            return;
+        }
         self.error.store(code.to_bits(), Relaxed);
         let marks = self.marks.load(Relaxed) & !STALE_PLAN;
         self.marks.store(if stale_plan { marks | STALE_PLAN } else { marks }, Relaxed);
@@ -126,6 +133,8 @@ mod tests {
             (evidence.error, evidence.stale_plan, evidence.ended),
             (Some(ErrorCode::word("40001")), false, true)
         );
+        trace.complain(Complaint { code: IN_FAILED_TRANSACTION, ..complaint });
+        assert_eq!(trace.read(true, true).error, Some(ErrorCode::word("40001")));
         trace.overcome();
         assert_eq!((trace.read(true, false).error, trace.read(true, false).committed), (None, true));
         trace.begin();

@@ -252,7 +252,8 @@ impl Wire {
     /// Whether the session is known to be over.
     #[inline]
     pub(crate) fn is_ended(&self) -> bool {
-        self.ended.load(Relaxed)
+        // What was told before the end is to be seen by whoever sees that.
+        self.ended.load(Acquire)
     }
 
     /// The server's process, if it said so.
@@ -265,10 +266,10 @@ impl Wire {
         if self.hold.load(Acquire) == word { self.hold_queries.load(Relaxed) } else { 0 }
     }
 
-    /// What is known of the hold that the seat's `word` stands for; nothing if the wire is not read.
+    /// What is known of the hold that the seat's `word` stands for; nothing if the wire is not read, or no longer.
     pub(crate) fn evidence(&self, word: u64) -> Option<Evidence> {
         let ended = self.is_ended();
-        (ended || self.status() != Status::Unread).then(|| self.trace.read(self.hold.load(Acquire) == word, ended))
+        (self.status() != Status::Unread).then(|| self.trace.read(self.hold.load(Acquire) == word, ended))
     }
 
     /// Whether this is the error that the hold of this `word` ended with.

@@ -16,6 +16,7 @@ mod overflow;
 mod proxy;
 mod recycling;
 mod refusals;
+mod repeats;
 mod restarts;
 mod retries;
 mod saturation;

@@ -132,6 +132,11 @@ impl Proxy {
         self.arm(Cut::After, pattern);
     }
 
+    /// Sets a trap for the first server that says `pattern`: its last byte is another when it is passed on.
+    pub(crate) fn garble(&self, pattern: impl Into<Vec<u8>>) {
+        self.arm(Cut::Garble, pattern);
+    }
+
     /// How many traps have sprung. One counts as soon as its pattern is seen, before anybody is cut off.
     pub(crate) fn sprung(&self) -> u64 {
         self.ask(|relay| relay.shared.sprung.get())
@@ -276,6 +281,8 @@ enum Cut {
     Before,
     Unanswered,
     After,
+    /// Nowhere: the pattern's last byte is changed.
+    Garble,
 }
 
 /// Who speaks.
@@ -290,14 +297,15 @@ impl Cut {
     fn speaker(self) -> Speaker {
         match self {
             Self::Before | Self::Unanswered => Speaker::Client,
-            Self::After => Speaker::Server,
+            Self::After | Self::Garble => Speaker::Server,
         }
     }
 }
 
 impl Shared {
-    /// The trap that this chunk springs. `tail` is the end of what came before, for a pattern may come in pieces.
-    fn spring(&self, speaker: Speaker, tail: &mut Vec<u8>, chunk: &[u8]) -> Option<Cut> {
+    /// The trap that this chunk springs, and where in the chunk its pattern ends. `tail` is the end of what came before,
+    /// for a pattern may come in pieces.
+    fn spring(&self, speaker: Speaker, tail: &mut Vec<u8>, chunk: &[u8]) -> Option<(Cut, usize)> {
         let mut traps = self.traps.borrow_mut();
         let Some(longest) = traps.iter().map(|trap| trap.pattern.len()).max() else {
             tail.clear();
@@ -305,15 +313,18 @@ impl Shared {
         };
         let seen = tail.len();
         tail.extend_from_slice(chunk);
-        let sprung = traps.iter().position(|trap| {
+        let sprung = traps.iter().enumerate().find_map(|(place, trap)| {
             // One that ends in the tail was there before the trap.
             let begin = (seen + 1).saturating_sub(trap.pattern.len());
-            trap.cut.speaker() == speaker && tail[begin..].windows(trap.pattern.len()).any(|at| at == trap.pattern)
+            let mut windows = tail[begin..].windows(trap.pattern.len());
+            let at = windows.position(|at| trap.cut.speaker() == speaker && at == trap.pattern)?;
+            Some((place, begin + at + trap.pattern.len() - seen))
         });
         tail.drain(..(tail.len() + 1).saturating_sub(longest));
-        let trap = traps.remove(sprung?);
+        let (place, end) = sprung?;
+        let trap = traps.remove(place);
         self.sprung.set(self.sprung.get() + 1);
-        Some(trap.cut)
+        Some((trap.cut, end))
     }
 }
 
@@ -407,12 +418,16 @@ async fn listen(
             Err(_) => (&[][..], Then::Reset),
             Ok(0) => (&[][..], Then::End),
             Ok(count) => {
-                let chunk = &buffer[..count];
+                let chunk = &mut buffer[..count];
                 match shared.spring(speaker, &mut tail, chunk) {
-                    None => (chunk, Then::More),
-                    Some(Cut::Before) => (&[][..], Then::Reset),
-                    Some(Cut::Unanswered) => (chunk, Then::Silence),
-                    Some(Cut::After) => (chunk, Then::Reset),
+                    None => (&*chunk, Then::More),
+                    Some((Cut::Before, _)) => (&[][..], Then::Reset),
+                    Some((Cut::Unanswered, _)) => (&*chunk, Then::Silence),
+                    Some((Cut::After, _)) => (&*chunk, Then::Reset),
+                    Some((Cut::Garble, end)) => {
+                        chunk[end - 1] ^= 0x55;
+                        (&*chunk, Then::More)
+                    }
                 }
             }
         };

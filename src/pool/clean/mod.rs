@@ -141,15 +141,26 @@ impl<M: Backend> Drop for Cleaning<M> {
     }
 }
 
-/// Waits, for `clean_timeout` at most, until all that was asked of a connection that is held has reached the wire.
-pub(super) async fn quieten<M: Backend>(tracked: &Tracked<M>) {
-    let _ = tokio::time::timeout(tracked.life.shared.policy.clean_timeout, quiet(tracked)).await;
+/// Waits until all that was asked of a connection that is held has reached the wire; answers whether it has.
+pub(super) async fn quieten<M: Backend>(tracked: &Tracked<M>, limit: Duration) -> bool {
+    let limit = limit.min(tracked.life.shared.policy.clean_timeout);
+    tokio::time::timeout(limit, quiet(tracked)).await.is_ok()
+}
+
+/// The same, and until it is answered, but not longer than another's query is waited for.
+pub(super) async fn settle_down<M: Backend>(tracked: &Tracked<M>, limit: Duration) -> bool {
+    if !quieten(tracked, limit).await {
+        return false;
+    }
+    let (pulse, wire) = (&tracked.life.pulse, tracked.life.seat.wire());
+    let rests = || wire.is_ended() || (pulse.is_settled() && wire.status() != Status::Executing);
+    tokio::time::timeout(limit.min(AT_CHECKOUT), pulse.until(rests)).await.is_ok()
 }
 
 /// Asks the server of a connection that is held whether it takes no writes, and if so has nobody get another that leads
 /// there. One that does not answer in time is taken for one that does.
-pub(super) async fn ask_primary<M: Backend>(tracked: &mut Tracked<M>) -> bool {
-    let limit = tracked.life.shared.policy.clean_timeout;
+pub(super) async fn ask_primary<M: Backend>(tracked: &mut Tracked<M>, limit: Duration) -> bool {
+    let limit = limit.min(tracked.life.shared.policy.clean_timeout);
     tokio::time::timeout(limit, refuses_writes(tracked)).await.is_ok_and(|answer| answer.unwrap_or(false))
 }
 

@@ -13,7 +13,7 @@ use tokio_postgres::{CancelToken, Client, Config, Error, NoTls};
 use super::error::{ConnectError, error_code};
 use super::hosts::candidates;
 use super::peer::Peer;
-use super::session::{TRANSACTION_READ_ONLY, transaction_read_only};
+use super::session::{TRANSACTION_READ_ONLY, first};
 use super::socket::Sock;
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
@@ -180,7 +180,7 @@ impl Connector {
             }
         };
         let answer = answer.map_err(|error| self.classify(error))?;
-        let read_only = transaction_read_only(&answer).map_err(|error| self.classify(error))?;
+        let read_only = first(&answer).map_err(|error| self.classify(error))?;
         let problem = match (wanted, read_only) {
             (_, None) => "does not say whether it allows writes",
             (TargetSessionAttrs::ReadWrite, Some("on")) => "does not allow writes (target_session_attrs=read-write)",

@@ -27,17 +27,23 @@ const RESET: &str = "\
 /// What the columns of the answer count.
 const COUNTED: [Dirt; 4] = [Dirt::Settings, Dirt::AdvisoryLocks, Dirt::Listen, Dirt::TemporaryTables];
 
-/// Asks whether transactions of the session are read-only from their beginning, as on a standby. libpq's
-/// `target_session_attrs=read-write` asks the same.
+/// Asks whether the server takes no writes: whether it is a standby, or was told so as a whole. What a session, a user
+/// or a database has chosen for itself says nothing of the server.
+const READ_ONLY_SERVER: &str = "\
+    SELECT pg_catalog.pg_is_in_recovery() OR EXISTS (SELECT FROM pg_catalog.pg_settings \
+     WHERE name OPERATOR(pg_catalog.=) 'default_transaction_read_only' AND setting OPERATOR(pg_catalog.=) 'on' \
+       AND source OPERATOR(pg_catalog.=) ANY ('{configuration file,command line,environment variable}'::pg_catalog.text[]))";
+
+/// Asks whether the server takes no writes.
 pub(super) async fn is_read_only(client: &Client) -> Result<bool, Error> {
-    Ok(transaction_read_only(&client.simple_query(TRANSACTION_READ_ONLY).await?)?
-        .is_some_and(|setting| setting == "on"))
+    Ok(first(&client.simple_query(READ_ONLY_SERVER).await?)?.is_some_and(|answer| answer == "t"))
 }
 
-/// The query that [`transaction_read_only`] reads the answer to.
+/// Asks whether transactions of the session only read from their beginning, as libpq does for `target_session_attrs`.
 pub(super) const TRANSACTION_READ_ONLY: &str = "SHOW transaction_read_only";
 
-pub(super) fn transaction_read_only(answer: &[SimpleQueryMessage]) -> Result<Option<&str>, Error> {
+/// The first column of an answer's first row.
+pub(super) fn first(answer: &[SimpleQueryMessage]) -> Result<Option<&str>, Error> {
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,

@@ -36,9 +36,10 @@ const ROLLBACK_TO: &[u8] = b"ROLLBACK TO ";
 const ROLLBACK: usize = "ROLLBACK".len();
 const WITH_SAVEPOINT: usize = ROLLBACK_TO.len();
 
-/// What the server says when it committed a transaction, or prepared to; each as long as need be.
-const COMMITTED: [&[u8]; 2] = [b"COMMIT", b"PREPARE T"];
-pub(super) const TAG: usize = COMMITTED[1].len();
+/// What the server says when it committed a transaction, prepared to, or gave up one that was prepared; each as long as
+/// need be.
+const COMMITTED: [&[u8]; 3] = [b"COMMIT", b"PREPARE T", b"ROLLBACK P"];
+pub(super) const TAG: usize = COMMITTED[2].len();
 
 impl Conversation {
     pub(super) fn client_body(&mut self, part: &[u8], listener: &mut impl Listener) {

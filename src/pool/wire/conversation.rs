@@ -296,7 +296,7 @@ impl Conversation {
                 self.ignored = 0;
                 // Of one that is alone the next `ReadyForQuery` says enough.
                 match self.outstanding.front() {
-                    Some(request) if request.deeds.are_mixed() || request.queries > 1 => {
+                    Some(request) if request.deeds.want_tags() || request.queries > 1 => {
                         Body::Tag { bytes: [0; TAG], have: 0 }
                     }
                     _ => Body::None,

@@ -31,7 +31,7 @@ impl Deeds {
 
     /// By the first word of a statement.
     fn of(word: &[u8]) -> Self {
-        const WORDS: [(&[u8], Deeds); 26] = [
+        const WORDS: [(&[u8], Deeds); 28] = [
             (b"BEGIN", Deeds::NOTHING),
             (b"START", Deeds::NOTHING),
             (b"SAVEPOINT", Deeds::NOTHING),
@@ -44,6 +44,8 @@ impl Deeds {
             (b"DISCARD", Deeds::NOTHING),
             (b"DEALLOCATE", Deeds::NOTHING),
             (b"CLOSE", Deeds::NOTHING),
+            // Of a statement that may have been prepared by the protocol, a COMMIT too.
+            (b"EXECUTE", Deeds::SEVERAL),
             (b"ROLLBACK", Deeds::ROLLBACK),
             (b"ABORT", Deeds::ROLLBACK),
             (b"COMMIT", Deeds::COMMIT),
@@ -55,6 +57,7 @@ impl Deeds {
             (b"ANALYZE", Deeds::PARTS),
             (b"CLUSTER", Deeds::PARTS),
             (b"REINDEX", Deeds::PARTS),
+            (b"REPACK", Deeds::PARTS),
             (b"CREATE", Deeds::PARTS),
             (b"DROP", Deeds::PARTS),
             (b"ALTER", Deeds::PARTS),
@@ -75,6 +78,12 @@ impl Deeds {
         self.0 & other.0 != 0
     }
 
+    /// Whether the server's answers tell more than the text: which of several were done, or that it is a ROLLBACK
+    /// PREPARED.
+    pub(super) fn want_tags(self) -> bool {
+        self.are_mixed() || self == Self::ROLLBACK
+    }
+
     /// Whether there may be statements of several kinds, so that only the server's answers tell which were done.
     pub(super) const fn are_mixed(self) -> bool {
         self.has(Self::SEVERAL) || self.0.count_ones() > 1
@@ -89,7 +98,7 @@ impl Deeds {
         match (before, failed) {
             (Transaction::None, true) => self.has(Self::PARTS),
             (_, true) => false,
-            (Transaction::None, false) => after == Transaction::None && self != Self::NOTHING,
+            (Transaction::None, false) => after == Transaction::None && self != Self::NOTHING && self != Self::ROLLBACK,
             (Transaction::Open, false) => {
                 self.has(Self::COMMIT) || (after == Transaction::None && self != Self::ROLLBACK)
             }
@@ -143,6 +152,11 @@ pub(super) struct Text {
     deeds: Deeds,
 }
 
+/// What the server skips between words: since version 16 the vertical tab as well.
+fn is_space(byte: u8) -> bool {
+    byte.is_ascii_whitespace() || byte == 0x0b
+}
+
 /// As long as the longest word that is known, and one more so that a longer one is not taken for it.
 const LONGEST_WORD: usize = "DEALLOCATE".len() + 1;
 
@@ -192,7 +206,7 @@ impl Text {
                     Self::behind_word(byte)
                 }
                 (_, 0) => Place::Over,
-                (Place::Lead | Place::Behind, space) if space.is_ascii_whitespace() => self.place,
+                (Place::Lead | Place::Behind, space) if is_space(space) => self.place,
                 (Place::Lead | Place::Behind, b';') => self.place,
                 (Place::Behind, _) => {
                     // Or there is a semicolon in the midst of one.
@@ -302,6 +316,8 @@ mod tests {
             ("/*COMMIT", Deeds::NOTHING),
             ("ROLLBACK", Deeds::ROLLBACK),
             ("rollback to a", Deeds::ROLLBACK),
+            ("\u{b}COMMIT", Deeds::COMMIT),
+            ("EXECUTE s0", Deeds::SEVERAL),
             ("CALL f()", Deeds::PARTS),
             ("DO $$ BEGIN END $$", Deeds::PARTS),
             ("create index concurrently on t (a)", Deeds::PARTS),
@@ -334,8 +350,8 @@ mod tests {
             (Deeds::ROLLBACK, Open, None, false, false),
             (Deeds::ROLLBACK, Open, Open, false, false),
             (Deeds::ROLLBACK, Failed, None, false, false),
-            // ROLLBACK PREPARED
-            (Deeds::ROLLBACK, None, None, false, true),
+            // But for ROLLBACK PREPARED, which the server says it was.
+            (Deeds::ROLLBACK, None, None, false, false),
             (Deeds::PARTS, None, None, true, true),
             (Deeds::PARTS, Open, Failed, true, false),
             (Deeds::SEVERAL, None, None, true, false),

@@ -73,6 +73,8 @@ fn whether_anything_may_have_been_committed_is_told_with_the_answer() {
         (&[asks("SELECT 1; PREPARE a"), (Server, message(b'C', b"PREPARE\0")), fails("40001", b'I')], 0),
         (&[asks("CALL moves()"), fails("40001", b'I')], 1),
         (&[&begin[..], &[asks("CALL moves()"), fails("40001", b'E')]].concat(), 0),
+        (&[asks("ROLLBACK"), done("ROLLBACK", b'I')], 0),
+        (&[asks("ROLLBACK PREPARED 'x'"), done("ROLLBACK PREPARED", b'I')], 1),
         // By the extended protocol.
         (&[&prepares("s", "INSERT")[..], &[runs("s"), done("INSERT 0 1", b'I')]].concat(), 1),
         (&[&prepares("s", "SHOW x")[..], &[runs("s"), done("SHOW", b'I')]].concat(), 0),
