@@ -82,7 +82,7 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
         call_site: &'static Location<'static>,
         site: SiteId,
     ) -> Self {
-        let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
+        let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None, took_turns: false };
         // Where others queue there is nothing to be had at once.
         let queued = core.shared().watchers.ledger().queue_hint();
         let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
@@ -145,8 +145,9 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
         if *this.stage == Stage::New {
             *this.stage = Stage::Begun;
             this.context.started = shared.watchers.now();
-            if shared.watchers.ledger().queue_hint()
-                && let Some(turn) = shared.gate.line()
+            if shared.gate.is_awaited()
+                && !shared.is_closing()
+                && let Some(turn) = shared.gate.line(shared.watchers.ledger().status().idle)
             {
                 this.inner.set(None);
                 this.context.wait_for(&shared.watchers, turn.phase);
@@ -169,6 +170,8 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
             let polled = inner.poll(cx);
             drop(scope);
             match polled {
+                // Who stands in line for its turn looks, and does not queue for what those hold who look as well.
+                Poll::Ready(Err(PoolError::Timeout(_))) if this.turn.is_some() => this.inner.set(None),
                 Poll::Ready(Err(PoolError::Timeout(_))) => this.inner.set(Some((this.ask)(&NO_TIMEOUTS))),
                 Poll::Ready(Err(PoolError::Backend(Obstacle::Shut(Shut::Turn(turn))))) => {
                     this.inner.set(None);
@@ -176,15 +179,17 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                     if this.turn.is_none() {
                         // It asks once more when it is sure to be called, so that nothing is missed in between.
                         let mut waiting = wait_for(turn, Arc::clone(this.core.shared_handle()));
-                        if waiting.as_mut().poll(cx).is_pending() {
+                        let called = waiting.as_mut().poll(cx).is_ready();
+                        if !called {
                             *this.turn = Some(waiting);
                         }
-                        this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
+                        this.inner.set(Some((this.ask)(if called { &NO_TIMEOUTS } else { &WITHOUT_WAIT })));
                     }
                 }
                 Poll::Pending => {
                     // It queues or connects, and takes no other's turn.
                     *this.turn = None;
+                    this.context.queues_after_its_turn(&shared.watchers);
                     break polled;
                 }
                 polled => break polled,
@@ -194,6 +199,10 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
         let failure = match polled {
             Poll::Ready(Ok(object)) if !shared.is_closing() => {
                 *this.stage = Stage::Ended;
+                // One that is kept does not stand in line.
+                if this.turn.is_some() {
+                    *this.turn = None;
+                }
                 return Poll::Ready(Ok(this.core.hand_out(object, *this.context)));
             }
             Poll::Ready(Ok(object)) => {

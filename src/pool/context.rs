@@ -23,6 +23,8 @@ pub(crate) struct Context {
     pub(crate) started: Nanos,
     /// Its place among those in flight, once it has to wait.
     pub(crate) ticket: Option<Ticket>,
+    /// Whether it has waited for its turn to connect.
+    pub(crate) took_turns: bool,
 }
 
 thread_local! {
@@ -67,6 +69,7 @@ impl Context {
 
     /// Says what this checkout waits for from now on.
     pub(super) fn wait_for(&mut self, watchers: &Watchers, phase: Phase) {
+        self.took_turns |= phase == Phase::Suspended;
         if let Some(ticket) = self.ticket {
             watchers.emit(Event::PhaseEntered { ticket, phase, at: watchers.now() });
             return;
@@ -81,6 +84,15 @@ impl Context {
             phase,
         });
         self.ticket = ticket.get();
+    }
+
+    /// This checkout waits again: for capacity, if it was for its turn before.
+    pub(super) fn queues_after_its_turn(&mut self, watchers: &Watchers) {
+        if let Some(ticket) = self.ticket.filter(|_| self.took_turns)
+            && watchers.ledger().wait_of(ticket).0 == Phase::Suspended
+        {
+            self.wait_for(watchers, Phase::Queue);
+        }
     }
 
     /// The same for the checkout that is being polled.

@@ -86,6 +86,7 @@ impl<M: Backend> Core<M> {
             reset_session: settings.reset_session,
             read_wire: settings.read_wire,
             fail_fast: settings.fail_fast,
+            connect_timeout: settings.connect_timeout,
         };
         let name = settings.name.as_deref().unwrap_or(name);
         let ledger = collector.join(name, |name| Ledger::new(name, limits, clock));

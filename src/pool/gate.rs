@@ -31,6 +31,9 @@ use crate::telemetry::log::Chain;
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_millis(800);
 
+/// How long after the last failure nothing is known any more, if nobody has tried since.
+const MEMORY: Duration = Duration::from_secs(10);
+
 /// How long a connect may take before it says something of the server that it was given up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,8 @@ pub(super) struct Gate {
     /// How many may ever connect at once.
     most: usize,
     fail_fast: bool,
+    /// How long the others leave it to those who connect. Who is at it and is not polled would keep them from it for ever.
+    lease: Duration,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,10 @@ struct State {
     /// How many may connect at once.
     limit: usize,
     connecting: usize,
+    /// When one last began or ended.
+    moved: Instant,
+    /// How many have tried on behalf of all.
+    probes: u64,
     suspended: Option<Suspended>,
 }
 
@@ -64,8 +73,16 @@ struct Suspended {
     pause: Duration,
     /// When it is tried next.
     next: Instant,
-    /// Whether it is being tried.
-    probing: bool,
+    /// Who tries, and until when it is left to that one.
+    probing: Option<(u64, Instant)>,
+}
+
+impl State {
+    /// One that connects has ended.
+    fn leave(&mut self) {
+        self.connecting -= 1;
+        self.moved = Instant::now();
+    }
 }
 
 /// Why a checkout may not connect now.
@@ -81,17 +98,20 @@ pub(crate) enum Shut {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Turn {
     pub(super) phase: Phase,
-    /// When to look again at the latest.
-    until: Option<Instant>,
+    /// When to look again at the latest. A connection that comes back in the very moment in which a wait begins may call
+    /// nobody: to make sure of that would cost each return.
+    until: Instant,
 }
 
 /// The wait for a turn.
 pub(super) type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Gate {
-    pub(super) fn new(most: usize, fail_fast: bool) -> Self {
-        let state = State { limit: most, connecting: 0, suspended: None };
-        Self { state: Mutex::new(state), waiting: AtomicUsize::new(0), turns: Notify::new(), most, fail_fast }
+    /// At most so many may connect at once; to connect should take no longer than `connect_timeout`.
+    pub(super) fn new(most: usize, fail_fast: bool, connect_timeout: Duration) -> Self {
+        let state = State { limit: most, connecting: 0, moved: Instant::now(), probes: 0, suspended: None };
+        let lease = connect_timeout.saturating_add(PATIENCE);
+        Self { state: Mutex::new(state), waiting: AtomicUsize::new(0), turns: Notify::new(), most, fail_fast, lease }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -108,25 +128,28 @@ impl Gate {
     ) -> Result<Pass<'a>, Shut> {
         let mut guard = self.state();
         let state = &mut *guard;
+        let now = Instant::now();
         let probes = match &mut state.suspended {
-            Some(suspended) if suspended.probing || Instant::now() < suspended.next => {
-                return Err(self.shut(suspended, may_come_back));
+            Some(suspended) if now < suspended.probing.map_or(suspended.next, |(_, until)| until) => {
+                return Err(self.shut(suspended, now, may_come_back));
             }
             Some(suspended) => {
-                suspended.probing = true;
-                true
+                state.probes += 1;
+                suspended.probing = Some((state.probes, now + self.lease));
+                Some(state.probes)
             }
-            None if state.connecting >= state.limit => {
-                return Err(Shut::Turn(Turn { phase: Phase::Suspended, until: None }));
+            None if state.connecting >= state.limit && now < state.moved + self.lease => {
+                return Err(Shut::Turn(Turn { phase: Phase::Suspended, until: now + LONGEST_PAUSE }));
             }
-            None => false,
+            None => None,
         };
         state.connecting += 1;
-        Ok(Pass { gate: self, watchers, probes, given_up, began: Instant::now(), ended: false })
+        state.moved = now;
+        Ok(Pass { gate: self, watchers, probes, given_up, began: now, ended: false })
     }
 
-    fn shut(&self, suspended: &Suspended, may_come_back: bool) -> Shut {
-        let until = (!suspended.probing).then_some(suspended.next);
+    fn shut(&self, suspended: &Suspended, now: Instant, may_come_back: bool) -> Shut {
+        let until = if suspended.probing.is_some() { now + LONGEST_PAUSE } else { suspended.next };
         match suspended.refusal {
             Refusal::Full if may_come_back => Shut::Turn(Turn { phase: Phase::Queue, until }),
             _ if self.fail_fast => Shut::Unavailable(suspended.report()),
@@ -134,20 +157,43 @@ impl Gate {
         }
     }
 
-    /// What a checkout waits for that comes when others wait for what comes back, so that it does not get ahead of them.
+    /// What a checkout waits for that comes when others wait, so that it does not get ahead of them; nothing if more lie
+    /// idle than they can take.
     #[cold]
-    pub(super) fn line(&self) -> Option<Turn> {
-        if !self.is_awaited() {
+    pub(super) fn line(&self, idle: usize) -> Option<Turn> {
+        let waiting = self.waiting.load(SeqCst);
+        if waiting == 0 || idle > waiting {
             return None;
         }
         let full = self.state().suspended.as_ref().is_some_and(|suspended| suspended.refusal == Refusal::Full);
+        let phase = if full { Phase::Queue } else { Phase::Suspended };
         // Should all of them be served before it stands in line, nobody calls it.
-        full.then(|| Turn { phase: Phase::Queue, until: Some(Instant::now() + FIRST_PAUSE) })
+        Some(Turn { phase, until: Instant::now() + FIRST_PAUSE })
+    }
+
+    /// Whether connecting is known to fail.
+    #[cold]
+    pub(super) fn is_shut(&self) -> bool {
+        self.suspension().is_some()
+    }
+
+    /// A connection is gone, and with it one that the server counts: if it has no slots left, it may have now.
+    pub(super) fn slot_freed(&self) {
+        if !self.is_awaited() {
+            return;
+        }
+        if let Some(suspended) = self.state().suspended.as_mut().filter(|suspended| suspended.refusal == Refusal::Full)
+        {
+            suspended.next = Instant::now();
+        }
+        self.wake_one();
     }
 
     /// How connecting stands, if it fails.
     pub(super) fn suspension(&self) -> Option<Suspension> {
-        self.state().suspended.as_ref().map(Suspended::report)
+        let state = self.state();
+        let known = state.suspended.as_ref().filter(|suspended| suspended.next.elapsed() < MEMORY);
+        known.map(Suspended::report)
     }
 
     /// Whether anybody waits for a turn.
@@ -183,17 +229,19 @@ pub(super) fn wait_for(turn: Turn, shared: Arc<super::shared::Shared>) -> Waitin
         gate.waiting.fetch_add(1, SeqCst);
         let _counted = Counted(gate);
         let called = gate.turns.notified();
-        match turn.until {
-            // Whether it was called or not, it looks again.
-            Some(until) => drop(timeout_at(until, called).await),
-            None => called.await,
-        }
+        // Whether it was called or not, it looks again.
+        let _ = timeout_at(turn.until, called).await;
     })
 }
 
 impl Suspended {
     fn report(&self) -> Suspension {
         Suspension { failing_for: self.since.elapsed(), code: self.code, message: Arc::clone(&self.message) }
+    }
+
+    /// Whether it is this one that tries.
+    fn is_probed_by(&self, probe: Option<u64>) -> bool {
+        self.probing.is_some_and(|(id, _)| probe == Some(id))
     }
 
     /// Lets the next try wait.
@@ -208,7 +256,8 @@ impl Suspended {
 pub(super) struct Pass<'a> {
     gate: &'a Gate,
     watchers: &'a Watchers,
-    probes: bool,
+    /// Which of those it is that try on behalf of all, if it is one.
+    probes: Option<u64>,
     given_up: Refusal,
     began: Instant,
     ended: bool,
@@ -223,7 +272,7 @@ impl Pass<'_> {
     pub(super) fn succeeded(mut self) {
         self.ended = true;
         let mut state = self.gate.state();
-        state.connecting -= 1;
+        state.leave();
         // The limit is one since then.
         let resumed = state.suspended.take().map(|suspended| {
             // Told while it is so: another may fail the next moment.
@@ -247,8 +296,9 @@ impl Pass<'_> {
         error: &dyn std::error::Error,
         may_come_back: bool,
     ) -> Option<Turn> {
+        let turn = self.fail(refusal, code, error, may_come_back);
         self.ended = true;
-        self.fail(refusal, code, error, may_come_back)
+        turn
     }
 
     fn fail(
@@ -259,8 +309,10 @@ impl Pass<'_> {
         may_come_back: bool,
     ) -> Option<Turn> {
         let now = Instant::now();
+        // Not under the lock: it is the backend's own, and may do anything.
+        let message: Arc<str> = Chain(error).to_string().into();
         let mut state = self.gate.state();
-        state.connecting -= 1;
+        state.leave();
         let mut told = None;
         match (&mut state.suspended, refusal) {
             (None, Refusal::Single) => {
@@ -272,16 +324,15 @@ impl Pass<'_> {
                 if refusal != Refusal::Single {
                     suspended.refusal = refusal;
                 }
-                (suspended.code, suspended.message) = (code, Chain(error).to_string().into());
-                if self.probes {
-                    suspended.probing = false;
+                (suspended.code, suspended.message) = (code, message);
+                if suspended.is_probed_by(self.probes) {
+                    suspended.probing = None;
                     suspended.pause = (suspended.pause * 2).min(LONGEST_PAUSE);
                     suspended.pause(now);
                 }
             }
             (None, Refusal::Down | Refusal::Full) => {
-                let message = Chain(error).to_string().into();
-                let (pause, next, probing) = (FIRST_PAUSE, now, false);
+                let (pause, next, probing) = (FIRST_PAUSE, now, None);
                 let mut suspended = Suspended { refusal, since: now, code, message, pause, next, probing };
                 suspended.pause(now);
                 state.suspended = Some(suspended);
@@ -291,7 +342,7 @@ impl Pass<'_> {
                 told = Some(event);
             }
         }
-        let turn = state.suspended.as_ref().and_then(|suspended| match self.gate.shut(suspended, may_come_back) {
+        let turn = state.suspended.as_ref().and_then(|suspended| match self.gate.shut(suspended, now, may_come_back) {
             Shut::Turn(turn) => Some(turn),
             Shut::Unavailable(_) => None,
         });
@@ -315,10 +366,10 @@ impl Drop for Pass<'_> {
             return;
         }
         let mut state = self.gate.state();
-        state.connecting -= 1;
-        if let Some(suspended) = state.suspended.as_mut().filter(|_| self.probes) {
+        state.leave();
+        if let Some(suspended) = state.suspended.as_mut().filter(|suspended| suspended.is_probed_by(self.probes)) {
             // Another one's turn.
-            suspended.probing = false;
+            suspended.probing = None;
             suspended.next = Instant::now();
         }
         drop(state);

@@ -103,6 +103,7 @@ impl Drop for Life {
         self.close(self.reason);
         let reason = *self.closed.get().unwrap_or(&self.reason);
         self.shared.watchers.log(Event::ConnectionClosed { seat: &self.seat, reason });
+        self.shared.gate.slot_freed();
         self.shared.notify_if_closing();
     }
 }

@@ -123,7 +123,8 @@ impl<M: Backend> Observed<M> {
 
     /// Whether there are connections that somebody may return.
     fn may_come_back(&self) -> bool {
-        self.shared.watchers.ledger().live_hint() > 0
+        let status = self.shared.watchers.ledger().status();
+        status.used + status.idle > 0
     }
 
     /// Why a connection cannot be handed out, as far as can be told without asking the server.
@@ -131,7 +132,8 @@ impl<M: Backend> Observed<M> {
     fn unfit(&self, tracked: &Tracked<M>, now: Nanos) -> Option<CloseReason> {
         if tracked.life.created_at < self.shared.invalid_before() {
             Some(CloseReason::Invalidated)
-        } else if tracked.life.expires_at <= now {
+        } else if tracked.life.expires_at <= now && !self.shared.gate.is_shut() {
+            // While no other can be made, an old one is better than none.
             Some(CloseReason::Recycled)
         } else if tracked.life.seat.wire().is_ended() || M::is_broken(&tracked.connection) {
             Some(CloseReason::Broken)

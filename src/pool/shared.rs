@@ -25,6 +25,7 @@ pub(crate) struct Policy {
     pub(crate) reset_session: bool,
     pub(crate) read_wire: bool,
     pub(crate) fail_fast: bool,
+    pub(crate) connect_timeout: Duration,
 }
 
 /// How soon after a server was found to be no primary the connections are closed once more.
@@ -56,7 +57,7 @@ impl Shared {
         let cleaners = Arc::new(Semaphore::new(cleaners(max)));
         Self {
             watchers,
-            gate: Gate::new(max, policy.fail_fast),
+            gate: Gate::new(max, policy.fail_fast, policy.connect_timeout),
             policy,
             cleaners,
             invalid_before: AtomicU64::new(0),

@@ -23,4 +23,5 @@ mod property;
 mod retries;
 mod rig;
 mod stress;
+mod turns;
 mod waiting;

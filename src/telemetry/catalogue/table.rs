@@ -310,7 +310,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connecting_suspended_seconds",
         Kind::Gauge,
         &[],
-        "For how long connecting has currently been left to one checkout at a time, since it failed; 0 if it is not. How often that one tries is the rate of poolscope_connections_created_total.",
+        "For how long connecting has currently been left to one checkout at a time, since it failed; 0 if it is not, or if nobody has needed to connect for ten seconds. How often that one tries is the rate of poolscope_connections_created_total.",
         |pool, sink| sink.value(&[], pool.connecting_suspended.as_secs_f64()),
     ),
     Metric::of_pool(

@@ -67,8 +67,9 @@ pub(super) struct Books {
     pub(super) wait_time: Histogram,
     pub(super) create_time: Histogram,
     pub(super) phase_nanos: [u64; Phase::COUNT],
-    /// How many of those in flight wait for capacity.
+    /// How many of those in flight wait for capacity, and how many for their turn to connect.
     pub(super) queued: usize,
+    suspended: usize,
     /// Since when the queue is not empty.
     pub(super) saturated_since: Option<Nanos>,
     pub(super) saturated_nanos: u64,
@@ -94,9 +95,13 @@ pub(super) struct Books {
     /// Wires that are no longer read.
     pub(super) wires_lost: u64,
     pub(super) retries: RetryTotals,
-    /// Since when connecting is left to one checkout at a time.
+    /// Since when connecting is left to one checkout at a time, and when it last failed.
     pub(super) suspended_since: Option<Nanos>,
+    pub(super) connect_failed_at: Nanos,
 }
+
+/// How long after connecting last failed nothing is known of it any more, if nobody has tried since.
+const MEMORY: Duration = Duration::from_secs(10);
 
 /// How many kinds of error are told apart, over all operations. The server has some 250, but anybody may raise others.
 pub(super) const MAX_ERRORS: usize = 1000;
@@ -131,6 +136,7 @@ impl Default for Books {
             create_time: Histogram::default(),
             phase_nanos: [0; Phase::COUNT],
             queued: 0,
+            suspended: 0,
             saturated_since: None,
             saturated_nanos: 0,
             phase_reported: [0; Phase::COUNT],
@@ -148,6 +154,7 @@ impl Default for Books {
             wires_lost: 0,
             retries: RetryTotals::default(),
             suspended_since: None,
+            connect_failed_at: Nanos::ZERO,
         }
     }
 }
@@ -285,10 +292,16 @@ impl Books {
         self.seats.iter().map(|seat| seat.standing())
     }
 
-    /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue, which is
-    /// about to take it.
+    /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue or waiting for its
+    /// turn, which is about to take it.
     pub(super) fn idle_places(&self, pool_size: usize) -> usize {
-        pool_size.saturating_add(self.queued)
+        pool_size.saturating_add(self.queued).saturating_add(self.suspended)
+    }
+
+    /// For how long connecting has been failing, as far as is known.
+    pub(super) fn suspended_for(&self, now: Nanos) -> Duration {
+        let since = self.suspended_since.filter(|_| now.since(self.connect_failed_at) < nanos(MEMORY));
+        since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
     /// Moves one checkout out of and into phases, and with it the beginning and end of saturation.
@@ -299,6 +312,8 @@ impl Books {
         if entered == Some(Phase::Queue) {
             self.queued += 1;
         }
+        self.suspended -= usize::from(left == Some(Phase::Suspended));
+        self.suspended += usize::from(entered == Some(Phase::Suspended));
         match (self.queued, self.saturated_since) {
             (0, Some(since)) => {
                 self.saturated_nanos += at.since(since);

@@ -38,7 +38,7 @@ use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
 use super::operations::{OPERATION_IDS, OperationId, Operations};
-use crate::event::{ConnectionState, Event, Outcome, Phase};
+use crate::event::{ConnectionState, ErrorPhase, Event, Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -305,6 +305,9 @@ impl Ledger {
                 }
             }
             Event::ConnectionError { phase, code, .. } => {
+                if phase == ErrorPhase::Connect {
+                    books.connect_failed_at = self.clock.now();
+                }
                 *books.errors.entry((phase, code)).or_insert(0) += 1;
             }
             Event::ConnectionDirty { operation, dirt, .. } => {
@@ -317,7 +320,10 @@ impl Ledger {
             Event::RetryExhausted { operation, code, reason, .. } => {
                 books.retries.count_exhausted(operation, reason, code);
             }
-            Event::ConnectingSuspended { .. } => books.suspended_since = Some(self.clock.now()),
+            Event::ConnectingSuspended { .. } => {
+                books.connect_failed_at = self.clock.now();
+                books.suspended_since = Some(books.connect_failed_at);
+            }
             Event::ConnectingResumed { .. } => books.suspended_since = None,
             Event::UnpooledConnecting { place, operation, at } => place.set(Some(books.unpooled.begin(operation, at))),
             Event::UnpooledOpened { place, at, .. } => books.unpooled.open(place, at),

@@ -191,7 +191,8 @@ pub struct PoolSnapshot {
     pub retries_exhausted: Vec<RetriesExhausted>,
     /// How many retries may be made now.
     pub retry_budget: f64,
-    /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not.
+    /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not, or if nobody
+    /// has tried for ten seconds.
     pub connecting_suspended: Duration,
     /// Connections outside the pool, of the operations that had any; no other account here counts them, but `errors`.
     pub unpooled: Vec<UnpooledTotals>,
@@ -311,7 +312,7 @@ impl Books {
             retries: self.retries.retries(name_of),
             retries_exhausted: self.retries.exhausted(name_of),
             retry_budget: ledger.budget().balance(now),
-            connecting_suspended: self.suspended_since.map_or(Duration::ZERO, |since| now.duration_since(since)),
+            connecting_suspended: self.suspended_for(now),
             unpooled: self.unpooled.totals(ledger, now),
             recommended_size,
             holders,
