@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use poolscope::Settings;
+use poolscope::error::CheckoutError;
 use poolscope::event::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::pool::Core;
 use poolscope::telemetry::PoolSnapshot;
@@ -63,22 +65,42 @@ enum Step {
     Close,
 }
 
-fn end() -> impl Strategy<Value = End> {
-    prop_oneof![4 => Just(End::Ok), 3 => Just(End::Error), 1 => Just(End::Panic)]
+/// What failures say of the connections that are made next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failures {
+    /// Nothing: what is counted is known to the nanosecond.
+    Single,
+    /// That they will fail as well, or that there are too many: who then connects, and who waits for what, is not
+    /// modelled. All else is as exact.
+    Outages,
 }
 
-fn answer() -> impl Strategy<Value = Answer> {
+fn end(failures: Failures) -> impl Strategy<Value = End> {
+    let failed = match failures {
+        Failures::Single => Just(End::Error).boxed(),
+        Failures::Outages => prop_oneof![1 => Just(End::Error), 2 => Just(End::Down), 2 => Just(End::Full)].boxed(),
+    };
+    prop_oneof![4 => Just(End::Ok), 3 => failed, 1 => Just(End::Panic)]
+}
+
+fn answer(failures: Failures) -> impl Strategy<Value = Answer> {
+    let failed = match failures {
+        Failures::Single => Just(Answer::Error).boxed(),
+        Failures::Outages => {
+            prop_oneof![1 => Just(Answer::Error), 3 => Just(Answer::Down), 3 => Just(Answer::Full)].boxed()
+        }
+    };
     prop_oneof![
         6 => Just(Answer::Ok),
-        2 => Just(Answer::Error),
+        3 => failed,
         1 => Just(Answer::Panic),
-        2 => end().prop_map(Answer::Slow),
-        2 => (1..1500u64, end()).prop_map(|(millis, end)| Answer::After(ms(millis), end)),
+        2 => end(failures).prop_map(Answer::Slow),
+        2 => (1..1500u64, end(failures)).prop_map(|(millis, end)| Answer::After(ms(millis), end)),
         4 => Just(Answer::Held),
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step(failures: Failures) -> impl Strategy<Value = Step> {
     let which = 0..8usize;
     prop_oneof![
         12 => (0..OPERATIONS.len()).prop_map(|operation| Step::Start { operation }),
@@ -87,20 +109,20 @@ fn step() -> impl Strategy<Value = Step> {
         5 => which.clone().prop_map(|which| Step::Drop { which }),
         10 => (which.clone(), any::<bool>()).prop_map(|(which, elsewhere)| Step::Return { which, elsewhere }),
         3 => which.clone().prop_map(|which| Step::Discard { which }),
-        8 => prop_oneof![Just(1), Just(120), Just(310), Just(500), Just(1001), Just(9_300), Just(10_000)]
+        8 => prop_oneof![Just(1), Just(25), Just(50), Just(120), Just(310), Just(500), Just(1001), Just(9_300), Just(10_000)]
             .prop_map(|millis| Step::Advance { time: ms(millis) }),
-        3 => answer().prop_map(|answer| Step::Connects { answer }),
-        3 => answer().prop_map(|answer| Step::Pings { answer }),
-        6 => (which.clone(), end()).prop_map(|(which, end)| Step::Release { which, end }),
+        3 => answer(failures).prop_map(|answer| Step::Connects { answer }),
+        3 => answer(failures).prop_map(|answer| Step::Pings { answer }),
+        6 => (which.clone(), end(failures)).prop_map(|(which, end)| Step::Release { which, end }),
         2 => which.clone().prop_map(|which| Step::Break { which }),
         2 => which.prop_map(|which| Step::BreakHeld { which }),
     ]
 }
 
 /// Most sequences leave the pool open; some close it at some point.
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let open = || prop::collection::vec(step(), 1..80);
-    let closed = (open(), prop::collection::vec(step(), 0..20)).prop_map(|(mut steps, after)| {
+fn steps(failures: Failures) -> impl Strategy<Value = Vec<Step>> {
+    let open = move || prop::collection::vec(step(failures), 1..80);
+    let closed = (open(), prop::collection::vec(step(failures), 0..20)).prop_map(|(mut steps, after)| {
         steps.push(Step::Close);
         steps.extend(after);
         steps
@@ -121,6 +143,8 @@ struct Model {
     saturated: u64,
     discarded: u64,
     overflow: u64,
+    /// Checkouts that failed because others had.
+    unavailable: u64,
     closing: bool,
 }
 
@@ -139,6 +163,7 @@ struct Loan {
 
 struct World {
     rig: Rig,
+    failures: Failures,
     model: Model,
     attempts: Vec<InFlight>,
     loans: Vec<Loan>,
@@ -146,12 +171,12 @@ struct World {
 }
 
 impl World {
-    fn new(pool_size: usize, max_overflow: usize) -> Self {
-        let rig = Rig::with(&settings(pool_size, max_overflow));
+    fn new(settings: &Settings, failures: Failures) -> Self {
+        let rig = Rig::with(settings);
         for operation in OPERATIONS {
             let _ = rig.core.operation(operation);
         }
-        Self { rig, model: Model::default(), attempts: Vec::new(), loans: Vec::new(), closing: None }
+        Self { rig, failures, model: Model::default(), attempts: Vec::new(), loans: Vec::new(), closing: None }
     }
 
     async fn take(&mut self, step: Step) {
@@ -250,6 +275,7 @@ impl World {
 
     fn ended(&mut self, operation: usize, got: Got, waited: Duration) {
         let outcome = got.as_ref().map_or_else(|error| error.outcome(), |_| Outcome::Ok);
+        self.model.unavailable += u64::from(matches!(got, Err(CheckoutError::Unavailable { .. })));
         match outcome {
             Outcome::Timeout => assert!(waited >= ms(1000), "timed out after {waited:?}"),
             Outcome::Closed => assert!(self.model.closing, "nobody closed the pool"),
@@ -284,7 +310,8 @@ impl World {
             use poolscope::pool::Backend;
             Scripted::is_broken(&loan.held)
         };
-        let room = before.connections.idle < before.limits.pool_size + before.queued;
+        let waiting = before.queued + suspended(&before);
+        let room = before.connections.idle < before.limits.pool_size + waiting;
         self.model.overflow += u64::from(!self.model.closing && !broken && !room);
         if elsewhere {
             std::thread::spawn(|| drop(loan.held)).join().unwrap();
@@ -302,11 +329,14 @@ impl World {
             self.poll(which);
         }
         let pool = self.rig.core.snapshot();
-        if pool.queued > 0 {
+        let waiting = pool.queued + suspended(&pool);
+        if waiting > 0 {
             let taken = pool.connections.used + pool.connections.creating;
-            assert_eq!(taken, pool.limits.max(), "{} wait while there is room: {:?}", pool.queued, pool.connections);
-            assert_eq!(pool.connections.idle, 0, "{} wait while there is an idle connection", pool.queued);
-            assert!(!self.model.closing, "{} wait for a pool that is closed", pool.queued);
+            if self.failures == Failures::Single {
+                assert_eq!(taken, pool.limits.max(), "{waiting} wait while there is room: {:?}", pool.connections);
+            }
+            assert_eq!(pool.connections.idle, 0, "{waiting} wait while there is an idle connection");
+            assert!(!self.model.closing, "{waiting} wait for a pool that is closed");
         }
     }
 
@@ -322,13 +352,24 @@ impl World {
             assert_eq!(counted.use_nanos, model.used[place], "{name}: use");
             assert_eq!(counted.returned, model.returned[place], "{name}: returned");
         }
-        assert_eq!(pool.phase_nanos, model.phases, "phases");
-        assert_eq!(pool.saturated_nanos, model.saturated, "saturated");
+        let mut phases = pool.phase_nanos;
+        if self.failures == Failures::Single {
+            assert_eq!(pool.saturated_nanos, model.saturated, "saturated");
+        } else {
+            phases[Phase::Queue.index()] += std::mem::take(&mut phases[Phase::Suspended.index()]);
+        }
+        assert_eq!(phases, model.phases, "phases");
         let (creates, pings) = (rig.backend.creates(), rig.backend.pings());
         assert_eq!(pool.connections.used, loans.len() + pings.running(), "used");
         check_reasons(&pool, model, rig);
         let sum = |outcome: Outcome| model.outcomes.iter().map(|outcomes| outcomes[outcome.index()]).sum::<u64>();
-        assert_eq!(sum(Outcome::Error), creates.failed() as u64, "who could not connect was told");
+        let (told, failed) = (sum(Outcome::Error), creates.failed() as u64);
+        if self.failures == Failures::Single {
+            assert_eq!((told, model.unavailable), (failed, 0), "who could not connect was told");
+        } else {
+            // Some waited instead.
+            assert!(told - model.unavailable <= failed, "{told} were told of {failed} failures");
+        }
 
         if let Some(closing) = &mut self.closing {
             let drained = pool.connections.live() == 0 && pool.in_flight == 0;
@@ -416,8 +457,13 @@ fn config() -> ProptestConfig {
     config
 }
 
-async fn drive(pool_size: usize, max_overflow: usize, steps: Arc<[Step]>) {
-    let mut world = World::new(pool_size, max_overflow);
+/// How many wait for their turn to connect.
+fn suspended(pool: &PoolSnapshot) -> usize {
+    pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Suspended).count()
+}
+
+async fn drive(settings: Settings, failures: Failures, steps: Arc<[Step]>) {
+    let mut world = World::new(&settings, failures);
     let mut before = world.rig.core.snapshot();
     for step in steps.iter() {
         world.take(*step).await;
@@ -433,8 +479,21 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn every_counter_is_exact_after_every_step(pool_size in 1..=3usize, max_overflow in 0..=2usize, steps in steps()) {
+    fn every_counter_is_exact_after_every_step(pool_size in 1..=3usize, max_overflow in 0..=2usize, steps in steps(Failures::Single)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(drive(pool_size, max_overflow, steps.into()));
+        runtime.block_on(drive(settings(pool_size, max_overflow), Failures::Single, steps.into()));
+    }
+
+    #[test]
+    fn every_counter_is_right_while_connecting_fails_and_comes_back(
+        pool_size in 1..=3usize,
+        max_overflow in 0..=2usize,
+        fail_fast in any::<bool>(),
+        steps in steps(Failures::Outages),
+    ) {
+        let mut settings = settings(pool_size, max_overflow);
+        settings.fail_fast = fail_fast;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(drive(settings, Failures::Outages, steps.into()));
     }
 }
