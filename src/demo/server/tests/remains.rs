@@ -139,8 +139,9 @@ fn nothing_remains_of_a_start_that_is_cancelled() {
     let home = home();
     let (mut child, mut output) = spawn(home.path(), "cancelled");
     await_line(&mut output, "cancelled");
-    assert_eq!(entries(home.path()), Vec::<String>::new());
-    assert_eq!(processes(home.path()), Vec::<String>::new());
+    // By now it is gone, unless the machine is so busy that initdb took longer than a drop waits.
+    await_that("no directory", || entries(home.path()).is_empty());
+    await_that("no process", || processes(home.path()).is_empty());
     assert!(child.wait().expect("its end").success());
 }
 
