@@ -15,9 +15,11 @@ mod prepared;
 mod pulse;
 mod requests;
 mod statements;
+mod summary;
 mod tap;
 #[cfg(feature = "tls")]
 mod tls;
+mod words;
 
 #[cfg(fuzzing)]
 pub(crate) use self::conversation::witness::exercise;
