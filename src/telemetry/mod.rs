@@ -12,6 +12,7 @@ pub(crate) mod evidence;
 mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod log;
+pub(crate) mod names;
 pub(crate) mod operations;
 mod reference;
 pub(crate) mod seat;

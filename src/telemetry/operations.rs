@@ -1,19 +1,21 @@
 //! The names under which checkouts are counted: bounded, resolved before the hot path, read without a lock.
 
 use std::panic::Location;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::sync::{OnceLock, PoisonError};
+
+pub(crate) use super::names::Interned;
+use super::names::{IDS, MAX_NAMES, Names};
 
 /// How many operations a pool tells apart; all others are counted as `other`.
-pub const MAX_OPERATIONS: usize = 200;
+pub const MAX_OPERATIONS: usize = MAX_NAMES;
 
 /// The longest name, in bytes; a longer one is cut there.
 pub const MAX_NAME_BYTES: usize = 120;
 
 /// Ids run from 0 (`other`) to [`MAX_OPERATIONS`].
-pub(crate) const OPERATION_IDS: usize = MAX_OPERATIONS + 1;
+pub(crate) const OPERATION_IDS: usize = IDS;
 
-const NAME_SLOTS: usize = 512;
 const SITE_SLOTS: usize = 2048;
 /// How far a call site may lie from where its address hashes to.
 const SITE_PROBES: usize = 16;
@@ -41,14 +43,6 @@ impl OperationId {
             _ => Self::OTHER,
         }
     }
-}
-
-/// Whether a name was known, and the first time that one was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interned {
-    Known(OperationId),
-    /// The table is full, and this is the first name to find it so.
-    Refused,
 }
 
 /// Where a checkout was asked for, as an index; none if the table of places was full.
@@ -88,59 +82,36 @@ const UNNAMED: u16 = u16::MAX;
 /// The names of one pool.
 #[derive(Debug)]
 pub(crate) struct Operations {
-    names: Box<[OnceLock<Box<str>>]>,
-    /// Open addressing, entries never leave: zero is free, else an id.
-    by_name: Box<[AtomicU16]>,
+    names: Names,
     by_site: Box<[Site]>,
-    /// How many ids are taken, `other` included; the lock is what makes a writer the only one.
-    taken: Mutex<usize>,
-    full: AtomicBool,
-    refused: AtomicBool,
 }
 
 impl Operations {
     pub(crate) fn new() -> Self {
-        let names: Box<[OnceLock<Box<str>>]> = (0..OPERATION_IDS).map(|_| OnceLock::new()).collect();
-        let _ = names[0].set("other".into());
-        Self {
-            names,
-            by_name: (0..NAME_SLOTS).map(|_| AtomicU16::new(0)).collect(),
-            by_site: (0..SITE_SLOTS).map(|_| Site::default()).collect(),
-            taken: Mutex::new(1),
-            full: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
-        }
+        Self { names: Names::new(MAX_NAME_BYTES), by_site: (0..SITE_SLOTS).map(|_| Site::default()).collect() }
     }
 
     pub(crate) fn name(&self, id: OperationId) -> &str {
-        self.names[id.index()].get().map_or("other", |name| name)
+        self.names.name(id.0)
     }
 
     /// The ids that have names, `other` first.
     pub(crate) fn ids(&self) -> impl Iterator<Item = (OperationId, &str)> {
-        (0u16..).zip(self.names.iter()).map_while(|(id, name)| Some((OperationId(id), &**name.get()?)))
+        self.names.ids().map(|(id, name)| (OperationId(id), name))
     }
 
     /// The id of a name, which gets one if there is room.
-    pub(crate) fn by_name(&self, name: &str) -> Interned {
-        let name = truncated(name);
-        if name.is_empty() || name == "other" {
-            return Interned::Known(OperationId::OTHER);
+    pub(crate) fn by_name(&self, name: &str) -> Interned<OperationId> {
+        match self.names.id(name) {
+            Interned::Known(id) => Interned::Known(OperationId(id)),
+            Interned::Refused => Interned::Refused,
         }
-        if let Ok(id) = self.find_name(name) {
-            return Interned::Known(id);
-        }
-        if self.full.load(Ordering::Relaxed) {
-            return self.refuse();
-        }
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        self.add_name(&mut taken, name)
     }
 
     /// The id of a call site, and of the operation that is named after it: the file and line where the checkout was
     /// asked for.
     #[inline]
-    pub(crate) fn by_site(&self, site: &'static Location<'static>) -> (Interned, SiteId) {
+    pub(crate) fn by_site(&self, site: &'static Location<'static>) -> (Interned<OperationId>, SiteId) {
         let place = self.site(site);
         if let Some(slot) = self.by_site.get(usize::from(place.0)) {
             let id = slot.id.load(Ordering::Relaxed);
@@ -168,7 +139,7 @@ impl Operations {
     }
 
     #[cold]
-    fn name_site(&self, site: &'static Location<'static>, place: SiteId) -> Interned {
+    fn name_site(&self, site: &'static Location<'static>, place: SiteId) -> Interned<OperationId> {
         let interned = self.by_name(&site_name(site));
         if let (Interned::Known(id), Some(slot)) = (interned, self.by_site.get(usize::from(place.0))) {
             slot.id.store(id.0, Ordering::Relaxed);
@@ -187,7 +158,7 @@ impl Operations {
             }
         }
         // The lock makes this the only writer.
-        let _taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let _taken = self.names.taken.lock().unwrap_or_else(PoisonError::into_inner);
         for place in places() {
             let slot = &self.by_site[place];
             match slot.key.load(Ordering::Relaxed) {
@@ -202,58 +173,10 @@ impl Operations {
         }
         SiteId::NONE
     }
-
-    /// The id, or the free slot where the name belongs.
-    fn find_name(&self, name: &str) -> Result<OperationId, usize> {
-        let mut slot = name_slot(name);
-        loop {
-            match self.by_name[slot].load(Ordering::Acquire) {
-                0 => return Err(slot),
-                id if self.name(OperationId(id)) == name => return Ok(OperationId(id)),
-                _ => slot = (slot + 1) % NAME_SLOTS,
-            }
-        }
-    }
-
-    fn add_name(&self, taken: &mut usize, name: &str) -> Interned {
-        let slot = match self.find_name(name) {
-            Ok(id) => return Interned::Known(id),
-            Err(slot) => slot,
-        };
-        if *taken >= OPERATION_IDS {
-            self.full.store(true, Ordering::Relaxed);
-            return self.refuse();
-        }
-        let Ok(id) = u16::try_from(*taken) else { return self.refuse() };
-        let _ = self.names[*taken].set(name.into());
-        self.by_name[slot].store(id, Ordering::Release);
-        *taken += 1;
-        Interned::Known(OperationId(id))
-    }
-
-    fn refuse(&self) -> Interned {
-        if self.refused.swap(true, Ordering::Relaxed) { Interned::Known(OperationId::OTHER) } else { Interned::Refused }
-    }
 }
 
 fn site_id(place: usize) -> SiteId {
     u16::try_from(place).map_or(SiteId::NONE, SiteId)
-}
-
-fn truncated(name: &str) -> &str {
-    let mut end = name.len().min(MAX_NAME_BYTES);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    &name[..end]
-}
-
-/// FNV-1a: names are short, and the table is bounded, so that nobody gains by making them collide.
-fn name_slot(name: &str) -> usize {
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    usize::try_from(hash % NAME_SLOTS as u64).unwrap_or(0)
 }
 
 /// Locations are 24 bytes each and lie side by side: divide, then spread.
@@ -276,7 +199,7 @@ fn site_name(site: &Location<'_>) -> String {
 mod tests {
     use super::*;
 
-    fn known(interned: Interned) -> OperationId {
+    fn known(interned: Interned<OperationId>) -> OperationId {
         match interned {
             Interned::Known(id) => id,
             Interned::Refused => panic!("refused"),
