@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Ticket, UnpooledPlace};
 use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::Seat;
 
 /// Defines a closed set of words: the enum, `ALL`, `COUNT` and `as_str`.
@@ -298,6 +299,10 @@ pub(crate) enum Event<'a> {
     ConnectionDirty { seat: &'a Seat, operation: OperationId, dirt: Dirt },
     /// The server reported an error on the wire.
     QueryFailed { operation: OperationId, code: ErrorCode },
+    /// A request with queries ended in an error, or will not be answered.
+    QueryEnded { query: QueryId, code: ErrorCode, took: Duration },
+    /// The bound on summaries of queries was reached: this one is counted as `other`.
+    QueriesFull { summary: &'a str },
     /// What passes on a wire is not understood: it is no longer read.
     WireLost { problem: &'static str },
     /// A connection went back into the pool.

@@ -67,7 +67,8 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::ConnectingResumed { .. }
         | Event::UnpooledOpened { .. }
         | Event::UnpooledEnded { open: true, .. }
-        | Event::OperationsFull { .. } => write(ledger, event),
+        | Event::OperationsFull { .. }
+        | Event::QueriesFull { .. } => write(ledger, event),
         Event::HandingOut { .. }
         | Event::CheckoutServed { .. }
         | Event::CheckoutFinished { .. }
@@ -78,6 +79,7 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::TendingStarted { .. }
         | Event::TendingFinished { .. }
         | Event::QueryFailed { .. }
+        | Event::QueryEnded { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
         | Event::UnpooledConnecting { .. }
@@ -142,6 +144,12 @@ fn write(ledger: &Ledger, event: Event<'_>) {
             operation = name,
             limit = super::operations::MAX_OPERATIONS,
             "too many operations: this one and all further new ones are counted as `other`"
+        ),
+        Event::QueriesFull { summary } => tracing::warn!(
+            pool,
+            summary,
+            limit = super::names::MAX_NAMES,
+            "too many kinds of queries: this one and all further new ones are counted as `other`"
         ),
         Event::SuspectReturned { seat, operation, since, at } => {
             let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
@@ -243,6 +251,7 @@ fn write(ledger: &Ledger, event: Event<'_>) {
         | Event::TendingStarted { .. }
         | Event::TendingFinished { .. }
         | Event::QueryFailed { .. }
+        | Event::QueryEnded { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
         | Event::UnpooledConnecting { .. }

@@ -14,6 +14,7 @@ pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod names;
 pub(crate) mod operations;
+pub(crate) mod queries;
 mod reference;
 pub(crate) mod seat;
 pub(crate) mod wire;
@@ -22,6 +23,6 @@ pub use collector::Collector;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
-    QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,
+    QueryDurations, QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// How many names a table tells apart; all others are `other`.
-pub const MAX_NAMES: usize = 200;
+pub(crate) const MAX_NAMES: usize = 200;
 
 /// Ids run from 0 (`other`) to [`MAX_NAMES`].
 pub(crate) const IDS: usize = MAX_NAMES + 1;

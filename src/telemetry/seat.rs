@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
 use super::cell::OwnedCounter;
 use super::clock::Nanos;
 use super::histogram::{Histogram, OwnedHistogram};
+use super::names::IDS;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
 use super::wire::{Wire, WireTotals};
 use crate::event::ConnectionState;
@@ -194,6 +195,7 @@ impl Seat {
                 total.held_nanos += uses.nanos.get() + uses.tended_nanos.get();
             }
         }
+        self.wire.add_times_to(&mut totals.queries);
         self.wire.add_to(&mut totals.wire, now);
         // Read after what was counted, as it is written before it.
         fence(Acquire);
@@ -219,6 +221,8 @@ pub(crate) struct SeatTotals {
     pub(crate) by_operation: Vec<UseTotals>,
     /// By operation id.
     pub(crate) wire: Vec<WireTotals>,
+    /// Times of queries that succeeded, by query id.
+    pub(crate) queries: Vec<Histogram>,
 }
 
 /// The sum over connections of what one operation did.
@@ -237,6 +241,7 @@ impl Default for SeatTotals {
             use_time: Histogram::default(),
             by_operation: vec![UseTotals::default(); OPERATION_IDS],
             wire: vec![WireTotals::default(); OPERATION_IDS],
+            queries: vec![Histogram::default(); IDS],
         }
     }
 }

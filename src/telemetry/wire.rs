@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, f
 use super::cell::OwnedCounter;
 use super::clock::Nanos;
 use super::evidence::{Complaint, Evidence, Risk, Trace};
+use super::histogram::Histogram;
 use super::operations::{OPERATION_IDS, OperationId};
+use super::queries::{QueryId, QueryTimes};
 use crate::event::{Activity, ErrorCode};
 
 /// Operations are counted in groups, made when the first of a group is seen.
@@ -104,6 +106,7 @@ pub(crate) struct Wire {
     hold: AtomicU64,
     hold_queries: AtomicU64,
     trace: Trace,
+    times: QueryTimes,
     uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
 }
 
@@ -121,6 +124,7 @@ impl Default for Wire {
             hold: AtomicU64::new(0),
             hold_queries: AtomicU64::new(0),
             trace: Trace::default(),
+            times: QueryTimes::default(),
             uses: [const { OnceLock::new() }; GROUPS],
         }
     }
@@ -191,6 +195,11 @@ impl Wire {
         if overcomes {
             self.trace.overcome();
         }
+    }
+
+    /// A request with this query was answered with success, so long after it was sent.
+    pub(crate) fn count_query_time(&self, query: QueryId, nanos: u64) {
+        self.times.observe(query, nanos);
     }
 
     pub(crate) fn set_risk(&self, risk: Risk) {
@@ -276,6 +285,11 @@ impl Wire {
     #[inline]
     pub(crate) fn is_last_error(&self, word: u64, code: ErrorCode) -> bool {
         self.trace.is_last_error(code) && self.hold.load(Acquire) == word
+    }
+
+    /// Adds the times of queries to `totals`, by id.
+    pub(crate) fn add_times_to(&self, totals: &mut [Histogram]) {
+        self.times.add_to(totals);
     }
 
     /// Adds what passed to `totals`, by operation id, what is under way at `now` included.

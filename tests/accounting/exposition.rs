@@ -217,6 +217,7 @@ async fn the_invariants_can_be_checked_on_the_page_alone() {
 /// What only a wire brings about, of which the scripted backend has none, and what only PostgreSQL's pool does. The tests
 /// on a real server look at these.
 const ON_A_SERVER: &[&str] = &[
+    "db_client_operation_duration_seconds",
     "poolscope_query_errors_total",
     "poolscope_dirty_returns_total",
     "poolscope_unpooled_connections_total",

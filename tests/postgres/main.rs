@@ -14,6 +14,7 @@ mod lifetime;
 mod outage;
 mod overflow;
 mod proxy;
+mod queries;
 mod recycling;
 mod refusals;
 mod repeats;

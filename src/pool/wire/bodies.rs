@@ -1,6 +1,6 @@
 //! What the bodies of messages say, where that matters: texts, names, errors, the state of the transaction.
 
-use super::conversation::{Conversation, Listener, Transaction};
+use super::conversation::{Conversation, Listener, TEXT, Transaction};
 use super::fields::Fields;
 use super::frames::OutOfStep;
 use super::prepared::{Bind, Close, Parse};
@@ -41,11 +41,23 @@ const WITH_SAVEPOINT: usize = ROLLBACK_TO.len();
 const COMMITTED: [&[u8]; 3] = [b"COMMIT", b"PREPARE T", b"ROLLBACK P"];
 pub(super) const TAG: usize = COMMITTED[2].len();
 
+/// Keeps what there is place for, up to the text's end; answers whether that is there, or no place is left.
+fn collect(text: &mut Vec<u8>, part: &[u8]) -> bool {
+    let end = part.iter().position(|byte| *byte == 0);
+    let here = end.unwrap_or(part.len());
+    let free = TEXT - text.len();
+    text.extend_from_slice(&part[..here.min(free)]);
+    end.is_some() || here >= free
+}
+
 impl Conversation {
     pub(super) fn client_body(&mut self, part: &[u8], listener: &mut impl Listener) {
         let known = match &mut self.client_body {
             Body::Query { .. } => return self.query_text(part, listener),
-            Body::Parse(parse) => parse.read(part),
+            Body::Parse(parse) => {
+                let part = parse.read(part);
+                collect(&mut self.text, part) && parse.is_known()
+            }
             Body::Bind(bind) => bind.read(part),
             Body::Close(close) => close.read(part),
             Body::None | Body::Ready | Body::Key { .. } | Body::Fields(_) | Body::Tag { .. } => return,
@@ -56,10 +68,15 @@ impl Conversation {
         // The rest is skipped.
         self.client.ignore_body();
         match std::mem::replace(&mut self.client_body, Body::None) {
-            Body::Parse(parse) => self.prepared.parsed(&parse),
+            Body::Parse(parse) => {
+                let query = listener.text(&self.text);
+                self.prepared.parsed(&parse, query);
+            }
             Body::Bind(bind) => {
-                let deeds = self.prepared.bound(&bind);
-                open(&mut self.outstanding).deeds.add(deeds);
+                let statement = self.prepared.bound(&bind);
+                let request = open(&mut self.outstanding);
+                request.deeds.add(statement.deeds);
+                request.query.get_or_insert(statement.query);
             }
             Body::Close(close) => self.prepared.closed(&close),
             _ => {}
@@ -69,6 +86,7 @@ impl Conversation {
     fn query_text(&mut self, part: &[u8], listener: &mut impl Listener) {
         let Body::Query { matched, text } = &mut self.client_body else { return };
         text.read(part);
+        let collected = collect(&mut self.text, part);
         let mut rollback = None;
         if let Some(matched) = matched {
             for byte in part {
@@ -89,13 +107,15 @@ impl Conversation {
         if rollback.is_some() {
             *matched = None;
         }
-        if text.is_over() || self.client.is_body_read() {
+        if (collected && text.is_over()) || self.client.is_body_read() {
             let deeds = text.deeds();
+            let query = listener.text(&self.text);
             // The rest is skipped.
             self.client_body = Body::None;
             self.client.ignore_body();
             if let Some(request) = self.outstanding.back_mut().filter(|last| last.end == End::Own) {
                 request.deeds = deeds;
+                request.query = Some(query);
             }
         }
         let Some(rollback) = rollback else { return };
@@ -135,8 +155,9 @@ impl Conversation {
                     let complaint = fields.complaint();
                     listener.failed(complaint);
                     // Of a session that ends nobody says what became of it.
-                    if let Some(request) = self.outstanding.front_mut().filter(|_| !complaint.fatal) {
-                        request.failed = true;
+                    if let Some(request) = self.outstanding.front_mut() {
+                        request.failed = !complaint.fatal;
+                        request.error = Some(complaint.code);
                     }
                     self.end(listener);
                     self.tell_risk(listener);

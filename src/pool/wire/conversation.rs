@@ -17,7 +17,10 @@ use super::frames::{Frames, OutOfStep, Piece};
 use super::prepared::{Bind, Close, Parse, Prepared};
 use super::requests::{End, Request, Start, Work, open};
 use super::statements::{Deeds, Text};
+use crate::event::ErrorCode;
+use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Complaint, Risk};
+use crate::telemetry::queries::QueryId;
 
 /// What a `ReadyForQuery` says of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +46,33 @@ pub(crate) trait Listener {
     fn ready(&mut self, transaction: Transaction);
     /// The server reported an error.
     fn failed(&mut self, complaint: Complaint);
-    /// A request with queries was answered: whether anything of it may have been committed, and whether it is one whose
-    /// success shows that an error before it was overcome.
-    fn answered(&mut self, committed: bool, overcomes: bool);
+    /// What a query is, by its text, which may be cut.
+    fn text(&mut self, text: &[u8]) -> QueryId;
+    /// The time at which what is being read passed.
+    fn now(&self) -> Nanos;
+    /// A request with queries was answered, or will not be.
+    fn answered(&mut self, answer: Answer);
     /// What would not be known if no more answers came.
     fn risks(&mut self, risk: Risk);
     /// The server said which of its processes it is.
     fn backend(&mut self, pid: i32);
 }
+
+/// What came of a request with queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    /// What its first query is.
+    pub(crate) query: QueryId,
+    pub(crate) sent_at: Nanos,
+    pub(crate) error: Option<ErrorCode>,
+    /// Whether anything of it may have been committed.
+    pub(crate) committed: bool,
+    /// Whether it is one whose success shows that an error before it was overcome.
+    pub(crate) overcomes: bool,
+}
+
+/// How much of a text is looked at.
+pub(super) const TEXT: usize = 2048;
 
 /// The longest startup message that the server takes.
 const LONGEST_STARTUP: u32 = 10_000 + 4;
@@ -75,8 +97,9 @@ pub(crate) struct Conversation {
     negotiating: bool,
     /// The status of the last `ReadyForQuery`.
     pub(super) transaction: Transaction,
-    /// Prepared statements that do anything else than work.
     pub(super) prepared: Prepared,
+    /// The text that is being read, as far as it is looked at. Its place is made once.
+    pub(super) text: Vec<u8>,
     /// What was told last: the state of the work.
     told: Option<bool>,
     /// The risk that was told last.
@@ -99,6 +122,7 @@ impl Conversation {
             negotiating: false,
             transaction: Transaction::None,
             prepared: Prepared::default(),
+            text: Vec::with_capacity(TEXT),
             told: None,
             risk: Risk::None,
         }
@@ -155,22 +179,22 @@ impl Conversation {
             // Told when enough of its text is here to say whether it is a ROLLBACK.
             (b'Q', 5..) => {
                 // Until all of it has been read.
-                self.queue(1, Deeds::SEVERAL)?;
+                self.queue(1, Deeds::SEVERAL, listener.now())?;
+                self.text.clear();
                 self.client_body = Body::Query { matched: Some(0), text: Text::new() };
                 self.client.want_body();
             }
             (b'F', _) => self.push(1, Deeds::WORK, listener)?,
             (b'P', _) => {
                 self.extend(true, 0, listener);
+                self.text.clear();
                 self.client_body = Body::Parse(Parse::new());
                 self.client.want_body();
             }
             (b'B', _) => {
                 self.extend(true, 0, listener);
-                if !self.prepared.is_plain() {
-                    self.client_body = Body::Bind(Bind::default());
-                    self.client.want_body();
-                }
+                self.client_body = Body::Bind(Bind::default());
+                self.client.want_body();
             }
             (b'D', _) => self.extend(true, 0, listener),
             (b'E', _) => {
@@ -184,10 +208,8 @@ impl Conversation {
             // Closing a statement is what is done after work, and takes the server no time.
             (b'C', _) => {
                 self.extend(false, 0, listener);
-                if !self.prepared.is_plain() {
-                    self.client_body = Body::Close(Close::default());
-                    self.client.want_body();
-                }
+                self.client_body = Body::Close(Close::default());
+                self.client.want_body();
             }
             (b'S', 4) => self.sync(),
             (b'c', 4) | (b'f', _) => self.end_data(),
@@ -204,6 +226,7 @@ impl Conversation {
         self.work.remove(request);
         if request.start == Start::Nothing {
             request.start = Start::Message;
+            request.sent_at = listener.now();
         }
         request.queries = request.queries.saturating_add(queries);
         request.work |= work;
@@ -225,7 +248,7 @@ impl Conversation {
     }
 
     /// A request that is one message, and work.
-    fn queue(&mut self, queries: u32, deeds: Deeds) -> Result<(), OutOfStep> {
+    fn queue(&mut self, queries: u32, deeds: Deeds, sent_at: Nanos) -> Result<(), OutOfStep> {
         self.interrupt();
         if let Some(last) = self.outstanding.back().filter(|last| last.end == End::Open) {
             if last.work {
@@ -234,7 +257,7 @@ impl Conversation {
             self.outstanding.pop_back();
         }
         let request =
-            Request { start: Start::Message, end: End::Own, work: true, queries, deeds, ..Request::default() };
+            Request { start: Start::Message, end: End::Own, work: true, queries, deeds, sent_at, ..Request::default() };
         self.work.add(&request);
         self.outstanding.push_back(request);
         Ok(())
@@ -242,7 +265,7 @@ impl Conversation {
 
     /// The same, told at once.
     fn push(&mut self, queries: u32, deeds: Deeds, listener: &mut impl Listener) -> Result<(), OutOfStep> {
-        self.queue(queries, deeds)?;
+        self.queue(queries, deeds, listener.now())?;
         self.tell(listener);
         if queries > 0 {
             listener.query();
@@ -256,6 +279,14 @@ impl Conversation {
         if let (true, Some(ending)) = (self.told != state, state) {
             self.told = state;
             listener.busy(ending);
+        }
+    }
+
+    /// No more answers come: tells of those requests that have none.
+    pub(super) fn end_unanswered(&mut self, listener: &mut impl Listener) {
+        for mut request in self.outstanding.drain(..).filter(|request| request.queries > 0) {
+            request.error = request.error.or(Some(ErrorCode::IO));
+            listener.answered(request.answer(false, false));
         }
     }
 
@@ -342,7 +373,7 @@ impl Conversation {
                 let Request { queries, deeds, failed, committed, .. } = request;
                 listener.finished(queries);
                 let committed = deeds.have_lasted(before, self.transaction, failed, committed);
-                listener.answered(committed, !failed && !deeds.only_end(before));
+                listener.answered(request.answer(committed, !failed && !deeds.only_end(before)));
             }
         }
         if self.work.state().is_none() {

@@ -2,13 +2,16 @@
 
 use std::sync::{Arc, Weak};
 
-use super::conversation::{Conversation, Listener, Transaction};
+use super::conversation::{Answer, Conversation, Listener, Transaction};
 use super::frames::OutOfStep;
+use super::summary::summary;
 use crate::event::{ConnectionState, Event};
 use crate::telemetry::clock::{Clock, Nanos};
 use crate::telemetry::evidence::{Complaint, Risk};
 use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::names::fnv;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, Standing};
 use crate::telemetry::wire::Status;
 
@@ -32,14 +35,27 @@ struct Account {
     standing: Standing,
     /// When what is being read passed.
     at: Nanos,
+    /// What some of the last texts are, by their hashes: most are sent again and again.
+    texts: [(u64, QueryId); TEXTS],
 }
+
+/// How many texts are remembered.
+const TEXTS: usize = 32;
 
 impl Eyes {
     /// For a connection that has not begun.
     pub(crate) fn new(seat: Arc<Seat>, ledger: &Arc<Ledger>) -> Self {
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
         let word = seat.word();
-        let account = Account { seat, clock, ledger, word, standing: Standing::unpack(word), at: Nanos::ZERO };
+        let account = Account {
+            seat,
+            clock,
+            ledger,
+            word,
+            standing: Standing::unpack(word),
+            at: Nanos::ZERO,
+            texts: [(0, QueryId::OTHER); TEXTS],
+        };
         Self { conversation: Some(Conversation::new()), account }
     }
 
@@ -73,7 +89,11 @@ impl Eyes {
 /// Nothing passes any more: whatever the server was at, it is over for whoever still holds the connection.
 impl Drop for Eyes {
     fn drop(&mut self) {
-        let account = &mut self.account;
+        let Self { conversation, account } = self;
+        account.at = account.clock.now();
+        if let Some(conversation) = conversation {
+            conversation.end_unanswered(account);
+        }
         if !account.seat.wire().status().is_clean() {
             account.look();
             account.seat.wire().enter(Status::Idle, account.user(), account.clock.now());
@@ -154,9 +174,30 @@ impl Listener for Account {
         }
     }
 
-    fn answered(&mut self, committed: bool, overcomes: bool) {
-        if self.is_held() {
-            self.seat.wire().answer(committed, overcomes);
+    fn text(&mut self, text: &[u8]) -> QueryId {
+        let hash = fnv(text);
+        let place = &mut self.texts[usize::try_from(hash % TEXTS as u64).unwrap_or(0)];
+        if place.0 != hash
+            && let Some(ledger) = self.ledger.upgrade()
+        {
+            *place = (hash, Watchers::new(ledger).query(&summary(text)));
+        }
+        place.1
+    }
+
+    fn now(&self) -> Nanos {
+        self.at
+    }
+
+    fn answered(&mut self, Answer { query, sent_at, error, committed, overcomes }: Answer) {
+        if !self.is_held() {
+            return;
+        }
+        let wire = self.seat.wire();
+        wire.answer(committed, overcomes);
+        match error {
+            None => wire.count_query_time(query, self.at.since(sent_at)),
+            Some(code) => self.emit(Event::QueryEnded { query, code, took: self.at.duration_since(sent_at) }),
         }
     }
 

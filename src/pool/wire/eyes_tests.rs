@@ -220,3 +220,53 @@ fn a_pool_that_is_gone_is_not_kept_by_its_wires() {
     assert!(eyes.account.ledger.upgrade().is_none());
     eyes.received(b"?");
 }
+
+/// How often queries of each kind ended, and after how many milliseconds.
+fn times(line: &Line) -> Vec<(String, String, u64, u64)> {
+    let snapshot = line.snapshot();
+    let queries = snapshot.queries.iter().map(|query| {
+        let error = query.error.as_ref().map_or("", |code| code.as_str()).to_owned();
+        (query.summary.to_string(), error, query.durations.count(), query.durations.sum_nanos / 1_000_000)
+    });
+    queries.collect()
+}
+
+#[test]
+fn queries_are_timed_by_what_they_are_and_by_the_error_they_ended_with() {
+    let mut line = Line::new();
+    let held = line.take("works");
+    for (text, millis) in [("SELECT * FROM orders WHERE id = 1", 4), ("select x from orders", 6)] {
+        line.asks(text);
+        line.pass(millis);
+        line.answers(b"I");
+    }
+    line.asks("UPDATE orders SET a = 'secret'");
+    line.pass(3);
+    line.eyes.received(&message(b'E', b"SERROR\0VERROR\0C40001\0\0"));
+    line.pass(2);
+    line.answers(b"I");
+    // By name, and after it was prepared.
+    line.eyes.sent(&[message(b'P', b"s1\0DELETE FROM carts\0\0\0"), message(b'S', b"")].concat());
+    line.answers(b"I");
+    for _ in 0..2 {
+        let bind = message(b'B', b"\0s1\0\0\0\0\0\0\0");
+        line.eyes.sent(&[bind, message(b'E', b"\0\0\0\0\0"), message(b'S', b"")].concat());
+        line.pass(1);
+        line.answers(b"I");
+    }
+    let done = [("SELECT orders", "", 2, 10), ("DELETE carts", "", 2, 2), ("UPDATE orders", "40001", 1, 5)];
+    let expected = |done: &[(&str, &str, u64, u64)]| -> Vec<_> {
+        done.iter().map(|(what, error, count, millis)| (what.to_string(), error.to_string(), *count, *millis)).collect()
+    };
+    assert_eq!(times(&line), expected(&done));
+    // What is never answered, and what the pool itself asks.
+    line.asks("COMMIT");
+    line.pass(7);
+    line.give_back(held);
+    line.pass(1);
+    drop(std::mem::replace(&mut line.eyes, Eyes::new(Arc::clone(&line.seat), &line.ledger)));
+    assert_eq!(times(&line)[2..], expected(&[done[2], ("COMMIT", "io", 1, 8)]));
+    // A connection that is gone has counted.
+    line.watchers.emit(Event::ConnectionClosed { seat: &line.seat, reason: crate::event::CloseReason::Broken });
+    assert_eq!(times(&line)[..2], expected(&done[..2]));
+}

@@ -1,15 +1,18 @@
-//! Prepared statements that do anything else than work, by name: to run one says only its name.
+//! What prepared statements are, by name: to run one says only its name.
+
+use std::collections::HashMap;
 
 use super::statements::{Deeds, Text};
+use crate::telemetry::queries::QueryId;
 
-/// How many are kept; what is too much is said of every statement.
-const MOST: usize = 32;
+/// How many are kept. Those beyond are `other`, and what they do besides working is said of every statement.
+const MOST: usize = 1000;
 
 /// The longest name that is kept. tokio-postgres's have some five bytes.
 const LONGEST_NAME: usize = 30;
 
 /// A name as it comes, ended by a zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Name {
     bytes: [u8; LONGEST_NAME],
     /// More than there is place for if the name is longer.
@@ -57,10 +60,15 @@ impl Parse {
         Self { name: Name::default(), text: Text::new() }
     }
 
-    /// Answers whether all is known that is of interest.
-    pub(super) fn read(&mut self, part: &[u8]) -> bool {
+    /// Answers what of the part belongs to the text.
+    pub(super) fn read<'a>(&mut self, part: &'a [u8]) -> &'a [u8] {
         let text = self.name.read(part);
         self.text.read(text);
+        text
+    }
+
+    /// Whether the first word is known.
+    pub(super) fn is_known(&self) -> bool {
         self.text.is_known()
     }
 }
@@ -101,61 +109,54 @@ impl Close {
     }
 }
 
-/// What the prepared statements of a connection do, but for those that only work.
+/// What a statement is and does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Statement {
+    pub(super) deeds: Deeds,
+    pub(super) query: QueryId,
+}
+
+/// The prepared statements of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    list: Vec<(Name, Deeds)>,
-    /// What any statement may do whose name is too long.
-    long: Deeds,
-    /// What any statement may do, since more than can be kept do it.
-    any: Deeds,
+    known: HashMap<Name, Statement>,
+    /// What any statement may do that is not known.
+    unknown: Deeds,
     /// What any portal may do that has a name.
     portals: Deeds,
 }
 
 impl Prepared {
-    /// Whether there is nothing but work.
-    pub(super) fn is_plain(&self) -> bool {
-        self.list.is_empty() && self.long.is_empty() && self.any.is_empty()
-    }
-
-    pub(super) fn parsed(&mut self, parse: &Parse) {
-        self.forget(&parse.name);
-        let deeds = parse.text.deeds();
-        if deeds == Deeds::WORK {
-            return;
-        }
-        if parse.name.is_long() {
-            self.long.add(deeds);
-        } else if self.list.len() < MOST {
-            self.list.push((parse.name, deeds));
+    pub(super) fn parsed(&mut self, parse: &Parse, query: QueryId) {
+        self.known.remove(&parse.name);
+        let statement = Statement { deeds: parse.text.deeds(), query };
+        if self.known.len() < MOST && !parse.name.is_long() {
+            self.known.insert(parse.name, statement);
         } else {
-            self.any.add(deeds);
+            self.unknown.add(statement.deeds);
         }
     }
 
     pub(super) fn closed(&mut self, close: &Close) {
         if close.kind == b'S' {
-            self.forget(&close.name);
+            self.known.remove(&close.name);
         }
     }
 
-    fn forget(&mut self, name: &Name) {
-        self.list.retain(|(known, _)| known != name);
-    }
-
-    /// What a statement does that is bound to a portal.
-    pub(super) fn bound(&mut self, bind: &Bind) -> Deeds {
-        let known = self.list.iter().find(|(name, _)| *name == bind.statement);
-        let mut deeds = known.map_or(Deeds::WORK, |(_, deeds)| *deeds);
-        deeds.add(self.any);
+    /// What a statement is that is bound to a portal.
+    pub(super) fn bound(&mut self, bind: &Bind) -> Statement {
+        let mut statement = self.known.get(&bind.statement).copied().unwrap_or_else(|| {
+            let mut deeds = Deeds::WORK;
+            deeds.add(self.unknown);
+            Statement { deeds, query: QueryId::OTHER }
+        });
         if bind.statement.is_long() {
-            deeds.add(self.long);
+            statement.deeds.add(self.unknown);
         }
-        if !bind.portal.is_empty() && deeds != Deeds::WORK {
-            self.portals.add(deeds);
+        if !bind.portal.is_empty() && statement.deeds != Deeds::WORK {
+            self.portals.add(statement.deeds);
         }
-        deeds
+        statement
     }
 
     /// What a portal may do that was bound in an earlier request.
@@ -171,7 +172,8 @@ mod tests {
     fn parse(name: &str, text: &str) -> Parse {
         let mut parse = Parse::new();
         let body = [name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat();
-        let _ = body.chunks(1).any(|byte| parse.read(byte));
+        let texts: Vec<_> = body.chunks(1).flat_map(|byte| parse.read(byte).to_vec()).collect();
+        assert_eq!(texts, [text.as_bytes(), b"\0\0\0"].concat());
         parse
     }
 
@@ -193,16 +195,19 @@ mod tests {
     }
 
     #[test]
-    fn a_statement_does_what_its_text_said_until_it_is_closed_or_prepared_anew() {
+    fn a_statement_is_what_its_text_said_until_it_is_closed_or_prepared_anew() {
         let mut prepared = Prepared::default();
-        prepared.parsed(&parse("s1", "SELECT 1"));
-        assert!(prepared.is_plain());
-        prepared.parsed(&parse("s2", "COMMIT"));
-        prepared.parsed(&parse("", "COMMIT"));
-        assert_eq!(["s1", "s2", ""].map(|name| prepared.bound(&bind("", name))), [Deeds::WORK, commit(), commit()]);
-        prepared.parsed(&parse("", "SELECT 1"));
+        let (select, end) = (QueryId::from_u16(1), QueryId::from_u16(2));
+        prepared.parsed(&parse("s1", "SELECT 1"), select);
+        prepared.parsed(&parse("s2", "COMMIT"), end);
+        prepared.parsed(&parse("", "COMMIT"), end);
+        let selects = Statement { deeds: Deeds::WORK, query: select };
+        let ends = Statement { deeds: commit(), query: end };
+        assert_eq!(["s1", "s2", ""].map(|name| prepared.bound(&bind("", name))), [selects, ends, ends]);
+        prepared.parsed(&parse("", "SELECT 1"), select);
         prepared.closed(&close("s2"));
-        assert!(prepared.is_plain());
+        let other = Statement { deeds: Deeds::WORK, query: QueryId::OTHER };
+        assert_eq!(["s1", "s2", ""].map(|name| prepared.bound(&bind("", name))), [selects, other, selects]);
         assert_eq!(prepared.portals(), Deeds::NONE);
     }
 
@@ -210,16 +215,17 @@ mod tests {
     fn what_cannot_be_kept_is_said_of_more_and_never_of_less() {
         let long = "s".repeat(LONGEST_NAME + 1);
         let mut prepared = Prepared::default();
-        prepared.parsed(&parse(&long, "COMMIT"));
-        assert!(prepared.bound(&bind("", &long)).are_mixed());
-        assert!(prepared.bound(&bind("", &"t".repeat(300))).are_mixed());
-        assert_eq!(prepared.bound(&bind("", "s")), Deeds::WORK);
+        prepared.parsed(&parse(&long, "COMMIT"), QueryId::OTHER);
+        assert!(prepared.bound(&bind("", &long)).deeds.are_mixed());
+        assert!(prepared.bound(&bind("", &"t".repeat(300))).deeds.are_mixed());
+        let mut prepared = Prepared::default();
         for number in 0..=MOST {
-            prepared.parsed(&parse(&format!("s{number}"), "COMMIT"));
+            prepared.parsed(&parse(&format!("s{number}"), "COMMIT"), QueryId::OTHER);
         }
-        assert!(prepared.bound(&bind("", "s")).are_mixed());
+        assert!(prepared.bound(&bind("", "s")).deeds.are_mixed());
+        assert!(prepared.bound(&bind("", &format!("s{MOST}"))).deeds.are_mixed());
         assert_eq!(prepared.portals(), Deeds::NONE);
-        assert_eq!(prepared.bound(&bind("p", "s1")), commit());
+        assert_eq!(prepared.bound(&bind("p", "s1")).deeds, commit());
         assert_eq!(prepared.portals(), commit());
     }
 }

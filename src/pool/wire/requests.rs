@@ -2,7 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::conversation::Answer;
 use super::statements::Deeds;
+use crate::event::ErrorCode;
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::queries::QueryId;
 
 /// What a request ends with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,10 +47,22 @@ pub(super) struct Request {
     pub(super) data_ends: u32,
     /// What its queries do.
     pub(super) deeds: Deeds,
+    /// What its first query is, once that is known, and when it was sent.
+    pub(super) query: Option<QueryId>,
+    pub(super) sent_at: Nanos,
+    /// The error that it ended with, if it did.
+    pub(super) error: Option<ErrorCode>,
     /// Whether the server reported an error in it, and goes on.
     pub(super) failed: bool,
     /// Whether the server said that it committed a transaction.
     pub(super) committed: bool,
+}
+
+impl Request {
+    pub(super) fn answer(&self, committed: bool, overcomes: bool) -> Answer {
+        let (query, sent_at, error) = (self.query.unwrap_or_default(), self.sent_at, self.error);
+        Answer { query, sent_at, error, committed, overcomes }
+    }
 }
 
 /// How many requests are work and not answered: always those in the queue.

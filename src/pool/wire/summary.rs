@@ -9,9 +9,10 @@
 use std::iter::Peekable;
 
 use super::words::{Token, Tokens};
+use crate::telemetry::ledger::MAX_SUMMARY_BYTES;
 
 /// The longest summary, in bytes: what is one word too long ends before that word.
-pub(super) const LONGEST: usize = 255;
+const LONGEST: usize = MAX_SUMMARY_BYTES;
 
 /// Operations wherever they stand.
 const QUERYING: [&[u8]; 5] = [b"SELECT", b"INSERT", b"DELETE", b"MERGE", b"UPDATE"];

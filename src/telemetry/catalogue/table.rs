@@ -1,7 +1,7 @@
 //! The table of metrics.
 
 use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES};
-use crate::event::{Activity, CloseReason, Direction, Outcome, Phase};
+use crate::event::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{exact, seconds};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
 
@@ -198,6 +198,18 @@ pub const METRICS: &[Metric] = &[
                         seconds(operation.activity_nanos[activity.index()]),
                     );
                 }
+            }
+        },
+    ),
+    Metric::of_pool(
+        "db_client_operation_duration_seconds",
+        Kind::Histogram,
+        &["db_query_summary", "error_type"],
+        "Time of queries, read off the wire, by what they are: operations and tables, as in SELECT orders; BEGIN and COMMIT too. From a request's first byte until the server is ready for the next, so behind others in a pipeline the wait for those included. error_type is the SQLSTATE (io if no answer came), and empty for those that succeeded. At most 200 summaries are told apart, then the label says other.",
+        |pool, sink| {
+            for query in &pool.queries {
+                let error = query.error.as_ref().map_or("", ErrorCode::as_str);
+                sink.histogram(&[&query.summary, error], &query.durations);
             }
         },
     ),

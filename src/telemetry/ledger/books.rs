@@ -15,6 +15,7 @@ use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, Erro
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::{OPERATION_IDS, OperationId, SiteId};
+use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, SeatTotals, Standing};
 
 /// The place of a checkout among those in flight.
@@ -92,6 +93,8 @@ pub(super) struct Books {
     pub(super) dirty: BTreeMap<(OperationId, Dirt), u64>,
     /// Bounded, as the retries are.
     pub(super) query_errors: BTreeMap<(OperationId, ErrorCode), u64>,
+    /// Times of queries that failed. Bounded as well.
+    pub(super) failed_queries: BTreeMap<(QueryId, ErrorCode), Histogram>,
     /// Wires that are no longer read.
     pub(super) wires_lost: u64,
     pub(super) retries: RetryTotals,
@@ -151,6 +154,7 @@ impl Default for Books {
             self_deadlocks: 0,
             dirty: BTreeMap::new(),
             query_errors: BTreeMap::new(),
+            failed_queries: BTreeMap::new(),
             wires_lost: 0,
             retries: RetryTotals::default(),
             suspended_since: None,
@@ -231,6 +235,13 @@ impl Books {
     /// Counts an error that the server reported.
     pub(super) fn count_query_error(&mut self, operation: OperationId, code: ErrorCode) {
         count(&mut self.query_errors, |code| (operation, code), code);
+    }
+
+    /// Counts a query that failed.
+    pub(super) fn count_failed_query(&mut self, query: QueryId, code: ErrorCode, took: Duration) {
+        let known = self.failed_queries.len() < MAX_ERRORS || self.failed_queries.contains_key(&(query, code));
+        let code = if known { code } else { ErrorCode::OTHER };
+        self.failed_queries.entry((query, code)).or_default().observe(nanos(took));
     }
 
     pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) {

@@ -28,7 +28,8 @@ pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 pub use self::situation::{Holding, Situation, Status};
 pub use self::snapshot::{
-    ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryErrors, Retries, RetriesExhausted,
+    ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
+    RetriesExhausted,
 };
 pub(crate) use self::unpooled::UnpooledPlace;
 pub use self::unpooled::UnpooledTotals;
@@ -37,6 +38,7 @@ use super::budget::{Budget, Terms};
 use super::clock::{Clock, Nanos, nanos};
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
+use super::names::Names;
 use super::operations::{OPERATION_IDS, OperationId, Operations};
 use crate::event::{ConnectionState, ErrorPhase, Event, Outcome, Phase};
 
@@ -73,6 +75,9 @@ impl Limits {
     }
 }
 
+/// The longest summary of a query, in bytes.
+pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
+
 type Durations = [SharedHistogram; Outcome::COUNT];
 
 /// The accounts of one pool.
@@ -82,6 +87,8 @@ pub(crate) struct Ledger {
     limits: Limits,
     clock: Clock,
     operations: Operations,
+    /// Summaries of queries.
+    queries: Names,
     /// Named operations' durations by outcome, made when the first one ends.
     durations: Box<[OnceLock<Box<Durations>>]>,
     busy: Busy,
@@ -108,6 +115,7 @@ impl Ledger {
             limits,
             clock,
             operations: Operations::new(),
+            queries: Names::new(MAX_SUMMARY_BYTES),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -257,7 +265,7 @@ impl Ledger {
                 let durations = self.durations[operation.index()].get_or_init(Box::default);
                 durations[outcome.index()].observe(nanos(took));
             }
-            Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } => {}
+            Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } | Event::QueriesFull { .. } => {}
             Event::CheckoutWaiting { .. }
             | Event::PhaseEntered { .. }
             | Event::CheckoutFinished { .. }
@@ -267,6 +275,7 @@ impl Ledger {
             | Event::ConnectionError { .. }
             | Event::ConnectionDirty { .. }
             | Event::QueryFailed { .. }
+            | Event::QueryEnded { .. }
             | Event::WireLost { .. }
             | Event::Retrying { .. }
             | Event::RetryRecovered { .. }
@@ -314,6 +323,7 @@ impl Ledger {
                 *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
             }
             Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
+            Event::QueryEnded { query, code, took } => books.count_failed_query(query, code, took),
             Event::WireLost { .. } => books.wires_lost += 1,
             Event::Retrying { operation, code, .. } => books.retries.count_retry(operation, code),
             Event::RetryRecovered { operation, .. } => books.retries.count_recovered(operation),
@@ -339,7 +349,8 @@ impl Ledger {
             | Event::ConnectionReturned { .. }
             | Event::ConnectionIdle { .. }
             | Event::OperationFinished { .. }
-            | Event::OperationsFull { .. } => {}
+            | Event::OperationsFull { .. }
+            | Event::QueriesFull { .. } => {}
         }
         // Whatever the event moved, before anyone else can move it.
         self.busy.live.store(books.seats.len(), Relaxed);

@@ -79,6 +79,18 @@ pub struct OperationTotals {
     pub durations: [Histogram; Outcome::COUNT],
 }
 
+/// How long the queries of one kind took.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QueryDurations {
+    /// What they are: operations and targets, as in `SELECT orders`.
+    pub summary: Box<str>,
+    /// The error that they ended with; `None` of those that succeeded.
+    pub error: Option<ErrorCode>,
+    /// How long they took, from the request's first byte until the server was ready for the next.
+    pub durations: Histogram,
+}
+
 /// How often the server reported an error to an operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -175,6 +187,8 @@ pub struct PoolSnapshot {
     pub closed: [u64; CloseReason::COUNT],
     /// Errors that connections reported.
     pub errors: Vec<ConnectionErrors>,
+    /// Durations of queries by what they are.
+    pub queries: Vec<QueryDurations>,
     /// Errors that the server reported to queries.
     pub query_errors: Vec<QueryErrors>,
     /// Connections that came back dirty.
@@ -288,6 +302,7 @@ impl Books {
             created: self.created,
             closed: self.closed,
             errors: self.connection_errors(),
+            queries: self.query_durations(ledger, totals.queries),
             query_errors: self
                 .query_errors
                 .iter()
@@ -319,6 +334,19 @@ impl Books {
             waiters,
             operations,
         }
+    }
+
+    /// Those that succeeded, and those that failed by their errors.
+    fn query_durations(&self, ledger: &Ledger, succeeded: Vec<Histogram>) -> Vec<QueryDurations> {
+        let named = ledger.queries.ids().zip(succeeded).filter(|(_, durations)| durations.count() > 0);
+        let named =
+            named.map(|((_, summary), durations)| QueryDurations { summary: summary.into(), error: None, durations });
+        let failed = self.failed_queries.iter().map(|((query, code), durations)| QueryDurations {
+            summary: ledger.queries.name(query.as_u16()).into(),
+            error: Some(*code),
+            durations: durations.clone(),
+        });
+        named.chain(failed).collect()
     }
 
     /// By phase and code; what queries report is put together over the operations.

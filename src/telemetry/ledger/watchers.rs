@@ -8,6 +8,7 @@ use crate::event::{Event, Outcome};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::log;
 use crate::telemetry::operations::{Interned, OperationId, SiteId};
+use crate::telemetry::queries::QueryId;
 
 /// The accounts and the log of one pool: what the pool tells its events to.
 #[derive(Clone, Debug)]
@@ -49,6 +50,17 @@ impl Watchers {
             Interned::Refused => {
                 self.emit(Event::OperationsFull { name });
                 OperationId::OTHER
+            }
+        }
+    }
+
+    /// What a query is that has this summary.
+    pub(crate) fn query(&self, summary: &str) -> QueryId {
+        match self.ledger.queries.id(summary) {
+            Interned::Known(id) => QueryId::from_u16(id),
+            Interned::Refused => {
+                self.emit(Event::QueriesFull { summary });
+                QueryId::OTHER
             }
         }
     }

@@ -1,8 +1,11 @@
 //! A listener that remembers what it is told and holds it to what must always be true, for the tests and for fuzzing.
 
-use super::{Conversation, Listener, OutOfStep, Transaction};
+use super::{Answer, Conversation, Listener, OutOfStep, Transaction};
 use crate::event::ErrorCode;
+use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Complaint, Risk};
+use crate::telemetry::names::fnv;
+use crate::telemetry::queries::QueryId;
 
 /// What a listener is told, but for when work begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub(crate) struct Witness {
     /// Requests of which something may have been committed.
     pub(crate) committed: u32,
     pub(crate) risk: Risk,
+    /// What was answered last, and with which error.
+    pub(crate) last: Option<(QueryId, Option<ErrorCode>)>,
     /// The error that was told last, unless something succeeded since.
     pub(crate) error: Option<Complaint>,
 }
@@ -57,8 +62,18 @@ impl Listener for Witness {
         self.error = Some(complaint);
     }
 
-    fn answered(&mut self, committed: bool, overcomes: bool) {
+    /// One word for each text: nothing is allocated.
+    fn text(&mut self, text: &[u8]) -> QueryId {
+        QueryId::from_u16(fnv(text) as u16)
+    }
+
+    fn now(&self) -> Nanos {
+        Nanos::ZERO
+    }
+
+    fn answered(&mut self, Answer { query, error, committed, overcomes, .. }: Answer) {
         self.committed += u32::from(committed);
+        self.last = Some((query, error));
         self.error = self.error.filter(|_| !overcomes);
     }
 
@@ -123,7 +138,7 @@ pub(crate) fn compare(stream: &[(From, &[u8])]) -> (Talk, Result<(), OutOfStep>)
             return (fast, result);
         }
         assert_eq!(slow.witness.busy, fast.witness.busy);
-        let lasting = |Witness { committed, risk, error, .. }: &Witness| (*committed, *risk, *error);
+        let lasting = |Witness { committed, risk, error, last, .. }: &Witness| (*committed, *risk, *error, *last);
         assert_eq!(lasting(&slow.witness), lasting(&fast.witness));
     }
     (fast, Ok(()))
