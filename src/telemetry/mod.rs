@@ -15,6 +15,7 @@ pub(crate) mod log;
 pub(crate) mod operations;
 mod reference;
 pub(crate) mod seat;
+pub(crate) mod spans;
 pub(crate) mod wire;
 
 pub use collector::Collector;
