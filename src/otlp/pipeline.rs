@@ -91,9 +91,17 @@ impl Pipeline {
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
+        self.layer_of(|metadata| !is_machinery(metadata))
+    }
+
+    /// The same for such spans and events only.
+    pub(crate) fn layer_of<S>(&self, wanted: fn(&Metadata<'_>) -> bool) -> Option<impl Layer<S> + Send + Sync + use<S>>
+    where
+        S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
+    {
         let tracer = self.provider.as_ref()?.tracer(SCOPE);
         let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_threads(false);
-        let spans = spans.with_filter(filter_fn(|metadata| !is_machinery(metadata)));
+        let spans = spans.with_filter(filter_fn(wanted));
         Some(spans.and_then(Refusals.with_filter(filter_fn(Refusals::concern))))
     }
 
