@@ -84,6 +84,16 @@ struct DemoArgs {
     #[arg(long = "otlp.protocol", value_name = "PROTOCOL", value_parser = str::parse::<Protocol>)]
     otlp_protocol: Option<Protocol>,
 
+    /// Show the latest traces in Jaeger's page at HOST:PORT; port 0 for a free one
+    #[cfg(feature = "jaeger")]
+    #[arg(
+        long = "traces.listen-address",
+        value_name = "ADDRESS",
+        env = "POOLSCOPE_TRACES_LISTEN_ADDRESS",
+        default_value = "127.0.0.1:0"
+    )]
+    traces_address: String,
+
     /// How lines of the log are written
     #[arg(
         long = "log.format",
@@ -122,8 +132,14 @@ fn demo(args: DemoArgs) -> ExitCode {
     if let Err(problem) = log::log_to(&screen, args.log_format, &traces) {
         return complain(&problem, USAGE);
     }
-    let demo =
-        Demo { database_url: args.database_url, listen_address: args.listen_address, duration: args.duration, traces };
+    let demo = Demo {
+        database_url: args.database_url,
+        listen_address: args.listen_address,
+        duration: args.duration,
+        traces,
+        #[cfg(feature = "jaeger")]
+        traces_address: args.traces_address,
+    };
     let result = demo.run(&screen);
     // What was printed so far comes before the error.
     screen.finish();

@@ -15,8 +15,10 @@ use crate::Settings;
 pub(super) struct Places<'a> {
     /// The exporter's URL.
     pub(super) metrics: &'a str,
-    /// Where spans go.
-    pub(super) traces: Option<&'a str>,
+    /// The URL of Jaeger's page.
+    pub(super) page: Option<&'a str>,
+    /// Where spans are sent.
+    pub(super) collector: Option<&'a str>,
     /// `None` where the server is somebody's own.
     pub(super) server: Option<&'a Server>,
 }
@@ -34,7 +36,7 @@ pub(super) fn banner(pool: &str, settings: &Settings, places: &Places<'_>, durat
         format_duration(settings.checkout_timeout),
     );
     let _ = writeln!(text, "  metrics  {}/metrics", places.metrics);
-    if let Some(traces) = places.traces {
+    for traces in [places.page, places.collector].into_iter().flatten() {
         let _ = writeln!(text, "  traces   {traces}");
     }
     let database = match (places.server, &settings.database_url) {

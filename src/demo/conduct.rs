@@ -5,6 +5,8 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
+#[cfg(feature = "jaeger")]
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::banner::{Places, banner, left, stopping};
@@ -43,6 +45,9 @@ pub struct Demo {
     pub duration: Option<Duration>,
     /// Where its spans go.
     pub traces: Traces,
+    /// Where Jaeger's page with them listens.
+    #[cfg(feature = "jaeger")]
+    pub traces_address: String,
 }
 
 impl std::fmt::Debug for Demo {
@@ -89,12 +94,25 @@ impl Demo {
         let readiness = Readiness::new();
         let web = Web::start(&self.listen_address, registry, collector.clone(), readiness.clone(), end).await?;
 
+        // The page goes with its tasks.
+        #[cfg(feature = "jaeger")]
+        let mut tasks = JoinSet::new();
+        #[cfg(feature = "jaeger")]
+        let page = self.traces.serve(&self.traces_address, &mut tasks).await?;
+        #[cfg(not(feature = "jaeger"))]
+        let page = None::<String>;
+
         let Some(stage) = Stage::set(settings, &collector, screen, &mut ending).await? else {
             screen.lines("Ended before it began.\n");
             return web.stop().await.and(printed(screen));
         };
         readiness.ready();
-        let places = Places { metrics: &web.url(), traces: self.traces.destination(), server: stage.server.as_ref() };
+        let places = Places {
+            metrics: &web.url(),
+            page: page.as_deref(),
+            collector: self.traces.destination(),
+            server: stage.server.as_ref(),
+        };
         screen.lines(banner(stage.pool.name(), &stage.settings, &places, self.duration));
         let begun = Instant::now();
         let workload = Workload::start(&stage.pool);

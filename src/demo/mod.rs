@@ -8,6 +8,8 @@ mod banner;
 mod conduct;
 mod ending;
 mod error;
+#[cfg(feature = "jaeger")]
+mod jaeger;
 mod schema;
 mod screen;
 pub mod server;

@@ -119,7 +119,7 @@ fn address<F: Fn(&str) -> Option<OsString>>(
     match (endpoint, wanted) {
         (_, Some(false)) if flag.is_none() => {}
         (Some((uri, is_base)), _) => settings.endpoint = Some(whole(&uri, is_base, settings.protocol)),
-        (None, Some(true)) => settings.to_local(),
+        (None, Some(true)) => settings.send_to_this_machine(),
         (None, _) => {}
     }
     Ok(())

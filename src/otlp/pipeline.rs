@@ -4,9 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use opentelemetry::Context;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry::{Context, KeyValue};
-use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanProcessor};
 use tokio::time::Instant;
@@ -53,7 +52,7 @@ impl Pipeline {
         if settings.disabled {
             return Ok(Self { provider: None, workers: Vec::new() });
         }
-        let resource = resource(settings);
+        let resource = settings.as_resource();
         let mut provider =
             SdkTracerProvider::builder().with_sampler(sampler(settings.sampling)).with_resource(resource.clone());
         let mut workers = Vec::new();
@@ -148,11 +147,6 @@ const PAGE: Pace = Pace { delay: Duration::from_millis(500), patience: Duration:
 
 fn runtime() -> Result<tokio::runtime::Runtime, OtlpError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OtlpError::Thread)
-}
-
-fn resource(settings: &Settings) -> Resource {
-    let attributes = settings.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
-    Resource::builder().with_attributes(attributes).with_service_name(settings.service_name.clone()).build()
 }
 
 fn sampler(sampling: Sampling) -> Sampler {

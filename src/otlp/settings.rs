@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::Resource;
+
 use super::{OtlpError, env};
 
 /// How spans travel.
@@ -130,8 +133,14 @@ impl Settings {
     }
 
     /// Sends to a collector on this machine, at the port of the protocol.
-    pub(super) fn to_local(&mut self) {
+    pub(super) fn send_to_this_machine(&mut self) {
         self.endpoint = Some(self.protocol.local().to_owned());
+    }
+
+    /// What all spans come from: the service's name, its attributes, and what the SDK says of itself.
+    pub(crate) fn as_resource(&self) -> Resource {
+        let attributes = self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        Resource::builder().with_attributes(attributes).with_service_name(self.service_name.clone()).build()
     }
 
     /// Where to, without anything that may be a secret: scheme, host and port.

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where a pipeline brings its spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "nothing exports spans without the feature"))]
 pub(crate) enum Destination {
     /// A collector, by OTLP.
     Otlp,
@@ -42,7 +41,8 @@ pub(crate) trait Accounts: Send + Sync {
 /// They stay when their pipeline ends: a counter never falls.
 static ACCOUNTS: Mutex<Vec<Arc<dyn Accounts>>> = Mutex::new(Vec::new());
 
-#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "nothing exports spans without the feature"))]
+/// Has them counted among the process's.
+#[cfg(feature = "otlp")]
 pub(crate) fn join(accounts: Arc<dyn Accounts>) {
     ACCOUNTS.lock().unwrap_or_else(PoisonError::into_inner).push(accounts);
 }

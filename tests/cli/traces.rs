@@ -113,3 +113,34 @@ fn lines_of_json_have_the_ids_of_their_request() {
     assert_eq!(created["trace_id"].as_str().map(str::len), Some(32), "{created}");
     assert_eq!(created["fields"]["pool"], "shop");
 }
+
+#[cfg(feature = "jaeger")]
+#[test]
+fn a_demo_shows_its_traces_in_jaegers_page_with_nothing_set_up() {
+    let mut up = Run::up(&mut demo(&[]));
+    let url = up.seen.lines().find_map(|line| line.strip_prefix("  traces   http://")).expect("a URL");
+    let address = url.parse().expect("an address");
+    let get = |path: &str| crate::http::get(address, path).expect("an answer");
+
+    let (_, page) = get("/search");
+    assert!(page.contains("<title>Jaeger UI</title>"), "{page}");
+    let script = page.split("src=\"./").nth(1).and_then(|rest| rest.split('"').next()).expect("a script");
+    let (status, script) = get(&format!("/{script}"));
+    assert!(status == 200 && script.len() > 100_000, "{status}, {} bytes", script.len());
+
+    let json = |path: &str| serde_json::from_str::<Value>(&get(path).1).expect("JSON");
+    await_that("an order in a trace", || {
+        let traces = json("/api/traces?service=poolscope-demo&operation=POST%20/orders&limit=20");
+        let tags = traces["data"].as_array().into_iter().flatten().flat_map(|trace| {
+            let spans = trace["spans"].as_array().expect("spans");
+            let root = spans.iter().find(|span| span["references"].is_null()).expect("a root");
+            assert_eq!(root["operationName"], "POST /orders");
+            root["tags"].as_array().expect("tags").clone()
+        });
+        tags.into_iter().any(|tag| tag["key"] == "span.kind" && tag["value"] == "server")
+    });
+    assert_eq!(json("/api/services")["data"][0], "poolscope-demo");
+    up.run.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(up.run.wait().code(), Some(0));
+    assert!(crate::http::get(address, "/").is_err());
+}
