@@ -8,6 +8,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::OtlpError;
 use super::settings::{Protocol, Sampling, Settings};
@@ -79,6 +81,7 @@ pub(super) fn read(
     settings.disabled = variables.parsed("OTEL_SDK_DISABLED", yes, "true or false")?.unwrap_or_default();
     address(&mut settings, &variables, endpoint, protocol)?;
     transport(&mut settings, &variables)?;
+    tls(&mut settings, &variables)?;
     resource(&mut settings, &variables)?;
     if let Some(sampling) = sampling(&variables)? {
         settings.sampling = sampling;
@@ -183,6 +186,41 @@ fn transport<F: Fn(&str) -> Option<OsString>>(
         }
     }
     Ok(())
+}
+
+/// The files that TLS needs. They are read at once, so that what cannot be read is known by its variable.
+fn tls<F: Fn(&str) -> Option<OsString>>(settings: &mut Settings, variables: &Variables<F>) -> Result<(), OtlpError> {
+    let file = |name: &str, is_it: fn(&[u8]) -> bool, expected: &str| {
+        let Some((variable, path)) = variables.exporter(name)? else {
+            return Ok(None);
+        };
+        match std::fs::read(&path) {
+            Ok(pem) if is_it(&pem) => Ok(Some(pem)),
+            Ok(_) => Err(OtlpError::variable(&variable, format!("{path} is no such file: give {expected}"))),
+            Err(error) => Err(OtlpError::variable(&variable, format!("{path}: {error}: give {expected}"))),
+        }
+    };
+    settings.certificate = file("CERTIFICATE", has_certificates, "a file of certificates, as PEM")?;
+    let certificate = file("CLIENT_CERTIFICATE", has_certificates, "a file of certificates, as PEM")?;
+    let key = file("CLIENT_KEY", has_key, "a file of a private key, as PEM")?;
+    settings.client_certificate = match (certificate, key) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            let problem = "it needs OTEL_EXPORTER_OTLP_CLIENT_KEY, and that needs it: give both or none";
+            return Err(OtlpError::variable("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", problem));
+        }
+    };
+    Ok(())
+}
+
+fn has_certificates(pem: &[u8]) -> bool {
+    let mut certificates = CertificateDer::pem_slice_iter(pem).peekable();
+    certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
+}
+
+fn has_key(pem: &[u8]) -> bool {
+    PrivateKeyDer::from_pem_slice(pem).is_ok()
 }
 
 fn resource<F: Fn(&str) -> Option<OsString>>(

@@ -24,6 +24,8 @@
 //! | `OTEL_EXPORTER_OTLP_HEADERS`, `…_TRACES_HEADERS`: `key=value,…`, percent-encoded | none |
 //! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `…_TRACES_TIMEOUT`: milliseconds | 10000 |
 //! | `OTEL_EXPORTER_OTLP_COMPRESSION`, `…_TRACES_COMPRESSION`: `gzip`, `none` | `none` |
+//! | `OTEL_EXPORTER_OTLP_CERTIFICATE`, `…_TRACES_CERTIFICATE`: a file of authorities, for `https` | the system's |
+//! | `OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE`, `…_CLIENT_KEY`, or of traces: what the collector is shown | none |
 //! | `OTEL_TRACES_EXPORTER`: `otlp` sends to this machine if there is no endpoint, `none` sends nothing | |
 //! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES`: `key=value,…` | what [`Settings::from_env`] is given |
 //! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | `parentbased_always_on` |

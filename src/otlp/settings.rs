@@ -74,6 +74,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// Whether batches are compressed, with gzip.
     pub gzip: bool,
+    /// Authorities that an `https` endpoint's certificate may be of, as PEM; `None` for those that the system trusts.
+    pub certificate: Option<Vec<u8>>,
+    /// The certificate to show to the collector and its key, as PEM. The key is never shown.
+    pub client_certificate: Option<(Vec<u8>, Vec<u8>)>,
     /// The service's name.
     pub service_name: String,
     /// Further attributes of the resource.
@@ -99,6 +103,8 @@ impl Settings {
             headers: Vec::new(),
             timeout: Duration::from_secs(10),
             gzip: false,
+            certificate: None,
+            client_certificate: None,
             service_name: service_name.into(),
             resource: Vec::new(),
             sampling: Sampling { ratio: 1.0, parent_based: true },
@@ -162,6 +168,8 @@ impl fmt::Debug for Settings {
             .field("headers", &headers)
             .field("timeout", &self.timeout)
             .field("gzip", &self.gzip)
+            .field("certificate", &self.certificate.is_some())
+            .field("client_certificate", &self.client_certificate.is_some())
             .field("service_name", &self.service_name)
             .field("resource", &self.resource)
             .field("sampling", &self.sampling)

@@ -1,6 +1,6 @@
 //! The way to a collector: gRPC or HTTP, with TLS where the endpoint is `https`.
 
-use std::time::Duration;
+use std::error::Error;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper_rustls::HttpsConnectorBuilder;
@@ -9,9 +9,11 @@ use opentelemetry_otlp::{Compression, SpanExporter, WithExportConfig, WithHttpCo
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tonic::metadata::MetadataMap;
-use tonic::transport::ClientTlsConfig;
+use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use super::refusals;
 use super::settings::{Protocol, Settings};
@@ -34,7 +36,7 @@ impl Collector {
                     .with_timeout(settings.timeout)
                     .with_metadata(MetadataMap::from_headers(headers(settings)));
                 if endpoint.starts_with("https:") {
-                    builder = builder.with_tls_config(ClientTlsConfig::new().with_native_roots());
+                    builder = builder.with_tls_config(grpc_tls(settings));
                 }
                 if settings.gzip {
                     builder = builder.with_compression(Compression::Gzip);
@@ -42,7 +44,7 @@ impl Collector {
                 builder.build()
             }
             Protocol::HttpProtobuf => {
-                let client = client(endpoint, settings.timeout)?;
+                let client = client(settings, endpoint)?;
                 let headers = settings.headers.iter().cloned().collect();
                 let mut builder = SpanExporter::builder()
                     .with_http()
@@ -58,7 +60,8 @@ impl Collector {
             }
         };
         // What the builder says may quote the endpoint.
-        let mut exporter = built.map_err(|_| "the exporter cannot be made for this endpoint".to_owned())?;
+        let mut exporter =
+            built.map_err(|_| "the exporter cannot be made for this endpoint and these certificates".to_owned())?;
         exporter.set_resource(resource);
         Ok(Self { exporter })
     }
@@ -90,20 +93,48 @@ fn headers(settings: &Settings) -> HeaderMap {
 
 type Connector = hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>;
 
-fn client(endpoint: &str, timeout: Duration) -> Result<HyperClient<Connector>, String> {
+fn client(settings: &Settings, endpoint: &str) -> Result<HyperClient<Connector>, String> {
+    let config = http_tls(settings, endpoint.starts_with("https:")).map_err(|error| error.to_string())?;
+    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
+    Ok(HyperClient::new(connector, settings.timeout, None))
+}
+
+fn grpc_tls(settings: &Settings) -> ClientTlsConfig {
+    let config = match &settings.certificate {
+        Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    match &settings.client_certificate {
+        Some((certificate, key)) => config.identity(Identity::from_pem(certificate, key)),
+        None => config,
+    }
+}
+
+fn http_tls(settings: &Settings, is_used: bool) -> Result<ClientConfig, Box<dyn Error>> {
     let mut roots = RootCertStore::empty();
-    if endpoint.starts_with("https:") {
-        let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if added == 0 {
-            return Err("the system has no certificates of authorities that TLS could trust".to_owned());
+    match &settings.certificate {
+        _ if !is_used => {}
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                roots.add(certificate?)?;
+            }
+        }
+        None => {
+            let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if added == 0 {
+                return Err("the system has no certificates of authorities that TLS could trust".into());
+            }
         }
     }
     let provider = rustls::crypto::ring::default_provider();
     let config = ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
-    Ok(HyperClient::new(connector, timeout, None))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots);
+    Ok(match &settings.client_certificate {
+        Some((certificate, key)) => {
+            let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>()?;
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key)?)?
+        }
+        None => config.with_no_client_auth(),
+    })
 }

@@ -30,10 +30,12 @@ use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use prost::Message;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 use tonic::codec::CompressionEncoding;
 
 /// How long anything may take on a busy machine.
@@ -97,6 +99,7 @@ struct Store {
 pub(crate) struct Receiver {
     address: SocketAddr,
     store: Arc<Store>,
+    certificate: Option<String>,
     is_open: watch::Sender<bool>,
     /// Answers whenever the listener was opened or closed.
     done: mpsc::Receiver<()>,
@@ -105,15 +108,26 @@ pub(crate) struct Receiver {
 impl Receiver {
     /// A collector that speaks gRPC.
     pub(crate) fn grpc() -> Self {
-        Self::start(Protocol::Grpc)
+        Self::start(Protocol::Grpc, false)
     }
 
     /// A collector that speaks HTTP, with protobuf.
     pub(crate) fn http() -> Self {
-        Self::start(Protocol::Http)
+        Self::start(Protocol::Http, false)
     }
 
-    fn start(protocol: Protocol) -> Self {
+    /// A collector that speaks gRPC, or HTTP, over TLS.
+    pub(crate) fn tls(is_grpc: bool) -> Self {
+        Self::start(if is_grpc { Protocol::Grpc } else { Protocol::Http }, true)
+    }
+
+    /// The authority of its certificate, as PEM, if it speaks over TLS.
+    pub(crate) fn certificate(&self) -> Option<&str> {
+        self.certificate.as_deref()
+    }
+
+    fn start(protocol: Protocol, tls: bool) -> Self {
+        let (certificate, acceptor) = tls.then(|| acceptor(protocol)).unzip();
         let store = Arc::new(Store::default());
         let (is_open, open) = watch::channel(true);
         let (report, done) = mpsc::channel();
@@ -124,15 +138,16 @@ impl Receiver {
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
-                serve(protocol, listener, &served, open, &report).await;
+                serve(protocol, acceptor, listener, &served, open, &report).await;
             });
         });
-        Self { address: told.recv_timeout(DEADLINE).unwrap(), store, is_open, done }
+        Self { address: told.recv_timeout(DEADLINE).unwrap(), store, certificate, is_open, done }
     }
 
     /// The base URL to send to.
     pub(crate) fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     /// What has arrived so far.
@@ -197,8 +212,23 @@ pub(crate) fn nobody() -> String {
     format!("http://{}", listener.local_addr().unwrap())
 }
 
+/// What serves TLS with a certificate of its own, which is the first.
+fn acceptor(protocol: Protocol) -> (String, TlsAcceptor) {
+    let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let config = rustls::ServerConfig::builder_with_provider(provider.into()).with_safe_default_protocol_versions();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(signed.signing_key.serialize_der()).unwrap();
+    let chain = vec![signed.cert.der().clone()];
+    let mut config = config.unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    if protocol == Protocol::Grpc {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+    }
+    (signed.cert.pem(), TlsAcceptor::from(Arc::new(config)))
+}
+
 async fn serve(
     protocol: Protocol,
+    acceptor: Option<TlsAcceptor>,
     listener: TcpListener,
     store: &Arc<Store>,
     mut open: watch::Receiver<bool>,
@@ -228,13 +258,24 @@ async fn serve(
                 let _ = report.send(());
             }
             Ok((stream, _)) = accepted => {
-                connections.spawn(converse(protocol, stream, Arc::clone(store)));
+                let (acceptor, store) = (acceptor.clone(), Arc::clone(store));
+                connections.spawn(async move {
+                    match acceptor {
+                        None => converse(protocol, stream, store).await,
+                        // Who does not trust it does not speak to it.
+                        Some(acceptor) => {
+                            if let Ok(stream) = acceptor.accept(stream).await {
+                                converse(protocol, stream, store).await;
+                            }
+                        }
+                    }
+                });
             }
         }
     }
 }
 
-async fn converse(protocol: Protocol, stream: TcpStream, store: Arc<Store>) {
+async fn converse(protocol: Protocol, stream: impl AsyncRead + AsyncWrite + Unpin + Send, store: Arc<Store>) {
     let io = TokioIo::new(stream);
     // Connections end as they like.
     match protocol {

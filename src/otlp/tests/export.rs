@@ -111,3 +111,22 @@ async fn the_exporter_does_not_trace_itself() {
     assert_eq!(traced.end(PATIENCE).await.exported, 1);
     assert_eq!(receiver.spans()[0].name, "request");
 }
+
+#[tokio::test]
+async fn a_collector_over_tls_is_trusted_by_its_authority_and_by_nothing_else() {
+    for protocol in PROTOCOLS {
+        let receiver = Receiver::tls(protocol == Protocol::Grpc);
+        let mut settings = settings(&receiver.endpoint(), protocol);
+        settings.certificate = receiver.certificate().map(|pem| pem.as_bytes().to_vec());
+        let traced = Traced::start(&settings);
+        traced.spans(1);
+        assert_eq!(traced.end(PATIENCE).await.exported, 1);
+
+        let stranger = Receiver::tls(true);
+        settings.certificate = stranger.certificate().map(|pem| pem.as_bytes().to_vec());
+        let traced = Traced::start(&settings);
+        traced.spans(1);
+        assert_eq!(traced.end(PATIENCE).await.failed, 1);
+        assert_eq!(receiver.spans().len(), 1);
+    }
+}

@@ -130,3 +130,26 @@ fn no_error_shows_a_header_or_an_endpoint() {
     let error = settings_with(&[], Some("collector:4317"), None).unwrap_err();
     assert_eq!(error.to_string(), "--otlp.endpoint: not a URL to send to: give http://host:port or https://host:port");
 }
+
+#[test]
+fn a_file_that_cannot_be_is_an_error_that_names_its_variable() {
+    let wrong = tempfile::NamedTempFile::new().unwrap();
+    let path = wrong.path().to_str().unwrap();
+    refused(
+        &[("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", path)],
+        &format!(
+            "environment variable OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: {path} is no such file: give a file of \
+             certificates, as PEM"
+        ),
+    );
+    let error = settings_with(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem")], None, None).unwrap_err();
+    assert!(error.to_string().contains("OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere.pem: No such file"), "{error}");
+    let signed = rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
+    std::fs::write(path, signed.cert.pem()).unwrap();
+    assert!(env(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", path)]).certificate.is_some());
+    let error = settings_with(&[("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", path)], None, None).unwrap_err();
+    assert!(error.to_string().ends_with("give both or none"), "{error}");
+    std::fs::write(path, signed.cert.pem() + &signed.signing_key.serialize_pem()).unwrap();
+    let both = env(&[("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", path), ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", path)]);
+    assert!(both.client_certificate.is_some() && !format!("{both:?}").contains("45, 45, 45"), "{both:?}");
+}
