@@ -12,9 +12,9 @@ FUZZ_SECONDS ?= 600
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Run the demo: a private PostgreSQL, a workload and the exporter (ARGS='…' for its options)
+demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
-	@$(CARGO) run --release --locked --quiet -- demo $(ARGS)
+	@$(CARGO) run --release --locked --quiet --features jaeger -- demo $(ARGS)
 
 test: ## Run every test, those with a real PostgreSQL and the documentation's included
 	@scripts/setup test

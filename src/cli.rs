@@ -1,29 +1,27 @@
-//! The command line: what it takes, what it answers with, and where the log goes.
+//! The command line: what it takes, and what it answers with.
 //!
 //! Exit codes: 0 when all went well, 1 for a failure, 2 for a flag, a URL or an environment variable that cannot be.
+
+mod log;
 
 use std::env;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
-use std::io::{IsTerminal, Write as _};
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use poolscope::config::SETTINGS;
-use poolscope::demo::{self, Demo, Screen};
+use poolscope::demo::{self, Demo, Screen, Traces};
 use poolscope::exporter::DEFAULT_ADDRESS;
-use tracing_subscriber::EnvFilter;
+use poolscope::otlp::{OtlpError, Protocol, Settings};
+
+use self::log::LogFormat;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
-
-/// The variable that says what to log.
-const LOG: &str = "RUST_LOG";
-
-/// What the demo itself prints tells the rest.
-const LOG_DEFAULT: &str = "warn";
 
 /// See who holds a PostgreSQL connection pool, and why it is out.
 #[derive(Debug, Parser)]
@@ -74,6 +72,37 @@ struct DemoArgs {
     /// list of processes.
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
+
+    /// Send traces to this OpenTelemetry collector, as http://localhost:4317
+    ///
+    /// It may be https. Over HTTP, `/v1/traces` is added. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, nothing
+    /// is sent anywhere.
+    #[arg(long = "otlp.endpoint", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+
+    /// How to send them: grpc or http/protobuf; by default grpc to port 4317, and http/protobuf to others
+    #[arg(long = "otlp.protocol", value_name = "PROTOCOL", value_parser = str::parse::<Protocol>)]
+    otlp_protocol: Option<Protocol>,
+
+    /// Show the latest traces in Jaeger's page at HOST:PORT; port 0 for a free one
+    #[cfg(feature = "jaeger")]
+    #[arg(
+        long = "traces.listen-address",
+        value_name = "ADDRESS",
+        env = "POOLSCOPE_TRACES_LISTEN_ADDRESS",
+        default_value = "127.0.0.1:0"
+    )]
+    traces_address: String,
+
+    /// How lines of the log are written
+    #[arg(
+        long = "log.format",
+        value_name = "FORMAT",
+        env = "POOLSCOPE_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    log_format: LogFormat,
 }
 
 /// Does what the command line asks for.
@@ -96,10 +125,21 @@ fn demo(args: DemoArgs) -> ExitCode {
         Ok(screen) => screen,
         Err(error) => return fail(&error, FAILURE),
     };
-    if let Err(problem) = log_to(&screen) {
+    let traces = match traces(&args) {
+        Ok(traces) => traces,
+        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+    };
+    if let Err(problem) = log::log_to(&screen, args.log_format, &traces) {
         return complain(&problem, USAGE);
     }
-    let demo = Demo { database_url: args.database_url, listen_address: args.listen_address, duration: args.duration };
+    let demo = Demo {
+        database_url: args.database_url,
+        listen_address: args.listen_address,
+        duration: args.duration,
+        traces,
+        #[cfg(feature = "jaeger")]
+        traces_address: args.traces_address,
+    };
     let result = demo.run(&screen);
     // What was printed so far comes before the error.
     screen.finish();
@@ -108,6 +148,11 @@ fn demo(args: DemoArgs) -> ExitCode {
         Err(error) if error.is_usage() => fail(&error, USAGE),
         Err(error) => fail(&error, FAILURE),
     }
+}
+
+fn traces(args: &DemoArgs) -> Result<Traces, OtlpError> {
+    let endpoint = args.otlp_endpoint.as_deref();
+    Traces::start(&Settings::from_env_and(demo::SERVICE_NAME, endpoint, args.otlp_protocol)?)
 }
 
 /// Parses the command line. An error shows no secret: its text is made from arguments without any.
@@ -163,6 +208,9 @@ fn demo_help() -> String {
          \n\
          Other environment variables:\n\
          \x20 POOLSCOPE_PG_BIN   the directory of PostgreSQL's initdb and postgres\n\
+         \x20 OTEL_...           OpenTelemetry's own: OTEL_EXPORTER_OTLP_ENDPOINT,\n\
+         \x20                    OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME,\n\
+         \x20                    OTEL_TRACES_SAMPLER and their kin\n\
          \x20 RUST_LOG           what to log to stderr: poolscope=debug, say; default warn\n\
          \x20 NO_COLOR           no colours\n\
          \n\
@@ -170,6 +218,7 @@ fn demo_help() -> String {
          \x20 poolscope demo\n\
          \x20 poolscope demo --duration 30s --web.listen-address 127.0.0.1:0\n\
          \x20 POOLSCOPE_POOL_SIZE=2 POOLSCOPE_MAX_OVERFLOW=0 poolscope demo\n\
+         \x20 poolscope demo --otlp.endpoint http://localhost:4317\n\
          \x20 poolscope demo --database-url 'postgres://me@localhost/test?pool_size=20'\n\
          \x20 curl -s http://127.0.0.1:9719/metrics\n\
          \n\
@@ -177,31 +226,6 @@ fn demo_help() -> String {
          Exit codes: 0 all went well; 1 a failure; 2 a wrong flag, URL or variable.",
     );
     help
-}
-
-/// Sends the log to standard error, past the screen's status line.
-fn log_to(screen: &Screen) -> Result<(), String> {
-    let directives = match env::var(LOG) {
-        Ok(directives) if !directives.trim().is_empty() => directives,
-        Ok(_) | Err(env::VarError::NotPresent) => LOG_DEFAULT.to_owned(),
-        Err(env::VarError::NotUnicode(_)) => {
-            return Err(format!("environment variable {LOG}: the value is not Unicode: give it in UTF-8"));
-        }
-    };
-    let filter = EnvFilter::try_new(&directives).map_err(|error| {
-        format!(
-            "environment variable {LOG}: \"{}\" cannot be: {error}: give levels by target, such as \
-             poolscope=debug,warn",
-            directives.escape_debug()
-        )
-    })?;
-    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colours && std::io::stderr().is_terminal())
-        .with_writer(screen.log())
-        .try_init()
-        .map_err(|error| error.to_string())
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {

@@ -14,7 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("retry", &["error", "event", "telemetry", "pool"]),
     ("global", &["config", "error", "event", "telemetry", "pool", "retry"]),
     ("exporter", &["telemetry"]),
-    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter"]),
+    ("otlp", &["telemetry"]),
+    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter", "otlp"]),
 ];
 
 fn sources(of: &Path) -> Vec<PathBuf> {

@@ -10,6 +10,8 @@ pub mod event;
 #[cfg(feature = "exporter")]
 pub mod exporter;
 mod global;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod pool;
 pub mod retry;
 pub mod telemetry;

@@ -59,7 +59,8 @@ pub(super) fn own(
 /// Whether somebody else's purpose is served by a variable with our prefix: the binary's own flags, where the
 /// private server's programs are, or what Kubernetes injects for a Service named `poolscope` or `poolscope-…`.
 fn is_not_ours(name: &str, value: &str) -> bool {
-    name.starts_with("WEB_") || name.starts_with("LOG") || name == "PG_BIN" || is_from_kubernetes(name, value)
+    let flags = ["WEB_", "LOG", "TRACES_"];
+    flags.iter().any(|flag| name.starts_with(flag)) || name == "PG_BIN" || is_from_kubernetes(name, value)
 }
 
 fn is_from_kubernetes(name: &str, value: &str) -> bool {

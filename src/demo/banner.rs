@@ -11,14 +11,20 @@ use super::schema::SCHEMA;
 use super::server::Server;
 use crate::Settings;
 
+/// Where to look.
+pub(super) struct Places<'a> {
+    /// The exporter's URL.
+    pub(super) metrics: &'a str,
+    /// The URL of Jaeger's page.
+    pub(super) page: Option<&'a str>,
+    /// Where spans are sent.
+    pub(super) collector: Option<&'a str>,
+    /// `None` where the server is somebody's own.
+    pub(super) server: Option<&'a Server>,
+}
+
 /// What runs, where to look, and how to end it.
-pub(super) fn banner(
-    pool: &str,
-    settings: &Settings,
-    metrics: &str,
-    server: Option<&Server>,
-    duration: Option<Duration>,
-) -> String {
+pub(super) fn banner(pool: &str, settings: &Settings, places: &Places<'_>, duration: Option<Duration>) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(
@@ -29,8 +35,11 @@ pub(super) fn banner(
         settings.max_overflow,
         format_duration(settings.checkout_timeout),
     );
-    let _ = writeln!(text, "  metrics  {metrics}/metrics");
-    let database = match (server, &settings.database_url) {
+    let _ = writeln!(text, "  metrics  {}/metrics", places.metrics);
+    for traces in [places.page, places.collector].into_iter().flatten() {
+        let _ = writeln!(text, "  traces   {traces}");
+    }
+    let database = match (places.server, &settings.database_url) {
         (Some(server), _) => {
             let sockets = quoted(&server.dir().join("run"));
             format!("psql -h {sockets} -p {} -U postgres postgres", server.port())

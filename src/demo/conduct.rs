@@ -5,15 +5,18 @@ use std::time::Duration;
 use prometheus::Registry;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
+#[cfg(feature = "jaeger")]
+use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
-use super::banner::{banner, left, stopping};
+use super::banner::{Places, banner, left, stopping};
 use super::ending::{Ending, ended, watch_output, watch_signals};
 use super::error::DemoError;
 use super::schema::{Keeper, SCHEMA};
 use super::screen::{Output, Screen, Status, summary};
 use super::server::{Server, ServerError};
 use super::settings::resolve;
+use super::traces::Traces;
 use super::web::Web;
 use super::workload::Workload;
 use crate::config::own_environment;
@@ -40,6 +43,11 @@ pub struct Demo {
     pub listen_address: String,
     /// When to end; `None` for at a signal only.
     pub duration: Option<Duration>,
+    /// Where its spans go.
+    pub traces: Traces,
+    /// Where Jaeger's page with them listens.
+    #[cfg(feature = "jaeger")]
+    pub traces_address: String,
 }
 
 impl std::fmt::Debug for Demo {
@@ -49,6 +57,7 @@ impl std::fmt::Debug for Demo {
             .field("database_url", &self.database_url.is_some())
             .field("listen_address", &self.listen_address)
             .field("duration", &self.duration)
+            .field("traces", &self.traces)
             .finish()
     }
 }
@@ -59,7 +68,7 @@ impl Demo {
     /// # Errors
     ///
     /// If it cannot start, or something cannot be cleaned up. A signal is no error.
-    pub fn run(&self, screen: &Screen) -> Result<(), DemoError> {
+    pub fn run(self, screen: &Screen) -> Result<(), DemoError> {
         let environment = own_environment().map_err(DemoError::Settings)?;
         let settings = resolve(environment, self.database_url.as_deref())?;
         let runtime = Builder::new_multi_thread()
@@ -74,7 +83,7 @@ impl Demo {
         result
     }
 
-    async fn conduct(&self, settings: Settings, screen: &Screen) -> Result<(), DemoError> {
+    async fn conduct(self, settings: Settings, screen: &Screen) -> Result<(), DemoError> {
         let (end, mut ending) = watch::channel(None);
         watch_signals(end.clone())?;
         watch_output(screen.output(), end.clone());
@@ -85,15 +94,29 @@ impl Demo {
         let readiness = Readiness::new();
         let web = Web::start(&self.listen_address, registry, collector.clone(), readiness.clone(), end).await?;
 
+        // The page goes with its tasks.
+        #[cfg(feature = "jaeger")]
+        let mut tasks = JoinSet::new();
+        #[cfg(feature = "jaeger")]
+        let page = self.traces.serve(&self.traces_address, &mut tasks).await?;
+        #[cfg(not(feature = "jaeger"))]
+        let page = None::<String>;
+
         let Some(stage) = Stage::set(settings, &collector, screen, &mut ending).await? else {
             screen.lines("Ended before it began.\n");
             return web.stop().await.and(printed(screen));
         };
         readiness.ready();
-        screen.lines(banner(stage.pool.name(), &stage.settings, &web.url(), stage.server.as_ref(), self.duration));
+        let places = Places {
+            metrics: &web.url(),
+            page: page.as_deref(),
+            collector: self.traces.destination(),
+            server: stage.server.as_ref(),
+        };
+        screen.lines(banner(stage.pool.name(), &stage.settings, &places, self.duration));
         let begun = Instant::now();
         let workload = Workload::start(&stage.pool);
-        let why = self.show(&stage.pool, screen, &mut ending).await;
+        let why = show(&stage.pool, self.duration, screen, &mut ending).await;
 
         screen.settle();
         screen.lines(stopping(why, stage.server.as_ref()));
@@ -104,37 +127,43 @@ impl Demo {
             tracing::warn!(%error, "requests were cut off");
         }
         workload.abort().await;
+        self.traces.end().await;
         let summary = summary(&stage.pool.snapshot(), elapsed);
         let (struck, left) = stage.strike().await;
         let served = web.stop().await;
         screen.lines(format!("\n{summary}\n{left}"));
         struck.and(served).and(printed(screen))
     }
+}
 
-    /// Shows the pool's status until something ends the demo.
-    async fn show(&self, pool: &Pool, screen: &Screen, ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
-        let begun = Instant::now();
-        let (first, period) = if screen.is_live() { (begun, LIVE) } else { (begun + LINES, LINES) };
-        let mut ticks = interval_at(first, period);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let over = async {
-            match self.duration {
-                Some(duration) => sleep(duration).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(over);
-        let (mut before, mut then) = (pool.snapshot(), begun);
-        loop {
-            tokio::select! {
-                biased;
-                why = ended(ending) => return why,
-                () = &mut over => return Ending::Time,
-                now = ticks.tick() => {
-                    let snapshot = pool.snapshot();
-                    screen.status(Status::new(&snapshot, &before, now - then, now - begun));
-                    (before, then) = (snapshot, now);
-                }
+/// Shows the pool's status until something ends the demo.
+async fn show(
+    pool: &Pool,
+    duration: Option<Duration>,
+    screen: &Screen,
+    ending: &mut watch::Receiver<Option<Ending>>,
+) -> Ending {
+    let begun = Instant::now();
+    let (first, period) = if screen.is_live() { (begun, LIVE) } else { (begun + LINES, LINES) };
+    let mut ticks = interval_at(first, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let over = async {
+        match duration {
+            Some(duration) => sleep(duration).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(over);
+    let (mut before, mut then) = (pool.snapshot(), begun);
+    loop {
+        tokio::select! {
+            biased;
+            why = ended(ending) => return why,
+            () = &mut over => return Ending::Time,
+            now = ticks.tick() => {
+                let snapshot = pool.snapshot();
+                screen.status(Status::new(&snapshot, &before, now - then, now - begun));
+                (before, then) = (snapshot, now);
             }
         }
     }

@@ -26,6 +26,15 @@ pub enum DemoError {
     /// The exporter could not listen, or not go on.
     #[error(transparent)]
     Exporter(ExporterError),
+    /// The page of traces could not listen.
+    #[cfg(feature = "jaeger")]
+    #[error("cannot show traces at {address}; choose another address with --traces.listen-address")]
+    Page {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// There is no private server.
     #[error("cannot have a private PostgreSQL; --database-url takes one of your own")]
     Server(#[source] ServerError),

@@ -1,17 +1,20 @@
 //! The demo: a private PostgreSQL, a workload that looks like a service, and the exporter.
 //!
 //! [`Demo::run`] puts the parts together: [`server`] is the private PostgreSQL, `schema` the tables, `workload` what
-//! is done to them, [`Screen`] what a person sees. Whatever ends it, the parts end in the order in which they lean
-//! on each other: workload, pool, schema, exporter, server.
+//! is done to them, [`Screen`] what a person sees, [`Traces`] where its spans go. Whatever ends it, the parts end in the order in which they lean
+//! on each other: workload, pool, traces, schema, server, exporter.
 
 mod banner;
 mod conduct;
 mod ending;
 mod error;
+#[cfg(feature = "jaeger")]
+mod jaeger;
 mod schema;
 mod screen;
 pub mod server;
 mod settings;
+mod traces;
 mod web;
 mod workload;
 
@@ -19,3 +22,4 @@ pub use self::conduct::Demo;
 pub use self::error::DemoError;
 pub use self::screen::{LogWriter, Screen};
 pub use self::settings::defaults;
+pub use self::traces::{SERVICE_NAME, Traces};

@@ -7,9 +7,10 @@ use prometheus::core::Desc;
 use prometheus::proto;
 
 use super::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink, Source};
-use super::clock::seconds;
+use super::clock::{exact, seconds};
 use super::histogram::{BOUNDS_SECONDS, Histogram};
 use super::ledger::{Ledger, PoolSnapshot};
+use super::spans;
 
 /// The pools that are read together, as a [`prometheus::core::Collector`].
 ///
@@ -89,6 +90,7 @@ impl prometheus::core::Collector for Collector {
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
         let snapshots = self.snapshots();
+        let spans = spans::totals();
         let mut families = Vec::with_capacity(METRICS.len());
         for metric in METRICS {
             let mut samples = Samples { metric, pool: "", metrics: Vec::new() };
@@ -97,6 +99,11 @@ impl prometheus::core::Collector for Collector {
                     for snapshot in &snapshots {
                         samples.pool = &snapshot.name;
                         read(snapshot, &mut samples);
+                    }
+                }
+                Source::Spans(reader) => {
+                    for (destination, totals) in &spans {
+                        samples.value(&[destination.as_str()], exact(reader.read(totals)));
                     }
                 }
                 Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),

@@ -23,7 +23,7 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     /// How many lines were suppressed since the last one that passed, if this one may.
-    fn pass(&self, now: Nanos) -> Option<u64> {
+    pub(crate) fn pass(&self, now: Nanos) -> Option<u64> {
         let next = self.next.load(Relaxed);
         let free = now.as_nanos() >= next
             && self.next.compare_exchange(next, now.as_nanos() + INTERVAL_NANOS, Relaxed, Relaxed).is_ok();

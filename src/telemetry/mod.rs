@@ -17,6 +17,7 @@ pub(crate) mod operations;
 pub(crate) mod queries;
 mod reference;
 pub(crate) mod seat;
+pub(crate) mod spans;
 pub(crate) mod wire;
 
 pub use collector::Collector;

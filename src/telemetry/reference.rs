@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::catalogue::{METRICS, Metric, POOL_LABEL};
 use super::histogram::BOUNDS_SECONDS;
+use super::spans::Destination;
 use crate::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 
 /// `docs/metrics.md`.
@@ -34,6 +35,7 @@ pub fn reference() -> String {
         CloseReason::ALL.iter().map(|word| word.as_str()),
     );
     words(&mut page, "reason` of `poolscope_retry_exhausted_total", GiveUp::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "destination", Destination::ALL.iter().map(|word| word.as_str()));
     let _ = writeln!(
         page,
         "- `operation`: the name given to `Pool::operation`, else the file and line that asked for the connection; \

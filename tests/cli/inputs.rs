@@ -100,6 +100,24 @@ fn a_variable_that_cannot_be_is_refused_and_named() {
 }
 
 #[test]
+fn a_collector_that_cannot_be_is_refused_without_a_secret() {
+    let (endpoint, would_do) = ("--otlp.endpoint: ", "give http://host:port or https://host:port");
+    refused(&["--otlp.endpoint", "collector:4317"], &[], 2, &[endpoint, would_do]);
+    refused(&["--otlp.endpoint", "http://me:hunter2@collector"], &[], 2, &[endpoint, "OTEL_EXPORTER_OTLP_HEADERS"]);
+    refused(&["--otlp.protocol", "http/json"], &[], 2, &["'--otlp.protocol <PROTOCOL>'", "give grpc or http/protobuf"]);
+    refused(&["--log.format", "xml"], &[], 2, &["'--log.format <FORMAT>'", "text, json"]);
+    for (variable, value, would_do) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2", would_do),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization hunter2", "give key=value"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp", "give grpc or http/protobuf"),
+        ("OTEL_TRACES_SAMPLER", "some", "give always_on"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1s", "give whole milliseconds"),
+    ] {
+        refused(&[], &[(variable, value)], 2, &[&format!("environment variable {variable}: "), would_do]);
+    }
+}
+
+#[test]
 fn a_server_that_cannot_be_had_is_a_failure_that_says_what_would_do() {
     refused(
         &[],
@@ -124,6 +142,8 @@ fn the_help_and_the_version_are_there() {
     assert_eq!(help.code, Some(0));
     for part in
         ["--duration", "--database-url", "--web.listen-address", "127.0.0.1:9719", "POOLSCOPE_POOL_SIZE", "Examples:"]
+            .into_iter()
+            .chain(["--otlp.endpoint", "--otlp.protocol", "--log.format", "OTEL_EXPORTER_OTLP_ENDPOINT"])
     {
         assert!(help.out.contains(part), "{part} is not in {}", help.out);
     }

@@ -5,6 +5,8 @@ mod ends;
 mod http;
 mod inputs;
 mod load;
+#[path = "../support/otlp.rs"]
+mod otlp;
 mod own_server;
 #[path = "../support/remains.rs"]
 mod remains;
@@ -12,3 +14,4 @@ mod run;
 #[path = "../support/scrape.rs"]
 mod scrape;
 mod terminal;
+mod traces;

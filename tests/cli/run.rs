@@ -24,7 +24,8 @@ pub(crate) fn poolscope(arguments: &[&str]) -> Command {
     let opinions = ["RUST_LOG", "RUST_BACKTRACE", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "COLUMNS", "LC_ALL"];
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
-        if opinions.contains(&&*name) || name.starts_with("POOLSCOPE_") && name != "POOLSCOPE_PG_BIN" {
+        let ours = ["POOLSCOPE_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
+        if opinions.contains(&&*name) || ours && name != "POOLSCOPE_PG_BIN" {
             command.env_remove(&*name);
         }
     }

@@ -43,6 +43,25 @@ enum Request {
     CheckoutRush,
 }
 
+impl Request {
+    /// What its span is called, and of which kind it is.
+    const fn route(self) -> (&'static str, &'static str) {
+        match self {
+            Self::GetProduct => ("GET /products/{id}", "server"),
+            Self::ListOrders => ("GET /orders", "server"),
+            Self::PlaceOrder => ("POST /orders", "server"),
+            Self::UpdateStock => ("PUT /products/{id}/stock", "server"),
+            Self::ReserveStock => ("POST /reservations", "server"),
+            Self::MoveStock => ("POST /moves", "server"),
+            Self::SalesReport => ("GET /reports/sales", "server"),
+            Self::CountCustomers => ("GET /customers/count", "server"),
+            Self::PrintInvoice => ("GET /invoices/{id}", "server"),
+            Self::ArchiveOrders => ("archive orders", "internal"),
+            Self::CheckoutRush => ("POST /checkout", "server"),
+        }
+    }
+}
+
 /// What comes by itself, and how often on average, per second.
 const RATES: [(Request, f64); 10] = [
     (Request::GetProduct, 16.0),

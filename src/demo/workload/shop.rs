@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Error, IsolationLevel};
+use tracing::Instrument;
 
 use super::{Request, between, exponential};
 use crate::demo::schema::{CUSTOMERS, PRODUCTS};
@@ -59,8 +60,26 @@ impl Shop {
         }
     }
 
+    /// Serves a request, in a span of its own, as a service would.
     pub(super) async fn serve(&self, request: Request) {
-        let served = match request {
+        let (route, kind) = request.route();
+        let span = tracing::info_span!(
+            "request",
+            otel.name = route,
+            otel.kind = kind,
+            otel.status_code = tracing::field::Empty
+        );
+        let serve = async {
+            if let Err(error) = self.answer(request).await {
+                span.record("otel.status_code", "ERROR");
+                tracing::debug!(?request, %error, "a request failed");
+            }
+        };
+        serve.instrument(span.clone()).await;
+    }
+
+    async fn answer(&self, request: Request) -> Served {
+        match request {
             Request::GetProduct => self.get_product().await,
             // A customer who leaves takes the request along: its checkout ends as cancelled.
             Request::ListOrders => timeout(PATIENCE, self.list_orders()).await.unwrap_or(Ok(())),
@@ -73,9 +92,6 @@ impl Shop {
             Request::PrintInvoice => self.print_invoice().await,
             Request::ArchiveOrders => self.archive_orders().await,
             Request::CheckoutRush => self.checkout_rush().await,
-        };
-        if let Err(error) = served {
-            tracing::debug!(?request, %error, "a request failed");
         }
     }
 

@@ -9,6 +9,7 @@ pub use self::table::METRICS;
 use super::histogram::Histogram;
 use super::ledger::PoolSnapshot;
 pub use super::reference::reference;
+use super::spans::SpanTotals;
 
 /// The label that every metric of a pool carries, as OpenTelemetry's `db.client.connection.pool.name` translates.
 pub const POOL_LABEL: &str = "db_client_connection_pool_name";
@@ -45,8 +46,20 @@ pub enum Source {
     Pool(fn(&PoolSnapshot, &mut dyn Sink)),
     /// One for the process, kept by the collector.
     Build,
+    /// What became of the process's spans, by where they go.
+    Spans(SpanReader),
     /// Kept by the exporter.
     Exporter,
+}
+
+/// Reads one figure of what became of the spans.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanReader(fn(&SpanTotals) -> u64);
+
+impl SpanReader {
+    pub(crate) fn read(self, totals: &SpanTotals) -> u64 {
+        (self.0)(totals)
+    }
 }
 
 /// Takes the samples of one metric of one pool. `labels` are the values of the metric's own labels, in order.
@@ -88,6 +101,10 @@ impl Metric {
         read: fn(&PoolSnapshot, &mut dyn Sink),
     ) -> Self {
         Self { name, kind, labels, help, source: Source::Pool(read) }
+    }
+
+    const fn of_spans(name: &'static str, kind: Kind, help: &'static str, read: fn(&SpanTotals) -> u64) -> Self {
+        Self { name, kind, labels: &["destination"], help, source: Source::Spans(SpanReader(read)) }
     }
 }
 
