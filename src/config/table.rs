@@ -115,7 +115,7 @@ pub static SETTINGS: &[Setting] = &[
         "Whether a checkout that needs a new connection fails at once while connecting is known to fail. One checkout at "
         "a time tries, after growing pauses of up to 0.8 s. off: the others wait until that one succeeds, up to their "
         "`checkout_timeout`. A server that has no slots left is waited for in either case, as long as the pool has "
-        "connections that may come back."),
+        "connections that may come back, or is being given some."),
     setting!(retry_floor: Count in Kind::Count { min: 0, max: 10_000 }, default 10;
         "How many retries a second the pool's operations may always make together, counted over ten seconds."),
     setting!(retry_percent: Count in Kind::Count { min: 0, max: 1000 }, default 20;

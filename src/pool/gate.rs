@@ -6,7 +6,7 @@
 //! once, and each further one adds another, so that they double with each round.
 //!
 //! A server without slots is another matter: what it gave is still there to come back, so whoever cannot have a
-//! connection of its own waits for one of those.
+//! connection of its own waits for one of those; or for what those get who began to connect before that was known.
 //!
 //! A connect that is given up after [`PATIENCE`], because its checkout had no more time, is a failure too: a server that
 //! does not answer would never be found out by those who do not wait for it.
@@ -56,6 +56,8 @@ struct State {
     /// How many may connect at once.
     limit: usize,
     connecting: usize,
+    /// How many of them do so for themselves, and not on behalf of all.
+    hopeful: usize,
     /// When one last began or ended.
     moved: Instant,
     /// How many have tried on behalf of all.
@@ -78,9 +80,16 @@ struct Suspended {
 }
 
 impl State {
+    fn join(&mut self, probes: Option<u64>, now: Instant) {
+        self.connecting += 1;
+        self.hopeful += usize::from(probes.is_none());
+        self.moved = now;
+    }
+
     /// One that connects has ended.
-    fn leave(&mut self) {
+    fn leave(&mut self, probes: Option<u64>) {
         self.connecting -= 1;
+        self.hopeful -= usize::from(probes.is_none());
         self.moved = Instant::now();
     }
 }
@@ -109,7 +118,7 @@ pub(super) type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Gate {
     /// At most so many may connect at once; to connect should take no longer than `connect_timeout`.
     pub(super) fn new(most: usize, fail_fast: bool, connect_timeout: Duration) -> Self {
-        let state = State { limit: most, connecting: 0, moved: Instant::now(), probes: 0, suspended: None };
+        let state = State { limit: most, connecting: 0, hopeful: 0, moved: Instant::now(), probes: 0, suspended: None };
         let lease = connect_timeout.saturating_add(PATIENCE);
         Self { state: Mutex::new(state), waiting: AtomicUsize::new(0), turns: Notify::new(), most, fail_fast, lease }
     }
@@ -118,20 +127,20 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks whether to connect. `given_up` is what it means if that is given up; `may_come_back`, whether there are
-    /// connections that may be returned meanwhile.
+    /// Asks whether to connect. `given_up` is what it means if that is given up; `any_out`, whether there are connections
+    /// that may be returned meanwhile.
     pub(super) fn enter<'a>(
         &'a self,
         watchers: &'a Watchers,
         given_up: Refusal,
-        may_come_back: bool,
+        any_out: impl FnOnce() -> bool,
     ) -> Result<Pass<'a>, Shut> {
         let mut guard = self.state();
         let state = &mut *guard;
         let now = Instant::now();
         let probes = match &mut state.suspended {
             Some(suspended) if now < suspended.probing.map_or(suspended.next, |(_, until)| until) => {
-                return Err(self.shut(suspended, now, may_come_back));
+                return Err(self.shut(suspended, state.hopeful, now, any_out));
             }
             Some(suspended) => {
                 state.probes += 1;
@@ -143,15 +152,15 @@ impl Gate {
             }
             None => None,
         };
-        state.connecting += 1;
-        state.moved = now;
+        state.join(probes, now);
         Ok(Pass { gate: self, watchers, probes, given_up, began: now, ended: false })
     }
 
-    fn shut(&self, suspended: &Suspended, now: Instant, may_come_back: bool) -> Shut {
+    fn shut(&self, suspended: &Suspended, hopeful: usize, now: Instant, any_out: impl FnOnce() -> bool) -> Shut {
         let until = if suspended.probing.is_some() { now + LONGEST_PAUSE } else { suspended.next };
         match suspended.refusal {
-            Refusal::Full if may_come_back => Shut::Turn(Turn { phase: Phase::Queue, until }),
+            // Asked in this order: who is no longer hopeful, and has a connection, has been counted as one that has.
+            Refusal::Full if hopeful > 0 || any_out() => Shut::Turn(Turn { phase: Phase::Queue, until }),
             _ if self.fail_fast => Shut::Unavailable(suspended.report()),
             _ => Shut::Turn(Turn { phase: Phase::Suspended, until }),
         }
@@ -272,7 +281,7 @@ impl Pass<'_> {
     pub(super) fn succeeded(mut self) {
         self.ended = true;
         let mut state = self.gate.state();
-        state.leave();
+        state.leave(self.probes);
         // The limit is one since then.
         let resumed = state.suspended.take().map(|suspended| {
             // Told while it is so: another may fail the next moment.
@@ -294,9 +303,9 @@ impl Pass<'_> {
         refusal: Refusal,
         code: ErrorCode,
         error: &dyn std::error::Error,
-        may_come_back: bool,
+        any_out: impl FnOnce() -> bool,
     ) -> Option<Turn> {
-        let turn = self.fail(refusal, code, error, may_come_back);
+        let turn = self.fail(refusal, code, error, any_out);
         self.ended = true;
         turn
     }
@@ -306,13 +315,13 @@ impl Pass<'_> {
         refusal: Refusal,
         code: ErrorCode,
         error: &dyn std::error::Error,
-        may_come_back: bool,
+        any_out: impl FnOnce() -> bool,
     ) -> Option<Turn> {
         let now = Instant::now();
         // Not under the lock: it is the backend's own, and may do anything.
         let message: Arc<str> = Chain(error).to_string().into();
         let mut state = self.gate.state();
-        state.leave();
+        state.leave(self.probes);
         let mut told = None;
         match (&mut state.suspended, refusal) {
             (None, Refusal::Single) => {
@@ -342,16 +351,17 @@ impl Pass<'_> {
                 told = Some(event);
             }
         }
-        let turn = state.suspended.as_ref().and_then(|suspended| match self.gate.shut(suspended, now, may_come_back) {
-            Shut::Turn(turn) => Some(turn),
-            Shut::Unavailable(_) => None,
-        });
+        let hopeful = state.hopeful;
+        let shut = state.suspended.as_ref().map(|suspended| self.gate.shut(suspended, hopeful, now, any_out));
         drop(state);
         if let Some(event) = told {
             self.watchers.log(event);
         }
         self.gate.wake_all();
-        turn
+        match shut {
+            Some(Shut::Turn(turn)) => Some(turn),
+            Some(Shut::Unavailable(_)) | None => None,
+        }
     }
 }
 
@@ -362,11 +372,11 @@ impl Drop for Pass<'_> {
         }
         let took = self.began.elapsed();
         if took >= PATIENCE {
-            self.fail(self.given_up, ErrorCode::TIMEOUT, &GivenUp(took), false);
+            self.fail(self.given_up, ErrorCode::TIMEOUT, &GivenUp(took), || false);
             return;
         }
         let mut state = self.gate.state();
-        state.leave();
+        state.leave(self.probes);
         if let Some(suspended) = state.suspended.as_mut().filter(|suspended| suspended.is_probed_by(self.probes)) {
             // Another one's turn.
             suspended.probing = None;

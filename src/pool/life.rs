@@ -103,7 +103,10 @@ impl Drop for Life {
         self.close(self.reason);
         let reason = *self.closed.get().unwrap_or(&self.reason);
         self.shared.watchers.log(Event::ConnectionClosed { seat: &self.seat, reason });
-        self.shared.gate.slot_freed();
+        // One that was refused had none.
+        if reason != CloseReason::ConnectFailed {
+            self.shared.gate.slot_freed();
+        }
         self.shared.notify_if_closing();
     }
 }

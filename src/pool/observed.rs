@@ -113,7 +113,7 @@ impl<M: Backend> Observed<M> {
                 watchers.emit(Event::ConnectionError { phase: ErrorPhase::Connect, code, error: &error });
                 // No more than the others may come back.
                 drop(life);
-                match pass.failed(M::refusal(&error), code, &error, self.may_come_back()) {
+                match pass.failed(M::refusal(&error), code, &error, || self.any_out()) {
                     Some(turn) => Err(Obstacle::Shut(Shut::Turn(turn))),
                     None => Err(Obstacle::Failed(error)),
                 }
@@ -122,7 +122,7 @@ impl<M: Backend> Observed<M> {
     }
 
     /// Whether there are connections that somebody may return.
-    fn may_come_back(&self) -> bool {
+    fn any_out(&self) -> bool {
         let status = self.shared.watchers.ledger().status();
         status.used + status.idle > 0
     }
@@ -183,7 +183,7 @@ impl<M: Backend> Manager for Observed<M> {
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
         let (gate, watchers) = (&self.shared.gate, &self.shared.watchers);
-        let pass = gate.enter(watchers, M::given_up(), self.may_come_back()).map_err(Obstacle::Shut)?;
+        let pass = gate.enter(watchers, M::given_up(), || self.any_out()).map_err(Obstacle::Shut)?;
         // Boxed, here and below, so that the future of a checkout that needs neither stays small.
         let connecting: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.connect(pass));
         connecting.await

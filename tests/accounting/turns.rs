@@ -266,6 +266,40 @@ async fn one_that_connects_is_none_that_may_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_others_are_about_to_get_of_a_server_without_slots_is_waited_for() {
+    let rig = Rig::new(10, 0);
+    rig.backend.next_connect(Answer::After(ms(20), End::Ok));
+    rig.backend.next_connect(Answer::Full);
+    let mut first = rig.checkout("first").stays();
+    // It is refused when nobody has a connection yet.
+    let mut waiting = vec![rig.checkout("refused").stays(), rig.checkout("late").stays()];
+    rig.advance(ms(20)).await;
+    let served = first.poll().unwrap().unwrap();
+    rig.backend.connects(Answer::Full);
+    let mut got = Vec::new();
+    polls(&mut waiting, &mut got);
+    assert_eq!((got.len(), waiting.len()), (0, 2));
+    drop(served);
+    for _ in 0..2 {
+        polls(&mut waiting, &mut got);
+        got.clear();
+    }
+    assert_eq!((rig.outcomes("refused", Outcome::Ok), rig.outcomes("late", Outcome::Ok)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_none_of_them_gets_one_nobody_waits_on() {
+    let rig = Rig::new(10, 0);
+    rig.backend.next_connect(Answer::After(ms(20), End::Full));
+    rig.backend.connects(Answer::Full);
+    let mut first = rig.checkout("first").stays();
+    let mut refused = rig.checkout("refused").stays();
+    rig.advance(ms(20)).await;
+    assert!(matches!(first.poll(), Some(Err(CheckoutError::Connect { .. }))));
+    assert!(is_unavailable(&refused.poll().unwrap()));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_that_is_closed_lets_nobody_stand_in_line() {
     let rig = patient(10, 0);
     let held = rig.take_many("holder", 1);
