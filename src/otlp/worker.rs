@@ -96,7 +96,11 @@ impl Work {
                     break;
                 }
                 self.export(&mut destination, batch).await;
-                self.log.losses(&*self.queue);
+                let dropped = self.queue.totals().dropped;
+                // What is dropped later came too late, which is no news.
+                if !self.queue.is_closed() {
+                    self.log.losses(dropped, self.queue.destination());
+                }
                 if self.is_over() || !(self.queue.has_batch() || self.queue.is_closed()) {
                     break;
                 }
@@ -176,10 +180,9 @@ impl Log {
         }
     }
 
-    fn losses(&mut self, accounts: &dyn Accounts) {
-        let dropped = accounts.totals().dropped;
+    fn losses(&mut self, dropped: u64, destination: Destination) {
         if dropped > self.dropped && self.losses.pass(self.clock.now()).is_some() {
-            let (spans, destination) = (dropped - self.dropped, accounts.destination().as_str());
+            let (spans, destination) = (dropped - self.dropped, destination.as_str());
             self.dropped = dropped;
             tracing::warn!(destination, spans, "spans were dropped: the queue is full");
         }
