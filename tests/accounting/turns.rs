@@ -37,6 +37,18 @@ fn polls(attempts: &mut Vec<Attempt>, held: &mut Vec<Held>) -> usize {
     polls
 }
 
+/// Has the server come back, and another one wait that is served although those who connect are not polled.
+async fn another_is_served_later(rig: &Rig) {
+    rig.backend.recovers();
+    let mut others = vec![rig.checkout("other").stays()];
+    let mut got = Vec::new();
+    for _ in 0..8 {
+        rig.advance(PAUSE).await;
+        polls(&mut others, &mut got);
+    }
+    assert_eq!(got.len(), 1);
+}
+
 fn is_unavailable(got: &Got) -> bool {
     matches!(got, Err(CheckoutError::Unavailable { .. }))
 }
@@ -87,14 +99,7 @@ async fn one_that_tries_and_is_not_polled_any_more_keeps_the_others_from_it_for_
     // It tries, and is kept as it is.
     let _kept = attempts.pop().unwrap().stays();
     assert_eq!(rig.backend.creates().running(), 1);
-    rig.backend.recovers();
-    let mut others = vec![rig.checkout("other").stays()];
-    let mut got = Vec::new();
-    for _ in 0..8 {
-        rig.advance(PAUSE).await;
-        polls(&mut others, &mut got);
-    }
-    assert_eq!(got.len(), 1);
+    another_is_served_later(&rig).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -107,14 +112,7 @@ async fn those_that_connect_first_and_are_not_polled_any_more_keep_the_others_fr
     // Two may connect at once now.
     rig.backend.connects(Answer::Slow(End::Ok));
     let _kept = [rig.checkout("kept").stays(), rig.checkout("kept").stays()];
-    rig.backend.recovers();
-    let mut others = vec![rig.checkout("other").stays()];
-    let mut got = Vec::new();
-    for _ in 0..8 {
-        rig.advance(PAUSE).await;
-        polls(&mut others, &mut got);
-    }
-    assert_eq!(got.len(), 1);
+    another_is_served_later(&rig).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,8 +78,8 @@ impl<M: Backend> Cleaning<M> {
         if !is_clean || tracked.life.unreset || tracked.life.refused_write {
             let cleaners = Arc::clone(&shared.cleaners);
             let cleaner = if is_clean {
-                // Only its session is to be reset, or its server to be asked: a round trip, for which it waits its turn. If that does not come, the
-                // next checkout does it.
+                // Only its session is to be reset, or its server to be asked: a round trip, for which it waits its turn.
+                // If that does not come, the next checkout does it.
                 timeout_at(deadline, cleaners.acquire_owned()).await.ok().and_then(Result::ok)
             } else {
                 cleaners.try_acquire_owned().ok()
