@@ -13,6 +13,7 @@ use crate::telemetry::ledger::{Ticket, UnpooledPlace};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::Seat;
+use crate::telemetry::trace::TraceContext;
 
 /// Defines a closed set of words: the enum, `ALL`, `COUNT` and `as_str`.
 macro_rules! words {
@@ -309,8 +310,8 @@ pub(crate) enum Event<'a> {
     ConnectionIdle { seat: &'a Seat, at: Nanos },
     /// A connection is gone. `seat` is no longer live.
     ConnectionClosed { seat: &'a Seat, reason: CloseReason },
-    /// A named operation ended, its checkout included.
-    OperationFinished { operation: OperationId, outcome: Outcome, took: Duration },
+    /// A named operation ended, its checkout included; `trace` is the span in which it began.
+    OperationFinished { operation: OperationId, outcome: Outcome, took: Duration, trace: Option<TraceContext> },
     /// An operation failed, and is tried again after a pause.
     Retrying { operation: OperationId, code: ErrorCode, attempt: u32, pause: Duration },
     /// An operation succeeded that had failed before.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::telemetry::{Holder, OwnHold, PoolSnapshot, Waiter};
+use crate::telemetry::{Holder, OwnHold, PoolSnapshot, TraceContext, Waiter};
 
 /// How many holders and how many waiters of one pool are listed, the oldest of them. The size of an answer is bounded
 /// by this, however many tasks an outage makes wait.
@@ -86,8 +86,7 @@ struct Held<'a> {
     activity: Option<&'static str>,
     queries: u64,
     backend_pid: Option<i32>,
-    /// Nothing knows one yet. It stands here so that readers can count on the name.
-    trace_id: Option<&'a str>,
+    trace_id: Option<TraceId>,
     silent_seconds: Seconds,
     tended: bool,
     suspected_leak: bool,
@@ -102,7 +101,7 @@ impl<'a> Held<'a> {
             activity: holder.activity.map(|activity| activity.as_str()),
             queries: holder.queries,
             backend_pid: holder.backend_pid,
-            trace_id: None,
+            trace_id: holder.trace.map(TraceId),
             silent_seconds: Seconds(holder.silent),
             tended: holder.tended,
             suspected_leak: holder.suspected_leak,
@@ -117,6 +116,7 @@ struct Waiting<'a> {
     phase: &'static str,
     age_seconds: Seconds,
     own: Option<Own<'a>>,
+    trace_id: Option<TraceId>,
 }
 
 impl<'a> Waiting<'a> {
@@ -127,6 +127,7 @@ impl<'a> Waiting<'a> {
             phase: waiter.phase.as_str(),
             age_seconds: Seconds(waiter.age),
             own: waiter.own.as_ref().map(Own::new),
+            trace_id: waiter.trace.map(TraceId),
         }
     }
 }
@@ -151,6 +152,16 @@ struct Site(&'static Location<'static>);
 impl Serialize for Site {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{}:{}", self.0.file(), self.0.line()))
+    }
+}
+
+/// 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+struct TraceId(TraceContext);
+
+impl Serialize for TraceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0.trace())
     }
 }
 

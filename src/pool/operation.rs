@@ -10,6 +10,7 @@ use crate::event::Outcome;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Watchers;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::trace::{self, TraceContext};
 
 /// A handle for what is done under a name: its checkouts, waits and uses are counted for it.
 #[derive(Debug)]
@@ -138,18 +139,19 @@ pub(crate) struct Timing<'a> {
     watchers: &'a Watchers,
     operation: OperationId,
     started: Nanos,
+    trace: Option<TraceContext>,
     /// How it ended; until that is known, that it was cancelled.
     pub(crate) outcome: Outcome,
 }
 
 impl<'a> Timing<'a> {
     fn start(watchers: &'a Watchers, operation: OperationId) -> Self {
-        Self { watchers, operation, started: watchers.now(), outcome: Outcome::Cancelled }
+        Self { watchers, operation, started: watchers.now(), trace: trace::current(), outcome: Outcome::Cancelled }
     }
 }
 
 impl Drop for Timing<'_> {
     fn drop(&mut self) {
-        self.watchers.operation_finished(self.operation, self.outcome, self.started);
+        self.watchers.operation_finished(self.operation, self.outcome, self.started, self.trace);
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::cell::OwnedCounter;
+use super::exemplar::{Exemplar, Exemplars};
+use super::trace::TraceContext;
 
 /// Upper bounds in seconds, as they stand in the `le` label.
 pub const BOUNDS_SECONDS: [f64; 15] =
@@ -26,11 +28,11 @@ const BOUNDS_NANOS: [u64; 15] = [
     30_000_000_000,
 ];
 
-const BUCKETS: usize = BOUNDS_NANOS.len() + 1;
+pub(super) const BUCKETS: usize = BOUNDS_NANOS.len() + 1;
 
 /// The bucket for a duration: bounds are inclusive, as `le` says.
 #[inline]
-fn bucket(nanos: u64) -> usize {
+pub(super) fn bucket(nanos: u64) -> usize {
     BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BUCKETS - 1)
 }
 
@@ -42,9 +44,17 @@ pub struct Histogram {
     pub buckets: [u64; BUCKETS],
     /// The sum of all observations, in nanoseconds.
     pub sum_nanos: u64,
+    pub(crate) exemplars: Vec<Exemplar>,
 }
 
 impl Histogram {
+    /// The latest observation of each bucket that was made in a sampled trace, those of smaller values first. Always
+    /// empty without the feature `otel`.
+    #[must_use]
+    pub fn exemplars(&self) -> &[Exemplar] {
+        &self.exemplars
+    }
+
     pub(crate) fn observe(&mut self, nanos: u64) {
         self.buckets[bucket(nanos)] += 1;
         self.sum_nanos = self.sum_nanos.saturating_add(nanos);
@@ -55,11 +65,16 @@ impl Histogram {
         self.buckets[0] += count;
     }
 
-    pub(crate) fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *mine += theirs;
-        }
-        self.sum_nanos = self.sum_nanos.saturating_add(other.sum_nanos);
+    /// Counts what `other` has counted, in its place; the memory is kept.
+    pub(crate) fn set(&mut self, other: &Self) {
+        (self.buckets, self.sum_nanos) = (other.buckets, other.sum_nanos);
+        self.exemplars.clone_from(&other.exemplars);
+    }
+
+    /// Forgets everything but the memory it had.
+    pub(crate) fn clear(&mut self) {
+        (self.buckets, self.sum_nanos) = ([0; BUCKETS], 0);
+        self.exemplars.clear();
     }
 
     /// How many observations there are.
@@ -83,8 +98,12 @@ impl OwnedHistogram {
         self.sum_nanos.add(nanos);
     }
 
-    pub(crate) fn read(&self) -> Histogram {
-        Histogram { buckets: std::array::from_fn(|i| self.buckets[i].get()), sum_nanos: self.sum_nanos.get() }
+    /// Adds what it counted to `total`.
+    pub(crate) fn add_to(&self, total: &mut Histogram) {
+        for (total, count) in total.buckets.iter_mut().zip(&self.buckets) {
+            *total += count.get();
+        }
+        total.sum_nanos = total.sum_nanos.saturating_add(self.sum_nanos.get());
     }
 }
 
@@ -93,19 +112,26 @@ impl OwnedHistogram {
 pub(crate) struct SharedHistogram {
     buckets: [AtomicU64; BUCKETS],
     sum_nanos: AtomicU64,
+    exemplars: Exemplars,
 }
 
 impl SharedHistogram {
-    pub(crate) fn observe(&self, nanos: u64) {
+    pub(crate) fn observe(&self, nanos: u64, trace: Option<TraceContext>) {
         self.sum_nanos.fetch_add(nanos, Relaxed);
         self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
+        if let Some(trace) = trace {
+            self.exemplars.keep(nanos, trace);
+        }
     }
 
-    pub(crate) fn read(&self) -> Histogram {
-        Histogram {
-            buckets: std::array::from_fn(|i| self.buckets[i].load(Relaxed)),
-            sum_nanos: self.sum_nanos.load(Relaxed),
+    /// Writes to `histogram` what it counted.
+    pub(crate) fn read_into(&self, histogram: &mut Histogram) {
+        // First: an example is of something that was counted.
+        self.exemplars.read_into(&mut histogram.exemplars);
+        for (read, count) in histogram.buckets.iter_mut().zip(&self.buckets) {
+            *read = count.load(Relaxed);
         }
+        histogram.sum_nanos = self.sum_nanos.load(Relaxed);
     }
 }
 
@@ -138,10 +164,15 @@ mod tests {
         for nanos in [0, 1, 499_999, 500_001, 1_000_000, 7_000_000_000, 31_000_000_000] {
             plain.observe(nanos);
             owned.observe(nanos);
-            shared.observe(nanos);
+            shared.observe(nanos, None);
         }
-        assert_eq!(plain, owned.read());
-        assert_eq!(plain, shared.read());
+        let (mut of_owned, mut of_shared) = (Histogram::default(), plain.clone());
+        owned.add_to(&mut of_owned);
+        shared.read_into(&mut of_shared);
+        assert_eq!(plain, of_owned);
+        assert_eq!(plain, of_shared);
         assert_eq!(plain.count(), 7);
+        owned.add_to(&mut of_owned);
+        assert_eq!((of_owned.count(), of_owned.sum_nanos), (14, 2 * plain.sum_nanos));
     }
 }

@@ -9,6 +9,7 @@ mod cell;
 pub mod clock;
 mod collector;
 pub(crate) mod evidence;
+mod exemplar;
 mod histogram;
 pub(crate) mod ledger;
 pub(crate) mod log;
@@ -18,12 +19,15 @@ pub(crate) mod queries;
 mod reference;
 pub(crate) mod seat;
 pub(crate) mod spans;
+pub(crate) mod trace;
 pub(crate) mod wire;
 
 pub use collector::Collector;
+pub use exemplar::Exemplar;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
     QueryDurations, QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
+pub use trace::{Hex, TraceContext};

@@ -1,7 +1,7 @@
 //! Names that become label values: bounded in number and length, found without a lock, never forgotten.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How many names a table tells apart; all others are `other`.
 pub(crate) const MAX_NAMES: usize = 200;
@@ -22,7 +22,9 @@ pub(crate) enum Interned<I> {
 /// A table of names.
 #[derive(Debug)]
 pub(crate) struct Names {
-    names: Box<[OnceLock<Box<str>>]>,
+    /// Shared with every snapshot, which so copies none.
+    names: Box<[OnceLock<Arc<str>>]>,
+    other: Arc<str>,
     /// Open addressing, entries never leave: zero is free, else an id.
     slots: Box<[AtomicU16]>,
     /// How many ids are taken, `other` included; the lock is what makes a writer the only one.
@@ -35,10 +37,12 @@ pub(crate) struct Names {
 
 impl Names {
     pub(crate) fn new(longest: usize) -> Self {
-        let names: Box<[OnceLock<Box<str>>]> = (0..IDS).map(|_| OnceLock::new()).collect();
-        let _ = names[0].set("other".into());
+        let names: Box<[OnceLock<Arc<str>>]> = (0..IDS).map(|_| OnceLock::new()).collect();
+        let other: Arc<str> = "other".into();
+        let _ = names[0].set(Arc::clone(&other));
         Self {
             names,
+            other,
             slots: (0..SLOTS).map(|_| AtomicU16::new(0)).collect(),
             taken: Mutex::new(1),
             full: AtomicBool::new(false),
@@ -48,12 +52,21 @@ impl Names {
     }
 
     pub(crate) fn name(&self, id: u16) -> &str {
-        self.names.get(usize::from(id)).and_then(OnceLock::get).map_or("other", |name| name)
+        self.entry(id)
+    }
+
+    /// The same, for who keeps it.
+    pub(crate) fn shared_name(&self, id: u16) -> Arc<str> {
+        Arc::clone(self.entry(id))
+    }
+
+    fn entry(&self, id: u16) -> &Arc<str> {
+        self.names.get(usize::from(id)).and_then(OnceLock::get).unwrap_or(&self.other)
     }
 
     /// The ids that have names, `other` first.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = (u16, &str)> {
-        (0u16..).zip(self.names.iter()).map_while(|(id, name)| Some((id, &**name.get()?)))
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (u16, &Arc<str>)> {
+        (0u16..).zip(self.names.iter()).map_while(|(id, name)| Some((id, name.get()?)))
     }
 
     /// The id of a name, which gets one if there is room.

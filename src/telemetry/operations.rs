@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::sync::{OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 pub(crate) use super::names::Interned;
 use super::names::{IDS, MAX_NAMES, Names};
@@ -95,8 +95,13 @@ impl Operations {
         self.names.name(id.0)
     }
 
+    /// The same, for who keeps it.
+    pub(crate) fn shared_name(&self, id: OperationId) -> Arc<str> {
+        self.names.shared_name(id.0)
+    }
+
     /// The ids that have names, `other` first.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = (OperationId, &str)> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = (OperationId, &Arc<str>)> {
         self.names.ids().map(|(id, name)| (OperationId(id), name))
     }
 
@@ -214,7 +219,7 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(first, known(operations.by_name("list_orders")));
         assert_eq!(operations.name(second), "add_order");
-        let names: Vec<_> = operations.ids().map(|(_, name)| name).collect();
+        let names: Vec<_> = operations.ids().map(|(_, name)| &**name).collect();
         assert_eq!(names, ["other", "list_orders", "add_order"]);
     }
 

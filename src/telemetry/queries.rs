@@ -52,7 +52,7 @@ impl QueryTimes {
         for (group, totals) in self.groups.iter().zip(totals.chunks_mut(GROUP)) {
             let Some(group) = group.get() else { continue };
             for (histogram, total) in group.iter().zip(totals) {
-                total.add(&histogram.read());
+                histogram.add_to(total);
             }
         }
     }

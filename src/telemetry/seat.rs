@@ -4,15 +4,16 @@
 //! at a time and need no atomic read-modify-write. Readers may come at any moment: the state, the operation and the
 //! time of the last change are packed into one word, so that they are always of the same moment.
 
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::cell::OwnedCounter;
 use super::clock::Nanos;
 use super::histogram::{Histogram, OwnedHistogram};
 use super::names::IDS;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
+use super::trace::TraceContext;
 use super::wire::{Wire, WireTotals};
 use crate::event::ConnectionState;
 
@@ -45,6 +46,9 @@ pub(crate) struct Seat {
     suspected: AtomicBool,
     /// The task that got it; zero if it was none.
     task: AtomicU64,
+    /// Whether it got it in a sampled trace, and in which. The lock is taken by nobody else.
+    traced: AtomicBool,
+    trace: Mutex<Option<TraceContext>>,
     use_time: OwnedHistogram,
     uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
     wire: Wire,
@@ -96,6 +100,8 @@ impl Seat {
             site: AtomicU16::new(SiteId::NONE.as_u16()),
             suspected: AtomicBool::new(false),
             task: AtomicU64::new(0),
+            traced: AtomicBool::new(false),
+            trace: Mutex::new(None),
             use_time: OwnedHistogram::default(),
             uses: [const { OnceLock::new() }; GROUPS],
             wire: Wire::default(),
@@ -122,6 +128,31 @@ impl Seat {
     pub(crate) fn set_holder(&self, site: SiteId, task: u64) {
         self.site.store(site.as_u16(), Relaxed);
         self.task.store(task, Relaxed);
+    }
+
+    /// Says in which trace it gets it.
+    #[inline]
+    pub(crate) fn set_trace(&self, trace: Option<TraceContext>) {
+        if trace.is_some() || self.is_traced() {
+            self.change_trace(trace);
+        }
+    }
+
+    #[cold]
+    fn change_trace(&self, trace: Option<TraceContext>) {
+        *self.trace.lock().unwrap_or_else(PoisonError::into_inner) = trace;
+        self.traced.store(trace.is_some(), Relaxed);
+    }
+
+    /// Whether the holder got it in a sampled trace.
+    #[inline]
+    pub(crate) fn is_traced(&self) -> bool {
+        cfg!(feature = "otel") && self.traced.load(Relaxed)
+    }
+
+    /// That trace.
+    pub(crate) fn trace(&self) -> Option<TraceContext> {
+        if self.is_traced() { *self.trace.lock().unwrap_or_else(PoisonError::into_inner) } else { None }
     }
 
     /// Where the holder asked for it.
@@ -185,7 +216,7 @@ impl Seat {
 
     /// Adds what this connection served to `totals`, what is under way at `now` included; answers how it stands.
     pub(crate) fn add_to(&self, totals: &mut SeatTotals, now: Nanos) -> Standing {
-        totals.use_time.add(&self.use_time.read());
+        self.use_time.add_to(&mut totals.use_time);
         for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
             for (uses, total) in group.iter().zip(&mut totals.by_operation[first..]) {
@@ -233,6 +264,16 @@ pub(crate) struct UseTotals {
     pub(crate) nanos: u64,
     /// For how long connections were used for it, those that still are and those that the pool itself used included.
     pub(crate) held_nanos: u64,
+}
+
+impl SeatTotals {
+    /// Becomes the same as `other`, in the memory it has.
+    pub(crate) fn set(&mut self, other: &Self) {
+        self.use_time.set(&other.use_time);
+        self.by_operation.clone_from(&other.by_operation);
+        self.wire.clone_from(&other.wire);
+        self.queries.clone_from(&other.queries);
+    }
 }
 
 impl Default for SeatTotals {

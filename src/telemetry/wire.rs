@@ -309,20 +309,20 @@ impl Wire {
             std::hint::spin_loop();
         }
         if let Some((operation, activity, so_far)) = under_way {
-            let (executing, in_transaction) = &mut times[operation.index()];
+            let total = &mut totals[operation.index()];
             match activity {
-                Activity::Executing => *executing += so_far,
-                Activity::IdleInTransaction => *in_transaction += so_far,
+                Activity::Executing => total.executing_nanos += so_far,
+                Activity::IdleInTransaction => total.in_transaction_nanos += so_far,
                 Activity::Idle => {}
             }
         }
-        for ((executing, in_transaction), total) in times.iter().zip(&mut *totals) {
-            total.executing_nanos += executing;
-            total.in_transaction_nanos += in_transaction;
-        }
         for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
-            for (uses, total) in group.iter().zip(&mut totals[first..]) {
+            for ((uses, total), (executing, in_transaction)) in
+                group.iter().zip(&mut totals[first..]).zip(&times[first..])
+            {
+                total.executing_nanos += executing;
+                total.in_transaction_nanos += in_transaction;
                 // Finished before begun, so that never more are finished than were begun.
                 total.finished += uses.finished.get();
                 total.queries += uses.queries.get();

@@ -1,6 +1,7 @@
 //! The pool's state on one line.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -47,7 +48,7 @@ pub(in crate::demo) struct Status {
     /// Whether there were timeouts since the last status.
     timing_out: bool,
     /// The operation that holds most, and how many.
-    top: Option<(Box<str>, usize)>,
+    top: Option<(Arc<str>, usize)>,
 }
 
 impl Status {
@@ -204,7 +205,7 @@ pub(super) fn errors(operation: &OperationTotals) -> u64 {
     operation.durations[error].count().max(operation.outcomes[error])
 }
 
-fn top(holders: &[Holder]) -> Option<(Box<str>, usize)> {
+fn top(holders: &[Holder]) -> Option<(Arc<str>, usize)> {
     let held = |name: &str| holders.iter().filter(|holder| *holder.operation == *name).count();
     // The oldest comes first; of several that hold as many, it is to be named.
     let top = holders.iter().rev().max_by_key(|holder| held(&holder.operation))?;

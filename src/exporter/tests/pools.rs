@@ -143,7 +143,7 @@ async fn the_shape_is_what_readers_rely_on() {
     assert_eq!((&holder["queries"], &holder["trace_id"]), (&json!(0), &Value::Null));
     assert_eq!((&holder["tended"], &holder["suspected_leak"]), (&json!(false), &json!(false)));
 
-    assert_eq!(keys(waiter), ["age_seconds", "call_site", "operation", "own", "phase"]);
+    assert_eq!(keys(waiter), ["age_seconds", "call_site", "operation", "own", "phase", "trace_id"]);
     assert_eq!((&waiter["operation"], &waiter["phase"]), (&json!("add_order"), &json!("queue")));
     assert!(waiter["call_site"].as_str().unwrap().starts_with("src/exporter/tests/pools.rs:"), "{waiter}");
     assert!(waiter["age_seconds"].as_f64().unwrap() > 0.0, "{waiter}");

@@ -13,10 +13,12 @@ use super::retries::{RetryTotals, count};
 use super::unpooled::Unpooled;
 use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::{OPERATION_IDS, OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, SeatTotals, Standing};
+use crate::telemetry::trace::TraceContext;
 
 /// The place of a checkout among those in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(super) struct InFlight {
     pub(super) task: u64,
     /// What that task itself holds while it waits for capacity: for whom, and asked for where.
     pub(super) own: Option<(OperationId, SiteId)>,
+    /// In which trace it began to wait.
+    pub(super) trace: Option<TraceContext>,
 }
 
 /// What the checkouts of one operation came to that were not served at their first poll.
@@ -66,7 +70,9 @@ pub(super) struct Books {
     /// By operation id.
     pub(super) waits: Vec<WaitTotals>,
     pub(super) wait_time: Histogram,
+    pub(super) wait_exemplars: Exemplars,
     pub(super) create_time: Histogram,
+    pub(super) create_exemplars: Exemplars,
     pub(super) phase_nanos: [u64; Phase::COUNT],
     /// How many of those in flight wait for capacity, and how many for their turn to connect.
     pub(super) queued: usize,
@@ -136,7 +142,9 @@ impl Default for Books {
             arrivals: VecDeque::new(),
             waits: vec![WaitTotals::default(); OPERATION_IDS],
             wait_time: Histogram::default(),
+            wait_exemplars: Exemplars::default(),
             create_time: Histogram::default(),
+            create_exemplars: Exemplars::default(),
             phase_nanos: [0; Phase::COUNT],
             queued: 0,
             suspended: 0,
@@ -169,6 +177,7 @@ impl Books {
         operation: OperationId,
         call_site: &'static Location<'static>,
         task: u64,
+        trace: Option<TraceContext>,
         started: Nanos,
         phase: Phase,
     ) -> Ticket {
@@ -176,7 +185,7 @@ impl Books {
         // It is still in its first poll: all the time since it started belongs to this phase.
         self.count_queue(None, Some(phase), started);
         let own = None;
-        let checkout = InFlight { operation, call_site, started, phase, phase_since: started, task, own };
+        let checkout = InFlight { operation, call_site, started, phase, phase_since: started, task, own, trace };
         let ticket = Ticket::of(self.in_flight.insert(checkout));
         self.arrivals.push_back((ticket, started));
         if self.arrivals.len() > 2 * self.in_flight.len() + ENDED_ARRIVALS {
@@ -226,9 +235,9 @@ impl Books {
 
     /// Does that for all that wait.
     pub(super) fn look_for_owns(&mut self, now: Nanos) {
-        let waiting: Vec<_> = self.in_flight.iter().map(|(key, _)| Ticket::of(key)).collect();
-        for ticket in waiting {
-            self.look_for_own(ticket, now, None);
+        // A place without a checkout is passed over; a list of those with one would have to be made each time.
+        for key in 0..self.in_flight.capacity() {
+            self.look_for_own(Ticket::of(key), now, None);
         }
     }
 
@@ -272,6 +281,9 @@ impl Books {
         totals.outcomes[outcome.index()] += 1;
         totals.wait_nanos += waited;
         self.wait_time.observe(waited);
+        if let Some(trace) = checkout.trace {
+            self.wait_exemplars.keep(waited, trace);
+        }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
         self.count_queue(Some(checkout.phase), None, at);
         Some(checkout.operation)

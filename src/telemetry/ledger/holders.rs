@@ -10,13 +10,14 @@ use crate::event::{Activity, ConnectionState, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::seat::{Seat, Standing};
+use crate::telemetry::trace::TraceContext;
 
 /// A connection that is held.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Holder {
     /// For which operation.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// Where it was asked for; unknown if there are more such places than the pool keeps (some thousands).
     pub call_site: Option<&'static Location<'static>>,
     /// For how long.
@@ -33,6 +34,8 @@ pub struct Holder {
     pub tended: bool,
     /// Whether it is held past `leak_threshold`, silent and not executing.
     pub suspected_leak: bool,
+    /// The span in which it was checked out, if that was sampled.
+    pub trace: Option<TraceContext>,
 }
 
 /// A checkout that waits.
@@ -40,7 +43,7 @@ pub struct Holder {
 #[non_exhaustive]
 pub struct Waiter {
     /// For which operation.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// Where it was asked for.
     pub call_site: &'static Location<'static>,
     /// What it waits for.
@@ -50,6 +53,8 @@ pub struct Waiter {
     /// The connection that its own task holds while it waits for capacity, if it holds one; looked for when it has
     /// waited for 10 ms.
     pub own: Option<OwnHold>,
+    /// The span in which it began to wait, if that was sampled.
+    pub trace: Option<TraceContext>,
 }
 
 /// A connection that is held by the very task that waits for another.
@@ -57,7 +62,7 @@ pub struct Waiter {
 #[non_exhaustive]
 pub struct OwnHold {
     /// For which operation.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// Where it was asked for, if that is known.
     pub call_site: Option<&'static Location<'static>>,
 }
@@ -87,7 +92,7 @@ impl Books {
             .map(|(seat, standing)| {
                 let wire = seat.wire();
                 Holder {
-                    operation: ledger.operations().name(standing.operation).into(),
+                    operation: ledger.operations().shared_name(standing.operation),
                     call_site: ledger.operations().location(seat.site()),
                     age: now.duration_since(standing.since),
                     activity: wire.status().activity(),
@@ -96,6 +101,8 @@ impl Books {
                     backend_pid: wire.backend(),
                     tended: standing.tended,
                     suspected_leak: is_suspect(seat, standing, ledger, now),
+                    // The next holder's trace is not to be taken for this one's.
+                    trace: seat.trace().filter(|_| seat.standing() == standing),
                 }
             })
             .collect();
@@ -109,11 +116,12 @@ impl Books {
             .in_flight
             .iter()
             .map(|(_, checkout)| Waiter {
-                operation: ledger.operations().name(checkout.operation).into(),
+                operation: ledger.operations().shared_name(checkout.operation),
                 call_site: checkout.call_site,
                 phase: checkout.phase,
                 age: now.duration_since(checkout.started),
                 own: checkout.own.map(|own| own_hold(own, ledger)),
+                trace: checkout.trace,
             })
             .collect();
         waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.age));
@@ -149,7 +157,7 @@ impl Books {
 }
 
 /// Whether it is held past the threshold, and silent for as long, while the server has nothing to do.
-fn is_suspect(seat: &Seat, standing: Standing, ledger: &Ledger, now: Nanos) -> bool {
+pub(super) fn is_suspect(seat: &Seat, standing: Standing, ledger: &Ledger, now: Nanos) -> bool {
     let Some(threshold) = ledger.limits().leak_threshold.map(nanos) else { return false };
     let activity = seat.wire().status().activity();
     standing.state == ConnectionState::Used
@@ -161,5 +169,5 @@ fn is_suspect(seat: &Seat, standing: Standing, ledger: &Ledger, now: Nanos) -> b
 }
 
 fn own_hold((operation, site): (OperationId, SiteId), ledger: &Ledger) -> OwnHold {
-    OwnHold { operation: ledger.operations().name(operation).into(), call_site: ledger.operations().location(site) }
+    OwnHold { operation: ledger.operations().shared_name(operation), call_site: ledger.operations().location(site) }
 }

@@ -12,6 +12,7 @@
 mod books;
 mod history;
 mod holders;
+mod reading;
 mod retries;
 mod situation;
 mod snapshot;
@@ -36,10 +37,13 @@ pub use self::unpooled::UnpooledTotals;
 pub(crate) use self::watchers::Watchers;
 use super::budget::{Budget, Terms};
 use super::clock::{Clock, Nanos, nanos};
+use super::exemplar::Exemplars;
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
 use super::names::Names;
 use super::operations::{OPERATION_IDS, OperationId, Operations};
+use super::seat::Seat;
+use super::trace;
 use crate::event::{ConnectionState, ErrorPhase, Event, Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
@@ -61,6 +65,16 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// For a snapshot of no pool yet.
+    const NONE: Self = Self {
+        pool_size: 0,
+        max_overflow: 0,
+        wait_target: Duration::ZERO,
+        leak_threshold: None,
+        retry_floor: 0,
+        retry_percent: 0,
+    };
+
     /// Some, for who has to do with nothing but a ledger.
     #[cfg(test)]
     pub(crate) const fn of_one() -> Self {
@@ -91,6 +105,8 @@ pub(crate) struct Ledger {
     queries: Names,
     /// Named operations' durations by outcome, made when the first one ends.
     durations: Box<[OnceLock<Box<Durations>>]>,
+    /// Of uses; the connections keep none, as most have none.
+    use_exemplars: Exemplars,
     busy: Busy,
     budget: Budget,
     log: LogState,
@@ -117,6 +133,7 @@ impl Ledger {
             operations: Operations::new(),
             queries: Names::new(MAX_SUMMARY_BYTES),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
+            use_exemplars: Exemplars::default(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
             log: LogState::default(),
@@ -234,15 +251,25 @@ impl Ledger {
         self.busy.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn durations_of(&self, operation: OperationId) -> Option<&Durations> {
-        self.durations[operation.index()].get().map(|durations| &**durations)
+    fn read_durations(&self, operation: OperationId, histograms: &mut [Histogram; Outcome::COUNT]) {
+        match self.durations[operation.index()].get() {
+            Some(durations) => {
+                for (duration, histogram) in durations.iter().zip(histograms) {
+                    duration.read_into(histogram);
+                }
+            }
+            None => histograms.iter_mut().for_each(Histogram::clear),
+        }
     }
 
     /// The reader of events. Inlined, so that an event made on the spot is matched by the compiler.
     #[inline(always)]
     pub(crate) fn record(&self, event: Event<'_>) {
         match event {
-            Event::HandingOut { seat, site, task } => seat.set_holder(site, task),
+            Event::HandingOut { seat, site, task } => {
+                seat.set_holder(site, task);
+                seat.set_trace(trace::current());
+            }
             Event::CheckoutServed { seat, operation, at } => {
                 seat.set_used(operation, at);
                 seat.count_served(operation);
@@ -251,6 +278,9 @@ impl Ledger {
                 // What was held is counted from here on, not twice.
                 seat.set_used(operation, at);
                 seat.count_use(operation, at.since(since));
+                if seat.is_traced() {
+                    self.keep_use(seat, at.since(since));
+                }
             }
             Event::TendingStarted { seat, operation, at } => seat.set_tended(operation, at),
             Event::TendingFinished { seat, operation, since, at } => {
@@ -261,9 +291,9 @@ impl Ledger {
                 seat.suspect(false);
             }
             Event::ConnectionIdle { seat, at } => seat.set_idle(at),
-            Event::OperationFinished { operation, outcome, took } => {
+            Event::OperationFinished { operation, outcome, took, trace } => {
                 let durations = self.durations[operation.index()].get_or_init(Box::default);
-                durations[outcome.index()].observe(nanos(took));
+                durations[outcome.index()].observe(nanos(took), trace);
             }
             Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } | Event::QueriesFull { .. } => {}
             Event::CheckoutWaiting { .. }
@@ -289,13 +319,26 @@ impl Ledger {
         }
     }
 
+    /// Keeps a use as an example: it was in the trace in which the connection was checked out.
+    #[cold]
+    fn keep_use(&self, seat: &Seat, nanos: u64) {
+        if let Some(trace) = seat.trace() {
+            self.use_exemplars.keep(nanos, trace);
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn record_slow(&self, event: Event<'_>) {
+        // Not to be looked for under the lock.
+        let trace = match event {
+            Event::CheckoutWaiting { .. } | Event::ConnectionCreated { .. } => trace::current(),
+            _ => None,
+        };
         let mut books = self.books();
         match event {
             Event::CheckoutWaiting { ticket, operation, call_site, task, started, phase } => {
-                ticket.set(Some(books.begin(operation, call_site, task, started, phase)));
+                ticket.set(Some(books.begin(operation, call_site, task, trace, started, phase)));
             }
             Event::PhaseEntered { ticket, phase, at } => books.enter_phase(ticket, phase, at),
             Event::CheckoutFinished { ticket, seat, outcome, at } => {
@@ -308,6 +351,9 @@ impl Ledger {
             Event::ConnectionCreating { seat } => books.open(seat),
             Event::ConnectionCreated { seat, took } => {
                 books.create_time.observe(nanos(took));
+                if let Some(trace) = trace {
+                    books.create_exemplars.keep(nanos(took), trace);
+                }
                 let standing = seat.standing();
                 if standing.state == ConnectionState::Creating {
                     seat.set_used(standing.operation, self.clock.now());
@@ -355,13 +401,5 @@ impl Ledger {
         // Whatever the event moved, before anyone else can move it.
         self.busy.live.store(books.seats.len(), Relaxed);
         self.busy.queued.store(books.queued, Relaxed);
-    }
-}
-
-impl PoolSnapshot {
-    pub(crate) fn histogram_of(ledger: &Ledger, operation: OperationId) -> [Histogram; Outcome::COUNT] {
-        ledger
-            .durations_of(operation)
-            .map_or_else(Default::default, |durations| std::array::from_fn(|i| durations[i].read()))
     }
 }

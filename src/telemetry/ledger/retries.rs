@@ -1,6 +1,7 @@
 //! What was tried again, and what was not.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::books::MAX_ERRORS;
 use super::snapshot::{Retries, RetriesExhausted};
@@ -29,17 +30,19 @@ impl RetryTotals {
         *self.recovered.entry(operation).or_insert(0) += 1;
     }
 
-    pub(super) fn retries(&self, name_of: impl Fn(OperationId) -> Box<str>) -> Vec<Retries> {
+    pub(super) fn retries(&self, name_of: impl Fn(OperationId) -> Arc<str>) -> impl Iterator<Item = Retries> {
         let retries = self.retries.iter();
-        retries.map(|((id, code), count)| Retries { operation: name_of(*id), code: *code, count: *count }).collect()
+        retries.map(move |((id, code), count)| Retries { operation: name_of(*id), code: *code, count: *count })
     }
 
-    pub(super) fn exhausted(&self, name_of: impl Fn(OperationId) -> Box<str>) -> Vec<RetriesExhausted> {
-        let exhausted = self.exhausted.iter().map(|((id, reason, code), count)| {
+    pub(super) fn exhausted(
+        &self,
+        name_of: impl Fn(OperationId) -> Arc<str>,
+    ) -> impl Iterator<Item = RetriesExhausted> {
+        self.exhausted.iter().map(move |((id, reason, code), count)| {
             let (operation, reason, code) = (name_of(*id), *reason, *code);
             RetriesExhausted { operation, reason, code, count: *count }
-        });
-        exhausted.collect()
+        })
     }
 
     pub(super) fn recovered(&self, operation: OperationId) -> u64 {

@@ -50,7 +50,7 @@ impl Status {
 #[non_exhaustive]
 pub struct Holding {
     /// The operation's name.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// How many it holds.
     pub connections: usize,
     /// For how long it has held the oldest of them.
@@ -93,7 +93,7 @@ impl Books {
             let age = now.duration_since(standing.since);
             let known = holdings.iter().position(|(operation, _)| *operation == standing.operation);
             let place = known.unwrap_or_else(|| {
-                let operation = ledger.operations().name(standing.operation).into();
+                let operation = ledger.operations().shared_name(standing.operation);
                 let holding = Holding { operation, connections: 0, oldest: age, activities: [0; Activity::COUNT] };
                 holdings.push((standing.operation, holding));
                 holdings.len() - 1

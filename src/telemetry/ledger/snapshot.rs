@@ -3,16 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::{Books, rising};
-use super::history::Totals;
-use super::{Holder, Ledger, Limits, UnpooledTotals, Waiter};
+use super::{Holder, Limits, UnpooledTotals, Waiter};
 use crate::event::{
     Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
 };
-use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::seat::Standing;
-use crate::telemetry::wire::WireTotals;
 
 /// How many connections there are in each state. Their sum is how many are live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,11 +43,11 @@ impl Connections {
 }
 
 /// What the checkouts of one operation came to.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OperationTotals {
     /// The operation's name.
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// Checkouts begun: the sum of `outcomes` and `in_flight`.
     pub started: u64,
     /// Checkouts that ended, by [`Outcome::ALL`].
@@ -84,7 +80,7 @@ pub struct OperationTotals {
 #[non_exhaustive]
 pub struct QueryDurations {
     /// What they are: operations and targets, as in `SELECT orders`.
-    pub summary: Box<str>,
+    pub summary: Arc<str>,
     /// The error that they ended with; `None` of those that succeeded.
     pub error: Option<ErrorCode>,
     /// How long they took, from the request's first byte until the server was ready for the next.
@@ -96,7 +92,7 @@ pub struct QueryDurations {
 #[non_exhaustive]
 pub struct QueryErrors {
     /// The operation's name.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// What the error said.
     pub code: ErrorCode,
     /// How often, since the pool was made.
@@ -108,7 +104,7 @@ pub struct QueryErrors {
 #[non_exhaustive]
 pub struct Retries {
     /// The operation's name.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// What had failed.
     pub code: ErrorCode,
     /// How often, since the pool was made.
@@ -120,7 +116,7 @@ pub struct Retries {
 #[non_exhaustive]
 pub struct RetriesExhausted {
     /// The operation's name.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// Why it was not.
     pub reason: GiveUp,
     /// What had failed.
@@ -134,7 +130,7 @@ pub struct RetriesExhausted {
 #[non_exhaustive]
 pub struct DirtyReturns {
     /// The operation's name.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// In what way.
     pub dirt: Dirt,
     /// How often, since the pool was made.
@@ -216,154 +212,4 @@ pub struct PoolSnapshot {
     pub holders: Vec<Holder>,
     /// Who waits for one, oldest first.
     pub waiters: Vec<Waiter>,
-}
-
-impl Books {
-    pub(super) fn snapshot(&mut self, ledger: &Ledger, now: Nanos) -> PoolSnapshot {
-        let mut totals = self.retired.clone();
-        // Each is read once: a connection may come back meanwhile, and those counted as used are to be those listed.
-        let standings: Vec<_> = self.seats.iter().map(|seat| (seat, seat.add_to(&mut totals, now))).collect();
-        let connections = Connections::of(standings.iter().map(|(_, standing)| *standing));
-        let holders = self.holders_of(standings.iter().copied(), ledger, now);
-
-        let mut operations: Vec<_> = ledger
-            .operations()
-            .ids()
-            .map(|(id, name)| {
-                let uses = totals.by_operation[id.index()];
-                let waits = &self.waits[id.index()];
-                let mut outcomes = waits.outcomes;
-                outcomes[Outcome::Ok.index()] += uses.served;
-                OperationTotals {
-                    name: name.into(),
-                    started: waits.started + uses.served,
-                    outcomes,
-                    in_flight: 0,
-                    wait_nanos: waits.wait_nanos,
-                    use_nanos: uses.nanos,
-                    returned: uses.returned,
-                    activity_nanos: activities(uses.held_nanos, totals.wire[id.index()]),
-                    queries: totals.wire[id.index()].queries,
-                    queries_finished: totals.wire[id.index()].finished,
-                    wire_bytes: [totals.wire[id.index()].sent, totals.wire[id.index()].received],
-                    recovered: self.retries.recovered(id),
-                    durations: PoolSnapshot::histogram_of(ledger, id),
-                }
-            })
-            .collect();
-
-        let mut wait_time = self.wait_time.clone();
-        // A checkout that was served at its first poll did not wait.
-        wait_time.observe_zeros(totals.by_operation.iter().map(|uses| uses.served).sum());
-
-        let mut phase_nanos = self.phase_nanos;
-        for (_, checkout) in &self.in_flight {
-            phase_nanos[checkout.phase.index()] += now.since(checkout.phase_since);
-            if let Some(operation) = operations.get_mut(checkout.operation.index()) {
-                operation.in_flight += 1;
-                operation.wait_nanos += now.since(checkout.started);
-            }
-        }
-        for (operation, waits) in operations.iter_mut().zip(&mut self.waits) {
-            operation.wait_nanos = rising(&mut waits.wait_reported, operation.wait_nanos);
-            for (nanos, reported) in operation.activity_nanos.iter_mut().zip(&mut waits.activity_reported) {
-                *nanos = rising(reported, *nanos);
-            }
-        }
-        for (phase, reported) in phase_nanos.iter_mut().zip(&mut self.phase_reported) {
-            *phase = rising(reported, *phase);
-        }
-        let saturated = self.saturated_nanos + self.saturated_since.map_or(0, |since| now.since(since));
-        let saturated_nanos = rising(&mut self.saturated_reported, saturated);
-
-        let waiters = self.waiters(ledger, now);
-        let name_of = |id| ledger.operations().name(id).into();
-
-        let so_far = Totals {
-            at: now,
-            started: operations.iter().map(|operation| operation.started).sum(),
-            returned: operations.iter().map(|operation| operation.returned).sum(),
-            use_nanos: operations.iter().map(|operation| operation.use_nanos).sum(),
-        };
-        let recommended_size = self.history.recommend(so_far, ledger.limits().wait_target);
-
-        PoolSnapshot {
-            name: Arc::clone(ledger.name()),
-            limits: *ledger.limits(),
-            connections,
-            queued: self.queued,
-            in_flight: waiters.len(),
-            oldest_wait: waiters.first().map_or(Duration::ZERO, |oldest| oldest.age),
-            wait_time,
-            use_time: totals.use_time,
-            create_time: self.create_time.clone(),
-            phase_nanos,
-            saturated_nanos,
-            created: self.created,
-            closed: self.closed,
-            errors: self.connection_errors(),
-            queries: self.query_durations(ledger, totals.queries),
-            query_errors: self
-                .query_errors
-                .iter()
-                .map(|((operation, code), count)| QueryErrors {
-                    operation: name_of(*operation),
-                    code: *code,
-                    count: *count,
-                })
-                .collect(),
-            dirty_returns: self
-                .dirty
-                .iter()
-                .map(|((operation, dirt), count)| DirtyReturns {
-                    operation: name_of(*operation),
-                    dirt: *dirt,
-                    count: *count,
-                })
-                .collect(),
-            suspected_leaks: holders.iter().filter(|holder| holder.suspected_leak).count(),
-            self_deadlocks: self.self_deadlocks,
-            wires_lost: self.wires_lost,
-            retries: self.retries.retries(name_of),
-            retries_exhausted: self.retries.exhausted(name_of),
-            retry_budget: ledger.budget().balance(now),
-            connecting_suspended: self.suspended_for(now),
-            unpooled: self.unpooled.totals(ledger, now),
-            recommended_size,
-            holders,
-            waiters,
-            operations,
-        }
-    }
-
-    /// Those that succeeded, and those that failed by their errors.
-    fn query_durations(&self, ledger: &Ledger, succeeded: Vec<Histogram>) -> Vec<QueryDurations> {
-        let named = ledger.queries.ids().zip(succeeded).filter(|(_, durations)| durations.count() > 0);
-        let named =
-            named.map(|((_, summary), durations)| QueryDurations { summary: summary.into(), error: None, durations });
-        let failed = self.failed_queries.iter().map(|((query, code), durations)| QueryDurations {
-            summary: ledger.queries.name(query.as_u16()).into(),
-            error: Some(*code),
-            durations: durations.clone(),
-        });
-        named.chain(failed).collect()
-    }
-
-    /// By phase and code; what queries report is put together over the operations.
-    fn connection_errors(&self) -> Vec<ConnectionErrors> {
-        let mut errors = self.errors.clone();
-        for ((_, code), count) in &self.query_errors {
-            *errors.entry((ErrorPhase::Query, *code)).or_insert(0) += count;
-        }
-        errors.into_iter().map(|((phase, code), count)| ConnectionErrors { phase, code, count }).collect()
-    }
-}
-
-/// What connections did while they were held: what the wire says, and nothing the rest of the time.
-fn activities(held: u64, wire: WireTotals) -> [u64; Activity::COUNT] {
-    let mut nanos = [0; Activity::COUNT];
-    nanos[Activity::Executing.index()] = wire.executing_nanos;
-    nanos[Activity::IdleInTransaction.index()] = wire.in_transaction_nanos;
-    nanos[Activity::Idle.index()] = held.saturating_sub(wire.executing_nanos + wire.in_transaction_nanos);
-    nanos
 }

@@ -1,6 +1,7 @@
 //! Connections outside the pool: those that live, and what the others came to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use slab::Slab;
 
@@ -18,7 +19,7 @@ pub(crate) struct UnpooledPlace(usize);
 #[non_exhaustive]
 pub struct UnpooledTotals {
     /// The operation's name.
-    pub operation: Box<str>,
+    pub operation: Arc<str>,
     /// Connections that were established.
     pub opened: u64,
     /// Those of them that are still open.
@@ -47,10 +48,12 @@ struct Totals {
     /// The most that a snapshot said, see [`rising`].
     open_reported: u64,
     connect_reported: u64,
+    /// Reckoned anew by each snapshot.
+    under_way: UnderWay,
 }
 
 /// What one operation's connections are at.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct UnderWay {
     active: usize,
     open_nanos: u64,
@@ -85,24 +88,26 @@ impl Unpooled {
     }
 
     /// What each operation had, what is under way at `now` included.
-    pub(super) fn totals(&mut self, ledger: &Ledger, now: Nanos) -> Vec<UnpooledTotals> {
-        let mut under_way: BTreeMap<OperationId, UnderWay> = BTreeMap::new();
+    pub(super) fn totals(&mut self, ledger: &Ledger, now: Nanos) -> impl Iterator<Item = UnpooledTotals> {
+        for totals in self.totals.values_mut() {
+            totals.under_way = UnderWay::default();
+        }
         for (_, living) in &self.living {
-            let (under_way, so_far) = (under_way.entry(living.operation).or_default(), now.since(living.since));
+            let so_far = now.since(living.since);
+            let under_way = &mut self.totals.entry(living.operation).or_default().under_way;
             under_way.active += usize::from(living.open);
             *if living.open { &mut under_way.open_nanos } else { &mut under_way.connect_nanos } += so_far;
         }
-        let of = |(operation, totals): (&OperationId, &mut Totals)| {
-            let UnderWay { active, open_nanos, connect_nanos } = under_way.remove(operation).unwrap_or_default();
+        self.totals.iter_mut().map(move |(operation, totals)| {
+            let UnderWay { active, open_nanos, connect_nanos } = totals.under_way;
             UnpooledTotals {
-                operation: ledger.operations().name(*operation).into(),
+                operation: ledger.operations().shared_name(*operation),
                 opened: totals.opened,
                 active,
                 open_nanos: rising(&mut totals.open_reported, totals.open_nanos + open_nanos),
                 connect_nanos: rising(&mut totals.connect_reported, totals.connect_nanos + connect_nanos),
             }
-        };
-        self.totals.iter_mut().map(of).collect()
+        })
     }
 }
 
@@ -139,8 +144,8 @@ mod tests {
         fn read(&mut self, now: u64) -> Vec<(String, u64, usize, u64, u64)> {
             let totals = self.unpooled.totals(&self.ledger, at(now));
             let plain =
-                |of: UnpooledTotals| (of.operation.into(), of.opened, of.active, of.open_nanos, of.connect_nanos);
-            totals.into_iter().map(plain).collect()
+                |of: UnpooledTotals| (of.operation.to_string(), of.opened, of.active, of.open_nanos, of.connect_nanos);
+            totals.map(plain).collect()
         }
     }
 

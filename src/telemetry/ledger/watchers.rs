@@ -9,6 +9,7 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::log;
 use crate::telemetry::operations::{Interned, OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
+use crate::telemetry::trace::TraceContext;
 
 /// The accounts and the log of one pool: what the pool tells its events to.
 #[derive(Clone, Debug)]
@@ -82,8 +83,14 @@ impl Watchers {
     }
 
     /// Emits [`Event::OperationFinished`].
-    pub(crate) fn operation_finished(&self, operation: OperationId, outcome: Outcome, since: Nanos) {
+    pub(crate) fn operation_finished(
+        &self,
+        operation: OperationId,
+        outcome: Outcome,
+        since: Nanos,
+        trace: Option<TraceContext>,
+    ) {
         let took = self.now().duration_since(since);
-        self.emit(Event::OperationFinished { operation, outcome, took });
+        self.emit(Event::OperationFinished { operation, outcome, took, trace });
     }
 }

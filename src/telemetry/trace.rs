@@ -1,0 +1,126 @@
+//! Which trace is under way, if somebody traces and this one was sampled.
+//!
+//! OpenTelemetry keeps the span that is entered in a thread-local context, and bridges such as `tracing-opentelemetry`
+//! put theirs there too; it is looked at there, which takes a nanosecond or two and allocates nothing. Without the feature `otel`
+//! nobody is asked, and nothing of this is compiled into a checkout.
+
+use std::fmt;
+
+/// A span of a trace, by the numbers that [W3C Trace Context](https://www.w3.org/TR/trace-context/) gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TraceContext {
+    /// The trace.
+    pub trace_id: [u8; 16],
+    /// The span within it.
+    pub span_id: [u8; 8],
+}
+
+/// A number in hexadecimal digits, lower case, as traces are shown everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hex<const BYTES: usize>([u8; BYTES]);
+
+impl TraceContext {
+    /// A span of this trace.
+    #[must_use]
+    pub const fn new(trace_id: [u8; 16], span_id: [u8; 8]) -> Self {
+        Self { trace_id, span_id }
+    }
+
+    /// The trace's number in 32 hexadecimal digits.
+    #[must_use]
+    pub const fn trace(self) -> Hex<16> {
+        Hex(self.trace_id)
+    }
+
+    /// The span's number in 16 hexadecimal digits.
+    #[must_use]
+    pub const fn span(self) -> Hex<8> {
+        Hex(self.span_id)
+    }
+}
+
+impl<const BYTES: usize> Hex<BYTES> {
+    /// Calls `digit` with each digit in turn.
+    pub(crate) fn digits(self) -> impl Iterator<Item = u8> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        self.0.into_iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
+    }
+}
+
+impl<const BYTES: usize> fmt::Display for Hex<BYTES> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write as _;
+        self.digits().try_for_each(|digit| f.write_char(char::from(digit)))
+    }
+}
+
+/// `trace-span`, as in a `traceparent`.
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.trace(), self.span())
+    }
+}
+
+/// The span that is entered on this thread, if it is sampled.
+#[cfg(feature = "otel")]
+#[inline]
+pub(crate) fn current() -> Option<TraceContext> {
+    use opentelemetry::Context;
+    use opentelemetry::trace::TraceContextExt as _;
+
+    Context::map_current(|context| {
+        // Asked first: the context of no span at all is not to be made up just to be found not sampled.
+        if !context.has_active_span() {
+            return None;
+        }
+        let span = context.span();
+        let span = span.span_context();
+        (span.is_sampled() && span.is_valid())
+            .then(|| TraceContext::new(span.trace_id().to_bytes(), span.span_id().to_bytes()))
+    })
+}
+
+/// Nobody traces.
+#[cfg(not(feature = "otel"))]
+#[inline(always)]
+pub(crate) const fn current() -> Option<TraceContext> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_in_hexadecimal_with_all_their_zeros() {
+        let mut trace = TraceContext::new([0; 16], [0xab; 8]);
+        trace.trace_id[0] = 1;
+        trace.trace_id[15] = 0x0f;
+        assert_eq!(trace.trace().to_string(), "0100000000000000000000000000000f");
+        assert_eq!(trace.span().to_string(), "abababababababab");
+        assert_eq!(trace.to_string(), "0100000000000000000000000000000f-abababababababab");
+    }
+
+    #[test]
+    fn outside_of_every_span_there_is_none() {
+        assert_eq!(current(), None);
+    }
+
+    #[cfg(feature = "otel")]
+    #[test]
+    fn the_span_that_is_entered_is_told_if_it_is_sampled() {
+        use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
+
+        let within = |trace: u128, flags| {
+            let span = SpanContext::new(TraceId::from(trace), SpanId::from(7), flags, false, TraceState::NONE);
+            let _entered = opentelemetry::Context::new().with_remote_span_context(span).attach();
+            current()
+        };
+        let sampled = within(9, TraceFlags::SAMPLED);
+        assert_eq!(sampled, Some(TraceContext::new(9u128.to_be_bytes(), 7u64.to_be_bytes())));
+        assert_eq!(within(9, TraceFlags::NOT_SAMPLED), None);
+        assert_eq!(within(0, TraceFlags::SAMPLED), None, "zero is no trace");
+        assert_eq!(current(), None, "it was left");
+    }
+}
