@@ -246,6 +246,13 @@ impl ErrorCode {
         if bits == 0 { None } else { Some(Self(bits.to_be_bytes())) }
     }
 
+    /// Whether it is one of the server's, and not a word for what has none.
+    #[must_use]
+    pub fn is_sqlstate(&self) -> bool {
+        let code = self.as_str();
+        code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+    }
+
     /// The code as it stands in label values and logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -279,9 +286,15 @@ pub(crate) enum Event<'a> {
     /// A checkout in flight now waits for something else.
     PhaseEntered { ticket: Ticket, phase: Phase, at: Nanos },
     /// A checkout in flight ended. `seat` is the connection it got.
-    CheckoutFinished { ticket: Ticket, seat: Option<&'a Seat>, outcome: Outcome, at: Nanos },
+    CheckoutFinished { ticket: Ticket, seat: Option<&'a Seat>, outcome: Outcome, code: Option<ErrorCode>, at: Nanos },
     /// A checkout ended at its first poll without a connection.
-    CheckoutRefused { operation: OperationId, outcome: Outcome },
+    CheckoutRefused {
+        operation: OperationId,
+        call_site: &'static Location<'static>,
+        outcome: Outcome,
+        code: Option<ErrorCode>,
+        at: Nanos,
+    },
     /// Connecting began. `seat` is live from now on.
     ConnectionCreating { seat: &'a std::sync::Arc<Seat> },
     /// The connection is established.
@@ -296,8 +309,8 @@ pub(crate) enum Event<'a> {
     ConnectionReturned { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
     /// A connection that was suspected to have leaked was returned.
     SuspectReturned { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
-    /// A connection came back dirty.
-    ConnectionDirty { seat: &'a Seat, operation: OperationId, dirt: Dirt },
+    /// A connection came back dirty. `found_by` is the checkout that has to wait for that, if it is one.
+    ConnectionDirty { seat: &'a Seat, operation: OperationId, dirt: Dirt, found_by: Option<Ticket> },
     /// The server reported an error on the wire.
     QueryFailed { operation: OperationId, code: ErrorCode },
     /// A request with queries ended in an error, or will not be answered.

@@ -10,6 +10,7 @@ use super::wire::{Driven, Eyes, Found, Pulse};
 use crate::event::{Dirt, ErrorCode};
 use crate::telemetry::ledger::Watchers;
 use crate::telemetry::seat::Seat;
+use crate::telemetry::trace::Server;
 
 /// A deadpool [`Manager`] whose connections can be observed.
 ///
@@ -128,9 +129,9 @@ impl Observer {
         self.reads
     }
 
-    /// What reads along on a stream.
-    pub(crate) fn eyes(&self) -> Box<Eyes> {
-        Box::new(Eyes::new(Arc::clone(&self.seat), self.watchers.ledger()))
+    /// What reads along on a stream that leads to `server`.
+    pub(crate) fn eyes(&self, server: Arc<Server>) -> Box<Eyes> {
+        Box::new(Eyes::new(Arc::clone(&self.seat), self.watchers.ledger(), Some(server)))
     }
 
     /// The future that drives the connection, so that it is known when it has run.

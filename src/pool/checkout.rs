@@ -22,7 +22,7 @@ use super::guard::Guard;
 use super::observed::{Observed, Obstacle};
 use super::task;
 use crate::error::{CheckoutError, Suspension, TimeoutReport};
-use crate::event::{Event, Outcome, Phase};
+use crate::event::{ErrorCode, Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
 
@@ -99,11 +99,8 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         *this.turn = None;
         let watchers = &this.core.shared().watchers;
         let outcome = Outcome::Cancelled;
-        match this.context.ticket {
-            Some(ticket) => watchers.emit(Event::CheckoutFinished { ticket, seat: None, outcome, at: watchers.now() }),
-            // The backend panicked before there was anything to wait for.
-            None => watchers.emit(Event::CheckoutRefused { operation: this.context.operation, outcome }),
-        }
+        // Without a ticket, the backend panicked before there was anything to wait for.
+        watchers.emit(this.context.ended(outcome, None, watchers.now()));
         this.core.after_failed_checkout();
     }
 
@@ -225,6 +222,16 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
     }
 }
 
+/// The code of what a checkout failed with, if it has one.
+pub(crate) fn code_of<M: Backend>(error: &CheckoutError<M::Error>) -> Option<ErrorCode> {
+    match error {
+        CheckoutError::Connect { source, .. } => Some(M::code(source)),
+        CheckoutError::Unavailable { source, .. } => Some(source.code),
+        CheckoutError::Timeout(_) => Some(ErrorCode::TIMEOUT),
+        CheckoutError::Closed { .. } => None,
+    }
+}
+
 /// Why a checkout has no connection to give.
 pub(super) enum Failure<E> {
     Timeout,
@@ -249,7 +256,8 @@ impl<M: Backend> Core<M> {
             Some(ticket) => {
                 // The clock was read in this same poll, when the connection was found fit.
                 let at = object.life.ready_at;
-                watchers.emit(Event::CheckoutFinished { ticket, seat: Some(seat), outcome: Outcome::Ok, at });
+                let outcome = Outcome::Ok;
+                watchers.emit(Event::CheckoutFinished { ticket, seat: Some(seat), outcome, code: None, at });
                 at
             }
         };
@@ -266,10 +274,12 @@ impl<M: Backend> Core<M> {
             Failure::Connect(_) | Failure::Unavailable(_) => Outcome::Error,
         };
         let (phase, own) = context.ticket.map_or((Phase::Queue, None), |ticket| watchers.ledger().wait_of(ticket));
-        match context.ticket {
-            Some(ticket) => watchers.emit(Event::CheckoutFinished { ticket, seat: None, outcome, at }),
-            None => watchers.emit(Event::CheckoutRefused { operation: context.operation, outcome }),
-        }
+        let code = match &failure {
+            Failure::Connect(error) => Some(M::code(error)),
+            Failure::Unavailable(suspension) => Some(suspension.code),
+            Failure::Timeout | Failure::Closed => None,
+        };
+        watchers.emit(context.ended(outcome, code, at));
         self.after_failed_checkout();
         let ledger = watchers.ledger();
         match failure {

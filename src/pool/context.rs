@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::panic::Location;
 
 use super::task;
-use crate::event::{Event, Phase};
+use crate::event::{ErrorCode, Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Ticket, Watchers};
 use crate::telemetry::operations::{OperationId, SiteId};
@@ -65,6 +65,15 @@ impl Context {
     #[inline]
     pub(super) fn now(self, watchers: &Watchers) -> Nanos {
         if self.ticket.is_some() { watchers.now() } else { self.started }
+    }
+
+    /// That this checkout ended without a connection.
+    pub(super) fn ended(self, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) -> Event<'static> {
+        let Self { operation, call_site, ticket, .. } = self;
+        match ticket {
+            Some(ticket) => Event::CheckoutFinished { ticket, seat: None, outcome, code, at },
+            None => Event::CheckoutRefused { operation, call_site, outcome, code, at },
+        }
     }
 
     /// Says what this checkout waits for from now on.

@@ -16,6 +16,7 @@ mod task;
 mod wire;
 
 pub use self::backend::{Backend, Observer, Refusal};
+pub(crate) use self::checkout::code_of;
 pub use self::core::Core;
 pub use self::guard::Guard;
 pub use self::operation::Operation;

@@ -2,15 +2,18 @@
 
 use std::panic::Location;
 
+use tracing::{Instrument as _, Span};
+
 use super::backend::Backend;
+use super::checkout::code_of;
 use super::core::Core;
 use super::guard::Guard;
 use crate::error::{CheckoutError, RunError};
-use crate::event::Outcome;
+use crate::event::{ErrorCode, Outcome};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Watchers;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::trace::{self, TraceContext};
+use crate::telemetry::trace;
 
 /// A handle for what is done under a name: its checkouts, waits and uses are counted for it.
 #[derive(Debug)]
@@ -63,8 +66,8 @@ impl<M: Backend> Operation<M> {
     }
 
     /// Counts the operation from now on, until what is answered is dropped.
-    pub(crate) fn timing(&self) -> Timing<'_> {
-        Timing::start(self.watchers(), self.id)
+    pub(crate) fn timing(&self, call_site: &'static Location<'static>) -> Timing<'_> {
+        Timing::start(self.watchers(), self.id, call_site)
     }
 
     /// A connection, asked for at this place.
@@ -120,17 +123,26 @@ impl<M: Backend> Operation<M> {
     where
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E>,
     {
-        let mut timing = self.timing();
-        let result = match self.checkout_at(call_site).await {
-            Ok(mut connection) => work(&mut connection).await.map_err(|error| {
-                // The server may have ended the session with this error, and the connection not have heard of it yet.
-                connection.doubt();
-                RunError::Operation(error)
-            }),
-            Err(error) => Err(RunError::Checkout(error)),
-        };
-        timing.outcome = result.as_ref().map_or_else(RunError::outcome, |_| Outcome::Ok);
-        result
+        let mut timing = self.timing(call_site);
+        let span = timing.span().clone();
+        async {
+            let result = match self.checkout_at(call_site).await {
+                Ok(mut connection) => work(&mut connection).await.map_err(|error| {
+                    // The server may have ended the session with this error, and the connection not have heard of it yet.
+                    connection.doubt();
+                    timing.code = connection.evidence().and_then(|evidence| evidence.error);
+                    RunError::Operation(error)
+                }),
+                Err(error) => {
+                    timing.code = code_of::<M>(&error);
+                    Err(RunError::Checkout(error))
+                }
+            };
+            timing.outcome = result.as_ref().map_or_else(RunError::outcome, |_| Outcome::Ok);
+            result
+        }
+        .instrument(span)
+        .await
     }
 }
 
@@ -139,19 +151,32 @@ pub(crate) struct Timing<'a> {
     watchers: &'a Watchers,
     operation: OperationId,
     started: Nanos,
-    trace: Option<TraceContext>,
+    span: Span,
     /// How it ended; until that is known, that it was cancelled.
     pub(crate) outcome: Outcome,
+    /// What failed, if that is known.
+    pub(crate) code: Option<ErrorCode>,
+    /// How often it was tried.
+    pub(crate) attempts: u32,
 }
 
 impl<'a> Timing<'a> {
-    fn start(watchers: &'a Watchers, operation: OperationId) -> Self {
-        Self { watchers, operation, started: watchers.now(), trace: trace::current(), outcome: Outcome::Cancelled }
+    fn start(watchers: &'a Watchers, operation: OperationId, call_site: &'static Location<'static>) -> Self {
+        let span = trace::operation(watchers.ledger(), operation, call_site);
+        let (started, outcome) = (watchers.now(), Outcome::Cancelled);
+        Self { watchers, operation, started, span, outcome, code: None, attempts: 1 }
+    }
+
+    /// Its span, if it is part of a trace.
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
     }
 }
 
 impl Drop for Timing<'_> {
     fn drop(&mut self) {
-        self.watchers.operation_finished(self.operation, self.outcome, self.started, self.trace);
+        let Self { watchers, operation, started, ref span, outcome, code, attempts } = *self;
+        let trace = trace::end_operation(span, outcome, code, attempts);
+        watchers.operation_finished(operation, outcome, started, trace);
     }
 }

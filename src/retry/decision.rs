@@ -3,7 +3,7 @@
 use super::class::{Class, Effects, of_connect, of_work};
 use crate::error::CheckoutError;
 use crate::event::{ErrorCode, GiveUp};
-use crate::pool::Backend;
+use crate::pool::{Backend, code_of};
 use crate::telemetry::evidence::{Evidence, Risk};
 
 /// A failure as far as it matters for what comes next.
@@ -18,14 +18,10 @@ pub(super) struct Failure {
 impl Failure {
     /// There was no connection for the attempt, so nothing was done.
     pub(super) fn of_checkout<M: Backend>(error: &CheckoutError<M::Error>) -> Self {
-        let (class, code) = match error {
-            CheckoutError::Connect { source, .. } => {
-                let code = M::code(source);
-                (of_connect(code), Some(code))
-            }
-            CheckoutError::Unavailable { source, .. } => (of_connect(source.code), Some(source.code)),
-            CheckoutError::Timeout(_) => (Class::Permanent, Some(ErrorCode::TIMEOUT)),
-            CheckoutError::Closed { .. } => (Class::Permanent, None),
+        let code = code_of::<M>(error);
+        let class = match (error, code) {
+            (CheckoutError::Connect { .. } | CheckoutError::Unavailable { .. }, Some(code)) => of_connect(code),
+            _ => Class::Permanent,
         };
         Self { class, code, effects: Effects::None }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{Instrument as _, Span};
 
 use super::class::{Class, Effects};
 use super::decision::{Failure, effects};
@@ -14,6 +15,7 @@ use super::report::{Completed, Report};
 use crate::error::RunError;
 use crate::event::{ErrorCode, Event, GiveUp, Outcome};
 use crate::pool::{Backend, Guard, Operation};
+use crate::telemetry::trace;
 
 /// An operation that is tried again where that is safe.
 #[derive(Debug)]
@@ -112,29 +114,19 @@ impl<M: Backend> Retrying<M> {
     where
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E> + Clone,
     {
-        let mut timing = self.operation.timing();
-        let mut course = Course::begin(&self);
-        let result = loop {
-            course.report.attempts += 1;
-            match course.attempt(call_site, work.clone()).await {
-                Attempt::Done(value) => break Ok(Completed { value, report: course.report }),
-                Attempt::CutOff(effects) => {
-                    course.effects = course.effects.max(effects);
-                    break Err(course.give_up(GiveUp::Deadline));
-                }
-                Attempt::Failed(failure, error) => {
-                    let next = course.next(failure);
-                    course.failed = Some((failure, error));
-                    match next {
-                        Ok(pause) => course.back_off(pause).await,
-                        Err(reason) => break Err(course.give_up(reason)),
-                    }
-                }
-            }
-        };
-        timing.outcome = result.as_ref().map_or_else(RetryError::outcome, |_| Outcome::Ok);
-        course.tell(&result);
-        result
+        let mut timing = self.operation.timing(call_site);
+        let span = timing.span().clone();
+        async {
+            let mut course = Course::begin(&self, &span);
+            let result = course.run(call_site, work).await;
+            timing.outcome = result.as_ref().map_or_else(RetryError::outcome, |_| Outcome::Ok);
+            timing.code = result.as_ref().err().and_then(RetryError::code);
+            timing.attempts = course.report.attempts;
+            course.tell(&result);
+            result
+        }
+        .instrument(span.clone())
+        .await
     }
 }
 
@@ -146,6 +138,8 @@ const LAST_LOOK: Duration = Duration::from_millis(25);
 struct Course<'a, M: Backend, E> {
     operation: &'a Operation<M>,
     policy: &'a Policy,
+    /// The operation's span, if it has one.
+    span: &'a Span,
     deadline: Option<Instant>,
     report: Report,
     /// The worst so far.
@@ -157,18 +151,55 @@ struct Course<'a, M: Backend, E> {
 }
 
 impl<'a, M: Backend, E> Course<'a, M, E> {
-    fn begin(retrying: &'a Retrying<M>) -> Self {
+    fn begin(retrying: &'a Retrying<M>, span: &'a Span) -> Self {
         let Retrying { operation, policy } = retrying;
         let ledger = operation.watchers().ledger();
         ledger.budget().deposit(operation.watchers().now());
         Self {
             operation,
             policy,
+            span,
             deadline: policy.whole().and_then(|whole| Instant::now().checked_add(whole)),
             report: Report::default(),
             effects: Effects::None,
             failed: None,
             refreshed: false,
+        }
+    }
+
+    async fn run<T, W>(
+        &mut self,
+        call_site: &'static Location<'static>,
+        work: W,
+    ) -> Result<Completed<T>, RetryError<E, M::Error>>
+    where
+        W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E> + Clone,
+    {
+        loop {
+            self.report.attempts += 1;
+            let span = trace::attempt(self.span, self.report.attempts);
+            match self.attempt(call_site, work.clone()).instrument(span.clone()).await {
+                Attempt::Done(value) => {
+                    trace::end(&span, Outcome::Ok, None);
+                    return Ok(Completed { value, report: self.report });
+                }
+                Attempt::CutOff(effects) => {
+                    trace::end(&span, Outcome::Timeout, None);
+                    self.effects = self.effects.max(effects);
+                    return Err(self.give_up(GiveUp::Deadline));
+                }
+                Attempt::Failed(failure, error) => {
+                    trace::end(&span, error.outcome(), failure.code);
+                    // The attempt is told what follows from it.
+                    let next = span.in_scope(|| self.next(failure));
+                    self.failed = Some((failure, error));
+                    drop(span);
+                    match next {
+                        Ok(pause) => self.back_off(pause).await,
+                        Err(reason) => return Err(self.give_up(reason)),
+                    }
+                }
+            }
         }
     }
 

@@ -91,7 +91,7 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
 /// Holders that became suspect, or no longer are: a line each, which is once for each hold.
 pub(crate) fn suspicions(ledger: &Ledger, changes: &[Suspicion]) {
     let pool = &**ledger.name();
-    for Suspicion { suspected, operation, site, age } in changes {
+    for Suspicion { suspected, operation, site, age, .. } in changes {
         let (operation, call_site) = (ledger.operations().name(*operation), place(ledger, *site));
         let held_seconds = age.as_secs_f64();
         if *suspected {
@@ -162,7 +162,7 @@ fn write(ledger: &Ledger, event: Event<'_>) {
                 "no leak: a connection that was suspected came back"
             );
         }
-        Event::ConnectionDirty { seat, operation, dirt } => {
+        Event::ConnectionDirty { seat, operation, dirt, .. } => {
             if let Some(suppressed) = ledger.log_state().dirt.pass(ledger.clock().now()) {
                 let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
                 tracing::warn!(

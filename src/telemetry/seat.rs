@@ -13,7 +13,7 @@ use super::clock::Nanos;
 use super::histogram::{Histogram, OwnedHistogram};
 use super::names::IDS;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
-use super::trace::TraceContext;
+use super::trace::{Trace, TraceContext};
 use super::wire::{Wire, WireTotals};
 use crate::event::ConnectionState;
 
@@ -48,7 +48,7 @@ pub(crate) struct Seat {
     task: AtomicU64,
     /// Whether it got it in a sampled trace, and in which. The lock is taken by nobody else.
     traced: AtomicBool,
-    trace: Mutex<Option<TraceContext>>,
+    trace: Mutex<Option<Trace>>,
     use_time: OwnedHistogram,
     uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
     wire: Wire,
@@ -132,16 +132,18 @@ impl Seat {
 
     /// Says in which trace it gets it.
     #[inline]
-    pub(crate) fn set_trace(&self, trace: Option<TraceContext>) {
+    pub(crate) fn set_trace(&self, trace: Option<Trace>) {
         if trace.is_some() || self.is_traced() {
             self.change_trace(trace);
         }
     }
 
     #[cold]
-    fn change_trace(&self, trace: Option<TraceContext>) {
-        *self.trace.lock().unwrap_or_else(PoisonError::into_inner) = trace;
-        self.traced.store(trace.is_some(), Relaxed);
+    fn change_trace(&self, trace: Option<Trace>) {
+        let traced = trace.is_some();
+        let before = std::mem::replace(&mut *self.trace.lock().unwrap_or_else(PoisonError::into_inner), trace);
+        self.traced.store(traced, Relaxed);
+        drop(before);
     }
 
     /// Whether the holder got it in a sampled trace.
@@ -150,9 +152,18 @@ impl Seat {
         cfg!(feature = "otel") && self.traced.load(Relaxed)
     }
 
-    /// That trace.
-    pub(crate) fn trace(&self) -> Option<TraceContext> {
-        if self.is_traced() { *self.trace.lock().unwrap_or_else(PoisonError::into_inner) } else { None }
+    /// The span in which it got it. It is known until the next one gets it.
+    pub(crate) fn trace(&self) -> Option<Trace> {
+        if self.is_traced() { self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone() } else { None }
+    }
+
+    /// Its ids.
+    pub(crate) fn trace_ids(&self) -> Option<TraceContext> {
+        if self.is_traced() {
+            self.trace.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Trace::ids)
+        } else {
+            None
+        }
     }
 
     /// Where the holder asked for it.

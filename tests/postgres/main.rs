@@ -21,6 +21,7 @@ mod repeats;
 mod restarts;
 mod retries;
 mod saturation;
+mod spans;
 mod stampede;
 mod support;
 #[cfg(feature = "tls")]

@@ -102,7 +102,7 @@ pub(crate) struct Receiver {
     certificate: Option<String>,
     is_open: watch::Sender<bool>,
     /// Answers whenever the listener was opened or closed.
-    done: mpsc::Receiver<()>,
+    done: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Receiver {
@@ -141,7 +141,7 @@ impl Receiver {
                 serve(protocol, acceptor, listener, &served, open, &report).await;
             });
         });
-        Self { address: told.recv_timeout(DEADLINE).unwrap(), store, certificate, is_open, done }
+        Self { address: told.recv_timeout(DEADLINE).unwrap(), store, certificate, is_open, done: Mutex::new(done) }
     }
 
     /// The base URL to send to.
@@ -176,13 +176,13 @@ impl Receiver {
     /// Closes the listener and every connection: nobody is there from now on.
     pub(crate) fn pause(&self) {
         self.is_open.send_replace(false);
-        self.done.recv_timeout(DEADLINE).unwrap();
+        self.done.lock().unwrap().recv_timeout(DEADLINE).unwrap();
     }
 
     /// Listens again, at the same port.
     pub(crate) fn resume(&self) {
         self.is_open.send_replace(true);
-        self.done.recv_timeout(DEADLINE).unwrap();
+        self.done.lock().unwrap().recv_timeout(DEADLINE).unwrap();
     }
 
     /// Takes so long for each answer from now on.

@@ -123,7 +123,12 @@ impl<M: Backend> Cleaning<M> {
             && let Some(dirt) = dirt_of(object.life.seat.wire().status())
         {
             let seat = &object.life.seat;
-            object.life.shared.watchers.emit(Event::ConnectionDirty { seat, operation: self.operation, dirt });
+            object.life.shared.watchers.emit(Event::ConnectionDirty {
+                seat,
+                operation: self.operation,
+                dirt,
+                found_by: None,
+            });
         }
     }
 }
@@ -177,7 +182,8 @@ pub(super) fn sweep<M: Backend>(pool: &Pool<Observed<M>>, seat: &Arc<Seat>) {
     for tracked in &swept.removed {
         let life = &tracked.life;
         if let Some(dirt) = dirt_of(seat.wire().status()) {
-            life.shared.watchers.emit(Event::ConnectionDirty { seat, operation: life.last_operation, dirt });
+            let operation = life.last_operation;
+            life.shared.watchers.emit(Event::ConnectionDirty { seat, operation, dirt, found_by: None });
         }
         drop(farewell(tracked));
     }

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use deadpool::managed::RecycleError;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::super::backend::Backend;
+use super::super::context::Context;
 use super::super::observed::Tracked;
 use super::GRACE;
-use crate::event::{CloseReason, Dirt, ErrorCode, ErrorPhase, Event};
+use crate::event::{CloseReason, Dirt, ErrorCode, ErrorPhase, Event, Outcome};
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::trace;
 use crate::telemetry::wire::Status;
 
 /// In what way a connection is dirty whose wire stands so.
@@ -54,9 +57,14 @@ pub(super) async fn clean<M: Backend>(
     operation: OperationId,
     deadline: Instant,
 ) -> Result<(), CloseReason> {
-    let cleaned = tokio::time::timeout_at(deadline, tidy(tracked, operation)).await;
+    let cause = tracked.life.seat.trace();
+    let span = trace::cleaning(tracked.life.shared.watchers.ledger(), operation, cause.as_ref());
+    let cleaned = tokio::time::timeout_at(deadline, tidy(tracked, operation).instrument(span.clone())).await;
     let failure = match cleaned {
-        Ok(Ok(())) => return Ok(()),
+        Ok(Ok(())) => {
+            trace::end(&span, Outcome::Ok, None);
+            return Ok(());
+        }
         // Nothing went wrong with the cleaning.
         Ok(Err(Failure::ReadOnly)) => return Err(CloseReason::ReadOnly),
         Ok(Err(failure)) => failure,
@@ -68,6 +76,7 @@ pub(super) async fn clean<M: Backend>(
         Failure::Backend(RecycleError::Backend(error)) => M::code(error),
         Failure::Backend(RecycleError::Message(_)) | Failure::ReadOnly => ErrorCode::OTHER,
     };
+    trace::end(&span, Outcome::Error, Some(code));
     let watchers = &tracked.life.shared.watchers;
     watchers.emit(Event::ConnectionError { phase: ErrorPhase::Reset, code, error: &failure });
     Err(CloseReason::Dirty)
@@ -95,7 +104,8 @@ async fn tidy<M: Backend>(tracked: &mut Tracked<M>, operation: OperationId) -> R
     let pulse = Arc::clone(&tracked.life.pulse);
     let shared = Arc::clone(&tracked.life.shared);
     let wire = seat.wire();
-    let tell = |dirt| shared.watchers.emit(Event::ConnectionDirty { seat: &seat, operation, dirt });
+    let found_by = Context::current().and_then(|context| context.ticket);
+    let tell = |dirt| shared.watchers.emit(Event::ConnectionDirty { seat: &seat, operation, dirt, found_by });
     let mut told = false;
     loop {
         quiet(tracked).await;

@@ -128,7 +128,8 @@ impl Connector {
     }
 
     async fn open(&self, peer: Peer, observer: Option<&Observer>) -> Result<Established, ConnectError> {
-        let socket = Tap::new(open(&peer).await?, observer.map(Observer::eyes));
+        let eyes = observer.map(|observer| observer.eyes(Arc::new(peer.server(&self.0.config))));
+        let socket = Tap::new(open(&peer).await?, eyes);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.0.tls {
             let tls = super::tls::above(tls, peer.hostname());

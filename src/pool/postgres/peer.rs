@@ -14,6 +14,7 @@ use tokio::net::UnixStream;
 use tokio_postgres::Config;
 
 use super::socket::Sock;
+use crate::telemetry::trace::Server;
 
 /// All that is needed to open a socket to a server, and later another one to the very same.
 #[derive(Clone)]
@@ -51,6 +52,19 @@ impl Peer {
     #[cfg(feature = "tls")]
     pub(super) fn hostname(&self) -> &str {
         self.hostname.as_deref().unwrap_or_default()
+    }
+
+    /// What spans say of it. The server takes the user's name for the database's where there is none.
+    pub(super) fn server(&self, config: &Config) -> Server {
+        let database = config.get_dbname().or(config.get_user()).unwrap_or_default().to_owned();
+        match &self.address {
+            Address::Tcp(address) => {
+                let name = self.hostname.clone().unwrap_or_else(|| address.ip().to_string());
+                Server { database, address: name, port: Some(address.port()) }
+            }
+            #[cfg(unix)]
+            Address::Unix(path) => Server { database, address: path.display().to_string(), port: None },
+        }
     }
 
     /// Opens a socket, within the time that one address has.

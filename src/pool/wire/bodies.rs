@@ -123,7 +123,7 @@ impl Conversation {
             self.work.end(request);
         }
         self.tell(listener);
-        listener.query();
+        listener.query(true);
     }
 
     pub(super) fn server_body(&mut self, part: &[u8], listener: &mut impl Listener) -> Result<(), OutOfStep> {

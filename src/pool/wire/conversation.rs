@@ -38,8 +38,8 @@ pub(crate) trait Listener {
     /// The server has work from now on. `ending` if it is nothing that anybody could have given up: a ROLLBACK, a
     /// statement that is prepared, what has failed.
     fn busy(&mut self, ending: bool);
-    /// A query was sent: a `Query`, an `Execute` or a `FunctionCall`.
-    fn query(&mut self);
+    /// A query was sent: a `Query`, an `Execute` or a `FunctionCall`. `first` if its request had none before.
+    fn query(&mut self, first: bool);
     /// So many of the queries that were sent came to their end.
     fn finished(&mut self, queries: u32);
     /// The server has no work left.
@@ -64,6 +64,8 @@ pub(crate) struct Answer {
     /// What its first query is.
     pub(crate) query: QueryId,
     pub(crate) sent_at: Nanos,
+    /// How many rows came.
+    pub(crate) rows: u64,
     pub(crate) error: Option<ErrorCode>,
     /// Whether anything of it may have been committed.
     pub(crate) committed: bool,
@@ -100,6 +102,8 @@ pub(crate) struct Conversation {
     pub(super) prepared: Prepared,
     /// The text that is being read, as far as it is looked at. Its place is made once.
     pub(super) text: Vec<u8>,
+    /// How many rows came since the server was last ready.
+    rows: u64,
     /// What was told last: the state of the work.
     told: Option<bool>,
     /// The risk that was told last.
@@ -123,6 +127,7 @@ impl Conversation {
             transaction: Transaction::None,
             prepared: Prepared::default(),
             text: Vec::with_capacity(TEXT),
+            rows: 0,
             told: None,
             risk: Risk::None,
         }
@@ -228,6 +233,7 @@ impl Conversation {
             request.start = Start::Message;
             request.sent_at = listener.now();
         }
+        let first = request.queries == 0;
         request.queries = request.queries.saturating_add(queries);
         request.work |= work;
         // Who prepares a statement does not wait for the server to be ready.
@@ -235,7 +241,7 @@ impl Conversation {
         self.work.add(request);
         self.tell(listener);
         if queries > 0 {
-            listener.query();
+            listener.query(first);
         }
     }
 
@@ -268,7 +274,7 @@ impl Conversation {
         self.queue(queries, deeds, listener.now())?;
         self.tell(listener);
         if queries > 0 {
-            listener.query();
+            listener.query(true);
         }
         Ok(())
     }
@@ -286,7 +292,7 @@ impl Conversation {
     pub(super) fn end_unanswered(&mut self, listener: &mut impl Listener) {
         for mut request in self.outstanding.drain(..).filter(|request| request.queries > 0) {
             request.error = request.error.or(Some(ErrorCode::IO));
-            listener.answered(request.answer(false, false));
+            listener.answered(request.answer(std::mem::take(&mut self.rows), false, false));
         }
     }
 
@@ -333,7 +339,11 @@ impl Conversation {
                     _ => Body::None,
                 }
             }
-            (b'D' | b'd' | b'T' | b't' | b'R' | b'S' | b'A' | b'N' | b'H' | b'V' | b'W' | b'v', _)
+            (b'D', _) => {
+                self.rows += 1;
+                Body::None
+            }
+            (b'd' | b'T' | b't' | b'R' | b'S' | b'A' | b'N' | b'H' | b'V' | b'W' | b'v', _)
             | (b'1' | b'2' | b'3' | b'n' | b's' | b'I', 4) => Body::None,
             _ => return Err(OutOfStep("a message of a kind that servers do not send")),
         };
@@ -373,9 +383,11 @@ impl Conversation {
                 let Request { queries, deeds, failed, committed, .. } = request;
                 listener.finished(queries);
                 let committed = deeds.have_lasted(before, self.transaction, failed, committed);
-                listener.answered(request.answer(committed, !failed && !deeds.only_end(before)));
+                let overcomes = !failed && !deeds.only_end(before);
+                listener.answered(request.answer(self.rows, committed, overcomes));
             }
         }
+        self.rows = 0;
         if self.work.state().is_none() {
             self.told = None;
             listener.ready(self.transaction);

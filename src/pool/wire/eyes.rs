@@ -13,6 +13,7 @@ use crate::telemetry::names::fnv;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, Standing};
+use crate::telemetry::trace::{Queries, Server};
 use crate::telemetry::wire::Status;
 
 /// What a [`Tap`](super::Tap) shows everything that passes.
@@ -37,6 +38,7 @@ struct Account {
     at: Nanos,
     /// What some of the last texts are, by their hashes: most are sent again and again.
     texts: [(u64, QueryId); TEXTS],
+    spans: Queries,
 }
 
 /// How many texts are remembered.
@@ -44,7 +46,8 @@ const TEXTS: usize = 32;
 
 impl Eyes {
     /// For a connection that has not begun.
-    pub(crate) fn new(seat: Arc<Seat>, ledger: &Arc<Ledger>) -> Self {
+    pub(crate) fn new(seat: Arc<Seat>, ledger: &Arc<Ledger>, server: Option<Arc<Server>>) -> Self {
+        let spans = Queries::new(ledger, server);
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
         let word = seat.word();
         let account = Account {
@@ -55,6 +58,7 @@ impl Eyes {
             standing: Standing::unpack(word),
             at: Nanos::ZERO,
             texts: [(0, QueryId::OTHER); TEXTS],
+            spans,
         };
         Self { conversation: Some(Conversation::new()), account }
     }
@@ -134,6 +138,7 @@ impl Account {
     #[cold]
     fn lose(&mut self, OutOfStep(problem): OutOfStep) {
         self.seat.wire().enter(Status::Unread, None, self.at);
+        self.spans.lose();
         self.emit(Event::WireLost { problem });
     }
 
@@ -151,9 +156,13 @@ impl Listener for Account {
         self.seat.wire().enter(status, self.user(), self.at);
     }
 
-    fn query(&mut self) {
-        if self.is_held() {
+    fn query(&mut self, first: bool) {
+        let is_held = self.is_held();
+        if is_held {
             self.seat.wire().count_query(self.standing.operation);
+        }
+        if first {
+            self.spans.begin(if is_held { self.seat.trace() } else { None });
         }
     }
 
@@ -189,7 +198,8 @@ impl Listener for Account {
         self.at
     }
 
-    fn answered(&mut self, Answer { query, sent_at, error, committed, overcomes }: Answer) {
+    fn answered(&mut self, Answer { query, sent_at, rows, error, committed, overcomes }: Answer) {
+        self.spans.end(query, rows, error);
         if !self.is_held() {
             return;
         }

@@ -59,9 +59,9 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn answer(&self, committed: bool, overcomes: bool) -> Answer {
+    pub(super) fn answer(&self, rows: u64, committed: bool, overcomes: bool) -> Answer {
         let (query, sent_at, error) = (self.query.unwrap_or_default(), self.sent_at, self.error);
-        Answer { query, sent_at, error, committed, overcomes }
+        Answer { query, sent_at, rows, error, committed, overcomes }
     }
 }
 

@@ -6,19 +6,22 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Span;
+
 use slab::Slab;
 
 use super::history::History;
 use super::retries::{RetryTotals, count};
+use super::telling::Quiet;
 use super::unpooled::Unpooled;
 use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;
-use crate::telemetry::operations::{OPERATION_IDS, OperationId, SiteId};
+use crate::telemetry::operations::{OPERATION_IDS, OperationId, Operations, SiteId};
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, SeatTotals, Standing};
-use crate::telemetry::trace::TraceContext;
+use crate::telemetry::trace::{CheckoutSpan, Held, TraceContext};
 
 /// The place of a checkout among those in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,15 @@ pub(super) struct InFlight {
     pub(super) own: Option<(OperationId, SiteId)>,
     /// In which trace it began to wait.
     pub(super) trace: Option<TraceContext>,
+    /// Its own span there.
+    pub(super) span: Option<Box<CheckoutSpan>>,
+}
+
+/// A checkout that has ended.
+pub(super) struct Ended {
+    pub(super) operation: OperationId,
+    pub(super) quiet: Option<Quiet>,
+    pub(super) span: Option<Box<CheckoutSpan>>,
 }
 
 /// What the checkouts of one operation came to that were not served at their first poll.
@@ -178,6 +190,7 @@ impl Books {
         call_site: &'static Location<'static>,
         task: u64,
         trace: Option<TraceContext>,
+        span: Option<Box<CheckoutSpan>>,
         started: Nanos,
         phase: Phase,
     ) -> Ticket {
@@ -185,7 +198,7 @@ impl Books {
         // It is still in its first poll: all the time since it started belongs to this phase.
         self.count_queue(None, Some(phase), started);
         let own = None;
-        let checkout = InFlight { operation, call_site, started, phase, phase_since: started, task, own, trace };
+        let checkout = InFlight { operation, call_site, started, phase, phase_since: started, task, own, trace, span };
         let ticket = Ticket::of(self.in_flight.insert(checkout));
         self.arrivals.push_back((ticket, started));
         if self.arrivals.len() > 2 * self.in_flight.len() + ENDED_ARRIVALS {
@@ -253,13 +266,19 @@ impl Books {
         self.failed_queries.entry((query, code)).or_default().observe(nanos(took));
     }
 
-    pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) {
+    /// Answers what its span needs to know if it is to have one from now on.
+    pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) -> Option<Quiet> {
         self.look_for_own(ticket, at, None);
-        let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
+        let checkout = self.in_flight.get_mut(ticket.key())?;
         let left = std::mem::replace(&mut checkout.phase, phase);
         let since = std::mem::replace(&mut checkout.phase_since, at);
+        if let Some(span) = &mut checkout.span {
+            span.enter(phase, at);
+        }
+        let quiet = Quiet::of(checkout).filter(|_| phase != Phase::Clean);
         self.phase_nanos[left.index()] += at.since(since);
         self.count_queue(Some(left), Some(phase), at);
+        quiet
     }
 
     pub(super) fn phase_of(&self, ticket: Ticket) -> Phase {
@@ -267,13 +286,7 @@ impl Books {
     }
 
     /// `got` is what the checkout came to, if it came to a connection.
-    pub(super) fn finish(
-        &mut self,
-        ticket: Ticket,
-        outcome: Outcome,
-        got: Option<&Seat>,
-        at: Nanos,
-    ) -> Option<OperationId> {
+    pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome, got: Option<&Seat>, at: Nanos) -> Option<Ended> {
         self.look_for_own(ticket, at, got);
         let checkout = self.in_flight.try_remove(ticket.key())?;
         let waited = at.since(checkout.started);
@@ -286,7 +299,35 @@ impl Books {
         }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
         self.count_queue(Some(checkout.phase), None, at);
-        Some(checkout.operation)
+        Some(Ended { operation: checkout.operation, quiet: Quiet::of(&checkout), span: checkout.span })
+    }
+
+    /// A checkout in flight that is part of a trace and has no span yet.
+    pub(super) fn quiet(&self, ticket: Ticket) -> Option<Quiet> {
+        Quiet::of(self.in_flight.get(ticket.key())?)
+    }
+
+    pub(super) fn set_span(&mut self, ticket: Ticket, span: Box<CheckoutSpan>) {
+        if let Some(checkout) = self.in_flight.get_mut(ticket.key()) {
+            checkout.span = Some(span);
+        }
+    }
+
+    /// The span of a checkout in flight, if it has one.
+    pub(super) fn span_of(&self, ticket: Ticket) -> Option<Span> {
+        Some(self.in_flight.get(ticket.key())?.span.as_ref()?.span().clone())
+    }
+
+    /// Who holds what, for whoever begins to queue for it.
+    pub(super) fn held(&self, operations: &Operations, now: Nanos) -> Vec<Held> {
+        let seats = self.seats.iter().map(|seat| (seat, seat.standing()));
+        let used = seats.filter(|(_, standing)| standing.state == ConnectionState::Used);
+        used.map(|(seat, standing)| Held {
+            operation: operations.shared_name(standing.operation),
+            age: now.duration_since(standing.since),
+            trace: seat.trace(),
+        })
+        .collect()
     }
 
     pub(super) fn refuse(&mut self, operation: OperationId, outcome: Outcome) {

@@ -10,7 +10,7 @@ use crate::event::{Activity, ConnectionState, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::seat::{Seat, Standing};
-use crate::telemetry::trace::TraceContext;
+use crate::telemetry::trace::{Trace, TraceContext};
 
 /// A connection that is held.
 #[derive(Clone, Debug)]
@@ -68,12 +68,13 @@ pub struct OwnHold {
 }
 
 /// A holder that became suspect, or no longer is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Suspicion {
     pub(crate) suspected: bool,
     pub(crate) operation: OperationId,
     pub(crate) site: SiteId,
     pub(crate) age: Duration,
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Books {
@@ -102,7 +103,7 @@ impl Books {
                     tended: standing.tended,
                     suspected_leak: is_suspect(seat, standing, ledger, now),
                     // The next holder's trace is not to be taken for this one's.
-                    trace: seat.trace().filter(|_| seat.standing() == standing),
+                    trace: seat.trace_ids().filter(|_| seat.standing() == standing),
                 }
             })
             .collect();
@@ -149,7 +150,8 @@ impl Books {
                     continue;
                 }
                 let age = now.duration_since(standing.since);
-                changes.push(Suspicion { suspected, operation: standing.operation, site: seat.site(), age });
+                let (operation, site, trace) = (standing.operation, seat.site(), seat.trace());
+                changes.push(Suspicion { suspected, operation, site, age, trace });
             }
         }
         changes

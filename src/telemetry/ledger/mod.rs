@@ -16,6 +16,7 @@ mod reading;
 mod retries;
 mod situation;
 mod snapshot;
+mod telling;
 mod unpooled;
 mod watchers;
 
@@ -23,8 +24,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use self::books::Books;
 pub(crate) use self::books::Ticket;
+use self::books::{Books, Ended};
 pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 pub use self::situation::{Holding, Situation, Status};
@@ -32,6 +33,7 @@ pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
     RetriesExhausted,
 };
+use self::telling::Telling;
 pub(crate) use self::unpooled::UnpooledPlace;
 pub use self::unpooled::UnpooledTotals;
 pub(crate) use self::watchers::Watchers;
@@ -42,6 +44,7 @@ use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
 use super::names::Names;
 use super::operations::{OPERATION_IDS, OperationId, Operations};
+use super::queries::QueryId;
 use super::seat::Seat;
 use super::trace;
 use crate::event::{ConnectionState, ErrorPhase, Event, Outcome, Phase};
@@ -165,6 +168,11 @@ impl Ledger {
         &self.budget
     }
 
+    /// The summary of a query; `None` if it is one of the many that are not told apart.
+    pub(crate) fn summary(&self, query: QueryId) -> Option<&str> {
+        (query != QueryId::OTHER).then(|| self.queries.name(query.as_u16()))
+    }
+
     pub(crate) fn operations(&self) -> &Operations {
         &self.operations
     }
@@ -212,7 +220,7 @@ impl Ledger {
             let mut books = self.books();
             (books.situation(self, now), books.review(self, now))
         };
-        super::log::suspicions(self, &changes);
+        self.report(&changes);
         situation
     }
 
@@ -223,7 +231,7 @@ impl Ledger {
             let books = self.books();
             (books.holders(self, now), books.review(self, now))
         };
-        super::log::suspicions(self, &changes);
+        self.report(&changes);
         holders
     }
 
@@ -242,8 +250,16 @@ impl Ledger {
             let changes = books.review(self, now);
             (books.snapshot(self, now), changes)
         };
-        super::log::suspicions(self, &changes);
+        self.report(&changes);
         snapshot
+    }
+
+    /// Tells the log, and the spans of those concerned.
+    fn report(&self, changes: &[Suspicion]) {
+        super::log::suspicions(self, changes);
+        for suspicion in changes {
+            trace::leaking(self, suspicion);
+        }
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -268,7 +284,7 @@ impl Ledger {
         match event {
             Event::HandingOut { seat, site, task } => {
                 seat.set_holder(site, task);
-                seat.set_trace(trace::current());
+                seat.set_trace(trace::entered());
             }
             Event::CheckoutServed { seat, operation, at } => {
                 seat.set_used(operation, at);
@@ -322,7 +338,7 @@ impl Ledger {
     /// Keeps a use as an example: it was in the trace in which the connection was checked out.
     #[cold]
     fn keep_use(&self, seat: &Seat, nanos: u64) {
-        if let Some(trace) = seat.trace() {
+        if let Some(trace) = seat.trace_ids() {
             self.use_exemplars.keep(nanos, trace);
         }
     }
@@ -330,24 +346,39 @@ impl Ledger {
     #[cold]
     #[inline(never)]
     fn record_slow(&self, event: Event<'_>) {
-        // Not to be looked for under the lock.
+        // Spans are made before the lock is taken, and told of things when it is free again.
         let trace = match event {
             Event::CheckoutWaiting { .. } | Event::ConnectionCreated { .. } => trace::current(),
             _ => None,
         };
+        let span = self.span_for(event);
+        let mut telling = Telling::Nothing;
         let mut books = self.books();
         match event {
             Event::CheckoutWaiting { ticket, operation, call_site, task, started, phase } => {
-                ticket.set(Some(books.begin(operation, call_site, task, trace, started, phase)));
+                if let Some(span) = span.as_ref().filter(|_| phase == Phase::Queue) {
+                    let held = books.held(&self.operations, started);
+                    telling = Telling::Queueing { span: span.span().clone(), operation, held };
+                }
+                ticket.set(Some(books.begin(operation, call_site, task, trace, span, started, phase)));
             }
-            Event::PhaseEntered { ticket, phase, at } => books.enter_phase(ticket, phase, at),
-            Event::CheckoutFinished { ticket, seat, outcome, at } => {
-                let operation = books.finish(ticket, outcome, seat, at);
-                if let (Some(seat), Some(operation)) = (seat, operation) {
-                    seat.set_used(operation, at);
+            Event::PhaseEntered { ticket, phase, at } => {
+                if let Some(quiet) = books.enter_phase(ticket, phase, at) {
+                    telling = Telling::Opens { ticket, quiet };
                 }
             }
-            Event::CheckoutRefused { operation, outcome } => books.refuse(operation, outcome),
+            Event::CheckoutFinished { ticket, seat, outcome, code, at } => {
+                if let Some(Ended { operation, quiet, span }) = books.finish(ticket, outcome, seat, at) {
+                    if let Some(seat) = seat {
+                        seat.set_used(operation, at);
+                    }
+                    telling = Telling::Ended { span, quiet, outcome, code, at };
+                }
+            }
+            Event::CheckoutRefused { operation, outcome, code, at, .. } => {
+                books.refuse(operation, outcome);
+                telling = Telling::Ended { span, quiet: None, outcome, code, at };
+            }
             Event::ConnectionCreating { seat } => books.open(seat),
             Event::ConnectionCreated { seat, took } => {
                 books.create_time.observe(nanos(took));
@@ -365,13 +396,19 @@ impl Ledger {
                 }
                 *books.errors.entry((phase, code)).or_insert(0) += 1;
             }
-            Event::ConnectionDirty { operation, dirt, .. } => {
+            Event::ConnectionDirty { seat, operation, dirt, found_by } => {
                 *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
+                let opens = found_by.and_then(|ticket| Some((ticket, books.quiet(ticket)?)));
+                let found_by = found_by.and_then(|ticket| books.span_of(ticket));
+                telling = Telling::Dirty { cause: seat.trace(), operation, dirt, found_by, opens };
             }
             Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
             Event::QueryEnded { query, code, took } => books.count_failed_query(query, code, took),
             Event::WireLost { .. } => books.wires_lost += 1,
-            Event::Retrying { operation, code, .. } => books.retries.count_retry(operation, code),
+            Event::Retrying { operation, code, attempt, pause } => {
+                books.retries.count_retry(operation, code);
+                telling = Telling::Retrying { code, attempt, pause };
+            }
             Event::RetryRecovered { operation, .. } => books.retries.count_recovered(operation),
             Event::RetryExhausted { operation, code, reason, .. } => {
                 books.retries.count_exhausted(operation, reason, code);
@@ -401,5 +438,7 @@ impl Ledger {
         // Whatever the event moved, before anyone else can move it.
         self.busy.live.store(books.seats.len(), Relaxed);
         self.busy.queued.store(books.queued, Relaxed);
+        drop(books);
+        self.tell(telling);
     }
 }

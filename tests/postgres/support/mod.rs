@@ -1,11 +1,14 @@
 //! What the tests share.
 
 mod http;
+#[path = "../../support/otlp.rs"]
+mod otlp;
 #[path = "../../support/proxy.rs"]
 mod proxy;
 #[path = "../../support/scrape.rs"]
 mod scrape;
 mod server;
+mod traces;
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -16,9 +19,11 @@ use prometheus::{Registry, TextEncoder};
 use tokio_postgres::error::SqlState;
 
 pub(crate) use http::get as http_get;
+pub(crate) use otlp::{Attributes, Span};
 pub(crate) use proxy::Proxy;
 pub(crate) use scrape::{Growth, Scrape};
 pub(crate) use server::{Admin, shared};
+pub(crate) use traces::{Trace, traced};
 
 /// Long enough for a busy machine: only a test that fails waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -40,7 +40,7 @@ impl Listener for Witness {
         self.busy = Some(ending);
     }
 
-    fn query(&mut self) {
+    fn query(&mut self, _: bool) {
         assert!(self.busy.is_some(), "a query is work");
         self.queries += 1;
         self.facts.push(Fact::Query);

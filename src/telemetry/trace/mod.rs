@@ -1,10 +1,45 @@
-//! Which trace is under way, if somebody traces and this one was sampled.
+//! Traces: which one is under way, and the spans that a pool adds to it.
 //!
 //! OpenTelemetry keeps the span that is entered in a thread-local context, and bridges such as `tracing-opentelemetry`
-//! put theirs there too; it is looked at there, which takes a nanosecond or two and allocates nothing. Without the feature `otel`
-//! nobody is asked, and nothing of this is compiled into a checkout.
+//! put theirs there too; it is looked at there, which takes a nanosecond or two and allocates nothing. Nothing else is done
+//! unless that span is sampled. Without the feature `otel` nobody is asked, and nothing of this is compiled into a
+//! checkout.
+//!
+//! Spans are made with `tracing`, so that every layer of the service's sees them, under the target [`TARGET`].
+
+mod checkout;
+#[cfg_attr(not(feature = "otel"), path = "off.rs")]
+mod otel;
+mod queries;
+mod spans;
 
 use std::fmt;
+
+pub(crate) use self::checkout::{CheckoutSpan, Held};
+pub(crate) use self::otel::{Trace, current, entered};
+pub(crate) use self::queries::{Queries, Server};
+pub(crate) use self::spans::{attempt, cleaning, dirty, end, end_operation, leaking, operation, retrying};
+
+/// The target of every span, to be named in filters.
+pub(crate) const TARGET: &str = "poolscope::trace";
+
+/// The value of an attribute.
+#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "nobody is told"))]
+#[derive(Clone, Debug)]
+enum Said {
+    Text(String),
+    Number(i64),
+    Seconds(f64),
+}
+
+impl From<&str> for Said {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// Attributes of an event or a link.
+type Attributes = Vec<(&'static str, Said)>;
 
 /// A span of a trace, by the numbers that [W3C Trace Context](https://www.w3.org/TR/trace-context/) gives them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,32 +95,6 @@ impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.trace(), self.span())
     }
-}
-
-/// The span that is entered on this thread, if it is sampled.
-#[cfg(feature = "otel")]
-#[inline]
-pub(crate) fn current() -> Option<TraceContext> {
-    use opentelemetry::Context;
-    use opentelemetry::trace::TraceContextExt as _;
-
-    Context::map_current(|context| {
-        // Asked first: the context of no span at all is not to be made up just to be found not sampled.
-        if !context.has_active_span() {
-            return None;
-        }
-        let span = context.span();
-        let span = span.span_context();
-        (span.is_sampled() && span.is_valid())
-            .then(|| TraceContext::new(span.trace_id().to_bytes(), span.span_id().to_bytes()))
-    })
-}
-
-/// Nobody traces.
-#[cfg(not(feature = "otel"))]
-#[inline(always)]
-pub(crate) const fn current() -> Option<TraceContext> {
-    None
 }
 
 #[cfg(test)]

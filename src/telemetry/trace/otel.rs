@@ -1,0 +1,94 @@
+//! What only OpenTelemetry knows of spans: who is sampled, whose child one is, links, and events that are no log lines.
+
+use std::time::SystemTime;
+
+use opentelemetry::trace::TraceContextExt as _;
+use opentelemetry::{Context, KeyValue, Value};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::{Attributes, Said, TraceContext};
+
+/// A span of a trace that is sampled. It may have ended; to keep this does not keep it open.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace {
+    ids: TraceContext,
+    context: Context,
+}
+
+/// The span that is entered on this thread, if it is sampled.
+#[inline]
+pub(crate) fn current() -> Option<TraceContext> {
+    Context::map_current(sampled)
+}
+
+/// The same, to make it the parent of others.
+#[inline]
+pub(crate) fn entered() -> Option<Trace> {
+    Context::map_current(|context| Some(Trace { ids: sampled(context)?, context: context.clone() }))
+}
+
+#[inline]
+fn sampled(context: &Context) -> Option<TraceContext> {
+    // Asked first: the context of no span at all is not to be made up just to be found not sampled.
+    if !context.has_active_span() {
+        return None;
+    }
+    let span = context.span();
+    let span = span.span_context();
+    (span.is_sampled() && span.is_valid())
+        .then(|| TraceContext::new(span.trace_id().to_bytes(), span.span_id().to_bytes()))
+}
+
+impl Trace {
+    /// Its ids.
+    pub(crate) fn ids(&self) -> TraceContext {
+        self.ids
+    }
+
+    /// Makes a span that was not entered yet its child, in whatever span that was made.
+    pub(super) fn adopt(&self, span: &Span) {
+        // It fails where no OpenTelemetry is installed for this thread: then there is no trace to be part of.
+        let _ = span.set_parent(self.context.clone());
+    }
+
+    /// Tells it of something, if it has not ended.
+    pub(super) fn tell(&self, event: &'static str, attributes: Attributes) {
+        self.context.span().add_event(event, key_values(attributes));
+    }
+
+    /// Points from it to another, if it has not ended.
+    pub(super) fn point_to(&self, other: TraceContext, attributes: Attributes) {
+        self.context.span().add_link(span_context(other), key_values(attributes));
+    }
+}
+
+/// Points from a span to another.
+pub(super) fn link(from: &Span, to: &Trace, attributes: Attributes) {
+    from.add_link_with_attributes(to.context.span().span_context().clone(), key_values(attributes));
+}
+
+/// Tells a span of something that happened at `at`.
+pub(super) fn tell_at(span: &Span, event: &'static str, at: SystemTime) {
+    span.add_event_with_timestamp(event, at, Vec::new());
+}
+
+/// The ids of a span; `None` if it is not part of a trace.
+pub(super) fn ids_of(span: &Span) -> Option<TraceContext> {
+    sampled(&span.context())
+}
+
+fn span_context(of: TraceContext) -> opentelemetry::trace::SpanContext {
+    use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+    let (trace, span) = (TraceId::from_bytes(of.trace_id), SpanId::from_bytes(of.span_id));
+    SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)
+}
+
+fn key_values(attributes: Attributes) -> Vec<KeyValue> {
+    let value = |said| match said {
+        Said::Text(text) => Value::from(text),
+        Said::Number(number) => Value::from(number),
+        Said::Seconds(seconds) => Value::from(seconds),
+    };
+    attributes.into_iter().map(|(key, said)| KeyValue::new(key, value(said))).collect()
+}

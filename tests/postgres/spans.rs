@@ -1,0 +1,350 @@
+//! The spans of a pool, as a collector gets them.
+
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use opentelemetry_semantic_conventions::attribute as names;
+use poolscope::retry::Policy;
+use poolscope::{CheckoutError, Connection, RunError};
+use tokio_postgres::config::Host;
+use tokio_postgres::types::Type;
+
+use crate::support::{Admin, Attributes, Counted, Span, Trace, eventually, shared, traced};
+
+/// The one span that is called `name`.
+fn only<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let mut named = spans.iter().filter(|span| span.name == name);
+    match (named.next(), named.next()) {
+        (Some(span), None) => span,
+        (first, _) => panic!("{} spans called {name}: {spans:#?}", if first.is_some() { "several" } else { "no" }),
+    }
+}
+
+fn children<'a>(spans: &'a [Span], parent: &Span) -> Vec<&'a str> {
+    spans.iter().filter(|span| span.parent.as_ref() == Some(&parent.span_id)).map(|span| &*span.name).collect()
+}
+
+/// What a span was told.
+fn told<'a>(span: &'a Span, event: &str) -> Option<&'a Attributes> {
+    span.events.iter().find(|(name, _)| name == event).map(|(_, attributes)| attributes)
+}
+
+/// A number among the attributes.
+fn number(span: &Span, name: &str) -> f64 {
+    span.attributes.get(name).unwrap_or_else(|| panic!("no {name}: {span:#?}")).parse().unwrap()
+}
+
+#[tokio::test]
+async fn each_query_is_a_client_span_whatever_api_sends_it() {
+    let server = shared().await;
+    Admin::new(server).await.execute("CREATE TABLE spans_queries (id int PRIMARY KEY, name text)").await;
+    let counted = Counted::shared("spans_queries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /queries", async {
+        let mut connection = counted.get().await;
+        let insert = connection.prepare_cached("INSERT INTO spans_queries VALUES ($1, $2)").await.unwrap();
+        connection.execute(&insert, &[&1, &"a"]).await.unwrap();
+        connection.execute(&insert, &[&1, &"twice"]).await.unwrap_err();
+        let typed = "SELECT name FROM spans_queries WHERE id = $1";
+        connection.query_typed(typed, &[(&1, Type::INT4)]).await.unwrap();
+        connection.simple_query("SELECT 'hidden' FROM generate_series(1, 3)").await.unwrap();
+        let transaction = connection.transaction().await.unwrap();
+        let (one, two) = (transaction.query("SELECT 1", &[]), transaction.query("SELECT 2", &[]));
+        tokio::try_join!(one, two).unwrap();
+        transaction.commit().await.unwrap();
+        let sink = connection.copy_in::<_, bytes::Bytes>("COPY spans_queries FROM STDIN").await.unwrap();
+        let mut sink = std::pin::pin!(sink);
+        sink.send(bytes::Bytes::from_static(b"3\tc\n")).await.unwrap();
+        sink.finish().await.unwrap();
+    })
+    .await;
+    let spans = trace.spans(10).await;
+    let called: Vec<_> = spans[1..].iter().map(|span| &*span.name).collect();
+    let expected = [
+        "INSERT spans_queries",
+        "INSERT spans_queries",
+        "SELECT spans_queries",
+        "SELECT",
+        "START TRANSACTION",
+        "SELECT",
+        "SELECT",
+        "COMMIT",
+        "COPY spans_queries",
+    ];
+    assert_eq!(called, expected);
+    let to: tokio_postgres::Config = server.url().parse().unwrap();
+    let [Host::Unix(directory)] = to.get_hosts() else { panic!("{to:?}") };
+    let socket = format!("{}/.s.PGSQL.{}", directory.display(), to.get_ports()[0]);
+    for span in &spans[1..] {
+        assert_eq!((span.kind, span.parent.as_ref()), ("client", Some(&spans[0].span_id)), "{span:#?}");
+        let said = |name: &str| span.attributes.get(name).map(String::as_str);
+        assert_eq!(said(names::DB_SYSTEM_NAME), Some("postgresql"));
+        assert_eq!(said(names::DB_NAMESPACE), to.get_dbname());
+        assert_eq!(said(names::SERVER_ADDRESS), Some(&*socket));
+        assert_eq!(said(names::SERVER_PORT), None);
+        assert_eq!(said(names::DB_QUERY_SUMMARY), Some(&*span.name));
+        assert_eq!(said(names::DB_CLIENT_CONNECTION_POOL_NAME), Some("spans_queries"));
+        assert_eq!(said(names::DB_QUERY_TEXT), None);
+        assert!(spans[0].start <= span.start && span.end <= spans[0].end, "{span:#?}");
+        assert!(!format!("{span:?}").contains("hidden"));
+    }
+    let rows: Vec<_> = spans.iter().map(|span| span.attributes.get(names::DB_RESPONSE_RETURNED_ROWS)).collect();
+    let rows: Vec<_> = rows.into_iter().map(|rows| rows.map(String::as_str)).collect();
+    let (none, one) = (Some("0"), Some("1"));
+    assert_eq!(rows, [None, none, None, one, Some("3"), none, one, one, none, none]);
+    for (place, span) in spans.iter().enumerate() {
+        let failed = (place == 2).then_some("23505");
+        assert_eq!(span.status.0, failed.map_or("unset", |_| "error"), "{span:#?}");
+        for name in [names::DB_RESPONSE_STATUS_CODE, names::ERROR_TYPE] {
+            assert_eq!(span.attributes.get(name).map(String::as_str), failed, "{span:#?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operation_is_a_span_and_what_it_does_is_within_it() {
+    let counted = Counted::shared("spans_operation", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /operation", async {
+        let list = counted.pool.operation("list_orders");
+        list.run(async |connection: &mut Connection| connection.batch_execute("SELECT 1").await).await.unwrap();
+    })
+    .await;
+    let spans = trace.spans(3).await;
+    let operation = only(&spans, "list_orders");
+    assert_eq!((children(&spans, &spans[0]), children(&spans, operation)), (vec!["list_orders"], vec!["SELECT"]));
+    assert_eq!((operation.kind, operation.status.0), ("internal", "unset"));
+    let said = |name: &str| &*operation.attributes[name];
+    assert_eq!(said(names::DB_CLIENT_CONNECTION_POOL_NAME), "spans_operation");
+    assert_eq!(
+        [said("poolscope.operation"), said("poolscope.outcome"), said("poolscope.attempts")],
+        ["list_orders", "ok", "1"]
+    );
+    assert!(said("poolscope.call_site").starts_with("tests/postgres/spans.rs:"), "{operation:#?}");
+}
+
+#[tokio::test]
+async fn an_operation_that_fails_says_with_what() {
+    let counted = Counted::shared("spans_failing", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let (trace, result) = traced("GET /failing", async {
+        let divide = counted.pool.operation("divide");
+        divide.run(async |connection: &mut Connection| connection.batch_execute("SELECT 1 / 0").await).await
+    })
+    .await;
+    assert!(matches!(result, Err(RunError::Operation(_))), "{result:?}");
+    let spans = trace.spans(4).await;
+    for name in ["divide", "SELECT"] {
+        let span = only(&spans, name);
+        assert_eq!(span.status.0, "error");
+        assert_eq!(
+            [names::ERROR_TYPE, names::DB_RESPONSE_STATUS_CODE].map(|name| &*span.attributes[name]),
+            ["22012", "22012"]
+        );
+    }
+    assert_eq!(only(&spans, "divide").attributes["poolscope.outcome"], "error");
+}
+
+#[tokio::test]
+async fn each_attempt_is_a_child_of_its_operation_and_says_why_another_follows() {
+    let counted = Counted::shared("spans_retries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let policy = Policy::default();
+    let (trace, ()) = traced("POST /retries", async {
+        let tries = std::sync::atomic::AtomicU32::new(0);
+        let tries = &tries;
+        let work = async move |connection: &mut Connection| {
+            let fails = tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+            let code = if fails { "RAISE EXCEPTION 'no' USING ERRCODE = '40001';" } else { "" };
+            let transaction = connection.transaction().await?;
+            transaction.batch_execute(&format!("DO $$ BEGIN {code} END $$")).await?;
+            transaction.commit().await
+        };
+        counted.pool.operation("reserve").retry(policy).run(work).await.unwrap();
+    })
+    .await;
+    let spans = trace.spans(11).await;
+    let operation = only(&spans, "reserve");
+    assert_eq!(children(&spans, operation), ["attempt", "attempt"]);
+    assert_eq!((operation.status.0, &*operation.attributes["poolscope.attempts"]), ("unset", "2"));
+    let attempts: Vec<_> = spans.iter().filter(|span| span.name == "attempt").collect();
+    let [first, second] = [0, 1].map(|attempt| children(&spans, attempts[attempt]));
+    assert_eq!(first, ["START TRANSACTION", "DO", "ROLLBACK"]);
+    // Pinged, since its last use failed.
+    assert_eq!(second, ["checkout", "START TRANSACTION", "DO", "COMMIT"]);
+    assert_eq!((attempts[0].status.0, attempts[1].status.0), ("error", "unset"));
+    assert_eq!(attempts[0].attributes[names::DB_RESPONSE_STATUS_CODE], "40001");
+    let numbers = attempts.iter().map(|attempt| &*attempt.attributes["poolscope.attempt"]);
+    assert!(numbers.eq(["1", "2"]));
+    let retry = told(attempts[0], "poolscope.retry").expect("a retry");
+    assert_eq!((&*retry["error.type"], &*retry["poolscope.attempt"]), ("40001", "1"));
+    assert!(retry["poolscope.pause_seconds"].parse::<f64>().unwrap() > 0.0);
+    assert_eq!(told(attempts[1], "poolscope.retry"), None);
+}
+
+#[tokio::test]
+async fn a_checkout_has_a_span_if_it_had_to_connect_or_to_ping_and_none_if_it_was_served_at_once() {
+    let counted = Counted::shared("spans_steps", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let pinging = |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).pre_ping_idle(Duration::ZERO);
+    let pinged = Counted::shared("spans_pinged", pinging).await;
+    drop(pinged.get().await);
+    let (trace, ()) = traced("GET /steps", async {
+        drop(counted.get().await);
+        drop(counted.get().await);
+        drop(pinged.get().await);
+    })
+    .await;
+    let spans = trace.spans(3).await;
+    let [_, connected, pinged] = &spans[..] else { panic!("{spans:#?}") };
+    for (span, step, pool) in [(connected, "connect", "spans_steps"), (pinged, "ping", "spans_pinged")] {
+        assert_eq!((&*span.name, span.kind, span.status.0), ("checkout", "internal", "unset"));
+        assert_eq!(span.attributes["poolscope.outcome"], "ok");
+        assert_eq!(span.attributes[names::DB_CLIENT_CONNECTION_POOL_NAME], pool);
+        assert!(number(span, &format!("poolscope.{step}_seconds")) > 0.0);
+        assert_eq!(span.events.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), [step]);
+        let steps = span.attributes.keys().filter(|name| name.ends_with("_seconds"));
+        assert_eq!(steps.count(), 1, "{span:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_checkout_that_waits_points_to_who_held_the_pool_and_that_one_back() {
+    let counted = Counted::shared("spans_waits", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (held, release) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    let holds = traced("GET /holds", async {
+        let report = counted.pool.operation("report");
+        report
+            .run(async |_: &mut Connection| {
+                held.notify_one();
+                release.notified().await;
+                Ok::<_, tokio_postgres::Error>(())
+            })
+            .await
+            .unwrap();
+    });
+    let waits = traced("GET /waits", async {
+        held.notified().await;
+        let list = counted.pool.operation("list");
+        list.run(async |connection: &mut Connection| connection.batch_execute("SELECT 1").await).await.unwrap();
+    });
+    let releases = async {
+        eventually("a waiter", async || counted.pool.status().waiting == 1).await;
+        release.notify_one();
+    };
+    let ((holder, ()), (waiter, ()), ()) = tokio::join!(holds, waits, releases);
+    let (holder, waiter) = (holder.spans(2).await, waiter.spans(4).await);
+    let (holding, waiting) = (only(&holder, "report"), only(&waiter, "checkout"));
+    assert_eq!(waiting.links, [(holding.trace_id.clone(), holding.span_id.clone())]);
+    assert_eq!(holding.links, [(waiting.trace_id.clone(), waiting.span_id.clone())]);
+    assert_eq!(waiting.attributes["poolscope.holders"], "report 1");
+    assert!(number(waiting, "poolscope.queue_seconds") > 0.0);
+    assert_eq!(children(&waiter, only(&waiter, "list")), ["checkout", "SELECT"]);
+}
+
+#[tokio::test]
+async fn a_checkout_that_fails_says_why() {
+    let counted = Counted::shared("spans_fails", |builder| {
+        builder.pool_size(1).max_overflow(0).checkout_timeout(Duration::from_millis(20))
+    })
+    .await;
+    let held = counted.get().await;
+    let (timeout, result) = traced("GET /timeout", counted.pool.get()).await;
+    assert!(matches!(result, Err(CheckoutError::Timeout(_))), "{result:?}");
+    drop(held);
+    counted.pool.close().await;
+    let (closed, result) = traced("GET /closed", counted.pool.get()).await;
+    assert!(matches!(result, Err(CheckoutError::Closed { .. })), "{result:?}");
+    let nobody = Counted::new("spans_nobody", "postgres://nobody@127.0.0.1:1/none", |builder| builder);
+    let (refused, result) = traced("GET /refused", nobody.pool.get()).await;
+    assert!(matches!(result, Err(CheckoutError::Connect { .. })), "{result:?}");
+    for (trace, outcome, error) in
+        [(timeout, "timeout", "timeout"), (closed, "closed", "closed"), (refused, "error", "io")]
+    {
+        let spans = trace.spans(2).await;
+        let checkout = only(&spans, "checkout");
+        assert_eq!(checkout.status.0, "error", "{checkout:#?}");
+        assert_eq!(
+            [&*checkout.attributes["poolscope.outcome"], &*checkout.attributes[names::ERROR_TYPE]],
+            [outcome, error]
+        );
+        assert_eq!(checkout.attributes.get(names::DB_RESPONSE_STATUS_CODE), None);
+    }
+}
+
+#[tokio::test]
+async fn what_was_cancelled_is_in_the_trace_too() {
+    let counted = Counted::shared("spans_cancelled", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /cancelled", async {
+        let sleep = counted.pool.operation("sleep").retry(Policy::default());
+        let sleep =
+            sleep.run(async |connection: &mut Connection| connection.batch_execute("SELECT pg_sleep(60)").await);
+        let executes = async || counted.pool.holders().iter().any(|holder| holder.queries == 1);
+        tokio::select! {
+            result = sleep => panic!("{result:?}"),
+            () = eventually("a query", executes) => {}
+        }
+        eventually("the connection's return", async || counted.pool.status().idle == 1).await;
+    })
+    .await;
+    let spans = trace.spans(5).await;
+    let operation = only(&spans, "sleep");
+    assert_eq!(children(&spans, operation), ["attempt"]);
+    assert_eq!((operation.status.0, &*operation.attributes["poolscope.outcome"]), ("unset", "cancelled"));
+    let query = only(&spans, "SELECT");
+    assert_eq!(query.parent.as_ref(), Some(&only(&spans, "attempt").span_id));
+    assert_eq!(query.attributes[names::DB_RESPONSE_STATUS_CODE], "57014");
+    let clean = only(&spans, "clean");
+    assert_eq!(clean.attributes["poolscope.outcome"], "ok");
+}
+
+#[tokio::test]
+async fn a_dirty_return_is_told_to_whose_it_was() {
+    let counted = Counted::shared("spans_dirty", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /dirty", async {
+        let connection = counted.get().await;
+        connection.batch_execute("BEGIN").await.unwrap();
+        drop(connection);
+        let count =
+            async || counted.scrape().count("poolscope_dirty_returns_total", &[("kind", "in_transaction")]) == 1;
+        eventually("a dirty return", count).await;
+    })
+    .await;
+    let spans = trace.spans(3).await;
+    let dirty = told(&spans[0], "poolscope.dirty_return").expect("a dirty return");
+    assert_eq!(dirty["poolscope.dirty.kind"], "in_transaction");
+    let clean = only(&spans, "clean");
+    assert_eq!((clean.parent.as_ref(), clean.status.0), (Some(&spans[0].span_id), "unset"));
+}
+
+#[tokio::test]
+async fn a_suspected_leak_is_told_to_whose_it_is() {
+    let counted =
+        Counted::shared("spans_leak", |builder| builder.leak_threshold(Some(Duration::from_millis(20)))).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /leak", async {
+        let forgotten = counted.get().await;
+        eventually("a suspicion", async || counted.pool.snapshot().suspected_leaks == 1).await;
+        drop(forgotten);
+    })
+    .await;
+    let spans = trace.spans(1).await;
+    let leak = told(&spans[0], "poolscope.suspected_leak").expect("a suspicion");
+    assert!(leak["poolscope.held_seconds"].parse::<f64>().unwrap() >= 0.02);
+}
+
+#[tokio::test]
+async fn outside_of_a_sampled_trace_there_are_no_spans() {
+    let counted = Counted::shared("spans_none", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let work = async || {
+        let select = async |connection: &mut Connection| connection.batch_execute("SELECT 1").await;
+        counted.pool.operation("select").run(select).await.unwrap();
+        assert!(counted.pool.holders().is_empty());
+    };
+    let (unsampled, ()) = Trace::unsampled(work()).await;
+    // Of a trace that is exported later everything is there that was made before.
+    let (later, ()) = traced("GET /later", work()).await;
+    assert_eq!(later.spans(3).await.len(), 3);
+    assert!(unsampled.so_far().is_empty(), "{:?}", unsampled.so_far());
+}
