@@ -86,6 +86,8 @@ pub struct Settings {
     pub leak_threshold: Option<Duration>,
     /// Whether the headers of what passes on the wire are read. Default true.
     pub read_wire: bool,
+    /// Whether the spans of queries have their text, with its literals replaced. Default false.
+    pub trace_query_text: bool,
     /// Whether a checkout that needs a new connection fails at once while connecting is known to fail. Default true.
     pub fail_fast: bool,
     /// The number of retries a second that there may always be. Default 10.
@@ -116,6 +118,7 @@ impl Default for Settings {
             reset_session: false,
             leak_threshold: None,
             read_wire: false,
+            trace_query_text: false,
             fail_fast: false,
             retry_floor: 0,
             retry_percent: 0,

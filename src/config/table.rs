@@ -111,6 +111,9 @@ pub static SETTINGS: &[Setting] = &[
     setting!(read_wire: Switch in Kind::Switch, default true;
         "Whether the headers of what passes on the wire are read. off: nothing is known of what a holder does, nor of "
         "the state in which a connection comes back."),
+    setting!(trace_query_text: Switch in Kind::Switch, default false;
+        "Whether the spans of queries have their text, as `db.query.text`: its first 2 KB, with `?` for each literal and "
+        "without comments. Of each connection the texts of at most 1,000 statements are told."),
     setting!(fail_fast: Switch in Kind::Switch, default true;
         "Whether a checkout that needs a new connection fails at once while connecting is known to fail. One checkout at "
         "a time tries, after growing pauses of up to 0.8 s. off: the others wait until that one succeeds, up to their "

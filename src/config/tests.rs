@@ -40,6 +40,7 @@ fn the_defaults_are_the_documented_ones_and_valid() {
         ("reset_session", "off"),
         ("leak_threshold", "1m"),
         ("read_wire", "on"),
+        ("trace_query_text", "off"),
         ("fail_fast", "on"),
         ("retry_floor", "10"),
         ("retry_percent", "20"),
@@ -73,12 +74,13 @@ fn the_table_has_every_field_once() {
         reset_session: _,
         leak_threshold: _,
         read_wire: _,
+        trace_query_text: _,
         fail_fast: _,
         retry_floor: _,
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 21);
+    assert_eq!(names.len(), 22);
 }
 
 /// A setting, what it accepts and how that reads back, and what it refuses.
@@ -130,6 +132,7 @@ const EDGES: &[Edges] = &[
     ("reset_session", &[("on", "on"), ("off", "off")], &["", "maybe"]),
     ("leak_threshold", &[("1ms", "1ms"), ("24h", "1day"), ("off", "off")], &["0s", "25h", "60"]),
     ("read_wire", &[("on", "on"), ("off", "off")], &["", "2"]),
+    ("trace_query_text", &[("on", "on"), ("off", "off")], &["", "plain"]),
     ("fail_fast", &[("on", "on"), ("off", "off")], &["", "2"]),
     ("retry_floor", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
     ("retry_percent", &[("0", "0"), ("1000", "1000")], &["1001", "-1", "20%"]),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use deadpool::managed::{Manager, RecycleError};
 
+use super::shared::Policy;
 use super::wire::{Driven, Eyes, Found, Pulse};
 use crate::event::{Dirt, ErrorCode};
 use crate::telemetry::ledger::Watchers;
@@ -116,12 +117,14 @@ pub struct Observer {
     seat: Arc<Seat>,
     pulse: Arc<Pulse>,
     reads: bool,
+    has_texts: bool,
     found: Found,
 }
 
 impl Observer {
-    pub(super) fn new(watchers: Watchers, seat: Arc<Seat>, pulse: Arc<Pulse>, reads: bool, found: Found) -> Self {
-        Self { watchers, seat, pulse, reads, found }
+    pub(super) fn new(watchers: Watchers, seat: Arc<Seat>, pulse: Arc<Pulse>, policy: &Policy, found: Found) -> Self {
+        let Policy { read_wire: reads, trace_query_text: has_texts, .. } = *policy;
+        Self { watchers, seat, pulse, reads, has_texts, found }
     }
 
     /// Whether anything is to be read.
@@ -131,7 +134,7 @@ impl Observer {
 
     /// What reads along on a stream that leads to `server`.
     pub(crate) fn eyes(&self, server: Arc<Server>) -> Box<Eyes> {
-        Box::new(Eyes::new(Arc::clone(&self.seat), self.watchers.ledger(), Some(server)))
+        Box::new(Eyes::new(Arc::clone(&self.seat), self.watchers.ledger(), Some(server), self.has_texts))
     }
 
     /// The future that drives the connection, so that it is known when it has run.

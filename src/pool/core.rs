@@ -85,6 +85,7 @@ impl<M: Backend> Core<M> {
             clean_timeout: settings.clean_timeout,
             reset_session: settings.reset_session,
             read_wire: settings.read_wire,
+            trace_query_text: settings.trace_query_text,
             fail_fast: settings.fail_fast,
             connect_timeout: settings.connect_timeout,
         };

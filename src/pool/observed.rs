@@ -100,7 +100,7 @@ impl<M: Backend> Observed<M> {
                 }));
             }))
         };
-        let observer = Observer::new(watchers.clone(), seat, pulse, self.shared.policy.read_wire, found);
+        let observer = Observer::new(watchers.clone(), seat, pulse, &self.shared.policy, found);
         match self.backend.connect(observer).await {
             Ok(connection) => {
                 life.established(watchers.now());

@@ -24,6 +24,7 @@ pub(crate) struct Policy {
     pub(crate) clean_timeout: Duration,
     pub(crate) reset_session: bool,
     pub(crate) read_wire: bool,
+    pub(crate) trace_query_text: bool,
     pub(crate) fail_fast: bool,
     pub(crate) connect_timeout: Duration,
 }

@@ -102,6 +102,26 @@ async fn each_query_is_a_client_span_whatever_api_sends_it() {
 }
 
 #[tokio::test]
+async fn a_query_has_its_text_without_its_literals_if_a_setting_asks() {
+    let counted = Counted::shared("spans_texts", |builder| builder.pool_size(1).trace_query_text(true)).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /texts", async {
+        let connection = counted.get().await;
+        connection.batch_execute("SELECT 'secret' /* secret */, 42 FROM pg_class").await.unwrap();
+        let text = "SELECT relname FROM pg_class WHERE relname = $1 AND relname <> 'secret'";
+        let statement = connection.prepare_cached(text).await.unwrap();
+        connection.query(&statement, &[&"secret"]).await.unwrap();
+        connection.query(&statement, &[&"other"]).await.unwrap();
+    })
+    .await;
+    let spans = trace.spans(4).await;
+    let texts: Vec<_> = spans[1..].iter().map(|span| &*span.attributes[names::DB_QUERY_TEXT]).collect();
+    let prepared = "SELECT relname FROM pg_class WHERE relname = $1 AND relname <> ?";
+    assert_eq!(texts, ["SELECT ? FROM pg_class", prepared, prepared]);
+    assert!(!format!("{spans:?}").contains("secret"), "{spans:#?}");
+}
+
+#[tokio::test]
 async fn an_operation_is_a_span_and_what_it_does_is_within_it() {
     let counted = Counted::shared("spans_operation", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);

@@ -98,7 +98,7 @@ fn any_setting_is_a_parameter() {
     let settings = settings(
         "postgres://h/d?name=orders&pool_size=5&max_overflow=0&checkout_timeout=2s&recycle_after=off&pre_ping=off\
          &pre_ping_idle=0s&ping_timeout=1s&connect_timeout=3s&tcp_keepalive=off&tcp_user_timeout=9s\
-         &application_name=billing&clean_timeout=2s&reset_session=on&leak_threshold=5m&read_wire=off&fail_fast=off\
+         &application_name=billing&clean_timeout=2s&reset_session=on&leak_threshold=5m&read_wire=off&trace_query_text=on&fail_fast=off\
          &retry_floor=1&retry_percent=5&wait_target=5ms",
     );
     let values: Vec<_> = super::super::SETTINGS.iter().filter(|s| !s.is_url()).map(|s| s.get(&settings)).collect();
@@ -106,7 +106,7 @@ fn any_setting_is_a_parameter() {
         values,
         [
             "orders", "5", "0", "2s", "off", "off", "0s", "1s", "3s", "off", "9s", "billing", "2s", "on", "5m", "off",
-            "off", "1", "5", "5ms"
+            "on", "off", "1", "5", "5ms"
         ]
     );
     assert_eq!(settings.database_url.unwrap().config().get_application_name(), Some("billing"));

@@ -91,6 +91,8 @@ impl PoolBuilder {
         leak_threshold: Option<Duration>,
         /// Whether the headers of what passes on the wire are read. Default on.
         read_wire: bool,
+        /// Whether the spans of queries have their text, with `?` for each literal. Default off.
+        trace_query_text: bool,
         /// Whether a checkout that needs a new connection fails at once while connecting is known to fail, or waits.
         /// Default on.
         fail_fast: bool,

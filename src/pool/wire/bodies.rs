@@ -69,14 +69,14 @@ impl Conversation {
         self.client.ignore_body();
         match std::mem::replace(&mut self.client_body, Body::None) {
             Body::Parse(parse) => {
-                let query = listener.text(&self.text);
-                self.prepared.parsed(&parse, query);
+                let asked = listener.text(&self.text);
+                self.prepared.parsed(&parse, asked);
             }
             Body::Bind(bind) => {
                 let statement = self.prepared.bound(&bind);
                 let request = open(&mut self.outstanding);
                 request.deeds.add(statement.deeds);
-                request.query.get_or_insert(statement.query);
+                request.asked.get_or_insert(statement.asked);
             }
             Body::Close(close) => self.prepared.closed(&close),
             _ => {}
@@ -109,13 +109,13 @@ impl Conversation {
         }
         if (collected && text.is_over()) || self.client.is_body_read() {
             let deeds = text.deeds();
-            let query = listener.text(&self.text);
+            let asked = listener.text(&self.text);
             // The rest is skipped.
             self.client_body = Body::None;
             self.client.ignore_body();
             if let Some(request) = self.outstanding.back_mut().filter(|last| last.end == End::Own) {
                 request.deeds = deeds;
-                request.query = Some(query);
+                request.asked = Some(asked);
             }
         }
         let Some(rollback) = rollback else { return };

@@ -17,10 +17,10 @@ use super::frames::{Frames, OutOfStep, Piece};
 use super::prepared::{Bind, Close, Parse, Prepared};
 use super::requests::{End, Request, Start, Work, open};
 use super::statements::{Deeds, Text};
+use super::texts::Asked;
 use crate::event::ErrorCode;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Complaint, Risk};
-use crate::telemetry::queries::QueryId;
 
 /// What a `ReadyForQuery` says of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +46,8 @@ pub(crate) trait Listener {
     fn ready(&mut self, transaction: Transaction);
     /// The server reported an error.
     fn failed(&mut self, complaint: Complaint);
-    /// What a query is, by its text, which may be cut.
-    fn text(&mut self, text: &[u8]) -> QueryId;
+    /// What is asked with a text, which may be cut.
+    fn text(&mut self, text: &[u8]) -> Asked;
     /// The time at which what is being read passed.
     fn now(&self) -> Nanos;
     /// A request with queries was answered, or will not be.
@@ -61,8 +61,10 @@ pub(crate) trait Listener {
 /// What came of a request with queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
+    /// How many requests were begun, as [`Listener::query`] was told, that have their answer now: mostly one.
+    pub(crate) begun: u32,
     /// What its first query is.
-    pub(crate) query: QueryId,
+    pub(crate) asked: Asked,
     pub(crate) sent_at: Nanos,
     /// How many rows came.
     pub(crate) rows: u64,
@@ -233,8 +235,9 @@ impl Conversation {
             request.start = Start::Message;
             request.sent_at = listener.now();
         }
-        let first = request.queries == 0;
+        let first = request.queries == 0 && queries > 0;
         request.queries = request.queries.saturating_add(queries);
+        request.begun += u32::from(first);
         request.work |= work;
         // Who prepares a statement does not wait for the server to be ready.
         request.ending = request.work && request.queries == 0;
@@ -262,8 +265,16 @@ impl Conversation {
             }
             self.outstanding.pop_back();
         }
-        let request =
-            Request { start: Start::Message, end: End::Own, work: true, queries, deeds, sent_at, ..Request::default() };
+        let request = Request {
+            start: Start::Message,
+            end: End::Own,
+            work: true,
+            queries,
+            begun: queries,
+            deeds,
+            sent_at,
+            ..Request::default()
+        };
         self.work.add(&request);
         self.outstanding.push_back(request);
         Ok(())

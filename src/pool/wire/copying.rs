@@ -72,6 +72,7 @@ impl Conversation {
                     self.work.remove(request);
                     request.end = next.end;
                     request.queries = request.queries.saturating_add(next.queries);
+                    request.begun = request.begun.saturating_add(next.begun);
                     request.data_ends = next.data_ends;
                     request.deeds.add(next.deeds);
                     self.work.add(request);

@@ -5,15 +5,15 @@ use std::sync::{Arc, Weak};
 use super::conversation::{Answer, Conversation, Listener, Transaction};
 use super::frames::OutOfStep;
 use super::summary::summary;
+use super::texts::{Asked, Texts};
 use crate::event::{ConnectionState, Event};
 use crate::telemetry::clock::{Clock, Nanos};
 use crate::telemetry::evidence::{Complaint, Risk};
 use crate::telemetry::ledger::{Ledger, Watchers};
 use crate::telemetry::names::fnv;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, Standing};
-use crate::telemetry::trace::{Queries, Server};
+use crate::telemetry::trace::{Ending, Queries, Server};
 use crate::telemetry::wire::Status;
 
 /// What a [`Tap`](super::Tap) shows everything that passes.
@@ -37,16 +37,18 @@ struct Account {
     /// When what is being read passed.
     at: Nanos,
     /// What some of the last texts are, by their hashes: most are sent again and again.
-    texts: [(u64, QueryId); TEXTS],
+    recent: [(u64, Asked); RECENT],
+    /// The texts themselves, if spans are to have them.
+    texts: Option<Texts>,
     spans: Queries,
 }
 
-/// How many texts are remembered.
-const TEXTS: usize = 32;
+/// How many of the last texts are remembered.
+const RECENT: usize = 32;
 
 impl Eyes {
     /// For a connection that has not begun.
-    pub(crate) fn new(seat: Arc<Seat>, ledger: &Arc<Ledger>, server: Option<Arc<Server>>) -> Self {
+    pub(crate) fn new(seat: Arc<Seat>, ledger: &Arc<Ledger>, server: Option<Arc<Server>>, has_texts: bool) -> Self {
         let spans = Queries::new(ledger, server);
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
         let word = seat.word();
@@ -57,7 +59,8 @@ impl Eyes {
             word,
             standing: Standing::unpack(word),
             at: Nanos::ZERO,
-            texts: [(0, QueryId::OTHER); TEXTS],
+            recent: [(0, Asked::OTHER); RECENT],
+            texts: has_texts.then(Texts::default),
             spans,
         };
         Self { conversation: Some(Conversation::new()), account }
@@ -183,13 +186,14 @@ impl Listener for Account {
         }
     }
 
-    fn text(&mut self, text: &[u8]) -> QueryId {
+    fn text(&mut self, text: &[u8]) -> Asked {
         let hash = fnv(text);
-        let place = &mut self.texts[usize::try_from(hash % TEXTS as u64).unwrap_or(0)];
+        let place = &mut self.recent[usize::try_from(hash % RECENT as u64).unwrap_or(0)];
         if place.0 != hash
             && let Some(ledger) = self.ledger.upgrade()
         {
-            *place = (hash, Watchers::new(ledger).query(&summary(text)));
+            let query = Watchers::new(ledger).query(&summary(text));
+            *place = (hash, Asked { query, text: self.texts.as_mut().and_then(|texts| texts.keep(text)) });
         }
         place.1
     }
@@ -198,8 +202,15 @@ impl Listener for Account {
         self.at
     }
 
-    fn answered(&mut self, Answer { query, sent_at, rows, error, committed, overcomes }: Answer) {
-        self.spans.end(query, rows, error);
+    fn answered(&mut self, Answer { begun, asked, sent_at, rows, error, committed, overcomes }: Answer) {
+        let query = asked.query;
+        let texts = &self.texts;
+        self.spans.end(begun, || Ending {
+            query,
+            text: texts.as_ref().and_then(|texts| texts.get(asked)),
+            rows,
+            error,
+        });
         if !self.is_held() {
             return;
         }

@@ -29,7 +29,7 @@ impl Line {
         let watchers = Watchers::new(Arc::clone(&ledger));
         let seat = Arc::new(Seat::new(watchers.operation("connects"), watchers.now()));
         watchers.emit(Event::ConnectionCreating { seat: &seat });
-        let mut eyes = Eyes::new(Arc::clone(&seat), &ledger, None);
+        let mut eyes = Eyes::new(Arc::clone(&seat), &ledger, None, false);
         eyes.sent(&[0, 0, 0, 10, 0, 3, 0, 0, b'u', 0]);
         eyes.received(&[message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4])].concat());
         hands.increment(Duration::from_millis(40));
@@ -264,7 +264,7 @@ fn queries_are_timed_by_what_they_are_and_by_the_error_they_ended_with() {
     line.pass(7);
     line.give_back(held);
     line.pass(1);
-    drop(std::mem::replace(&mut line.eyes, Eyes::new(Arc::clone(&line.seat), &line.ledger, None)));
+    drop(std::mem::replace(&mut line.eyes, Eyes::new(Arc::clone(&line.seat), &line.ledger, None, false)));
     assert_eq!(times(&line)[2..], expected(&[done[2], ("COMMIT", "io", 1, 8)]));
     // A connection that is gone has counted.
     line.watchers.emit(Event::ConnectionClosed { seat: &line.seat, reason: crate::event::CloseReason::Broken });

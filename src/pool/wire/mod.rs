@@ -17,6 +17,7 @@ mod requests;
 mod statements;
 mod summary;
 mod tap;
+mod texts;
 #[cfg(feature = "tls")]
 mod tls;
 mod words;

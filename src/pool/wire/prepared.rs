@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::statements::{Deeds, Text};
-use crate::telemetry::queries::QueryId;
+use super::texts::Asked;
 
 /// How many are kept. Those beyond are `other`, and what they do besides working is said of every statement.
 const MOST: usize = 1000;
@@ -113,7 +113,7 @@ impl Close {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Statement {
     pub(super) deeds: Deeds,
-    pub(super) query: QueryId,
+    pub(super) asked: Asked,
 }
 
 /// The prepared statements of a connection.
@@ -127,9 +127,9 @@ pub(super) struct Prepared {
 }
 
 impl Prepared {
-    pub(super) fn parsed(&mut self, parse: &Parse, query: QueryId) {
+    pub(super) fn parsed(&mut self, parse: &Parse, asked: Asked) {
         self.known.remove(&parse.name);
-        let statement = Statement { deeds: parse.text.deeds(), query };
+        let statement = Statement { deeds: parse.text.deeds(), asked };
         if self.known.len() < MOST && !parse.name.is_long() {
             self.known.insert(parse.name, statement);
         } else {
@@ -148,7 +148,7 @@ impl Prepared {
         let mut statement = self.known.get(&bind.statement).copied().unwrap_or_else(|| {
             let mut deeds = Deeds::WORK;
             deeds.add(self.unknown);
-            Statement { deeds, query: QueryId::OTHER }
+            Statement { deeds, asked: Asked::OTHER }
         });
         if bind.statement.is_long() {
             statement.deeds.add(self.unknown);
@@ -197,16 +197,16 @@ mod tests {
     #[test]
     fn a_statement_is_what_its_text_said_until_it_is_closed_or_prepared_anew() {
         let mut prepared = Prepared::default();
-        let (select, end) = (QueryId::from_u16(1), QueryId::from_u16(2));
+        let (select, end) = (Asked::of_kind(1), Asked::of_kind(2));
         prepared.parsed(&parse("s1", "SELECT 1"), select);
         prepared.parsed(&parse("s2", "COMMIT"), end);
         prepared.parsed(&parse("", "COMMIT"), end);
-        let selects = Statement { deeds: Deeds::WORK, query: select };
-        let ends = Statement { deeds: commit(), query: end };
+        let selects = Statement { deeds: Deeds::WORK, asked: select };
+        let ends = Statement { deeds: commit(), asked: end };
         assert_eq!(["s1", "s2", ""].map(|name| prepared.bound(&bind("", name))), [selects, ends, ends]);
         prepared.parsed(&parse("", "SELECT 1"), select);
         prepared.closed(&close("s2"));
-        let other = Statement { deeds: Deeds::WORK, query: QueryId::OTHER };
+        let other = Statement { deeds: Deeds::WORK, asked: Asked::OTHER };
         assert_eq!(["s1", "s2", ""].map(|name| prepared.bound(&bind("", name))), [selects, other, selects]);
         assert_eq!(prepared.portals(), Deeds::NONE);
     }
@@ -215,12 +215,12 @@ mod tests {
     fn what_cannot_be_kept_is_said_of_more_and_never_of_less() {
         let long = "s".repeat(LONGEST_NAME + 1);
         let mut prepared = Prepared::default();
-        prepared.parsed(&parse(&long, "COMMIT"), QueryId::OTHER);
+        prepared.parsed(&parse(&long, "COMMIT"), Asked::OTHER);
         assert!(prepared.bound(&bind("", &long)).deeds.are_mixed());
         assert!(prepared.bound(&bind("", &"t".repeat(300))).deeds.are_mixed());
         let mut prepared = Prepared::default();
         for number in 0..=MOST {
-            prepared.parsed(&parse(&format!("s{number}"), "COMMIT"), QueryId::OTHER);
+            prepared.parsed(&parse(&format!("s{number}"), "COMMIT"), Asked::OTHER);
         }
         assert!(prepared.bound(&bind("", "s")).deeds.are_mixed());
         assert!(prepared.bound(&bind("", &format!("s{MOST}"))).deeds.are_mixed());

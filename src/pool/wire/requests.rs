@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use super::conversation::Answer;
 use super::statements::Deeds;
+use super::texts::Asked;
 use crate::event::ErrorCode;
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::queries::QueryId;
 
 /// What a request ends with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,12 +43,14 @@ pub(super) struct Request {
     /// failed. Its end is all that is to be waited for.
     pub(super) ending: bool,
     pub(super) queries: u32,
+    /// How many requests with queries it was taken for when it was written: it has turned out to be one since.
+    pub(super) begun: u32,
     /// How many ends of data it has for which the server has not asked yet.
     pub(super) data_ends: u32,
     /// What its queries do.
     pub(super) deeds: Deeds,
     /// What its first query is, once that is known, and when it was sent.
-    pub(super) query: Option<QueryId>,
+    pub(super) asked: Option<Asked>,
     pub(super) sent_at: Nanos,
     /// The error that it ended with, if it did.
     pub(super) error: Option<ErrorCode>,
@@ -60,8 +62,8 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn answer(&self, rows: u64, committed: bool, overcomes: bool) -> Answer {
-        let (query, sent_at, error) = (self.query.unwrap_or_default(), self.sent_at, self.error);
-        Answer { query, sent_at, rows, error, committed, overcomes }
+        let Self { begun, sent_at, error, .. } = *self;
+        Answer { begun, asked: self.asked.unwrap_or_default(), sent_at, rows, error, committed, overcomes }
     }
 }
 

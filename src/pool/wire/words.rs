@@ -99,25 +99,29 @@ fn is_of_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80
 }
 
-impl<'a> Iterator for Tokens<'a> {
-    type Item = Token<'a>;
-
-    fn next(&mut self) -> Option<Token<'a>> {
+impl<'a> Tokens<'a> {
+    /// The next piece, what stands there, and whether it stands apart from the one before.
+    pub(super) fn piece(&mut self) -> Option<(Token<'a>, &'a [u8], bool)> {
+        let mut apart = false;
         loop {
-            let first = *self.rest.first()?;
-            let second = self.rest.get(1).copied();
-            return Some(match first {
+            let from = self.rest;
+            let first = *from.first()?;
+            let second = from.get(1).copied();
+            let token = match first {
                 b'-' if second == Some(b'-') => {
                     self.take_while(|byte| !matches!(byte, b'\n' | b'\r'));
+                    apart = true;
                     continue;
                 }
                 b'/' if second == Some(b'*') => {
                     self.take_comment();
+                    apart = true;
                     continue;
                 }
                 0 => return None,
                 space if space.is_ascii_whitespace() => {
                     self.take(1);
+                    apart = true;
                     continue;
                 }
                 b'"' => Token::Quoted(self.take_quoted(b'"', false)),
@@ -147,7 +151,17 @@ impl<'a> Iterator for Tokens<'a> {
                         _ => Token::Other,
                     }
                 }
-            });
+            };
+            return Some((token, &from[..from.len() - self.rest.len()], apart));
         }
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Token<'a>> {
+        self.piece().map(|(token, ..)| token)
     }
 }

@@ -184,21 +184,11 @@ impl Default for Books {
 }
 
 impl Books {
-    pub(super) fn begin(
-        &mut self,
-        operation: OperationId,
-        call_site: &'static Location<'static>,
-        task: u64,
-        trace: Option<TraceContext>,
-        span: Option<Box<CheckoutSpan>>,
-        started: Nanos,
-        phase: Phase,
-    ) -> Ticket {
-        self.waits[operation.index()].started += 1;
-        // It is still in its first poll: all the time since it started belongs to this phase.
-        self.count_queue(None, Some(phase), started);
-        let own = None;
-        let checkout = InFlight { operation, call_site, started, phase, phase_since: started, task, own, trace, span };
+    /// A checkout that is still in its first poll: all the time since it started belongs to its first phase.
+    pub(super) fn begin(&mut self, checkout: InFlight) -> Ticket {
+        let started = checkout.started;
+        self.waits[checkout.operation.index()].started += 1;
+        self.count_queue(None, Some(checkout.phase), started);
         let ticket = Ticket::of(self.in_flight.insert(checkout));
         self.arrivals.push_back((ticket, started));
         if self.arrivals.len() > 2 * self.in_flight.len() + ENDED_ARRIVALS {

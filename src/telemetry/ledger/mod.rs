@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub(crate) use self::books::Ticket;
-use self::books::{Books, Ended};
+use self::books::{Books, Ended, InFlight};
 pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 pub use self::situation::{Holding, Situation, Status};
@@ -360,7 +360,9 @@ impl Ledger {
                     let held = books.held(&self.operations, started);
                     telling = Telling::Queueing { span: span.span().clone(), operation, held };
                 }
-                ticket.set(Some(books.begin(operation, call_site, task, trace, span, started, phase)));
+                let (phase_since, own) = (started, None);
+                let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace, span };
+                ticket.set(Some(books.begin(checkout)));
             }
             Event::PhaseEntered { ticket, phase, at } => {
                 if let Some(quiet) = books.enter_phase(ticket, phase, at) {

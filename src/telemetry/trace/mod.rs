@@ -17,7 +17,7 @@ use std::fmt;
 
 pub(crate) use self::checkout::{CheckoutSpan, Held};
 pub(crate) use self::otel::{Trace, current, entered};
-pub(crate) use self::queries::{Queries, Server};
+pub(crate) use self::queries::{Ending, Queries, Server};
 pub(crate) use self::spans::{attempt, cleaning, dirty, end, end_operation, leaking, operation, retrying};
 
 /// The target of every span, to be named in filters.

@@ -42,6 +42,16 @@ pub(crate) struct Queries {
     open: VecDeque<(u64, Span)>,
 }
 
+/// What came of a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ending<'a> {
+    pub(crate) query: QueryId,
+    /// Without its literals, if it is to be told.
+    pub(crate) text: Option<&'a str>,
+    pub(crate) rows: u64,
+    pub(crate) error: Option<ErrorCode>,
+}
+
 impl Queries {
     pub(crate) fn new(ledger: &Arc<Ledger>, server: Option<Arc<Server>>) -> Self {
         Self { ledger: Arc::downgrade(ledger), server, begun: 0, ended: 0, open: VecDeque::new() }
@@ -83,15 +93,23 @@ impl Queries {
         self.open.push_back((self.begun, span));
     }
 
-    /// The next of the requests came to its end.
+    /// So many of the requests came to their end, all in the same way.
     #[inline]
-    pub(crate) fn end(&mut self, query: QueryId, rows: u64, error: Option<ErrorCode>) {
-        self.ended += 1;
-        if self.open.front().is_some_and(|(number, _)| *number == self.ended)
+    pub(crate) fn end<'a>(&mut self, requests: u32, how: impl FnOnce() -> Ending<'a>) {
+        self.ended += u64::from(requests);
+        if !self.open.is_empty() {
+            self.close(how());
+        }
+    }
+
+    #[cold]
+    fn close(&mut self, how: Ending<'_>) {
+        let ledger = self.ledger.upgrade();
+        let summary = ledger.as_ref().and_then(|ledger| ledger.summary(how.query));
+        while self.open.front().is_some_and(|(number, _)| *number <= self.ended)
             && let Some((_, span)) = self.open.pop_front()
         {
-            let ledger = self.ledger.upgrade();
-            close(&span, ledger.as_ref().and_then(|ledger| ledger.summary(query)), rows, error);
+            close(&span, summary, how);
         }
     }
 
@@ -101,11 +119,13 @@ impl Queries {
     }
 }
 
-#[cold]
-fn close(span: &Span, summary: Option<&str>, rows: u64, error: Option<ErrorCode>) {
+fn close(span: &Span, summary: Option<&str>, Ending { text, rows, error, .. }: Ending<'_>) {
     span.record("otel.name", summary.unwrap_or(NAMELESS));
     if let Some(summary) = summary {
         span.record("db.query.summary", summary);
+    }
+    if let Some(text) = text {
+        span.record("db.query.text", text);
     }
     match error {
         None => {

@@ -1,11 +1,10 @@
 //! A listener that remembers what it is told and holds it to what must always be true, for the tests and for fuzzing.
 
-use super::{Answer, Conversation, Listener, OutOfStep, Transaction};
+use super::{Answer, Asked, Body, Conversation, Listener, OutOfStep, Transaction};
 use crate::event::ErrorCode;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Complaint, Risk};
 use crate::telemetry::names::fnv;
-use crate::telemetry::queries::QueryId;
 
 /// What a listener is told, but for when work begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,11 +24,13 @@ pub(crate) struct Witness {
     pub(crate) busy: Option<bool>,
     pub(crate) queries: u32,
     pub(crate) finished: u32,
+    /// Requests with queries that were begun and not answered.
+    pub(crate) unanswered: u32,
     /// Requests of which something may have been committed.
     pub(crate) committed: u32,
     pub(crate) risk: Risk,
     /// What was answered last, and with which error.
-    pub(crate) last: Option<(QueryId, Option<ErrorCode>)>,
+    pub(crate) last: Option<(Asked, Option<ErrorCode>)>,
     /// The error that was told last, unless something succeeded since.
     pub(crate) error: Option<Complaint>,
 }
@@ -40,9 +41,10 @@ impl Listener for Witness {
         self.busy = Some(ending);
     }
 
-    fn query(&mut self, _: bool) {
+    fn query(&mut self, first: bool) {
         assert!(self.busy.is_some(), "a query is work");
         self.queries += 1;
+        self.unanswered += u32::from(first);
         self.facts.push(Fact::Query);
     }
 
@@ -63,17 +65,18 @@ impl Listener for Witness {
     }
 
     /// One word for each text: nothing is allocated.
-    fn text(&mut self, text: &[u8]) -> QueryId {
-        QueryId::from_u16(fnv(text) as u16)
+    fn text(&mut self, text: &[u8]) -> Asked {
+        Asked::of_kind(fnv(text) as u16)
     }
 
     fn now(&self) -> Nanos {
         Nanos::ZERO
     }
 
-    fn answered(&mut self, Answer { query, error, committed, overcomes, .. }: Answer) {
+    fn answered(&mut self, Answer { begun, asked, error, committed, overcomes, .. }: Answer) {
+        self.unanswered = self.unanswered.checked_sub(begun).expect("an answer to what was begun");
         self.committed += u32::from(committed);
-        self.last = Some((query, error));
+        self.last = Some((asked, error));
         self.error = self.error.filter(|_| !overcomes);
     }
 
@@ -112,10 +115,14 @@ impl Talk {
             From::Server => self.conversation.received(bytes, &mut self.witness),
         }?;
         // Whether anything is outstanding is what was told.
-        let Conversation { outstanding, work, .. } = &self.conversation;
+        let Conversation { outstanding, work, client_body, .. } = &self.conversation;
         assert_eq!(work.requests, outstanding.iter().filter(|request| request.work).count());
         assert_eq!(work.endings, outstanding.iter().filter(|request| request.ending).count());
         assert_eq!(self.witness.busy, work.state());
+        // A query of which it is not known yet whether it is a ROLLBACK is not told yet.
+        let untold = u32::from(matches!(client_body, Body::Query { matched: Some(_), .. }));
+        let begun: u32 = outstanding.iter().map(|request| request.begun).sum();
+        assert_eq!(self.witness.unanswered + untold, begun);
         assert!(self.witness.risk == Risk::None || outstanding.iter().any(|request| request.queries > 0));
         Ok(())
     }

@@ -1,0 +1,139 @@
+//! The texts of queries without what they were asked with, for those who may see no more.
+
+use std::collections::HashMap;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
+use super::words::{Token, Tokens};
+use crate::telemetry::queries::QueryId;
+
+/// How many texts are kept for each connection. Those of more statements are not told.
+const MOST: usize = 1000;
+
+/// What a text asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) query: QueryId,
+    /// Which of the texts that are kept it is.
+    pub(super) text: Option<NonZeroU16>,
+}
+
+impl Asked {
+    pub(super) const OTHER: Self = Self { query: QueryId::OTHER, text: None };
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) const fn of_kind(id: u16) -> Self {
+        Self { query: QueryId::from_u16(id), text: None }
+    }
+}
+
+/// The texts of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Texts {
+    known: HashMap<Arc<str>, NonZeroU16>,
+    texts: Vec<Arc<str>>,
+}
+
+impl Texts {
+    /// Keeps a text, without its literals; answers where, if there is room.
+    pub(super) fn keep(&mut self, text: &[u8]) -> Option<NonZeroU16> {
+        let text = without_literals(text);
+        if let Some(known) = self.known.get(&*text) {
+            return Some(*known);
+        }
+        if self.texts.len() >= MOST {
+            return None;
+        }
+        let text: Arc<str> = text.into();
+        self.texts.push(Arc::clone(&text));
+        let place = u16::try_from(self.texts.len()).ok().and_then(NonZeroU16::new)?;
+        self.known.insert(text, place);
+        Some(place)
+    }
+
+    pub(super) fn get(&self, asked: Asked) -> Option<&str> {
+        Some(self.texts.get(usize::from(asked.text?.get()) - 1)?)
+    }
+}
+
+/// The text with `?` for each literal, one for a list of them, and without its comments. What may be part of a literal
+/// counts as one: where `standard_conforming_strings` is off, a backslash in front of a quote does not end it, and so the
+/// rest of such a text is left out.
+pub(super) fn without_literals(text: &[u8]) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut tokens = Tokens::new(text);
+    while let Some((token, piece, apart)) = tokens.piece() {
+        if apart && !shown.is_empty() {
+            shown.push(' ');
+        }
+        if !is_literal(token, piece) {
+            shown.push_str(&String::from_utf8_lossy(piece));
+            continue;
+        }
+        let list = shown.trim_end().strip_suffix(',').map(str::trim_end).filter(|before| before.ends_with('?'));
+        match list.map(str::len) {
+            Some(length) => shown.truncate(length),
+            None => shown.push('?'),
+        }
+        if is_ambiguous(piece) {
+            break;
+        }
+    }
+    shown
+}
+
+fn is_literal(token: Token<'_>, piece: &[u8]) -> bool {
+    let is_parameter = piece[0] == b'$' && piece.get(1).is_some_and(u8::is_ascii_digit);
+    // An operator is one byte, and so may a number be.
+    let is_operator = piece.len() == 1 && !piece[0].is_ascii_digit() && piece[0] != b'$';
+    token == Token::Other && !is_parameter && !is_operator
+}
+
+/// Whether a literal might go on, were backslashes to count in it.
+fn is_ambiguous(piece: &[u8]) -> bool {
+    !matches!(piece[0], b'e' | b'E' | b'$') && piece.contains(&b'\\')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn literals_are_replaced_and_nothing_else_is() {
+        for (text, shown) in [
+            ("SELECT 1", "SELECT ?"),
+            (
+                "SELECT name FROM orders WHERE id = $1 AND total > 1.5e3",
+                "SELECT name FROM orders WHERE id = $1 AND total > ?",
+            ),
+            ("UPDATE t SET a='it''s', b = E'\\'x' WHERE c IN (1, 2,3)", "UPDATE t SET a=?, b = ? WHERE c IN (?)"),
+            ("INSERT INTO t VALUES ('a', 1), ('b', 2)", "INSERT INTO t VALUES (?), (?)"),
+            ("SELECT $$secret$$, $tag$se$$cret$tag$, b'01', x'ff', N'n'", "SELECT ?"),
+            ("SELECT \"a 1\".\"b\"  --secret\n, c2 /* secret /* 2 */ */ FROM t", "SELECT \"a 1\".\"b\" , c2 FROM t"),
+            ("SELECT U&'\\0441' FROM t", "SELECT U&?"),
+            ("SELECT N'\\', 'secret' FROM t", "SELECT ?"),
+            ("SELECT -5, a.b::int4", "SELECT -?, a.b::int4"),
+            ("SELECT 'C:\\', 'secret' FROM t", "SELECT ?"),
+            ("SELECT 'cut secr", "SELECT ?"),
+            ("SELECT $cut", "SELECT ?"),
+            ("SELECT '5' = 5", "SELECT ? = ?"),
+            ("", ""),
+        ] {
+            assert_eq!(without_literals(text.as_bytes()), shown, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_text_is_kept_once_and_only_so_many_are() {
+        let mut texts = Texts::default();
+        let asked = |text| Asked { query: QueryId::OTHER, text };
+        let first = texts.keep(b"SELECT 1");
+        assert_eq!(texts.get(asked(first)), Some("SELECT ?"));
+        assert_eq!(texts.keep(b"SELECT 'two'"), first);
+        for table in 1..MOST {
+            assert!(texts.keep(format!("TABLE t{table}").as_bytes()).is_some());
+        }
+        assert_eq!((texts.keep(b"TABLE t0"), texts.keep(b"SELECT 3")), (None, first));
+        assert_eq!((texts.get(asked(None)), texts.get(asked(NonZeroU16::new(1001)))), (None, None));
+    }
+}
