@@ -186,7 +186,9 @@ impl<M: Backend> Deref for Guard<M> {
     #[inline]
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref(&self) -> &M::Type {
-        &self.object.as_ref().expect("a guard that is not dropped holds a connection").connection
+        let object = self.object.as_ref().expect("a guard that is not dropped holds a connection");
+        object.life.seat.note_use();
+        &object.connection
     }
 }
 
@@ -194,7 +196,9 @@ impl<M: Backend> DerefMut for Guard<M> {
     #[inline]
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref_mut(&mut self) -> &mut M::Type {
-        &mut self.object.as_mut().expect("a guard that is not dropped holds a connection").connection
+        let object = self.object.as_mut().expect("a guard that is not dropped holds a connection");
+        object.life.seat.note_use();
+        &mut object.connection
     }
 }
 

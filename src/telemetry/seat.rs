@@ -6,14 +6,14 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::cell::OwnedCounter;
 use super::clock::Nanos;
 use super::histogram::{Histogram, OwnedHistogram};
 use super::names::IDS;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
-use super::trace::{Trace, TraceContext};
+use super::trace::{self, Trace, TraceContext};
 use super::wire::{Wire, WireTotals};
 use crate::event::ConnectionState;
 
@@ -48,10 +48,19 @@ pub(crate) struct Seat {
     task: AtomicU64,
     /// Whether it got it in a sampled trace, and in which. The lock is taken by nobody else.
     traced: AtomicBool,
-    trace: Mutex<Option<Trace>>,
+    trace: Mutex<Holding>,
     use_time: OwnedHistogram,
     uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
     wire: Wire,
+}
+
+/// The spans of a holder that is part of a trace.
+#[derive(Debug, Default)]
+struct Holding {
+    /// In which it got the connection.
+    trace: Option<Trace>,
+    /// In which it used it last.
+    within: Option<Trace>,
 }
 
 /// What a seat's word says.
@@ -101,7 +110,7 @@ impl Seat {
             suspected: AtomicBool::new(false),
             task: AtomicU64::new(0),
             traced: AtomicBool::new(false),
-            trace: Mutex::new(None),
+            trace: Mutex::new(Holding::default()),
             use_time: OwnedHistogram::default(),
             uses: [const { OnceLock::new() }; GROUPS],
             wire: Wire::default(),
@@ -141,9 +150,29 @@ impl Seat {
     #[cold]
     fn change_trace(&self, trace: Option<Trace>) {
         let traced = trace.is_some();
-        let before = std::mem::replace(&mut *self.trace.lock().unwrap_or_else(PoisonError::into_inner), trace);
+        let before = std::mem::replace(&mut *self.holding(), Holding { within: None, trace });
         self.traced.store(traced, Relaxed);
         drop(before);
+    }
+
+    /// Says that the holder uses it, in the span that is entered.
+    #[inline]
+    pub(crate) fn note_use(&self) {
+        if self.is_traced() {
+            self.change_use();
+        }
+    }
+
+    #[cold]
+    fn change_use(&self) {
+        if let Some(within) = trace::entered() {
+            let before = self.holding().within.replace(within);
+            drop(before);
+        }
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Holding> {
+        self.trace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the holder got it in a sampled trace.
@@ -154,16 +183,21 @@ impl Seat {
 
     /// The span in which it got it. It is known until the next one gets it.
     pub(crate) fn trace(&self) -> Option<Trace> {
-        if self.is_traced() { self.trace.lock().unwrap_or_else(PoisonError::into_inner).clone() } else { None }
+        if self.is_traced() { self.holding().trace.clone() } else { None }
+    }
+
+    /// The span in which it used it last: the one that has to do with what the server is asked.
+    pub(crate) fn used_within(&self) -> Option<Trace> {
+        if !self.is_traced() {
+            return None;
+        }
+        let holding = self.holding();
+        holding.within.as_ref().or(holding.trace.as_ref()).cloned()
     }
 
     /// Its ids.
     pub(crate) fn trace_ids(&self) -> Option<TraceContext> {
-        if self.is_traced() {
-            self.trace.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Trace::ids)
-        } else {
-            None
-        }
+        if self.is_traced() { self.holding().trace.as_ref().map(Trace::ids) } else { None }
     }
 
     /// Where the holder asked for it.

@@ -8,6 +8,7 @@ use poolscope::retry::Policy;
 use poolscope::{CheckoutError, Connection, RunError};
 use tokio_postgres::config::Host;
 use tokio_postgres::types::Type;
+use tracing::Instrument;
 
 use crate::support::{Admin, Attributes, Counted, Span, Trace, eventually, shared, traced};
 
@@ -99,6 +100,23 @@ async fn each_query_is_a_client_span_whatever_api_sends_it() {
             assert_eq!(span.attributes.get(name).map(String::as_str), failed, "{span:#?}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_query_is_a_child_of_the_span_in_which_the_connection_was_used() {
+    let counted = Counted::shared("spans_within", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /within", async {
+        let connection = counted.get().await;
+        connection.batch_execute("SELECT 1").await.unwrap();
+        let load = async { connection.batch_execute("SHOW work_mem").await.unwrap() };
+        load.instrument(tracing::info_span!("load")).await;
+        connection.batch_execute("SELECT 3").await.unwrap();
+    })
+    .await;
+    let spans = trace.spans(5).await;
+    assert_eq!(children(&spans, &spans[0]), ["SELECT", "load", "SELECT"]);
+    assert_eq!(children(&spans, only(&spans, "load")), ["SHOW"]);
 }
 
 #[tokio::test]

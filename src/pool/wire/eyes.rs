@@ -165,7 +165,7 @@ impl Listener for Account {
             self.seat.wire().count_query(self.standing.operation);
         }
         if first {
-            self.spans.begin(if is_held { self.seat.trace() } else { None });
+            self.spans.begin(if is_held { self.seat.used_within() } else { None });
         }
     }
 
