@@ -10,7 +10,8 @@
 //! bare deadpool in it twice: what the second one differs from the first is noise, and stands in the column `control`.
 //! Bare deadpool has timeouts, as a service's has and as ours has; where a key ends in `_untimed` it has none.
 //!
-//! No subscriber for `tracing` is installed, which flatters the straightforward wrapper: its spans cost next to nothing.
+//! No subscriber for `tracing` is installed but for what is measured within traces, which flatters the straightforward
+//! wrapper: its spans cost next to nothing.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports where it runs")]
 
@@ -26,6 +27,7 @@ mod proxy;
 mod report;
 mod rounds;
 mod server;
+mod traced;
 mod wire;
 
 use std::env;
@@ -96,6 +98,8 @@ fn measure(scale: Scale) -> Result<(), Failure> {
     rows.extend(server.rows);
     say("a pool against a connection for each request");
     rows.extend(pooling::measure(scale)?);
+    say("within traces");
+    rows.extend(traced::measure(scale)?);
 
     println!("{}", machine::describe(&server.version, server.pinned));
     println!("\n{}\n", report::table(&rows));
