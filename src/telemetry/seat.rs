@@ -150,9 +150,9 @@ impl Seat {
     #[cold]
     fn change_trace(&self, trace: Option<Trace>) {
         let traced = trace.is_some();
-        let before = std::mem::replace(&mut *self.holding(), Holding { within: None, trace });
+        // Dropped when the lock is free again.
+        let _before = std::mem::replace(&mut *self.holding(), Holding { within: None, trace });
         self.traced.store(traced, Relaxed);
-        drop(before);
     }
 
     /// Says that the holder uses it, in the span that is entered.
@@ -166,8 +166,7 @@ impl Seat {
     #[cold]
     fn change_use(&self) {
         if let Some(within) = trace::entered() {
-            let before = self.holding().within.replace(within);
-            drop(before);
+            let _before = self.holding().within.replace(within);
         }
     }
 

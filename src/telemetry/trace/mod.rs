@@ -101,6 +101,25 @@ impl fmt::Display for TraceContext {
 mod tests {
     use super::*;
 
+    /// The words in quotes or in front of ` = ` that name an attribute, an event or a link in the sources here.
+    fn names(source: &str) -> impl Iterator<Item = &str> {
+        let is_of_name = |c: char| c.is_ascii_lowercase() || matches!(c, '.' | '_');
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let code = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let words = code.flat_map(move |line| line.split(move |c| !is_of_name(c)));
+        words.filter(|word| ["poolscope.", "db.", "server.", "error."].iter().any(|begin| word.starts_with(begin)))
+    }
+
+    #[test]
+    fn the_page_on_traces_has_every_name() {
+        let page = include_str!("../../../docs/traces.md");
+        let sources = [include_str!("spans.rs"), include_str!("checkout.rs"), include_str!("queries.rs")];
+        let names: std::collections::BTreeSet<_> = sources.iter().flat_map(|source| names(source)).collect();
+        let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
+        assert!(missing.is_empty(), "docs/traces.md lacks {missing:?}");
+        assert!(names.len() > 20, "{names:?}");
+    }
+
     #[test]
     fn numbers_are_shown_in_hexadecimal_with_all_their_zeros() {
         let mut trace = TraceContext::new([0; 16], [0xab; 8]);

@@ -69,8 +69,8 @@ impl Queries {
     #[cold]
     fn open(&mut self, holder: &Trace) {
         let Some(ledger) = self.ledger.upgrade() else { return };
-        let server = self.server.as_deref();
-        let port = server.and_then(|server| server.port).filter(|port| *port != DEFAULT_PORT);
+        let to = self.server.as_deref();
+        let port = to.and_then(|to| to.port).filter(|port| *port != DEFAULT_PORT);
         let span = info_span!(
             target: TARGET,
             parent: None,
@@ -78,8 +78,8 @@ impl Queries {
             otel.name = Empty,
             otel.kind = "client",
             db.system.name = "postgresql",
-            db.namespace = server.map(|server| &*server.database),
-            server.address = server.map(|server| &*server.address),
+            db.namespace = to.map(|to| &*to.database),
+            server.address = to.map(|to| &*to.address),
             server.port = port.map(i64::from),
             db.client.connection.pool.name = &**ledger.name(),
             db.query.summary = Empty,

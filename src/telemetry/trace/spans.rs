@@ -54,7 +54,7 @@ pub(crate) fn end_operation(
 
 /// A span for one attempt at an operation, from 1 on; none if that has none.
 pub(crate) fn attempt(operation: &Span, number: u32) -> Span {
-    if operation.is_none() {
+    if operation.is_disabled() {
         return Span::none();
     }
     info_span!(
