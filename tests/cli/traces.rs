@@ -57,6 +57,14 @@ fn a_collector_gets_the_demos_requests_by_either_protocol_and_no_secret_is_print
         }
         let orders = roots.iter().find(|span| span.name == "GET /orders").expect("a request");
         assert_eq!(orders.kind, "server");
+        // Down to what passed on the wire.
+        let path = [("list_orders", "internal"), ("SELECT poolscope_demo.orders", "client")];
+        let below = |parent: &Span, (name, kind): (&str, &str)| {
+            let is_below = |span: &&Span| span.parent.as_ref() == Some(&parent.span_id);
+            spans.iter().filter(is_below).find(|span| span.name == name && span.kind == kind)
+        };
+        let leads_down = |root: &Span| path.iter().try_fold(root, |parent, next| below(parent, *next)).is_some();
+        assert!(roots.iter().any(|root| leads_down(root)), "{roots:?}");
         assert!(receiver.requests().iter().all(|headers| headers["x-token"] == "hunter2"));
     }
 }

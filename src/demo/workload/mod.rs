@@ -76,39 +76,50 @@ const RATES: [(Request, f64); 10] = [
     (Request::ArchiveOrders, 0.05),
 ];
 
+/// How far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Requests come.
+    Open,
+    /// None comes any more; those under way go on.
+    Closing,
+    /// Those under way end, too.
+    Over,
+}
+
 /// Requests that come, until [`stop`](Self::stop).
 #[derive(Debug)]
 pub(super) struct Workload {
-    stopping: watch::Sender<bool>,
+    course: watch::Sender<Course>,
     task: JoinHandle<()>,
 }
 
 impl Workload {
     /// Lets requests come from now on.
     pub(super) fn start(pool: &Pool) -> Self {
-        let (stopping, stop) = watch::channel(false);
-        Self { task: tokio::spawn(receive(Shop::new(pool), stop)), stopping }
+        let (course, is_at) = watch::channel(Course::Open);
+        Self { task: tokio::spawn(receive(Shop::new(pool), is_at)), course }
     }
 
     /// From now on no request comes. Those under way go on.
     pub(super) fn stop(&self) {
-        self.stopping.send_replace(true);
+        self.course.send_replace(Course::Closing);
     }
 
-    /// Ends what is still under way.
+    /// Ends what is still under way, and waits until it has: what it has to tell is told by then.
     pub(super) async fn abort(self) {
-        self.task.abort();
+        self.course.send_replace(Course::Over);
         let _ = self.task.await;
     }
 }
 
 /// Takes requests as they come, and looks after them.
-async fn receive(shop: Shop, mut stop: watch::Receiver<bool>) {
+async fn receive(shop: Shop, mut course: watch::Receiver<Course>) {
     let mut arrivals = Arrivals::new(Instant::now());
     let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => break,
+            _ = course.wait_for(|course| *course != Course::Open) => break,
             Some(ended) = under_way.join_next() => report(ended),
             () = sleep_until(arrivals.next()) => {
                 let now = Instant::now();
@@ -124,9 +135,16 @@ async fn receive(shop: Shop, mut stop: watch::Receiver<bool>) {
             }
         }
     }
-    while let Some(ended) = under_way.join_next().await {
-        report(ended);
+    loop {
+        tokio::select! {
+            _ = course.wait_for(|course| *course == Course::Over) => break,
+            ended = under_way.join_next() => match ended {
+                Some(ended) => report(ended),
+                None => break,
+            },
+        }
     }
+    under_way.shutdown().await;
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
