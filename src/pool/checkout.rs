@@ -7,7 +7,7 @@
 use std::panic::Location;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use deadpool::managed::{Object, PoolError, Timeouts};
@@ -17,7 +17,7 @@ use tokio::time::{Sleep, sleep};
 use super::backend::Backend;
 use super::context::{Context, Scope};
 use super::core::Core;
-use super::gate::{Shut, Waiting, wait_for};
+use super::gate::{Shut, Turn, Waiting, wait_for};
 use super::guard::Guard;
 use super::observed::{Observed, Obstacle};
 use super::task;
@@ -59,6 +59,8 @@ pin_project! {
         deadline: Option<Sleep>,
         // What it waits for while others connect; kept apart, since hardly any checkout does.
         turn: Option<Waiting>,
+        // Whether it has waited for its turn to connect.
+        took_turns: bool,
         context: Context,
         stage: Stage,
     }
@@ -82,11 +84,11 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
         call_site: &'static Location<'static>,
         site: SiteId,
     ) -> Self {
-        let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None, took_turns: false };
+        let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
         // Where others queue there is nothing to be had at once.
         let queued = core.shared().watchers.ledger().queue_hint();
         let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
-        Self { core, ask, inner, deadline: None, turn: None, context, stage: Stage::New }
+        Self { core, ask, inner, deadline: None, turn: None, took_turns: false, context, stage: Stage::New }
     }
 }
 
@@ -132,91 +134,118 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
     }
 }
 
+impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
+    /// Joins those that wait for a turn to connect, unless more connections lie idle than they can take.
+    #[cold]
+    fn stand_in_line(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        let shared = this.core.shared();
+        if !shared.is_closing()
+            && let Some(turn) = shared.gate.line(shared.watchers.ledger().status().idle)
+        {
+            this.inner.set(None);
+            *this.took_turns |= turn.phase == Phase::Suspended;
+            this.context.wait_for(&shared.watchers, turn.phase);
+            *this.turn = Some(wait_for(turn, Arc::clone(this.core.shared_handle())));
+        }
+    }
+
+    /// Waits for its turn, and then asks.
+    #[cold]
+    fn await_turn(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let Some(turn) = this.turn else { return Poll::Pending };
+        ready!(turn.as_mut().poll(cx));
+        *this.turn = None;
+        this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
+        Poll::Ready(())
+    }
+
+    /// May not connect now: gets into line for a turn, if it is not in it.
+    #[cold]
+    fn leave_to_others(self: Pin<&mut Self>, turn: Turn, cx: &mut TaskContext<'_>) {
+        let mut this = self.project();
+        let shared = this.core.shared();
+        this.inner.set(None);
+        *this.took_turns |= turn.phase == Phase::Suspended;
+        this.context.wait_for(&shared.watchers, turn.phase);
+        if this.turn.is_none() {
+            // It asks once more when it is sure to be called, so that nothing is missed in between.
+            let mut waiting = wait_for(turn, Arc::clone(this.core.shared_handle()));
+            let called = waiting.as_mut().poll(cx).is_ready();
+            if !called {
+                *this.turn = Some(waiting);
+            }
+            this.inner.set(Some((this.ask)(if called { &NO_TIMEOUTS } else { &WITHOUT_WAIT })));
+        }
+    }
+}
+
 impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Future for Checkout<'_, M, A, F> {
     type Output = Result<Guard<M>, CheckoutError<M::Error>>;
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let mut this = self.as_mut().project();
-        let shared = this.core.shared();
-        if *this.stage == Stage::New {
+        let core = self.core;
+        let shared = core.shared();
+        if self.stage == Stage::New {
+            let this = self.as_mut().project();
             *this.stage = Stage::Begun;
             this.context.started = shared.watchers.now();
-            if shared.gate.is_awaited()
-                && !shared.is_closing()
-                && let Some(turn) = shared.gate.line(shared.watchers.ledger().status().idle)
-            {
-                this.inner.set(None);
-                this.context.wait_for(&shared.watchers, turn.phase);
-                *this.turn = Some(wait_for(turn, Arc::clone(this.core.shared_handle())));
+            if shared.gate.is_awaited() {
+                self.as_mut().stand_in_line();
             }
         }
-        let polled = loop {
+        let failure = loop {
+            let mut this = self.as_mut().project();
             let Some(inner) = this.inner.as_mut().as_pin_mut() else {
-                // It waits for a turn, or is polled again after it failed: as any other future then, it has nothing to
-                // say.
-                let Some(turn) = this.turn else { return Poll::Pending };
-                if turn.as_mut().poll(cx).is_pending() {
-                    break Poll::Pending;
+                if self.stage == Stage::Ended {
+                    // It is polled again after it failed: as any other future then, it has nothing to say.
+                    return Poll::Pending;
                 }
-                *this.turn = None;
-                this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
+                if self.as_mut().await_turn(cx).is_pending() {
+                    ready!(self.as_mut().wait(cx));
+                    break Failure::Timeout;
+                }
                 continue;
             };
             let scope = Scope::enter(this.context);
             let polled = inner.poll(cx);
             drop(scope);
             match polled {
-                // Who stands in line for its turn looks, and does not queue for what those hold who look as well.
-                Poll::Ready(Err(PoolError::Timeout(_))) if this.turn.is_some() => this.inner.set(None),
-                Poll::Ready(Err(PoolError::Timeout(_))) => this.inner.set(Some((this.ask)(&NO_TIMEOUTS))),
-                Poll::Ready(Err(PoolError::Backend(Obstacle::Shut(Shut::Turn(turn))))) => {
-                    this.inner.set(None);
-                    this.context.wait_for(&shared.watchers, turn.phase);
-                    if this.turn.is_none() {
-                        // It asks once more when it is sure to be called, so that nothing is missed in between.
-                        let mut waiting = wait_for(turn, Arc::clone(this.core.shared_handle()));
-                        let called = waiting.as_mut().poll(cx).is_ready();
-                        if !called {
-                            *this.turn = Some(waiting);
-                        }
-                        this.inner.set(Some((this.ask)(if called { &NO_TIMEOUTS } else { &WITHOUT_WAIT })));
+                Poll::Ready(Ok(object)) if !shared.is_closing() => {
+                    *this.stage = Stage::Ended;
+                    // One that is kept does not stand in line.
+                    if this.turn.is_some() {
+                        *this.turn = None;
                     }
+                    return Poll::Ready(Ok(core.hand_out(object, *this.context)));
+                }
+                Poll::Ready(Ok(object)) => {
+                    // It was being made while the pool was closed: nobody gets it.
+                    drop(object);
+                    break Failure::Closed;
                 }
                 Poll::Pending => {
                     // It queues or connects, and takes no other's turn.
                     *this.turn = None;
-                    this.context.queues_after_its_turn(&shared.watchers);
-                    break polled;
+                    if *this.took_turns {
+                        this.context.queues_after_its_turn(&shared.watchers);
+                    }
+                    ready!(self.as_mut().wait(cx));
+                    break Failure::Timeout;
                 }
-                polled => break polled,
+                // Who stands in line for its turn looks, and does not queue for what those hold who look as well.
+                Poll::Ready(Err(PoolError::Timeout(_))) if this.turn.is_some() => this.inner.set(None),
+                Poll::Ready(Err(PoolError::Timeout(_))) => this.inner.set(Some((this.ask)(&NO_TIMEOUTS))),
+                Poll::Ready(Err(PoolError::Backend(Obstacle::Failed(error)))) => break Failure::Connect(error),
+                Poll::Ready(Err(PoolError::Backend(Obstacle::Shut(shut)))) => match *shut {
+                    Shut::Turn(turn) => self.as_mut().leave_to_others(turn, cx),
+                    Shut::Unavailable(suspension) => break Failure::Unavailable(suspension),
+                },
+                // Its timeouts and hooks are not used, so deadpool has no other reason.
+                Poll::Ready(Err(_)) => break Failure::Closed,
             }
-        };
-
-        let failure = match polled {
-            Poll::Ready(Ok(object)) if !shared.is_closing() => {
-                *this.stage = Stage::Ended;
-                // One that is kept does not stand in line.
-                if this.turn.is_some() {
-                    *this.turn = None;
-                }
-                return Poll::Ready(Ok(this.core.hand_out(object, *this.context)));
-            }
-            Poll::Ready(Ok(object)) => {
-                // It was being made while the pool was closed: nobody gets it.
-                drop(object);
-                Failure::Closed
-            }
-            Poll::Ready(Err(PoolError::Backend(Obstacle::Failed(error)))) => Failure::Connect(error),
-            Poll::Ready(Err(PoolError::Backend(Obstacle::Shut(Shut::Unavailable(suspension))))) => {
-                Failure::Unavailable(suspension)
-            }
-            // Its timeouts and hooks are not used, so deadpool has no other reason.
-            Poll::Ready(Err(_)) => Failure::Closed,
-            Poll::Pending => match self.as_mut().wait(cx) {
-                Poll::Ready(()) => Failure::Timeout,
-                Poll::Pending => return Poll::Pending,
-            },
         };
         Poll::Ready(Err(self.fail(failure)))
     }
@@ -241,7 +270,8 @@ pub(super) enum Failure<E> {
 }
 
 impl<M: Backend> Core<M> {
-    #[inline]
+    // Once in the path of each checkout that is served: a call would move all that it is given.
+    #[inline(always)]
     fn hand_out(&self, object: Object<Observed<M>>, context: Context) -> Guard<M> {
         let watchers = &self.shared().watchers;
         let seat = &*object.life.seat;

@@ -23,8 +23,6 @@ pub(crate) struct Context {
     pub(crate) started: Nanos,
     /// Its place among those in flight, once it has to wait.
     pub(crate) ticket: Option<Ticket>,
-    /// Whether it has waited for its turn to connect.
-    pub(crate) took_turns: bool,
 }
 
 thread_local! {
@@ -78,7 +76,6 @@ impl Context {
 
     /// Says what this checkout waits for from now on.
     pub(super) fn wait_for(&mut self, watchers: &Watchers, phase: Phase) {
-        self.took_turns |= phase == Phase::Suspended;
         if let Some(ticket) = self.ticket {
             watchers.emit(Event::PhaseEntered { ticket, phase, at: watchers.now() });
             return;
@@ -96,8 +93,9 @@ impl Context {
     }
 
     /// This checkout waits again: for capacity, if it was for its turn before.
+    #[cold]
     pub(super) fn queues_after_its_turn(&mut self, watchers: &Watchers) {
-        if let Some(ticket) = self.ticket.filter(|_| self.took_turns)
+        if let Some(ticket) = self.ticket
             && watchers.ledger().wait_of(ticket).0 == Phase::Suspended
         {
             self.wait_for(watchers, Phase::Queue);

@@ -58,7 +58,8 @@ pub(crate) enum Obstacle<E: std::error::Error + 'static> {
     #[error(transparent)]
     Failed(E),
     #[error("connecting is left to others")]
-    Shut(Shut),
+    // Boxed, so that what hardly ever happens does not make the answer to each checkout large.
+    Shut(Box<Shut>),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +115,7 @@ impl<M: Backend> Observed<M> {
                 // No more than the others may come back.
                 drop(life);
                 match pass.failed(M::refusal(&error), code, &error, || self.any_out()) {
-                    Some(turn) => Err(Obstacle::Shut(Shut::Turn(turn))),
+                    Some(turn) => Err(Obstacle::Shut(Box::new(Shut::Turn(turn)))),
                     None => Err(Obstacle::Failed(error)),
                 }
             }
@@ -183,7 +184,8 @@ impl<M: Backend> Manager for Observed<M> {
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
         let (gate, watchers) = (&self.shared.gate, &self.shared.watchers);
-        let pass = gate.enter(watchers, M::given_up(), || self.any_out()).map_err(Obstacle::Shut)?;
+        let pass =
+            gate.enter(watchers, M::given_up(), || self.any_out()).map_err(|shut| Obstacle::Shut(Box::new(shut)))?;
         // Boxed, here and below, so that the future of a checkout that needs neither stays small.
         let connecting: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.connect(pass));
         connecting.await
