@@ -4,13 +4,13 @@ use std::sync::{Arc, Weak};
 
 use super::conversation::{Answer, Conversation, Listener, Transaction};
 use super::frames::OutOfStep;
+use super::hash::Folded;
 use super::summary::summary;
 use super::texts::{Asked, Texts};
 use crate::event::{ConnectionState, Event};
 use crate::telemetry::clock::{Clock, Nanos};
 use crate::telemetry::evidence::{Complaint, Risk};
 use crate::telemetry::ledger::{Ledger, Watchers};
-use crate::telemetry::names::fnv;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::{Seat, Standing};
 use crate::telemetry::trace::{Ending, Queries, Server};
@@ -187,7 +187,7 @@ impl Listener for Account {
     }
 
     fn text(&mut self, text: &[u8]) -> Asked {
-        let hash = fnv(text);
+        let hash = Folded::of(text);
         let place = &mut self.recent[usize::try_from(hash % RECENT as u64).unwrap_or(0)];
         if place.0 != hash
             && let Some(ledger) = self.ledger.upgrade()

@@ -10,6 +10,7 @@ mod copying;
 mod eyes;
 mod fields;
 mod frames;
+mod hash;
 mod patient;
 mod prepared;
 mod pulse;

@@ -1,7 +1,9 @@
 //! What prepared statements are, by name: to run one says only its name.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 
+use super::hash::Folded;
 use super::statements::{Deeds, Text};
 use super::texts::Asked;
 
@@ -12,7 +14,7 @@ const MOST: usize = 1000;
 const LONGEST_NAME: usize = 30;
 
 /// A name as it comes, ended by a zero.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Name {
     bytes: [u8; LONGEST_NAME],
     /// More than there is place for if the name is longer.
@@ -45,6 +47,13 @@ impl Name {
 
     fn is_empty(&self) -> bool {
         self.length == 0
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // Behind the name there are zeros.
+        state.write(&self.bytes);
     }
 }
 
@@ -119,7 +128,7 @@ pub(super) struct Statement {
 /// The prepared statements of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Prepared {
-    known: HashMap<Name, Statement>,
+    known: HashMap<Name, Statement, BuildHasherDefault<Folded>>,
     /// What any statement may do that is not known.
     unknown: Deeds,
     /// What any portal may do that has a name.
