@@ -17,7 +17,9 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::Seat;
 
-/// A connection and its account. Boxed, so that handing it on moves a pointer.
+/// A connection and its account. Boxed, so that handing it on moves a pointer; and aligned, so that what is written in
+/// it at each return shares no cache line with another one's.
+#[repr(align(128))]
 pub(crate) struct Tracked<M: Backend> {
     // Dropped first: a connection is counted as closed when it is.
     pub(super) connection: M::Type,

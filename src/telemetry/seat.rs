@@ -33,6 +33,11 @@ struct Uses {
     tended_nanos: OwnedCounter,
 }
 
+/// Aligned as the [`Seat`] is, and for the same reason.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Group([Uses; GROUP]);
+
 /// The account of one connection, from the start of connecting until it is closed.
 ///
 /// Aligned so that two connections in use by two threads never share a cache line, nor a pair of lines.
@@ -50,7 +55,7 @@ pub(crate) struct Seat {
     traced: AtomicBool,
     trace: Mutex<Holding>,
     use_time: OwnedHistogram,
-    uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
+    uses: [OnceLock<Box<Group>>; GROUPS],
     wire: Wire,
 }
 
@@ -263,7 +268,7 @@ impl Seat {
         self.use_time.add_to(&mut totals.use_time);
         for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
-            for (uses, total) in group.iter().zip(&mut totals.by_operation[first..]) {
+            for (uses, total) in group.0.iter().zip(&mut totals.by_operation[first..]) {
                 total.served += uses.served.get();
                 total.returned += uses.returned.get();
                 total.nanos += uses.nanos.get();
@@ -284,7 +289,7 @@ impl Seat {
     #[inline]
     fn uses_of(&self, operation: OperationId) -> &Uses {
         let index = operation.index();
-        &self.uses[index / GROUP].get_or_init(Box::default)[index % GROUP]
+        &self.uses[index / GROUP].get_or_init(Box::default).0[index % GROUP]
     }
 }
 

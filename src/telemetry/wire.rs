@@ -74,6 +74,11 @@ struct Uses {
     received: OwnedCounter,
 }
 
+/// Aligned as the [`Wire`] is: no line of it is written for another connection, by another thread.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Group([Uses; GROUP]);
+
 /// The sum over connections of what one operation did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WireTotals {
@@ -107,7 +112,7 @@ pub(crate) struct Wire {
     hold_queries: AtomicU64,
     trace: Trace,
     times: QueryTimes,
-    uses: [OnceLock<Box<[Uses; GROUP]>>; GROUPS],
+    uses: [OnceLock<Box<Group>>; GROUPS],
 }
 
 impl Default for Wire {
@@ -217,7 +222,7 @@ impl Wire {
     #[inline]
     fn uses_of(&self, operation: OperationId) -> &Uses {
         let index = operation.index();
-        &self.uses[index / GROUP].get_or_init(Box::default)[index % GROUP]
+        &self.uses[index / GROUP].get_or_init(Box::default).0[index % GROUP]
     }
 }
 
@@ -319,7 +324,7 @@ impl Wire {
         for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
             for ((uses, total), (executing, in_transaction)) in
-                group.iter().zip(&mut totals[first..]).zip(&times[first..])
+                group.0.iter().zip(&mut totals[first..]).zip(&times[first..])
             {
                 total.executing_nanos += executing;
                 total.in_transaction_nanos += in_transaction;
@@ -336,7 +341,7 @@ impl Wire {
     fn read_times(&self, times: &mut [(u64, u64); OPERATION_IDS], now: Nanos) -> Option<(OperationId, Activity, u64)> {
         for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
-            for (uses, times) in group.iter().zip(&mut times[first..]) {
+            for (uses, times) in group.0.iter().zip(&mut times[first..]) {
                 *times = (uses.executing_nanos.get(), uses.in_transaction_nanos.get());
             }
         }

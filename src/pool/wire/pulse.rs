@@ -27,8 +27,9 @@ const RUNNING: u8 = 2;
 /// How often a running task is looked at before it counts as unsettled: it only has to return.
 const SPINS: usize = 20;
 
-/// The state of a connection's task.
+/// The state of a connection's task. Aligned, as it is written whenever that is woken or runs, on any thread.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(crate) struct Pulse {
     state: AtomicU8,
     /// The task itself. A task keeps its waker; should it ever have another, that one is in `moved`.

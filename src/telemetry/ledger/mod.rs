@@ -20,7 +20,7 @@ mod telling;
 mod unpooled;
 mod watchers;
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -110,6 +110,7 @@ pub(crate) struct Ledger {
     durations: Box<[OnceLock<Box<Durations>>]>,
     /// Of uses; the connections keep none, as most have none.
     use_exemplars: Exemplars,
+    hints: Hints,
     busy: Busy,
     budget: Budget,
     log: LogState,
@@ -120,11 +121,30 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Busy {
-    /// How many seats the books list, for those who only need a hint: it changes under the books' lock.
-    live: AtomicUsize,
-    /// How many checkouts queue, likewise.
-    queued: AtomicUsize,
     books: Mutex<Books>,
+}
+
+/// What every checkout and every return reads of the books without their lock. Written under that lock, and only when it
+/// changes: under load that is hardly ever, so that all threads have it in their caches.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Hints {
+    /// How many seats the books list.
+    live: AtomicUsize,
+    /// Whether checkouts queue.
+    queued: AtomicBool,
+}
+
+impl Hints {
+    fn update(&self, books: &Books) {
+        let (live, queued) = (books.seats.len(), books.queued > 0);
+        if self.live.load(Relaxed) != live {
+            self.live.store(live, Relaxed);
+        }
+        if self.queued.load(Relaxed) != queued {
+            self.queued.store(queued, Relaxed);
+        }
+    }
 }
 
 impl Ledger {
@@ -137,6 +157,7 @@ impl Ledger {
             queries: Names::new(MAX_SUMMARY_BYTES),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
             use_exemplars: Exemplars::default(),
+            hints: Hints::default(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
             log: LogState::default(),
@@ -180,13 +201,13 @@ impl Ledger {
     /// How many connections are live, at some moment not long ago.
     #[inline]
     pub(crate) fn live_hint(&self) -> usize {
-        self.busy.live.load(Relaxed)
+        self.hints.live.load(Relaxed)
     }
 
     /// Whether checkouts queue, at some moment not long ago.
     #[inline]
     pub(crate) fn queue_hint(&self) -> bool {
-        self.busy.queued.load(Relaxed) > 0
+        self.hints.queued.load(Relaxed)
     }
 
     /// Whether nothing is left: no connection lives and no checkout is in flight.
@@ -438,8 +459,7 @@ impl Ledger {
             | Event::QueriesFull { .. } => {}
         }
         // Whatever the event moved, before anyone else can move it.
-        self.busy.live.store(books.seats.len(), Relaxed);
-        self.busy.queued.store(books.queued, Relaxed);
+        self.hints.update(&books);
         drop(books);
         self.tell(telling);
     }
