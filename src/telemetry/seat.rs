@@ -40,23 +40,25 @@ struct Group([Uses; GROUP]);
 
 /// The account of one connection, from the start of connecting until it is closed.
 ///
-/// Aligned so that two connections in use by two threads never share a cache line, nor a pair of lines.
+/// Aligned so that two connections in use by two threads never share a cache line, nor a pair of lines; and in the order in
+/// which it is declared, so that what each hold writes is on few.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct Seat {
     word: AtomicU64,
+    /// The task that got it; zero if it was none.
+    task: AtomicU64,
     /// Where the holder asked for it.
     site: AtomicU16,
     /// Whether the holder was reported as a suspected leak.
     suspected: AtomicBool,
-    /// The task that got it; zero if it was none.
-    task: AtomicU64,
-    /// Whether it got it in a sampled trace, and in which. The lock is taken by nobody else.
+    /// Whether it got it in a sampled trace.
     traced: AtomicBool,
-    trace: Mutex<Holding>,
     use_time: OwnedHistogram,
     uses: [OnceLock<Box<Group>>; GROUPS],
     wire: Wire,
+    /// In which trace it got it, if that is sampled. The lock is taken by nobody else.
+    trace: Mutex<Holding>,
 }
 
 /// The spans of a holder that is part of a trace.

@@ -90,27 +90,28 @@ pub(crate) struct WireTotals {
     pub(crate) received: u64,
 }
 
-/// The account of one connection's wire.
+/// The account of one connection's wire. In the order in which it is declared: what each message writes, and each return
+/// reads, stands first.
 #[derive(Debug)]
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct Wire {
     /// Odd while the account is being changed.
     sequence: AtomicU32,
-    status: AtomicU8,
     operation: AtomicU32,
+    status: AtomicU8,
+    /// Whether the session is over: the server said so, or nobody drives the connection any more.
+    ended: AtomicBool,
     since: AtomicU64,
     /// When a byte last passed.
     active: AtomicU64,
     /// When the server last said something.
     heard: AtomicU64,
-    /// Whether the session is over: the server said so, or nobody drives the connection any more.
-    ended: AtomicBool,
-    /// The process that serves the connection; zero while it is not known.
-    backend: AtomicI32,
     /// Which hold the queries are of, as the seat's word has it, and how many there were.
     hold: AtomicU64,
     hold_queries: AtomicU64,
     trace: Trace,
+    /// The process that serves the connection; zero while it is not known.
+    backend: AtomicI32,
     times: QueryTimes,
     uses: [OnceLock<Box<Group>>; GROUPS],
 }
