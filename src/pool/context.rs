@@ -47,7 +47,8 @@ impl Drop for Scope<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(context) = CURRENT.replace(self.before) {
-            *self.context = context;
+            // All else is as it was.
+            self.context.ticket = context.ticket;
         }
     }
 }

@@ -288,7 +288,7 @@ impl Seat {
         standing
     }
 
-    #[inline]
+    #[inline(always)]
     fn uses_of(&self, operation: OperationId) -> &Uses {
         let index = operation.index();
         &self.uses[index / GROUP].get_or_init(Box::default).0[index % GROUP]
