@@ -47,6 +47,22 @@ pub(crate) struct LogState {
     exhausted: Limiter,
 }
 
+impl LogState {
+    /// What limits the lines of such events, if anything does.
+    fn limiter(&self, event: &Event<'_>) -> Option<&Limiter> {
+        match event {
+            Event::ConnectionError { .. } => Some(&self.errors),
+            Event::CheckoutFinished { .. } => Some(&self.timeouts),
+            Event::ConnectionDirty { .. } => Some(&self.dirt),
+            Event::WireLost { .. } => Some(&self.wires),
+            Event::Retrying { .. } => Some(&self.retries),
+            // What cannot succeed by being repeated is the caller's affair, and no line.
+            Event::RetryExhausted { reason, .. } if *reason != GiveUp::Permanent => Some(&self.exhausted),
+            _ => None,
+        }
+    }
+}
+
 /// The reader of events.
 #[inline(always)]
 pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
@@ -116,6 +132,12 @@ fn place(ledger: &Ledger, site: SiteId) -> String {
 #[cold]
 #[inline(never)]
 fn write(ledger: &Ledger, event: Event<'_>) {
+    let suppressed = match ledger.log_state().limiter(&event).map(|limiter| limiter.pass(ledger.clock().now())) {
+        // It is counted, and not told.
+        Some(None) => return,
+        Some(Some(suppressed)) => suppressed,
+        None => 0,
+    };
     let pool = &**ledger.name();
     match event {
         Event::PoolOpened => {
@@ -127,15 +149,11 @@ fn write(ledger: &Ledger, event: Event<'_>) {
             tracing::debug!(pool, seconds = took.as_secs_f64(), "connection created");
         }
         Event::ConnectionError { phase, code, error } => {
-            if let Some(suppressed) = ledger.log_state().errors.pass(ledger.clock().now()) {
-                let error = Chain(error);
-                tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
-            }
+            let error = Chain(error);
+            tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
         }
         Event::CheckoutFinished { outcome: Outcome::Timeout, .. } => {
-            if let Some(suppressed) = ledger.log_state().timeouts.pass(ledger.clock().now()) {
-                tracing::warn!(pool, suppressed, "checkout timed out");
-            }
+            tracing::warn!(pool, suppressed, "checkout timed out");
         }
         Event::ConnectionClosed { reason: CloseReason::ConnectFailed, .. } => {}
         Event::ConnectionClosed { reason, .. } => tracing::debug!(pool, reason = reason.as_str(), "connection closed"),
@@ -163,63 +181,54 @@ fn write(ledger: &Ledger, event: Event<'_>) {
             );
         }
         Event::ConnectionDirty { seat, operation, dirt, .. } => {
-            if let Some(suppressed) = ledger.log_state().dirt.pass(ledger.clock().now()) {
-                let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
-                tracing::warn!(
-                    pool,
-                    operation,
-                    call_site,
-                    kind = dirt.as_str(),
-                    suppressed,
-                    "a connection came back dirty"
-                );
-            }
+            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
+            tracing::warn!(
+                pool,
+                operation,
+                call_site,
+                kind = dirt.as_str(),
+                suppressed,
+                "a connection came back dirty"
+            );
         }
         Event::WireLost { problem } => {
-            if let Some(suppressed) = ledger.log_state().wires.pass(ledger.clock().now()) {
-                tracing::warn!(
-                    pool,
-                    problem,
-                    suppressed,
-                    "what passes on a connection is not understood, and no longer read"
-                );
-            }
+            tracing::warn!(
+                pool,
+                problem,
+                suppressed,
+                "what passes on a connection is not understood, and no longer read"
+            );
         }
         Event::Retrying { operation, code, attempt, pause } => {
-            if let Some(suppressed) = ledger.log_state().retries.pass(ledger.clock().now()) {
-                let operation = ledger.operations().name(operation);
-                let (sqlstate, pause_seconds) = (code.as_str(), pause.as_secs_f64());
-                tracing::info!(
-                    pool,
-                    operation,
-                    sqlstate,
-                    attempt,
-                    pause_seconds,
-                    suppressed,
-                    "an operation failed: it is tried again"
-                );
-            }
+            let operation = ledger.operations().name(operation);
+            let (sqlstate, pause_seconds) = (code.as_str(), pause.as_secs_f64());
+            tracing::info!(
+                pool,
+                operation,
+                sqlstate,
+                attempt,
+                pause_seconds,
+                suppressed,
+                "an operation failed: it is tried again"
+            );
         }
         Event::RetryRecovered { operation, attempts } => {
             let operation = ledger.operations().name(operation);
             tracing::debug!(pool, operation, attempts, "an operation succeeded that had failed");
         }
-        // What cannot succeed by being repeated is the caller's affair.
         Event::RetryExhausted { reason: GiveUp::Permanent, .. } => {}
         Event::RetryExhausted { operation, code, reason, attempts } => {
-            if let Some(suppressed) = ledger.log_state().exhausted.pass(ledger.clock().now()) {
-                let operation = ledger.operations().name(operation);
-                let (sqlstate, reason) = (code.as_str(), reason.as_str());
-                tracing::warn!(
-                    pool,
-                    operation,
-                    sqlstate,
-                    reason,
-                    attempts,
-                    suppressed,
-                    "an operation failed: it is not tried again"
-                );
-            }
+            let operation = ledger.operations().name(operation);
+            let (sqlstate, reason) = (code.as_str(), reason.as_str());
+            tracing::warn!(
+                pool,
+                operation,
+                sqlstate,
+                reason,
+                attempts,
+                suppressed,
+                "an operation failed: it is not tried again"
+            );
         }
         Event::ConnectingSuspended { code, error } => {
             let error = Chain(error);
