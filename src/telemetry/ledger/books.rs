@@ -51,17 +51,26 @@ pub(super) struct InFlight {
     pub(super) task: u64,
     /// What that task itself holds while it waits for capacity: for whom, and asked for where.
     pub(super) own: Option<(OperationId, SiteId)>,
-    /// In which trace it began to wait.
-    pub(super) trace: Option<TraceContext>,
-    /// Its own span there.
-    pub(super) span: Option<Box<CheckoutSpan>>,
+    /// What is known of the trace that it is part of, if it is; kept apart, since few are.
+    pub(super) trace: Option<Box<InTrace>>,
+}
+
+const _: () = assert!(size_of::<InFlight>() == 64);
+
+/// What is known of a checkout in flight that is part of a trace.
+#[derive(Debug)]
+pub(super) struct InTrace {
+    /// The span in which it began to wait.
+    pub(super) within: TraceContext,
+    /// Its own.
+    pub(super) span: Option<CheckoutSpan>,
 }
 
 /// A checkout that has ended.
 pub(super) struct Ended {
     pub(super) operation: OperationId,
     pub(super) quiet: Option<Quiet>,
-    pub(super) span: Option<Box<CheckoutSpan>>,
+    pub(super) span: Option<CheckoutSpan>,
 }
 
 /// What the checkouts of one operation came to that were not served at their first poll.
@@ -266,7 +275,7 @@ impl Books {
         let checkout = self.in_flight.get_mut(ticket.key())?;
         let left = std::mem::replace(&mut checkout.phase, phase);
         let since = std::mem::replace(&mut checkout.phase_since, at);
-        if let Some(span) = &mut checkout.span {
+        if let Some(span) = checkout.trace.as_mut().and_then(|trace| trace.span.as_mut()) {
             span.enter(phase, at);
         }
         let quiet = Quiet::of(checkout).filter(|_| phase != Phase::Clean);
@@ -288,12 +297,13 @@ impl Books {
         totals.outcomes[outcome.index()] += 1;
         totals.wait_nanos += waited;
         self.wait_time.observe(waited);
-        if let Some(trace) = checkout.trace {
-            self.wait_exemplars.keep(waited, trace);
+        if let Some(trace) = &checkout.trace {
+            self.wait_exemplars.keep(waited, trace.within);
         }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
         self.count_queue(Some(checkout.phase), None, at);
-        Some(Ended { operation: checkout.operation, quiet: Quiet::of(&checkout), span: checkout.span })
+        let quiet = Quiet::of(&checkout);
+        Some(Ended { operation: checkout.operation, quiet, span: checkout.trace.and_then(|trace| trace.span) })
     }
 
     /// A checkout in flight that is part of a trace and has no span yet.
@@ -301,15 +311,15 @@ impl Books {
         Quiet::of(self.in_flight.get(ticket.key())?)
     }
 
-    pub(super) fn set_span(&mut self, ticket: Ticket, span: Box<CheckoutSpan>) {
-        if let Some(checkout) = self.in_flight.get_mut(ticket.key()) {
-            checkout.span = Some(span);
+    pub(super) fn set_span(&mut self, ticket: Ticket, span: CheckoutSpan) {
+        if let Some(trace) = self.in_flight.get_mut(ticket.key()).and_then(|checkout| checkout.trace.as_mut()) {
+            trace.span = Some(span);
         }
     }
 
     /// The span of a checkout in flight, if it has one.
     pub(super) fn span_of(&self, ticket: Ticket) -> Option<Span> {
-        Some(self.in_flight.get(ticket.key())?.span.as_ref()?.span().clone())
+        Some(self.in_flight.get(ticket.key())?.trace.as_ref()?.span.as_ref()?.span().clone())
     }
 
     /// Who holds what, for whoever begins to queue for it.

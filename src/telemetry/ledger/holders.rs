@@ -122,7 +122,7 @@ impl Books {
                 phase: checkout.phase,
                 age: now.duration_since(checkout.started),
                 own: checkout.own.map(|own| own_hold(own, ledger)),
-                trace: checkout.trace,
+                trace: checkout.trace.as_ref().map(|trace| trace.within),
             })
             .collect();
         waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.age));

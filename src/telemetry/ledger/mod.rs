@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub(crate) use self::books::Ticket;
-use self::books::{Books, Ended, InFlight};
+use self::books::{Books, Ended, InFlight, InTrace};
 pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 pub use self::situation::{Holding, Situation, Status};
@@ -382,7 +382,8 @@ impl Ledger {
                     telling = Telling::Queueing { span: span.span().clone(), operation, held };
                 }
                 let (phase_since, own) = (started, None);
-                let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace, span };
+                let trace = trace.map(|within| Box::new(InTrace { within, span }));
+                let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
                 ticket.set(Some(books.begin(checkout)));
             }
             Event::PhaseEntered { ticket, phase, at } => {

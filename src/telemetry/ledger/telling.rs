@@ -28,7 +28,7 @@ pub(super) enum Telling {
     },
     /// A checkout ended.
     Ended {
-        span: Option<Box<CheckoutSpan>>,
+        span: Option<CheckoutSpan>,
         quiet: Option<Quiet>,
         outcome: Outcome,
         code: Option<ErrorCode>,
@@ -64,11 +64,11 @@ pub(super) struct Quiet {
 impl Quiet {
     pub(super) fn of(checkout: &InFlight) -> Option<Self> {
         let InFlight { operation, call_site, started, phase, phase_since: since, .. } = *checkout;
-        let is_quiet = checkout.span.is_none() && checkout.trace.is_some();
+        let is_quiet = checkout.trace.as_ref().is_some_and(|trace| trace.span.is_none());
         is_quiet.then_some(Self { operation, call_site, started, phase, since })
     }
 
-    fn open(self, ledger: &Ledger) -> Option<Box<CheckoutSpan>> {
+    fn open(self, ledger: &Ledger) -> Option<CheckoutSpan> {
         let Self { operation, call_site, started, phase, since } = self;
         let mut span = CheckoutSpan::begin(ledger, operation, call_site, Phase::Clean, started)?;
         if phase != Phase::Clean {
@@ -80,7 +80,7 @@ impl Quiet {
 
 impl Ledger {
     /// A span for the checkout that this event begins, if it is to have one.
-    pub(super) fn span_for(&self, event: Event<'_>) -> Option<Box<CheckoutSpan>> {
+    pub(super) fn span_for(&self, event: Event<'_>) -> Option<CheckoutSpan> {
         match event {
             Event::CheckoutWaiting { phase: Phase::Clean, .. } => None,
             Event::CheckoutWaiting { operation, call_site, phase, started, .. } => {

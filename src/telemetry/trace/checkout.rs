@@ -50,7 +50,7 @@ impl CheckoutSpan {
         call_site: &'static Location<'static>,
         phase: Phase,
         at: Nanos,
-    ) -> Option<Box<Self>> {
+    ) -> Option<Self> {
         current()?;
         let span = info_span!(
             target: TARGET,
@@ -70,7 +70,7 @@ impl CheckoutSpan {
             db.response.status_code = Empty,
             otel.status_code = Empty,
         );
-        Some(Box::new(Self { span, steps: vec![(phase, at)], phase, since: at, nanos: [0; Phase::COUNT] }))
+        Some(Self { span, steps: vec![(phase, at)], phase, since: at, nanos: [0; Phase::COUNT] })
     }
 
     /// It waits for something else. Only noted here, as the ledger's lock is held.
