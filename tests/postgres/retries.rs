@@ -85,11 +85,17 @@ async fn of_two_that_block_each_other_the_victim_is_replayed_and_both_count_once
     let admin = table("deadlocked").await;
     let counted = pool("deadlocked").await;
     let both = std::sync::Arc::new(tokio::sync::Barrier::new(2));
+    let won = std::sync::Arc::new(tokio::sync::Notify::new());
     let tasks = [(1, 2), (2, 1)].map(|(first, second)| {
         let (operation, both) = (counted.pool.operation("swap").retry(SOON), std::sync::Arc::clone(&both));
+        let won = std::sync::Arc::clone(&won);
         tokio::spawn(async move {
             let attempts = AtomicU32::new(0);
             let work = async |connection: &mut Connection| {
+                if attempts.load(Ordering::Relaxed) == 1 {
+                    // The other one is to have what the victim gave up: who is sooner may be the next victim.
+                    won.notified().await;
+                }
                 let transaction = connection.transaction().await?;
                 transaction.batch_execute("SET LOCAL deadlock_timeout = '10ms'").await?;
                 let add = "UPDATE deadlocked SET value = value + 1 WHERE id = $1";
@@ -100,7 +106,9 @@ async fn of_two_that_block_each_other_the_victim_is_replayed_and_both_count_once
                 transaction.execute(add, &[&second]).await?;
                 transaction.commit().await
             };
-            operation.run_reporting(work).await.unwrap().report.attempts
+            let attempts = operation.run_reporting(work).await.unwrap().report.attempts;
+            won.notify_one();
+            attempts
         })
     });
     let mut attempts = 0;
