@@ -15,7 +15,7 @@ use super::report::{Completed, Report};
 use crate::error::RunError;
 use crate::event::{ErrorCode, Event, GiveUp, Outcome};
 use crate::pool::{Backend, Guard, Operation};
-use crate::telemetry::trace;
+use crate::telemetry::trace::{self, Recount};
 
 /// An operation that is tried again where that is safe.
 #[derive(Debug)]
@@ -177,23 +177,23 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
     {
         loop {
             self.report.attempts += 1;
-            let span = trace::attempt(self.span, self.report.attempts);
-            match self.attempt(call_site, work.clone()).instrument(span.clone()).await {
+            let mut recount = Recount::of(trace::attempt(self.span, self.report.attempts));
+            match self.attempt(call_site, work.clone()).instrument(recount.span().clone()).await {
                 Attempt::Done(value) => {
-                    trace::end(&span, Outcome::Ok, None);
+                    recount.outcome = Outcome::Ok;
                     return Ok(Completed { value, report: self.report });
                 }
                 Attempt::CutOff(effects) => {
-                    trace::end(&span, Outcome::Timeout, None);
+                    recount.outcome = Outcome::Timeout;
                     self.effects = self.effects.max(effects);
                     return Err(self.give_up(GiveUp::Deadline));
                 }
                 Attempt::Failed(failure, error) => {
-                    trace::end(&span, error.outcome(), failure.code);
+                    (recount.outcome, recount.code) = (error.outcome(), failure.code);
                     // The attempt is told what follows from it.
-                    let next = span.in_scope(|| self.next(failure));
+                    let next = recount.span().in_scope(|| self.next(failure));
                     self.failed = Some((failure, error));
-                    drop(span);
+                    drop(recount);
                     match next {
                         Ok(pause) => self.back_off(pause).await,
                         Err(reason) => return Err(self.give_up(reason)),

@@ -13,7 +13,7 @@ use super::clock::Nanos;
 use super::histogram::{Histogram, OwnedHistogram};
 use super::names::IDS;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
-use super::trace::{self, Trace, TraceContext};
+use super::trace::{self, Surroundings, Trace, TraceContext};
 use super::wire::{Wire, WireTotals};
 use crate::event::ConnectionState;
 
@@ -67,8 +67,24 @@ struct Holding {
     /// In which it got the connection.
     trace: Option<Trace>,
     /// In which it used it last.
-    within: Option<Trace>,
+    used: Used,
+    /// How many of those who wait for it its span points to.
+    waiters: u8,
 }
+
+/// Where a holder used its connection last.
+#[derive(Debug, Default)]
+enum Used {
+    /// Where it got it, or where nobody traces.
+    #[default]
+    AsGot,
+    Within(Trace),
+    /// Within a trace that is not sampled.
+    Unsampled,
+}
+
+/// How many waiters a holder's span points to: it has to have room for links of its own.
+const MOST_WAITERS: u8 = 16;
 
 /// What a seat's word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,7 +174,7 @@ impl Seat {
     fn change_trace(&self, trace: Option<Trace>) {
         let traced = trace.is_some();
         // Dropped when the lock is free again.
-        let _before = std::mem::replace(&mut *self.holding(), Holding { within: None, trace });
+        let _before = std::mem::replace(&mut *self.holding(), Holding { trace, ..Holding::default() });
         self.traced.store(traced, Relaxed);
     }
 
@@ -172,9 +188,36 @@ impl Seat {
 
     #[cold]
     fn change_use(&self) {
-        if let Some(within) = trace::entered() {
-            let _before = self.holding().within.replace(within);
+        let used = match trace::surroundings() {
+            Surroundings::Untraced => return,
+            Surroundings::Unsampled => Used::Unsampled,
+            Surroundings::Sampled(within) => Used::Within(within),
+        };
+        let _before = std::mem::replace(&mut self.holding().used, used);
+    }
+
+    /// The holder is gone: keeps of its span no more than the ids, so that it does not live for longer on that account.
+    #[inline]
+    pub(crate) fn release_trace(&self) {
+        if self.is_traced() {
+            self.release();
         }
+    }
+
+    #[cold]
+    fn release(&self) {
+        let mut holding = self.holding();
+        let released = holding.trace.as_ref().map(Trace::released);
+        let _before = (std::mem::replace(&mut holding.trace, released), std::mem::take(&mut holding.used));
+        drop(holding);
+    }
+
+    /// Whether the span of the holder, if it is still this one, may point to one more that waits.
+    pub(crate) fn may_point_to_waiter(&self, holder: TraceContext) -> bool {
+        let mut holding = self.holding();
+        let may = holding.trace.as_ref().is_some_and(|trace| trace.ids() == holder) && holding.waiters < MOST_WAITERS;
+        holding.waiters += u8::from(may);
+        may
     }
 
     fn holding(&self) -> MutexGuard<'_, Holding> {
@@ -198,7 +241,11 @@ impl Seat {
             return None;
         }
         let holding = self.holding();
-        holding.within.as_ref().or(holding.trace.as_ref()).cloned()
+        match &holding.used {
+            Used::AsGot => holding.trace.clone(),
+            Used::Within(within) => Some(within.clone()),
+            Used::Unsampled => None,
+        }
     }
 
     /// Its ids.

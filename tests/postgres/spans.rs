@@ -10,7 +10,7 @@ use tokio_postgres::config::Host;
 use tokio_postgres::types::Type;
 use tracing::Instrument;
 
-use crate::support::{Admin, Attributes, Counted, Span, Trace, eventually, shared, traced};
+use crate::support::{Admin, Attributes, Counted, Link, Span, Trace, eventually, shared, traced};
 
 /// The one span that is called `name`.
 fn only<'a>(spans: &'a [Span], name: &str) -> &'a Span {
@@ -28,6 +28,12 @@ fn children<'a>(spans: &'a [Span], parent: &Span) -> Vec<&'a str> {
 /// What a span was told.
 fn told<'a>(span: &'a Span, event: &str) -> Option<&'a Attributes> {
     span.events.iter().find(|(name, _)| name == event).map(|(_, attributes)| attributes)
+}
+
+/// What is said of the links from one span to another.
+fn linked<'a>(from: &'a Span, to: &Span) -> Vec<&'a Attributes> {
+    let leads_there = |link: &&Link| (&link.trace_id, &link.span_id) == (&to.trace_id, &to.span_id);
+    from.links.iter().filter(leads_there).map(|link| &link.attributes).collect()
 }
 
 /// A number among the attributes.
@@ -272,8 +278,12 @@ async fn a_checkout_that_waits_points_to_who_held_the_pool_and_that_one_back() {
     let ((holder, ()), (waiter, ()), ()) = tokio::join!(holds, waits, releases);
     let (holder, waiter) = (holder.spans(2).await, waiter.spans(4).await);
     let (holding, waiting) = (only(&holder, "report"), only(&waiter, "checkout"));
-    assert_eq!(waiting.links, [(holding.trace_id.clone(), holding.span_id.clone())]);
-    assert_eq!(holding.links, [(waiting.trace_id.clone(), waiting.span_id.clone())]);
+    let [to_holder] = linked(waiting, holding)[..] else { panic!("{waiting:#?}") };
+    let [to_waiter] = linked(holding, waiting)[..] else { panic!("{holding:#?}") };
+    assert_eq!([&*to_holder["poolscope.link"], &*to_holder["poolscope.operation"]], ["holder", "report"]);
+    assert_eq!([&*to_waiter["poolscope.link"], &*to_waiter["poolscope.operation"]], ["waiter", "list"]);
+    assert!(to_holder["poolscope.held_seconds"].parse::<f64>().unwrap() > 0.0);
+    assert_eq!((waiting.links.len(), holding.links.len()), (1, 1));
     assert_eq!(waiting.attributes["poolscope.holders"], "report 1");
     assert!(number(waiting, "poolscope.queue_seconds") > 0.0);
     assert_eq!(children(&waiter, only(&waiter, "list")), ["checkout", "SELECT"]);
@@ -306,6 +316,8 @@ async fn a_checkout_that_fails_says_why() {
             [outcome, error]
         );
         assert_eq!(checkout.attributes.get(names::DB_RESPONSE_STATUS_CODE), None);
+        let steps = checkout.events.iter().filter(|(name, _)| ["queue", "connect"].contains(&&**name));
+        assert_eq!(steps.count(), usize::from(outcome != "closed"), "{checkout:#?}");
     }
 }
 
@@ -329,8 +341,9 @@ async fn what_was_cancelled_is_in_the_trace_too() {
     let operation = only(&spans, "sleep");
     assert_eq!(children(&spans, operation), ["attempt"]);
     assert_eq!((operation.status.0, &*operation.attributes["poolscope.outcome"]), ("unset", "cancelled"));
-    let query = only(&spans, "SELECT");
-    assert_eq!(query.parent.as_ref(), Some(&only(&spans, "attempt").span_id));
+    let (query, attempt) = (only(&spans, "SELECT"), only(&spans, "attempt"));
+    assert_eq!((attempt.status.0, &*attempt.attributes["poolscope.outcome"]), ("unset", "cancelled"));
+    assert_eq!(query.parent.as_ref(), Some(&attempt.span_id));
     assert_eq!(query.attributes[names::DB_RESPONSE_STATUS_CODE], "57014");
     let clean = only(&spans, "clean");
     assert_eq!(clean.attributes["poolscope.outcome"], "ok");
@@ -370,6 +383,142 @@ async fn a_suspected_leak_is_told_to_whose_it_is() {
     let spans = trace.spans(1).await;
     let leak = told(&spans[0], "poolscope.suspected_leak").expect("a suspicion");
     assert!(leak["poolscope.held_seconds"].parse::<f64>().unwrap() >= 0.02);
+}
+
+#[tokio::test]
+async fn a_dirty_return_is_told_even_if_the_span_of_whose_it_was_has_ended() {
+    let counted = Counted::shared("spans_dirty_run", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (trace, ()) = traced("GET /dirty", async {
+        let begin = async |connection: &mut Connection| connection.batch_execute("BEGIN").await;
+        counted.pool.operation("begin").run(begin).await.unwrap();
+        eventually("the connection's return", async || counted.pool.status().idle == 1).await;
+    })
+    .await;
+    let spans = trace.spans(4).await;
+    let clean = only(&spans, "clean");
+    assert_eq!(clean.parent.as_ref(), Some(&only(&spans, "begin").span_id));
+    let dirty = told(clean, "poolscope.dirty_return").expect("a dirty return");
+    assert_eq!((&*dirty["poolscope.dirty.kind"], &*dirty["poolscope.operation"]), ("in_transaction", "begin"));
+}
+
+/// Returns a connection with a BEGIN in its channel: it reaches the wire when the connection is back.
+async fn leave_dirty(counted: &Counted) {
+    let connection = counted.get().await;
+    let mut begin = Box::pin(connection.batch_execute("BEGIN"));
+    assert!(futures_util::poll!(begin.as_mut()).is_pending());
+}
+
+#[tokio::test]
+async fn a_checkout_that_finds_a_connection_dirty_is_in_its_own_trace_and_points_to_who_left_it_so() {
+    let counted = Counted::shared("spans_found", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (left, ()) = traced("GET /left", leave_dirty(&counted)).await;
+    let (found, ()) = traced("GET /found", async { drop(counted.get().await) }).await;
+    let (left, found) = (left.spans(2).await, found.spans(2).await);
+    assert_eq!(children(&left, &left[0]), ["clean"]);
+    let checkout = only(&found, "checkout");
+    assert_eq!((checkout.parent.as_ref(), checkout.status.0), (Some(&found[0].span_id), "unset"));
+    assert!(number(checkout, "poolscope.clean_seconds") > 0.0);
+    let [link] = linked(checkout, &left[0])[..] else { panic!("{checkout:#?}") };
+    assert_eq!(link["poolscope.link"], "left_dirty");
+    // Found while the server was at the BEGIN, or after.
+    assert!(["busy", "in_transaction"].contains(&&*link["poolscope.dirty.kind"]), "{link:?}");
+    // Within one trace there is nothing to point to.
+    let (same, ()) = traced("GET /same", async {
+        leave_dirty(&counted).await;
+        drop(counted.get().await);
+    })
+    .await;
+    let same = same.spans(3).await;
+    let named: std::collections::BTreeSet<_> = children(&same, &same[0]).into_iter().collect();
+    assert!(named.into_iter().eq(["checkout", "clean"]), "{same:#?}");
+    assert!(same.iter().all(|span| span.links.is_empty()), "{same:#?}");
+}
+
+#[tokio::test]
+async fn a_holder_points_to_some_of_those_who_wait_and_not_to_all() {
+    let counted = Counted::shared("spans_crowd", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (holder, ()) = traced("GET /crowded", async {
+        let held = counted.get().await;
+        let waiters: Vec<_> = (0..20)
+            .map(|_| {
+                let counted = counted.clone();
+                tokio::spawn(async move { drop(traced("GET /crowd", counted.get()).await) })
+            })
+            .collect();
+        eventually("a crowd", async || counted.pool.status().waiting == 20).await;
+        drop(held);
+        for waiter in waiters {
+            waiter.await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(holder.spans(1).await[0].links.len(), 16);
+}
+
+#[tokio::test]
+async fn a_query_within_a_trace_that_is_not_sampled_is_not_taken_for_another_trace_s() {
+    let counted = Counted::shared("spans_worker", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(counted.get().await);
+    let (trace, connection) = traced("GET /first", counted.get()).await;
+    let (unsampled, ()) = Trace::unsampled(async { connection.batch_execute("SELECT 1").await.unwrap() }).await;
+    let (second, ()) = traced("GET /second", async { connection.batch_execute("SELECT 2").await.unwrap() }).await;
+    assert_eq!(children(&second.spans(2).await, &second.spans(2).await[0]), ["SELECT"]);
+    drop(connection);
+    // Nor is one of the next holder, whom nobody traces.
+    counted.get().await.batch_execute("SELECT 3").await.unwrap();
+    let (last, ()) = traced("GET /last", async {}).await;
+    assert_eq!((last.spans(1).await.len(), trace.spans(1).await.len()), (1, 1));
+    assert!(unsampled.so_far().is_empty(), "{:?}", unsampled.so_far());
+}
+
+#[tokio::test]
+async fn a_connection_that_is_back_keeps_nobody_s_span_open() {
+    use opentelemetry::Context;
+    use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
+    let counted = Counted::shared("spans_open", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let ended = Ended::default();
+    let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_span_processor(ended.clone()).build();
+    // One that ends when nobody has it any more.
+    let job = Context::current_with_span(provider.tracer("tests").start("job"));
+    async { counted.get().await.batch_execute("SELECT 1").await.unwrap() }.with_context(job).await;
+    eventually("its end", async || *ended.0.lock().unwrap() == ["job"]).await;
+    assert_eq!(counted.pool.status().idle, 1);
+}
+
+/// The names of spans that ended.
+#[derive(Clone, Debug, Default)]
+struct Ended(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl opentelemetry_sdk::trace::SpanProcessor for Ended {
+    fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &opentelemetry::Context) {}
+
+    fn on_end(&self, span: opentelemetry_sdk::trace::SpanData) {
+        self.0.lock().unwrap().push(span.name.to_string());
+    }
+
+    fn force_flush(&self) -> opentelemetry_sdk::error::OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> opentelemetry_sdk::error::OTelSdkResult {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_listens_at_another_port_is_named_with_it() {
+    let url = shared().await.tcp_url().unwrap();
+    let counted = Counted::new("spans_tcp", &url, |builder| builder.pool_size(1).max_overflow(0));
+    let (trace, ()) = traced("GET /tcp", async { counted.get().await.batch_execute("SELECT 1").await.unwrap() }).await;
+    let spans = trace.spans(3).await;
+    let to: tokio_postgres::Config = url.parse().unwrap();
+    let [Host::Tcp(address)] = to.get_hosts() else { panic!("{to:?}") };
+    let query = only(&spans, "SELECT");
+    assert_eq!(query.attributes[names::SERVER_ADDRESS], *address);
+    assert_eq!(query.attributes[names::SERVER_PORT], to.get_ports()[0].to_string());
 }
 
 #[tokio::test]

@@ -58,13 +58,20 @@ pub(crate) struct Span {
     pub(crate) attributes: Attributes,
     /// Events, by name and attributes.
     pub(crate) events: Vec<(String, Attributes)>,
-    /// The trace and the span of each link.
-    pub(crate) links: Vec<(String, String)>,
+    pub(crate) links: Vec<Link>,
     /// Nanoseconds since 1970.
     pub(crate) start: u64,
     pub(crate) end: u64,
     pub(crate) resource: Attributes,
     pub(crate) scope: String,
+}
+
+/// A link to another span.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) trace_id: String,
+    pub(crate) span_id: String,
+    pub(crate) attributes: Attributes,
 }
 
 impl Span {
@@ -351,6 +358,10 @@ impl Store {
     }
 }
 
+fn link(link: opentelemetry_proto::tonic::trace::v1::span::Link) -> Link {
+    Link { trace_id: hex(&link.trace_id), span_id: hex(&link.span_id), attributes: attributes(link.attributes) }
+}
+
 fn flat(request: ExportTraceServiceRequest) -> Vec<Span> {
     let mut flat = Vec::new();
     for resource_spans in request.resource_spans {
@@ -380,7 +391,7 @@ fn flat(request: ExportTraceServiceRequest) -> Vec<Span> {
                     status: (code, status.message),
                     attributes: attributes(span.attributes),
                     events: span.events.into_iter().map(|event| (event.name, attributes(event.attributes))).collect(),
-                    links: span.links.iter().map(|link| (hex(&link.trace_id), hex(&link.span_id))).collect(),
+                    links: span.links.into_iter().map(link).collect(),
                     start: span.start_time_unix_nano,
                     end: span.end_time_unix_nano,
                     resource: resource.clone(),

@@ -12,7 +12,7 @@ use super::super::observed::Tracked;
 use super::GRACE;
 use crate::event::{CloseReason, Dirt, ErrorCode, ErrorPhase, Event, Outcome};
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::trace;
+use crate::telemetry::trace::{self, Recount};
 use crate::telemetry::wire::Status;
 
 /// In what way a connection is dirty whose wire stands so.
@@ -58,15 +58,20 @@ pub(super) async fn clean<M: Backend>(
     deadline: Instant,
 ) -> Result<(), CloseReason> {
     let cause = tracked.life.seat.trace();
-    let span = trace::cleaning(tracked.life.shared.watchers.ledger(), operation, cause.as_ref());
-    let cleaned = tokio::time::timeout_at(deadline, tidy(tracked, operation).instrument(span.clone())).await;
+    let ledger = tracked.life.shared.watchers.ledger();
+    let mut recount = Recount::of(trace::cleaning(ledger, operation, cause.as_ref()));
+    let tidying = tidy(tracked, operation).instrument(recount.span().clone());
+    let cleaned = tokio::time::timeout_at(deadline, tidying).await;
     let failure = match cleaned {
         Ok(Ok(())) => {
-            trace::end(&span, Outcome::Ok, None);
+            recount.outcome = Outcome::Ok;
             return Ok(());
         }
         // Nothing went wrong with the cleaning.
-        Ok(Err(Failure::ReadOnly)) => return Err(CloseReason::ReadOnly),
+        Ok(Err(Failure::ReadOnly)) => {
+            recount.outcome = Outcome::Ok;
+            return Err(CloseReason::ReadOnly);
+        }
         Ok(Err(failure)) => failure,
         Err(_) => Failure::Timeout,
     };
@@ -76,7 +81,7 @@ pub(super) async fn clean<M: Backend>(
         Failure::Backend(RecycleError::Backend(error)) => M::code(error),
         Failure::Backend(RecycleError::Message(_)) | Failure::ReadOnly => ErrorCode::OTHER,
     };
-    trace::end(&span, Outcome::Error, Some(code));
+    (recount.outcome, recount.code) = (Outcome::Error, Some(code));
     let watchers = &tracked.life.shared.watchers;
     watchers.emit(Event::ConnectionError { phase: ErrorPhase::Reset, code, error: &failure });
     Err(CloseReason::Dirty)

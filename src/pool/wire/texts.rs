@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::words::{Token, Tokens};
 use crate::telemetry::queries::QueryId;
 
-/// How many texts are kept for each connection. Those of more statements are not told.
+/// How many texts are kept for each connection, and of which length together. Those of more statements are not told.
 const MOST: usize = 1000;
+const MOST_BYTES: usize = 256 * 1024;
 
 /// What a text asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +33,7 @@ impl Asked {
 pub(super) struct Texts {
     known: HashMap<Arc<str>, NonZeroU16>,
     texts: Vec<Arc<str>>,
+    bytes: usize,
 }
 
 impl Texts {
@@ -41,9 +43,10 @@ impl Texts {
         if let Some(known) = self.known.get(&*text) {
             return Some(*known);
         }
-        if self.texts.len() >= MOST {
+        if self.texts.len() >= MOST || self.bytes + text.len() > MOST_BYTES {
             return None;
         }
+        self.bytes += text.len();
         let text: Arc<str> = text.into();
         self.texts.push(Arc::clone(&text));
         let place = u16::try_from(self.texts.len()).ok().and_then(NonZeroU16::new)?;
@@ -56,9 +59,8 @@ impl Texts {
     }
 }
 
-/// The text with `?` for each literal, one for a list of them, and without its comments. What may be part of a literal
-/// counts as one: where `standard_conforming_strings` is off, a backslash in front of a quote does not end it, and so the
-/// rest of such a text is left out.
+/// The text with `?` for each literal, one for a list of them, and without its comments. What may be part of a literal counts
+/// as one.
 pub(super) fn without_literals(text: &[u8]) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut tokens = Tokens::new(text);
@@ -75,9 +77,6 @@ pub(super) fn without_literals(text: &[u8]) -> String {
             Some(length) => shown.truncate(length),
             None => shown.push('?'),
         }
-        if is_ambiguous(piece) {
-            break;
-        }
     }
     shown
 }
@@ -87,11 +86,6 @@ fn is_literal(token: Token<'_>, piece: &[u8]) -> bool {
     // An operator is one byte, and so may a number be.
     let is_operator = piece.len() == 1 && !piece[0].is_ascii_digit() && piece[0] != b'$';
     token == Token::Other && !is_parameter && !is_operator
-}
-
-/// Whether a literal might go on, were backslashes to count in it.
-fn is_ambiguous(piece: &[u8]) -> bool {
-    !matches!(piece[0], b'e' | b'E' | b'$') && piece.contains(&b'\\')
 }
 
 #[cfg(test)]
@@ -116,6 +110,7 @@ mod tests {
             ("SELECT 'C:\\', 'secret' FROM t", "SELECT ?"),
             ("SELECT 'cut secr", "SELECT ?"),
             ("SELECT $cut", "SELECT ?"),
+            ("SELECT 5$$secret$$, $1$$secret$$, 1.5e3 FROM t", "SELECT ??, $1? FROM t"),
             ("SELECT '5' = 5", "SELECT ? = ?"),
             ("", ""),
         ] {

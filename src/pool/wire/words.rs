@@ -61,6 +61,14 @@ impl<'a> Tokens<'a> {
         self.take(at)
     }
 
+    /// Takes a literal whose backslashes are bytes like others, as is the default. Where `standard_conforming_strings` is off
+    /// they are not: it is not known then where this one ends, so that the rest is taken as well.
+    fn take_literal(&mut self) {
+        if self.take_quoted(b'\'', false).contains(&b'\\') {
+            self.rest = &[];
+        }
+    }
+
     /// Takes a text in dollars, if one begins here: `$$…$$` or `$tag$…$tag$`.
     fn take_dollars(&mut self) -> bool {
         let tag = self.rest[1..].iter().position(|byte| !is_of_word(*byte) || *byte == b'$').map(|end| end + 2);
@@ -126,17 +134,30 @@ impl<'a> Tokens<'a> {
                 }
                 b'"' => Token::Quoted(self.take_quoted(b'"', false)),
                 b'\'' => {
-                    self.take_quoted(b'\'', false);
+                    self.take_literal();
                     Token::Other
                 }
-                b'e' | b'E' | b'b' | b'B' | b'x' | b'X' | b'n' | b'N' if second == Some(b'\'') => {
+                b'e' | b'E' if second == Some(b'\'') => {
                     self.take(1);
-                    self.take_quoted(b'\'', matches!(first, b'e' | b'E'));
+                    self.take_quoted(b'\'', true);
+                    Token::Other
+                }
+                b'b' | b'B' | b'x' | b'X' | b'n' | b'N' if second == Some(b'\'') => {
+                    self.take(1);
+                    self.take_literal();
                     Token::Other
                 }
                 b'$' if self.rest.len() > 1 && self.take_dollars() => Token::Other,
-                digit if digit.is_ascii_digit() || digit == b'$' => {
-                    self.take_while(|byte| is_of_word(byte) || byte == b'.');
+                b'$' => {
+                    // A parameter; or the beginning of a text in dollars that is cut there.
+                    self.take(1);
+                    let is_parameter = second.is_some_and(|byte| byte.is_ascii_digit());
+                    self.take_while(|byte| if is_parameter { byte.is_ascii_digit() } else { is_of_word(byte) });
+                    Token::Other
+                }
+                digit if digit.is_ascii_digit() => {
+                    // No dollar is part of a number: a text in dollars may follow.
+                    self.take_while(|byte| (is_of_word(byte) && byte != b'$') || byte == b'.');
                     Token::Other
                 }
                 letter if is_of_word(letter) => Token::Word(self.take_while(is_of_word)),

@@ -21,7 +21,7 @@ use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::{OPERATION_IDS, OperationId, Operations, SiteId};
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, SeatTotals, Standing};
-use crate::telemetry::trace::{CheckoutSpan, Held, TraceContext};
+use crate::telemetry::trace::{CheckoutSpan, Held, Trace};
 
 /// The place of a checkout among those in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ const _: () = assert!(size_of::<InFlight>() == 64);
 #[derive(Debug)]
 pub(super) struct InTrace {
     /// The span in which it began to wait.
-    pub(super) within: TraceContext,
+    pub(super) within: Trace,
     /// Its own.
     pub(super) span: Option<CheckoutSpan>,
 }
@@ -298,7 +298,7 @@ impl Books {
         totals.wait_nanos += waited;
         self.wait_time.observe(waited);
         if let Some(trace) = &checkout.trace {
-            self.wait_exemplars.keep(waited, trace.within);
+            self.wait_exemplars.keep(waited, trace.within.ids());
         }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
         self.count_queue(Some(checkout.phase), None, at);
@@ -317,6 +317,10 @@ impl Books {
         }
     }
 
+    pub(super) fn operation_of(&self, ticket: Ticket) -> OperationId {
+        self.in_flight.get(ticket.key()).map_or(OperationId::OTHER, |checkout| checkout.operation)
+    }
+
     /// The span of a checkout in flight, if it has one.
     pub(super) fn span_of(&self, ticket: Ticket) -> Option<Span> {
         Some(self.in_flight.get(ticket.key())?.trace.as_ref()?.span.as_ref()?.span().clone())
@@ -329,7 +333,9 @@ impl Books {
         used.map(|(seat, standing)| Held {
             operation: operations.shared_name(standing.operation),
             age: now.duration_since(standing.since),
-            trace: seat.trace(),
+            // The next holder's trace is not to be taken for this one's.
+            trace: seat.trace().filter(|_| seat.standing() == standing),
+            seat: Arc::clone(seat),
         })
         .collect()
     }

@@ -122,7 +122,7 @@ impl Books {
                 phase: checkout.phase,
                 age: now.duration_since(checkout.started),
                 own: checkout.own.map(|own| own_hold(own, ledger)),
-                trace: checkout.trace.as_ref().map(|trace| trace.within),
+                trace: checkout.trace.as_ref().map(|trace| trace.within.ids()),
             })
             .collect();
         waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.age));
@@ -143,6 +143,7 @@ impl Books {
             let standing = seat.standing();
             let suspected = is_suspect(seat, standing, ledger, now);
             if suspected != seat.is_suspected() && standing.state == ConnectionState::Used {
+                let (site, trace) = (seat.site(), seat.trace());
                 seat.suspect(suspected);
                 if seat.standing() != standing {
                     // It came back in the meantime, and the next holder is not to be taken for this one.
@@ -150,8 +151,7 @@ impl Books {
                     continue;
                 }
                 let age = now.duration_since(standing.since);
-                let (operation, site, trace) = (standing.operation, seat.site(), seat.trace());
-                changes.push(Suspicion { suspected, operation, site, age, trace });
+                changes.push(Suspicion { suspected, operation: standing.operation, site, age, trace });
             }
         }
         changes

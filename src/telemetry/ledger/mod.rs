@@ -327,7 +327,10 @@ impl Ledger {
             Event::SuspectReturned { seat, .. } => {
                 seat.suspect(false);
             }
-            Event::ConnectionIdle { seat, at } => seat.set_idle(at),
+            Event::ConnectionIdle { seat, at } => {
+                seat.set_idle(at);
+                seat.release_trace();
+            }
             Event::OperationFinished { operation, outcome, took, trace } => {
                 let durations = self.durations[operation.index()].get_or_init(Box::default);
                 durations[outcome.index()].observe(nanos(took), trace);
@@ -368,11 +371,13 @@ impl Ledger {
     #[inline(never)]
     fn record_slow(&self, event: Event<'_>) {
         // Spans are made before the lock is taken, and told of things when it is free again.
-        let trace = match event {
-            Event::CheckoutWaiting { .. } | Event::ConnectionCreated { .. } => trace::current(),
+        let within = match event {
+            Event::CheckoutWaiting { .. } | Event::CheckoutRefused { .. } | Event::ConnectionCreated { .. } => {
+                trace::entered()
+            }
             _ => None,
         };
-        let span = self.span_for(event);
+        let span = within.as_ref().and_then(|within| self.span_for(event, within));
         let mut telling = Telling::Nothing;
         let mut books = self.books();
         match event {
@@ -382,13 +387,19 @@ impl Ledger {
                     telling = Telling::Queueing { span: span.span().clone(), operation, held };
                 }
                 let (phase_since, own) = (started, None);
-                let trace = trace.map(|within| Box::new(InTrace { within, span }));
+                let trace = within.map(|within| Box::new(InTrace { within, span }));
                 let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
                 ticket.set(Some(books.begin(checkout)));
             }
             Event::PhaseEntered { ticket, phase, at } => {
-                if let Some(quiet) = books.enter_phase(ticket, phase, at) {
-                    telling = Telling::Opens { ticket, quiet };
+                let quiet = books.enter_phase(ticket, phase, at);
+                let span = if phase == Phase::Queue { books.span_of(ticket) } else { None };
+                let queues = phase == Phase::Queue && (quiet.is_some() || span.is_some());
+                let held = queues.then(|| books.held(&self.operations, at));
+                if let Some(quiet) = quiet {
+                    telling = Telling::Opens { ticket, quiet, held };
+                } else if let (Some(span), Some(held)) = (span, held) {
+                    telling = Telling::Queueing { span, operation: books.operation_of(ticket), held };
                 }
             }
             Event::CheckoutFinished { ticket, seat, outcome, code, at } => {
@@ -406,8 +417,8 @@ impl Ledger {
             Event::ConnectionCreating { seat } => books.open(seat),
             Event::ConnectionCreated { seat, took } => {
                 books.create_time.observe(nanos(took));
-                if let Some(trace) = trace {
-                    books.create_exemplars.keep(nanos(took), trace);
+                if let Some(within) = &within {
+                    books.create_exemplars.keep(nanos(took), within.ids());
                 }
                 let standing = seat.standing();
                 if standing.state == ConnectionState::Creating {

@@ -15,10 +15,11 @@ use crate::telemetry::trace::{self, CheckoutSpan, Held, Trace};
 /// Something that spans are to be told.
 pub(super) enum Telling {
     Nothing,
-    /// A checkout has something to tell by now, which it had not when it began to wait.
+    /// A checkout has something to tell by now, which it had not when it began to wait; perhaps that it queues.
     Opens {
         ticket: Ticket,
         quiet: Quiet,
+        held: Option<Vec<Held>>,
     },
     /// A checkout queues for what others hold.
     Queueing {
@@ -52,8 +53,8 @@ pub(super) enum Telling {
 
 /// A checkout in flight that has no span, though it is part of a trace: all it did is wait for a connection to settle,
 /// which mostly takes microseconds.
-#[derive(Clone, Copy)]
 pub(super) struct Quiet {
+    within: Trace,
     operation: OperationId,
     call_site: &'static Location<'static>,
     started: Nanos,
@@ -64,30 +65,30 @@ pub(super) struct Quiet {
 impl Quiet {
     pub(super) fn of(checkout: &InFlight) -> Option<Self> {
         let InFlight { operation, call_site, started, phase, phase_since: since, .. } = *checkout;
-        let is_quiet = checkout.trace.as_ref().is_some_and(|trace| trace.span.is_none());
-        is_quiet.then_some(Self { operation, call_site, started, phase, since })
+        let trace = checkout.trace.as_ref().filter(|trace| trace.span.is_none())?;
+        Some(Self { within: trace.within.clone(), operation, call_site, started, phase, since })
     }
 
-    fn open(self, ledger: &Ledger) -> Option<CheckoutSpan> {
-        let Self { operation, call_site, started, phase, since } = self;
-        let mut span = CheckoutSpan::begin(ledger, operation, call_site, Phase::Clean, started)?;
-        if phase != Phase::Clean {
-            span.enter(phase, since);
+    fn open(&self, ledger: &Ledger) -> CheckoutSpan {
+        let Self { within, operation, call_site, started, phase, since } = self;
+        let mut span = CheckoutSpan::begin(ledger, within, *operation, call_site, (Phase::Clean, *started));
+        if *phase != Phase::Clean {
+            span.enter(*phase, *since);
         }
-        Some(span)
+        span
     }
 }
 
 impl Ledger {
-    /// A span for the checkout that this event begins, if it is to have one.
-    pub(super) fn span_for(&self, event: Event<'_>) -> Option<CheckoutSpan> {
+    /// A span for the checkout that this event begins within another, if it is to have one.
+    pub(super) fn span_for(&self, event: Event<'_>, within: &Trace) -> Option<CheckoutSpan> {
         match event {
             Event::CheckoutWaiting { phase: Phase::Clean, .. } => None,
             Event::CheckoutWaiting { operation, call_site, phase, started, .. } => {
-                CheckoutSpan::begin(self, operation, call_site, phase, started)
+                Some(CheckoutSpan::begin(self, within, operation, call_site, (phase, started)))
             }
             Event::CheckoutRefused { operation, call_site, at, .. } => {
-                CheckoutSpan::begin(self, operation, call_site, Phase::Queue, at)
+                Some(CheckoutSpan::begin(self, within, operation, call_site, (Phase::Queue, at)).of_refused())
             }
             _ => None,
         }
@@ -96,20 +97,23 @@ impl Ledger {
     pub(super) fn tell(&self, telling: Telling) {
         match telling {
             Telling::Nothing => {}
-            Telling::Opens { ticket, quiet } => {
-                self.open(ticket, quiet);
+            Telling::Opens { ticket, quiet, held } => {
+                let span = self.open(ticket, &quiet);
+                if let Some(held) = held {
+                    CheckoutSpan::tell_holders(&span, self.operations.name(quiet.operation), held);
+                }
             }
             Telling::Queueing { span, operation, held } => {
                 CheckoutSpan::tell_holders(&span, self.operations.name(operation), held);
             }
             Telling::Ended { span, quiet, outcome, code, at } => {
                 let quiet = quiet.filter(|_| outcome != Outcome::Ok);
-                if let Some(span) = span.or_else(|| quiet?.open(self)) {
+                if let Some(span) = span.or_else(|| Some(quiet?.open(self))) {
                     span.end(outcome, code, at);
                 }
             }
             Telling::Dirty { cause, operation, dirt, found_by, opens } => {
-                let found_by = found_by.or_else(|| opens.and_then(|(ticket, quiet)| self.open(ticket, quiet)));
+                let found_by = found_by.or_else(|| opens.map(|(ticket, quiet)| self.open(ticket, &quiet)));
                 trace::dirty(cause.as_ref(), self.operations.name(operation), dirt, found_by.as_ref());
             }
             Telling::Retrying { code, attempt, pause } => trace::retrying(code, attempt, pause),
@@ -117,10 +121,10 @@ impl Ledger {
     }
 
     /// Gives a checkout in flight its span. Nobody else can have ended it: it is the one that tells of itself.
-    fn open(&self, ticket: Ticket, quiet: Quiet) -> Option<Span> {
-        let opened = quiet.open(self)?;
+    fn open(&self, ticket: Ticket, quiet: &Quiet) -> Span {
+        let opened = quiet.open(self);
         let span = opened.span().clone();
         self.books().set_span(ticket, opened);
-        Some(span)
+        span
     }
 }

@@ -9,11 +9,12 @@ use tracing::{Span, info_span};
 
 use super::otel::{ids_of, link, tell_at};
 use super::spans::{Place, end};
-use super::{Said, TARGET, Trace, current};
+use super::{Said, TARGET, Trace};
 use crate::event::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, seconds};
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::Seat;
 
 /// How many steps are told one by one. A checkout may go from queue to connecting and back many times.
 const STEPS: usize = 16;
@@ -39,21 +40,21 @@ pub(crate) struct Held {
     pub(crate) operation: Arc<str>,
     pub(crate) age: Duration,
     pub(crate) trace: Option<Trace>,
+    pub(crate) seat: Arc<Seat>,
 }
 
 impl CheckoutSpan {
-    /// From now on, if it is to be part of a trace that is sampled.
-    #[inline]
+    /// For a checkout that began to wait `within` a span: whoever calls this may be within another.
     pub(crate) fn begin(
         ledger: &Ledger,
+        within: &Trace,
         operation: OperationId,
         call_site: &'static Location<'static>,
-        phase: Phase,
-        at: Nanos,
-    ) -> Option<Self> {
-        current()?;
+        (phase, at): (Phase, Nanos),
+    ) -> Self {
         let span = info_span!(
             target: TARGET,
+            parent: None,
             "checkout",
             otel.kind = "internal",
             db.client.connection.pool.name = &**ledger.name(),
@@ -70,16 +71,27 @@ impl CheckoutSpan {
             db.response.status_code = Empty,
             otel.status_code = Empty,
         );
-        Some(Self { span, steps: vec![(phase, at)], phase, since: at, nanos: [0; Phase::COUNT] })
+        within.adopt(&span);
+        Self { span, steps: vec![(phase, at)], phase, since: at, nanos: [0; Phase::COUNT] }
+    }
+
+    /// For one that was refused at once: it took no step.
+    pub(crate) fn of_refused(mut self) -> Self {
+        self.steps.clear();
+        self
     }
 
     /// It waits for something else. Only noted here, as the ledger's lock is held.
     pub(crate) fn enter(&mut self, phase: Phase, at: Nanos) {
-        self.nanos[self.phase.index()] += at.since(self.since);
+        self.leave(at);
         (self.phase, self.since) = (phase, at);
         if self.steps.len() < STEPS {
             self.steps.push((phase, at));
         }
+    }
+
+    fn leave(&mut self, at: Nanos) {
+        self.nanos[self.phase.index()] += at.since(self.since);
     }
 
     pub(crate) fn span(&self) -> &Span {
@@ -92,7 +104,7 @@ impl CheckoutSpan {
         span.record("poolscope.holders", by_operation(&held));
         let Some(own) = ids_of(span) else { return };
         let mut pointed_to = Vec::with_capacity(POINTED_TO);
-        for Held { operation: holder, age, trace } in &held {
+        for Held { operation: holder, age, trace, seat } in &held {
             let Some(trace) = trace else { continue };
             let ids = trace.ids();
             if ids.trace_id == own.trace_id || pointed_to.contains(&ids) {
@@ -101,7 +113,10 @@ impl CheckoutSpan {
             let age = Said::Seconds(age.as_secs_f64());
             let attributes = vec![("poolscope.link", "holder".into()), ("poolscope.operation", (&**holder).into())];
             link(span, trace, [attributes, vec![("poolscope.held_seconds", age)]].concat());
-            trace.point_to(own, vec![("poolscope.link", "waiter".into()), ("poolscope.operation", operation.into())]);
+            if seat.may_point_to_waiter(ids) {
+                let attributes = vec![("poolscope.link", "waiter".into()), ("poolscope.operation", operation.into())];
+                trace.point_to(own, attributes);
+            }
             pointed_to.push(ids);
             if pointed_to.len() == POINTED_TO {
                 break;
@@ -111,11 +126,9 @@ impl CheckoutSpan {
 
     /// It ended.
     pub(crate) fn end(mut self, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
-        let phase = self.phase;
-        self.enter(phase, at);
+        self.leave(at);
         let now = SystemTime::now();
-        let last = self.steps.len() - usize::from(self.steps.len() > 1 && self.steps.last() == Some(&(phase, at)));
-        for (phase, begun) in &self.steps[..last] {
+        for (phase, begun) in &self.steps {
             tell_at(&self.span, phase.as_str(), now.checked_sub(at.duration_since(*begun)).unwrap_or(now));
         }
         for phase in Phase::ALL {
@@ -162,6 +175,7 @@ mod tests {
             operation: operation.into(),
             age: Duration::from_millis(millis),
             trace: None,
+            seat: Arc::new(Seat::new(OperationId::OTHER, Nanos::ZERO)),
         };
         assert_eq!(by_operation(&[]), "");
         let few = [held("report", 9), held("list", 8), held("list", 7)];

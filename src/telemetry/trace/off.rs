@@ -1,14 +1,15 @@
 //! Nobody traces.
 
+use std::convert::Infallible;
 use std::time::SystemTime;
 
 use tracing::Span;
 
-use super::{Attributes, TraceContext};
+use super::{Attributes, Surroundings, TraceContext};
 
 /// A span of a trace that is sampled: there is none.
 #[derive(Clone, Debug)]
-pub(crate) enum Trace {}
+pub(crate) struct Trace(Infallible);
 
 #[inline(always)]
 pub(crate) const fn current() -> Option<TraceContext> {
@@ -20,26 +21,35 @@ pub(crate) const fn entered() -> Option<Trace> {
     None
 }
 
+#[inline(always)]
+pub(crate) const fn surroundings() -> Surroundings {
+    Surroundings::Untraced
+}
+
 impl Trace {
+    pub(crate) fn released(&self) -> Self {
+        match self.0 {}
+    }
+
     pub(crate) fn ids(&self) -> TraceContext {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn adopt(&self, _: &Span) {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn tell(&self, _: &'static str, _: Attributes) {
-        match *self {}
+        match self.0 {}
     }
 
     pub(super) fn point_to(&self, _: TraceContext, _: Attributes) {
-        match *self {}
+        match self.0 {}
     }
 }
 
 pub(super) fn link(_: &Span, to: &Trace, _: Attributes) {
-    match *to {}
+    match to.0 {}
 }
 
 pub(super) fn tell_at(_: &Span, _: &'static str, _: SystemTime) {}

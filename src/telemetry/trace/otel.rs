@@ -7,9 +7,10 @@ use opentelemetry::{Context, KeyValue, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{Attributes, Said, TraceContext};
+use super::{Attributes, Said, Surroundings, TraceContext};
 
-/// A span of a trace that is sampled. It may have ended; to keep this does not keep it open.
+/// A span of a trace that is sampled. It may have ended. (To keep this keeps a span open that OpenTelemetry's own API made, and
+/// that nobody ends but by letting go of it.)
 #[derive(Clone, Debug)]
 pub(crate) struct Trace {
     ids: TraceContext,
@@ -28,6 +29,15 @@ pub(crate) fn entered() -> Option<Trace> {
     Context::map_current(|context| Some(Trace { ids: sampled(context)?, context: context.clone() }))
 }
 
+/// The same, told apart from the span of a trace that is not sampled, and from none.
+pub(crate) fn surroundings() -> Surroundings {
+    match entered() {
+        Some(trace) => Surroundings::Sampled(trace),
+        None if Context::map_current(Context::has_active_span) => Surroundings::Unsampled,
+        None => Surroundings::Untraced,
+    }
+}
+
 #[inline]
 fn sampled(context: &Context) -> Option<TraceContext> {
     // Asked first: the context of no span at all is not to be made up just to be found not sampled.
@@ -44,6 +54,12 @@ impl Trace {
     /// Its ids.
     pub(crate) fn ids(&self) -> TraceContext {
         self.ids
+    }
+
+    /// The same for whoever is not to keep it open: it can be told nothing any more.
+    pub(crate) fn released(&self) -> Self {
+        let span = self.context.span().span_context().clone();
+        Self { ids: self.ids, context: Context::new().with_remote_span_context(span) }
     }
 
     /// Makes a span that was not entered yet its child, in whatever span that was made.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-use super::spans::fail;
+use super::spans::{UNKNOWN, fail};
 use super::{TARGET, Trace};
 use crate::event::ErrorCode;
 use crate::telemetry::ledger::Ledger;
@@ -115,7 +115,9 @@ impl Queries {
 
     /// What passes is not understood any more: nobody knows when they end.
     pub(crate) fn lose(&mut self) {
-        self.open.clear();
+        for (_, span) in self.open.drain(..) {
+            close(&span, None, Ending { query: QueryId::OTHER, text: None, rows: 0, error: Some(ErrorCode::OTHER) });
+        }
     }
 }
 
@@ -131,6 +133,86 @@ fn close(span: &Span, summary: Option<&str>, Ending { text, rows, error, .. }: E
         None => {
             span.record("db.response.returned_rows", i64::try_from(rows).unwrap_or(i64::MAX));
         }
-        Some(code) => fail(span, Some(code), code.as_str()),
+        Some(code) => fail(span, Some(code), UNKNOWN),
+    }
+}
+
+#[cfg(all(test, feature = "otlp"))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use opentelemetry::trace::{Status, TracerProvider as _};
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, Span as Started, SpanData, SpanProcessor};
+    use tracing_subscriber::prelude::*;
+
+    use super::*;
+    use crate::telemetry::clock::Clock;
+    use crate::telemetry::ledger::Limits;
+    use crate::telemetry::trace::entered;
+
+    /// A span's name, and the error with which it ended.
+    type End = (String, Option<String>);
+
+    #[derive(Clone, Debug, Default)]
+    struct Ended(Arc<Mutex<Vec<End>>>);
+
+    impl SpanProcessor for Ended {
+        fn on_start(&self, _: &mut Started, _: &opentelemetry::Context) {}
+
+        fn on_end(&self, span: SpanData) {
+            let error = span.attributes.iter().find(|attribute| attribute.key.as_str() == "error.type");
+            let error = error.map(|error| error.value.to_string());
+            assert_eq!(matches!(span.status, Status::Error { .. }), error.is_some());
+            self.0.lock().unwrap().push((span.name.to_string(), error));
+        }
+
+        fn force_flush(&self) -> OTelSdkResult {
+            Ok(())
+        }
+
+        fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_request_that_is_part_of_a_trace_ends_once_and_when_it_is_answered() {
+        let ended = Ended::default();
+        let provider = SdkTracerProvider::builder().with_span_processor(ended.clone()).build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("tests"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _entered = info_span!("request").entered();
+            let ledger = Arc::new(Ledger::new("shop".into(), Limits::of_one(), Clock::mock().0));
+            let mut queries = Queries::new(&ledger, None);
+            let answer = |error: Option<&str>| Ending {
+                query: QueryId::OTHER,
+                text: None,
+                rows: 0,
+                error: error.map(ErrorCode::word),
+            };
+            let expect = |expected: &[Option<&str>]| {
+                let ended = std::mem::take(&mut *ended.0.lock().unwrap());
+                let expected: Vec<_> =
+                    expected.iter().map(|error| (NAMELESS.into(), error.map(str::to_owned))).collect();
+                assert_eq!(ended, expected);
+            };
+            for traced in [true, false, true, true, true] {
+                queries.begin(entered().filter(|_| traced));
+            }
+            expect(&[]);
+            queries.end(1, || answer(None));
+            expect(&[None]);
+            // The second has no span; it is not to end the third one's.
+            queries.end(1, || answer(Some("23505")));
+            expect(&[]);
+            queries.end(2, || answer(Some("23505")));
+            expect(&[Some("23505"), Some("23505")]);
+            queries.lose();
+            expect(&[Some(UNKNOWN)]);
+        });
     }
 }

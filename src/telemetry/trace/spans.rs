@@ -6,7 +6,7 @@ use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 use super::otel::{ids_of, link};
-use super::{Said, TARGET, Trace, TraceContext, current};
+use super::{Said, TARGET, Trace, TraceContext, current, entered};
 use crate::event::{Dirt, ErrorCode, Outcome};
 use crate::telemetry::ledger::{Ledger, Suspicion};
 use crate::telemetry::operations::OperationId;
@@ -88,8 +88,33 @@ pub(crate) fn cleaning(ledger: &Ledger, operation: OperationId, cause: Option<&T
     span
 }
 
+/// Tells a span how it ended, when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Recount {
+    span: Span,
+    /// Until it is known, that it was cancelled.
+    pub(crate) outcome: Outcome,
+    pub(crate) code: Option<ErrorCode>,
+}
+
+impl Recount {
+    pub(crate) fn of(span: Span) -> Self {
+        Self { span, outcome: Outcome::Cancelled, code: None }
+    }
+
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+}
+
+impl Drop for Recount {
+    fn drop(&mut self) {
+        end(&self.span, self.outcome, self.code);
+    }
+}
+
 /// Tells a span how it ended.
-pub(crate) fn end(span: &Span, outcome: Outcome, code: Option<ErrorCode>) {
+pub(super) fn end(span: &Span, outcome: Outcome, code: Option<ErrorCode>) {
     if span.is_none() {
         return;
     }
@@ -104,7 +129,7 @@ pub(crate) fn end(span: &Span, outcome: Outcome, code: Option<ErrorCode>) {
 }
 
 /// What `error.type` is where nothing is known, as OpenTelemetry's conventions have it.
-const UNKNOWN: &str = "_OTHER";
+pub(super) const UNKNOWN: &str = "_OTHER";
 
 /// Marks a span as failed: with a code, or with a word if it has none.
 pub(super) fn fail(span: &Span, code: Option<ErrorCode>, word: &str) {
@@ -118,7 +143,7 @@ pub(super) fn fail(span: &Span, code: Option<ErrorCode>, word: &str) {
 
 /// Tells the attempt that is entered that it failed and that another follows.
 pub(crate) fn retrying(code: ErrorCode, attempt: u32, pause: std::time::Duration) {
-    if let Some(trace) = super::entered() {
+    if let Some(trace) = entered() {
         trace.tell(
             "poolscope.retry",
             vec![
@@ -134,10 +159,24 @@ pub(crate) fn retrying(code: ErrorCode, attempt: u32, pause: std::time::Duration
 pub(crate) fn dirty(cause: Option<&Trace>, operation: &str, dirt: Dirt, found_by: Option<&Span>) {
     let Some(cause) = cause else { return };
     let kind = ("poolscope.dirty.kind", dirt.as_str().into());
-    cause.tell("poolscope.dirty_return", vec![kind.clone(), ("poolscope.operation", operation.into())]);
-    if let Some(checkout) = found_by {
+    let attributes = vec![kind.clone(), ("poolscope.operation", operation.into())];
+    // Its span may have ended by now; that of the cleaning, which is within its trace, has not.
+    if let Some(cleaning) = entered().filter(|entered| is_within(entered.ids(), cause) && entered.ids() != cause.ids())
+    {
+        cleaning.tell(DIRTY_RETURN, attributes.clone());
+    }
+    cause.tell(DIRTY_RETURN, attributes);
+    if let Some(checkout) = found_by
+        && !ids_of(checkout).is_some_and(|found_by| is_within(found_by, cause))
+    {
         link(checkout, cause, vec![("poolscope.link", "left_dirty".into()), kind]);
     }
+}
+
+const DIRTY_RETURN: &str = "poolscope.dirty_return";
+
+fn is_within(span: TraceContext, other: &Trace) -> bool {
+    span.trace_id == other.ids().trace_id
 }
 
 /// Tells a holder's span that it is suspected to have forgotten its connection.

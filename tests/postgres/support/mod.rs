@@ -19,7 +19,7 @@ use prometheus::{Registry, TextEncoder};
 use tokio_postgres::error::SqlState;
 
 pub(crate) use http::get as http_get;
-pub(crate) use otlp::{Attributes, Span};
+pub(crate) use otlp::{Attributes, Link, Span};
 pub(crate) use proxy::Proxy;
 pub(crate) use scrape::{Growth, Scrape};
 pub(crate) use server::{Admin, shared};
