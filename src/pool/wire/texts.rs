@@ -90,7 +90,68 @@ fn is_literal(token: Token<'_>, piece: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    use super::super::summary::summary;
     use super::*;
+
+    /// Pieces of texts; what is secret is in literals and comments alone.
+    const PIECES: &[&str] = &[
+        "'secret'",
+        "'it''s secret'",
+        "E'\\'secret'",
+        "e'secret\\\\'",
+        "U&'secret\\0441'",
+        "N'secret'",
+        "b'secret'",
+        "X'secret'",
+        "$$secret$$",
+        "$tag$secret$$secret$tag$",
+        "$\u{e9}1$secret$\u{e9}1$",
+        "'secret\nsecret'",
+        "-- secret\n",
+        "-- secret 'secret\r\n",
+        "/* secret /* secret */ secret */",
+        "'secret' \n 'secret'",
+        "1",
+        "1.5e3",
+        "7$$secret$$",
+        "$1$$secret$$",
+        "$1",
+        "$12",
+        "0xff",
+        "name",
+        "\"quoted 'name\"",
+        "SELECT",
+        "FROM",
+        "INSERT INTO",
+        "(",
+        ")",
+        ",",
+        ".",
+        ";",
+        "::",
+    ];
+
+    const BETWEEN: &[&str] = &[" ", "\n", ", ", "(", ")", " || ", "=", ";"];
+
+    proptest! {
+        #[test]
+        fn no_part_of_a_literal_is_told_wherever_a_text_is_cut(
+            pieces in vec((select(PIECES), select(BETWEEN)), 1..12),
+            cut in any::<Index>(),
+        ) {
+            let text: String = pieces.iter().flat_map(|(piece, between)| [*piece, *between]).collect();
+            let cut = cut.index(text.len() + 1);
+            for text in [text.as_bytes(), &text.as_bytes()[..cut]] {
+                let shown = without_literals(text);
+                prop_assert!(!shown.contains("secret"), "{shown}");
+                prop_assert!(!summary(text).contains("secret"), "{}", summary(text));
+            }
+        }
+    }
 
     #[test]
     fn literals_are_replaced_and_nothing_else_is() {
