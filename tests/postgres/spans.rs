@@ -10,7 +10,7 @@ use tokio_postgres::config::Host;
 use tokio_postgres::types::Type;
 use tracing::Instrument;
 
-use crate::support::{Admin, Attributes, Counted, Link, Span, Trace, eventually, shared, traced};
+use crate::support::{Admin, Attributes, Counted, Link, Span, Trace, eventually, shared, traced, until};
 
 /// The one span that is called `name`.
 fn only<'a>(spans: &'a [Span], name: &str) -> &'a Span {
@@ -295,7 +295,8 @@ async fn a_checkout_that_fails_says_why() {
         builder.pool_size(1).max_overflow(0).checkout_timeout(Duration::from_millis(20))
     })
     .await;
-    let held = counted.get().await;
+    // To connect may take longer than a checkout may.
+    let held = until("a connection", async || counted.pool.get().await.ok()).await;
     let (timeout, result) = traced("GET /timeout", counted.pool.get()).await;
     assert!(matches!(result, Err(CheckoutError::Timeout(_))), "{result:?}");
     drop(held);
