@@ -1,5 +1,5 @@
-//! What a checkout costs, against bare deadpool and against the wrapper that one would write in an hour; and what a pool
-//! saves.
+//! What a checkout costs, against bare deadpool and against the wrapper that one would write in an hour; what a pool
+//! saves; and what a scrape costs, against the `prometheus` crate.
 //!
 //! ```text
 //! cargo bench --bench pool               # some minutes; keep the machine quiet
@@ -26,6 +26,7 @@ mod pooling;
 mod proxy;
 mod report;
 mod rounds;
+mod scrape;
 mod server;
 mod traced;
 mod wire;
@@ -95,6 +96,8 @@ fn measure(scale: Scale) -> Result<(), Failure> {
     say("instructions and allocations");
     rows.extend(counting::instructions(scale)?);
     rows.extend(counting::allocations()?);
+    say("scrapes");
+    rows.extend(scrape::measure(scale)?);
     rows.extend(server.rows);
     say("a pool against a connection for each request");
     rows.extend(pooling::measure(scale)?);

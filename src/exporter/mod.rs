@@ -27,7 +27,7 @@
 //!     "activity": "idle_in_transaction",     or "executing", "idle"; null where the wire is not read
 //!     "queries": 3,                          sent since then
 //!     "backend_pid": 4711,                   as in pg_stat_activity, or null
-//!     "trace_id": null,                      nothing knows one yet
+//!     "trace_id": null,                      or 32 hexadecimal digits, if a sampled trace got it
 //!     "silent_seconds": 1.201,               since anything passed on its wire
 //!     "tended": false,                       whether the pool itself pings or cleans it for the operation
 //!     "suspected_leak": false                held and silent past leak_threshold
@@ -37,7 +37,8 @@
 //!     "call_site": "src/orders.rs:77",
 //!     "phase": "queue",                      or "connect", "ping", "clean"; state.waiting counts "queue"
 //!     "age_seconds": 0.31,
-//!     "own": null                            or the operation and call_site of what its own task holds
+//!     "own": null,                           or the operation and call_site of what its own task holds
+//!     "trace_id": null                       or 32 hexadecimal digits, if a sampled trace waits
 //!   }, …],
 //!   "suspected_leaks": 0,
 //!   "holders_omitted": 0,                    the oldest 1000 holders and 1000 waiters are listed
@@ -94,21 +95,26 @@ use tokio::sync::OnceCell;
 mod address;
 mod api;
 mod error;
+mod exposition;
+mod gzip;
 mod landing;
 mod limits;
 mod listing;
+mod negotiation;
 mod query;
 mod readiness;
 mod routes;
 mod scrape;
 mod server;
 mod stall;
+mod stock;
 mod turns;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::error::ExporterError;
+pub use self::exposition::{Exposition, ExpositionError, Format, Page};
 pub use self::readiness::Readiness;
 pub use self::server::BoundExporter;
 

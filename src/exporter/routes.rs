@@ -4,21 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http_body_util::Full;
-use hyper::body::Bytes;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER,
-    X_CONTENT_TYPE_OPTIONS,
+    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
-use hyper::{Method, Response, StatusCode, Uri};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
 
 use super::Readiness;
 use super::api::{self, Api, ApiError};
 use super::landing::{self, Link, State};
+use super::negotiation::Wish;
 use super::scrape::{ScrapeError, Scraper};
+use super::stock::Content;
 use super::turns::Undone;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -70,7 +71,7 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new(scraper: Arc<Scraper>, api: Api, readiness: Readiness, extra_links: &[Link]) -> Self {
         let own = [
-            (Endpoint::Metrics, "Metrics", "what Prometheus scrapes, in its text format"),
+            (Endpoint::Metrics, "Metrics", "what Prometheus scrapes, as text or OpenMetrics"),
             (Endpoint::Pools, "Pools", "who holds connections and who waits for one, as JSON"),
             (Endpoint::Healthy, "Health", "200 while this process answers"),
             (Endpoint::Ready, "Readiness", "200 when it can do its work, 503 otherwise"),
@@ -95,7 +96,8 @@ impl Routes {
     }
 
     /// Answers a request. hyper leaves the body out where the method is HEAD.
-    pub(super) async fn answer(&self, method: &Method, uri: &Uri) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(&self, request: &Parts) -> Response<Full<Content>> {
+        let Parts { method, uri, headers, .. } = request;
         let path = uri.path();
         let Some(endpoint) = Endpoint::at(path) else {
             return text(StatusCode::NOT_FOUND, nothing_here());
@@ -106,21 +108,26 @@ impl Routes {
         }
         match endpoint {
             Endpoint::Landing => self.landing(),
-            Endpoint::Metrics => self.metrics().await,
+            Endpoint::Metrics => self.metrics(headers).await,
             Endpoint::Pools => self.pools(uri.query().unwrap_or_default()).await,
             Endpoint::Healthy => text(StatusCode::OK, "poolscope is healthy.\n"),
             Endpoint::Ready => self.ready(),
         }
     }
 
-    fn landing(&self) -> Response<Full<Bytes>> {
+    fn landing(&self) -> Response<Full<Content>> {
         let page = landing::render(&self.state(), &self.links);
         with(respond(StatusCode::OK, HTML, page), CONTENT_SECURITY_POLICY, PAGE_POLICY)
     }
 
-    async fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.scraper.scrape().await {
-            Ok(metrics) => respond(StatusCode::OK, METRICS, metrics),
+    async fn metrics(&self, headers: &HeaderMap) -> Response<Full<Content>> {
+        let wish = Wish::of(headers);
+        match self.scraper.scrape(wish).await {
+            Ok(page) => {
+                let page = respond(StatusCode::OK, wish.format.content_type(), Content::Page(page));
+                let page = with(page, VARY, "Accept, Accept-Encoding");
+                if wish.gzip { with(page, CONTENT_ENCODING, "gzip") } else { page }
+            }
             Err(ScrapeError::Undone(Undone::Busy { at_once, waited })) => {
                 let refusal = text(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -140,12 +147,12 @@ impl Routes {
                  says where.\n",
             ),
             Err(ScrapeError::Encoding(complaint)) => {
-                text(StatusCode::INTERNAL_SERVER_ERROR, format!("The metrics cannot be encoded: {complaint}\n"))
+                text(StatusCode::INTERNAL_SERVER_ERROR, format!("The metrics cannot be written: {complaint}\n"))
             }
         }
     }
 
-    async fn pools(&self, query: &str) -> Response<Full<Bytes>> {
+    async fn pools(&self, query: &str) -> Response<Full<Content>> {
         match self.api.pools(query).await {
             Ok(json) => respond(StatusCode::OK, JSON, json),
             Err(ApiError::Query(complaint)) => refusal(StatusCode::BAD_REQUEST, &complaint),
@@ -166,7 +173,7 @@ impl Routes {
         }
     }
 
-    fn ready(&self) -> Response<Full<Bytes>> {
+    fn ready(&self) -> Response<Full<Content>> {
         match self.state() {
             State::Ready => text(StatusCode::OK, "poolscope is ready.\n"),
             State::NotReady(reason) => {
@@ -195,16 +202,16 @@ fn nothing_here() -> String {
     format!("There is nothing at this path; what exists is {others} and {last}.\n")
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: impl Into<Content>) -> Response<Full<Content>> {
     respond(status, TEXT, body)
 }
 
 /// Why an API has no answer, for whoever reads nothing but JSON.
-fn refusal(status: StatusCode, complaint: &str) -> Response<Full<Bytes>> {
+fn refusal(status: StatusCode, complaint: &str) -> Response<Full<Content>> {
     respond(status, JSON, api::complaint(complaint))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Content>) -> Response<Full<Content>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     let response = with(response, CONTENT_TYPE, content_type);
@@ -212,7 +219,7 @@ fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Bytes
     with(response, X_CONTENT_TYPE_OPTIONS, "nosniff")
 }
 
-fn with(mut response: Response<Full<Bytes>>, name: HeaderName, value: &'static str) -> Response<Full<Bytes>> {
+fn with(mut response: Response<Full<Content>>, name: HeaderName, value: &'static str) -> Response<Full<Content>> {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }

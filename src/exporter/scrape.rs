@@ -1,20 +1,24 @@
-//! Gathers and encodes the registry, off the runtime's workers, a few at a time.
+//! Gathers and writes the registry, off the runtime's workers, a few at a time.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 use tokio::task::spawn_blocking;
 
-use super::ExporterError;
+use super::exposition::Exposition;
+use super::gzip::Press;
 use super::limits::Limits;
+use super::negotiation::Wish;
+use super::stock::{Lent, Stock};
 use super::turns::{Turns, Undone};
+use super::{ExporterError, Page};
 use crate::telemetry::BOUNDS_SECONDS;
 use crate::telemetry::catalogue::{SCRAPE_DURATION, SCRAPES};
 
-/// An encoder's complaint may quote a whole metric family.
+/// A complaint may quote what a collector gave, at length.
 const MAX_COMPLAINT_CHARS: usize = 200;
 
 /// Why a scrape has no metrics to show.
@@ -22,7 +26,7 @@ const MAX_COMPLAINT_CHARS: usize = 200;
 pub(super) enum ScrapeError {
     /// They could not be gathered. If a collector panicked, what it said is in the log.
     Undone(Undone),
-    /// The metrics cannot be written in the text format.
+    /// The metrics cannot be written.
     Encoding(String),
 }
 
@@ -64,6 +68,37 @@ pub(super) struct Scraper {
     registry: Registry,
     turns: Turns,
     metrics: ScrapeMetrics,
+    tools: Tools,
+}
+
+/// What scrapes write with, and leave to those that come after.
+#[derive(Clone, Debug)]
+struct Tools {
+    expositions: Stock<Exposition>,
+    pages: Stock<Page>,
+    presses: Stock<Press>,
+}
+
+impl Tools {
+    fn new(most: usize) -> Self {
+        Self { expositions: Stock::new(most), pages: Stock::new(most), presses: Stock::new(most) }
+    }
+
+    /// Writes the registry. What panics or fails is not used again.
+    fn write(&self, registry: &Registry, wish: Wish) -> Result<Lent, String> {
+        let mut exposition = self.expositions.take(|| Exposition::new(registry.clone()));
+        let mut page = Lent::new(&self.pages);
+        exposition.write(wish.format, page.page()).map_err(|error| error.to_string())?;
+        self.expositions.put(exposition);
+        if !wish.gzip {
+            return Ok(page);
+        }
+        let mut press = self.presses.take(Press::new);
+        let mut pressed = Lent::new(&self.pages);
+        press.press(page.page(), pressed.page()).map_err(|error| error.to_string())?;
+        self.presses.put(press);
+        Ok(pressed)
+    }
 }
 
 impl Scraper {
@@ -73,6 +108,7 @@ impl Scraper {
             registry,
             turns: Turns::new(limits.scrapes, limits.turn_wait),
             metrics: ScrapeMetrics::new().map_err(|source| ExporterError::Register { source })?,
+            tools: Tools::new(limits.scrapes),
         });
         // The registry's lock is held for as long as it is being gathered elsewhere.
         let registering = Arc::clone(&scraper);
@@ -90,15 +126,15 @@ impl Scraper {
         }
     }
 
-    /// The registry in the text format, once it is this scrape's turn.
+    /// The registry as it is wished for, once it is this scrape's turn.
     ///
     /// # Cancel safety
     ///
     /// A scrape that is dropped counts as abandoned. Gathering that has begun goes on to its end,
     /// and keeps its turn until then.
-    pub(super) async fn scrape(&self) -> Result<String, ScrapeError> {
+    pub(super) async fn scrape(&self, wish: Wish) -> Result<Lent, ScrapeError> {
         let mut ending = Ending::new(&self.metrics);
-        let scraped = self.gather().await;
+        let scraped = self.gather(wish).await;
         ending.outcome = match &scraped {
             Ok(_) => Outcome::Served,
             Err(error) => error.outcome(),
@@ -106,14 +142,14 @@ impl Scraper {
         scraped
     }
 
-    async fn gather(&self) -> Result<String, ScrapeError> {
-        let registry = self.registry.clone();
-        let gathered = self.turns.take(move || TextEncoder::new().encode_to_string(&registry.gather())).await;
-        match gathered {
-            Ok(Ok(text)) => Ok(text),
-            Ok(Err(error)) => {
-                let complaint: String = error.to_string().chars().take(MAX_COMPLAINT_CHARS).collect();
-                tracing::error!(error = complaint, "the metrics cannot be encoded");
+    async fn gather(&self, wish: Wish) -> Result<Lent, ScrapeError> {
+        let (registry, tools) = (self.registry.clone(), self.tools.clone());
+        let written = self.turns.take(move || tools.write(&registry, wish)).await;
+        match written {
+            Ok(Ok(page)) => Ok(page),
+            Ok(Err(complaint)) => {
+                let complaint: String = complaint.chars().take(MAX_COMPLAINT_CHARS).collect();
+                tracing::error!(error = complaint, "the metrics cannot be written");
                 Err(ScrapeError::Encoding(complaint))
             }
             Err(undone) => {

@@ -85,7 +85,7 @@ impl BoundExporter {
                 let routes = Arc::clone(&routes);
                 // The body is dropped unread.
                 let (head, _) = request.into_parts();
-                async move { Ok::<_, Infallible>(routes.answer(&head.method, &head.uri).await) }
+                async move { Ok::<_, Infallible>(routes.answer(&head).await) }
             });
             let stream = TokioIo::new(StallLimit::new(stream, limits.write_stall));
             let connection = graceful.watch(http.serve_connection(stream, service));

@@ -1,5 +1,6 @@
 //! Reads the pools' ledgers when Prometheus asks.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -80,6 +81,46 @@ impl Collector {
     }
 }
 
+thread_local! {
+    /// The pools that this thread has set aside so far, while it does.
+    static ASIDE: RefCell<Option<Vec<Arc<Ledger>>>> = const { RefCell::new(None) };
+}
+
+/// Calls `gather`, during which collectors on this thread tell nothing of their pools and name them to `ledgers`
+/// instead: who gathers a registry finds out in this way which pools are in it, and reads them by a shorter way.
+#[cfg(feature = "exporter")]
+pub(crate) fn set_aside<T>(ledgers: &mut Vec<Arc<Ledger>>, gather: impl FnOnce() -> T) -> T {
+    /// Gives back what was set aside, also if a collector panics.
+    struct Aside<'a>(&'a mut Vec<Arc<Ledger>>);
+
+    impl Drop for Aside<'_> {
+        fn drop(&mut self) {
+            *self.0 = ASIDE.take().unwrap_or_default();
+        }
+    }
+
+    ASIDE.set(Some(std::mem::take(ledgers)));
+    let _aside = Aside(ledgers);
+    gather()
+}
+
+impl Collector {
+    /// Whether this thread sets pools aside; if so, these now are.
+    fn is_set_aside(&self) -> bool {
+        ASIDE.with_borrow_mut(|aside| {
+            let Some(aside) = aside else { return false };
+            let others = aside.len();
+            for ledger in self.ledgers().iter().filter_map(Weak::upgrade) {
+                // A set that two collectors show is shown once.
+                if !aside[..others].iter().any(|other| Arc::ptr_eq(other, &ledger)) {
+                    aside.push(ledger);
+                }
+            }
+            true
+        })
+    }
+}
+
 impl prometheus::core::Collector for Collector {
     fn desc(&self) -> Vec<&Desc> {
         static DESCS: LazyLock<Vec<Desc>> = LazyLock::new(|| {
@@ -89,7 +130,7 @@ impl prometheus::core::Collector for Collector {
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
-        let snapshots = self.snapshots();
+        let snapshots = if self.is_set_aside() { Vec::new() } else { self.snapshots() };
         let spans = spans::totals();
         let mut families = Vec::with_capacity(METRICS.len());
         for metric in METRICS {

@@ -18,6 +18,14 @@ pub struct Exemplar {
     pub at: SystemTime,
 }
 
+impl Exemplar {
+    /// The place of its bucket.
+    #[cfg(any(feature = "exporter", test))]
+    pub(crate) fn bucket(&self) -> usize {
+        bucket(super::clock::nanos(self.value))
+    }
+}
+
 /// The latest exemplar of each bucket. Takes no room before the first one, and then that of as many as there are
 /// buckets.
 #[derive(Debug, Default)]
@@ -57,10 +65,7 @@ mod tests {
             exemplars.keep(nanos, TraceContext::new([trace; 16], [trace; 8]));
         }
         exemplars.read_into(&mut read);
-        let read: Vec<_> = read
-            .iter()
-            .map(|kept| (bucket(super::super::clock::nanos(kept.value)), kept.trace.span_id[0], kept.value))
-            .collect();
+        let read: Vec<_> = read.iter().map(|kept| (kept.bucket(), kept.trace.span_id[0], kept.value)).collect();
         let nanos = Duration::from_nanos;
         assert_eq!(read, [(0, 3, nanos(400)), (1, 5, nanos(500_001)), (15, 4, nanos(30_000_000_001))]);
     }

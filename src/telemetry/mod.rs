@@ -7,7 +7,7 @@ pub(crate) mod budget;
 pub mod catalogue;
 mod cell;
 pub mod clock;
-mod collector;
+pub(crate) mod collector;
 pub(crate) mod evidence;
 mod exemplar;
 mod histogram;

@@ -365,12 +365,16 @@ pub(crate) struct UseTotals {
 }
 
 impl SeatTotals {
-    /// Becomes the same as `other`, in the memory it has.
-    pub(crate) fn set(&mut self, other: &Self) {
+    /// Becomes the same as `other`, of which no more than the first so many operations and queries did anything.
+    /// Queries beyond those are not added up.
+    pub(crate) fn set(&mut self, other: &Self, operations: usize, queries: usize) {
         self.use_time.set(&other.use_time);
-        self.by_operation.clone_from(&other.by_operation);
-        self.wire.clone_from(&other.wire);
-        self.queries.clone_from(&other.queries);
+        self.by_operation[..operations].copy_from_slice(&other.by_operation[..operations]);
+        self.by_operation[operations..].fill(UseTotals::default());
+        self.wire[..operations].copy_from_slice(&other.wire[..operations]);
+        self.wire[operations..].fill(WireTotals::default());
+        self.queries.clear();
+        self.queries.extend_from_slice(&other.queries[..queries]);
     }
 }
 

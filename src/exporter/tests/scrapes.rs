@@ -54,7 +54,7 @@ async fn a_panicking_collector_costs_one_scrape() {
 }
 
 #[tokio::test]
-async fn metrics_that_cannot_be_encoded_are_named() {
+async fn metrics_that_cannot_be_written_are_named() {
     struct Nameless(IntGauge);
 
     impl Collector for Nameless {
@@ -77,7 +77,7 @@ async fn metrics_that_cannot_be_encoded_are_named() {
 
     let answer = running.get("/metrics").await;
     assert_eq!(answer.status, 500);
-    assert!(answer.body.starts_with("The metrics cannot be encoded: Error: MetricFamily has no name"));
+    assert!(answer.body.starts_with("The metrics cannot be written: metrics without a name: xxx"));
     assert!(answer.body.len() < 300, "only the start of it is quoted");
 }
 

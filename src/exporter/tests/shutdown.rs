@@ -1,4 +1,4 @@
-use hyper::{Method, StatusCode, Uri};
+use hyper::StatusCode;
 
 use super::*;
 use crate::exporter::Readiness;
@@ -85,7 +85,8 @@ async fn a_server_that_stops_is_not_ready_whatever_the_latch_says() {
     readiness.ready();
     let api = Api::new(Collector::new(), Turns::new(1, SHORT));
     let routes = Routes::new(scraper, api, readiness, &[]);
-    let ready = async || routes.answer(&Method::GET, &Uri::from_static("/-/ready")).await.status();
+    let (request, ()) = hyper::Request::get("/-/ready").body(()).unwrap().into_parts();
+    let ready = async || routes.answer(&request).await.status();
 
     assert_eq!(ready().await, StatusCode::OK);
     routes.stop();

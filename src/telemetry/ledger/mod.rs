@@ -28,6 +28,8 @@ pub(crate) use self::books::Ticket;
 use self::books::{Books, Ended, InFlight, InTrace};
 pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
+#[cfg(feature = "exporter")]
+pub(crate) use self::reading::Reading;
 pub use self::situation::{Holding, Situation, Status};
 pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
@@ -95,7 +97,8 @@ impl Limits {
 /// The longest summary of a query, in bytes.
 pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
 
-type Durations = [SharedHistogram; Outcome::COUNT];
+/// Made for each outcome when it first comes: most operations know two.
+type Durations = [OnceLock<Box<SharedHistogram>>; Outcome::COUNT];
 
 /// The accounts of one pool.
 #[derive(Debug)]
@@ -283,6 +286,19 @@ impl Ledger {
         }
     }
 
+    /// The same without those who hold and who wait, into memory that was used before.
+    #[cfg(feature = "exporter")]
+    pub(crate) fn read(&self, reading: &mut Reading) {
+        let now = self.clock.now();
+        let changes = {
+            let mut books = self.books();
+            let changes = books.review(self, now);
+            books.read(self, now, reading);
+            changes
+        };
+        self.report(&changes);
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         // The books are consistent between any two lines that could panic, so a poisoned lock tells nothing.
         self.busy.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -292,7 +308,10 @@ impl Ledger {
         match self.durations[operation.index()].get() {
             Some(durations) => {
                 for (duration, histogram) in durations.iter().zip(histograms) {
-                    duration.read_into(histogram);
+                    match duration.get() {
+                        Some(duration) => duration.read_into(histogram),
+                        None => histogram.clear(),
+                    }
                 }
             }
             None => histograms.iter_mut().for_each(Histogram::clear),
@@ -333,7 +352,7 @@ impl Ledger {
             }
             Event::OperationFinished { operation, outcome, took, trace } => {
                 let durations = self.durations[operation.index()].get_or_init(Box::default);
-                durations[outcome.index()].observe(nanos(took), trace);
+                durations[outcome.index()].get_or_init(Box::default).observe(nanos(took), trace);
             }
             Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } | Event::QueriesFull { .. } => {}
             Event::CheckoutWaiting { .. }

@@ -39,6 +39,12 @@ impl Reading {
         }
     }
 
+    /// What was read last.
+    #[cfg(feature = "exporter")]
+    pub(crate) fn snapshot(&self) -> &PoolSnapshot {
+        &self.snapshot
+    }
+
     /// Makes room for the operation of this place.
     fn operation(&mut self, place: usize, name: &Arc<str>) -> &mut OperationTotals {
         let operations = &mut self.snapshot.operations;
@@ -167,7 +173,8 @@ impl Books {
         let Reading { snapshot, totals, standings, .. } = reading;
         // Read before what they are examples of.
         ledger.use_exemplars.read_into(&mut snapshot.use_time.exemplars);
-        totals.set(&self.retired);
+        // One that gets its name from now on has retired nothing: that takes the lock.
+        totals.set(&self.retired, ledger.operations().ids().count(), ledger.queries.ids().count());
         standings.clear();
         standings.extend(self.seats.iter().map(|seat| seat.add_to(totals, now)));
         snapshot.connections = Connections::of(standings.iter().copied());

@@ -1,0 +1,161 @@
+//! What a scrape costs, against `prometheus`' own gathering and encoding.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use poolscope::config::Settings;
+use poolscope::exporter::{Exporter, Exposition, Format, Page};
+use poolscope::pool::Core;
+use poolscope::telemetry::Collector;
+use prometheus::{Registry, TextEncoder};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::contestants::NoIo;
+use crate::report::Row;
+use crate::rounds::{Rounds, median, ratio};
+use crate::{Failure, Scale};
+
+/// Operations of each pool: as many as a service of some size has.
+const OPERATIONS: usize = 20;
+
+/// Pools that did something, and the registry they are in.
+struct Pools {
+    registry: Registry,
+    _pools: Vec<Core<NoIo>>,
+}
+
+impl Pools {
+    async fn new(count: usize) -> Result<Self, Failure> {
+        let (collector, registry) = (Collector::new(), Registry::new());
+        registry.register(Box::new(collector.clone()))?;
+        let mut pools = Vec::with_capacity(count);
+        for number in 0..count {
+            let pool = Core::new(NoIo, &format!("tenant_{number:04}"), &Settings::default(), &collector)?;
+            for operation in 0..OPERATIONS {
+                let operation = pool.operation(&format!("operation_{operation:02}"));
+                operation.run(async |_| Ok::<_, std::convert::Infallible>(())).await?;
+            }
+            pools.push(pool);
+        }
+        Ok(Self { registry, _pools: pools })
+    }
+}
+
+pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let count = if scale.is_quick() { 20 } else { 1_000 };
+    let pools = runtime.block_on(Pools::new(count))?;
+    let mut rows = times(scale, &runtime, &pools.registry)?;
+    rows.push(allocations(&runtime, &pools.registry)?);
+    rows.extend(runtime.block_on(over_http(scale, &pools.registry))?);
+    Ok(rows)
+}
+
+fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row>, Failure> {
+    let ours = |format| {
+        let writing = std::cell::RefCell::new((Exposition::new(registry.clone()), Page::new()));
+        move || {
+            let (exposition, page) = &mut *writing.borrow_mut();
+            let begun = Instant::now();
+            let written = exposition.write(format, page);
+            let took = begun.elapsed().as_secs_f64();
+            std::future::ready(written.map(|()| took).map_err(Failure::from))
+        }
+    };
+    let mut rounds = Rounds::new();
+    let theirs = rounds.add(|| async {
+        let begun = Instant::now();
+        black_box(TextEncoder::new().encode_to_string(&registry.gather())?);
+        Ok::<_, Failure>(begun.elapsed().as_secs_f64())
+    });
+    let text = rounds.add(ours(Format::Text));
+    let open_metrics = rounds.add(ours(Format::OpenMetrics));
+    let times = runtime.block_on(rounds.run(scale.of(10)))?;
+    let millis = |times: &[f64]| median(times.to_vec()) * 1e3;
+    Ok(vec![
+        Row::ratio(
+            "scrape_1000_pools",
+            "time to write 1,000 pools as text, over prometheus' gather and TextEncoder",
+            ratio(&times[text], &times[theirs]),
+        )
+        .at_most(0.04),
+        Row::ratio(
+            "scrape_1000_pools_open_metrics",
+            "the same as OpenMetrics",
+            ratio(&times[open_metrics], &times[theirs]),
+        ),
+        Row::count("scrape_1000_pools_ms", "milliseconds, ours", millis(&times[text])),
+        Row::count(
+            "scrape_1000_pools_gather_ms",
+            "milliseconds, prometheus' gather and TextEncoder",
+            millis(&times[theirs]),
+        ),
+    ])
+}
+
+/// What is allocated for pools in the steady state: by a scrape of all, less one of none, which gathers the rest.
+#[allow(clippy::cast_precision_loss, reason = "a count of allocations")]
+fn allocations(runtime: &Runtime, registry: &Registry) -> Result<Row, Failure> {
+    let _entered = runtime.enter();
+    let none = Registry::new();
+    none.register(Box::new(Collector::new()))?;
+    let count = |registry: &Registry| -> Result<f64, Failure> {
+        let (mut exposition, mut page) = (Exposition::new(registry.clone()), Page::new());
+        for format in [Format::Text, Format::OpenMetrics, Format::Text] {
+            exposition.write(format, &mut page)?;
+        }
+        let mut written = Ok(());
+        let counted = allocation_counter::measure(|| written = exposition.write(Format::Text, &mut page));
+        written?;
+        Ok(counted.count_total as f64)
+    };
+    let (all, rest) = (count(registry)?, count(&none)?);
+    Ok(Row::count(
+        "scrape_allocations",
+        "allocations for pools in a scrape; beside them the registry makes the control's",
+        all - rest,
+    )
+    .control(rest)
+    .at_most(0.0))
+}
+
+/// A scrape as Prometheus sends it, over a socket, and the same without gzip.
+async fn over_http(scale: Scale, registry: &Registry) -> Result<Vec<Row>, Failure> {
+    let exporter = Exporter::new(registry.clone()).bind("127.0.0.1:0").await?;
+    let address = exporter.local_addr();
+    tokio::spawn(exporter.serve(std::future::pending()));
+    let turn = async |encoding: &str| -> Result<(f64, usize), Failure> {
+        let mut stream = TcpStream::connect(address).await?;
+        let begun = Instant::now();
+        let head =
+            format!("GET /metrics HTTP/1.1\r\nHost: bench\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await?;
+        let (mut chunk, mut len) = (vec![0; 256 * 1024], 0);
+        loop {
+            match stream.read(&mut chunk).await? {
+                0 => return Ok((begun.elapsed().as_secs_f64(), len)),
+                read => len += read,
+            }
+        }
+    };
+    let (mut plain, mut gzip, mut sizes) = (Vec::new(), Vec::new(), (0, 0));
+    for round in 0..scale.of(10) + 1 {
+        let (plainly, pressed) = (turn("identity").await?, turn("gzip").await?);
+        sizes = (plainly.1, pressed.1);
+        // What the first one makes, the others find.
+        if round > 0 {
+            plain.push(plainly.0);
+            gzip.push(pressed.0);
+        }
+    }
+    #[allow(clippy::cast_precision_loss, reason = "a count of bytes")]
+    let megabytes = |bytes: usize| bytes as f64 / 1e6;
+    Ok(vec![
+        Row::ratio("scrape_gzip", "a scrape over HTTP, with gzip over without", ratio(&gzip, &plain)),
+        Row::count("scrape_gzip_ms", "milliseconds, with gzip", median(gzip) * 1e3),
+        Row::count("scrape_gzip_mb", "megabytes, with gzip", megabytes(sizes.1)),
+        Row::count("scrape_mb", "megabytes, without", megabytes(sizes.0)),
+    ])
+}
