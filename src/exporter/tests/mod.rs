@@ -21,6 +21,7 @@ use super::{Exporter, ExporterError};
 
 mod bind;
 mod endpoints;
+mod formats;
 mod hostile;
 mod pools;
 mod scrapes;
@@ -73,6 +74,8 @@ impl Running {
 struct Answer {
     status: u16,
     headers: HashMap<String, String>,
+    bytes: Vec<u8>,
+    /// The same as text, if that is what it is.
     body: String,
 }
 
@@ -154,11 +157,13 @@ impl Client {
             while self.received.len() < body_len {
                 assert!(self.receive().await, "a whole answer");
             }
-            Answer {
-                status: status.parse().unwrap(),
-                headers,
-                body: String::from_utf8(self.received.drain(..body_len).collect()).unwrap(),
-            }
+            let bytes: Vec<u8> = self.received.drain(..body_len).collect();
+            let body = if headers.contains_key("content-encoding") {
+                String::new()
+            } else {
+                String::from_utf8(bytes.clone()).unwrap()
+            };
+            Answer { status: status.parse().unwrap(), headers, bytes, body }
         })
         .await
     }
