@@ -3,6 +3,10 @@
 mod http;
 #[path = "../../support/otlp.rs"]
 mod otlp;
+#[path = "../../support/pages/mod.rs"]
+pub(crate) mod pages;
+#[path = "../../support/prometheus.rs"]
+mod prometheus;
 #[path = "../../support/proxy.rs"]
 mod proxy;
 #[path = "../../support/scrape.rs"]
@@ -14,10 +18,11 @@ use std::error::Error;
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+use ::prometheus::{Registry, TextEncoder};
 use poolscope::{Collector, Connection, Pool, PoolBuilder};
-use prometheus::{Registry, TextEncoder};
 use tokio_postgres::error::SqlState;
 
+pub(crate) use self::prometheus::Prometheus;
 pub(crate) use http::get as http_get;
 pub(crate) use otlp::{Attributes, Link, Span};
 pub(crate) use proxy::Proxy;
