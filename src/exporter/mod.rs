@@ -1,7 +1,8 @@
 //! Serves the metrics of a registry, who holds the pools, and the health of the process, over HTTP/1.1.
 //!
 //! * `GET /` -- a page for humans: version, state and links.
-//! * `GET /metrics` -- the registry, in the Prometheus text format 0.0.4.
+//! * `GET /metrics` -- the registry, as OpenMetrics 1.0 where `Accept` asks for it, else in the Prometheus text format
+//!   0.0.4; by gzip where `Accept-Encoding` asks for that by name.
 //! * `GET /api/v1/pools` -- each pool's state, who holds its connections and who waits for one, as JSON.
 //! * `GET /-/healthy` -- 200 while the process answers at all.
 //! * `GET /-/ready` -- 200 once the application said it is ready, 503 before that and from the
