@@ -313,8 +313,10 @@ pub(crate) enum Event<'a> {
     ConnectionDirty { seat: &'a Seat, operation: OperationId, dirt: Dirt, found_by: Option<Ticket> },
     /// The server reported an error on the wire.
     QueryFailed { operation: OperationId, code: ErrorCode },
-    /// A request with queries ended in an error, or will not be answered.
-    QueryEnded { query: QueryId, code: ErrorCode, took: Duration },
+    /// A request with queries ended in an error, or will not be answered. `trace` is its span, if it has one.
+    QueryEnded { query: QueryId, code: ErrorCode, took: Duration, trace: Option<TraceContext> },
+    /// A request with queries that was answered with success had a span.
+    QueryTraced { query: QueryId, took: Duration, trace: TraceContext },
     /// The bound on summaries of queries was reached: this one is counted as `other`.
     QueriesFull { summary: &'a str },
     /// What passes on a wire is not understood: it is no longer read.

@@ -20,7 +20,6 @@ pub struct Exemplar {
 
 impl Exemplar {
     /// The place of its bucket.
-    #[cfg(any(feature = "exporter", test))]
     pub(crate) fn bucket(&self) -> usize {
         bucket(super::clock::nanos(self.value))
     }

@@ -96,6 +96,7 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::TendingFinished { .. }
         | Event::QueryFailed { .. }
         | Event::QueryEnded { .. }
+        | Event::QueryTraced { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
         | Event::UnpooledConnecting { .. }
@@ -261,6 +262,7 @@ fn write(ledger: &Ledger, event: Event<'_>) {
         | Event::TendingFinished { .. }
         | Event::QueryFailed { .. }
         | Event::QueryEnded { .. }
+        | Event::QueryTraced { .. }
         | Event::ConnectionReturned { .. }
         | Event::ConnectionIdle { .. }
         | Event::UnpooledConnecting { .. }

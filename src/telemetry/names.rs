@@ -52,15 +52,16 @@ impl Names {
     }
 
     pub(crate) fn name(&self, id: u16) -> &str {
-        self.entry(id)
+        self.shared(id)
     }
 
     /// The same, for who keeps it.
     pub(crate) fn shared_name(&self, id: u16) -> Arc<str> {
-        Arc::clone(self.entry(id))
+        Arc::clone(self.shared(id))
     }
 
-    fn entry(&self, id: u16) -> &Arc<str> {
+    /// What that is.
+    pub(crate) fn shared(&self, id: u16) -> &Arc<str> {
         self.names.get(usize::from(id)).and_then(OnceLock::get).unwrap_or(&self.other)
     }
 

@@ -20,7 +20,7 @@ impl QueryId {
         self.0
     }
 
-    const fn index(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         let index = self.0 as usize;
         if index < IDS { index } else { 0 }
     }

@@ -45,9 +45,9 @@ pub fn reference() -> String {
     let _ = writeln!(page, "\n## Buckets\n\nAll histograms have the same upper bounds: {BOUNDS_SECONDS:?} seconds.");
     page.push_str(
         "\n## Exemplars\n\n\
-         In OpenMetrics, and with the feature `otel`, the buckets of the histograms of waits, uses, creations and operations\n\
-         (`db_client_connection_…_time_seconds`, `poolscope_operation_duration_seconds`) carry the latest observation that was\n\
-         made in a sampled trace: `trace_id` and `span_id` in hexadecimal digits, the value, and when it was counted.\n",
+         In OpenMetrics, and with the feature `otel`, the buckets of all histograms of pools carry the latest observation that was\n\
+         made in a sampled trace: `trace_id` and `span_id` in hexadecimal digits, the value, and when it was counted. The span\n\
+         of `db_client_operation_duration_seconds` is the query's own; of the others it is the one in which the pool was asked.\n",
     );
     page
 }

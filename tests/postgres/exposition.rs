@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use poolscope::exporter::{Exporter, Exposition, Format, Page};
 use poolscope::telemetry::TraceContext;
 use poolscope::telemetry::catalogue::METRICS;
@@ -12,12 +12,10 @@ use poolscope::{Collector, Connection, Pool, RetryPolicy};
 use prometheus::TextEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tracing::Instrument;
-use tracing_subscriber::layer::SubscriberExt;
 
 use super::server;
 use crate::support::pages::{self, samples};
-use crate::support::{Admin, Counted, Prometheus, eventually, patiently, shared, until};
+use crate::support::{Admin, Counted, Prometheus, eventually, patiently, shared, traced, until};
 
 /// Hands scrapes on to `exporter` as one that knows the text format only would make them.
 async fn text_only(exporter: SocketAddr) -> SocketAddr {
@@ -46,20 +44,13 @@ async fn a_real_prometheus_reads_both_formats_alike_and_finds_the_trace_of_an_ex
     let address = exporter.local_addr();
     tokio::spawn(exporter.serve(std::future::pending()));
 
-    let traces = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
-    let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer("test"));
-    let subscriber = tracing_subscriber::registry().with(layer);
-    let _traced = tracing::subscriber::set_default(subscriber);
     let operation = counted.pool.operation(hostile);
-    for _ in 0..3 {
-        let run = operation.clone().run(async |connection| connection.execute("SELECT 1", &[]).await);
-        run.instrument(tracing::info_span!("request")).await.unwrap();
-    }
-    let snapshot = counted.pool.snapshot();
-    let used: Vec<_> = snapshot.use_time.exemplars().iter().map(|exemplar| exemplar.trace).collect();
-    assert!(!used.is_empty(), "tracing-opentelemetry's span was not seen");
-    let TraceContext { trace_id, .. } = used[0];
-    let trace_id = TraceContext::new(trace_id, [0; 8]).trace().to_string();
+    let (trace, ()) = traced("GET /scraped", async {
+        for _ in 0..3 {
+            operation.clone().run(async |connection| connection.execute("SELECT 1", &[]).await).await.unwrap();
+        }
+    })
+    .await;
 
     let prometheus = Prometheus::start(&[("open_metrics", address), ("text", text_only(address).await)]).await;
     until("both jobs to be scraped", async || {
@@ -87,18 +78,24 @@ async fn a_real_prometheus_reads_both_formats_alike_and_finds_the_trace_of_an_ex
     assert_eq!(series.len(), 2, "{series:?}");
     assert!(series[0].1 == series[1].1 && series[0].1 > 100.0, "{series:?}");
 
-    let found = until("the exemplar", async || {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        let (start, end) = (now - 600, now + 60);
-        let path = format!(
-            "/api/v1/query_exemplars?query=db_client_connection_use_time_seconds_bucket&start={start}&end={end}"
-        );
-        let found = prometheus.api(&path).await.to_string();
-        found.contains(&trace_id).then_some(found)
-    })
-    .await;
-    let span_id = TraceContext::new([0; 16], used[0].span_id).span().to_string();
-    assert!(found.contains(&span_id), "{found}");
+    // And from each histogram to the trace, which a collector has.
+    for histogram in [
+        "db_client_connection_create_time_seconds",
+        "db_client_connection_wait_time_seconds",
+        "db_client_connection_use_time_seconds",
+        "db_client_operation_duration_seconds",
+        "poolscope_operation_duration_seconds",
+    ] {
+        until(&format!("an exemplar of {histogram}"), async || {
+            let exemplars = prometheus.exemplars(&format!("{histogram}_bucket")).await;
+            let spans = trace.so_far();
+            let is_of_trace = |labels: &serde_json::Value| {
+                labels["trace_id"] == trace.id() && spans.iter().any(|span| labels["span_id"] == *span.span_id)
+            };
+            (!exemplars.is_empty() && exemplars.iter().all(is_of_trace)).then_some(())
+        })
+        .await;
+    }
 }
 
 /// A pool that a server has answered in every way there is. Nothing of it is held any more, so that its numbers stand.
@@ -205,6 +202,29 @@ async fn who_holds_and_who_waits_is_named_with_the_trace_if_it_is_sampled() {
         assert!(traces(histogram).iter().all(|trace| [2, 3].contains(trace)));
     }
     assert!(traces(&snapshot.create_time).is_empty(), "it was made by one that was not sampled");
+}
+
+#[tokio::test]
+async fn a_query_that_has_a_span_is_an_example_of_its_kind_also_if_it_fails() {
+    let counted = Counted::shared("examples of queries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let (trace, ()) = traced("GET /examples", async {
+        let connection = counted.get().await;
+        connection.batch_execute("SELECT 1").await.unwrap();
+        connection.batch_execute("SELECT 1 / 0").await.unwrap_err();
+    })
+    .await;
+    counted.get().await.batch_execute("SHOW work_mem").await.unwrap();
+    let snapshot = counted.pool.snapshot();
+    let examples: Vec<_> = snapshot
+        .queries
+        .iter()
+        .map(|query| {
+            let examples = query.durations.exemplars().iter().map(|exemplar| exemplar.trace.trace().to_string());
+            (query.error.as_ref().map_or("", |code| code.as_str()), examples.collect::<Vec<_>>())
+        })
+        .collect();
+    let of_trace = || vec![trace.id().to_owned()];
+    assert_eq!(examples, [("", of_trace()), ("", vec![]), ("22012", of_trace())]);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -108,6 +108,16 @@ impl Prometheus {
             .collect();
         values.sort_by(|(one, _), (other, _)| one.cmp(other));
         values
+    }
+
+    /// The labels of the exemplars that a series has had in the last minutes.
+    pub(crate) async fn exemplars(&self, series: &str) -> Vec<serde_json::Value> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
+        let (start, end) = (now - 600, now + 60);
+        let data = self.api(&format!("/api/v1/query_exemplars?query={series}&start={start}&end={end}")).await;
+        let series = data.as_array().expect("a list").iter();
+        let exemplars = series.flat_map(|series| series["exemplars"].as_array().expect("a list"));
+        exemplars.map(|exemplar| exemplar["labels"].clone()).collect()
     }
 
     async fn get(&self, path: &str) -> io::Result<String> {

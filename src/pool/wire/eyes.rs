@@ -8,7 +8,7 @@ use super::hash::Folded;
 use super::summary::summary;
 use super::texts::{Asked, Texts};
 use crate::event::{ConnectionState, Event};
-use crate::telemetry::clock::{Clock, Nanos};
+use crate::telemetry::clock::{Clock, Nanos, nanos};
 use crate::telemetry::evidence::{Complaint, Risk};
 use crate::telemetry::ledger::{Ledger, Watchers};
 use crate::telemetry::operations::OperationId;
@@ -205,7 +205,7 @@ impl Listener for Account {
     fn answered(&mut self, Answer { begun, asked, sent_at, rows, error, committed, overcomes }: Answer) {
         let query = asked.query;
         let texts = &self.texts;
-        self.spans.end(begun, || Ending {
+        let trace = self.spans.end(begun, || Ending {
             query,
             text: texts.as_ref().and_then(|texts| texts.get(asked)),
             rows,
@@ -216,9 +216,14 @@ impl Listener for Account {
         }
         let wire = self.seat.wire();
         wire.answer(committed, overcomes);
-        match error {
-            None => wire.count_query_time(query, self.at.since(sent_at)),
-            Some(code) => self.emit(Event::QueryEnded { query, code, took: self.at.duration_since(sent_at) }),
+        let took = self.at.duration_since(sent_at);
+        match (error, trace) {
+            (None, None) => wire.count_query_time(query, nanos(took)),
+            (None, Some(trace)) => {
+                wire.count_query_time(query, nanos(took));
+                self.emit(Event::QueryTraced { query, took, trace });
+            }
+            (Some(code), trace) => self.emit(Event::QueryEnded { query, code, took, trace }),
         }
     }
 

@@ -10,6 +10,7 @@ use tracing::Span;
 
 use slab::Slab;
 
+use super::failures::FailedQueries;
 use super::history::History;
 use super::retries::{RetryTotals, count};
 use super::telling::Quiet;
@@ -19,7 +20,6 @@ use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::{OPERATION_IDS, OperationId, Operations, SiteId};
-use crate::telemetry::queries::QueryId;
 use crate::telemetry::seat::{Seat, SeatTotals, Standing};
 use crate::telemetry::trace::{CheckoutSpan, Held, Trace};
 
@@ -124,8 +124,8 @@ pub(super) struct Books {
     pub(super) dirty: BTreeMap<(OperationId, Dirt), u64>,
     /// Bounded, as the retries are.
     pub(super) query_errors: BTreeMap<(OperationId, ErrorCode), u64>,
-    /// Times of queries that failed. Bounded as well.
-    pub(super) failed_queries: BTreeMap<(QueryId, ErrorCode), Histogram>,
+    /// Bounded as well.
+    pub(super) failed_queries: FailedQueries,
     /// Wires that are no longer read.
     pub(super) wires_lost: u64,
     pub(super) retries: RetryTotals,
@@ -187,7 +187,7 @@ impl Default for Books {
             self_deadlocks: 0,
             dirty: BTreeMap::new(),
             query_errors: BTreeMap::new(),
-            failed_queries: BTreeMap::new(),
+            failed_queries: FailedQueries::default(),
             wires_lost: 0,
             retries: RetryTotals::default(),
             suspended_since: None,
@@ -260,13 +260,6 @@ impl Books {
     /// Counts an error that the server reported.
     pub(super) fn count_query_error(&mut self, operation: OperationId, code: ErrorCode) {
         count(&mut self.query_errors, |code| (operation, code), code);
-    }
-
-    /// Counts a query that failed.
-    pub(super) fn count_failed_query(&mut self, query: QueryId, code: ErrorCode, took: Duration) {
-        let known = self.failed_queries.len() < MAX_ERRORS || self.failed_queries.contains_key(&(query, code));
-        let code = if known { code } else { ErrorCode::OTHER };
-        self.failed_queries.entry((query, code)).or_default().observe(nanos(took));
     }
 
     /// Answers what its span needs to know if it is to have one from now on.

@@ -10,6 +10,7 @@
 //! - connections created = the sum of closed by reason + live.
 
 mod books;
+mod failures;
 mod history;
 mod holders;
 mod reading;
@@ -44,7 +45,7 @@ use super::clock::{Clock, Nanos, nanos};
 use super::exemplar::Exemplars;
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
-use super::names::Names;
+use super::names::{IDS, Names};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::queries::QueryId;
 use super::seat::Seat;
@@ -113,6 +114,8 @@ pub(crate) struct Ledger {
     durations: Box<[OnceLock<Box<Durations>>]>,
     /// Of uses; the connections keep none, as most have none.
     use_exemplars: Exemplars,
+    /// Of queries that succeeded, by what they are; of those that failed the books keep them.
+    query_exemplars: Box<[Exemplars]>,
     hints: Hints,
     busy: Busy,
     budget: Budget,
@@ -160,6 +163,7 @@ impl Ledger {
             queries: Names::new(MAX_SUMMARY_BYTES),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
             use_exemplars: Exemplars::default(),
+            query_exemplars: (0..IDS).map(|_| Exemplars::default()).collect(),
             hints: Hints::default(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -354,6 +358,7 @@ impl Ledger {
                 let durations = self.durations[operation.index()].get_or_init(Box::default);
                 durations[outcome.index()].get_or_init(Box::default).observe(nanos(took), trace);
             }
+            Event::QueryTraced { query, took, trace } => self.query_exemplars[query.index()].keep(nanos(took), trace),
             Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } | Event::QueriesFull { .. } => {}
             Event::CheckoutWaiting { .. }
             | Event::PhaseEntered { .. }
@@ -457,7 +462,7 @@ impl Ledger {
                 telling = Telling::Dirty { cause: seat.trace(), operation, dirt, found_by, opens };
             }
             Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
-            Event::QueryEnded { query, code, took } => books.count_failed_query(query, code, took),
+            Event::QueryEnded { query, code, took, trace } => books.failed_queries.count(query, code, took, trace),
             Event::WireLost { .. } => books.wires_lost += 1,
             Event::Retrying { operation, code, attempt, pause } => {
                 books.retries.count_retry(operation, code);
@@ -485,6 +490,7 @@ impl Ledger {
             | Event::SuspectReturned { .. }
             | Event::ConnectionReturned { .. }
             | Event::ConnectionIdle { .. }
+            | Event::QueryTraced { .. }
             | Event::OperationFinished { .. }
             | Event::OperationsFull { .. }
             | Event::QueriesFull { .. } => {}

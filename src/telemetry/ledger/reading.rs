@@ -23,6 +23,8 @@ pub(crate) struct Reading {
     snapshot: PoolSnapshot,
     /// Operations that this pool lacks and another had, with the memory they hold.
     spare: Vec<OperationTotals>,
+    /// The same of queries.
+    spare_queries: Vec<QueryDurations>,
     totals: SeatTotals,
     /// How each connection stood, in the books' order. Each is read once: a connection may come back meanwhile, and those
     /// counted as used are to be those listed.
@@ -34,6 +36,7 @@ impl Reading {
         Self {
             snapshot: PoolSnapshot::blank(),
             spare: Vec::new(),
+            spare_queries: Vec::new(),
             totals: SeatTotals::default(),
             standings: Vec::new(),
         }
@@ -231,19 +234,32 @@ impl Books {
 
     /// How long queries took: those that succeeded, and those that failed by their errors.
     fn read_queries(&self, ledger: &Ledger, reading: &mut Reading) {
-        let Reading { snapshot, totals, .. } = reading;
-        snapshot.queries.clear();
-        let named = ledger.queries.ids().zip(&totals.queries).filter(|(_, durations)| durations.count() > 0);
-        snapshot.queries.extend(named.map(|((_, summary), durations)| QueryDurations {
-            summary: Arc::clone(summary),
-            error: None,
-            durations: durations.clone(),
-        }));
-        snapshot.queries.extend(self.failed_queries.iter().map(|((query, code), durations)| QueryDurations {
-            summary: ledger.queries.shared_name(query.as_u16()),
-            error: Some(*code),
-            durations: durations.clone(),
-        }));
+        let succeeded = ledger.queries.ids().zip(&reading.totals.queries).zip(&ledger.query_exemplars);
+        let succeeded = succeeded.map(|(((_, summary), durations), exemplars)| (summary, None, durations, exemplars));
+        let failed = self.failed_queries.iter().map(|(query, code, failed)| {
+            (ledger.queries.shared(query.as_u16()), Some(code), &failed.durations, &failed.exemplars)
+        });
+        let mut known = 0;
+        for (summary, error, durations, exemplars) in succeeded.chain(failed) {
+            if durations.count() == 0 {
+                continue;
+            }
+            if known == reading.snapshot.queries.len() {
+                let blank = || QueryDurations { summary: Arc::clone(summary), error, durations: Histogram::default() };
+                reading.snapshot.queries.push(reading.spare_queries.pop().unwrap_or_else(blank));
+            }
+            let query = &mut reading.snapshot.queries[known];
+            known += 1;
+            query.error = error;
+            if !Arc::ptr_eq(&query.summary, summary) {
+                query.summary = Arc::clone(summary);
+            }
+            exemplars.read_into(&mut query.durations.exemplars);
+            (query.durations.buckets, query.durations.sum_nanos) = (durations.buckets, durations.sum_nanos);
+            // The connections were read before these, and one that was traced may have come meanwhile.
+            query.durations.exemplars.retain(|exemplar| durations.buckets[exemplar.bucket()] > 0);
+        }
+        reading.spare_queries.extend(reading.snapshot.queries.drain(known..));
     }
 
     /// What is listed by something else than the operation alone.

@@ -8,8 +8,9 @@ use std::sync::{Arc, Weak};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
+use super::otel::ids_of;
 use super::spans::{UNKNOWN, fail};
-use super::{TARGET, Trace};
+use super::{TARGET, Trace, TraceContext};
 use crate::event::ErrorCode;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::queries::QueryId;
@@ -93,24 +94,26 @@ impl Queries {
         self.open.push_back((self.begun, span));
     }
 
-    /// So many of the requests came to their end, all in the same way.
+    /// So many of the requests came to their end, all in the same way. Answers which span one of them had.
     #[inline]
-    pub(crate) fn end<'a>(&mut self, requests: u32, how: impl FnOnce() -> Ending<'a>) {
+    pub(crate) fn end<'a>(&mut self, requests: u32, how: impl FnOnce() -> Ending<'a>) -> Option<TraceContext> {
         self.ended += u64::from(requests);
-        if !self.open.is_empty() {
-            self.close(how());
-        }
+        if self.open.is_empty() { None } else { self.close(how()) }
     }
 
     #[cold]
-    fn close(&mut self, how: Ending<'_>) {
+    fn close(&mut self, how: Ending<'_>) -> Option<TraceContext> {
         let ledger = self.ledger.upgrade();
         let summary = ledger.as_ref().and_then(|ledger| ledger.summary(how.query));
+        let mut closed = None;
         while self.open.front().is_some_and(|(number, _)| *number <= self.ended)
             && let Some((_, span)) = self.open.pop_front()
         {
             close(&span, summary, how);
+            // Asked last: whoever asks fixes the name.
+            closed = ids_of(&span);
         }
+        closed
     }
 
     /// What passes is not understood any more: nobody knows when they end.

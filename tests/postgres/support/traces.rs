@@ -45,6 +45,11 @@ fn id(span: &Open) -> String {
 }
 
 impl Trace {
+    /// Its number, in hexadecimal digits.
+    pub(crate) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// A request of which it was decided elsewhere that its trace is not kept.
     pub(crate) async fn unsampled<T>(work: impl Future<Output = T>) -> (Self, T) {
         use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
