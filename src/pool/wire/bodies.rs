@@ -1,8 +1,9 @@
 //! What the bodies of messages say, where that matters: texts, names, errors, the state of the transaction.
 
-use super::conversation::{Conversation, Listener, TEXT, Transaction};
+use super::conversation::{Conversation, TEXT};
 use super::fields::Fields;
 use super::frames::OutOfStep;
+use super::listener::{Listener, Transaction};
 use super::prepared::{Bind, Close, Parse};
 use super::requests::{End, open};
 use super::statements::Text;

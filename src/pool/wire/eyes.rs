@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, Weak};
 
-use super::conversation::{Answer, Conversation, Listener, Transaction};
+use super::conversation::Conversation;
 use super::frames::OutOfStep;
 use super::hash::Folded;
+use super::listener::{Answer, Listener, Transaction};
 use super::summary::summary;
 use super::texts::{Asked, Texts};
 use crate::event::{ConnectionState, Event};

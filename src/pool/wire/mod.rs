@@ -11,6 +11,7 @@ mod eyes;
 mod fields;
 mod frames;
 mod hash;
+mod listener;
 mod patient;
 mod prepared;
 mod pulse;

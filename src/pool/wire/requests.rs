@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::conversation::Answer;
+use super::listener::Answer;
 use super::statements::Deeds;
 use super::texts::Asked;
 use crate::event::ErrorCode;

@@ -7,7 +7,7 @@
 //! Source: PostgreSQL's documentation of the statements, and "Message Flow" there, "Multiple Statements in a Simple
 //! Query" above all.
 
-use super::conversation::Transaction;
+use super::listener::Transaction;
 use crate::telemetry::evidence::Risk;
 
 /// What a request's statements do, as a set.

@@ -3,7 +3,9 @@
 //! The collector is driven by it, `docs/metrics.md` is generated from it, and whoever names a metric elsewhere is
 //! held to it by a test.
 
+mod spans;
 mod table;
+mod unpooled;
 
 pub use self::table::METRICS;
 use super::histogram::Histogram;

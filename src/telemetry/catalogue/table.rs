@@ -1,6 +1,6 @@
 //! The table of metrics.
 
-use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES};
+use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, spans, unpooled};
 use crate::event::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{exact, seconds};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
@@ -346,50 +346,10 @@ pub const METRICS: &[Metric] = &[
         "Time during which every connection was taken and somebody was waiting for one.",
         |pool, sink| sink.value(&[], seconds(pool.saturated_nanos)),
     ),
-    Metric::of_pool(
-        "poolscope_unpooled_connections_total",
-        Kind::Counter,
-        &["operation"],
-        "Connections opened outside the pool (connect_unpooled), counted when they are established. Those that cannot be are in poolscope_connection_errors_total, phase connect. None of the pool's other metrics count any of them.",
-        |pool, sink| {
-            for unpooled in &pool.unpooled {
-                sink.value(&[&unpooled.operation], exact(unpooled.opened));
-            }
-        },
-    ),
-    Metric::of_pool(
-        "poolscope_unpooled_connections_active",
-        Kind::Gauge,
-        &["operation"],
-        "Connections currently open outside the pool: established, and not dropped by their holder.",
-        |pool, sink| {
-            for unpooled in &pool.unpooled {
-                sink.value(&[&unpooled.operation], count(unpooled.active));
-            }
-        },
-    ),
-    Metric::of_pool(
-        "poolscope_unpooled_seconds_total",
-        Kind::Counter,
-        &["operation"],
-        "Time for which connections outside the pool were open, from established to dropped; those that are open now included. Its rate is how many of them the operation has on average.",
-        |pool, sink| {
-            for unpooled in &pool.unpooled {
-                sink.value(&[&unpooled.operation], seconds(unpooled.open_nanos));
-            }
-        },
-    ),
-    Metric::of_pool(
-        "poolscope_unpooled_connect_seconds_total",
-        Kind::Counter,
-        &["operation"],
-        "Time spent connecting outside the pool, from the first poll until it was established, failed or was given up; what is connecting now included. What a pool would save.",
-        |pool, sink| {
-            for unpooled in &pool.unpooled {
-                sink.value(&[&unpooled.operation], seconds(unpooled.connect_nanos));
-            }
-        },
-    ),
+    unpooled::CONNECTIONS,
+    unpooled::ACTIVE,
+    unpooled::SECONDS,
+    unpooled::CONNECT_SECONDS,
     Metric::of_pool(
         "poolscope_recommended_size",
         Kind::Gauge,
@@ -401,33 +361,11 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_spans(
-        "poolscope_spans_ended_total",
-        Kind::Counter,
-        "Sampled spans that ended, by where they go: otlp (a collector), page (the demo's own). At every scrape: the sum of the queued, exported, dropped and failed ones. Missing while nothing takes spans.",
-        |spans| spans.ended,
-    ),
-    Metric::of_spans(
-        "poolscope_spans_queued",
-        Kind::Gauge,
-        "Spans that currently wait to be exported, or are being exported.",
-        |spans| spans.queued,
-    ),
-    Metric::of_spans("poolscope_spans_exported_total", Kind::Counter, "Spans that their destination took.", |spans| {
-        spans.exported
-    }),
-    Metric::of_spans(
-        "poolscope_spans_dropped_total",
-        Kind::Counter,
-        "Spans that were not sent at all: the queue was full, or the process ended first.",
-        |spans| spans.dropped,
-    ),
-    Metric::of_spans(
-        "poolscope_spans_failed_total",
-        Kind::Counter,
-        "Spans that were sent in vain: the destination was away, too slow or refused them, retries included.",
-        |spans| spans.failed,
-    ),
+    spans::ENDED,
+    spans::QUEUED,
+    spans::EXPORTED,
+    spans::DROPPED,
+    spans::FAILED,
     BUILD_INFO,
     SCRAPES,
     SCRAPE_DURATION,

@@ -14,6 +14,7 @@ mod failures;
 mod history;
 mod holders;
 mod reading;
+mod record;
 mod retries;
 mod situation;
 mod snapshot;
@@ -25,8 +26,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use self::books::Books;
 pub(crate) use self::books::Ticket;
-use self::books::{Books, Ended, InFlight, InTrace};
 pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 #[cfg(feature = "exporter")]
@@ -36,21 +37,19 @@ pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
     RetriesExhausted,
 };
-use self::telling::Telling;
 pub(crate) use self::unpooled::UnpooledPlace;
 pub use self::unpooled::UnpooledTotals;
 pub(crate) use self::watchers::Watchers;
 use super::budget::{Budget, Terms};
-use super::clock::{Clock, Nanos, nanos};
+use super::clock::{Clock, Nanos};
 use super::exemplar::Exemplars;
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::LogState;
 use super::names::{IDS, Names};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::queries::QueryId;
-use super::seat::Seat;
 use super::trace;
-use crate::event::{ConnectionState, ErrorPhase, Event, Outcome, Phase};
+use crate::event::{Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,184 +319,5 @@ impl Ledger {
             }
             None => histograms.iter_mut().for_each(Histogram::clear),
         }
-    }
-
-    /// The reader of events. Inlined, so that an event made on the spot is matched by the compiler.
-    #[inline(always)]
-    pub(crate) fn record(&self, event: Event<'_>) {
-        match event {
-            Event::HandingOut { seat, site, task } => {
-                seat.set_holder(site, task);
-                seat.set_trace(trace::entered());
-            }
-            Event::CheckoutServed { seat, operation, at } => {
-                seat.set_used(operation, at);
-                seat.count_served(operation);
-            }
-            Event::ConnectionReturned { seat, operation, since, at } => {
-                // What was held is counted from here on, not twice.
-                seat.set_used(operation, at);
-                seat.count_use(operation, at.since(since));
-                if seat.is_traced() {
-                    self.keep_use(seat, at.since(since));
-                }
-            }
-            Event::TendingStarted { seat, operation, at } => seat.set_tended(operation, at),
-            Event::TendingFinished { seat, operation, since, at } => {
-                seat.set_tended(operation, at);
-                seat.count_tended(operation, at.since(since));
-            }
-            Event::SuspectReturned { seat, .. } => {
-                seat.suspect(false);
-            }
-            Event::ConnectionIdle { seat, at } => {
-                seat.set_idle(at);
-                seat.release_trace();
-            }
-            Event::OperationFinished { operation, outcome, took, trace } => {
-                let durations = self.durations[operation.index()].get_or_init(Box::default);
-                durations[outcome.index()].get_or_init(Box::default).observe(nanos(took), trace);
-            }
-            Event::QueryTraced { query, took, trace } => self.query_exemplars[query.index()].keep(nanos(took), trace),
-            Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } | Event::QueriesFull { .. } => {}
-            Event::CheckoutWaiting { .. }
-            | Event::PhaseEntered { .. }
-            | Event::CheckoutFinished { .. }
-            | Event::CheckoutRefused { .. }
-            | Event::ConnectionCreating { .. }
-            | Event::ConnectionCreated { .. }
-            | Event::ConnectionError { .. }
-            | Event::ConnectionDirty { .. }
-            | Event::QueryFailed { .. }
-            | Event::QueryEnded { .. }
-            | Event::WireLost { .. }
-            | Event::Retrying { .. }
-            | Event::RetryRecovered { .. }
-            | Event::RetryExhausted { .. }
-            | Event::ConnectingSuspended { .. }
-            | Event::ConnectingResumed { .. }
-            | Event::UnpooledConnecting { .. }
-            | Event::UnpooledOpened { .. }
-            | Event::UnpooledEnded { .. }
-            | Event::ConnectionClosed { .. } => self.record_slow(event),
-        }
-    }
-
-    /// Keeps a use as an example: it was in the trace in which the connection was checked out.
-    #[cold]
-    fn keep_use(&self, seat: &Seat, nanos: u64) {
-        if let Some(trace) = seat.trace_ids() {
-            self.use_exemplars.keep(nanos, trace);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn record_slow(&self, event: Event<'_>) {
-        // Spans are made before the lock is taken, and told of things when it is free again.
-        let within = match event {
-            Event::CheckoutWaiting { .. } | Event::CheckoutRefused { .. } | Event::ConnectionCreated { .. } => {
-                trace::entered()
-            }
-            _ => None,
-        };
-        let span = within.as_ref().and_then(|within| self.span_for(event, within));
-        let mut telling = Telling::Nothing;
-        let mut books = self.books();
-        match event {
-            Event::CheckoutWaiting { ticket, operation, call_site, task, started, phase } => {
-                if let Some(span) = span.as_ref().filter(|_| phase == Phase::Queue) {
-                    let held = books.held(&self.operations, started);
-                    telling = Telling::Queueing { span: span.span().clone(), operation, held };
-                }
-                let (phase_since, own) = (started, None);
-                let trace = within.map(|within| Box::new(InTrace { within, span }));
-                let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
-                ticket.set(Some(books.begin(checkout)));
-            }
-            Event::PhaseEntered { ticket, phase, at } => {
-                let quiet = books.enter_phase(ticket, phase, at);
-                let span = if phase == Phase::Queue { books.span_of(ticket) } else { None };
-                let queues = phase == Phase::Queue && (quiet.is_some() || span.is_some());
-                let held = queues.then(|| books.held(&self.operations, at));
-                if let Some(quiet) = quiet {
-                    telling = Telling::Opens { ticket, quiet, held };
-                } else if let (Some(span), Some(held)) = (span, held) {
-                    telling = Telling::Queueing { span, operation: books.operation_of(ticket), held };
-                }
-            }
-            Event::CheckoutFinished { ticket, seat, outcome, code, at } => {
-                if let Some(Ended { operation, quiet, span }) = books.finish(ticket, outcome, seat, at) {
-                    if let Some(seat) = seat {
-                        seat.set_used(operation, at);
-                    }
-                    telling = Telling::Ended { span, quiet, outcome, code, at };
-                }
-            }
-            Event::CheckoutRefused { operation, outcome, code, at, .. } => {
-                books.refuse(operation, outcome);
-                telling = Telling::Ended { span, quiet: None, outcome, code, at };
-            }
-            Event::ConnectionCreating { seat } => books.open(seat),
-            Event::ConnectionCreated { seat, took } => {
-                books.create_time.observe(nanos(took));
-                if let Some(within) = &within {
-                    books.create_exemplars.keep(nanos(took), within.ids());
-                }
-                let standing = seat.standing();
-                if standing.state == ConnectionState::Creating {
-                    seat.set_used(standing.operation, self.clock.now());
-                }
-            }
-            Event::ConnectionError { phase, code, .. } => {
-                if phase == ErrorPhase::Connect {
-                    books.connect_failed_at = self.clock.now();
-                }
-                *books.errors.entry((phase, code)).or_insert(0) += 1;
-            }
-            Event::ConnectionDirty { seat, operation, dirt, found_by } => {
-                *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
-                let opens = found_by.and_then(|ticket| Some((ticket, books.quiet(ticket)?)));
-                let found_by = found_by.and_then(|ticket| books.span_of(ticket));
-                telling = Telling::Dirty { cause: seat.trace(), operation, dirt, found_by, opens };
-            }
-            Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
-            Event::QueryEnded { query, code, took, trace } => books.failed_queries.count(query, code, took, trace),
-            Event::WireLost { .. } => books.wires_lost += 1,
-            Event::Retrying { operation, code, attempt, pause } => {
-                books.retries.count_retry(operation, code);
-                telling = Telling::Retrying { code, attempt, pause };
-            }
-            Event::RetryRecovered { operation, .. } => books.retries.count_recovered(operation),
-            Event::RetryExhausted { operation, code, reason, .. } => {
-                books.retries.count_exhausted(operation, reason, code);
-            }
-            Event::ConnectingSuspended { .. } => {
-                books.connect_failed_at = self.clock.now();
-                books.suspended_since = Some(books.connect_failed_at);
-            }
-            Event::ConnectingResumed { .. } => books.suspended_since = None,
-            Event::UnpooledConnecting { place, operation, at } => place.set(Some(books.unpooled.begin(operation, at))),
-            Event::UnpooledOpened { place, at, .. } => books.unpooled.open(place, at),
-            Event::UnpooledEnded { place, at, .. } => books.unpooled.end(place, at),
-            Event::ConnectionClosed { seat, reason } => books.close(seat, reason, self.clock.now()),
-            Event::PoolOpened
-            | Event::PoolClosing
-            | Event::HandingOut { .. }
-            | Event::CheckoutServed { .. }
-            | Event::TendingStarted { .. }
-            | Event::TendingFinished { .. }
-            | Event::SuspectReturned { .. }
-            | Event::ConnectionReturned { .. }
-            | Event::ConnectionIdle { .. }
-            | Event::QueryTraced { .. }
-            | Event::OperationFinished { .. }
-            | Event::OperationsFull { .. }
-            | Event::QueriesFull { .. } => {}
-        }
-        // Whatever the event moved, before anyone else can move it.
-        self.hints.update(&books);
-        drop(books);
-        self.tell(telling);
     }
 }

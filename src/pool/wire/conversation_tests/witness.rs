@@ -1,7 +1,9 @@
 //! A listener that remembers what it is told and holds it to what must always be true, for the tests and for fuzzing.
 
-use super::{Answer, Asked, Body, Conversation, Listener, OutOfStep, Transaction};
+use super::{Body, Conversation, Listener, OutOfStep, Transaction};
 use crate::event::ErrorCode;
+use crate::pool::wire::listener::Answer;
+use crate::pool::wire::texts::Asked;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Complaint, Risk};
 use crate::telemetry::names::fnv;
