@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use poolscope::CheckoutError;
 use poolscope::demo::server::{Server, Shutdown};
 
-use crate::support::{Admin, Counted, backend, chain, eventually, patiently, shared};
+use crate::support::{Admin, Counted, backend, chain, eventually, patiently, shared, until};
 
 async fn refusal(counted: &Counted) -> CheckoutError {
     let error = patiently("a refusal", counted.pool.get()).await.expect_err("a refusal");
@@ -31,7 +31,8 @@ async fn a_server_that_is_down_is_an_error_with_its_causes_until_it_is_up() {
     }
     server.start().await.unwrap();
     for counted in [&socket, &tcp] {
-        counted.next_backend().await;
+        // Connecting is tried again after a pause.
+        drop(until("a connection", async || counted.pool.get().await.ok()).await);
         assert_eq!(counted.outcomes("ok"), 1);
     }
 }
