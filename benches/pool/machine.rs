@@ -4,20 +4,23 @@ use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-pub(crate) fn describe(postgres: &str, pinned: bool) -> String {
+/// `server`: PostgreSQL's version, and whether one of its processes was pinned; if it was asked for `SELECT 1`.
+pub(crate) fn describe(server: Option<(&str, bool)>) -> String {
     let cores = available_parallelism().map_or(0, usize::from);
+    let machine = format!(
+        "{}, {cores} cores, {}, {}. Load average {}.",
+        processor(),
+        output("uname", &["-sr"]),
+        output("rustc", &["--version"]),
+        load(),
+    );
+    let Some((version, pinned)) = server else { return machine };
     let pinned = match pinned {
         true if cores > 1 => "server and client each on a core of its own",
         true => "server and client on one core, as there is no other",
         false => "server and client NOT pinned, so expect more noise",
     };
-    format!(
-        "{}, {cores} cores, {}, {}, PostgreSQL {postgres}\nSELECT 1 by one task: {pinned}. Load average {}.",
-        processor(),
-        output("uname", &["-sr"]),
-        output("rustc", &["--version"]),
-        load(),
-    )
+    format!("{machine}\nPostgreSQL {version}; SELECT 1 by one task: {pinned}.")
 }
 
 fn processor() -> String {

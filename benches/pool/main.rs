@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench pool               # some minutes; keep the machine quiet
+//! cargo bench --bench pool -- scrapes    # one section, or several; see SECTIONS
 //! cargo bench --bench pool -- --quick    # some seconds; tries everything, measures nothing worth quoting
 //! ```
 //!
@@ -63,10 +64,7 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments[..] {
         [counting::COUNT, pool, count] => counting::run_counted(pool, count),
-        // cargo adds the second by itself.
-        [] | ["--bench"] => measure(Scale::Full),
-        ["--quick"] | ["--quick", "--bench"] | ["--bench", "--quick"] => measure(Scale::Quick),
-        _ => Err("usage: cargo bench --bench pool [-- --quick]".into()),
+        _ => plan(&arguments).and_then(|(scale, sections)| measure(scale, &sections)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -82,29 +80,64 @@ fn main() -> ExitCode {
     }
 }
 
+/// What can be measured by itself.
+const SECTIONS: [&str; 6] = ["select", "no-io", "instructions", "scrapes", "pooling", "traces"];
+
+/// How much is measured, and what: everything, unless sections are named.
+fn plan<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), Failure> {
+    let (mut scale, mut sections) = (Scale::Full, Vec::new());
+    for argument in arguments {
+        match *argument {
+            // cargo adds it by itself.
+            "--bench" => {}
+            "--quick" => scale = Scale::Quick,
+            section if SECTIONS.contains(&section) => sections.push(section),
+            _ => return Err(format!("usage: cargo bench --bench pool [-- [--quick] [{}]]", SECTIONS.join("|")).into()),
+        }
+    }
+    if sections.is_empty() {
+        sections.extend(SECTIONS);
+    }
+    Ok((scale, sections))
+}
+
 /// Says on the standard error what is being done now.
 fn say(what: &str) {
     eprintln!("bench: {what}");
 }
 
-fn measure(scale: Scale) -> Result<(), Failure> {
+fn measure(scale: Scale, sections: &[&str]) -> Result<(), Failure> {
     let begun = Instant::now();
-    say("SELECT 1, one task");
-    let server = server::measure(scale)?;
-    say("checkouts without I/O");
-    let mut rows = noio::measure(scale)?;
-    say("instructions and allocations");
-    rows.extend(counting::instructions(scale)?);
-    rows.extend(counting::allocations()?);
-    say("scrapes");
-    rows.extend(scrape::measure(scale)?);
-    rows.extend(server.rows);
-    say("a pool against a connection for each request");
-    rows.extend(pooling::measure(scale)?);
-    say("within traces");
-    rows.extend(traced::measure(scale)?);
+    let section = |name, what| {
+        let is_wanted = sections.contains(&name);
+        if is_wanted {
+            say(what);
+        }
+        is_wanted
+    };
+    let mut rows = Vec::new();
+    let server = section("select", "SELECT 1, one task").then(|| server::measure(scale)).transpose()?;
+    if section("no-io", "checkouts without I/O") {
+        rows.extend(noio::measure(scale)?);
+    }
+    if section("instructions", "instructions and allocations") {
+        rows.extend(counting::instructions(scale)?);
+        rows.extend(counting::allocations()?);
+    }
+    if section("scrapes", "scrapes") {
+        rows.extend(scrape::measure(scale)?);
+    }
+    let described = server.as_ref().map(|server| (&*server.version, server.pinned));
+    let described = machine::describe(described);
+    rows.extend(server.into_iter().flat_map(|server| server.rows));
+    if section("pooling", "a pool against a connection for each request") {
+        rows.extend(pooling::measure(scale)?);
+    }
+    if section("traces", "within traces") {
+        rows.extend(traced::measure(scale)?);
+    }
 
-    println!("{}", machine::describe(&server.version, server.pinned));
+    println!("{described}");
     println!("\n{}\n", report::table(&rows));
     if scale.is_quick() {
         println!("A quick run: these figures are not to be quoted.");
