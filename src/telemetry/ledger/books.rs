@@ -66,13 +66,6 @@ pub(super) struct InTrace {
     pub(super) span: Option<CheckoutSpan>,
 }
 
-/// A checkout that has ended.
-pub(super) struct Ended {
-    pub(super) operation: OperationId,
-    pub(super) quiet: Option<Quiet>,
-    pub(super) span: Option<CheckoutSpan>,
-}
-
 /// What the checkouts of one operation came to that were not served at their first poll.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WaitTotals {
@@ -282,7 +275,13 @@ impl Books {
     }
 
     /// `got` is what the checkout came to, if it came to a connection.
-    pub(super) fn finish(&mut self, ticket: Ticket, outcome: Outcome, got: Option<&Seat>, at: Nanos) -> Option<Ended> {
+    pub(super) fn finish(
+        &mut self,
+        ticket: Ticket,
+        outcome: Outcome,
+        got: Option<&Seat>,
+        at: Nanos,
+    ) -> Option<InFlight> {
         self.look_for_own(ticket, at, got);
         let checkout = self.in_flight.try_remove(ticket.key())?;
         let waited = at.since(checkout.started);
@@ -295,8 +294,7 @@ impl Books {
         }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
         self.count_queue(Some(checkout.phase), None, at);
-        let quiet = Quiet::of(&checkout);
-        Some(Ended { operation: checkout.operation, quiet, span: checkout.trace.and_then(|trace| trace.span) })
+        Some(checkout)
     }
 
     /// A checkout in flight that is part of a trace and has no span yet.

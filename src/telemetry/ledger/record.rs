@@ -1,7 +1,7 @@
 //! The reader of events that keeps the accounts.
 
 use super::Ledger;
-use super::books::{Ended, InFlight, InTrace};
+use super::books::InFlight;
 use super::telling::Telling;
 use crate::event::{ConnectionState, ErrorPhase, Event, Phase};
 use crate::telemetry::clock::nanos;
@@ -82,23 +82,17 @@ impl Ledger {
     #[inline(never)]
     fn record_slow(&self, event: Event<'_>) {
         // Spans are made before the lock is taken, and told of things when it is free again.
-        let within = match event {
-            Event::CheckoutWaiting { .. } | Event::CheckoutRefused { .. } | Event::ConnectionCreated { .. } => {
-                trace::entered()
-            }
-            _ => None,
-        };
-        let span = within.as_ref().and_then(|within| self.span_for(event, within));
-        let mut telling = Telling::Nothing;
+        let mut trace = self.trace_of(event);
+        let mut telling = None;
         let mut books = self.books();
         match event {
             Event::CheckoutWaiting { ticket, operation, call_site, task, started, phase } => {
-                if let Some(span) = span.as_ref().filter(|_| phase == Phase::Queue) {
-                    let held = books.held(&self.operations, started);
-                    telling = Telling::Queueing { span: span.span().clone(), operation, held };
+                let span = trace.as_ref().and_then(|trace| trace.span.as_ref());
+                if let Some(span) = span.filter(|_| phase == Phase::Queue) {
+                    let (span, held) = (span.span().clone(), books.held(&self.operations, started));
+                    telling = Some(Box::new(Telling::Queueing { span, operation, held }));
                 }
-                let (phase_since, own) = (started, None);
-                let trace = within.map(|within| Box::new(InTrace { within, span }));
+                let (phase_since, own, trace) = (started, None, trace.take());
                 let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
                 ticket.set(Some(books.begin(checkout)));
             }
@@ -108,28 +102,34 @@ impl Ledger {
                 let queues = phase == Phase::Queue && (quiet.is_some() || span.is_some());
                 let held = queues.then(|| books.held(&self.operations, at));
                 if let Some(quiet) = quiet {
-                    telling = Telling::Opens { ticket, quiet, held };
+                    telling = Some(Box::new(Telling::Opens { ticket, quiet, held }));
                 } else if let (Some(span), Some(held)) = (span, held) {
-                    telling = Telling::Queueing { span, operation: books.operation_of(ticket), held };
+                    let operation = books.operation_of(ticket);
+                    telling = Some(Box::new(Telling::Queueing { span, operation, held }));
                 }
             }
             Event::CheckoutFinished { ticket, seat, outcome, code, at } => {
-                if let Some(Ended { operation, quiet, span }) = books.finish(ticket, outcome, seat, at) {
+                if let Some(checkout) = books.finish(ticket, outcome, seat, at) {
                     if let Some(seat) = seat {
-                        seat.set_used(operation, at);
+                        seat.set_used(checkout.operation, at);
                     }
-                    telling = Telling::Ended { span, quiet, outcome, code, at };
+                    if checkout.trace.is_some() {
+                        telling = Some(Telling::that_it_ended(checkout, outcome, code, at));
+                    }
                 }
             }
             Event::CheckoutRefused { operation, outcome, code, at, .. } => {
                 books.refuse(operation, outcome);
-                telling = Telling::Ended { span, quiet: None, outcome, code, at };
+                if let Some(span) = trace.take().and_then(|trace| trace.span) {
+                    let span = Some(span);
+                    telling = Some(Box::new(Telling::Ended { span, quiet: None, outcome, code, at }));
+                }
             }
             Event::ConnectionCreating { seat } => books.open(seat),
             Event::ConnectionCreated { seat, took } => {
                 books.create_time.observe(nanos(took));
-                if let Some(within) = &within {
-                    books.create_exemplars.keep(nanos(took), within.ids());
+                if let Some(trace) = &trace {
+                    books.create_exemplars.keep(nanos(took), trace.within.ids());
                 }
                 let standing = seat.standing();
                 if standing.state == ConnectionState::Creating {
@@ -146,14 +146,15 @@ impl Ledger {
                 *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
                 let opens = found_by.and_then(|ticket| Some((ticket, books.quiet(ticket)?)));
                 let found_by = found_by.and_then(|ticket| books.span_of(ticket));
-                telling = Telling::Dirty { cause: seat.trace(), operation, dirt, found_by, opens };
+                let cause = seat.trace();
+                telling = Some(Box::new(Telling::Dirty { cause, operation, dirt, found_by, opens }));
             }
             Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
             Event::QueryEnded { query, code, took, trace } => books.failed_queries.count(query, code, took, trace),
             Event::WireLost { .. } => books.wires_lost += 1,
             Event::Retrying { operation, code, attempt, pause } => {
                 books.retries.count_retry(operation, code);
-                telling = Telling::Retrying { code, attempt, pause };
+                telling = Some(Box::new(Telling::Retrying { code, attempt, pause }));
             }
             Event::RetryRecovered { operation, .. } => books.retries.count_recovered(operation),
             Event::RetryExhausted { operation, code, reason, .. } => {
@@ -185,6 +186,8 @@ impl Ledger {
         // Whatever the event moved, before anyone else can move it.
         self.hints.update(&books);
         drop(books);
-        self.tell(telling);
+        if let Some(telling) = telling {
+            self.tell(*telling);
+        }
     }
 }

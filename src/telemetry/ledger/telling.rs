@@ -6,35 +6,20 @@ use std::time::Duration;
 use tracing::Span;
 
 use super::Ledger;
-use super::books::{InFlight, Ticket};
+use super::books::{InFlight, InTrace, Ticket};
 use crate::event::{Dirt, ErrorCode, Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::{self, CheckoutSpan, Held, Trace};
 
-/// Something that spans are to be told.
+/// Something that spans are to be told. Boxed where it is handed on: mostly there is nothing, and that is to cost nothing.
 pub(super) enum Telling {
-    Nothing,
     /// A checkout has something to tell by now, which it had not when it began to wait; perhaps that it queues.
-    Opens {
-        ticket: Ticket,
-        quiet: Quiet,
-        held: Option<Vec<Held>>,
-    },
+    Opens { ticket: Ticket, quiet: Quiet, held: Option<Vec<Held>> },
     /// A checkout queues for what others hold.
-    Queueing {
-        span: Span,
-        operation: OperationId,
-        held: Vec<Held>,
-    },
+    Queueing { span: Span, operation: OperationId, held: Vec<Held> },
     /// A checkout ended.
-    Ended {
-        span: Option<CheckoutSpan>,
-        quiet: Option<Quiet>,
-        outcome: Outcome,
-        code: Option<ErrorCode>,
-        at: Nanos,
-    },
+    Ended { span: Option<CheckoutSpan>, quiet: Option<Quiet>, outcome: Outcome, code: Option<ErrorCode>, at: Nanos },
     /// A connection came back dirty.
     Dirty {
         cause: Option<Trace>,
@@ -44,11 +29,7 @@ pub(super) enum Telling {
         opens: Option<(Ticket, Quiet)>,
     },
     /// An attempt failed, and another follows.
-    Retrying {
-        code: ErrorCode,
-        attempt: u32,
-        pause: Duration,
-    },
+    Retrying { code: ErrorCode, attempt: u32, pause: Duration },
 }
 
 /// A checkout in flight that has no span, though it is part of a trace: all it did is wait for a connection to settle,
@@ -79,9 +60,35 @@ impl Quiet {
     }
 }
 
+impl Telling {
+    /// That a checkout ended that is part of a trace.
+    #[cold]
+    pub(super) fn that_it_ended(checkout: InFlight, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) -> Box<Self> {
+        let quiet = Quiet::of(&checkout);
+        let span = checkout.trace.and_then(|trace| trace.span);
+        Box::new(Self::Ended { span, quiet, outcome, code, at })
+    }
+}
+
 impl Ledger {
+    /// What is known of the trace that this event is part of, if it is and that matters.
+    #[inline]
+    pub(super) fn trace_of(&self, event: Event<'_>) -> Option<Box<InTrace>> {
+        match event {
+            Event::CheckoutWaiting { .. } | Event::CheckoutRefused { .. } | Event::ConnectionCreated { .. } => {
+                trace::entered().map(|within| self.begin_in(event, within))
+            }
+            _ => None,
+        }
+    }
+
+    #[cold]
+    fn begin_in(&self, event: Event<'_>, within: Trace) -> Box<InTrace> {
+        Box::new(InTrace { span: self.span_for(event, &within), within })
+    }
+
     /// A span for the checkout that this event begins within another, if it is to have one.
-    pub(super) fn span_for(&self, event: Event<'_>, within: &Trace) -> Option<CheckoutSpan> {
+    fn span_for(&self, event: Event<'_>, within: &Trace) -> Option<CheckoutSpan> {
         match event {
             Event::CheckoutWaiting { phase: Phase::Clean, .. } => None,
             Event::CheckoutWaiting { operation, call_site, phase, started, .. } => {
@@ -96,7 +103,6 @@ impl Ledger {
 
     pub(super) fn tell(&self, telling: Telling) {
         match telling {
-            Telling::Nothing => {}
             Telling::Opens { ticket, quiet, held } => {
                 let span = self.open(ticket, &quiet);
                 if let Some(held) = held {
