@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use crate::telemetry::Exemplar;
+use crate::telemetry::clock::{exact, nanos};
 
 /// Integers from here on are not all doubles.
 const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -114,11 +115,6 @@ fn truncated(value: f64) -> u64 {
     value as u64
 }
 
-#[allow(clippy::cast_precision_loss, reason = "asked only for what is below 2^53")]
-fn exact(number: u64) -> f64 {
-    number as f64
-}
-
 /// Whether a label's value stands for itself.
 pub(super) fn is_plain(value: &str) -> bool {
     !value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n'))
@@ -155,7 +151,7 @@ pub(super) fn exemplar(out: &mut Vec<u8>, exemplar: &Exemplar) {
     out.extend_from_slice(b"\",span_id=\"");
     out.extend(exemplar.trace.span().digits());
     out.extend_from_slice(b"\"} ");
-    seconds(out, u64::try_from(exemplar.value.as_nanos()).unwrap_or(u64::MAX));
+    seconds(out, nanos(exemplar.value));
     // A clock that is set before 1970 tells no time.
     if let Ok(since) = exemplar.at.duration_since(std::time::UNIX_EPOCH) {
         out.push(b' ');

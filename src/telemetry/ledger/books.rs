@@ -6,9 +6,8 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Span;
-
 use slab::Slab;
+use tracing::Span;
 
 use super::failures::FailedQueries;
 use super::history::History;

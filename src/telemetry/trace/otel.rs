@@ -26,16 +26,16 @@ pub(crate) fn current() -> Option<TraceContext> {
 /// The same, to make it the parent of others.
 #[inline]
 pub(crate) fn entered() -> Option<Trace> {
-    Context::map_current(|context| Some(Trace { ids: sampled(context)?, context: context.clone() }))
+    Context::map_current(Trace::of)
 }
 
 /// The same, told apart from the span of a trace that is not sampled, and from none.
 pub(crate) fn surroundings() -> Surroundings {
-    match entered() {
+    Context::map_current(|context| match Trace::of(context) {
         Some(trace) => Surroundings::Sampled(trace),
-        None if Context::map_current(Context::has_active_span) => Surroundings::Unsampled,
+        None if context.has_active_span() => Surroundings::Unsampled,
         None => Surroundings::Untraced,
-    }
+    })
 }
 
 #[inline]
@@ -51,6 +51,11 @@ fn sampled(context: &Context) -> Option<TraceContext> {
 }
 
 impl Trace {
+    #[inline]
+    fn of(context: &Context) -> Option<Self> {
+        Some(Self { ids: sampled(context)?, context: context.clone() })
+    }
+
     /// Its ids.
     pub(crate) fn ids(&self) -> TraceContext {
         self.ids
