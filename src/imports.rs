@@ -13,9 +13,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pool", &["config", "error", "event", "telemetry"]),
     ("retry", &["error", "event", "telemetry", "pool"]),
     ("global", &["config", "error", "event", "telemetry", "pool", "retry"]),
+    ("middleware", &["error", "event", "telemetry", "pool"]),
     ("exporter", &["telemetry"]),
     ("otlp", &["telemetry"]),
-    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter", "otlp"]),
+    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "middleware", "exporter", "otlp"]),
 ];
 
 fn sources(of: &Path) -> Vec<PathBuf> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use slab::Slab;
 use tracing::Span;
 
+use super::backlog::Pace;
 use super::failures::FailedQueries;
 use super::history::History;
 use super::retries::{RetryTotals, count};
@@ -87,6 +88,7 @@ pub(super) struct Books {
     /// Since when the queue is not empty.
     pub(super) saturated_since: Option<Nanos>,
     pub(super) saturated_nanos: u64,
+    pub(super) pace: Pace,
     pub(super) in_flight: Slab<InFlight>,
     /// Those in flight in the order they came, and some that ended since.
     arrivals: VecDeque<(Ticket, Nanos)>,
@@ -167,6 +169,7 @@ impl Default for Books {
             suspended: 0,
             saturated_since: None,
             saturated_nanos: 0,
+            pace: Pace::default(),
             phase_reported: [0; Phase::COUNT],
             saturated_reported: 0,
             seats: Vec::new(),
@@ -265,6 +268,9 @@ impl Books {
         }
         let quiet = Quiet::of(checkout).filter(|_| phase != Phase::Clean);
         self.phase_nanos[left.index()] += at.since(since);
+        if let (Phase::Queue, Some(since)) = (left, self.saturated_since) {
+            self.pace.served(since, at);
+        }
         self.count_queue(Some(left), Some(phase), at);
         quiet
     }
@@ -292,6 +298,9 @@ impl Books {
             self.wait_exemplars.keep(waited, trace.within.ids());
         }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
+        if let (Phase::Queue, Some(_), Some(since)) = (checkout.phase, got, self.saturated_since) {
+            self.pace.served(since, at);
+        }
         self.count_queue(Some(checkout.phase), None, at);
         Some(checkout)
     }

@@ -69,6 +69,37 @@ pub(crate) fn attempt(operation: &Span, number: u32) -> Span {
     )
 }
 
+/// A span of the server's for a request, within the trace that it brings along.
+#[cfg(all(feature = "middleware", feature = "otel"))]
+pub(crate) fn server(parent: &opentelemetry::trace::SpanContext, method: &str, route: Option<&str>) -> Span {
+    let span = info_span!(
+        target: TARGET,
+        parent: None,
+        "request",
+        otel.name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
+        otel.kind = "server",
+        http.request.method = method,
+        http.route = route,
+        poolscope.outcome = Empty,
+        poolscope.request.checkouts = Empty,
+        poolscope.request.wait_seconds = Empty,
+        poolscope.request.executing_seconds = Empty,
+        poolscope.request.idle_seconds = Empty,
+        poolscope.request.retries = Empty,
+        "error.type" = Empty,
+        db.response.status_code = Empty,
+        otel.status_code = Empty,
+    );
+    super::otel::join(&span, parent);
+    span
+}
+
+/// Tells that span how the request ended.
+#[cfg(feature = "middleware")]
+pub(crate) fn end_server(span: &Span, outcome: Outcome) {
+    end(span, outcome, None);
+}
+
 /// A span for the cleaning of a connection, within the trace of who left it so.
 pub(crate) fn cleaning(ledger: &Ledger, operation: OperationId, cause: Option<&Trace>) -> Span {
     let Some(cause) = cause else { return Span::none() };
