@@ -81,6 +81,13 @@ words! {
     }
 }
 
+impl Phase {
+    /// Whether it is a wait for a turn, when a connection is likely to be had.
+    pub(crate) const fn is_turn(self) -> bool {
+        matches!(self, Self::Suspended | Self::Share)
+    }
+}
+
 words! {
     /// Why a connection was closed.
     CloseReason {

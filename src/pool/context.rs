@@ -97,7 +97,7 @@ impl Context {
     #[cold]
     pub(super) fn queues_after_its_turn(&mut self, watchers: &Watchers) {
         if let Some(ticket) = self.ticket
-            && matches!(watchers.ledger().wait_of(ticket).0, Phase::Suspended | Phase::Share)
+            && watchers.ledger().wait_of(ticket).0.is_turn()
         {
             self.wait_for(watchers, Phase::Queue);
         }

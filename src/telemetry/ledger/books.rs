@@ -82,9 +82,9 @@ pub(super) struct WaitTotals {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Books {
-    /// How many of those in flight wait for capacity, and how many for their turn to connect.
+    /// How many of those in flight wait for capacity, and how many for a turn.
     pub(super) queued: usize,
-    suspended: usize,
+    turns: usize,
     /// Since when the queue is not empty.
     pub(super) saturated_since: Option<Nanos>,
     pub(super) saturated_nanos: u64,
@@ -166,7 +166,7 @@ impl Default for Books {
             create_exemplars: Exemplars::default(),
             phase_nanos: [0; Phase::COUNT],
             queued: 0,
-            suspended: 0,
+            turns: 0,
             saturated_since: None,
             saturated_nanos: 0,
             pace: Pace::default(),
@@ -368,7 +368,7 @@ impl Books {
     /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue or waiting for its
     /// turn, which is about to take it.
     pub(super) fn idle_places(&self, pool_size: usize) -> usize {
-        pool_size.saturating_add(self.queued).saturating_add(self.suspended)
+        pool_size.saturating_add(self.queued).saturating_add(self.turns)
     }
 
     /// For how long connecting has been failing, as far as is known.
@@ -385,8 +385,8 @@ impl Books {
         if entered == Some(Phase::Queue) {
             self.queued += 1;
         }
-        self.suspended -= usize::from(left == Some(Phase::Suspended));
-        self.suspended += usize::from(entered == Some(Phase::Suspended));
+        self.turns -= usize::from(left.is_some_and(Phase::is_turn));
+        self.turns += usize::from(entered.is_some_and(Phase::is_turn));
         match (self.queued, self.saturated_since) {
             (0, Some(since)) => {
                 self.saturated_nanos += at.since(since);
