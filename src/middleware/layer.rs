@@ -159,8 +159,8 @@ impl<M: Backend> PoolLayer<M> {
         self.renewed()
     }
 
-    /// Why requests are refused now, if they are: for a readiness probe that is to follow it, as
-    /// `Readiness::unless` does.
+    /// Why requests are refused now, if they are: for a readiness probe that is to follow it, such as that of the exporter
+    /// (`Readiness::unless`). Always `None` while neither limit is set.
     #[must_use]
     pub fn overload(&self) -> Option<Overload> {
         self.settings.limits.overload(self.terms.watchers.ledger())

@@ -2,6 +2,7 @@
 
 mod api;
 mod ends;
+mod examples;
 mod http;
 mod inputs;
 mod load;

@@ -79,8 +79,10 @@ impl CloneFrames for Frames {
     }
 }
 
+type Read<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+
 /// Reads one frame.
-fn read<B: Body + Unpin>(body: &mut B) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+fn read<B: Body + Unpin>(body: &mut B) -> Read<B> {
     Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()))
 }
 

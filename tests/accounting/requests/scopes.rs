@@ -27,7 +27,7 @@ async fn a_task_is_the_requests_only_if_its_scope_is_handed_on() {
                 drop(own.get().await.unwrap());
                 // And from there to the next.
                 let scope = RequestScope::current();
-                tokio::task::spawn_blocking(move || scope.in_scope(|| RequestScope::current())).await.unwrap()
+                tokio::task::spawn_blocking(move || scope.in_scope(RequestScope::current)).await.unwrap()
             }));
             on_its_own.await.unwrap();
             let scope = handed_on.await.unwrap();

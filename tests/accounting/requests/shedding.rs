@@ -103,6 +103,8 @@ async fn by_default_nothing_is_refused() {
     assert!(layer(&rig).overload().is_none());
 }
 
+type Served = Attempt<Result<Response<Bytes>, Infallible>>;
+
 /// What those who are served see, when for three seconds twice as many come as can be: the 99th percentile, and how many
 /// were served and refused.
 async fn overloaded(shed: impl FnOnce(PoolLayer<Scripted>) -> PoolLayer<Scripted>) -> (Duration, usize, usize) {
@@ -111,7 +113,7 @@ async fn overloaded(shed: impl FnOnce(PoolLayer<Scripted>) -> PoolLayer<Scripted
     settings.pre_ping = false;
     let rig = Rig::with(&settings);
     let service = shed(layer(&rig)).layer(handler(&rig, &Arc::default()));
-    let mut under_way: Vec<(u64, Attempt<Result<Response<Bytes>, Infallible>>)> = Vec::new();
+    let mut under_way: Vec<(u64, Served)> = Vec::new();
     let (mut served, mut refused) = (Vec::new(), 0);
     let mut millis = 0;
     while millis < 3_000 || !under_way.is_empty() {
