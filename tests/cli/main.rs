@@ -13,5 +13,6 @@ mod remains;
 mod run;
 #[path = "../support/scrape.rs"]
 mod scrape;
+mod shop;
 mod terminal;
 mod traces;
