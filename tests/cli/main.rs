@@ -14,5 +14,6 @@ mod remains;
 mod run;
 #[path = "../support/scrape.rs"]
 mod scrape;
+mod shop;
 mod terminal;
 mod traces;
