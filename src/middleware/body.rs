@@ -33,11 +33,18 @@ impl<B> ResponseBody<B> {
 
 impl<B: Body> ResponseBody<B> {
     pub(super) fn tracked(inner: B, mut tracking: Tracking) -> Self {
-        // One that has nothing to read is not read.
+        // One that has nothing to read is not read, but dropped.
         if inner.is_end_stream() {
-            tracking.complete();
+            tracking.may_end();
         }
         Self { inner: Some(inner), tracking: Some(tracking) }
+    }
+}
+
+/// An empty one, as layers make it that answer for the service.
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::empty()
     }
 }
 
@@ -46,8 +53,8 @@ impl<B: Body> Body for ResponseBody<B> {
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let Some(mut inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+        let mut this = self.project();
+        let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         let Some(tracking) = this.tracking else { return inner.poll_frame(cx) };
         let frame = ready!(tracking.enter(|| inner.as_mut().poll_frame(cx)));
         match &frame {
@@ -60,11 +67,14 @@ impl<B: Body> Body for ResponseBody<B> {
                 }
                 // Who knows that no more comes does not ask again.
                 if frame.is_trailers() || inner.is_end_stream() {
-                    tracking.complete();
+                    tracking.may_end();
                 }
             }
-            Some(Err(_)) => tracking.failed(),
-            None => tracking.complete(),
+            Some(Err(_)) | None => {
+                // What it holds is part of what the request cost.
+                this.inner.set(None);
+                if frame.is_some() { tracking.failed() } else { tracking.complete() }
+            }
         }
         Poll::Ready(frame)
     }

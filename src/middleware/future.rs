@@ -30,7 +30,7 @@ pin_project! {
             // Dropped before the request is counted as ended.
             #[pin]
             inner: F,
-            // There until the answer has it.
+            // There until the answer has it; none where another layer has.
             tracking: Option<Tracking>,
         },
         Refused { overload: Overload },
@@ -40,6 +40,11 @@ pin_project! {
 impl<F> ResponseFuture<F> {
     pub(super) fn serving(inner: F, tracking: Tracking) -> Self {
         Self { course: Course::Serving { inner, tracking: Some(tracking) } }
+    }
+
+    /// One that another layer accounts.
+    pub(super) fn passed(inner: F) -> Self {
+        Self { course: Course::Serving { inner, tracking: None } }
     }
 
     pub(super) fn refused(overload: Overload) -> Self {
@@ -61,7 +66,6 @@ where
         };
         let polled = match place {
             Some(tracking) => tracking.enter(|| inner.poll(cx)),
-            // Polled again after it was ready: what comes of that is the inner future's affair.
             None => inner.poll(cx),
         };
         let answer = ready!(polled);

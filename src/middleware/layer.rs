@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,11 +35,14 @@ pub(super) struct Settings {
     names_operations: bool,
     held_elsewhere: Duration,
     share: Option<usize>,
+    /// Where it was made.
+    call_site: &'static Location<'static>,
 }
 
 impl<M: Backend> PoolLayer<M> {
     /// A layer with its defaults: it accounts and warns, and refuses nothing.
     #[must_use]
+    #[track_caller]
     pub fn new(pool: &Core<M>) -> Self {
         let settings = Settings {
             route_by: None,
@@ -49,6 +53,7 @@ impl<M: Backend> PoolLayer<M> {
             names_operations: true,
             held_elsewhere: Duration::from_millis(250),
             share: None,
+            call_site: Location::caller(),
         };
         let terms = settings.terms(pool);
         Self { pool: pool.clone(), settings, terms }
@@ -88,7 +93,7 @@ impl<M: Backend> PoolLayer<M> {
     }
 
     /// Whether the pool is put into each request's extensions, as the type that it was given as. Default: yes. To put it
-    /// there costs an allocation or two; whoever has the pool at hand anyway spares them.
+    /// there costs two allocations, as anything does; whoever has the pool at hand anyway spares them.
     #[must_use]
     pub fn insert_pool(mut self, inserts: bool) -> Self {
         self.settings.inserts_pool = inserts;
@@ -120,7 +125,7 @@ impl<M: Backend> PoolLayer<M> {
     }
 
     /// Warns of a request that holds a connection for so long, or longer, while the server has nothing to do for it: the sum
-    /// over one hold. Default: 250 ms. Where the wire is not read (`read_wire`), all of a hold counts.
+    /// over one hold. Default: 250 ms. Where the wire is not read (`read_wire`), that is not known, and nothing is said.
     #[must_use]
     pub fn held_elsewhere(mut self, longest: Duration) -> Self {
         self.settings.held_elsewhere = longest;
@@ -130,7 +135,9 @@ impl<M: Backend> PoolLayer<M> {
     /// Refuses a request at once, with 503 and `Retry-After`, when more checkouts than that wait for capacity. Default:
     /// off.
     ///
-    /// It is counted as `shed`: the request, and a checkout for the operation that is named after its route.
+    /// It is counted as `shed`: the request, and a checkout that was refused, for the operation that is named after its route
+    /// (or for `other`, if nothing was done yet that is). With [`route_share`](Self::route_share) those who wait for a place of
+    /// the request's own route count as a queue of their own.
     #[must_use]
     pub fn shed_queue(mut self, longest: usize) -> Self {
         self.settings.limits.queue = Some(longest);
@@ -139,7 +146,7 @@ impl<M: Backend> PoolLayer<M> {
 
     /// Refuses a request at once, with 503 and `Retry-After`, when a checkout can be expected to wait for longer than that:
     /// as many times the mean interval in which connections were last had as there are checkouts before it, and for how
-    /// long none was had at all. Default: off.
+    /// long none was had at all. Counted as with [`shed_queue`](Self::shed_queue). Default: off.
     #[must_use]
     pub fn shed_wait(mut self, longest: Duration) -> Self {
         self.settings.limits.wait = Some(longest);
@@ -163,13 +170,14 @@ impl<M: Backend> PoolLayer<M> {
     /// (`Readiness::unless`). Always `None` while neither limit is set.
     #[must_use]
     pub fn overload(&self) -> Option<Overload> {
-        self.settings.limits.overload(self.terms.watchers.ledger())
+        self.settings.limits.overload(&self.terms, None)
     }
 }
 
 impl Settings {
     fn terms<M: Backend>(&self, pool: &Core<M>) -> Arc<Terms> {
-        Arc::new(Terms::new(pool, self.names_operations, self.held_elsewhere, self.share))
+        let Self { names_operations, held_elsewhere, share, call_site, .. } = *self;
+        Arc::new(Terms::new(pool, names_operations, held_elsewhere, share, call_site))
     }
 }
 

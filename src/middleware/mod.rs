@@ -47,8 +47,9 @@
 //!
 //! # Where to put it
 //!
-//! Inside the layers that trace, so that there is a span to tell, and outside of those that limit time, so that a request
-//! which they give up is seen to be given up.
+//! Inside the layers that trace, so that there is a span to tell, and around those routes only that may use the pool: with
+//! limits set it refuses whatever comes, a probe or a static file too. A request's span is kept open until the body of its
+//! answer has ended, as it is told then. Of two layers of one pool around each other the outer one counts.
 //!
 //! [`Core::get`]: crate::pool::Core::get
 

@@ -13,7 +13,7 @@ use super::future::ResponseFuture;
 use super::layer::Settings;
 use super::route::{Head, matched, method};
 use super::tracking::Tracking;
-use crate::pool::serving::{Serving, Terms};
+use crate::pool::serving::{Serving, Terms, is_served};
 use crate::pool::{Backend, Core};
 use crate::telemetry::requests::{KindId, UNKNOWN_ROUTE};
 
@@ -60,14 +60,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let serving = Serving::new(Arc::clone(&self.terms), self.kind(&request));
-        let mut tracking = Tracking::begin(serving, &self.settings, &request);
-        if let Some(overload) = self.settings.limits.overload(self.terms.watchers.ledger()) {
-            tracking.shed();
-            return ResponseFuture::refused(overload);
-        }
         if self.settings.inserts_pool {
             request.extensions_mut().insert(self.pool.clone());
+        }
+        // Another layer of this pool's is around this one, and counts it.
+        if is_served(self.terms.watchers.ledger()) {
+            return ResponseFuture::passed(self.inner.call(request));
+        }
+        let kind = self.kind(&request);
+        let serving = Serving::new(Arc::clone(&self.terms), kind);
+        let mut tracking = Tracking::begin(serving, &self.settings, &request);
+        if let Some(overload) = self.settings.limits.overload(&self.terms, Some(kind)) {
+            tracking.shed();
+            return ResponseFuture::refused(overload);
         }
         // A service may ask for a connection before its future is polled.
         let inner = tracking.enter(|| self.inner.call(request));

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::telemetry::ledger::Ledger;
+use crate::pool::serving::Terms;
+use crate::telemetry::ledger::Backlog;
+use crate::telemetry::requests::KindId;
 
 /// From when on requests are refused.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,15 +27,23 @@ pub struct Overload {
 }
 
 impl Limits {
-    /// Whether the pool is beyond them. Costs next to nothing where they are off, or nobody waits.
-    pub(super) fn overload(&self, ledger: &Ledger) -> Option<Overload> {
+    /// Whether the pool is beyond them, or the share of the route, if one is asked about. Costs next to nothing where they are
+    /// off, or nobody waits.
+    pub(super) fn overload(&self, terms: &Terms, route: Option<KindId>) -> Option<Overload> {
         if self.queue.is_none() && self.wait.is_none() {
             return None;
         }
-        let backlog = ledger.backlog();
-        let over = self.queue.is_some_and(|longest| backlog.queued > longest)
-            || self.wait.is_some_and(|longest| backlog.queued > 0 && backlog.expected_wait > longest);
-        over.then_some(Overload { queued: backlog.queued, expected_wait: backlog.expected_wait })
+        let ledger = terms.watchers.ledger();
+        let of_route =
+            terms.shares.as_ref().zip(route).map(|(shares, kind)| shares.backlog(kind, ledger.clock().now()));
+        [Some(ledger.backlog()), of_route].into_iter().flatten().find_map(|backlog| self.exceeded(backlog))
+    }
+
+    fn exceeded(&self, backlog: Backlog) -> Option<Overload> {
+        let Backlog { queued, expected_wait } = backlog;
+        let over = self.queue.is_some_and(|longest| queued > longest)
+            || self.wait.is_some_and(|longest| queued > 0 && expected_wait > longest);
+        over.then_some(Overload { queued, expected_wait })
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) fn join<B>(serving: &Serving, request: &Request<B>) -> Option<Span> {
     }
     let parent = parent(header.to_str().ok()?, request.headers())?;
     let route = Some(serving.route()).filter(|route| *route != UNKNOWN_ROUTE);
-    Some(trace::server(&parent, serving.kind().method().as_str(), route))
+    trace::server(&parent, serving.kind().method(), route)
 }
 
 /// What `traceparent` says by [W3C Trace Context](https://www.w3.org/TR/trace-context/), if the trace is sampled: of later

@@ -13,6 +13,7 @@ use super::outcome::is_failure;
 use crate::event::{Activity, Event, Outcome};
 use crate::pool::serving::{Entered, Serving};
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::operations::OperationId;
 use crate::telemetry::requests::Request as Account;
 use crate::telemetry::trace::{self, Trace};
 
@@ -44,10 +45,10 @@ pub(super) struct Tracking {
     is_head: bool,
     /// The span in which it was called.
     span: Span,
-    /// The same, as OpenTelemetry knows it.
+    /// The layer's own, where that has joined the trace which the request brought along.
+    joined: Option<Span>,
+    /// The span as OpenTelemetry knows it.
     trace: Option<Trace>,
-    /// Whether `span` is the layer's own.
-    is_own_span: bool,
 }
 
 impl Tracking {
@@ -56,9 +57,7 @@ impl Tracking {
         let started = watchers.now();
         watchers.ledger().requests().start(serving.kind());
         let joined = join(&serving, request);
-        let is_own_span = joined.is_some();
-        let span = joined.unwrap_or_else(Span::current);
-        let trace = if is_own_span { span.in_scope(trace::entered) } else { trace::entered() };
+        let trace = joined.as_ref().map_or_else(trace::entered, |joined| joined.in_scope(trace::entered));
         Self {
             serving: Some(serving),
             started,
@@ -68,16 +67,16 @@ impl Tracking {
             many_checkouts: settings.many_checkouts,
             server_timing: settings.server_timing,
             is_head: request.method() == Method::HEAD,
-            span,
+            span: Span::current(),
+            joined,
             trace,
-            is_own_span,
         }
     }
 
     /// Runs code of the request's.
     #[inline]
     pub(super) fn enter<T>(&mut self, run: impl FnOnce() -> T) -> T {
-        let _span = self.is_own_span.then(|| self.span.clone().entered());
+        let _span = self.joined.as_ref().map(Span::enter);
         let _entered = Entered::new(&mut self.serving);
         run()
     }
@@ -86,8 +85,9 @@ impl Tracking {
     pub(super) fn shed(&mut self) {
         if let Some(serving) = &self.serving {
             let watchers = &serving.terms().watchers;
-            let operation = serving.operation_of_route();
-            let (call_site, at) = (std::panic::Location::caller(), watchers.now());
+            // Whoever is refused names nothing: the table of operations is not to be filled by that.
+            let operation = serving.named().unwrap_or(OperationId::OTHER);
+            let (call_site, at) = (serving.terms().call_site, watchers.now());
             let (outcome, code) = (Outcome::Shed, None);
             watchers.emit(Event::CheckoutRefused { operation, call_site, outcome, code, at });
         }
@@ -106,9 +106,9 @@ impl Tracking {
         {
             answer.headers_mut().append(HeaderName::from_static("server-timing"), timing);
         }
-        // Its body is never read.
+        // Its body is not read, but dropped.
         if self.is_head || self.left == Some(0) {
-            self.complete();
+            self.may_end();
         }
     }
 
@@ -118,7 +118,7 @@ impl Tracking {
             *left = left.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
             // With the last byte that was announced the server may let go of the body.
             if *left == 0 {
-                self.complete_if_dropped();
+                self.may_end();
             }
         }
     }
@@ -133,7 +133,8 @@ impl Tracking {
         self.end(self.at_end);
     }
 
-    fn complete_if_dropped(&mut self) {
+    /// If its body is dropped from now on, that is its end.
+    pub(super) fn may_end(&mut self) {
         if self.outcome.is_some() {
             self.outcome = Some(self.at_end);
         }
@@ -160,8 +161,8 @@ impl Tracking {
             account.warn_of_many(self.many_checkouts);
             self.tell(account);
         }
-        if self.is_own_span {
-            trace::end_server(&self.span, outcome);
+        if let Some(joined) = self.joined.take() {
+            trace::end_server(&joined, outcome);
         }
         self.trace = None;
         self.span = Span::none();
@@ -172,17 +173,18 @@ impl Tracking {
         let idle = account.used(Activity::Idle) + account.used(Activity::IdleInTransaction);
         let counts = [(FIELDS[0], account.checkouts()), (FIELDS[4], account.retries())];
         let times = [(FIELDS[1], account.waited()), (FIELDS[2], account.used(Activity::Executing)), (FIELDS[3], idle)];
-        // A span that has both would have each attribute twice.
-        let declares = self.span.field(FIELDS[0]).is_some();
-        if let Some(trace) = self.trace.as_ref().filter(|_| !declares) {
+        for span in [Some(&self.span), self.joined.as_ref()].into_iter().flatten() {
+            for (field, count) in counts {
+                span.record(field, count);
+            }
+            for (field, time) in times {
+                span.record(field, time.as_secs_f64());
+            }
+        }
+        // A span that was told already would have each attribute twice.
+        let was_told = self.joined.is_some() || self.span.has_field(FIELDS[0]);
+        if let Some(trace) = self.trace.as_ref().filter(|_| !was_told) {
             trace.describe(&counts, &times);
-            return;
-        }
-        for (field, count) in counts {
-            self.span.record(field, count);
-        }
-        for (field, time) in times {
-            self.span.record(field, time.as_secs_f64());
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use deadpool::managed::{Object, PoolError, Timeouts};
 use pin_project_lite::pin_project;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
 use super::backend::Backend;
@@ -23,7 +23,7 @@ use super::guard::Guard;
 use super::observed::{Observed, Obstacle};
 use super::serving;
 use super::task;
-use super::visit::{Entry, Visit, place_in};
+use super::visit::{Entry, Visit};
 use crate::error::{CheckoutError, Suspension, TimeoutReport};
 use crate::event::{ErrorCode, Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
@@ -39,7 +39,7 @@ static WITHOUT_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: N
 type Got<M> = Result<Object<Observed<M>>, PoolError<Obstacle<<M as deadpool::managed::Manager>::Error>>>;
 
 /// The wait for a place among those of a route.
-type Placing = Pin<Box<dyn Future<Output = Result<OwnedSemaphorePermit, AcquireError>> + Send>>;
+type Placing = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
 /// How far a checkout has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,8 +172,9 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
             Entry::Full(places) => {
                 this.inner.set(None);
                 *this.took_turns = true;
-                this.context.wait_for(&this.core.shared().watchers, Phase::Share);
-                *this.place = Some(Box::pin(place_in(places)));
+                let watchers = &this.core.shared().watchers;
+                this.context.wait_for(watchers, Phase::Share);
+                *this.place = Some(Box::pin(places.wait(watchers.clone())));
                 true
             }
         }
@@ -181,13 +182,21 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
 
     /// Waits for a place, or for its turn, and then asks; answers whether there is anything to ask.
     #[cold]
-    fn await_turn(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
-        let mut this = self.project();
+    fn await_turn(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
+        let mut this = self.as_mut().project();
         if let Some(waiting) = this.place {
-            let Ok(place) = ready!(waiting.as_mut().poll(cx)) else { return Poll::Ready(false) };
+            let Some(place) = ready!(waiting.as_mut().poll(cx)) else { return Poll::Ready(false) };
             *this.place = None;
             if let Some(visit) = this.visit {
                 visit.admit(place);
+            }
+            // Those who wait for their turn to connect were here before.
+            if this.core.shared().gate.is_awaited() {
+                self.as_mut().stand_in_line();
+                this = self.project();
+                if this.turn.is_some() {
+                    return Poll::Ready(true);
+                }
             }
         } else if let Some(turn) = this.turn {
             ready!(turn.as_mut().poll(cx));

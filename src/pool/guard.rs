@@ -170,7 +170,7 @@ impl<M: Backend> Drop for Guard<M> {
         let status = if asked && life.pulse.leave() { seat.wire().status() } else { status };
         if !status.is_clean() || queried || life.refused_write {
             if let Some(object) = self.object.take() {
-                clean_and_return(object, operation, at);
+                clean_and_return(object, operation, at, self.visit.take().and_then(Visit::into_place));
             }
             return;
         }

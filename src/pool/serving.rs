@@ -5,6 +5,7 @@
 //! it on to them. Layers of several pools may stand around each other, so there may be several of these at once.
 
 use std::cell::RefCell;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ pub(crate) struct Terms {
     pub(crate) idle_limit: u64,
     /// How much of the pool each route may hold, if that is limited.
     pub(crate) shares: Option<Arc<Shares>>,
+    /// Where the layer was made.
+    pub(crate) call_site: &'static Location<'static>,
 }
 
 impl Terms {
@@ -36,12 +39,14 @@ impl Terms {
         names_operations: bool,
         idle_limit: Duration,
         share: Option<usize>,
+        call_site: &'static Location<'static>,
     ) -> Self {
         let shares = share.map(|connections| Arc::new(Shares::new(connections)));
         if let Some(shares) = &shares {
             pool.shared().add_shares(shares);
         }
-        Self { watchers: pool.shared().watchers.clone(), names_operations, idle_limit: nanos(idle_limit), shares }
+        let watchers = pool.shared().watchers.clone();
+        Self { watchers, names_operations, idle_limit: nanos(idle_limit), shares, call_site }
     }
 }
 
@@ -82,16 +87,14 @@ impl Serving {
         self.terms.watchers.ledger().requests().route(self.kind)
     }
 
-    /// The operation that is named after its method and route.
-    pub(crate) fn operation_of_route(&self) -> OperationId {
-        let watchers = &self.terms.watchers;
-        watchers.ledger().requests().operation(self.kind, |name| watchers.operation(name))
+    /// Whether what it does without naming it is named after its route.
+    fn names_operations(&self) -> bool {
+        self.terms.names_operations && self.route() != UNKNOWN_ROUTE
     }
 
-    /// The operation for what it does without naming it; none if its route is not known either.
-    fn operation(&self) -> Option<OperationId> {
-        let named = self.terms.names_operations && self.route() != UNKNOWN_ROUTE;
-        named.then(|| self.operation_of_route())
+    /// The operation that is named after its method and route, if one is by now.
+    pub(crate) fn named(&self) -> Option<OperationId> {
+        self.terms.watchers.ledger().requests().named(self.kind)
     }
 
     fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
@@ -131,11 +134,18 @@ impl Drop for Entered<'_> {
     }
 }
 
-/// All that the code which runs works for, to be handed on; from now on each has an account.
+/// What the code which runs works for, to be handed on: of each pool the innermost request, which has an account from now
+/// on.
 pub(crate) fn handed_on() -> Vec<Serving> {
     SERVED.with_borrow_mut(|served| {
-        served.iter_mut().for_each(|serving| drop(Arc::clone(serving.account())));
-        served.clone()
+        let mut handed_on: Vec<Serving> = Vec::new();
+        for serving in served.iter_mut().rev() {
+            if !handed_on.iter().any(|inner| inner.is_of(serving.terms.watchers.ledger())) {
+                serving.account();
+                handed_on.push(serving.clone());
+            }
+        }
+        handed_on
     })
 }
 
@@ -147,8 +157,7 @@ fn innermost<T>(ledger: &Arc<Ledger>, ask: impl FnOnce(&mut Serving) -> T) -> Op
     }
     // A thread at its end has no such memory any more, and works for nobody.
     let asked = SERVED.try_with(|served| {
-        // Who is asked may write to a log, and whoever reads that may have a pool.
-        let mut served = served.try_borrow_mut().ok()?;
+        let mut served = served.borrow_mut();
         if served.is_empty() {
             return None;
         }
@@ -160,7 +169,23 @@ fn innermost<T>(ledger: &Arc<Ledger>, ask: impl FnOnce(&mut Serving) -> T) -> Op
 /// The operation for what is done without a name, if it is done for a request whose route names it.
 #[inline]
 pub(super) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
-    innermost(ledger, |serving| serving.operation()).flatten()
+    let named = innermost(ledger, |serving| {
+        serving.names_operations().then(|| serving.named().ok_or_else(|| (Arc::clone(&serving.terms), serving.kind)))
+    });
+    match named.flatten()? {
+        Ok(operation) => Some(operation),
+        // To name it may be told to the log, and whoever reads that may have a pool.
+        Err((terms, kind)) => {
+            let watchers = &terms.watchers;
+            Some(watchers.ledger().requests().operation(kind, |name| watchers.operation(name)))
+        }
+    }
+}
+
+/// Whether a request of this pool is being served already.
+#[cfg(feature = "middleware")]
+pub(crate) fn is_served(ledger: &Arc<Ledger>) -> bool {
+    innermost(ledger, |_| ()).is_some()
 }
 
 /// Counts a checkout that begins for the request that is being served, if one is.

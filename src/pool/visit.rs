@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
+use super::share::Places;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::requests::{Request, Spent};
 use crate::telemetry::seat::Seat;
+use crate::telemetry::wire::Status;
 
 /// A checkout of a request's, and the hold that comes of it.
 #[derive(Debug)]
@@ -23,11 +25,9 @@ pub(super) struct Visit {
 enum Share {
     /// The route may hold what it gets.
     Unlimited,
-    Wanted(Arc<Semaphore>),
+    Wanted(Arc<Places>),
     /// To be given back when the connection is.
-    Held {
-        _place: OwnedSemaphorePermit,
-    },
+    Held(OwnedSemaphorePermit),
 }
 
 /// Whether a checkout may go on.
@@ -35,14 +35,14 @@ enum Share {
 pub(super) enum Entry {
     Free,
     /// It is to wait for one of these places.
-    Full(Arc<Semaphore>),
+    Full(Arc<Places>),
     /// The pool is closed.
     Closed,
 }
 
 impl Visit {
     /// A checkout begins; of its route's places, if those are limited, it has none yet.
-    pub(super) fn begin(request: Arc<Request>, site: SiteId, share: Option<Arc<Semaphore>>) -> Self {
+    pub(super) fn begin(request: Arc<Request>, site: SiteId, share: Option<Arc<Places>>) -> Self {
         request.begin_checkout(site);
         Self { request, share: share.map_or(Share::Unlimited, Share::Wanted), before: (0, 0) }
     }
@@ -50,7 +50,7 @@ impl Visit {
     /// Takes a place, if it needs one and there is one.
     pub(super) fn enter(&mut self) -> Entry {
         let Share::Wanted(places) = &self.share else { return Entry::Free };
-        match Arc::clone(places).try_acquire_owned() {
+        match places.take() {
             Ok(place) => {
                 self.admit(place);
                 Entry::Free
@@ -62,7 +62,15 @@ impl Visit {
 
     /// It has a place.
     pub(super) fn admit(&mut self, place: OwnedSemaphorePermit) {
-        self.share = Share::Held { _place: place };
+        self.share = Share::Held(place);
+    }
+
+    /// Its place, if it has one, for who brings the connection back after the hold has ended.
+    pub(super) fn into_place(self) -> Option<OwnedSemaphorePermit> {
+        match self.share {
+            Share::Held(place) => Some(place),
+            Share::Unlimited | Share::Wanted(_) => None,
+        }
     }
 
     /// The checkout ended after so long.
@@ -84,11 +92,11 @@ impl Visit {
         let executing = executing.saturating_sub(self.before.0).min(held);
         let in_transaction = in_transaction.saturating_sub(self.before.1).min(held - executing);
         let idle = held - executing - in_transaction;
-        self.request.end_use(seat.site(), Spent { executing, in_transaction, idle });
+        let spent = Spent { executing, in_transaction, idle };
+        self.request.end_use(spent);
+        // Where the wire is not read it is not known what it did.
+        if seat.wire().status() != Status::Unread {
+            self.request.warn_of_hold(seat.site(), spent);
+        }
     }
-}
-
-/// Waits for a place.
-pub(super) async fn place_in(places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, AcquireError> {
-    places.acquire_owned().await
 }

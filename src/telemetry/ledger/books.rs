@@ -268,7 +268,9 @@ impl Books {
         }
         let quiet = Quiet::of(checkout).filter(|_| phase != Phase::Clean);
         self.phase_nanos[left.index()] += at.since(since);
-        if let (Phase::Queue, Some(since)) = (left, self.saturated_since) {
+        // What it goes on with is a connection, or what is to become one.
+        let got_one = matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean);
+        if let (Phase::Queue, true, Some(since)) = (left, got_one, self.saturated_since) {
             self.pace.served(since, at);
         }
         self.count_queue(Some(left), Some(phase), at);

@@ -28,8 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-#[cfg(feature = "middleware")]
-pub(crate) use self::backlog::Backlog;
+pub(crate) use self::backlog::{Backlog, Line};
 use self::books::Books;
 pub(crate) use self::books::Ticket;
 pub(crate) use self::holders::Suspicion;
@@ -251,7 +250,7 @@ impl Ledger {
     /// How many wait for capacity, and for how long one more would. Costs one look where nobody waits.
     #[cfg(feature = "middleware")]
     pub(crate) fn backlog(&self) -> Backlog {
-        if self.queue_hint() { self.books().backlog(self.clock.now()) } else { Backlog::default() }
+        if self.queue_hint() { self.books().backlog(&self.limits, self.clock.now()) } else { Backlog::default() }
     }
 
     /// How many connections there are, and how many are asked for.
@@ -297,7 +296,7 @@ impl Ledger {
             (books.snapshot(self, now), changes)
         };
         self.report(&changes);
-        snapshot
+        snapshot.with_requests(self)
     }
 
     /// Tells the log, and the spans of those concerned.
@@ -319,6 +318,8 @@ impl Ledger {
             changes
         };
         self.report(&changes);
+        // Not of the same moment, so not under the lock either.
+        reading.read_requests(self);
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

@@ -53,7 +53,8 @@ impl Reading {
     }
 
     /// What requests cost, if any are served.
-    fn read_requests(&mut self, ledger: &Ledger) {
+    #[cfg(feature = "exporter")]
+    pub(super) fn read_requests(&mut self, ledger: &Ledger) {
         let Self { snapshot: PoolSnapshot { requests, .. }, spare_requests: spare, .. } = self;
         // Those that another pool had are there to be used again.
         requests.append(spare);
@@ -96,6 +97,14 @@ impl OperationTotals {
 }
 
 impl PoolSnapshot {
+    /// The same with what requests cost, if any are served.
+    pub(super) fn with_requests(mut self, ledger: &Ledger) -> Self {
+        if let Some(kinds) = ledger.requests.get() {
+            kinds.read(&mut self.requests);
+        }
+        self
+    }
+
     fn blank() -> Self {
         Self {
             name: Arc::from(""),
@@ -151,7 +160,6 @@ impl Books {
         self.read_operations(ledger, now, reading);
         self.read_queries(ledger, reading);
         self.read_lists(ledger, now, &mut reading.snapshot);
-        reading.read_requests(ledger);
 
         let Reading { snapshot, totals, .. } = reading;
         let so_far = Totals {

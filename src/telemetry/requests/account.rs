@@ -80,12 +80,16 @@ impl Request {
         self.ledger().requests().count_wait(self.kind, nanos);
     }
 
-    /// A connection was returned that had been checked out at `site`.
-    pub(crate) fn end_use(&self, site: SiteId, spent: Spent) {
+    /// A connection was returned that had been held for so long.
+    pub(crate) fn end_use(&self, spent: Spent) {
         for (total, nanos) in self.use_nanos.iter().zip(spent.by_activity()) {
             total.fetch_add(nanos, Relaxed);
         }
         self.ledger().requests().count_use(self.kind, spent);
+    }
+
+    /// Warns of a hold, by who had checked out at `site`, in which nothing was asked for too long.
+    pub(crate) fn warn_of_hold(&self, site: SiteId, spent: Spent) {
         if spent.not_executing() >= self.idle_limit {
             self.watchers.emit(Event::RequestHeld { kind: self.kind, site, spent });
         }

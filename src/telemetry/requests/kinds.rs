@@ -125,6 +125,11 @@ impl Requests {
         self.of(kind).warnings[warning.index()].fetch_add(1, Relaxed);
     }
 
+    /// The operation that was named after this kind, if one was.
+    pub(crate) fn named(&self, kind: KindId) -> Option<OperationId> {
+        self.of(kind).operation.get().copied()
+    }
+
     /// The operation for what is done for this kind without a name of its own.
     pub(crate) fn operation(&self, kind: KindId, name: impl FnOnce(&str) -> OperationId) -> OperationId {
         *self.of(kind).operation.get_or_init(|| name(&format!("{} {}", kind.method().as_str(), self.route(kind))))

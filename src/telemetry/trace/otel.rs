@@ -100,11 +100,11 @@ pub(crate) fn is_within_span() -> bool {
     Context::map_current(Context::has_active_span)
 }
 
-/// Makes a span that was not entered yet the child of another process's.
+/// Makes a span that was not entered yet the child of another process's; answers whether anybody traces it, which nobody
+/// does where no OpenTelemetry is installed for this thread.
 #[cfg(feature = "middleware")]
-pub(super) fn join(span: &Span, parent: &opentelemetry::trace::SpanContext) {
-    // It fails where no OpenTelemetry is installed for this thread: then there is no trace to join.
-    let _ = span.set_parent(Context::new().with_remote_span_context(parent.clone()));
+pub(super) fn join(span: &Span, parent: &opentelemetry::trace::SpanContext) -> bool {
+    span.set_parent(Context::new().with_remote_span_context(parent.clone())).is_ok()
 }
 
 /// Points from a span to another.

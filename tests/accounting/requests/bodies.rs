@@ -264,6 +264,18 @@ async fn the_header_says_what_the_request_cost_so_far_and_stands_beside_others()
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_empty_body_says_at_its_end_counts() {
+    let rig = Rig::new(1, 0);
+    let handler = service_fn(async |_: Request<Full<Bytes>>| {
+        let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("13"))]);
+        let body = Empty::<Bytes>::new().with_trailers(std::future::ready(Some(Ok::<_, Infallible>(trailers))));
+        Ok::<_, Infallible>(Response::new(body))
+    });
+    serve(layer(&rig).layer(handler), get("/grpc")).poll().unwrap().unwrap();
+    assert_eq!(ended(&rig, "/grpc", Outcome::Error), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_body_is_the_inner_ones() {
     let rig = Rig::new(1, 0);
     let full = service_fn(async |_| Ok::<_, Infallible>(answer()));

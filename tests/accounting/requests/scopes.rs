@@ -99,6 +99,32 @@ async fn each_of_two_pools_has_its_own_account_of_a_request() {
     assert_eq!(orders.outcomes("GET /both", Outcome::Ok), 2);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_scope_within_itself_stays_one() {
+    fn nested(
+        times: u32,
+        core: poolscope::pool::Core<super::Scripted>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            match times.checked_sub(1) {
+                Some(times) => RequestScope::current().scope(nested(times, core)).await,
+                None => drop(core.get().await.unwrap()),
+            }
+        })
+    }
+    let rig = Rig::new(1, 0);
+    let core = rig.core.clone();
+    let handler = service_fn(move |_| {
+        let core = core.clone();
+        async move {
+            nested(64, core).await;
+            Ok::<_, Infallible>(answer())
+        }
+    });
+    serve(layer(&rig).layer(handler), get("/orders")).poll().unwrap().unwrap();
+    assert_eq!(cost(&rig, "/orders").checkouts, 1);
+}
+
 /// Many at once, on all threads, that wait for each other's connections and change tasks and threads at each await.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn requests_never_mix() {

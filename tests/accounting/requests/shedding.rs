@@ -103,6 +103,71 @@ async fn by_default_nothing_is_refused() {
     assert!(layer(&rig).overload().is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_checkout_that_is_kept_and_not_polled_is_no_backlog_while_there_is_capacity() {
+    let rig = Rig::new(2, 0);
+    let held = rig.take_many("a", 2);
+    let _parked = rig.checkout("parked").stays();
+    let layer = layer(&rig).shed_queue(0).shed_wait(ms(100));
+    rig.advance(ms(500)).await;
+    assert!(layer.overload().is_some(), "both are out");
+    drop(held);
+    for _ in 0..5 {
+        rig.advance(ms(100)).await;
+        drop(rig.take("others"));
+        assert_eq!(rig.snapshot().queued, 1);
+        assert!(layer.overload().is_none(), "one is free for whoever asks");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_hour_is_forgotten() {
+    let mut settings = super::super::rig::settings(1, 0);
+    settings.checkout_timeout = ms(60_000);
+    settings.pre_ping = false;
+    settings.recycle_after = None;
+    let rig = Rig::with(&settings);
+    let layer = layer(&rig).shed_wait(ms(2_000));
+    for held_for in [5_000, 1] {
+        let held = rig.take("a");
+        let mut queued = rig.checkout("b").stays();
+        rig.advance(ms(held_for)).await;
+        assert_eq!(layer.overload().is_some(), held_for > 2_000);
+        drop(held);
+        drop(queued.poll().unwrap().unwrap());
+        rig.advance(ms(3_600_000)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_their_routes_share_are_a_queue_too_and_only_that_routes() {
+    let rig = Rig::new(4, 0);
+    let service = layer(&rig).route_share(50).shed_queue(1).layer(handler(&rig, &Arc::default()));
+    let mut reports: Vec<_> = (0..4).map(|_| serve(service.clone(), get("/report")).stays()).collect();
+    let refused = serve(service.clone(), get("/report")).poll().unwrap().unwrap();
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let _login = serve(service.clone(), get("/login")).stays();
+    assert_eq!((ended(&rig, "/report", Outcome::Shed), cost(&rig, "/login").in_flight), (1, 1));
+    rig.advance(ms(100)).await;
+    reports.retain_mut(|report| report.poll().is_none());
+    assert_eq!(reports.len(), 2);
+    let _report = serve(service, get("/report")).stays();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_takes_no_name_of_an_operation() {
+    let rig = Rig::new(1, 0);
+    let _held = rig.take("a");
+    let _queued = rig.checkout("b").stays();
+    let service = layer(&rig).shed_queue(0).layer(handler(&rig, &Arc::default()));
+    for route in 0..300 {
+        serve(service.clone(), get(&format!("/{route}"))).poll().unwrap().unwrap();
+    }
+    let operations = rig.snapshot().operations;
+    assert_eq!(operations.len(), 3, "other, a and b");
+    assert_eq!(operations[0].outcomes[Outcome::Shed.index()], 300);
+}
+
 type Served = Attempt<Result<Response<Bytes>, Infallible>>;
 
 /// What those who are served see, when for three seconds twice as many come as can be: the 99th percentile, and how many

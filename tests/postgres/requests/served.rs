@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::routing::get;
 use http_body_util::Full;
 use poolscope::event::{Activity, Outcome};
 use poolscope::middleware::{PoolLayer, RequestScope};
+use poolscope::telemetry::RequestWarning;
 use poolscope::{Pool, RetryPolicy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -130,4 +131,53 @@ async fn what_goes_on_after_an_upgrade_is_the_routes_where_the_scope_is_handed_o
     eventually("the connection's return", async || counted.pool.status().used == 0).await;
     assert_eq!((cost().started, cost().in_flight, cost().checkouts), (1, 0, 3));
     assert_eq!(cost().durations[Outcome::Ok.index()].count(), 1, "the request itself ended with the upgrade");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_held_elsewhere_is_warned_of() {
+    let counted = Counted::shared("requests_held", |builder| builder.pool_size(1)).await;
+    async fn work(Path(idle): Path<u64>, pool: Pool) {
+        let connection = pool.get().await.unwrap();
+        connection.execute("SELECT pg_sleep(0.12)", &[]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(idle)).await;
+        connection.execute("SELECT 1", &[]).await.unwrap();
+    }
+    let layer = PoolLayer::new(&counted.pool).held_elsewhere(Duration::from_millis(100));
+    let mut service = Service::start(Router::new().route("/work/{idle}", get(work)).layer(layer)).await;
+    for (idle, warned) in [(0, 0), (110, 1)] {
+        service.get(&format!("/work/{idle}")).await;
+        let cost = counted.pool.snapshot().requests.remove(0);
+        assert_eq!(cost.warnings[RequestWarning::HeldElsewhere.index()], warned, "{idle} ms: {cost:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_routes_place_is_given_back_when_the_connection_is_and_not_while_it_is_cleaned() {
+    let counted = Counted::shared("requests_cleaned", |builder| builder.pool_size(4).max_overflow(0)).await;
+    async fn dirty(pool: Pool) {
+        // What is left behind takes a while to be undone.
+        let connection = pool.get().await.unwrap();
+        connection.batch_execute("BEGIN").await.unwrap();
+        let abandoned = connection.batch_execute("SELECT pg_sleep(600)");
+        let _ = tokio::time::timeout(Duration::from_millis(5), abandoned).await;
+    }
+    let layer = PoolLayer::new(&counted.pool).route_share(25);
+    let service = Service::start(Router::new().route("/dirty", get(dirty)).layer(layer)).await;
+    let service = tokio::sync::Mutex::new(service);
+    let requests = (0..8).map(|_| async {
+        let mut client = service.lock().await.connect().await;
+        client.answer(Request::get("/dirty").body(Full::default()).unwrap()).await
+    });
+    let most = async {
+        let mut most = 0;
+        loop {
+            most = most.max(counted.pool.status().used);
+            tokio::task::yield_now().await;
+            if counted.pool.snapshot().requests.first().is_some_and(|cost| cost.started == 8 && cost.in_flight == 0) {
+                return most;
+            }
+        }
+    };
+    let (_, most) = tokio::join!(futures_util::future::join_all(requests), most);
+    assert_eq!(most, 1, "one is a quarter of the pool, and being cleaned is being held");
 }
