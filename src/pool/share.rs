@@ -36,7 +36,6 @@ impl Shares {
     }
 
     /// Who waits for a place of the route that this is of.
-    #[cfg(feature = "middleware")]
     pub(crate) fn backlog(&self, kind: KindId, now: Nanos) -> Backlog {
         let places = self.routes[usize::from(kind.route())].get();
         places.map_or_else(Backlog::default, |places| places.line().backlog(now))

@@ -13,6 +13,7 @@ use super::{Ledger, Limits};
 use crate::event::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
+#[cfg(feature = "exporter")]
 use crate::telemetry::requests::RequestTotals;
 use crate::telemetry::seat::{SeatTotals, Standing};
 use crate::telemetry::wire::WireTotals;
@@ -27,6 +28,7 @@ pub(crate) struct Reading {
     /// The same of queries.
     spare_queries: Vec<QueryDurations>,
     /// The same of kinds of requests.
+    #[cfg(feature = "exporter")]
     spare_requests: Vec<RequestTotals>,
     totals: SeatTotals,
     /// How each connection stood, in the books' order. Each is read once: a connection may come back meanwhile, and those
@@ -40,6 +42,7 @@ impl Reading {
             snapshot: PoolSnapshot::blank(),
             spare: Vec::new(),
             spare_queries: Vec::new(),
+            #[cfg(feature = "exporter")]
             spare_requests: Vec::new(),
             totals: SeatTotals::default(),
             standings: Vec::new(),
