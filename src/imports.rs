@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("global", &["config", "error", "event", "telemetry", "pool", "retry"]),
     ("exporter", &["telemetry"]),
     ("otlp", &["telemetry"]),
+    ("monitoring", &["telemetry"]),
     ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter", "otlp"]),
 ];
 

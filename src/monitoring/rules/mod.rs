@@ -1,0 +1,84 @@
+//! The rules for Prometheus, as data, and as the files under `alerts/`.
+
+pub mod recording;
+mod yaml;
+
+use self::recording::Recording;
+use super::thresholds::{Threshold, Thresholds};
+
+pub use self::yaml::write;
+
+/// Rules that are evaluated together, one after the other.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Group {
+    /// Its name, which no other group has.
+    pub name: &'static str,
+    /// How often it is evaluated; as often as Prometheus does by default if it does not say.
+    pub interval: Option<Threshold>,
+    /// Its rules, in order: one that is recorded is there for those after it.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Rule {
+    /// One that records a series.
+    Recording(Recording),
+}
+
+/// The groups of recording rules.
+#[must_use]
+pub fn recording_groups(thresholds: &Thresholds) -> Vec<Group> {
+    let group = |name, interval, rules: Vec<Recording>| Group {
+        name,
+        interval,
+        rules: rules.into_iter().map(Rule::Recording).collect(),
+    };
+    vec![
+        group("poolscope.recording", None, recording::recordings(thresholds)),
+        group(
+            "poolscope.recording.slow",
+            Some(thresholds.slow_evaluation.clone()),
+            recording::slow_recordings(thresholds),
+        ),
+    ]
+}
+
+/// `alerts/recording.rules.yml`.
+#[must_use]
+pub fn recording_file(thresholds: &Thresholds) -> String {
+    write(&generated("src/monitoring/rules/recording.rs"), &recording_groups(thresholds))
+}
+
+fn generated(from: &str) -> String {
+    format!(
+        "Generated from {from} and alerts/thresholds.toml.\n`POOLSCOPE_BLESS=1 cargo test --lib monitoring` writes it anew."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Holds a committed file to what is generated, or writes it.
+    fn current(path: &str, generated: &str) {
+        let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+        if std::env::var_os("POOLSCOPE_BLESS").is_some() {
+            std::fs::write(&path, generated).unwrap();
+        }
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            written == generated,
+            "{path} is not what is generated: POOLSCOPE_BLESS=1 cargo test --lib monitoring writes it anew"
+        );
+    }
+
+    #[test]
+    fn the_recording_rules_are_current() {
+        current("alerts/recording.rules.yml", &recording_file(&Thresholds::committed().unwrap()));
+    }
+}
