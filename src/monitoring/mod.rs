@@ -4,7 +4,9 @@
 //! is committed under `alerts/` is generated, and a test holds it current. Nothing here is part of the library's API.
 
 pub mod names;
+pub mod page;
 pub mod rules;
+pub mod runbooks;
 pub mod thresholds;
 
 pub use self::thresholds::{Threshold, Thresholds, ThresholdsError};

@@ -4,4 +4,5 @@ mod alertmanager;
 mod promql;
 mod promtool;
 mod rules;
+mod runbooks;
 mod tools;

@@ -11,11 +11,11 @@
 
 use std::fmt::Write as _;
 
-use super::super::names::{
+use crate::monitoring::names::{
     CLOSED, COUNT, CREATE_TIME, MAX, OPERATION_WAIT_SECONDS, PENDING, QUERY_TIME, RETRIES, SATURATED_SECONDS, TIMEOUTS,
     USE_SECONDS, WAIT_TIME,
 };
-use super::super::thresholds::{Threshold, Thresholds};
+use crate::monitoring::thresholds::{Threshold, Thresholds};
 
 /// A recording rule.
 #[derive(Clone, Debug)]

@@ -1,10 +1,10 @@
 //! Is the pool full, and does anybody wait?
 
-use super::super::super::names::{CHECKOUT_PHASE_SECONDS, SATURATED_SECONDS};
-use super::super::super::thresholds::Thresholds;
-use super::super::blame::Blame;
-use super::super::recording::{CHECKOUTS, SATURATED_SHARE, WAIT_P99};
 use super::{Alert, Scope, Severity, uses};
+use crate::monitoring::names::{CHECKOUT_PHASE_SECONDS, SATURATED_SECONDS};
+use crate::monitoring::rules::blame::Blame;
+use crate::monitoring::rules::recording::{CHECKOUTS, SATURATED_SHARE, WAIT_P99};
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
     let (window, now) = (&t.window, &t.window_now);
