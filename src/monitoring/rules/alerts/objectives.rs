@@ -132,3 +132,32 @@ impl Objective<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Where traffic is steady, the slower pair of a ticket says all that the faster one does, so no test of Prometheus' own
+    /// would miss a wrong factor there.
+    #[test]
+    fn the_pairs_of_windows_are_those_of_the_workbook() {
+        let alerts = alerts(&Thresholds::committed().unwrap());
+        assert_eq!(alerts.len(), 4);
+        for (at, alert) in alerts.iter().enumerate() {
+            let pairs = match alert.severity {
+                Severity::Critical => [("5m", "1h", "14.4"), ("30m", "6h", "6")],
+                Severity::Warning => [("2h", "1d", "3"), ("6h", "3d", "1")],
+            };
+            let share = ["timeouts:ratio_rate", "slow:ratio_rate"][at / 2];
+            for (short, long, factor) in pairs {
+                for window in [short, long] {
+                    let burns = format!("{share}{window} > ({factor} * (1 - 0.999))");
+                    assert!(alert.expr.contains(&burns), "{}: {burns}", alert.name);
+                }
+                assert!(alert.expr.contains(&format!("_count[{short}]) > 0.1")), "{}: {short}", alert.name);
+            }
+        }
+    }
+}
