@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use poolscope::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 use poolscope::monitoring::dashboards::{Dashboard, Panel, panel_id};
 use poolscope::monitoring::{Threshold, Thresholds};
 use serde_json::{Value, json};
@@ -35,6 +36,11 @@ fn every_panel_and_every_query_goes_to_the_chosen_data_source() {
             assert_eq!(target["datasource"], chosen, "{at}");
         }
     });
+    for dashboard in Dashboard::ALL {
+        for mark in committed(dashboard)["annotations"]["list"].as_array().unwrap() {
+            assert_eq!(mark["datasource"]["uid"], "${datasource}", "{}", mark["name"]);
+        }
+    }
 }
 
 #[test]
@@ -213,39 +219,36 @@ fn limits_are_drawn_as_dashed_lines_beside_what_they_limit() {
 #[test]
 fn every_override_is_of_a_series_or_a_column_that_can_be() {
     each_panel(|panel, at| {
-        let legends: Vec<_> = targets(panel).iter().map(|(_, legend)| pattern(legend)).collect();
-        let columns: Vec<_> = panel["transformations"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|it| it["options"]["renameByName"].as_object())
-            .flat_map(|names| names.values().filter_map(Value::as_str))
-            .collect();
+        let mut names: Vec<_> = targets(panel).iter().flat_map(|(_, legend)| series(legend)).collect();
+        let transformations = panel["transformations"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let columns = transformations.iter().filter_map(|it| it["options"]["renameByName"].as_object());
+        names.extend(columns.flat_map(|names| names.values().filter_map(Value::as_str).map(str::to_owned)));
         for over in panel["fieldConfig"]["overrides"].as_array().unwrap() {
             assert_eq!(over["matcher"]["id"], "byName", "{at}");
             let name = over["matcher"]["options"].as_str().unwrap();
-            let named = columns.contains(&name) || legends.iter().any(|(before, after)| fits(name, before, after));
-            assert!(named, "{at}: there is no {name}");
+            assert!(names.iter().any(|it| it == name), "{at}: there is no {name} among {names:?}");
         }
     });
 }
 
-/// What stands before the first label of a legend, and behind the last; a legend without labels stands for itself.
-fn pattern(legend: &str) -> (String, Option<String>) {
-    match (legend.split_once("{{"), legend.rsplit_once("}}")) {
-        (Some((before, _)), Some((_, after))) => (before.to_owned(), Some(after.to_owned())),
-        _ => (legend.to_owned(), None),
-    }
-}
-
-fn fits(name: &str, before: &str, after: &Option<String>) -> bool {
-    match after {
-        None => name == before,
-        Some(after) => {
-            name.len() > before.len() + after.len() && name.starts_with(before) && name.ends_with(after.as_str())
-        }
-    }
+/// What a legend's series are called, where its label has a closed set of values.
+fn series(legend: &str) -> Vec<String> {
+    let Some((before, rest)) = legend.split_once("{{") else { return vec![legend.to_owned()] };
+    let (label, after) = rest.split_once("}}").unwrap();
+    let words: Vec<&str> = match label {
+        "activity" => Activity::ALL.iter().map(|word| word.as_str()).collect(),
+        "code" => vec!["200", "499", "500", "503"],
+        "db_client_connection_state" => vec!["idle", "used"],
+        "destination" => vec!["otlp", "page"],
+        "direction" => Direction::ALL.iter().map(|word| word.as_str()).collect(),
+        "kind" => Dirt::ALL.iter().map(|word| word.as_str()).collect(),
+        "outcome" => Outcome::ALL.iter().map(|word| word.as_str()).collect(),
+        "phase" => Phase::ALL.iter().map(|word| word.as_str()).collect(),
+        "reason" if before == "given up: " => GiveUp::ALL.iter().map(|word| word.as_str()).collect(),
+        "reason" => CloseReason::ALL.iter().map(|word| word.as_str()).collect(),
+        _ => Vec::new(),
+    };
+    words.into_iter().map(|word| format!("{before}{word}{after}")).collect()
 }
 
 #[test]

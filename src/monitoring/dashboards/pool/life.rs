@@ -41,6 +41,7 @@ fn suspected_leaks(thresholds: &Thresholds) -> Drawing {
     };
     Drawing::lines(Panel::SuspectedLeaks, "Suspected leaks", says)
         .size(10, 8)
+        .at_least(2.0)
         .asks(sum(metric!("poolscope_suspected_leaks")), "suspected leaks")
         .colours(&[("suspected leaks", "orange")])
         .above(WARNING, &thresholds.suspected_leaks)
