@@ -1,12 +1,17 @@
 //! The rules for Prometheus, as data, and as the files under `alerts/`.
 
+pub mod alerts;
+mod annotations;
+mod blame;
 pub mod recording;
 mod yaml;
 
+use self::alerts::Alert;
 use self::recording::Recording;
 use super::thresholds::{Threshold, Thresholds};
 
-pub use self::yaml::write;
+pub use self::annotations::{Links, annotations, panel};
+pub use self::blame::Blame;
 
 /// Rules that are evaluated together, one after the other.
 #[derive(Clone, Debug)]
@@ -26,6 +31,8 @@ pub struct Group {
 pub enum Rule {
     /// One that records a series.
     Recording(Recording),
+    /// One that may fire.
+    Alert(Alert),
 }
 
 /// The groups of recording rules.
@@ -36,25 +43,44 @@ pub fn recording_groups(thresholds: &Thresholds) -> Vec<Group> {
         interval,
         rules: rules.into_iter().map(Rule::Recording).collect(),
     };
+    let slow = Some(thresholds.slow_evaluation.clone());
     vec![
         group("poolscope.recording", None, recording::recordings(thresholds)),
-        group(
-            "poolscope.recording.slow",
-            Some(thresholds.slow_evaluation.clone()),
-            recording::slow_recordings(thresholds),
-        ),
+        group("poolscope.recording.slow", slow, recording::slow_recordings(thresholds)),
     ]
+}
+
+/// The group of alerts.
+#[must_use]
+pub fn alert_groups(thresholds: &Thresholds) -> Vec<Group> {
+    let rules = alerts::alerts(thresholds).into_iter().map(Rule::Alert).collect();
+    vec![Group { name: "poolscope.alerts", interval: None, rules }]
 }
 
 /// `alerts/recording.rules.yml`.
 #[must_use]
 pub fn recording_file(thresholds: &Thresholds) -> String {
-    write(&generated("src/monitoring/rules/recording.rs"), &recording_groups(thresholds))
+    yaml::write(&generated("recording.rs"), &recording_groups(thresholds), &Links::default())
+}
+
+/// `alerts/alerts.rules.yml`.
+#[must_use]
+pub fn alerts_file(thresholds: &Thresholds) -> String {
+    yaml::write(&generated("alerts/"), &alert_groups(thresholds), &Links::default())
+}
+
+/// All rules as one file, for a Prometheus of one's own.
+#[must_use]
+pub fn all(thresholds: &Thresholds, links: &Links) -> String {
+    let comment = format!("The rules of poolscope {}.", env!("CARGO_PKG_VERSION"));
+    let groups = [recording_groups(thresholds), alert_groups(thresholds)].concat();
+    yaml::write(&comment, &groups, links)
 }
 
 fn generated(from: &str) -> String {
     format!(
-        "Generated from {from} and alerts/thresholds.toml.\n`POOLSCOPE_BLESS=1 cargo test --lib monitoring` writes it anew."
+        "Generated from src/monitoring/rules/{from} and alerts/thresholds.toml.\n\
+         `POOLSCOPE_BLESS=1 cargo test --lib monitoring` writes it anew."
     )
 }
 
@@ -80,5 +106,18 @@ mod tests {
     #[test]
     fn the_recording_rules_are_current() {
         current("alerts/recording.rules.yml", &recording_file(&Thresholds::committed().unwrap()));
+    }
+
+    #[test]
+    fn the_alerts_are_current() {
+        current("alerts/alerts.rules.yml", &alerts_file(&Thresholds::committed().unwrap()));
+    }
+
+    #[test]
+    fn no_two_groups_have_one_name() {
+        let thresholds = Thresholds::committed().unwrap();
+        let groups = [recording_groups(&thresholds), alert_groups(&thresholds)].concat();
+        let names: std::collections::BTreeSet<_> = groups.iter().map(|group| group.name).collect();
+        assert_eq!(names.len(), groups.len());
     }
 }

@@ -12,7 +12,7 @@
 use std::fmt::Write as _;
 
 use super::super::names::{
-    CLOSED, COUNT, CREATE_TIME, MAX, OPERATION_WAIT_SECONDS, PENDING, RETRIES, SATURATED_SECONDS, TIMEOUTS,
+    CLOSED, COUNT, CREATE_TIME, MAX, OPERATION_WAIT_SECONDS, PENDING, QUERY_TIME, RETRIES, SATURATED_SECONDS, TIMEOUTS,
     USE_SECONDS, WAIT_TIME,
 };
 use super::super::thresholds::{Threshold, Thresholds};
@@ -57,6 +57,10 @@ recorded! {
     CONNECTED = "pool:poolscope_connections_established:rate5m";
     /// Attempts to connect that failed, a second.
     CONNECT_FAILURES = "pool:poolscope_connect_failures:rate5m";
+    /// Queries that ended, a second.
+    QUERIES = "pool:poolscope_queries_ended:rate5m";
+    /// The share of queries that were slow.
+    SLOW_QUERY_SHARE = "pool:poolscope_queries_slow:ratio_rate5m";
     /// Retries for each checkout.
     RETRY_SHARE = "pool:poolscope_retries:ratio_rate5m";
     /// Connections that the pools of one name may have together, of all instances.
@@ -129,7 +133,7 @@ impl BurnWindow {
     }
 
     /// As PromQL has it, at the pace of `thresholds`: there `window` is five minutes, unless time was made to pass faster.
-    fn range(self, thresholds: &Thresholds) -> Threshold {
+    pub(super) fn range(self, thresholds: &Thresholds) -> Threshold {
         let window = &thresholds.window;
         Threshold { value: window.value / 5.0 * self.minutes(), ..window.clone() }
     }
@@ -166,6 +170,8 @@ pub fn recordings(thresholds: &Thresholds) -> Vec<Recording> {
     let fleet = |of: &str| format!("sum without ({INSTANCE_LABELS}) ({of})");
     let quantile = |q: &str| format!("histogram_quantile({q}, rate({WAIT_TIME}_bucket[{w}]))");
     let checkouts = format!("rate({WAIT_TIME}_count[{w}])");
+    let queries = format!("sum without (db_query_summary, error_type) (rate({QUERY_TIME}_count[{w}]))");
+    let slow = bucket(&thresholds.slow_query_seconds);
     let of = |name: &str, help: &str, expr: String| Recording { name: name.to_owned(), expr, help: help.to_owned() };
     let mut all = vec![
         of(USED_SHARE, "The share of the pool's maximum that is used now.", format!("{used}\n/\n({MAX} > 0)")),
@@ -197,6 +203,14 @@ pub fn recordings(thresholds: &Thresholds) -> Vec<Recording> {
             CONNECT_FAILURES,
             "Attempts to connect that failed, a second.",
             format!("sum without (reason) (rate({CLOSED}{{reason=\"connect_failed\"}}[{w}]))"),
+        ),
+        of(QUERIES, "Queries that ended, a second.", queries.clone()),
+        of(
+            SLOW_QUERY_SHARE,
+            "The share of queries that were slow.",
+            format!(
+                "1 -\nsum without (le, db_query_summary, error_type) (rate({QUERY_TIME}_bucket{{{slow}}}[{w}]))\n/\n({queries} > 0)"
+            ),
         ),
         of(
             RETRY_SHARE,

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
+use super::alerts::Alert;
+use super::annotations::{Links, annotations};
 use super::recording::Recording;
 use super::{Group, Rule};
 
 /// The groups as a file of rules, with `comment` before them.
-#[must_use]
-pub fn write(comment: &str, groups: &[Group]) -> String {
+pub(super) fn write(comment: &str, groups: &[Group], links: &Links) -> String {
     let mut file = String::new();
     for line in comment.lines() {
         let _ = writeln!(file, "# {line}");
@@ -22,6 +23,7 @@ pub fn write(comment: &str, groups: &[Group]) -> String {
         for rule in &group.rules {
             match rule {
                 Rule::Recording(rule) => recording(&mut file, rule),
+                Rule::Alert(rule) => alert(&mut file, rule, links),
             }
         }
     }
@@ -32,6 +34,18 @@ fn recording(file: &mut String, rule: &Recording) {
     let _ = writeln!(file, "      # {}", rule.help);
     let _ = writeln!(file, "      - record: {}", rule.name);
     expression(file, &rule.expr);
+}
+
+fn alert(file: &mut String, rule: &Alert, links: &Links) {
+    let _ = writeln!(file, "      # {}", rule.meaning);
+    let _ = writeln!(file, "      - alert: {}", rule.name);
+    expression(file, &rule.expr);
+    let _ = writeln!(file, "        for: {}", rule.pending);
+    let _ = writeln!(file, "        labels:\n          severity: {}", rule.severity.as_str());
+    file.push_str("        annotations:\n");
+    for (name, text) in annotations(rule, links) {
+        let _ = writeln!(file, "          {name}: {}", quoted(&text));
+    }
 }
 
 fn expression(file: &mut String, expr: &str) {
