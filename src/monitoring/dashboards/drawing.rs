@@ -72,7 +72,7 @@ impl Drawing {
             "fillOpacity": 8,
             "lineInterpolation": "linear",
             "lineWidth": 1,
-            "showPoints": "never",
+            "showPoints": "auto",
             "spanNulls": false,
             "stacking": { "group": "A", "mode": "none" },
             "thresholdsStyle": { "mode": "off" },
