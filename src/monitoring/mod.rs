@@ -5,7 +5,9 @@
 
 pub mod dashboards;
 pub mod names;
+pub mod page;
 pub mod rules;
+pub mod runbooks;
 pub mod thresholds;
 
 pub use self::thresholds::{Threshold, Thresholds, ThresholdsError};

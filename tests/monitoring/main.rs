@@ -7,4 +7,5 @@ mod dashboards;
 mod promql;
 mod promtool;
 mod rules;
+mod runbooks;
 mod tools;

@@ -38,7 +38,9 @@ impl World {
     /// The catalogue's metrics, and what Prometheus knows of its targets; a range has at least `shortest` seconds.
     pub(crate) fn new(shortest: u64) -> Self {
         let mut world = Self { series: BTreeMap::new(), shortest };
-        world.add("up", Shape::Gauge, labels(&TARGET));
+        for outside in ["up", "process_start_time_seconds"] {
+            world.add(outside, Shape::Gauge, labels(&TARGET));
+        }
         for metric in METRICS {
             let mut own = labels(metric.labels);
             own.extend(labels(&TARGET));
@@ -77,6 +79,24 @@ impl World {
         self.of(&parsed).map_err(|problem| format!("{problem}, in {expression}"))
     }
 
+    /// Holds only what an expression selects to what there is: people may ask as they like.
+    pub(crate) fn selects(&self, expression: &str) -> Result<(), String> {
+        let parsed = parser::parse(expression).map_err(|problem| format!("{expression}: {problem}"))?;
+        self.walk(&parsed).map_err(|problem| format!("{problem}, in {expression}"))
+    }
+
+    fn walk(&self, expression: &Expr) -> Result<(), String> {
+        match expression {
+            Expr::VectorSelector(selector) => self.selected(selector).map(drop),
+            Expr::MatrixSelector(range) => self.selected(&range.vs).map(drop),
+            Expr::Paren(inner) => self.walk(&inner.expr),
+            Expr::Aggregate(aggregate) => self.walk(&aggregate.expr),
+            Expr::Binary(binary) => self.walk(&binary.lhs).and_then(|()| self.walk(&binary.rhs)),
+            Expr::Call(call) => call.args.args.iter().try_for_each(|argument| self.walk(argument)),
+            _ => Ok(()),
+        }
+    }
+
     fn of(&self, expression: &Expr) -> Result<Labels, String> {
         match expression {
             Expr::Paren(inner) => self.of(&inner.expr),
@@ -107,7 +127,7 @@ impl World {
         let arguments = &call.args.args;
         match (name, &arguments[..]) {
             ("absent", [of]) => self.of(of).map(|_| Labels::new()),
-            ("sort_desc", [of]) => self.of(of),
+            ("sort_desc", [of]) | ("clamp_max", [of, _]) => self.of(of),
             ("histogram_quantile", [_, of]) => {
                 let mut labels = self.of(of)?;
                 if labels.remove("le") { Ok(labels) } else { Err("a quantile of what has no buckets".to_owned()) }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use poolscope::monitoring::Thresholds;
 use poolscope::monitoring::rules::alerts::alerts;
+use poolscope::monitoring::rules::recording::{recordings, slow_recordings};
 
 use crate::tools::{at, files, run};
 
@@ -24,6 +25,36 @@ fn promtool_takes_the_rules() {
     assert!(good, "{said}");
     let thresholds = Thresholds::committed().expect("thresholds");
     assert!(said.contains(&format!("SUCCESS: {} rules found", alerts(&thresholds).len())), "{said}");
+}
+
+#[test]
+fn promtool_takes_what_the_binary_prints() {
+    let thresholds = Thresholds::committed().expect("thresholds");
+    let count = alerts(&thresholds).len() + recordings(&thresholds).len() + slow_recordings(&thresholds).len();
+    let directory = tempfile::tempdir().expect("a directory");
+    for (flags, runbook, dashboard) in [
+        (
+            &[][..],
+            "http://{{ $labels.instance }}/runbooks/PoolscopeWiresLost",
+            "http://localhost:3000/d/poolscope-pool?",
+        ),
+        (
+            &["--runbooks-url", "https://wiki.example/r/", "--grafana-url", "https://g.example"],
+            "https://wiki.example/r/PoolscopeWiresLost",
+            "https://g.example/d/poolscope-pool?",
+        ),
+    ] {
+        let printed =
+            Command::new(env!("CARGO_BIN_EXE_poolscope")).arg("rules").args(flags).output().expect("the binary");
+        let text = String::from_utf8(printed.stdout).expect("text");
+        assert!(printed.status.success() && printed.stderr.is_empty(), "{text}");
+        assert!(text.contains(&format!("runbook_url: '{runbook}'")), "{text}");
+        assert!(text.contains(&format!("dashboard_url: '{dashboard}")), "{text}");
+        let file = directory.path().join("poolscope.yml");
+        fs::write(&file, text).expect("a file");
+        let (good, said) = run(Command::new("promtool").args(["check", "rules"]).arg(file));
+        assert!(good && said.contains(&format!("SUCCESS: {count} rules found")), "{said}");
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn thresholds() -> Thresholds {
 }
 
 /// The catalogue and what is recorded.
-fn world() -> World {
+pub(crate) fn world() -> World {
     let thresholds = thresholds();
     let mut world = World::new(4 * 15);
     assert_eq!(thresholds.scrape_interval.value, 15.0);

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::super::names::{POOL_LABEL, SCRAPES};
 use super::alerts::{Alert, Scope};
 use super::blame::Blame;
+use crate::monitoring::names::{POOL_LABEL, SCRAPES};
 
 /// Where Grafana listens by itself.
 const DEFAULT_GRAFANA: &str = "http://localhost:3000";

@@ -1,11 +1,11 @@
 //! Who is to blame, as asked of Prometheus when a description is written.
 
-use super::super::names::{
+use super::recording::{HELD_BY_OPERATION, WAITING_BY_OPERATION, bucket};
+use crate::monitoring::names::{
     CHECKOUT_PHASE_SECONDS, CLOSED, CONNECTION_ERRORS, DIRTY_RETURNS, POOL_LABEL, QUERY_TIME, RETRIES, RETRY_EXHAUSTED,
     USE_SECONDS,
 };
-use super::super::thresholds::Thresholds;
-use super::recording::{HELD_BY_OPERATION, WAITING_BY_OPERATION, bucket};
+use crate::monitoring::thresholds::Thresholds;
 
 /// Stands in a query for the matchers that select the pool of the alert.
 const OF_POOL: &str = "$pool";

@@ -1,10 +1,10 @@
 //! Does somebody keep connections without need, or return them dirty?
 
-use super::super::super::names::{DIRTY_RETURNS, MAX, SELF_DEADLOCKS, SUSPECTED_LEAKS, USE_TIME};
-use super::super::super::thresholds::Thresholds;
-use super::super::blame::Blame;
-use super::super::recording::{CHECKOUTS, HELD_BY_ACTIVITY};
 use super::{Alert, Scope, Severity, uses};
+use crate::monitoring::names::{DIRTY_RETURNS, MAX, SELF_DEADLOCKS, SUSPECTED_LEAKS, USE_TIME};
+use crate::monitoring::rules::blame::Blame;
+use crate::monitoring::rules::recording::{CHECKOUTS, HELD_BY_ACTIVITY};
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
     vec![suspected_leak(t), held_idle(t), idle_in_transaction(t), dirty_returns(t), self_deadlock(t)]

@@ -11,8 +11,8 @@ mod saturation;
 mod server;
 mod watching;
 
-use super::super::thresholds::{Threshold, Thresholds};
 use super::blame::Blame;
+use crate::monitoring::thresholds::{Threshold, Thresholds};
 
 /// How urgent an alert is. It is the label `severity`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 //!
 //! A long window tells that much was burnt, a short one that it still burns; both must say so.
 
-use super::super::super::names::WAIT_TIME;
-use super::super::super::thresholds::{Threshold, Thresholds};
-use super::super::blame::Blame;
-use super::super::recording::{BurnWindow, slow_share, timeout_share};
 use super::{Alert, Scope, Severity, uses};
+use crate::monitoring::names::WAIT_TIME;
+use crate::monitoring::rules::blame::Blame;
+use crate::monitoring::rules::recording::{BurnWindow, slow_share, timeout_share};
+use crate::monitoring::thresholds::{Threshold, Thresholds};
 
 /// The windows of a page: the short one, the long one.
 const PAGE_FAST: [BurnWindow; 2] = [BurnWindow::M5, BurnWindow::H1];

@@ -1,10 +1,10 @@
 //! Is too much tried again, or no longer anything?
 
-use super::super::super::names::{RETRIES, RETRY_EXHAUSTED};
-use super::super::super::thresholds::Thresholds;
-use super::super::blame::Blame;
-use super::super::recording::RETRY_SHARE;
 use super::{Alert, Scope, Severity, grew, indented, uses};
+use crate::monitoring::names::{RETRIES, RETRY_EXHAUSTED};
+use crate::monitoring::rules::blame::Blame;
+use crate::monitoring::rules::recording::RETRY_SHARE;
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
     let window = &t.window;

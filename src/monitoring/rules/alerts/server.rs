@@ -1,10 +1,10 @@
 //! Can the server be had, and is it quick?
 
-use super::super::super::names::{CLOSED, CONNECTION_ERRORS};
-use super::super::super::thresholds::Thresholds;
-use super::super::blame::Blame;
-use super::super::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, QUERIES, SLOW_QUERY_SHARE};
 use super::{Alert, Scope, Severity, grew, indented, uses};
+use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS};
+use crate::monitoring::rules::blame::Blame;
+use crate::monitoring::rules::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, QUERIES, SLOW_QUERY_SHARE};
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
     vec![connecting_fails(t), server_full(t), slots_short(t), churn(t), slow_queries(t)]

@@ -1,9 +1,9 @@
 //! Is anybody still watching?
 
-use super::super::super::names::{BUILD_INFO, SPANS_DROPPED, SPANS_ENDED, SPANS_FAILED, WIRES_LOST};
-use super::super::super::thresholds::Thresholds;
-use super::super::recording::INSTANCE_LABELS;
 use super::{Alert, Scope, Severity, uses};
+use crate::monitoring::names::{BUILD_INFO, SPANS_DROPPED, SPANS_ENDED, SPANS_FAILED, WIRES_LOST};
+use crate::monitoring::rules::recording::INSTANCE_LABELS;
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
     vec![target_down(t), metrics_absent(t), wires_lost(t), span_export_failing(t)]
