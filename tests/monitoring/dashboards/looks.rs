@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use poolscope::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 use poolscope::monitoring::dashboards::{Dashboard, Panel, panel_id};
+use poolscope::monitoring::rules::alerts::alerts;
+use poolscope::monitoring::rules::{Links, annotations, panel};
 use poolscope::monitoring::{Threshold, Thresholds};
 use serde_json::{Value, json};
 
@@ -283,6 +285,20 @@ fn links_lead_to_panels_that_are_there_and_keep_the_time_and_the_choice() {
     assert!(url.starts_with("/d/poolscope-pool?${__url_time_range}&var-datasource=${datasource}&var-job="), "{url}");
     for variable in ["job", "instance", "pool"] {
         assert!(url.contains(&format!("&var-{variable}=${{__data.fields.")), "{url}");
+    }
+}
+
+#[test]
+fn every_alert_leads_to_a_panel_that_is_there() {
+    let thresholds = Thresholds::committed().unwrap();
+    let all = alerts(&thresholds);
+    assert!(all.len() > 20);
+    for alert in all {
+        let panel = panel(alert.name).unwrap_or_else(|| panic!("{} has no panel", alert.name));
+        assert!(panels(&committed(panel.dashboard())).any(|it| it["id"] == panel_id(panel)), "{panel:?}");
+        let [.., (_, url)] = annotations(&alert, &Links::default());
+        assert!(url.contains(&format!("/d/{}?", panel.dashboard().uid())), "{url}");
+        assert!(url.ends_with(&format!("&viewPanel={}", panel_id(panel))), "{url}");
     }
 }
 
