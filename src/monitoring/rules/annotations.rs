@@ -1,9 +1,8 @@
 //! What a notification says, and where it leads.
 
-use std::fmt::Write as _;
-
 use super::alerts::{Alert, Scope};
 use super::blame::Blame;
+use crate::monitoring::dashboards::{Dashboard, Panel, panel_id};
 use crate::monitoring::names::{POOL_LABEL, SCRAPES};
 
 /// Where Grafana listens by itself.
@@ -18,10 +17,34 @@ pub struct Links {
     pub grafana: Option<String>,
 }
 
-/// The panel of the alert's dashboard that shows what it is about.
+/// The panel that shows what an alert is about. A test holds that each has one.
 #[must_use]
-pub fn panel(_alert: &str) -> Option<u32> {
-    None
+pub fn panel(alert: &str) -> Option<Panel> {
+    let panel = match alert {
+        "PoolscopePoolExhausted" | "PoolscopePoolSaturated" => Panel::Saturated,
+        "PoolscopeWaitersSustained" => Panel::WhoWaits,
+        "PoolscopeCheckoutWaitHigh" => Panel::WaitTime,
+        "PoolscopeTimeoutBudgetBurns"
+        | "PoolscopeTimeoutBudgetBurnsFast"
+        | "PoolscopeWaitBudgetBurns"
+        | "PoolscopeWaitBudgetBurnsFast" => Panel::Objective,
+        "PoolscopeConnectingFails" | "PoolscopeServerFull" => Panel::ConnectionErrors,
+        "PoolscopeServerSlotsShort" => Panel::Slots,
+        "PoolscopeConnectionChurn" => Panel::ChurnShare,
+        "PoolscopeSlowQueries" => Panel::QueryTime,
+        "PoolscopeHeldIdle" => Panel::HeldForNothing,
+        "PoolscopeIdleInTransaction" => Panel::WhoHolds,
+        "PoolscopeSuspectedLeak" => Panel::SuspectedLeaks,
+        "PoolscopeDirtyReturns" => Panel::DirtyReturns,
+        "PoolscopeSelfDeadlock" => Panel::SelfDeadlocks,
+        "PoolscopeRetryStorm" => Panel::Retries,
+        "PoolscopeRetryBudgetSpent" => Panel::RetryBudget,
+        "PoolscopeTargetDown" | "PoolscopeMetricsAbsent" => Panel::FleetUp,
+        "PoolscopeWiresLost" => Panel::WiresLost,
+        "PoolscopeSpanExportFailing" => Panel::Spans,
+        _ => return None,
+    };
+    Some(panel)
 }
 
 /// The annotations of an alert, in the order in which they are written.
@@ -67,16 +90,16 @@ fn dashboard(alert: &Alert, links: &Links) -> String {
     let variable = |name: &str, label: &str| format!("var-{name}={{{{ $labels.{label} | urlquery }}}}");
     let (job, instance, pool) =
         (variable("job", "job"), variable("instance", "instance"), variable("pool", POOL_LABEL));
-    let mut url = match alert.scope {
-        Scope::Pool => format!("{base}/d/poolscope-pool?{job}&{instance}&{pool}"),
-        Scope::Fleet => format!("{base}/d/poolscope-fleet?{job}&{pool}"),
-        Scope::Instance | Scope::Target => format!("{base}/d/poolscope-exporter?{job}&{instance}"),
-        Scope::Job => format!(
-            "{base}/d/poolscope-fleet?var-job={{{{ with $labels.job }}}}{{{{ . | urlquery }}}}{{{{ else }}}}$__all{{{{ end }}}}"
-        ),
+    let variables = match alert.scope {
+        Scope::Pool => format!("{job}&{instance}&{pool}"),
+        Scope::Fleet => format!("{job}&{pool}"),
+        Scope::Instance | Scope::Target => format!("{job}&{instance}"),
+        Scope::Job => "var-job={{ with $labels.job }}{{ . | urlquery }}{{ else }}$__all{{ end }}".to_owned(),
     };
-    if let Some(panel) = panel(alert.name) {
-        let _ = write!(url, "&viewPanel={panel}");
+    match panel(alert.name) {
+        Some(panel) => {
+            format!("{base}/d/{}?{variables}&viewPanel={}", panel.dashboard().uid(), panel_id(panel))
+        }
+        None => format!("{base}/d/{}?{variables}", Dashboard::Fleet.uid()),
     }
-    url
 }

@@ -158,7 +158,7 @@ pub(super) fn saturated_share(window: &Threshold) -> String {
 }
 
 /// The bucket of `seconds`, whether the scrape was in the text format, which writes 1, or in OpenMetrics, which writes 1.0.
-pub(super) fn bucket(seconds: &Threshold) -> String {
+pub(in crate::monitoring) fn bucket(seconds: &Threshold) -> String {
     let mut bounds = format!("{:?}", seconds.value);
     if let Some(whole) = bounds.strip_suffix(".0") {
         bounds = format!("{whole}|{}[.]0", whole.to_owned());
