@@ -13,9 +13,10 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use poolscope::config::SETTINGS;
-use poolscope::demo::{self, Demo, Screen, Traces};
+use poolscope::demo::{self, Demo, Play, Scenario, Screen, Timing, Traces};
 use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::otlp::{OtlpError, Protocol, Settings};
 
@@ -80,6 +81,19 @@ struct DemoArgs {
         default_value = "127.0.0.1:0"
     )]
     shop_address: String,
+
+    /// Bring about what makes a pool run out; without it the shop is as they are, a little of everything
+    #[arg(long, value_name = "NAME", value_parser = scenarios(), hide_possible_values = true, default_value = "shop")]
+    scenario: String,
+
+    /// Have a calm load for this time before the scenario's fault, if it has one
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    scenario_after: Duration,
+
+    /// End the scenario's fault after this time, and have a calm load again; by default as the scenario has it, which
+    /// mostly is at the end of the demo
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    scenario_for: Option<Duration>,
 
     /// End after this time, such as 30s or 5m; without it the demo runs until Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -156,10 +170,14 @@ fn demo(args: DemoArgs) -> ExitCode {
     if let Err(problem) = log::log_to(&screen, args.log_format, &traces) {
         return complain(&problem, USAGE);
     }
+    // The parser takes no other names.
+    let scenario = Scenario::named(&args.scenario).unwrap_or(&Scenario::all()[0]);
+    let timing = Timing { after: args.scenario_after, lasts: args.scenario_for };
     let demo = Demo {
         database_url: args.database_url,
         listen_address: args.listen_address,
         shop_address: args.shop_address,
+        play: Play { scenario, timing },
         duration: args.duration,
         traces,
         #[cfg(feature = "jaeger")]
@@ -213,10 +231,38 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// The names of scenarios.
+fn scenarios() -> PossibleValuesParser {
+    PossibleValuesParser::new(Scenario::all().iter().map(Scenario::name))
+}
+
+/// A phrase of the help's second column, on as many lines as it needs.
+fn wrapped(text: &str) -> String {
+    let mut width = INDENT.len();
+    text.split(' ').fold(String::new(), |mut lines, word| {
+        width += word.chars().count() + 1;
+        if width > WIDTH {
+            let _ = write!(lines, "\n{INDENT}");
+            width = INDENT.len() + word.chars().count() + 1;
+        } else if !lines.is_empty() {
+            lines.push(' ');
+        }
+        lines + word
+    })
+}
+
+/// How wide the help is, and where its second column begins.
+const WIDTH: usize = 80;
+const INDENT: &str = "                       ";
+
 /// What the demo's help says after the flags.
 fn demo_help() -> String {
     let defaults = demo::defaults();
-    let mut help = String::from("Pool settings, from the environment or, by their names, from the URL's query:\n");
+    let mut help = String::from("Scenarios:\n");
+    for scenario in Scenario::all() {
+        let _ = writeln!(help, "  {:<20} {}", scenario.name(), wrapped(scenario.about()));
+    }
+    help.push_str("\nPool settings, from the environment or, by their names, from the URL's query:\n");
     let _ = writeln!(help, "  {:<27} {:<17} range", "variable", "default");
     for setting in SETTINGS {
         let value = setting.get(&defaults);
@@ -246,6 +292,7 @@ fn demo_help() -> String {
          \x20 poolscope demo --otlp.endpoint http://localhost:4317\n\
          \x20 poolscope demo --database-url 'postgres://me@localhost/test?pool_size=20'\n\
          \x20 curl -s http://127.0.0.1:9719/metrics\n\
+         \x20 poolscope demo --scenario slow_queries --scenario-after 1m --scenario-for 5m\n\
          \x20 poolscope demo --shop.listen-address 127.0.0.1:8080\n\
          \n\
          Ctrl-C and SIGTERM end the demo in good order, a second one at once.\n\
@@ -309,6 +356,14 @@ mod tests {
     fn an_error_shows_what_holds_no_secret() {
         assert!(message(&["demo", "--duration", "30"]).contains("invalid value '30' for '--duration <TIME>': give a"));
         assert!(message(&["demo", "--database_url=x://y"]).contains("'--database-url'"));
+    }
+
+    #[test]
+    fn a_scenario_has_its_defaults() {
+        let Ok(Cli { command: Command::Demo(args) }) = parse(&["poolscope", "demo"].map(OsString::from)) else {
+            panic!("no demo");
+        };
+        assert_eq!((&*args.scenario, args.scenario_after), (Scenario::all()[0].name(), demo::CALM_FOR));
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use humantime::format_duration;
 
 use super::ending::Ending;
+use super::scenario::{Phase, Play};
 use super::schema::SCHEMA;
+use super::screen::clock;
 use super::server::Server;
 use crate::Settings;
 
@@ -25,8 +27,24 @@ pub(super) struct Places<'a> {
     pub(super) server: Option<&'a Server>,
 }
 
+/// What goes on from now on, where something is to go wrong.
+pub(super) fn turn(play: &Play, phase: Phase, elapsed: Duration) -> String {
+    let what = match phase {
+        Phase::Calm => return String::new(),
+        Phase::Fault => format!("the fault begins: {}", play.scenario.about()),
+        Phase::Over => "the fault is over".to_owned(),
+    };
+    format!("{} {what}\n", clock(elapsed))
+}
+
 /// What runs, where to look, and how to end it.
-pub(super) fn banner(pool: &str, settings: &Settings, places: &Places<'_>, duration: Option<Duration>) -> String {
+pub(super) fn banner(
+    pool: &str,
+    settings: &Settings,
+    places: &Places<'_>,
+    play: &Play,
+    duration: Option<Duration>,
+) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = writeln!(
@@ -51,9 +69,21 @@ pub(super) fn banner(pool: &str, settings: &Settings, places: &Places<'_>, durat
         (None, None) => String::new(),
     };
     let _ = writeln!(text, "  server   {database}");
+    let _ = writeln!(text, "  plays    {}", plays(play));
+    let _ = writeln!(text, "  watch    {}", play.scenario.shows().replace('`', ""));
     let by_itself = duration.map(|duration| format!("by itself after {}, or by ", format_duration(duration)));
     let _ = writeln!(text, "  ends     {}Ctrl-C or `kill {}`\n", by_itself.unwrap_or_default(), std::process::id());
     text
+}
+
+/// The scenario, and when its fault is there.
+fn plays(play: &Play) -> String {
+    let scenario = play.scenario;
+    let when = play.fault().map(|(after, lasts)| {
+        let lasts = lasts.map(|time| format!(", for {}", format_duration(time))).unwrap_or_default();
+        format!(" (after {}{lasts})", format_duration(after))
+    });
+    format!("{}: {}{}", scenario.name(), scenario.about(), when.unwrap_or_default())
 }
 
 /// That the demo ends, why, and what another signal would do.

@@ -1,5 +1,6 @@
 //! Puts the demo's parts together, and takes them apart again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::Registry;
@@ -9,9 +10,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
-use super::banner::{Places, banner, left, stopping};
+use super::banner::{Places, banner, left, stopping, turn};
 use super::ending::{Ending, ended, watch_output, watch_signals};
 use super::error::DemoError;
+use super::scenario::{Cast, Director, Phase, Play};
 use super::schema::{Keeper, SCHEMA};
 use super::screen::{Output, Screen, Status, summary};
 use super::server::{Server, ServerError};
@@ -44,6 +46,8 @@ pub struct Demo {
     pub listen_address: String,
     /// Where the shop listens.
     pub shop_address: String,
+    /// What is played.
+    pub play: Play,
     /// When to end; `None` for at a signal only.
     pub duration: Option<Duration>,
     /// Where its spans go.
@@ -60,6 +64,7 @@ impl std::fmt::Debug for Demo {
             .field("database_url", &self.database_url.is_some())
             .field("listen_address", &self.listen_address)
             .field("shop_address", &self.shop_address)
+            .field("play", &self.play)
             .field("duration", &self.duration)
             .field("traces", &self.traces)
             .finish()
@@ -74,7 +79,7 @@ impl Demo {
     /// If it cannot start, or something cannot be cleaned up. A signal is no error.
     pub fn run(self, screen: &Screen) -> Result<(), DemoError> {
         let environment = own_environment().map_err(DemoError::Settings)?;
-        let settings = resolve(environment, self.database_url.as_deref())?;
+        let settings = resolve(self.play.scenario, environment, self.database_url.as_deref())?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("poolscope-demo")
@@ -123,18 +128,28 @@ impl Demo {
             shop: &shop.url(),
             page: page.as_deref(),
             collector: self.traces.destination(),
-            server: stage.server.as_ref(),
+            server: stage.server.as_deref(),
         };
-        screen.lines(banner(stage.pool.name(), &stage.settings, &places, self.duration));
+        screen.lines(banner(stage.pool.name(), &stage.settings, &places, &self.play, self.duration));
         let begun = Instant::now();
-        let workload = Workload::start(&shop);
-        let why = show(&stage.pool, self.duration, screen, &mut ending).await;
+        let workload = Workload::start(&shop, self.play.scenario.load());
+        let cast = Cast {
+            shop: shop.handlers(),
+            load: workload.load(),
+            keeper: Arc::clone(&stage.keeper),
+            server: stage.server.clone(),
+        };
+        let director = Director::start(self.play, cast);
+        let why = Show { pool: &stage.pool, play: &self.play, screen }
+            .run(self.duration, director.phase(), &mut ending)
+            .await;
 
         screen.settle();
-        screen.lines(stopping(why, stage.server.as_ref()));
+        screen.lines(stopping(why, stage.server.as_deref()));
         readiness.not_ready("the demo is ending");
         workload.stop();
         shop.close();
+        director.end().await;
         let elapsed = begun.elapsed();
         if let Err(error) = stage.pool.close_within(CLOSE_WITHIN).await {
             tracing::warn!(%error, "requests were cut off");
@@ -150,34 +165,48 @@ impl Demo {
     }
 }
 
-/// Shows the pool's status until something ends the demo.
-async fn show(
-    pool: &Pool,
-    duration: Option<Duration>,
-    screen: &Screen,
-    ending: &mut watch::Receiver<Option<Ending>>,
-) -> Ending {
-    let begun = Instant::now();
-    let (first, period) = if screen.is_live() { (begun, LIVE) } else { (begun + LINES, LINES) };
-    let mut ticks = interval_at(first, period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let over = async {
-        match duration {
-            Some(duration) => sleep(duration).await,
-            None => std::future::pending().await,
-        }
-    };
-    tokio::pin!(over);
-    let (mut before, mut then) = (pool.snapshot(), begun);
-    loop {
-        tokio::select! {
-            biased;
-            why = ended(ending) => return why,
-            () = &mut over => return Ending::Time,
-            now = ticks.tick() => {
-                let snapshot = pool.snapshot();
-                screen.status(Status::new(&snapshot, &before, now - then, now - begun));
-                (before, then) = (snapshot, now);
+/// What is shown while the demo runs.
+struct Show<'a> {
+    pool: &'a Pool,
+    play: &'a Play,
+    screen: &'a Screen,
+}
+
+impl Show<'_> {
+    /// Shows the pool's status, and how the scenario goes on, until something ends the demo.
+    async fn run(
+        &self,
+        duration: Option<Duration>,
+        mut phase: watch::Receiver<Phase>,
+        ending: &mut watch::Receiver<Option<Ending>>,
+    ) -> Ending {
+        let Self { pool, play, screen } = *self;
+        let begun = Instant::now();
+        let (first, period) = if screen.is_live() { (begun, LIVE) } else { (begun + LINES, LINES) };
+        let mut ticks = interval_at(first, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let over = async {
+            match duration {
+                Some(duration) => sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(over);
+        let (mut before, mut then) = (pool.snapshot(), begun);
+        loop {
+            tokio::select! {
+                biased;
+                why = ended(ending) => return why,
+                () = &mut over => return Ending::Time,
+                Ok(()) = phase.changed() => {
+                    let phase = *phase.borrow_and_update();
+                    screen.lines(turn(play, phase, begun.elapsed()));
+                }
+                now = ticks.tick() => {
+                    let snapshot = pool.snapshot();
+                    screen.status(Status::new(&snapshot, &before, now - then, now - begun));
+                    (before, then) = (snapshot, now);
+                }
             }
         }
     }
@@ -187,9 +216,9 @@ async fn show(
 struct Stage {
     settings: Settings,
     pool: Pool,
-    keeper: Keeper,
+    keeper: Arc<Keeper>,
     /// `None` where the server is somebody's own.
-    server: Option<Server>,
+    server: Option<Arc<Server>>,
 }
 
 impl Stage {
@@ -208,10 +237,10 @@ impl Stage {
                 _ = ended(ending) => return Ok(None),
             };
             settings.set("database_url", &started.url()).map_err(DemoError::Settings)?;
-            server = Some(started);
+            server = Some(Arc::new(started));
         }
         let url = settings.require_database_url().map_err(DemoError::Settings)?;
-        let keeper = Keeper::new(&settings, url).map_err(DemoError::Settings)?;
+        let keeper = Arc::new(Keeper::new(&settings, url).map_err(DemoError::Settings)?);
         let builder = Pool::builder().settings(settings.clone()).collector(collector.clone());
         let pool = builder.build().map_err(DemoError::Settings)?;
         let session = tokio::select! {
@@ -227,7 +256,7 @@ impl Stage {
     async fn strike(self) -> (Result<(), DemoError>, String) {
         let Self { keeper, server, .. } = self;
         let Some(server) = server else {
-            let dropped = keeper.drop().await;
+            let dropped = keeper.remove().await;
             let left = left(None, dropped.is_ok());
             return (dropped, left);
         };

@@ -46,6 +46,17 @@ pub enum DemoError {
     /// There is no private server.
     #[error("cannot have a private PostgreSQL; --database-url takes one of your own")]
     Server(#[source] ServerError),
+    /// The scenario does to a server what nobody wants done to their own.
+    #[error(
+        "--scenario {scenario} {does}, so it needs a private one: leave out --database-url, and unset \
+         POOLSCOPE_DATABASE_URL"
+    )]
+    NotPrivate {
+        /// The scenario's name.
+        scenario: &'static str,
+        /// What it does.
+        does: &'static str,
+    },
     /// There is no connection to set the schema up with, or to drop it.
     #[error("cannot connect to {url}")]
     Connect {
@@ -92,7 +103,7 @@ impl DemoError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Settings(_) | Self::DatabaseUrl(_) | Self::ListenAddress(_) => true,
+            Self::Settings(_) | Self::DatabaseUrl(_) | Self::ListenAddress(_) | Self::NotPrivate { .. } => true,
             Self::Shop { source, .. } => source.kind() == io::ErrorKind::InvalidInput,
             _ => false,
         }

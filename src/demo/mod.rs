@@ -1,7 +1,7 @@
 //! The demo: a private PostgreSQL, a workload that looks like a service, and the exporter.
 //!
 //! [`Demo::run`] puts the parts together: [`server`] is the private PostgreSQL, `schema` the tables, `shop` the
-//! HTTP service that has them, `workload` its customers, [`Screen`] what a person sees, [`Traces`] where its spans go.
+//! HTTP service that has them, `workload` its customers, `scenario` what goes wrong with them, [`Screen`] what a person sees, [`Traces`] where its spans go.
 //! Whatever ends it, the parts end in the order in which they lean on each other: workload, shop, pool, traces, schema,
 //! server, exporter.
 
@@ -13,6 +13,7 @@ mod ending;
 mod error;
 #[cfg(feature = "jaeger")]
 mod jaeger;
+mod scenario;
 mod schema;
 mod screen;
 pub mod server;
@@ -24,6 +25,7 @@ mod workload;
 
 pub use self::conduct::Demo;
 pub use self::error::DemoError;
+pub use self::scenario::{CALM_FOR, Play, Scenario, Timing};
 pub use self::screen::{LogWriter, Screen};
 pub use self::settings::defaults;
 pub use self::traces::{SERVICE_NAME, Traces};

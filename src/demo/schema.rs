@@ -69,8 +69,16 @@ pub(super) struct Session {
 }
 
 impl Session {
+    /// Runs these, one after the other.
+    pub(super) async fn run(&self, statements: &[&str]) -> Result<(), DemoError> {
+        for statement in statements {
+            self.client.batch_execute(statement).await.map_err(DemoError::system)?;
+        }
+        Ok(())
+    }
+
     /// Closes the connection, and returns when it is.
-    async fn close(self) {
+    pub(super) async fn close(self) {
         drop(self.client);
         let _ = self.task.await;
     }
@@ -86,7 +94,7 @@ impl Keeper {
         Ok(Session { client: established.client, task: established.task })
     }
 
-    /// A connection to make the schema with.
+    /// A connection.
     pub(super) async fn connect(&self) -> Result<Session, DemoError> {
         self.open().await.map_err(|source| DemoError::Connect { url: self.url.to_string(), source })
     }
@@ -108,7 +116,7 @@ impl Keeper {
     }
 
     /// Drops the schema with everything in it.
-    pub(super) async fn drop(&self) -> Result<(), DemoError> {
+    pub(super) async fn remove(&self) -> Result<(), DemoError> {
         let failed = |source| DemoError::Drop { url: self.url.to_string(), source };
         let session = self.open().await.map_err(|error| failed(error.into()))?;
         let result = session.client.batch_execute(DROP).await;

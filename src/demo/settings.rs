@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::error::DemoError;
+use super::scenario::Scenario;
 use crate::config::Settings;
 
 /// What the demo's pool has unless it is told otherwise: small enough to run out now and then.
@@ -18,18 +19,26 @@ pub fn defaults() -> Settings {
     }
 }
 
-/// The defaults, then the environment, then `url` with the settings in its query: what is later wins. A URL on the
+/// The defaults, then the scenario's, then the environment, then `url` with the settings in its query: what is later wins. A URL on the
 /// command line takes the place of the environment's with all that stands in it.
 pub(super) fn resolve(
+    scenario: &Scenario,
     environment: impl IntoIterator<Item = (String, String)>,
     url: Option<&str>,
 ) -> Result<Settings, DemoError> {
     let environment = environment.into_iter().filter(|(name, _)| url.is_none() || name != "POOLSCOPE_DATABASE_URL");
-    let mut settings = defaults().apply_env(environment).map_err(DemoError::Settings)?;
+    let mut settings = defaults();
+    for (name, value) in scenario.settings() {
+        settings.set(name, value).map_err(DemoError::Settings)?;
+    }
+    let mut settings = settings.apply_env(environment).map_err(DemoError::Settings)?;
     if let Some(url) = url {
         settings.set("database_url", url).map_err(DemoError::DatabaseUrl)?;
     }
     settings.validate().map_err(DemoError::Settings)?;
+    if let (Some(does), Some(_)) = (scenario.needs_private_server(), &settings.database_url) {
+        return Err(DemoError::NotPrivate { scenario: scenario.name(), does });
+    }
     Ok(settings)
 }
 
@@ -39,7 +48,24 @@ mod tests {
 
     fn resolved(environment: &[(&str, &str)], url: Option<&str>) -> Result<Settings, DemoError> {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        resolve(environment, url)
+        resolve(&Scenario::all()[0], environment, url)
+    }
+
+    #[test]
+    fn a_scenarios_settings_are_no_more_than_defaults() {
+        let leak = Scenario::named("leak").unwrap();
+        let settings = resolve(leak, [], None).unwrap();
+        assert_eq!(settings.leak_threshold, Some(Duration::from_secs(5)));
+        let environment = [("POOLSCOPE_LEAK_THRESHOLD".to_owned(), "7s".to_owned())];
+        assert_eq!(resolve(leak, environment, None).unwrap().leak_threshold, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn what_is_done_to_a_server_is_not_done_to_somebodys_own() {
+        for scenario in Scenario::all() {
+            let refused = resolve(scenario, [], Some("postgres://h/d")).is_err_and(|error| error.is_usage());
+            assert_eq!(refused, scenario.needs_private_server().is_some(), "{}", scenario.name());
+        }
     }
 
     #[test]

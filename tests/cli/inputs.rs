@@ -51,6 +51,13 @@ fn a_flag_that_cannot_be_is_refused_and_says_what_would_do() {
         let flag = format!("--duration={time}");
         refused(&[&flag], &[], 2, &["--duration <TIME>", "give a time with its unit, above zero, such as 30s"]);
     }
+    refused(
+        &["--scenario", "meteor"],
+        &[],
+        2,
+        &["'meteor' for '--scenario <NAME>'", "possible values: shop, healthy,"],
+    );
+    refused(&["--scenario-after", "3"], &[], 2, &["--scenario-after <TIME>", "give a time with its unit"]);
     refused(&["--duratoin", "3s"], &[], 2, &["'--duratoin'", "'--duration'"]);
     refused(&["--web.listen-address", "nonsense"], &[], 2, &["cannot be used multiple times"]);
     refused(&[URL], &[], 2, &["unexpected argument '***'"]);
@@ -149,6 +156,20 @@ fn a_server_that_cannot_be_had_is_a_failure_that_says_what_would_do() {
 }
 
 #[test]
+fn what_a_scenario_does_to_a_server_is_refused_for_ones_own() {
+    let would_do = "leave out --database-url, and unset POOLSCOPE_DATABASE_URL";
+    for (scenario, does) in [
+        ("server_down", "stops the server"),
+        ("server_full", "takes all of the server's slots"),
+        ("connect_slow", "changes the server's settings"),
+    ] {
+        let said = format!("error: --scenario {scenario} {does}, so it needs a private one: ");
+        refused(&["--scenario", scenario, "--database-url", URL], &[], 2, &[&said, would_do]);
+        refused(&["--scenario", scenario], &[("POOLSCOPE_DATABASE_URL", URL)], 2, &[&said, would_do]);
+    }
+}
+
+#[test]
 fn the_help_and_the_version_are_there() {
     let run = |arguments: &[&str]| to_its_end(poolscope(arguments));
     let version = run(&["--version"]);
@@ -171,6 +192,7 @@ fn the_help_and_the_version_are_there() {
         "Examples:",
     ]
     .into_iter()
+    .chain(["--scenario <NAME>", "--scenario-after", "--scenario-for", "\n  idle_in_transaction "])
     .chain(["--otlp.endpoint", "--otlp.protocol", "--log.format", "OTEL_EXPORTER_OTLP_ENDPOINT"])
     {
         assert!(help.out.contains(part), "{part} is not in {}", help.out);

@@ -12,6 +12,7 @@ mod own_server;
 #[path = "../support/remains.rs"]
 mod remains;
 mod run;
+mod scenarios;
 #[path = "../support/scrape.rs"]
 mod scrape;
 mod shop;

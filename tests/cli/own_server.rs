@@ -72,6 +72,15 @@ fn a_signal_drops_the_schema_too() {
 }
 
 #[test]
+fn a_scenario_that_locks_rows_lets_go_of_them_before_the_schema_is_dropped() {
+    let own = Own::start();
+    let mut command = demo(&["--database-url", &own.url, "--duration", "2s"]);
+    let mut up = Run::up(command.args(["--scenario", "retry_storm", "--scenario-after", "500ms"]));
+    assert_eq!(up.run.wait().code(), Some(0), "{}", up.run.err());
+    assert!(!own.has_schema());
+}
+
+#[test]
 fn a_schema_that_is_there_already_is_left_alone() {
     let own = Own::start();
     own.ask("CREATE SCHEMA poolscope_demo; CREATE TABLE poolscope_demo.kept AS SELECT 7");

@@ -110,9 +110,18 @@ impl Run {
 
     /// Waits for a line that begins so.
     pub(crate) fn line_that_begins(&self, begin: &str) -> String {
+        self.line_that(|line| line.starts_with(begin))
+    }
+
+    /// Waits for a line that says this.
+    pub(crate) fn line_that_contains(&self, part: &str) -> String {
+        self.line_that(|line| line.contains(part))
+    }
+
+    fn line_that(&self, is_it: impl Fn(&str) -> bool) -> String {
         loop {
             let line = self.line();
-            if line.starts_with(begin) {
+            if is_it(&line) {
                 return line;
             }
         }

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tracing_subscriber::fmt::MakeWriter;
 
 use self::printer::Printer;
-pub(super) use self::status::Status;
+pub(super) use self::status::{Status, clock};
 pub(super) use self::summary::summary;
 
 /// How many statuses and lines of the log may wait to be printed before more are dropped.

@@ -185,7 +185,7 @@ const fn noticed(is: bool) -> Style {
 }
 
 /// The time since the beginning.
-pub(super) fn clock(elapsed: Duration) -> String {
+pub(in crate::demo) fn clock(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }

@@ -4,15 +4,17 @@
 //! service while it is open, a report that keeps the server busy. Some fail, as they do in life. How the server
 //! spends its time is played by `pg_sleep`, so that the demo costs next to no CPU.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Error, IsolationLevel};
 use tracing::Instrument;
 
 use super::Endpoint;
 use super::answer::Served;
+use super::manner::{Flaw, Manner};
 use crate::demo::chance::{between, exponential, one_in};
 use crate::demo::schema::{CUSTOMERS, PRODUCTS};
 use crate::pool::postgres::PostgresManager;
@@ -22,8 +24,20 @@ use crate::{Client, Connection, Operation, Pool};
 /// A request number that is taken.
 const TAKEN: i64 = 1;
 
+/// By how many times listing orders is slow, where it is.
+const SLOWNESS: f64 = 60.0;
+
+/// How long the service takes that is called while a connection is held, in seconds; and the payment service, where it
+/// is slow, and where not.
+const ELSEWHERE: [f64; 2] = [0.8, 1.4];
+const SLOW_PAYMENT: [f64; 2] = [1.5, 2.5];
+const PAYMENT: [f64; 2] = [0.04, 0.16];
+
+/// How long somebody waits for a statement who then leaves it to itself.
+const IMPATIENCE: Duration = Duration::from_millis(5);
+
 /// What serves requests: the pool, and what it does with that by name.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(in crate::demo) struct Handlers {
     pool: Pool,
     get_product: Operation,
@@ -35,6 +49,16 @@ pub(in crate::demo) struct Handlers {
     sales_report: Operation,
     archive_orders: Operation,
     checkout_rush: Operation,
+    write_audit: Operation,
+    conduct: Mutex<Conduct>,
+}
+
+/// How the shop goes about its work.
+#[derive(Debug)]
+struct Conduct {
+    manner: Manner,
+    /// Connections that are never given back.
+    kept: Vec<Connection>,
 }
 
 /// Products that everybody wants, so that transactions get into each other's way: the first two, and the next two.
@@ -53,8 +77,37 @@ impl Handlers {
             sales_report: pool.operation("sales_report"),
             archive_orders: pool.operation("archive_orders"),
             checkout_rush: pool.operation("checkout_rush"),
+            write_audit: pool.operation("write_audit"),
+            conduct: Mutex::new(Conduct { manner: Manner::USUAL, kept: Vec::new() }),
             pool: pool.clone(),
         }
+    }
+
+    /// Goes about its work like this from now on. What was kept before is given back, as when a process is restarted.
+    pub(in crate::demo) fn behave(&self, manner: Manner) {
+        let conduct = &mut *self.conduct.lock().unwrap_or_else(PoisonError::into_inner);
+        *conduct = Conduct { manner, kept: Vec::new() };
+    }
+
+    fn manner(&self) -> Manner {
+        self.conduct.lock().unwrap_or_else(PoisonError::into_inner).manner
+    }
+
+    fn has(&self, flaw: Flaw) -> bool {
+        self.manner().flaw == Some(flaw)
+    }
+
+    /// Never gives a connection back, as long as that is what is wrong.
+    fn keep(&self, connection: Connection) {
+        let conduct = &mut *self.conduct.lock().unwrap_or_else(PoisonError::into_inner);
+        if conduct.manner.flaw == Some(Flaw::Leaks) {
+            conduct.kept.push(connection);
+        }
+    }
+
+    /// Whether something goes wrong that does once in so many times, in a shop where such things do.
+    fn mishap(&self, once_in: u32) -> bool {
+        self.manner().mishaps && one_in(once_in)
     }
 
     /// Does what is asked for; `id` is the number in the path, where there is one.
@@ -75,7 +128,7 @@ impl Handlers {
     }
 
     async fn get_product(&self, id: i32) -> Served {
-        let find = async |connection: &mut Connection| {
+        let find = async |connection: &Client| {
             let sql = "SELECT name, cents, stock FROM poolscope_demo.products WHERE id = $1";
             let statement = connection.prepare_cached(sql).await?;
             let found = connection.query_opt(&statement, &[&id]).await?;
@@ -85,6 +138,13 @@ impl Handlers {
                 json!({ "id": id, "name": name, "cents": cents, "stock": stock })
             }))
         };
+        if self.has(Flaw::Discards) {
+            let connection = self.get_product.get().await?;
+            let found: Result<_, Error> = find(&connection).await;
+            connection.discard();
+            return Ok(found?.into());
+        }
+        let find = async |connection: &mut Connection| find(connection).await;
         Ok(self.get_product.clone().run(find).await?.into())
     }
 
@@ -94,7 +154,15 @@ impl Handlers {
                        WHERE customer = $1 ORDER BY id DESC LIMIT 20";
             let statement = connection.prepare_cached(sql).await?;
             let orders = connection.query(&statement, &[&customer]).await?;
-            work(connection, exponential(0.015)).await?;
+            match self.manner().flaw {
+                Some(Flaw::SlowQueries) => work(connection, exponential(0.015).mul_f64(SLOWNESS)).await?,
+                Some(Flaw::CallsElsewhere) => sleep(between(ELSEWHERE)).await,
+                Some(Flaw::LeavesDirty) if one_in(4) => {
+                    // Given up, but not at the server: the connection comes back at work.
+                    let _ = timeout(IMPATIENCE, work(connection, Duration::from_millis(200))).await;
+                }
+                _ => work(connection, exponential(0.015)).await?,
+            }
             Ok(orders.into_iter().map(|row| {
                 let (id, product, cents): (i64, i32, i64) = (row.get(0), row.get(1), row.get(2));
                 json!({ "id": id, "product": product, "cents": cents })
@@ -107,11 +175,11 @@ impl Handlers {
     /// better when it is tried again.
     async fn place_order(&self) -> Served {
         let place = async |connection: &mut Connection| {
-            let (request, product) = (if one_in(20) { TAKEN } else { new_request() }, any_product());
+            let (request, product) = (if self.mishap(20) { TAKEN } else { new_request() }, any_product());
             let transaction = connection.transaction().await?;
             let price = transaction.prepare_cached("SELECT cents FROM poolscope_demo.products WHERE id = $1").await?;
             let cents: i64 = transaction.query_one(&price, &[&product]).await?.get(0);
-            sleep(between([0.04, 0.16])).await;
+            sleep(between(if self.has(Flaw::SlowPayment) { SLOW_PAYMENT } else { PAYMENT })).await;
             let insert = transaction.prepare_cached(INSERT_ORDER).await?;
             transaction.execute(&insert, &[&request, &any_customer(), &product, &cents]).await?;
             transaction.commit().await?;
@@ -123,9 +191,13 @@ impl Handlers {
     /// Some crates hold nothing, and dividing by that is an error.
     async fn update_stock(&self, product: i32) -> Served {
         let update = async |connection: &mut Connection| {
+            if self.has(Flaw::LeavesDirty) {
+                // And nobody says COMMIT.
+                connection.batch_execute("BEGIN").await?;
+            }
             let sql = "UPDATE poolscope_demo.products SET stock = (stock + 1200 / $2) % 10000 WHERE id = $1";
             let statement = connection.prepare_cached(sql).await?;
-            let in_a_crate: i32 = if one_in(30) { 0 } else { 12 };
+            let in_a_crate: i32 = if self.mishap(30) { 0 } else { 12 };
             let updated = connection.execute(&statement, &[&product, &in_a_crate]).await?;
             work(connection, exponential(0.02)).await?;
             Ok((updated > 0).then(|| json!({ "id": product })))
@@ -138,6 +210,11 @@ impl Handlers {
         let reserve = async |connection: &mut Connection| {
             let serializable = connection.build_transaction().isolation_level(IsolationLevel::Serializable);
             let transaction = serializable.start().await?;
+            if self.has(Flaw::WaitsForNobody) {
+                let sql = "SELECT FROM poolscope_demo.products WHERE id = ANY($1) FOR UPDATE NOWAIT";
+                let lock = transaction.prepare_cached(sql).await?;
+                transaction.query(&lock, &[&&WANTED[..]]).await?;
+            }
             let sql = "SELECT sum(stock) FROM poolscope_demo.products WHERE id = ANY($1)";
             let count = transaction.prepare_cached(sql).await?;
             transaction.query_one(&count, &[&&WANTED[..]]).await?;
@@ -188,8 +265,10 @@ impl Handlers {
         let connection = self.pool.get().await?;
         let sql = "SELECT count(DISTINCT customer) FROM poolscope_demo.orders";
         let counted = connection.query_one(sql, &[]).await?;
-        sleep(between([0.1, 0.5])).await;
-        drop(connection);
+        if self.manner().mishaps {
+            sleep(between([0.1, 0.5])).await;
+        }
+        self.keep(connection);
         Ok(json!({ "customers": counted.get::<_, i64>(0) }))
     }
 
@@ -225,6 +304,13 @@ impl Handlers {
             connection.execute(&insert, &[&new_request(), &any_customer(), &1_i32, &990_i64]).await?;
             Ok(json!({ "product": 1, "cents": 990 }))
         };
+        if self.has(Flaw::Nests) {
+            let mut connection = self.checkout_rush.get().await?;
+            let bought: Result<_, Error> = buy(&mut connection).await;
+            // While the first is held.
+            self.write_audit.clone().run(async |connection| work(connection, exponential(0.005)).await).await?;
+            return Ok(bought?);
+        }
         Ok(self.checkout_rush.clone().run(buy).await?)
     }
 }

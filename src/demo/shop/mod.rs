@@ -6,6 +6,7 @@
 mod answer;
 mod endpoint;
 mod handlers;
+mod manner;
 mod service;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -22,6 +23,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub(super) use self::endpoint::Endpoint;
 pub(super) use self::handlers::{Handlers, any_customer, any_product};
+pub(super) use self::manner::{Flaw, Manner};
 use self::service::{ShopService, serve, service};
 use super::course::Course;
 use super::error::DemoError;
@@ -67,8 +69,8 @@ impl Shop {
         format!("http://{}", SocketAddr::new(ip, self.address.port()))
     }
 
-    /// What it does without being asked.
-    pub(super) fn jobs(&self) -> Arc<Handlers> {
+    /// Who does its work.
+    pub(super) fn handlers(&self) -> Arc<Handlers> {
         Arc::clone(&self.handlers)
     }
 

@@ -27,7 +27,7 @@ use crate::pool::postgres::PostgresManager;
 const HELD_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// The shop's service, within the layer.
-pub(super) type ShopService = PoolService<PostgresManager, Counter>;
+pub(super) type ShopService = PoolService<PostgresManager, Dispatch>;
 
 /// The shop's service: each request is accounted to its route.
 pub(super) fn service(pool: &Pool, handlers: Arc<Handlers>) -> ShopService {
@@ -37,7 +37,7 @@ pub(super) fn service(pool: &Pool, handlers: Arc<Handlers>) -> ShopService {
         .insert_pool(false)
         .held_elsewhere(HELD_ELSEWHERE)
         .server_timing(true)
-        .layer(Counter { handlers })
+        .layer(Dispatch { handlers })
 }
 
 fn route<'a>(head: Head<'a>) -> Option<Cow<'a, str>> {
@@ -86,11 +86,11 @@ fn span(request: &Request<Incoming>) -> Span {
 
 /// Where requests are told apart: a service as tower has it.
 #[derive(Clone, Debug)]
-pub(super) struct Counter {
+pub(super) struct Dispatch {
     handlers: Arc<Handlers>,
 }
 
-impl Counter {
+impl Dispatch {
     async fn answer(self, method: Method, path: String, query: Option<String>) -> Answer {
         let Some((route, id)) = routed(&path) else { return unknown_path() };
         let Some(endpoint) = endpoint(&method, route) else { return unknown_method(&allowed(route)) };
@@ -104,7 +104,7 @@ impl Counter {
     }
 }
 
-impl<B> Service<Request<B>> for Counter {
+impl<B> Service<Request<B>> for Dispatch {
     type Response = Answer;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;

@@ -4,80 +4,65 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::load::{Arrival, Load, Rushes};
 use crate::demo::chance::{between, exponential};
 use crate::demo::shop::Endpoint;
 
-/// The first rush comes after this time, the others that far apart.
-const FIRST_RUSH: Duration = Duration::from_secs(4);
-const BETWEEN_RUSHES: [f64; 2] = [12.0, 20.0];
-
-/// How many come in a rush, and within which time. Every third one is large.
-const RUSH: [usize; 2] = [14, 24];
-const LARGE_RUSH: [usize; 2] = [85, 105];
+/// Which rushes are large.
 const EVERY_THIRD: u32 = 3;
-const RUSH_WITHIN: f64 = 0.4;
 
-/// What comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrival {
-    /// A customer, who asks the shop for something.
-    Customer(Endpoint),
-    /// The hour at which the shop archives orders.
-    Archiving,
-}
-
-/// What comes by itself, and how often on average, per second.
-const RATES: [(Arrival, f64); 10] = [
-    (Arrival::Customer(Endpoint::GetProduct), 16.0),
-    (Arrival::Customer(Endpoint::ListOrders), 12.0),
-    (Arrival::Customer(Endpoint::PlaceOrder), 5.0),
-    (Arrival::Customer(Endpoint::UpdateStock), 3.0),
-    (Arrival::Customer(Endpoint::ReserveStock), 6.0),
-    (Arrival::Customer(Endpoint::MoveStock), 3.0),
-    (Arrival::Customer(Endpoint::SalesReport), 0.7),
-    (Arrival::Customer(Endpoint::CountCustomers), 0.8),
-    (Arrival::Customer(Endpoint::PrintInvoice), 0.4),
-    (Arrival::Archiving, 0.05),
-];
+/// Within which time those of a rush come, in seconds.
+const RUSH_WITHIN: [f64; 2] = [0.0, 0.4];
 
 /// What each customer of a rush wants.
 const RUSHING: Arrival = Arrival::Customer(Endpoint::CheckoutRush);
 
+/// Something that comes again and again.
+#[derive(Debug)]
+struct Stream {
+    arrival: Arrival,
+    rate: f64,
+    due: Instant,
+}
+
 /// When the next of each kind comes.
 #[derive(Debug)]
 pub(super) struct Arrivals {
-    due: [Instant; RATES.len()],
-    rush: Instant,
-    rushes: u32,
+    streams: Vec<Stream>,
+    rushes: Option<Rushes>,
+    rush: Option<Instant>,
+    rushed: u32,
 }
 
 impl Arrivals {
-    /// Each kind comes a first time within the first second.
-    pub(super) fn new(now: Instant) -> Self {
-        let due = std::array::from_fn(|_| now + Duration::from_secs_f64(fastrand::f64()));
-        Self { due, rush: now + FIRST_RUSH, rushes: 0 }
+    /// What comes with this load. Each kind comes a first time within the first second.
+    pub(super) fn new(load: &Load, now: Instant) -> Self {
+        let within_a_second = || now + Duration::from_secs_f64(fastrand::f64());
+        let streams = load.rates().map(|(arrival, rate)| Stream { arrival, rate, due: within_a_second() }).collect();
+        Self { streams, rushes: load.rushes, rush: load.rushes.map(|rushes| now + rushes.first), rushed: 0 }
     }
 
-    pub(super) fn next(&self) -> Instant {
-        self.due.iter().copied().fold(self.rush, Instant::min)
+    /// When the next comes; `None` if nothing does.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.streams.iter().map(|stream| stream.due).chain(self.rush).min()
     }
 
     /// Hands out what is due, with the time at which it comes. Whoever was away for long is not overrun afterwards:
     /// of each kind one comes.
     pub(super) fn take(&mut self, now: Instant, mut come: impl FnMut(Arrival, Instant)) {
-        for (due, (arrival, rate)) in self.due.iter_mut().zip(RATES) {
-            if *due <= now {
-                come(arrival, now);
-                *due = now + exponential(1.0 / rate);
-            }
+        for stream in self.streams.iter_mut().filter(|stream| stream.due <= now) {
+            come(stream.arrival, now);
+            stream.due = now + exponential(1.0 / stream.rate);
         }
-        if self.rush <= now {
-            self.rushes += 1;
-            let [least, most] = if self.rushes.is_multiple_of(EVERY_THIRD) { LARGE_RUSH } else { RUSH };
+        if let Some(rushes) = self.rushes
+            && self.rush.is_some_and(|rush| rush <= now)
+        {
+            self.rushed += 1;
+            let [least, most] = if self.rushed.is_multiple_of(EVERY_THIRD) { rushes.third } else { rushes.size };
             for _ in 0..fastrand::usize(least..=most) {
-                come(RUSHING, now + between([0.0, RUSH_WITHIN]));
+                come(RUSHING, now + between(RUSH_WITHIN));
             }
-            self.rush = now + between(BETWEEN_RUSHES);
+            self.rush = Some(now + between(rushes.apart));
         }
     }
 }
@@ -86,20 +71,27 @@ impl Arrivals {
 mod tests {
     use super::*;
 
+    const LOAD: Load = Load {
+        rates: &[(Arrival::Customer(Endpoint::GetProduct), 16.0), (Arrival::Archiving, 0.05)],
+        more: &[(Arrival::Customer(Endpoint::SalesReport), 0.7)],
+        rushes: Some(Rushes { first: Duration::from_secs(4), apart: [12.0, 20.0], size: [14, 24], third: [85, 105] }),
+        patience: None,
+    };
+
     #[test]
     fn requests_come_at_their_rates_and_every_third_rush_is_large() {
         let begin = Instant::now();
-        let (mut arrivals, mut now) = (Arrivals::new(begin), begin);
-        let (mut products, mut archived, mut rushes) = (0, 0, vec![0]);
+        let (mut arrivals, mut now) = (Arrivals::new(&LOAD, begin), begin);
+        let (mut products, mut reports, mut archived, mut rushes) = (0, 0, 0, vec![0]);
         while now < begin + Duration::from_secs(600) {
-            now = arrivals.next();
+            now = arrivals.next().unwrap();
             arrivals.take(now, |arrival, at| {
                 assert!(at >= now);
                 match arrival {
-                    Arrival::Customer(Endpoint::GetProduct) => products += 1,
                     Arrival::Archiving => archived += 1,
                     RUSHING => *rushes.last_mut().unwrap() += 1,
-                    _ => {}
+                    Arrival::Customer(Endpoint::GetProduct) => products += 1,
+                    Arrival::Customer(_) => reports += 1,
                 }
             });
             if rushes.last() != Some(&0) {
@@ -107,6 +99,7 @@ mod tests {
             }
         }
         assert!((8000..12000).contains(&products), "{products}");
+        assert!((300..560).contains(&reports), "{reports}");
         assert!((10..60).contains(&archived), "{archived}");
         rushes.pop();
         assert!(rushes.len() > 25, "{rushes:?}");
@@ -118,11 +111,17 @@ mod tests {
     #[test]
     fn whoever_was_away_is_not_overrun() {
         let begin = Instant::now();
-        let mut arrivals = Arrivals::new(begin);
+        let mut arrivals = Arrivals::new(&LOAD, begin);
         let mut came = 0;
         let now = begin + Duration::from_secs(3600);
         arrivals.take(now, |arrival, _| came += usize::from(arrival != RUSHING));
-        assert_eq!(came, RATES.len());
-        assert!(arrivals.next() > now);
+        assert_eq!(came, LOAD.rates().count());
+        assert!(arrivals.next().is_some_and(|next| next > now));
+    }
+
+    #[test]
+    fn nothing_comes_of_no_load() {
+        let load = Load { rates: &[], more: &[], rushes: None, patience: None };
+        assert_eq!(Arrivals::new(&load, Instant::now()).next(), None);
     }
 }

@@ -14,9 +14,6 @@ use tokio::time::timeout;
 
 use crate::demo::shop::{Endpoint, any_customer, any_product};
 
-/// How long a customer waits for the list of orders before leaving.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// How long a connection is kept that nobody needs: less than the shop keeps it.
 const KEEP: Duration = Duration::from_secs(20);
 
@@ -40,10 +37,10 @@ impl Customers {
     }
 
     /// One asks for something, and takes the answer or leaves before.
-    pub(super) async fn ask(&self, endpoint: Endpoint) {
-        let asked = match endpoint {
+    pub(super) async fn ask(&self, endpoint: Endpoint, patience: Option<Duration>) {
+        let asked = match (endpoint, patience) {
             // A customer who leaves takes the request along: its checkout ends as cancelled.
-            Endpoint::ListOrders => timeout(PATIENCE, self.request(endpoint)).await.unwrap_or(Ok(())),
+            (Endpoint::ListOrders, Some(patience)) => timeout(patience, self.request(endpoint)).await.unwrap_or(Ok(())),
             _ => self.request(endpoint).await,
         };
         if let Err(error) = asked {

@@ -5,15 +5,18 @@
 
 mod arrivals;
 mod customers;
+mod load;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use self::arrivals::{Arrival, Arrivals};
+use self::arrivals::Arrivals;
 use self::customers::Customers;
+pub(super) use self::load::{Arrival, Load, Rushes};
 use super::course::Course;
 use super::shop::{Handlers, Shop};
 
@@ -24,15 +27,22 @@ const MAX_UNDER_WAY: usize = 400;
 #[derive(Debug)]
 pub(super) struct Workload {
     course: watch::Sender<Course>,
+    load: watch::Sender<&'static Load>,
     task: JoinHandle<()>,
 }
 
 impl Workload {
     /// Lets customers come to the shop from now on.
-    pub(super) fn start(shop: &Shop) -> Self {
+    pub(super) fn start(shop: &Shop, load: &'static Load) -> Self {
         let (course, is_at) = watch::channel(Course::Open);
-        let doings = Doings { customers: Customers::of(shop.url()), jobs: shop.jobs() };
-        Self { task: tokio::spawn(receive(doings, is_at)), course }
+        let (load, loads) = watch::channel(load);
+        let doings = Doings { customers: Customers::of(shop.url()), jobs: shop.handlers() };
+        Self { task: tokio::spawn(receive(doings, loads, is_at)), load, course }
+    }
+
+    /// By which others say how many come from now on.
+    pub(super) fn load(&self) -> watch::Sender<&'static Load> {
+        self.load.clone()
     }
 
     /// From now on nobody comes. Those under way go on.
@@ -48,18 +58,23 @@ impl Workload {
 }
 
 /// Takes customers as they come, and looks after them.
-async fn receive(doings: Doings, mut course: watch::Receiver<Course>) {
-    let mut arrivals = Arrivals::new(Instant::now());
+async fn receive(doings: Doings, mut loads: watch::Receiver<&'static Load>, mut course: watch::Receiver<Course>) {
+    let mut load = *loads.borrow_and_update();
+    let mut arrivals = Arrivals::new(load, Instant::now());
     let mut under_way = JoinSet::new();
     loop {
         tokio::select! {
             () = Course::Closing.reached(&mut course) => break,
             Some(ended) = under_way.join_next() => report(ended),
-            () = sleep_until(arrivals.next()) => {
+            Ok(()) = loads.changed() => {
+                load = *loads.borrow_and_update();
+                arrivals = Arrivals::new(load, Instant::now());
+            }
+            () = arrival(&arrivals) => {
                 let now = Instant::now();
                 arrivals.take(now, |arrival, at| {
                     if under_way.len() < MAX_UNDER_WAY {
-                        under_way.spawn(arrive(doings.clone(), arrival, at, course.clone()));
+                        under_way.spawn(arrive(doings.clone(), load.patience, arrival, at, course.clone()));
                     }
                 });
             }
@@ -77,6 +92,14 @@ async fn receive(doings: Doings, mut course: watch::Receiver<Course>) {
     under_way.shutdown().await;
 }
 
+/// Waits until the next comes.
+async fn arrival(arrivals: &Arrivals) {
+    match arrivals.next() {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Who comes, and what the shop does by itself.
 #[derive(Clone, Debug)]
 struct Doings {
@@ -84,7 +107,13 @@ struct Doings {
     jobs: Arc<Handlers>,
 }
 
-async fn arrive(doings: Doings, arrival: Arrival, at: Instant, mut course: watch::Receiver<Course>) {
+async fn arrive(
+    doings: Doings,
+    patience: Option<Duration>,
+    arrival: Arrival,
+    at: Instant,
+    mut course: watch::Receiver<Course>,
+) {
     tokio::select! {
         biased;
         // Whoever was still on the way turns round.
@@ -92,7 +121,7 @@ async fn arrive(doings: Doings, arrival: Arrival, at: Instant, mut course: watch
         () = sleep_until(at) => {}
     }
     match arrival {
-        Arrival::Customer(endpoint) => doings.customers.ask(endpoint).await,
+        Arrival::Customer(endpoint) => doings.customers.ask(endpoint, patience).await,
         Arrival::Archiving => doings.jobs.archive_orders().await,
     }
 }
