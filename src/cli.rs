@@ -46,8 +46,10 @@ enum Command {
     /// Nothing else is needed than PostgreSQL's server programs (12 or later). The server lives in a temporary
     /// directory named `poolscope-…`; it and its directory are gone when the demo ends, however it ends.
     ///
-    /// Several operations share one pool, each with its own rate and its own way of holding a connection. Now and
-    /// then a rush comes that reaches into the pool's overflow; every third one is so large that checkouts time out.
+    /// The shop is an HTTP service of its own, and its customers are HTTP clients, of whom some leave before they have
+    /// their answer. Several operations share one pool, each with its own rate and its own way of holding a connection.
+    /// Now and then a rush comes that reaches into the pool's overflow; every third one is so large that checkouts time
+    /// out.
     Demo(DemoArgs),
 
     /// Print recording and alerting rules for Prometheus
@@ -69,6 +71,15 @@ struct DemoArgs {
         default_value = DEFAULT_ADDRESS
     )]
     listen_address: String,
+
+    /// Open the shop at HOST:PORT, for a look at its answers; port 0 for a free one
+    #[arg(
+        long = "shop.listen-address",
+        value_name = "ADDRESS",
+        env = "POOLSCOPE_SHOP_LISTEN_ADDRESS",
+        default_value = "127.0.0.1:0"
+    )]
+    shop_address: String,
 
     /// End after this time, such as 30s or 5m; without it the demo runs until Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -148,6 +159,7 @@ fn demo(args: DemoArgs) -> ExitCode {
     let demo = Demo {
         database_url: args.database_url,
         listen_address: args.listen_address,
+        shop_address: args.shop_address,
         duration: args.duration,
         traces,
         #[cfg(feature = "jaeger")]
@@ -234,6 +246,7 @@ fn demo_help() -> String {
          \x20 poolscope demo --otlp.endpoint http://localhost:4317\n\
          \x20 poolscope demo --database-url 'postgres://me@localhost/test?pool_size=20'\n\
          \x20 curl -s http://127.0.0.1:9719/metrics\n\
+         \x20 poolscope demo --shop.listen-address 127.0.0.1:8080\n\
          \n\
          Ctrl-C and SIGTERM end the demo in good order, a second one at once.\n\
          Exit codes: 0 all went well; 1 a failure; 2 a wrong flag, URL or variable.",

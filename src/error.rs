@@ -96,6 +96,7 @@ impl fmt::Display for TimeoutReport {
             Phase::Ping => "while pinging",
             Phase::Clean => "while cleaning one",
             Phase::Suspended => "while connecting was left to others",
+            Phase::Share => "while its route held its share",
         };
         write!(
             f,

@@ -12,6 +12,7 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Ticket, UnpooledPlace};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
+use crate::telemetry::requests::{CallSites, KindId, Spent};
 use crate::telemetry::seat::Seat;
 use crate::telemetry::trace::TraceContext;
 
@@ -75,6 +76,15 @@ words! {
         Clean => "clean",
         /// For its turn to connect, as connecting has failed and is left to others.
         Suspended => "suspended",
+        /// For its turn among its route's checkouts, which may hold no more of the pool.
+        Share => "share",
+    }
+}
+
+impl Phase {
+    /// Whether it is a wait for a turn, when a connection is likely to be had.
+    pub(crate) const fn is_turn(self) -> bool {
+        matches!(self, Self::Suspended | Self::Share)
     }
 }
 
@@ -343,6 +353,12 @@ pub(crate) enum Event<'a> {
     UnpooledOpened { place: UnpooledPlace, operation: OperationId, took: Duration, at: Nanos },
     /// A connection outside the pool is gone; if it was not `open`, it was never established.
     UnpooledEnded { place: UnpooledPlace, operation: OperationId, open: bool, at: Nanos },
+    /// A request held a connection for long while the server had nothing to do for it.
+    RequestHeld { kind: KindId, site: SiteId, spent: Spent },
+    /// A request made many checkouts.
+    RequestManyCheckouts { kind: KindId, checkouts: u64, sites: &'a CallSites },
+    /// The bound on routes was reached: this one is counted as `other`.
+    RoutesFull { route: &'a str },
     /// The bound on operations was reached: this name is counted as `other`.
     OperationsFull { name: &'a str },
 }

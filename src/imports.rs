@@ -13,10 +13,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pool", &["config", "error", "event", "telemetry"]),
     ("retry", &["error", "event", "telemetry", "pool"]),
     ("global", &["config", "error", "event", "telemetry", "pool", "retry"]),
+    ("middleware", &["error", "event", "telemetry", "pool"]),
     ("exporter", &["telemetry"]),
     ("otlp", &["telemetry"]),
     ("monitoring", &["telemetry"]),
-    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "exporter", "otlp"]),
+    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "middleware", "exporter", "otlp"]),
 ];
 
 fn sources(of: &Path) -> Vec<PathBuf> {

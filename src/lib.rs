@@ -10,6 +10,8 @@ pub mod event;
 #[cfg(feature = "exporter")]
 pub mod exporter;
 mod global;
+#[cfg(feature = "middleware")]
+pub mod middleware;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod pool;

@@ -26,6 +26,7 @@ mod pooling;
 #[path = "../../tests/support/proxy.rs"]
 mod proxy;
 mod report;
+mod requests;
 mod rounds;
 mod scrape;
 mod server;
@@ -81,7 +82,7 @@ fn main() -> ExitCode {
 }
 
 /// What can be measured by itself.
-const SECTIONS: [&str; 6] = ["select", "no-io", "instructions", "scrapes", "pooling", "traces"];
+const SECTIONS: [&str; 7] = ["select", "no-io", "instructions", "scrapes", "pooling", "traces", "requests"];
 
 /// How much is measured, and what: everything, unless sections are named.
 fn plan<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), Failure> {
@@ -130,6 +131,9 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), Failure> {
     let described = server.as_ref().map(|server| (&*server.version, server.pinned));
     let described = machine::describe(described);
     rows.extend(server.into_iter().flat_map(|server| server.rows));
+    if section("requests", "requests") {
+        rows.extend(requests::measure(scale)?);
+    }
     if section("pooling", "a pool against a connection for each request") {
         rows.extend(pooling::measure(scale)?);
     }

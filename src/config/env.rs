@@ -59,7 +59,7 @@ pub(super) fn own(
 /// Whether somebody else's purpose is served by a variable with our prefix: the binary's own flags, where the
 /// private server's programs are, or what Kubernetes injects for a Service named `poolscope` or `poolscope-…`.
 fn is_not_ours(name: &str, value: &str) -> bool {
-    let flags = ["WEB_", "LOG", "TRACES_"];
+    let flags = ["WEB_", "LOG", "TRACES_", "SHOP_"];
     flags.iter().any(|flag| name.starts_with(flag)) || name == "PG_BIN" || is_from_kubernetes(name, value)
 }
 
@@ -138,6 +138,7 @@ mod tests {
         let settings = env(&[
             ("POOLSCOPE_WEB_LISTEN_ADDRESS", ":9719"),
             ("POOLSCOPE_LOG", "debug"),
+            ("POOLSCOPE_SHOP_LISTEN_ADDRESS", ":8080"),
             ("POOLSCOPE_LOG_FORMAT", "json"),
             ("POOLSCOPE_PG_BIN", "/usr/lib/postgresql/17/bin"),
             ("PATH", "/bin"),

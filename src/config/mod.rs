@@ -157,7 +157,7 @@ impl Settings {
     ///
     /// # Errors
     /// When a value is not valid, and when a variable begins with `POOLSCOPE_` but names no setting. Not counted as
-    /// such: `POOLSCOPE_WEB_*`, `POOLSCOPE_LOG*` and `POOLSCOPE_PG_BIN`, which are the binary's own, and what
+    /// such: `POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*` and `POOLSCOPE_PG_BIN`, which are the binary's own, and what
     /// Kubernetes injects for a Service named `poolscope` (`POOLSCOPE_SERVICE_*`, `POOLSCOPE_PORT`,
     /// `POOLSCOPE_PORT_*`) or `poolscope-…`.
     pub fn apply_env(mut self, vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {

@@ -15,6 +15,8 @@ use crate::Settings;
 pub(super) struct Places<'a> {
     /// The exporter's URL.
     pub(super) metrics: &'a str,
+    /// The shop's URL.
+    pub(super) shop: &'a str,
     /// The URL of Jaeger's page.
     pub(super) page: Option<&'a str>,
     /// Where spans are sent.
@@ -36,6 +38,7 @@ pub(super) fn banner(pool: &str, settings: &Settings, places: &Places<'_>, durat
         format_duration(settings.checkout_timeout),
     );
     let _ = writeln!(text, "  metrics  {}/metrics", places.metrics);
+    let _ = writeln!(text, "  shop     {}/products/7", places.shop);
     for traces in [places.page, places.collector].into_iter().flatten() {
         let _ = writeln!(text, "  traces   {traces}");
     }

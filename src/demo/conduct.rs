@@ -16,6 +16,7 @@ use super::schema::{Keeper, SCHEMA};
 use super::screen::{Output, Screen, Status, summary};
 use super::server::{Server, ServerError};
 use super::settings::resolve;
+use super::shop::Shop;
 use super::traces::Traces;
 use super::web::Web;
 use super::workload::Workload;
@@ -41,6 +42,8 @@ pub struct Demo {
     pub database_url: Option<String>,
     /// Where the exporter listens.
     pub listen_address: String,
+    /// Where the shop listens.
+    pub shop_address: String,
     /// When to end; `None` for at a signal only.
     pub duration: Option<Duration>,
     /// Where its spans go.
@@ -56,6 +59,7 @@ impl std::fmt::Debug for Demo {
         f.debug_struct("Demo")
             .field("database_url", &self.database_url.is_some())
             .field("listen_address", &self.listen_address)
+            .field("shop_address", &self.shop_address)
             .field("duration", &self.duration)
             .field("traces", &self.traces)
             .finish()
@@ -106,27 +110,37 @@ impl Demo {
             screen.lines("Ended before it began.\n");
             return web.stop().await.and(printed(screen));
         };
+        let shop = match Shop::open(&self.shop_address, &stage.pool).await {
+            Ok(shop) => shop,
+            Err(error) => {
+                let struck = stage.strike().await.0;
+                return web.stop().await.and(struck).and(Err(error));
+            }
+        };
         readiness.ready();
         let places = Places {
             metrics: &web.url(),
+            shop: &shop.url(),
             page: page.as_deref(),
             collector: self.traces.destination(),
             server: stage.server.as_ref(),
         };
         screen.lines(banner(stage.pool.name(), &stage.settings, &places, self.duration));
         let begun = Instant::now();
-        let workload = Workload::start(&stage.pool);
+        let workload = Workload::start(&shop);
         let why = show(&stage.pool, self.duration, screen, &mut ending).await;
 
         screen.settle();
         screen.lines(stopping(why, stage.server.as_ref()));
         readiness.not_ready("the demo is ending");
         workload.stop();
+        shop.close();
         let elapsed = begun.elapsed();
         if let Err(error) = stage.pool.close_within(CLOSE_WITHIN).await {
             tracing::warn!(%error, "requests were cut off");
         }
         workload.abort().await;
+        shop.abort().await;
         self.traces.end().await;
         let summary = summary(&stage.pool.snapshot(), elapsed);
         let (struck, left) = stage.strike().await;

@@ -26,6 +26,14 @@ pub enum DemoError {
     /// The exporter could not listen, or not go on.
     #[error(transparent)]
     Exporter(ExporterError),
+    /// The shop could not listen.
+    #[error("cannot open the shop at {address}; choose another address with --shop.listen-address")]
+    Shop {
+        /// Where.
+        address: String,
+        /// Why not.
+        source: io::Error,
+    },
     /// The page of traces could not listen.
     #[cfg(feature = "jaeger")]
     #[error("cannot show traces at {address}; choose another address with --traces.listen-address")]
@@ -82,8 +90,12 @@ pub enum DemoError {
 impl DemoError {
     /// Whether a flag, the URL or an environment variable is to blame.
     #[must_use]
-    pub const fn is_usage(&self) -> bool {
-        matches!(self, Self::Settings(_) | Self::DatabaseUrl(_) | Self::ListenAddress(_))
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Settings(_) | Self::DatabaseUrl(_) | Self::ListenAddress(_) => true,
+            Self::Shop { source, .. } => source.kind() == io::ErrorKind::InvalidInput,
+            _ => false,
+        }
     }
 
     pub(super) fn exporter(error: ExporterError) -> Self {

@@ -1,11 +1,14 @@
 //! The demo: a private PostgreSQL, a workload that looks like a service, and the exporter.
 //!
-//! [`Demo::run`] puts the parts together: [`server`] is the private PostgreSQL, `schema` the tables, `workload` what
-//! is done to them, [`Screen`] what a person sees, [`Traces`] where its spans go. Whatever ends it, the parts end in the order in which they lean
-//! on each other: workload, pool, traces, schema, server, exporter.
+//! [`Demo::run`] puts the parts together: [`server`] is the private PostgreSQL, `schema` the tables, `shop` the
+//! HTTP service that has them, `workload` its customers, [`Screen`] what a person sees, [`Traces`] where its spans go.
+//! Whatever ends it, the parts end in the order in which they lean on each other: workload, shop, pool, traces, schema,
+//! server, exporter.
 
 mod banner;
+mod chance;
 mod conduct;
+mod course;
 mod ending;
 mod error;
 #[cfg(feature = "jaeger")]
@@ -14,6 +17,7 @@ mod schema;
 mod screen;
 pub mod server;
 mod settings;
+mod shop;
 mod traces;
 mod web;
 mod workload;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use deadpool::managed::{Object, PoolError, Timeouts};
 use pin_project_lite::pin_project;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
 use super::backend::Backend;
@@ -20,7 +21,9 @@ use super::core::Core;
 use super::gate::{Shut, Turn, Waiting, wait_for};
 use super::guard::Guard;
 use super::observed::{Observed, Obstacle};
+use super::serving;
 use super::task;
+use super::visit::{Entry, Visit};
 use crate::error::{CheckoutError, Suspension, TimeoutReport};
 use crate::event::{ErrorCode, Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
@@ -34,6 +37,9 @@ static NO_TIMEOUTS: Timeouts = Timeouts { wait: None, create: None, recycle: Non
 static WITHOUT_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
 type Got<M> = Result<Object<Observed<M>>, PoolError<Obstacle<<M as deadpool::managed::Manager>::Error>>>;
+
+/// The wait for a place among those of a route.
+type Placing = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
 /// How far a checkout has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +65,12 @@ pin_project! {
         deadline: Option<Sleep>,
         // What it waits for while others connect; kept apart, since hardly any checkout does.
         turn: Option<Waiting>,
-        // Whether it has waited for its turn to connect.
+        // Whether it has waited for a turn, of whatever kind.
         took_turns: bool,
+        // The same while its route holds its share.
+        place: Option<Placing>,
+        // What it is to the request that it is for, if it is for one.
+        visit: Option<Visit>,
         context: Context,
         stage: Stage,
     }
@@ -88,7 +98,8 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
         // Where others queue there is nothing to be had at once.
         let queued = core.shared().watchers.ledger().queue_hint();
         let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
-        Self { core, ask, inner, deadline: None, turn: None, took_turns: false, context, stage: Stage::New }
+        let (deadline, stage) = (None, Stage::New);
+        Self { core, ask, inner, deadline, turn: None, took_turns: false, place: None, visit: None, context, stage }
     }
 }
 
@@ -98,11 +109,12 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         // What it was waiting for is given up first, so that nobody sees it ended and still holding a place.
         this.inner.set(None);
-        *this.turn = None;
+        (*this.turn, *this.place) = (None, None);
         let watchers = &this.core.shared().watchers;
-        let outcome = Outcome::Cancelled;
+        let (outcome, at) = (Outcome::Cancelled, watchers.now());
         // Without a ticket, the backend panicked before there was anything to wait for.
-        watchers.emit(this.context.ended(outcome, None, watchers.now()));
+        watchers.emit(this.context.ended(outcome, None, at));
+        end_visit(this.visit, this.context.started, at);
         this.core.after_failed_checkout();
     }
 
@@ -127,10 +139,10 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         // An ended checkout that somebody keeps holds no place in the queue.
         this.inner.set(None);
-        *this.turn = None;
+        (*this.turn, *this.place) = (None, None);
         this.deadline.set(None);
         *this.stage = Stage::Ended;
-        this.core.refuse(*this.context, failure)
+        this.core.refuse(*this.context, failure, this.visit)
     }
 }
 
@@ -150,15 +162,50 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
         }
     }
 
-    /// Waits for its turn, and then asks.
+    /// Takes a place among those of its route, if these are limited, or waits for one; answers whether it may.
     #[cold]
-    fn await_turn(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+    fn enter_share(self: Pin<&mut Self>) -> bool {
         let mut this = self.project();
-        let Some(turn) = this.turn else { return Poll::Pending };
-        ready!(turn.as_mut().poll(cx));
-        *this.turn = None;
+        match this.visit.as_mut().map_or(Entry::Free, Visit::enter) {
+            Entry::Free => true,
+            Entry::Closed => false,
+            Entry::Full(places) => {
+                this.inner.set(None);
+                *this.took_turns = true;
+                let watchers = &this.core.shared().watchers;
+                this.context.wait_for(watchers, Phase::Share);
+                *this.place = Some(Box::pin(places.wait(watchers.clone())));
+                true
+            }
+        }
+    }
+
+    /// Waits for a place, or for its turn, and then asks; answers whether there is anything to ask.
+    #[cold]
+    fn await_turn(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
+        let mut this = self.as_mut().project();
+        if let Some(waiting) = this.place {
+            let Some(place) = ready!(waiting.as_mut().poll(cx)) else { return Poll::Ready(false) };
+            *this.place = None;
+            if let Some(visit) = this.visit {
+                visit.admit(place);
+            }
+            // Those who wait for their turn to connect were here before.
+            if this.core.shared().gate.is_awaited() {
+                self.as_mut().stand_in_line();
+                this = self.project();
+                if this.turn.is_some() {
+                    return Poll::Ready(true);
+                }
+            }
+        } else if let Some(turn) = this.turn {
+            ready!(turn.as_mut().poll(cx));
+            *this.turn = None;
+        } else {
+            return Poll::Pending;
+        }
         this.inner.set(Some((this.ask)(&NO_TIMEOUTS)));
-        Poll::Ready(())
+        Poll::Ready(true)
     }
 
     /// May not connect now: gets into line for a turn, if it is not in it.
@@ -192,7 +239,11 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
             let this = self.as_mut().project();
             *this.stage = Stage::Begun;
             this.context.started = shared.watchers.now();
-            if shared.gate.is_awaited() {
+            *this.visit = serving::visit(shared.watchers.ledger(), this.context.site);
+            if this.visit.is_some() && !self.as_mut().enter_share() {
+                return Poll::Ready(Err(self.fail(Failure::Closed)));
+            }
+            if shared.gate.is_awaited() && self.place.is_none() {
                 self.as_mut().stand_in_line();
             }
         }
@@ -203,11 +254,14 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                     // It is polled again after it failed: as any other future then, it has nothing to say.
                     return Poll::Pending;
                 }
-                if self.as_mut().await_turn(cx).is_pending() {
-                    ready!(self.as_mut().wait(cx));
-                    break Failure::Timeout;
+                match self.as_mut().await_turn(cx) {
+                    Poll::Ready(true) => continue,
+                    Poll::Ready(false) => break Failure::Closed,
+                    Poll::Pending => {
+                        ready!(self.as_mut().wait(cx));
+                        break Failure::Timeout;
+                    }
                 }
-                continue;
             };
             let scope = Scope::enter(this.context);
             let polled = inner.poll(cx);
@@ -219,7 +273,7 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                     if this.turn.is_some() {
                         *this.turn = None;
                     }
-                    return Poll::Ready(Ok(core.hand_out(object, *this.context)));
+                    return Poll::Ready(Ok(core.hand_out(object, *this.context, this.visit)));
                 }
                 Poll::Ready(Ok(object)) => {
                     // It was being made while the pool was closed: nobody gets it.
@@ -261,6 +315,13 @@ pub(crate) fn code_of<M: Backend>(error: &CheckoutError<M::Error>) -> Option<Err
     }
 }
 
+/// Ends what a checkout was to a request that got nothing by it.
+fn end_visit(visit: &mut Option<Visit>, started: Nanos, at: Nanos) {
+    if let Some(visit) = visit.take() {
+        visit.end_wait(at.since(started));
+    }
+}
+
 /// Why a checkout has no connection to give.
 pub(super) enum Failure<E> {
     Timeout,
@@ -272,7 +333,7 @@ pub(super) enum Failure<E> {
 impl<M: Backend> Core<M> {
     // Once in the path of each checkout that is served: a call would move all that it is given.
     #[inline(always)]
-    fn hand_out(&self, object: Object<Observed<M>>, context: Context) -> Guard<M> {
+    fn hand_out(&self, object: Object<Observed<M>>, context: Context, visit: &mut Option<Visit>) -> Guard<M> {
         let watchers = &self.shared().watchers;
         let seat = &*object.life.seat;
         let operation = context.operation;
@@ -291,11 +352,20 @@ impl<M: Backend> Core<M> {
                 at
             }
         };
-        Guard::new(object, operation, at)
+        if let Some(visit) = visit {
+            visit.end_wait(at.since(context.started));
+            visit.begin_use(seat, operation, at);
+        }
+        Guard::new(object, operation, at, visit.take())
     }
 
     #[cold]
-    fn refuse(&self, context: Context, failure: Failure<M::Error>) -> CheckoutError<M::Error> {
+    fn refuse(
+        &self,
+        context: Context,
+        failure: Failure<M::Error>,
+        visit: &mut Option<Visit>,
+    ) -> CheckoutError<M::Error> {
         let watchers = &self.shared().watchers;
         let at = watchers.now();
         let outcome = match failure {
@@ -310,6 +380,7 @@ impl<M: Backend> Core<M> {
             Failure::Timeout | Failure::Closed => None,
         };
         watchers.emit(context.ended(outcome, code, at));
+        end_visit(visit, context.started, at);
         self.after_failed_checkout();
         let ledger = watchers.ledger();
         match failure {

@@ -93,11 +93,11 @@ impl Context {
         self.ticket = ticket.get();
     }
 
-    /// This checkout waits again: for capacity, if it was for its turn before.
+    /// This checkout waits again: for capacity, if it was for a turn before.
     #[cold]
     pub(super) fn queues_after_its_turn(&mut self, watchers: &Watchers) {
         if let Some(ticket) = self.ticket
-            && watchers.ledger().wait_of(ticket).0 == Phase::Suspended
+            && watchers.ledger().wait_of(ticket).0.is_turn()
         {
             self.wait_for(watchers, Phase::Queue);
         }

@@ -12,6 +12,7 @@ use super::clean::sweep;
 use super::guard::Guard;
 use super::observed::{Observed, Sweep};
 use super::operation::Operation;
+use super::serving;
 use super::shared::{Policy, Shared};
 use crate::config::{ConfigError, Settings};
 use crate::error::{CheckoutError, CloseTimeout, RunError};
@@ -127,7 +128,8 @@ impl<M: Backend> Core<M> {
         self.inner.pool.manager().backend()
     }
 
-    /// A connection, for the operation that is named after the caller's file and line.
+    /// A connection, for the operation that is named after the caller's file and line; within a request that
+    /// [`middleware`](crate::middleware) serves, after its method and route.
     ///
     /// Takes one from the pool, or makes one if there may be more, or waits until one is returned; whichever it is,
     /// `checkout_timeout` bounds the whole, from the first poll. Those who wait are served in the order they came.
@@ -152,7 +154,11 @@ impl<M: Backend> Core<M> {
         &self,
         call_site: &'static Location<'static>,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        let (operation, site) = self.shared().watchers.operation_at(call_site);
+        let watchers = &self.shared().watchers;
+        let (operation, site) = match serving::operation(watchers.ledger()) {
+            Some(operation) => (operation, watchers.site(call_site)),
+            None => watchers.operation_at(call_site),
+        };
         self.checkout(operation, call_site, site)
     }
 
@@ -172,7 +178,9 @@ impl<M: Backend> Core<M> {
 
     /// The operation that is named after `call_site`.
     pub(crate) fn operation_at(&self, call_site: &'static Location<'static>) -> Operation<M> {
-        Operation::new(self.clone(), self.shared().watchers.operation_at(call_site).0)
+        let watchers = &self.shared().watchers;
+        let of_request = serving::operation(watchers.ledger());
+        Operation::new(self.clone(), of_request.unwrap_or_else(|| watchers.operation_at(call_site).0))
     }
 
     /// The same for the operation that is named after `call_site`.
@@ -274,6 +282,7 @@ impl<M: Backend> Core<M> {
         self.close_idle();
         self.inner.pool.close();
         self.shared().gate.wake_all();
+        self.shared().close_shares();
         // What came back in between.
         self.close_idle();
     }

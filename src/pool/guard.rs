@@ -12,6 +12,7 @@ use super::clean::{READ_ONLY, ask_primary, cancel_in_passing, clean_and_return, 
 use super::core::close_surplus;
 use super::life::Life;
 use super::observed::{Observed, Tracked};
+use super::visit::Visit;
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Evidence, Risk};
@@ -29,11 +30,14 @@ pub struct Guard<M: Backend> {
     since: Nanos,
     /// Why it is to be closed instead of returned, if it is.
     discard: Option<CloseReason>,
+    /// What the request makes of it for which it was checked out, if it was for one. Dropped after the connection is
+    /// returned: who waits for a place among its route's is to find it there.
+    visit: Option<Visit>,
 }
 
 impl<M: Backend> Guard<M> {
-    pub(super) fn new(object: Object<Observed<M>>, operation: OperationId, since: Nanos) -> Self {
-        Self { object: Some(object), operation, since, discard: None }
+    pub(super) fn new(object: Object<Observed<M>>, operation: OperationId, since: Nanos, visit: Option<Visit>) -> Self {
+        Self { object: Some(object), operation, since, discard: None, visit }
     }
 
     /// Closes the connection instead of returning it, for one that is known to be of no more use. Its place in the
@@ -141,6 +145,9 @@ impl<M: Backend> Drop for Guard<M> {
         let asked = life.pulse.is_woken();
         let queried =
             shared.policy.reset_session && (asked || status == Status::Unread || seat.wire().queries_of(seat_word) > 0);
+        if let Some(visit) = &self.visit {
+            visit.end_use(seat, operation, since, at);
+        }
         shared.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
         // Asked after the word has changed: whoever suspects it looks at the word after.
         if seat.is_suspected() {
@@ -163,7 +170,7 @@ impl<M: Backend> Drop for Guard<M> {
         let status = if asked && life.pulse.leave() { seat.wire().status() } else { status };
         if !status.is_clean() || queried || life.refused_write {
             if let Some(object) = self.object.take() {
-                clean_and_return(object, operation, at);
+                clean_and_return(object, operation, at, self.visit.take().and_then(Visit::into_place));
             }
             return;
         }

@@ -11,8 +11,14 @@ mod life;
 mod observed;
 mod operation;
 pub mod postgres;
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+pub(crate) mod serving;
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+mod share;
 mod shared;
 mod task;
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+mod visit;
 mod wire;
 
 pub use self::backend::{Backend, Observer, Refusal};

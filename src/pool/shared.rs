@@ -1,13 +1,14 @@
 //! What the parts of one pool share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
 use super::clean::cleaners;
 use super::gate::Gate;
+use super::share::Shares;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Watchers;
 
@@ -51,6 +52,8 @@ pub(crate) struct Shared {
     pub(super) gate: Gate,
     /// Who may clean a connection.
     pub(super) cleaners: Arc<Semaphore>,
+    /// What routes may hold, of each layer that limits it.
+    shares: Mutex<Vec<Weak<Shares>>>,
     /// When a server was last found to be no primary any more.
     demoted_at: AtomicU64,
     /// Told of each thing that ends once the pool is closing.
@@ -66,6 +69,7 @@ impl Shared {
             gate: Gate::new(max, policy.fail_fast, policy.connect_timeout),
             policy,
             cleaners,
+            shares: Mutex::default(),
             invalid_before: AtomicU64::new(0),
             stale_before: AtomicU64::new(0),
             demoted_at: AtomicU64::new(0),
@@ -112,6 +116,22 @@ impl Shared {
     /// Begins closing; answers whether it had not begun before.
     pub(super) fn begin_closing(&self) -> bool {
         !self.closing.swap(true, Ordering::AcqRel)
+    }
+
+    /// Has nobody wait for a share any more once the pool is closed.
+    #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+    pub(super) fn add_shares(&self, shares: &Arc<Shares>) {
+        let mut all = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|others| others.strong_count() > 0);
+        all.push(Arc::downgrade(shares));
+        if self.is_closing() {
+            shares.close();
+        }
+    }
+
+    pub(super) fn close_shares(&self) {
+        let all = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+        all.iter().filter_map(Weak::upgrade).for_each(|shares| shares.close());
     }
 
     pub(super) fn notify_if_closing(&self) {

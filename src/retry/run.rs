@@ -14,7 +14,7 @@ use super::policy::Policy;
 use super::report::{Completed, Report};
 use crate::error::RunError;
 use crate::event::{ErrorCode, Event, GiveUp, Outcome};
-use crate::pool::{Backend, Guard, Operation};
+use crate::pool::{Backend, Guard, Operation, serving};
 use crate::telemetry::trace::{self, Recount};
 
 /// An operation that is tried again where that is safe.
@@ -279,6 +279,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
         let (operation, attempt) = (self.operation.id(), self.report.attempts);
         let code = failure.code.unwrap_or(ErrorCode::OTHER);
         watchers.emit(Event::Retrying { operation, code, attempt, pause });
+        serving::retried(watchers.ledger());
         Ok(pause)
     }
 

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::clock::Nanos;
+use super::clock::{Nanos, seconds};
 use super::ledger::{Ledger, Suspicion};
 use super::operations::SiteId;
 use crate::event::{CloseReason, Event, GiveUp, Outcome};
@@ -45,6 +45,8 @@ pub(crate) struct LogState {
     wires: Limiter,
     retries: Limiter,
     exhausted: Limiter,
+    held: Limiter,
+    many_checkouts: Limiter,
 }
 
 impl LogState {
@@ -58,6 +60,8 @@ impl LogState {
             Event::Retrying { .. } => Some(&self.retries),
             // What cannot succeed by being repeated is the caller's affair, and no line.
             Event::RetryExhausted { reason, .. } if *reason != GiveUp::Permanent => Some(&self.exhausted),
+            Event::RequestHeld { .. } => Some(&self.held),
+            Event::RequestManyCheckouts { .. } => Some(&self.many_checkouts),
             _ => None,
         }
     }
@@ -83,6 +87,9 @@ pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
         | Event::ConnectingResumed { .. }
         | Event::UnpooledOpened { .. }
         | Event::UnpooledEnded { open: true, .. }
+        | Event::RequestHeld { .. }
+        | Event::RequestManyCheckouts { .. }
+        | Event::RoutesFull { .. }
         | Event::OperationsFull { .. }
         | Event::QueriesFull { .. } => write(ledger, event),
         Event::HandingOut { .. }
@@ -163,6 +170,40 @@ fn write(ledger: &Ledger, event: Event<'_>) {
             operation = name,
             limit = super::operations::MAX_OPERATIONS,
             "too many operations: this one and all further new ones are counted as `other`"
+        ),
+        Event::RequestHeld { kind, site, spent } => {
+            let (route, method) = (ledger.requests().route(kind), kind.method().as_str());
+            let call_site = place(ledger, site);
+            let (idle_seconds, executing_seconds) = (seconds(spent.not_executing()), seconds(spent.executing));
+            tracing::warn!(
+                pool,
+                route,
+                method,
+                call_site,
+                idle_seconds,
+                executing_seconds,
+                suppressed,
+                "a request held a connection and asked nothing of it: does it call elsewhere meanwhile?"
+            );
+        }
+        Event::RequestManyCheckouts { kind, checkouts, sites } => {
+            let (route, method) = (ledger.requests().route(kind), kind.method().as_str());
+            let call_sites = sites.named(ledger);
+            tracing::warn!(
+                pool,
+                route,
+                method,
+                checkouts,
+                %call_sites,
+                suppressed,
+                "a request made many checkouts: could it do with one?"
+            );
+        }
+        Event::RoutesFull { route } => tracing::warn!(
+            pool,
+            route,
+            limit = super::names::MAX_NAMES,
+            "too many routes: this one and all further new ones are counted as `other`"
         ),
         Event::QueriesFull { summary } => tracing::warn!(
             pool,

@@ -17,6 +17,8 @@ pub(crate) mod names;
 pub(crate) mod operations;
 pub(crate) mod queries;
 mod reference;
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+pub(crate) mod requests;
 pub(crate) mod seat;
 pub(crate) mod spans;
 pub(crate) mod trace;
@@ -30,4 +32,5 @@ pub use ledger::{
     QueryDurations, QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
+pub use requests::{RequestMethod, RequestTotals, RequestWarning};
 pub use trace::{Hex, TraceContext};

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::catalogue::{METRICS, Metric, POOL_LABEL};
 use super::histogram::BOUNDS_SECONDS;
+use super::requests::{RequestMethod, RequestWarning};
 use super::spans::Destination;
 use crate::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 
@@ -28,7 +29,13 @@ pub fn reference() -> String {
     words(&mut page, "phase", Phase::ALL.iter().map(|word| word.as_str()));
     words(&mut page, "activity", Activity::ALL.iter().map(|word| word.as_str()));
     words(&mut page, "direction", Direction::ALL.iter().map(|word| word.as_str()));
-    words(&mut page, "kind", Dirt::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "kind` of `poolscope_dirty_returns_total", Dirt::ALL.iter().map(|word| word.as_str()));
+    words(
+        &mut page,
+        "kind` of `poolscope_request_warnings_total",
+        RequestWarning::ALL.iter().map(|word| word.as_str()),
+    );
+    words(&mut page, "method", RequestMethod::ALL.iter().map(|word| word.as_str()));
     words(
         &mut page,
         "reason` of `poolscope_connections_closed_total",
@@ -38,8 +45,8 @@ pub fn reference() -> String {
     words(&mut page, "destination", Destination::ALL.iter().map(|word| word.as_str()));
     let _ = writeln!(
         page,
-        "- `operation`: the name given to `Pool::operation`, else the file and line that asked for the connection; \
-         at most {} for each pool, then `other`.",
+        "- `operation`: the name given to `Pool::operation`, else the method and route of the request that the middleware \
+         serves, else the file and line that asked for the connection; at most {} for each pool, then `other`.",
         super::MAX_OPERATIONS
     );
     let _ = writeln!(page, "\n## Buckets\n\nAll histograms have the same upper bounds: {BOUNDS_SECONDS:?} seconds.");

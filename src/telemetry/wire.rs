@@ -293,6 +293,28 @@ impl Wire {
         self.trace.is_last_error(code) && self.hold.load(Acquire) == word
     }
 
+    /// For how long it has been executing and in a transaction for this operation, up to now.
+    pub(crate) fn times_of(&self, operation: OperationId, now: Nanos) -> (u64, u64) {
+        let mut times = (0, 0);
+        for _ in 0..TRIES {
+            let before = self.sequence.load(Acquire);
+            let index = operation.index();
+            let uses = self.uses[index / GROUP].get().map(|group| &group.0[index % GROUP]);
+            times = uses.map_or((0, 0), |uses| (uses.executing_nanos.get(), uses.in_transaction_nanos.get()));
+            match self.under_way(now) {
+                Some((of, Activity::Executing, so_far)) if of == operation => times.0 += so_far,
+                Some((of, Activity::IdleInTransaction, so_far)) if of == operation => times.1 += so_far,
+                _ => {}
+            }
+            fence(Acquire);
+            if before.is_multiple_of(2) && self.sequence.load(Relaxed) == before {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        times
+    }
+
     /// Adds the times of queries to `totals`, by id.
     pub(crate) fn add_times_to(&self, totals: &mut [Histogram]) {
         self.times.add_to(totals);
@@ -346,6 +368,11 @@ impl Wire {
                 *times = (uses.executing_nanos.get(), uses.in_transaction_nanos.get());
             }
         }
+        self.under_way(now)
+    }
+
+    /// What is under way, for whom and for how long. To be read after what was counted.
+    fn under_way(&self, now: Nanos) -> Option<(OperationId, Activity, u64)> {
         fence(Acquire);
         let Glance { status, operation } = self.glance();
         let so_far = now.since(Nanos::from_nanos(self.since.load(Relaxed)));

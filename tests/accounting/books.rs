@@ -47,7 +47,8 @@ pub(crate) fn check_at_rest(pool: &PoolSnapshot) {
     assert_eq!(pool.connections.creating, connecting, "who connects has one connection in the making");
     let queue = pool.phase_nanos[Phase::Queue.index()];
     assert!(pool.saturated_nanos <= queue, "saturated {} ns, queued for {queue} ns", pool.saturated_nanos);
-    let suspended = pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Suspended).count();
+    let suspended =
+        pool.waiters.iter().filter(|waiter| matches!(waiter.phase, Phase::Suspended | Phase::Share)).count();
     let allowed = pool.limits.pool_size + pool.queued + suspended;
     assert!(pool.connections.idle <= allowed, "{} are idle, and no more than {allowed} may", pool.connections.idle);
 }

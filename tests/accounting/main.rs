@@ -20,6 +20,8 @@ mod operations;
 mod overflow;
 mod pinging;
 mod property;
+#[cfg(feature = "middleware")]
+mod requests;
 mod retries;
 mod rig;
 mod stress;

@@ -45,7 +45,7 @@ async fn time_in_the_queue_is_the_queues_and_connecting_and_pinging_are_their_ow
     assert_eq!(rig.snapshot().connections.used, 1, "being pinged is being used");
     rig.advance(ms(20)).await;
     drop(pinged.poll().unwrap().unwrap());
-    assert_eq!(rig.snapshot().phase_nanos, [70_000_000, 30_000_000, 20_000_000, 0, 0]);
+    assert_eq!(rig.snapshot().phase_nanos, [70_000_000, 30_000_000, 20_000_000, 0, 0, 0]);
     for (operation, wait) in [("a", 30), ("b", 70), ("c", 20)] {
         assert_eq!(Duration::from_nanos(rig.totals(operation).wait_nanos), ms(wait), "{operation}");
     }
@@ -71,7 +71,7 @@ async fn a_checkout_may_pass_through_every_phase_and_each_is_counted() {
         rig.advance(ms(time)).await;
     }
     let held = attempt.poll().unwrap().unwrap();
-    assert_eq!(rig.snapshot().phase_nanos, [10_000_000, 40_000_000, 20_000_000, 0, 0]);
+    assert_eq!(rig.snapshot().phase_nanos, [10_000_000, 40_000_000, 20_000_000, 0, 0, 0]);
     rig.advance(ms(7)).await;
     drop(held);
     let totals = rig.totals("all");

@@ -31,7 +31,7 @@ fn a_demo_tells_for_which_operations_its_pool_is_held_and_where() {
         }
         OPERATIONS.iter().all(|operation| operations.contains(*operation))
     });
-    assert!(places.iter().all(|place| place.starts_with("src/demo/workload/shop.rs:")), "{places:?}");
+    assert!(places.iter().all(|place| place.starts_with("src/demo/shop/handlers.rs:")), "{places:?}");
     assert_eq!(pools(&up, "?pool=another"), Value::Array(Vec::new()));
 }
 

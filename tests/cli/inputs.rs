@@ -81,6 +81,11 @@ fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
              with --web.listen-address\n"
         )
     );
+    let ended = to_its_end(demo(&["--shop.listen-address", &address]));
+    assert_eq!(ended.code, Some(1));
+    let said = format!("error: cannot open the shop at {address}; choose another address with --shop.listen-address: ");
+    assert!(ended.err.starts_with(&said) && ended.err.contains("ddress already in use"), "{}", ended.err);
+    assert_eq!(to_its_end(demo(&["--shop.listen-address", "nonsense"])).code, Some(2));
     let mut command = poolscope(&["demo"]);
     command.env("POOLSCOPE_WEB_LISTEN_ADDRESS", &address);
     assert_eq!(to_its_end(command).code, Some(1));
@@ -156,10 +161,17 @@ fn the_help_and_the_version_are_there() {
     }
     let help = run(&["demo", "--help"]);
     assert_eq!(help.code, Some(0));
-    for part in
-        ["--duration", "--database-url", "--web.listen-address", "127.0.0.1:9719", "POOLSCOPE_POOL_SIZE", "Examples:"]
-            .into_iter()
-            .chain(["--otlp.endpoint", "--otlp.protocol", "--log.format", "OTEL_EXPORTER_OTLP_ENDPOINT"])
+    for part in [
+        "--duration",
+        "--database-url",
+        "--web.listen-address",
+        "--shop.listen-address",
+        "127.0.0.1:9719",
+        "POOLSCOPE_POOL_SIZE",
+        "Examples:",
+    ]
+    .into_iter()
+    .chain(["--otlp.endpoint", "--otlp.protocol", "--log.format", "OTEL_EXPORTER_OTLP_ENDPOINT"])
     {
         assert!(help.out.contains(part), "{part} is not in {}", help.out);
     }

@@ -2,6 +2,7 @@
 
 mod api;
 mod ends;
+mod examples;
 mod http;
 mod inputs;
 mod load;
@@ -13,5 +14,6 @@ mod remains;
 mod run;
 #[path = "../support/scrape.rs"]
 mod scrape;
+mod shop;
 mod terminal;
 mod traces;

@@ -32,7 +32,7 @@ pub(crate) fn poolscope(arguments: &[&str]) -> Command {
     command
 }
 
-/// `poolscope demo` at a free port.
+/// `poolscope demo` at free ports.
 pub(crate) fn demo(arguments: &[&str]) -> Command {
     let mut command = poolscope(&["demo", "--web.listen-address", "127.0.0.1:0"]);
     command.args(arguments);
@@ -94,10 +94,13 @@ impl Run {
             let line = seen.iter().find_map(|line| line.strip_prefix(&format!("  {name:<9}")));
             line.unwrap_or_else(|| panic!("no {name} in {seen:?}")).to_owned()
         };
-        let metrics = field("metrics");
-        let address = metrics.strip_prefix("http://").and_then(|url| url.strip_suffix("/metrics")).map(str::parse);
-        let address = address.expect("a URL").expect("an address");
-        Up { address, server: field("server"), seen: seen.join("\n"), run }
+        let address = |name: &str, path: &str| {
+            let url = field(name);
+            let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix(path)).map(str::parse);
+            address.expect("a URL").expect("an address")
+        };
+        let (address, shop) = (address("metrics", "/metrics"), address("shop", "/products/7"));
+        Up { address, shop, server: field("server"), seen: seen.join("\n"), run }
     }
 
     /// The next line of its output.
@@ -158,6 +161,8 @@ pub(crate) struct Up {
     pub(crate) run: Run,
     /// Where the exporter listens.
     pub(crate) address: SocketAddr,
+    /// Where the shop does.
+    pub(crate) shop: SocketAddr,
     /// How to reach the server.
     pub(crate) server: String,
     /// What was printed so far.

@@ -45,9 +45,11 @@ fn a_terminal_has_a_status_line_in_colours_that_is_rewritten_in_place() {
     let statuses = statuses(&written);
     assert!(statuses.len() >= 2, "{written:?}");
     let line = visible(statuses.last().expect("a status"));
-    for part in [" 0:0", "·", " idle  ", " waiting  ", "/s  ", " timeouts  ", " error"] {
+    for part in [" 0:0", " idle  ", " waiting  ", "/s  ", " timeouts  ", " error"] {
         assert!(line.contains(part), "{part:?} is not in {line:?}");
     }
+    // Not in the last one, if the machine is so busy that all connections are.
+    assert!(statuses.iter().any(|line| line.contains('·')), "{written:?}");
     assert!(statuses.iter().all(|line| line.contains("\x1b[2m")), "{written:?}");
     assert!(written.contains("\r\nTime is up"), "{written:?}");
 }

@@ -38,6 +38,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Return),
         1 => operation().prop_map(|operation| Step::Refuse { operation }),
         2 => micros().prop_map(|micros| Step::Wait { micros }),
+        2 => (operation(), micros(), any::<bool>()).prop_map(|(route, micros, fails)| Step::Serve { route, micros, fails }),
     ]
 }
 
@@ -207,6 +208,7 @@ fn a_pool_that_did_everything_shows_every_metric_that_needs_no_server() {
             Step::Hold { operation: operation(), trace },
             Step::Hold { operation: operation(), trace },
             Step::Wait { micros: 7 },
+            Step::Serve { route: operation(), micros: 3, fails: true },
             Step::Return,
         ] {
             pool.take(&step).await;

@@ -1,17 +1,23 @@
 //! Pools over a backend of no substance, whose clock stands still: whatever is written twice says the same twice.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use bytes::Bytes;
 use deadpool::managed::{Manager, Metrics, RecycleResult};
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use poolscope::event::ErrorCode;
 use poolscope::exporter::{Exposition, Format, Page};
+use poolscope::middleware::PoolLayer;
 use poolscope::pool::{Backend, Core, Guard};
 use poolscope::telemetry::clock::Clock;
 use poolscope::{Collector, RetryPolicy, Settings};
 use prometheus::{Registry, TextEncoder};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::pages::{Family, read};
 
@@ -67,6 +73,12 @@ pub(crate) enum Step {
     },
     Wait {
         micros: u32,
+    },
+    /// A request that is served by this route, and runs an operation there.
+    Serve {
+        route: String,
+        micros: u32,
+        fails: bool,
     },
 }
 
@@ -146,6 +158,23 @@ impl Pool {
                 let operation = self.core.operation(operation).retry(policy);
                 let _ = tokio::time::timeout(PATIENCE, operation.run(async |_| Ok::<_, Refused>(()))).await;
                 self.backend.refuses.store(false, Relaxed);
+            }
+            Step::Serve { route, micros, fails } => {
+                let (route, micros) = (route.clone(), Duration::from_micros((*micros).into()));
+                let status = if *fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+                let served = service_fn(move |request: Request<Arc<quanta::Mock>>| async move {
+                    let pool = request.extensions().get::<Core<Fickle>>().unwrap();
+                    let run = pool.run(async |_| {
+                        request.body().increment(micros);
+                        Ok::<_, Refused>(())
+                    });
+                    let _ = tokio::time::timeout(PATIENCE, run).await;
+                    let mut answer = Response::new(Empty::<Bytes>::new());
+                    *answer.status_mut() = status;
+                    Ok::<_, Infallible>(answer)
+                });
+                let layer = PoolLayer::new(&self.core).route_by(move |_| Some(route.clone().into()));
+                layer.layer(served).oneshot(Request::new(Arc::clone(&self.hands))).await.unwrap();
             }
             Step::Wait { micros } => self.hands.increment(Duration::from_micros((*micros).into())),
         }

@@ -18,6 +18,7 @@ mod queries;
 mod recycling;
 mod refusals;
 mod repeats;
+mod requests;
 mod restarts;
 mod retries;
 mod saturation;

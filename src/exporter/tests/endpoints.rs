@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use prometheus::{IntGauge, Registry};
 
 use super::*;
@@ -58,6 +61,26 @@ async fn readiness_follows_the_latch() {
     assert_eq!(answer.body, "poolscope is not ready: the database cannot be reached.\n");
     let page = client.request("GET", "/").await.body;
     assert!(page.contains("Not ready: the database cannot be reached"));
+}
+
+#[tokio::test]
+async fn readiness_follows_what_it_is_told_to_ask() {
+    let readiness = Readiness::new();
+    let running = Running::start(&Exporter::new(Registry::new()).readiness(readiness.clone())).await;
+    let overloaded = Arc::new(AtomicBool::new(true));
+    readiness.unless({
+        let overloaded = Arc::clone(&overloaded);
+        move || overloaded.load(Relaxed).then(|| "the pool is overloaded".to_owned())
+    });
+    let mut client = running.connect().await;
+    assert_eq!(client.request("GET", "/-/ready").await.body, "poolscope is not ready: starting.\n");
+    readiness.ready();
+    let answer = client.request("GET", "/-/ready").await;
+    assert_eq!((answer.status, &*answer.body), (503, "poolscope is not ready: the pool is overloaded.\n"));
+    assert!(!readiness.is_ready());
+    overloaded.store(false, Relaxed);
+    assert_eq!(client.request("GET", "/-/ready").await.status, 200);
+    assert!(readiness.is_ready());
 }
 
 #[tokio::test]

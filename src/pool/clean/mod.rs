@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed::{Object, Pool};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 pub(super) use self::farewell::cancel_in_passing;
@@ -50,15 +51,24 @@ struct Cleaning<M: Backend> {
     since: Nanos,
     /// What dropping it would mean.
     reason: CloseReason,
+    /// Its place among those of its route, given back when it is back itself.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
-/// Cleans a connection that came back from `operation`, and returns it then; or closes it, if that cannot be done.
+/// Cleans a connection that came back from `operation`, and returns it then; or closes it, if that cannot be done. `place`
+/// is given back after.
 #[cold]
-pub(super) fn clean_and_return<M: Backend>(object: Object<Observed<M>>, operation: OperationId, at: Nanos) {
+pub(super) fn clean_and_return<M: Backend>(
+    object: Object<Observed<M>>,
+    operation: OperationId,
+    at: Nanos,
+    place: Option<OwnedSemaphorePermit>,
+) {
     let life = &object.life;
     let runtime = life.runtime.clone();
     life.shared.watchers.emit(Event::TendingStarted { seat: &life.seat, operation, at });
-    let cleaning = Cleaning { object: Some(object), operation, since: at, reason: CloseReason::Dirty };
+    let reason = CloseReason::Dirty;
+    let cleaning = Cleaning { object: Some(object), operation, since: at, reason, _place: place };
     match runtime {
         // Dropped, should the runtime have come to its end, it closes the connection.
         Some(runtime) => drop(runtime.spawn(cleaning.run())),

@@ -3,6 +3,7 @@
 //! The collector is driven by it, `docs/metrics.md` is generated from it, and whoever names a metric elsewhere is
 //! held to it by a test.
 
+mod requests;
 mod spans;
 mod table;
 mod unpooled;

@@ -1,6 +1,6 @@
 //! The table of metrics.
 
-use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, spans, unpooled};
+use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, spans, unpooled};
 use crate::event::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{exact, seconds};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
@@ -77,7 +77,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkout_phase_seconds_total",
         Kind::Counter,
         &["phase"],
-        "Where the time of checkouts went: queue (for capacity), connect, ping, clean, suspended (for their turn to connect, after connecting had failed). Those in flight included.",
+        "Where the time of checkouts went: queue (for capacity), connect, ping, clean, suspended (for their turn to connect, after connecting had failed), share (for others of their route, which may hold no more of the pool). Those in flight included.",
         |pool, sink| {
             for phase in Phase::ALL {
                 sink.value(&[phase.as_str()], seconds(pool.phase_nanos[phase.index()]));
@@ -346,6 +346,13 @@ pub const METRICS: &[Metric] = &[
         "Time during which every connection was taken and somebody was waiting for one.",
         |pool, sink| sink.value(&[], seconds(pool.saturated_nanos)),
     ),
+    requests::DURATION,
+    requests::IN_FLIGHT,
+    requests::CHECKOUTS,
+    requests::WAIT,
+    requests::USE,
+    requests::RETRIES,
+    requests::WARNINGS,
     unpooled::CONNECTIONS,
     unpooled::ACTIVE,
     unpooled::SECONDS,

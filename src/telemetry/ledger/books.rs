@@ -9,6 +9,7 @@ use std::time::Duration;
 use slab::Slab;
 use tracing::Span;
 
+use super::backlog::Pace;
 use super::failures::FailedQueries;
 use super::history::History;
 use super::retries::{RetryTotals, count};
@@ -81,12 +82,13 @@ pub(super) struct WaitTotals {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Books {
-    /// How many of those in flight wait for capacity, and how many for their turn to connect.
+    /// How many of those in flight wait for capacity, and how many for a turn.
     pub(super) queued: usize,
-    suspended: usize,
+    turns: usize,
     /// Since when the queue is not empty.
     pub(super) saturated_since: Option<Nanos>,
     pub(super) saturated_nanos: u64,
+    pub(super) pace: Pace,
     pub(super) in_flight: Slab<InFlight>,
     /// Those in flight in the order they came, and some that ended since.
     arrivals: VecDeque<(Ticket, Nanos)>,
@@ -164,9 +166,10 @@ impl Default for Books {
             create_exemplars: Exemplars::default(),
             phase_nanos: [0; Phase::COUNT],
             queued: 0,
-            suspended: 0,
+            turns: 0,
             saturated_since: None,
             saturated_nanos: 0,
+            pace: Pace::default(),
             phase_reported: [0; Phase::COUNT],
             saturated_reported: 0,
             seats: Vec::new(),
@@ -265,6 +268,11 @@ impl Books {
         }
         let quiet = Quiet::of(checkout).filter(|_| phase != Phase::Clean);
         self.phase_nanos[left.index()] += at.since(since);
+        // What it goes on with is a connection, or what is to become one.
+        let got_one = matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean);
+        if let (Phase::Queue, true, Some(since)) = (left, got_one, self.saturated_since) {
+            self.pace.served(since, at);
+        }
         self.count_queue(Some(left), Some(phase), at);
         quiet
     }
@@ -292,6 +300,9 @@ impl Books {
             self.wait_exemplars.keep(waited, trace.within.ids());
         }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
+        if let (Phase::Queue, Some(_), Some(since)) = (checkout.phase, got, self.saturated_since) {
+            self.pace.served(since, at);
+        }
         self.count_queue(Some(checkout.phase), None, at);
         Some(checkout)
     }
@@ -359,7 +370,7 @@ impl Books {
     /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue or waiting for its
     /// turn, which is about to take it.
     pub(super) fn idle_places(&self, pool_size: usize) -> usize {
-        pool_size.saturating_add(self.queued).saturating_add(self.suspended)
+        pool_size.saturating_add(self.queued).saturating_add(self.turns)
     }
 
     /// For how long connecting has been failing, as far as is known.
@@ -376,8 +387,8 @@ impl Books {
         if entered == Some(Phase::Queue) {
             self.queued += 1;
         }
-        self.suspended -= usize::from(left == Some(Phase::Suspended));
-        self.suspended += usize::from(entered == Some(Phase::Suspended));
+        self.turns -= usize::from(left.is_some_and(Phase::is_turn));
+        self.turns += usize::from(entered.is_some_and(Phase::is_turn));
         match (self.queued, self.saturated_since) {
             (0, Some(since)) => {
                 self.saturated_nanos += at.since(since);

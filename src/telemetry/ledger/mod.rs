@@ -9,6 +9,8 @@
 //! - connections idle + used + creating = live, because each live seat is in exactly one state;
 //! - connections created = the sum of closed by reason + live.
 
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+mod backlog;
 mod books;
 mod failures;
 mod history;
@@ -26,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+pub(crate) use self::backlog::{Backlog, Line};
 use self::books::Books;
 pub(crate) use self::books::Ticket;
 pub(crate) use self::holders::Suspicion;
@@ -48,6 +51,7 @@ use super::log::LogState;
 use super::names::{IDS, Names};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::queries::QueryId;
+use super::requests::Requests;
 use super::trace;
 use crate::event::{Outcome, Phase};
 
@@ -115,6 +119,8 @@ pub(crate) struct Ledger {
     use_exemplars: Exemplars,
     /// Of queries that succeeded, by what they are; of those that failed the books keep them.
     query_exemplars: Box<[Exemplars]>,
+    /// What requests cost, made when the first layer serves some.
+    requests: OnceLock<Box<Requests>>,
     hints: Hints,
     busy: Busy,
     budget: Budget,
@@ -163,6 +169,7 @@ impl Ledger {
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
             use_exemplars: Exemplars::default(),
             query_exemplars: (0..IDS).map(|_| Exemplars::default()).collect(),
+            requests: OnceLock::new(),
             hints: Hints::default(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -204,6 +211,11 @@ impl Ledger {
         &self.operations
     }
 
+    /// What requests cost, by the route that serves them.
+    pub(crate) fn requests(&self) -> &Requests {
+        self.requests.get_or_init(|| Box::new(Requests::new()))
+    }
+
     /// How many connections are live, at some moment not long ago.
     #[inline]
     pub(crate) fn live_hint(&self) -> usize {
@@ -233,6 +245,12 @@ impl Ledger {
     pub(crate) fn has_surplus(&self) -> bool {
         let books = self.books();
         Connections::of(books.standings()).idle > books.idle_places(self.limits.pool_size)
+    }
+
+    /// How many wait for capacity, and for how long one more would. Costs one look where nobody waits.
+    #[cfg(feature = "middleware")]
+    pub(crate) fn backlog(&self) -> Backlog {
+        if self.queue_hint() { self.books().backlog(&self.limits, self.clock.now()) } else { Backlog::default() }
     }
 
     /// How many connections there are, and how many are asked for.
@@ -278,7 +296,7 @@ impl Ledger {
             (books.snapshot(self, now), changes)
         };
         self.report(&changes);
-        snapshot
+        snapshot.with_requests(self)
     }
 
     /// Tells the log, and the spans of those concerned.
@@ -300,6 +318,8 @@ impl Ledger {
             changes
         };
         self.report(&changes);
+        // Not of the same moment, so not under the lock either.
+        reading.read_requests(self);
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

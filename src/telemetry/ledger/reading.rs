@@ -13,6 +13,7 @@ use super::{Ledger, Limits};
 use crate::event::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
+use crate::telemetry::requests::RequestTotals;
 use crate::telemetry::seat::{SeatTotals, Standing};
 use crate::telemetry::wire::WireTotals;
 
@@ -25,6 +26,8 @@ pub(crate) struct Reading {
     spare: Vec<OperationTotals>,
     /// The same of queries.
     spare_queries: Vec<QueryDurations>,
+    /// The same of kinds of requests.
+    spare_requests: Vec<RequestTotals>,
     totals: SeatTotals,
     /// How each connection stood, in the books' order. Each is read once: a connection may come back meanwhile, and those
     /// counted as used are to be those listed.
@@ -37,6 +40,7 @@ impl Reading {
             snapshot: PoolSnapshot::blank(),
             spare: Vec::new(),
             spare_queries: Vec::new(),
+            spare_requests: Vec::new(),
             totals: SeatTotals::default(),
             standings: Vec::new(),
         }
@@ -46,6 +50,16 @@ impl Reading {
     #[cfg(feature = "exporter")]
     pub(crate) fn snapshot(&self) -> &PoolSnapshot {
         &self.snapshot
+    }
+
+    /// What requests cost, if any are served.
+    #[cfg(feature = "exporter")]
+    pub(super) fn read_requests(&mut self, ledger: &Ledger) {
+        let Self { snapshot: PoolSnapshot { requests, .. }, spare_requests: spare, .. } = self;
+        // Those that another pool had are there to be used again.
+        requests.append(spare);
+        let known = ledger.requests.get().map_or(0, |kinds| kinds.read(requests));
+        spare.extend(requests.drain(known..));
     }
 
     /// Makes room for the operation of this place.
@@ -83,6 +97,14 @@ impl OperationTotals {
 }
 
 impl PoolSnapshot {
+    /// The same with what requests cost, if any are served.
+    pub(super) fn with_requests(mut self, ledger: &Ledger) -> Self {
+        if let Some(kinds) = ledger.requests.get() {
+            kinds.read(&mut self.requests);
+        }
+        self
+    }
+
     fn blank() -> Self {
         Self {
             name: Arc::from(""),
@@ -111,6 +133,7 @@ impl PoolSnapshot {
             retry_budget: 0.0,
             connecting_suspended: Duration::ZERO,
             unpooled: Vec::new(),
+            requests: Vec::new(),
             recommended_size: None,
             holders: Vec::new(),
             waiters: Vec::new(),

@@ -5,6 +5,7 @@ use super::books::InFlight;
 use super::telling::Telling;
 use crate::event::{ConnectionState, ErrorPhase, Event, Phase};
 use crate::telemetry::clock::nanos;
+use crate::telemetry::requests::RequestWarning;
 use crate::telemetry::seat::Seat;
 use crate::telemetry::trace;
 
@@ -46,7 +47,15 @@ impl Ledger {
                 durations[outcome.index()].get_or_init(Box::default).observe(nanos(took), trace);
             }
             Event::QueryTraced { query, took, trace } => self.query_exemplars[query.index()].keep(nanos(took), trace),
-            Event::PoolOpened | Event::PoolClosing | Event::OperationsFull { .. } | Event::QueriesFull { .. } => {}
+            Event::RequestHeld { kind, .. } => self.requests().count_warning(kind, RequestWarning::HeldElsewhere),
+            Event::RequestManyCheckouts { kind, .. } => {
+                self.requests().count_warning(kind, RequestWarning::ManyCheckouts);
+            }
+            Event::PoolOpened
+            | Event::PoolClosing
+            | Event::OperationsFull { .. }
+            | Event::RoutesFull { .. }
+            | Event::QueriesFull { .. } => {}
             Event::CheckoutWaiting { .. }
             | Event::PhaseEntered { .. }
             | Event::CheckoutFinished { .. }
@@ -180,6 +189,9 @@ impl Ledger {
             | Event::ConnectionIdle { .. }
             | Event::QueryTraced { .. }
             | Event::OperationFinished { .. }
+            | Event::RequestHeld { .. }
+            | Event::RequestManyCheckouts { .. }
+            | Event::RoutesFull { .. }
             | Event::OperationsFull { .. }
             | Event::QueriesFull { .. } => {}
         }

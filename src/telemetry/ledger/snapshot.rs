@@ -8,6 +8,7 @@ use crate::event::{
     Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
 };
 use crate::telemetry::histogram::Histogram;
+use crate::telemetry::requests::RequestTotals;
 use crate::telemetry::seat::Standing;
 
 /// How many connections there are in each state. Their sum is how many are live.
@@ -206,6 +207,8 @@ pub struct PoolSnapshot {
     pub connecting_suspended: Duration,
     /// Connections outside the pool, of the operations that had any; no other account here counts them, but `errors`.
     pub unpooled: Vec<UnpooledTotals>,
+    /// What requests cost, by route and method: those that a layer of [`middleware`](crate::middleware) serves.
+    pub requests: Vec<RequestTotals>,
     /// The size that the last minutes ask for, if they tell.
     pub recommended_size: Option<usize>,
     /// Who holds connections, oldest first.

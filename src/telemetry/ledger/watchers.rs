@@ -9,6 +9,7 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::log;
 use crate::telemetry::operations::{Interned, OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
+use crate::telemetry::requests::{KindId, RequestMethod, Requests};
 use crate::telemetry::trace::TraceContext;
 
 /// The accounts and the log of one pool: what the pool tells its events to.
@@ -64,6 +65,15 @@ impl Watchers {
                 QueryId::OTHER
             }
         }
+    }
+
+    /// What kind of request it is that has this route and method.
+    #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+    pub(crate) fn request_kind(&self, route: &str, method: RequestMethod) -> KindId {
+        self.ledger.requests().kind(route, method).unwrap_or_else(|| {
+            self.emit(Event::RoutesFull { route });
+            Requests::other(method)
+        })
     }
 
     #[inline]

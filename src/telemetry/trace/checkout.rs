@@ -66,6 +66,7 @@ impl CheckoutSpan {
             poolscope.ping_seconds = Empty,
             poolscope.clean_seconds = Empty,
             poolscope.suspended_seconds = Empty,
+            poolscope.share_seconds = Empty,
             poolscope.outcome = Empty,
             "error.type" = Empty,
             db.response.status_code = Empty,
@@ -138,6 +139,7 @@ impl CheckoutSpan {
                 Phase::Ping => "poolscope.ping_seconds",
                 Phase::Clean => "poolscope.clean_seconds",
                 Phase::Suspended => "poolscope.suspended_seconds",
+                Phase::Share => "poolscope.share_seconds",
             };
             if self.nanos[phase.index()] > 0 {
                 self.span.record(field, seconds(self.nanos[phase.index()]));

@@ -16,8 +16,14 @@ mod spans;
 use std::fmt;
 
 pub(crate) use self::checkout::{CheckoutSpan, Held};
+#[cfg(all(feature = "middleware", feature = "otel"))]
+pub(crate) use self::otel::is_within_span;
 pub(crate) use self::otel::{Trace, current, entered, surroundings};
 pub(crate) use self::queries::{Ending, Queries, Server};
+#[cfg(feature = "middleware")]
+pub(crate) use self::spans::end_server;
+#[cfg(all(feature = "middleware", feature = "otel"))]
+pub(crate) use self::spans::server;
 pub(crate) use self::spans::{Recount, attempt, cleaning, dirty, end_operation, leaking, operation, retrying};
 
 /// The target of every span, to be named in filters.

@@ -1,5 +1,7 @@
 //! What only OpenTelemetry knows of spans: who is sampled, whose child one is, links, and events that are no log lines.
 
+#[cfg(feature = "middleware")]
+use std::time::Duration;
 use std::time::SystemTime;
 
 use opentelemetry::trace::TraceContextExt as _;
@@ -78,10 +80,31 @@ impl Trace {
         self.context.span().add_event(event, key_values(attributes));
     }
 
+    /// Gives it attributes, if it has not ended.
+    #[cfg(feature = "middleware")]
+    pub(crate) fn describe(&self, counts: &[(&'static str, u64)], times: &[(&'static str, Duration)]) {
+        let counts = counts.iter().map(|(key, count)| KeyValue::new(*key, i64::try_from(*count).unwrap_or(i64::MAX)));
+        let times = times.iter().map(|(key, time)| KeyValue::new(*key, time.as_secs_f64()));
+        self.context.span().set_attributes(counts.chain(times));
+    }
+
     /// Points from it to another, if it has not ended.
     pub(super) fn point_to(&self, other: TraceContext, attributes: Attributes) {
         self.context.span().add_link(span_context(other), key_values(attributes));
     }
+}
+
+/// Whether a span is entered, sampled or not.
+#[cfg(feature = "middleware")]
+pub(crate) fn is_within_span() -> bool {
+    Context::map_current(Context::has_active_span)
+}
+
+/// Makes a span that was not entered yet the child of another process's; answers whether anybody traces it, which nobody
+/// does where no OpenTelemetry is installed for this thread.
+#[cfg(feature = "middleware")]
+pub(super) fn join(span: &Span, parent: &opentelemetry::trace::SpanContext) -> bool {
+    span.set_parent(Context::new().with_remote_span_context(parent.clone())).is_ok()
 }
 
 /// Points from a span to another.

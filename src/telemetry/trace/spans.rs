@@ -10,6 +10,8 @@ use super::{Said, TARGET, Trace, TraceContext, current, entered};
 use crate::event::{Dirt, ErrorCode, Outcome};
 use crate::telemetry::ledger::{Ledger, Suspicion};
 use crate::telemetry::operations::OperationId;
+#[cfg(all(feature = "middleware", feature = "otel"))]
+use crate::telemetry::requests::RequestMethod;
 
 /// A span for a named operation, all its attempts included; none unless it is to be part of a trace that is sampled.
 #[inline]
@@ -67,6 +69,42 @@ pub(crate) fn attempt(operation: &Span, number: u32) -> Span {
         db.response.status_code = Empty,
         otel.status_code = Empty,
     )
+}
+
+/// A span of the server's for a request, within the trace that it brings along; none where nobody makes spans of
+/// OpenTelemetry's out of it.
+#[cfg(all(feature = "middleware", feature = "otel"))]
+pub(crate) fn server(
+    parent: &opentelemetry::trace::SpanContext,
+    method: RequestMethod,
+    route: Option<&str>,
+) -> Option<Span> {
+    // As OpenTelemetry calls spans of methods that it does not know.
+    let name = if method == RequestMethod::Other { "HTTP" } else { method.as_str() };
+    let span = info_span!(
+        target: TARGET,
+        "request",
+        otel.name = route.map_or_else(|| name.to_owned(), |route| format!("{name} {route}")),
+        otel.kind = "server",
+        http.request.method = method.as_str(),
+        http.route = route,
+        poolscope.outcome = Empty,
+        poolscope.request.checkouts = Empty,
+        poolscope.request.wait_seconds = Empty,
+        poolscope.request.executing_seconds = Empty,
+        poolscope.request.idle_seconds = Empty,
+        poolscope.request.retries = Empty,
+        "error.type" = Empty,
+        db.response.status_code = Empty,
+        otel.status_code = Empty,
+    );
+    super::otel::join(&span, parent).then_some(span)
+}
+
+/// Tells that span how the request ended.
+#[cfg(feature = "middleware")]
+pub(crate) fn end_server(span: &Span, outcome: Outcome) {
+    end(span, outcome, None);
 }
 
 /// A span for the cleaning of a connection, within the trace of who left it so.

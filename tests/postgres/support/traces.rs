@@ -61,6 +61,12 @@ impl Trace {
         (Self { id: trace.to_string(), request: "request".to_owned() }, work.instrument(span).await)
     }
 
+    /// One that began elsewhere, and is kept.
+    pub(crate) fn from_elsewhere(id: &str) -> Self {
+        LazyLock::force(&COLLECTOR);
+        Self { id: id.to_owned(), request: String::new() }
+    }
+
     /// Its spans, once so many are there, in the order in which they began. The request's is the first.
     pub(crate) async fn spans(&self, count: usize) -> Vec<Span> {
         let all = |spans: &[Span]| spans.len() >= count && spans.iter().any(|span| span.parent.is_none());
@@ -72,7 +78,7 @@ impl Trace {
     }
 
     /// Its spans, once they are what `enough` says.
-    async fn when(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+    pub(crate) async fn when(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
         until(what, async || Some(self.so_far()).filter(|spans| enough(spans))).await
     }
 

@@ -1,31 +1,30 @@
-//! What the shop does with a request.
+//! What the shop does when it is asked.
 //!
 //! Each operation holds its connection in a way of its own: a short query, a transaction that calls a payment
 //! service while it is open, a report that keeps the server busy. Some fail, as they do in life. How the server
 //! spends its time is played by `pg_sleep`, so that the demo costs next to no CPU.
 
-use std::error::Error as StdError;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use serde_json::json;
+use tokio::time::sleep;
 use tokio_postgres::{Error, IsolationLevel};
 use tracing::Instrument;
 
-use super::{Request, between, exponential};
+use super::Endpoint;
+use super::answer::Served;
+use crate::demo::chance::{between, exponential, one_in};
 use crate::demo::schema::{CUSTOMERS, PRODUCTS};
 use crate::pool::postgres::PostgresManager;
 use crate::retry::{Policy, Retrying};
 use crate::{Client, Connection, Operation, Pool};
 
-/// How long a customer waits for the list of orders before leaving.
-const PATIENCE: Duration = Duration::from_secs(1);
-
 /// A request number that is taken.
 const TAKEN: i64 = 1;
 
-/// The shop. Clones are handles to the same.
+/// What serves requests: the pool, and what it does with that by name.
 #[derive(Clone, Debug)]
-pub(super) struct Shop {
+pub(in crate::demo) struct Handlers {
     pool: Pool,
     get_product: Operation,
     list_orders: Operation,
@@ -38,13 +37,11 @@ pub(super) struct Shop {
     checkout_rush: Operation,
 }
 
-type Served = Result<(), Box<dyn StdError + Send + Sync>>;
-
 /// Products that everybody wants, so that transactions get into each other's way: the first two, and the next two.
 const WANTED: [i32; 2] = [1, 2];
 const MOVED: [i32; 2] = [3, 4];
 
-impl Shop {
+impl Handlers {
     pub(super) fn new(pool: &Pool) -> Self {
         Self {
             get_product: pool.operation("get_product"),
@@ -60,88 +57,80 @@ impl Shop {
         }
     }
 
-    /// Serves a request, in a span of its own, as a service would.
-    pub(super) async fn serve(&self, request: Request) {
-        let (route, kind) = request.route();
-        let span = tracing::info_span!(
-            "request",
-            otel.name = route,
-            otel.kind = kind,
-            otel.status_code = tracing::field::Empty
-        );
-        let serve = async {
-            if let Err(error) = self.answer(request).await {
-                span.record("otel.status_code", "ERROR");
-                tracing::debug!(?request, %error, "a request failed");
-            }
-        };
-        serve.instrument(span.clone()).await;
-    }
-
-    async fn answer(&self, request: Request) -> Served {
-        match request {
-            Request::GetProduct => self.get_product().await,
-            // A customer who leaves takes the request along: its checkout ends as cancelled.
-            Request::ListOrders => timeout(PATIENCE, self.list_orders()).await.unwrap_or(Ok(())),
-            Request::PlaceOrder => self.place_order().await,
-            Request::UpdateStock => self.update_stock().await,
-            Request::ReserveStock => self.reserve_stock().await,
-            Request::MoveStock => self.move_stock().await,
-            Request::SalesReport => self.sales_report().await,
-            Request::CountCustomers => self.count_customers().await,
-            Request::PrintInvoice => self.print_invoice().await,
-            Request::ArchiveOrders => self.archive_orders().await,
-            Request::CheckoutRush => self.checkout_rush().await,
+    /// Does what is asked for; `id` is the number in the path, where there is one.
+    pub(super) async fn serve(&self, endpoint: Endpoint, id: Option<i32>, query: Option<&str>) -> Served {
+        let id = id.unwrap_or_default();
+        match endpoint {
+            Endpoint::GetProduct => self.get_product(id).await,
+            Endpoint::ListOrders => self.list_orders(customer(query)).await,
+            Endpoint::PlaceOrder => self.place_order().await,
+            Endpoint::UpdateStock => self.update_stock(id).await,
+            Endpoint::ReserveStock => self.reserve_stock().await,
+            Endpoint::MoveStock => self.move_stock().await,
+            Endpoint::SalesReport => self.sales_report().await,
+            Endpoint::CountCustomers => self.count_customers().await,
+            Endpoint::PrintInvoice => self.print_invoice(id).await,
+            Endpoint::CheckoutRush => self.checkout_rush().await,
         }
     }
 
-    async fn get_product(&self) -> Served {
+    async fn get_product(&self, id: i32) -> Served {
         let find = async |connection: &mut Connection| {
             let sql = "SELECT name, cents, stock FROM poolscope_demo.products WHERE id = $1";
             let statement = connection.prepare_cached(sql).await?;
-            connection.query_one(&statement, &[&product()]).await?;
-            work(connection, exponential(0.003)).await
+            let found = connection.query_opt(&statement, &[&id]).await?;
+            work(connection, exponential(0.003)).await?;
+            Ok(found.map(|row| {
+                let (name, cents, stock): (String, i64, i32) = (row.get(0), row.get(1), row.get(2));
+                json!({ "id": id, "name": name, "cents": cents, "stock": stock })
+            }))
         };
-        Ok(self.get_product.clone().run(find).await?)
+        Ok(self.get_product.clone().run(find).await?.into())
     }
 
-    async fn list_orders(&self) -> Served {
+    async fn list_orders(&self, customer: i32) -> Served {
         let list = async |connection: &mut Connection| {
             let sql = "SELECT id, product, cents FROM poolscope_demo.orders \
                        WHERE customer = $1 ORDER BY id DESC LIMIT 20";
             let statement = connection.prepare_cached(sql).await?;
-            connection.query(&statement, &[&customer()]).await?;
-            work(connection, exponential(0.015)).await
+            let orders = connection.query(&statement, &[&customer]).await?;
+            work(connection, exponential(0.015)).await?;
+            Ok(orders.into_iter().map(|row| {
+                let (id, product, cents): (i64, i32, i64) = (row.get(0), row.get(1), row.get(2));
+                json!({ "id": id, "product": product, "cents": cents })
+            }))
         };
-        Ok(self.list_orders.clone().run(list).await?)
+        Ok(self.list_orders.clone().run(list).await?.collect())
     }
 
     /// A payment service is called while the transaction is open. Now and then the same request comes twice, which is no
     /// better when it is tried again.
     async fn place_order(&self) -> Served {
         let place = async |connection: &mut Connection| {
-            let (request, product) = (if one_in(20) { TAKEN } else { new_request() }, product());
+            let (request, product) = (if one_in(20) { TAKEN } else { new_request() }, any_product());
             let transaction = connection.transaction().await?;
             let price = transaction.prepare_cached("SELECT cents FROM poolscope_demo.products WHERE id = $1").await?;
             let cents: i64 = transaction.query_one(&price, &[&product]).await?.get(0);
             sleep(between([0.04, 0.16])).await;
             let insert = transaction.prepare_cached(INSERT_ORDER).await?;
-            transaction.execute(&insert, &[&request, &customer(), &product, &cents]).await?;
-            transaction.commit().await
+            transaction.execute(&insert, &[&request, &any_customer(), &product, &cents]).await?;
+            transaction.commit().await?;
+            Ok(json!({ "product": product, "cents": cents }))
         };
         Ok(self.place_order.clone().run(place).await?)
     }
 
     /// Some crates hold nothing, and dividing by that is an error.
-    async fn update_stock(&self) -> Served {
+    async fn update_stock(&self, product: i32) -> Served {
         let update = async |connection: &mut Connection| {
             let sql = "UPDATE poolscope_demo.products SET stock = (stock + 1200 / $2) % 10000 WHERE id = $1";
             let statement = connection.prepare_cached(sql).await?;
             let in_a_crate: i32 = if one_in(30) { 0 } else { 12 };
-            connection.execute(&statement, &[&product(), &in_a_crate]).await?;
-            work(connection, exponential(0.02)).await
+            let updated = connection.execute(&statement, &[&product, &in_a_crate]).await?;
+            work(connection, exponential(0.02)).await?;
+            Ok((updated > 0).then(|| json!({ "id": product })))
         };
-        Ok(self.update_stock.clone().run(update).await?)
+        Ok(self.update_stock.clone().run(update).await?.into())
     }
 
     /// Counts what is reserved before it reserves more: two at once cannot both be right, and one is tried again.
@@ -154,8 +143,10 @@ impl Shop {
             transaction.query_one(&count, &[&&WANTED[..]]).await?;
             sleep(between([0.01, 0.05])).await;
             let take = transaction.prepare_cached(ADD_STOCK).await?;
-            transaction.execute(&take, &[&one_of(WANTED), &-1]).await?;
-            transaction.commit().await
+            let product = one_of(WANTED);
+            transaction.execute(&take, &[&product, &-1]).await?;
+            transaction.commit().await?;
+            Ok(json!({ "product": product }))
         };
         Ok(self.reserve_stock.clone().run(reserve).await?)
     }
@@ -170,7 +161,8 @@ impl Shop {
             transaction.execute(&add, &[&from, &-1]).await?;
             sleep(between([0.02, 0.06])).await;
             transaction.execute(&add, &[&to, &1]).await?;
-            transaction.commit().await
+            transaction.commit().await?;
+            Ok(json!({ "from": from, "to": to }))
         };
         Ok(self.move_stock.clone().run(shift).await?)
     }
@@ -180,13 +172,17 @@ impl Shop {
             let sql = "SELECT product, count(*), sum(cents)::bigint FROM poolscope_demo.orders \
                        GROUP BY product ORDER BY 3 DESC LIMIT 10";
             let statement = connection.prepare_cached(sql).await?;
-            connection.query(&statement, &[]).await?;
-            work(connection, between([0.4, 1.1])).await
+            let sales = connection.query(&statement, &[]).await?;
+            work(connection, between([0.4, 1.1])).await?;
+            Ok(sales.into_iter().map(|row| {
+                let (product, sold, cents): (i32, i64, i64) = (row.get(0), row.get(1), row.get(2));
+                json!({ "product": product, "sold": sold, "cents": cents })
+            }))
         };
-        Ok(self.sales_report.clone().run(report).await?)
+        Ok(self.sales_report.clone().run(report).await?.collect())
     }
 
-    /// Somebody forgot to name this one, so that it is counted under this file and line; and to give the connection
+    /// Somebody forgot to name this one, so that it is counted under its method and route; and to give the connection
     /// back before the mail is sent.
     async fn count_customers(&self) -> Served {
         let connection = self.pool.get().await?;
@@ -194,27 +190,31 @@ impl Shop {
         let counted = connection.query_one(sql, &[]).await?;
         sleep(between([0.1, 0.5])).await;
         drop(connection);
-        tracing::trace!(customers = counted.get::<_, i64>(0), "counted");
-        Ok(())
+        Ok(json!({ "customers": counted.get::<_, i64>(0) }))
     }
 
     /// Old code, which has a connection of its own each time.
-    async fn print_invoice(&self) -> Served {
+    async fn print_invoice(&self, customer: i32) -> Served {
         let connection = self.pool.connect_unpooled().await?;
         let sql = "SELECT id, product, cents FROM poolscope_demo.orders WHERE customer = $1 ORDER BY id DESC LIMIT 1";
-        connection.query_opt(sql, &[&customer()]).await?;
-        Ok(work(&connection, between([0.05, 0.2])).await?)
+        let order = connection.query_opt(sql, &[&customer]).await?;
+        work(&connection, between([0.05, 0.2])).await?;
+        Ok(order.map(|row| json!({ "order": row.get::<_, i64>(0), "cents": row.get::<_, i64>(2) })).into())
     }
 
-    /// Keeps the demo from growing, however long it runs.
-    async fn archive_orders(&self) -> Served {
+    /// Keeps the demo from growing, however long it runs: nobody asks for it, so it has no route.
+    pub(in crate::demo) async fn archive_orders(&self) {
         let archive = async |connection: &mut Connection| {
             let sql = "DELETE FROM poolscope_demo.orders WHERE request <> $1 \
                        AND id < (SELECT max(id) - 10000 FROM poolscope_demo.orders)";
             let statement = connection.prepare_cached(sql).await?;
             connection.execute(&statement, &[&TAKEN]).await.map(drop)
         };
-        Ok(self.archive_orders.clone().run(archive).await?)
+        let span = tracing::info_span!("job", otel.name = "archive orders", otel.status_code = tracing::field::Empty);
+        if let Err(error) = self.archive_orders.clone().run(archive).instrument(span.clone()).await {
+            span.record("otel.status_code", "ERROR");
+            span.in_scope(|| tracing::debug!(%error, "orders were not archived"));
+        }
     }
 
     /// Everybody wants the same product at once.
@@ -222,7 +222,8 @@ impl Shop {
         let buy = async |connection: &mut Connection| {
             work(connection, between([0.1, 0.5])).await?;
             let insert = connection.prepare_cached(INSERT_ORDER).await?;
-            connection.execute(&insert, &[&new_request(), &customer(), &1_i32, &990_i64]).await.map(drop)
+            connection.execute(&insert, &[&new_request(), &any_customer(), &1_i32, &990_i64]).await?;
+            Ok(json!({ "product": 1, "cents": 990 }))
         };
         Ok(self.checkout_rush.clone().run(buy).await?)
     }
@@ -239,12 +240,20 @@ async fn work(connection: &Client, time: Duration) -> Result<(), Error> {
     connection.query_one(&statement, &[&time.as_secs_f64()]).await.map(drop)
 }
 
-fn product() -> i32 {
+/// Any product's number.
+pub(in crate::demo) fn any_product() -> i32 {
     fastrand::i32(1..=PRODUCTS)
 }
 
-fn customer() -> i32 {
+/// Any customer's number.
+pub(in crate::demo) fn any_customer() -> i32 {
     fastrand::i32(1..=CUSTOMERS)
+}
+
+/// The customer that a query names, as in `customer=17`; any if it names none.
+fn customer(query: Option<&str>) -> i32 {
+    let named = query.into_iter().flat_map(|query| query.split('&')).find_map(|part| part.strip_prefix("customer="));
+    named.and_then(|number| number.parse().ok()).unwrap_or_else(any_customer)
 }
 
 /// A number that no request has had yet, as good as certainly.
@@ -254,8 +263,4 @@ fn new_request() -> i64 {
 
 fn one_of(products: [i32; 2]) -> i32 {
     products[fastrand::usize(0..2)]
-}
-
-fn one_in(times: u32) -> bool {
-    fastrand::u32(0..times) == 0
 }

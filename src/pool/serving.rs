@@ -1,0 +1,207 @@
+//! Which request the code that runs is working for.
+//!
+//! A checkout is asked for by code that knows nothing of the request it serves. So the middleware puts what is known of
+//! that into a thread-local while it polls the request's futures, and takes it back after; whoever spawns tasks hands
+//! it on to them. Layers of several pools may stand around each other, so there may be several of these at once.
+
+use std::cell::RefCell;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backend::Backend;
+use super::core::Core;
+use super::share::Shares;
+use super::visit::Visit;
+use crate::telemetry::clock::nanos;
+use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::requests::{KindId, Request, UNKNOWN_ROUTE};
+
+/// What all requests have in common that one layer serves.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) watchers: Watchers,
+    /// Whether what is done without a name is named after the route.
+    pub(crate) names_operations: bool,
+    /// For how long a connection may be held while the server has nothing to do for it, in nanoseconds.
+    pub(crate) idle_limit: u64,
+    /// How much of the pool each route may hold, if that is limited.
+    pub(crate) shares: Option<Arc<Shares>>,
+    /// Where the layer was made.
+    pub(crate) call_site: &'static Location<'static>,
+}
+
+impl Terms {
+    /// Those of a layer for requests to this pool; each route may hold so many connections, if that is limited.
+    pub(crate) fn new<M: Backend>(
+        pool: &Core<M>,
+        names_operations: bool,
+        idle_limit: Duration,
+        share: Option<usize>,
+        call_site: &'static Location<'static>,
+    ) -> Self {
+        let shares = share.map(|connections| Arc::new(Shares::new(connections)));
+        if let Some(shares) = &shares {
+            pool.shared().add_shares(shares);
+        }
+        let watchers = pool.shared().watchers.clone();
+        Self { watchers, names_operations, idle_limit: nanos(idle_limit), shares, call_site }
+    }
+}
+
+/// A request that is being served.
+#[derive(Clone, Debug)]
+pub(crate) struct Serving {
+    terms: Arc<Terms>,
+    kind: KindId,
+    /// Its account, once it has checked out.
+    request: Option<Arc<Request>>,
+}
+
+impl Serving {
+    pub(crate) fn new(terms: Arc<Terms>, kind: KindId) -> Self {
+        Self { terms, kind, request: None }
+    }
+
+    pub(crate) fn kind(&self) -> KindId {
+        self.kind
+    }
+
+    pub(crate) fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Its account, if it has checked out.
+    pub(crate) fn request(&self) -> Option<&Arc<Request>> {
+        self.request.as_ref()
+    }
+
+    fn account(&mut self) -> &Arc<Request> {
+        let Self { terms, kind, request } = self;
+        request.get_or_insert_with(|| Arc::new(Request::new(terms.watchers.clone(), *kind, terms.idle_limit)))
+    }
+
+    /// Its route, which may not be known.
+    pub(crate) fn route(&self) -> &str {
+        self.terms.watchers.ledger().requests().route(self.kind)
+    }
+
+    /// Whether what it does without naming it is named after its route.
+    fn names_operations(&self) -> bool {
+        self.terms.names_operations && self.route() != UNKNOWN_ROUTE
+    }
+
+    /// The operation that is named after its method and route, if one is by now.
+    pub(crate) fn named(&self) -> Option<OperationId> {
+        self.terms.watchers.ledger().requests().named(self.kind)
+    }
+
+    fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
+        Arc::ptr_eq(self.terms.watchers.ledger(), ledger)
+    }
+}
+
+thread_local! {
+    /// The innermost last.
+    static SERVED: RefCell<Vec<Serving>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Has the code that runs work for a request, until it is dropped, also by a panic.
+pub(crate) struct Entered<'a> {
+    place: &'a mut Option<Serving>,
+    entered: bool,
+}
+
+impl<'a> Entered<'a> {
+    #[inline]
+    pub(crate) fn new(place: &'a mut Option<Serving>) -> Self {
+        let entered = place.is_some();
+        if let Some(serving) = place.take() {
+            SERVED.with_borrow_mut(|served| served.push(serving));
+        }
+        Self { place, entered }
+    }
+}
+
+impl Drop for Entered<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.entered {
+            // Whoever entered after this has left before it.
+            *self.place = SERVED.with_borrow_mut(Vec::pop);
+        }
+    }
+}
+
+/// What the code which runs works for, to be handed on: of each pool the innermost request, which has an account from now
+/// on.
+pub(crate) fn handed_on() -> Vec<Serving> {
+    SERVED.with_borrow_mut(|served| {
+        let mut handed_on: Vec<Serving> = Vec::new();
+        for serving in served.iter_mut().rev() {
+            if !handed_on.iter().any(|inner| inner.is_of(serving.terms.watchers.ledger())) {
+                serving.account();
+                handed_on.push(serving.clone());
+            }
+        }
+        handed_on
+    })
+}
+
+/// Asks the innermost request of this pool that the code which runs works for.
+#[inline]
+fn innermost<T>(ledger: &Arc<Ledger>, ask: impl FnOnce(&mut Serving) -> T) -> Option<T> {
+    if !cfg!(feature = "middleware") {
+        return None;
+    }
+    // A thread at its end has no such memory any more, and works for nobody.
+    let asked = SERVED.try_with(|served| {
+        let mut served = served.borrow_mut();
+        if served.is_empty() {
+            return None;
+        }
+        served.iter_mut().rev().find(|serving| serving.is_of(ledger)).map(ask)
+    });
+    asked.ok().flatten()
+}
+
+/// The operation for what is done without a name, if it is done for a request whose route names it.
+#[inline]
+pub(super) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
+    let named = innermost(ledger, |serving| {
+        serving.names_operations().then(|| serving.named().ok_or_else(|| (Arc::clone(&serving.terms), serving.kind)))
+    });
+    match named.flatten()? {
+        Ok(operation) => Some(operation),
+        // To name it may be told to the log, and whoever reads that may have a pool.
+        Err((terms, kind)) => {
+            let watchers = &terms.watchers;
+            Some(watchers.ledger().requests().operation(kind, |name| watchers.operation(name)))
+        }
+    }
+}
+
+/// Whether a request of this pool is being served already.
+#[cfg(feature = "middleware")]
+pub(crate) fn is_served(ledger: &Arc<Ledger>) -> bool {
+    innermost(ledger, |_| ()).is_some()
+}
+
+/// Counts a checkout that begins for the request that is being served, if one is.
+#[inline]
+pub(super) fn visit(ledger: &Arc<Ledger>, site: SiteId) -> Option<Visit> {
+    innermost(ledger, |serving| {
+        let share = serving.terms.shares.as_ref().map(|shares| shares.of(serving.kind));
+        Visit::begin(Arc::clone(serving.account()), site, share)
+    })
+}
+
+/// Counts a retry for the request that is being served, if one is.
+pub(crate) fn retried(ledger: &Arc<Ledger>) {
+    innermost(ledger, |serving| {
+        if let Some(request) = serving.request() {
+            request.count_retry();
+        }
+    });
+}

@@ -1,0 +1,90 @@
+//! The trace that a request brings along.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::routing::get;
+use bytes::Bytes;
+use http_body_util::Full;
+use poolscope::Pool;
+use poolscope::middleware::PoolLayer;
+use tower::ServiceBuilder;
+use tracing::Instrument as _;
+
+use super::service::Service;
+use crate::support::{Counted, Trace};
+
+fn request(trace: &str, flags: &str) -> Request<Full<Bytes>> {
+    let parent = format!("00-{trace}-00f067aa0ba902b7-{flags}");
+    Request::get("/orders/1").header("traceparent", parent).body(Full::default()).unwrap()
+}
+
+fn router(counted: &Counted) -> Router {
+    let order = async |pool: Pool| drop(pool.get().await.unwrap().query("SELECT 1", &[]).await.unwrap());
+    Router::new().route("/orders/{id}", get(order)).layer(PoolLayer::new(&counted.pool))
+}
+
+#[tokio::test]
+async fn a_request_joins_the_trace_that_it_brings_along() {
+    let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let trace = Trace::from_elsewhere(id);
+    let counted = Counted::shared("parents_joined", |builder| builder.pool_size(1)).await;
+    drop(counted.get().await);
+    let mut service = Service::start(router(&counted)).await;
+    service.connect().await.answer(request(id, "01")).await;
+    let mut spans = trace.when("two spans", |spans| spans.len() == 2).await;
+    spans.sort_by_key(|span| span.start);
+    let [request, query] = &spans[..] else { panic!("{spans:#?}") };
+    assert_eq!((&*request.name, request.kind), ("GET /orders/{id}", "server"));
+    assert_eq!(request.parent.as_deref(), Some("00f067aa0ba902b7"));
+    let said = |name: &str| request.attributes.get(name).map(String::as_str);
+    assert_eq!((said("http.route"), said("http.request.method")), (Some("/orders/{id}"), Some("GET")));
+    assert_eq!((said("poolscope.request.checkouts"), said("poolscope.outcome")), (Some("1"), Some("ok")));
+    assert_eq!((&*query.name, query.parent.as_ref()), ("SELECT", Some(&request.span_id)));
+}
+
+#[tokio::test]
+async fn a_trace_that_is_not_sampled_stays_so() {
+    let id = "0af7651916cd43dd8448eb211c80319c";
+    let trace = Trace::from_elsewhere(id);
+    let counted = Counted::shared("parents_unsampled", |builder| builder.pool_size(1)).await;
+    let mut service = Service::start(router(&counted)).await;
+    service.connect().await.answer(request(id, "00")).await;
+    // What comes after has arrived, so that what came before has.
+    let after = Trace::from_elsewhere("0af7651916cd43dd8448eb211c803aaa");
+    service.connect().await.answer(request(after.id(), "01")).await;
+    after.when("its spans", |spans| spans.len() == 2).await;
+    assert!(trace.so_far().is_empty());
+}
+
+#[tokio::test]
+async fn it_is_silent_where_another_layer_has_joined() {
+    let id = "b7ad6b71692033310af7651916cd43dd";
+    let trace = Trace::from_elsewhere(id);
+    let counted = Counted::shared("parents_silent", |builder| builder.pool_size(1)).await;
+    drop(counted.get().await);
+    let spans = axum::middleware::from_fn(async |request: Request, next: axum::middleware::Next| {
+        let span = tracing::info_span!("theirs", otel.kind = "server");
+        let parent = opentelemetry::trace::SpanContext::new(
+            opentelemetry::trace::TraceId::from_hex("b7ad6b71692033310af7651916cd43dd").unwrap(),
+            opentelemetry::trace::SpanId::from(7),
+            opentelemetry::trace::TraceFlags::SAMPLED,
+            true,
+            opentelemetry::trace::TraceState::NONE,
+        );
+        let parent =
+            opentelemetry::trace::TraceContextExt::with_remote_span_context(&opentelemetry::Context::new(), parent);
+        tracing_opentelemetry::OpenTelemetrySpanExt::set_parent(&span, parent).unwrap();
+        next.run(request).instrument(span).await
+    });
+    let order = async |pool: Pool| drop(pool.get().await.unwrap().query("SELECT 1", &[]).await.unwrap());
+    let layers = ServiceBuilder::new().layer(spans).layer(PoolLayer::new(&counted.pool));
+    let mut service = Service::start(Router::new().route("/orders/{id}", get(order)).layer(layers)).await;
+    service.connect().await.answer(request(id, "01")).await;
+    let mut spans = trace.when("two spans", |spans| spans.len() == 2).await;
+    spans.sort_by_key(|span| span.start);
+    let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["theirs", "SELECT"]);
+    // But it tells theirs what the request cost.
+    assert_eq!(spans[0].attributes.get("poolscope.request.checkouts").map(String::as_str), Some("1"));
+    assert_eq!(spans[0].attributes.keys().filter(|name| name.starts_with("poolscope.request.")).count(), 5);
+}

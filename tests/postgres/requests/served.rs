@@ -1,0 +1,183 @@
+//! Requests that are served.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Request};
+use axum::http::StatusCode;
+use axum::routing::get;
+use http_body_util::Full;
+use poolscope::event::{Activity, Outcome};
+use poolscope::middleware::{PoolLayer, RequestScope};
+use poolscope::telemetry::RequestWarning;
+use poolscope::{Pool, RetryPolicy};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::service::Service;
+use crate::support::{Counted, eventually, patiently};
+
+const SLEEP: Duration = Duration::from_millis(120);
+
+#[tokio::test]
+async fn a_request_is_known_by_its_template_and_what_its_connections_did_by_the_wire() {
+    let counted = Counted::shared("requests_served", |builder| builder.pool_size(2)).await;
+    async fn order(pool: Pool) -> &'static str {
+        let connection = pool.get().await.unwrap();
+        connection.execute("SELECT pg_sleep(0.12)", &[]).await.unwrap();
+        tokio::time::sleep(SLEEP).await;
+        connection.batch_execute("BEGIN").await.unwrap();
+        tokio::time::sleep(SLEEP).await;
+        connection.batch_execute("COMMIT").await.unwrap();
+        "served"
+    }
+    let layer = PoolLayer::new(&counted.pool).server_timing(true);
+    let mut service = Service::start(Router::new().route("/orders/{id}", get(order)).layer(layer)).await;
+    let answer = service.get("/orders/4711?token=secret").await;
+    assert_eq!((answer.status(), &**answer.body()), (StatusCode::OK, &b"served"[..]));
+    let timing = answer.headers()["server-timing"].to_str().unwrap().to_owned();
+    assert!(timing.contains("desc=\"1 checkout\", pool-use;dur="), "{timing}");
+
+    let snapshot = counted.pool.snapshot();
+    let [order] = &snapshot.requests[..] else { panic!("{:?}", snapshot.requests) };
+    assert_eq!((&*order.route, order.method.as_str(), order.checkouts), ("/orders/{id}", "GET", 1));
+    let used = order.use_nanos.map(Duration::from_nanos);
+    for (activity, used) in Activity::ALL.iter().zip(used) {
+        assert!(used >= SLEEP && used < SLEEP * 3, "{activity:?}: {used:?}");
+    }
+    // All of the hold, as the pool has it itself.
+    assert_eq!(order.use_nanos.iter().sum::<u64>(), snapshot.use_time.sum_nanos);
+    assert_eq!(order.durations[Outcome::Ok.index()].count(), 1);
+
+    let labels = [("route", "/orders/{id}"), ("method", "GET")];
+    let scrape = counted.scrape();
+    assert_eq!(scrape.count("poolscope_request_checkouts_total", &labels), 1);
+    assert_eq!(scrape.count("poolscope_checkouts_total", &[("operation", "GET /orders/{id}"), ("outcome", "ok")]), 1);
+    let page = prometheus::TextEncoder::new().encode_to_string(&counted.registry().gather()).unwrap();
+    assert!(!page.contains("4711") && !page.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_path_that_matches_nothing_is_unknown_however_many_there_are() {
+    let counted = Counted::shared("requests_unknown", |builder| builder.pool_size(1)).await;
+    // `layer` is not called for the fallback's answer unless the fallback is given before it.
+    let router = Router::new().route("/orders", get(async || "orders")).fallback(async || StatusCode::NOT_FOUND);
+    let mut service = Service::start(router.layer(PoolLayer::new(&counted.pool))).await;
+    for path in ["/orders", "/../../etc/passwd", "/%00%22%7B", "/orders/1"] {
+        service.get(path).await;
+    }
+    let requests = counted.pool.snapshot().requests;
+    let mut routes: Vec<_> = requests.iter().map(|totals| (&*totals.route, totals.started)).collect();
+    routes.sort_unstable();
+    assert_eq!(routes, [("/orders", 1), ("unknown", 3)]);
+}
+
+#[tokio::test]
+async fn a_handler_without_the_layer_says_what_is_missing_in_the_log_alone() {
+    let router = Router::new().route("/", get(async |_: Pool| "served"));
+    let answer = Service::start(router).await.get("/").await;
+    assert_eq!((answer.status(), answer.body().len()), (StatusCode::INTERNAL_SERVER_ERROR, 0));
+}
+
+#[tokio::test]
+async fn retries_are_the_requests() {
+    let counted = Counted::shared("requests_retries", |builder| builder.pool_size(1)).await;
+    async fn work(pool: Pool) -> StatusCode {
+        let policy = RetryPolicy::new().attempts(3).backoff(Duration::from_millis(1), Duration::from_millis(1));
+        let fails = "DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$";
+        let done = pool
+            .operation("fails")
+            .idempotent(true)
+            .retry(policy)
+            .run(async |connection| connection.batch_execute(fails).await);
+        if done.await.is_ok() { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR }
+    }
+    let router = Router::new().route("/work", get(work)).layer(PoolLayer::new(&counted.pool));
+    assert_eq!(Service::start(router).await.get("/work").await.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    let requests = counted.pool.snapshot().requests;
+    assert_eq!((requests[0].checkouts, requests[0].retries), (3, 2));
+    assert_eq!(requests[0].durations[Outcome::Error.index()].count(), 1);
+}
+
+#[tokio::test]
+async fn what_goes_on_after_an_upgrade_is_the_routes_where_the_scope_is_handed_on() {
+    let counted = Counted::shared("requests_upgraded", |builder| builder.pool_size(1)).await;
+    async fn upgrade(pool: Pool, mut request: Request) -> axum::response::Response {
+        let upgraded = hyper::upgrade::on(&mut request);
+        tokio::spawn(RequestScope::current().scope(async move {
+            let mut stream = hyper_util::rt::TokioIo::new(upgraded.await.unwrap());
+            let mut byte = [0];
+            while stream.read_exact(&mut byte).await.is_ok() {
+                pool.get().await.unwrap().execute("SELECT 1", &[]).await.unwrap();
+                stream.write_all(&byte).await.unwrap();
+            }
+        }));
+        let answer = axum::http::Response::builder().status(StatusCode::SWITCHING_PROTOCOLS);
+        answer.header("connection", "upgrade").header("upgrade", "echo").body(axum::body::Body::empty()).unwrap()
+    }
+    let router = Router::new().route("/echo", get(upgrade)).layer(PoolLayer::new(&counted.pool));
+    let mut service = Service::start(router).await;
+    let mut client = service.connect().await;
+    let request = Request::get("/echo").header("connection", "upgrade").header("upgrade", "echo");
+    let answer = client.send(request.body(Full::default()).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
+    let upgraded = patiently("the upgrade", hyper::upgrade::on(answer)).await.unwrap();
+    let mut stream = hyper_util::rt::TokioIo::new(upgraded);
+    for byte in *b"abc" {
+        stream.write_all(&[byte]).await.unwrap();
+        assert_eq!(patiently("an echo", stream.read_u8()).await.unwrap(), byte);
+    }
+    drop(stream);
+    let cost = || counted.pool.snapshot().requests.remove(0);
+    eventually("the connection's return", async || counted.pool.status().used == 0).await;
+    assert_eq!((cost().started, cost().in_flight, cost().checkouts), (1, 0, 3));
+    assert_eq!(cost().durations[Outcome::Ok.index()].count(), 1, "the request itself ended with the upgrade");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_held_elsewhere_is_warned_of() {
+    let counted = Counted::shared("requests_held", |builder| builder.pool_size(1)).await;
+    async fn work(Path(idle): Path<u64>, pool: Pool) {
+        let connection = pool.get().await.unwrap();
+        connection.execute("SELECT pg_sleep(0.12)", &[]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(idle)).await;
+        connection.execute("SELECT 1", &[]).await.unwrap();
+    }
+    let layer = PoolLayer::new(&counted.pool).held_elsewhere(Duration::from_millis(100));
+    let mut service = Service::start(Router::new().route("/work/{idle}", get(work)).layer(layer)).await;
+    for (idle, warned) in [(0, 0), (110, 1)] {
+        service.get(&format!("/work/{idle}")).await;
+        let cost = counted.pool.snapshot().requests.remove(0);
+        assert_eq!(cost.warnings[RequestWarning::HeldElsewhere.index()], warned, "{idle} ms: {cost:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_routes_place_is_given_back_when_the_connection_is_and_not_while_it_is_cleaned() {
+    let counted = Counted::shared("requests_cleaned", |builder| builder.pool_size(4).max_overflow(0)).await;
+    async fn dirty(pool: Pool) {
+        // What is left behind takes a while to be undone.
+        let connection = pool.get().await.unwrap();
+        connection.batch_execute("BEGIN").await.unwrap();
+        let abandoned = connection.batch_execute("SELECT pg_sleep(600)");
+        let _ = tokio::time::timeout(Duration::from_millis(5), abandoned).await;
+    }
+    let layer = PoolLayer::new(&counted.pool).route_share(25);
+    let service = Service::start(Router::new().route("/dirty", get(dirty)).layer(layer)).await;
+    let service = tokio::sync::Mutex::new(service);
+    let requests = (0..8).map(|_| async {
+        let mut client = service.lock().await.connect().await;
+        client.answer(Request::get("/dirty").body(Full::default()).unwrap()).await
+    });
+    let most = async {
+        let mut most = 0;
+        loop {
+            most = most.max(counted.pool.status().used);
+            tokio::task::yield_now().await;
+            if counted.pool.snapshot().requests.first().is_some_and(|cost| cost.started == 8 && cost.in_flight == 0) {
+                return most;
+            }
+        }
+    };
+    let (_, most) = tokio::join!(futures_util::future::join_all(requests), most);
+    assert_eq!(most, 1, "one is a quarter of the pool, and being cleaned is being held");
+}
