@@ -80,6 +80,8 @@ fn checkouts_each() -> Drawing {
     let requests = sum_by(&ROUTE, metric!("poolscope_request_duration_seconds").count().rate());
     let each = |of: String| format!("{} / ({requests} > 0)", sum_by(&ROUTE, of));
     Drawing::lines(Panel::CheckoutsEach, "Checkouts and retries of a request: by route", says)
+        .size(24, 8)
+        .listed()
         .asks(each(metric!("poolscope_request_checkouts_total").rate()), "checkouts · {{method}} {{route}}")
         .asks(unless_zero(each(metric!("poolscope_request_retries_total").rate())), "retries · {{method}} {{route}}")
 }
@@ -93,6 +95,7 @@ fn failed() -> Drawing {
     };
     let ended = metric!("poolscope_request_duration_seconds").count().only(r#"outcome!="ok""#);
     Drawing::lines(Panel::FailedRequests, "Requests without success: by route", says)
+        .size(12, 8)
         .asks(unless_zero(sum_by(&["method", "route", "outcome"], ended.rate())), "{{method}} {{route}} · {{outcome}}")
         .unit(Unit::PerSecond)
         .stacked()
@@ -107,6 +110,7 @@ fn warnings() -> Drawing {
     };
     let warnings = sum_by(&["method", "route", "kind"], metric!("poolscope_request_warnings_total").rate());
     Drawing::lines(Panel::RequestWarnings, "Warnings: by route", says)
+        .size(12, 8)
         .asks(unless_zero(warnings), "{{method}} {{route}} · {{kind}}")
         .unit(Unit::PerSecond)
 }
