@@ -14,7 +14,7 @@ use super::shed::{Limits, Overload};
 use crate::pool::serving::Terms;
 use crate::pool::{Backend, Core};
 
-/// Accounts to each request what it costs the pool. See [the module](self).
+/// Accounts to each request what it costs the pool. See [the module](crate::middleware).
 ///
 /// Clones, and all services that it makes, share the pool and the shares of its routes.
 pub struct PoolLayer<M: Backend> {

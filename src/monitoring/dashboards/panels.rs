@@ -104,6 +104,21 @@ pub enum Panel {
     /// What connecting outside the pool costs.
     UnpooledConnecting = 92,
 
+    /// Requests, by route.
+    Requests = 93,
+    /// How long requests take, by route.
+    RequestTime = 94,
+    /// Requests without success, by route.
+    FailedRequests = 95,
+    /// What each route holds.
+    RouteHolds = 96,
+    /// What each route waits for.
+    RouteWaits = 97,
+    /// How many checkouts a request makes.
+    CheckoutsEach = 98,
+    /// What requests had better not do.
+    RequestWarnings = 99,
+
     /// Processes that can be scraped.
     FleetUp = 101,
     /// Pools.

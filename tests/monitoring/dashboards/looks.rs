@@ -335,6 +335,7 @@ fn the_pools_story_is_told_in_order() {
             "Who leaves it dirty, who forgets it?",
             "How do connections live?",
             "What does not use the pool yet?",
+            "Which requests?",
         ]
     );
     assert_eq!(rows(Dashboard::Fleet)[..2], ["Are the pools healthy?", "Which pools are worst off?"]);

@@ -8,6 +8,7 @@ mod health;
 mod holders;
 mod life;
 mod migration;
+mod requests;
 mod retries;
 mod waiters;
 
@@ -32,6 +33,7 @@ pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
         life::dirt(thresholds),
         life::cycle(thresholds),
         migration::row(),
+        requests::row(),
     ];
     frame(Dashboard::Pool, rows, &[])
 }

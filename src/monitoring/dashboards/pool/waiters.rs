@@ -41,7 +41,7 @@ fn who_waits(thresholds: &Thresholds) -> Drawing {
 fn wait_phases() -> Drawing {
     let says = Says {
         means: "What checkouts wait for, stacked: queue (a connection to come back), connect, ping, clean (what the last \
-                holder left), suspended (their turn to connect, while that fails).",
+                holder left), suspended (their turn to connect, while that fails), share (their route's share).",
         bad: "queue: the pool is exhausted. connect or ping: the server or the network is slow. clean: callers leave \
               transactions open. suspended: the server is away.",
         cure: "queue: see who holds it. The others: see errors and life cycle below.",
@@ -56,6 +56,7 @@ fn wait_phases() -> Drawing {
             ("ping", "light-blue"),
             ("clean", "orange"),
             ("suspended", "red"),
+            ("share", "yellow"),
         ])
 }
 
