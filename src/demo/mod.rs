@@ -1,9 +1,9 @@
 //! The demo: a private PostgreSQL, a workload that looks like a service, and the exporter.
 //!
 //! [`Demo::run`] puts the parts together: [`server`] is the private PostgreSQL, `schema` the tables, `shop` the
-//! HTTP service that has them, `workload` its customers, `scenario` what goes wrong with them, [`Screen`] what a person sees, [`Traces`] where its spans go.
-//! Whatever ends it, the parts end in the order in which they lean on each other: workload, shop, pool, traces, schema,
-//! server, exporter.
+//! HTTP service that has them, `workload` its customers, [`Scenario`] what goes wrong with them, [`Screen`] what a person
+//! sees, [`Traces`] where its spans go. Whatever ends it, the parts end in the order in which they lean on each other:
+//! workload, shop, scenario, pool, traces, schema, server, exporter.
 
 mod banner;
 mod chance;

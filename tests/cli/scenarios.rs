@@ -235,8 +235,8 @@ fn connections_that_come_back_dirty_are_counted_by_who_left_them_so() {
 #[test]
 fn a_scenario_ends_in_good_order_in_the_midst_of_its_fault() {
     // What is left out of the pool for ever, locked or down would hold up the end.
-    for scenario in ["leak", "retry_storm", "server_down", "server_full"] {
-        let mut up = played(scenario, &["--duration", "1500ms"]);
+    let scenarios = ["leak", "retry_storm", "server_down", "server_full"];
+    for (scenario, mut up) in scenarios.map(|scenario| (scenario, played(scenario, &["--duration", "1500ms"]))) {
         assert_eq!(up.run.wait().code(), Some(0), "{scenario}");
         let (out, err) = (up.run.rest(), up.run.err());
         assert!(out.contains("the fault begins: ") && out.contains("directory are gone."), "{scenario}: {out}");

@@ -7,6 +7,7 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use serde_json::Value;
+use tokio::task::JoinError;
 use tokio_postgres::Error;
 
 use super::endpoint::listed;
@@ -34,6 +35,12 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        Self::new(true, error)
+    }
+}
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
         Self::new(true, error)
     }
 }

@@ -4,10 +4,11 @@
 //! service while it is open, a report that keeps the server busy. Some fail, as they do in life. How the server
 //! spends its time is played by `pg_sleep`, so that the demo costs next to no CPU.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{Error, IsolationLevel};
 use tracing::Instrument;
@@ -17,6 +18,7 @@ use super::answer::Served;
 use super::manner::{Flaw, Manner};
 use crate::demo::chance::{between, exponential, one_in};
 use crate::demo::schema::{CUSTOMERS, PRODUCTS};
+use crate::middleware::RequestScope;
 use crate::pool::postgres::PostgresManager;
 use crate::retry::{Policy, Retrying};
 use crate::{Client, Connection, Operation, Pool};
@@ -50,15 +52,24 @@ pub(in crate::demo) struct Handlers {
     archive_orders: Operation,
     checkout_rush: Operation,
     write_audit: Operation,
-    conduct: Mutex<Conduct>,
+    conduct: Arc<Mutex<Conduct>>,
 }
 
 /// How the shop goes about its work.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Conduct {
     manner: Manner,
     /// Connections that are never given back.
     kept: Vec<Connection>,
+}
+
+impl Conduct {
+    /// Never gives a connection back, as long as that is what is wrong.
+    fn keep(&mut self, connection: Connection) {
+        if self.manner.flaw == Some(Flaw::Leaks) {
+            self.kept.push(connection);
+        }
+    }
 }
 
 /// Products that everybody wants, so that transactions get into each other's way: the first two, and the next two.
@@ -78,31 +89,22 @@ impl Handlers {
             archive_orders: pool.operation("archive_orders"),
             checkout_rush: pool.operation("checkout_rush"),
             write_audit: pool.operation("write_audit"),
-            conduct: Mutex::new(Conduct { manner: Manner::USUAL, kept: Vec::new() }),
+            conduct: Arc::default(),
             pool: pool.clone(),
         }
     }
 
     /// Goes about its work like this from now on. What was kept before is given back, as when a process is restarted.
     pub(in crate::demo) fn behave(&self, manner: Manner) {
-        let conduct = &mut *self.conduct.lock().unwrap_or_else(PoisonError::into_inner);
-        *conduct = Conduct { manner, kept: Vec::new() };
+        *locked(&self.conduct) = Conduct { manner, kept: Vec::new() };
     }
 
     fn manner(&self) -> Manner {
-        self.conduct.lock().unwrap_or_else(PoisonError::into_inner).manner
+        locked(&self.conduct).manner
     }
 
     fn has(&self, flaw: Flaw) -> bool {
         self.manner().flaw == Some(flaw)
-    }
-
-    /// Never gives a connection back, as long as that is what is wrong.
-    fn keep(&self, connection: Connection) {
-        let conduct = &mut *self.conduct.lock().unwrap_or_else(PoisonError::into_inner);
-        if conduct.manner.flaw == Some(Flaw::Leaks) {
-            conduct.kept.push(connection);
-        }
     }
 
     /// Whether something goes wrong that does once in so many times, in a shop where such things do.
@@ -260,16 +262,23 @@ impl Handlers {
     }
 
     /// Somebody forgot to name this one, so that it is counted under its method and route; and to give the connection
-    /// back before the mail is sent.
+    /// back before the mail is sent. It has a task of its own, to which the request is handed on.
     async fn count_customers(&self) -> Served {
-        let connection = self.pool.get().await?;
-        let sql = "SELECT count(DISTINCT customer) FROM poolscope_demo.orders";
-        let counted = connection.query_one(sql, &[]).await?;
-        if self.manner().mishaps {
-            sleep(between([0.1, 0.5])).await;
-        }
-        self.keep(connection);
-        Ok(json!({ "customers": counted.get::<_, i64>(0) }))
+        let (pool, conduct, mishaps) = (self.pool.clone(), Arc::clone(&self.conduct), self.manner().mishaps);
+        let count = async move {
+            let connection = pool.get().await?;
+            let sql = "SELECT count(DISTINCT customer) FROM poolscope_demo.orders";
+            let counted = connection.query_one(sql, &[]).await?;
+            if mishaps {
+                sleep(between([0.1, 0.5])).await;
+            }
+            locked(&conduct).keep(connection);
+            Ok(json!({ "customers": counted.get::<_, i64>(0) }))
+        };
+        // It goes when the request does.
+        let mut task = JoinSet::new();
+        task.spawn(RequestScope::current().scope(count.in_current_span()));
+        task.join_next().await.map_or(Ok(Value::Null), |counted| counted?)
     }
 
     /// Old code, which has a connection of its own each time.
@@ -319,6 +328,10 @@ const INSERT_ORDER: &str =
     "INSERT INTO poolscope_demo.orders (request, customer, product, cents) VALUES ($1, $2, $3, $4)";
 
 const ADD_STOCK: &str = "UPDATE poolscope_demo.products SET stock = stock + $2 WHERE id = $1";
+
+fn locked(conduct: &Mutex<Conduct>) -> MutexGuard<'_, Conduct> {
+    conduct.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Keeps the server busy with the connection for this time.
 async fn work(connection: &Client, time: Duration) -> Result<(), Error> {

@@ -22,7 +22,7 @@ pub(in crate::demo) enum Flaw {
 }
 
 /// How the shop goes about its work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(in crate::demo) struct Manner {
     /// Whether what is wrong in every shop is wrong in this one: numbers that come twice, crates that are empty,
     /// connections that are held while a mail is sent.
