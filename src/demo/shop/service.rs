@@ -50,6 +50,7 @@ pub(super) async fn serve(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody<Full<Bytes>>>, Infallible> {
     let span = span(&request);
+    std::future::poll_fn(|cx| Service::<Request<Incoming>>::poll_ready(&mut service, cx)).await?;
     // The layer looks at the span in which it is called.
     let answering = span.in_scope(|| service.call(request));
     let answer = answering.instrument(span.clone()).await?;
