@@ -180,7 +180,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     fault(
         "server_full",
         "others take all of the server's slots, while rushes need more connections",
-        "`poolscope_connection_errors_total` of connect, 53300; the phase `suspended`",
+        "`poolscope_connection_errors_total` of connect, 53300; `poolscope_connecting_suspended_seconds`",
         Manner::GOOD,
         &RUSHES,
     )
