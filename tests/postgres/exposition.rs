@@ -1,17 +1,23 @@
 //! What Prometheus is shown.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper::{Request, Response};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use poolscope::exporter::{Exporter, Exposition, Format, Page};
+use poolscope::middleware::PoolLayer;
 use poolscope::telemetry::TraceContext;
 use poolscope::telemetry::catalogue::METRICS;
 use poolscope::{Collector, Connection, Pool, RetryPolicy};
 use prometheus::TextEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::server;
 use crate::support::pages::{self, samples};
@@ -49,6 +55,7 @@ async fn a_real_prometheus_reads_both_formats_alike_and_finds_the_trace_of_an_ex
         for _ in 0..3 {
             operation.clone().run(async |connection| connection.execute("SELECT 1", &[]).await).await.unwrap();
         }
+        serve(&counted.pool).await;
     })
     .await;
 
@@ -85,6 +92,7 @@ async fn a_real_prometheus_reads_both_formats_alike_and_finds_the_trace_of_an_ex
         "db_client_connection_use_time_seconds",
         "db_client_operation_duration_seconds",
         "poolscope_operation_duration_seconds",
+        "poolscope_request_duration_seconds",
     ] {
         until(&format!("an exemplar of {histogram}"), async || {
             let exemplars = prometheus.exemplars(&format!("{histogram}_bucket")).await;
@@ -96,6 +104,12 @@ async fn a_real_prometheus_reads_both_formats_alike_and_finds_the_trace_of_an_ex
         })
         .await;
     }
+}
+
+/// Serves a request that takes no connection.
+async fn serve(pool: &Pool) {
+    let served = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
+    PoolLayer::new(pool).layer(served).oneshot(Request::new(())).await.unwrap();
 }
 
 /// A pool that a server has answered in every way there is. Nothing of it is held any more, so that its numbers stand.
@@ -118,6 +132,7 @@ async fn experienced() -> Counted {
     counted.pool.operation("tried \\again").idempotent(true).retry(policy).run(work).await.unwrap();
     let hopeless = async |connection: &mut Connection| connection.batch_execute("SELECT no_such_column").await;
     counted.pool.operation("tried in vain").retry(policy).run(hopeless).await.unwrap_err();
+    serve(&counted.pool).await;
     drop(counted.pool.connect_unpooled().await.unwrap());
     eventually("all has come back", async || {
         let snapshot = counted.pool.snapshot();
