@@ -255,11 +255,11 @@ async fn many_checkouts_are_warned_of_with_their_places() {
         // What a connection does is not known where there is no wire.
         assert_eq!(cost(&rig, "/orders").warnings, [many, 0], "after {times} + 1");
     }
-    let lines = log.lines();
-    assert_eq!(lines.len(), 3, "with the pool's beginning: {lines:?}");
-    for part in ["many checkouts", "route=\"/orders\"", "method=\"GET\"", "checkouts=11", "requests/mod.rs:", " ×10, "]
-    {
-        assert!(lines[1].contains(part), "{part} in {}", lines[1]);
+    // Of what other tests log too, tracing may not ask this thread: whether anybody listens is found out once for all.
+    let lines: Vec<_> = log.lines().into_iter().filter(|line| line.contains("many checkouts")).collect();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for part in ["route=\"/orders\"", "method=\"GET\"", "checkouts=11", "requests/mod.rs:", " ×10, "] {
+        assert!(lines[0].contains(part), "{part} in {}", lines[0]);
     }
     let warnings = RequestWarning::ALL.iter().map(|warning| warning.as_str());
     assert!(warnings.eq(["many_checkouts", "held_elsewhere"]));
