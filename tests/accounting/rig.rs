@@ -198,6 +198,14 @@ impl<T> Attempt<T> {
         self.try_poll().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
+    /// Polls it once, on behalf of somebody else.
+    pub(crate) fn poll_for(&mut self, waker: &Waker) -> Option<T> {
+        match self.future.as_mut().poll(&mut Context::from_waker(waker)) {
+            Poll::Ready(value) => Some(value),
+            Poll::Pending => None,
+        }
+    }
+
     /// Polls it once; a panic is an error.
     pub(crate) fn try_poll(&mut self) -> std::thread::Result<Option<T>> {
         self.polls += 1;

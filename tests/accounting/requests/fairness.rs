@@ -1,14 +1,19 @@
 //! How much of the pool a route may hold.
 
 use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use poolscope::error::CheckoutError;
 use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::pool::Core;
 use tower::{Layer as _, service_fn};
 
+use super::super::backend::Scripted;
 use super::super::rig::{Attempt, Rig, ms, settle};
 use super::{answer, cost, get, layer, serve};
 
@@ -172,4 +177,35 @@ async fn a_surplus_that_comes_back_is_kept_for_who_waits_for_its_share() {
     }
     assert_eq!(rig.closed(CloseReason::Overflow), 2);
     rig.works();
+}
+
+/// Looks, when it is woken, whether there is a connection to be had.
+struct Looks {
+    core: Core<Scripted>,
+    found: Mutex<Vec<bool>>,
+}
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        // On a thread of its own, where no request is served that has a share.
+        let found = std::thread::scope(|scope| {
+            let look = || pin!(self.core.get()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+            scope.spawn(look).join().unwrap()
+        });
+        self.found.lock().unwrap().push(found);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_its_share_is_called_when_the_connection_is_back() {
+    let rig = Rig::new(2, 0);
+    let _others = rig.take("others");
+    let request = requests(&rig, 50);
+    let mut held = request("/report").stays();
+    let looks = Arc::new(Looks { core: rig.core.clone(), found: Mutex::default() });
+    let mut waiting = request("/report");
+    assert!(waiting.poll_for(&Waker::from(Arc::clone(&looks))).is_none());
+    rig.advance(ms(100)).await;
+    held.poll().unwrap().unwrap();
+    assert_eq!(*looks.found.lock().unwrap(), [true]);
 }
