@@ -3,6 +3,7 @@
 //! Exit codes: 0 when all went well, 1 for a failure, 2 for a flag, a URL or an environment variable that cannot be.
 
 mod log;
+mod rules;
 
 use std::env;
 use std::error::Error;
@@ -19,6 +20,7 @@ use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::otlp::{OtlpError, Protocol, Settings};
 
 use self::log::LogFormat;
+use self::rules::RulesArgs;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
@@ -49,6 +51,13 @@ enum Command {
     /// Now and then a rush comes that reaches into the pool's overflow; every third one is so large that checkouts time
     /// out.
     Demo(DemoArgs),
+
+    /// Print recording and alerting rules for Prometheus
+    ///
+    /// All of them as one file, for `rule_files` in Prometheus' configuration. docs/alerts.md has each alert with its
+    /// thresholds, and the exporter serves the runbooks at /runbooks/.
+    #[command(after_help = "Example:\n  poolscope rules > /etc/prometheus/rules/poolscope.yml")]
+    Rules(RulesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -128,6 +137,10 @@ pub(crate) fn run() -> ExitCode {
     };
     match cli.command {
         Command::Demo(args) => demo(args),
+        Command::Rules(args) => match rules::print(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, FAILURE),
+        },
     }
 }
 

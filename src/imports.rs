@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("middleware", &["error", "event", "telemetry", "pool"]),
     ("exporter", &["telemetry"]),
     ("otlp", &["telemetry"]),
+    ("monitoring", &["telemetry"]),
     ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "middleware", "exporter", "otlp"]),
 ];
 

@@ -22,6 +22,10 @@ pub mod telemetry;
 #[doc(hidden)]
 pub mod demo;
 
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod monitoring;
+
 /// Has the guide's code compiled with that of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]

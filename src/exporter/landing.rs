@@ -42,6 +42,7 @@ li { padding: .625rem 0; border-bottom: 1px solid var(--line); display: grid;
   grid-template-columns: 8rem 1fr; gap: 0 1rem; overflow-wrap: anywhere; }
 li span { color: var(--soft); }
 a { color: var(--link); text-underline-offset: .15em; }
+.long li { grid-template-columns: 1fr; }
 @media (max-width: 30rem) { li { grid-template-columns: 1fr; } }
 ";
 
@@ -51,6 +52,18 @@ pub(super) fn render(state: &State, links: &[Link]) -> String {
         State::Ready => ("good", Cow::Borrowed("Ready")),
         State::NotReady(reason) => ("bad", Cow::Owned(format!("Not ready: {reason}"))),
     };
+    let about = concat!(env!("CARGO_PKG_DESCRIPTION"), ".");
+    let state = format!("<p class=\"state {class}\">{}</p>\n", Escaped(&sentence));
+    page("poolscope", "short", about, &state, links)
+}
+
+/// A page that leads to others.
+pub(super) fn list(title: &str, about: &str, links: &[Link]) -> String {
+    page(&format!("poolscope: {title}"), "long", about, "", links)
+}
+
+/// `words` says whether the links' texts are short or long; `state` is HTML.
+fn page(title: &str, words: &str, about: &str, state: &str, links: &[Link]) -> String {
     let links: String = links.iter().map(line).collect();
     format!(
         r#"<!doctype html>
@@ -58,24 +71,23 @@ pub(super) fn render(state: &State, links: &[Link]) -> String {
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>poolscope</title>
+<title>{title}</title>
 <link rel="icon" href="data:,">
 <style>{STYLE}</style>
 </head>
 <body>
-<header><div><h1>poolscope</h1><span class="version">version {version}</span></div></header>
+<header><div><h1>{title}</h1><span class="version">version {version}</span></div></header>
 <main>
-<p class="about">{about}.</p>
-<p class="state {class}">{sentence}</p>
-<ul>
+<p class="about">{about}</p>
+{state}<ul class="{words}">
 {links}</ul>
 </main>
 </body>
 </html>
 "#,
+        title = Escaped(title),
         version = Escaped(env!("CARGO_PKG_VERSION")),
-        about = Escaped(env!("CARGO_PKG_DESCRIPTION")),
-        sentence = Escaped(&sentence),
+        about = Escaped(about),
     )
 }
 

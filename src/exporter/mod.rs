@@ -4,6 +4,8 @@
 //! * `GET /metrics` -- the registry, as OpenMetrics 1.0 where `Accept` asks for it, else in the Prometheus text format
 //!   0.0.4; by gzip where `Accept-Encoding` asks for that by name.
 //! * `GET /api/v1/pools` -- each pool's state, who holds its connections and who waits for one, as JSON.
+//! * `GET /runbooks/` -- a list of the runbooks, one for each alert that poolscope's rules have; `/runbooks/NAME` is one of
+//!   them, as plain text.
 //! * `GET /-/healthy` -- 200 while the process answers at all.
 //! * `GET /-/ready` -- 200 once the application said it is ready, 503 before that and from the
 //!   moment shutdown begins.
@@ -105,6 +107,7 @@ mod negotiation;
 mod query;
 mod readiness;
 mod routes;
+mod runbooks;
 mod scrape;
 mod server;
 mod stall;

@@ -15,6 +15,7 @@ use super::Readiness;
 use super::api::{self, Api, ApiError};
 use super::landing::{self, Link, State};
 use super::negotiation::Wish;
+use super::runbooks::{self, RUNBOOKS, Runbook};
 use super::scrape::{ScrapeError, Scraper};
 use super::stock::Content;
 use super::turns::Undone;
@@ -36,24 +37,30 @@ pub(super) enum Endpoint {
     Landing,
     Metrics,
     Pools,
+    Runbooks,
     Healthy,
     Ready,
 }
 
 impl Endpoint {
-    pub(super) const ALL: [Self; 5] = [Self::Landing, Self::Metrics, Self::Pools, Self::Healthy, Self::Ready];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Landing, Self::Metrics, Self::Pools, Self::Runbooks, Self::Healthy, Self::Ready];
 
     pub(super) const fn path(self) -> &'static str {
         match self {
             Self::Landing => "/",
             Self::Metrics => "/metrics",
             Self::Pools => "/api/v1/pools",
+            Self::Runbooks => "/runbooks/",
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
         }
     }
 
     fn at(path: &str) -> Option<Self> {
+        if path.starts_with(Self::Runbooks.path()) {
+            return Some(Self::Runbooks);
+        }
         Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
     }
 }
@@ -73,6 +80,7 @@ impl Routes {
         let own = [
             (Endpoint::Metrics, "Metrics", "what Prometheus scrapes, as text or OpenMetrics"),
             (Endpoint::Pools, "Pools", "who holds connections and who waits for one, as JSON"),
+            (Endpoint::Runbooks, "Runbooks", "what each alert means, and what to do"),
             (Endpoint::Healthy, "Health", "200 while this process answers"),
             (Endpoint::Ready, "Readiness", "200 when it can do its work, 503 otherwise"),
         ];
@@ -110,14 +118,14 @@ impl Routes {
             Endpoint::Landing => self.landing(),
             Endpoint::Metrics => self.metrics(headers).await,
             Endpoint::Pools => self.pools(uri.query().unwrap_or_default()).await,
+            Endpoint::Runbooks => runbook(path.strip_prefix(endpoint.path()).unwrap_or_default()),
             Endpoint::Healthy => text(StatusCode::OK, "poolscope is healthy.\n"),
             Endpoint::Ready => self.ready(),
         }
     }
 
     fn landing(&self) -> Response<Full<Content>> {
-        let page = landing::render(&self.state(), &self.links);
-        with(respond(StatusCode::OK, HTML, page), CONTENT_SECURITY_POLICY, PAGE_POLICY)
+        html(landing::render(&self.state(), &self.links))
     }
 
     async fn metrics(&self, headers: &HeaderMap) -> Response<Full<Content>> {
@@ -191,6 +199,30 @@ impl Routes {
             Some(reason) => State::NotReady(reason),
         }
     }
+}
+
+/// A runbook as plain text, which every browser shows; Markdown some would download.
+fn runbook(name: &str) -> Response<Full<Content>> {
+    if name.is_empty() {
+        let links: Vec<_> = RUNBOOKS.iter().map(runbook_link).collect();
+        return html(landing::list("Runbooks", "What each alert means, and what to do.", &links));
+    }
+    match runbooks::find(name) {
+        Some(runbook) => text(StatusCode::OK, runbook.text),
+        None => text(StatusCode::NOT_FOUND, runbooks::none_of_that_name()),
+    }
+}
+
+fn runbook_link(runbook: &Runbook) -> Link {
+    Link {
+        address: format!("{}{}", Endpoint::Runbooks.path(), runbook.name).into(),
+        text: runbook.name.into(),
+        description: runbook.summary().into(),
+    }
+}
+
+fn html(page: String) -> Response<Full<Content>> {
+    with(respond(StatusCode::OK, HTML, page), CONTENT_SECURITY_POLICY, PAGE_POLICY)
 }
 
 fn nothing_here() -> String {

@@ -123,6 +123,18 @@ fn a_collector_that_cannot_be_is_refused_without_a_secret() {
 }
 
 #[test]
+fn an_address_for_links_that_cannot_be_is_refused() {
+    for flag in ["--runbooks-url", "--grafana-url"] {
+        for url in ["grafana:3000", "ftp://host", URL, "http://host/{{ $labels.job }}", ""] {
+            let ended = to_its_end(poolscope(&["rules", flag, url]));
+            assert_eq!((ended.code, &*ended.out), (Some(2), ""), "{url}: {}", ended.err);
+            let problem = format!("for '{flag} <URL>': give http://host or https://host");
+            assert!(ended.err.contains(&problem) && !ended.err.contains("hunter2"), "{url}: {}", ended.err);
+        }
+    }
+}
+
+#[test]
 fn a_server_that_cannot_be_had_is_a_failure_that_says_what_would_do() {
     refused(
         &[],
@@ -143,6 +155,10 @@ fn the_help_and_the_version_are_there() {
     assert_eq!((version.code, &*version.out), (Some(0), concat!("poolscope ", env!("CARGO_PKG_VERSION"), "\n")));
     let help = run(&["--help"]);
     assert!(help.code == Some(0) && help.out.contains("demo") && !help.out.contains("serve"), "{}", help.out);
+    let help = run(&["rules", "--help"]);
+    for part in ["--runbooks-url", "--grafana-url", "http://localhost:3000", "/runbooks/", "Example:"] {
+        assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
+    }
     let help = run(&["demo", "--help"]);
     assert_eq!(help.code, Some(0));
     for part in [

@@ -5,6 +5,7 @@ use prometheus::{IntGauge, Registry};
 
 use super::*;
 use crate::exporter::Readiness;
+use crate::exporter::runbooks::RUNBOOKS;
 
 async fn started() -> Running {
     Running::start(&Exporter::new(Registry::new())).await
@@ -100,6 +101,7 @@ async fn the_landing_page_links_to_every_endpoint_and_to_what_was_added() {
         env!("CARGO_PKG_VERSION"),
         r#"<a href="/metrics">"#,
         r#"<a href="/api/v1/pools">"#,
+        r#"<a href="/runbooks/">"#,
         r#"<a href="/-/healthy">"#,
         r#"<a href="/-/ready">"#,
         r#"<a href="/dashboard?a=1&amp;b=2">Dashboard</a><span>of this pool</span>"#,
@@ -113,7 +115,7 @@ async fn head_answers_like_get_without_a_body() {
     let running = started().await;
     // One connection, so that a stray body would be taken for the next answer.
     let mut client = running.connect().await;
-    for path in ["/", "/metrics", "/api/v1/pools", "/-/healthy", "/-/ready", "/nothing"] {
+    for path in ["/", "/metrics", "/api/v1/pools", "/runbooks/", "/-/healthy", "/-/ready", "/nothing"] {
         let head = client.request("HEAD", path).await;
         let get = client.request("GET", path).await;
         assert_eq!(head.status, get.status, "{path}");
@@ -126,7 +128,7 @@ async fn head_answers_like_get_without_a_body() {
 async fn other_methods_are_told_which_ones_work() {
     let running = started().await;
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        for path in ["/", "/metrics", "/api/v1/pools", "/-/healthy", "/-/ready"] {
+        for path in ["/", "/metrics", "/api/v1/pools", "/runbooks/", "/runbooks/x", "/-/healthy", "/-/ready"] {
             let answer = running.connect().await.request(method, path).await;
             assert_eq!(answer.status, 405, "{method} {path}");
             assert_eq!(answer.headers["allow"], "GET, HEAD");
@@ -142,7 +144,38 @@ async fn an_unknown_path_is_told_which_ones_exist() {
         assert_eq!(answer.status, 404, "{path}");
         assert_eq!(
             answer.body,
-            "There is nothing at this path; what exists is /, /metrics, /api/v1/pools, /-/healthy and /-/ready.\n"
+            "There is nothing at this path; what exists is /, /metrics, /api/v1/pools, /runbooks/, /-/healthy and /-/ready.\n"
         );
     }
+}
+
+#[tokio::test]
+async fn the_runbook_of_each_alert_is_served_as_text_that_a_browser_shows() {
+    let running = started().await;
+    let index = running.get("/runbooks/").await;
+    assert_eq!(index.status, 200);
+    assert_eq!(index.headers["content-type"], "text/html; charset=utf-8");
+    assert!(index.headers["content-security-policy"].starts_with("default-src 'none'"));
+    for runbook in RUNBOOKS {
+        let path = format!("/runbooks/{}", runbook.name);
+        assert!(index.body.contains(&format!("<a href=\"{path}\">{}</a><span>", runbook.name)), "{path}");
+        let answer = running.get(&path).await;
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+        assert!(answer.body.starts_with(&format!("# {}\n", runbook.name)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_runbook_is_told_which_ones_exist() {
+    let running = started().await;
+    for name in
+        ["PoolscopeNothing", "poolscopepoolexhausted", "PoolscopePoolExhausted.md", "../Cargo.toml", "/", "%2e%2e"]
+    {
+        let answer = running.get(&format!("/runbooks/{name}")).await;
+        assert_eq!(answer.status, 404, "{name}");
+        assert!(answer.body.starts_with("There is no runbook of this name; those that exist are:\n\n"), "{name}");
+        assert!(answer.body.contains("\nPoolscopePoolExhausted\n"), "{name}");
+    }
+    assert_eq!(running.get("/runbooks").await.status, 404);
 }

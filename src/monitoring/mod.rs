@@ -1,0 +1,12 @@
+//! What a person watches pools with, made from one source: alerts and the recording rules beneath them.
+//!
+//! Names of metrics come from the catalogue ([`names`]), limits from `alerts/thresholds.toml` ([`thresholds`]). What
+//! is committed under `alerts/` is generated, and a test holds it current. Nothing here is part of the library's API.
+
+pub mod names;
+pub mod page;
+pub mod rules;
+pub mod runbooks;
+pub mod thresholds;
+
+pub use self::thresholds::{Threshold, Thresholds, ThresholdsError};
