@@ -7,7 +7,7 @@ ARGS ?=
 FUZZ_SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz fmt setup clean
+.PHONY: help demo test lint bench fuzz schema fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,13 @@ fuzz: ## Feed the wire's reader bytes that nobody thought of (FUZZ_SECONDS=60 fo
 	@# sanitizer to watch. Overflow and assertions are checked.
 	$(CARGO) +nightly fuzz run --sanitizer none conversation fuzz/corpus/conversation src/pool/wire/recorded -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
+
+schema: ## Make anew what dashboards are held to, from Grafana's own types
+	@scripts/setup schema
+	@mkdir -p target/schema
+	cp $(addprefix tests/monitoring/schema/,package.json package-lock.json tsconfig.json dashboard.ts make.mjs) target/schema
+	cd target/schema && npm ci --ignore-scripts --no-audit --no-fund --silent && npx --no-install tsc --project . && \
+		node make.mjs ../../tests/monitoring/schema/dashboard.schema.json ../../dashboards/*.json
 
 fmt: ## Format the code
 	$(CARGO) fmt

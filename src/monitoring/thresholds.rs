@@ -74,6 +74,15 @@ impl Threshold {
     }
 }
 
+impl Threshold {
+    /// What an objective leaves: of 99.9 % that must be well, 0.1 % that may be ill.
+    #[must_use]
+    pub fn allowance(&self) -> Self {
+        // Rounded, or of 0.999 it would be 0.0010000000000000009.
+        Self { value: ((1.0 - self.value) * 1e9).round() / 1e9, ..self.clone() }
+    }
+}
+
 impl fmt::Display for Threshold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.unit != Unit::Duration {

@@ -127,7 +127,7 @@ impl World {
         let arguments = &call.args.args;
         match (name, &arguments[..]) {
             ("absent", [of]) => self.of(of).map(|_| Labels::new()),
-            ("sort_desc", [of]) => self.of(of),
+            ("sort_desc", [of]) | ("clamp_max", [of, _]) => self.of(of),
             ("histogram_quantile", [_, of]) => {
                 let mut labels = self.of(of)?;
                 if labels.remove("le") { Ok(labels) } else { Err("a quantile of what has no buckets".to_owned()) }

@@ -151,8 +151,14 @@ pub fn slow_share(window: BurnWindow) -> String {
     format!("pool:poolscope_checkouts_slow:ratio_rate{}", window.as_str())
 }
 
+/// The share of time with every connection taken and somebody waiting, over this window. A scrape that comes late makes a
+/// second seem longer than it was.
+pub(super) fn saturated_share(window: &Threshold) -> String {
+    format!("clamp_max(rate({SATURATED_SECONDS}[{window}]), 1)")
+}
+
 /// The bucket of `seconds`, whether the scrape was in the text format, which writes 1, or in OpenMetrics, which writes 1.0.
-pub(super) fn bucket(seconds: &Threshold) -> String {
+pub(in crate::monitoring) fn bucket(seconds: &Threshold) -> String {
     let mut bounds = format!("{:?}", seconds.value);
     if let Some(whole) = bounds.strip_suffix(".0") {
         bounds = format!("{whole}|{}[.]0", whole.to_owned());
@@ -175,11 +181,7 @@ pub fn recordings(thresholds: &Thresholds) -> Vec<Recording> {
     let of = |name: &str, help: &str, expr: String| Recording { name: name.to_owned(), expr, help: help.to_owned() };
     let mut all = vec![
         of(USED_SHARE, "The share of the pool's maximum that is used now.", format!("{used}\n/\n({MAX} > 0)")),
-        of(
-            SATURATED_SHARE,
-            "The share of time with every connection taken and somebody waiting.",
-            format!("rate({SATURATED_SECONDS}[{w}])"),
-        ),
+        of(SATURATED_SHARE, "The share of time with every connection taken and somebody waiting.", saturated_share(w)),
         of(CHECKOUTS, "Checkouts ended a second, whatever their outcome.", checkouts.clone()),
         of(WAIT_P50, "Half of the checkouts took no longer.", quantile("0.5")),
         of(WAIT_P99, "Ninety-nine of a hundred checkouts took no longer.", quantile("0.99")),

@@ -1,9 +1,9 @@
 //! Is the pool full, and does anybody wait?
 
 use super::{Alert, Scope, Severity, uses};
-use crate::monitoring::names::{CHECKOUT_PHASE_SECONDS, SATURATED_SECONDS};
+use crate::monitoring::names::CHECKOUT_PHASE_SECONDS;
 use crate::monitoring::rules::blame::Blame;
-use crate::monitoring::rules::recording::{CHECKOUTS, SATURATED_SHARE, WAIT_P99};
+use crate::monitoring::rules::recording::{CHECKOUTS, SATURATED_SHARE, WAIT_P99, saturated_share};
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -13,7 +13,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             name: "PoolscopePoolExhausted",
             severity: Severity::Critical,
             scope: Scope::Pool,
-            expr: format!("rate({SATURATED_SECONDS}[{now}]) > {}", t.exhausted_share),
+            expr: format!("{} > {}", saturated_share(now), t.exhausted_share),
             pending: t.for_page.clone(),
             summary: "A connection pool is exhausted: it is at its maximum, and somebody always waits.",
             says: format!(

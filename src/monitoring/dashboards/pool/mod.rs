@@ -1,0 +1,37 @@
+//! One pool: its story in order.
+//!
+//! The diagnosis of a cause goes after `health`, the server's own view before `requests`.
+
+mod failures;
+mod fullness;
+mod health;
+mod holders;
+mod life;
+mod migration;
+mod retries;
+mod waiters;
+
+use serde_json::Value;
+
+use super::Dashboard;
+use super::frame::frame;
+use crate::monitoring::Thresholds;
+
+/// Quantiles, the more of it the darker.
+const QUANTILES: [(&str, &str); 3] = [("p50", "light-blue"), ("p90", "blue"), ("p99", "purple")];
+
+pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
+    let rows = vec![
+        health::row(thresholds),
+        fullness::row(thresholds),
+        holders::row(thresholds),
+        waiters::who(thresholds),
+        waiters::how_long(thresholds),
+        failures::row(thresholds),
+        retries::row(),
+        life::dirt(thresholds),
+        life::cycle(thresholds),
+        migration::row(),
+    ];
+    frame(Dashboard::Pool, rows, &[])
+}

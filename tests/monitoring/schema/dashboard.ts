@@ -1,0 +1,70 @@
+// What a dashboard of this repository may look like: Grafana's own types, with each kind of panel held to its own
+// options and each query to what the Prometheus data source takes. `make schema` turns it into dashboard.schema.json.
+import type {
+  AnnotationQuery,
+  Dashboard,
+  DataSourceRef,
+  FieldConfig,
+  FieldConfigSource,
+  Panel,
+  RowPanel,
+} from '@grafana/schema';
+import type { Options as BarGaugeOptions } from '@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen';
+import type { Options as StatOptions } from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
+import type {
+  FieldConfig as TableFieldConfig,
+  Options as TableOptions,
+} from '@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen';
+import type {
+  FieldConfig as TimeSeriesFieldConfig,
+  Options as TimeSeriesOptions,
+} from '@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
+
+/** A query of the Prometheus data source. @grafana/schema leaves queries open. */
+interface Query {
+  datasource: DataSourceRef;
+  editorMode: 'code';
+  exemplar: boolean;
+  expr: string;
+  format: 'time_series' | 'table';
+  instant: boolean;
+  legendFormat: string;
+  range: boolean;
+  refId: string;
+}
+
+/** An annotation, with what the Prometheus data source makes its text of. */
+interface Annotation extends Omit<AnnotationQuery, 'target'> {
+  tagKeys?: string;
+  target: { expr: string; interval?: string; refId: string };
+  textFormat?: string;
+  titleFormat?: string;
+  useValueForTime?: boolean;
+}
+
+/** What a panel's fields are like. Overrides are held to the same by the test: the types leave them open. */
+interface Fields<Custom> extends Omit<FieldConfigSource, 'defaults'> {
+  defaults: Omit<FieldConfig, 'custom'> & { custom?: Partial<Custom> };
+}
+
+type Of<Type extends string, Options, Custom> = Omit<Panel, 'datasource' | 'fieldConfig' | 'options' | 'targets' | 'type'> & {
+  datasource: DataSourceRef;
+  fieldConfig: Fields<Custom>;
+  options: Options;
+  targets: Query[];
+  type: Type;
+};
+
+type Drawn =
+  | Of<'bargauge', BarGaugeOptions, Record<string, never>>
+  | Of<'stat', StatOptions, Record<string, never>>
+  | Of<'table', TableOptions, TableFieldConfig>
+  | Of<'timeseries', TimeSeriesOptions, TimeSeriesFieldConfig>;
+
+/** No row is collapsed: what is in one would not be found by a link to the panel. */
+type Row = Omit<RowPanel, 'datasource' | 'panels'> & { panels: [] };
+
+export type Checked = Omit<Dashboard, 'annotations' | 'panels'> & {
+  annotations: { list: Annotation[] };
+  panels: Array<Drawn | Row>;
+};
