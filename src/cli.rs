@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 when all went well, 1 for a failure, 2 for a flag, a URL or an environment variable that cannot be.
 
+mod healthy;
 mod log;
 mod rules;
 
@@ -19,6 +20,7 @@ use poolscope::demo::{self, Demo, Screen, Traces};
 use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::otlp::{OtlpError, Protocol, Settings};
 
+use self::healthy::HealthyArgs;
 use self::log::LogFormat;
 use self::rules::RulesArgs;
 
@@ -58,6 +60,12 @@ enum Command {
     /// thresholds, and the exporter serves the runbooks at /runbooks/.
     #[command(after_help = "Example:\n  poolscope rules > /etc/prometheus/rules/poolscope.yml")]
     Rules(RulesArgs),
+
+    /// Ask an exporter whether it is healthy, for a health check
+    ///
+    /// It prints what the exporter says, and ends with 0 if that was 200, else with 1 and the reason.
+    #[command(after_help = "Examples:\n  poolscope healthy\n  poolscope healthy http://127.0.0.1:9719/-/ready")]
+    Healthy(HealthyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +145,10 @@ pub(crate) fn run() -> ExitCode {
     };
     match cli.command {
         Command::Demo(args) => demo(args),
+        Command::Healthy(args) => match healthy::ask(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, FAILURE),
+        },
         Command::Rules(args) => match rules::print(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, FAILURE),

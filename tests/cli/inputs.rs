@@ -159,6 +159,10 @@ fn the_help_and_the_version_are_there() {
     for part in ["--runbooks-url", "--grafana-url", "http://localhost:3000", "/runbooks/", "Example:"] {
         assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
     }
+    let help = run(&["healthy", "--help"]);
+    for part in ["[URL]", "--timeout", "[default: 3s]", "POOLSCOPE_WEB_LISTEN_ADDRESS", "Examples:"] {
+        assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
+    }
     let help = run(&["demo", "--help"]);
     assert_eq!(help.code, Some(0));
     for part in [
