@@ -10,13 +10,15 @@ use std::env;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::fs;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use poolscope::config::SETTINGS;
-use poolscope::demo::{self, Demo, Screen, Traces};
+use poolscope::demo::{self, Demo, DemoError, Screen, Traces};
 use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::otlp::{OtlpError, Protocol, Settings};
 
@@ -101,6 +103,10 @@ struct DemoArgs {
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
 
+    /// Read that URL from this file, such as a credential of systemd's or a mounted secret
+    #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
+
     /// Send traces to this OpenTelemetry collector, as http://localhost:4317
     ///
     /// It may be https. Over HTTP, `/v1/traces` is added. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, nothing
@@ -168,8 +174,16 @@ fn demo(args: DemoArgs) -> ExitCode {
     if let Err(problem) = log::log_to(&screen, args.log_format, &traces) {
         return complain(&problem, USAGE);
     }
+    let from_file = args.database_url_file.is_some();
+    let database_url = match args.database_url_file.map(|file| (fs::read_to_string(&file), file)) {
+        None => args.database_url,
+        Some((Ok(url), _)) => Some(url.trim_end().to_owned()),
+        Some((Err(error), file)) => {
+            return complain(&format!("--database-url-file cannot be read: {}: {error}", file.display()), USAGE);
+        }
+    };
     let demo = Demo {
-        database_url: args.database_url,
+        database_url,
         listen_address: args.listen_address,
         shop_address: args.shop_address,
         duration: args.duration,
@@ -182,6 +196,9 @@ fn demo(args: DemoArgs) -> ExitCode {
     screen.finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(DemoError::DatabaseUrl(error)) if from_file => {
+            complain(&chain("--database-url-file cannot be used", Some(&error)), USAGE)
+        }
         Err(error) if error.is_usage() => fail(&error, USAGE),
         Err(error) => fail(&error, FAILURE),
     }
@@ -267,13 +284,17 @@ fn demo_help() -> String {
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    let mut line = error.to_string();
-    let mut source = error.source();
+    complain(&chain(&error.to_string(), error.source()), code)
+}
+
+/// What happened, and all that it came from.
+fn chain(what: &str, mut source: Option<&dyn Error>) -> String {
+    let mut line = what.to_owned();
     while let Some(cause) = source {
         let _ = write!(line, ": {cause}");
         source = cause.source();
     }
-    complain(&line, code)
+    line
 }
 
 fn complain(problem: &str, code: u8) -> ExitCode {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use super::banner::{Places, banner, left, stopping};
 use super::ending::{Ending, ended, watch_output, watch_signals};
 use super::error::DemoError;
+use super::notify::Manager;
 use super::schema::{Keeper, SCHEMA};
 use super::screen::{Output, Screen, Status, summary};
 use super::server::{Server, ServerError};
@@ -91,6 +92,7 @@ impl Demo {
         let (end, mut ending) = watch::channel(None);
         watch_signals(end.clone())?;
         watch_output(screen.output(), end.clone());
+        let manager = Manager::from_env().map_err(DemoError::ServiceManager)?;
 
         let collector = Collector::new();
         let registry = Registry::new();
@@ -118,6 +120,7 @@ impl Demo {
             }
         };
         readiness.ready();
+        let _alive = manager.ready();
         let places = Places {
             metrics: &web.url(),
             shop: &shop.url(),
@@ -133,6 +136,7 @@ impl Demo {
         screen.settle();
         screen.lines(stopping(why, stage.server.as_ref()));
         readiness.not_ready("the demo is ending");
+        manager.stopping();
         workload.stop();
         shop.close();
         let elapsed = begun.elapsed();

@@ -13,6 +13,7 @@ mod ending;
 mod error;
 #[cfg(feature = "jaeger")]
 mod jaeger;
+mod notify;
 mod schema;
 mod screen;
 pub mod server;
