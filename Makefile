@@ -5,12 +5,16 @@ CARGO ?= cargo
 ARGS ?=
 # How long fuzzing takes.
 FUZZ_SECONDS ?= 600
+# How many instances a fleet has, for how many minutes it is measured, and how often it is scraped.
+INSTANCES ?= 1000
+MINUTES ?= 5
+INTERVAL ?= 15
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz schema fmt setup clean
+.PHONY: help demo test lint bench fuzz fleet schema fmt setup clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
@@ -47,6 +51,12 @@ fuzz: ## Feed the wire's reader bytes that nobody thought of (FUZZ_SECONDS=60 fo
 	@# sanitizer to watch. Overflow and assertions are checked.
 	$(CARGO) +nightly fuzz run --sanitizer none conversation fuzz/corpus/conversation src/pool/wire/recorded -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
+
+fleet: ## Have a real Prometheus and a real VictoriaMetrics take a fleet's metrics, and measure them (INSTANCES=1000 MINUTES=5)
+	@scripts/setup fleet
+	$(CARGO) build --release --locked --quiet --bin poolscope --example fleet
+	target/release/examples/fleet --measure target/release/poolscope \
+		--instances $(INSTANCES) --minutes $(MINUTES) --interval $(INTERVAL)
 
 schema: ## Make anew what dashboards are held to, from Grafana's own types
 	@scripts/setup schema
