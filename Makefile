@@ -9,9 +9,13 @@ FUZZ_SECONDS ?= 600
 INSTANCES ?= 1000
 MINUTES ?= 5
 INTERVAL ?= 15
+# What a change is compared with, to see whether it breaks somebody's code: a commit.
+BASELINE ?= origin/main
+# The oldest compiler that is supported, as Cargo.toml says.
+MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz fleet schema fmt setup clean
+.PHONY: help demo test lint bench fuzz fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +61,17 @@ fleet: ## Have a real Prometheus and a real VictoriaMetrics take a fleet's metri
 	$(CARGO) build --release --locked --quiet --bin poolscope --example fleet
 	target/release/examples/fleet --measure target/release/poolscope \
 		--instances $(INSTANCES) --minutes $(MINUTES) --interval $(INTERVAL)
+
+msrv: ## Check that the oldest supported compiler takes it
+	@scripts/setup msrv
+	rustup run $(MSRV) $(CARGO) check --locked --all-features --lib --bins --target-dir target/msrv
+
+semver: ## Check that a change breaks nobody's code (BASELINE=origin/main)
+	@scripts/setup semver
+	$(CARGO) semver-checks --features axum,cli,tls --only-explicit-features --baseline-rev $(BASELINE)
+
+package: ## Build the package that is published, from what is committed
+	$(CARGO) package --locked
 
 schema: ## Make anew what dashboards are held to, from Grafana's own types
 	@scripts/setup schema

@@ -9,6 +9,6 @@ mod compose;
 mod fleet;
 mod image;
 mod kubernetes;
-
+mod release;
 mod systemd;
 mod tools;
