@@ -60,7 +60,9 @@ impl Plan {
         let victoria = Part::start(
             Command::new("victoria-metrics")
                 .arg(format!("-storageDataPath={}", directory.join("victoria").display()))
-                .args([&format!("-httpListenAddr={VICTORIA}"), "-retentionPeriod=1d"]),
+                .args([&format!("-httpListenAddr={VICTORIA}"), "-retentionPeriod=1d"])
+                // It is asked for all of them at once.
+                .arg("-search.maxUniqueTimeseries=100000000"),
             &directory.join("victoria.log"),
         )?;
         await_answer(&format!("http://{VICTORIA}/health")).await?;
@@ -83,48 +85,46 @@ impl Plan {
         let elapsed = since.elapsed().as_secs_f64();
         let cpu = [(prometheus.cpu()? - before[0]) / elapsed, (victoria.cpu()? - before[1]) / elapsed];
 
-        let mut table = Table::default();
-        table.row("a page: samples", samples);
-        table.row("a page, text: bytes (by gzip)", format!("{} ({})", sizes[0], sizes[1]));
-        table.row("a page, OpenMetrics with exemplars: bytes (by gzip)", format!("{} ({})", sizes[2], sizes[3]));
+        row("a page: samples", samples);
+        row("a page, text: bytes (by gzip)", format!("{} ({})", sizes[0], sizes[1]));
+        row("a page, OpenMetrics with exemplars: bytes (by gzip)", format!("{} ({})", sizes[2], sizes[3]));
         let ask = |what| query(PROMETHEUS, what);
-        table.row("instances up, of", format!("{} of {}", ask(r#"sum(up{job="fleet"})"#).await?, self.instances));
-        table.row("samples scraped, all instances", ask(r#"sum(scrape_samples_scraped{job="fleet"})"#).await?);
+        row("instances up, of", format!("{} of {}", ask(r#"sum(up{job="fleet"})"#).await?, self.instances));
+        row("samples scraped, all instances", ask(r#"sum(scrape_samples_scraped{job="fleet"})"#).await?);
         let [mean, slow, most] = [
             ask(r#"avg(scrape_duration_seconds{job="fleet"})"#).await?,
             ask(r#"quantile(0.99, scrape_duration_seconds{job="fleet"})"#).await?,
             ask(r#"max(scrape_duration_seconds{job="fleet"})"#).await?,
         ];
-        table.row("a scrape: mean, p99, longest, in ms", format!("{}, {}, {}", ms(mean), ms(slow), ms(most)));
-        table.row("Prometheus: series in memory", ask("prometheus_tsdb_head_series").await?);
+        row("a scrape: mean, p99, longest, in ms", format!("{}, {}, {}", ms(mean), ms(slow), ms(most)));
+        row("Prometheus: series in memory", ask("prometheus_tsdb_head_series").await?);
         let appended = ask("rate(prometheus_tsdb_head_samples_appended_total[2m])").await?;
-        table.row("Prometheus: samples taken a second", appended.round());
-        table.row("Prometheus: memory now, at most, in MiB", prometheus.memory()?);
-        table.row("Prometheus: processors", format!("{:.2}", cpu[0]));
-        table.row("Prometheus: on disk, in MiB", mebibytes(size(&directory.join("prometheus"))?));
+        row("Prometheus: samples taken a second", appended.round());
+        row("Prometheus: memory now, at most, in MiB", prometheus.memory()?);
+        row("Prometheus: processors", format!("{:.2}", cpu[0]));
+        row("Prometheus: on disk, in MiB", mebibytes(size(&directory.join("prometheus"))?));
         for (group, seconds) in query_all(PROMETHEUS, "prometheus_rule_group_last_duration_seconds").await? {
-            table.row(&format!("rules `{group}`, in ms"), ms(seconds));
+            row(&format!("rules `{group}`, in ms"), ms(seconds));
         }
-        table.row("rules: evaluations missed", ask("sum(prometheus_rule_group_iterations_missed_total)").await?);
-        table.row("rules: failures", ask("sum(prometheus_rule_evaluation_failures_total)").await?);
-        table.row("rules: series recorded", ask(r#"count({__name__=~"(activity|fleet|operation|pool):.+"})"#).await?);
+        row("rules: evaluations missed", ask("sum(prometheus_rule_group_iterations_missed_total)").await?);
+        row("rules: failures", ask("sum(prometheus_rule_evaluation_failures_total)").await?);
+        row("rules: series recorded", ask(r#"count({__name__=~"(activity|fleet|operation|pool):.+"})"#).await?);
         let sent = ask("sum(rate(prometheus_remote_storage_samples_total[2m]))").await?;
         let bytes = ask("sum(rate(prometheus_remote_storage_bytes_total[2m]))").await?;
-        table.row("remote write: samples a second", sent.round());
-        table.row("remote write: bytes a sample", format!("{:.1}", bytes / sent));
-        table.row("remote write: waiting", ask("sum(prometheus_remote_storage_samples_pending)").await?);
+        row("remote write: samples a second", sent.round());
+        row("remote write: bytes a sample", format!("{:.1}", bytes / sent));
+        row("remote write: waiting", ask("sum(prometheus_remote_storage_samples_pending)").await?);
         let failed = ask(
             "sum(prometheus_remote_storage_samples_failed_total + prometheus_remote_storage_samples_dropped_total)",
         );
-        table.row("remote write: failed or dropped", failed.await?);
-        table.row("VictoriaMetrics: memory now, at most, in MiB", victoria.memory()?);
-        table.row("VictoriaMetrics: processors", format!("{:.2}", cpu[1]));
+        row("remote write: failed or dropped", failed.await?);
+        row("VictoriaMetrics: memory now, at most, in MiB", victoria.memory()?);
+        row("VictoriaMetrics: processors", format!("{:.2}", cpu[1]));
         // What it has in memory comes to disk within seconds.
         sleep(Duration::from_secs(10)).await;
-        table.row("VictoriaMetrics: on disk, in MiB", mebibytes(size(&directory.join("victoria"))?));
+        row("VictoriaMetrics: on disk, in MiB", mebibytes(size(&directory.join("victoria"))?));
         let (ours, theirs) = (ask(r#"count({job="fleet"})"#).await?, query(VICTORIA, r#"count({job="fleet"})"#).await?);
-        table.row("series of the fleet: Prometheus, VictoriaMetrics", format!("{ours}, {theirs}"));
-        println!("{}", table.0);
+        row("series of the fleet: Prometheus, VictoriaMetrics", format!("{ours}, {theirs}"));
         Ok(())
     }
 
@@ -203,13 +203,9 @@ impl Drop for Part {
     }
 }
 
-#[derive(Default)]
-struct Table(String);
-
-impl Table {
-    fn row(&mut self, what: &str, figure: impl std::fmt::Display) {
-        self.0.push_str(&format!("| {what} | {figure} |\n"));
-    }
+/// Prints a row of the table.
+fn row(what: &str, figure: impl std::fmt::Display) {
+    println!("| {what} | {figure} |");
 }
 
 async fn await_answer(url: &str) -> Result<(), Box<dyn Error>> {

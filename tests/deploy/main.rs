@@ -10,5 +10,6 @@ mod fleet;
 mod image;
 mod kubernetes;
 mod release;
+mod scale;
 mod systemd;
 mod tools;
