@@ -5,12 +5,20 @@ CARGO ?= cargo
 ARGS ?=
 # How long fuzzing takes.
 FUZZ_SECONDS ?= 600
+# How many instances a fleet has, for how many minutes it is measured, and how often it is scraped.
+INSTANCES ?= 1000
+MINUTES ?= 5
+INTERVAL ?= 15
+# What a change is compared with, to see whether it breaks somebody's code: a commit.
+BASELINE ?= origin/main
+# The oldest compiler that is supported, as Cargo.toml says.
+MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz schema fmt setup clean
+.PHONY: help demo test lint bench fuzz fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
@@ -47,6 +55,23 @@ fuzz: ## Feed the wire's reader bytes that nobody thought of (FUZZ_SECONDS=60 fo
 	@# sanitizer to watch. Overflow and assertions are checked.
 	$(CARGO) +nightly fuzz run --sanitizer none conversation fuzz/corpus/conversation src/pool/wire/recorded -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
+
+fleet: ## Have a real Prometheus and a real VictoriaMetrics take a fleet's metrics, and measure them (INSTANCES=1000 MINUTES=5)
+	@scripts/setup fleet
+	$(CARGO) build --release --locked --quiet --bin poolscope --example fleet
+	target/release/examples/fleet --measure target/release/poolscope \
+		--instances $(INSTANCES) --minutes $(MINUTES) --interval $(INTERVAL)
+
+msrv: ## Check that the oldest supported compiler takes it
+	@scripts/setup msrv
+	rustup run $(MSRV) $(CARGO) check --locked --all-features --lib --bins --target-dir target/msrv
+
+semver: ## Check that a change breaks nobody's code (BASELINE=origin/main)
+	@scripts/setup semver
+	$(CARGO) semver-checks --features axum,cli,tls --only-explicit-features --baseline-rev $(BASELINE)
+
+package: ## Build the package that is published, from what is committed
+	$(CARGO) package --locked
 
 schema: ## Make anew what dashboards are held to, from Grafana's own types
 	@scripts/setup schema

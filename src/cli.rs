@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 when all went well, 1 for a failure, 2 for a flag, a URL or an environment variable that cannot be.
 
+mod healthy;
 mod log;
 mod rules;
 
@@ -9,17 +10,20 @@ use std::env;
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
+use std::fs;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use poolscope::config::SETTINGS;
-use poolscope::demo::{self, Demo, Play, Scenario, Screen, Timing, Traces};
+use poolscope::demo::{self, Demo, DemoError, Play, Scenario, Screen, Timing, Traces};
 use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::otlp::{OtlpError, Protocol, Settings};
 
+use self::healthy::HealthyArgs;
 use self::log::LogFormat;
 use self::rules::RulesArgs;
 
@@ -59,6 +63,12 @@ enum Command {
     /// thresholds, and the exporter serves the runbooks at /runbooks/.
     #[command(after_help = "Example:\n  poolscope rules > /etc/prometheus/rules/poolscope.yml")]
     Rules(RulesArgs),
+
+    /// Ask an exporter whether it is healthy, for a health check
+    ///
+    /// It prints what the exporter says, and ends with 0 if that was 200, else with 1 and the reason.
+    #[command(after_help = "Examples:\n  poolscope healthy\n  poolscope healthy http://127.0.0.1:9719/-/ready")]
+    Healthy(HealthyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -107,6 +117,10 @@ struct DemoArgs {
     #[arg(long, value_name = "URL")]
     database_url: Option<String>,
 
+    /// Read that URL from this file, such as a credential of systemd's or a mounted secret
+    #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
+
     /// Send traces to this OpenTelemetry collector, as http://localhost:4317
     ///
     /// It may be https. Over HTTP, `/v1/traces` is added. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, nothing
@@ -151,6 +165,10 @@ pub(crate) fn run() -> ExitCode {
     };
     match cli.command {
         Command::Demo(args) => demo(args),
+        Command::Healthy(args) => match healthy::ask(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, FAILURE),
+        },
         Command::Rules(args) => match rules::print(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, FAILURE),
@@ -173,8 +191,16 @@ fn demo(args: DemoArgs) -> ExitCode {
     // The parser takes no other names.
     let scenario = Scenario::named(&args.scenario).unwrap_or(&Scenario::all()[0]);
     let timing = Timing { after: args.scenario_after, lasts: args.scenario_for };
+    let from_file = args.database_url_file.is_some();
+    let database_url = match args.database_url_file.map(|file| (fs::read_to_string(&file), file)) {
+        None => args.database_url,
+        Some((Ok(url), _)) => Some(url.trim_end().to_owned()),
+        Some((Err(error), file)) => {
+            return complain(&format!("--database-url-file cannot be read: {}: {error}", file.display()), USAGE);
+        }
+    };
     let demo = Demo {
-        database_url: args.database_url,
+        database_url,
         listen_address: args.listen_address,
         shop_address: args.shop_address,
         play: Play { scenario, timing },
@@ -188,6 +214,9 @@ fn demo(args: DemoArgs) -> ExitCode {
     screen.finish();
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(DemoError::DatabaseUrl(error)) if from_file => {
+            complain(&chain("--database-url-file cannot be used", Some(&error)), USAGE)
+        }
         Err(error) if error.is_usage() => fail(&error, USAGE),
         Err(error) => fail(&error, FAILURE),
     }
@@ -302,13 +331,17 @@ fn demo_help() -> String {
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    let mut line = error.to_string();
-    let mut source = error.source();
+    complain(&chain(&error.to_string(), error.source()), code)
+}
+
+/// What happened, and all that it came from.
+fn chain(what: &str, mut source: Option<&dyn Error>) -> String {
+    let mut line = what.to_owned();
     while let Some(cause) = source {
         let _ = write!(line, ": {cause}");
         source = cause.source();
     }
-    complain(&line, code)
+    line
 }
 
 fn complain(problem: &str, code: u8) -> ExitCode {

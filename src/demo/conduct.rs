@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use super::banner::{Places, banner, left, stopping, turn};
 use super::ending::{Ending, ended, watch_output, watch_signals};
 use super::error::DemoError;
+use super::notify::Manager;
 use super::scenario::{Cast, Director, Phase, Play};
 use super::schema::{Keeper, SCHEMA};
 use super::screen::{Output, Screen, Status, summary};
@@ -96,6 +97,7 @@ impl Demo {
         let (end, mut ending) = watch::channel(None);
         watch_signals(end.clone())?;
         watch_output(screen.output(), end.clone());
+        let manager = Manager::from_env().map_err(DemoError::ServiceManager)?;
 
         let collector = Collector::new();
         let registry = Registry::new();
@@ -123,6 +125,7 @@ impl Demo {
             }
         };
         readiness.ready();
+        let _alive = manager.ready();
         let places = Places {
             metrics: &web.url(),
             shop: &shop.url(),
@@ -147,6 +150,7 @@ impl Demo {
         screen.settle();
         screen.lines(stopping(why, stage.server.as_deref()));
         readiness.not_ready("the demo is ending");
+        manager.stopping();
         workload.stop();
         shop.close();
         director.end().await;

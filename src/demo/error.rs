@@ -90,6 +90,9 @@ pub enum DemoError {
         /// What the server, or the way to it, said.
         source: Box<dyn StdError + Send + Sync>,
     },
+    /// The service manager that the environment names cannot be told anything.
+    #[error("cannot reach the service manager that NOTIFY_SOCKET names")]
+    ServiceManager(#[source] io::Error),
     /// The system refuses what the demo runs on: threads, signals, metrics.
     #[error("cannot start the demo")]
     System(#[source] Box<dyn StdError + Send + Sync>),

@@ -13,6 +13,7 @@ mod ending;
 mod error;
 #[cfg(feature = "jaeger")]
 mod jaeger;
+mod notify;
 mod scenario;
 mod schema;
 mod screen;

@@ -46,6 +46,18 @@ fn a_url_that_cannot_be_is_refused_without_its_password() {
 }
 
 #[test]
+fn a_url_may_stand_in_a_file_which_is_named_when_it_cannot_be_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("database_url");
+    std::fs::write(&file, format!("{URL}?pool_size=0\n")).expect("a file");
+    let file = file.to_str().expect("a path");
+    let parts = ["error: --database-url-file cannot be used: ", "pool_size cannot be \"0\""];
+    refused(&["--database-url-file", file], &[], 2, &parts);
+    refused(&["--database-url-file", "/nowhere/url"], &[], 2, &["--database-url-file cannot be read: /nowhere/url: "]);
+    refused(&["--database-url-file", file, "--database-url", URL], &[], 2, &["cannot be used with"]);
+}
+
+#[test]
 fn a_flag_that_cannot_be_is_refused_and_says_what_would_do() {
     for time in ["30", "soon", "0s", "-1s", ""] {
         let flag = format!("--duration={time}");
@@ -178,6 +190,10 @@ fn the_help_and_the_version_are_there() {
     assert!(help.code == Some(0) && help.out.contains("demo") && !help.out.contains("serve"), "{}", help.out);
     let help = run(&["rules", "--help"]);
     for part in ["--runbooks-url", "--grafana-url", "http://localhost:3000", "/runbooks/", "Example:"] {
+        assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
+    }
+    let help = run(&["healthy", "--help"]);
+    for part in ["[URL]", "--timeout", "[default: 3s]", "POOLSCOPE_WEB_LISTEN_ADDRESS", "Examples:"] {
         assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
     }
     let help = run(&["demo", "--help"]);

@@ -3,6 +3,7 @@
 mod api;
 mod ends;
 mod examples;
+mod healthy;
 mod http;
 mod inputs;
 mod load;

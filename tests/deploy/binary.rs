@@ -1,0 +1,111 @@
+//! Whatever deploy/ gives the binary, flag or variable, it takes: it comes as far as to find that there is no database.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::tools::{at, document, members, text, texts, yaml};
+
+/// Nobody listens there.
+const NOBODY: &str = "postgres://shop:hunter2@127.0.0.1:1/shop?connect_timeout=1s";
+
+/// The binary in an environment that has nothing but this.
+fn poolscope(arguments: &[&str], variables: &[(String, String)]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
+    command.args(arguments).env_clear().envs(variables.iter().cloned());
+    let output = command.output().unwrap();
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// Holds that it takes these, with addresses of this machine in the places of those that are elsewhere.
+#[track_caller]
+fn takes(who: &str, arguments: &[&str], variables: &[(String, String)]) {
+    let here = |(name, value): &(String, String)| {
+        let value = match name.as_str() {
+            "POOLSCOPE_DATABASE_URL" => NOBODY.to_owned(),
+            name if name.ends_with("_LISTEN_ADDRESS") => {
+                assert!(value.rsplit_once(':').unwrap().1.parse::<u16>().is_ok(), "{who}: {name}={value}");
+                "127.0.0.1:0".to_owned()
+            }
+            _ => value.clone(),
+        };
+        (name.clone(), value)
+    };
+    let known = text("src/otlp/env.rs") + &text("src/cli.rs") + &text("docs/settings.md") + &text("src/otlp/mod.rs");
+    for (name, _) in variables {
+        let mut words = known.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        assert!(words.any(|word| word == name), "{who}: who reads {name}?");
+    }
+    let variables: Vec<_> = variables.iter().map(here).collect();
+    let (code, said) = poolscope(arguments, &variables);
+    assert!(code == Some(1) && said.contains("error: cannot connect to postgres://"), "{who}: {code:?}: {said}");
+}
+
+fn pairs(environment: &Value) -> Vec<(String, String)> {
+    members(environment).map(|(name, value)| (name.to_owned(), value.as_str().unwrap().to_owned())).collect()
+}
+
+#[test]
+fn composes_flags_and_variables_are_taken() {
+    let shop = document("deploy/compose/compose.yaml")["services"]["shop"].clone();
+    takes("compose", &texts(&shop["command"]), &pairs(&shop["environment"]));
+}
+
+#[test]
+fn kubernetes_flags_and_variables_are_taken() {
+    let files = yaml([at("deploy/kubernetes/demo/deployment.yaml")]);
+    let deployment = files.iter().find(|resource| resource["kind"] == "Deployment").unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let variables: Vec<_> = container["env"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|variable| {
+            // What comes out of a Secret is not here.
+            let value = variable["value"].as_str().unwrap_or_default();
+            (variable["name"].as_str().unwrap().to_owned(), value.to_owned())
+        })
+        .collect();
+    takes("kubernetes", &texts(&container["args"]), &variables);
+}
+
+#[test]
+fn systemds_flags_and_variables_are_taken() {
+    let unit = text("deploy/systemd/poolscope-demo.service");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/poolscope ")).unwrap();
+    let credentials = tempfile::tempdir().unwrap();
+    std::fs::write(credentials.path().join("database_url"), format!("{NOBODY}\n")).unwrap();
+    let arguments = start.replace("%d", credentials.path().to_str().unwrap());
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    // The lines that are commented out are to work, too.
+    let text = text("deploy/systemd/demo.env");
+    let variables: Vec<_> = text
+        .lines()
+        .filter_map(|line| line.trim_start_matches('#').split_once('='))
+        .filter(|(name, _)| !name.contains(' '))
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect();
+    assert!(variables.len() > 6);
+    takes("systemd", &arguments, &variables);
+}
+
+#[test]
+fn the_images_variables_and_its_health_check_are_taken() {
+    let dockerfile = text("deploy/docker/Dockerfile");
+    let variable = dockerfile.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
+    let (name, value) = variable.split_once('=').unwrap();
+    let variables = [(name.to_owned(), value.to_owned()), ("POOLSCOPE_DATABASE_URL".to_owned(), String::new())];
+    takes("image", &["demo"], &variables);
+    let check = dockerfile.split("CMD [\"/usr/local/bin/poolscope\", ").nth(1).unwrap().split(']').next().unwrap();
+    let arguments: Vec<_> = check.split(", ").map(|argument| argument.trim_matches('"')).collect();
+    let (code, said) = poolscope(&arguments, &[(name.to_owned(), "127.0.0.1:1".to_owned())]);
+    assert!(code == Some(1) && said.contains("http://127.0.0.1:1/-/healthy does not answer"), "{said}");
+}
+
+#[test]
+fn a_variable_or_a_flag_that_nobody_reads_is_found() {
+    let variables = [("POOLSCOPE_DATABASE_URL".to_owned(), NOBODY.to_owned())];
+    let wrong = [variables[0].clone(), ("POOLSCOPE_POOL_SIZ".to_owned(), "5".to_owned())];
+    assert_eq!(poolscope(&["demo"], &wrong).0, Some(2));
+    assert_eq!(poolscope(&["demo", "--database-uri=x"], &variables).0, Some(2));
+}

@@ -1,0 +1,152 @@
+//! Compose, and what it hands to Prometheus, Alertmanager and Grafana.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::tools::{at, content, document, everywhere, members, schema, texts};
+
+const COMPOSE: &str = "deploy/compose/compose.yaml";
+const SOURCES: &str = "deploy/compose/grafana/datasources/poolscope.yaml";
+const PROMETHEUS: &str = "deploy/compose/prometheus/prometheus.yml";
+
+fn services() -> Value {
+    document(COMPOSE)["services"].clone()
+}
+
+#[test]
+fn it_is_what_the_specification_of_compose_says() {
+    schema("vendor.compose-spec", COMPOSE);
+}
+
+#[test]
+fn every_port_is_this_machines_own() {
+    let services = services();
+    let mut ports = 0;
+    for (name, service) in members(&services) {
+        for port in texts(&service["ports"]) {
+            assert!(port.starts_with("127.0.0.1:"), "{name}: {port}");
+            ports += 1;
+        }
+        assert!(service["ports"].as_array().is_none_or(|ports| ports.iter().all(Value::is_string)), "{name}");
+        assert!(service["network_mode"].is_null() && service["privileged"].is_null(), "{name}");
+        assert_eq!(service["cap_drop"][0], "ALL", "{name}");
+    }
+    assert!(ports > 6);
+}
+
+#[test]
+fn every_service_is_asked_for_its_health_but_the_one_that_cannot_be() {
+    let services = services();
+    let dockerfile = fs::read_to_string(at("deploy/docker/Dockerfile")).unwrap();
+    let without: Vec<_> = members(&services)
+        .filter(|(_, service)| service["healthcheck"]["test"].is_null())
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(without, ["collector", "shop"]);
+    assert!(
+        services["shop"]["build"]["dockerfile"] == "deploy/docker/Dockerfile" && dockerfile.contains("HEALTHCHECK")
+    );
+    for (name, service) in members(&services) {
+        for (needed, how) in service["depends_on"].as_object().into_iter().flatten() {
+            assert!(how["condition"] == "service_healthy" && !without.contains(&&**needed), "{name}: {needed}");
+        }
+    }
+}
+
+#[test]
+fn what_is_mounted_is_there_and_cannot_be_written() {
+    let services = services();
+    let mut mounts = 0;
+    for (name, service) in members(&services) {
+        for mount in texts(&service["volumes"]) {
+            let [from, to, "ro"] = mount.split(':').collect::<Vec<_>>()[..] else { panic!("{name}: {mount}") };
+            assert!(at("deploy/compose").join(from).exists() && to.starts_with('/'), "{name}: {mount}");
+            mounts += 1;
+        }
+    }
+    assert!(mounts > 5);
+}
+
+#[test]
+fn promtool_takes_prometheus_configuration_with_the_rules_where_they_are_mounted() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(at(PROMETHEUS), directory.path().join("prometheus.yml")).unwrap();
+    std::os::unix::fs::symlink(at("alerts"), directory.path().join("rules")).unwrap();
+    let said = content(Command::new("promtool").args(["check", "config"]).arg(directory.path().join("prometheus.yml")));
+    assert_eq!(said.matches("rules found").count(), 2, "{said}");
+    let services = services();
+    let mounted = texts(&services["prometheus"]["volumes"]);
+    assert!(mounted.contains(&"../../alerts:/etc/prometheus/rules:ro"));
+    assert!(texts(&services["prometheus"]["command"]).contains(&"--enable-feature=exemplar-storage"));
+}
+
+#[test]
+fn amtool_takes_alertmanagers_configuration() {
+    let services = services();
+    let mounted = texts(&services["alertmanager"]["volumes"]);
+    let file = mounted[0].split(':').next().unwrap();
+    content(Command::new("amtool").arg("check-config").arg(at("deploy/compose").join(file)));
+}
+
+#[test]
+fn whoever_is_spoken_to_is_a_service_and_listens_there() {
+    let services = services();
+    // What the images listen at by themselves, or are told to.
+    let listens = [
+        ("alertmanager", "9093"),
+        ("collector", "4317"),
+        ("collector", "8888"),
+        ("jaeger", "16686"),
+        ("jaeger", "4317"),
+        ("postgres", "5432"),
+        ("prometheus", "9090"),
+        ("shop", "9719"),
+    ];
+    let mut spoken_to = Vec::new();
+    let mut found = Vec::new();
+    let prometheus = document(PROMETHEUS);
+    everywhere("targets", &prometheus, &mut found);
+    spoken_to.extend(found.iter().flat_map(|targets| texts(targets)).map(str::to_owned));
+    let mut found = Vec::new();
+    let sources = document(SOURCES);
+    everywhere("url", &sources, &mut found);
+    spoken_to.extend(found.iter().filter_map(|url| url.as_str()).map(str::to_owned));
+    let environment = |service: &str, name: &str| services[service]["environment"][name].as_str().unwrap().to_owned();
+    spoken_to.push(environment("shop", "OTEL_EXPORTER_OTLP_ENDPOINT"));
+    spoken_to.push(environment("collector", "TRACES_ENDPOINT"));
+    spoken_to.push(environment("collector", "METRICS_ENDPOINT"));
+    assert_eq!(spoken_to.len(), 5 + 3 + 3);
+    for address in spoken_to {
+        let (host, port) = address.trim_start_matches("http://").split('/').next().unwrap().split_once(':').unwrap();
+        let own = host == "127.0.0.1" && port == "9090";
+        assert!(own || services[host].is_object() && listens.contains(&(host, port)), "{address}");
+    }
+    assert!(environment("shop", "POOLSCOPE_DATABASE_URL").contains("@postgres/"));
+}
+
+#[test]
+fn grafana_finds_data_sources_dashboards_and_the_way_from_an_exemplar_to_its_trace() {
+    let sources = document(SOURCES);
+    let sources = sources["datasources"].as_array().unwrap();
+    let of = |kind: &str| sources.iter().find(|source| source["type"] == kind).unwrap();
+    let (prometheus, jaeger) = (of("prometheus"), of("jaeger"));
+    let uids: Vec<_> = sources.iter().map(|source| source["uid"].as_str().unwrap()).collect();
+    assert_eq!(uids, ["prometheus", "jaeger", "alertmanager"]);
+    let exemplar = &prometheus["jsonData"]["exemplarTraceIdDestinations"][0];
+    // The label that the exposition gives an exemplar: see docs/metrics.md.
+    assert_eq!((exemplar["name"].as_str(), &exemplar["datasourceUid"]), (Some("trace_id"), &jaeger["uid"]));
+    assert_eq!(jaeger["jsonData"]["tracesToMetrics"]["datasourceUid"], prometheus["uid"]);
+    assert_eq!(prometheus["jsonData"]["alertmanagerUid"], "alertmanager");
+    assert_eq!(prometheus["jsonData"]["timeInterval"], document(PROMETHEUS)["global"]["scrape_interval"]);
+    let services = services();
+    let image = services["prometheus"]["image"].as_str().unwrap();
+    assert!(image.ends_with(&format!(":v{}", prometheus["jsonData"]["prometheusVersion"].as_str().unwrap())));
+
+    let provider = document("deploy/compose/grafana/dashboards/poolscope.yaml");
+    let path = provider["providers"][0]["options"]["path"].as_str().unwrap();
+    assert!(texts(&services["grafana"]["volumes"]).contains(&&*format!("../../dashboards:{path}:ro")));
+    let home = services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].as_str().unwrap();
+    assert!(at("dashboards").join(home.strip_prefix(&format!("{path}/")).unwrap()).exists());
+}

@@ -1,0 +1,15 @@
+//! What stands in deploy/, held to the tools and schemas of those who read it, and to the binary that it starts.
+
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod binary;
+mod collector;
+mod compose;
+mod fleet;
+mod image;
+mod kubernetes;
+mod release;
+mod scale;
+mod systemd;
+mod tools;
