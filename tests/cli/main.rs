@@ -3,6 +3,7 @@
 mod api;
 mod ends;
 mod examples;
+#[path = "../support/http.rs"]
 mod http;
 mod inputs;
 mod load;
@@ -11,6 +12,7 @@ mod otlp;
 mod own_server;
 #[path = "../support/remains.rs"]
 mod remains;
+#[path = "../support/run.rs"]
 mod run;
 mod scenarios;
 #[path = "../support/scrape.rs"]

@@ -4,8 +4,15 @@
 
 mod alertmanager;
 mod dashboards;
+#[path = "../support/http.rs"]
+mod http;
 mod promql;
 mod promtool;
+#[path = "../support/remains.rs"]
+mod remains;
 mod rules;
+#[path = "../support/run.rs"]
+mod run;
 mod runbooks;
+mod stack;
 mod tools;
