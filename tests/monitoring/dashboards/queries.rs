@@ -11,7 +11,17 @@ use super::promql::{Asked, RATE_INTERVAL, asked, is_counter, labels, parse};
 use super::{committed, each_panel, targets, texts};
 
 /// Metrics that neither a dashboard nor a rule asks for, and why.
-const UNASKED: &[(&str, &str)] = &[("db_client_connection_idle_min", "it is 0 for every pool, always")];
+const UNASKED: &[(&str, &str)] = &[
+    ("db_client_connection_idle_min", "it is 0 for every pool, always"),
+    ("poolscope_request_checkouts_total", NO_PANEL_YET),
+    ("poolscope_request_in_flight", NO_PANEL_YET),
+    ("poolscope_request_retries_total", NO_PANEL_YET),
+    ("poolscope_request_use_seconds_total", NO_PANEL_YET),
+    ("poolscope_request_wait_seconds_total", NO_PANEL_YET),
+];
+
+/// Of requests there are alerts, and no panels.
+const NO_PANEL_YET: &str = "there is no row of requests yet";
 
 /// Calls with each query of each panel and each annotation.
 fn each_query(mut check: impl FnMut(&str, &str)) {
