@@ -6,6 +6,11 @@ mod alertmanager;
 mod dashboards;
 #[path = "../support/http.rs"]
 mod http;
+#[path = "../support/kept.rs"]
+mod kept;
+mod live;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 mod promql;
 mod promtool;
 #[path = "../support/remains.rs"]

@@ -25,7 +25,7 @@ shift
 server=$!
 cat >/dev/null
 kill -s KILL "$server"
-wait "$server"
+wait "$server" 2>/dev/null
 rm -rf -- "$directory"
 "#;
 

@@ -35,6 +35,8 @@ impl Prometheus {
                 format!("--storage.tsdb.path={}", path("data")),
                 format!("--web.listen-address={address}"),
                 "--enable-feature=exemplar-storage".to_owned(),
+                // What an alert says may change, and is not to be waited for.
+                "--rules.alert.resend-delay=2s".to_owned(),
             ]
         };
         Self(Kept::start("prometheus", files, arguments).await)
