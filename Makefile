@@ -5,6 +5,8 @@ CARGO ?= cargo
 ARGS ?=
 # How long fuzzing takes.
 FUZZ_SECONDS ?= 600
+# How often the stack's Prometheus scrapes and evaluates; its rules are shortened in proportion.
+PACE ?= 1s
 # How many instances a fleet has, for how many minutes it is measured, and how often it is scraped.
 INSTANCES ?= 1000
 MINUTES ?= 5
@@ -15,7 +17,7 @@ BASELINE ?= origin/main
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint bench fuzz fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +25,11 @@ help: ## List the targets
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
 	@$(CARGO) run --release --locked --quiet --features jaeger -- demo $(ARGS)
+
+stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario leak', PACE=15s)
+	@scripts/setup test
+	@$(CARGO) build --release --locked --quiet --features jaeger --bin poolscope
+	@PACE='$(PACE)' scripts/stack "$${CARGO_TARGET_DIR:-target}/release/poolscope" $(ARGS)
 
 test: ## Run every test, those with a real PostgreSQL and the documentation's included
 	@scripts/setup test
@@ -38,10 +45,11 @@ lint: ## Check formatting, lints, documentation, dependencies and scripts
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --lib --no-deps --all-features
 	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
 	sh -n scripts/setup
+	sh -n scripts/stack
 	sh -n src/demo/server/watchdog.sh
 	bash -n .ci/run
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck scripts/setup .ci/run && shellcheck --shell=sh src/demo/server/watchdog.sh; \
+		shellcheck scripts/setup scripts/stack .ci/run && shellcheck --shell=sh src/demo/server/watchdog.sh; \
 	fi
 
 bench: ## Measure what a checkout costs

@@ -26,7 +26,7 @@ mod workload;
 
 pub use self::conduct::Demo;
 pub use self::error::DemoError;
-pub use self::scenario::{CALM_FOR, Play, Scenario, Timing};
+pub use self::scenario::{CALM_FOR, Fires, Play, Scenario, Timing};
 pub use self::screen::{LogWriter, Screen};
 pub use self::settings::defaults;
 pub use self::traces::{SERVICE_NAME, Traces};

@@ -45,6 +45,7 @@ macro_rules! metrics {
 metrics! {
     BUILD_INFO = "poolscope_build_info";
     CHECKOUT_PHASE_SECONDS = "poolscope_checkout_phase_seconds_total";
+    CHECKOUT_OUTCOMES = "poolscope_checkouts_total";
     CLOSED = "poolscope_connections_closed_total";
     CONNECTION_ERRORS = "poolscope_connection_errors_total";
     COUNT = "db_client_connection_count";
@@ -54,6 +55,8 @@ metrics! {
     OPERATION_WAIT_SECONDS = "poolscope_operation_wait_seconds_total";
     PENDING = "db_client_connection_pending_requests";
     QUERY_TIME = "db_client_operation_duration_seconds";
+    REQUEST_TIME = "poolscope_request_duration_seconds";
+    REQUEST_WARNINGS = "poolscope_request_warnings_total";
     RETRIES = "poolscope_retries_total";
     RETRY_EXHAUSTED = "poolscope_retry_exhausted_total";
     SATURATED_SECONDS = "poolscope_saturated_seconds_total";

@@ -4,6 +4,7 @@ mod api;
 mod ends;
 mod examples;
 mod healthy;
+#[path = "../support/http.rs"]
 mod http;
 mod inputs;
 mod load;
@@ -12,6 +13,7 @@ mod otlp;
 mod own_server;
 #[path = "../support/remains.rs"]
 mod remains;
+#[path = "../support/run.rs"]
 mod run;
 mod scenarios;
 #[path = "../support/scrape.rs"]

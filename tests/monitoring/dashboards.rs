@@ -10,7 +10,7 @@ use poolscope::monitoring::dashboards::Dashboard;
 use serde_json::Value;
 
 /// The dashboard as it is committed.
-fn committed(dashboard: Dashboard) -> Value {
+pub(crate) fn committed(dashboard: Dashboard) -> Value {
     serde_json::from_str(&text(dashboard)).unwrap()
 }
 
@@ -19,7 +19,7 @@ fn text(dashboard: Dashboard) -> String {
 }
 
 /// Every panel that draws something.
-fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row")
 }
 
@@ -39,7 +39,7 @@ fn texts(of: &Value) -> Vec<&str> {
 }
 
 /// What a panel asks, with the names of the series.
-fn targets(panel: &Value) -> Vec<(&str, &str)> {
+pub(crate) fn targets(panel: &Value) -> Vec<(&str, &str)> {
     let targets = panel["targets"].as_array().unwrap();
     targets.iter().map(|it| (it["expr"].as_str().unwrap(), it["legendFormat"].as_str().unwrap())).collect()
 }

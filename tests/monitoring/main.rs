@@ -4,8 +4,20 @@
 
 mod alertmanager;
 mod dashboards;
+#[path = "../support/http.rs"]
+mod http;
+#[path = "../support/kept.rs"]
+mod kept;
+mod live;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 mod promql;
 mod promtool;
+#[path = "../support/remains.rs"]
+mod remains;
 mod rules;
+#[path = "../support/run.rs"]
+mod run;
 mod runbooks;
+mod stack;
 mod tools;

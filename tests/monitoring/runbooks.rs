@@ -3,6 +3,7 @@
 use std::fs;
 
 use poolscope::config::SETTINGS;
+use poolscope::demo::Scenario;
 use poolscope::monitoring::Thresholds;
 use poolscope::monitoring::rules::alerts::alerts;
 
@@ -82,6 +83,17 @@ fn what_a_runbook_names_exists() {
         }
         for variable in words(&text, "POOLSCOPE_") {
             assert!(variables.iter().any(|known| known == variable), "{name}: there is no {variable}");
+        }
+    }
+}
+
+#[test]
+fn the_runbook_of_a_scenarios_alert_names_all_that_the_scenario_fires() {
+    let alerts = alerts(&Thresholds::committed().expect("thresholds"));
+    for fires in Scenario::all().iter().filter_map(Scenario::fires) {
+        let alert = alerts.iter().find(|alert| alert.name == fires.alert).expect(fires.alert);
+        for name in fires.also.concat().iter().chain(fires.perhaps) {
+            assert!(alert.comes_with.contains(name), "{} does not say that it brings {name}", fires.alert);
         }
     }
 }

@@ -1,117 +1,82 @@
 //! A Prometheus of one test's own, which ends with it.
+#![allow(dead_code, reason = "each test binary needs some of it")]
 
-use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant, SystemTime};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::SystemTime;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 
-/// Long enough for a busy machine: only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Keeps the server, and outlives whoever started it only to clean up: a destructor does not run when a process is
-/// killed, but the other end of this script's standard input is closed then.
-const KEEPER: &str = r#"
-trap '' HUP INT TERM
-prometheus --config.file="$1/prometheus.yml" --storage.tsdb.path="$1/data" --web.listen-address="$2" \
-    --enable-feature=exemplar-storage >"$1/log" 2>&1 </dev/null &
-server=$!
-cat >/dev/null
-kill -s KILL "$server"
-wait "$server"
-rm -rf -- "$1"
-"#;
+use super::kept::Kept;
 
 /// A Prometheus that scrapes. Dropping it ends it and removes what it has written.
-pub(crate) struct Prometheus {
-    keeper: Child,
-    directory: PathBuf,
-    address: SocketAddr,
-}
+pub(crate) struct Prometheus(Kept);
+
+/// What an expression was over a while: of each series its labels, and its samples with their times.
+pub(crate) type Course = Vec<(Value, Vec<(f64, f64)>)>;
 
 impl Prometheus {
     /// One that scrapes these jobs, each at an address of its own, five times a second.
     pub(crate) async fn start(jobs: &[(&str, SocketAddr)]) -> Self {
-        // Another process may take the port that was free a moment ago.
-        for _ in 0..5 {
-            let mut prometheus = Self::spawn(jobs);
-            if prometheus.is_ready().await {
-                return prometheus;
-            }
-        }
-        panic!("five ports in a row were taken by others");
-    }
-
-    fn spawn(jobs: &[(&str, SocketAddr)]) -> Self {
-        let directory = tempfile::Builder::new().prefix("poolscope-prometheus-").tempdir().expect("a directory").keep();
         let mut config = "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs:\n".to_owned();
         for (job, target) in jobs {
             config += &format!("- {{job_name: {job}, static_configs: [{{targets: ['{target}']}}]}}\n");
         }
-        fs::write(directory.join("prometheus.yml"), config).expect("a configuration");
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port");
-        let keeper = Command::new("/bin/sh")
-            .args(["-c", KEEPER, "poolscope-prometheus"])
-            .arg(&directory)
-            .arg(address.to_string())
-            // What ends the test in a terminal is not to end the one that cleans up after it.
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        Self { keeper, directory, address }
+        Self::configured(&[("prometheus.yml", &config)]).await
     }
 
-    /// Whether it came to answer, rather than find its port taken.
-    async fn is_ready(&mut self) -> bool {
-        let begun = Instant::now();
-        loop {
-            if self.get("/-/ready").await.is_ok_and(|answer| answer.contains("Ready")) {
-                return true;
-            }
-            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            if log.contains("address already in use") {
-                return false;
-            }
-            assert!(
-                !log.contains("not found") && begun.elapsed() < PATIENCE,
-                "Prometheus does not start (`scripts/setup test` installs it): {log}"
-            );
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    /// One with these files, of which `prometheus.yml` says what it does.
+    pub(crate) async fn configured(files: &[(&str, &str)]) -> Self {
+        let arguments = |directory: &Path, address: SocketAddr| {
+            let path = |name| directory.join(name).display().to_string();
+            vec![
+                format!("--config.file={}", path("prometheus.yml")),
+                format!("--storage.tsdb.path={}", path("data")),
+                format!("--web.listen-address={address}"),
+                "--enable-feature=exemplar-storage".to_owned(),
+                // What an alert says may change, and is not to be waited for.
+                "--rules.alert.resend-delay=2s".to_owned(),
+            ]
+        };
+        Self(Kept::start("prometheus", files, arguments).await)
+    }
+
+    /// Where its files are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.0.directory()
     }
 
     /// What its API has to say.
-    pub(crate) async fn api(&self, path: &str) -> serde_json::Value {
-        let answer = self.get(path).await.expect("an answer");
-        let answer: serde_json::Value = serde_json::from_str(&answer).expect(&answer);
+    pub(crate) async fn api(&self, path: &str) -> Value {
+        let answer = self.0.json(path).await;
         assert_eq!(answer["status"], "success", "{path}: {answer}");
         answer["data"].clone()
     }
 
     /// The values that an expression has now, by the job of each.
     pub(crate) async fn query(&self, expression: &str) -> Vec<(String, f64)> {
-        let encoded = percent_encoding::utf8_percent_encode(expression, percent_encoding::NON_ALPHANUMERIC);
-        let data = self.api(&format!("/api/v1/query?query={encoded}")).await;
+        let data = self.api(&format!("/api/v1/query?query={}", encoded(expression))).await;
         let series = data["result"].as_array().expect("a vector").iter();
         let mut values: Vec<_> = series
-            .map(|series| {
-                let value = series["value"][1].as_str().expect("a value").parse().expect("a number");
-                (series["metric"]["job"].as_str().unwrap_or_default().to_owned(), value)
-            })
+            .map(|series| (series["metric"]["job"].as_str().unwrap_or_default().to_owned(), sample(&series["value"]).1))
             .collect();
         values.sort_by(|(one, _), (other, _)| one.cmp(other));
         values
     }
 
+    /// What an expression was each second between two times.
+    pub(crate) async fn course(&self, expression: &str, from: SystemTime, to: SystemTime) -> Course {
+        let (from, to) = (seconds(from), seconds(to));
+        let path = format!("/api/v1/query_range?query={}&start={from}&end={to}&step=1", encoded(expression));
+        let data = self.api(&path).await;
+        let series = data["result"].as_array().expect("a matrix").iter();
+        let samples = |series: &Value| series["values"].as_array().expect("samples").iter().map(sample).collect();
+        series.map(|series| (series["metric"].clone(), samples(series))).collect()
+    }
+
     /// The labels of the exemplars that a series has had in the last minutes.
-    pub(crate) async fn exemplars(&self, series: &str) -> Vec<serde_json::Value> {
+    pub(crate) async fn exemplars(&self, series: &str) -> Vec<Value> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
         let (start, end) = (now - 600, now + 60);
         let data = self.api(&format!("/api/v1/query_exemplars?query={series}&start={start}&end={end}")).await;
@@ -119,20 +84,18 @@ impl Prometheus {
         let exemplars = series.flat_map(|series| series["exemplars"].as_array().expect("a list"));
         exemplars.map(|exemplar| exemplar["labels"].clone()).collect()
     }
-
-    async fn get(&self, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(self.address).await?;
-        // By HTTP/1.0 an answer comes in one piece.
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer.split_once("\r\n\r\n").map_or_else(String::new, |(_, body)| body.to_owned()))
-    }
 }
 
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
-    }
+fn encoded(expression: &str) -> String {
+    utf8_percent_encode(expression, NON_ALPHANUMERIC).to_string()
+}
+
+/// A time as Prometheus has it.
+pub(crate) fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs_f64()
+}
+
+fn sample(pair: &Value) -> (f64, f64) {
+    let value = pair[1].as_str().expect("a value").parse().expect("a number");
+    (pair[0].as_f64().expect("a time"), value)
 }

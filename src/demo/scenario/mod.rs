@@ -5,6 +5,7 @@
 
 mod act;
 mod director;
+mod fires;
 #[cfg(test)]
 mod reference;
 mod table;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use self::act::Act;
 pub(super) use self::director::{Cast, Director, Phase};
+pub use self::fires::Fires;
 use self::table::SCENARIOS;
 use super::shop::Manner;
 use super::workload::Load;
@@ -42,6 +44,7 @@ struct Fault {
     act: Act,
     /// How long, unless it is said; `None` for until the end.
     lasts: Option<Duration>,
+    fires: Fires,
 }
 
 impl Scenario {
@@ -77,6 +80,12 @@ impl Scenario {
     /// The pool's settings in it, where nobody gave others: names and values.
     pub(super) const fn settings(&self) -> &'static [(&'static str, &'static str)] {
         self.settings
+    }
+
+    /// The alerts that its fault makes fire, if it has one.
+    #[must_use]
+    pub fn fires(&self) -> Option<&Fires> {
+        self.fault.as_ref().map(|fault| &fault.fires)
     }
 
     /// How many come before something goes wrong.

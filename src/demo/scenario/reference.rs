@@ -27,6 +27,13 @@ fn reference() -> String {
             needs.unwrap_or_default(),
         );
     }
+    page.push_str(FIRES);
+    for scenario in Scenario::all() {
+        let Some(fires) = scenario.fires() else { continue };
+        let listed = |names: &[&str]| names.iter().map(|name| linked(name)).collect::<Vec<_>>().join(", ");
+        let (alert, also, perhaps) = (linked(fires.alert), listed(&fires.also.concat()), listed(fires.perhaps));
+        let _ = writeln!(page, "| `{}` | {alert} | `{}` | {also} | {perhaps} |", scenario.name, fires.blames);
+    }
     let _ = write!(
         page,
         "\nA fault begins after `--scenario-after` (default {}) of a calm load, which is that of `healthy`, and ends after\n\
@@ -48,6 +55,18 @@ other metrics. Every scenario has the pool of the demo, 5 + 5 connections and a 
 something else; what is given in the environment or the URL wins.
 
 ";
+
+const FIRES: &str = "
+Its alerts, by the rules of [alerts.md](alerts.md), if the fault lasts for long enough. `make stack ARGS='--scenario NAME'` shows them.
+
+| scenario | fires | which names | with it | perhaps also |
+|---|---|---|---|---|
+";
+
+/// The alert's name, as a link to its runbook.
+fn linked(alert: &str) -> String {
+    format!("[{}](runbooks/{alert}.md)", alert.trim_start_matches("Poolscope"))
+}
 
 #[test]
 fn the_page_of_scenarios_is_up_to_date() {

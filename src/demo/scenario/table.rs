@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::act::Act;
-use super::{Fault, Scenario};
+use super::fires::{EXHAUSTED, SHORT};
+use super::{Fault, Fires, Scenario};
 use crate::demo::shop::{Endpoint, Flaw, Manner};
 use crate::demo::workload::{Arrival, Load, Rushes};
 
@@ -73,8 +74,9 @@ const fn fault(
     shows: &'static str,
     manner: Manner,
     load: &'static Load,
+    fires: Fires,
 ) -> Scenario {
-    let fault = Some(Fault { manner, load, act: Act::Nothing, lasts: None });
+    let fault = Some(Fault { manner, load, act: Act::Nothing, lasts: None, fires });
     Scenario { name, about, shows, settings: &[], manner: Manner::GOOD, load: &CALM, fault }
 }
 
@@ -129,13 +131,15 @@ pub(super) static SCENARIOS: &[Scenario] = &[
          `poolscope_recommended_size` rises",
         Manner::GOOD,
         &SALE,
+        Fires { alert: "PoolscopePoolExhausted", blames: "checkout_rush", also: &[SHORT], perhaps: &[] },
     ),
     fault(
         "slow_queries",
-        "listing orders takes the server sixty times as long as before",
+        "listing orders takes the server two hundred times as long as before",
         "`db_client_operation_duration_seconds`; `poolscope_connection_use_seconds_total` of `list_orders`, executing",
         Manner::with(Flaw::SlowQueries),
         &CALM,
+        Fires { alert: "PoolscopeSlowQueries", blames: "list_orders", also: &[&[EXHAUSTED], SHORT], perhaps: &[] },
     ),
     fault(
         "held_idle",
@@ -144,6 +148,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
          `poolscope_request_warnings_total`, held_elsewhere",
         Manner::with(Flaw::CallsElsewhere),
         &CALM,
+        Fires { alert: "PoolscopeHeldIdle", blames: "list_orders", also: &[&[EXHAUSTED], SHORT], perhaps: &[] },
     ),
     fault(
         "idle_in_transaction",
@@ -151,6 +156,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`poolscope_connection_use_seconds_total` of `place_order`, idle_in_transaction",
         Manner::with(Flaw::SlowPayment),
         &ORDERS,
+        Fires {
+            alert: "PoolscopeIdleInTransaction",
+            blames: "place_order",
+            also: &[&[EXHAUSTED], SHORT],
+            perhaps: &[],
+        },
     ),
     fault(
         "leak",
@@ -158,6 +169,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`poolscope_suspected_leaks`; `GET /customers/count` in `poolscope_connection_use_seconds_total`, idle",
         Manner::with(Flaw::Leaks),
         &COUNTS,
+        Fires {
+            alert: "PoolscopeSuspectedLeak",
+            blames: "GET /customers/count",
+            also: &[&[EXHAUSTED, "PoolscopeHeldIdle"], SHORT],
+            perhaps: &["PoolscopeSelfDeadlock"],
+        },
     )
     .set(&[("leak_threshold", "5s")]),
     fault(
@@ -166,6 +183,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`poolscope_self_deadlocks_total`, `poolscope_saturated_seconds_total`, timeouts of `write_audit`",
         Manner::with(Flaw::Nests),
         &RUSHES,
+        Fires {
+            alert: "PoolscopeSelfDeadlock",
+            blames: "checkout_rush",
+            also: &[SHORT],
+            perhaps: &[EXHAUSTED, "PoolscopeHeldIdle"],
+        },
     ),
     fault(
         "server_down",
@@ -174,6 +197,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
          end with `error`",
         Manner::GOOD,
         &CALM,
+        Fires {
+            alert: "PoolscopeConnectingFails",
+            blames: "io",
+            also: &[&["PoolscopeRetryBudgetSpent"]],
+            perhaps: &["PoolscopeRetryStorm"],
+        },
     )
     .and(Act::StopServer)
     .lasting(30),
@@ -183,6 +212,20 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`poolscope_connection_errors_total` of connect, 53300; `poolscope_connecting_suspended_seconds`",
         Manner::GOOD,
         &RUSHES,
+        Fires {
+            alert: "PoolscopeServerFull",
+            blames: "checkout_rush",
+            also: &[&["PoolscopeCheckoutWaitHigh"]],
+            perhaps: &[
+                "PoolscopeConnectingFails",
+                "PoolscopePoolSaturated",
+                "PoolscopeWaitersSustained",
+                "PoolscopeTimeoutBudgetBurnsFast",
+                "PoolscopeTimeoutBudgetBurns",
+                "PoolscopeWaitBudgetBurnsFast",
+                "PoolscopeWaitBudgetBurns",
+            ],
+        },
     )
     .and(Act::FillServer),
     fault(
@@ -191,6 +234,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`db_client_connection_create_time_seconds`, the phase `connect`",
         Manner::GOOD,
         &BUSY,
+        Fires {
+            alert: "PoolscopeCheckoutWaitHigh",
+            blames: "connect",
+            also: &[&["PoolscopeWaitBudgetBurnsFast", "PoolscopeWaitBudgetBurns"]],
+            perhaps: &["PoolscopePoolSaturated", "PoolscopeWaitersSustained"],
+        },
     )
     .and(Act::DelayConnects)
     // Long enough for a second in the queue and one for the connection.
@@ -201,6 +250,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`poolscope_connections_created_total`, `poolscope_connections_closed_total` with reason discarded",
         Manner::with(Flaw::Discards),
         &CALM,
+        Fires {
+            alert: "PoolscopeConnectionChurn",
+            blames: "discarded",
+            also: &[],
+            perhaps: &["PoolscopeCheckoutWaitHigh"],
+        },
     ),
     fault(
         "retry_storm",
@@ -209,6 +264,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
          `poolscope_retry_exhausted_total` with reason budget",
         Manner::with(Flaw::WaitsForNobody),
         &RESERVATIONS,
+        Fires {
+            alert: "PoolscopeRetryStorm",
+            blames: "reserve_stock",
+            also: &[&["PoolscopeRetryBudgetSpent"]],
+            perhaps: SHORT,
+        },
     )
     .and(Act::LockRows),
     fault(
@@ -217,5 +278,6 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`poolscope_dirty_returns_total`: in_transaction of `update_stock`, busy of `list_orders`",
         Manner::with(Flaw::LeavesDirty),
         &UPDATES,
+        Fires { alert: "PoolscopeDirtyReturns", blames: "update_stock", also: &[], perhaps: &[] },
     ),
 ];

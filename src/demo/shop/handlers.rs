@@ -27,7 +27,7 @@ use crate::{Client, Connection, Operation, Pool};
 const TAKEN: i64 = 1;
 
 /// By how many times listing orders is slow, where it is.
-const SLOWNESS: f64 = 60.0;
+const SLOWNESS: f64 = 200.0;
 
 /// How long the service takes that is called while a connection is held, in seconds; and the payment service, where it
 /// is slow, and where not.

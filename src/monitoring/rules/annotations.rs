@@ -37,6 +37,8 @@ pub fn panel(alert: &str) -> Option<Panel> {
         "PoolscopeSuspectedLeak" => Panel::SuspectedLeaks,
         "PoolscopeDirtyReturns" => Panel::DirtyReturns,
         "PoolscopeSelfDeadlock" => Panel::SelfDeadlocks,
+        "PoolscopeRequestsShed" => Panel::FailedCheckouts,
+        "PoolscopeManyCheckouts" => Panel::Checkouts,
         "PoolscopeRetryStorm" => Panel::Retries,
         "PoolscopeRetryBudgetSpent" => Panel::RetryBudget,
         "PoolscopeTargetDown" | "PoolscopeMetricsAbsent" => Panel::FleetUp,

@@ -2,8 +2,8 @@
 
 use super::recording::{HELD_BY_OPERATION, WAITING_BY_OPERATION, bucket};
 use crate::monitoring::names::{
-    CHECKOUT_PHASE_SECONDS, CLOSED, CONNECTION_ERRORS, DIRTY_RETURNS, POOL_LABEL, QUERY_TIME, RETRIES, RETRY_EXHAUSTED,
-    USE_SECONDS,
+    CHECKOUT_PHASE_SECONDS, CLOSED, CONNECTION_ERRORS, DIRTY_RETURNS, POOL_LABEL, QUERY_TIME, REQUEST_TIME,
+    REQUEST_WARNINGS, RETRIES, RETRY_EXHAUSTED, USE_SECONDS,
 };
 use crate::monitoring::thresholds::Thresholds;
 
@@ -138,6 +138,30 @@ impl Blame {
             ),
             label: "operation",
             says: "Most of them are operations of $name: $value a second.",
+        }
+    }
+
+    /// Whose requests are refused.
+    pub(super) fn shed(t: &Thresholds) -> Self {
+        Self {
+            query: format!(
+                "sum without (method, outcome) (rate({REQUEST_TIME}_count{{outcome=\"shed\",{OF_POOL}}}[{}]))",
+                t.window
+            ),
+            label: "route",
+            says: "Most of them were for $name: $value a second.",
+        }
+    }
+
+    /// Whose requests make many checkouts.
+    pub(super) fn many_checkouts(t: &Thresholds) -> Self {
+        Self {
+            query: format!(
+                "sum without (method, kind) (rate({REQUEST_WARNINGS}{{kind=\"many_checkouts\",{OF_POOL}}}[{}]))",
+                t.window
+            ),
+            label: "route",
+            says: "Most such requests were for $name: $value a second.",
         }
     }
 

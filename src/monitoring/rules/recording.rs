@@ -9,11 +9,9 @@
 //!
 //! Nothing is aggregated by name: what its owners have labelled a target with stays.
 
-use std::fmt::Write as _;
-
 use crate::monitoring::names::{
-    CLOSED, COUNT, CREATE_TIME, MAX, OPERATION_WAIT_SECONDS, PENDING, QUERY_TIME, RETRIES, SATURATED_SECONDS, TIMEOUTS,
-    USE_SECONDS, WAIT_TIME,
+    CHECKOUT_OUTCOMES, CLOSED, COUNT, CREATE_TIME, MAX, OPERATION_WAIT_SECONDS, PENDING, QUERY_TIME, RETRIES,
+    SATURATED_SECONDS, TIMEOUTS, USE_SECONDS, WAIT_TIME,
 };
 use crate::monitoring::thresholds::{Threshold, Thresholds};
 
@@ -241,6 +239,15 @@ pub fn slow_recordings(thresholds: &Thresholds) -> Vec<Recording> {
     burning(thresholds, BurnWindow::is_slow)
 }
 
+/// Checkouts that were not refused: those that are shed have waited for nothing and got nothing. As waits of zero they would
+/// make an overloaded pool look quick, and as failures they would tell of the alert for them once more. Nobody is there until
+/// the first is shed.
+fn admitted(range: &Threshold) -> String {
+    let all = format!("rate({WAIT_TIME}_count[{range}])");
+    let shed = format!("sum without (operation, outcome) (rate({CHECKOUT_OUTCOMES}{{outcome=\"shed\"}}[{range}]))");
+    format!("(\n  {all} - {shed}\nor\n  {all}\n)")
+}
+
 /// What the objectives are held against, over the windows that are chosen.
 fn burning(thresholds: &Thresholds, chosen: impl Fn(BurnWindow) -> bool) -> Vec<Recording> {
     let bucket = bucket(&thresholds.wait_objective_seconds);
@@ -248,18 +255,19 @@ fn burning(thresholds: &Thresholds, chosen: impl Fn(BurnWindow) -> bool) -> Vec<
     let mut rules = Vec::new();
     for window in BurnWindow::ALL.into_iter().filter(|window| chosen(*window)) {
         let range = window.range(thresholds);
-        let all = format!("(rate({WAIT_TIME}_count[{range}]) > 0)");
+        let all = format!("({} > 0)", admitted(&range));
         let over = window.as_str();
         rules.push(Recording {
             name: timeout_share(window),
             expr: format!("rate({TIMEOUTS}[{range}])\n/\n{all}"),
             help: format!("The share of checkouts that timed out, over {over}."),
         });
-        let mut slow = String::from("1 -\n");
-        let _ = write!(slow, "sum without (le) (rate({WAIT_TIME}_bucket{{{bucket}}}[{range}]))\n/\n{all}");
         rules.push(Recording {
             name: slow_share(window),
-            expr: slow,
+            expr: format!(
+                "(\n  rate({WAIT_TIME}_count[{range}])\n-\n  \
+                 sum without (le) (rate({WAIT_TIME}_bucket{{{bucket}}}[{range}]))\n)\n/\n{all}"
+            ),
             help: format!("The share of checkouts that took longer than {limit}, over {over}."),
         });
     }

@@ -1,6 +1,8 @@
 //! What the tests share.
 
 mod http;
+#[path = "../../support/kept.rs"]
+mod kept;
 #[path = "../../support/otlp.rs"]
 mod otlp;
 #[path = "../../support/pages/mod.rs"]

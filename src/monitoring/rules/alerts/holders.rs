@@ -27,7 +27,19 @@ fn suspected_leak(t: &Thresholds) -> Alert {
             t.suspected_leaks.human()
         ),
         thresholds: uses([&t.suspected_leaks]),
-        comes_with: &["PoolscopeHeldIdle", "PoolscopeIdleInTransaction", "PoolscopePoolExhausted"],
+        comes_with: &[
+            "PoolscopeHeldIdle",
+            "PoolscopeIdleInTransaction",
+            "PoolscopeSelfDeadlock",
+            "PoolscopePoolExhausted",
+            "PoolscopePoolSaturated",
+            "PoolscopeWaitersSustained",
+            "PoolscopeCheckoutWaitHigh",
+            "PoolscopeTimeoutBudgetBurnsFast",
+            "PoolscopeTimeoutBudgetBurns",
+            "PoolscopeWaitBudgetBurnsFast",
+            "PoolscopeWaitBudgetBurns",
+        ],
     }
 }
 
@@ -54,7 +66,17 @@ fn held_idle(t: &Thresholds) -> Alert {
             t.held_idle_share.human()
         ),
         thresholds: uses([&t.held_idle_share, window]),
-        comes_with: &["PoolscopePoolSaturated", "PoolscopePoolExhausted", "PoolscopeSuspectedLeak"],
+        comes_with: &[
+            "PoolscopeSuspectedLeak",
+            "PoolscopePoolExhausted",
+            "PoolscopePoolSaturated",
+            "PoolscopeWaitersSustained",
+            "PoolscopeCheckoutWaitHigh",
+            "PoolscopeTimeoutBudgetBurnsFast",
+            "PoolscopeTimeoutBudgetBurns",
+            "PoolscopeWaitBudgetBurnsFast",
+            "PoolscopeWaitBudgetBurns",
+        ],
     }
 }
 
@@ -80,7 +102,17 @@ fn idle_in_transaction(t: &Thresholds) -> Alert {
             t.idle_in_transaction_share.human()
         ),
         thresholds: uses([&t.idle_in_transaction_share, window]),
-        comes_with: &["PoolscopePoolSaturated", "PoolscopePoolExhausted", "PoolscopeSuspectedLeak"],
+        comes_with: &[
+            "PoolscopeSuspectedLeak",
+            "PoolscopePoolExhausted",
+            "PoolscopePoolSaturated",
+            "PoolscopeWaitersSustained",
+            "PoolscopeCheckoutWaitHigh",
+            "PoolscopeTimeoutBudgetBurnsFast",
+            "PoolscopeTimeoutBudgetBurns",
+            "PoolscopeWaitBudgetBurnsFast",
+            "PoolscopeWaitBudgetBurns",
+        ],
     }
 }
 
@@ -125,12 +157,23 @@ fn self_deadlock(t: &Thresholds) -> Alert {
         says: format!(
             "{{{{ $value | humanize }}}} checkouts of the last {window} waited while their own task held a connection."
         ),
-        blame: vec![Blame::waiter()],
+        // Whoever waits most may be anybody whom the rest of the pool does not suffice.
+        blame: vec![Blame::holder()],
         meaning: format!(
             "In the last {window} a checkout waited for capacity while its own task held a connection of the same pool: \
              enough of these at once wait for each other until they time out."
         ),
         thresholds: uses([window]),
-        comes_with: &["PoolscopePoolExhausted", "PoolscopeHeldIdle", "PoolscopeTimeoutBudgetBurnsFast"],
+        comes_with: &[
+            "PoolscopeHeldIdle",
+            "PoolscopePoolExhausted",
+            "PoolscopePoolSaturated",
+            "PoolscopeWaitersSustained",
+            "PoolscopeCheckoutWaitHigh",
+            "PoolscopeTimeoutBudgetBurnsFast",
+            "PoolscopeTimeoutBudgetBurns",
+            "PoolscopeWaitBudgetBurnsFast",
+            "PoolscopeWaitBudgetBurns",
+        ],
     }
 }

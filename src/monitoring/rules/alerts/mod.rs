@@ -6,6 +6,7 @@
 
 mod holders;
 mod objectives;
+mod requests;
 mod retries;
 mod saturation;
 mod server;
@@ -86,6 +87,7 @@ pub fn alerts(thresholds: &Thresholds) -> Vec<Alert> {
         saturation::alerts(thresholds),
         objectives::alerts(thresholds),
         holders::alerts(thresholds),
+        requests::alerts(thresholds),
         server::alerts(thresholds),
         retries::alerts(thresholds),
         watching::alerts(thresholds),

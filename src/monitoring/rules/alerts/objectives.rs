@@ -120,7 +120,7 @@ impl Objective<'_> {
             blame: vec![Blame::holder(), Blame::waiter()],
             meaning: format!(
                 "The share of checkouts that {} was over {}; or over {}. The objective allows {}, and there were more \
-                 than {}.",
+                 than {}. What was shed counts for nothing.",
                 self.wrong,
                 says(fast),
                 says(slow),

@@ -49,7 +49,17 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.retry_floor.human()
             ),
             thresholds: uses([&t.retry_share, &t.retry_floor, window]),
-            comes_with: &["PoolscopeRetryBudgetSpent", "PoolscopeConnectingFails"],
+            comes_with: &[
+                "PoolscopeRetryBudgetSpent",
+                "PoolscopeConnectingFails",
+                "PoolscopePoolSaturated",
+                "PoolscopeWaitersSustained",
+                "PoolscopeCheckoutWaitHigh",
+                "PoolscopeTimeoutBudgetBurnsFast",
+                "PoolscopeTimeoutBudgetBurns",
+                "PoolscopeWaitBudgetBurnsFast",
+                "PoolscopeWaitBudgetBurns",
+            ],
         },
     ]
 }

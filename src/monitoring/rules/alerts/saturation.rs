@@ -96,7 +96,12 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.traffic_floor.human()
             ),
             thresholds: uses([&t.wait_p99_seconds, &t.traffic_floor, window]),
-            comes_with: &["PoolscopePoolSaturated", "PoolscopeWaitersSustained"],
+            comes_with: &[
+                "PoolscopePoolSaturated",
+                "PoolscopeWaitersSustained",
+                "PoolscopeWaitBudgetBurnsFast",
+                "PoolscopeWaitBudgetBurns",
+            ],
         },
     ]
 }

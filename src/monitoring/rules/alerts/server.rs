@@ -26,7 +26,12 @@ fn connecting_fails(t: &Thresholds) -> Alert {
         blame: vec![Blame::connect_error(t)],
         meaning: format!("In the last {now} attempts to connect failed, more than {}.", t.connect_failures.human()),
         thresholds: uses([&t.connect_failures, now]),
-        comes_with: &["PoolscopeServerFull", "PoolscopeRetryStorm", "PoolscopeWaitBudgetBurnsFast"],
+        comes_with: &[
+            "PoolscopeServerFull",
+            "PoolscopeRetryBudgetSpent",
+            "PoolscopeRetryStorm",
+            "PoolscopeWaitBudgetBurnsFast",
+        ],
     }
 }
 
@@ -47,7 +52,17 @@ fn server_full(t: &Thresholds) -> Alert {
         blame: vec![Blame::holder()],
         meaning: format!("In the last {window} the server refused a connection with 53300, too_many_connections."),
         thresholds: uses([window]),
-        comes_with: &["PoolscopeConnectingFails", "PoolscopeServerSlotsShort", "PoolscopeWaitBudgetBurnsFast"],
+        comes_with: &[
+            "PoolscopeConnectingFails",
+            "PoolscopeServerSlotsShort",
+            "PoolscopePoolSaturated",
+            "PoolscopeWaitersSustained",
+            "PoolscopeCheckoutWaitHigh",
+            "PoolscopeTimeoutBudgetBurnsFast",
+            "PoolscopeTimeoutBudgetBurns",
+            "PoolscopeWaitBudgetBurnsFast",
+            "PoolscopeWaitBudgetBurns",
+        ],
     }
 }
 
@@ -96,7 +111,7 @@ fn churn(t: &Thresholds) -> Alert {
             t.churn_floor.human()
         ),
         thresholds: uses([&t.churn_share, &t.churn_floor, window]),
-        comes_with: &["PoolscopeDirtyReturns"],
+        comes_with: &["PoolscopeDirtyReturns", "PoolscopeCheckoutWaitHigh"],
     }
 }
 
@@ -121,6 +136,15 @@ fn slow_queries(t: &Thresholds) -> Alert {
             t.query_floor.human()
         ),
         thresholds: uses([&t.slow_query_share, &t.slow_query_seconds, &t.query_floor, window]),
-        comes_with: &["PoolscopePoolSaturated", "PoolscopePoolExhausted"],
+        comes_with: &[
+            "PoolscopePoolExhausted",
+            "PoolscopePoolSaturated",
+            "PoolscopeWaitersSustained",
+            "PoolscopeCheckoutWaitHigh",
+            "PoolscopeTimeoutBudgetBurnsFast",
+            "PoolscopeTimeoutBudgetBurns",
+            "PoolscopeWaitBudgetBurnsFast",
+            "PoolscopeWaitBudgetBurns",
+        ],
     }
 }

@@ -1,4 +1,5 @@
 //! Runs the binary and looks after it.
+#![allow(dead_code, reason = "each test binary needs some of it")]
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
