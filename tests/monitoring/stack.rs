@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -55,6 +56,18 @@ impl Stack {
     }
 }
 
+/// A test that fails ends it too: to kill the script would leave what it started.
+impl Drop for Stack {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = catch_unwind(AssertUnwindSafe(|| {
+                self.run.signal(Signal::SIGTERM);
+                self.run.wait()
+            }));
+        }
+    }
+}
+
 /// Addresses that nobody has, at this moment.
 fn free<const N: usize>() -> [SocketAddr; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
@@ -70,7 +83,8 @@ fn a_stack_scrapes_by_its_rules_and_ends_together_at_a_signal() {
     assert!(stack.prometheus_says("/api/v1/status/flags").contains("\"enable-feature\":\"exemplar-storage\""));
     assert!(stack.prometheus_says("/api/v1/alertmanagers").contains(&format!("http://{}/", stack.alertmanager)));
     assert!(http::get(stack.alertmanager, "/api/v2/status").expect("an answer").1.contains("PoolscopePoolExhausted"));
-    stack.run.signal(Signal::SIGINT);
+    // As Ctrl-C does. Whoever runs tests in the background may have them ignore that one, and then no shell can trap it.
+    stack.run.signal(Signal::SIGTERM);
     assert_eq!(stack.run.wait().code(), Some(0));
     assert!(stack.run.rest().contains("The private server and its directory are gone."));
     assert_eq!(stack.run.err(), "");

@@ -29,6 +29,9 @@ const EMPTY: &[Empty] = &[
     (150, 1, "retry_storm", NO_RETRY),
     (70, 0, "dirty", CLEAN),
     (151, 0, "dirty", CLEAN),
+    (95, 0, "undersized", "every request succeeds"),
+    (98, 1, "retry_storm", NO_RETRY),
+    (99, 0, "held_idle", "no request does what it had better not"),
 ];
 
 /// The state after the end of the process with the healthy load.

@@ -19,6 +19,9 @@ const FAULT: Duration = Duration::from_secs(80);
 const RESOLVES: Duration = Duration::from_secs(60);
 const RESOLVES_LATE: Duration = Duration::from_secs(240);
 
+/// How long a scenario without a fault is played at least.
+const AT_LEAST: Duration = Duration::from_secs(20);
+
 /// What is tried again and succeeds then, which no fault brings: these last.
 const RECOVERED: &str = "sum(rate(poolscope_retry_recovered_total{job=\"shop\"}[20s]))";
 
@@ -71,8 +74,9 @@ pub(super) fn play(stage: &Stage, scenario: &'static Scenario) -> (Played, Up) {
     let up = start(stage, scenario);
     let mut notices = BTreeMap::new();
     if scenario.fires().is_none() {
-        // What it is played for.
-        comes(FAULT, || stage.now(RECOVERED) > 0.0);
+        // What it is played for; and that for some scrapes, since it may come with the first ones.
+        let started = Instant::now();
+        comes(FAULT, || stage.now(RECOVERED) > 0.0 && started.elapsed() >= AT_LEAST);
         let ended = SystemTime::now();
         return (Played { scenario, begun, ended, notices, fired: BTreeSet::new(), unresolved: Vec::new() }, up);
     }
