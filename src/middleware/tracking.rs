@@ -45,7 +45,14 @@ pub(super) struct Tracking {
     is_head: bool,
     /// The span in which it was called.
     span: Span,
-    /// The layer's own, where that has joined the trace which the request brought along.
+    /// What it is to OpenTelemetry, if its trace is sampled; kept apart, since few are.
+    traced: Option<Box<Traced>>,
+}
+
+/// A request that is part of a trace.
+#[derive(Debug)]
+struct Traced {
+    /// The layer's own span, where that has joined the trace which the request brought along.
     joined: Option<Span>,
     /// The span as OpenTelemetry knows it.
     trace: Option<Trace>,
@@ -68,15 +75,14 @@ impl Tracking {
             server_timing: settings.server_timing,
             is_head: request.method() == Method::HEAD,
             span: Span::current(),
-            joined,
-            trace,
+            traced: (joined.is_some() || trace.is_some()).then(|| Box::new(Traced { joined, trace })),
         }
     }
 
     /// Runs code of the request's.
     #[inline]
     pub(super) fn enter<T>(&mut self, run: impl FnOnce() -> T) -> T {
-        let _span = self.joined.as_ref().map(Span::enter);
+        let _span = self.traced.as_ref().and_then(|traced| traced.joined.as_ref()).map(Span::enter);
         let _entered = Entered::new(&mut self.serving);
         run()
     }
@@ -156,24 +162,26 @@ impl Tracking {
         }
         let watchers = &serving.terms().watchers;
         let took = watchers.now().since(self.started);
-        watchers.ledger().requests().end(serving.kind(), outcome, took, self.trace.as_ref().map(Trace::ids));
+        let traced = self.traced.take();
+        let trace = traced.as_ref().and_then(|traced| traced.trace.as_ref());
+        watchers.ledger().requests().end(serving.kind(), outcome, took, trace.map(Trace::ids));
         if let Some(account) = serving.request() {
             account.warn_of_many(self.many_checkouts);
-            self.tell(account);
+            self.tell(account, traced.as_deref());
         }
-        if let Some(joined) = self.joined.take() {
-            trace::end_server(&joined, outcome);
+        if let Some(joined) = traced.as_ref().and_then(|traced| traced.joined.as_ref()) {
+            trace::end_server(joined, outcome);
         }
-        self.trace = None;
         self.span = Span::none();
     }
 
     /// Tells its span what it cost.
-    fn tell(&self, account: &Account) {
+    fn tell(&self, account: &Account, traced: Option<&Traced>) {
         let idle = account.used(Activity::Idle) + account.used(Activity::IdleInTransaction);
         let counts = [(FIELDS[0], account.checkouts()), (FIELDS[4], account.retries())];
         let times = [(FIELDS[1], account.waited()), (FIELDS[2], account.used(Activity::Executing)), (FIELDS[3], idle)];
-        for span in [Some(&self.span), self.joined.as_ref()].into_iter().flatten() {
+        let joined = traced.and_then(|traced| traced.joined.as_ref());
+        for span in [Some(&self.span), joined].into_iter().flatten() {
             for (field, count) in counts {
                 span.record(field, count);
             }
@@ -182,8 +190,8 @@ impl Tracking {
             }
         }
         // A span that was told already would have each attribute twice.
-        let was_told = self.joined.is_some() || self.span.has_field(FIELDS[0]);
-        if let Some(trace) = self.trace.as_ref().filter(|_| !was_told) {
+        let was_told = joined.is_some() || self.span.has_field(FIELDS[0]);
+        if let Some(trace) = traced.and_then(|traced| traced.trace.as_ref()).filter(|_| !was_told) {
             trace.describe(&counts, &times);
         }
     }

@@ -70,7 +70,7 @@ pin_project! {
         // The same while its route holds its share.
         place: Option<Placing>,
         // What it is to the request that it is for, if it is for one.
-        visit: Option<Visit>,
+        visit: Option<Box<Visit>>,
         context: Context,
         stage: Stage,
     }
@@ -162,11 +162,13 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
         }
     }
 
-    /// Takes a place among those of its route, if these are limited, or waits for one; answers whether it may.
+    /// Counts it for the request that is being served, if one is. Takes a place among those of its route, if these are
+    /// limited, or waits for one; answers whether it may.
     #[cold]
-    fn enter_share(self: Pin<&mut Self>) -> bool {
+    fn begin_visit(self: Pin<&mut Self>) -> bool {
         let mut this = self.project();
-        match this.visit.as_mut().map_or(Entry::Free, Visit::enter) {
+        *this.visit = serving::visit(this.core.shared().watchers.ledger(), this.context.site).map(Box::new);
+        match this.visit.as_mut().map_or(Entry::Free, |visit| visit.enter()) {
             Entry::Free => true,
             Entry::Closed => false,
             Entry::Full(places) => {
@@ -239,8 +241,7 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
             let this = self.as_mut().project();
             *this.stage = Stage::Begun;
             this.context.started = shared.watchers.now();
-            *this.visit = serving::visit(shared.watchers.ledger(), this.context.site);
-            if this.visit.is_some() && !self.as_mut().enter_share() {
+            if serving::is_any() && !self.as_mut().begin_visit() {
                 return Poll::Ready(Err(self.fail(Failure::Closed)));
             }
             if shared.gate.is_awaited() && self.place.is_none() {
@@ -316,7 +317,8 @@ pub(crate) fn code_of<M: Backend>(error: &CheckoutError<M::Error>) -> Option<Err
 }
 
 /// Ends what a checkout was to a request that got nothing by it.
-fn end_visit(visit: &mut Option<Visit>, started: Nanos, at: Nanos) {
+#[cold]
+fn end_visit(visit: &mut Option<Box<Visit>>, started: Nanos, at: Nanos) {
     if let Some(visit) = visit.take() {
         visit.end_wait(at.since(started));
     }
@@ -333,7 +335,7 @@ pub(super) enum Failure<E> {
 impl<M: Backend> Core<M> {
     // Once in the path of each checkout that is served: a call would move all that it is given.
     #[inline(always)]
-    fn hand_out(&self, object: Object<Observed<M>>, context: Context, visit: &mut Option<Visit>) -> Guard<M> {
+    fn hand_out(&self, object: Object<Observed<M>>, context: Context, visit: &mut Option<Box<Visit>>) -> Guard<M> {
         let watchers = &self.shared().watchers;
         let seat = &*object.life.seat;
         let operation = context.operation;
@@ -353,8 +355,7 @@ impl<M: Backend> Core<M> {
             }
         };
         if let Some(visit) = visit {
-            visit.end_wait(at.since(context.started));
-            visit.begin_use(seat, operation, at);
+            visit.begin_use(seat, operation, at.since(context.started), at);
         }
         Guard::new(object, operation, at, visit.take())
     }
@@ -364,7 +365,7 @@ impl<M: Backend> Core<M> {
         &self,
         context: Context,
         failure: Failure<M::Error>,
-        visit: &mut Option<Visit>,
+        visit: &mut Option<Box<Visit>>,
     ) -> CheckoutError<M::Error> {
         let watchers = &self.shared().watchers;
         let at = watchers.now();

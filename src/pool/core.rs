@@ -155,10 +155,12 @@ impl<M: Backend> Core<M> {
         call_site: &'static Location<'static>,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
         let watchers = &self.shared().watchers;
-        let (operation, site) = match serving::operation(watchers.ledger()) {
-            Some(operation) => (operation, watchers.site(call_site)),
-            None => watchers.operation_at(call_site),
-        };
+        if serving::is_any()
+            && let Some(operation) = serving::operation(watchers.ledger())
+        {
+            return self.checkout(operation, call_site, watchers.site(call_site));
+        }
+        let (operation, site) = watchers.operation_at(call_site);
         self.checkout(operation, call_site, site)
     }
 
@@ -179,7 +181,7 @@ impl<M: Backend> Core<M> {
     /// The operation that is named after `call_site`.
     pub(crate) fn operation_at(&self, call_site: &'static Location<'static>) -> Operation<M> {
         let watchers = &self.shared().watchers;
-        let of_request = serving::operation(watchers.ledger());
+        let of_request = if serving::is_any() { serving::operation(watchers.ledger()) } else { None };
         Operation::new(self.clone(), of_request.unwrap_or_else(|| watchers.operation_at(call_site).0))
     }
 

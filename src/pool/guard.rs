@@ -32,11 +32,16 @@ pub struct Guard<M: Backend> {
     discard: Option<CloseReason>,
     /// What the request makes of it for which it was checked out, if it was for one. Dropped after the connection is
     /// returned: who waits for a place among its route's is to find it there.
-    visit: Option<Visit>,
+    visit: Option<Box<Visit>>,
 }
 
 impl<M: Backend> Guard<M> {
-    pub(super) fn new(object: Object<Observed<M>>, operation: OperationId, since: Nanos, visit: Option<Visit>) -> Self {
+    pub(super) fn new(
+        object: Object<Observed<M>>,
+        operation: OperationId,
+        since: Nanos,
+        visit: Option<Box<Visit>>,
+    ) -> Self {
         Self { object: Some(object), operation, since, discard: None, visit }
     }
 
@@ -170,7 +175,7 @@ impl<M: Backend> Drop for Guard<M> {
         let status = if asked && life.pulse.leave() { seat.wire().status() } else { status };
         if !status.is_clean() || queried || life.refused_write {
             if let Some(object) = self.object.take() {
-                clean_and_return(object, operation, at, self.visit.take().and_then(Visit::into_place));
+                clean_and_return(object, operation, at, self.visit.take().and_then(|visit| visit.into_place()));
             }
             return;
         }

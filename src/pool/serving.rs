@@ -4,7 +4,7 @@
 //! that into a thread-local while it polls the request's futures, and takes it back after; whoever spawns tasks hands
 //! it on to them. Layers of several pools may stand around each other, so there may be several of these at once.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,6 +105,8 @@ impl Serving {
 thread_local! {
     /// The innermost last.
     static SERVED: RefCell<Vec<Serving>> = const { RefCell::new(Vec::new()) };
+    /// How many there are. Every checkout looks here, and at memory that has to be given back only where there are some.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Has the code that runs work for a request, until it is dropped, also by a panic.
@@ -119,6 +121,7 @@ impl<'a> Entered<'a> {
         let entered = place.is_some();
         if let Some(serving) = place.take() {
             SERVED.with_borrow_mut(|served| served.push(serving));
+            DEPTH.set(DEPTH.get() + 1);
         }
         Self { place, entered }
     }
@@ -130,6 +133,7 @@ impl Drop for Entered<'_> {
         if self.entered {
             // Whoever entered after this has left before it.
             *self.place = SERVED.with_borrow_mut(Vec::pop);
+            DEPTH.set(DEPTH.get() - 1);
         }
     }
 }
@@ -149,25 +153,22 @@ pub(crate) fn handed_on() -> Vec<Serving> {
     })
 }
 
+/// Whether the code that runs works for any request, of whichever pool.
+#[inline(always)]
+pub(super) fn is_any() -> bool {
+    cfg!(feature = "middleware") && DEPTH.get() != 0
+}
+
 /// Asks the innermost request of this pool that the code which runs works for.
-#[inline]
 fn innermost<T>(ledger: &Arc<Ledger>, ask: impl FnOnce(&mut Serving) -> T) -> Option<T> {
-    if !cfg!(feature = "middleware") {
-        return None;
-    }
     // A thread at its end has no such memory any more, and works for nobody.
-    let asked = SERVED.try_with(|served| {
-        let mut served = served.borrow_mut();
-        if served.is_empty() {
-            return None;
-        }
-        served.iter_mut().rev().find(|serving| serving.is_of(ledger)).map(ask)
-    });
+    let asked =
+        SERVED.try_with(|served| served.borrow_mut().iter_mut().rev().find(|serving| serving.is_of(ledger)).map(ask));
     asked.ok().flatten()
 }
 
 /// The operation for what is done without a name, if it is done for a request whose route names it.
-#[inline]
+#[cold]
 pub(super) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
     let named = innermost(ledger, |serving| {
         serving.names_operations().then(|| serving.named().ok_or_else(|| (Arc::clone(&serving.terms), serving.kind)))
@@ -189,7 +190,7 @@ pub(crate) fn is_served(ledger: &Arc<Ledger>) -> bool {
 }
 
 /// Counts a checkout that begins for the request that is being served, if one is.
-#[inline]
+#[cold]
 pub(super) fn visit(ledger: &Arc<Ledger>, site: SiteId) -> Option<Visit> {
     innermost(ledger, |serving| {
         let share = serving.terms.shares.as_ref().map(|shares| shares.of(serving.kind));

@@ -80,12 +80,15 @@ impl Visit {
         }
     }
 
-    /// The connection of this seat is handed out to it.
-    pub(super) fn begin_use(&mut self, seat: &Seat, operation: OperationId, at: Nanos) {
+    /// The connection of this seat is handed out to it, after a wait of so long.
+    #[cold]
+    pub(super) fn begin_use(&mut self, seat: &Seat, operation: OperationId, waited: u64, at: Nanos) {
+        self.end_wait(waited);
         self.before = seat.wire().times_of(operation, at);
     }
 
     /// It is returned. Its place is given back when this is dropped, which is to be after the connection is back.
+    #[cold]
     pub(super) fn end_use(&self, seat: &Seat, operation: OperationId, since: Nanos, at: Nanos) {
         let (executing, in_transaction) = seat.wire().times_of(operation, at);
         let held = at.since(since);
