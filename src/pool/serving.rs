@@ -186,7 +186,7 @@ pub(super) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
 /// Whether a request of this pool is being served already.
 #[cfg(feature = "middleware")]
 pub(crate) fn is_served(ledger: &Arc<Ledger>) -> bool {
-    innermost(ledger, |_| ()).is_some()
+    is_any() && innermost(ledger, |_| ()).is_some()
 }
 
 /// Counts a checkout that begins for the request that is being served, if one is.
@@ -200,6 +200,9 @@ pub(super) fn visit(ledger: &Arc<Ledger>, site: SiteId) -> Option<Visit> {
 
 /// Counts a retry for the request that is being served, if one is.
 pub(crate) fn retried(ledger: &Arc<Ledger>) {
+    if !is_any() {
+        return;
+    }
     innermost(ledger, |serving| {
         if let Some(request) = serving.request() {
             request.count_retry();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::books::Books;
 use super::{Connections, Limits};
+use crate::event::Phase;
 use crate::telemetry::clock::{Nanos, nanos};
 
 /// Who waits for capacity.
@@ -52,6 +53,14 @@ impl Pace {
 }
 
 impl Books {
+    /// One leaves a phase, with a connection or without; to be told before the queue is counted anew.
+    #[inline]
+    pub(super) fn note_pace(&mut self, left: Phase, served: bool, at: Nanos) {
+        if let (Phase::Queue, true, Some(since)) = (left, served, self.saturated_since) {
+            self.pace.served(since, at);
+        }
+    }
+
     /// Those in the queue for capacity. Who is in it while there is capacity is about to have it; or does not ask for it
     /// any more, being kept and not polled.
     pub(super) fn backlog(&self, limits: &Limits, now: Nanos) -> Backlog {

@@ -269,10 +269,7 @@ impl Books {
         let quiet = Quiet::of(checkout).filter(|_| phase != Phase::Clean);
         self.phase_nanos[left.index()] += at.since(since);
         // What it goes on with is a connection, or what is to become one.
-        let got_one = matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean);
-        if let (Phase::Queue, true, Some(since)) = (left, got_one, self.saturated_since) {
-            self.pace.served(since, at);
-        }
+        self.note_pace(left, matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean), at);
         self.count_queue(Some(left), Some(phase), at);
         quiet
     }
@@ -300,9 +297,7 @@ impl Books {
             self.wait_exemplars.keep(waited, trace.within.ids());
         }
         self.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
-        if let (Phase::Queue, Some(_), Some(since)) = (checkout.phase, got, self.saturated_since) {
-            self.pace.served(since, at);
-        }
+        self.note_pace(checkout.phase, got.is_some(), at);
         self.count_queue(Some(checkout.phase), None, at);
         Some(checkout)
     }
