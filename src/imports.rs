@@ -17,7 +17,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("exporter", &["telemetry"]),
     ("otlp", &["telemetry"]),
     ("monitoring", &["telemetry"]),
-    ("demo", &["config", "error", "event", "telemetry", "pool", "retry", "middleware", "exporter", "otlp"]),
+    (
+        "demo",
+        &["config", "error", "event", "telemetry", "pool", "retry", "middleware", "exporter", "otlp", "monitoring"],
+    ),
 ];
 
 fn sources(of: &Path) -> Vec<PathBuf> {

@@ -21,8 +21,9 @@ pub fn head(alert: &Alert) -> String {
     for threshold in &alert.thresholds {
         let _ = writeln!(head, "- Threshold `{}`, {}: {}", threshold.name, threshold.human(), threshold.reason);
     }
-    if !alert.comes_with.is_empty() {
-        let names: Vec<_> = alert.comes_with.iter().map(|name| format!("`{name}`")).collect();
+    let comes_with = alert.comes_with();
+    if !comes_with.is_empty() {
+        let names: Vec<_> = comes_with.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(head, "- The same fault may bring: {}.", names.join(", "));
     }
     let _ = write!(head, "\n```promql\n{}\n```\n", alert.expr);

@@ -44,7 +44,7 @@ fn what_is_muted_is_an_alert_and_comes_with_the_one_that_mutes_it() {
             for muted in named(line) {
                 let [source] = &muting.iter().collect::<Vec<_>>()[..] else { panic!("{line}") };
                 let source = alerts.iter().find(|alert| alert.name == **source).expect("an alert");
-                assert!(source.comes_with.contains(&&*muted), "{} does not say that it brings {muted}", source.name);
+                assert!(source.comes_with().contains(&&*muted), "{} does not say that it brings {muted}", source.name);
             }
         }
         for name in named(line) {

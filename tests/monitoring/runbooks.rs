@@ -93,7 +93,7 @@ fn the_runbook_of_a_scenarios_alert_names_all_that_the_scenario_fires() {
     for fires in Scenario::all().iter().filter_map(Scenario::fires) {
         let alert = alerts.iter().find(|alert| alert.name == fires.alert).expect(fires.alert);
         for name in fires.also.concat().iter().chain(fires.perhaps) {
-            assert!(alert.comes_with.contains(name), "{} does not say that it brings {name}", fires.alert);
+            assert!(alert.comes_with().contains(name), "{} does not say that it brings {name}", fires.alert);
         }
     }
 }

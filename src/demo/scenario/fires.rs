@@ -1,16 +1,5 @@
 //! Which alerts a scenario's fault makes fire.
 
-/// What a pool brings that has run out, beside that it is exhausted.
-pub(super) const SHORT: &[&str] = &[
-    "PoolscopePoolSaturated",
-    "PoolscopeWaitersSustained",
-    "PoolscopeCheckoutWaitHigh",
-    "PoolscopeTimeoutBudgetBurnsFast",
-    "PoolscopeTimeoutBudgetBurns",
-    "PoolscopeWaitBudgetBurnsFast",
-    "PoolscopeWaitBudgetBurns",
-];
-
 /// That it is exhausted.
 pub(super) const EXHAUSTED: &str = "PoolscopePoolExhausted";
 

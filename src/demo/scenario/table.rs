@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::act::Act;
-use super::fires::{EXHAUSTED, SHORT};
+use super::fires::EXHAUSTED;
 use super::{Fault, Fires, Scenario};
 use crate::demo::shop::{Endpoint, Flaw, Manner};
 use crate::demo::workload::{Arrival, Load, Rushes};
+use crate::monitoring::rules::alerts::SHORT;
 
 use Arrival::{Archiving, Customer};
 

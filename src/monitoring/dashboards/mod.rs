@@ -11,6 +11,7 @@ mod frame;
 mod panels;
 mod pool;
 mod query;
+mod shared;
 mod unit;
 
 use std::path::PathBuf;

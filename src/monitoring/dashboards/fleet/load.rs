@@ -4,6 +4,7 @@ use super::super::drawing::{CRITICAL, Drawing, NEUTRAL, Says, WARNING};
 use super::super::frame::Row;
 use super::super::panels::Panel;
 use super::super::query::{Series, max, metric, sum, sum_by};
+use super::super::shared::connections_by_state;
 use super::super::unit::Unit;
 use crate::monitoring::Thresholds;
 use crate::monitoring::names::POOL_LABEL;
@@ -56,17 +57,7 @@ fn connections() -> Drawing {
         bad: "Used near the line; creating that stays high.",
         cure: "See which pools are exhausted.",
     };
-    Drawing::lines(Panel::FleetConnections, "Connections by state", says)
-        .size(8, 10)
-        .asks(
-            sum_by(&["db_client_connection_state"], metric!("db_client_connection_count")),
-            "{{db_client_connection_state}}",
-        )
-        .asks(sum(metric!("poolscope_connections_creating")), "creating")
-        .asks(sum(metric!("db_client_connection_max")), "maximum")
-        .stacked()
-        .colours(&[("used", "blue"), ("idle", "#6e7079"), ("creating", "purple")])
-        .limit("maximum", NEUTRAL)
+    connections_by_state(Panel::FleetConnections, says).size(8, 10)
 }
 
 fn most_saturated(thresholds: &Thresholds) -> Drawing {

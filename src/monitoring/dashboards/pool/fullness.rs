@@ -3,7 +3,8 @@
 use super::super::drawing::{CRITICAL, Drawing, NEUTRAL, Says, WARNING};
 use super::super::frame::Row;
 use super::super::panels::Panel;
-use super::super::query::{max, metric, sum, sum_by};
+use super::super::query::{max, metric, sum};
+use super::super::shared::connections_by_state;
 use super::super::unit::Unit;
 use crate::monitoring::Thresholds;
 
@@ -18,17 +19,7 @@ fn how_full() -> Drawing {
         bad: "Used at the dashed line for longer than a burst lasts; creating that stays high.",
         cure: "At the line: see who holds it. Creating that stays high: see the life cycle below.",
     };
-    Drawing::lines(Panel::HowFull, "Connections by state", says)
-        .size(12, 8)
-        .asks(
-            sum_by(&["db_client_connection_state"], metric!("db_client_connection_count")),
-            "{{db_client_connection_state}}",
-        )
-        .asks(sum(metric!("poolscope_connections_creating")), "creating")
-        .asks(sum(metric!("db_client_connection_max")), "maximum")
-        .stacked()
-        .colours(&[("used", "blue"), ("idle", "#6e7079"), ("creating", "purple")])
-        .limit("maximum", NEUTRAL)
+    connections_by_state(Panel::HowFull, says).size(12, 8)
 }
 
 fn saturated(thresholds: &Thresholds) -> Drawing {

@@ -1,6 +1,6 @@
 //! Does somebody keep connections without need, or return them dirty?
 
-use super::{Alert, Scope, Severity, uses};
+use super::{Alert, SHORT, Scope, Severity, uses};
 use crate::monitoring::names::{DIRTY_RETURNS, MAX, SELF_DEADLOCKS, SUSPECTED_LEAKS, USE_TIME};
 use crate::monitoring::rules::blame::Blame;
 use crate::monitoring::rules::recording::{CHECKOUTS, HELD_BY_ACTIVITY};
@@ -28,17 +28,8 @@ fn suspected_leak(t: &Thresholds) -> Alert {
         ),
         thresholds: uses([&t.suspected_leaks]),
         comes_with: &[
-            "PoolscopeHeldIdle",
-            "PoolscopeIdleInTransaction",
-            "PoolscopeSelfDeadlock",
-            "PoolscopePoolExhausted",
-            "PoolscopePoolSaturated",
-            "PoolscopeWaitersSustained",
-            "PoolscopeCheckoutWaitHigh",
-            "PoolscopeTimeoutBudgetBurnsFast",
-            "PoolscopeTimeoutBudgetBurns",
-            "PoolscopeWaitBudgetBurnsFast",
-            "PoolscopeWaitBudgetBurns",
+            &["PoolscopeHeldIdle", "PoolscopeIdleInTransaction", "PoolscopeSelfDeadlock", "PoolscopePoolExhausted"],
+            SHORT,
         ],
     }
 }
@@ -66,17 +57,7 @@ fn held_idle(t: &Thresholds) -> Alert {
             t.held_idle_share.human()
         ),
         thresholds: uses([&t.held_idle_share, window]),
-        comes_with: &[
-            "PoolscopeSuspectedLeak",
-            "PoolscopePoolExhausted",
-            "PoolscopePoolSaturated",
-            "PoolscopeWaitersSustained",
-            "PoolscopeCheckoutWaitHigh",
-            "PoolscopeTimeoutBudgetBurnsFast",
-            "PoolscopeTimeoutBudgetBurns",
-            "PoolscopeWaitBudgetBurnsFast",
-            "PoolscopeWaitBudgetBurns",
-        ],
+        comes_with: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], SHORT],
     }
 }
 
@@ -102,17 +83,7 @@ fn idle_in_transaction(t: &Thresholds) -> Alert {
             t.idle_in_transaction_share.human()
         ),
         thresholds: uses([&t.idle_in_transaction_share, window]),
-        comes_with: &[
-            "PoolscopeSuspectedLeak",
-            "PoolscopePoolExhausted",
-            "PoolscopePoolSaturated",
-            "PoolscopeWaitersSustained",
-            "PoolscopeCheckoutWaitHigh",
-            "PoolscopeTimeoutBudgetBurnsFast",
-            "PoolscopeTimeoutBudgetBurns",
-            "PoolscopeWaitBudgetBurnsFast",
-            "PoolscopeWaitBudgetBurns",
-        ],
+        comes_with: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], SHORT],
     }
 }
 
@@ -141,7 +112,7 @@ fn dirty_returns(t: &Thresholds) -> Alert {
             t.traffic_floor.human()
         ),
         thresholds: uses([&t.dirty_share, &t.traffic_floor, window]),
-        comes_with: &["PoolscopeConnectionChurn"],
+        comes_with: &[&["PoolscopeConnectionChurn"]],
     }
 }
 
@@ -164,16 +135,6 @@ fn self_deadlock(t: &Thresholds) -> Alert {
              enough of these at once wait for each other until they time out."
         ),
         thresholds: uses([window]),
-        comes_with: &[
-            "PoolscopeHeldIdle",
-            "PoolscopePoolExhausted",
-            "PoolscopePoolSaturated",
-            "PoolscopeWaitersSustained",
-            "PoolscopeCheckoutWaitHigh",
-            "PoolscopeTimeoutBudgetBurnsFast",
-            "PoolscopeTimeoutBudgetBurns",
-            "PoolscopeWaitBudgetBurnsFast",
-            "PoolscopeWaitBudgetBurns",
-        ],
+        comes_with: &[&["PoolscopeHeldIdle", "PoolscopePoolExhausted"], SHORT],
     }
 }

@@ -76,9 +76,28 @@ pub struct Alert {
     pub meaning: String,
     /// The thresholds that its expression has.
     pub thresholds: Vec<Threshold>,
-    /// Alerts that the same fault may bring as well.
-    pub comes_with: &'static [&'static str],
+    /// Alerts that the same fault may bring as well, by what they have in common.
+    comes_with: &'static [&'static [&'static str]],
 }
+
+impl Alert {
+    /// Alerts that the same fault may bring as well.
+    #[must_use]
+    pub fn comes_with(&self) -> Vec<&'static str> {
+        self.comes_with.concat()
+    }
+}
+
+/// What a pool brings that has run out, beside that it is exhausted.
+pub const SHORT: &[&str] = &[
+    "PoolscopePoolSaturated",
+    "PoolscopeWaitersSustained",
+    "PoolscopeCheckoutWaitHigh",
+    "PoolscopeTimeoutBudgetBurnsFast",
+    "PoolscopeTimeoutBudgetBurns",
+    "PoolscopeWaitBudgetBurnsFast",
+    "PoolscopeWaitBudgetBurns",
+];
 
 /// Every alert, in the order of the reference.
 #[must_use]
@@ -166,7 +185,7 @@ mod tests {
         let names: BTreeSet<_> = alerts.iter().map(|alert| alert.name).collect();
         assert_eq!(names.len(), alerts.len());
         for alert in &alerts {
-            for other in alert.comes_with {
+            for other in &alert.comes_with() {
                 assert!(names.contains(other) && *other != alert.name, "{}: {other}", alert.name);
             }
         }

@@ -29,7 +29,7 @@ struct Objective<'a> {
 struct Told {
     name: &'static str,
     summary: &'static str,
-    comes_with: &'static [&'static str],
+    comes_with: &'static [&'static [&'static str]],
 }
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -40,12 +40,12 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
         page: Told {
             name: "PoolscopeTimeoutBudgetBurnsFast",
             summary: "Checkouts time out, so many that requests are failing.",
-            comes_with: &["PoolscopePoolExhausted", "PoolscopeTimeoutBudgetBurns", "PoolscopeWaitBudgetBurnsFast"],
+            comes_with: &[&["PoolscopePoolExhausted", "PoolscopeTimeoutBudgetBurns", "PoolscopeWaitBudgetBurnsFast"]],
         },
         ticket: Told {
             name: "PoolscopeTimeoutBudgetBurns",
             summary: "Checkouts time out more often than the objective allows.",
-            comes_with: &["PoolscopeTimeoutBudgetBurnsFast", "PoolscopeWaitBudgetBurns"],
+            comes_with: &[&["PoolscopeTimeoutBudgetBurnsFast", "PoolscopeWaitBudgetBurns"]],
         },
     };
     let waits = Objective {
@@ -55,12 +55,12 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
         page: Told {
             name: "PoolscopeWaitBudgetBurnsFast",
             summary: "Checkouts are slow, so many that users notice.",
-            comes_with: &["PoolscopePoolExhausted", "PoolscopeWaitBudgetBurns", "PoolscopeTimeoutBudgetBurnsFast"],
+            comes_with: &[&["PoolscopePoolExhausted", "PoolscopeWaitBudgetBurns", "PoolscopeTimeoutBudgetBurnsFast"]],
         },
         ticket: Told {
             name: "PoolscopeWaitBudgetBurns",
             summary: "Checkouts are slow more often than the objective allows.",
-            comes_with: &["PoolscopeWaitBudgetBurnsFast", "PoolscopeTimeoutBudgetBurns"],
+            comes_with: &[&["PoolscopeWaitBudgetBurnsFast", "PoolscopeTimeoutBudgetBurns"]],
         },
     };
     let mut alerts = Vec::new();

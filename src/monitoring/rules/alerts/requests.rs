@@ -30,12 +30,12 @@ fn requests_shed(t: &Thresholds) -> Alert {
             t.traffic_floor.human()
         ),
         thresholds: uses([&t.shed_share, &t.traffic_floor, window]),
-        comes_with: &[
+        comes_with: &[&[
             "PoolscopePoolExhausted",
             "PoolscopePoolSaturated",
             "PoolscopeWaitersSustained",
             "PoolscopeCheckoutWaitHigh",
-        ],
+        ]],
     }
 }
 

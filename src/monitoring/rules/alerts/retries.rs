@@ -1,6 +1,6 @@
 //! Is too much tried again, or no longer anything?
 
-use super::{Alert, Scope, Severity, grew, indented, uses};
+use super::{Alert, SHORT, Scope, Severity, grew, indented, uses};
 use crate::monitoring::names::{RETRIES, RETRY_EXHAUSTED};
 use crate::monitoring::rules::blame::Blame;
 use crate::monitoring::rules::recording::RETRY_SHARE;
@@ -27,7 +27,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                  for retries was spent."
             ),
             thresholds: uses([window]),
-            comes_with: &["PoolscopeRetryStorm", "PoolscopeConnectingFails"],
+            comes_with: &[&["PoolscopeRetryStorm", "PoolscopeConnectingFails"]],
         },
         Alert {
             name: "PoolscopeRetryStorm",
@@ -49,17 +49,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.retry_floor.human()
             ),
             thresholds: uses([&t.retry_share, &t.retry_floor, window]),
-            comes_with: &[
-                "PoolscopeRetryBudgetSpent",
-                "PoolscopeConnectingFails",
-                "PoolscopePoolSaturated",
-                "PoolscopeWaitersSustained",
-                "PoolscopeCheckoutWaitHigh",
-                "PoolscopeTimeoutBudgetBurnsFast",
-                "PoolscopeTimeoutBudgetBurns",
-                "PoolscopeWaitBudgetBurnsFast",
-                "PoolscopeWaitBudgetBurns",
-            ],
+            comes_with: &[&["PoolscopeRetryBudgetSpent", "PoolscopeConnectingFails"], SHORT],
         },
     ]
 }

@@ -1,6 +1,6 @@
 //! Is the pool full, and does anybody wait?
 
-use super::{Alert, Scope, Severity, uses};
+use super::{Alert, SHORT, Scope, Severity, uses};
 use crate::monitoring::names::CHECKOUT_PHASE_SECONDS;
 use crate::monitoring::rules::blame::Blame;
 use crate::monitoring::rules::recording::{CHECKOUTS, SATURATED_SHARE, WAIT_P99, saturated_share};
@@ -27,15 +27,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.exhausted_share.human()
             ),
             thresholds: uses([&t.exhausted_share, now]),
-            comes_with: &[
-                "PoolscopePoolSaturated",
-                "PoolscopeWaitersSustained",
-                "PoolscopeCheckoutWaitHigh",
-                "PoolscopeTimeoutBudgetBurnsFast",
-                "PoolscopeTimeoutBudgetBurns",
-                "PoolscopeWaitBudgetBurnsFast",
-                "PoolscopeWaitBudgetBurns",
-            ],
+            comes_with: &[SHORT],
         },
         Alert {
             name: "PoolscopePoolSaturated",
@@ -55,7 +47,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.saturated_share.human()
             ),
             thresholds: uses([&t.saturated_share, window]),
-            comes_with: &["PoolscopeWaitersSustained", "PoolscopeCheckoutWaitHigh"],
+            comes_with: &[&["PoolscopeWaitersSustained", "PoolscopeCheckoutWaitHigh"]],
         },
         Alert {
             name: "PoolscopeWaitersSustained",
@@ -76,7 +68,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.waiters.human()
             ),
             thresholds: uses([&t.waiters, window]),
-            comes_with: &["PoolscopePoolSaturated", "PoolscopeCheckoutWaitHigh"],
+            comes_with: &[&["PoolscopePoolSaturated", "PoolscopeCheckoutWaitHigh"]],
         },
         Alert {
             name: "PoolscopeCheckoutWaitHigh",
@@ -96,12 +88,12 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.traffic_floor.human()
             ),
             thresholds: uses([&t.wait_p99_seconds, &t.traffic_floor, window]),
-            comes_with: &[
+            comes_with: &[&[
                 "PoolscopePoolSaturated",
                 "PoolscopeWaitersSustained",
                 "PoolscopeWaitBudgetBurnsFast",
                 "PoolscopeWaitBudgetBurns",
-            ],
+            ]],
         },
     ]
 }

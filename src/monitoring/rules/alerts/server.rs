@@ -1,6 +1,6 @@
 //! Can the server be had, and is it quick?
 
-use super::{Alert, Scope, Severity, grew, indented, uses};
+use super::{Alert, SHORT, Scope, Severity, grew, indented, uses};
 use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS};
 use crate::monitoring::rules::blame::Blame;
 use crate::monitoring::rules::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, QUERIES, SLOW_QUERY_SHARE};
@@ -26,12 +26,12 @@ fn connecting_fails(t: &Thresholds) -> Alert {
         blame: vec![Blame::connect_error(t)],
         meaning: format!("In the last {now} attempts to connect failed, more than {}.", t.connect_failures.human()),
         thresholds: uses([&t.connect_failures, now]),
-        comes_with: &[
+        comes_with: &[&[
             "PoolscopeServerFull",
             "PoolscopeRetryBudgetSpent",
             "PoolscopeRetryStorm",
             "PoolscopeWaitBudgetBurnsFast",
-        ],
+        ]],
     }
 }
 
@@ -52,17 +52,7 @@ fn server_full(t: &Thresholds) -> Alert {
         blame: vec![Blame::holder()],
         meaning: format!("In the last {window} the server refused a connection with 53300, too_many_connections."),
         thresholds: uses([window]),
-        comes_with: &[
-            "PoolscopeConnectingFails",
-            "PoolscopeServerSlotsShort",
-            "PoolscopePoolSaturated",
-            "PoolscopeWaitersSustained",
-            "PoolscopeCheckoutWaitHigh",
-            "PoolscopeTimeoutBudgetBurnsFast",
-            "PoolscopeTimeoutBudgetBurns",
-            "PoolscopeWaitBudgetBurnsFast",
-            "PoolscopeWaitBudgetBurns",
-        ],
+        comes_with: &[&["PoolscopeConnectingFails", "PoolscopeServerSlotsShort"], SHORT],
     }
 }
 
@@ -88,7 +78,7 @@ fn slots_short(t: &Thresholds) -> Alert {
             t.server_reserved.human()
         ),
         thresholds: uses([&t.server_share, &t.server_connections, &t.server_reserved]),
-        comes_with: &["PoolscopeServerFull"],
+        comes_with: &[&["PoolscopeServerFull"]],
     }
 }
 
@@ -111,7 +101,7 @@ fn churn(t: &Thresholds) -> Alert {
             t.churn_floor.human()
         ),
         thresholds: uses([&t.churn_share, &t.churn_floor, window]),
-        comes_with: &["PoolscopeDirtyReturns", "PoolscopeCheckoutWaitHigh"],
+        comes_with: &[&["PoolscopeDirtyReturns", "PoolscopeCheckoutWaitHigh"]],
     }
 }
 
@@ -136,15 +126,6 @@ fn slow_queries(t: &Thresholds) -> Alert {
             t.query_floor.human()
         ),
         thresholds: uses([&t.slow_query_share, &t.slow_query_seconds, &t.query_floor, window]),
-        comes_with: &[
-            "PoolscopePoolExhausted",
-            "PoolscopePoolSaturated",
-            "PoolscopeWaitersSustained",
-            "PoolscopeCheckoutWaitHigh",
-            "PoolscopeTimeoutBudgetBurnsFast",
-            "PoolscopeTimeoutBudgetBurns",
-            "PoolscopeWaitBudgetBurnsFast",
-            "PoolscopeWaitBudgetBurns",
-        ],
+        comes_with: &[&["PoolscopePoolExhausted"], SHORT],
     }
 }

@@ -23,7 +23,7 @@ fn target_down(t: &Thresholds) -> Alert {
         blame: Vec::new(),
         meaning: format!("A target that told of its pools within the last {known} cannot be scraped."),
         thresholds: uses([known]),
-        comes_with: &["PoolscopeMetricsAbsent"],
+        comes_with: &[&["PoolscopeMetricsAbsent"]],
     }
 }
 
@@ -48,7 +48,7 @@ fn metrics_absent(t: &Thresholds) -> Alert {
              job did within that time."
         ),
         thresholds: uses([known]),
-        comes_with: &["PoolscopeTargetDown"],
+        comes_with: &[&["PoolscopeTargetDown"]],
     }
 }
 
