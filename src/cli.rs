@@ -5,6 +5,7 @@
 mod healthy;
 mod log;
 mod rules;
+mod serve;
 
 use std::env;
 use std::error::Error;
@@ -26,6 +27,7 @@ use poolscope::otlp::{OtlpError, Protocol, Settings};
 use self::healthy::HealthyArgs;
 use self::log::LogFormat;
 use self::rules::RulesArgs;
+use self::serve::{CheckArgs, ServeArgs};
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
@@ -56,6 +58,20 @@ enum Command {
     /// Now and then a rush comes that reaches into the pool's overflow; every third one is so large that checkouts time
     /// out.
     Demo(DemoArgs),
+
+    /// Watch the databases that a file names, as an exporter of its own
+    ///
+    /// For each there is an instrumented pool that is probed, and what its server says of itself: backends by application
+    /// and state, slots left, who waits for locks. It is for databases whose clients cannot embed poolscope, and beside
+    /// those that do.
+    #[command(after_long_help = serve::help())]
+    Serve(ServeArgs),
+
+    /// Validate what `serve` is told, and say what it comes to
+    ///
+    /// It connects to nothing unless it is told to.
+    #[command(after_help = "Example:\n  poolscope check --config poolscope.toml --connect")]
+    Check(CheckArgs),
 
     /// Print recording and alerting rules for Prometheus
     ///
@@ -165,6 +181,8 @@ pub(crate) fn run() -> ExitCode {
     };
     match cli.command {
         Command::Demo(args) => demo(args),
+        Command::Serve(args) => serve::serve(args),
+        Command::Check(args) => serve::check(&args),
         Command::Healthy(args) => match healthy::ask(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, FAILURE),
@@ -185,7 +203,7 @@ fn demo(args: DemoArgs) -> ExitCode {
         Ok(traces) => traces,
         Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
     };
-    if let Err(problem) = log::log_to(&screen, args.log_format, &traces) {
+    if let Err(problem) = log::log_to(screen.log(), args.log_format, "warn", traces.layer()) {
         return complain(&problem, USAGE);
     }
     // The parser takes no other names.

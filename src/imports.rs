@@ -17,9 +17,23 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("exporter", &["telemetry"]),
     ("otlp", &["telemetry"]),
     ("monitoring", &["telemetry"]),
+    ("service", &["telemetry", "exporter"]),
+    ("serve", &["config", "error", "telemetry", "pool", "retry", "exporter", "otlp", "service"]),
     (
         "demo",
-        &["config", "error", "event", "telemetry", "pool", "retry", "middleware", "exporter", "otlp", "monitoring"],
+        &[
+            "config",
+            "error",
+            "event",
+            "telemetry",
+            "pool",
+            "retry",
+            "middleware",
+            "exporter",
+            "otlp",
+            "monitoring",
+            "service",
+        ],
     ),
 ];
 

@@ -26,6 +26,13 @@ pub mod demo;
 #[doc(hidden)]
 pub mod monitoring;
 
+#[cfg(feature = "cli")]
+mod service;
+
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod serve;
+
 /// Has the guide's code compiled with that of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]

@@ -6,21 +6,17 @@ use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
-use poolscope::demo::{Screen, Traces};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 /// The variable that says what to log.
 const FILTER: &str = "RUST_LOG";
-
-/// What the demo itself prints tells the rest.
-const FILTER_DEFAULT: &str = "warn";
 
 /// Left out of the log, whatever is asked for: it has no limit, and shows the endpoint. What it tells of failures the
 /// pipeline tells itself.
@@ -35,27 +31,32 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// Sends the log to standard error, past the screen's status line, and the spans to where `traces` takes them.
-pub(super) fn log_to(screen: &Screen, format: LogFormat, traces: &Traces) -> Result<(), String> {
-    let filter = filter()?;
+/// Sends the log to `writer`, of standard error, and the spans to where `traces` takes them. `default` says what is logged unless
+/// the environment does.
+pub(super) fn log_to<W, T>(writer: W, format: LogFormat, default: &str, traces: Option<T>) -> Result<(), String>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    T: Layer<Registry> + Send + Sync + 'static,
+{
+    let filter = filter(default)?;
     let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     let colours = colours && std::io::stderr().is_terminal() && format == LogFormat::Text;
-    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(screen.log());
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer);
     let lines = match format {
         LogFormat::Text => lines.event_format(Text(Format::default().with_ansi(colours))).boxed(),
         LogFormat::Json => lines.event_format(Json).boxed(),
     };
     tracing_subscriber::registry()
-        .with(traces.layer())
+        .with(traces)
         .with(lines.with_filter(filter))
         .try_init()
         .map_err(|error| error.to_string())
 }
 
-fn filter() -> Result<EnvFilter, String> {
+fn filter(default: &str) -> Result<EnvFilter, String> {
     let directives = match env::var(FILTER) {
         Ok(directives) if !directives.trim().is_empty() => directives,
-        Ok(_) | Err(env::VarError::NotPresent) => FILTER_DEFAULT.to_owned(),
+        Ok(_) | Err(env::VarError::NotPresent) => default.to_owned(),
         Err(env::VarError::NotUnicode(_)) => {
             return Err(format!("environment variable {FILTER}: the value is not Unicode: give it in UTF-8"));
         }

@@ -60,7 +60,9 @@ pub(super) fn own(
 /// private server's programs are, or what Kubernetes injects for a Service named `poolscope` or `poolscope-…`.
 fn is_not_ours(name: &str, value: &str) -> bool {
     let flags = ["WEB_", "LOG", "TRACES_", "SHOP_"];
-    flags.iter().any(|flag| name.starts_with(flag)) || name == "PG_BIN" || is_from_kubernetes(name, value)
+    flags.iter().any(|flag| name.starts_with(flag))
+        || ["PG_BIN", "CONFIG_FILE"].contains(&name)
+        || is_from_kubernetes(name, value)
 }
 
 fn is_from_kubernetes(name: &str, value: &str) -> bool {
@@ -141,6 +143,7 @@ mod tests {
             ("POOLSCOPE_SHOP_LISTEN_ADDRESS", ":8080"),
             ("POOLSCOPE_LOG_FORMAT", "json"),
             ("POOLSCOPE_PG_BIN", "/usr/lib/postgresql/17/bin"),
+            ("POOLSCOPE_CONFIG_FILE", "/etc/poolscope/poolscope.toml"),
             ("PATH", "/bin"),
             ("poolscope_pool_size", "3"),
         ]);

@@ -39,11 +39,19 @@ mod value;
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(feature = "cli")]
+pub(crate) use self::error::quoted;
 pub use self::error::{ConfigError, Origin};
 pub use self::reference::reference;
+#[cfg(feature = "cli")]
+pub(crate) use self::suggest::nearest;
 pub use self::table::{SETTINGS, Setting};
 pub use self::tls::{Roots, TlsMode, Verify};
+#[cfg(feature = "cli")]
+pub(crate) use self::toml::{Entry, apply_entries, entries, parse, text_of, type_of};
 pub use self::url::DatabaseUrl;
+#[cfg(feature = "cli")]
+pub(crate) use self::value::{Kind, Value};
 
 /// How a pool behaves. Every field's default, range and meaning stand in [`SETTINGS`].
 ///
@@ -157,7 +165,7 @@ impl Settings {
     ///
     /// # Errors
     /// When a value is not valid, and when a variable begins with `POOLSCOPE_` but names no setting. Not counted as
-    /// such: `POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*` and `POOLSCOPE_PG_BIN`, which are the binary's own, and what
+    /// such: `POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*`, `POOLSCOPE_CONFIG_FILE` and `POOLSCOPE_PG_BIN`, which are the binary's own, and what
     /// Kubernetes injects for a Service named `poolscope` (`POOLSCOPE_SERVICE_*`, `POOLSCOPE_PORT`,
     /// `POOLSCOPE_PORT_*`) or `poolscope-…`.
     pub fn apply_env(mut self, vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {

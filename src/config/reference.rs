@@ -14,7 +14,7 @@ setting in the URL's query; of two sources the one that is applied later wins.
 
 A time is written with its unit, as in `500ms`, `30s` or `1h`; a number alone is an error. A switch is `on` or `off`
 (or `true` and `false`). An unknown name is an error, also among the environment variables that begin with
-`POOLSCOPE_`, except for the binary's own (`POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*`, `POOLSCOPE_PG_BIN`) and those that
+`POOLSCOPE_`, except for the binary's own (`POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*`, `POOLSCOPE_CONFIG_FILE`, `POOLSCOPE_PG_BIN`) and those that
 Kubernetes sets for a Service whose name begins with `poolscope`.
 
 | setting | environment variable | default | range | meaning |

@@ -1,27 +1,48 @@
 //! Settings from TOML: flat keys, the settings' own names.
 
-use toml::de::{DeTable, DeValue};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
 
 use super::Settings;
 use super::error::{ConfigError, Origin, quoted};
 use super::table::{self, Setting};
 use super::value::Kind;
 
+/// A key of a table, with its value.
+pub(crate) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>);
+
 pub(super) fn apply(settings: &mut Settings, text: &str) -> Result<(), ConfigError> {
+    apply_entries(settings, text, entries(&parse(text)?))
+}
+
+/// Reads a text that is to be TOML.
+pub(crate) fn parse(text: &str) -> Result<DeTable<'_>, ConfigError> {
     // The parser's error quotes the line it stumbled over, which may hold the URL: only its message is taken.
-    let document = DeTable::parse(text).map_err(|error| ConfigError::Toml {
+    DeTable::parse(text).map(Spanned::into_inner).map_err(|error| ConfigError::Toml {
         origin: Origin::toml(text, error.span().map_or(0, |span| span.start)),
         problem: error.message().to_owned(),
-    })?;
-    let mut entries: Vec<_> = document.get_ref().iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
+    })
+}
 
+/// What a table holds, in the order in which it stands there.
+pub(crate) fn entries<'a, 't>(table: &'a DeTable<'t>) -> Vec<Entry<'a, 't>> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+/// Takes over settings that stand in `text`.
+pub(crate) fn apply_entries<'a, 't: 'a>(
+    settings: &mut Settings,
+    text: &str,
+    entries: impl IntoIterator<Item = Entry<'a, 't>>,
+) -> Result<(), ConfigError> {
     let mut found: Vec<(&Setting, String, Origin)> = Vec::new();
     for (key, value) in entries {
         let origin = Origin::toml(text, key.span().start);
         let setting = table::find(key.get_ref(), &origin)?;
         let origin = Origin::toml(text, value.span().start);
-        let text = text_of(setting, value.get_ref(), &origin)?;
+        let text = text_of(setting.kind(), value.get_ref()).map_err(|value| setting.invalid(value, &origin))?;
         found.push((setting, text, origin));
     }
     // The URL first: a key of its own wins over the URL's query.
@@ -32,23 +53,18 @@ pub(super) fn apply(settings: &mut Settings, text: &str) -> Result<(), ConfigErr
     Ok(())
 }
 
-/// The value as the table reads it, or the error that says what type it should have had.
-fn text_of(setting: &Setting, value: &DeValue<'_>, origin: &Origin) -> Result<String, ConfigError> {
-    match (setting.kind(), value) {
+/// The value as a kind reads it; or, if its type does not go with the kind, what it is.
+pub(crate) fn text_of(kind: Kind, value: &DeValue<'_>) -> Result<String, String> {
+    match (kind, value) {
         (Kind::Count { .. }, DeValue::Integer(number)) => Ok(decimal(number)),
         (Kind::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
-        (Kind::Count { .. }, DeValue::String(text)) => {
-            Err(setting.invalid(format!("the text {}", quoted(text)), origin))
-        }
+        (Kind::Count { .. }, DeValue::String(text)) => Err(format!("the text {}", quoted(text))),
         (_, DeValue::String(text)) => Ok(text.clone().into_owned()),
         (Kind::Duration { .. } | Kind::OptionalDuration { .. }, DeValue::Integer(number)) => {
             // Only zero needs no unit.
-            match decimal(number) {
-                zero if zero == "0" => Ok(zero),
-                number => Err(setting.invalid(number, origin)),
-            }
+            Some(decimal(number)).filter(|number| number == "0").ok_or_else(|| decimal(number))
         }
-        (_, other) => Err(setting.invalid(type_of(other).to_owned(), origin)),
+        (_, other) => Err(type_of(other).to_owned()),
     }
 }
 
@@ -57,7 +73,7 @@ fn decimal(number: &toml::de::DeInteger<'_>) -> String {
     i128::from_str_radix(number.as_str(), number.radix()).map_or_else(|_| number.to_string(), |n| n.to_string())
 }
 
-const fn type_of(value: &DeValue<'_>) -> &'static str {
+pub(crate) const fn type_of(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
         DeValue::Integer(_) => "a number",

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
-use super::ending::Ending;
 use super::scenario::{Phase, Play};
 use super::schema::SCHEMA;
 use super::screen::clock;
 use super::server::Server;
 use crate::Settings;
+use crate::service::Ending;
 
 /// Where to look.
 pub(super) struct Places<'a> {

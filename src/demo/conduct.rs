@@ -11,25 +11,26 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::banner::{Places, banner, left, stopping, turn};
-use super::ending::{Ending, ended, watch_output, watch_signals};
 use super::error::DemoError;
-use super::notify::Manager;
 use super::scenario::{Cast, Director, Phase, Play};
 use super::schema::{Keeper, SCHEMA};
-use super::screen::{Output, Screen, Status, summary};
+use super::screen::{Output, Screen, Status, summary, watch_output};
 use super::server::{Server, ServerError};
 use super::settings::resolve;
 use super::shop::Shop;
 use super::traces::Traces;
-use super::web::Web;
 use super::workload::Workload;
 use crate::config::own_environment;
 use crate::exporter::Readiness;
+use crate::service::{Ending, Manager, Web, ended, watch_signals};
 use crate::{Collector, Pool, Settings};
 
 /// How often the status is shown: on a terminal, and elsewhere.
 const LIVE: Duration = Duration::from_secs(1);
 const LINES: Duration = Duration::from_secs(10);
+
+/// How often the server is asked for its view.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// How long requests under way may take when the demo ends, and what is left of the runtime after that.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -97,7 +98,7 @@ impl Demo {
         let (end, mut ending) = watch::channel(None);
         watch_signals(end.clone())?;
         watch_output(screen.output(), end.clone());
-        let manager = Manager::from_env().map_err(DemoError::ServiceManager)?;
+        let manager = Manager::from_env()?;
 
         let collector = Collector::new();
         let registry = Registry::new();
@@ -115,15 +116,16 @@ impl Demo {
 
         let Some(stage) = Stage::set(settings, &collector, screen, &mut ending).await? else {
             screen.lines("Ended before it began.\n");
-            return web.stop().await.and(printed(screen));
+            return Ok(web.stop().await?).and(printed(screen));
         };
         let shop = match Shop::open(&self.shop_address, &stage.pool).await {
             Ok(shop) => shop,
             Err(error) => {
                 let struck = stage.strike().await.0;
-                return web.stop().await.and(struck).and(Err(error));
+                return Ok(web.stop().await?).and(struck).and(Err(error));
             }
         };
+        let watch = tokio::spawn(stage.pool.watch_server(LOOK));
         readiness.ready();
         let _alive = manager.ready();
         let places = Places {
@@ -154,6 +156,7 @@ impl Demo {
         workload.stop();
         shop.close();
         director.end().await;
+        watch.abort();
         let elapsed = begun.elapsed();
         if let Err(error) = stage.pool.close_within(CLOSE_WITHIN).await {
             tracing::warn!(%error, "requests were cut off");
@@ -163,7 +166,7 @@ impl Demo {
         self.traces.end().await;
         let summary = summary(&stage.pool.snapshot(), elapsed);
         let (struck, left) = stage.strike().await;
-        let served = web.stop().await;
+        let served = web.stop().await.map_err(DemoError::from);
         screen.lines(format!("\n{summary}\n{left}"));
         struck.and(served).and(printed(screen))
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::schema::SCHEMA;
 use super::server::ServerError;
 use crate::config::ConfigError;
-use crate::exporter::ExporterError;
 use crate::pool::postgres::ConnectError;
+use crate::service::ServiceError;
 
 /// Why the demo could not start, or not end as it should. No message shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -20,12 +20,9 @@ pub enum DemoError {
     /// The URL on the command line cannot be.
     #[error("--database-url cannot be used")]
     DatabaseUrl(#[source] ConfigError),
-    /// The exporter's address cannot be.
-    #[error("--web.listen-address cannot be used")]
-    ListenAddress(#[source] ExporterError),
-    /// The exporter could not listen, or not go on.
+    /// What the demo is made of failed.
     #[error(transparent)]
-    Exporter(ExporterError),
+    Service(#[from] ServiceError),
     /// The shop could not listen.
     #[error("cannot open the shop at {address}; choose another address with --shop.listen-address")]
     Shop {
@@ -90,9 +87,6 @@ pub enum DemoError {
         /// What the server, or the way to it, said.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The service manager that the environment names cannot be told anything.
-    #[error("cannot reach the service manager that NOTIFY_SOCKET names")]
-    ServiceManager(#[source] io::Error),
     /// The system refuses what the demo runs on: threads, signals, metrics.
     #[error("cannot start the demo")]
     System(#[source] Box<dyn StdError + Send + Sync>),
@@ -106,16 +100,10 @@ impl DemoError {
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
-            Self::Settings(_) | Self::DatabaseUrl(_) | Self::ListenAddress(_) | Self::NotPrivate { .. } => true,
+            Self::Settings(_) | Self::DatabaseUrl(_) | Self::NotPrivate { .. } => true,
+            Self::Service(error) => error.is_usage(),
             Self::Shop { source, .. } => source.kind() == io::ErrorKind::InvalidInput,
             _ => false,
-        }
-    }
-
-    pub(super) fn exporter(error: ExporterError) -> Self {
-        match error {
-            ExporterError::InvalidAddress { .. } => Self::ListenAddress(error),
-            error => Self::Exporter(error),
         }
     }
 

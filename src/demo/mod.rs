@@ -9,11 +9,9 @@ mod banner;
 mod chance;
 mod conduct;
 mod course;
-mod ending;
 mod error;
 #[cfg(feature = "jaeger")]
 mod jaeger;
-mod notify;
 mod scenario;
 mod schema;
 mod screen;
@@ -21,7 +19,6 @@ pub mod server;
 mod settings;
 mod shop;
 mod traces;
-mod web;
 mod workload;
 
 pub use self::conduct::Demo;

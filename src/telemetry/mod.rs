@@ -20,6 +20,7 @@ mod reference;
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
 pub(crate) mod requests;
 pub(crate) mod seat;
+pub(crate) mod server;
 pub(crate) mod spans;
 pub(crate) mod trace;
 pub(crate) mod wire;
@@ -33,4 +34,5 @@ pub use ledger::{
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use requests::{RequestMethod, RequestTotals, RequestWarning};
+pub use server::{BackendState, Backends, ServerLook, ServerRole, ServerView};
 pub use trace::{Hex, TraceContext};

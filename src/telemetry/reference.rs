@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::catalogue::{METRICS, Metric, POOL_LABEL};
 use super::histogram::BOUNDS_SECONDS;
 use super::requests::{RequestMethod, RequestWarning};
+use super::server::{BackendState, ServerRole};
 use super::spans::Destination;
 use crate::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 
@@ -42,6 +43,8 @@ pub fn reference() -> String {
         CloseReason::ALL.iter().map(|word| word.as_str()),
     );
     words(&mut page, "reason` of `poolscope_retry_exhausted_total", GiveUp::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "state` of `poolscope_server_backends", BackendState::ALL.iter().map(|word| word.as_str()));
+    words(&mut page, "role", ServerRole::ALL.iter().map(|word| word.as_str()));
     words(&mut page, "destination", Destination::ALL.iter().map(|word| word.as_str()));
     let _ = writeln!(
         page,

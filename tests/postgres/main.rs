@@ -22,6 +22,7 @@ mod requests;
 mod restarts;
 mod retries;
 mod saturation;
+mod server_view;
 mod spans;
 mod stampede;
 mod support;

@@ -39,6 +39,11 @@ impl Scrape {
         sum as u64
     }
 
+    /// The names of its series.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|sample| &*sample.name)
+    }
+
     /// The values of a label of the series that have this name.
     pub(crate) fn values(&self, name: &str, label: &str) -> Vec<&str> {
         let named = self.0.iter().filter(|sample| sample.name == name);

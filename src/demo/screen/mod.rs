@@ -24,6 +24,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use self::printer::Printer;
 pub(super) use self::status::{Status, clock};
 pub(super) use self::summary::summary;
+use crate::service::{Ending, end};
 
 /// How many statuses and lines of the log may wait to be printed before more are dropped.
 const BACKLOG: usize = 4096;
@@ -162,6 +163,15 @@ impl Screen {
     pub(super) fn output(&self) -> watch::Receiver<Output> {
         self.output.clone()
     }
+}
+
+/// Ends the demo as soon as nobody reads its output.
+pub(super) fn watch_output(mut output: watch::Receiver<Output>, ending: watch::Sender<Option<Ending>>) {
+    tokio::spawn(async move {
+        if let Ok(output) = output.wait_for(|output| !matches!(output, Output::Open)).await {
+            end(&ending, if matches!(*output, Output::Unread) { Ending::Unread } else { Ending::Failure });
+        }
+    });
 }
 
 fn print(

@@ -10,6 +10,7 @@ mod manager;
 mod peer;
 #[cfg(test)]
 mod scripted;
+mod server;
 mod session;
 mod socket;
 #[cfg(feature = "tls")]

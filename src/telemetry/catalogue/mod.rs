@@ -4,6 +4,8 @@
 //! held to it by a test.
 
 mod requests;
+mod retries;
+mod server;
 mod spans;
 mod table;
 mod unpooled;

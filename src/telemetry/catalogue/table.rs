@@ -1,6 +1,6 @@
 //! The table of metrics.
 
-use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, spans, unpooled};
+use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled};
 use crate::event::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{exact, seconds};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
@@ -277,47 +277,10 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
-        "poolscope_retries_total",
-        Kind::Counter,
-        &["operation", "sqlstate"],
-        "Attempts after the first, by what had failed: an SQLSTATE, or one of the words that poolscope_connection_errors_total has where there is none. At most 1000 pairs are told apart, then the label says other.",
-        |pool, sink| {
-            for retries in &pool.retries {
-                sink.value(&[&retries.operation, retries.code.as_str()], exact(retries.count));
-            }
-        },
-    ),
-    Metric::of_pool(
-        "poolscope_retry_recovered_total",
-        Kind::Counter,
-        &["operation"],
-        "Operations that succeeded after they had failed at least once. Missing for operations that never did.",
-        |pool, sink| {
-            for operation in active(pool).filter(|operation| operation.recovered > 0) {
-                sink.value(&[&operation.name], exact(operation.recovered));
-            }
-        },
-    ),
-    Metric::of_pool(
-        "poolscope_retry_exhausted_total",
-        Kind::Counter,
-        &["operation", "reason", "sqlstate"],
-        "Operations with a retry policy that failed, by why they were not tried (again): permanent, not_idempotent, commit_unknown, unseen, attempts, deadline, budget; and by what had failed last (none where the policy's deadline cut off an attempt).",
-        |pool, sink| {
-            for exhausted in &pool.retries_exhausted {
-                let labels = [&*exhausted.operation, exhausted.reason.as_str(), exhausted.code.as_str()];
-                sink.value(&labels, exact(exhausted.count));
-            }
-        },
-    ),
-    Metric::of_pool(
-        "poolscope_retry_budget_available",
-        Kind::Gauge,
-        &[],
-        "Retries that may currently be made: retry_floor for each of the last ten seconds and retry_percent of their operations with a retry policy, less the retries made in them. At 0 retries stop.",
-        |pool, sink| sink.value(&[], pool.retry_budget),
-    ),
+    retries::RETRIES,
+    retries::RECOVERED,
+    retries::EXHAUSTED,
+    retries::BUDGET,
     Metric::of_pool(
         "poolscope_connecting_suspended_seconds",
         Kind::Gauge,
@@ -353,6 +316,14 @@ pub const METRICS: &[Metric] = &[
     requests::USE,
     requests::RETRIES,
     requests::WARNINGS,
+    server::UP,
+    server::INFO,
+    server::BACKENDS,
+    server::SLOTS,
+    server::SLOTS_LEFT,
+    server::LOCK_WAITERS,
+    server::OLDEST_TRANSACTION,
+    server::OLDEST_IDLE_IN_TRANSACTION,
     unpooled::CONNECTIONS,
     unpooled::ACTIVE,
     unpooled::SECONDS,
@@ -379,7 +350,7 @@ pub const METRICS: &[Metric] = &[
 ];
 
 /// Operations that did something, or were named; `other` only once it was needed.
-fn active(pool: &PoolSnapshot) -> impl Iterator<Item = &OperationTotals> {
+pub(super) fn active(pool: &PoolSnapshot) -> impl Iterator<Item = &OperationTotals> {
     pool.operations
         .iter()
         .enumerate()

@@ -52,6 +52,7 @@ use super::names::{IDS, Names};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::queries::QueryId;
 use super::requests::Requests;
+use super::server::ServerAccount;
 use super::trace;
 use crate::event::{Outcome, Phase};
 
@@ -121,6 +122,8 @@ pub(crate) struct Ledger {
     query_exemplars: Box<[Exemplars]>,
     /// What requests cost, made when the first layer serves some.
     requests: OnceLock<Box<Requests>>,
+    /// What the server says of itself, if it is asked.
+    server: ServerAccount,
     hints: Hints,
     busy: Busy,
     budget: Budget,
@@ -170,6 +173,7 @@ impl Ledger {
             use_exemplars: Exemplars::default(),
             query_exemplars: (0..IDS).map(|_| Exemplars::default()).collect(),
             requests: OnceLock::new(),
+            server: ServerAccount::default(),
             hints: Hints::default(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -214,6 +218,11 @@ impl Ledger {
     /// What requests cost, by the route that serves them.
     pub(crate) fn requests(&self) -> &Requests {
         self.requests.get_or_init(|| Box::new(Requests::new()))
+    }
+
+    /// What the server says of itself.
+    pub(crate) fn server(&self) -> &ServerAccount {
+        &self.server
     }
 
     /// How many connections are live, at some moment not long ago.
@@ -296,7 +305,7 @@ impl Ledger {
             (books.snapshot(self, now), changes)
         };
         self.report(&changes);
-        snapshot.with_requests(self)
+        snapshot.with_what_others_keep(self)
     }
 
     /// Tells the log, and the spans of those concerned.
@@ -319,7 +328,7 @@ impl Ledger {
         };
         self.report(&changes);
         // Not of the same moment, so not under the lock either.
-        reading.read_requests(self);
+        reading.read_what_others_keep(self);
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {

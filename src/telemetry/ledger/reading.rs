@@ -55,9 +55,10 @@ impl Reading {
         &self.snapshot
     }
 
-    /// What requests cost, if any are served.
+    /// What requests cost, if any are served, and what the server says, if it is asked.
     #[cfg(feature = "exporter")]
-    pub(super) fn read_requests(&mut self, ledger: &Ledger) {
+    pub(super) fn read_what_others_keep(&mut self, ledger: &Ledger) {
+        self.snapshot.server = ledger.server.latest();
         let Self { snapshot: PoolSnapshot { requests, .. }, spare_requests: spare, .. } = self;
         // Those that another pool had are there to be used again.
         requests.append(spare);
@@ -100,8 +101,9 @@ impl OperationTotals {
 }
 
 impl PoolSnapshot {
-    /// The same with what requests cost, if any are served.
-    pub(super) fn with_requests(mut self, ledger: &Ledger) -> Self {
+    /// The same with what requests cost, if any are served, and what the server says, if it is asked.
+    pub(super) fn with_what_others_keep(mut self, ledger: &Ledger) -> Self {
+        self.server = ledger.server.latest();
         if let Some(kinds) = ledger.requests.get() {
             kinds.read(&mut self.requests);
         }
@@ -137,6 +139,7 @@ impl PoolSnapshot {
             connecting_suspended: Duration::ZERO,
             unpooled: Vec::new(),
             requests: Vec::new(),
+            server: None,
             recommended_size: None,
             holders: Vec::new(),
             waiters: Vec::new(),

@@ -10,6 +10,7 @@ use crate::event::{
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
 use crate::telemetry::seat::Standing;
+use crate::telemetry::server::ServerLook;
 
 /// How many connections there are in each state. Their sum is how many are live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,6 +210,8 @@ pub struct PoolSnapshot {
     pub unpooled: Vec<UnpooledTotals>,
     /// What requests cost, by route and method: those that a layer of [`middleware`](crate::middleware) serves.
     pub requests: Vec<RequestTotals>,
+    /// What the server said of itself, if [`Pool::watch_server`](crate::Pool::watch_server) asks it.
+    pub server: Option<ServerLook>,
     /// The size that the last minutes ask for, if they tell.
     pub recommended_size: Option<usize>,
     /// Who holds connections, oldest first.

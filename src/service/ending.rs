@@ -1,16 +1,15 @@
-//! What ends the demo: a signal, its time, its output.
+//! What ends a service: a signal, its time, its output, a failure.
 
 use std::process;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::error::DemoError;
-use super::screen::Output;
+use super::error::ServiceError;
 
-/// Why the demo ends.
+/// Why it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// Somebody sent this signal.
     Signal(&'static str),
     /// Its time is over.
@@ -21,7 +20,7 @@ pub(super) enum Ending {
     Failure,
 }
 
-/// Waits for the signals that end the demo: `SIGINT`, `SIGTERM`, and `SIGHUP` unless somebody had it ignored.
+/// Waits for the signals that end a service: `SIGINT`, `SIGTERM`, and `SIGHUP` unless somebody had it ignored.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -55,8 +54,8 @@ impl Signals {
 
 /// Reports the first signal, and ends the process at the second: what a private server leaves is cleaned up by the
 /// process that keeps it.
-pub(super) fn watch_signals(ending: watch::Sender<Option<Ending>>) -> Result<(), DemoError> {
-    let mut signals = Signals::listen().map_err(DemoError::system)?;
+pub(crate) fn watch_signals(ending: watch::Sender<Option<Ending>>) -> Result<(), ServiceError> {
+    let mut signals = Signals::listen().map_err(ServiceError::system)?;
     tokio::spawn(async move {
         let (name, _) = signals.next().await;
         tracing::debug!(signal = name, "ending");
@@ -67,17 +66,8 @@ pub(super) fn watch_signals(ending: watch::Sender<Option<Ending>>) -> Result<(),
     Ok(())
 }
 
-/// Ends the demo as soon as nobody reads its output.
-pub(super) fn watch_output(mut output: watch::Receiver<Output>, ending: watch::Sender<Option<Ending>>) {
-    tokio::spawn(async move {
-        if let Ok(output) = output.wait_for(|output| !matches!(output, Output::Open)).await {
-            end(&ending, if matches!(*output, Output::Unread) { Ending::Unread } else { Ending::Failure });
-        }
-    });
-}
-
 /// Gives a reason to end. The first one counts.
-pub(super) fn end(ending: &watch::Sender<Option<Ending>>, why: Ending) {
+pub(crate) fn end(ending: &watch::Sender<Option<Ending>>, why: Ending) {
     ending.send_if_modified(|ending| ending.is_none() && ending.replace(why).is_none());
 }
 
@@ -90,8 +80,8 @@ fn is_hang_up_ignored() -> bool {
     mask.is_none_or(|mask| mask & 1 != 0)
 }
 
-/// Waits until the demo is to end, and says why.
-pub(super) async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
+/// Waits until it is to end, and says why.
+pub(crate) async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
     match ending.wait_for(Option::is_some).await {
         Ok(ending) => (*ending).unwrap_or(Ending::Failure),
         Err(_) => Ending::Failure,

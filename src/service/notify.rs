@@ -12,12 +12,14 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::error::ServiceError;
+
 /// How long the manager may leave a message lying before it is given up.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A service manager, if there is one that wants to know.
 #[derive(Debug)]
-pub(super) struct Manager {
+pub(crate) struct Manager {
     socket: Option<UnixDatagram>,
     /// How often it wants a sign of life, at the least.
     watchdog: Option<Duration>,
@@ -25,8 +27,8 @@ pub(super) struct Manager {
 
 impl Manager {
     /// The one that the environment names.
-    pub(super) fn from_env() -> io::Result<Self> {
-        Self::named(|name| std::env::var_os(name))
+    pub(crate) fn from_env() -> Result<Self, ServiceError> {
+        Self::named(|name| std::env::var_os(name)).map_err(ServiceError::Manager)
     }
 
     fn named(variable: impl Fn(&str) -> Option<OsString>) -> io::Result<Self> {
@@ -45,7 +47,7 @@ impl Manager {
 
     /// It does its work from now on. Until what is returned is dropped, the manager has signs of life, as often as it wants:
     /// from a task, so that they cease when tasks do not get their turn any more.
-    pub(super) fn ready(&self) -> Alive {
+    pub(crate) fn ready(&self) -> Alive {
         self.tell("READY=1");
         let alive = || {
             let (socket, within) = (self.socket.as_ref()?.try_clone().ok()?, self.watchdog?);
@@ -63,7 +65,7 @@ impl Manager {
     }
 
     /// It ends.
-    pub(super) fn stopping(&self) {
+    pub(crate) fn stopping(&self) {
         self.tell("STOPPING=1");
     }
 
@@ -77,7 +79,7 @@ impl Manager {
 /// Signs of life, until it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Alive(Option<JoinHandle<()>>);
+pub(crate) struct Alive(Option<JoinHandle<()>>);
 
 impl Drop for Alive {
     fn drop(&mut self) {

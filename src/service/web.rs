@@ -7,29 +7,29 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::ending::{Ending, end};
-use super::error::DemoError;
+use super::error::ServiceError;
 use crate::Collector;
 use crate::exporter::{Exporter, ExporterError, Readiness};
 
 /// The exporter, which serves until [`stop`](Self::stop).
 #[derive(Debug)]
-pub(super) struct Web {
+pub(crate) struct Web {
     address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), ExporterError>>,
 }
 
 impl Web {
-    /// Listens at `address`. If serving fails later, that ends the demo.
-    pub(super) async fn start(
+    /// Listens at `address`. If serving fails later, that ends the service.
+    pub(crate) async fn start(
         address: &str,
         registry: Registry,
         collector: Collector,
         readiness: Readiness,
         ending: watch::Sender<Option<Ending>>,
-    ) -> Result<Self, DemoError> {
+    ) -> Result<Self, ServiceError> {
         let exporter = Exporter::new(registry).collector(collector).readiness(readiness);
-        let exporter = exporter.bind(address).await.map_err(DemoError::exporter)?;
+        let exporter = exporter.bind(address).await?;
         let address = exporter.local_addr();
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
@@ -43,7 +43,7 @@ impl Web {
     }
 
     /// Where a browser on this machine finds it.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         match self.address {
             address if address.ip().is_unspecified() => format!("http://localhost:{}", address.port()),
             address => format!("http://{address}"),
@@ -51,9 +51,9 @@ impl Web {
     }
 
     /// Lets the requests under way end, and says whether it served as it should.
-    pub(super) async fn stop(self) -> Result<(), DemoError> {
+    pub(crate) async fn stop(self) -> Result<(), ServiceError> {
         // It may have failed already: then nobody waits for this.
         let _ = self.stop.send(());
-        self.task.await.map_err(DemoError::system)?.map_err(DemoError::exporter)
+        Ok(self.task.await.map_err(ServiceError::system)??)
     }
 }

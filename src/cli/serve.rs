@@ -1,0 +1,154 @@
+//! `poolscope serve` and `poolscope check`: the standalone exporter, and what it is told.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use poolscope::exporter::DEFAULT_ADDRESS;
+use poolscope::otlp::{OtlpError, Pipeline, Protocol, Settings};
+use poolscope::serve::{self, Config, KEYS, SERVICE_NAME, Serve, ServeError};
+
+use super::log::{LogFormat, log_to};
+use super::{FAILURE, USAGE, complain, fail};
+
+/// What is logged unless the environment says so.
+const LOGGED: &str = "poolscope=info,warn";
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Serve /metrics, /api/v1/pools, /-/healthy, /-/ready and a landing page at HOST:PORT; `:9719` for all interfaces,
+    /// port 0 for a free one
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS",
+        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
+        default_value = DEFAULT_ADDRESS
+    )]
+    listen_address: String,
+
+    /// Send traces of the probes to this OpenTelemetry collector, as http://localhost:4317
+    ///
+    /// It may be https. Over HTTP, `/v1/traces` is added. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, nothing
+    /// is sent anywhere.
+    #[arg(long = "otlp.endpoint", value_name = "URL")]
+    otlp_endpoint: Option<String>,
+
+    /// How to send them: grpc or http/protobuf; by default grpc to port 4317, and http/protobuf to others
+    #[arg(long = "otlp.protocol", value_name = "PROTOCOL", value_parser = str::parse::<Protocol>)]
+    otlp_protocol: Option<Protocol>,
+
+    /// How lines of the log are written
+    #[arg(
+        long = "log.format",
+        value_name = "FORMAT",
+        env = "POOLSCOPE_LOG_FORMAT",
+        value_enum,
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+
+    /// Connect to each database, too, and ask its server for its view
+    #[arg(long)]
+    connect: bool,
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// The file that names the databases, in TOML
+    ///
+    /// Without it there is one database, as POOLSCOPE_DATABASE_URL and the other settings in the environment say.
+    #[arg(long, value_name = "FILE", env = "POOLSCOPE_CONFIG_FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigArgs {
+    fn read(&self) -> Result<Config, ServeError> {
+        match &self.config {
+            Some(file) => Config::from_file(file),
+            None => Config::from_env(),
+        }
+    }
+}
+
+/// Serves until a signal comes.
+pub(super) fn serve(args: ServeArgs) -> ExitCode {
+    let config = match args.config.read() {
+        Ok(config) => config,
+        Err(error) => return refuse(&error),
+    };
+    let traces = match traces(&args) {
+        Ok(traces) => traces,
+        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+    };
+    let layer = traces.as_ref().and_then(Pipeline::layer);
+    if let Err(problem) = log_to(io::stderr, args.log_format, LOGGED, layer) {
+        return complain(&problem, USAGE);
+    }
+    let serve = Serve { config, listen_address: args.listen_address, traces };
+    match serve.run(say) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(&error),
+    }
+}
+
+/// Says what a configuration comes to.
+pub(super) fn check(args: &CheckArgs) -> ExitCode {
+    let checked =
+        args.config.read().and_then(|config| serve::check(&config, args.connect, |line| say(&format!("{line}\n"))));
+    match checked {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => complain("not every database can be had", FAILURE),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// What takes spans to a collector, if there is one.
+fn traces(args: &ServeArgs) -> Result<Option<Pipeline>, OtlpError> {
+    let settings = Settings::from_env_and(SERVICE_NAME, args.otlp_endpoint.as_deref(), args.otlp_protocol)?;
+    let wanted = settings.destination().is_some() && !settings.disabled;
+    wanted.then(|| Pipeline::start(&settings)).transpose()
+}
+
+/// If nobody reads it, there is nobody to tell.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn refuse(error: &ServeError) -> ExitCode {
+    fail(error, if error.is_usage() { USAGE } else { FAILURE })
+}
+
+/// What the help says after the flags.
+pub(super) fn help() -> String {
+    let mut help = String::from(
+        "The file names databases, each under the name of its pool:\n\
+         \x20 [databases.shop]\n\
+         \x20 database_url = \"postgres://poolscope@db.example/shop\"\n\
+         \n\
+         Each takes any setting of a pool (docs/settings.md), and:\n",
+    );
+    for key in KEYS {
+        help += &format!("  {:<20} {}, default {}\n", key.name(), key.range(), key.default_text());
+    }
+    help.push_str(
+        "Under [defaults] settings stand for all of them. docs/serve.md has the rest.\n\
+         \n\
+         Environment variables: POOLSCOPE_DATABASE_URL and the other settings where there\n\
+         is no file; OTEL_... for OpenTelemetry; RUST_LOG for what to log to stderr,\n\
+         default poolscope=info,warn; NO_COLOR for no colours.\n\
+         \n\
+         Exit codes: 0 all went well; 1 a failure; 2 a wrong flag, file, URL or variable.",
+    );
+    help
+}

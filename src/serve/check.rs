@@ -1,0 +1,64 @@
+//! Says what a configuration comes to, and whether its databases can be had.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+use tokio::runtime::Builder;
+
+use super::conduct::open;
+use super::config::{Config, Database};
+use super::error::ServeError;
+use crate::config::SETTINGS;
+use crate::service::ServiceError;
+use crate::telemetry::ServerView;
+use crate::{Collector, Pool, Settings};
+
+/// Says of each database what its pool is set to; and, if it is to `connect`, what its server says. Gives the lines to `say` one by
+/// one, and answers whether all of it could be had.
+///
+/// # Errors
+///
+/// If a setting cannot be used, such as a certificate that cannot be read.
+pub fn check(config: &Config, connect: bool, mut say: impl FnMut(&str)) -> Result<bool, ServeError> {
+    let pools = open(&config.databases, &Collector::new())?;
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(ServiceError::system)?;
+    let mut all = true;
+    for (pool, database) in pools.iter().zip(&config.databases) {
+        say(&database.describe());
+        say(&format!("  {}", settings(database)));
+        if connect {
+            let seen = runtime.block_on(see(pool));
+            all &= seen.is_ok();
+            say(&format!("  {}", seen.unwrap_or_else(|why| why)));
+        }
+    }
+    Ok(all)
+}
+
+/// What differs from a pool's usual settings.
+fn settings(database: &Database) -> String {
+    let usual = Settings::default();
+    let differ = SETTINGS.iter().filter(|setting| !["name", "database_url"].contains(&setting.name()));
+    let differ = differ.map(|setting| (setting.name(), setting.get(&database.settings), setting.get(&usual)));
+    let differ: Vec<_> =
+        differ.filter(|(_, value, usual)| value != usual).map(|(name, value, _)| format!("{name} {value}")).collect();
+    differ.join(", ")
+}
+
+/// What its server says, or why it says nothing.
+async fn see(pool: &Pool) -> Result<String, String> {
+    match pool.server_view().await {
+        Ok(ServerView { version, role, slots, slots_left, .. }) => {
+            Ok(format!("connects: PostgreSQL {version}, {}, {slots_left} of {slots} slots left", role.as_str()))
+        }
+        Err(error) => {
+            let mut why = format!("does not connect: {error}");
+            let mut source = error.source();
+            while let Some(cause) = source {
+                let _ = write!(why, ": {cause}");
+                source = cause.source();
+            }
+            Err(why)
+        }
+    }
+}

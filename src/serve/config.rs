@@ -1,0 +1,343 @@
+//! What `poolscope serve` is told: which databases, and how each is watched.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::ServeError;
+use super::keys::{DATABASE_URL_FILE, KEYS, PROBE_EVERY, PROBE_INTERVAL, SERVER_VIEW};
+use crate::config::{self, ConfigError, Entry, Origin, SETTINGS, Setting, Settings, own_environment};
+
+/// The databases that are watched.
+#[derive(Debug)]
+pub struct Config {
+    pub(super) databases: Vec<Database>,
+}
+
+/// A database that is watched.
+#[derive(Debug)]
+pub(super) struct Database {
+    /// Of its pool; they have a name and a URL.
+    pub(super) settings: Settings,
+    /// How often it is probed, and the server asked for its view.
+    pub(super) every: Duration,
+    /// Whether the server is asked for its view.
+    pub(super) server_view: bool,
+}
+
+impl Database {
+    /// The name of its pool.
+    pub(super) fn name(&self) -> &str {
+        self.settings.name.as_deref().unwrap_or_default()
+    }
+
+    /// A line that says what is watched, and how; without the password.
+    pub(super) fn describe(&self) -> String {
+        let url = self.settings.database_url.as_ref().map_or_else(String::new, ToString::to_string);
+        let view = if self.server_view { "with" } else { "without" };
+        let every = humantime::format_duration(self.every);
+        format!("{}: {url} every {every}, {view} the server's view", self.name())
+    }
+}
+
+/// What a watched database's pool has unless it is told otherwise: one connection, since the slots are others'.
+#[must_use]
+pub fn defaults() -> Settings {
+    Settings {
+        pool_size: 1,
+        max_overflow: 0,
+        checkout_timeout: Duration::from_secs(5),
+        application_name: Some("poolscope".to_owned()),
+        ..Settings::default()
+    }
+}
+
+impl Config {
+    /// Reads a file. What the environment says of pools has no place beside it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or something in it cannot be; if this process' environment has a setting.
+    pub fn from_file(path: &Path) -> Result<Self, ServeError> {
+        Self::from_file_beside(path, own_environment()?)
+    }
+
+    /// One database, as this process' environment says.
+    ///
+    /// # Errors
+    ///
+    /// If a variable cannot be, or there is none for the URL.
+    pub fn from_env() -> Result<Self, ServeError> {
+        Self::from_variables(own_environment()?)
+    }
+
+    pub(super) fn from_file_beside(
+        path: &Path,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ServeError> {
+        let setting = |name: &str| SETTINGS.iter().any(|setting| setting.environment_variable() == name);
+        if let Some((variable, _)) = environment.into_iter().find(|(name, _)| setting(name)) {
+            return Err(ServeError::Environment { variable });
+        }
+        let text = fs::read_to_string(path).map_err(|source| ServeError::Read { path: path.to_owned(), source })?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, directory).map_err(|error| match error {
+            ServeError::Config(source) => ServeError::File { path: path.to_owned(), source },
+            error => error,
+        })
+    }
+
+    pub(super) fn from_variables(environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ServeError> {
+        let settings = defaults().apply_env(environment)?;
+        let Some(url) = &settings.database_url else { return Err(ServeError::Nothing) };
+        let name = settings.name.clone().unwrap_or_else(|| url.default_pool_name());
+        let database =
+            Database { settings: Settings { name: Some(name), ..settings }, every: PROBE_EVERY, server_view: true };
+        database.settings.validate()?;
+        Ok(Self { databases: vec![database] })
+    }
+
+    /// Reads a text; files that it names are relative to `directory`.
+    pub(super) fn parse(text: &str, directory: &Path) -> Result<Self, ServeError> {
+        let document = config::parse(text)?;
+        let (mut every, mut common, mut databases) = (PROBE_EVERY, Vec::new(), Vec::new());
+        for (key, value) in config::entries(&document) {
+            match &**key.get_ref() {
+                "probe_interval" => every = PROBE_INTERVAL.duration(text, value)?,
+                "defaults" => common = config::entries(table("defaults", text, value)?),
+                "databases" => databases = config::entries(table("databases", text, value)?),
+                name => {
+                    let known = ["probe_interval", "defaults", "databases"];
+                    return Err(unknown(name, Origin::toml(text, key.span().start), known).into());
+                }
+            }
+        }
+        if databases.is_empty() {
+            return Err(ServeError::Nothing);
+        }
+        for (key, _) in &common {
+            if let name @ ("name" | "database_url") = &**key.get_ref() {
+                let problem = format!("{name} is each database's own: give it under [databases.NAME]");
+                return Err(conflict(Origin::toml(text, key.span().start), problem));
+            }
+        }
+        let mut defaults = defaults();
+        config::apply_entries(&mut defaults, text, common)?;
+        let reader = Reader { text, directory, defaults, every };
+        let databases = databases.into_iter().map(|(name, value)| reader.database(name.get_ref(), name, value));
+        Ok(Self { databases: databases.collect::<Result<_, _>>()? })
+    }
+}
+
+/// Reads databases.
+struct Reader<'a> {
+    text: &'a str,
+    directory: &'a Path,
+    defaults: Settings,
+    every: Duration,
+}
+
+impl Reader<'_> {
+    fn database<T>(&self, name: &str, key: &Spanned<T>, value: &Spanned<DeValue<'_>>) -> Result<Database, ServeError> {
+        let Self { text, directory, defaults, every } = self;
+        let origin = Origin::toml(text, key.span().start);
+        let mut settings = defaults.clone();
+        // As any other name: neither empty nor too long.
+        let checked = Setting::find("name").map(|setting| setting.read(name, &origin)).transpose()?;
+        settings.name = checked.map(|_| name.to_owned());
+        let (mut every, mut server_view, mut file) = (*every, true, None);
+        let mut others: Vec<Entry<'_, '_>> = Vec::new();
+        for (key, value) in config::entries(table("databases", text, value)?) {
+            match &**key.get_ref() {
+                "probe_interval" => every = PROBE_INTERVAL.duration(text, value)?,
+                "server_view" => server_view = SERVER_VIEW.switch(text, value)?,
+                "database_url_file" => file = Some(directory.join(DATABASE_URL_FILE.text(text, value)?)),
+                "name" => {
+                    let problem = format!("the name stands in the table's head, as [databases.{name}]");
+                    return Err(conflict(Origin::toml(text, key.span().start), problem));
+                }
+                other if Setting::find(other).is_none() => {
+                    let own = KEYS.iter().map(|key| key.name());
+                    let known = SETTINGS.iter().map(Setting::name).chain(own);
+                    return Err(unknown(other, Origin::toml(text, key.span().start), known).into());
+                }
+                _ => others.push((key, value)),
+            }
+        }
+        let url_given = others.iter().any(|(key, _)| &**key.get_ref() == "database_url");
+        match file {
+            Some(_) if url_given => {
+                return Err(conflict(origin, "database_url and database_url_file are both given: give one".to_owned()));
+            }
+            None if !url_given => {
+                return Err(conflict(
+                    origin,
+                    format!("databases.{name} has neither database_url nor database_url_file"),
+                ));
+            }
+            None => {}
+            Some(path) => {
+                let unread = |source| ServeError::Read { path: path.clone(), source };
+                let url = fs::read_to_string(&path).map_err(unread)?;
+                let refused = |source| ServeError::File { path: path.clone(), source: Box::new(source) };
+                settings.set("database_url", url.trim_end()).map_err(refused)?;
+            }
+        }
+        config::apply_entries(&mut settings, text, others)?;
+        // A name in the URL's query would be one more place for it.
+        settings.name = Some(name.to_owned());
+        settings
+            .validate()
+            .map_err(|source| ServeError::Database { name: name.to_owned(), source: Box::new(source) })?;
+        Ok(Database { settings, every, server_view })
+    }
+}
+
+fn table<'a, 't>(
+    name: &'static str,
+    text: &str,
+    value: &'a Spanned<DeValue<'t>>,
+) -> Result<&'a DeTable<'t>, ConfigError> {
+    match value.get_ref() {
+        DeValue::Table(table) => Ok(table),
+        other => Err(ConfigError::Invalid {
+            origin: Origin::toml(text, value.span().start),
+            setting: name,
+            value: config::type_of(other).to_owned(),
+            remedy: match name {
+                "databases" => "give a table for each database, headed [databases.NAME]".to_owned(),
+                _ => format!("give a table, headed [{name}]"),
+            },
+        }),
+    }
+}
+
+fn unknown<'a>(name: &str, origin: Origin, known: impl IntoIterator<Item = &'a str>) -> ConfigError {
+    ConfigError::Unknown { origin, name: name.to_owned(), suggestion: config::nearest(name, known).map(str::to_owned) }
+}
+
+fn conflict(origin: Origin, problem: String) -> ServeError {
+    ConfigError::Conflict { origin, problem }.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ServeError> {
+        Config::parse(text, Path::new("/etc/poolscope"))
+    }
+
+    /// The error as it is printed.
+    fn refused(config: Result<Config, ServeError>) -> String {
+        let error = config.unwrap_err();
+        assert!(error.is_usage());
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            text = format!("{text}: {cause}");
+            source = cause.source();
+        }
+        text
+    }
+
+    #[test]
+    fn what_stands_closer_to_a_database_wins() {
+        let config = parse(
+            "probe_interval = '30s'\n[defaults]\npool_size = 2\nconnect_timeout = '1s'\n\
+             [databases.one]\ndatabase_url = 'postgres://h/d?pool_size=3&name=x'\nmax_overflow = 4\n\
+             [databases.'two.b']\ndatabase_url = 'postgres://h/e'\nprobe_interval = '5s'\nserver_view = false\n",
+        )
+        .unwrap();
+        let [one, two] = &config.databases[..] else { panic!("{config:?}") };
+        let Settings { pool_size, max_overflow, connect_timeout, checkout_timeout, .. } = &one.settings;
+        assert_eq!((one.name(), *pool_size, *max_overflow), ("one", 3, 4));
+        assert_eq!((*connect_timeout, *checkout_timeout), (Duration::from_secs(1), Duration::from_secs(5)));
+        assert_eq!((one.every, one.server_view), (Duration::from_secs(30), true));
+        assert_eq!((two.name(), two.settings.pool_size, two.settings.max_overflow), ("two.b", 2, 0));
+        assert_eq!((two.every, two.server_view), (Duration::from_secs(5), false));
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_with_its_place_and_what_would_do() {
+        for (text, problem) in [
+            ("", "no database is named: give --config a file with a table [databases.NAME]"),
+            ("[databases]", "no database is named"),
+            ("databases = 5", "line 1, column 13: databases cannot be a number: give a table for each database"),
+            (
+                "[databases]\nshop = 'postgres://h/d'",
+                "line 2, column 8: databases cannot be text: give a table for each",
+            ),
+            ("defaults = 5", "line 1, column 12: defaults cannot be a number: give a table, headed [defaults]"),
+            (
+                "probe_intervall = '5s'",
+                "line 1, column 1: there is no setting `probe_intervall`: did you mean `probe_interval`?",
+            ),
+            (
+                "probe_interval = 5",
+                "line 1, column 18: probe_interval cannot be 5: give a time with its unit, 1s to 1h",
+            ),
+            ("probe_interval = '1ms'", "probe_interval cannot be \"1ms\": give a time with its unit"),
+            ("[databases.a]", "line 1, column 12: databases.a has neither database_url nor database_url_file"),
+            (
+                "[databases.a]\nserver_view = 'maybe'",
+                "line 2, column 15: server_view cannot be \"maybe\": give on or off",
+            ),
+            ("[databases.a]\ndatabase_urll = ''", "did you mean `database_url`?"),
+            ("[databases.a]\nserver_veiw = true", "did you mean `server_view`?"),
+            ("[databases.a]\nname = 'b'", "line 2, column 1: the name stands in the table's head, as [databases.a]"),
+            (
+                "[databases.a]\ndatabase_url = 'postgres://h/d'\ndatabase_url_file = 'f'",
+                "database_url and database_url_file are both given: give one",
+            ),
+            ("[databases.a]\ndatabase_url = 'mysql://h/d'", "line 2, column 16: begins with neither postgres://"),
+            ("[databases.'']\ndatabase_url = 'postgres://h/d'", "line 1, column 12: name cannot be \"\""),
+            (
+                "[databases.a]\ndatabase_url = 'postgres://h/d'\nwait_target = '50s'",
+                "database a: settings: wait_target (50s) is above checkout_timeout (5s)",
+            ),
+            ("[defaults]\ndatabase_url = 'x'\n[databases.a]", "line 2, column 1: database_url is each database's own"),
+            ("[defaults]\nserver_view = true\n[databases.a]", "line 2, column 1: there is no setting `server_view`"),
+            ("[databases.a]\ndatabase_url_file = 'not/there'", "/etc/poolscope/not/there cannot be read: No such file"),
+            ("[databases.a", "line 1, column"),
+        ] {
+            let error = refused(parse(text));
+            assert!(error.contains(problem), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_url_may_stand_in_a_file_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("url"), "postgres://app:hunter2@h/d?pool_size=7\n").unwrap();
+        let text = "[databases.a]\ndatabase_url_file = 'url'\nmax_overflow = 3";
+        let config = Config::parse(text, directory.path()).unwrap();
+        let settings = &config.databases[0].settings;
+        assert_eq!((settings.pool_size, settings.max_overflow), (7, 3));
+        assert!(!format!("{config:?} {}", config.databases[0].describe()).contains("hunter2"));
+
+        fs::write(directory.path().join("url"), "mysql://app:hunter2@h/d").unwrap();
+        let error = refused(Config::parse(text, directory.path()));
+        assert!(error.contains("/url: database URL: begins with neither") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn without_a_file_the_environment_names_one_database() {
+        let variables = |pairs: &[(&str, &str)]| -> Vec<_> {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let url = ("POOLSCOPE_DATABASE_URL", "postgres://h/d");
+        let config = Config::from_variables(variables(&[url, ("POOLSCOPE_POOL_SIZE", "3")])).unwrap();
+        assert_eq!((config.databases[0].name(), config.databases[0].settings.pool_size), ("h:5432/d", 3));
+        assert!(refused(Config::from_variables([])).contains("or set POOLSCOPE_DATABASE_URL"));
+
+        // Beside a file it would be a second place for the same.
+        let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_POOL_SIZE", "3")]));
+        assert!(refused(beside).starts_with("environment variable POOLSCOPE_POOL_SIZE: the configuration's file says"));
+        let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_LOG_FORMAT", "json")]));
+        assert!(refused(beside).starts_with("/not/there cannot be read: No such file"));
+    }
+}

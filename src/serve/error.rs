@@ -1,0 +1,74 @@
+//! Why the databases could not be watched.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::config::ConfigError;
+use crate::service::ServiceError;
+
+/// Why the databases could not be watched. No message shows a password.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A file cannot be read.
+    #[error("{} cannot be read", .path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What stands in a file cannot be.
+    #[error("{}", .path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What cannot be.
+        source: Box<ConfigError>,
+    },
+    /// What was given elsewhere cannot be.
+    #[error(transparent)]
+    Config(Box<ConfigError>),
+    /// The settings of a database do not go together, or cannot be used.
+    #[error("database {name}")]
+    Database {
+        /// Its name.
+        name: String,
+        /// What cannot be.
+        source: Box<ConfigError>,
+    },
+    /// The environment has settings beside a configuration.
+    #[error(
+        "environment variable {variable}: the configuration's file says how pools are set: give it under [defaults] there, or unset it"
+    )]
+    Environment {
+        /// Which variable.
+        variable: String,
+    },
+    /// There is no database to be watched.
+    #[error(
+        "no database is named: give --config a file with a table [databases.NAME] that has a database_url, or set \
+         POOLSCOPE_DATABASE_URL"
+    )]
+    Nothing,
+    /// What a service is made of failed.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
+
+impl ServeError {
+    /// Whether a flag, a file or an environment variable is to blame.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Service(error) => error.is_usage(),
+            _ => true,
+        }
+    }
+}
+
+impl From<ConfigError> for ServeError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(Box::new(error))
+    }
+}

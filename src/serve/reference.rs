@@ -1,0 +1,38 @@
+//! Holds the reference page of the configuration to what it takes.
+
+use super::config::defaults;
+use super::keys::KEYS;
+use crate::Settings;
+use crate::config::SETTINGS;
+
+/// The page with what is generated written anew.
+fn reference(page: &str) -> String {
+    const BEGIN: &str = "<!-- keys -->\n";
+    const END: &str = "<!-- /keys -->\n";
+    let (before, rest) = page.split_once(BEGIN).unwrap();
+    let (_, after) = rest.split_once(END).unwrap();
+    format!("{before}{BEGIN}{}{END}{after}", keys())
+}
+
+fn keys() -> String {
+    let mut table = String::from("| key | default | range | meaning |\n|---|---|---|---|\n");
+    for key in KEYS {
+        table += &format!("| `{}` | {} | {} | {} |\n", key.name(), key.default_text(), key.range(), key.help());
+    }
+    let (own, usual) = (defaults(), Settings::default());
+    let differ = SETTINGS.iter().filter(|setting| setting.get(&own) != setting.get(&usual));
+    let differ: Vec<_> = differ.map(|setting| format!("`{}` {}", setting.name(), setting.get(&own))).collect();
+    table + &format!("\nPools have other defaults here: {}.\n", differ.join(", "))
+}
+
+#[test]
+fn the_page_of_serve_is_up_to_date() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/serve.md");
+    let page = std::fs::read_to_string(path).unwrap();
+    let wanted = reference(&page);
+    if std::env::var_os("POOLSCOPE_BLESS").is_some() {
+        std::fs::write(path, &wanted).unwrap();
+    } else {
+        assert_eq!(page, wanted, "write docs/serve.md anew with POOLSCOPE_BLESS=1 cargo test --lib");
+    }
+}

@@ -1,0 +1,12 @@
+//! What a command that runs until it is told to end is made of: the exporter as a task, what ends it, and whoever manages
+//! the service.
+
+mod ending;
+mod error;
+mod notify;
+mod web;
+
+pub(crate) use self::ending::{Ending, end, ended, watch_signals};
+pub(crate) use self::error::ServiceError;
+pub(crate) use self::notify::Manager;
+pub(crate) use self::web::Web;

@@ -1,0 +1,85 @@
+//! What PostgreSQL itself says, where somebody asks it: `Pool::watch_server`, as the binary does.
+
+use super::{Kind, Metric};
+use crate::telemetry::clock::exact;
+use crate::telemetry::server::{ServerLook, ServerView};
+
+/// A gauge without labels, which is `$of` the [`ServerView`], and missing where the server was not seen.
+macro_rules! of_server {
+    ($name:literal, $help:literal, $of:expr) => {
+        Metric::of_pool($name, Kind::Gauge, &[], $help, |pool, sink| {
+            if let Some(ServerLook::Seen(view)) = &pool.server {
+                let of: fn(&ServerView) -> f64 = $of;
+                sink.value(&[], of(view));
+            }
+        })
+    };
+}
+
+pub(super) const UP: Metric = Metric::of_pool(
+    "poolscope_server_up",
+    Kind::Gauge,
+    &[],
+    "Whether PostgreSQL answered when it was last asked for its own view, on a connection that is not the pool's. 0: it could not be reached, had no slot left or did not answer within 5 s, and the other poolscope_server_ metrics are missing. All are where nobody asks (Pool::watch_server).",
+    |pool, sink| match &pool.server {
+        Some(ServerLook::Seen(_)) => sink.value(&[], 1.0),
+        Some(ServerLook::Failed) => sink.value(&[], 0.0),
+        None => {}
+    },
+);
+
+pub(super) const INFO: Metric = Metric::of_pool(
+    "poolscope_server_info",
+    Kind::Gauge,
+    &["version", "role"],
+    "Always 1. The version of PostgreSQL, and its part in replication: primary or standby.",
+    |pool, sink| {
+        if let Some(ServerLook::Seen(view)) = &pool.server {
+            sink.value(&[&view.version, view.role.as_str()], 1.0);
+        }
+    },
+);
+
+pub(super) const BACKENDS: Metric = Metric::of_pool(
+    "poolscope_server_backends",
+    Kind::Gauge,
+    &["application_name", "state"],
+    "Clients' backends of the whole server, in all databases, by what pg_stat_activity says of them: the application_name, which is a pool's setting, and the state. To see the state of other roles' takes pg_monitor; without it the state is hidden. At most 200 names are told apart, then the label says other.",
+    |pool, sink| {
+        if let Some(ServerLook::Seen(view)) = &pool.server {
+            for backends in &view.backends {
+                sink.value(&[&backends.application, backends.state.as_str()], exact(backends.count));
+            }
+        }
+    },
+);
+
+pub(super) const SLOTS: Metric = of_server!(
+    "poolscope_server_slots",
+    "How many backends of clients there may be at once for roles that are not privileged: max_connections less superuser_reserved_connections and reserved_connections; or the limit of the pool's database, where that is less.",
+    |view| exact(view.slots)
+);
+
+pub(super) const SLOTS_LEFT: Metric = of_server!(
+    "poolscope_server_slots_left",
+    "How many more of them there may be now. At 0, connecting fails with SQLSTATE 53300.",
+    |view| exact(view.slots_left)
+);
+
+pub(super) const LOCK_WAITERS: Metric = of_server!(
+    "poolscope_server_lock_waiters",
+    "Backends that currently wait for a lock which another holds; those that may not be looked at are not counted.",
+    |view| exact(view.lock_waiters)
+);
+
+pub(super) const OLDEST_TRANSACTION: Metric = of_server!(
+    "poolscope_server_oldest_transaction_seconds",
+    "The age of the oldest transaction of all clients, in any database; 0 if there is none that may be looked at.",
+    |view| view.oldest_transaction.as_secs_f64()
+);
+
+pub(super) const OLDEST_IDLE_IN_TRANSACTION: Metric = of_server!(
+    "poolscope_server_oldest_idle_in_transaction_seconds",
+    "The longest time for which a transaction of any client has been open while nothing is asked of it; 0 if there is none that may be looked at.",
+    |view| view.oldest_idle_in_transaction.as_secs_f64()
+);

@@ -1,0 +1,189 @@
+//! What the server says of itself, beside the pool.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use poolscope::PoolBuilder;
+use poolscope::demo::server::{Server, Shutdown};
+use poolscope::telemetry::{BackendState, ServerLook, ServerRole, ServerView};
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, NoTls};
+
+use crate::support::{Counted, behind_the_runtimes_back, eventually, patiently, until};
+
+const OFTEN: Duration = Duration::from_millis(20);
+
+fn one(builder: PoolBuilder) -> PoolBuilder {
+    builder.pool_size(1).max_overflow(0)
+}
+
+fn watch(counted: &Counted) -> JoinHandle<()> {
+    tokio::spawn(counted.pool.watch_server(OFTEN))
+}
+
+/// What the server says, once it says this.
+async fn seen(counted: &Counted, what: &str, is_it: impl Fn(&ServerView) -> bool) -> Arc<ServerView> {
+    until(what, async || match counted.pool.snapshot().server {
+        Some(ServerLook::Seen(view)) => Some(view).filter(|view| is_it(view)),
+        _ => None,
+    })
+    .await
+}
+
+async fn failed(counted: &Counted) {
+    eventually("a look that fails", async || counted.pool.snapshot().server == Some(ServerLook::Failed)).await;
+}
+
+fn backends(view: &ServerView, application: &str, state: BackendState) -> u64 {
+    let of = view.backends.iter().filter(|backends| &*backends.application == application && backends.state == state);
+    of.map(|backends| backends.count).sum()
+}
+
+/// A client of somebody else's.
+async fn other(url: &str, application: &str) -> Client {
+    let mut config: tokio_postgres::Config = url.parse().unwrap();
+    let (client, connection) = config.application_name(application).connect(NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+#[tokio::test]
+async fn backends_are_seen_by_application_and_state_with_those_who_wait_for_locks() {
+    let server = Server::builder().setting("max_connections", "30").start().await.unwrap();
+    let counted = Counted::new("view", &server.url(), one);
+    let _watch = watch(&counted);
+    let (holder, waiter) = (other(&server.url(), "holder").await, other(&server.url(), "waiter").await);
+    let _idle =
+        [other(&server.url(), "idler").await, other(&server.url(), "idler").await, other(&server.url(), "").await];
+    holder.batch_execute("CREATE TABLE t ()").await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
+    let waiting = tokio::spawn(async move { waiter.batch_execute("BEGIN; LOCK TABLE t; COMMIT").await });
+
+    let view = seen(&counted, "someone who waits for a lock", |view| view.lock_waiters == 1).await;
+    assert_eq!(backends(&view, "holder", BackendState::IdleInTransaction), 1, "{view:?}");
+    assert_eq!(backends(&view, "waiter", BackendState::Active), 1, "{view:?}");
+    assert_eq!(backends(&view, "idler", BackendState::Idle), 2, "{view:?}");
+    assert_eq!(backends(&view, "unnamed", BackendState::Idle), 1, "{view:?}");
+    // The one that asks: the pool has none.
+    assert_eq!(backends(&view, "view", BackendState::Active), 1, "{view:?}");
+    assert!(view.oldest_idle_in_transaction > Duration::ZERO, "{view:?}");
+    assert!(view.oldest_transaction >= view.oldest_idle_in_transaction, "{view:?}");
+    // Three are reserved by default, and six are there.
+    assert_eq!((view.slots, view.slots_left, view.role), (27, 21, ServerRole::Primary));
+    assert!(view.version.starts_with(|first: char| first.is_ascii_digit()), "{view:?}");
+
+    let scrape = counted.scrape();
+    assert_eq!(scrape.count("poolscope_server_backends", &[("application_name", "idler"), ("state", "idle")]), 2);
+    assert_eq!(scrape.count("poolscope_server_slots_left", &[]), 21);
+    assert_eq!(scrape.count("poolscope_server_lock_waiters", &[]), 1);
+    assert_eq!((scrape.count("poolscope_server_up", &[]), scrape.count("poolscope_server_info", &[])), (1, 1));
+
+    drop(holder);
+    patiently("the lock", waiting).await.unwrap().unwrap();
+    seen(&counted, "nobody who waits", |view| view.lock_waiters == 0 && view.oldest_idle_in_transaction.is_zero())
+        .await;
+}
+
+#[tokio::test]
+async fn the_server_is_seen_where_the_pool_has_run_out_and_no_account_of_the_pools_has_it() {
+    let counted = Counted::shared("view_exhausted", one).await;
+    let held = counted.get().await;
+    let _watch = watch(&counted);
+    let view = seen(&counted, "both connections", |view| {
+        let all = view.backends.iter().filter(|backends| &*backends.application == "view_exhausted");
+        all.map(|backends| backends.count).sum::<u64>() == 2
+    })
+    .await;
+    assert!(view.slots_left < view.slots, "{view:?}");
+    let scrape = counted.scrape();
+    assert_eq!(scrape.count("poolscope_connections_created_total", &[]), 1);
+    assert_eq!(scrape.count("poolscope_unpooled_connections_total", &[]), 0);
+    assert_eq!(scrape.count("poolscope_checkouts_started_total", &[]), 1);
+    drop(held);
+}
+
+#[tokio::test]
+async fn what_is_not_seen_is_not_shown_and_what_comes_back_is() {
+    let server = Server::builder().start().await.unwrap();
+    let counted = Counted::new("view_gone", &server.url(), one);
+    assert!(!counted.scrape().names().any(|name| name.starts_with("poolscope_server_")));
+    let watch = watch(&counted);
+    seen(&counted, "the server", |_| true).await;
+
+    behind_the_runtimes_back(async || server.stop(Shutdown::Immediate).await).unwrap();
+    failed(&counted).await;
+    let scrape = counted.scrape();
+    let shown: Vec<_> = scrape.names().filter(|name| name.starts_with("poolscope_server_")).collect();
+    assert_eq!((shown, scrape.count("poolscope_server_up", &[])), (vec!["poolscope_server_up"], 0));
+    // It is no failure of the pool's.
+    assert_eq!(scrape.count("poolscope_connection_errors_total", &[]), 0);
+
+    behind_the_runtimes_back(async || server.start().await).unwrap();
+    seen(&counted, "the server again", |_| true).await;
+
+    watch.abort();
+    eventually("nothing shown", async || counted.pool.snapshot().server.is_none()).await;
+    assert!(!counted.scrape().names().any(|name| name.starts_with("poolscope_server_")));
+}
+
+#[tokio::test]
+async fn a_watch_keeps_no_pool_and_ends_with_it() {
+    let counted = Counted::shared("view_closed", one).await;
+    let closed = watch(&counted);
+    seen(&counted, "the server", |_| true).await;
+    counted.pool.close().await;
+    patiently("the watch's end", closed).await.unwrap();
+
+    let counted = Counted::shared("view_dropped", one).await;
+    let dropped = watch(&counted);
+    seen(&counted, "the server", |_| true).await;
+    drop(counted);
+    patiently("the watch's end", dropped).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_role_without_privileges_sees_how_many_there_are_and_not_what_they_are_at() {
+    let server = Server::builder().start().await.unwrap();
+    let admin = other(&server.url(), "admin").await;
+    admin.batch_execute("CREATE ROLE watcher LOGIN").await.unwrap();
+    admin.batch_execute("BEGIN").await.unwrap();
+    let counted = Counted::new("view_hidden", &server.url().replace("postgres@", "watcher@"), one);
+    let _watch = watch(&counted);
+    let view = seen(&counted, "the server", |_| true).await;
+    assert_eq!(backends(&view, "admin", BackendState::Hidden), 1, "{view:?}");
+    assert_eq!(backends(&view, "view_hidden", BackendState::Active), 1, "{view:?}");
+    // Neither the background's processes nor what is hidden are counted as what they are not.
+    assert_eq!(view.slots - view.slots_left, 2, "{view:?}");
+    assert_eq!(view.oldest_idle_in_transaction, Duration::ZERO);
+
+    for statement in ["COMMIT", "GRANT pg_monitor TO watcher", "BEGIN"] {
+        admin.batch_execute(statement).await.unwrap();
+    }
+    let granted = |view: &ServerView| backends(view, "admin", BackendState::IdleInTransaction) == 1;
+    seen(&counted, "what the other is at", granted).await;
+}
+
+#[tokio::test]
+async fn slots_are_those_of_the_database_where_it_has_fewer() {
+    let server = Server::builder().start().await.unwrap();
+    let admin = other(&server.url(), "admin").await;
+    admin.batch_execute("CREATE DATABASE small CONNECTION LIMIT 5").await.unwrap();
+    let url = format!("{}/small", server.url().strip_suffix("/postgres").unwrap());
+    let counted = Counted::new("view_small", &url, one);
+    let _watch = watch(&counted);
+    // The administrator is in another database.
+    let view = seen(&counted, "the server", |_| true).await;
+    assert_eq!((view.slots, view.slots_left), (5, 4), "{view:?}");
+    let _held = other(&url, "another").await;
+    seen(&counted, "one slot less", |view| view.slots_left == 3).await;
+}
+
+#[tokio::test]
+async fn a_full_server_is_seen_by_who_was_there_before() {
+    let server = Server::builder().setting("max_connections", "6").start().await.unwrap();
+    let counted = Counted::new("view_full", &server.url(), one);
+    let _watch = watch(&counted);
+    seen(&counted, "the server", |view| view.slots_left == 2).await;
+    let _taken = [other(&server.url(), "taker").await, other(&server.url(), "taker").await];
+    seen(&counted, "no slot left", |view| view.slots == 3 && view.slots_left == 0).await;
+}
