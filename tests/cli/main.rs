@@ -18,6 +18,7 @@ mod run;
 mod scenarios;
 #[path = "../support/scrape.rs"]
 mod scrape;
+mod serve;
 mod shop;
 mod terminal;
 mod traces;

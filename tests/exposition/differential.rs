@@ -223,9 +223,15 @@ fn a_pool_that_did_everything_shows_every_metric_that_needs_no_server() {
         // Those of a server's answers, of connections outside a pool, of spans that go somewhere, of more than one can
         // tell yet, and the exporter's.
         let needs_more = |name: &&str| {
-            ["db_client_operation_", "poolscope_dirty_", "poolscope_unpooled_", "poolscope_spans_", "poolscope_scrape"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
+            let prefixes = [
+                "db_client_operation_",
+                "poolscope_dirty_",
+                "poolscope_scrape",
+                "poolscope_server_",
+                "poolscope_spans_",
+                "poolscope_unpooled_",
+            ];
+            prefixes.iter().any(|prefix| name.starts_with(prefix))
                 || ["poolscope_recommended_size", "poolscope_retry_recovered_total", "poolscope_query_errors_total"]
                     .contains(name)
         };

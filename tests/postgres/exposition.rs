@@ -134,9 +134,11 @@ async fn experienced() -> Counted {
     counted.pool.operation("tried in vain").retry(policy).run(hopeless).await.unwrap_err();
     serve(&counted.pool).await;
     drop(counted.pool.connect_unpooled().await.unwrap());
-    eventually("all has come back", async || {
+    // Once: what the server says is to stand, too.
+    tokio::spawn(counted.pool.watch_server(Duration::from_secs(3600)));
+    eventually("all has come back, and the server was seen", async || {
         let snapshot = counted.pool.snapshot();
-        snapshot.connections.used + snapshot.unpooled[0].active == 0
+        snapshot.connections.used + snapshot.unpooled[0].active == 0 && snapshot.server.is_some()
     })
     .await;
     counted
