@@ -31,14 +31,82 @@ fn takes(who: &str, arguments: &[&str], variables: &[(String, String)]) {
         };
         (name.clone(), value)
     };
+    known(who, variables);
+    let variables: Vec<_> = variables.iter().map(here).collect();
+    let (code, said) = poolscope(arguments, &variables);
+    assert!(code == Some(1) && said.contains("error: cannot connect to postgres://"), "{who}: {code:?}: {said}");
+}
+
+/// Holds that somebody reads each of these.
+#[track_caller]
+fn known(who: &str, variables: &[(String, String)]) {
     let known = text("src/otlp/env.rs") + &text("src/cli.rs") + &text("docs/settings.md") + &text("src/otlp/mod.rs");
     for (name, _) in variables {
         let mut words = known.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         assert!(words.any(|word| word == name), "{who}: who reads {name}?");
     }
+}
+
+/// Holds that `serve` takes these, with a configuration of ours in the place of theirs: it comes as far as to listen where somebody
+/// else does, or to look for a socket that nobody hands it.
+#[track_caller]
+fn serves(who: &str, arguments: &[&str], variables: &[(String, String)]) {
+    let scratch = tempfile::tempdir().unwrap();
+    let config = scratch.path().join("poolscope.toml");
+    std::fs::write(&config, format!("[databases.shop]\ndatabase_url = '{NOBODY}'\n")).unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = |argument: &&str| match argument.strip_prefix("--config=") {
+        Some(theirs) => {
+            assert!(theirs.starts_with("/etc/poolscope/"), "{who}: {theirs}");
+            format!("--config={}", config.display())
+        }
+        None => (*argument).to_owned(),
+    };
+    let arguments: Vec<_> = arguments.iter().map(ours).collect();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let here = |(name, value): &(String, String)| match name.as_str() {
+        "POOLSCOPE_WEB_LISTEN_ADDRESS" => (name.clone(), taken.local_addr().unwrap().to_string()),
+        "POOLSCOPE_WEB_CONFIG_FILE" => {
+            let file = scratch.path().join("web.yml");
+            std::fs::write(&file, "").unwrap();
+            (name.clone(), file.to_str().unwrap().to_owned())
+        }
+        _ => (name.clone(), value.clone()),
+    };
+    known(who, variables);
     let variables: Vec<_> = variables.iter().map(here).collect();
-    let (code, said) = poolscope(arguments, &variables);
-    assert!(code == Some(1) && said.contains("error: cannot connect to postgres://"), "{who}: {code:?}: {said}");
+    let (code, said) = poolscope(&arguments, &variables);
+    let reached = if arguments.contains(&"--web.systemd-socket") { "error: --web.systemd-socket" } else { "in use" };
+    assert!(code.is_some_and(|code| code > 0) && said.contains(reached), "{who}: {code:?}: {said}");
+}
+
+/// What a file of variables says, with the lines that are commented out: they are to work, too.
+fn variables(file: &str) -> Vec<(String, String)> {
+    let lines = text(file);
+    let pairs = lines.lines().filter_map(|line| line.trim_start_matches('#').split_once('='));
+    let pairs = pairs.filter(|(name, _)| !name.contains(' '));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// What a unit starts.
+fn started(unit: &str) -> String {
+    let unit = text(unit);
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/poolscope "));
+    start.unwrap().to_owned()
+}
+
+/// The arguments and variables of the one container of a Deployment.
+fn container(file: &str) -> (Vec<String>, Vec<(String, String)>) {
+    let files = yaml([at(file)]);
+    let deployment = files.iter().find(|resource| resource["kind"] == "Deployment").unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let variable = |variable: &Value| {
+        // What comes out of a Secret is not here.
+        let value = variable["value"].as_str().unwrap_or_default();
+        (variable["name"].as_str().unwrap().to_owned(), value.to_owned())
+    };
+    let arguments = texts(&container["args"]).into_iter().map(str::to_owned).collect();
+    (arguments, container["env"].as_array().unwrap().iter().map(variable).collect())
 }
 
 fn pairs(environment: &Value) -> Vec<(String, String)> {
@@ -53,40 +121,29 @@ fn composes_flags_and_variables_are_taken() {
 
 #[test]
 fn kubernetes_flags_and_variables_are_taken() {
-    let files = yaml([at("deploy/kubernetes/demo/deployment.yaml")]);
-    let deployment = files.iter().find(|resource| resource["kind"] == "Deployment").unwrap();
-    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-    let variables: Vec<_> = container["env"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|variable| {
-            // What comes out of a Secret is not here.
-            let value = variable["value"].as_str().unwrap_or_default();
-            (variable["name"].as_str().unwrap().to_owned(), value.to_owned())
-        })
-        .collect();
-    takes("kubernetes", &texts(&container["args"]), &variables);
+    for (file, take) in [
+        ("deploy/kubernetes/demo/deployment.yaml", takes as fn(&str, &[&str], &[(String, String)])),
+        ("deploy/kubernetes/standalone/deployment.yaml", serves),
+    ] {
+        let (arguments, variables) = container(file);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        take(file, &arguments, &variables);
+    }
 }
 
 #[test]
 fn systemds_flags_and_variables_are_taken() {
-    let unit = text("deploy/systemd/poolscope-demo.service");
-    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/poolscope ")).unwrap();
     let credentials = tempfile::tempdir().unwrap();
     std::fs::write(credentials.path().join("database_url"), format!("{NOBODY}\n")).unwrap();
-    let arguments = start.replace("%d", credentials.path().to_str().unwrap());
-    let arguments: Vec<_> = arguments.split(' ').collect();
-    // The lines that are commented out are to work, too.
-    let text = text("deploy/systemd/demo.env");
-    let variables: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.trim_start_matches('#').split_once('='))
-        .filter(|(name, _)| !name.contains(' '))
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect();
-    assert!(variables.len() > 6);
-    takes("systemd", &arguments, &variables);
+    let start = started("deploy/systemd/poolscope-demo.service").replace("%d", credentials.path().to_str().unwrap());
+    let given = variables("deploy/systemd/demo.env");
+    assert!(given.len() > 6);
+    takes("systemd's demo", &start.split(' ').collect::<Vec<_>>(), &given);
+
+    let start = started("deploy/systemd/poolscope.service");
+    let given = variables("deploy/systemd/poolscope.env");
+    assert!(given.len() > 4);
+    serves("systemd's exporter", &start.split(' ').collect::<Vec<_>>(), &given);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use tempfile::TempDir;
 
 use crate::tools::{at, checker, content, document, everywhere, run, text, texts, yaml};
 
-const ROOTS: [&str; 3] = ["deploy/kubernetes/base", "deploy/kubernetes/demo", "deploy/kubernetes/embedded"];
+const ROOTS: [&str; 4] =
+    ["deploy/kubernetes/base", "deploy/kubernetes/demo", "deploy/kubernetes/embedded", "deploy/kubernetes/standalone"];
 
 /// The oldest and the newest version of Kubernetes that it is held to.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
@@ -156,9 +157,11 @@ fn is_confined(template: &Value) {
     }
 }
 
-#[test]
-fn the_demo_is_confined_and_every_port_is_behind_a_policy() {
-    let resources = built(&at("deploy/kubernetes/demo"));
+/// Holds that the one Deployment of a directory is confined, that these of its ports are open to some, by its policy, and that it is
+/// scraped; and answers with all resources.
+#[track_caller]
+fn stands_alone(directory: &str, ports: &[&str]) -> Vec<Value> {
+    let resources = built(&at(directory));
     let [deployment] = of("Deployment", &resources)[..] else { panic!("one Deployment") };
     let template = &deployment["spec"]["template"];
     is_confined(template);
@@ -168,9 +171,9 @@ fn the_demo_is_confined_and_every_port_is_behind_a_policy() {
     let [policy] = of("NetworkPolicy", &resources)[..] else { panic!("one policy") };
     assert!(selects(&policy["spec"]["podSelector"]["matchLabels"]));
     assert_eq!(texts(&policy["spec"]["policyTypes"]), ["Ingress", "Egress"]);
-    let mut ports = Vec::new();
-    everywhere("containerPort", template, &mut ports);
-    assert_eq!(ports.len(), 2);
+    let mut container_ports = Vec::new();
+    everywhere("containerPort", template, &mut container_ports);
+    assert_eq!(container_ports.len(), ports.len());
     let mut open = Vec::new();
     for rule in policy["spec"]["ingress"].as_array().unwrap() {
         assert!(rule["from"].is_array(), "from whom: {rule}");
@@ -178,7 +181,7 @@ fn the_demo_is_confined_and_every_port_is_behind_a_policy() {
     }
     let named: Vec<_> = template["spec"]["containers"][0]["ports"].as_array().unwrap().iter().collect();
     assert!(open.iter().all(|open| named.iter().any(|port| port["name"] == *open)), "{open:?}");
-    assert_eq!(open, ["metrics", "http"]);
+    assert_eq!(open, ports);
 
     let [service] = of("Service", &resources)[..] else { panic!("one Service") };
     assert!(selects(&service["spec"]["selector"]) && service["spec"]["type"].is_null());
@@ -192,6 +195,40 @@ fn the_demo_is_confined_and_every_port_is_behind_a_policy() {
         everywhere("hostPort", resource, &mut host_ports);
         assert!(host_ports.is_empty());
     }
+    resources
+}
+
+#[test]
+fn the_demo_is_confined_and_every_port_is_behind_a_policy() {
+    stands_alone("deploy/kubernetes/demo", &["metrics", "http"]);
+}
+
+#[test]
+fn the_standalone_exporter_is_confined_and_reads_its_databases_from_a_secret() {
+    let resources = stands_alone("deploy/kubernetes/standalone", &["metrics"]);
+    let [deployment] = of("Deployment", &resources)[..] else { panic!("one Deployment") };
+    let pod = &deployment["spec"]["template"]["spec"];
+    let volume = |name: &str| pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == name).unwrap();
+    let mounted = |name: &str| {
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+        let mount = mounts.iter().find(|mount| mount["name"] == name).unwrap();
+        assert_eq!(mount["readOnly"], true);
+        mount["mountPath"].as_str().unwrap().to_owned()
+    };
+    // The configuration's name goes with what it holds, so that a change of it is a change of the pods.
+    let maps = of("ConfigMap", &resources);
+    let name = &volume("configuration")["configMap"]["name"];
+    let map = maps.iter().find(|map| map["metadata"]["name"] == *name).unwrap();
+    assert!(name.as_str().unwrap().starts_with("poolscope-"), "{name}");
+    let argument = format!("--config={}/poolscope.toml", mounted("configuration"));
+    assert_eq!(texts(&pod["containers"][0]["args"]), ["serve", &argument]);
+
+    let config = map["data"]["poolscope.toml"].as_str().unwrap();
+    let files: Vec<_> = config.lines().filter(|line| line.starts_with("database_url_file = ")).collect();
+    assert!(!files.is_empty() && !config.contains("database_url ="), "{config}");
+    let secrets = format!("\"{}/", mounted("databases"));
+    assert!(files.iter().all(|file| file.contains(&secrets)), "{files:?}");
+    assert_eq!(volume("databases")["secret"]["secretName"], "databases");
 }
 
 #[test]
