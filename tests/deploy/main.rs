@@ -9,6 +9,8 @@ mod compose;
 mod fleet;
 mod image;
 mod kubernetes;
+#[path = "../support/programs.rs"]
+mod programs;
 mod release;
 mod scale;
 mod systemd;

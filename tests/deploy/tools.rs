@@ -2,15 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// The path of something in the repository.
-pub(crate) fn at(path: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
-}
+pub(crate) use crate::programs::{at, run};
 
 /// What stands in a file of the repository.
 #[track_caller]
@@ -21,17 +17,6 @@ pub(crate) fn text(path: &str) -> String {
 /// A program of those that `scripts/setup test` puts into target/checks.
 pub(crate) fn checker(name: &str) -> Command {
     Command::new(at("target/checks/bin").join(name))
-}
-
-/// Runs a program to its end: whether it was content, and all it said.
-#[track_caller]
-pub(crate) fn run(command: &mut Command) -> (bool, String) {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().unwrap_or_else(|error| {
-        panic!("{program} cannot be run (`scripts/setup test` installs it): {error}");
-    });
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
 
 /// Holds that a program is content.

@@ -9,6 +9,8 @@ mod http;
 #[path = "../support/kept.rs"]
 mod kept;
 mod live;
+#[path = "../support/programs.rs"]
+mod programs;
 #[path = "../support/prometheus.rs"]
 mod prometheus;
 mod promql;
