@@ -418,6 +418,13 @@ mod tests {
     }
 
     #[test]
+    fn the_help_of_serve_names_what_a_database_takes() {
+        let help = serve::help();
+        assert!(help.contains("  server_view          on or off, default on\n"), "{help}");
+        assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+    }
+
+    #[test]
     fn the_help_names_every_setting() {
         let help = demo_help();
         for setting in SETTINGS {

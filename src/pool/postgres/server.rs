@@ -36,7 +36,8 @@ impl Pool {
     /// server where the pool has run out, and none of the pool's accounts has it in. The server counts it, as one more
     /// backend of `application_name`. The role needs no privilege; `pg_monitor` shows it what other roles' backends are at.
     ///
-    /// What fails is logged once, until it succeeds again; meanwhile `poolscope_server_up` is 0.
+    /// What fails is logged once, until it succeeds again; meanwhile `poolscope_server_up` is 0. A server that does not answer is given
+    /// up after 5 s, one that cannot be connected to after `connect_timeout`; until then, what was seen last is shown.
     ///
     /// ```no_run
     /// # fn example(pool: poolscope::Pool) {
