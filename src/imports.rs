@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 /// Each part, and the parts it may name.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("event", &["telemetry"]),
-    ("config", &[]),
+    ("suggest", &[]),
+    ("config", &["suggest"]),
     ("error", &["event", "telemetry"]),
     ("telemetry", &["event"]),
     ("pool", &["config", "error", "event", "telemetry"]),
     ("retry", &["error", "event", "telemetry", "pool"]),
     ("global", &["config", "error", "event", "telemetry", "pool", "retry"]),
     ("middleware", &["error", "event", "telemetry", "pool"]),
-    ("exporter", &["telemetry"]),
+    ("exporter", &["suggest", "telemetry"]),
     ("otlp", &["telemetry"]),
     ("monitoring", &["telemetry"]),
     ("service", &["telemetry", "exporter"]),

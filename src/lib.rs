@@ -16,6 +16,7 @@ pub mod middleware;
 pub mod otlp;
 pub mod pool;
 pub mod retry;
+mod suggest;
 pub mod telemetry;
 
 #[cfg(feature = "cli")]

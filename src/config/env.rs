@@ -4,8 +4,8 @@ use std::ffi::OsString;
 
 use super::Settings;
 use super::error::{ConfigError, Origin};
-use super::suggest::nearest;
 use super::table::{SETTINGS, Setting};
+use crate::suggest::nearest;
 
 /// What the variables' names begin with.
 pub(crate) const PREFIX: &str = "POOLSCOPE_";
@@ -139,6 +139,7 @@ mod tests {
     fn the_binarys_own_flags_and_other_programs_variables_are_ignored() {
         let settings = env(&[
             ("POOLSCOPE_WEB_LISTEN_ADDRESS", ":9719"),
+            ("POOLSCOPE_WEB_CONFIG_FILE", "web.yml"),
             ("POOLSCOPE_LOG", "debug"),
             ("POOLSCOPE_SHOP_LISTEN_ADDRESS", ":8080"),
             ("POOLSCOPE_LOG_FORMAT", "json"),

@@ -27,7 +27,6 @@
 mod env;
 mod error;
 mod reference;
-mod suggest;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use super::Settings;
 use super::error::{ConfigError, Origin, quoted};
-use super::suggest::nearest;
 use super::url::DatabaseUrl;
 use super::value::{Kind, Value};
+use crate::suggest::nearest;
 
 /// One setting: its name, what it accepts, its default and what it means.
 pub struct Setting {

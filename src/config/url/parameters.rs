@@ -8,11 +8,11 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
 
 use super::super::error::{ConfigError, Origin, quoted};
-use super::super::suggest::nearest;
 use super::super::table::{SETTINGS, Setting};
 use super::super::tls::{Roots, SslMode};
 use super::super::value::Value;
 use super::split::{Parameter, Parts, decode, host_list, parse_port};
+use crate::suggest::nearest;
 
 /// The parameters beside the settings.
 const PARAMETERS: &[&str] = &[
