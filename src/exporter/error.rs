@@ -64,6 +64,13 @@ pub enum ExporterError {
         source: io::Error,
     },
 
+    /// The socket that was given cannot be used.
+    #[error("cannot serve at the socket that was given")]
+    Given {
+        /// The system's answer.
+        source: io::Error,
+    },
+
     /// The registry has metrics of these names already, most likely another exporter's.
     #[error(
         "cannot register the exporter's own metrics, poolscope_scrapes_total and \

@@ -12,6 +12,9 @@ pub(super) struct Limits {
     /// hyper measures an idle keep-alive connection by the same clock. Longer than the usual scrape
     /// intervals of 15 s and 30 s, and equal to none, so that Prometheus keeps its connection.
     pub(super) request_head: Duration,
+    /// From when a connection is accepted until its TLS handshake is done.
+    #[cfg(feature = "web-config")]
+    pub(super) handshake: Duration,
     /// How long a client may read nothing while there is something to read.
     pub(super) write_stall: Duration,
     /// Scrapes gathering at once.
@@ -36,6 +39,8 @@ impl Default for Limits {
         Self {
             connections: 128,
             request_head: Duration::from_secs(40),
+            #[cfg(feature = "web-config")]
+            handshake: Duration::from_secs(10),
             write_stall: Duration::from_secs(30),
             scrapes: 4,
             listings: 4,

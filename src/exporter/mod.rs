@@ -10,6 +10,9 @@
 //! * `GET /-/ready` -- 200 once the application said it is ready, 503 before that and from the
 //!   moment shutdown begins.
 //!
+//! With a web configuration (feature `web-config`, `Exporter::web_config`), all of it by HTTPS, for those who have a
+//! password or a certificate, or both.
+//!
 //! `HEAD` works wherever `GET` does. Any other method is answered with 405, any other path with 404.
 //!
 //! # Who holds the pools
@@ -68,6 +71,8 @@
 //! | open connections | 128 | further ones wait in the listen queue |
 //! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
 //! | time for a request's head, and for a connection to idle | 40 s | the connection is closed |
+//! | time for a TLS handshake | 10 s | the connection is closed |
+//! | passwords being verified | 2 at once, each in its turn within 10 s | 503 and `Retry-After` |
 //! | time in which a client reads nothing of its answer | 30 s | the connection is closed |
 //! | request body | never read | the connection is closed after the answer, unless the body had arrived |
 //! | time for requests under way to end at shutdown | 5 s | they are cut off |
@@ -90,13 +95,16 @@
 //! # }
 //! ```
 
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, OnceLock};
 
 use prometheus::Registry;
+use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
 mod address;
 mod api;
+mod conversation;
 mod error;
 mod exposition;
 mod gzip;
@@ -113,6 +121,8 @@ mod server;
 mod stall;
 mod stock;
 mod turns;
+#[cfg(feature = "web-config")]
+mod web_config;
 
 #[cfg(test)]
 mod tests;
@@ -121,13 +131,18 @@ pub use self::error::ExporterError;
 pub use self::exposition::{Exposition, ExpositionError, Format, Page};
 pub use self::readiness::Readiness;
 pub use self::server::BoundExporter;
+#[cfg(feature = "web-config")]
+pub use self::web_config::{WebConfig, WebConfigError};
 
 use self::api::Api;
+use self::conversation::Conversation;
 use self::landing::Link;
 use self::limits::Limits;
 use self::routes::Routes;
 use self::scrape::Scraper;
 use self::turns::Turns;
+#[cfg(feature = "web-config")]
+use self::web_config::{Guard, Live};
 use crate::telemetry::Collector;
 
 /// Where the exporter listens unless told otherwise: reachable from this machine only.
@@ -147,6 +162,8 @@ pub struct Exporter {
     limits: Limits,
     scraper: Arc<OnceCell<Arc<Scraper>>>,
     listings: Arc<OnceLock<Turns>>,
+    #[cfg(feature = "web-config")]
+    web: Option<Arc<Live>>,
 }
 
 impl Exporter {
@@ -169,6 +186,8 @@ impl Exporter {
             limits: Limits::default(),
             scraper: Arc::default(),
             listings: Arc::default(),
+            #[cfg(feature = "web-config")]
+            web: None,
         }
     }
 
@@ -201,6 +220,17 @@ impl Exporter {
         self
     }
 
+    /// Serves by this web configuration: TLS, who may ask, and headers of answers. Without one, everybody may ask, in the
+    /// clear.
+    ///
+    /// A clone shares it, and what is read anew of it.
+    #[cfg(feature = "web-config")]
+    #[must_use]
+    pub fn web_config(mut self, config: WebConfig) -> Self {
+        self.web = Some(Arc::new(Live::new(config)));
+        self
+    }
+
     /// Opens the socket and registers the exporter's own metrics. Connections wait until
     /// [`BoundExporter::serve`] is polled.
     ///
@@ -219,11 +249,47 @@ impl Exporter {
     pub async fn bind(&self, address: impl ToString) -> Result<BoundExporter, ExporterError> {
         let address = address.to_string();
         let (listener, local_addr) = address::listen(&address).await?;
+        self.bound(listener, local_addr).await
+    }
+
+    /// Serves at a socket that listens already, such as one that a service manager opened, and registers the exporter's
+    /// own metrics. Otherwise as [`bind`](Self::bind).
+    ///
+    /// # Errors
+    ///
+    /// When the socket cannot be used, and when another exporter has registered its metrics in the same registry.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with its I/O and time drivers enabled.
+    pub async fn bind_to(&self, listener: StdListener) -> Result<BoundExporter, ExporterError> {
+        let ready = || {
+            listener.set_nonblocking(true)?;
+            let local_addr = listener.local_addr()?;
+            Ok((TcpListener::from_std(listener)?, local_addr))
+        };
+        let (listener, local_addr) = ready().map_err(|source| ExporterError::Given { source })?;
+        self.bound(listener, local_addr).await
+    }
+
+    async fn bound(&self, listener: TcpListener, local_addr: SocketAddr) -> Result<BoundExporter, ExporterError> {
         // After the socket, so that a busy address leaves the registry as it was.
         let scraper = self.scraper.get_or_try_init(|| Scraper::register(self.registry.clone(), &self.limits)).await?;
         let listings = self.listings.get_or_init(|| Turns::new(self.limits.listings, self.limits.turn_wait));
         let api = Api::new(self.collector.clone(), listings.clone());
         let routes = Routes::new(Arc::clone(scraper), api, self.readiness.clone(), &self.links);
-        Ok(BoundExporter::new(listener, local_addr, routes, self.limits.clone()))
+        #[cfg(feature = "web-config")]
+        let guard = self.web.clone().map(Guard::new);
+        #[cfg(feature = "web-config")]
+        let scheme = if guard.as_ref().is_some_and(Guard::is_tls) { "https" } else { "http" };
+        #[cfg(not(feature = "web-config"))]
+        let scheme = "http";
+        let conversation = Conversation::new(
+            routes,
+            &self.limits,
+            #[cfg(feature = "web-config")]
+            guard,
+        );
+        Ok(BoundExporter::new(listener, local_addr, scheme, conversation, self.limits.clone()))
     }
 }

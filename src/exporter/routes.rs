@@ -8,6 +8,8 @@ use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
     RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
+#[cfg(feature = "web-config")]
+use hyper::header::{CONNECTION, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
@@ -219,6 +221,36 @@ fn runbook_link(runbook: &Runbook) -> Link {
         text: runbook.name.into(),
         description: runbook.summary().into(),
     }
+}
+
+/// That whoever asks is to say who they are.
+#[cfg(feature = "web-config")]
+pub(super) fn unauthorized() -> Response<Full<Content>> {
+    let refusal =
+        text(StatusCode::UNAUTHORIZED, "This needs a user's name and password, and they are missing or wrong.\n");
+    with(refusal, WWW_AUTHENTICATE, r#"Basic realm="poolscope", charset="UTF-8""#)
+}
+
+/// That nobody could find out whether a password is right.
+#[cfg(feature = "web-config")]
+pub(super) fn unverified(undone: &Undone) -> Response<Full<Content>> {
+    let (status, why) = match undone {
+        Undone::Busy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Too many passwords wait to be verified.\n"),
+        Undone::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "The process is shutting down.\n"),
+        Undone::Panicked(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The password could not be verified; the log of this process says why.\n",
+        ),
+    };
+    let refusal = text(status, why);
+    if status == StatusCode::SERVICE_UNAVAILABLE { with(refusal, RETRY_AFTER, RETRY_SECONDS) } else { refusal }
+}
+
+/// What is said to whoever speaks HTTP where TLS is spoken. hyper closes the connection after it.
+#[cfg(feature = "web-config")]
+pub(super) fn speaks_https() -> Response<Full<Content>> {
+    let refusal = text(StatusCode::BAD_REQUEST, "TLS is spoken here: ask by https://, not by http://.\n");
+    with(refusal, CONNECTION, "close")
 }
 
 fn html(page: String) -> Response<Full<Content>> {

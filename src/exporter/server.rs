@@ -1,6 +1,5 @@
 //! Accepts connections and lets them end.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -8,9 +7,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,9 +14,8 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::ExporterError;
-use super::limits::{Limits, MAX_HEAD_BYTES, MAX_HEADERS};
-use super::routes::Routes;
-use super::stall::StallLimit;
+use super::conversation::Conversation;
+use super::limits::Limits;
 
 /// How long to leave the listener alone after the process ran out of something it needs to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -30,18 +25,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub struct BoundExporter {
     listener: TcpListener,
     local_addr: SocketAddr,
-    routes: Arc<Routes>,
+    scheme: &'static str,
+    conversation: Arc<Conversation>,
     limits: Limits,
 }
 
 impl BoundExporter {
-    pub(super) fn new(listener: TcpListener, local_addr: SocketAddr, routes: Routes, limits: Limits) -> Self {
-        Self { listener, local_addr, routes: Arc::new(routes), limits }
+    pub(super) fn new(
+        listener: TcpListener,
+        local_addr: SocketAddr,
+        scheme: &'static str,
+        conversation: Conversation,
+        limits: Limits,
+    ) -> Self {
+        Self { listener, local_addr, scheme, conversation: Arc::new(conversation), limits }
     }
 
     /// Where it listens, with the port that was picked if 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// How to begin a URL to it: `https` where its web configuration has TLS, else `http`.
+    pub fn scheme(&self) -> &'static str {
+        self.scheme
     }
 
     /// Serves until `shutdown` completes, then stops listening and lets the requests under way end.
@@ -60,13 +67,12 @@ impl BoundExporter {
     ///
     /// Dropping the future closes the listener and all connections at once.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ExporterError> {
-        let Self { listener, local_addr, routes, limits } = self;
-        let http = http(&limits);
+        let Self { listener, local_addr, scheme, conversation, limits } = self;
         let graceful = GracefulShutdown::new();
         let mut acceptor = Acceptor::new(listener, limits.connections);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
-        tracing::info!(address = %local_addr, "serving metrics");
+        tracing::info!(address = %local_addr, scheme, "serving metrics");
 
         loop {
             let (stream, place) = tokio::select! {
@@ -80,24 +86,14 @@ impl BoundExporter {
                     accepted.map_err(|source| ExporterError::Accept { source })?
                 }
             };
-            let routes = Arc::clone(&routes);
-            let service = service_fn(move |request: hyper::Request<_>| {
-                let routes = Arc::clone(&routes);
-                // The body is dropped unread.
-                let (head, _) = request.into_parts();
-                async move { Ok::<_, Infallible>(routes.answer(&head).await) }
-            });
-            let stream = TokioIo::new(StallLimit::new(stream, limits.write_stall));
-            let connection = graceful.watch(http.serve_connection(stream, service));
+            let held = Arc::clone(&conversation).hold(stream, graceful.watcher());
             connections.spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended early");
-                }
+                held.await;
                 drop(place);
             });
         }
 
-        routes.stop();
+        conversation.stop();
         drop(acceptor);
         if timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
             tracing::warn!(connections = connections.len(), "requests still under way at shutdown were cut off");
@@ -105,17 +101,6 @@ impl BoundExporter {
         connections.shutdown().await;
         Ok(())
     }
-}
-
-fn http(limits: &Limits) -> http1::Builder {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(limits.request_head)
-        .max_header_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
-        // Room to see that a head is too large, and to say so.
-        .max_buf_size(2 * MAX_HEAD_BYTES);
-    http
 }
 
 fn report(ended: Result<(), JoinError>) {

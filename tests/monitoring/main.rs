@@ -23,3 +23,4 @@ mod run;
 mod runbooks;
 mod stack;
 mod tools;
+mod web_config;

@@ -90,6 +90,19 @@ async fn process_metrics_that_are_there_already_stay() {
     assert_eq!(answer.body.matches("\nprocess_threads ").count(), 1);
 }
 
+#[tokio::test]
+async fn a_socket_that_is_given_is_served_as_one_that_was_opened() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Whoever came before there was an exporter is not forgotten.
+    let mut early = Client::connect(address).await;
+    let bound = Exporter::new(Registry::new()).bind_to(listener).await.unwrap();
+    assert_eq!((bound.local_addr(), bound.scheme()), (address, "http"));
+    let served = tokio::spawn(bound.serve(std::future::pending()));
+    assert_eq!(early.request("GET", "/metrics").await.status, 200);
+    served.abort();
+}
+
 #[test]
 fn no_error_says_what_its_source_says() {
     let address = || "db.example:9719".to_owned();
@@ -98,6 +111,7 @@ fn no_error_says_what_its_source_says() {
         ExporterError::Resolve { address: address(), source: io() },
         ExporterError::Listen { address: address(), source: io() },
         ExporterError::Register { source: prometheus::Error::Msg("the source".to_owned()) },
+        ExporterError::Given { source: io() },
         ExporterError::Accept { source: io() },
     ] {
         assert!(error.source().is_some());

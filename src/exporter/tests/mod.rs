@@ -26,6 +26,8 @@ mod hostile;
 mod pools;
 mod scrapes;
 mod shutdown;
+#[cfg(feature = "web-config")]
+mod web;
 
 /// Long enough for a busy machine: only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
