@@ -6,6 +6,7 @@ mod healthy;
 mod log;
 mod rules;
 mod serve;
+mod web;
 
 use std::env;
 use std::error::Error;
@@ -21,13 +22,13 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use poolscope::config::SETTINGS;
 use poolscope::demo::{self, Demo, DemoError, Play, Scenario, Screen, Timing, Traces};
-use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::otlp::{OtlpError, Protocol, Settings};
 
 use self::healthy::HealthyArgs;
 use self::log::LogFormat;
 use self::rules::RulesArgs;
 use self::serve::{CheckArgs, ServeArgs};
+use self::web::WebArgs;
 
 const FAILURE: u8 = 1;
 const USAGE: u8 = 2;
@@ -89,15 +90,8 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct DemoArgs {
-    /// Serve /metrics, /-/healthy, /-/ready and a landing page at HOST:PORT; `:9719` for all interfaces, port 0 for
-    /// a free one
-    #[arg(
-        long = "web.listen-address",
-        value_name = "ADDRESS",
-        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
-        default_value = DEFAULT_ADDRESS
-    )]
-    listen_address: String,
+    #[command(flatten)]
+    web: WebArgs,
 
     /// Open the shop at HOST:PORT, for a look at its answers; port 0 for a free one
     #[arg(
@@ -195,6 +189,11 @@ pub(crate) fn run() -> ExitCode {
 }
 
 fn demo(args: DemoArgs) -> ExitCode {
+    // Before there are threads.
+    let web = match args.web.settings() {
+        Ok(web) => web,
+        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+    };
     let screen = match Screen::start() {
         Ok(screen) => screen,
         Err(error) => return fail(&error, FAILURE),
@@ -219,7 +218,7 @@ fn demo(args: DemoArgs) -> ExitCode {
     };
     let demo = Demo {
         database_url,
-        listen_address: args.listen_address,
+        web,
         shop_address: args.shop_address,
         play: Play { scenario, timing },
         duration: args.duration,

@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("otlp", &["telemetry"]),
     ("monitoring", &["telemetry"]),
     ("service", &["telemetry", "exporter"]),
-    ("serve", &["config", "error", "telemetry", "pool", "retry", "exporter", "otlp", "service"]),
+    ("serve", &["config", "suggest", "error", "telemetry", "pool", "retry", "exporter", "otlp", "service"]),
     (
         "demo",
         &[

@@ -28,7 +28,8 @@ pub mod demo;
 pub mod monitoring;
 
 #[cfg(feature = "cli")]
-mod service;
+#[doc(hidden)]
+pub mod service;
 
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use poolscope::exporter::DEFAULT_ADDRESS;
+use poolscope::exporter::WebConfig;
 use poolscope::otlp::{OtlpError, Pipeline, Protocol, Settings};
 use poolscope::serve::{self, Config, KEYS, SERVICE_NAME, Serve, ServeError};
+use poolscope::service::WebError;
 
 use super::log::{LogFormat, log_to};
+use super::web::WebArgs;
 use super::{FAILURE, USAGE, complain, fail};
 
 /// What is logged unless the environment says so.
@@ -20,15 +22,8 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// Serve /metrics, /api/v1/pools, /-/healthy, /-/ready and a landing page at HOST:PORT; `:9719` for all interfaces,
-    /// port 0 for a free one
-    #[arg(
-        long = "web.listen-address",
-        value_name = "ADDRESS",
-        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
-        default_value = DEFAULT_ADDRESS
-    )]
-    listen_address: String,
+    #[command(flatten)]
+    web: WebArgs,
 
     /// Send traces of the probes to this OpenTelemetry collector, as http://localhost:4317
     ///
@@ -56,6 +51,10 @@ pub(super) struct ServeArgs {
 pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+
+    /// The web configuration to validate, too
+    #[arg(long = "web.config.file", value_name = "FILE", env = "POOLSCOPE_WEB_CONFIG_FILE")]
+    web_config: Option<PathBuf>,
 
     /// Connect to each database, too, and ask its server for its view
     #[arg(long)]
@@ -86,6 +85,11 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => return refuse(&error),
     };
+    // Before there are threads.
+    let web = match args.web.settings() {
+        Ok(web) => web,
+        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+    };
     let traces = match traces(&args) {
         Ok(traces) => traces,
         Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
@@ -94,7 +98,7 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
     if let Err(problem) = log_to(io::stderr, args.log_format, LOGGED, layer) {
         return complain(&problem, USAGE);
     }
-    let serve = Serve { config, listen_address: args.listen_address, traces };
+    let serve = Serve { config, web, traces };
     match serve.run(say) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(&error),

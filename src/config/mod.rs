@@ -42,8 +42,6 @@ use std::time::Duration;
 pub(crate) use self::error::quoted;
 pub use self::error::{ConfigError, Origin};
 pub use self::reference::reference;
-#[cfg(feature = "cli")]
-pub(crate) use self::suggest::nearest;
 pub use self::table::{SETTINGS, Setting};
 pub use self::tls::{Roots, TlsMode, Verify};
 #[cfg(feature = "cli")]

@@ -22,7 +22,7 @@ use super::traces::Traces;
 use super::workload::Workload;
 use crate::config::own_environment;
 use crate::exporter::Readiness;
-use crate::service::{Ending, Manager, Web, ended, watch_signals};
+use crate::service::{Ending, Manager, Web, WebSettings, ended, watch_signals};
 use crate::{Collector, Pool, Settings};
 
 /// How often the status is shown: on a terminal, and elsewhere.
@@ -44,8 +44,8 @@ const MAX_CONNECTIONS: usize = 500;
 pub struct Demo {
     /// The server to use; `None` for the environment's, or else a private one.
     pub database_url: Option<String>,
-    /// Where the exporter listens.
-    pub listen_address: String,
+    /// Where the exporter listens, and by which rules it serves.
+    pub web: WebSettings,
     /// Where the shop listens.
     pub shop_address: String,
     /// What is played.
@@ -64,7 +64,7 @@ impl std::fmt::Debug for Demo {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Demo")
             .field("database_url", &self.database_url.is_some())
-            .field("listen_address", &self.listen_address)
+            .field("web", &self.web)
             .field("shop_address", &self.shop_address)
             .field("play", &self.play)
             .field("duration", &self.duration)
@@ -104,7 +104,7 @@ impl Demo {
         let registry = Registry::new();
         registry.register(Box::new(collector.clone())).map_err(DemoError::system)?;
         let readiness = Readiness::new();
-        let web = Web::start(&self.listen_address, registry, collector.clone(), readiness.clone(), end).await?;
+        let web = Web::start(self.web, registry, collector.clone(), readiness.clone(), end).await?;
 
         // The page goes with its tasks.
         #[cfg(feature = "jaeger")]

@@ -13,7 +13,7 @@ use super::error::ServeError;
 use super::probe::probe;
 use crate::exporter::Readiness;
 use crate::otlp::Pipeline;
-use crate::service::{Manager, ServiceError, Web, ended, watch_signals};
+use crate::service::{Manager, ServiceError, Web, WebSettings, ended, watch_signals};
 use crate::{Collector, Pool};
 
 /// How long probes under way may take when it ends, spans to be sent, and what is left of the runtime after that.
@@ -26,8 +26,8 @@ const RUNTIME_WITHIN: Duration = Duration::from_secs(1);
 pub struct Serve {
     /// What is watched.
     pub config: Config,
-    /// Where the exporter listens.
-    pub listen_address: String,
+    /// Where the exporter listens, and by which rules it serves.
+    pub web: WebSettings,
     /// Where spans go, if they go anywhere.
     pub traces: Option<Pipeline>,
 }
@@ -54,7 +54,7 @@ impl Serve {
     }
 
     async fn conduct(self, say: impl FnOnce(&str)) -> Result<(), ServeError> {
-        let Self { config: Config { databases }, listen_address, traces } = self;
+        let Self { config: Config { databases }, web, traces } = self;
         let (end, mut ending) = watch::channel(None);
         watch_signals(end.clone())?;
         let manager = Manager::from_env()?;
@@ -64,7 +64,7 @@ impl Serve {
         registry.register(Box::new(collector.clone())).map_err(ServiceError::system)?;
         let pools = open(&databases, &collector)?;
         let readiness = Readiness::new();
-        let web = Web::start(&listen_address, registry, collector, readiness.clone(), end).await?;
+        let web = Web::start(web, registry, collector, readiness.clone(), end).await?;
 
         let mut tasks = JoinSet::new();
         for (place, (pool, database)) in pools.iter().zip(&databases).enumerate() {

@@ -10,6 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::ServeError;
 use super::keys::{DATABASE_URL_FILE, KEYS, PROBE_EVERY, PROBE_INTERVAL, SERVER_VIEW};
 use crate::config::{self, ConfigError, Entry, Origin, SETTINGS, Setting, Settings, own_environment};
+use crate::suggest::nearest;
 
 /// The databases that are watched.
 #[derive(Debug)]
@@ -216,7 +217,7 @@ fn table<'a, 't>(
 }
 
 fn unknown<'a>(name: &str, origin: Origin, known: impl IntoIterator<Item = &'a str>) -> ConfigError {
-    ConfigError::Unknown { origin, name: name.to_owned(), suggestion: config::nearest(name, known).map(str::to_owned) }
+    ConfigError::Unknown { origin, name: name.to_owned(), suggestion: nearest(name, known).map(str::to_owned) }
 }
 
 fn conflict(origin: Origin, problem: String) -> ServeError {

@@ -3,18 +3,19 @@
 use std::error::Error as StdError;
 use std::io;
 
+use super::web_settings::WebError;
 use crate::exporter::ExporterError;
 
 /// Why what a service is made of could not start, or not go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServiceError {
-    /// The exporter's address cannot be.
-    #[error("--web.listen-address cannot be used")]
-    ListenAddress(#[source] ExporterError),
-    /// The exporter could not listen, or not go on.
+    /// The exporter cannot serve as it was told to.
     #[error(transparent)]
-    Exporter(ExporterError),
+    Web(#[from] WebError),
+    /// The exporter could not go on.
+    #[error(transparent)]
+    Exporter(#[from] ExporterError),
     /// The service manager that the environment names cannot be told anything.
     #[error("cannot reach the service manager that NOTIFY_SOCKET names")]
     Manager(#[source] io::Error),
@@ -27,19 +28,10 @@ impl ServiceError {
     /// Whether a flag or an environment variable is to blame.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::ListenAddress(_))
+        matches!(self, Self::Web(error) if error.is_usage())
     }
 
     pub(crate) fn system(source: impl StdError + Send + Sync + 'static) -> Self {
         Self::System(Box::new(source))
-    }
-}
-
-impl From<ExporterError> for ServiceError {
-    fn from(error: ExporterError) -> Self {
-        match error {
-            ExporterError::InvalidAddress { .. } => Self::ListenAddress(error),
-            error => Self::Exporter(error),
-        }
     }
 }

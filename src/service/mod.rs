@@ -5,8 +5,10 @@ mod ending;
 mod error;
 mod notify;
 mod web;
+mod web_settings;
 
 pub(crate) use self::ending::{Ending, end, ended, watch_signals};
-pub(crate) use self::error::ServiceError;
+pub use self::error::ServiceError;
 pub(crate) use self::notify::Manager;
 pub(crate) use self::web::Web;
+pub use self::web_settings::{Listen, WebError, WebSettings};

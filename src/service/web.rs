@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::ending::{Ending, end};
 use super::error::ServiceError;
+use super::web_settings::WebSettings;
 use crate::Collector;
 use crate::exporter::{Exporter, ExporterError, Readiness};
 
@@ -15,22 +16,23 @@ use crate::exporter::{Exporter, ExporterError, Readiness};
 #[derive(Debug)]
 pub(crate) struct Web {
     address: SocketAddr,
+    scheme: &'static str,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), ExporterError>>,
 }
 
 impl Web {
-    /// Listens at `address`. If serving fails later, that ends the service.
+    /// Listens as `settings` say. If serving fails later, that ends the service.
     pub(crate) async fn start(
-        address: &str,
+        settings: WebSettings,
         registry: Registry,
         collector: Collector,
         readiness: Readiness,
         ending: watch::Sender<Option<Ending>>,
     ) -> Result<Self, ServiceError> {
         let exporter = Exporter::new(registry).collector(collector).readiness(readiness);
-        let exporter = exporter.bind(address).await?;
-        let address = exporter.local_addr();
+        let exporter = settings.bind(exporter).await?;
+        let (address, scheme) = (exporter.local_addr(), exporter.scheme());
         let (stop, stopped) = oneshot::channel::<()>();
         let task = tokio::spawn(async move {
             let served = exporter.serve(async { drop(stopped.await) }).await;
@@ -39,14 +41,14 @@ impl Web {
             }
             served
         });
-        Ok(Self { address, stop, task })
+        Ok(Self { address, scheme, stop, task })
     }
 
     /// Where a browser on this machine finds it.
     pub(crate) fn url(&self) -> String {
         match self.address {
-            address if address.ip().is_unspecified() => format!("http://localhost:{}", address.port()),
-            address => format!("http://{address}"),
+            address if address.ip().is_unspecified() => format!("{}://localhost:{}", self.scheme, address.port()),
+            address => format!("{}://{address}", self.scheme),
         }
     }
 

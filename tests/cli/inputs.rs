@@ -202,6 +202,8 @@ fn the_help_and_the_version_are_there() {
         "--duration",
         "--database-url",
         "--web.listen-address",
+        "--web.config.file <FILE>",
+        "--web.systemd-socket",
         "--shop.listen-address",
         "127.0.0.1:9719",
         "POOLSCOPE_POOL_SIZE",

@@ -22,3 +22,4 @@ mod serve;
 mod shop;
 mod terminal;
 mod traces;
+mod web;

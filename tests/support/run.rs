@@ -97,7 +97,8 @@ impl Run {
         };
         let address = |name: &str, path: &str| {
             let url = field(name);
-            let address = url.strip_prefix("http://").and_then(|url| url.strip_suffix(path)).map(str::parse);
+            let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            let address = host.and_then(|url| url.strip_suffix(path)).map(str::parse);
             address.expect("a URL").expect("an address")
         };
         let (address, shop) = (address("metrics", "/metrics"), address("shop", "/products/7"));
@@ -130,6 +131,10 @@ impl Run {
 
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().expect("a pid")), signal).expect("a signal");
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits for its end.
