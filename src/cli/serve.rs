@@ -1,10 +1,12 @@
 //! `poolscope serve` and `poolscope check`: the standalone exporter, and what it is told.
 
+use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
+use clap::builder::OsStringValueParser;
 use poolscope::exporter::WebConfig;
 use poolscope::otlp::{OtlpError, Pipeline, Protocol, Settings};
 use poolscope::serve::{self, Config, KEYS, SERVICE_NAME, Serve, ServeError};
@@ -53,8 +55,13 @@ pub(super) struct CheckArgs {
     config: ConfigArgs,
 
     /// The web configuration to validate, too
-    #[arg(long = "web.config.file", value_name = "FILE", env = "POOLSCOPE_WEB_CONFIG_FILE")]
-    web_config: Option<PathBuf>,
+    #[arg(
+        long = "web.config.file",
+        value_name = "FILE",
+        env = "POOLSCOPE_WEB_CONFIG_FILE",
+        value_parser = OsStringValueParser::new()
+    )]
+    web_config: Option<OsString>,
 
     /// Connect to each database, too, and ask its server for its view
     #[arg(long)]
@@ -66,14 +73,15 @@ struct ConfigArgs {
     /// The file that names the databases, in TOML
     ///
     /// Without it there is one database, as POOLSCOPE_DATABASE_URL and the other settings in the environment say.
-    #[arg(long, value_name = "FILE", env = "POOLSCOPE_CONFIG_FILE")]
-    config: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", env = "POOLSCOPE_CONFIG_FILE", value_parser = OsStringValueParser::new())]
+    config: Option<OsString>,
 }
 
 impl ConfigArgs {
     fn read(&self) -> Result<Config, ServeError> {
-        match &self.config {
-            Some(file) => Config::from_file(file),
+        // An empty name is none: a variable can be unset so.
+        match self.config.as_deref().filter(|file| !file.is_empty()) {
+            Some(file) => Config::from_file(Path::new(file)),
             None => Config::from_env(),
         }
     }
@@ -107,6 +115,11 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
 
 /// Says what a configuration comes to.
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
+    // An empty name is none, as for `serve`.
+    let web = args.web_config.as_deref().filter(|file| !file.is_empty());
+    if let Some(Err(error)) = web.map(|file| WebConfig::read(file)) {
+        return fail(&WebError::ConfigFile(error), USAGE);
+    }
     let checked =
         args.config.read().and_then(|config| serve::check(&config, args.connect, |line| say(&format!("{line}\n"))));
     match checked {

@@ -91,7 +91,7 @@ fn unknown(variable: String) -> ConfigError {
     let name = variable.strip_prefix(PREFIX).unwrap_or(&variable);
     let suggestion =
         nearest(name, names.iter().filter_map(|n| n.strip_prefix(PREFIX))).map(|name| format!("{PREFIX}{name}"));
-    ConfigError::Unknown { origin: Origin::ENVIRONMENT, name: variable, suggestion }
+    ConfigError::unknown(Origin::ENVIRONMENT, &variable, suggestion)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What is wrong with a configuration: what, where, and what would do.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -102,6 +103,13 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// That there is no setting of this name; of a URL that stands in its place no more than the scheme is kept.
+    pub(crate) fn unknown(origin: Origin, name: &str, suggestion: Option<String>) -> Self {
+        Self::Unknown { origin, name: masked(name).escape_debug().to_string(), suggestion }
+    }
+}
+
 fn hint(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(String::new, |name| format!(": did you mean `{name}`?"))
 }
@@ -179,9 +187,24 @@ impl fmt::Display for Origin {
     }
 }
 
-/// A value in quotes for an error message: escaped, and cut where it is long.
+/// Whether a text is, or may hold, a URL: somebody's password may be in it.
+#[cfg(feature = "cli")]
+pub(crate) fn may_be_url(text: &str) -> bool {
+    text.contains("://")
+}
+
+/// The text; of a URL no more than its scheme.
+pub(crate) fn masked(text: &str) -> Cow<'_, str> {
+    match text.find("://") {
+        Some(at) => Cow::Owned(format!("{}://…", &text[..at])),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// A value in quotes for an error message: escaped, and cut where it is long. Of a URL, no more than its scheme.
 pub(crate) fn quoted(value: &str) -> String {
     const LONGEST: usize = 60;
+    let value = &*masked(value);
     match value.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("\"{}…\"", value[..end].escape_debug()),
         None => format!("\"{}\"", value.escape_debug()),

@@ -38,9 +38,9 @@ mod value;
 use std::fmt;
 use std::time::Duration;
 
-#[cfg(feature = "cli")]
-pub(crate) use self::error::quoted;
 pub use self::error::{ConfigError, Origin};
+#[cfg(feature = "cli")]
+pub(crate) use self::error::{masked, may_be_url, quoted};
 pub use self::reference::reference;
 pub use self::table::{SETTINGS, Setting};
 pub use self::tls::{Roots, TlsMode, Verify};

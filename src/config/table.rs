@@ -223,9 +223,7 @@ impl fmt::Debug for Setting {
 
 /// The setting called `name`, or the error for `origin` that suggests another.
 pub(crate) fn find(name: &str, origin: &Origin) -> Result<&'static Setting, ConfigError> {
-    Setting::find(name).ok_or_else(|| ConfigError::Unknown {
-        origin: origin.clone(),
-        name: name.to_owned(),
-        suggestion: nearest(name, SETTINGS.iter().map(Setting::name)).map(str::to_owned),
+    Setting::find(name).ok_or_else(|| {
+        ConfigError::unknown(origin.clone(), name, nearest(name, SETTINGS.iter().map(Setting::name)).map(str::to_owned))
     })
 }

@@ -1,7 +1,7 @@
 //! A pool of any backend's connections, observed.
 
 use std::panic::Location;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::managed;
@@ -28,17 +28,6 @@ use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 /// are out are closed when they come back.
 pub struct Core<M: Backend> {
     inner: Arc<Inner<M>>,
-}
-
-/// The same pool, which may be gone by now.
-pub(super) struct WeakCore<M: Backend> {
-    inner: Weak<Inner<M>>,
-}
-
-impl<M: Backend> WeakCore<M> {
-    pub(super) fn upgrade(&self) -> Option<Core<M>> {
-        self.inner.upgrade().map(|inner| Core { inner })
-    }
 }
 
 struct Inner<M: Backend> {
@@ -117,11 +106,6 @@ impl<M: Backend> Core<M> {
         })));
         shared.watchers.emit(Event::PoolOpened);
         Ok(Self { inner: Arc::new(Inner { pool, shared }) })
-    }
-
-    /// A handle that does not keep the pool.
-    pub(super) fn downgrade(&self) -> WeakCore<M> {
-        WeakCore { inner: Arc::downgrade(&self.inner) }
     }
 
     pub(super) fn shared(&self) -> &Shared {

@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     shares: Mutex<Vec<Weak<Shares>>>,
     /// When a server was last found to be no primary any more.
     demoted_at: AtomicU64,
-    /// Told of each thing that ends once the pool is closing.
+    /// Told when the pool begins to close, and of each thing that ends from then on.
     ended: Notify,
 }
 
@@ -115,7 +115,9 @@ impl Shared {
 
     /// Begins closing; answers whether it had not begun before.
     pub(super) fn begin_closing(&self) -> bool {
-        !self.closing.swap(true, Ordering::AcqRel)
+        let begins = !self.closing.swap(true, Ordering::AcqRel);
+        self.ended.notify_waiters();
+        begins
     }
 
     /// Has nobody wait for a share any more once the pool is closed.
@@ -142,12 +144,22 @@ impl Shared {
 
     /// Waits until no connection lives and no checkout is in flight.
     pub(super) async fn drained(&self) {
+        self.until(|| self.watchers.ledger().is_drained()).await;
+    }
+
+    /// Waits until the pool begins to close, or its last handle is gone.
+    pub(super) async fn closing(&self) {
+        self.until(|| self.is_closing()).await;
+    }
+
+    /// Waits until it is so: which can come to be only when the pool begins to close, and when something ends then.
+    async fn until(&self, is_so: impl Fn() -> bool) {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             // Registered before looking, so that what ends in between is not missed.
             ended.as_mut().enable();
-            if self.watchers.ledger().is_drained() {
+            if is_so() {
                 return;
             }
             ended.await;

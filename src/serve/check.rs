@@ -1,8 +1,5 @@
 //! Says what a configuration comes to, and whether its databases can be had.
 
-use std::error::Error;
-use std::fmt::Write as _;
-
 use tokio::runtime::Builder;
 
 use super::conduct::open;
@@ -11,6 +8,7 @@ use super::error::ServeError;
 use crate::config::SETTINGS;
 use crate::service::ServiceError;
 use crate::telemetry::ServerView;
+use crate::telemetry::log::Chain;
 use crate::{Collector, Pool, Settings};
 
 /// Says of each database what its pool is set to; and, if it is to `connect`, what its server says. Gives the lines to `say` one by
@@ -22,12 +20,15 @@ use crate::{Collector, Pool, Settings};
 pub fn check(config: &Config, connect: bool, mut say: impl FnMut(&str)) -> Result<bool, ServeError> {
     let pools = open(&config.databases, &Collector::new())?;
     let runtime = Builder::new_current_thread().enable_all().build().map_err(ServiceError::system)?;
+    // All at once: each that cannot be had takes its time.
+    let views: Vec<_> = pools.iter().filter(|_| connect).map(|pool| runtime.spawn(see(pool.clone()))).collect();
+    let mut views = views.into_iter();
     let mut all = true;
-    for (pool, database) in pools.iter().zip(&config.databases) {
+    for database in &config.databases {
         say(&database.describe());
         say(&format!("  {}", settings(database)));
-        if connect {
-            let seen = runtime.block_on(see(pool));
+        if let Some(view) = views.next() {
+            let seen = runtime.block_on(view).map_err(ServiceError::system)?;
             all &= seen.is_ok();
             say(&format!("  {}", seen.unwrap_or_else(|why| why)));
         }
@@ -46,19 +47,8 @@ fn settings(database: &Database) -> String {
 }
 
 /// What its server says, or why it says nothing.
-async fn see(pool: &Pool) -> Result<String, String> {
-    match pool.server_view().await {
-        Ok(ServerView { version, role, slots, slots_left, .. }) => {
-            Ok(format!("connects: PostgreSQL {version}, {}, {slots_left} of {slots} slots left", role.as_str()))
-        }
-        Err(error) => {
-            let mut why = format!("does not connect: {error}");
-            let mut source = error.source();
-            while let Some(cause) = source {
-                let _ = write!(why, ": {cause}");
-                source = cause.source();
-            }
-            Err(why)
-        }
-    }
+async fn see(pool: Pool) -> Result<String, String> {
+    let view = pool.server_view().await.map_err(|error| format!("cannot be had: {}", Chain(&error)))?;
+    let ServerView { version, role, slots, slots_left, .. } = view;
+    Ok(format!("connects: PostgreSQL {version}, {}, {slots_left} of {slots} slots left", role.as_str()))
 }

@@ -16,6 +16,9 @@ use crate::otlp::Pipeline;
 use crate::service::{Manager, ServiceError, Web, WebSettings, ended, watch_signals};
 use crate::{Collector, Pool};
 
+/// Within how long each database has its first look.
+const SPREAD: Duration = Duration::from_secs(10);
+
 /// How long probes under way may take when it ends, spans to be sent, and what is left of the runtime after that.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 const FLUSH_WITHIN: Duration = Duration::from_secs(2);
@@ -69,8 +72,8 @@ impl Serve {
         let mut tasks = JoinSet::new();
         for (place, (pool, database)) in pools.iter().zip(&databases).enumerate() {
             let Database { every, server_view, .. } = *database;
-            // Spread over the interval, so that many databases are not all asked at one moment.
-            let offset = every.mul_f64(place as f64 / pools.len() as f64);
+            // Spread, so that many databases are not all asked at one moment; and each is asked soon.
+            let offset = every.min(SPREAD).mul_f64(place as f64 / pools.len() as f64);
             tasks.spawn(probe(pool.clone(), every, offset));
             if server_view {
                 let watch = pool.watch_server(every);
@@ -84,8 +87,15 @@ impl Serve {
         let alive = manager.ready();
         say(&banner(&web.url(), &databases));
 
-        let why = ended(&mut ending).await;
-        tracing::info!(?why, "ending");
+        // None of them ends by itself.
+        let failed = tokio::select! {
+            biased;
+            why = ended(&mut ending) => {
+                tracing::info!(?why, "ending");
+                None
+            }
+            Some(task) = tasks.join_next() => Some(ServeError::Ended(task.err())),
+        };
         readiness.not_ready("poolscope is ending");
         manager.stopping();
         drop(alive);
@@ -98,7 +108,8 @@ impl Serve {
         if let Some(traces) = traces {
             traces.shutdown(FLUSH_WITHIN).await;
         }
-        Ok(web.stop().await?)
+        let served = web.stop().await;
+        failed.map_or(Ok(()), Err).and(served.map_err(ServeError::from))
     }
 }
 

@@ -9,7 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ServeError;
 use super::keys::{DATABASE_URL_FILE, KEYS, PROBE_EVERY, PROBE_INTERVAL, SERVER_VIEW};
-use crate::config::{self, ConfigError, Entry, Origin, SETTINGS, Setting, Settings, own_environment};
+use crate::config::{
+    self, ConfigError, Entry, Origin, SETTINGS, Setting, Settings, masked, may_be_url, own_environment,
+};
 use crate::suggest::nearest;
 
 /// The databases that are watched.
@@ -79,11 +81,15 @@ impl Config {
         path: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, ServeError> {
+        let environment: Vec<_> = environment.into_iter().collect();
+        // What is no setting is a slip, beside a file too.
+        defaults().apply_env(environment.iter().cloned())?;
         let setting = |name: &str| SETTINGS.iter().any(|setting| setting.environment_variable() == name);
         if let Some((variable, _)) = environment.into_iter().find(|(name, _)| setting(name)) {
             return Err(ServeError::Environment { variable });
         }
-        let text = fs::read_to_string(path).map_err(|source| ServeError::Read { path: path.to_owned(), source })?;
+        let remedy = "name the file that has a table [databases.NAME] with a database_url";
+        let text = read(path, "--config", remedy)?;
         let directory = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, directory).map_err(|error| match error {
             ServeError::Config(source) => ServeError::File { path: path.to_owned(), source },
@@ -112,7 +118,12 @@ impl Config {
                 "databases" => databases = config::entries(table("databases", text, value)?),
                 name => {
                     let known = ["probe_interval", "defaults", "databases"];
-                    return Err(unknown(name, Origin::toml(text, key.span().start), known).into());
+                    let origin = Origin::toml(text, key.span().start);
+                    if Setting::find(name).is_some() || KEYS.iter().any(|key| key.name() == name) {
+                        let problem = format!("{name} stands outside of any table: give it under [databases.NAME]");
+                        return Err(conflict(origin, problem));
+                    }
+                    return Err(unknown(name, origin, known).into());
                 }
             }
         }
@@ -120,10 +131,15 @@ impl Config {
             return Err(ServeError::Nothing);
         }
         for (key, _) in &common {
-            if let name @ ("name" | "database_url") = &**key.get_ref() {
-                let problem = format!("{name} is each database's own: give it under [databases.NAME]");
-                return Err(conflict(Origin::toml(text, key.span().start), problem));
-            }
+            let name = &**key.get_ref();
+            let problem = match name {
+                "name" | "database_url" | "database_url_file" | "server_view" => {
+                    format!("{name} is each database's own: give it under [databases.NAME]")
+                }
+                "probe_interval" => "probe_interval for all databases stands at the top, before any table".to_owned(),
+                _ => continue,
+            };
+            return Err(conflict(Origin::toml(text, key.span().start), problem));
         }
         let mut defaults = defaults();
         config::apply_entries(&mut defaults, text, common)?;
@@ -131,6 +147,14 @@ impl Config {
         let databases = databases.into_iter().map(|(name, value)| reader.database(name.get_ref(), name, value));
         Ok(Self { databases: databases.collect::<Result<_, _>>()? })
     }
+}
+
+/// What stands in the file that `what` names.
+fn read(path: &Path, what: &'static str, remedy: &'static str) -> Result<String, ServeError> {
+    if may_be_url(&path.to_string_lossy()) {
+        return Err(ServeError::NotAPath { what, remedy });
+    }
+    fs::read_to_string(path).map_err(|source| ServeError::Read { path: path.to_owned(), source })
 }
 
 /// Reads databases.
@@ -145,6 +169,10 @@ impl Reader<'_> {
     fn database<T>(&self, name: &str, key: &Spanned<T>, value: &Spanned<DeValue<'_>>) -> Result<Database, ServeError> {
         let Self { text, directory, defaults, every } = self;
         let origin = Origin::toml(text, key.span().start);
+        if may_be_url(name) {
+            let problem = "a database's name stands in every metric, and here is a URL: give it as its database_url";
+            return Err(conflict(origin, problem.to_owned()));
+        }
         let mut settings = defaults.clone();
         // As any other name: neither empty nor too long.
         let checked = Setting::find("name").map(|setting| setting.read(name, &origin)).transpose()?;
@@ -158,6 +186,18 @@ impl Reader<'_> {
                 "database_url_file" => file = Some(directory.join(DATABASE_URL_FILE.text(text, value)?)),
                 "name" => {
                     let problem = format!("the name stands in the table's head, as [databases.{name}]");
+                    return Err(conflict(Origin::toml(text, key.span().start), problem));
+                }
+                "url" => {
+                    let problem = "there is no setting `url`: did you mean `database_url`?".to_owned();
+                    return Err(conflict(Origin::toml(text, key.span().start), problem));
+                }
+                other if Setting::find(other).is_none() && matches!(value.get_ref(), DeValue::Table(_)) => {
+                    let whole = format!("{name}.{other}");
+                    let whole = masked(&whole);
+                    let problem = format!(
+                        "there is no table [databases.{whole}]: a name with a dot is quoted, as [databases.\"{whole}\"]"
+                    );
                     return Err(conflict(Origin::toml(text, key.span().start), problem));
                 }
                 other if Setting::find(other).is_none() => {
@@ -181,10 +221,9 @@ impl Reader<'_> {
             }
             None => {}
             Some(path) => {
-                let unread = |source| ServeError::Read { path: path.clone(), source };
-                let url = fs::read_to_string(&path).map_err(unread)?;
+                let url = read(&path, DATABASE_URL_FILE.name(), "give the URL itself as database_url")?;
                 let refused = |source| ServeError::File { path: path.clone(), source: Box::new(source) };
-                settings.set("database_url", url.trim_end()).map_err(refused)?;
+                settings.set("database_url", url.trim_start_matches('\u{feff}').trim()).map_err(refused)?;
             }
         }
         config::apply_entries(&mut settings, text, others)?;
@@ -217,7 +256,7 @@ fn table<'a, 't>(
 }
 
 fn unknown<'a>(name: &str, origin: Origin, known: impl IntoIterator<Item = &'a str>) -> ConfigError {
-    ConfigError::Unknown { origin, name: name.to_owned(), suggestion: nearest(name, known).map(str::to_owned) }
+    ConfigError::unknown(origin, name, nearest(name, known).map(str::to_owned))
 }
 
 fn conflict(origin: Origin, problem: String) -> ServeError {
@@ -301,13 +340,62 @@ mod tests {
                 "database a: settings: wait_target (50s) is above checkout_timeout (5s)",
             ),
             ("[defaults]\ndatabase_url = 'x'\n[databases.a]", "line 2, column 1: database_url is each database's own"),
-            ("[defaults]\nserver_view = true\n[databases.a]", "line 2, column 1: there is no setting `server_view`"),
+            ("[defaults]\nserver_view = true\n[databases.a]", "line 2, column 1: server_view is each database's own"),
+            (
+                "[defaults]\nprobe_interval = '1s'\n[databases.a]",
+                "line 2, column 1: probe_interval for all databases stands",
+            ),
+            ("[defaults]\nname = 'x'\n[databases.a]", "line 2, column 1: name is each database's own"),
+            ("pool_size = 3\n[databases.a]", "line 1, column 1: pool_size stands outside of any table"),
+            (
+                "[databases.a]\nurl = 'postgres://h/d'",
+                "line 2, column 1: there is no setting `url`: did you mean `database_url`?",
+            ),
+            (
+                "[databases.db.example]\ndatabase_url = 'postgres://h/d'",
+                "there is no table [databases.db.example]: a name with a dot is quoted, as [databases.\"db.example\"]",
+            ),
             ("[databases.a]\ndatabase_url_file = 'not/there'", "/etc/poolscope/not/there cannot be read: No such file"),
             ("[databases.a", "line 1, column"),
         ] {
             let error = refused(parse(text));
             assert!(error.contains(problem), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn no_error_shows_a_url_that_stands_where_something_else_belongs() {
+        let url = "postgres://app:hunter2@h/d";
+        for (text, problem) in [
+            (
+                format!("[databases.a]\ndatabase_url_file = '{url}'"),
+                "database_url_file takes the path of a file, and was given a URL",
+            ),
+            (
+                format!("[databases.a]\nprobe_interval = '{url}'"),
+                "probe_interval cannot be \"postgres://…\": give a time",
+            ),
+            (format!("[databases.a]\nserver_view = '{url}'"), "server_view cannot be \"postgres://…\": give on or off"),
+            (
+                format!("[databases.a]\ndatabase_url = '{url}'\npool_size = '{url}'"),
+                "pool_size cannot be the text \"postgres://…\"",
+            ),
+            (format!("[databases.a]\n'{url}' = 1"), "there is no setting `postgres://…`"),
+            (format!("'{url}' = 1"), "there is no setting `postgres://…`"),
+            (format!("[databases.'{url}']\npool_size = 1"), "a database's name stands in every metric"),
+            (format!("[databases.a.'{url}']\npool_size = 1"), "a name with a dot is quoted"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            let shown = format!("{error:?}");
+            let said = refused(Err(error));
+            assert!(said.contains(problem), "{said}");
+            assert!(!said.contains("hunter2") && !shown.contains("hunter2"), "{said} {shown}");
+        }
+        let said = refused(Config::from_file_beside(Path::new(url), []));
+        assert!(
+            said.contains("--config takes the path of a file, and was given a URL") && !said.contains("hunter2"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -338,6 +426,8 @@ mod tests {
         // Beside a file it would be a second place for the same.
         let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_POOL_SIZE", "3")]));
         assert!(refused(beside).starts_with("environment variable POOLSCOPE_POOL_SIZE: the configuration's file says"));
+        let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_POOL_SIZ", "3")]));
+        assert!(refused(beside).contains("there is no setting `POOLSCOPE_POOL_SIZ`: did you mean"));
         let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_LOG_FORMAT", "json")]));
         assert!(refused(beside).starts_with("/not/there cannot be read: No such file"));
     }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use tokio::task::JoinError;
+
 use crate::config::ConfigError;
 use crate::service::ServiceError;
 
@@ -17,6 +19,14 @@ pub enum ServeError {
         path: PathBuf,
         /// Why not.
         source: io::Error,
+    },
+    /// A URL stands where the path of a file belongs.
+    #[error("{what} takes the path of a file, and was given a URL: {remedy}")]
+    NotAPath {
+        /// What takes a path.
+        what: &'static str,
+        /// What would do.
+        remedy: &'static str,
     },
     /// What stands in a file cannot be.
     #[error("{}", .path.display())]
@@ -51,6 +61,9 @@ pub enum ServeError {
          POOLSCOPE_DATABASE_URL"
     )]
     Nothing,
+    /// Watching a database ended by itself, which is a fault of this program.
+    #[error("a task that watches a database has ended")]
+    Ended(#[source] Option<JoinError>),
     /// What a service is made of failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -62,6 +75,7 @@ impl ServeError {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Service(error) => error.is_usage(),
+            Self::Ended(_) => false,
             _ => true,
         }
     }

@@ -28,11 +28,13 @@ pub(crate) mod wire;
 pub use collector::Collector;
 pub use exemplar::Exemplar;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
+pub(crate) use ledger::Ledger;
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
     QueryDurations, QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use requests::{RequestMethod, RequestTotals, RequestWarning};
+pub(crate) use server::Watcher;
 pub use server::{BackendState, Backends, ServerLook, ServerRole, ServerView};
 pub use trace::{Hex, TraceContext};

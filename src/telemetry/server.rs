@@ -1,13 +1,15 @@
 //! What a pool's server says of itself.
 
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::names::{Interned, Names};
+use super::names::MAX_NAMES;
 use crate::event::words;
 
-/// The longest `application_name` that PostgreSQL keeps, in bytes.
-const MAX_APPLICATION_BYTES: usize = 63;
+/// What backends are counted under that are not told apart.
+const OTHER: &str = "other";
 
 /// What a backend that says no name is counted under.
 const UNNAMED: &str = "unnamed";
@@ -31,15 +33,15 @@ words! {
 }
 
 impl BackendState {
-    /// From `pg_stat_activity.state`, which is null of backends that one may not look at.
-    pub(crate) fn from_server(state: Option<&str>) -> Self {
+    /// From `pg_stat_activity.state`; or "hidden".
+    pub(crate) fn from_server(state: &str) -> Self {
         match state {
-            None => Self::Hidden,
-            Some("active" | "fastpath function call") => Self::Active,
-            Some("idle") => Self::Idle,
-            Some("idle in transaction") => Self::IdleInTransaction,
-            Some("idle in transaction (aborted)") => Self::IdleInTransactionAborted,
-            Some(_) => Self::Other,
+            "active" | "fastpath function call" => Self::Active,
+            "idle" => Self::Idle,
+            "idle in transaction" => Self::IdleInTransaction,
+            "idle in transaction (aborted)" => Self::IdleInTransactionAborted,
+            "hidden" => Self::Hidden,
+            _ => Self::Other,
         }
     }
 }
@@ -58,7 +60,7 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backends {
-    /// Their `application_name`; `unnamed` if they have none, and `other` beyond the 200 that are told apart.
+    /// Their `application_name`; `unnamed` if they have none, and `other` beyond the 200 with the most backends.
     pub application: Arc<str>,
     /// What they are at.
     pub state: BackendState,
@@ -66,10 +68,33 @@ pub struct Backends {
     pub count: u64,
 }
 
+impl Backends {
+    /// Those of the 200 applications that have the most, and all others together: names come from whoever connects.
+    pub(crate) fn bounded(counts: BTreeMap<(&str, BackendState), u64>) -> Vec<Self> {
+        let named = |name: &'_ str| if name.is_empty() { UNNAMED.to_owned() } else { name.to_owned() };
+        let mut sums = BTreeMap::<&str, u64>::new();
+        for ((application, _), count) in &counts {
+            *sums.entry(application).or_default() += count;
+        }
+        let mut applications: Vec<_> = sums.into_iter().collect();
+        applications.sort_by_key(|(name, count)| (Reverse(*count), *name));
+        let known: BTreeSet<_> = applications.iter().take(MAX_NAMES).map(|(name, _)| *name).collect();
+        let mut bounded = BTreeMap::<(String, BackendState), u64>::new();
+        for ((application, state), count) in counts {
+            let name = if known.contains(application) { named(application) } else { OTHER.to_owned() };
+            *bounded.entry((name, state)).or_default() += count;
+        }
+        let backends = bounded.into_iter();
+        backends.map(|((application, state), count)| Self { application: application.into(), state, count }).collect()
+    }
+}
+
 /// What a server said of itself when it was last asked, by [`Pool::watch_server`](crate::Pool::watch_server).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ServerView {
+    /// When it said so, by this machine's clock.
+    pub seen_at: SystemTime,
     /// Its version, as `17.2`.
     pub version: Arc<str>,
     /// Its part in replication.
@@ -84,7 +109,7 @@ pub struct ServerView {
     pub slots_left: u64,
     /// How many wait for a lock that another holds.
     pub lock_waiters: u64,
-    /// The age of the oldest transaction.
+    /// The age of the oldest transaction, that of who asks left out; a prepared one since it was prepared.
     pub oldest_transaction: Duration,
     /// The longest time for which a transaction has been waiting for its client.
     pub oldest_idle_in_transaction: Duration,
@@ -108,35 +133,36 @@ pub(crate) struct ServerAccount {
 
 #[derive(Debug, Default)]
 struct Inner {
-    latest: Option<ServerLook>,
-    /// Made when the server is first seen: most pools never ask.
-    applications: Option<Names>,
+    /// Who looked last, and what was seen.
+    latest: Option<(Watcher, ServerLook)>,
+    watchers: u64,
 }
+
+/// One of those who look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watcher(u64);
 
 impl ServerAccount {
     /// What the server last said; `None` while nobody asks.
     pub(crate) fn latest(&self) -> Option<ServerLook> {
-        self.lock().latest.clone()
+        self.lock().latest.as_ref().map(|(_, look)| look.clone())
     }
 
-    /// Keeps what it said now, and forgets what it said before.
-    pub(crate) fn keep(&self, look: ServerLook) {
-        self.lock().latest = Some(look);
-    }
-
-    /// Nobody asks any more: what was said is no longer so.
-    pub(crate) fn forget(&self) {
-        self.lock().latest = None;
-    }
-
-    /// The name under which an application is counted. Names come from whoever connects, so only so many are told apart.
-    pub(crate) fn application(&self, name: &str) -> Arc<str> {
+    /// Somebody begins to look.
+    pub(crate) fn watcher(&self) -> Watcher {
         let mut inner = self.lock();
-        let names = inner.applications.get_or_insert_with(|| Names::new(MAX_APPLICATION_BYTES));
-        match names.id(if name.is_empty() { UNNAMED } else { name }) {
-            Interned::Known(id) => names.shared_name(id),
-            Interned::Refused => names.shared_name(0),
-        }
+        inner.watchers += 1;
+        Watcher(inner.watchers)
+    }
+
+    /// Keeps what was seen now, and forgets what was seen before.
+    pub(crate) fn keep(&self, watcher: Watcher, look: ServerLook) {
+        self.lock().latest = Some((watcher, look));
+    }
+
+    /// This one looks no more: what it saw last is no longer so.
+    pub(crate) fn forget(&self, watcher: Watcher) {
+        self.lock().latest.take_if(|(by, _)| *by == watcher);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -148,37 +174,47 @@ impl ServerAccount {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::names::MAX_NAMES;
 
     #[test]
     fn a_backends_state_is_one_of_a_closed_set() {
         let state = |text| BackendState::from_server(text).as_str();
-        assert_eq!(state(Some("active")), "active");
-        assert_eq!(state(Some("idle in transaction")), "idle_in_transaction");
-        assert_eq!(state(Some("idle in transaction (aborted)")), "idle_in_transaction_aborted");
-        assert_eq!(state(Some("something that a later version has")), "other");
-        assert_eq!(state(None), "hidden");
+        assert_eq!((state("active"), state("fastpath function call")), ("active", "active"));
+        assert_eq!(state("idle in transaction"), "idle_in_transaction");
+        assert_eq!(state("idle in transaction (aborted)"), "idle_in_transaction_aborted");
+        assert_eq!((state("something that a later version has"), state("starting")), ("other", "other"));
+        assert_eq!(state("hidden"), "hidden");
     }
 
     #[test]
-    fn applications_are_told_apart_up_to_a_bound() {
-        let account = ServerAccount::default();
-        assert_eq!(&*account.application(""), "unnamed");
-        for n in 1..MAX_NAMES {
-            let name = format!("app {n}");
-            assert_eq!(*account.application(&name), name);
-        }
-        assert_eq!(&*account.application("one too many"), "other");
-        assert_eq!(&*account.application("app 7"), "app 7");
+    fn the_applications_with_the_most_backends_are_told_apart_whatever_others_call_themselves() {
+        let names: Vec<_> = (0..300).map(|n| format!("client {n:03}")).collect();
+        let mut counts: BTreeMap<_, _> = names.iter().map(|name| ((&**name, BackendState::Active), 1)).collect();
+        counts.insert(("zeal", BackendState::Idle), 1);
+        counts.insert(("zeal", BackendState::Active), 1);
+        counts.insert(("", BackendState::Idle), 2);
+        let backends = Backends::bounded(counts);
+        let count = |name: &str, state| {
+            let of = backends.iter().find(|of| &*of.application == name && of.state == state);
+            of.map(|of| of.count)
+        };
+        assert_eq!((count("zeal", BackendState::Idle), count("zeal", BackendState::Active)), (Some(1), Some(1)));
+        assert_eq!(count("unnamed", BackendState::Idle), Some(2));
+        assert_eq!(count("client 197", BackendState::Active), Some(1));
+        assert_eq!(
+            (count("client 198", BackendState::Active), count("other", BackendState::Active)),
+            (None, Some(102))
+        );
     }
 
     #[test]
-    fn what_nobody_asks_for_any_more_is_forgotten() {
+    fn what_one_saw_is_forgotten_with_it_and_what_another_saw_is_not() {
         let account = ServerAccount::default();
         assert_eq!(account.latest(), None);
-        account.keep(ServerLook::Failed);
+        let (one, other) = (account.watcher(), account.watcher());
+        account.keep(one, ServerLook::Failed);
+        account.forget(other);
         assert_eq!(account.latest(), Some(ServerLook::Failed));
-        account.forget();
+        account.forget(one);
         assert_eq!(account.latest(), None);
     }
 }

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use poolscope::demo::server::{Server, Shutdown};
@@ -42,14 +44,13 @@ impl World {
     /// A configuration with the server, the same by a file, and one where nobody is.
     fn config(&self) -> String {
         self.file("url", &format!("{}\n", self.url()));
-        let nobody = nobody();
         let path = self.file(
             "poolscope.toml",
             &format!(
                 "probe_interval = '1s'\n[defaults]\nconnect_timeout = '2s'\n\
+                 [databases.gone]\ndatabase_url = 'postgres://app:hunter2@{NOBODY}/shop'\n\
                  [databases.shop]\ndatabase_url = '{}'\n\
-                 [databases.filed]\ndatabase_url_file = 'url'\nserver_view = false\n\
-                 [databases.gone]\ndatabase_url = 'postgres://app:hunter2@{nobody}/shop'\n",
+                 [databases.filed]\ndatabase_url_file = 'url'\nserver_view = false\n",
                 self.url()
             ),
         );
@@ -58,9 +59,7 @@ impl World {
 }
 
 /// An address where nobody listens.
-fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
-}
+const NOBODY: &str = "127.0.0.1:1";
 
 /// A standalone exporter that is up, and what it said.
 struct Up {
@@ -150,8 +149,25 @@ fn a_server_that_goes_and_comes_back_is_told_of() {
     await_that("the server again", || is_up() > 0.5 && up.probes("shop", "ok") > before);
     let Ended { code, err, .. } = up.end();
     assert_eq!(code, Some(0));
-    assert!(err.contains("the server does not say how it is pool=\"shop\""), "{err}");
+    assert_eq!(err.matches("the server does not say how it is pool=\"shop\"").count(), 1, "{err}");
     assert!(err.contains("the server says again how it is pool=\"shop\""), "{err}");
+}
+
+#[test]
+fn a_service_manager_is_told_when_it_serves_and_when_it_ends() {
+    let world = World::new();
+    let path = world.directory.path().join("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
+    let hear = || {
+        let mut message = [0; 64];
+        let length = socket.recv(&mut message).expect("a message");
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let up = Up::start(&["--config", &world.config()], &[("NOTIFY_SOCKET", path.to_str().expect("a path"))]);
+    assert_eq!(hear(), "READY=1");
+    assert_eq!(up.end().code, Some(0));
+    assert_eq!(hear(), "STOPPING=1");
 }
 
 #[test]
@@ -194,9 +210,9 @@ fn check_says_what_a_configuration_comes_to_and_whether_its_databases_can_be_had
     assert_eq!((plain.code, &*plain.err), (Some(0), ""));
     let lines: Vec<_> = plain.out.lines().collect();
     assert_eq!(lines.len(), 6, "{}", plain.out);
-    assert!(lines[0].starts_with("shop: postgres://postgres:***@") && lines[2].ends_with("without the server's view"));
+    assert!(lines[2].starts_with("shop: postgres://postgres:***@") && lines[4].ends_with("without the server's view"));
     assert_eq!(
-        lines[1],
+        lines[3],
         "  pool_size 1, max_overflow 0, checkout_timeout 5s, connect_timeout 2s, application_name poolscope"
     );
 
@@ -204,7 +220,7 @@ fn check_says_what_a_configuration_comes_to_and_whether_its_databases_can_be_had
     assert_eq!((connected.code, &*connected.err), (Some(1), "error: not every database can be had\n"));
     assert_eq!(connected.out.matches("  connects: PostgreSQL ").count(), 2, "{}", connected.out);
     assert!(
-        connected.out.contains("  does not connect: could not connect to PostgreSQL at 127.0.0.1:"),
+        connected.out.contains("  cannot be had: could not connect to PostgreSQL at 127.0.0.1:"),
         "{}",
         connected.out
     );
@@ -220,6 +236,12 @@ fn what_cannot_be_ends_it_with_one_line_before_it_begins() {
     let good = world.config();
     for (arguments, variables, part) in [
         (vec![], vec![], "error: no database is named: give --config a file"),
+        (vec![], vec![("POOLSCOPE_CONFIG_FILE", "")], "error: no database is named: give --config a file"),
+        (
+            vec!["--config", "postgres://app:hunter2@h/d"],
+            vec![],
+            "error: --config takes the path of a file, and was given a URL",
+        ),
         (vec!["--config", "/not/there.toml"], vec![], "error: /not/there.toml cannot be read: No such file"),
         (
             vec!["--config", wrong],

@@ -1,7 +1,8 @@
 //! What the server says of itself, beside the pool.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use poolscope::PoolBuilder;
 use poolscope::demo::server::{Server, Shutdown};
@@ -9,7 +10,7 @@ use poolscope::telemetry::{BackendState, ServerLook, ServerRole, ServerView};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Counted, behind_the_runtimes_back, eventually, patiently, until};
+use crate::support::{Counted, Proxy, behind_the_runtimes_back, eventually, patiently, until};
 
 const OFTEN: Duration = Duration::from_millis(20);
 
@@ -127,15 +128,21 @@ async fn what_is_not_seen_is_not_shown_and_what_comes_back_is() {
 }
 
 #[tokio::test]
-async fn a_watch_keeps_no_pool_and_ends_with_it() {
+async fn a_watch_keeps_no_pool_and_ends_with_it_at_once() {
     let counted = Counted::shared("view_closed", one).await;
     let closed = watch(&counted);
     seen(&counted, "the server", |_| true).await;
     counted.pool.close().await;
     patiently("the watch's end", closed).await.unwrap();
+    let rare = Counted::shared("view_rarely", one).await;
+    let closed = tokio::spawn(rare.pool.watch_server(Duration::from_secs(3600)));
+    seen(&rare, "the server", |_| true).await;
+    rare.pool.close().await;
+    patiently("the watch's end at once", closed).await.unwrap();
+    assert_eq!(rare.pool.snapshot().server, None);
 
     let counted = Counted::shared("view_dropped", one).await;
-    let dropped = watch(&counted);
+    let dropped = tokio::spawn(counted.pool.watch_server(Duration::from_secs(3600)));
     seen(&counted, "the server", |_| true).await;
     drop(counted);
     patiently("the watch's end", dropped).await.unwrap();
@@ -181,9 +188,115 @@ async fn slots_are_those_of_the_database_where_it_has_fewer() {
 #[tokio::test]
 async fn a_full_server_is_seen_by_who_was_there_before() {
     let server = Server::builder().setting("max_connections", "6").start().await.unwrap();
-    let counted = Counted::new("view_full", &server.url(), one);
+    let admin = other(&server.url(), "admin").await;
+    admin.batch_execute("CREATE ROLE app LOGIN").await.unwrap();
+    drop(admin);
+    let url = server.url().replace("postgres@", "app@");
+    let counted = Counted::new("view_full", &url, one);
     let _watch = watch(&counted);
     seen(&counted, "the server", |view| view.slots_left == 2).await;
-    let _taken = [other(&server.url(), "taker").await, other(&server.url(), "taker").await];
-    seen(&counted, "no slot left", |view| view.slots == 3 && view.slots_left == 0).await;
+    let taken = [other(&url, "taker").await, other(&url, "taker").await];
+    assert!(tokio_postgres::connect(&url, NoTls).await.is_err(), "there is no slot left for who has no privileges");
+    let first = seen(&counted, "no slot left", |view| view.slots == 3 && view.slots_left == 0).await;
+    // Those of the superuser's are taken, too: never less than none.
+    let _reserved = [other(&server.url(), "reserved").await, other(&server.url(), "reserved").await];
+    let both = |view: &ServerView| backends(view, "reserved", BackendState::Hidden) == 2;
+    let later = seen(&counted, "the reserved slots", both).await;
+    assert!(later.slots_left == 0 && later.seen_at > first.seen_at, "{later:?}");
+    drop(taken);
+}
+
+#[tokio::test]
+async fn a_watch_that_is_dropped_takes_back_what_it_saw_and_nothing_else() {
+    let counted = Counted::shared("view_two", one).await;
+    let watch = tokio::spawn(counted.pool.watch_server(Duration::from_secs(3600)));
+    let view = seen(&counted, "the server", |_| true).await;
+    drop(counted.pool.watch_server(OFTEN));
+    assert_eq!(counted.pool.snapshot().server, Some(ServerLook::Seen(view)));
+    watch.abort();
+    eventually("nothing shown", async || counted.pool.snapshot().server.is_none()).await;
+}
+
+#[tokio::test]
+async fn transactions_are_told_whether_they_failed_or_are_prepared_and_not_ones_own() {
+    let server = Server::builder().setting("max_prepared_transactions", "1").start().await.unwrap();
+    let counted = Counted::new("view_transactions", &server.url(), one);
+    let _watch = watch(&counted);
+    let view = seen(&counted, "the server", |_| true).await;
+    assert_eq!((view.oldest_transaction, view.oldest_idle_in_transaction), (Duration::ZERO, Duration::ZERO));
+
+    let failed = other(&server.url(), "failed").await;
+    failed.batch_execute("BEGIN").await.unwrap();
+    failed.batch_execute("SELECT 1/0").await.unwrap_err();
+    let aborted = |view: &ServerView| backends(view, "failed", BackendState::IdleInTransactionAborted) == 1;
+    let view = seen(&counted, "a failed transaction", aborted).await;
+    assert!(view.oldest_idle_in_transaction > Duration::ZERO, "{view:?}");
+    // Not the sum of several.
+    let second = other(&server.url(), "second").await;
+    second.batch_execute("BEGIN").await.unwrap();
+    let both = |view: &ServerView| backends(view, "second", BackendState::IdleInTransaction) == 1;
+    let before = seen(&counted, "both", both).await;
+    let later = seen(&counted, "both, later", |view| view.seen_at > before.seen_at + 10 * OFTEN).await;
+    let passed = later.seen_at.duration_since(before.seen_at).unwrap();
+    let grown = later.oldest_transaction.checked_sub(before.oldest_transaction).unwrap();
+    assert!(grown < passed * 3 / 2, "{grown:?} in {passed:?}");
+    failed.batch_execute("ROLLBACK").await.unwrap();
+
+    second.batch_execute("CREATE TABLE t ()").await.unwrap();
+    second.batch_execute("PREPARE TRANSACTION 'forgotten'").await.unwrap();
+    let prepared = |view: &ServerView| view.oldest_idle_in_transaction.is_zero() && !view.oldest_transaction.is_zero();
+    seen(&counted, "a prepared transaction", prepared).await;
+}
+
+#[tokio::test]
+async fn a_standby_is_told_from_a_primary() {
+    let server = Server::builder().setting("wal_level", "replica").start().await.unwrap();
+    let counted = Counted::new("view_standby", &server.url(), one);
+    let _watch = watch(&counted);
+    assert_eq!(seen(&counted, "a primary", |_| true).await.role, ServerRole::Primary);
+    behind_the_runtimes_back(async || server.stop(Shutdown::Fast).await).unwrap();
+    std::fs::write(server.dir().join("data/standby.signal"), "").unwrap();
+    behind_the_runtimes_back(async || server.start().await).unwrap();
+    seen(&counted, "a standby", |view| view.role == ServerRole::Standby).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_given_up_and_asked_less_often() {
+    let server = Server::builder().tcp(true).start().await.unwrap();
+    let proxy = Proxy::to(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await;
+    let counted = Counted::new("view_silent", &proxy.url(&server.tcp_url().unwrap()), one);
+    let _watch = watch(&counted);
+    seen(&counted, "the server", |_| true).await;
+    let connected = proxy.accepted();
+    proxy.delay(Duration::from_secs(600));
+    let begun = Instant::now();
+    failed(&counted).await;
+    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    // It had the server give up what it asked, which is a connection too.
+    assert!(proxy.accepted() <= connected + 2, "{} connections", proxy.accepted() - connected);
+}
+
+#[tokio::test]
+async fn a_catalogue_that_is_locked_costs_the_server_no_backend_at_each_look() {
+    let server = Server::builder().start().await.unwrap();
+    let counted = Counted::new("view_locked", &server.url(), one);
+    let _watch = watch(&counted);
+    seen(&counted, "the server", |_| true).await;
+    let (holder, witness) = (other(&server.url(), "holder").await, other(&server.url(), "witness").await);
+    holder.batch_execute("BEGIN; LOCK TABLE pg_database IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    failed(&counted).await;
+    // By an error, after 4 s, on the connection that was there: nobody can connect.
+    let now = "SELECT count(*), extract(epoch FROM max(query_start))::float8 FROM pg_stat_get_activity(NULL) \
+               WHERE application_name = 'view_locked'";
+    let mut asked = Vec::<f64>::new();
+    eventually("two more looks", async || {
+        let row = witness.query_one(now, &[]).await.unwrap();
+        assert!(row.get::<_, i64>(0) <= 1, "{} backends", row.get::<_, i64>(0));
+        asked.extend(row.get::<_, Option<f64>>(1));
+        asked.dedup();
+        asked.len() > 2
+    })
+    .await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    seen(&counted, "the server again", |_| true).await;
 }

@@ -40,6 +40,10 @@ pub(super) struct Parameter<'a> {
 
 /// Takes `url` apart. The error says what is wrong with it and quotes nothing.
 pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
+    // Nobody means one, and where the URL is printed it would begin a line of its own.
+    if url.contains(char::is_control) {
+        return Err("holds a line break or another control character: percent-encode it, as %0A, or leave it out");
+    }
     let rest = SCHEMES
         .iter()
         .find_map(|scheme| url.strip_prefix(scheme))

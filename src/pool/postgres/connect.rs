@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::ClientWrapper;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
@@ -83,6 +84,12 @@ impl Connector {
     /// Why the last address was of no use, or that time ran out.
     pub(crate) async fn connect(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
         self.within(self.try_each(observer)).await
+    }
+
+    /// The same, as a client of ours.
+    pub(super) async fn client(&self, observer: Option<&Observer>) -> Result<super::Client, ConnectError> {
+        let Established { client, task, peer } = self.connect(observer).await?;
+        Ok(super::Client::new(ClientWrapper::new(client, task), self.clone(), peer))
     }
 
     /// Asks the server at `peer` to cancel what the connection of this token does, and returns when it has.

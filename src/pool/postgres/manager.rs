@@ -1,10 +1,9 @@
 //! PostgreSQL's connections, as a backend.
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
-use deadpool_postgres::ClientWrapper;
 
 use super::client::Client;
-use super::connect::{Connector, Established};
+use super::connect::Connector;
 use super::error::ConnectError;
 use super::session::{is_read_only, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
@@ -23,9 +22,9 @@ impl PostgresManager {
         Ok(Self { connector: Connector::new(settings, url, pool)? })
     }
 
-    async fn establish(&self, observer: Option<&Observer>) -> Result<Client, ConnectError> {
-        let Established { client, task, peer } = self.connector.connect(observer).await?;
-        Ok(Client::new(ClientWrapper::new(client, task), self.connector.clone(), peer))
+    /// What connects, for what is none of the pool's.
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
     }
 }
 
@@ -34,7 +33,7 @@ impl Manager for PostgresManager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Client, ConnectError> {
-        self.establish(None).await
+        self.connector.client(None).await
     }
 
     /// The ping: an empty query, which no server takes long for.
@@ -73,7 +72,7 @@ impl Backend for PostgresManager {
     }
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {
-        self.establish(Some(&observer).filter(|observer| observer.reads())).await
+        self.connector.client(Some(&observer).filter(|observer| observer.reads())).await
     }
 
     async fn rollback(&self, client: &mut Client) -> RecycleResult<ConnectError> {

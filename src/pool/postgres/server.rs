@@ -3,24 +3,31 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use deadpool::managed::Manager as _;
 use thiserror::Error;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
+use super::Pool;
 use super::client::Client;
+use super::connect::Connector;
 use super::error::ConnectError;
-use super::{Pool, PostgresManager};
-use crate::pool::core::WeakCore;
-use crate::telemetry::ledger::Ledger;
-use crate::telemetry::server::ServerAccount;
-use crate::telemetry::{BackendState, Backends, ServerLook, ServerRole, ServerView};
+use crate::pool::shared::Shared;
+use crate::telemetry::log::Chain;
+use crate::telemetry::{BackendState, Backends, Ledger, ServerLook, ServerRole, ServerView, Watcher};
 
-/// How long the server may take to answer. To connect may take `connect_timeout` beside it.
+/// How long connecting may take, and then the answer. The server gives up a little earlier.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// How long it may take to have the server give up what it has not answered.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+
+/// The longest pause after looks at a server that is silent. Each may have left a backend there that hangs.
+const SILENT_PAUSE: Duration = Duration::from_secs(60);
+
+/// At once where the role may see everything; for any other, its own backends and how many others there are.
 const QUESTION: &str = include_str!("server.sql");
 
 impl Pool {
@@ -28,16 +35,17 @@ impl Pool {
     /// [`PoolSnapshot::server`](crate::telemetry::PoolSnapshot::server): its backends by application and state, the slots
     /// it has left, who waits for locks. So what the pools of all its clients count can be held against it.
     ///
-    /// Spawn it, once for each server. It asks at once, then each time `every` is over, and never ends by itself as long as
-    /// the pool lives: it holds no handle to it, and ends when the last one is dropped, or the pool is closed, at the next
-    /// time to ask. An `every` of zero is one of a millisecond.
+    /// Spawn it, once for each server. It asks at once, then each time `every` is over, and ends when the pool is closed or its
+    /// last handle is dropped: it holds none. An `every` of zero is one of a millisecond.
     ///
     /// It has a connection of its own, made by the pool's settings and kept from one time to the next, so that it sees the
     /// server where the pool has run out, and none of the pool's accounts has it in. The server counts it, as one more
-    /// backend of `application_name`. The role needs no privilege; `pg_monitor` shows it what other roles' backends are at.
+    /// backend of `application_name`. The role needs no privilege to see its own; `pg_monitor` shows it what other roles'
+    /// backends are at. Without it a parallel worker of theirs counts as one more backend, so that fewer slots seem left.
     ///
-    /// What fails is logged once, until it succeeds again; meanwhile `poolscope_server_up` is 0. A server that does not answer is given
-    /// up after 5 s, one that cannot be connected to after `connect_timeout`; until then, what was seen last is shown.
+    /// A look that fails is logged once, until one succeeds again; meanwhile `poolscope_server_up` is 0. A server is given up that
+    /// is not connected to within 5 s (or `connect_timeout`, if that is less), or does not answer for 5 s; until then, what
+    /// was seen last is shown. After such a one the pause doubles, up to a minute.
     ///
     /// ```no_run
     /// # fn example(pool: poolscope::Pool) {
@@ -51,81 +59,108 @@ impl Pool {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the connection, and what was seen is no longer shown.
+    /// Dropping the future closes the connection, and what it saw is no longer shown.
     pub fn watch_server(&self, every: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let pool = self.downgrade();
-        let shown = Shown(Arc::downgrade(self.shared().watchers.ledger()));
+        let (shared, connector) = (Arc::downgrade(self.shared_handle()), self.backend().connector().clone());
         async move {
-            let _shown = shown;
-            let mut watch = Watch { client: None, failing: false };
-            let mut ticks = interval(every.max(Duration::from_millis(1)));
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let Some(pool) = open(&pool) else { return };
-                watch.look(&pool).await;
+            let Some(shared) = shared.upgrade() else { return };
+            let ledger = shared.watchers.ledger();
+            let shown = Shown { ledger: Arc::downgrade(ledger), watcher: ledger.server().watcher() };
+            let mut watch = Watch { asker: Asker { connector, client: None }, failing: false };
+            tokio::select! {
+                biased;
+                () = shared.closing() => {}
+                () = watch.go_on(&shown, &shared, every.max(Duration::from_millis(1))) => {}
             }
         }
     }
-}
 
-impl Pool {
     /// What the server says of itself now, on a connection that is made for that and closed. Nobody is shown it.
     #[cfg(feature = "cli")]
     pub(crate) async fn server_view(&self) -> Result<ServerView, LookError> {
-        Watch { client: None, failing: false }.ask(self.backend(), self.shared().watchers.ledger().server()).await
+        Asker { connector: self.backend().connector().clone(), client: None }.ask().await
     }
 }
 
-/// The pool, unless it is closed or gone.
-fn open(pool: &WeakCore<PostgresManager>) -> Option<Pool> {
-    pool.upgrade().filter(|pool| !pool.is_closed())
+/// What a watch shows, which is taken back when nobody looks any more.
+struct Shown {
+    ledger: Weak<Ledger>,
+    watcher: Watcher,
 }
-
-/// Takes back what is shown of the server, when nobody looks any more.
-struct Shown(Weak<Ledger>);
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        if let Some(ledger) = self.0.upgrade() {
-            ledger.server().forget();
+        if let Some(ledger) = self.ledger.upgrade() {
+            ledger.server().forget(self.watcher);
         }
     }
 }
 
 /// What is kept from one look to the next.
 struct Watch {
-    client: Option<Client>,
+    asker: Asker,
     /// Whether the last look failed, and was told of.
     failing: bool,
 }
 
 impl Watch {
-    async fn look(&mut self, pool: &Pool) {
-        let ledger = pool.shared().watchers.ledger();
-        let seen = self.ask(pool.backend(), ledger.server()).await;
-        let failed = seen.is_err();
-        match (&seen, self.failing) {
-            (Err(error), false) => {
-                tracing::warn!(pool = pool.name(), error = %Chain(error), "the server does not say how it is");
-            }
-            (Ok(_), true) => tracing::info!(pool = pool.name(), "the server says again how it is"),
-            _ => {}
+    async fn go_on(&mut self, shown: &Shown, shared: &Shared, every: Duration) {
+        let ledger = shared.watchers.ledger();
+        let mut pause = every;
+        loop {
+            let begun = Instant::now();
+            let seen = self.asker.ask().await;
+            self.tell(ledger.name(), seen.as_ref().err());
+            pause = match &seen {
+                Err(error) if error.is_silence() => (pause * 2).min(SILENT_PAUSE.max(every)),
+                _ => every,
+            };
+            ledger
+                .server()
+                .keep(shown.watcher, seen.map_or(ServerLook::Failed, |view| ServerLook::Seen(Arc::new(view))));
+            sleep_until(begun + pause).await;
         }
-        self.failing = failed;
-        ledger.server().keep(seen.map_or(ServerLook::Failed, |view| ServerLook::Seen(Arc::new(view))));
     }
 
-    async fn ask(&mut self, manager: &PostgresManager, account: &ServerAccount) -> Result<ServerView, LookError> {
+    fn tell(&mut self, pool: &str, error: Option<&LookError>) {
+        match (error, self.failing) {
+            (Some(error), false) => {
+                tracing::warn!(pool, error = %Chain(error), "the server does not say how it is");
+            }
+            (None, true) => tracing::info!(pool, "the server says again how it is"),
+            _ => {}
+        }
+        self.failing = error.is_some();
+    }
+}
+
+/// Who asks.
+struct Asker {
+    connector: Connector,
+    client: Option<Client>,
+}
+
+impl Asker {
+    async fn ask(&mut self) -> Result<ServerView, LookError> {
         // Taken out, so that one that did not answer is closed, whatever it is still at.
         let client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => manager.create().await?,
+            None => match timeout(CONNECT_WITHIN, self.connector.client(None)).await {
+                Ok(connected) => connected?,
+                Err(_) => return Err(LookError::NotConnected),
+            },
         };
-        let answer = timeout(ANSWER_WITHIN, client.simple_query(QUESTION)).await;
-        let answer = answer.map_err(|_| LookError::Silent)?.map_err(LookError::Refused)?;
-        self.client = Some(client);
-        read(&answer, account)
+        match timeout(ANSWER_WITHIN, client.simple_query(QUESTION)).await {
+            Err(_) => {
+                // Who only hung up would leave it to go on with this.
+                let _ = timeout(CANCEL_WITHIN, client.cancel_token().cancel()).await;
+                Err(LookError::Silent)
+            }
+            Ok(answer) => {
+                self.client = Some(client);
+                read(&answer.map_err(LookError::Refused)?)
+            }
+        }
     }
 }
 
@@ -135,34 +170,29 @@ pub(crate) enum LookError {
     /// It cannot be connected to.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The same, for longer than one waits for it here.
+    #[error("not connected to PostgreSQL within {CONNECT_WITHIN:?}")]
+    NotConnected,
     /// It does not answer.
-    #[error("it has not answered for {ANSWER_WITHIN:?}")]
+    #[error("connected, and not answered within {ANSWER_WITHIN:?}")]
     Silent,
     /// It answers with an error.
-    #[error("it refuses to")]
+    #[error("connected, and not answered")]
     Refused(#[source] tokio_postgres::Error),
     /// Something else than PostgreSQL answers, or a version that nobody knows yet.
-    #[error("what it says of `{0}` is not understood")]
+    #[error("connected, and what is said of `{0}` is not understood")]
     Strange(&'static str),
 }
 
-/// What happened, and all that it came from.
-struct Chain<'a>(&'a LookError);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)?;
-        let mut source = std::error::Error::source(self.0);
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
+impl LookError {
+    /// Whether the server let one wait, and may still be at what it was asked.
+    fn is_silence(&self) -> bool {
+        matches!(self, Self::NotConnected | Self::Silent | Self::Connect(ConnectError::Timeout { .. }))
     }
 }
 
 /// What the rows say together.
-fn read(answer: &[SimpleQueryMessage], account: &ServerAccount) -> Result<ServerView, LookError> {
+fn read(answer: &[SimpleQueryMessage]) -> Result<ServerView, LookError> {
     let rows = answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
@@ -171,27 +201,26 @@ fn read(answer: &[SimpleQueryMessage], account: &ServerAccount) -> Result<Server
     // At least the one that asks is there.
     let first = *rows.peek().ok_or(LookError::Strange("pg_stat_activity"))?;
     let mut view = ServerView {
+        seen_at: SystemTime::now(),
         version: text(first, "version").and_then(|text| text.split_whitespace().next()).unwrap_or_default().into(),
         role: if text(first, "standby") == Some("t") { ServerRole::Standby } else { ServerRole::Primary },
         backends: Vec::new(),
         slots: number(first, "slots")?,
         slots_left: number(first, "slots_left")?,
         lock_waiters: 0,
-        oldest_transaction: Duration::ZERO,
+        oldest_transaction: age(first, "prepared_seconds")?,
         oldest_idle_in_transaction: Duration::ZERO,
     };
-    // Several names may be one, beyond those that are told apart; and several states.
-    let mut backends = BTreeMap::<(Arc<str>, BackendState), u64>::new();
+    let mut backends = BTreeMap::<(&str, BackendState), u64>::new();
     for row in rows {
-        let application = account.application(text(row, "application_name").unwrap_or_default());
-        let state = BackendState::from_server(text(row, "state"));
+        let state = BackendState::from_server(text(row, "state").unwrap_or_default());
+        let application = text(row, "application_name").unwrap_or_default();
         *backends.entry((application, state)).or_default() += number::<u64>(row, "backends")?;
         view.lock_waiters += number::<u64>(row, "lock_waiters")?;
         view.oldest_transaction = view.oldest_transaction.max(age(row, "transaction_seconds")?);
         view.oldest_idle_in_transaction = view.oldest_idle_in_transaction.max(age(row, "idle_in_transaction_seconds")?);
     }
-    let counted = |((application, state), count)| Backends { application, state, count };
-    view.backends = backends.into_iter().map(counted).collect();
+    view.backends = Backends::bounded(backends);
     Ok(view)
 }
 
@@ -205,6 +234,5 @@ fn number<T: FromStr>(row: &SimpleQueryRow, column: &'static str) -> Result<T, L
 
 /// Seconds; a server whose clock was set back may say less than none.
 fn age(row: &SimpleQueryRow, column: &'static str) -> Result<Duration, LookError> {
-    let seconds: f64 = number(row, column)?;
-    Ok(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default())
+    number(row, column).map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }

@@ -1,5 +1,7 @@
 //! What PostgreSQL itself says, where somebody asks it: `Pool::watch_server`, as the binary does.
 
+use std::time::UNIX_EPOCH;
+
 use super::{Kind, Metric};
 use crate::telemetry::clock::exact;
 use crate::telemetry::server::{ServerLook, ServerView};
@@ -20,12 +22,18 @@ pub(super) const UP: Metric = Metric::of_pool(
     "poolscope_server_up",
     Kind::Gauge,
     &[],
-    "Whether PostgreSQL answered when it was last asked for its own view, on a connection that is not the pool's. 0: it could not be reached, had no slot left or did not answer within 5 s, and the other poolscope_server_ metrics are missing. All are where nobody asks (Pool::watch_server).",
+    "Whether PostgreSQL answered when it was last asked for its own view, on a connection that is not the pool's. 0: it could not be reached, had no slot left or was silent for 5 s, and the other poolscope_server_ metrics are missing. All are where nobody asks (Pool::watch_server).",
     |pool, sink| match &pool.server {
         Some(ServerLook::Seen(_)) => sink.value(&[], 1.0),
         Some(ServerLook::Failed) => sink.value(&[], 0.0),
         None => {}
     },
+);
+
+pub(super) const SEEN: Metric = of_server!(
+    "poolscope_server_seen_timestamp_seconds",
+    "When the server last said what the other poolscope_server_ metrics show, in seconds since 1970 by this machine's clock.",
+    |view| view.seen_at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 );
 
 pub(super) const INFO: Metric = Metric::of_pool(
@@ -44,7 +52,7 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
     "poolscope_server_backends",
     Kind::Gauge,
     &["application_name", "state"],
-    "Clients' backends of the whole server, in all databases, by what pg_stat_activity says of them: the application_name, which is a pool's setting, and the state. To see the state of other roles' takes pg_monitor; without it the state is hidden. At most 200 names are told apart, then the label says other.",
+    "Clients' backends of the whole server, in all databases, by what pg_stat_activity says of them: the application_name, which is a pool's setting, and the state. To see the state of other roles' takes pg_monitor; without it the state is hidden, and parallel workers are among them. The 200 names with the most backends are told apart, then the label says other.",
     |pool, sink| {
         if let Some(ServerLook::Seen(view)) = &pool.server {
             for backends in &view.backends {
@@ -56,13 +64,13 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
 
 pub(super) const SLOTS: Metric = of_server!(
     "poolscope_server_slots",
-    "How many backends of clients there may be at once for roles that are not privileged: max_connections less superuser_reserved_connections and reserved_connections; or the limit of the pool's database, where that is less.",
+    "How many backends of clients there may be at once for roles that are not privileged: max_connections less superuser_reserved_connections and reserved_connections; or the limit of the pool's database, where that is less. A role's own limit is not looked at.",
     |view| exact(view.slots)
 );
 
 pub(super) const SLOTS_LEFT: Metric = of_server!(
     "poolscope_server_slots_left",
-    "How many more of them there may be now. At 0, connecting fails with SQLSTATE 53300.",
+    "How many more of them there may be now; without pg_monitor fewer, by the parallel workers that cannot be told apart. At 0, connecting fails with SQLSTATE 53300.",
     |view| exact(view.slots_left)
 );
 
@@ -74,7 +82,7 @@ pub(super) const LOCK_WAITERS: Metric = of_server!(
 
 pub(super) const OLDEST_TRANSACTION: Metric = of_server!(
     "poolscope_server_oldest_transaction_seconds",
-    "The age of the oldest transaction of all clients, in any database; 0 if there is none that may be looked at.",
+    "The age of the oldest transaction of all clients, in any database, prepared ones included; 0 if there is none that may be looked at.",
     |view| view.oldest_transaction.as_secs_f64()
 );
 

@@ -317,6 +317,7 @@ pub const METRICS: &[Metric] = &[
     requests::RETRIES,
     requests::WARNINGS,
     server::UP,
+    server::SEEN,
     server::INFO,
     server::BACKENDS,
     server::SLOTS,
