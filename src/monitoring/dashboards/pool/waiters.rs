@@ -106,18 +106,21 @@ fn wait_time_panel(thresholds: &Thresholds) -> Drawing {
 fn objective(thresholds: &Thresholds) -> Drawing {
     let says = Says {
         means: "The share of checkouts that time out, and of those that take longer than the objective allows (failed ones \
-                included). The dashed line is what the objective leaves: a month at the line spends its budget.",
+                included). Those that are shed count for neither. The dashed line is what the objective leaves: a month at the line spends its budget.",
         bad: "Far above the line for minutes, or a little above it for hours: that is what the burn-rate alerts look at.",
         cure: "See who waits and who holds; for timeouts, whether the queue or connecting cost them.",
     };
     let checkouts = || metric!("db_client_connection_wait_time_seconds");
-    let all = format!("({} > 0)", sum(checkouts().count().rate()));
+    let all = sum(checkouts().count().rate());
+    // As the recording rules of the objectives have it. Nothing is there of what is shed until the first is.
+    let shed = sum(metric!("poolscope_checkouts_total").only(r#"outcome="shed""#).rate());
+    let admitted = format!("(({all} - {shed} or {all}) > 0)");
     let within = sum(checkouts().bucket().only(bucket(&thresholds.wait_objective_seconds)).rate());
     let timeouts = sum(metric!("db_client_connection_timeouts_total").rate());
     Drawing::lines(Panel::Objective, "Objective: slow and timed out", says)
         .size(6, 8)
-        .asks(format!("1 - {within} / {all}"), "too slow")
-        .asks(format!("{timeouts} / {all}"), "timed out")
+        .asks(format!("({all} - {within}) / {admitted}"), "too slow")
+        .asks(format!("{timeouts} / {admitted}"), "timed out")
         .unit(Unit::Share)
         .colours(&[("too slow", "blue"), ("timed out", "purple")])
         .above(WARNING, &thresholds.wait_objective.allowance())
