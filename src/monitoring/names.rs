@@ -62,6 +62,10 @@ metrics! {
     SATURATED_SECONDS = "poolscope_saturated_seconds_total";
     SCRAPES = "poolscope_scrapes_total";
     SELF_DEADLOCKS = "poolscope_self_deadlocks_total";
+    SERVER_BACKENDS = "poolscope_server_backends";
+    SERVER_SLOTS = "poolscope_server_slots";
+    SERVER_SLOTS_LEFT = "poolscope_server_slots_left";
+    SERVER_UP = "poolscope_server_up";
     SPANS_DROPPED = "poolscope_spans_dropped_total";
     SPANS_ENDED = "poolscope_spans_ended_total";
     SPANS_FAILED = "poolscope_spans_failed_total";

@@ -204,6 +204,7 @@ thresholds! {
     server_connections: Count,
     server_reserved: Count,
     server_share: Ratio,
+    slots_left_share: Ratio,
     slow_query_seconds: Seconds,
     slow_query_share: Ratio,
     query_floor: PerSecond,

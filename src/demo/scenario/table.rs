@@ -194,14 +194,14 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     fault(
         "server_down",
         "the server is stopped, and after a while started again",
-        "`poolscope_connecting_suspended_seconds`, `poolscope_connection_errors_total` of connect, checkouts that \
-         end with `error`",
+        "`poolscope_server_up` at 0, `poolscope_connecting_suspended_seconds`, `poolscope_connection_errors_total` of \
+         connect, checkouts that end with `error`",
         Manner::GOOD,
         &CALM,
         Fires {
-            alert: "PoolscopeConnectingFails",
+            alert: "PoolscopeServerDown",
             blames: "io",
-            also: &[&["PoolscopeRetryBudgetSpent"]],
+            also: &[&["PoolscopeConnectingFails", "PoolscopeRetryBudgetSpent"]],
             perhaps: &["PoolscopeRetryStorm"],
         },
     )
@@ -210,13 +210,14 @@ pub(super) static SCENARIOS: &[Scenario] = &[
     fault(
         "server_full",
         "others take all of the server's slots, while rushes need more connections",
-        "`poolscope_connection_errors_total` of connect, 53300; `poolscope_connecting_suspended_seconds`",
+        "`poolscope_server_slots_left` at 0, `poolscope_connection_errors_total` of connect, 53300; \
+         `poolscope_connecting_suspended_seconds`",
         Manner::GOOD,
         &RUSHES,
         Fires {
             alert: "PoolscopeServerFull",
             blames: "checkout_rush",
-            also: &[&["PoolscopeCheckoutWaitHigh"]],
+            also: &[&["PoolscopeServerSlotsLow", "PoolscopeCheckoutWaitHigh"]],
             perhaps: &[
                 "PoolscopeConnectingFails",
                 "PoolscopePoolSaturated",

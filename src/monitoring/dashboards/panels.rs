@@ -86,6 +86,23 @@ pub enum Panel {
     /// Suspected leaks over time.
     SuspectedLeaks = 71,
 
+    /// Servers that do not answer.
+    ServersDown = 72,
+    /// The server's version and role.
+    ServerInfo = 73,
+    /// How many slots the server has, and has left.
+    ServerSlots = 74,
+    /// The server's backends, by application.
+    BackendsByApplication = 75,
+    /// The server's backends, by state.
+    BackendsByState = 76,
+    /// Backends that wait for locks.
+    LockWaiters = 77,
+    /// The oldest transaction of all clients.
+    OldestTransaction = 78,
+    /// Which share of the server's slots is taken.
+    SlotsTaken = 79,
+
     /// Connections opened and closed.
     Churn = 80,
     /// Why connections were closed.
@@ -131,6 +148,10 @@ pub enum Panel {
     FleetFailing = 105,
     /// Alerts that fire.
     FleetAlerts = 106,
+    /// Servers that do not answer.
+    FleetServersDown = 107,
+    /// Which share of a server's slots is taken, of the one that is fullest.
+    FleetSlotsTaken = 108,
     /// The pools that are worst off.
     WorstPools = 110,
     /// The sum of maxima, against the server's slots.

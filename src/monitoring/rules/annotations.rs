@@ -30,6 +30,8 @@ pub fn panel(alert: &str) -> Option<Panel> {
         | "PoolscopeWaitBudgetBurnsFast" => Panel::Objective,
         "PoolscopeConnectingFails" | "PoolscopeServerFull" => Panel::ConnectionErrors,
         "PoolscopeServerSlotsShort" => Panel::Slots,
+        "PoolscopeServerDown" => Panel::ServersDown,
+        "PoolscopeServerSlotsLow" => Panel::ServerSlots,
         "PoolscopeConnectionChurn" => Panel::ChurnShare,
         "PoolscopeSlowQueries" => Panel::QueryTime,
         "PoolscopeHeldIdle" => Panel::HeldForNothing,

@@ -3,7 +3,7 @@
 use super::recording::{HELD_BY_OPERATION, WAITING_BY_OPERATION, bucket};
 use crate::monitoring::names::{
     CHECKOUT_PHASE_SECONDS, CLOSED, CONNECTION_ERRORS, DIRTY_RETURNS, POOL_LABEL, QUERY_TIME, REQUEST_TIME,
-    REQUEST_WARNINGS, RETRIES, RETRY_EXHAUSTED, USE_SECONDS,
+    REQUEST_WARNINGS, RETRIES, RETRY_EXHAUSTED, SERVER_BACKENDS, USE_SECONDS,
 };
 use crate::monitoring::thresholds::Thresholds;
 
@@ -15,6 +15,9 @@ const NAME: &str = "$name";
 
 /// Stands in a sentence for what is measured of it, with two decimals: `humanize` makes 400m of 0.4.
 const VALUE: &str = "$value";
+
+/// Stands in a sentence for how many there are of it.
+const COUNT: &str = "$count";
 
 /// A question, and the sentence that is made of its answer; there is none if nobody is found.
 #[derive(Clone, Debug)]
@@ -111,6 +114,23 @@ impl Blame {
         }
     }
 
+    /// With what the pool's attempts to connect fail, while its server does not answer.
+    pub(super) fn unanswered(t: &Thresholds) -> Self {
+        Self {
+            says: "Of the pool's own attempts to connect most end with $name: $value a second.",
+            ..Self::connect_error(t)
+        }
+    }
+
+    /// Which application has most of the server's backends.
+    pub(super) fn application() -> Self {
+        Self {
+            query: format!("sum without (state) ({SERVER_BACKENDS}{{{OF_POOL}}})"),
+            label: "application_name",
+            says: "Most are taken by $name: $count backends.",
+        }
+    }
+
     /// Who retries most.
     pub(super) fn retried(t: &Thresholds) -> Self {
         Self {
@@ -183,7 +203,8 @@ impl Blame {
         let sentence = self
             .says
             .replace(NAME, &format!("{{{{ . | first | label \"{}\" }}}}", self.label))
-            .replace(VALUE, "{{ . | first | value | printf \"%.2f\" }}");
+            .replace(VALUE, "{{ . | first | value | printf \"%.2f\" }}")
+            .replace(COUNT, "{{ . | first | value | printf \"%.0f\" }}");
         format!(
             "{{{{ with printf `{query}` $labels.job $labels.instance $labels.{POOL_LABEL} | query }}}} {sentence}{{{{ end }}}}"
         )

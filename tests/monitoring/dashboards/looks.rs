@@ -7,6 +7,7 @@ use poolscope::monitoring::dashboards::{Dashboard, Panel, panel_id};
 use poolscope::monitoring::rules::alerts::alerts;
 use poolscope::monitoring::rules::{Links, annotations, panel};
 use poolscope::monitoring::{Threshold, Thresholds};
+use poolscope::telemetry::BackendState;
 use serde_json::{Value, json};
 
 use super::{committed, each_panel, panels, targets, text};
@@ -73,6 +74,8 @@ fn numbers_are_unique_and_those_that_links_are_made_of() {
         (Panel::WhoHolds, 20, "Who holds connections: by operation and activity"),
         (Panel::WhoWaits, 30, "Who waits: by operation"),
         (Panel::SuspectedLeaks, 71, "Suspected leaks"),
+        (Panel::ServersDown, 72, "Server down"),
+        (Panel::ServerSlots, 74, "Slots: taken and left"),
         (Panel::Slots, 111, "Sum of maxima against the server's slots"),
         (Panel::Spans, 220, "Spans: what became of them"),
     ] {
@@ -107,11 +110,17 @@ fn expected(thresholds: &Thresholds) -> Vec<(Panel, Vec<f64>)> {
     let t = thresholds;
     let exhausted = [&t.saturated_share, &t.exhausted_share];
     let (wait, timeout) = (t.wait_objective.allowance(), t.timeout_objective.allowance());
-    assert_eq!((wait.value, timeout.value), (0.001, 0.001));
+    // What may be taken, of a server of which so much is to be left.
+    let taken = t.slots_left_share.allowance();
+    assert_eq!((wait.value, timeout.value, taken.value), (0.001, 0.001, 0.9));
     vec![
         (Panel::Alerts, vec![1.0]),
         (Panel::FleetAlerts, vec![1.0]),
         (Panel::FleetUp, vec![1.0]),
+        (Panel::ServersDown, vec![1.0]),
+        (Panel::FleetServersDown, vec![1.0]),
+        of(Panel::SlotsTaken, &[&taken]),
+        of(Panel::FleetSlotsTaken, &[&taken]),
         of(Panel::Exhausted, &exhausted),
         of(Panel::Saturated, &exhausted),
         of(Panel::MostSaturated, &exhausted),
@@ -166,6 +175,10 @@ fn lines_and_colours_are_where_the_alerts_thresholds_are() {
     assert_eq!((&slots["query"], &slots["current"]["value"]), (&json!(number.to_string()), &json!(number.to_string())));
     let line = panels(&fleet).find(|it| it["id"] == panel_id(Panel::Slots)).unwrap();
     assert!(targets(line).contains(&(&*format!("vector($slots * {})", t.server_share), "alert")));
+    let pool = committed(Dashboard::Pool);
+    let slots = panels(&pool).find(|it| it["id"] == panel_id(Panel::ServerSlots)).unwrap();
+    let [.., (slots, "slots of the server"), (alert, "alert")] = targets(slots)[..] else { panic!("{slots}") };
+    assert_eq!(alert, format!("{slots} * {}", t.slots_left_share.allowance()));
 }
 
 /// The values from which on something has a colour. What is below all of them has none of its own.
@@ -208,7 +221,7 @@ fn limits_are_drawn_as_dashed_lines_beside_what_they_limit() {
             limits += usize::from(limit);
         }
     });
-    assert!(limits >= 7, "{limits}");
+    assert!(limits >= 9, "{limits}");
     // Who holds it is asked under the line of how many there may be.
     let pool = committed(Dashboard::Pool);
     let holds = panels(&pool).find(|it| it["id"] == panel_id(Panel::WhoHolds)).unwrap();
@@ -247,6 +260,7 @@ fn series(legend: &str) -> Vec<String> {
         "outcome" => Outcome::ALL.iter().map(|word| word.as_str()).collect(),
         "phase" => Phase::ALL.iter().map(|word| word.as_str()).collect(),
         "reason" if before == "given up: " => GiveUp::ALL.iter().map(|word| word.as_str()).collect(),
+        "state" => BackendState::ALL.iter().map(|word| word.as_str()).collect(),
         "reason" => CloseReason::ALL.iter().map(|word| word.as_str()).collect(),
         _ => Vec::new(),
     };
@@ -334,6 +348,7 @@ fn the_pools_story_is_told_in_order() {
             "What is tried again?",
             "Who leaves it dirty, who forgets it?",
             "How do connections live?",
+            "The server's own view",
             "What does not use the pool yet?",
             "Which requests?",
         ]

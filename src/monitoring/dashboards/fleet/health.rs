@@ -1,15 +1,18 @@
 //! Are the pools healthy?
 
-use super::super::drawing::{CRITICAL, Drawing, Says};
+use super::super::drawing::{CRITICAL, Drawing, Says, WARNING};
 use super::super::frame::Row;
 use super::super::panels::Panel;
 use super::super::query::{ALERTS, Series, UP, metric, sum};
+use super::super::shared::{servers_that_do_not_answer, share_of_slots_taken};
 use super::super::unit::Unit;
 use crate::monitoring::rules::recording::{BurnWindow, CHECKOUTS, timeout_share};
 use crate::monitoring::{Threshold, Thresholds};
 
 pub(super) fn row(thresholds: &Thresholds) -> Row {
-    let panels = vec![alerts(), down(), pools(), fullness(), waiting(), failing(&thresholds.timeout_objective)];
+    let pools = vec![alerts(), down(), servers_down(), pools(), fullness()];
+    let worst = vec![slots_taken(thresholds), waiting(), failing(&thresholds.timeout_objective)];
+    let panels = pools.into_iter().chain(worst).map(|panel| panel.size(3, 4)).collect();
     Row { title: "Are the pools healthy?", panels }
 }
 
@@ -38,6 +41,33 @@ fn down() -> Drawing {
         .default("noValue", "none".into())
         .any(CRITICAL)
         .leads_to(Panel::Up, "The exporter")
+}
+
+fn servers_down() -> Drawing {
+    let says = Says {
+        means: "Pools whose server does not answer whoever asks it how it is. No data: nobody asks (Pool::watch_server).",
+        bad: "Any: nothing that needs that server works.",
+        cure: "See with what connecting fails, below; then look at the server.",
+    };
+    Drawing::stat(Panel::FleetServersDown, "Servers down", says)
+        .asks(servers_that_do_not_answer(), "do not answer")
+        .any(CRITICAL)
+        .leads_to(Panel::FleetConnectionErrors, "With what connecting fails")
+}
+
+fn slots_taken(thresholds: &Thresholds) -> Drawing {
+    let says = Says {
+        means: "The share of its slots that are taken, of the server that is fullest, by what the servers say of \
+                themselves. No data: nobody asks them (Pool::watch_server).",
+        bad: "Orange: the next deployment, or the next rush, may be refused (53300).",
+        cure: "The pool's dashboard shows which applications took them.",
+    };
+    Drawing::stat(Panel::FleetSlotsTaken, "Slots taken", says)
+        .asks(share_of_slots_taken(), "fullest server")
+        .unit(Unit::Share)
+        .up_to_one()
+        .above(WARNING, &thresholds.slots_left_share.allowance())
+        .leads_to(Panel::ServerSlots, "Over time")
 }
 
 fn pools() -> Drawing {

@@ -1,6 +1,6 @@
 //! One pool: its story in order.
 //!
-//! The diagnosis of a cause goes after `health`, the server's own view before `requests`.
+//! The diagnosis of a cause goes after `health`.
 
 mod failures;
 mod fullness;
@@ -10,6 +10,7 @@ mod life;
 mod migration;
 mod requests;
 mod retries;
+mod server;
 mod waiters;
 
 use serde_json::Value;
@@ -32,6 +33,7 @@ pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
         retries::row(),
         life::dirt(thresholds),
         life::cycle(thresholds),
+        server::row(thresholds),
         migration::row(),
         requests::row(),
     ];

@@ -27,7 +27,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                  for retries was spent."
             ),
             thresholds: uses([window]),
-            comes_with: &[&["PoolscopeRetryStorm", "PoolscopeConnectingFails"]],
+            comes_with: &[&["PoolscopeRetryStorm", "PoolscopeConnectingFails", "PoolscopeServerDown"]],
         },
         Alert {
             name: "PoolscopeRetryStorm",
@@ -49,7 +49,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.retry_floor.human()
             ),
             thresholds: uses([&t.retry_share, &t.retry_floor, window]),
-            comes_with: &[&["PoolscopeRetryBudgetSpent", "PoolscopeConnectingFails"], SHORT],
+            comes_with: &[&["PoolscopeRetryBudgetSpent", "PoolscopeConnectingFails", "PoolscopeServerDown"], SHORT],
         },
     ]
 }

@@ -1,13 +1,38 @@
 //! Can the server be had, and is it quick?
 
 use super::{Alert, SHORT, Scope, Severity, grew, indented, uses};
-use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS};
+use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS, SERVER_SLOTS, SERVER_SLOTS_LEFT, SERVER_UP};
 use crate::monitoring::rules::blame::Blame;
 use crate::monitoring::rules::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, QUERIES, SLOW_QUERY_SHARE};
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
-    vec![connecting_fails(t), server_full(t), slots_short(t), churn(t), slow_queries(t)]
+    vec![server_down(t), connecting_fails(t), server_full(t), slots_low(t), slots_short(t), churn(t), slow_queries(t)]
+}
+
+fn server_down(t: &Thresholds) -> Alert {
+    Alert {
+        name: "PoolscopeServerDown",
+        severity: Severity::Critical,
+        scope: Scope::Pool,
+        expr: format!("{SERVER_UP} == 0"),
+        pending: t.for_page.clone(),
+        summary: "The database does not answer.",
+        says: "its server cannot be asked how it is.".to_owned(),
+        blame: vec![Blame::unanswered(t)],
+        meaning:
+            "Whoever asks the server what it says of itself cannot reach it, finds no slot, or has no answer within \
+                  5 s. Only where it is asked: by `poolscope serve`, the demo, or `Pool::watch_server`."
+                .to_owned(),
+        thresholds: Vec::new(),
+        comes_with: &[&[
+            "PoolscopeConnectingFails",
+            "PoolscopeServerFull",
+            "PoolscopeRetryBudgetSpent",
+            "PoolscopeRetryStorm",
+            "PoolscopeWaitBudgetBurnsFast",
+        ]],
+    }
 }
 
 fn connecting_fails(t: &Thresholds) -> Alert {
@@ -27,6 +52,7 @@ fn connecting_fails(t: &Thresholds) -> Alert {
         meaning: format!("In the last {now} attempts to connect failed, more than {}.", t.connect_failures.human()),
         thresholds: uses([&t.connect_failures, now]),
         comes_with: &[&[
+            "PoolscopeServerDown",
             "PoolscopeServerFull",
             "PoolscopeRetryBudgetSpent",
             "PoolscopeRetryStorm",
@@ -52,7 +78,36 @@ fn server_full(t: &Thresholds) -> Alert {
         blame: vec![Blame::holder()],
         meaning: format!("In the last {window} the server refused a connection with 53300, too_many_connections."),
         thresholds: uses([window]),
-        comes_with: &[&["PoolscopeConnectingFails", "PoolscopeServerSlotsShort"], SHORT],
+        comes_with: &[
+            &[
+                "PoolscopeServerSlotsLow",
+                "PoolscopeConnectingFails",
+                "PoolscopeServerDown",
+                "PoolscopeServerSlotsShort",
+            ],
+            SHORT,
+        ],
+    }
+}
+
+fn slots_low(t: &Thresholds) -> Alert {
+    Alert {
+        name: "PoolscopeServerSlotsLow",
+        severity: Severity::Warning,
+        scope: Scope::Pool,
+        expr: format!("{SERVER_SLOTS_LEFT}\n/\n({SERVER_SLOTS} > 0)\n< {}", t.slots_left_share),
+        pending: t.for_ticket.clone(),
+        summary: "The database has few slots left for connections.",
+        says: "{{ $value | humanizePercentage }} of the slots that its server has are left.".to_owned(),
+        blame: vec![Blame::application()],
+        meaning: format!(
+            "By the server's own account less than {} of its slots are left, or of those of the pool's database, where \
+             that has a limit of its own which is less. Only where it is asked: by `poolscope serve`, the demo, or \
+             `Pool::watch_server`.",
+            t.slots_left_share.human()
+        ),
+        thresholds: uses([&t.slots_left_share]),
+        comes_with: &[&["PoolscopeServerFull", "PoolscopeServerSlotsShort"]],
     }
 }
 
@@ -71,14 +126,14 @@ fn slots_short(t: &Thresholds) -> Alert {
         blame: Vec::new(),
         meaning: format!(
             "The maxima of the pools of one name, of all instances of a job, are together more than {} of the slots of \
-             the server: {}, less {} that are reserved. The server is not asked: `server_connections` in \
-             `alerts/thresholds.toml` says how many it has.",
+             the server: {}, less {} that are reserved. It is what may be, before it is: `server_connections` in \
+             `alerts/thresholds.toml` says how many the server has. What it has left now is another alert.",
             t.server_share.human(),
             t.server_connections.human(),
             t.server_reserved.human()
         ),
         thresholds: uses([&t.server_share, &t.server_connections, &t.server_reserved]),
-        comes_with: &[&["PoolscopeServerFull"]],
+        comes_with: &[&["PoolscopeServerSlotsLow", "PoolscopeServerFull"]],
     }
 }
 
