@@ -65,6 +65,21 @@ fn what_fires_reaches_alertmanager_with_the_name_of_who_is_to_blame() {
 }
 
 #[test]
+fn what_the_server_explains_is_muted() {
+    for (scenario, muted) in [
+        ("server_down", "PoolscopeConnectingFails"),
+        ("server_down", "PoolscopeRetryBudgetSpent"),
+        ("server_full", "PoolscopeServerSlotsLow"),
+    ] {
+        let notice = &OBSERVED.played(scenario).notices[muted];
+        assert!(notice.muted, "{scenario}: {muted} is told of beside what explains it");
+    }
+    for (scenario, told) in [("server_down", "PoolscopeServerDown"), ("server_full", "PoolscopeServerFull")] {
+        assert!(!OBSERVED.played(scenario).notices[told].muted, "{scenario}: nobody is told");
+    }
+}
+
+#[test]
 fn what_fired_resolves_when_the_fault_is_over() {
     for played in faults() {
         assert!(played.unresolved.is_empty(), "{}: {:?}", played.scenario.name(), played.unresolved);

@@ -120,7 +120,8 @@ fn report(observed: &Observed) -> String {
             let seconds = |time: Duration| format!("{:.0} s", time.as_secs_f64());
             let resolved = notice.resolved.map_or_else(|| "not awaited".to_owned(), seconds);
             let long = if LONG.contains(&&**name) { " (remembers long)" } else { "" };
-            let _ = writeln!(text, "  {name}: after {}; resolved: {resolved}{long}", seconds(notice.after));
+            let muted = if notice.muted { "; muted" } else { "" };
+            let _ = writeln!(text, "  {name}: after {}{muted}; resolved: {resolved}{long}", seconds(notice.after));
             for description in &notice.descriptions {
                 let _ = writeln!(text, "      {description}");
             }

@@ -40,6 +40,8 @@ pub(super) struct Notice {
     pub(super) after: Duration,
     /// What it said, at each time.
     pub(super) descriptions: BTreeSet<String>,
+    /// Whether another alert has muted it.
+    pub(super) muted: bool,
     /// How long after the fault's end it was resolved.
     pub(super) resolved: Option<Duration>,
 }
@@ -110,9 +112,11 @@ fn unresolved(notices: &BTreeMap<String, Notice>, which: impl Fn(&String) -> boo
 }
 
 fn note(notices: &mut BTreeMap<String, Notice>, stage: &Stage, scenario: &Scenario, fault: Instant) {
-    for (name, descriptions) in stage.told(scenario.name()) {
+    for (name, said) in stage.told(scenario.name()) {
         let fresh = || Notice { after: fault.elapsed(), ..Notice::default() };
-        notices.entry(name).or_insert_with(fresh).descriptions.extend(descriptions);
+        let notice = notices.entry(name).or_insert_with(fresh);
+        notice.descriptions.extend(said.descriptions);
+        notice.muted |= said.muted;
     }
 }
 
@@ -126,9 +130,9 @@ fn resolve(
 ) {
     comes(within, || {
         let told = stage.told(scenario.name());
-        for (name, descriptions) in &told {
+        for (name, said) in &told {
             // It may be the last moment of the fault that brought it.
-            notices.entry(name.clone()).or_default().descriptions.extend(descriptions.iter().cloned());
+            notices.entry(name.clone()).or_default().descriptions.extend(said.descriptions.iter().cloned());
         }
         for (name, notice) in notices.iter_mut().filter(|(name, _)| which(name)) {
             notice.resolved = if told.contains_key(name) { None } else { notice.resolved.or(Some(over.elapsed())) };

@@ -28,8 +28,16 @@ scrape_configs:
 - {job_name: demos, file_sd_configs: [{files: ['targets-*.json']}]}
 ";
 
-/// Alerts that fire, as Alertmanager was told: names and descriptions.
-pub(super) type Told = BTreeMap<String, BTreeSet<String>>;
+/// What Alertmanager was told of an alert.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) descriptions: BTreeSet<String>,
+    /// Whether nobody is told of it, since another alert says it already.
+    pub(super) muted: bool,
+}
+
+/// Alerts that fire, as Alertmanager was told, by their names.
+pub(super) type Told = BTreeMap<String, Said>;
 
 /// Who watches.
 pub(super) struct Stage {
@@ -73,7 +81,8 @@ impl Stage {
             if alert["labels"]["job"] == job {
                 let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
                 let said = told.entry(text(&alert["labels"]["alertname"])).or_default();
-                said.insert(text(&alert["annotations"]["description"]));
+                said.descriptions.insert(text(&alert["annotations"]["description"]));
+                said.muted |= alert["status"]["inhibitedBy"].as_array().is_some_and(|by| !by.is_empty());
             }
         }
         told
