@@ -1,5 +1,6 @@
 //! The committed dashboards: each rule for them is a check here. That they are what is generated is held by a unit test.
 
+mod answers;
 mod looks;
 mod names;
 mod promql;

@@ -1,15 +1,12 @@
 //! The rules, as Prometheus' own tool sees them.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::process::Command;
 
 use poolscope::monitoring::Thresholds;
-use poolscope::monitoring::dashboards::{Dashboard, Panel, panel_id};
 use poolscope::monitoring::rules::alerts::alerts;
-use poolscope::monitoring::rules::recording::{BurnWindow, recordings, slow_recordings, slow_share, timeout_share};
+use poolscope::monitoring::rules::recording::{recordings, slow_recordings};
 
-use crate::dashboards::{committed, panels, targets};
 use crate::tools::{at, files, run};
 
 /// What each alert is tested for.
@@ -83,54 +80,4 @@ fn each_alert_has_the_six_cases() {
             assert!(firing.contains(part), "{name}: {part}");
         }
     }
-}
-
-/// Checkouts of a pool in each 15 s: half of all take no more than a second, an eighth times out; then half of all are shed.
-const CHECKOUTS: [(&str, &str, &str); 4] = [
-    ("db_client_connection_wait_time_seconds_count", "", "0+128x120"),
-    ("db_client_connection_wait_time_seconds_bucket", ",le=\"1\"", "0+64x120"),
-    ("db_client_connection_timeouts_total", "", "0+16x120"),
-    ("poolscope_checkouts_total", ",operation=\"a\",outcome=\"shed\"", "_x60 0+64x60"),
-];
-
-#[test]
-fn the_objective_on_the_dashboard_is_that_of_the_alerts() {
-    let pool = "job=\"shop\",instance=\"a:1\",db_client_connection_pool_name=\"p\"";
-    let mut test = format!(
-        "rule_files: ['{}']\nevaluation_interval: 15s\ntests:\n- interval: 15s\n  input_series:\n",
-        at("alerts/recording.rules.yml").display()
-    );
-    for (name, labels, values) in CHECKOUTS {
-        // Writing to a string does not fail.
-        let _ = writeln!(test, "  - {{series: '{name}{{{pool}{labels}}}', values: '{values}'}}");
-    }
-    test.push_str("  promql_expr_test:\n");
-    let mut expect = |query: &str, when: &str, labels: &str, value: f64| {
-        let _ = writeln!(
-            test,
-            "  - {{expr: '{query}', eval_time: {when}, exp_samples: [{{labels: '{labels}', value: {value}}}]}}"
-        );
-    };
-    let dashboard = committed(Dashboard::Pool);
-    let panel = panels(&dashboard).find(|it| it["id"] == panel_id(Panel::Objective)).expect("a panel");
-    let [(slow, "too slow"), (timed_out, "timed out")] = targets(panel)[..] else { panic!("{panel}") };
-    let of_panel = |query: &str| {
-        ["$job", "$instance", "$pool"]
-            .iter()
-            .fold(query.replace("$__rate_interval", "5m"), |query, variable| query.replace(variable, ".+"))
-    };
-    for (when, slow_share_then, timeouts_then) in [("14m", 0.5, 0.125), ("25m", 1.0, 0.25)] {
-        for (of_panel, recorded, value) in [
-            (of_panel(slow), slow_share(BurnWindow::M5), slow_share_then),
-            (of_panel(timed_out), timeout_share(BurnWindow::M5), timeouts_then),
-        ] {
-            expect(&of_panel, when, "{}", value);
-            expect(&recorded, when, &format!("{recorded}{{{pool}}}"), value);
-        }
-    }
-    let directory = tempfile::tempdir().expect("a directory");
-    let file = directory.path().join("objective.yml");
-    fs::write(&file, test).expect("a file");
-    let (good, said) = run(Command::new("promtool").args(["test", "rules"]).arg(file));
-    assert!(good, "{said}");
 }
