@@ -11,7 +11,13 @@ use super::promql::{Asked, RATE_INTERVAL, asked, is_counter, labels, parse};
 use super::{committed, each_panel, targets, texts};
 
 /// Metrics that neither a dashboard nor a rule asks for, and why.
-const UNASKED: &[(&str, &str)] = &[("db_client_connection_idle_min", "it is 0 for every pool, always")];
+const UNASKED: &[(&str, &str)] = &[
+    ("db_client_connection_idle_min", "it is 0 for every pool, always"),
+    (
+        "poolscope_server_seen_timestamp_seconds",
+        "what is older than its interval is not shown: a look fails within seconds",
+    ),
+];
 
 /// Calls with each query of each panel and each annotation.
 fn each_query(mut check: impl FnMut(&str, &str)) {

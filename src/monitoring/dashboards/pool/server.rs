@@ -160,11 +160,11 @@ fn lock_waiters() -> Drawing {
 
 fn oldest_transaction() -> Drawing {
     let says = Says {
-        means: "The age of the oldest transaction of any client, in any database; and for how long the one that has waited \
-                longest for its client has been open without a query.",
+        means: "The age of the oldest transaction of any client, in any database, prepared ones included; and for how long the \
+                one that has waited longest for its client has been open without a query.",
         bad: "Either that climbs for minutes: locks are kept, and VACUUM removes nothing that is younger.",
         cure: "In the pools, who holds connections idle in a transaction is above. Others: pg_stat_activity by xact_start; \
-               set idle_in_transaction_session_timeout.",
+               set idle_in_transaction_session_timeout. Prepared ones: pg_prepared_xacts.",
     };
     Drawing::lines(Panel::OldestTransaction, "Oldest transaction", says)
         .at_least(1.0)
