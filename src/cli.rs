@@ -175,7 +175,7 @@ pub(crate) fn run() -> ExitCode {
     };
     match cli.command {
         Command::Demo(args) => demo(args),
-        Command::Serve(args) => serve::serve(args),
+        Command::Serve(args) => serve::serve(&args),
         Command::Check(args) => serve::check(&args),
         Command::Healthy(args) => match healthy::ask(args) {
             Ok(()) => ExitCode::SUCCESS,

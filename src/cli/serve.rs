@@ -88,7 +88,7 @@ impl ConfigArgs {
 }
 
 /// Serves until a signal comes.
-pub(super) fn serve(args: ServeArgs) -> ExitCode {
+pub(super) fn serve(args: &ServeArgs) -> ExitCode {
     let config = match args.config.read() {
         Ok(config) => config,
         Err(error) => return refuse(&error),
@@ -98,7 +98,7 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
         Ok(web) => web,
         Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
     };
-    let traces = match traces(&args) {
+    let traces = match traces(args) {
         Ok(traces) => traces,
         Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
     };
@@ -117,7 +117,7 @@ pub(super) fn serve(args: ServeArgs) -> ExitCode {
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
     // An empty name is none, as for `serve`.
     let web = args.web_config.as_deref().filter(|file| !file.is_empty());
-    if let Some(Err(error)) = web.map(|file| WebConfig::read(file)) {
+    if let Some(Err(error)) = web.map(WebConfig::read) {
         return fail(&WebError::ConfigFile(error), USAGE);
     }
     let checked =

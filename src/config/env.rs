@@ -22,7 +22,7 @@ pub(super) fn apply(
         match SETTINGS.iter().find(|s| s.name().to_ascii_uppercase() == name) {
             Some(setting) => found.push((setting, variable, value)),
             None if is_not_ours(name, &value) => {}
-            None => return Err(unknown(variable)),
+            None => return Err(unknown(&variable)),
         }
     }
     // The URL first: a setting's own variable wins over the URL's query.
@@ -86,12 +86,12 @@ fn is_protocol_part(name: &str, value: &str) -> bool {
     is_address || is_numbered
 }
 
-fn unknown(variable: String) -> ConfigError {
+fn unknown(variable: &str) -> ConfigError {
     let names: Vec<_> = SETTINGS.iter().map(Setting::environment_variable).collect();
-    let name = variable.strip_prefix(PREFIX).unwrap_or(&variable);
+    let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
     let suggestion =
         nearest(name, names.iter().filter_map(|n| n.strip_prefix(PREFIX))).map(|name| format!("{PREFIX}{name}"));
-    ConfigError::unknown(Origin::ENVIRONMENT, &variable, suggestion)
+    ConfigError::unknown(Origin::ENVIRONMENT, variable, suggestion)
 }
 
 #[cfg(test)]
