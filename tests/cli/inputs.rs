@@ -187,7 +187,19 @@ fn the_help_and_the_version_are_there() {
     let version = run(&["--version"]);
     assert_eq!((version.code, &*version.out), (Some(0), concat!("poolscope ", env!("CARGO_PKG_VERSION"), "\n")));
     let help = run(&["--help"]);
-    assert!(help.code == Some(0) && help.out.contains("demo") && !help.out.contains("serve"), "{}", help.out);
+    for command in ["demo", "serve", "check", "rules", "healthy"] {
+        assert!(help.code == Some(0) && help.out.contains(&format!("\n  {command:<9}")), "{command}: {}", help.out);
+    }
+    let help = run(&["serve", "--help"]);
+    for part in
+        ["--config <FILE>", "--web.config.file <FILE>", "--web.systemd-socket", "[databases.shop]", "probe_interval"]
+    {
+        assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
+    }
+    let help = run(&["check", "--help"]);
+    for part in ["--connect", "--web.config.file <FILE>", "Example:"] {
+        assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
+    }
     let help = run(&["rules", "--help"]);
     for part in ["--runbooks-url", "--grafana-url", "http://localhost:3000", "/runbooks/", "Example:"] {
         assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
