@@ -64,13 +64,6 @@ pub enum ExporterError {
         source: io::Error,
     },
 
-    /// The socket that was given cannot be used.
-    #[error("cannot serve at the socket that was given")]
-    Given {
-        /// The system's answer.
-        source: io::Error,
-    },
-
     /// The registry has metrics of these names already, most likely another exporter's.
     #[error(
         "cannot register the exporter's own metrics, poolscope_scrapes_total and \
@@ -85,6 +78,13 @@ pub enum ExporterError {
     /// The listening socket failed in a way that trying again does not mend.
     #[error("the exporter can no longer accept connections")]
     Accept {
+        /// The system's answer.
+        source: io::Error,
+    },
+
+    /// The socket that was given cannot be used.
+    #[error("cannot serve at the socket that was given")]
+    Given {
         /// The system's answer.
         source: io::Error,
     },
