@@ -72,7 +72,7 @@
 //! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
 //! | time for a request's head, and for a connection to idle | 40 s | the connection is closed |
 //! | time for a TLS handshake | 10 s | the connection is closed |
-//! | passwords being verified | 2 at once, each in its turn within 10 s | 503 and `Retry-After` |
+//! | passwords being verified | 2 at once, or 1 with up to two processors, each in its turn within 10 s | 503 and `Retry-After` |
 //! | time in which a client reads nothing of its answer | 30 s | the connection is closed |
 //! | request body | never read | the connection is closed after the answer, unless the body had arrived |
 //! | time for requests under way to end at shutdown | 5 s | they are cut off |

@@ -228,7 +228,9 @@ fn runbook_link(runbook: &Runbook) -> Link {
 pub(super) fn unauthorized() -> Response<Full<Content>> {
     let refusal =
         text(StatusCode::UNAUTHORIZED, "This needs a user's name and password, and they are missing or wrong.\n");
-    with(refusal, WWW_AUTHENTICATE, r#"Basic realm="poolscope", charset="UTF-8""#)
+    let refusal = with(refusal, WWW_AUTHENTICATE, r#"Basic realm="poolscope", charset="UTF-8""#);
+    // Who keeps connections and may not ask would keep out those who may.
+    with(refusal, CONNECTION, "close")
 }
 
 /// That nobody could find out whether a password is right.

@@ -20,6 +20,9 @@ use super::limits::Limits;
 /// How long to leave the listener alone after the process ran out of something it needs to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often it is told, at the most, that as many connections are open as may be.
+const BETWEEN_TELLING: Duration = Duration::from_secs(60);
+
 /// An exporter that listens. Connections wait until [`serve`](Self::serve) is polled.
 #[derive(Debug)]
 pub struct BoundExporter {
@@ -117,7 +120,8 @@ struct Acceptor {
     listener: TcpListener,
     places: Arc<Semaphore>,
     max_places: usize,
-    full: bool,
+    /// When it was last told that no place was left.
+    told_full: Option<Instant>,
     shortage: Shortage,
 }
 
@@ -127,7 +131,7 @@ impl Acceptor {
             listener,
             places: Arc::new(Semaphore::new(max_places)),
             max_places,
-            full: false,
+            told_full: None,
             shortage: Shortage::default(),
         }
     }
@@ -158,11 +162,11 @@ impl Acceptor {
     /// A place, once there is one. `None` is for a semaphore that is closed, which this one never is.
     async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            self.full = false;
             return Some(place);
         }
-        if !self.full {
-            self.full = true;
+        // Who connects and leaves again and again is to have no line for each time.
+        if self.told_full.is_none_or(|told| told.elapsed() >= BETWEEN_TELLING) {
+            self.told_full = Some(Instant::now());
             tracing::warn!(
                 connections = self.max_places,
                 "as many connections are open as the exporter takes; further ones wait"

@@ -105,8 +105,8 @@ pub(super) fn read(
 #[derive(Debug)]
 enum Name {
     Ip(IpAddr),
-    /// Of a host, or a URI: the two cannot be mistaken for each other.
-    Text(String),
+    Uri(String),
+    Host(String),
 }
 
 impl Name {
@@ -120,16 +120,15 @@ impl Name {
                            addresses are not compared";
             return Err(Problem::at(line, problem));
         }
-        Ok(Self::Text(value.to_owned()))
+        Ok(if value.contains(':') { Self::Uri(value.to_owned()) } else { Self::Host(value.to_owned()) })
     }
 
     /// Whether the certificate has this very name; a wildcard is no name but itself.
     fn is_of(&self, certificate: &EndEntityCert<'_>) -> bool {
         match self {
             Self::Ip(ip) => certificate.verify_is_valid_for_subject_name(&ServerName::from(*ip)).is_ok(),
-            Self::Text(text) => {
-                certificate.valid_dns_names().chain(certificate.valid_uri_names()).any(|name| name == text)
-            }
+            Self::Uri(uri) => certificate.valid_uri_names().any(|name| name == uri),
+            Self::Host(host) => certificate.valid_dns_names().any(|name| name == host),
         }
     }
 }

@@ -19,7 +19,7 @@ pub(super) struct Files {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stamp {
     Missing,
-    There { modified: Option<SystemTime>, length: u64, inode: u64 },
+    There { modified: Option<SystemTime>, length: u64, system: (u64, i64, i64) },
 }
 
 impl Files {
@@ -65,19 +65,21 @@ impl Stamp {
         match fs::metadata(path) {
             Err(_) => Self::Missing,
             Ok(metadata) => {
-                Self::There { modified: metadata.modified().ok(), length: metadata.len(), inode: inode(&metadata) }
+                Self::There { modified: metadata.modified().ok(), length: metadata.len(), system: system(&metadata) }
             }
         }
     }
 }
 
-/// A file that took another's place, as a mounted secret does, has another number.
+/// A file that took another's place, as a mounted secret does, has another number; and who may read it has a time of its own.
 #[cfg(unix)]
-fn inode(metadata: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
+fn system(metadata: &Metadata) -> (u64, i64, i64) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
 }
 
 #[cfg(not(unix))]
-fn inode(_: &Metadata) -> u64 {
-    0
+fn system(_: &Metadata) -> (u64, i64, i64) {
+    (0, 0, 0)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::mem;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use super::files::Files;
 use super::{Loaded, WebConfig, read};
 use crate::exporter::turns::Turns;
+use crate::telemetry::log::Chain;
 
 /// How often files are looked at, at the most.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,6 +25,12 @@ const DISK_PATIENCE: Duration = Duration::from_secs(1);
 /// time, so that at a cost of 10 the last of as many as there may be has its turn within this time.
 const VERIFIED_AT_ONCE: usize = 2;
 const VERIFY_WAIT: Duration = Duration::from_secs(10);
+
+/// Where there are two processors or fewer, passwords take no more than one of them.
+fn verified_at_once() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+    if processors > 2 { VERIFIED_AT_ONCE } else { 1 }
+}
 
 /// What the file says, kept up to date by whoever asks.
 pub(in crate::exporter) struct Live {
@@ -58,7 +66,7 @@ impl Live {
             path: path.into(),
             state: Mutex::new(state),
             look_every: LOOK_EVERY,
-            turns: Turns::new(VERIFIED_AT_ONCE, VERIFY_WAIT),
+            turns: Turns::new(verified_at_once(), VERIFY_WAIT),
         }
     }
 
@@ -85,6 +93,11 @@ impl Live {
         Arc::clone(&self.state().loaded)
     }
 
+    #[cfg(test)]
+    pub(super) fn complained(&self) {
+        self.state().complaint = Some("too many open files".to_owned());
+    }
+
     fn begin_to_look(self: &Arc<Self>) -> Option<Look> {
         let mut state = self.state();
         if state.looking || state.looked.elapsed() < self.look_every {
@@ -93,7 +106,9 @@ impl Live {
         state.looking = true;
         state.looked = Instant::now();
         let files = mem::replace(&mut state.files, Files::of(&self.path));
-        Some(Look { live: Arc::clone(self), files: Some(files) })
+        // What could not be used may be fit for it by now, though no file tells: for want of a descriptor, say.
+        let again = state.complaint.is_some();
+        Some(Look { live: Arc::clone(self), files: Some(files), again })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -105,11 +120,13 @@ impl Live {
 struct Look {
     live: Arc<Live>,
     files: Option<Files>,
+    /// Whether to read them whether they have changed or not.
+    again: bool,
 }
 
 impl Look {
     fn look(mut self) {
-        if self.files.as_ref().is_some_and(Files::changed) {
+        if self.again || self.files.as_ref().is_some_and(Files::changed) {
             let mut files = Files::of(&self.live.path);
             let read = read::read(&mut files);
             self.files = Some(files);
@@ -119,34 +136,38 @@ impl Look {
 
     /// Goes by what was read, or stays with what there was and says so once.
     fn take(&self, read: Result<Loaded, super::WebConfigError>) {
-        let mut state = self.live.state();
-        let complaint = match &read {
-            Err(error) => Some(match std::error::Error::source(error) {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            }),
-            Ok(loaded) => state
-                .loaded
-                .opened_by(loaded)
-                .map(|opened| format!("{}: {opened}, which takes a restart", self.live.path.display())),
-        };
-        match (complaint, read) {
-            (Some(complaint), _) => {
-                if state.complaint.as_ref() != Some(&complaint) {
-                    tracing::error!(
-                        error = complaint,
-                        "the web configuration has changed and cannot be used; the one before holds"
-                    );
-                }
-                state.complaint = Some(complaint);
+        let file = self.live.path.display();
+        // The log may block, and is not to hold up whoever asks.
+        match self.keep(read) {
+            None => tracing::info!(%file, "the web configuration has changed and was read"),
+            Some((complaint, true)) => {
+                tracing::error!(
+                    error = complaint,
+                    "the web configuration has changed and cannot be used; the one before holds"
+                );
             }
-            (None, Ok(loaded)) => {
-                tracing::info!(file = %self.live.path.display(), "the web configuration has changed and was read");
-                state.loaded = Arc::new(loaded);
-                state.complaint = None;
-            }
-            (None, Err(_)) => {}
+            Some((_, false)) => {}
         }
+    }
+
+    /// Keeps what was read. If it cannot be used: why not, and whether that is news.
+    fn keep(&self, read: Result<Loaded, super::WebConfigError>) -> Option<(String, bool)> {
+        let mut state = self.live.state();
+        let complaint = match read {
+            Err(error) => Chain(&error).to_string(),
+            Ok(mut loaded) => match state.loaded.opened_by(&loaded) {
+                Some(opened) => format!("{}: {opened}, which takes a restart", self.live.path.display()),
+                None => {
+                    loaded.inherit(&state.loaded);
+                    state.loaded = Arc::new(loaded);
+                    state.complaint = None;
+                    return None;
+                }
+            },
+        };
+        let news = state.complaint.as_ref() != Some(&complaint);
+        state.complaint = Some(complaint.clone());
+        Some((complaint, news))
     }
 }
 

@@ -36,8 +36,8 @@ use self::users::{Users, Verdict};
 /// Give it to [`Exporter::web_config`](super::Exporter::web_config). The exporter looks at the file, and at those that
 /// it names, at most once a second while connections and requests come, and reads them anew when they have changed. If
 /// they cannot be used then, what was read before holds, and the log says why, once. What holds applies to requests at
-/// once, and to TLS with the next connection. Three changes take a restart, because half a file would make them by
-/// mistake: to turn TLS on or off, to verify clients' certificates less, and to have no more users.
+/// once, and to TLS with the next connection. Some changes take a restart, because half a file would make them by
+/// mistake: to turn TLS on or off, to speak an older version of it, to verify clients' certificates less, and to have no more users.
 ///
 /// It shows no secret: neither in `Debug` nor in errors.
 pub struct WebConfig {
@@ -104,6 +104,13 @@ impl Loaded {
         }
     }
 
+    /// Takes over which passwords were found to be right, so that a new certificate has nobody wait for bcrypt.
+    fn inherit(&mut self, former: &Self) {
+        if let (Some(users), Some(former)) = (self.users.as_mut().and_then(Arc::get_mut), &former.users) {
+            users.inherit(former);
+        }
+    }
+
     /// What `next` would leave open that this one does not, or cannot be changed while connections come.
     fn opened_by(&self, next: &Self) -> Option<&'static str> {
         let verified = |loaded: &Self| loaded.tls.as_ref().map(|tls| tls.client_auth);
@@ -111,6 +118,7 @@ impl Loaded {
             (Some(_), None) => Some("it turns TLS off"),
             (None, Some(_)) => Some("it turns TLS on"),
             _ if verified(next) < verified(self) => Some("it verifies clients less"),
+            (Some(now), Some(next)) if next.oldest < now.oldest => Some("it speaks an older version of TLS"),
             _ if self.users.is_some() && next.users.is_none() => {
                 Some("it has no users any more, and would let in everybody")
             }

@@ -85,11 +85,9 @@ pub(super) fn wants(node: &Node, name: &str, what: &str) -> Problem {
 }
 
 fn unknown(key: &str, name: &str, keys: &[&str]) -> String {
-    // What looks like no key may be anything, a secret too.
-    let looks = key.len() <= 40 && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    let key_text = if looks { format!("`{key}`") } else { "of this kind".to_owned() };
+    // What is like no key may be anything, a secret too.
     match nearest(key, keys.iter().copied()) {
-        Some(near) => format!("{name} has no key {key_text}: did you mean `{near}`?"),
-        None => format!("{name} has no key {key_text}; there is {}", keys.join(", ")),
+        Some(near) => format!("{name} has no key `{key}`: did you mean `{near}`?"),
+        None => format!("{name} has no such key; there is {}", keys.join(", ")),
     }
 }

@@ -31,3 +31,14 @@ pub(in crate::exporter) fn look_every(exporter: &mut Exporter, time: Duration) {
     let live = exporter.web.as_mut().and_then(Arc::get_mut);
     live.unwrap_or_else(|| panic!("a web configuration of its own")).look_every = time;
 }
+
+/// Has it be as if what is there now could not be used when it was read.
+pub(in crate::exporter) fn complain(exporter: &Exporter) {
+    let live = exporter.web.as_ref().unwrap_or_else(|| panic!("a web configuration"));
+    live.complained();
+}
+
+/// The reading that holds, as a number that no other has while it is kept.
+pub(in crate::exporter) fn reading(exporter: &Exporter) -> Arc<super::Loaded> {
+    exporter.web.as_ref().unwrap_or_else(|| panic!("a web configuration")).loaded()
+}

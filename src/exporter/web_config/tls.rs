@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::NoServerSessionStorage;
 use rustls::{NamedGroup, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion, version};
 
 use super::client::{self, ClientAuth};
@@ -40,6 +41,8 @@ pub(super) const KEYS: &[&str] = &[
 pub(super) struct Tls {
     pub(super) server: Arc<ServerConfig>,
     pub(super) client_auth: ClientAuth,
+    /// The oldest version that is spoken, by its number on the wire.
+    pub(super) oldest: u16,
 }
 
 impl fmt::Debug for Tls {
@@ -76,7 +79,13 @@ pub(super) fn read(node: Option<&Node>, files: &mut Files) -> Result<Option<Tls>
     })?;
     server.ignore_client_order = section.flag("prefer_server_cipher_suites")?.is_none_or(|prefer| prefer.value);
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Tls { server: Arc::new(server), client_auth }))
+    if client_auth != ClientAuth::None {
+        // A session that is taken up again shows no certificate, so one that has expired would let in for as long as it is kept.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+    }
+    let oldest = versions.iter().map(|version| u16::from(version.version)).min().unwrap_or_default();
+    Ok(Some(Tls { server: Arc::new(server), client_auth, oldest }))
 }
 
 /// Something in PEM, and where it came from. It may be a secret.
@@ -98,6 +107,10 @@ pub(super) fn pem(
         (None, None) => Ok(None),
         (Some(Found { line, value }), None) => {
             Ok(Some(Pem { line, value: value.as_bytes().to_vec(), what: inline.to_owned() }))
+        }
+        // Shown as a path that cannot be read, it would be a secret in the log.
+        (None, Some(Found { line, value })) if value.contains("-----BEGIN") || value.contains('\n') => {
+            Err(Problem::at(line, format!("{file} takes a path, and here is PEM itself: give it under {inline}")))
         }
         (None, Some(Found { line, value })) => {
             let (path, read) = files.read_named(value);

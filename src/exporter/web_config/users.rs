@@ -1,6 +1,6 @@
 //! `basic_auth_users`: who may ask, and how that is found out without costing more than it may.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,8 +39,28 @@ pub(super) struct Users {
 /// What bcrypt said. Of what was asked only a keyed hash is kept.
 #[derive(Default)]
 struct Known {
-    right: HashSet<Digest>,
-    wrong: HashSet<Digest>,
+    right: Latest,
+    wrong: Latest,
+}
+
+/// The latest of them.
+#[derive(Clone, Default)]
+struct Latest {
+    all: HashSet<Digest>,
+    order: VecDeque<Digest>,
+}
+
+impl Latest {
+    fn add(&mut self, digest: Digest) {
+        if self.all.insert(digest) {
+            self.order.push_back(digest);
+        }
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.all.remove(&oldest);
+        }
+    }
 }
 
 type Digest = [u8; 32];
@@ -132,27 +152,31 @@ impl Users {
         let matches = bcrypt::verify(password, hash.unwrap_or(&self.decoy)).unwrap_or(false);
         let right = matches && hash.is_some();
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = if right { &mut known.right } else { &mut known.wrong };
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(digest);
+        if right { &mut known.right } else { &mut known.wrong }.add(digest);
         if right { Verdict::Admitted } else { Verdict::Refused }
     }
 
     fn remembered(&self, digest: &Digest) -> Option<Verdict> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.right.contains(digest) {
+        if known.right.all.contains(digest) {
             return Some(Verdict::Admitted);
         }
-        known.wrong.contains(digest).then_some(Verdict::Refused)
+        known.wrong.all.contains(digest).then_some(Verdict::Refused)
+    }
+
+    /// Takes over which passwords `former` ones found to be right. What was right by another hash is not found here.
+    pub(super) fn inherit(&mut self, former: &Self) {
+        let right = former.known.lock().unwrap_or_else(PoisonError::into_inner).right.clone();
+        self.key = former.key.clone();
+        self.known = Mutex::new(Known { right, wrong: Latest::default() });
     }
 
     /// By a key that no one has but this process, as long as it runs.
     fn digest(&self, name: &str, password: &[u8]) -> Digest {
         let mut context = hmac::Context::with_key(&self.key);
-        // Names have no colon in them.
-        for part in [name.as_bytes(), b":", password] {
+        let hash = self.hashes.get(name).unwrap_or(&self.decoy);
+        // Names have no colon in them, and neither has a hash.
+        for part in [name.as_bytes(), b":", hash.as_bytes(), b":", password] {
             context.update(part);
         }
         let mut digest = [0; 32];

@@ -1,3 +1,5 @@
+use rustls::HandshakeKind;
+
 use super::*;
 
 #[tokio::test]
@@ -36,6 +38,24 @@ async fn whose_certificate_is_not_good_is_kept_out() {
         assert_eq!(admitted(&site, &clients, Some(&bad)).await, others, "{kind}");
     }
     assert!(admitted(&site, "  client_auth_type: NoClientCert\n", None).await);
+}
+
+#[tokio::test]
+async fn who_must_show_a_certificate_must_show_it_each_time() {
+    let site = Site::new();
+    let own = site.authority.sign(&["prometheus"]);
+    for version in ["TLS12", "TLS13"] {
+        let clients = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n";
+        for (clients, again) in [("", HandshakeKind::Resumed), (clients, HandshakeKind::Full)] {
+            let running =
+                site.serve(&format!("{TLS}  min_version: {version}\n  max_version: {version}\n{clients}")).await;
+            let client = site.authority.client(Some(&own));
+            // Tickets come with the answer.
+            asked(&running, &client, "/-/healthy", "").await.unwrap();
+            let second = encrypted(&running, &client).await.unwrap();
+            assert_eq!(second.get_ref().1.handshake_kind(), Some(again), "{version} {clients}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,25 @@ fn said(site: &Site, web_yml: &str) -> String {
 }
 
 #[test]
+fn a_key_that_stands_where_a_path_belongs_is_not_shown() {
+    let site = Site::new();
+    let pem = KeyPair::generate().unwrap().serialize_pem();
+    let lines: String = pem.lines().map(|line| format!("    {line}\n")).collect();
+    for text in [
+        format!("tls_server_config:\n  cert_file: server.crt\n  key_file: |\n{lines}"),
+        format!("tls_server_config:\n  cert_file: server.crt\n  key_file: '{}'\n", pem.lines().collect::<String>()),
+    ] {
+        let said = said(&site, &text);
+        assert_eq!(
+            said,
+            "line 3: key_file takes a path, and here is PEM itself: give it under key".replace("line 3", &said[..6])
+        );
+        assert!(!format!("{:?}", site.read().unwrap_err()).contains("PRIVATE"));
+    }
+    assert_eq!(said(&site, "hunter2: alice\n").split(';').next(), Some("line 1: the file has no such key"));
+}
+
+#[test]
 fn what_cannot_be_had_is_refused_in_a_line_that_says_where_and_what_would_do() {
     let site = Site::new();
     for (more, line, part) in [
@@ -50,7 +69,7 @@ fn what_cannot_be_had_is_refused_in_a_line_that_says_where_and_what_would_do() {
         ("tls_server_confg:\n", "line 1: the file has no key `tls_server_confg`: did you mean `tls_server_config`?"),
         (
             "\nmetrics: {}\n",
-            "line 2: the file has no key `metrics`; there is tls_server_config, http_server_config, basic_auth_users",
+            "line 2: the file has no such key; there is tls_server_config, http_server_config, basic_auth_users",
         ),
         ("rate_limit: {interval: 1s, burst: 2}\n", "line 1: rate_limit cannot be had"),
         ("tls_server_config: on\n", "line 1: tls_server_config wants keys with values, and here is a single value"),
@@ -61,7 +80,7 @@ fn what_cannot_be_had_is_refused_in_a_line_that_says_where_and_what_would_do() {
         ),
         (
             "http_server_config:\n  headers:\n    Cache-Control: no\n",
-            "line 3: headers has no key `Cache-Control`; there is Content-Security-Policy, ",
+            "line 3: headers has no such key; there is Content-Security-Policy, ",
         ),
         (
             "http_server_config:\n  headers:\n    x-frame-options: deny\n",

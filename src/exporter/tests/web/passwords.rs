@@ -27,7 +27,6 @@ async fn only_who_knows_a_password_gets_an_answer_whatever_is_asked_for() {
 async fn wrong_unknown_and_malformed_are_refused_alike() {
     let site = Site::new();
     let running = site.serve(&users()).await;
-    let mut client = running.connect().await;
     let mut answers = Vec::new();
     for headers in [
         String::new(),
@@ -43,10 +42,14 @@ async fn wrong_unknown_and_malformed_are_refused_alike() {
         "Authorization: Bearer sesame\r\n".to_owned(),
         basic("alice", "sesame").replace("Basic", "Digest"),
     ] {
+        // Whoever is refused is not kept, or would keep out others.
+        let mut client = running.connect().await;
         let answer = client.get_with("/metrics", &headers).await;
+        assert_eq!(answer.headers["connection"], "close");
         answers.push((answer.status, answer.body, answer.headers.get("www-authenticate").cloned()));
     }
     assert!(answers.iter().all(|answer| *answer == answers[0] && answer.0 == 401), "{answers:?}");
+    let mut client = running.connect().await;
     assert_eq!(client.get_with("/metrics", &basic("alice", "sesame").replace("Basic", "bAsIc")).await.status, 200);
 }
 
@@ -56,7 +59,6 @@ async fn a_password_is_verified_once_whether_it_is_right_or_wrong_and_whoever_ha
     site.web_yml(&users());
     let exporter = site.exporter();
     let running = Running::start(&exporter).await;
-    let mut client = running.connect().await;
     for (user, password, status, so_far) in [
         ("alice", "sesame", 200, 1),
         ("alice", "sesame", 200, 1),
@@ -67,6 +69,7 @@ async fn a_password_is_verified_once_whether_it_is_right_or_wrong_and_whoever_ha
         ("mallory", "wrong", 401, 3),
         ("alice", "sesame", 200, 3),
     ] {
+        let mut client = running.connect().await;
         assert_eq!(client.get_with("/-/healthy", &basic(user, password)).await.status, status, "{user} {password}");
         assert_eq!(verified(&exporter), so_far, "{user} {password}");
     }
@@ -92,9 +95,9 @@ async fn a_flood_of_wrong_passwords_neither_forgets_nor_starves_a_right_one() {
         .map(|number| {
             let address = running.address;
             tokio::spawn(async move {
-                let mut client = Client::connect(address).await;
                 let mut statuses = Vec::new();
                 for round in 0..4 {
+                    let mut client = Client::connect(address).await;
                     let wrong = basic("alice", &format!("{number} {round}"));
                     statuses.push(client.get_with("/-/healthy", &wrong).await.status);
                 }
@@ -131,10 +134,9 @@ async fn headers_stand_on_every_answer_in_place_of_its_own() {
                    Content-Security-Policy: frame-ancestors 'none'\n    Strict-Transport-Security: max-age=60\n    \
                    X-XSS-Protection: ''\n";
     let running = site.serve(&format!("{headers}{}", users())).await;
-    let mut client = running.connect().await;
     let right = basic("alice", "sesame");
     for (path, credentials) in [("/", &*right), ("/metrics", &right), ("/nothing", &right), ("/metrics", "")] {
-        let answer = client.get_with(path, credentials).await;
+        let answer = running.connect().await.get_with(path, credentials).await;
         assert_eq!(answer.headers["x-frame-options"], "DENY", "{path}");
         assert_eq!(answer.headers["content-security-policy"], "frame-ancestors 'none'", "{path}");
         assert_eq!(answer.headers["strict-transport-security"], "max-age=60", "{path}");

@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::exporter::web_config::tests::look_every;
+use crate::exporter::web_config::tests::{complain, look_every, reading, verified};
 
 /// What is logged by this thread while it is kept: the tests' runtimes have one thread, and blocking ones are told.
 #[derive(Clone, Default)]
@@ -49,8 +49,47 @@ async fn a_new_password_counts_for_the_next_request_on_a_connection_that_is_kept
     assert_eq!(client.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 200);
     site.web_yml(&format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash("tahini", 4).unwrap()));
     a_second_later().await;
-    assert_eq!(client.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 401);
     assert_eq!(client.get_with("/-/healthy", &basic("alice", "tahini")).await.status, 200);
+    assert_eq!(client.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 401);
+}
+
+#[tokio::test]
+async fn what_could_not_be_used_is_read_again_though_no_file_has_changed() {
+    let site = Site::new();
+    site.web_yml(&format!("basic_auth_users:\n  alice: {}\n", *SESAME));
+    let mut exporter = site.exporter();
+    look_every(&mut exporter, Duration::ZERO);
+    let running = Running::start(&exporter).await;
+    let first = reading(&exporter);
+    assert_eq!(running.connect().await.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 200);
+    assert!(Arc::ptr_eq(&first, &reading(&exporter)), "nothing has changed");
+    complain(&exporter);
+    assert_eq!(running.connect().await.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 200);
+    let second = reading(&exporter);
+    assert!(!Arc::ptr_eq(&first, &second), "it was not read again");
+    assert_eq!(running.connect().await.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 200);
+    assert!(Arc::ptr_eq(&second, &reading(&exporter)), "it was read and is good");
+}
+
+#[tokio::test]
+async fn a_password_that_was_found_right_is_not_tried_anew_when_something_else_changes() {
+    let site = Site::new();
+    let users = format!("basic_auth_users:\n  alice: {}\n", *SESAME);
+    site.web_yml(&users);
+    let mut exporter = site.exporter();
+    look_every(&mut exporter, Duration::ZERO);
+    let running = Running::start(&exporter).await;
+    let mut alice = running.connect().await;
+    assert_eq!(alice.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 200);
+    assert_eq!(verified(&exporter), 1);
+    site.web_yml(&format!("{users}  bob: {}\n", *SESAME));
+    assert_eq!(alice.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 200);
+    // Counted anew with each reading.
+    assert_eq!(verified(&exporter), 0);
+    // The same password by another hash is another thing to find out.
+    site.web_yml(&format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash("sesame", 4).unwrap()));
+    assert_eq!(alice.get_with("/-/healthy", &basic("alice", "sesame")).await.status, 200);
+    assert_eq!(verified(&exporter), 1);
 }
 
 #[tokio::test]
