@@ -82,7 +82,6 @@ pub(super) fn read(node: Option<&Node>, files: &mut Files) -> Result<Option<Tls>
     if client_auth != ClientAuth::None {
         // A session that is taken up again shows no certificate, so one that has expired would let in for as long as it is kept.
         server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
     }
     let oldest = versions.iter().map(|version| u16::from(version.version)).min().unwrap_or_default();
     Ok(Some(Tls { server: Arc::new(server), client_auth, oldest }))

@@ -125,7 +125,8 @@ fn what_cannot_be_used_leaves_what_was_before_and_is_logged_once() {
     runtime.block_on(async {
         let site = Site::new();
         let users = format!("basic_auth_users:\n  alice: {}\n", *SESAME);
-        let tls = format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n");
+        let older = format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n");
+        let tls = format!("{older}  min_version: TLS13\n");
         let own = site.authority.sign(&["prometheus"]);
         let client = site.authority.client(Some(&own));
         site.web_yml(&format!("{tls}{users}"));
@@ -156,6 +157,8 @@ fn what_cannot_be_used_leaves_what_was_before_and_is_logged_once() {
         holds("it has no users any more").await;
         site.web_yml(&format!("{TLS}{users}"));
         holds("it verifies clients less").await;
+        site.web_yml(&format!("{older}{users}"));
+        holds("it speaks an older version of TLS").await;
         let key = fs::read_to_string(site.path("server.key")).unwrap();
         site.web_yml(&format!("{tls}{users}"));
         site.write("server.key", &key[..key.len() / 2]);
