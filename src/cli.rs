@@ -4,6 +4,7 @@
 
 mod healthy;
 mod log;
+mod outputs;
 mod rules;
 mod serve;
 mod web;
@@ -22,10 +23,10 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use poolscope::config::SETTINGS;
 use poolscope::demo::{self, Demo, DemoError, Play, Scenario, Screen, Timing, Traces};
-use poolscope::otlp::{OtlpError, Protocol, Settings};
+use poolscope::otlp::OtlpError;
 
 use self::healthy::HealthyArgs;
-use self::log::LogFormat;
+use self::outputs::OutputArgs;
 use self::rules::RulesArgs;
 use self::serve::{CheckArgs, ServeArgs};
 use self::web::WebArgs;
@@ -131,16 +132,8 @@ struct DemoArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
 
-    /// Send traces to this OpenTelemetry collector, as http://localhost:4317
-    ///
-    /// It may be https. Over HTTP, `/v1/traces` is added. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, nothing
-    /// is sent anywhere.
-    #[arg(long = "otlp.endpoint", value_name = "URL")]
-    otlp_endpoint: Option<String>,
-
-    /// How to send them: grpc or http/protobuf; by default grpc to port 4317, and http/protobuf to others
-    #[arg(long = "otlp.protocol", value_name = "PROTOCOL", value_parser = str::parse::<Protocol>)]
-    otlp_protocol: Option<Protocol>,
+    #[command(flatten)]
+    outputs: OutputArgs,
 
     /// Show the latest traces in Jaeger's page at HOST:PORT; port 0 for a free one
     #[cfg(feature = "jaeger")]
@@ -151,16 +144,6 @@ struct DemoArgs {
         default_value = "127.0.0.1:0"
     )]
     traces_address: String,
-
-    /// How lines of the log are written
-    #[arg(
-        long = "log.format",
-        value_name = "FORMAT",
-        env = "POOLSCOPE_LOG_FORMAT",
-        value_enum,
-        default_value = "text"
-    )]
-    log_format: LogFormat,
 }
 
 /// Does what the command line asks for.
@@ -202,13 +185,18 @@ fn demo(args: DemoArgs) -> ExitCode {
         Ok(traces) => traces,
         Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
     };
-    if let Err(problem) = log::log_to(screen.log(), args.log_format, "warn", traces.layer()) {
+    if let Err(problem) = log::log_to(screen.log(), args.outputs.log_format, "warn", traces.layer()) {
         return complain(&problem, USAGE);
     }
     // The parser takes no other names.
     let scenario = Scenario::named(&args.scenario).unwrap_or(&Scenario::all()[0]);
     let timing = Timing { after: args.scenario_after, lasts: args.scenario_for };
     let from_file = args.database_url_file.is_some();
+    // Named as a file that cannot be read, it would be shown with its password.
+    if args.database_url_file.as_ref().is_some_and(|file| file.to_string_lossy().contains("://")) {
+        let problem = "--database-url-file takes the path of a file, and was given a URL: give it as --database-url";
+        return complain(problem, USAGE);
+    }
     let database_url = match args.database_url_file.map(|file| (fs::read_to_string(&file), file)) {
         None => args.database_url,
         Some((Ok(url), _)) => Some(url.trim_end().to_owned()),
@@ -240,8 +228,7 @@ fn demo(args: DemoArgs) -> ExitCode {
 }
 
 fn traces(args: &DemoArgs) -> Result<Traces, OtlpError> {
-    let endpoint = args.otlp_endpoint.as_deref();
-    Traces::start(&Settings::from_env_and(demo::SERVICE_NAME, endpoint, args.otlp_protocol)?)
+    Traces::start(&args.outputs.traces(demo::SERVICE_NAME)?)
 }
 
 /// Parses the command line. An error shows no secret: its text is made from arguments without any.

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::OsStringValueParser;
 use poolscope::exporter::WebConfig;
-use poolscope::otlp::{OtlpError, Pipeline, Protocol, Settings};
+use poolscope::otlp::{OtlpError, Pipeline};
 use poolscope::serve::{self, Config, KEYS, SERVICE_NAME, Serve, ServeError};
 use poolscope::service::WebError;
 
-use super::log::{LogFormat, log_to};
+use super::log::log_to;
+use super::outputs::OutputArgs;
 use super::web::WebArgs;
 use super::{FAILURE, USAGE, complain, fail};
 
@@ -27,26 +28,8 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     web: WebArgs,
 
-    /// Send traces of the probes to this OpenTelemetry collector, as http://localhost:4317
-    ///
-    /// It may be https. Over HTTP, `/v1/traces` is added. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, nothing
-    /// is sent anywhere.
-    #[arg(long = "otlp.endpoint", value_name = "URL")]
-    otlp_endpoint: Option<String>,
-
-    /// How to send them: grpc or http/protobuf; by default grpc to port 4317, and http/protobuf to others
-    #[arg(long = "otlp.protocol", value_name = "PROTOCOL", value_parser = str::parse::<Protocol>)]
-    otlp_protocol: Option<Protocol>,
-
-    /// How lines of the log are written
-    #[arg(
-        long = "log.format",
-        value_name = "FORMAT",
-        env = "POOLSCOPE_LOG_FORMAT",
-        value_enum,
-        default_value = "text"
-    )]
-    log_format: LogFormat,
+    #[command(flatten)]
+    outputs: OutputArgs,
 }
 
 #[derive(Debug, Args)]
@@ -103,7 +86,7 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
         Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
     };
     let layer = traces.as_ref().and_then(Pipeline::layer);
-    if let Err(problem) = log_to(io::stderr, args.log_format, LOGGED, layer) {
+    if let Err(problem) = log_to(io::stderr, args.outputs.log_format, LOGGED, layer) {
         return complain(&problem, USAGE);
     }
     let serve = Serve { config, web, traces };
@@ -131,7 +114,7 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
 
 /// What takes spans to a collector, if there is one.
 fn traces(args: &ServeArgs) -> Result<Option<Pipeline>, OtlpError> {
-    let settings = Settings::from_env_and(SERVICE_NAME, args.otlp_endpoint.as_deref(), args.otlp_protocol)?;
+    let settings = args.outputs.traces(SERVICE_NAME)?;
     let wanted = settings.destination().is_some() && !settings.disabled;
     wanted.then(|| Pipeline::start(&settings)).transpose()
 }

@@ -54,6 +54,12 @@ fn a_url_may_stand_in_a_file_which_is_named_when_it_cannot_be_used() {
     let parts = ["error: --database-url-file cannot be used: ", "pool_size cannot be \"0\""];
     refused(&["--database-url-file", file], &[], 2, &parts);
     refused(&["--database-url-file", "/nowhere/url"], &[], 2, &["--database-url-file cannot be read: /nowhere/url: "]);
+    refused(
+        &["--database-url-file", URL],
+        &[],
+        2,
+        &["--database-url-file takes the path of a file, and was given a URL"],
+    );
     refused(&["--database-url-file", file, "--database-url", URL], &[], 2, &["cannot be used with"]);
 }
 

@@ -42,6 +42,7 @@ fn takes(who: &str, arguments: &[&str], variables: &[(String, String)]) {
 fn known(who: &str, variables: &[(String, String)]) {
     let known = text("src/otlp/env.rs")
         + &text("src/cli.rs")
+        + &text("src/cli/outputs.rs")
         + &text("src/cli/web.rs")
         + &text("docs/settings.md")
         + &text("src/otlp/mod.rs");
