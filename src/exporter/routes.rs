@@ -105,6 +105,15 @@ impl Routes {
         self.stopping.store(true, Ordering::Release);
     }
 
+    /// Answers a request of somebody who may not ask.
+    #[cfg(feature = "web-config")]
+    pub(super) fn refuse(&self, request: &Parts) -> Response<Full<Content>> {
+        if Endpoint::at(request.uri.path()) == Some(Endpoint::Metrics) {
+            self.scraper.refused();
+        }
+        unauthorized()
+    }
+
     /// Answers a request. hyper leaves the body out where the method is HEAD.
     pub(super) async fn answer(&self, request: &Parts) -> Response<Full<Content>> {
         let Parts { method, uri, headers, .. } = request;
@@ -225,7 +234,7 @@ fn runbook_link(runbook: &Runbook) -> Link {
 
 /// That whoever asks is to say who they are.
 #[cfg(feature = "web-config")]
-pub(super) fn unauthorized() -> Response<Full<Content>> {
+fn unauthorized() -> Response<Full<Content>> {
     let refusal =
         text(StatusCode::UNAUTHORIZED, "This needs a user's name and password, and they are missing or wrong.\n");
     let refusal = with(refusal, WWW_AUTHENTICATE, r#"Basic realm="poolscope", charset="UTF-8""#);

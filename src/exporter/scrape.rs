@@ -46,18 +46,21 @@ enum Outcome {
     Failed,
     Unavailable,
     Abandoned,
+    /// Whoever asked is not one of those who may.
+    Refused,
 }
 
 impl Outcome {
-    const ALL: [Self; 4] = [Self::Served, Self::Failed, Self::Unavailable, Self::Abandoned];
+    const ALL: [Self; 5] = [Self::Served, Self::Failed, Self::Unavailable, Self::Abandoned, Self::Refused];
 
-    /// The HTTP status. The last has none of its own; 499 is nginx's.
+    /// The HTTP status. One that was abandoned has none of its own; 499 is nginx's.
     const fn code(self) -> &'static str {
         match self {
             Self::Served => "200",
             Self::Failed => "500",
             Self::Unavailable => "503",
             Self::Abandoned => "499",
+            Self::Refused => "401",
         }
     }
 }
@@ -124,6 +127,12 @@ impl Scraper {
             Ok(()) => Ok(scraper),
             Err(source) => Err(ExporterError::Register { source }),
         }
+    }
+
+    /// Counts a scrape by somebody who may not ask. It took no time worth telling.
+    #[cfg(feature = "web-config")]
+    pub(super) fn refused(&self) {
+        self.metrics.by_outcome[Outcome::Refused as usize].inc();
     }
 
     /// The registry as it is wished for, once it is this scrape's turn.

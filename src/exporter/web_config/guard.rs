@@ -91,7 +91,7 @@ impl Guard {
         let config = self.live.now().await;
         let mut response = match config.judge(&request.headers, &self.live).await {
             Verdict::Admitted => routes.answer(request).await,
-            Verdict::Refused => routes::unauthorized(),
+            Verdict::Refused => routes.refuse(request),
             Verdict::Undone(undone) => {
                 if let Undone::Panicked(message) = &undone {
                     tracing::error!(panic = message, "verifying a password panicked");

@@ -127,7 +127,7 @@ pub const SCRAPES: Metric = Metric {
     name: "poolscope_scrapes_total",
     kind: Kind::Counter,
     labels: &["code"],
-    help: "Scrapes that ended, by HTTP status: 200, 500 (a collector panicked or the metrics could not be encoded), 503 (too many at once), 499 (the client left first).",
+    help: "Scrapes that ended, by HTTP status: 200, 500 (a collector panicked or the metrics could not be encoded), 503 (too many at once), 499 (the client left first), 401 (a web configuration has users, and whoever asked is none of them).",
     source: Source::Exporter,
 };
 
@@ -136,7 +136,7 @@ pub const SCRAPE_DURATION: Metric = Metric {
     name: "poolscope_scrape_duration_seconds",
     kind: Kind::Histogram,
     labels: &[],
-    help: "Time from a scrape's request until its answer was encoded, the wait for its turn included; failed and abandoned ones too.",
+    help: "Time from a scrape's request until its answer was encoded, the wait for its turn included; failed and abandoned ones too, those that were refused (401) not.",
     source: Source::Exporter,
 };
 

@@ -54,6 +54,19 @@ async fn wrong_unknown_and_malformed_are_refused_alike() {
 }
 
 #[tokio::test]
+async fn scrapes_that_are_refused_are_counted() {
+    let site = Site::new();
+    let running = site.serve(&users()).await;
+    for path in ["/metrics", "/metrics", "/", "/-/healthy"] {
+        assert_eq!(running.get(path).await.status, 401, "{path}");
+    }
+    let page = running.connect().await.get_with("/metrics", &basic("alice", "sesame")).await.body;
+    for line in ["poolscope_scrapes_total{code=\"401\"} 2", "poolscope_scrape_duration_seconds_count 0"] {
+        assert!(page.lines().any(|own| own == line), "{line} is not in {page}");
+    }
+}
+
+#[tokio::test]
 async fn a_password_is_verified_once_whether_it_is_right_or_wrong_and_whoever_has_it() {
     let site = Site::new();
     site.web_yml(&users());
