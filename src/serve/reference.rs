@@ -36,3 +36,14 @@ fn the_page_of_serve_is_up_to_date() {
         assert_eq!(page, wanted, "write docs/serve.md anew with POOLSCOPE_BLESS=1 cargo test --lib");
     }
 }
+
+#[test]
+fn the_example_of_the_page_is_one() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/serve.md")).unwrap();
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("billing.url"), "postgres://h/billing").unwrap();
+    let config = super::Config::parse(example, directory.path()).unwrap();
+    let [shop, billing] = &config.databases[..] else { panic!("{config:?}") };
+    assert_eq!((shop.name(), shop.server_view, billing.name(), billing.server_view), ("shop", true, "billing", false));
+}

@@ -152,6 +152,25 @@ fn systemds_flags_and_variables_are_taken() {
 }
 
 #[test]
+fn the_examples_of_configurations_are_taken_as_far_as_their_secrets_are_there() {
+    for (file, secret) in [
+        ("deploy/systemd/poolscope.toml", "/run/credentials/poolscope.service/shop"),
+        ("deploy/kubernetes/standalone/poolscope.toml", "/run/secrets/databases/shop"),
+    ] {
+        let (code, said) = poolscope(&["check", "--config", at(file).to_str().unwrap()], &[]);
+        assert!(code == Some(2) && said.starts_with(&format!("error: {secret} cannot be read: ")), "{file}: {said}");
+        // With the secrets in place all of it is.
+        let scratch = tempfile::tempdir().unwrap();
+        let url = scratch.path().join("url");
+        std::fs::write(&url, format!("{NOBODY}\n")).unwrap();
+        let config = scratch.path().join("poolscope.toml");
+        std::fs::write(&config, text(file).replace(secret, url.to_str().unwrap())).unwrap();
+        let (code, said) = poolscope(&["check", "--config", config.to_str().unwrap()], &[]);
+        assert_eq!((code, &*said), (Some(0), ""), "{file}");
+    }
+}
+
+#[test]
 fn the_images_variables_and_its_health_check_are_taken() {
     let dockerfile = text("deploy/docker/Dockerfile");
     let variable = dockerfile.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
