@@ -24,6 +24,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use poolscope::config::SETTINGS;
 use poolscope::demo::{self, Demo, DemoError, Play, Scenario, Screen, Timing, Traces};
 use poolscope::otlp::OtlpError;
+use poolscope::service::NotAPath;
 
 use self::healthy::HealthyArgs;
 use self::outputs::OutputArgs;
@@ -175,7 +176,7 @@ fn demo(args: DemoArgs) -> ExitCode {
     // Before there are threads.
     let web = match args.web.settings() {
         Ok(web) => web,
-        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+        Err(error) => return refuse(&error, error.is_usage()),
     };
     let screen = match Screen::start() {
         Ok(screen) => screen,
@@ -183,7 +184,7 @@ fn demo(args: DemoArgs) -> ExitCode {
     };
     let traces = match traces(&args) {
         Ok(traces) => traces,
-        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+        Err(error) => return refuse(&error, error.is_usage()),
     };
     if let Err(problem) = log::log_to(screen.log(), args.outputs.log_format, "warn", traces.layer()) {
         return complain(&problem, USAGE);
@@ -192,10 +193,10 @@ fn demo(args: DemoArgs) -> ExitCode {
     let scenario = Scenario::named(&args.scenario).unwrap_or(&Scenario::all()[0]);
     let timing = Timing { after: args.scenario_after, lasts: args.scenario_for };
     let from_file = args.database_url_file.is_some();
-    // Named as a file that cannot be read, it would be shown with its password.
-    if args.database_url_file.as_ref().is_some_and(|file| file.to_string_lossy().contains("://")) {
-        let problem = "--database-url-file takes the path of a file, and was given a URL: give it as --database-url";
-        return complain(problem, USAGE);
+    if let Some(file) = &args.database_url_file
+        && let Err(error) = NotAPath::check(file, "--database-url-file", "give it as --database-url")
+    {
+        return fail(&error, USAGE);
     }
     let database_url = match args.database_url_file.map(|file| (fs::read_to_string(&file), file)) {
         None => args.database_url,
@@ -222,8 +223,7 @@ fn demo(args: DemoArgs) -> ExitCode {
         Err(DemoError::DatabaseUrl(error)) if from_file => {
             complain(&chain("--database-url-file cannot be used", Some(&error)), USAGE)
         }
-        Err(error) if error.is_usage() => fail(&error, USAGE),
-        Err(error) => fail(&error, FAILURE),
+        Err(error) => refuse(&error, error.is_usage()),
     }
 }
 
@@ -332,6 +332,11 @@ fn demo_help() -> String {
          Exit codes: 0 all went well; 1 a failure; 2 a wrong flag, URL or variable.",
     );
     help
+}
+
+/// Says what is wrong; `usage` says whether whoever called is to blame.
+fn refuse(error: &dyn Error, usage: bool) -> ExitCode {
+    fail(error, if usage { USAGE } else { FAILURE })
 }
 
 fn fail(error: &dyn Error, code: u8) -> ExitCode {

@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("exporter", &["suggest", "telemetry"]),
     ("otlp", &["telemetry"]),
     ("monitoring", &["telemetry"]),
-    ("service", &["telemetry", "exporter"]),
+    ("service", &["config", "telemetry", "exporter"]),
     ("serve", &["config", "suggest", "error", "telemetry", "pool", "retry", "exporter", "otlp", "service"]),
     (
         "demo",

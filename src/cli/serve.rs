@@ -7,15 +7,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use clap::builder::OsStringValueParser;
-use poolscope::exporter::WebConfig;
 use poolscope::otlp::{OtlpError, Pipeline};
 use poolscope::serve::{self, Config, KEYS, SERVICE_NAME, Serve, ServeError};
-use poolscope::service::WebError;
 
 use super::log::log_to;
 use super::outputs::OutputArgs;
-use super::web::WebArgs;
-use super::{FAILURE, USAGE, complain, fail};
+use super::web::{WebArgs, WebConfigArgs};
+use super::{FAILURE, USAGE, complain, refuse};
 
 /// What is logged unless the environment says so.
 const LOGGED: &str = "poolscope=info,warn";
@@ -37,14 +35,8 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
 
-    /// The web configuration to validate, too
-    #[arg(
-        long = "web.config.file",
-        value_name = "FILE",
-        env = "POOLSCOPE_WEB_CONFIG_FILE",
-        value_parser = OsStringValueParser::new()
-    )]
-    web_config: Option<OsString>,
+    #[command(flatten)]
+    web: WebConfigArgs,
 
     /// Connect to each database, too, and ask its server for its view
     #[arg(long)]
@@ -74,16 +66,16 @@ impl ConfigArgs {
 pub(super) fn serve(args: &ServeArgs) -> ExitCode {
     let config = match args.config.read() {
         Ok(config) => config,
-        Err(error) => return refuse(&error),
+        Err(error) => return refuse(&error, error.is_usage()),
     };
     // Before there are threads.
     let web = match args.web.settings() {
         Ok(web) => web,
-        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+        Err(error) => return refuse(&error, error.is_usage()),
     };
     let traces = match traces(args) {
         Ok(traces) => traces,
-        Err(error) => return fail(&error, if error.is_usage() { USAGE } else { FAILURE }),
+        Err(error) => return refuse(&error, error.is_usage()),
     };
     let layer = traces.as_ref().and_then(Pipeline::layer);
     if let Err(problem) = log_to(io::stderr, args.outputs.log_format, LOGGED, layer) {
@@ -92,23 +84,21 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
     let serve = Serve { config, web, traces };
     match serve.run(say) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(&error),
+        Err(error) => refuse(&error, error.is_usage()),
     }
 }
 
 /// Says what a configuration comes to.
 pub(super) fn check(args: &CheckArgs) -> ExitCode {
-    // An empty name is none, as for `serve`.
-    let web = args.web_config.as_deref().filter(|file| !file.is_empty());
-    if let Some(Err(error)) = web.map(WebConfig::read) {
-        return fail(&WebError::ConfigFile(error), USAGE);
+    if let Err(error) = args.web.read() {
+        return refuse(&error, error.is_usage());
     }
     let checked =
         args.config.read().and_then(|config| serve::check(&config, args.connect, |line| say(&format!("{line}\n"))));
     match checked {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => complain("not every database can be had", FAILURE),
-        Err(error) => refuse(&error),
+        Err(error) => refuse(&error, error.is_usage()),
     }
 }
 
@@ -123,10 +113,6 @@ fn traces(args: &ServeArgs) -> Result<Option<Pipeline>, OtlpError> {
 fn say(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-}
-
-fn refuse(error: &ServeError) -> ExitCode {
-    fail(error, if error.is_usage() { USAGE } else { FAILURE })
 }
 
 /// What the help says after the flags.

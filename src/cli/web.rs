@@ -1,11 +1,10 @@
 //! The flags of whatever serves an exporter, named as Prometheus' own exporters have them.
 
 use std::ffi::OsString;
-use std::path::Path;
 
 use clap::Args;
 use clap::builder::OsStringValueParser;
-use poolscope::exporter::DEFAULT_ADDRESS;
+use poolscope::exporter::{DEFAULT_ADDRESS, WebConfig};
 use poolscope::service::{WebError, WebSettings};
 
 #[derive(Debug, Args)]
@@ -20,6 +19,16 @@ pub(super) struct WebArgs {
     )]
     listen_address: String,
 
+    #[command(flatten)]
+    config: WebConfigArgs,
+
+    /// Serve them at the socket that systemd passes, in place of --web.listen-address
+    #[arg(long = "web.systemd-socket")]
+    systemd_socket: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct WebConfigArgs {
     /// Serve them by TLS, or to those with a password only, as this file says
     ///
     /// It is what Prometheus' own exporters take; docs/web-config.md has the keys. It is read anew when it changes.
@@ -30,17 +39,20 @@ pub(super) struct WebArgs {
         value_parser = OsStringValueParser::new()
     )]
     config_file: Option<OsString>,
+}
 
-    /// Serve them at the socket that systemd passes, in place of --web.listen-address
-    #[arg(long = "web.systemd-socket")]
-    systemd_socket: bool,
+impl WebConfigArgs {
+    /// Reads the file, if one is named.
+    pub(super) fn read(&self) -> Result<Option<WebConfig>, WebError> {
+        // An empty name is none, as for Prometheus' own exporters: a variable can be unset so.
+        let file = self.config_file.as_deref().filter(|file| !file.is_empty());
+        file.map(WebConfig::read).transpose().map_err(WebError::ConfigFile)
+    }
 }
 
 impl WebArgs {
     /// Reads the file and takes the socket. To be called before there are threads.
     pub(super) fn settings(&self) -> Result<WebSettings, WebError> {
-        // An empty name is none, as for Prometheus' own exporters: a variable can be unset so.
-        let file = self.config_file.as_deref().filter(|file| !file.is_empty());
-        WebSettings::read(self.listen_address.clone(), file.map(Path::new), self.systemd_socket)
+        WebSettings::new(self.listen_address.clone(), self.config.read()?, self.systemd_socket)
     }
 }

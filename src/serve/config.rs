@@ -12,6 +12,7 @@ use super::keys::{DATABASE_URL_FILE, KEYS, PROBE_EVERY, PROBE_INTERVAL, SERVER_V
 use crate::config::{
     self, ConfigError, Entry, Origin, SETTINGS, Setting, Settings, masked, may_be_url, own_environment,
 };
+use crate::service::NotAPath;
 use crate::suggest::nearest;
 
 /// The databases that are watched.
@@ -118,12 +119,11 @@ impl Config {
                 "databases" => databases = config::entries(table("databases", text, value)?),
                 name => {
                     let known = ["probe_interval", "defaults", "databases"];
-                    let origin = Origin::toml(text, key.span().start);
                     if Setting::find(name).is_some() || KEYS.iter().any(|key| key.name() == name) {
                         let problem = format!("{name} stands outside of any table: give it under [databases.NAME]");
-                        return Err(conflict(origin, problem));
+                        return Err(conflict(text, key, problem));
                     }
-                    return Err(unknown(name, origin, known).into());
+                    return Err(unknown(name, Origin::toml(text, key.span().start), known).into());
                 }
             }
         }
@@ -139,7 +139,7 @@ impl Config {
                 "probe_interval" => "probe_interval for all databases stands at the top, before any table".to_owned(),
                 _ => continue,
             };
-            return Err(conflict(Origin::toml(text, key.span().start), problem));
+            return Err(conflict(text, key, problem));
         }
         let mut defaults = defaults();
         config::apply_entries(&mut defaults, text, common)?;
@@ -151,9 +151,7 @@ impl Config {
 
 /// What stands in the file that `what` names.
 fn read(path: &Path, what: &'static str, remedy: &'static str) -> Result<String, ServeError> {
-    if may_be_url(&path.to_string_lossy()) {
-        return Err(ServeError::NotAPath { what, remedy });
-    }
+    NotAPath::check(path, what, remedy)?;
     fs::read_to_string(path).map_err(|source| ServeError::Read { path: path.to_owned(), source })
 }
 
@@ -168,15 +166,15 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn database<T>(&self, name: &str, key: &Spanned<T>, value: &Spanned<DeValue<'_>>) -> Result<Database, ServeError> {
         let Self { text, directory, defaults, every } = self;
-        let origin = Origin::toml(text, key.span().start);
         if may_be_url(name) {
             let problem = "a database's name stands in every metric, and here is a URL: give it as its database_url";
-            return Err(conflict(origin, problem.to_owned()));
+            return Err(conflict(text, key, problem.to_owned()));
+        }
+        // As any other name: neither empty nor too long.
+        if let Some(setting) = Setting::find("name") {
+            setting.read(name, &Origin::toml(text, key.span().start))?;
         }
         let mut settings = defaults.clone();
-        // As any other name: neither empty nor too long.
-        let checked = Setting::find("name").map(|setting| setting.read(name, &origin)).transpose()?;
-        settings.name = checked.map(|_| name.to_owned());
         let (mut every, mut server_view, mut file) = (*every, true, None);
         let mut others: Vec<Entry<'_, '_>> = Vec::new();
         for (key, value) in config::entries(table("databases", text, value)?) {
@@ -186,11 +184,11 @@ impl Reader<'_> {
                 "database_url_file" => file = Some(directory.join(DATABASE_URL_FILE.text(text, value)?)),
                 "name" => {
                     let problem = format!("the name stands in the table's head, as [databases.{name}]");
-                    return Err(conflict(Origin::toml(text, key.span().start), problem));
+                    return Err(conflict(text, key, problem));
                 }
                 "url" => {
                     let problem = "there is no setting `url`: did you mean `database_url`?".to_owned();
-                    return Err(conflict(Origin::toml(text, key.span().start), problem));
+                    return Err(conflict(text, key, problem));
                 }
                 other if Setting::find(other).is_none() && matches!(value.get_ref(), DeValue::Table(_)) => {
                     let whole = format!("{name}.{other}");
@@ -198,7 +196,7 @@ impl Reader<'_> {
                     let problem = format!(
                         "there is no table [databases.{whole}]: a name with a dot is quoted, as [databases.\"{whole}\"]"
                     );
-                    return Err(conflict(Origin::toml(text, key.span().start), problem));
+                    return Err(conflict(text, key, problem));
                 }
                 other if Setting::find(other).is_none() => {
                     let own = KEYS.iter().map(|key| key.name());
@@ -211,11 +209,16 @@ impl Reader<'_> {
         let url_given = others.iter().any(|(key, _)| &**key.get_ref() == "database_url");
         match file {
             Some(_) if url_given => {
-                return Err(conflict(origin, "database_url and database_url_file are both given: give one".to_owned()));
+                return Err(conflict(
+                    text,
+                    key,
+                    "database_url and database_url_file are both given: give one".to_owned(),
+                ));
             }
             None if !url_given => {
                 return Err(conflict(
-                    origin,
+                    text,
+                    key,
                     format!("databases.{name} has neither database_url nor database_url_file"),
                 ));
             }
@@ -259,13 +262,15 @@ fn unknown<'a>(name: &str, origin: Origin, known: impl IntoIterator<Item = &'a s
     ConfigError::unknown(origin, name, nearest(name, known).map(str::to_owned))
 }
 
-fn conflict(origin: Origin, problem: String) -> ServeError {
-    ConfigError::Conflict { origin, problem }.into()
+/// That what stands at this key cannot be.
+fn conflict<T>(text: &str, key: &Spanned<T>, problem: String) -> ServeError {
+    ConfigError::Conflict { origin: Origin::toml(text, key.span().start), problem }.into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::log::Chain;
 
     fn parse(text: &str) -> Result<Config, ServeError> {
         Config::parse(text, Path::new("/etc/poolscope"))
@@ -275,13 +280,7 @@ mod tests {
     fn refused(config: Result<Config, ServeError>) -> String {
         let error = config.unwrap_err();
         assert!(error.is_usage());
-        let mut text = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            text = format!("{text}: {cause}");
-            source = cause.source();
-        }
-        text
+        Chain(&error).to_string()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tokio::task::JoinError;
 
 use crate::config::ConfigError;
-use crate::service::ServiceError;
+use crate::service::{NotAPath, ServiceError};
 
 /// Why the databases could not be watched. No message shows a password.
 #[derive(Debug, thiserror::Error)]
@@ -21,13 +21,8 @@ pub enum ServeError {
         source: io::Error,
     },
     /// A URL stands where the path of a file belongs.
-    #[error("{what} takes the path of a file, and was given a URL: {remedy}")]
-    NotAPath {
-        /// What takes a path.
-        what: &'static str,
-        /// What would do.
-        remedy: &'static str,
-    },
+    #[error(transparent)]
+    NotAPath(#[from] NotAPath),
     /// What stands in a file cannot be.
     #[error("{}", .path.display())]
     File {

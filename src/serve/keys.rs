@@ -48,26 +48,17 @@ pub static KEYS: [&Key; 3] = [&DATABASE_URL_FILE, &PROBE_INTERVAL, &SERVER_VIEW]
 impl Key {
     /// The value as a time.
     pub(super) fn duration(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<Duration, ConfigError> {
-        match self.read(text, value)? {
-            Value::Duration(time) => Ok(time),
-            _ => Err(self.refused(config::type_of(value.get_ref()).to_owned(), text, value)),
-        }
+        self.read(text, value, |value| if let Value::Duration(time) = value { Some(time) } else { None })
     }
 
     /// The value as on or off.
     pub(super) fn switch(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, ConfigError> {
-        match self.read(text, value)? {
-            Value::Switch(on) => Ok(on),
-            _ => Err(self.refused(config::type_of(value.get_ref()).to_owned(), text, value)),
-        }
+        self.read(text, value, |value| if let Value::Switch(on) = value { Some(on) } else { None })
     }
 
     /// The value as text.
     pub(super) fn text(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<String, ConfigError> {
-        match self.read(text, value)? {
-            Value::Text(Some(text)) => Ok(text),
-            _ => Err(self.refused(config::type_of(value.get_ref()).to_owned(), text, value)),
-        }
+        self.read(text, value, |value| if let Value::Text(text) = value { text } else { None })
     }
 
     /// The name, as it stands in the file.
@@ -97,18 +88,20 @@ impl Key {
         self.help
     }
 
-    fn read(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, ConfigError> {
+    /// The value as what `of` takes it for.
+    fn read<T>(
+        &self,
+        text: &str,
+        value: &Spanned<DeValue<'_>>,
+        of: impl FnOnce(Value) -> Option<T>,
+    ) -> Result<T, ConfigError> {
         let given = config::text_of(self.kind, value.get_ref());
-        let read = given.and_then(|given| self.kind.parse(&given).ok_or_else(|| config::quoted(&given)));
-        read.map_err(|given| self.refused(given, text, value))
-    }
-
-    fn refused(&self, given: String, text: &str, value: &Spanned<DeValue<'_>>) -> ConfigError {
-        ConfigError::Invalid {
+        let read = given.and_then(|given| self.kind.parse(&given).and_then(of).ok_or_else(|| config::quoted(&given)));
+        read.map_err(|given| ConfigError::Invalid {
             origin: Origin::toml(text, value.span().start),
             setting: self.name,
             value: given,
             remedy: self.kind.remedy(&self.default),
-        }
+        })
     }
 }

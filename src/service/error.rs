@@ -2,8 +2,10 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::Path;
 
 use super::web_settings::WebError;
+use crate::config::may_be_url;
 use crate::exporter::ExporterError;
 
 /// Why what a service is made of could not start, or not go on.
@@ -33,5 +35,24 @@ impl ServiceError {
 
     pub(crate) fn system(source: impl StdError + Send + Sync + 'static) -> Self {
         Self::System(Box::new(source))
+    }
+}
+
+/// A URL stands where the path of a file belongs. Named as a file that cannot be read, it would be shown with its password.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} takes the path of a file, and was given a URL: {remedy}")]
+pub struct NotAPath {
+    what: &'static str,
+    remedy: &'static str,
+}
+
+impl NotAPath {
+    /// Takes whatever is no URL.
+    ///
+    /// # Errors
+    ///
+    /// That `what` was given one; `remedy` says what would do.
+    pub fn check(path: &Path, what: &'static str, remedy: &'static str) -> Result<(), Self> {
+        if may_be_url(&path.to_string_lossy()) { Err(Self { what, remedy }) } else { Ok(()) }
     }
 }

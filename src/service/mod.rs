@@ -8,7 +8,7 @@ mod web;
 mod web_settings;
 
 pub(crate) use self::ending::{Ending, end, ended, watch_signals};
-pub use self::error::ServiceError;
+pub use self::error::{NotAPath, ServiceError};
 pub(crate) use self::notify::Manager;
 pub(crate) use self::web::Web;
 pub use self::web_settings::{Listen, WebError, WebSettings};

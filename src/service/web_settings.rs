@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::path::Path;
 
 use listenfd::ListenFd;
 use thiserror::Error;
@@ -71,15 +70,14 @@ impl WebError {
 }
 
 impl WebSettings {
-    /// Reads the file, and takes the socket that systemd passed, if that is wanted in place of the address.
+    /// At the address, or at the socket that systemd passed, if that is wanted in its place.
     ///
     /// To be called before there are threads: it takes variables from the environment.
     ///
     /// # Errors
     ///
-    /// If the file cannot be used, or there is not one socket.
-    pub fn read(listen_address: String, config_file: Option<&Path>, systemd_socket: bool) -> Result<Self, WebError> {
-        let config = config_file.map(WebConfig::read).transpose().map_err(WebError::ConfigFile)?;
+    /// If there is not one socket.
+    pub fn new(listen_address: String, config: Option<WebConfig>, systemd_socket: bool) -> Result<Self, WebError> {
         let listen = if systemd_socket { Listen::Given(passed()?) } else { Listen::Address(listen_address) };
         Ok(Self { listen, config })
     }

@@ -28,7 +28,6 @@ pub(crate) mod wire;
 pub use collector::Collector;
 pub use exemplar::Exemplar;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
-pub(crate) use ledger::Ledger;
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
     QueryDurations, QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,

@@ -52,7 +52,7 @@ fn a_collector_gets_the_demos_requests_by_either_protocol_and_no_secret_is_print
             assert_eq!((&*span.resource["service.name"], &*span.resource["team"]), ("poolscope-demo", "shop"));
             if let Some(parent) = &span.parent {
                 let parent = spans.iter().find(|other| other.span_id == *parent);
-                assert!(parent.is_some_and(|parent| parent.trace_id == span.trace_id), "{span:?}");
+                assert!(parent.is_some_and(|parent| parent.trace_id == span.trace_id), "{before:?} {span:?}");
             }
         }
         let orders = roots.iter().find(|span| span.name == "GET /orders").expect("a request");

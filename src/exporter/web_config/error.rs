@@ -1,4 +1,3 @@
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -70,8 +69,10 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Without the name of the file, which nobody knows yet.
+#[cfg(test)]
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Wrong { line, text } => write!(f, "line {line}: {text}"),
             Self::Unreadable { line, key, named, .. } => write!(f, "line {line}: {key} `{}`", named.display()),

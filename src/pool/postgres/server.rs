@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
@@ -13,9 +13,9 @@ use super::Pool;
 use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
-use crate::pool::shared::Shared;
 use crate::telemetry::log::Chain;
-use crate::telemetry::{BackendState, Backends, Ledger, ServerLook, ServerRole, ServerView, Watcher};
+use crate::telemetry::server::ServerAccount;
+use crate::telemetry::{BackendState, Backends, ServerLook, ServerRole, ServerView, Watcher};
 
 /// How long connecting may take, and then the answer. The server gives up a little earlier.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -65,12 +65,12 @@ impl Pool {
         async move {
             let Some(shared) = shared.upgrade() else { return };
             let ledger = shared.watchers.ledger();
-            let shown = Shown { ledger: Arc::downgrade(ledger), watcher: ledger.server().watcher() };
+            let shown = Shown { account: ledger.server(), watcher: ledger.server().watcher() };
             let mut watch = Watch { asker: Asker { connector, client: None }, failing: false };
             tokio::select! {
                 biased;
                 () = shared.closing() => {}
-                () = watch.go_on(&shown, &shared, every.max(Duration::from_millis(1))) => {}
+                () = watch.go_on(&shown, ledger.name(), every.max(Duration::from_millis(1))) => {}
             }
         }
     }
@@ -83,16 +83,20 @@ impl Pool {
 }
 
 /// What a watch shows, which is taken back when nobody looks any more.
-struct Shown {
-    ledger: Weak<Ledger>,
+struct Shown<'a> {
+    account: &'a ServerAccount,
     watcher: Watcher,
 }
 
-impl Drop for Shown {
+impl Shown<'_> {
+    fn show(&self, look: ServerLook) {
+        self.account.keep(self.watcher, look);
+    }
+}
+
+impl Drop for Shown<'_> {
     fn drop(&mut self) {
-        if let Some(ledger) = self.ledger.upgrade() {
-            ledger.server().forget(self.watcher);
-        }
+        self.account.forget(self.watcher);
     }
 }
 
@@ -104,20 +108,17 @@ struct Watch {
 }
 
 impl Watch {
-    async fn go_on(&mut self, shown: &Shown, shared: &Shared, every: Duration) {
-        let ledger = shared.watchers.ledger();
+    async fn go_on(&mut self, shown: &Shown<'_>, pool: &str, every: Duration) {
         let mut pause = every;
         loop {
             let begun = Instant::now();
             let seen = self.asker.ask().await;
-            self.tell(ledger.name(), seen.as_ref().err());
+            self.tell(pool, seen.as_ref().err());
             pause = match &seen {
                 Err(error) if error.is_silence() => (pause * 2).min(SILENT_PAUSE.max(every)),
                 _ => every,
             };
-            ledger
-                .server()
-                .keep(shown.watcher, seen.map_or(ServerLook::Failed, |view| ServerLook::Seen(Arc::new(view))));
+            shown.show(seen.map_or(ServerLook::Failed, |view| ServerLook::Seen(Arc::new(view))));
             sleep_until(begun + pause).await;
         }
     }

@@ -4,13 +4,22 @@ use std::time::UNIX_EPOCH;
 
 use super::{Kind, Metric};
 use crate::telemetry::clock::exact;
+use crate::telemetry::ledger::PoolSnapshot;
 use crate::telemetry::server::{ServerLook, ServerView};
+
+/// What the server last said, if it was seen.
+fn seen(pool: &PoolSnapshot) -> Option<&ServerView> {
+    match &pool.server {
+        Some(ServerLook::Seen(view)) => Some(view),
+        _ => None,
+    }
+}
 
 /// A gauge without labels, which is `$of` the [`ServerView`], and missing where the server was not seen.
 macro_rules! of_server {
     ($name:literal, $help:literal, $of:expr) => {
         Metric::of_pool($name, Kind::Gauge, &[], $help, |pool, sink| {
-            if let Some(ServerLook::Seen(view)) = &pool.server {
+            if let Some(view) = seen(pool) {
                 let of: fn(&ServerView) -> f64 = $of;
                 sink.value(&[], of(view));
             }
@@ -42,7 +51,7 @@ pub(super) const INFO: Metric = Metric::of_pool(
     &["version", "role"],
     "Always 1. The version of PostgreSQL, and its part in replication: primary or standby.",
     |pool, sink| {
-        if let Some(ServerLook::Seen(view)) = &pool.server {
+        if let Some(view) = seen(pool) {
             sink.value(&[&view.version, view.role.as_str()], 1.0);
         }
     },
@@ -54,7 +63,7 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
     &["application_name", "state"],
     "Clients' backends of the whole server, in all databases, by what pg_stat_activity says of them: the application_name, which is a pool's setting, and the state. To see the state of other roles' takes pg_monitor; without it the state is hidden, and parallel workers are among them. The 200 names with the most backends are told apart, then the label says other.",
     |pool, sink| {
-        if let Some(ServerLook::Seen(view)) = &pool.server {
+        if let Some(view) = seen(pool) {
             for backends in &view.backends {
                 sink.value(&[&backends.application, backends.state.as_str()], exact(backends.count));
             }
