@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event::{Activity, ErrorCode, Outcome, Phase};
-use crate::telemetry::{Holding, OwnHold, Situation};
+use crate::telemetry::{Holding, OwnHold, PoolUsage};
 
 /// Why a checkout gave no connection.
 ///
@@ -32,7 +32,7 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
         /// The pool's name.
         pool: Arc<str>,
         /// How connecting stands.
-        source: Suspension,
+        source: ConnectBackoff,
     },
     /// The pool is closed, or was closed while the checkout waited.
     #[error("pool `{pool}` is closed")]
@@ -58,7 +58,7 @@ impl<E: std::error::Error + 'static> CheckoutError<E> {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("connecting has been failing for {}: {message}", rounded(*failing_for))]
 #[non_exhaustive]
-pub struct Suspension {
+pub struct ConnectBackoff {
     /// For how long it has.
     pub failing_for: Duration,
     /// What the last failure says in the `sqlstate` label.
@@ -76,11 +76,11 @@ pub struct TimeoutReport {
     /// What it was waiting for at the end.
     pub phase: Phase,
     /// The pool, without this checkout.
-    pub situation: Situation,
+    pub usage: PoolUsage,
     /// The connection that this checkout's own task held while it waited: it may have waited for itself.
     pub own: Option<OwnHold>,
     /// How connecting stands, if it fails.
-    pub connecting: Option<Suspension>,
+    pub connecting: Option<ConnectBackoff>,
 }
 
 /// How many operations a [`TimeoutReport`] names.
@@ -88,8 +88,7 @@ const NAMED: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, situation: Situation { name, status, longest_wait, holdings }, own, connecting } =
-            self;
+        let Self { waited, phase, usage: PoolUsage { name, status, longest_wait, holdings }, own, connecting } = self;
         let waits_for = match phase {
             Phase::Queue => "waiting for one to be returned",
             Phase::Connect => "while connecting",
@@ -112,7 +111,7 @@ impl fmt::Display for TimeoutReport {
             Own(own.as_ref()),
         )?;
         match connecting {
-            Some(suspension) => write!(f, "; {suspension}"),
+            Some(backoff) => write!(f, "; {backoff}"),
             None => Ok(()),
         }
     }
@@ -196,15 +195,15 @@ impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "pool `{}` is not closed after {}: {} used, {} being created, {} checkouts in flight{}",
-    .situation.name, rounded(*.waited), .situation.status.used, .situation.status.creating,
-    .situation.status.in_flight, Holders(&.situation.holdings)
+    .usage.name, rounded(*.waited), .usage.status.used, .usage.status.creating,
+    .usage.status.in_flight, Holders(&.usage.holdings)
 )]
 #[non_exhaustive]
 pub struct CloseTimeout {
     /// For how long closing waited.
     pub waited: Duration,
     /// The pool as it is: it stays closed, and what is out is closed when it comes back.
-    pub situation: Situation,
+    pub usage: PoolUsage,
 }
 
 struct Holders<'a>(&'a [Holding]);

@@ -12,12 +12,12 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Ticket, UnpooledPlace};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
-use crate::telemetry::requests::{CallSites, KindId, Spent};
-use crate::telemetry::seat::Seat;
+use crate::telemetry::requests::{CallSites, RouteKey, UseBreakdown};
+use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::trace::TraceContext;
 
 /// Defines a closed set of words: the enum, `ALL`, `COUNT` and `as_str`.
-macro_rules! words {
+macro_rules! label_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $word:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,9 +43,9 @@ macro_rules! words {
     };
 }
 
-pub(crate) use words;
+pub(crate) use label_enum;
 
-words! {
+label_enum! {
     /// How a checkout ended. Each checkout has exactly one outcome, also when its future is dropped.
     Outcome {
         /// The caller got what it asked for.
@@ -63,7 +63,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// What a checkout in flight is waiting for.
     Phase {
         /// For capacity: every connection is taken.
@@ -88,7 +88,7 @@ impl Phase {
     }
 }
 
-words! {
+label_enum! {
     /// Why a connection was closed.
     CloseReason {
         /// It was never established: connecting failed.
@@ -118,7 +118,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// What was under way when a connection reported an error.
     ErrorPhase {
         /// Connecting, from the first socket to the server's readiness.
@@ -132,7 +132,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// What a connection that is held does.
     Activity {
         /// The server works: from the first byte of a request until it is ready for the next.
@@ -144,7 +144,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// In what way a connection came back dirty.
     Dirt {
         /// A transaction was open.
@@ -164,7 +164,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// Why an operation that failed was not tried again.
     GiveUp {
         /// It cannot succeed by being repeated: the statement is wrong, a constraint is violated, the work itself said no.
@@ -184,7 +184,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// A direction on the wire.
     Direction {
         /// To the server.
@@ -194,7 +194,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// What a connection is doing.
     ConnectionState {
         /// Being established for a checkout.
@@ -281,9 +281,9 @@ pub(crate) enum Event<'a> {
     /// `close` was called, or the last handle to the pool was dropped.
     PoolClosing,
     /// A connection is about to be given to `task`, which asked for it at `site`.
-    HandingOut { seat: &'a Seat, site: SiteId, task: u64 },
+    HandingOut { stats: &'a ConnectionStats, site: SiteId, task: u64 },
     /// A checkout was ready at its first poll: started and ended in one, without a wait.
-    CheckoutServed { seat: &'a Seat, operation: OperationId, at: Nanos },
+    CheckoutServed { stats: &'a ConnectionStats, operation: OperationId, at: Nanos },
     /// A checkout could not be served at once. The ledger writes its place among those in flight to `ticket`.
     CheckoutWaiting {
         ticket: &'a Cell<Option<Ticket>>,
@@ -295,8 +295,14 @@ pub(crate) enum Event<'a> {
     },
     /// A checkout in flight now waits for something else.
     PhaseEntered { ticket: Ticket, phase: Phase, at: Nanos },
-    /// A checkout in flight ended. `seat` is the connection it got.
-    CheckoutFinished { ticket: Ticket, seat: Option<&'a Seat>, outcome: Outcome, code: Option<ErrorCode>, at: Nanos },
+    /// A checkout in flight ended. `stats` is the connection it got.
+    CheckoutFinished {
+        ticket: Ticket,
+        stats: Option<&'a ConnectionStats>,
+        outcome: Outcome,
+        code: Option<ErrorCode>,
+        at: Nanos,
+    },
     /// A checkout ended at its first poll without a connection.
     CheckoutRefused {
         operation: OperationId,
@@ -305,22 +311,22 @@ pub(crate) enum Event<'a> {
         code: Option<ErrorCode>,
         at: Nanos,
     },
-    /// Connecting began. `seat` is live from now on.
-    ConnectionCreating { seat: &'a std::sync::Arc<Seat> },
+    /// Connecting began. `stats` is live from now on.
+    ConnectionCreating { stats: &'a std::sync::Arc<ConnectionStats> },
     /// The connection is established.
-    ConnectionCreated { seat: &'a Seat, took: Duration },
+    ConnectionCreated { stats: &'a ConnectionStats, took: Duration },
     /// Connecting, pinging or cleaning failed with an error.
     ConnectionError { phase: ErrorPhase, code: ErrorCode, error: &'a dyn std::error::Error },
     /// The pool itself uses a connection for the operation: to ping it for a checkout, or to clean it.
-    TendingStarted { seat: &'a Seat, operation: OperationId, at: Nanos },
+    TendingStarted { stats: &'a ConnectionStats, operation: OperationId, at: Nanos },
     /// It no longer does; where the connection goes next is another event.
-    TendingFinished { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
+    TendingFinished { stats: &'a ConnectionStats, operation: OperationId, since: Nanos, at: Nanos },
     /// The holder let go of a connection; where it goes next is another event.
-    ConnectionReturned { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
+    ConnectionReturned { stats: &'a ConnectionStats, operation: OperationId, since: Nanos, at: Nanos },
     /// A connection that was suspected to have leaked was returned.
-    SuspectReturned { seat: &'a Seat, operation: OperationId, since: Nanos, at: Nanos },
+    SuspectReturned { stats: &'a ConnectionStats, operation: OperationId, since: Nanos, at: Nanos },
     /// A connection came back dirty. `found_by` is the checkout that has to wait for that, if it is one.
-    ConnectionDirty { seat: &'a Seat, operation: OperationId, dirt: Dirt, found_by: Option<Ticket> },
+    ConnectionDirty { stats: &'a ConnectionStats, operation: OperationId, dirt: Dirt, found_by: Option<Ticket> },
     /// The server reported an error on the wire.
     QueryFailed { operation: OperationId, code: ErrorCode },
     /// A request with queries ended in an error, or will not be answered. `trace` is its span, if it has one.
@@ -332,9 +338,9 @@ pub(crate) enum Event<'a> {
     /// What passes on a wire is not understood: it is no longer read.
     WireLost { problem: &'static str },
     /// A connection went back into the pool.
-    ConnectionIdle { seat: &'a Seat, at: Nanos },
-    /// A connection is gone. `seat` is no longer live.
-    ConnectionClosed { seat: &'a Seat, reason: CloseReason },
+    ConnectionIdle { stats: &'a ConnectionStats, at: Nanos },
+    /// A connection is gone. `stats` is no longer live.
+    ConnectionClosed { stats: &'a ConnectionStats, reason: CloseReason },
     /// A named operation ended, its checkout included; `trace` is the span in which it began.
     OperationFinished { operation: OperationId, outcome: Outcome, took: Duration, trace: Option<TraceContext> },
     /// An operation failed, and is tried again after a pause.
@@ -354,9 +360,9 @@ pub(crate) enum Event<'a> {
     /// A connection outside the pool is gone; if it was not `open`, it was never established.
     UnpooledEnded { place: UnpooledPlace, operation: OperationId, open: bool, at: Nanos },
     /// A request held a connection for long while the server had nothing to do for it.
-    RequestHeld { kind: KindId, site: SiteId, spent: Spent },
+    RequestHeld { kind: RouteKey, site: SiteId, spent: UseBreakdown },
     /// A request made many checkouts.
-    RequestManyCheckouts { kind: KindId, checkouts: u64, sites: &'a CallSites },
+    RequestManyCheckouts { kind: RouteKey, checkouts: u64, sites: &'a CallSites },
     /// The bound on routes was reached: this one is counted as `other`.
     RoutesFull { route: &'a str },
     /// The bound on operations was reached: this name is counted as `other`.

@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::config::ConfigError;
-use crate::event::words;
+use crate::event::label_enum;
 use crate::pool::postgres::{CheckoutError, ConnectError, Connection, Pool, PoolBuilder, RunError, UnpooledConnection};
 use crate::retry::{Completed, Policy as RetryPolicy, Report};
 use crate::telemetry::log::Chain;
@@ -198,7 +198,7 @@ pub fn get_postgres_connection() -> impl Future<Output = Result<UnpooledConnecti
     }
 }
 
-words! {
+label_enum! {
     /// How [`execute_with_pool_connection`] ended.
     AnswerStatus {
         /// The work was done.

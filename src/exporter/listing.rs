@@ -88,7 +88,7 @@ struct Held<'a> {
     backend_pid: Option<i32>,
     trace_id: Option<TraceId>,
     silent_seconds: Seconds,
-    tended: bool,
+    maintenance: bool,
     suspected_leak: bool,
 }
 
@@ -103,7 +103,7 @@ impl<'a> Held<'a> {
             backend_pid: holder.backend_pid,
             trace_id: holder.trace.map(TraceId),
             silent_seconds: Seconds(holder.silent),
-            tended: holder.tended,
+            maintenance: holder.maintenance,
             suspected_leak: holder.suspected_leak,
         }
     }

@@ -35,7 +35,7 @@
 //!     "backend_pid": 4711,                   as in pg_stat_activity, or null
 //!     "trace_id": null,                      or 32 hexadecimal digits, if a sampled trace got it
 //!     "silent_seconds": 1.201,               since anything passed on its wire
-//!     "tended": false,                       whether the pool itself pings or cleans it for the operation
+//!     "maintenance": false,                  whether the pool itself pings or cleans it for the operation
 //!     "suspected_leak": false                held and silent past leak_threshold
 //!   }, …],
 //!   "waiters": [{                            oldest first

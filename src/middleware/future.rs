@@ -26,7 +26,7 @@ pin_project! {
     #[project = CourseProjection]
     #[derive(Debug)]
     enum Course<F> {
-        Serving {
+        ActiveRequest {
             // Dropped before the request is counted as ended.
             #[pin]
             inner: F,
@@ -39,12 +39,12 @@ pin_project! {
 
 impl<F> ResponseFuture<F> {
     pub(super) fn serving(inner: F, tracking: Tracking) -> Self {
-        Self { course: Course::Serving { inner, tracking: Some(tracking) } }
+        Self { course: Course::ActiveRequest { inner, tracking: Some(tracking) } }
     }
 
     /// One that another layer accounts.
     pub(super) fn passed(inner: F) -> Self {
-        Self { course: Course::Serving { inner, tracking: None } }
+        Self { course: Course::ActiveRequest { inner, tracking: None } }
     }
 
     pub(super) fn refused(overload: Overload) -> Self {
@@ -61,7 +61,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (inner, place) = match self.project().course.project() {
-            CourseProjection::Serving { inner, tracking } => (inner, tracking),
+            CourseProjection::ActiveRequest { inner, tracking } => (inner, tracking),
             CourseProjection::Refused { overload } => return Poll::Ready(Ok(refusal(overload))),
         };
         let polled = match place {

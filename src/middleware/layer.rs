@@ -11,7 +11,7 @@ use tower_layer::Layer;
 use super::route::{Head, RouteBy};
 use super::service::PoolService;
 use super::shed::{Limits, Overload};
-use crate::pool::serving::Terms;
+use crate::pool::serving::LayerConfig;
 use crate::pool::{Backend, Core};
 
 /// Accounts to each request what it costs the pool. See [the module](crate::middleware).
@@ -21,10 +21,10 @@ pub struct PoolLayer<M: Backend> {
     pool: Core<M>,
     settings: Settings,
     /// What its requests have in common; made anew when a setting changes that is part of it.
-    terms: Arc<Terms>,
+    terms: Arc<LayerConfig>,
 }
 
-/// What is set, but for what is part of the [`Terms`].
+/// What is set, but for what is part of the [`LayerConfig`].
 #[derive(Clone)]
 pub(super) struct Settings {
     pub(super) route_by: Option<RouteBy>,
@@ -161,7 +161,7 @@ impl<M: Backend> PoolLayer<M> {
     /// request that needs two connections at once may wait for itself, as with a pool that is too small.
     #[must_use]
     pub fn route_share(mut self, percent: u8) -> Self {
-        let max = self.terms.watchers.ledger().limits().max();
+        let max = self.terms.recorder.ledger().limits().max();
         self.settings.share = (percent < 100).then(|| max.saturating_mul(usize::from(percent)) / 100);
         self.renewed()
     }
@@ -175,9 +175,9 @@ impl<M: Backend> PoolLayer<M> {
 }
 
 impl Settings {
-    fn terms<M: Backend>(&self, pool: &Core<M>) -> Arc<Terms> {
+    fn terms<M: Backend>(&self, pool: &Core<M>) -> Arc<LayerConfig> {
         let Self { names_operations, held_elsewhere, share, call_site, .. } = *self;
-        Arc::new(Terms::new(pool, names_operations, held_elsewhere, share, call_site))
+        Arc::new(LayerConfig::new(pool, names_operations, held_elsewhere, share, call_site))
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::pool::serving::{Entered, Serving, handed_on};
+use crate::pool::serving::{ActiveRequest, ScopeGuard, handed_on};
 
 /// The request, or requests of several pools, that the code which runs works for.
 ///
@@ -25,7 +25,7 @@ use crate::pool::serving::{Entered, Serving, handed_on};
 /// It may outlive the request: what is done then is still counted for its route, but its span and its answer are told
 /// no more.
 #[derive(Clone, Debug)]
-pub struct RequestScope(Vec<Serving>);
+pub struct RequestScope(Vec<ActiveRequest>);
 
 impl RequestScope {
     /// Of the code that runs; outside of requests an empty one, which changes nothing.
@@ -47,10 +47,10 @@ impl RequestScope {
 }
 
 /// Enters one after the other, and leaves them in the opposite order.
-fn enter_all<T>(served: &mut [Option<Serving>], run: impl FnOnce() -> T) -> T {
+fn enter_all<T>(served: &mut [Option<ActiveRequest>], run: impl FnOnce() -> T) -> T {
     match served.split_first_mut() {
         Some((first, others)) => {
-            let _entered = Entered::new(first);
+            let _entered = ScopeGuard::new(first);
             enter_all(others, run)
         }
         None => run(),
@@ -63,7 +63,7 @@ pin_project! {
     pub struct Scoped<F> {
         #[pin]
         inner: F,
-        served: Vec<Option<Serving>>,
+        served: Vec<Option<ActiveRequest>>,
     }
 }
 

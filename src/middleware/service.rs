@@ -13,9 +13,9 @@ use super::future::ResponseFuture;
 use super::layer::Settings;
 use super::route::{Head, matched, method};
 use super::tracking::Tracking;
-use crate::pool::serving::{Serving, Terms, is_served};
+use crate::pool::serving::{ActiveRequest, LayerConfig, is_served};
 use crate::pool::{Backend, Core};
-use crate::telemetry::requests::{KindId, UNKNOWN_ROUTE};
+use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 
 /// A service whose requests are accounted; see [`PoolLayer`](super::PoolLayer).
 ///
@@ -25,21 +25,21 @@ pub struct PoolService<M: Backend, S> {
     inner: S,
     pool: Core<M>,
     settings: Settings,
-    terms: Arc<Terms>,
+    terms: Arc<LayerConfig>,
 }
 
 impl<M: Backend, S> PoolService<M, S> {
-    pub(super) fn new(inner: S, pool: Core<M>, settings: Settings, terms: Arc<Terms>) -> Self {
+    pub(super) fn new(inner: S, pool: Core<M>, settings: Settings, terms: Arc<LayerConfig>) -> Self {
         Self { inner, pool, settings, terms }
     }
 
-    fn kind<B>(&self, request: &Request<B>) -> KindId {
+    fn kind<B>(&self, request: &Request<B>) -> RouteKey {
         let head = Head::of(request);
         let method = method(head.method);
-        let watchers = &self.terms.watchers;
+        let recorder = &self.terms.recorder;
         match &self.settings.route_by {
-            Some(route_by) => watchers.request_kind(route_by(head).as_deref().unwrap_or(UNKNOWN_ROUTE), method),
-            None => watchers.request_kind(matched(&head).unwrap_or(UNKNOWN_ROUTE), method),
+            Some(route_by) => recorder.request_kind(route_by(head).as_deref().unwrap_or(UNKNOWN_ROUTE), method),
+            None => recorder.request_kind(matched(&head).unwrap_or(UNKNOWN_ROUTE), method),
         }
     }
 }
@@ -64,11 +64,11 @@ where
             request.extensions_mut().insert(self.pool.clone());
         }
         // Another layer of this pool's is around this one, and counts it.
-        if is_served(self.terms.watchers.ledger()) {
+        if is_served(self.terms.recorder.ledger()) {
             return ResponseFuture::passed(self.inner.call(request));
         }
         let kind = self.kind(&request);
-        let serving = Serving::new(Arc::clone(&self.terms), kind);
+        let serving = ActiveRequest::new(Arc::clone(&self.terms), kind);
         let mut tracking = Tracking::begin(serving, &self.settings, &request);
         if let Some(overload) = self.settings.limits.overload(&self.terms, Some(kind)) {
             tracking.shed();

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::pool::serving::Terms;
+use crate::pool::serving::LayerConfig;
 use crate::telemetry::ledger::Backlog;
-use crate::telemetry::requests::KindId;
+use crate::telemetry::requests::RouteKey;
 
 /// From when on requests are refused.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,11 +29,11 @@ pub struct Overload {
 impl Limits {
     /// Whether the pool is beyond them, or the share of the route, if one is asked about. Costs next to nothing where they are
     /// off, or nobody waits.
-    pub(super) fn overload(&self, terms: &Terms, route: Option<KindId>) -> Option<Overload> {
+    pub(super) fn overload(&self, terms: &LayerConfig, route: Option<RouteKey>) -> Option<Overload> {
         if self.queue.is_none() && self.wait.is_none() {
             return None;
         }
-        let ledger = terms.watchers.ledger();
+        let ledger = terms.recorder.ledger();
         let of_route =
             terms.shares.as_ref().zip(route).map(|(shares, kind)| shares.backlog(kind, ledger.clock().now()));
         [Some(ledger.backlog()), of_route].into_iter().flatten().find_map(|backlog| self.exceeded(backlog))

@@ -6,13 +6,13 @@ use http::{HeaderMap, Request};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use tracing::Span;
 
-use crate::pool::serving::Serving;
+use crate::pool::serving::ActiveRequest;
 use crate::telemetry::requests::UNKNOWN_ROUTE;
 use crate::telemetry::trace;
 
 /// A span of the server's for a request that is part of a sampled trace, unless it is in one already: a layer of the
 /// service's has seen to it then.
-pub(super) fn join<B>(serving: &Serving, request: &Request<B>) -> Option<Span> {
+pub(super) fn join<B>(serving: &ActiveRequest, request: &Request<B>) -> Option<Span> {
     let header = request.headers().get("traceparent")?;
     if trace::is_within_span() {
         return None;

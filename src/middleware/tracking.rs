@@ -11,7 +11,7 @@ use tracing::Span;
 use super::layer::Settings;
 use super::outcome::is_failure;
 use crate::event::{Activity, Event, Outcome};
-use crate::pool::serving::{Entered, Serving};
+use crate::pool::serving::{ActiveRequest, ScopeGuard};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::requests::Request as Account;
@@ -32,7 +32,7 @@ pub const FIELDS: [&str; 5] = [
 #[derive(Debug)]
 pub(super) struct Tracking {
     /// Away while the request's code runs.
-    serving: Option<Serving>,
+    serving: Option<ActiveRequest>,
     started: Nanos,
     /// What it comes to if it is dropped now; none if it was counted already.
     outcome: Option<Outcome>,
@@ -59,10 +59,10 @@ struct Traced {
 }
 
 impl Tracking {
-    pub(super) fn begin<B>(serving: Serving, settings: &Settings, request: &Request<B>) -> Self {
-        let watchers = &serving.terms().watchers;
-        let started = watchers.now();
-        watchers.ledger().requests().start(serving.kind());
+    pub(super) fn begin<B>(serving: ActiveRequest, settings: &Settings, request: &Request<B>) -> Self {
+        let recorder = &serving.terms().recorder;
+        let started = recorder.now();
+        recorder.ledger().requests().start(serving.kind());
         let joined = join(&serving, request);
         let trace = joined.as_ref().map_or_else(trace::entered, |joined| joined.in_scope(trace::entered));
         Self {
@@ -83,19 +83,19 @@ impl Tracking {
     #[inline]
     pub(super) fn enter<T>(&mut self, run: impl FnOnce() -> T) -> T {
         let _span = self.traced.as_ref().and_then(|traced| traced.joined.as_ref()).map(Span::enter);
-        let _entered = Entered::new(&mut self.serving);
+        let _entered = ScopeGuard::new(&mut self.serving);
         run()
     }
 
     /// It is refused.
     pub(super) fn shed(&mut self) {
         if let Some(serving) = &self.serving {
-            let watchers = &serving.terms().watchers;
+            let recorder = &serving.terms().recorder;
             // Whoever is refused names nothing: the table of operations is not to be filled by that.
             let operation = serving.named().unwrap_or(OperationId::OTHER);
-            let (call_site, at) = (serving.terms().call_site, watchers.now());
+            let (call_site, at) = (serving.terms().call_site, recorder.now());
             let (outcome, code) = (Outcome::Shed, None);
-            watchers.emit(Event::CheckoutRefused { operation, call_site, outcome, code, at });
+            recorder.emit(Event::CheckoutRefused { operation, call_site, outcome, code, at });
         }
         self.end(Outcome::Shed);
     }
@@ -160,11 +160,11 @@ impl Tracking {
         if self.outcome.take().is_none() {
             return;
         }
-        let watchers = &serving.terms().watchers;
-        let took = watchers.now().since(self.started);
+        let recorder = &serving.terms().recorder;
+        let took = recorder.now().since(self.started);
         let traced = self.traced.take();
         let trace = traced.as_ref().and_then(|traced| traced.trace.as_ref());
-        watchers.ledger().requests().end(serving.kind(), outcome, took, trace.map(Trace::ids));
+        recorder.ledger().requests().end(serving.kind(), outcome, took, trace.map(Trace::ids));
         if let Some(account) = serving.request() {
             account.warn_of_many(self.many_checkouts);
             self.tell(account, traced.as_deref());
@@ -228,11 +228,11 @@ fn content_length(headers: &HeaderMap) -> Option<u64> {
 
 /// A span that joins the trace which the request brings along, if nobody else has.
 #[cfg(feature = "otel")]
-fn join<B>(serving: &Serving, request: &Request<B>) -> Option<Span> {
+fn join<B>(serving: &ActiveRequest, request: &Request<B>) -> Option<Span> {
     super::traceparent::join(serving, request)
 }
 
 #[cfg(not(feature = "otel"))]
-fn join<B>(_: &Serving, _: &Request<B>) -> Option<Span> {
+fn join<B>(_: &ActiveRequest, _: &Request<B>) -> Option<Span> {
     None
 }

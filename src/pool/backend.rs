@@ -7,10 +7,10 @@ use std::sync::Arc;
 use deadpool::managed::{Manager, RecycleError};
 
 use super::shared::Policy;
-use super::wire::{Driven, Eyes, Found, Pulse};
+use super::wire::{DriverActivity, DriverTask, Found, ProtocolObserver};
 use crate::event::{Dirt, ErrorCode};
-use crate::telemetry::ledger::Watchers;
-use crate::telemetry::seat::Seat;
+use crate::telemetry::ledger::Recorder;
+use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::trace::Server;
 
 /// A deadpool [`Manager`] whose connections can be observed.
@@ -113,18 +113,24 @@ pub enum Refusal {
 /// Keeps the account of a connection's wire: given to [`Backend::connect`], for whoever can show it what passes.
 #[derive(Clone, Debug)]
 pub struct Observer {
-    watchers: Watchers,
-    seat: Arc<Seat>,
-    pulse: Arc<Pulse>,
+    recorder: Recorder,
+    stats: Arc<ConnectionStats>,
+    driver: Arc<DriverActivity>,
     reads: bool,
     has_texts: bool,
     found: Found,
 }
 
 impl Observer {
-    pub(super) fn new(watchers: Watchers, seat: Arc<Seat>, pulse: Arc<Pulse>, policy: &Policy, found: Found) -> Self {
+    pub(super) fn new(
+        recorder: Recorder,
+        stats: Arc<ConnectionStats>,
+        driver: Arc<DriverActivity>,
+        policy: &Policy,
+        found: Found,
+    ) -> Self {
         let Policy { read_wire: reads, trace_query_text: has_texts, .. } = *policy;
-        Self { watchers, seat, pulse, reads, has_texts, found }
+        Self { recorder, stats, driver, reads, has_texts, found }
     }
 
     /// Whether anything is to be read.
@@ -133,12 +139,12 @@ impl Observer {
     }
 
     /// What reads along on a stream that leads to `server`.
-    pub(crate) fn eyes(&self, server: Arc<Server>) -> Box<Eyes> {
-        Box::new(Eyes::new(Arc::clone(&self.seat), self.watchers.ledger(), Some(server), self.has_texts))
+    pub(crate) fn eyes(&self, server: Arc<Server>) -> Box<ProtocolObserver> {
+        Box::new(ProtocolObserver::new(Arc::clone(&self.stats), self.recorder.ledger(), Some(server), self.has_texts))
     }
 
     /// The future that drives the connection, so that it is known when it has run.
-    pub(crate) fn drive<F: Future + Unpin>(&self, connection: F) -> Driven<F> {
-        Driven::new(connection, Arc::clone(&self.pulse), Arc::clone(&self.seat), self.found.clone())
+    pub(crate) fn drive<F: Future + Unpin>(&self, connection: F) -> DriverTask<F> {
+        DriverTask::new(connection, Arc::clone(&self.driver), Arc::clone(&self.stats), self.found.clone())
     }
 }

@@ -18,13 +18,13 @@ use tokio::time::{Sleep, sleep};
 use super::backend::Backend;
 use super::context::{Context, Scope};
 use super::core::Core;
-use super::gate::{Shut, Turn, Waiting, wait_for};
+use super::gate::{Denied, RetryAt, Waiting, wait_for};
 use super::guard::Guard;
-use super::observed::{Observed, Obstacle};
+use super::observed::{InstrumentedManager, ManagerError};
 use super::serving;
 use super::task;
-use super::visit::{Entry, Visit};
-use crate::error::{CheckoutError, Suspension, TimeoutReport};
+use super::visit::{Entry, RequestCheckout};
+use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
 use crate::event::{ErrorCode, Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
@@ -36,7 +36,7 @@ static NO_TIMEOUTS: Timeouts = Timeouts { wait: None, create: None, recycle: Non
 /// Asks for what is there now. Joining the queue costs more, even where there is none.
 static WITHOUT_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
-type Got<M> = Result<Object<Observed<M>>, PoolError<Obstacle<<M as deadpool::managed::Manager>::Error>>>;
+type Got<M> = Result<Object<InstrumentedManager<M>>, PoolError<ManagerError<<M as deadpool::managed::Manager>::Error>>>;
 
 /// The wait for a place among those of a route.
 type Placing = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
@@ -70,7 +70,7 @@ pin_project! {
         // The same while its route holds its share.
         place: Option<Placing>,
         // What it is to the request that it is for, if it is for one.
-        visit: Option<Box<Visit>>,
+        request_checkout: Option<Box<RequestCheckout>>,
         context: Context,
         stage: Stage,
     }
@@ -96,10 +96,21 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
     ) -> Self {
         let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
         // Where others queue there is nothing to be had at once.
-        let queued = core.shared().watchers.ledger().queue_hint();
+        let queued = core.shared().recorder.ledger().queue_hint();
         let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
         let (deadline, stage) = (None, Stage::New);
-        Self { core, ask, inner, deadline, turn: None, took_turns: false, place: None, visit: None, context, stage }
+        Self {
+            core,
+            ask,
+            inner,
+            deadline,
+            turn: None,
+            took_turns: false,
+            place: None,
+            request_checkout: None,
+            context,
+            stage,
+        }
     }
 }
 
@@ -110,11 +121,11 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         // What it was waiting for is given up first, so that nobody sees it ended and still holding a place.
         this.inner.set(None);
         (*this.turn, *this.place) = (None, None);
-        let watchers = &this.core.shared().watchers;
-        let (outcome, at) = (Outcome::Cancelled, watchers.now());
+        let recorder = &this.core.shared().recorder;
+        let (outcome, at) = (Outcome::Cancelled, recorder.now());
         // Without a ticket, the backend panicked before there was anything to wait for.
-        watchers.emit(this.context.ended(outcome, None, at));
-        end_visit(this.visit, this.context.started, at);
+        recorder.emit(this.context.ended(outcome, None, at));
+        end_visit(this.request_checkout, this.context.started, at);
         this.core.after_failed_checkout();
     }
 
@@ -124,7 +135,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         let shared = this.core.shared();
         if this.context.ticket.is_none() {
-            this.context.wait_for(&shared.watchers, Phase::Queue);
+            this.context.wait_for(&shared.recorder, Phase::Queue);
         }
         if this.deadline.is_none() {
             // The first poll ends here at the latest, so next to nothing of the time is spent.
@@ -142,7 +153,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         (*this.turn, *this.place) = (None, None);
         this.deadline.set(None);
         *this.stage = Stage::Ended;
-        this.core.refuse(*this.context, failure, this.visit)
+        this.core.refuse(*this.context, failure, this.request_checkout)
     }
 }
 
@@ -153,11 +164,11 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         let shared = this.core.shared();
         if !shared.is_closing()
-            && let Some(turn) = shared.gate.line(shared.watchers.ledger().status().idle)
+            && let Some(turn) = shared.gate.line(shared.recorder.ledger().status().idle)
         {
             this.inner.set(None);
             *this.took_turns |= turn.phase == Phase::Suspended;
-            this.context.wait_for(&shared.watchers, turn.phase);
+            this.context.wait_for(&shared.recorder, turn.phase);
             *this.turn = Some(wait_for(turn, Arc::clone(this.core.shared_handle())));
         }
     }
@@ -167,16 +178,17 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
     #[cold]
     fn begin_visit(self: Pin<&mut Self>) -> bool {
         let mut this = self.project();
-        *this.visit = serving::visit(this.core.shared().watchers.ledger(), this.context.site).map(Box::new);
-        match this.visit.as_mut().map_or(Entry::Free, |visit| visit.enter()) {
+        *this.request_checkout =
+            serving::request_checkout(this.core.shared().recorder.ledger(), this.context.site).map(Box::new);
+        match this.request_checkout.as_mut().map_or(Entry::Free, |request_checkout| request_checkout.enter()) {
             Entry::Free => true,
             Entry::Closed => false,
             Entry::Full(places) => {
                 this.inner.set(None);
                 *this.took_turns = true;
-                let watchers = &this.core.shared().watchers;
-                this.context.wait_for(watchers, Phase::Share);
-                *this.place = Some(Box::pin(places.wait(watchers.clone())));
+                let recorder = &this.core.shared().recorder;
+                this.context.wait_for(recorder, Phase::Share);
+                *this.place = Some(Box::pin(places.wait(recorder.clone())));
                 true
             }
         }
@@ -189,8 +201,8 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
         if let Some(waiting) = this.place {
             let Some(place) = ready!(waiting.as_mut().poll(cx)) else { return Poll::Ready(false) };
             *this.place = None;
-            if let Some(visit) = this.visit {
-                visit.admit(place);
+            if let Some(request_checkout) = this.request_checkout {
+                request_checkout.admit(place);
             }
             // Those who wait for their turn to connect were here before.
             if this.core.shared().gate.is_awaited() {
@@ -212,12 +224,12 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
 
     /// May not connect now: gets into line for a turn, if it is not in it.
     #[cold]
-    fn leave_to_others(self: Pin<&mut Self>, turn: Turn, cx: &mut TaskContext<'_>) {
+    fn leave_to_others(self: Pin<&mut Self>, turn: RetryAt, cx: &mut TaskContext<'_>) {
         let mut this = self.project();
         let shared = this.core.shared();
         this.inner.set(None);
         *this.took_turns |= turn.phase == Phase::Suspended;
-        this.context.wait_for(&shared.watchers, turn.phase);
+        this.context.wait_for(&shared.recorder, turn.phase);
         if this.turn.is_none() {
             // It asks once more when it is sure to be called, so that nothing is missed in between.
             let mut waiting = wait_for(turn, Arc::clone(this.core.shared_handle()));
@@ -240,7 +252,7 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
         if self.stage == Stage::New {
             let this = self.as_mut().project();
             *this.stage = Stage::Begun;
-            this.context.started = shared.watchers.now();
+            this.context.started = shared.recorder.now();
             if serving::is_any() && !self.as_mut().begin_visit() {
                 return Poll::Ready(Err(self.fail(Failure::Closed)));
             }
@@ -274,7 +286,7 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                     if this.turn.is_some() {
                         *this.turn = None;
                     }
-                    return Poll::Ready(Ok(core.hand_out(object, *this.context, this.visit)));
+                    return Poll::Ready(Ok(core.hand_out(object, *this.context, this.request_checkout)));
                 }
                 Poll::Ready(Ok(object)) => {
                     // It was being made while the pool was closed: nobody gets it.
@@ -285,7 +297,7 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                     // It queues or connects, and takes no other's turn.
                     *this.turn = None;
                     if *this.took_turns {
-                        this.context.queues_after_its_turn(&shared.watchers);
+                        this.context.queues_after_its_turn(&shared.recorder);
                     }
                     ready!(self.as_mut().wait(cx));
                     break Failure::Timeout;
@@ -293,10 +305,10 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                 // Who stands in line for its turn looks, and does not queue for what those hold who look as well.
                 Poll::Ready(Err(PoolError::Timeout(_))) if this.turn.is_some() => this.inner.set(None),
                 Poll::Ready(Err(PoolError::Timeout(_))) => this.inner.set(Some((this.ask)(&NO_TIMEOUTS))),
-                Poll::Ready(Err(PoolError::Backend(Obstacle::Failed(error)))) => break Failure::Connect(error),
-                Poll::Ready(Err(PoolError::Backend(Obstacle::Shut(shut)))) => match *shut {
-                    Shut::Turn(turn) => self.as_mut().leave_to_others(turn, cx),
-                    Shut::Unavailable(suspension) => break Failure::Unavailable(suspension),
+                Poll::Ready(Err(PoolError::Backend(ManagerError::Failed(error)))) => break Failure::Connect(error),
+                Poll::Ready(Err(PoolError::Backend(ManagerError::Denied(shut)))) => match *shut {
+                    Denied::RetryAt(turn) => self.as_mut().leave_to_others(turn, cx),
+                    Denied::Unavailable(backoff) => break Failure::Unavailable(backoff),
                 },
                 // Its timeouts and hooks are not used, so deadpool has no other reason.
                 Poll::Ready(Err(_)) => break Failure::Closed,
@@ -318,9 +330,9 @@ pub(crate) fn code_of<M: Backend>(error: &CheckoutError<M::Error>) -> Option<Err
 
 /// Ends what a checkout was to a request that got nothing by it.
 #[cold]
-fn end_visit(visit: &mut Option<Box<Visit>>, started: Nanos, at: Nanos) {
-    if let Some(visit) = visit.take() {
-        visit.end_wait(at.since(started));
+fn end_visit(request_checkout: &mut Option<Box<RequestCheckout>>, started: Nanos, at: Nanos) {
+    if let Some(request_checkout) = request_checkout.take() {
+        request_checkout.end_wait(at.since(started));
     }
 }
 
@@ -329,35 +341,40 @@ pub(super) enum Failure<E> {
     Timeout,
     Closed,
     Connect(E),
-    Unavailable(Suspension),
+    Unavailable(ConnectBackoff),
 }
 
 impl<M: Backend> Core<M> {
     // Once in the path of each checkout that is served: a call would move all that it is given.
     #[inline(always)]
-    fn hand_out(&self, object: Object<Observed<M>>, context: Context, visit: &mut Option<Box<Visit>>) -> Guard<M> {
-        let watchers = &self.shared().watchers;
-        let seat = &*object.life.seat;
+    fn hand_out(
+        &self,
+        object: Object<InstrumentedManager<M>>,
+        context: Context,
+        request_checkout: &mut Option<Box<RequestCheckout>>,
+    ) -> Guard<M> {
+        let recorder = &self.shared().recorder;
+        let stats = &*object.meta.stats;
         let operation = context.operation;
-        watchers.emit(Event::HandingOut { seat, site: context.site, task: task::current() });
+        recorder.emit(Event::HandingOut { stats, site: context.site, task: task::current() });
         let at = match context.ticket {
             None => {
                 let at = context.started;
-                watchers.emit(Event::CheckoutServed { seat, operation, at });
+                recorder.emit(Event::CheckoutServed { stats, operation, at });
                 at
             }
             Some(ticket) => {
                 // The clock was read in this same poll, when the connection was found fit.
-                let at = object.life.ready_at;
+                let at = object.meta.ready_at;
                 let outcome = Outcome::Ok;
-                watchers.emit(Event::CheckoutFinished { ticket, seat: Some(seat), outcome, code: None, at });
+                recorder.emit(Event::CheckoutFinished { ticket, stats: Some(stats), outcome, code: None, at });
                 at
             }
         };
-        if let Some(visit) = visit {
-            visit.begin_use(seat, operation, at.since(context.started), at);
+        if let Some(request_checkout) = request_checkout {
+            request_checkout.begin_use(stats, operation, at.since(context.started), at);
         }
-        Guard::new(object, operation, at, visit.take())
+        Guard::new(object, operation, at, request_checkout.take())
     }
 
     #[cold]
@@ -365,32 +382,32 @@ impl<M: Backend> Core<M> {
         &self,
         context: Context,
         failure: Failure<M::Error>,
-        visit: &mut Option<Box<Visit>>,
+        request_checkout: &mut Option<Box<RequestCheckout>>,
     ) -> CheckoutError<M::Error> {
-        let watchers = &self.shared().watchers;
-        let at = watchers.now();
+        let recorder = &self.shared().recorder;
+        let at = recorder.now();
         let outcome = match failure {
             Failure::Timeout => Outcome::Timeout,
             Failure::Closed => Outcome::Closed,
             Failure::Connect(_) | Failure::Unavailable(_) => Outcome::Error,
         };
-        let (phase, own) = context.ticket.map_or((Phase::Queue, None), |ticket| watchers.ledger().wait_of(ticket));
+        let (phase, own) = context.ticket.map_or((Phase::Queue, None), |ticket| recorder.ledger().wait_of(ticket));
         let code = match &failure {
             Failure::Connect(error) => Some(M::code(error)),
-            Failure::Unavailable(suspension) => Some(suspension.code),
+            Failure::Unavailable(backoff) => Some(backoff.code),
             Failure::Timeout | Failure::Closed => None,
         };
-        watchers.emit(context.ended(outcome, code, at));
-        end_visit(visit, context.started, at);
+        recorder.emit(context.ended(outcome, code, at));
+        end_visit(request_checkout, context.started, at);
         self.after_failed_checkout();
-        let ledger = watchers.ledger();
+        let ledger = recorder.ledger();
         match failure {
             Failure::Timeout => CheckoutError::Timeout(Box::new(TimeoutReport {
                 waited: at.duration_since(context.started),
                 phase,
-                situation: ledger.situation(),
+                usage: ledger.usage(),
                 own,
-                connecting: self.shared().gate.suspension(),
+                connecting: self.shared().gate.backoff(),
             })),
             Failure::Closed => CheckoutError::Closed { pool: ledger.name().clone() },
             Failure::Connect(source) => CheckoutError::Connect { pool: ledger.name().clone(), source },

@@ -10,7 +10,7 @@ use std::panic::Location;
 use super::task;
 use crate::event::{ErrorCode, Event, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::{Ticket, Watchers};
+use crate::telemetry::ledger::{Recorder, Ticket};
 use crate::telemetry::operations::{OperationId, SiteId};
 
 /// What is known of a checkout.
@@ -62,27 +62,27 @@ impl Context {
 
     /// The time, as good as it needs to be: a checkout that did not wait has only just started.
     #[inline]
-    pub(super) fn now(self, watchers: &Watchers) -> Nanos {
-        if self.ticket.is_some() { watchers.now() } else { self.started }
+    pub(super) fn now(self, recorder: &Recorder) -> Nanos {
+        if self.ticket.is_some() { recorder.now() } else { self.started }
     }
 
     /// That this checkout ended without a connection.
     pub(super) fn ended(self, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) -> Event<'static> {
         let Self { operation, call_site, ticket, .. } = self;
         match ticket {
-            Some(ticket) => Event::CheckoutFinished { ticket, seat: None, outcome, code, at },
+            Some(ticket) => Event::CheckoutFinished { ticket, stats: None, outcome, code, at },
             None => Event::CheckoutRefused { operation, call_site, outcome, code, at },
         }
     }
 
     /// Says what this checkout waits for from now on.
-    pub(super) fn wait_for(&mut self, watchers: &Watchers, phase: Phase) {
+    pub(super) fn wait_for(&mut self, recorder: &Recorder, phase: Phase) {
         if let Some(ticket) = self.ticket {
-            watchers.emit(Event::PhaseEntered { ticket, phase, at: watchers.now() });
+            recorder.emit(Event::PhaseEntered { ticket, phase, at: recorder.now() });
             return;
         }
         let ticket = Cell::new(None);
-        watchers.emit(Event::CheckoutWaiting {
+        recorder.emit(Event::CheckoutWaiting {
             ticket: &ticket,
             operation: self.operation,
             call_site: self.call_site,
@@ -95,18 +95,18 @@ impl Context {
 
     /// This checkout waits again: for capacity, if it was for a turn before.
     #[cold]
-    pub(super) fn queues_after_its_turn(&mut self, watchers: &Watchers) {
+    pub(super) fn queues_after_its_turn(&mut self, recorder: &Recorder) {
         if let Some(ticket) = self.ticket
-            && watchers.ledger().wait_of(ticket).0.is_turn()
+            && recorder.ledger().wait_of(ticket).0.is_turn()
         {
-            self.wait_for(watchers, Phase::Queue);
+            self.wait_for(recorder, Phase::Queue);
         }
     }
 
     /// The same for the checkout that is being polled.
-    pub(super) fn current_waits_for(watchers: &Watchers, phase: Phase) {
+    pub(super) fn current_waits_for(recorder: &Recorder, phase: Phase) {
         if let Some(mut context) = CURRENT.get() {
-            context.wait_for(watchers, phase);
+            context.wait_for(recorder, phase);
             CURRENT.set(Some(context));
         }
     }

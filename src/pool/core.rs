@@ -10,7 +10,7 @@ use super::backend::Backend;
 use super::checkout::Checkout;
 use super::clean::sweep;
 use super::guard::Guard;
-use super::observed::{Observed, Sweep};
+use super::observed::{InstrumentedManager, Sweep};
 use super::operation::Operation;
 use super::serving;
 use super::shared::{Policy, Shared};
@@ -18,7 +18,7 @@ use crate::config::{ConfigError, Settings};
 use crate::error::{CheckoutError, CloseTimeout, RunError};
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::{Clock, nanos};
-use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 
@@ -31,14 +31,14 @@ pub struct Core<M: Backend> {
 }
 
 struct Inner<M: Backend> {
-    pool: managed::Pool<Observed<M>>,
+    pool: managed::Pool<InstrumentedManager<M>>,
     shared: Arc<Shared>,
 }
 
 impl<M: Backend> Drop for Inner<M> {
     fn drop(&mut self) {
         if self.shared.begin_closing() {
-            self.shared.watchers.emit(Event::PoolClosing);
+            self.shared.recorder.emit(Event::PoolClosing);
         }
     }
 }
@@ -92,19 +92,19 @@ impl<M: Backend> Core<M> {
         };
         let name = settings.name.as_deref().unwrap_or(name);
         let ledger = collector.join(name, |name| Ledger::new(name, limits, clock));
-        let shared = Arc::new(Shared::new(Watchers::new(ledger), policy));
-        let observed = Observed::new(backend, Arc::clone(&shared));
+        let shared = Arc::new(Shared::new(Recorder::new(ledger), policy));
+        let observed = InstrumentedManager::new(backend, Arc::clone(&shared));
         let pool = managed::Pool::builder(observed)
             .max_size(limits.max())
             .build()
             .expect("deadpool asks for a runtime only where it has timeouts, and it has none");
         let weak = pool.weak();
-        pool.manager().sweep_by(Sweep(Arc::new(move |seat| {
+        pool.manager().sweep_by(Sweep(Arc::new(move |stats| {
             if let Some(pool) = weak.upgrade() {
-                sweep(&pool, seat);
+                sweep(&pool, stats);
             }
         })));
-        shared.watchers.emit(Event::PoolOpened);
+        shared.recorder.emit(Event::PoolOpened);
         Ok(Self { inner: Arc::new(Inner { pool, shared }) })
     }
 
@@ -119,7 +119,7 @@ impl<M: Backend> Core<M> {
     /// The pool's name, as in its metrics.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.shared().watchers.ledger().name()
+        self.shared().recorder.ledger().name()
     }
 
     /// The backend.
@@ -154,13 +154,13 @@ impl<M: Backend> Core<M> {
         &self,
         call_site: &'static Location<'static>,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        let watchers = &self.shared().watchers;
+        let recorder = &self.shared().recorder;
         if serving::is_any()
-            && let Some(operation) = serving::operation(watchers.ledger())
+            && let Some(operation) = serving::operation(recorder.ledger())
         {
-            return self.checkout(operation, call_site, watchers.site(call_site));
+            return self.checkout(operation, call_site, recorder.site(call_site));
         }
-        let (operation, site) = watchers.operation_at(call_site);
+        let (operation, site) = recorder.operation_at(call_site);
         self.checkout(operation, call_site, site)
     }
 
@@ -180,9 +180,9 @@ impl<M: Backend> Core<M> {
 
     /// The operation that is named after `call_site`.
     pub(crate) fn operation_at(&self, call_site: &'static Location<'static>) -> Operation<M> {
-        let watchers = &self.shared().watchers;
-        let of_request = if serving::is_any() { serving::operation(watchers.ledger()) } else { None };
-        Operation::new(self.clone(), of_request.unwrap_or_else(|| watchers.operation_at(call_site).0))
+        let recorder = &self.shared().recorder;
+        let of_request = if serving::is_any() { serving::operation(recorder.ledger()) } else { None };
+        Operation::new(self.clone(), of_request.unwrap_or_else(|| recorder.operation_at(call_site).0))
     }
 
     /// The same for the operation that is named after `call_site`.
@@ -204,7 +204,7 @@ impl<M: Backend> Core<M> {
     /// `other`, and the first of them is logged.
     #[must_use]
     pub fn operation(&self, name: &str) -> Operation<M> {
-        Operation::new(self.clone(), self.shared().watchers.operation(name))
+        Operation::new(self.clone(), self.shared().recorder.operation(name))
     }
 
     #[inline]
@@ -221,7 +221,7 @@ impl<M: Backend> Core<M> {
     /// How many connections there are, and how many are asked for, all of one moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.shared().watchers.ledger().status()
+        self.shared().recorder.ledger().status()
     }
 
     /// Who holds a connection, oldest first: for which operation, asked for where, for how long, and what it does.
@@ -229,19 +229,19 @@ impl<M: Backend> Core<M> {
     /// Costs the holders nothing.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
-        self.shared().watchers.ledger().holders()
+        self.shared().recorder.ledger().holders()
     }
 
     /// Who waits for a connection, oldest first.
     #[must_use]
     pub fn waiters(&self) -> Vec<Waiter> {
-        self.shared().watchers.ledger().waiters()
+        self.shared().recorder.ledger().waiters()
     }
 
     /// Everything this pool has counted, as of one moment.
     #[must_use]
     pub fn snapshot(&self) -> PoolSnapshot {
-        self.shared().watchers.ledger().snapshot()
+        self.shared().recorder.ledger().snapshot()
     }
 
     /// Closes the pool: those who wait for capacity get [`CheckoutError::Closed`], idle connections are closed, those
@@ -267,7 +267,7 @@ impl<M: Backend> Core<M> {
         self.begin_closing();
         tokio::time::timeout(limit, self.shared().drained())
             .await
-            .map_err(|_| CloseTimeout { waited: limit, situation: self.shared().watchers.ledger().situation() })
+            .map_err(|_| CloseTimeout { waited: limit, usage: self.shared().recorder.ledger().usage() })
     }
 
     /// Whether [`close`](Self::close) was called.
@@ -278,7 +278,7 @@ impl<M: Backend> Core<M> {
 
     fn begin_closing(&self) {
         if self.shared().begin_closing() {
-            self.shared().watchers.emit(Event::PoolClosing);
+            self.shared().recorder.emit(Event::PoolClosing);
         }
         // deadpool would drop what is idle without detaching it, and under its lock.
         self.close_idle();
@@ -300,7 +300,7 @@ impl<M: Backend> Core<M> {
         if shared.is_closing() {
             self.close_idle();
             shared.notify_if_closing();
-        } else if shared.watchers.ledger().live_hint() > shared.policy.pool_size {
+        } else if shared.recorder.ledger().live_hint() > shared.policy.pool_size {
             close_surplus(&self.inner.pool, shared);
         }
     }
@@ -310,19 +310,19 @@ impl<M: Backend> Core<M> {
 ///
 /// Whoever may bring a surplus about looks for it here, after: who returns a connection and who leaves the queue. The
 /// last of them finds all of it among the idle ones.
-pub(super) fn close_surplus<M: Backend>(pool: &managed::Pool<Observed<M>>, shared: &Shared) {
-    if shared.watchers.ledger().has_surplus() {
-        close_while(pool, CloseReason::Overflow, || shared.watchers.ledger().has_surplus());
+pub(super) fn close_surplus<M: Backend>(pool: &managed::Pool<InstrumentedManager<M>>, shared: &Shared) {
+    if shared.recorder.ledger().has_surplus() {
+        close_while(pool, CloseReason::Overflow, || shared.recorder.ledger().has_surplus());
     }
 }
 
 /// Closes idle connections, those first that were idle for longest, as long as there are `more` to close.
-fn close_while<M: Backend>(pool: &managed::Pool<Observed<M>>, reason: CloseReason, more: impl Fn() -> bool) {
-    let closed = pool.retain(|tracked, _| {
+fn close_while<M: Backend>(pool: &managed::Pool<InstrumentedManager<M>>, reason: CloseReason, more: impl Fn() -> bool) {
+    let closed = pool.retain(|pooled, _| {
         let closes = more();
         if closes {
             // The account is closed while deadpool's lock is held, before anyone can have the place.
-            tracked.life.close(reason);
+            pooled.meta.close(reason);
         }
         !closes
     });

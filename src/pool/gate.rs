@@ -21,9 +21,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::backend::Refusal;
-use crate::error::Suspension;
+use crate::error::ConnectBackoff;
 use crate::event::{ErrorCode, Event, Phase};
-use crate::telemetry::ledger::Watchers;
+use crate::telemetry::ledger::Recorder;
 use crate::telemetry::log::Chain;
 
 /// The pause after the first failure; each one after it is twice as long, up to the longest. What is waited is between
@@ -96,16 +96,16 @@ impl State {
 
 /// Why a checkout may not connect now.
 #[derive(Debug)]
-pub(crate) enum Shut {
+pub(crate) enum Denied {
     /// It is to wait for a turn.
-    Turn(Turn),
+    RetryAt(RetryAt),
     /// It is not to wait.
-    Unavailable(Suspension),
+    Unavailable(ConnectBackoff),
 }
 
 /// What a checkout waits for that may not connect.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct RetryAt {
     pub(super) phase: Phase,
     /// When to look again at the latest. A connection that comes back in the very moment in which a wait begins may call
     /// nobody: to make sure of that would cost each return.
@@ -131,10 +131,10 @@ impl Gate {
     /// that may be returned meanwhile.
     pub(super) fn enter<'a>(
         &'a self,
-        watchers: &'a Watchers,
+        recorder: &'a Recorder,
         given_up: Refusal,
         any_out: impl FnOnce() -> bool,
-    ) -> Result<Pass<'a>, Shut> {
+    ) -> Result<ConnectPermit<'a>, Denied> {
         let mut guard = self.state();
         let state = &mut *guard;
         let now = Instant::now();
@@ -148,28 +148,28 @@ impl Gate {
                 Some(state.probes)
             }
             None if state.connecting >= state.limit && now < state.moved + self.lease => {
-                return Err(Shut::Turn(Turn { phase: Phase::Suspended, until: now + LONGEST_PAUSE }));
+                return Err(Denied::RetryAt(RetryAt { phase: Phase::Suspended, until: now + LONGEST_PAUSE }));
             }
             None => None,
         };
         state.join(probes, now);
-        Ok(Pass { gate: self, watchers, probes, given_up, began: now, ended: false })
+        Ok(ConnectPermit { gate: self, recorder, probes, given_up, began: now, ended: false })
     }
 
-    fn shut(&self, suspended: &Suspended, hopeful: usize, now: Instant, any_out: impl FnOnce() -> bool) -> Shut {
+    fn shut(&self, suspended: &Suspended, hopeful: usize, now: Instant, any_out: impl FnOnce() -> bool) -> Denied {
         let until = if suspended.probing.is_some() { now + LONGEST_PAUSE } else { suspended.next };
         match suspended.refusal {
             // Asked in this order: who is no longer hopeful, and has a connection, has been counted as one that has.
-            Refusal::Full if hopeful > 0 || any_out() => Shut::Turn(Turn { phase: Phase::Queue, until }),
-            _ if self.fail_fast => Shut::Unavailable(suspended.report()),
-            _ => Shut::Turn(Turn { phase: Phase::Suspended, until }),
+            Refusal::Full if hopeful > 0 || any_out() => Denied::RetryAt(RetryAt { phase: Phase::Queue, until }),
+            _ if self.fail_fast => Denied::Unavailable(suspended.report()),
+            _ => Denied::RetryAt(RetryAt { phase: Phase::Suspended, until }),
         }
     }
 
     /// What a checkout waits for that comes when others wait, so that it does not get ahead of them; nothing if more lie
     /// idle than they can take.
     #[cold]
-    pub(super) fn line(&self, idle: usize) -> Option<Turn> {
+    pub(super) fn line(&self, idle: usize) -> Option<RetryAt> {
         let waiting = self.waiting.load(SeqCst);
         if waiting == 0 || idle > waiting {
             return None;
@@ -177,13 +177,13 @@ impl Gate {
         let full = self.state().suspended.as_ref().is_some_and(|suspended| suspended.refusal == Refusal::Full);
         let phase = if full { Phase::Queue } else { Phase::Suspended };
         // Should all of them be served before it stands in line, nobody calls it.
-        Some(Turn { phase, until: Instant::now() + FIRST_PAUSE })
+        Some(RetryAt { phase, until: Instant::now() + FIRST_PAUSE })
     }
 
     /// Whether connecting is known to fail.
     #[cold]
     pub(super) fn is_shut(&self) -> bool {
-        self.suspension().is_some()
+        self.backoff().is_some()
     }
 
     /// A connection is gone, and with it one that the server counts: if it has no slots left, it may have now.
@@ -199,7 +199,7 @@ impl Gate {
     }
 
     /// How connecting stands, if it fails.
-    pub(super) fn suspension(&self) -> Option<Suspension> {
+    pub(super) fn backoff(&self) -> Option<ConnectBackoff> {
         let state = self.state();
         let known = state.suspended.as_ref().filter(|suspended| suspended.next.elapsed() < MEMORY);
         known.map(Suspended::report)
@@ -225,7 +225,7 @@ impl Gate {
 }
 
 /// Waits for a turn; registered when it is first polled.
-pub(super) fn wait_for(turn: Turn, shared: Arc<super::shared::Shared>) -> Waiting {
+pub(super) fn wait_for(turn: RetryAt, shared: Arc<super::shared::Shared>) -> Waiting {
     /// Counted as long as it lasts.
     struct Counted<'a>(&'a Gate);
     impl Drop for Counted<'_> {
@@ -244,8 +244,8 @@ pub(super) fn wait_for(turn: Turn, shared: Arc<super::shared::Shared>) -> Waitin
 }
 
 impl Suspended {
-    fn report(&self) -> Suspension {
-        Suspension { failing_for: self.since.elapsed(), code: self.code, message: Arc::clone(&self.message) }
+    fn report(&self) -> ConnectBackoff {
+        ConnectBackoff { failing_for: self.since.elapsed(), code: self.code, message: Arc::clone(&self.message) }
     }
 
     /// Whether it is this one that tries.
@@ -262,9 +262,9 @@ impl Suspended {
 /// The leave to connect. Dropped, it says that connecting was given up.
 #[must_use]
 #[derive(Debug)]
-pub(super) struct Pass<'a> {
+pub(super) struct ConnectPermit<'a> {
     gate: &'a Gate,
-    watchers: &'a Watchers,
+    recorder: &'a Recorder,
     /// Which of those it is that try on behalf of all, if it is one.
     probes: Option<u64>,
     given_up: Refusal,
@@ -276,7 +276,7 @@ pub(super) struct Pass<'a> {
 #[error("no connection after {0:?}, when its checkout had no more time")]
 struct GivenUp(Duration);
 
-impl Pass<'_> {
+impl ConnectPermit<'_> {
     /// It is connected.
     pub(super) fn succeeded(mut self) {
         self.ended = true;
@@ -286,13 +286,13 @@ impl Pass<'_> {
         let resumed = state.suspended.take().map(|suspended| {
             // Told while it is so: another may fail the next moment.
             let resumed = Event::ConnectingResumed { after: suspended.since.elapsed() };
-            self.watchers.ledger().record(resumed);
+            self.recorder.ledger().record(resumed);
             resumed
         });
         state.limit = (state.limit + 1).min(self.gate.most);
         drop(state);
         if let Some(resumed) = resumed {
-            self.watchers.log(resumed);
+            self.recorder.log(resumed);
         }
         self.gate.wake_all();
     }
@@ -304,7 +304,7 @@ impl Pass<'_> {
         code: ErrorCode,
         error: &dyn std::error::Error,
         any_out: impl FnOnce() -> bool,
-    ) -> Option<Turn> {
+    ) -> Option<RetryAt> {
         let turn = self.fail(refusal, code, error, any_out);
         self.ended = true;
         turn
@@ -316,7 +316,7 @@ impl Pass<'_> {
         code: ErrorCode,
         error: &dyn std::error::Error,
         any_out: impl FnOnce() -> bool,
-    ) -> Option<Turn> {
+    ) -> Option<RetryAt> {
         let now = Instant::now();
         // Not under the lock: it is the backend's own, and may do anything.
         let message: Arc<str> = Chain(error).to_string().into();
@@ -347,7 +347,7 @@ impl Pass<'_> {
                 state.suspended = Some(suspended);
                 state.limit = 1;
                 let event = Event::ConnectingSuspended { code, error };
-                self.watchers.ledger().record(event);
+                self.recorder.ledger().record(event);
                 told = Some(event);
             }
         }
@@ -355,17 +355,17 @@ impl Pass<'_> {
         let shut = state.suspended.as_ref().map(|suspended| self.gate.shut(suspended, hopeful, now, any_out));
         drop(state);
         if let Some(event) = told {
-            self.watchers.log(event);
+            self.recorder.log(event);
         }
         self.gate.wake_all();
         match shut {
-            Some(Shut::Turn(turn)) => Some(turn),
-            Some(Shut::Unavailable(_)) | None => None,
+            Some(Denied::RetryAt(turn)) => Some(turn),
+            Some(Denied::Unavailable(_)) | None => None,
         }
     }
 }
 
-impl Drop for Pass<'_> {
+impl Drop for ConnectPermit<'_> {
     fn drop(&mut self) {
         if self.ended {
             return;

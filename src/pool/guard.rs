@@ -10,9 +10,9 @@ use deadpool::managed::Object;
 use super::backend::Backend;
 use super::clean::{READ_ONLY, ask_primary, cancel_in_passing, clean_and_return, quieten, settle_down};
 use super::core::close_surplus;
-use super::life::Life;
-use super::observed::{Observed, Tracked};
-use super::visit::Visit;
+use super::life::ConnectionMeta;
+use super::observed::{InstrumentedManager, PooledConnection};
+use super::visit::RequestCheckout;
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Evidence, Risk};
@@ -25,24 +25,24 @@ use crate::telemetry::wire::Status;
 #[must_use = "a connection that is not held is returned at once"]
 pub struct Guard<M: Backend> {
     /// There until it is dropped.
-    object: Option<Object<Observed<M>>>,
+    object: Option<Object<InstrumentedManager<M>>>,
     operation: OperationId,
     since: Nanos,
     /// Why it is to be closed instead of returned, if it is.
     discard: Option<CloseReason>,
     /// What the request makes of it for which it was checked out, if it was for one. Dropped after the connection is
     /// returned: who waits for a place among its route's is to find it there.
-    visit: Option<Box<Visit>>,
+    request_checkout: Option<Box<RequestCheckout>>,
 }
 
 impl<M: Backend> Guard<M> {
     pub(super) fn new(
-        object: Object<Observed<M>>,
+        object: Object<InstrumentedManager<M>>,
         operation: OperationId,
         since: Nanos,
-        visit: Option<Box<Visit>>,
+        request_checkout: Option<Box<RequestCheckout>>,
     ) -> Self {
-        Self { object: Some(object), operation, since, discard: None, visit }
+        Self { object: Some(object), operation, since, discard: None, request_checkout }
     }
 
     /// Closes the connection instead of returning it, for one that is known to be of no more use. Its place in the
@@ -57,14 +57,14 @@ impl<M: Backend> Guard<M> {
     /// Has the connection pinged before it is handed out again, however soon that is.
     pub(crate) fn doubt(&mut self) {
         if let Some(object) = &mut self.object {
-            object.life.doubtful = true;
+            object.meta.doubtful = true;
         }
     }
 
     /// What the wire tells of this hold so far; nothing if it is not read.
     pub(crate) fn evidence(&self) -> Option<Evidence> {
-        let seat = &self.object.as_ref()?.life.seat;
-        seat.wire().evidence(seat.word())
+        let stats = &self.object.as_ref()?.meta.stats;
+        stats.wire().evidence(stats.word())
     }
 
     /// The same once all that was asked has reached the wire, and what has failed has come to its end. If that is not so
@@ -107,13 +107,13 @@ impl<M: Backend> Guard<M> {
 
     /// Why a connection that came back is closed, if it is.
     #[inline]
-    fn disposal(discard: Option<CloseReason>, tracked: &Tracked<M>) -> Option<CloseReason> {
-        let Tracked { connection, life, .. } = tracked;
+    fn disposal(discard: Option<CloseReason>, pooled: &PooledConnection<M>) -> Option<CloseReason> {
+        let PooledConnection { connection, meta, .. } = pooled;
         if discard.is_some() {
             discard
-        } else if life.shared.is_closing() {
+        } else if meta.shared.is_closing() {
             Some(CloseReason::Shutdown)
-        } else if life.seat.wire().is_ended() || M::is_broken(connection) {
+        } else if meta.stats.wire().is_ended() || M::is_broken(connection) {
             Some(CloseReason::Broken)
         } else {
             None
@@ -124,8 +124,8 @@ impl<M: Backend> Guard<M> {
 /// Returns a connection to a pool that may have no place for it, and closes what is one too many: when it is back, so
 /// that it is found there, by this or by whoever leaves the queue for which it would have been kept.
 #[inline(never)]
-pub(super) fn give_back<M: Backend>(object: Object<Observed<M>>) {
-    let (pool, shared) = (Object::pool(&object), Arc::clone(&object.life.shared));
+pub(super) fn give_back<M: Backend>(object: Object<InstrumentedManager<M>>) {
+    let (pool, shared) = (Object::pool(&object), Arc::clone(&object.meta.shared));
     drop(object);
     shared.gate.wake_one();
     if let Some(pool) = pool {
@@ -138,52 +138,57 @@ impl<M: Backend> Drop for Guard<M> {
     fn drop(&mut self) {
         // Left where it is: what is returned is dropped after this, as a field, without having been moved.
         let Some(object) = &mut self.object else { return };
-        let tracked = &mut ***object;
-        let disposal = Self::disposal(self.discard, tracked);
-        let Tracked { life, .. } = tracked;
-        let at = life.shared.watchers.now();
-        let Life { shared, seat, .. } = life;
+        let pooled = &mut ***object;
+        let disposal = Self::disposal(self.discard, pooled);
+        let PooledConnection { meta, .. } = pooled;
+        let at = meta.shared.recorder.now();
+        let ConnectionMeta { shared, stats, .. } = meta;
         let (operation, since) = (self.operation, self.since);
-        let status = seat.wire().status();
-        let seat_word = seat.word();
+        let status = stats.wire().status();
+        let seat_word = stats.word();
         // Something was asked that has not reached the wire: a statement's end, or what nobody waits for any more.
-        let asked = life.pulse.is_woken();
-        let queried =
-            shared.policy.reset_session && (asked || status == Status::Unread || seat.wire().queries_of(seat_word) > 0);
-        if let Some(visit) = &self.visit {
-            visit.end_use(seat, operation, since, at);
+        let asked = meta.driver.is_woken();
+        let queried = shared.policy.reset_session
+            && (asked || status == Status::Unread || stats.wire().queries_of(seat_word) > 0);
+        if let Some(request_checkout) = &self.request_checkout {
+            request_checkout.end_use(stats, operation, since, at);
         }
-        shared.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
+        shared.recorder.emit(Event::ConnectionReturned { stats, operation, since, at });
         // Asked after the word has changed: whoever suspects it looks at the word after.
-        if seat.is_suspected() {
-            shared.watchers.emit(Event::SuspectReturned { seat, operation, since, at });
+        if stats.is_suspected() {
+            shared.recorder.emit(Event::SuspectReturned { stats, operation, since, at });
         }
         if let Some(reason) = disposal {
-            life.close(reason);
+            meta.close(reason);
             if let Some(object) = self.object.take() {
                 cancel_in_passing(&object);
                 drop(Object::take(object));
             }
             return;
         }
-        life.last_operation = operation;
-        life.unreset |= queried;
-        life.refused_write |= seat.wire().is_last_error(seat_word, READ_ONLY);
+        meta.last_operation = operation;
+        meta.unreset |= queried;
+        meta.refused_write |= stats.wire().is_last_error(seat_word, READ_ONLY);
         // Where the wire is read, it knows better when the server last gave a sign of life.
-        life.alive_at = if status == Status::Unread { at } else { life.alive_at.max(seat.wire().heard()) };
+        meta.alive_at = if status == Status::Unread { at } else { meta.alive_at.max(stats.wire().heard()) };
         // Unless the connection's task has come to it by now, it is to look after that when it has.
-        let status = if asked && life.pulse.leave() { seat.wire().status() } else { status };
-        if !status.is_clean() || queried || life.refused_write {
+        let status = if asked && meta.driver.leave() { stats.wire().status() } else { status };
+        if !status.is_clean() || queried || meta.refused_write {
             if let Some(object) = self.object.take() {
-                clean_and_return(object, operation, at, self.visit.take().and_then(|visit| visit.into_place()));
+                clean_and_return(
+                    object,
+                    operation,
+                    at,
+                    self.request_checkout.take().and_then(|request_checkout| request_checkout.into_place()),
+                );
             }
             return;
         }
-        shared.watchers.emit(Event::ConnectionIdle { seat, at });
+        shared.recorder.emit(Event::ConnectionIdle { stats, at });
         // Without overflow there is a place for each: no need to ask who else is idle. Asked only now, so that of two
         // who come back together the later one sees both. (A fence would make that certain, at a cost to each
         // return; a surplus that slips through is closed at the next one.)
-        let crowded = shared.watchers.ledger().live_hint() > shared.policy.pool_size;
+        let crowded = shared.recorder.ledger().live_hint() > shared.policy.pool_size;
         if (crowded || shared.gate.is_awaited())
             && let Some(object) = self.object.take()
         {
@@ -199,7 +204,7 @@ impl<M: Backend> Deref for Guard<M> {
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref(&self) -> &M::Type {
         let object = self.object.as_ref().expect("a guard that is not dropped holds a connection");
-        object.life.seat.note_use();
+        object.meta.stats.note_use();
         &object.connection
     }
 }
@@ -209,7 +214,7 @@ impl<M: Backend> DerefMut for Guard<M> {
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref_mut(&mut self) -> &mut M::Type {
         let object = self.object.as_mut().expect("a guard that is not dropped holds a connection");
-        object.life.seat.note_use();
+        object.meta.stats.note_use();
         &mut object.connection
     }
 }

@@ -4,17 +4,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use super::shared::Shared;
-use super::wire::Pulse;
+use super::wire::DriverActivity;
 use crate::event::{CloseReason, Event};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::Seat;
+use crate::telemetry::seat::ConnectionStats;
 
 /// Travels with a connection and closes its account when dropped.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct ConnectionMeta {
     pub(super) shared: Arc<Shared>,
-    pub(super) seat: Arc<Seat>,
+    pub(super) stats: Arc<ConnectionStats>,
     /// When it was established; until then, when connecting began.
     pub(super) created_at: Nanos,
     pub(super) expires_at: Nanos,
@@ -36,21 +36,21 @@ pub(super) struct Life {
     /// Whether its session is to be reset before anyone else gets it.
     pub(super) unreset: bool,
     /// Whether its task has come to all that it was asked.
-    pub(super) pulse: Arc<Pulse>,
+    pub(super) driver: Arc<DriverActivity>,
     /// Where it was made, for what has to be done when nobody waits for it.
     pub(super) runtime: Option<tokio::runtime::Handle>,
     /// Why its account was closed, once it was.
     closed: OnceLock<CloseReason>,
 }
 
-impl Life {
+impl ConnectionMeta {
     /// Opens an account for a connection that is being established.
     pub(super) fn begin(shared: Arc<Shared>, operation: OperationId, at: Nanos) -> Self {
-        let seat = Arc::new(Seat::new(operation, at));
-        shared.watchers.emit(Event::ConnectionCreating { seat: &seat });
+        let stats = Arc::new(ConnectionStats::new(operation, at));
+        shared.recorder.emit(Event::ConnectionCreating { stats: &stats });
         Self {
             shared,
-            seat,
+            stats,
             created_at: at,
             expires_at: Nanos::NEVER,
             alive_at: at,
@@ -61,7 +61,7 @@ impl Life {
             reason: CloseReason::ConnectAbandoned,
             last_operation: operation,
             unreset: false,
-            pulse: Arc::default(),
+            driver: Arc::default(),
             runtime: tokio::runtime::Handle::try_current().ok(),
             closed: OnceLock::new(),
         }
@@ -79,13 +79,13 @@ impl Life {
             let whole = nanos(recycle_after);
             self.expires_at = at.after(recycle_after - Duration::from_nanos(fastrand::u64(0..=whole / 10)));
         }
-        self.shared.watchers.emit(Event::ConnectionCreated { seat: &self.seat, took });
+        self.shared.recorder.emit(Event::ConnectionCreated { stats: &self.stats, took });
     }
 
     /// Whether all that was asked of the connection has reached the wire, and it is as the next one may have it.
     #[inline]
     pub(super) fn is_settled(&self) -> bool {
-        self.pulse.is_settled() && self.seat.wire().status().is_clean() && !self.unreset && !self.refused_write
+        self.driver.is_settled() && self.stats.wire().status().is_clean() && !self.unreset && !self.refused_write
     }
 
     /// Closes the account, once: before the connection's place is given to another, so that never more are counted
@@ -93,16 +93,16 @@ impl Life {
     /// where a lock may be held that a log line must not wait under.
     pub(super) fn close(&self, reason: CloseReason) {
         if self.closed.set(reason).is_ok() {
-            self.shared.watchers.ledger().record(Event::ConnectionClosed { seat: &self.seat, reason });
+            self.shared.recorder.ledger().record(Event::ConnectionClosed { stats: &self.stats, reason });
         }
     }
 }
 
-impl Drop for Life {
+impl Drop for ConnectionMeta {
     fn drop(&mut self) {
         self.close(self.reason);
         let reason = *self.closed.get().unwrap_or(&self.reason);
-        self.shared.watchers.log(Event::ConnectionClosed { seat: &self.seat, reason });
+        self.shared.recorder.log(Event::ConnectionClosed { stats: &self.stats, reason });
         // One that was refused had none.
         if reason != CloseReason::ConnectFailed {
             self.shared.gate.slot_freed();

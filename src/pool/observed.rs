@@ -8,34 +8,34 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use super::backend::{Backend, Observer};
 use super::clean;
 use super::context::Context;
-use super::gate::{Pass, Shut};
-use super::life::Life;
+use super::gate::{ConnectPermit, Denied};
+use super::life::ConnectionMeta;
 use super::shared::Shared;
 use super::wire::Found;
 use crate::event::{CloseReason, ErrorCode, ErrorPhase, Event, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::Seat;
+use crate::telemetry::seat::ConnectionStats;
 
 /// A connection and its account. Boxed, so that handing it on moves a pointer; and aligned, so that what is written in
 /// it at each return shares no cache line with another one's.
 #[repr(align(128))]
-pub(crate) struct Tracked<M: Backend> {
+pub(crate) struct PooledConnection<M: Backend> {
     // Dropped first: a connection is counted as closed when it is.
     pub(super) connection: M::Type,
-    pub(super) life: Life,
+    pub(super) meta: ConnectionMeta,
     pub(super) backend: Arc<M>,
 }
 
-impl<M: Backend> std::fmt::Debug for Tracked<M> {
+impl<M: Backend> std::fmt::Debug for PooledConnection<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tracked").field("life", &self.life).finish_non_exhaustive()
+        f.debug_struct("Tracked").field("life", &self.meta).finish_non_exhaustive()
     }
 }
 
 /// A backend under observation.
 #[derive(Debug)]
-pub(crate) struct Observed<M> {
+pub(crate) struct InstrumentedManager<M> {
     backend: Arc<M>,
     shared: Arc<Shared>,
     /// Closes an idle connection that turned out to be dirty.
@@ -46,7 +46,7 @@ pub(crate) struct Observed<M> {
 #[derive(Clone)]
 pub(super) struct Sweep(pub(super) Arc<Sweeping>);
 
-type Sweeping = dyn Fn(&Arc<Seat>) + Send + Sync;
+type Sweeping = dyn Fn(&Arc<ConnectionStats>) + Send + Sync;
 
 impl std::fmt::Debug for Sweep {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -56,19 +56,19 @@ impl std::fmt::Debug for Sweep {
 
 /// Why deadpool gets no connection from its manager.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Obstacle<E: std::error::Error + 'static> {
+pub(crate) enum ManagerError<E: std::error::Error + 'static> {
     #[error(transparent)]
     Failed(E),
     #[error("connecting is left to others")]
     // Boxed, so that what hardly ever happens does not make the answer to each checkout large.
-    Shut(Box<Shut>),
+    Denied(Box<Denied>),
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("no answer to the ping within {0:?}")]
 struct PingTimeout(Duration);
 
-impl<M: Backend> Observed<M> {
+impl<M: Backend> InstrumentedManager<M> {
     pub(super) fn new(backend: M, shared: Arc<Shared>) -> Self {
         Self { backend: Arc::new(backend), shared, sweep: OnceLock::new() }
     }
@@ -82,43 +82,43 @@ impl<M: Backend> Observed<M> {
         &self.backend
     }
 
-    async fn connect(&self, pass: Pass<'_>) -> Result<Box<Tracked<M>>, Obstacle<M::Error>> {
-        let watchers = &self.shared.watchers;
-        Context::current_waits_for(watchers, Phase::Connect);
+    async fn connect(&self, pass: ConnectPermit<'_>) -> Result<Box<PooledConnection<M>>, ManagerError<M::Error>> {
+        let recorder = &self.shared.recorder;
+        Context::current_waits_for(recorder, Phase::Connect);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
-        let started = watchers.now();
+        let started = recorder.now();
         // From here on the connection lives, and is accounted for if this future is dropped.
-        let mut life = Life::begin(Arc::clone(&self.shared), operation, started);
-        let (seat, pulse) = (Arc::clone(&life.seat), Arc::clone(&life.pulse));
+        let mut meta = ConnectionMeta::begin(Arc::clone(&self.shared), operation, started);
+        let (stats, driver) = (Arc::clone(&meta.stats), Arc::clone(&meta.driver));
         let found = {
-            let (sweep, seat) = (self.sweep.get().cloned(), Arc::downgrade(&seat));
+            let (sweep, stats) = (self.sweep.get().cloned(), Arc::downgrade(&stats));
             // Called by the connection's task, so within its runtime.
             Found(Arc::new(move || {
-                let (sweep, seat) = (sweep.clone(), Weak::clone(&seat));
+                let (sweep, stats) = (sweep.clone(), Weak::clone(&stats));
                 drop(tokio::spawn(async move {
                     tokio::time::sleep(clean::GRACE).await;
-                    if let (Some(Sweep(sweep)), Some(seat)) = (sweep, seat.upgrade()) {
-                        sweep(&seat);
+                    if let (Some(Sweep(sweep)), Some(stats)) = (sweep, stats.upgrade()) {
+                        sweep(&stats);
                     }
                 }));
             }))
         };
-        let observer = Observer::new(watchers.clone(), seat, pulse, &self.shared.policy, found);
+        let observer = Observer::new(recorder.clone(), stats, driver, &self.shared.policy, found);
         match self.backend.connect(observer).await {
             Ok(connection) => {
-                life.established(watchers.now());
+                meta.established(recorder.now());
                 pass.succeeded();
-                Ok(Box::new(Tracked { connection, life, backend: Arc::clone(&self.backend) }))
+                Ok(Box::new(PooledConnection { connection, meta, backend: Arc::clone(&self.backend) }))
             }
             Err(error) => {
-                life.reason = CloseReason::ConnectFailed;
+                meta.reason = CloseReason::ConnectFailed;
                 let code = M::code(&error);
-                watchers.emit(Event::ConnectionError { phase: ErrorPhase::Connect, code, error: &error });
+                recorder.emit(Event::ConnectionError { phase: ErrorPhase::Connect, code, error: &error });
                 // No more than the others may come back.
-                drop(life);
+                drop(meta);
                 match pass.failed(M::refusal(&error), code, &error, || self.any_out()) {
-                    Some(turn) => Err(Obstacle::Shut(Box::new(Shut::Turn(turn)))),
-                    None => Err(Obstacle::Failed(error)),
+                    Some(turn) => Err(ManagerError::Denied(Box::new(Denied::RetryAt(turn)))),
+                    None => Err(ManagerError::Failed(error)),
                 }
             }
         }
@@ -126,42 +126,42 @@ impl<M: Backend> Observed<M> {
 
     /// Whether there are connections that somebody may return.
     fn any_out(&self) -> bool {
-        let status = self.shared.watchers.ledger().status();
+        let status = self.shared.recorder.ledger().status();
         status.used + status.idle > 0
     }
 
     /// Why a connection cannot be handed out, as far as can be told without asking the server.
     #[inline]
-    fn unfit(&self, tracked: &Tracked<M>, now: Nanos) -> Option<CloseReason> {
-        if tracked.life.created_at < self.shared.invalid_before() {
+    fn unfit(&self, pooled: &PooledConnection<M>, now: Nanos) -> Option<CloseReason> {
+        if pooled.meta.created_at < self.shared.invalid_before() {
             Some(CloseReason::Invalidated)
-        } else if tracked.life.expires_at <= now && !self.shared.gate.is_shut() {
+        } else if pooled.meta.expires_at <= now && !self.shared.gate.is_shut() {
             // While no other can be made, an old one is better than none.
             Some(CloseReason::Recycled)
-        } else if tracked.life.seat.wire().is_ended() || M::is_broken(&tracked.connection) {
+        } else if pooled.meta.stats.wire().is_ended() || M::is_broken(&pooled.connection) {
             Some(CloseReason::Broken)
         } else {
             None
         }
     }
 
-    async fn ping(&self, tracked: &mut Tracked<M>, metrics: &Metrics) -> RecycleResult<Obstacle<M::Error>> {
-        let watchers = &self.shared.watchers;
-        Context::current_waits_for(watchers, Phase::Ping);
+    async fn ping(&self, pooled: &mut PooledConnection<M>, metrics: &Metrics) -> RecycleResult<ManagerError<M::Error>> {
+        let recorder = &self.shared.recorder;
+        Context::current_waits_for(recorder, Phase::Ping);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
-        let asked = watchers.now();
-        watchers.emit(Event::TendingStarted { seat: &tracked.life.seat, operation, at: asked });
+        let asked = recorder.now();
+        recorder.emit(Event::TendingStarted { stats: &pooled.meta.stats, operation, at: asked });
 
-        tracked.life.reason = CloseReason::PingAbandoned;
+        pooled.meta.reason = CloseReason::PingAbandoned;
         let limit = self.shared.policy.ping_timeout;
-        let answer = tokio::time::timeout(limit, self.backend.recycle(&mut tracked.connection, metrics)).await;
-        let at = watchers.now();
-        watchers.emit(Event::TendingFinished { seat: &tracked.life.seat, operation, since: asked, at });
+        let answer = tokio::time::timeout(limit, self.backend.recycle(&mut pooled.connection, metrics)).await;
+        let at = recorder.now();
+        recorder.emit(Event::TendingFinished { stats: &pooled.meta.stats, operation, since: asked, at });
         let error: &dyn std::error::Error = match &answer {
             Ok(Ok(())) => {
-                tracked.life.reason = CloseReason::Shutdown;
-                (tracked.life.alive_at, tracked.life.ready_at) = (at, at);
-                tracked.life.doubtful = false;
+                pooled.meta.reason = CloseReason::Shutdown;
+                (pooled.meta.alive_at, pooled.meta.ready_at) = (at, at);
+                pooled.meta.doubtful = false;
                 return Ok(());
             }
             Ok(Err(error)) => error,
@@ -172,61 +172,62 @@ impl<M: Backend> Observed<M> {
             Ok(_) => ErrorCode::OTHER,
             Err(_) => ErrorCode::TIMEOUT,
         };
-        watchers.emit(Event::ConnectionError { phase: ErrorPhase::Ping, code, error });
-        tracked.life.reason = CloseReason::PingFailed;
+        recorder.emit(Event::ConnectionError { phase: ErrorPhase::Ping, code, error });
+        pooled.meta.reason = CloseReason::PingFailed;
         // Whatever cut this one off probably cut off all that were there when it was asked: do not find out one by one.
         self.shared.invalidate_before(asked);
         Err(RecycleError::message("no answer to the ping"))
     }
 }
 
-impl<M: Backend> Manager for Observed<M> {
-    type Type = Box<Tracked<M>>;
-    type Error = Obstacle<M::Error>;
+impl<M: Backend> Manager for InstrumentedManager<M> {
+    type Type = Box<PooledConnection<M>>;
+    type Error = ManagerError<M::Error>;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
-        let (gate, watchers) = (&self.shared.gate, &self.shared.watchers);
-        let pass =
-            gate.enter(watchers, M::given_up(), || self.any_out()).map_err(|shut| Obstacle::Shut(Box::new(shut)))?;
+        let (gate, recorder) = (&self.shared.gate, &self.shared.recorder);
+        let pass = gate
+            .enter(recorder, M::given_up(), || self.any_out())
+            .map_err(|shut| ManagerError::Denied(Box::new(shut)))?;
         // Boxed, here and below, so that the future of a checkout that needs neither stays small.
         let connecting: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.connect(pass));
         connecting.await
     }
 
-    async fn recycle(&self, tracked: &mut Self::Type, metrics: &Metrics) -> RecycleResult<Self::Error> {
+    async fn recycle(&self, pooled: &mut Self::Type, metrics: &Metrics) -> RecycleResult<Self::Error> {
         let mut now = match Context::current() {
-            Some(context) => context.now(&self.shared.watchers),
-            None => self.shared.watchers.now(),
+            Some(context) => context.now(&self.shared.recorder),
+            None => self.shared.recorder.now(),
         };
-        if let Some(reason) = self.unfit(tracked, now) {
-            tracked.life.reason = reason;
+        if let Some(reason) = self.unfit(pooled, now) {
+            pooled.meta.reason = reason;
             return Err(RecycleError::message(reason.as_str()));
         }
-        if !tracked.life.is_settled() {
-            Context::current_waits_for(&self.shared.watchers, Phase::Clean);
-            let settling: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(clean::settle(tracked));
+        if !pooled.meta.is_settled() {
+            Context::current_waits_for(&self.shared.recorder, Phase::Clean);
+            let settling: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(clean::settle(pooled));
             if let Err(reason) = settling.await {
-                tracked.life.reason = reason;
+                pooled.meta.reason = reason;
                 return Err(RecycleError::message(reason.as_str()));
             }
             // From then on it is the next one's.
-            now = tracked.life.ready_at;
+            now = pooled.meta.ready_at;
         }
-        if tracked.life.prepared_since < self.shared.stale_before() {
-            M::forget_statements(&mut tracked.connection);
-            tracked.life.prepared_since = now;
+        if pooled.meta.prepared_since < self.shared.stale_before() {
+            M::forget_statements(&mut pooled.connection);
+            pooled.meta.prepared_since = now;
         }
-        let life = &tracked.life;
-        let unsure = life.doubtful || now.since(life.alive_at) >= self.shared.policy.pre_ping_idle;
+        let meta = &pooled.meta;
+        let unsure = meta.doubtful || now.since(meta.alive_at) >= self.shared.policy.pre_ping_idle;
         if self.shared.policy.pre_ping && unsure {
-            let pinging: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.ping(tracked, metrics));
+            let pinging: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.ping(pooled, metrics));
             return pinging.await;
         }
-        tracked.life.ready_at = now;
+        pooled.meta.ready_at = now;
         Ok(())
     }
 
-    fn detach(&self, tracked: &mut Self::Type) {
-        self.backend.detach(&mut tracked.connection);
+    fn detach(&self, pooled: &mut Self::Type) {
+        self.backend.detach(&mut pooled.connection);
     }
 }

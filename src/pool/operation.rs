@@ -11,7 +11,7 @@ use super::guard::Guard;
 use crate::error::{CheckoutError, RunError};
 use crate::event::{ErrorCode, Outcome};
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::Watchers;
+use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace;
 
@@ -37,7 +37,7 @@ impl<M: Backend> Operation<M> {
     /// The name it is counted under; `other` if there were too many.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.watchers().ledger().operations().name(self.id)
+        self.recorder().ledger().operations().name(self.id)
     }
 
     /// Says whether the work may be done more often than once to the same effect, which
@@ -56,18 +56,18 @@ impl<M: Backend> Operation<M> {
         self.id
     }
 
-    pub(crate) fn watchers(&self) -> &Watchers {
-        &self.core.shared().watchers
+    pub(crate) fn recorder(&self) -> &Recorder {
+        &self.core.shared().recorder
     }
 
     /// Has every connection of the pool forget the statements it has cached.
     pub(crate) fn forget_statements(&self) {
-        self.core.shared().forget_statements_before(self.watchers().now());
+        self.core.shared().forget_statements_before(self.recorder().now());
     }
 
     /// Counts the operation from now on, until what is answered is dropped.
     pub(crate) fn timing(&self, call_site: &'static Location<'static>) -> Timing<'_> {
-        Timing::start(self.watchers(), self.id, call_site)
+        Timing::start(self.recorder(), self.id, call_site)
     }
 
     /// A connection, asked for at this place.
@@ -75,7 +75,7 @@ impl<M: Backend> Operation<M> {
         &self,
         call_site: &'static Location<'static>,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        self.core.checkout(self.id, call_site, self.watchers().site(call_site))
+        self.core.checkout(self.id, call_site, self.recorder().site(call_site))
     }
 
     /// A connection for this operation. See [`Core::get`].
@@ -148,7 +148,7 @@ impl<M: Backend> Operation<M> {
 
 /// Counts an operation when it ends, however it does.
 pub(crate) struct Timing<'a> {
-    watchers: &'a Watchers,
+    recorder: &'a Recorder,
     operation: OperationId,
     started: Nanos,
     span: Span,
@@ -161,10 +161,10 @@ pub(crate) struct Timing<'a> {
 }
 
 impl<'a> Timing<'a> {
-    fn start(watchers: &'a Watchers, operation: OperationId, call_site: &'static Location<'static>) -> Self {
-        let span = trace::operation(watchers.ledger(), operation, call_site);
-        let (started, outcome) = (watchers.now(), Outcome::Cancelled);
-        Self { watchers, operation, started, span, outcome, code: None, attempts: 1 }
+    fn start(recorder: &'a Recorder, operation: OperationId, call_site: &'static Location<'static>) -> Self {
+        let span = trace::operation(recorder.ledger(), operation, call_site);
+        let (started, outcome) = (recorder.now(), Outcome::Cancelled);
+        Self { recorder, operation, started, span, outcome, code: None, attempts: 1 }
     }
 
     /// Its span, if it is part of a trace.
@@ -175,8 +175,8 @@ impl<'a> Timing<'a> {
 
 impl Drop for Timing<'_> {
     fn drop(&mut self) {
-        let Self { watchers, operation, started, ref span, outcome, code, attempts } = *self;
+        let Self { recorder, operation, started, ref span, outcome, code, attempts } = *self;
         let trace = trace::end_operation(span, outcome, code, attempts);
-        watchers.operation_finished(operation, outcome, started, trace);
+        recorder.operation_finished(operation, outcome, started, trace);
     }
 }

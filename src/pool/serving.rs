@@ -11,28 +11,28 @@ use std::time::Duration;
 
 use super::backend::Backend;
 use super::core::Core;
-use super::share::Shares;
-use super::visit::Visit;
+use super::share::RouteLimits;
+use super::visit::RequestCheckout;
 use crate::telemetry::clock::nanos;
-use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::{OperationId, SiteId};
-use crate::telemetry::requests::{KindId, Request, UNKNOWN_ROUTE};
+use crate::telemetry::requests::{Request, RouteKey, UNKNOWN_ROUTE};
 
 /// What all requests have in common that one layer serves.
 #[derive(Debug)]
-pub(crate) struct Terms {
-    pub(crate) watchers: Watchers,
+pub(crate) struct LayerConfig {
+    pub(crate) recorder: Recorder,
     /// Whether what is done without a name is named after the route.
     pub(crate) names_operations: bool,
     /// For how long a connection may be held while the server has nothing to do for it, in nanoseconds.
     pub(crate) idle_limit: u64,
     /// How much of the pool each route may hold, if that is limited.
-    pub(crate) shares: Option<Arc<Shares>>,
+    pub(crate) shares: Option<Arc<RouteLimits>>,
     /// Where the layer was made.
     pub(crate) call_site: &'static Location<'static>,
 }
 
-impl Terms {
+impl LayerConfig {
     /// Those of a layer for requests to this pool; each route may hold so many connections, if that is limited.
     pub(crate) fn new<M: Backend>(
         pool: &Core<M>,
@@ -41,34 +41,34 @@ impl Terms {
         share: Option<usize>,
         call_site: &'static Location<'static>,
     ) -> Self {
-        let shares = share.map(|connections| Arc::new(Shares::new(connections)));
+        let shares = share.map(|connections| Arc::new(RouteLimits::new(connections)));
         if let Some(shares) = &shares {
             pool.shared().add_shares(shares);
         }
-        let watchers = pool.shared().watchers.clone();
-        Self { watchers, names_operations, idle_limit: nanos(idle_limit), shares, call_site }
+        let recorder = pool.shared().recorder.clone();
+        Self { recorder, names_operations, idle_limit: nanos(idle_limit), shares, call_site }
     }
 }
 
 /// A request that is being served.
 #[derive(Clone, Debug)]
-pub(crate) struct Serving {
-    terms: Arc<Terms>,
-    kind: KindId,
+pub(crate) struct ActiveRequest {
+    terms: Arc<LayerConfig>,
+    kind: RouteKey,
     /// Its account, once it has checked out.
     request: Option<Arc<Request>>,
 }
 
-impl Serving {
-    pub(crate) fn new(terms: Arc<Terms>, kind: KindId) -> Self {
+impl ActiveRequest {
+    pub(crate) fn new(terms: Arc<LayerConfig>, kind: RouteKey) -> Self {
         Self { terms, kind, request: None }
     }
 
-    pub(crate) fn kind(&self) -> KindId {
+    pub(crate) fn kind(&self) -> RouteKey {
         self.kind
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
+    pub(crate) fn terms(&self) -> &LayerConfig {
         &self.terms
     }
 
@@ -79,12 +79,12 @@ impl Serving {
 
     fn account(&mut self) -> &Arc<Request> {
         let Self { terms, kind, request } = self;
-        request.get_or_insert_with(|| Arc::new(Request::new(terms.watchers.clone(), *kind, terms.idle_limit)))
+        request.get_or_insert_with(|| Arc::new(Request::new(terms.recorder.clone(), *kind, terms.idle_limit)))
     }
 
     /// Its route, which may not be known.
     pub(crate) fn route(&self) -> &str {
-        self.terms.watchers.ledger().requests().route(self.kind)
+        self.terms.recorder.ledger().requests().route(self.kind)
     }
 
     /// Whether what it does without naming it is named after its route.
@@ -94,30 +94,30 @@ impl Serving {
 
     /// The operation that is named after its method and route, if one is by now.
     pub(crate) fn named(&self) -> Option<OperationId> {
-        self.terms.watchers.ledger().requests().named(self.kind)
+        self.terms.recorder.ledger().requests().named(self.kind)
     }
 
     fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
-        Arc::ptr_eq(self.terms.watchers.ledger(), ledger)
+        Arc::ptr_eq(self.terms.recorder.ledger(), ledger)
     }
 }
 
 thread_local! {
     /// The innermost last.
-    static SERVED: RefCell<Vec<Serving>> = const { RefCell::new(Vec::new()) };
+    static SERVED: RefCell<Vec<ActiveRequest>> = const { RefCell::new(Vec::new()) };
     /// How many there are. Every checkout looks here, and at memory that has to be given back only where there are some.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Has the code that runs work for a request, until it is dropped, also by a panic.
-pub(crate) struct Entered<'a> {
-    place: &'a mut Option<Serving>,
+pub(crate) struct ScopeGuard<'a> {
+    place: &'a mut Option<ActiveRequest>,
     entered: bool,
 }
 
-impl<'a> Entered<'a> {
+impl<'a> ScopeGuard<'a> {
     #[inline]
-    pub(crate) fn new(place: &'a mut Option<Serving>) -> Self {
+    pub(crate) fn new(place: &'a mut Option<ActiveRequest>) -> Self {
         let entered = place.is_some();
         if let Some(serving) = place.take() {
             SERVED.with_borrow_mut(|served| served.push(serving));
@@ -127,7 +127,7 @@ impl<'a> Entered<'a> {
     }
 }
 
-impl Drop for Entered<'_> {
+impl Drop for ScopeGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.entered {
@@ -140,11 +140,11 @@ impl Drop for Entered<'_> {
 
 /// What the code which runs works for, to be handed on: of each pool the innermost request, which has an account from now
 /// on.
-pub(crate) fn handed_on() -> Vec<Serving> {
+pub(crate) fn handed_on() -> Vec<ActiveRequest> {
     SERVED.with_borrow_mut(|served| {
-        let mut handed_on: Vec<Serving> = Vec::new();
+        let mut handed_on: Vec<ActiveRequest> = Vec::new();
         for serving in served.iter_mut().rev() {
-            if !handed_on.iter().any(|inner| inner.is_of(serving.terms.watchers.ledger())) {
+            if !handed_on.iter().any(|inner| inner.is_of(serving.terms.recorder.ledger())) {
                 serving.account();
                 handed_on.push(serving.clone());
             }
@@ -160,7 +160,7 @@ pub(super) fn is_any() -> bool {
 }
 
 /// Asks the innermost request of this pool that the code which runs works for.
-fn innermost<T>(ledger: &Arc<Ledger>, ask: impl FnOnce(&mut Serving) -> T) -> Option<T> {
+fn innermost<T>(ledger: &Arc<Ledger>, ask: impl FnOnce(&mut ActiveRequest) -> T) -> Option<T> {
     // A thread at its end has no such memory any more, and works for nobody.
     let asked =
         SERVED.try_with(|served| served.borrow_mut().iter_mut().rev().find(|serving| serving.is_of(ledger)).map(ask));
@@ -177,8 +177,8 @@ pub(super) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
         Ok(operation) => Some(operation),
         // To name it may be told to the log, and whoever reads that may have a pool.
         Err((terms, kind)) => {
-            let watchers = &terms.watchers;
-            Some(watchers.ledger().requests().operation(kind, |name| watchers.operation(name)))
+            let recorder = &terms.recorder;
+            Some(recorder.ledger().requests().operation(kind, |name| recorder.operation(name)))
         }
     }
 }
@@ -191,10 +191,10 @@ pub(crate) fn is_served(ledger: &Arc<Ledger>) -> bool {
 
 /// Counts a checkout that begins for the request that is being served, if one is.
 #[cold]
-pub(super) fn visit(ledger: &Arc<Ledger>, site: SiteId) -> Option<Visit> {
+pub(super) fn request_checkout(ledger: &Arc<Ledger>, site: SiteId) -> Option<RequestCheckout> {
     innermost(ledger, |serving| {
         let share = serving.terms.shares.as_ref().map(|shares| shares.of(serving.kind));
-        Visit::begin(Arc::clone(serving.account()), site, share)
+        RequestCheckout::begin(Arc::clone(serving.account()), site, share)
     })
 }
 

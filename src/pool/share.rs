@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::{Backlog, Line, Watchers};
-use crate::telemetry::requests::{KindId, ROUTES};
+use crate::telemetry::ledger::{Backlog, Line, Recorder};
+use crate::telemetry::requests::{ROUTES, RouteKey};
 
 /// So many connections for each route, whatever the method.
 #[derive(Debug)]
-pub(crate) struct Shares {
+pub(crate) struct RouteLimits {
     connections: usize,
     /// By route, made when it first checks out.
-    routes: Box<[OnceLock<Arc<Places>>]>,
+    routes: Box<[OnceLock<Arc<RoutePermits>>]>,
     closed: AtomicBool,
 }
 
-impl Shares {
+impl RouteLimits {
     /// At most so many connections for each; one at least, or it would never get any.
     pub(crate) fn new(connections: usize) -> Self {
         let routes = (0..ROUTES).map(|_| OnceLock::new()).collect();
@@ -26,9 +26,9 @@ impl Shares {
     }
 
     /// The places of the route that this is of.
-    pub(super) fn of(&self, kind: KindId) -> Arc<Places> {
+    pub(super) fn of(&self, kind: RouteKey) -> Arc<RoutePermits> {
         let route = &self.routes[usize::from(kind.route())];
-        let places = route.get_or_init(|| Arc::new(Places::new(self.connections)));
+        let places = route.get_or_init(|| Arc::new(RoutePermits::new(self.connections)));
         if self.closed.load(Ordering::SeqCst) {
             places.semaphore.close();
         }
@@ -36,7 +36,7 @@ impl Shares {
     }
 
     /// Who waits for a place of the route that this is of.
-    pub(crate) fn backlog(&self, kind: KindId, now: Nanos) -> Backlog {
+    pub(crate) fn backlog(&self, kind: RouteKey, now: Nanos) -> Backlog {
         let places = self.routes[usize::from(kind.route())].get();
         places.map_or_else(Backlog::default, |places| places.line().backlog(now))
     }
@@ -52,12 +52,12 @@ impl Shares {
 
 /// The places of one route.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct RoutePermits {
     semaphore: Arc<Semaphore>,
     line: Mutex<Line>,
 }
 
-impl Places {
+impl RoutePermits {
     fn new(connections: usize) -> Self {
         Self { semaphore: Arc::new(Semaphore::new(connections)), line: Mutex::default() }
     }
@@ -72,19 +72,19 @@ impl Places {
     }
 
     /// Waits for a place, in the order in which others came; none comes if the pool is closed.
-    pub(super) async fn wait(self: Arc<Self>, watchers: Watchers) -> Option<OwnedSemaphorePermit> {
+    pub(super) async fn wait(self: Arc<Self>, recorder: Recorder) -> Option<OwnedSemaphorePermit> {
         /// Leaves the line when dropped.
-        struct InLine<'a>(&'a Places, &'a Watchers, bool);
+        struct InLine<'a>(&'a RoutePermits, &'a Recorder, bool);
 
         impl Drop for InLine<'_> {
             fn drop(&mut self) {
-                let Self(places, watchers, served) = self;
-                places.line().leave(*served, watchers.now());
+                let Self(places, recorder, served) = self;
+                places.line().leave(*served, recorder.now());
             }
         }
 
-        self.line().join(watchers.now());
-        let mut in_line = InLine(&self, &watchers, false);
+        self.line().join(recorder.now());
+        let mut in_line = InLine(&self, &recorder, false);
         let place = Arc::clone(&self.semaphore).acquire_owned().await.ok();
         in_line.2 = place.is_some();
         drop(in_line);

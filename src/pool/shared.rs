@@ -8,9 +8,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::clean::cleaners;
 use super::gate::Gate;
-use super::share::Shares;
+use super::share::RouteLimits;
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::Watchers;
+use crate::telemetry::ledger::Recorder;
 
 /// How a pool treats its connections. In the order in which it is declared: what every checkout asks for stands first.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ const BETWEEN_DEMOTIONS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Shared {
-    pub(crate) watchers: Watchers,
+    pub(crate) recorder: Recorder,
     /// Connections made before this are not to be handed out.
     invalid_before: AtomicU64,
     /// What was cached of statements before this is not to be used.
@@ -53,7 +53,7 @@ pub(crate) struct Shared {
     /// Who may clean a connection.
     pub(super) cleaners: Arc<Semaphore>,
     /// What routes may hold, of each layer that limits it.
-    shares: Mutex<Vec<Weak<Shares>>>,
+    shares: Mutex<Vec<Weak<RouteLimits>>>,
     /// When a server was last found to be no primary any more.
     demoted_at: AtomicU64,
     /// Told when the pool begins to close, and of each thing that ends from then on.
@@ -61,11 +61,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(watchers: Watchers, policy: Policy) -> Self {
-        let max = watchers.ledger().limits().max();
+    pub(super) fn new(recorder: Recorder, policy: Policy) -> Self {
+        let max = recorder.ledger().limits().max();
         let cleaners = Arc::new(Semaphore::new(cleaners(max)));
         Self {
-            watchers,
+            recorder,
             gate: Gate::new(max, policy.fail_fast, policy.connect_timeout),
             policy,
             cleaners,
@@ -122,7 +122,7 @@ impl Shared {
 
     /// Has nobody wait for a share any more once the pool is closed.
     #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
-    pub(super) fn add_shares(&self, shares: &Arc<Shares>) {
+    pub(super) fn add_shares(&self, shares: &Arc<RouteLimits>) {
         let mut all = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|others| others.strong_count() > 0);
         all.push(Arc::downgrade(shares));
@@ -144,7 +144,7 @@ impl Shared {
 
     /// Waits until no connection lives and no checkout is in flight.
     pub(super) async fn drained(&self) {
-        self.until(|| self.watchers.ledger().is_drained()).await;
+        self.until(|| self.recorder.ledger().is_drained()).await;
     }
 
     /// Waits until the pool begins to close, or its last handle is gone.

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
-use super::share::Places;
+use super::share::RoutePermits;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
-use crate::telemetry::requests::{Request, Spent};
-use crate::telemetry::seat::Seat;
+use crate::telemetry::requests::{Request, UseBreakdown};
+use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::wire::Status;
 
 /// A checkout of a request's, and the hold that comes of it.
 #[derive(Debug)]
-pub(super) struct Visit {
+pub(super) struct RequestCheckout {
     request: Arc<Request>,
     share: Share,
     /// What the connection had done for the operation before, executing and in a transaction.
@@ -25,7 +25,7 @@ pub(super) struct Visit {
 enum Share {
     /// The route may hold what it gets.
     Unlimited,
-    Wanted(Arc<Places>),
+    Wanted(Arc<RoutePermits>),
     /// To be given back when the connection is.
     Held(OwnedSemaphorePermit),
 }
@@ -35,14 +35,14 @@ enum Share {
 pub(super) enum Entry {
     Free,
     /// It is to wait for one of these places.
-    Full(Arc<Places>),
+    Full(Arc<RoutePermits>),
     /// The pool is closed.
     Closed,
 }
 
-impl Visit {
+impl RequestCheckout {
     /// A checkout begins; of its route's places, if those are limited, it has none yet.
-    pub(super) fn begin(request: Arc<Request>, site: SiteId, share: Option<Arc<Places>>) -> Self {
+    pub(super) fn begin(request: Arc<Request>, site: SiteId, share: Option<Arc<RoutePermits>>) -> Self {
         request.begin_checkout(site);
         Self { request, share: share.map_or(Share::Unlimited, Share::Wanted), before: (0, 0) }
     }
@@ -82,24 +82,24 @@ impl Visit {
 
     /// The connection of this seat is handed out to it, after a wait of so long.
     #[cold]
-    pub(super) fn begin_use(&mut self, seat: &Seat, operation: OperationId, waited: u64, at: Nanos) {
+    pub(super) fn begin_use(&mut self, stats: &ConnectionStats, operation: OperationId, waited: u64, at: Nanos) {
         self.end_wait(waited);
-        self.before = seat.wire().times_of(operation, at);
+        self.before = stats.wire().times_of(operation, at);
     }
 
     /// It is returned. Its place is given back when this is dropped, which is to be after the connection is back.
     #[cold]
-    pub(super) fn end_use(&self, seat: &Seat, operation: OperationId, since: Nanos, at: Nanos) {
-        let (executing, in_transaction) = seat.wire().times_of(operation, at);
+    pub(super) fn end_use(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
+        let (executing, in_transaction) = stats.wire().times_of(operation, at);
         let held = at.since(since);
         let executing = executing.saturating_sub(self.before.0).min(held);
         let in_transaction = in_transaction.saturating_sub(self.before.1).min(held - executing);
         let idle = held - executing - in_transaction;
-        let spent = Spent { executing, in_transaction, idle };
+        let spent = UseBreakdown { executing, in_transaction, idle };
         self.request.end_use(spent);
         // Where the wire is not read it is not known what it did.
-        if seat.wire().status() != Status::Unread {
-            self.request.warn_of_hold(seat.site(), spent);
+        if stats.wire().status() != Status::Unread {
+            self.request.warn_of_hold(stats.site(), spent);
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What kind of failure it was, by what the server said.
 
-use crate::event::{ErrorCode, words};
+use crate::event::{ErrorCode, label_enum};
 
-words! {
+label_enum! {
     /// What kind of failure it was; the [module](crate::retry) says what is in each.
     Class {
         /// Rolled back as a whole, for a reason that passes: a serialization failure, a deadlock, a lock that is taken.
@@ -30,7 +30,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// Whether anything of an operation that failed may have taken effect, over all its attempts; the worst of them.
     Effects {
         /// Nothing did.

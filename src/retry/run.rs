@@ -153,8 +153,8 @@ struct Course<'a, M: Backend, E> {
 impl<'a, M: Backend, E> Course<'a, M, E> {
     fn begin(retrying: &'a Retrying<M>, span: &'a Span) -> Self {
         let Retrying { operation, policy } = retrying;
-        let ledger = operation.watchers().ledger();
-        ledger.budget().deposit(operation.watchers().now());
+        let ledger = operation.recorder().ledger();
+        ledger.budget().deposit(operation.recorder().now());
         Self {
             operation,
             policy,
@@ -211,10 +211,10 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
     where
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E> + Clone,
     {
-        let watchers = self.operation.watchers();
-        let asked = watchers.now();
+        let recorder = self.operation.recorder();
+        let asked = recorder.now();
         let checkout = within(self.deadline, self.operation.checkout_at(call_site)).await;
-        let got = watchers.now();
+        let got = recorder.now();
         self.report.waiting += got.duration_since(asked);
         let mut connection = match checkout {
             Some(Ok(connection)) => connection,
@@ -232,7 +232,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
             }
         };
         drop(connection);
-        self.report.executing += watchers.now().duration_since(got);
+        self.report.executing += recorder.now().duration_since(got);
         attempt
     }
 
@@ -272,22 +272,22 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
         if self.deadline.is_some_and(|deadline| deadline.saturating_duration_since(Instant::now()) <= pause) {
             return Err(GiveUp::Deadline);
         }
-        let watchers = self.operation.watchers();
-        if !watchers.ledger().budget().withdraw(watchers.now()) {
+        let recorder = self.operation.recorder();
+        if !recorder.ledger().budget().withdraw(recorder.now()) {
             return Err(GiveUp::Budget);
         }
         let (operation, attempt) = (self.operation.id(), self.report.attempts);
         let code = failure.code.unwrap_or(ErrorCode::OTHER);
-        watchers.emit(Event::Retrying { operation, code, attempt, pause });
-        serving::retried(watchers.ledger());
+        recorder.emit(Event::Retrying { operation, code, attempt, pause });
+        serving::retried(recorder.ledger());
         Ok(pause)
     }
 
     async fn back_off(&mut self, pause: Duration) {
-        let watchers = self.operation.watchers();
-        let began = watchers.now();
+        let recorder = self.operation.recorder();
+        let began = recorder.now();
         sleep(pause).await;
-        self.report.backing_off += watchers.now().duration_since(began);
+        self.report.backing_off += recorder.now().duration_since(began);
     }
 
     fn give_up(&mut self, reason: GiveUp) -> RetryError<E, M::Error> {
@@ -315,7 +315,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
                 Event::RetryExhausted { operation, code, reason: error.gave_up(), attempts }
             }
         };
-        self.operation.watchers().emit(event);
+        self.operation.recorder().emit(event);
     }
 }
 

@@ -23,7 +23,7 @@ impl Risk {
 
 /// An error that the server reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Complaint {
+pub(crate) struct ServerError {
     pub(crate) code: ErrorCode,
     /// Whether it is that a statement's plan no longer fits what the statement was prepared for.
     pub(crate) stale_plan: bool,
@@ -67,7 +67,7 @@ impl Trace {
         self.marks.store(0, Relaxed);
     }
 
-    pub(super) fn complain(&self, Complaint { code, stale_plan, .. }: Complaint) {
+    pub(super) fn complain(&self, ServerError { code, stale_plan, .. }: ServerError) {
         // It says no more than that there was an error before.
         if code == IN_FAILED_TRANSACTION && self.error.load(Relaxed) != 0 {
             return;
@@ -120,20 +120,20 @@ mod tests {
     #[test]
     fn an_error_counts_until_something_succeeds_and_what_lasted_counts_on() {
         let trace = Trace::default();
-        let complaint = Complaint { code: ErrorCode::word("0A000"), stale_plan: true, fatal: false };
+        let complaint = ServerError { code: ErrorCode::word("0A000"), stale_plan: true, fatal: false };
         trace.complain(complaint);
         trace.commit();
         trace.set_risk(Risk::Statement);
         let evidence = trace.read(true, false);
         assert_eq!((evidence.error, evidence.stale_plan), (Some(ErrorCode::word("0A000")), true));
         assert_eq!((evidence.committed, evidence.risk), (true, Risk::Statement));
-        trace.complain(Complaint { code: ErrorCode::word("40001"), stale_plan: false, ..complaint });
+        trace.complain(ServerError { code: ErrorCode::word("40001"), stale_plan: false, ..complaint });
         let evidence = trace.read(true, true);
         assert_eq!(
             (evidence.error, evidence.stale_plan, evidence.ended),
             (Some(ErrorCode::word("40001")), false, true)
         );
-        trace.complain(Complaint { code: IN_FAILED_TRANSACTION, ..complaint });
+        trace.complain(ServerError { code: IN_FAILED_TRANSACTION, ..complaint });
         assert_eq!(trace.read(true, true).error, Some(ErrorCode::word("40001")));
         trace.overcome();
         assert_eq!((trace.read(true, false).error, trace.read(true, false).committed), (None, true));

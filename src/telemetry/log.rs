@@ -211,8 +211,8 @@ fn write(ledger: &Ledger, event: Event<'_>) {
             limit = super::names::MAX_NAMES,
             "too many kinds of queries: this one and all further new ones are counted as `other`"
         ),
-        Event::SuspectReturned { seat, operation, since, at } => {
-            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
+        Event::SuspectReturned { stats, operation, since, at } => {
+            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, stats.site()));
             let held_seconds = at.duration_since(since).as_secs_f64();
             tracing::info!(
                 pool,
@@ -222,8 +222,8 @@ fn write(ledger: &Ledger, event: Event<'_>) {
                 "no leak: a connection that was suspected came back"
             );
         }
-        Event::ConnectionDirty { seat, operation, dirt, .. } => {
-            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, seat.site()));
+        Event::ConnectionDirty { stats, operation, dirt, .. } => {
+            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, stats.site()));
             tracing::warn!(
                 pool,
                 operation,

@@ -30,7 +30,7 @@ pub use exemplar::Exemplar;
 pub use histogram::{BOUNDS_SECONDS, Histogram};
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
-    QueryDurations, QueryErrors, Retries, RetriesExhausted, Situation, Status, UnpooledTotals, Waiter,
+    PoolUsage, QueryDurations, QueryErrors, Retries, RetriesExhausted, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use requests::{RequestMethod, RequestTotals, RequestWarning};

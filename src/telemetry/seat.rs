@@ -30,10 +30,10 @@ struct Uses {
     returned: OwnedCounter,
     nanos: OwnedCounter,
     /// Time for which the pool itself used the connection, to ping it or to clean it at checkout.
-    tended_nanos: OwnedCounter,
+    maintenance_nanos: OwnedCounter,
 }
 
-/// Aligned as the [`Seat`] is, and for the same reason.
+/// Aligned as the [`ConnectionStats`] is, and for the same reason.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Group([Uses; GROUP]);
@@ -44,7 +44,7 @@ struct Group([Uses; GROUP]);
 /// which it is declared, so that what each hold writes is on few.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub(crate) struct Seat {
+pub(crate) struct ConnectionStats {
     word: AtomicU64,
     /// The task that got it; zero if it was none.
     task: AtomicU64,
@@ -88,10 +88,10 @@ const MOST_WAITERS: u8 = 16;
 
 /// What a seat's word says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct UnpackedState {
     pub(crate) state: ConnectionState,
     /// Whether it is the pool itself that uses it, to ping it or to clean it, on behalf of the operation.
-    pub(crate) tended: bool,
+    pub(crate) maintenance: bool,
     /// For whom it is being created or used; of no meaning while idle.
     pub(crate) operation: OperationId,
     /// When this state began, to the microsecond.
@@ -101,12 +101,12 @@ pub(crate) struct Standing {
 const OPERATION_BITS: u32 = 12;
 const STATE_BITS: u32 = 2;
 /// Beside the three states: used by the pool itself.
-const TENDED: u64 = 3;
+const MAINTENANCE: u64 = 3;
 /// Nanoseconds are dropped to units of 1,024: 50 bits of those last for 36 years.
 const TIME_SHIFT: u32 = 10;
 const SINCE_SHIFT: u32 = OPERATION_BITS + STATE_BITS;
 
-impl Standing {
+impl UnpackedState {
     #[inline]
     fn pack(state: u64, operation: OperationId, since: Nanos) -> u64 {
         ((since.as_nanos() >> TIME_SHIFT) << SINCE_SHIFT) | ((operation.index() as u64) << STATE_BITS) | state
@@ -120,15 +120,20 @@ impl Standing {
             _ => ConnectionState::Used,
         };
         let operation = OperationId::from_index((word >> STATE_BITS) & ((1 << OPERATION_BITS) - 1));
-        Self { state, tended: bits == TENDED, operation, since: Nanos::from_nanos((word >> SINCE_SHIFT) << TIME_SHIFT) }
+        Self {
+            state,
+            maintenance: bits == MAINTENANCE,
+            operation,
+            since: Nanos::from_nanos((word >> SINCE_SHIFT) << TIME_SHIFT),
+        }
     }
 }
 
-impl Seat {
+impl ConnectionStats {
     /// A connection that is being created from now on.
     pub(crate) fn new(operation: OperationId, at: Nanos) -> Self {
         Self {
-            word: AtomicU64::new(Standing::pack(ConnectionState::Creating as u64, operation, at)),
+            word: AtomicU64::new(UnpackedState::pack(ConnectionState::Creating as u64, operation, at)),
             site: AtomicU16::new(SiteId::NONE.as_u16()),
             suspected: AtomicBool::new(false),
             task: AtomicU64::new(0),
@@ -146,8 +151,8 @@ impl Seat {
         &self.wire
     }
 
-    pub(crate) fn standing(&self) -> Standing {
-        Standing::unpack(self.word())
+    pub(crate) fn unpacked_state(&self) -> UnpackedState {
+        UnpackedState::unpack(self.word())
     }
 
     /// The word itself, which is another for each hold.
@@ -276,17 +281,17 @@ impl Seat {
 
     #[inline]
     pub(crate) fn set_used(&self, operation: OperationId, at: Nanos) {
-        self.word.store(Standing::pack(ConnectionState::Used as u64, operation, at), Relaxed);
+        self.word.store(UnpackedState::pack(ConnectionState::Used as u64, operation, at), Relaxed);
     }
 
     /// The pool itself uses the connection, on behalf of the operation.
-    pub(crate) fn set_tended(&self, operation: OperationId, at: Nanos) {
-        self.word.store(Standing::pack(TENDED, operation, at), Relaxed);
+    pub(crate) fn set_maintenance(&self, operation: OperationId, at: Nanos) {
+        self.word.store(UnpackedState::pack(MAINTENANCE, operation, at), Relaxed);
     }
 
     #[inline]
     pub(crate) fn set_idle(&self, at: Nanos) {
-        self.word.store(Standing::pack(ConnectionState::Idle as u64, OperationId::OTHER, at), Relaxed);
+        self.word.store(UnpackedState::pack(ConnectionState::Idle as u64, OperationId::OTHER, at), Relaxed);
     }
 
     /// Counts a checkout that was started and served in one.
@@ -307,13 +312,13 @@ impl Seat {
     }
 
     /// Counts time for which the pool itself used the connection; told after what it is now, as a use is.
-    pub(crate) fn count_tended(&self, operation: OperationId, nanos: u64) {
+    pub(crate) fn count_maintenance(&self, operation: OperationId, nanos: u64) {
         fence(Release);
-        self.uses_of(operation).tended_nanos.add(nanos);
+        self.uses_of(operation).maintenance_nanos.add(nanos);
     }
 
     /// Adds what this connection served to `totals`, what is under way at `now` included; answers how it stands.
-    pub(crate) fn add_to(&self, totals: &mut SeatTotals, now: Nanos) -> Standing {
+    pub(crate) fn add_to(&self, totals: &mut ConnectionTotals, now: Nanos) -> UnpackedState {
         self.use_time.add_to(&mut totals.use_time);
         for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
@@ -321,18 +326,18 @@ impl Seat {
                 total.served += uses.served.get();
                 total.returned += uses.returned.get();
                 total.nanos += uses.nanos.get();
-                total.held_nanos += uses.nanos.get() + uses.tended_nanos.get();
+                total.held_nanos += uses.nanos.get() + uses.maintenance_nanos.get();
             }
         }
         self.wire.add_times_to(&mut totals.queries);
         self.wire.add_to(&mut totals.wire, now);
         // Read after what was counted, as it is written before it.
         fence(Acquire);
-        let standing = self.standing();
-        if standing.state == ConnectionState::Used {
-            totals.by_operation[standing.operation.index()].held_nanos += now.since(standing.since);
+        let unpacked_state = self.unpacked_state();
+        if unpacked_state.state == ConnectionState::Used {
+            totals.by_operation[unpacked_state.operation.index()].held_nanos += now.since(unpacked_state.since);
         }
-        standing
+        unpacked_state
     }
 
     #[inline(always)]
@@ -344,7 +349,7 @@ impl Seat {
 
 /// The sum over connections of what they served.
 #[derive(Clone, Debug)]
-pub(crate) struct SeatTotals {
+pub(crate) struct ConnectionTotals {
     pub(crate) use_time: Histogram,
     /// By operation id.
     pub(crate) by_operation: Vec<UseTotals>,
@@ -364,7 +369,7 @@ pub(crate) struct UseTotals {
     pub(crate) held_nanos: u64,
 }
 
-impl SeatTotals {
+impl ConnectionTotals {
     /// Becomes the same as `other`, of which no more than the first so many operations and queries did anything.
     /// Queries beyond those are not added up.
     pub(crate) fn set(&mut self, other: &Self, operations: usize, queries: usize) {
@@ -378,7 +383,7 @@ impl SeatTotals {
     }
 }
 
-impl Default for SeatTotals {
+impl Default for ConnectionTotals {
     fn default() -> Self {
         Self {
             use_time: Histogram::default(),
@@ -397,28 +402,28 @@ mod tests {
     proptest! {
         #[test]
         fn a_word_says_what_was_put_into_it(state in 0..4usize, operation in 0..OPERATION_IDS as u64, micros in 0..(1u64 << 50)) {
-            let tended = state as u64 == TENDED;
-            let standing = Standing {
+            let maintenance = state as u64 == MAINTENANCE;
+            let unpacked_state = UnpackedState {
                 state: ConnectionState::ALL[state.min(2)],
-                tended,
+                maintenance,
                 operation: OperationId::from_index(operation),
                 since: Nanos::from_nanos(micros << TIME_SHIFT),
             };
-            prop_assert_eq!(Standing::unpack(Standing::pack(state as u64, standing.operation, standing.since)), standing);
+            prop_assert_eq!(UnpackedState::unpack(UnpackedState::pack(state as u64, unpacked_state.operation, unpacked_state.since)), unpacked_state);
         }
     }
 
     #[test]
     fn totals_add_up_over_seats_and_operations() {
-        let mut totals = SeatTotals::default();
+        let mut totals = ConnectionTotals::default();
         for _ in 0..2 {
-            let seat = Seat::new(OperationId::OTHER, Nanos::ZERO);
+            let stats = ConnectionStats::new(OperationId::OTHER, Nanos::ZERO);
             for id in [0, 7, 8, 200] {
                 let operation = OperationId::from_index(id);
-                seat.count_served(operation);
-                seat.count_use(operation, 10);
+                stats.count_served(operation);
+                stats.count_use(operation, 10);
             }
-            seat.add_to(&mut totals, Nanos::ZERO);
+            stats.add_to(&mut totals, Nanos::ZERO);
         }
         for id in [0, 7, 8, 200] {
             let uses = totals.by_operation[id];

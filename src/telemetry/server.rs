@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::names::MAX_NAMES;
-use crate::event::words;
+use crate::event::label_enum;
 
 /// What backends are counted under that are not told apart.
 const OTHER: &str = "other";
@@ -14,7 +14,7 @@ const OTHER: &str = "other";
 /// What a backend that says no name is counted under.
 const UNNAMED: &str = "unnamed";
 
-words! {
+label_enum! {
     /// What a backend is at, as the server's `pg_stat_activity` has it.
     BackendState {
         /// At a query.
@@ -46,7 +46,7 @@ impl BackendState {
     }
 }
 
-words! {
+label_enum! {
     /// What part a server has in replication.
     ServerRole {
         /// It takes writes.
@@ -135,7 +135,7 @@ pub(crate) struct ServerAccount {
 struct Inner {
     /// Who looked last, and what was seen.
     latest: Option<(Watcher, ServerLook)>,
-    watchers: u64,
+    recorder: u64,
 }
 
 /// One of those who look.
@@ -151,8 +151,8 @@ impl ServerAccount {
     /// Somebody begins to look.
     pub(crate) fn watcher(&self) -> Watcher {
         let mut inner = self.lock();
-        inner.watchers += 1;
-        Watcher(inner.watchers)
+        inner.recorder += 1;
+        Watcher(inner.recorder)
     }
 
     /// Keeps what was seen now, and forgets what was seen before.

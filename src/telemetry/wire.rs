@@ -1,6 +1,6 @@
 //! The account of what passes on a connection's wire, written by the task that drives the connection.
 //!
-//! That task is another than the holder's, so these cells are kept apart from those of the [`Seat`](super::seat::Seat),
+//! That task is another than the holder's, so these cells are kept apart from those of the [`ConnectionStats`](super::seat::Seat),
 //! each group with its one writer. Readers come at any moment: a sequence number tells them whether what they read is
 //! of one moment, and they read again if it is not.
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, f
 
 use super::cell::OwnedCounter;
 use super::clock::Nanos;
-use super::evidence::{Complaint, Evidence, Risk, Trace};
+use super::evidence::{Evidence, Risk, ServerError, Trace};
 use super::histogram::Histogram;
 use super::operations::{OPERATION_IDS, OperationId};
 use super::queries::{QueryId, QueryTimes};
@@ -189,7 +189,7 @@ impl Wire {
         self.heard.store(at.as_nanos(), Relaxed);
     }
 
-    pub(crate) fn complain(&self, complaint: Complaint) {
+    pub(crate) fn complain(&self, complaint: ServerError) {
         self.trace.complain(complaint);
     }
 

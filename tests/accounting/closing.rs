@@ -86,7 +86,7 @@ async fn close_within_names_those_who_still_hold_connections() {
     let other = rig.take("export");
     let error = rig.core.close_within(ms(1000)).await.unwrap_err();
     assert_eq!(error.waited, ms(1000));
-    assert_eq!(error.situation.status.used, 3);
+    assert_eq!(error.usage.status.used, 3);
     // The pool's own clock stood still while it waited.
     assert_eq!(
         error.to_string(),

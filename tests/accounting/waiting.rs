@@ -242,7 +242,7 @@ async fn a_deadline_ends_the_wait_in_every_phase_and_frees_the_place() {
         rig.advance(ms(3)).await;
         assert!(attempt.is_woken(), "{phase:?}");
         let Some(Err(CheckoutError::Timeout(report))) = attempt.poll() else { panic!("{phase:?}: not a timeout") };
-        assert_eq!((report.phase, report.waited, report.situation.status.in_flight), (phase, ms(1001), 0));
+        assert_eq!((report.phase, report.waited, report.usage.status.in_flight), (phase, ms(1001), 0));
         assert_eq!(rig.outcomes("late", Outcome::Timeout), 1);
         assert_eq!(rig.phase(phase), ms(1001));
         let closed = match phase {

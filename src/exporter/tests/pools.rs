@@ -131,7 +131,7 @@ async fn the_shape_is_what_readers_rely_on() {
         "queries",
         "silent_seconds",
         "suspected_leak",
-        "tended",
+        "maintenance",
         "trace_id",
     ];
     assert_eq!(keys(holder), holder_keys);
@@ -141,7 +141,7 @@ async fn the_shape_is_what_readers_rely_on() {
     assert!(holder["silent_seconds"].as_f64().unwrap() <= holder["age_seconds"].as_f64().unwrap(), "{holder}");
     assert_eq!((&holder["activity"], &holder["backend_pid"]), (&json!("idle"), &json!(4711)));
     assert_eq!((&holder["queries"], &holder["trace_id"]), (&json!(0), &Value::Null));
-    assert_eq!((&holder["tended"], &holder["suspected_leak"]), (&json!(false), &json!(false)));
+    assert_eq!((&holder["maintenance"], &holder["suspected_leak"]), (&json!(false), &json!(false)));
 
     assert_eq!(keys(waiter), ["age_seconds", "call_site", "operation", "own", "phase", "trace_id"]);
     assert_eq!((&waiter["operation"], &waiter["phase"]), (&json!("add_order"), &json!("queue")));

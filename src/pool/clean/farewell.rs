@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 use super::super::backend::Backend;
-use super::super::observed::Tracked;
+use super::super::observed::PooledConnection;
 use super::GRACE;
-use crate::telemetry::seat::Seat;
+use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::wire::Status;
 
 /// When the server is asked once more.
@@ -17,9 +17,9 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 /// Has the server give up what it does for a connection that is about to be closed: it would not notice before it has
 /// something to say.
-pub(in crate::pool) fn cancel_in_passing<M: Backend>(tracked: &Tracked<M>) {
-    if tracked.life.seat.wire().status() == Status::Executing {
-        drop(farewell(tracked));
+pub(in crate::pool) fn cancel_in_passing<M: Backend>(pooled: &PooledConnection<M>) {
+    if pooled.meta.stats.wire().status() == Status::Executing {
+        drop(farewell(pooled));
     }
 }
 
@@ -27,20 +27,20 @@ pub(in crate::pool) fn cancel_in_passing<M: Backend>(tracked: &Tracked<M>) {
 pub(super) struct Farewell<F: Future + Send + 'static> {
     /// Twice: whether the server had begun with the query when it was first asked will not be known.
     pub(super) attempts: Option<[(Duration, F); 2]>,
-    seat: Arc<Seat>,
+    stats: Arc<ConnectionStats>,
     runtime: Option<Handle>,
 }
 
 pub(super) fn farewell<M: Backend>(
-    tracked: &Tracked<M>,
+    pooled: &PooledConnection<M>,
 ) -> Farewell<impl Future<Output: Send> + Send + 'static + use<M>> {
-    let attempts = Some([GRACE, AGAIN].map(|wait| (wait, tracked.backend.cancel(&tracked.connection))));
-    Farewell { attempts, seat: Arc::clone(&tracked.life.seat), runtime: tracked.life.runtime.clone() }
+    let attempts = Some([GRACE, AGAIN].map(|wait| (wait, pooled.backend.cancel(&pooled.connection))));
+    Farewell { attempts, stats: Arc::clone(&pooled.meta.stats), runtime: pooled.meta.runtime.clone() }
 }
 
 impl<F: Future + Send + 'static> Drop for Farewell<F> {
     fn drop(&mut self) {
-        if self.seat.wire().status() == Status::Executing
+        if self.stats.wire().status() == Status::Executing
             && let (Some(attempts), Some(runtime)) = (self.attempts.take(), &self.runtime)
         {
             runtime.spawn(async move {

@@ -21,11 +21,11 @@ use self::farewell::farewell;
 use self::tidy::{clean, dirt_of, quiet, refuses_writes};
 use super::backend::Backend;
 use super::guard::give_back;
-use super::observed::{Observed, Tracked};
+use super::observed::{InstrumentedManager, PooledConnection};
 use crate::event::{CloseReason, ErrorCode, Event};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::Seat;
+use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::wire::Status;
 
 /// How long a query that nobody waits for may go on before the server is asked to give it up. Most are done sooner
@@ -46,7 +46,7 @@ pub(super) fn cleaners(max: usize) -> usize {
 /// A connection on its way back that has to be cleaned before.
 struct Cleaning<M: Backend> {
     /// There until it is back.
-    object: Option<Object<Observed<M>>>,
+    object: Option<Object<InstrumentedManager<M>>>,
     operation: OperationId,
     since: Nanos,
     /// What dropping it would mean.
@@ -59,14 +59,14 @@ struct Cleaning<M: Backend> {
 /// is given back after.
 #[cold]
 pub(super) fn clean_and_return<M: Backend>(
-    object: Object<Observed<M>>,
+    object: Object<InstrumentedManager<M>>,
     operation: OperationId,
     at: Nanos,
     place: Option<OwnedSemaphorePermit>,
 ) {
-    let life = &object.life;
-    let runtime = life.runtime.clone();
-    life.shared.watchers.emit(Event::TendingStarted { seat: &life.seat, operation, at });
+    let meta = &object.meta;
+    let runtime = meta.runtime.clone();
+    meta.shared.recorder.emit(Event::TendingStarted { stats: &meta.stats, operation, at });
     let reason = CloseReason::Dirty;
     let cleaning = Cleaning { object: Some(object), operation, since: at, reason, _place: place };
     match runtime {
@@ -79,13 +79,13 @@ pub(super) fn clean_and_return<M: Backend>(
 impl<M: Backend> Cleaning<M> {
     async fn run(mut self) {
         let (Some(object), operation) = (&mut self.object, self.operation) else { return };
-        let tracked = &mut ***object;
-        let shared = Arc::clone(&tracked.life.shared);
+        let pooled = &mut ***object;
+        let shared = Arc::clone(&pooled.meta.shared);
         let deadline = Instant::now() + shared.policy.clean_timeout;
         // Most are transactions that were dropped: they clean up after themselves, which is no cleaning of ours.
-        let quiet = timeout_at(deadline, quiet(tracked)).await.is_ok();
-        let is_clean = quiet && tracked.life.seat.wire().status().is_clean();
-        if !is_clean || tracked.life.unreset || tracked.life.refused_write {
+        let quiet = timeout_at(deadline, quiet(pooled)).await.is_ok();
+        let is_clean = quiet && pooled.meta.stats.wire().status().is_clean();
+        if !is_clean || pooled.meta.unreset || pooled.meta.refused_write {
             let cleaners = Arc::clone(&shared.cleaners);
             let cleaner = if is_clean {
                 // Only its session is to be reset, or its server to be asked: a round trip, for which it waits its turn.
@@ -96,7 +96,7 @@ impl<M: Backend> Cleaning<M> {
             };
             match cleaner {
                 Some(_cleaner) => {
-                    if let Err(reason) = clean(tracked, operation, deadline).await {
+                    if let Err(reason) = clean(pooled, operation, deadline).await {
                         self.reason = reason;
                         return;
                     }
@@ -110,19 +110,19 @@ impl<M: Backend> Cleaning<M> {
 
     fn give_back(mut self) {
         let Some(mut object) = self.object.take() else { return };
-        let life = &mut object.life;
-        let at = life.shared.watchers.now();
-        let (watchers, seat) = (&life.shared.watchers, &life.seat);
-        watchers.emit(Event::TendingFinished { seat, operation: self.operation, since: self.since, at });
-        if life.shared.is_closing() {
-            life.close(CloseReason::Shutdown);
+        let meta = &mut object.meta;
+        let at = meta.shared.recorder.now();
+        let (recorder, stats) = (&meta.shared.recorder, &meta.stats);
+        recorder.emit(Event::TendingFinished { stats, operation: self.operation, since: self.since, at });
+        if meta.shared.is_closing() {
+            meta.close(CloseReason::Shutdown);
             drop(Object::take(object));
-        } else if life.seat.wire().is_ended() {
-            life.close(CloseReason::Broken);
+        } else if meta.stats.wire().is_ended() {
+            meta.close(CloseReason::Broken);
             drop(Object::take(object));
         } else {
-            watchers.emit(Event::ConnectionIdle { seat, at });
-            life.alive_at = life.alive_at.max(life.seat.wire().heard());
+            recorder.emit(Event::ConnectionIdle { stats, at });
+            meta.alive_at = meta.alive_at.max(meta.stats.wire().heard());
             give_back(object);
         }
     }
@@ -130,11 +130,11 @@ impl<M: Backend> Cleaning<M> {
     /// Counts what is known to be wrong, and closes the connection.
     fn give_up(self) {
         if let Some(object) = &self.object
-            && let Some(dirt) = dirt_of(object.life.seat.wire().status())
+            && let Some(dirt) = dirt_of(object.meta.stats.wire().status())
         {
-            let seat = &object.life.seat;
-            object.life.shared.watchers.emit(Event::ConnectionDirty {
-                seat,
+            let stats = &object.meta.stats;
+            object.meta.shared.recorder.emit(Event::ConnectionDirty {
+                stats,
                 operation: self.operation,
                 dirt,
                 found_by: None,
@@ -146,90 +146,90 @@ impl<M: Backend> Cleaning<M> {
 impl<M: Backend> Drop for Cleaning<M> {
     fn drop(&mut self) {
         let Some(object) = self.object.take() else { return };
-        let life = &object.life;
-        let watchers = &life.shared.watchers;
-        let (seat, operation, since) = (&life.seat, self.operation, self.since);
-        watchers.emit(Event::TendingFinished { seat, operation, since, at: watchers.now() });
-        life.close(self.reason);
+        let meta = &object.meta;
+        let recorder = &meta.shared.recorder;
+        let (stats, operation, since) = (&meta.stats, self.operation, self.since);
+        recorder.emit(Event::TendingFinished { stats, operation, since, at: recorder.now() });
+        meta.close(self.reason);
         cancel_in_passing(&object);
         drop(Object::take(object));
     }
 }
 
 /// Waits until all that was asked of a connection that is held has reached the wire; answers whether it has.
-pub(super) async fn quieten<M: Backend>(tracked: &Tracked<M>, limit: Duration) -> bool {
-    let limit = limit.min(tracked.life.shared.policy.clean_timeout);
-    tokio::time::timeout(limit, quiet(tracked)).await.is_ok()
+pub(super) async fn quieten<M: Backend>(pooled: &PooledConnection<M>, limit: Duration) -> bool {
+    let limit = limit.min(pooled.meta.shared.policy.clean_timeout);
+    tokio::time::timeout(limit, quiet(pooled)).await.is_ok()
 }
 
 /// The same, and until it is answered, but not longer than another's query is waited for.
-pub(super) async fn settle_down<M: Backend>(tracked: &Tracked<M>, limit: Duration) -> bool {
-    if !quieten(tracked, limit).await {
+pub(super) async fn settle_down<M: Backend>(pooled: &PooledConnection<M>, limit: Duration) -> bool {
+    if !quieten(pooled, limit).await {
         return false;
     }
-    let (pulse, wire) = (&tracked.life.pulse, tracked.life.seat.wire());
-    let rests = || wire.is_ended() || (pulse.is_settled() && wire.status() != Status::Executing);
-    tokio::time::timeout(limit.min(AT_CHECKOUT), pulse.until(rests)).await.is_ok()
+    let (driver, wire) = (&pooled.meta.driver, pooled.meta.stats.wire());
+    let rests = || wire.is_ended() || (driver.is_settled() && wire.status() != Status::Executing);
+    tokio::time::timeout(limit.min(AT_CHECKOUT), driver.until(rests)).await.is_ok()
 }
 
 /// Asks the server of a connection that is held whether it takes no writes, and if so has nobody get another that leads
 /// there. One that does not answer in time is taken for one that does.
-pub(super) async fn ask_primary<M: Backend>(tracked: &mut Tracked<M>, limit: Duration) -> bool {
-    let limit = limit.min(tracked.life.shared.policy.clean_timeout);
-    tokio::time::timeout(limit, refuses_writes(tracked)).await.is_ok_and(|answer| answer.unwrap_or(false))
+pub(super) async fn ask_primary<M: Backend>(pooled: &mut PooledConnection<M>, limit: Duration) -> bool {
+    let limit = limit.min(pooled.meta.shared.policy.clean_timeout);
+    tokio::time::timeout(limit, refuses_writes(pooled)).await.is_ok_and(|answer| answer.unwrap_or(false))
 }
 
 /// Closes an idle connection that is dirty. What its last holder had asked of it reached the wire only after it was
 /// back, and nobody may come for it for long.
-pub(super) fn sweep<M: Backend>(pool: &Pool<Observed<M>>, seat: &Arc<Seat>) {
-    let swept = pool.retain(|tracked, _| {
-        let dirty = Arc::ptr_eq(&tracked.life.seat, seat) && dirt_of(seat.wire().status()).is_some();
+pub(super) fn sweep<M: Backend>(pool: &Pool<InstrumentedManager<M>>, stats: &Arc<ConnectionStats>) {
+    let swept = pool.retain(|pooled, _| {
+        let dirty = Arc::ptr_eq(&pooled.meta.stats, stats) && dirt_of(stats.wire().status()).is_some();
         if dirty {
-            tracked.life.close(CloseReason::Dirty);
+            pooled.meta.close(CloseReason::Dirty);
         }
         !dirty
     });
-    for tracked in &swept.removed {
-        let life = &tracked.life;
-        if let Some(dirt) = dirt_of(seat.wire().status()) {
-            let operation = life.last_operation;
-            life.shared.watchers.emit(Event::ConnectionDirty { seat, operation, dirt, found_by: None });
+    for pooled in &swept.removed {
+        let meta = &pooled.meta;
+        if let Some(dirt) = dirt_of(stats.wire().status()) {
+            let operation = meta.last_operation;
+            meta.shared.recorder.emit(Event::ConnectionDirty { stats, operation, dirt, found_by: None });
         }
-        drop(farewell(tracked));
+        drop(farewell(pooled));
     }
 }
 
 /// Looks after a connection that a checkout found unsettled or dirty, on behalf of the operation that held it before:
 /// waits until all of that one's doing has reached the wire, and cleans it. What does not come to its end soon is
 /// closed, so that nobody waits for another's query.
-pub(super) async fn settle<M: Backend>(tracked: &mut Tracked<M>) -> Result<(), CloseReason> {
-    let life = &mut tracked.life;
-    let operation = life.last_operation;
-    let shared = Arc::clone(&life.shared);
-    let seat = Arc::clone(&life.seat);
-    let since = shared.watchers.now();
-    shared.watchers.emit(Event::TendingStarted { seat: &seat, operation, at: since });
-    life.reason = CloseReason::Dirty;
-    let mut farewell = farewell(tracked);
-    let wire = seat.wire();
+pub(super) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>) -> Result<(), CloseReason> {
+    let meta = &mut pooled.meta;
+    let operation = meta.last_operation;
+    let shared = Arc::clone(&meta.shared);
+    let stats = Arc::clone(&meta.stats);
+    let since = shared.recorder.now();
+    shared.recorder.emit(Event::TendingStarted { stats: &stats, operation, at: since });
+    meta.reason = CloseReason::Dirty;
+    let mut farewell = farewell(pooled);
+    let wire = stats.wire();
     let deadline = Instant::now() + shared.policy.clean_timeout;
-    let quiet = timeout_at(deadline, quiet(tracked)).await.is_ok();
-    let cleaned = if wire.status().is_clean() && !tracked.life.unreset && !tracked.life.refused_write {
+    let quiet = timeout_at(deadline, quiet(pooled)).await.is_ok();
+    let cleaned = if wire.status().is_clean() && !pooled.meta.unreset && !pooled.meta.refused_write {
         if quiet { Ok(()) } else { Err(CloseReason::Dirty) }
     } else {
         let busy = wire.status() == Status::Executing;
         let soon = if busy { deadline.min(Instant::now() + AT_CHECKOUT) } else { deadline };
-        clean(tracked, operation, soon).await
+        clean(pooled, operation, soon).await
     };
-    let at = shared.watchers.now();
-    shared.watchers.emit(Event::TendingFinished { seat: &seat, operation, since, at });
+    let at = shared.recorder.now();
+    shared.recorder.emit(Event::TendingFinished { stats: &stats, operation, since, at });
     if wire.is_ended() {
         return Err(CloseReason::Broken);
     }
     cleaned?;
     farewell.attempts = None;
-    let life = &mut tracked.life;
-    life.reason = CloseReason::Shutdown;
-    life.ready_at = at;
+    let meta = &mut pooled.meta;
+    meta.reason = CloseReason::Shutdown;
+    meta.ready_at = at;
     Ok(())
 }

@@ -8,7 +8,7 @@ use tracing::Instrument as _;
 
 use super::super::backend::Backend;
 use super::super::context::Context;
-use super::super::observed::Tracked;
+use super::super::observed::PooledConnection;
 use super::GRACE;
 use crate::event::{CloseReason, Dirt, ErrorCode, ErrorPhase, Event, Outcome};
 use crate::telemetry::operations::OperationId;
@@ -46,21 +46,21 @@ impl<E: std::error::Error + 'static> From<RecycleError<E>> for Failure<E> {
 
 /// Waits until all that was asked of the connection has reached the wire. A transaction that was dropped has sent its
 /// own ROLLBACK, or is about to: that is waited for too.
-pub(super) async fn quiet<M: Backend>(tracked: &Tracked<M>) {
-    let (pulse, wire) = (&tracked.life.pulse, tracked.life.seat.wire());
-    pulse.until(|| wire.is_ended() || (pulse.is_settled() && wire.status() != Status::Ending)).await;
+pub(super) async fn quiet<M: Backend>(pooled: &PooledConnection<M>) {
+    let (driver, wire) = (&pooled.meta.driver, pooled.meta.stats.wire());
+    driver.until(|| wire.is_ended() || (driver.is_settled() && wire.status() != Status::Ending)).await;
 }
 
 /// Brings a connection that `operation` left to where the next may have it.
 pub(super) async fn clean<M: Backend>(
-    tracked: &mut Tracked<M>,
+    pooled: &mut PooledConnection<M>,
     operation: OperationId,
     deadline: Instant,
 ) -> Result<(), CloseReason> {
-    let cause = tracked.life.seat.trace();
-    let ledger = tracked.life.shared.watchers.ledger();
+    let cause = pooled.meta.stats.trace();
+    let ledger = pooled.meta.shared.recorder.ledger();
     let mut recount = Recount::of(trace::cleaning(ledger, operation, cause.as_ref()));
-    let tidying = tidy(tracked, operation).instrument(recount.span().clone());
+    let tidying = tidy(pooled, operation).instrument(recount.span().clone());
     let cleaned = tokio::time::timeout_at(deadline, tidying).await;
     let failure = match cleaned {
         Ok(Ok(())) => {
@@ -82,38 +82,40 @@ pub(super) async fn clean<M: Backend>(
         Failure::Backend(RecycleError::Message(_)) | Failure::ReadOnly => ErrorCode::OTHER,
     };
     (recount.outcome, recount.code) = (Outcome::Error, Some(code));
-    let watchers = &tracked.life.shared.watchers;
-    watchers.emit(Event::ConnectionError { phase: ErrorPhase::Reset, code, error: &failure });
+    let recorder = &pooled.meta.shared.recorder;
+    recorder.emit(Event::ConnectionError { phase: ErrorPhase::Reset, code, error: &failure });
     Err(CloseReason::Dirty)
 }
 
 /// Asks the server whether it takes no writes, outside any transaction; and if so has nobody get another connection
 /// that leads there.
-pub(super) async fn refuses_writes<M: Backend>(tracked: &mut Tracked<M>) -> Result<bool, RecycleError<M::Error>> {
-    let backend = Arc::clone(&tracked.backend);
-    if matches!(tracked.life.seat.wire().status(), Status::InTransaction | Status::FailedTransaction) {
-        backend.rollback(&mut tracked.connection).await?;
+pub(super) async fn refuses_writes<M: Backend>(
+    pooled: &mut PooledConnection<M>,
+) -> Result<bool, RecycleError<M::Error>> {
+    let backend = Arc::clone(&pooled.backend);
+    if matches!(pooled.meta.stats.wire().status(), Status::InTransaction | Status::FailedTransaction) {
+        backend.rollback(&mut pooled.connection).await?;
     }
-    let refuses = backend.is_read_only(&mut tracked.connection).await?;
-    let life = &mut tracked.life;
-    life.refused_write = false;
+    let refuses = backend.is_read_only(&mut pooled.connection).await?;
+    let meta = &mut pooled.meta;
+    meta.refused_write = false;
     if refuses {
-        life.shared.demote(life.shared.watchers.now());
+        meta.shared.demote(meta.shared.recorder.now());
     }
     Ok(refuses)
 }
 
-async fn tidy<M: Backend>(tracked: &mut Tracked<M>, operation: OperationId) -> Result<(), Failure<M::Error>> {
-    let backend = Arc::clone(&tracked.backend);
-    let seat = Arc::clone(&tracked.life.seat);
-    let pulse = Arc::clone(&tracked.life.pulse);
-    let shared = Arc::clone(&tracked.life.shared);
-    let wire = seat.wire();
+async fn tidy<M: Backend>(pooled: &mut PooledConnection<M>, operation: OperationId) -> Result<(), Failure<M::Error>> {
+    let backend = Arc::clone(&pooled.backend);
+    let stats = Arc::clone(&pooled.meta.stats);
+    let driver = Arc::clone(&pooled.meta.driver);
+    let shared = Arc::clone(&pooled.meta.shared);
+    let wire = stats.wire();
     let found_by = Context::current().and_then(|context| context.ticket);
-    let tell = |dirt| shared.watchers.emit(Event::ConnectionDirty { seat: &seat, operation, dirt, found_by });
+    let tell = |dirt| shared.recorder.emit(Event::ConnectionDirty { stats: &stats, operation, dirt, found_by });
     let mut told = false;
     loop {
-        quiet(tracked).await;
+        quiet(pooled).await;
         if wire.is_ended() {
             return Err(Failure::Lost);
         }
@@ -124,21 +126,21 @@ async fn tidy<M: Backend>(tracked: &mut Tracked<M>, operation: OperationId) -> R
         }
         if dirt == Dirt::Busy {
             let mut patience = GRACE;
-            let done = || pulse.until(|| wire.is_ended() || wire.status() != Status::Executing);
+            let done = || driver.until(|| wire.is_ended() || wire.status() != Status::Executing);
             // Asked again if need be: what comes before the server has begun with the query does not count.
             while tokio::time::timeout(patience, done()).await.is_err() {
-                backend.cancel(&tracked.connection).await?;
+                backend.cancel(&pooled.connection).await?;
                 patience *= 2;
             }
         } else {
-            backend.rollback(&mut tracked.connection).await?;
+            backend.rollback(&mut pooled.connection).await?;
         }
     }
-    if tracked.life.refused_write && refuses_writes(tracked).await? {
+    if pooled.meta.refused_write && refuses_writes(pooled).await? {
         return Err(Failure::ReadOnly);
     }
-    if std::mem::take(&mut tracked.life.unreset) {
-        for dirt in backend.reset(&mut tracked.connection).await? {
+    if std::mem::take(&mut pooled.meta.unreset) {
+        for dirt in backend.reset(&mut pooled.connection).await? {
             tell(dirt);
         }
     }

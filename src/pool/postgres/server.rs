@@ -64,7 +64,7 @@ impl Pool {
         let (shared, connector) = (Arc::downgrade(self.shared_handle()), self.backend().connector().clone());
         async move {
             let Some(shared) = shared.upgrade() else { return };
-            let ledger = shared.watchers.ledger();
+            let ledger = shared.recorder.ledger();
             let shown = Shown { account: ledger.server(), watcher: ledger.server().watcher() };
             let mut watch = Watch { asker: Asker { connector, client: None }, failing: false };
             tokio::select! {

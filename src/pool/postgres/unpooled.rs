@@ -12,7 +12,7 @@ use super::client::Client;
 use super::error::ConnectError;
 use crate::event::{ErrorPhase, Event};
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::{UnpooledPlace, Watchers};
+use crate::telemetry::ledger::{Recorder, UnpooledPlace};
 use crate::telemetry::operations::OperationId;
 
 /// A connection outside the pool, from [`Pool::connect_unpooled`]. Dropping it closes it.
@@ -64,10 +64,10 @@ impl Pool {
         &self,
         call_site: &'static Location<'static>,
     ) -> impl Future<Output = Result<UnpooledConnection, ConnectError>> + Send {
-        let watchers = &self.shared().watchers;
-        let (operation, _) = watchers.operation_at(call_site);
+        let recorder = &self.shared().recorder;
+        let (operation, _) = recorder.operation_at(call_site);
         async move {
-            let mut account = Account::begin(watchers, operation);
+            let mut account = Account::begin(recorder, operation);
             match self.backend().create().await {
                 Ok(client) => {
                     account.open();
@@ -75,7 +75,7 @@ impl Pool {
                 }
                 Err(error) => {
                     let (phase, code) = (ErrorPhase::Connect, error.code());
-                    watchers.emit(Event::ConnectionError { phase, code, error: &error });
+                    recorder.emit(Event::ConnectionError { phase, code, error: &error });
                     Err(error)
                 }
             }
@@ -86,7 +86,7 @@ impl Pool {
 /// Has the connection counted, and when it is dropped, no longer. Begun before it is established.
 #[derive(Debug)]
 struct Account {
-    watchers: Watchers,
+    recorder: Recorder,
     operation: OperationId,
     /// There as soon as it is begun.
     place: Option<UnpooledPlace>,
@@ -95,21 +95,21 @@ struct Account {
 }
 
 impl Account {
-    fn begin(watchers: &Watchers, operation: OperationId) -> Self {
-        let (place, at) = (Cell::new(None), watchers.now());
-        watchers.emit(Event::UnpooledConnecting { place: &place, operation, at });
-        Self { watchers: watchers.clone(), operation, place: place.get(), begun: at, open: false }
+    fn begin(recorder: &Recorder, operation: OperationId) -> Self {
+        let (place, at) = (Cell::new(None), recorder.now());
+        recorder.emit(Event::UnpooledConnecting { place: &place, operation, at });
+        Self { recorder: recorder.clone(), operation, place: place.get(), begun: at, open: false }
     }
 
     fn name(&self) -> &str {
-        self.watchers.ledger().operations().name(self.operation)
+        self.recorder.ledger().operations().name(self.operation)
     }
 
     fn open(&mut self) {
         self.open = true;
         if let Some(place) = self.place {
-            let (operation, at) = (self.operation, self.watchers.now());
-            self.watchers.emit(Event::UnpooledOpened { place, operation, took: at.duration_since(self.begun), at });
+            let (operation, at) = (self.operation, self.recorder.now());
+            self.recorder.emit(Event::UnpooledOpened { place, operation, took: at.duration_since(self.begun), at });
         }
     }
 }
@@ -117,8 +117,8 @@ impl Account {
 impl Drop for Account {
     fn drop(&mut self) {
         if let Some(place) = self.place {
-            let Self { watchers, operation, open, .. } = self;
-            watchers.emit(Event::UnpooledEnded { place, operation: *operation, open: *open, at: watchers.now() });
+            let Self { recorder, operation, open, .. } = self;
+            recorder.emit(Event::UnpooledEnded { place, operation: *operation, open: *open, at: recorder.now() });
         }
     }
 }

@@ -10,16 +10,16 @@ use super::summary::summary;
 use super::texts::{Asked, Texts};
 use crate::event::{ConnectionState, Event};
 use crate::telemetry::clock::{Clock, Nanos, nanos};
-use crate::telemetry::evidence::{Complaint, Risk};
-use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::evidence::{Risk, ServerError};
+use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::{Seat, Standing};
+use crate::telemetry::seat::{ConnectionStats, UnpackedState};
 use crate::telemetry::trace::{Ending, Queries, Server};
 use crate::telemetry::wire::Status;
 
 /// What a [`Tap`](super::Tap) shows everything that passes.
 #[derive(Debug)]
-pub(crate) struct Eyes {
+pub(crate) struct ProtocolObserver {
     /// There until something passes that is not understood.
     conversation: Option<Conversation>,
     account: Account,
@@ -28,13 +28,13 @@ pub(crate) struct Eyes {
 /// Writes to the account of one connection.
 #[derive(Debug)]
 struct Account {
-    seat: Arc<Seat>,
+    stats: Arc<ConnectionStats>,
     clock: Clock,
     /// Not to be kept alive by a task that is about to end: a pool's series go when it goes.
     ledger: Weak<Ledger>,
     /// The seat's word when it was last looked at, and what it said.
     word: u64,
-    standing: Standing,
+    unpacked_state: UnpackedState,
     /// When what is being read passed.
     at: Nanos,
     /// What some of the last texts are, by their hashes: most are sent again and again.
@@ -47,18 +47,23 @@ struct Account {
 /// How many of the last texts are remembered.
 const RECENT: usize = 32;
 
-impl Eyes {
+impl ProtocolObserver {
     /// For a connection that has not begun.
-    pub(crate) fn new(seat: Arc<Seat>, ledger: &Arc<Ledger>, server: Option<Arc<Server>>, has_texts: bool) -> Self {
+    pub(crate) fn new(
+        stats: Arc<ConnectionStats>,
+        ledger: &Arc<Ledger>,
+        server: Option<Arc<Server>>,
+        has_texts: bool,
+    ) -> Self {
         let spans = Queries::new(ledger, server);
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
-        let word = seat.word();
+        let word = stats.word();
         let account = Account {
-            seat,
+            stats,
             clock,
             ledger,
             word,
-            standing: Standing::unpack(word),
+            unpacked_state: UnpackedState::unpack(word),
             at: Nanos::ZERO,
             recent: [(0, Asked::OTHER); RECENT],
             texts: has_texts.then(Texts::default),
@@ -77,14 +82,14 @@ impl Eyes {
             *conversation = None;
             account.lose(lost);
         }
-        account.seat.wire().count_sent(account.standing.operation, bytes.len() as u64, account.at);
+        account.stats.wire().count_sent(account.unpacked_state.operation, bytes.len() as u64, account.at);
     }
 
     /// Reads what came from the server.
     pub(crate) fn received(&mut self, bytes: &[u8]) {
         let Self { conversation, account } = self;
         account.at = account.clock.now();
-        account.seat.wire().count_received(account.standing.operation, bytes.len() as u64, account.at);
+        account.stats.wire().count_received(account.unpacked_state.operation, bytes.len() as u64, account.at);
         if let Some(following) = conversation
             && let Err(lost) = following.received(bytes, account)
         {
@@ -95,16 +100,16 @@ impl Eyes {
 }
 
 /// Nothing passes any more: whatever the server was at, it is over for whoever still holds the connection.
-impl Drop for Eyes {
+impl Drop for ProtocolObserver {
     fn drop(&mut self) {
         let Self { conversation, account } = self;
         account.at = account.clock.now();
         if let Some(conversation) = conversation {
             conversation.end_unanswered(account);
         }
-        if !account.seat.wire().status().is_clean() {
+        if !account.stats.wire().status().is_clean() {
             account.look();
-            account.seat.wire().enter(Status::Idle, account.user(), account.clock.now());
+            account.stats.wire().enter(Status::Idle, account.user(), account.clock.now());
         }
     }
 }
@@ -112,43 +117,43 @@ impl Drop for Eyes {
 impl Account {
     /// Looks for whom the connection works now.
     fn look(&mut self) {
-        let word = self.seat.word();
+        let word = self.stats.word();
         if word == self.word {
             return;
         }
         self.word = word;
-        let standing = Standing::unpack(word);
-        if standing.state == ConnectionState::Used {
-            self.standing = standing;
-            if !standing.tended {
-                self.seat.wire().begin_hold(word);
+        let unpacked_state = UnpackedState::unpack(word);
+        if unpacked_state.state == ConnectionState::Used {
+            self.unpacked_state = unpacked_state;
+            if !unpacked_state.maintenance {
+                self.stats.wire().begin_hold(word);
             }
         } else {
             // What comes late is still of the last one's doing; its time is nobody's.
-            self.standing.state = standing.state;
+            self.unpacked_state.state = unpacked_state.state;
         }
     }
 
     /// Whose time it is: that of whoever uses the connection.
     fn user(&self) -> Option<OperationId> {
-        (self.standing.state == ConnectionState::Used).then_some(self.standing.operation)
+        (self.unpacked_state.state == ConnectionState::Used).then_some(self.unpacked_state.operation)
     }
 
     /// Whether a caller uses the connection, and not the pool itself.
     fn is_held(&self) -> bool {
-        self.standing.state == ConnectionState::Used && !self.standing.tended
+        self.unpacked_state.state == ConnectionState::Used && !self.unpacked_state.maintenance
     }
 
     #[cold]
     fn lose(&mut self, OutOfStep(problem): OutOfStep) {
-        self.seat.wire().enter(Status::Unread, None, self.at);
+        self.stats.wire().enter(Status::Unread, None, self.at);
         self.spans.lose();
         self.emit(Event::WireLost { problem });
     }
 
     fn emit(&self, event: Event<'_>) {
         if let Some(ledger) = self.ledger.upgrade() {
-            Watchers::new(ledger).emit(event);
+            Recorder::new(ledger).emit(event);
         }
     }
 }
@@ -157,22 +162,22 @@ impl Listener for Account {
     fn busy(&mut self, ending: bool) {
         self.look();
         let status = if ending { Status::Ending } else { Status::Executing };
-        self.seat.wire().enter(status, self.user(), self.at);
+        self.stats.wire().enter(status, self.user(), self.at);
     }
 
     fn query(&mut self, first: bool) {
         let is_held = self.is_held();
         if is_held {
-            self.seat.wire().count_query(self.standing.operation);
+            self.stats.wire().count_query(self.unpacked_state.operation);
         }
         if first {
-            self.spans.begin(if is_held { self.seat.used_within() } else { None });
+            self.spans.begin(if is_held { self.stats.used_within() } else { None });
         }
     }
 
     fn finished(&mut self, queries: u32) {
         if self.is_held() {
-            self.seat.wire().count_finished(self.standing.operation, queries.into());
+            self.stats.wire().count_finished(self.unpacked_state.operation, queries.into());
         }
     }
 
@@ -182,8 +187,8 @@ impl Listener for Account {
             Transaction::Open => Status::InTransaction,
             Transaction::Failed => Status::FailedTransaction,
         };
-        if status != self.seat.wire().status() {
-            self.seat.wire().enter(status, self.user(), self.at);
+        if status != self.stats.wire().status() {
+            self.stats.wire().enter(status, self.user(), self.at);
         }
     }
 
@@ -193,7 +198,7 @@ impl Listener for Account {
         if place.0 != hash
             && let Some(ledger) = self.ledger.upgrade()
         {
-            let query = Watchers::new(ledger).query(&summary(text));
+            let query = Recorder::new(ledger).query(&summary(text));
             *place = (hash, Asked { query, text: self.texts.as_mut().and_then(|texts| texts.keep(text)) });
         }
         place.1
@@ -215,7 +220,7 @@ impl Listener for Account {
         if !self.is_held() {
             return;
         }
-        let wire = self.seat.wire();
+        let wire = self.stats.wire();
         wire.answer(committed, overcomes);
         let took = self.at.duration_since(sent_at);
         match (error, trace) {
@@ -229,35 +234,35 @@ impl Listener for Account {
     }
 
     fn risks(&mut self, risk: Risk) {
-        self.seat.wire().set_risk(risk);
+        self.stats.wire().set_risk(risk);
     }
 
     #[cold]
-    fn failed(&mut self, complaint: Complaint) {
+    fn failed(&mut self, complaint: ServerError) {
         // It may come by itself, before the holder has asked for anything.
         self.look();
         if self.is_held() {
-            self.seat.wire().complain(complaint);
+            self.stats.wire().complain(complaint);
         }
-        let Complaint { code, fatal, .. } = complaint;
+        let ServerError { code, fatal, .. } = complaint;
         if fatal {
-            self.seat.wire().end();
+            self.stats.wire().end();
         }
-        let word = self.seat.word();
-        let standing = Standing::unpack(word);
-        match standing.state {
+        let word = self.stats.word();
+        let unpacked_state = UnpackedState::unpack(word);
+        match unpacked_state.state {
             // Whoever connects, pings or cleans is told, and tells.
             ConnectionState::Creating => {}
-            ConnectionState::Used if standing.tended => {}
+            ConnectionState::Used if unpacked_state.maintenance => {}
             ConnectionState::Used => {
-                self.emit(Event::QueryFailed { operation: standing.operation, code });
+                self.emit(Event::QueryFailed { operation: unpacked_state.operation, code });
             }
             ConnectionState::Idle => self.emit(Event::QueryFailed { operation: OperationId::OTHER, code }),
         }
     }
 
     fn backend(&mut self, pid: i32) {
-        self.seat.wire().set_backend(pid);
+        self.stats.wire().set_backend(pid);
     }
 }
 

@@ -10,10 +10,10 @@ use crate::telemetry::ledger::Limits;
 /// A connection's wire, by hand.
 struct Line {
     ledger: Arc<Ledger>,
-    watchers: Watchers,
+    recorder: Recorder,
     hands: Arc<quanta::Mock>,
-    seat: Arc<Seat>,
-    eyes: Eyes,
+    stats: Arc<ConnectionStats>,
+    eyes: ProtocolObserver,
 }
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -26,19 +26,19 @@ impl Line {
     fn new() -> Self {
         let (clock, hands) = Clock::mock();
         let ledger = Arc::new(Ledger::new("line".into(), Limits::of_one(), clock));
-        let watchers = Watchers::new(Arc::clone(&ledger));
-        let seat = Arc::new(Seat::new(watchers.operation("connects"), watchers.now()));
-        watchers.emit(Event::ConnectionCreating { seat: &seat });
-        let mut eyes = Eyes::new(Arc::clone(&seat), &ledger, None, false);
+        let recorder = Recorder::new(Arc::clone(&ledger));
+        let stats = Arc::new(ConnectionStats::new(recorder.operation("connects"), recorder.now()));
+        recorder.emit(Event::ConnectionCreating { stats: &stats });
+        let mut eyes = ProtocolObserver::new(Arc::clone(&stats), &ledger, None, false);
         eyes.sent(&[0, 0, 0, 10, 0, 3, 0, 0, b'u', 0]);
         eyes.received(&[message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4])].concat());
         hands.increment(Duration::from_millis(40));
         eyes.received(&message(b'Z', b"I"));
-        Self { ledger, watchers, hands, seat, eyes }
+        Self { ledger, recorder, hands, stats, eyes }
     }
 
     fn now(&self) -> Nanos {
-        self.watchers.now()
+        self.recorder.now()
     }
 
     fn pass(&self, millis: u64) {
@@ -46,15 +46,15 @@ impl Line {
     }
 
     fn take(&self, operation: &str) -> (OperationId, Nanos) {
-        let (operation, at) = (self.watchers.operation(operation), self.now());
-        self.watchers.emit(Event::CheckoutServed { seat: &self.seat, operation, at });
+        let (operation, at) = (self.recorder.operation(operation), self.now());
+        self.recorder.emit(Event::CheckoutServed { stats: &self.stats, operation, at });
         (operation, at)
     }
 
     fn give_back(&self, (operation, since): (OperationId, Nanos)) {
-        let (seat, at) = (&*self.seat, self.now());
-        self.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
-        self.watchers.emit(Event::ConnectionIdle { seat, at });
+        let (stats, at) = (&*self.stats, self.now());
+        self.recorder.emit(Event::ConnectionReturned { stats, operation, since, at });
+        self.recorder.emit(Event::ConnectionIdle { stats, at });
     }
 
     fn asks(&mut self, query: &str) {
@@ -81,8 +81,8 @@ impl Line {
 fn connecting_is_nobodys_use_and_tells_the_servers_process() {
     let line = Line::new();
     assert_eq!(line.millis("connects"), [0, 0, 0]);
-    assert_eq!(line.seat.wire().backend(), Some(7));
-    assert_eq!(line.seat.wire().status(), Status::Idle);
+    assert_eq!(line.stats.wire().backend(), Some(7));
+    assert_eq!(line.stats.wire().status(), Status::Idle);
     let connects = &line.snapshot().operations[1];
     assert_eq!((&*connects.name, connects.wire_bytes, connects.queries), ("connects", [10, 28,], 0));
 }
@@ -142,15 +142,15 @@ fn the_next_holder_has_an_account_of_his_own() {
 #[test]
 fn what_the_pool_itself_asks_is_time_and_no_query() {
     let mut line = Line::new();
-    let (operation, since) = (line.watchers.operation("pinged"), line.now());
-    line.watchers.emit(Event::TendingStarted { seat: &line.seat, operation, at: since });
+    let (operation, since) = (line.recorder.operation("pinged"), line.now());
+    line.recorder.emit(Event::TendingStarted { stats: &line.stats, operation, at: since });
     line.pass(2);
     line.asks("");
     line.pass(3);
     line.answers(b"I");
     let at = line.now();
-    line.watchers.emit(Event::TendingFinished { seat: &line.seat, operation, since, at });
-    line.watchers.emit(Event::ConnectionIdle { seat: &line.seat, at });
+    line.recorder.emit(Event::TendingFinished { stats: &line.stats, operation, since, at });
+    line.recorder.emit(Event::ConnectionIdle { stats: &line.stats, at });
     line.pass(50);
     assert_eq!(line.millis("pinged"), [3, 2, 0], "all of it is use, and nothing after it is");
     assert_eq!(line.snapshot().operations[2].queries, 0);
@@ -162,9 +162,9 @@ fn a_connection_that_is_closed_takes_nothing_along() {
     let (operation, since) = line.take("works");
     line.asks("SELECT pg_sleep(60)");
     line.pass(9);
-    let (seat, at) = (&*line.seat, line.now());
-    line.watchers.emit(Event::ConnectionReturned { seat, operation, since, at });
-    line.watchers.emit(Event::ConnectionClosed { seat, reason: crate::event::CloseReason::Discarded });
+    let (stats, at) = (&*line.stats, line.now());
+    line.recorder.emit(Event::ConnectionReturned { stats, operation, since, at });
+    line.recorder.emit(Event::ConnectionClosed { stats, reason: crate::event::CloseReason::Discarded });
     line.pass(100);
     assert_eq!(line.millis("works"), [9, 0, 0]);
 }
@@ -178,10 +178,10 @@ fn errors_are_counted_for_whoever_holds_the_connection_and_a_fatal_one_ends_it()
     line.asks("SELECT 1/0");
     line.eyes.received(&error("22012", "ERROR"));
     line.answers(b"I");
-    assert!(!line.seat.wire().is_ended());
+    assert!(!line.stats.wire().is_ended());
     line.give_back(held);
     line.eyes.received(&error("57P01", "FATAL"));
-    assert!(line.seat.wire().is_ended());
+    assert!(line.stats.wire().is_ended());
     let counted: Vec<_> = line
         .snapshot()
         .query_errors
@@ -207,7 +207,7 @@ fn what_is_not_understood_is_said_once_and_the_bytes_are_counted_on() {
     line.pass(10);
     let snapshot = line.snapshot();
     assert_eq!(snapshot.wires_lost, 1);
-    assert_eq!(line.seat.wire().status(), Status::Unread);
+    assert_eq!(line.stats.wire().status(), Status::Unread);
     assert_eq!(snapshot.holders[0].activity, None);
     assert_eq!(snapshot.operations[2].wire_bytes, [before[0] + 1, before[1] + 18]);
     assert_eq!(line.millis("works"), [6, 10, 0], "what is not known is idle");
@@ -215,8 +215,8 @@ fn what_is_not_understood_is_said_once_and_the_bytes_are_counted_on() {
 
 #[test]
 fn a_pool_that_is_gone_is_not_kept_by_its_wires() {
-    let Line { ledger, watchers, mut eyes, .. } = Line::new();
-    drop((ledger, watchers));
+    let Line { ledger, recorder, mut eyes, .. } = Line::new();
+    drop((ledger, recorder));
     assert!(eyes.account.ledger.upgrade().is_none());
     eyes.received(b"?");
 }
@@ -264,9 +264,9 @@ fn queries_are_timed_by_what_they_are_and_by_the_error_they_ended_with() {
     line.pass(7);
     line.give_back(held);
     line.pass(1);
-    drop(std::mem::replace(&mut line.eyes, Eyes::new(Arc::clone(&line.seat), &line.ledger, None, false)));
+    drop(std::mem::replace(&mut line.eyes, ProtocolObserver::new(Arc::clone(&line.stats), &line.ledger, None, false)));
     assert_eq!(times(&line)[2..], expected(&[done[2], ("COMMIT", "io", 1, 8)]));
     // A connection that is gone has counted.
-    line.watchers.emit(Event::ConnectionClosed { seat: &line.seat, reason: crate::event::CloseReason::Broken });
+    line.recorder.emit(Event::ConnectionClosed { stats: &line.stats, reason: crate::event::CloseReason::Broken });
     assert_eq!(times(&line)[..2], expected(&done[..2]));
 }

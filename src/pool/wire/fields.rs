@@ -1,7 +1,7 @@
 //! What an `ErrorResponse` says of itself.
 
 use crate::event::ErrorCode;
-use crate::telemetry::evidence::Complaint;
+use crate::telemetry::evidence::ServerError;
 
 /// Finds the SQLSTATE and the severity among the fields of an `ErrorResponse`: a letter each, and a text that is ended
 /// by a zero.
@@ -54,8 +54,8 @@ impl Fields {
         }
     }
 
-    pub(super) fn complaint(&self) -> Complaint {
-        Complaint { code: self.code(), stale_plan: self.is_of_a_stale_plan(), fatal: self.is_fatal() }
+    pub(super) fn complaint(&self) -> ServerError {
+        ServerError { code: self.code(), stale_plan: self.is_of_a_stale_plan(), fatal: self.is_fatal() }
     }
 
     /// Whether it is that "cached plan must not change result type". The message is in the server's language, and the

@@ -3,7 +3,7 @@
 use super::texts::Asked;
 use crate::event::ErrorCode;
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::evidence::{Complaint, Risk};
+use crate::telemetry::evidence::{Risk, ServerError};
 
 /// What a `ReadyForQuery` says of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) trait Listener {
     /// The server has no work left.
     fn ready(&mut self, transaction: Transaction);
     /// The server reported an error.
-    fn failed(&mut self, complaint: Complaint);
+    fn failed(&mut self, complaint: ServerError);
     /// What is asked with a text, which may be cut.
     fn text(&mut self, text: &[u8]) -> Asked;
     /// The time at which what is being read passed.

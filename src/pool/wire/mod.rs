@@ -1,7 +1,7 @@
 //! What passes on the wire: read as it passes, never copied, delayed or changed.
 //!
-//! A [`Tap`] sits under tokio-postgres and above TLS. Its [`Eyes`] find the messages ([`frames`]), follow the
-//! [`conversation`], and keep the connection's account. The connection's task runs with a [`Pulse`], by which the
+//! A [`Tap`] sits under tokio-postgres and above TLS. Its [`ProtocolObserver`] find the messages ([`frames`]), follow the
+//! [`conversation`], and keep the connection's account. The connection's task runs with a [`DriverActivity`], by which the
 //! pool knows whether everything that a holder asked for has reached the wire.
 
 mod bodies;
@@ -26,9 +26,9 @@ mod words;
 
 #[cfg(fuzzing)]
 pub(crate) use self::conversation::witness::exercise;
-pub(crate) use self::eyes::Eyes;
+pub(crate) use self::eyes::ProtocolObserver;
 pub(crate) use self::patient::Patient;
-pub(crate) use self::pulse::{Driven, Found, Pulse};
+pub(crate) use self::pulse::{DriverActivity, DriverTask, Found};
 pub(crate) use self::tap::Tap;
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::Above;

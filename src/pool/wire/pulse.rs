@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::telemetry::seat::Seat;
+use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::wire::Status;
 
 /// The task was woken, and has not begun to run since.
@@ -30,7 +30,7 @@ const SPINS: usize = 20;
 /// The state of a connection's task. Aligned, as it is written whenever that is woken or runs, on any thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct Pulse {
+pub(crate) struct DriverActivity {
     state: AtomicU8,
     /// The task itself. A task keeps its waker; should it ever have another, that one is in `moved`.
     task: OnceLock<Waker>,
@@ -43,7 +43,7 @@ pub(crate) struct Pulse {
     left: AtomicBool,
 }
 
-impl Pulse {
+impl DriverActivity {
     /// The connection is returned with something that its task has not come to, which the task is to look after.
     /// Answers whether it has come to it by now: then the caller is to look.
     #[cold]
@@ -112,7 +112,7 @@ impl Pulse {
     }
 }
 
-impl Wake for Pulse {
+impl Wake for DriverActivity {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }
@@ -134,13 +134,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The future that drives a connection, run with a [`Pulse`].
+/// The future that drives a connection, run with a [`DriverActivity`].
 #[derive(Debug)]
-pub(crate) struct Driven<F> {
+pub(crate) struct DriverTask<F> {
     connection: F,
-    pulse: Arc<Pulse>,
+    driver: Arc<DriverActivity>,
     waker: Waker,
-    seat: Arc<Seat>,
+    stats: Arc<ConnectionStats>,
     found: Found,
 }
 
@@ -154,22 +154,22 @@ impl std::fmt::Debug for Found {
     }
 }
 
-impl<F: Future + Unpin> Driven<F> {
-    pub(crate) fn new(connection: F, pulse: Arc<Pulse>, seat: Arc<Seat>, found: Found) -> Self {
+impl<F: Future + Unpin> DriverTask<F> {
+    pub(crate) fn new(connection: F, driver: Arc<DriverActivity>, stats: Arc<ConnectionStats>, found: Found) -> Self {
         // It has not run yet, and there may be something in its channel by the time it does.
-        pulse.state.store(WOKEN, SeqCst);
-        Self { connection, waker: Waker::from(Arc::clone(&pulse)), pulse, seat, found }
+        driver.state.store(WOKEN, SeqCst);
+        Self { connection, waker: Waker::from(Arc::clone(&driver)), driver, stats, found }
     }
 }
 
-impl<F> Driven<F> {
+impl<F> DriverTask<F> {
     /// What was asked before the connection came back has reached the wire.
     #[cold]
     fn look_after(&self) {
-        let status = self.seat.wire().status();
+        let status = self.stats.wire().status();
         // What ends by itself is on its way to where nothing is left.
         if status != Status::Ending {
-            self.pulse.left.store(false, SeqCst);
+            self.driver.left.store(false, SeqCst);
             if !status.is_clean() {
                 (self.found.0)();
             }
@@ -177,31 +177,31 @@ impl<F> Driven<F> {
     }
 }
 
-impl<F: Future + Unpin> Future for Driven<F> {
+impl<F: Future + Unpin> Future for DriverTask<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = &mut *self;
-        if !this.pulse.task.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()) {
-            this.pulse.move_to(cx.waker());
+        if !this.driver.task.get_or_init(|| cx.waker().clone()).will_wake(cx.waker()) {
+            this.driver.move_to(cx.waker());
         }
-        this.pulse.state.swap(RUNNING, SeqCst);
+        this.driver.state.swap(RUNNING, SeqCst);
         let polled = Pin::new(&mut this.connection).poll(&mut Context::from_waker(&this.waker));
-        this.pulse.state.fetch_and(!RUNNING, SeqCst);
-        this.pulse.notify();
-        if this.pulse.left.load(SeqCst) {
+        this.driver.state.fetch_and(!RUNNING, SeqCst);
+        this.driver.notify();
+        if this.driver.left.load(SeqCst) {
             this.look_after();
         }
         polled
     }
 }
 
-impl<F> Drop for Driven<F> {
+impl<F> Drop for DriverTask<F> {
     fn drop(&mut self) {
         // Nobody drives the connection any more: who waits for it is to find that out.
-        self.seat.wire().end();
-        self.pulse.state.store(0, SeqCst);
-        self.pulse.notify();
+        self.stats.wire().end();
+        self.driver.state.store(0, SeqCst);
+        self.driver.notify();
     }
 }
 
@@ -233,38 +233,39 @@ mod tests {
         }
     }
 
-    fn worker() -> (tokio::sync::mpsc::UnboundedSender<u32>, Arc<AtomicUsize>, Arc<Pulse>, Driven<Worker>) {
+    fn worker() -> (tokio::sync::mpsc::UnboundedSender<u32>, Arc<AtomicUsize>, Arc<DriverActivity>, DriverTask<Worker>)
+    {
         let (sender, channel) = tokio::sync::mpsc::unbounded_channel();
-        let (done, pulse) = (Arc::new(AtomicUsize::new(0)), Arc::new(Pulse::default()));
-        let seat = Arc::new(Seat::new(OperationId::OTHER, Nanos::ZERO));
+        let (done, driver) = (Arc::new(AtomicUsize::new(0)), Arc::new(DriverActivity::default()));
+        let stats = Arc::new(ConnectionStats::new(OperationId::OTHER, Nanos::ZERO));
         let worker = Worker { channel, done: Arc::clone(&done) };
-        (sender, done, Arc::clone(&pulse), Driven::new(worker, pulse, seat, Found(Arc::new(|| ()))))
+        (sender, done, Arc::clone(&driver), DriverTask::new(worker, driver, stats, Found(Arc::new(|| ()))))
     }
 
     #[tokio::test]
     async fn what_was_sent_is_settled_when_the_task_has_run() {
-        let (sender, done, pulse, driven) = worker();
-        assert!(!pulse.is_settled(), "it has not run yet");
+        let (sender, done, driver, driven) = worker();
+        assert!(!driver.is_settled(), "it has not run yet");
         tokio::spawn(driven);
-        pulse.until(|| pulse.is_settled()).await;
+        driver.until(|| driver.is_settled()).await;
         for round in 1..100 {
             sender.send(1).unwrap();
-            assert!(!pulse.is_settled());
-            pulse.until(|| pulse.is_settled()).await;
+            assert!(!driver.is_settled());
+            driver.until(|| driver.is_settled()).await;
             assert_eq!(done.load(SeqCst), round);
         }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_that_was_sent_is_outstanding_while_it_is_settled() {
-        let (sender, done, pulse, driven) = worker();
+        let (sender, done, driver, driven) = worker();
         tokio::spawn(driven);
         for round in 1..20_000 {
             sender.send(1).unwrap();
             if round % 3 == 0 {
-                pulse.until(|| pulse.is_settled()).await;
+                driver.until(|| driver.is_settled()).await;
             }
-            if pulse.is_settled() {
+            if driver.is_settled() {
                 assert_eq!(done.load(SeqCst), round);
             }
         }
@@ -280,28 +281,28 @@ mod tests {
             }
         }
 
-        let (sender, done, pulse, mut driven) = worker();
+        let (sender, done, driver, mut driven) = worker();
         let counters = [Arc::new(Counter(AtomicUsize::new(0))), Arc::new(Counter(AtomicUsize::new(0)))];
         let woken = || counters.each_ref().map(|counter| counter.0.load(SeqCst));
         for (turn, counter) in counters.iter().enumerate() {
             let waker = Waker::from(Arc::clone(counter));
             assert!(Pin::new(&mut driven).poll(&mut Context::from_waker(&waker)).is_pending());
-            assert_eq!((done.load(SeqCst), pulse.is_settled()), (turn, true));
+            assert_eq!((done.load(SeqCst), driver.is_settled()), (turn, true));
             sender.send(1).unwrap();
-            assert!(!pulse.is_settled());
+            assert!(!driver.is_settled());
         }
         assert_eq!(woken(), [1, 1]);
     }
 
     #[tokio::test]
     async fn who_waits_for_a_task_that_is_gone_is_woken() {
-        let (_sender, _, pulse, driven) = worker();
-        let seat = Arc::clone(&driven.seat);
+        let (_sender, _, driver, driven) = worker();
+        let stats = Arc::clone(&driven.stats);
         let task = tokio::spawn(driven);
-        pulse.until(|| pulse.is_settled()).await;
+        driver.until(|| driver.is_settled()).await;
         let waiting = tokio::spawn({
-            let (pulse, seat) = (Arc::clone(&pulse), Arc::clone(&seat));
-            async move { pulse.until(|| seat.wire().is_ended()).await }
+            let (driver, stats) = (Arc::clone(&driver), Arc::clone(&stats));
+            async move { driver.until(|| stats.wire().is_ended()).await }
         });
         tokio::task::yield_now().await;
         task.abort();

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
-use super::eyes::Eyes;
+use super::eyes::ProtocolObserver;
 
-/// Passes everything on unchanged, and shows the [`Eyes`] what did pass: each byte once, in the order in which the
+/// Passes everything on unchanged, and shows the [`ProtocolObserver`] what did pass: each byte once, in the order in which the
 /// stream took or gave it.
-pub(crate) struct Tap<S, E = Eyes> {
+pub(crate) struct Tap<S, E = ProtocolObserver> {
     stream: S,
     eyes: Option<Box<E>>,
 }
@@ -23,7 +23,7 @@ pub(super) trait Look {
     fn received(&mut self, bytes: &[u8]);
 }
 
-impl Look for Eyes {
+impl Look for ProtocolObserver {
     #[inline]
     fn sent(&mut self, bytes: &[u8]) {
         Self::sent(self, bytes);

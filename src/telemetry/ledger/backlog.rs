@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::books::Books;
+use super::books::LedgerState;
 use super::{Connections, Limits};
 use crate::event::Phase;
 use crate::telemetry::clock::{Nanos, nanos};
@@ -52,7 +52,7 @@ impl Pace {
     }
 }
 
-impl Books {
+impl LedgerState {
     /// One leaves a phase, with a connection or without; to be told before the queue is counted anew.
     #[inline]
     pub(super) fn note_pace(&mut self, left: Phase, served: bool, at: Nanos) {

@@ -13,14 +13,14 @@ use super::backlog::Pace;
 use super::failures::FailedQueries;
 use super::history::History;
 use super::retries::{RetryTotals, count};
-use super::telling::Quiet;
+use super::telling::DeferredSpan;
 use super::unpooled::Unpooled;
 use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::{OPERATION_IDS, OperationId, Operations, SiteId};
-use crate::telemetry::seat::{Seat, SeatTotals, Standing};
+use crate::telemetry::seat::{ConnectionStats, ConnectionTotals, UnpackedState};
 use crate::telemetry::trace::{CheckoutSpan, Held, Trace};
 
 /// The place of a checkout among those in flight.
@@ -81,7 +81,7 @@ pub(super) struct WaitTotals {
 /// other cache lines, the less has to be fetched from the thread that moved it last.
 #[derive(Debug)]
 #[repr(C)]
-pub(super) struct Books {
+pub(super) struct LedgerState {
     /// How many of those in flight wait for capacity, and how many for a turn.
     pub(super) queued: usize,
     turns: usize,
@@ -103,12 +103,12 @@ pub(super) struct Books {
     pub(super) phase_reported: [u64; Phase::COUNT],
     pub(super) saturated_reported: u64,
     /// Every live connection's account.
-    pub(super) seats: Vec<Arc<Seat>>,
+    pub(super) seats: Vec<Arc<ConnectionStats>>,
     pub(super) created: u64,
     /// By reason.
     pub(super) closed: [u64; CloseReason::COUNT],
     /// What closed connections had served.
-    pub(super) retired: SeatTotals,
+    pub(super) retired: ConnectionTotals,
     pub(super) errors: BTreeMap<(ErrorPhase, ErrorCode), u64>,
     pub(super) history: History,
     /// In none of the accounts above but `errors`.
@@ -154,7 +154,7 @@ pub(super) fn rising(reported: &mut u64, value: u64) -> u64 {
     *reported
 }
 
-impl Default for Books {
+impl Default for LedgerState {
     fn default() -> Self {
         Self {
             in_flight: Slab::new(),
@@ -175,7 +175,7 @@ impl Default for Books {
             seats: Vec::new(),
             created: 0,
             closed: [0; CloseReason::COUNT],
-            retired: SeatTotals::default(),
+            retired: ConnectionTotals::default(),
             errors: BTreeMap::new(),
             history: History::default(),
             unpooled: Unpooled::default(),
@@ -191,7 +191,7 @@ impl Default for Books {
     }
 }
 
-impl Books {
+impl LedgerState {
     /// A checkout that is still in its first poll: all the time since it started belongs to its first phase.
     pub(super) fn begin(&mut self, checkout: InFlight) -> Ticket {
         let started = checkout.started;
@@ -220,23 +220,24 @@ impl Books {
     /// Notices a checkout that has been waiting for capacity while its own task holds a connection, which it perhaps
     /// will not return before it gets another. Not noticed at once: to look at all connections for each that queues
     /// would cost more than the queue. `but` is not among what it held.
-    pub(super) fn look_for_own(&mut self, ticket: Ticket, now: Nanos, but: Option<&Seat>) {
+    pub(super) fn look_for_own(&mut self, ticket: Ticket, now: Nanos, but: Option<&ConnectionStats>) {
         let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
         let long = checkout.phase == Phase::Queue && now.since(checkout.phase_since) >= nanos(SELF_WAIT);
         if !long || checkout.task == 0 || checkout.own.is_some() {
             return;
         }
         let (task, began) = (checkout.task, checkout.phase_since);
-        let others = self.seats.iter().filter(|seat| !but.is_some_and(|but| std::ptr::eq(Arc::as_ptr(seat), but)));
-        let own = others.map(|seat| (seat, seat.standing())).find_map(|(seat, standing)| {
-            let holds = standing.state == ConnectionState::Used && !standing.tended && seat.task() == task;
+        let others = self.seats.iter().filter(|stats| !but.is_some_and(|but| std::ptr::eq(Arc::as_ptr(stats), but)));
+        let own = others.map(|stats| (stats, stats.unpacked_state())).find_map(|(stats, unpacked_state)| {
+            let holds =
+                unpacked_state.state == ConnectionState::Used && !unpacked_state.maintenance && stats.task() == task;
             // A task may do several things by turns. What it held before it began to wait, and has not touched since,
             // is what it does not get on with.
-            let wire = seat.wire();
-            let rests = standing.since <= began
+            let wire = stats.wire();
+            let rests = unpacked_state.since <= began
                 && wire.active() <= began.after(SELF_WAIT)
                 && wire.status().activity() != Some(Activity::Executing);
-            (holds && rests).then(|| (standing.operation, seat.site()))
+            (holds && rests).then(|| (unpacked_state.operation, stats.site()))
         });
         if own.is_some() {
             checkout.own = own;
@@ -258,7 +259,7 @@ impl Books {
     }
 
     /// Answers what its span needs to know if it is to have one from now on.
-    pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) -> Option<Quiet> {
+    pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) -> Option<DeferredSpan> {
         self.look_for_own(ticket, at, None);
         let checkout = self.in_flight.get_mut(ticket.key())?;
         let left = std::mem::replace(&mut checkout.phase, phase);
@@ -266,7 +267,7 @@ impl Books {
         if let Some(span) = checkout.trace.as_mut().and_then(|trace| trace.span.as_mut()) {
             span.enter(phase, at);
         }
-        let quiet = Quiet::of(checkout).filter(|_| phase != Phase::Clean);
+        let quiet = DeferredSpan::of(checkout).filter(|_| phase != Phase::Clean);
         self.phase_nanos[left.index()] += at.since(since);
         // What it goes on with is a connection, or what is to become one.
         self.note_pace(left, matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean), at);
@@ -283,7 +284,7 @@ impl Books {
         &mut self,
         ticket: Ticket,
         outcome: Outcome,
-        got: Option<&Seat>,
+        got: Option<&ConnectionStats>,
         at: Nanos,
     ) -> Option<InFlight> {
         self.look_for_own(ticket, at, got);
@@ -303,8 +304,8 @@ impl Books {
     }
 
     /// A checkout in flight that is part of a trace and has no span yet.
-    pub(super) fn quiet(&self, ticket: Ticket) -> Option<Quiet> {
-        Quiet::of(self.in_flight.get(ticket.key())?)
+    pub(super) fn quiet(&self, ticket: Ticket) -> Option<DeferredSpan> {
+        DeferredSpan::of(self.in_flight.get(ticket.key())?)
     }
 
     pub(super) fn set_span(&mut self, ticket: Ticket, span: CheckoutSpan) {
@@ -324,14 +325,14 @@ impl Books {
 
     /// Who holds what, for whoever begins to queue for it.
     pub(super) fn held(&self, operations: &Operations, now: Nanos) -> Vec<Held> {
-        let seats = self.seats.iter().map(|seat| (seat, seat.standing()));
-        let used = seats.filter(|(_, standing)| standing.state == ConnectionState::Used);
-        used.map(|(seat, standing)| Held {
-            operation: operations.shared_name(standing.operation),
-            age: now.duration_since(standing.since),
+        let seats = self.seats.iter().map(|stats| (stats, stats.unpacked_state()));
+        let used = seats.filter(|(_, unpacked_state)| unpacked_state.state == ConnectionState::Used);
+        used.map(|(stats, unpacked_state)| Held {
+            operation: operations.shared_name(unpacked_state.operation),
+            age: now.duration_since(unpacked_state.since),
             // The next holder's trace is not to be taken for this one's.
-            trace: seat.trace().filter(|_| seat.standing() == standing),
-            seat: Arc::clone(seat),
+            trace: stats.trace().filter(|_| stats.unpacked_state() == unpacked_state),
+            stats: Arc::clone(stats),
         })
         .collect()
     }
@@ -343,23 +344,23 @@ impl Books {
         self.wait_time.observe(0);
     }
 
-    pub(super) fn open(&mut self, seat: &Arc<Seat>) {
+    pub(super) fn open(&mut self, stats: &Arc<ConnectionStats>) {
         self.created += 1;
-        self.seats.push(Arc::clone(seat));
+        self.seats.push(Arc::clone(stats));
     }
 
-    pub(super) fn close(&mut self, seat: &Seat, reason: CloseReason, now: Nanos) {
-        if let Some(place) = self.seats.iter().position(|live| std::ptr::eq(Arc::as_ptr(live), seat)) {
+    pub(super) fn close(&mut self, stats: &ConnectionStats, reason: CloseReason, now: Nanos) {
+        if let Some(place) = self.seats.iter().position(|live| std::ptr::eq(Arc::as_ptr(live), stats)) {
             self.seats.swap_remove(place);
             self.closed[reason.index()] += 1;
             // What is under way ends here: the account has no later reader.
-            seat.add_to(&mut self.retired, now);
+            stats.add_to(&mut self.retired, now);
         }
     }
 
     /// How each live connection stands, one reading of each.
-    pub(super) fn standings(&self) -> impl Iterator<Item = Standing> {
-        self.seats.iter().map(|seat| seat.standing())
+    pub(super) fn standings(&self) -> impl Iterator<Item = UnpackedState> {
+        self.seats.iter().map(|stats| stats.unpacked_state())
     }
 
     /// How many connections may lie idle just now: `pool_size`, and one for each checkout in the queue or waiting for its

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Ledger;
-use super::books::{Books, Ticket};
+use super::books::{LedgerState, Ticket};
 use crate::event::{Activity, ConnectionState, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::operations::{OperationId, SiteId};
-use crate::telemetry::seat::{Seat, Standing};
+use crate::telemetry::seat::{ConnectionStats, UnpackedState};
 use crate::telemetry::trace::{Trace, TraceContext};
 
 /// A connection that is held.
@@ -31,7 +31,7 @@ pub struct Holder {
     /// The server's process, as in `pg_stat_activity.pid`.
     pub backend_pid: Option<i32>,
     /// Whether it is the pool itself that uses it on behalf of the operation, to ping it or to clean it.
-    pub tended: bool,
+    pub maintenance: bool,
     /// Whether it is held past `leak_threshold`, silent and not executing.
     pub suspected_leak: bool,
     /// The span in which it was checked out, if that was sampled.
@@ -77,33 +77,33 @@ pub(crate) struct Suspicion {
     pub(crate) trace: Option<Trace>,
 }
 
-impl Books {
+impl LedgerState {
     pub(super) fn holders(&self, ledger: &Ledger, now: Nanos) -> Vec<Holder> {
-        self.holders_of(self.seats.iter().map(|seat| (seat, seat.standing())), ledger, now)
+        self.holders_of(self.seats.iter().map(|stats| (stats, stats.unpacked_state())), ledger, now)
     }
 
     pub(super) fn holders_of<'a>(
         &self,
-        standings: impl Iterator<Item = (&'a Arc<Seat>, Standing)>,
+        standings: impl Iterator<Item = (&'a Arc<ConnectionStats>, UnpackedState)>,
         ledger: &Ledger,
         now: Nanos,
     ) -> Vec<Holder> {
         let mut holders: Vec<_> = standings
-            .filter(|(_, standing)| standing.state == ConnectionState::Used)
-            .map(|(seat, standing)| {
-                let wire = seat.wire();
+            .filter(|(_, unpacked_state)| unpacked_state.state == ConnectionState::Used)
+            .map(|(stats, unpacked_state)| {
+                let wire = stats.wire();
                 Holder {
-                    operation: ledger.operations().shared_name(standing.operation),
-                    call_site: ledger.operations().location(seat.site()),
-                    age: now.duration_since(standing.since),
+                    operation: ledger.operations().shared_name(unpacked_state.operation),
+                    call_site: ledger.operations().location(stats.site()),
+                    age: now.duration_since(unpacked_state.since),
                     activity: wire.status().activity(),
-                    silent: now.duration_since(wire.active().max(standing.since)),
-                    queries: wire.queries_of(seat.word()),
+                    silent: now.duration_since(wire.active().max(unpacked_state.since)),
+                    queries: wire.queries_of(stats.word()),
                     backend_pid: wire.backend(),
-                    tended: standing.tended,
-                    suspected_leak: is_suspect(seat, standing, ledger, now),
+                    maintenance: unpacked_state.maintenance,
+                    suspected_leak: is_suspect(stats, unpacked_state, ledger, now),
                     // The next holder's trace is not to be taken for this one's.
-                    trace: seat.trace_ids().filter(|_| seat.standing() == standing),
+                    trace: stats.trace_ids().filter(|_| stats.unpacked_state() == unpacked_state),
                 }
             })
             .collect();
@@ -139,19 +139,19 @@ impl Books {
     /// runs on its own for this: it is done whenever somebody asks for the pool's state.
     pub(super) fn review(&self, ledger: &Ledger, now: Nanos) -> Vec<Suspicion> {
         let mut changes = Vec::new();
-        for seat in &self.seats {
-            let standing = seat.standing();
-            let suspected = is_suspect(seat, standing, ledger, now);
-            if suspected != seat.is_suspected() && standing.state == ConnectionState::Used {
-                let (site, trace) = (seat.site(), seat.trace());
-                seat.suspect(suspected);
-                if seat.standing() != standing {
+        for stats in &self.seats {
+            let unpacked_state = stats.unpacked_state();
+            let suspected = is_suspect(stats, unpacked_state, ledger, now);
+            if suspected != stats.is_suspected() && unpacked_state.state == ConnectionState::Used {
+                let (site, trace) = (stats.site(), stats.trace());
+                stats.suspect(suspected);
+                if stats.unpacked_state() != unpacked_state {
                     // It came back in the meantime, and the next holder is not to be taken for this one.
-                    seat.suspect(false);
+                    stats.suspect(false);
                     continue;
                 }
-                let age = now.duration_since(standing.since);
-                changes.push(Suspicion { suspected, operation: standing.operation, site, age, trace });
+                let age = now.duration_since(unpacked_state.since);
+                changes.push(Suspicion { suspected, operation: unpacked_state.operation, site, age, trace });
             }
         }
         changes
@@ -159,13 +159,13 @@ impl Books {
 }
 
 /// Whether it is held past the threshold, and silent for as long, while the server has nothing to do.
-pub(super) fn is_suspect(seat: &Seat, standing: Standing, ledger: &Ledger, now: Nanos) -> bool {
+pub(super) fn is_suspect(stats: &ConnectionStats, unpacked_state: UnpackedState, ledger: &Ledger, now: Nanos) -> bool {
     let Some(threshold) = ledger.limits().leak_threshold.map(nanos) else { return false };
-    let activity = seat.wire().status().activity();
-    standing.state == ConnectionState::Used
-        && !standing.tended
-        && now.since(standing.since) >= threshold
-        && now.since(seat.wire().active()) >= threshold
+    let activity = stats.wire().status().activity();
+    unpacked_state.state == ConnectionState::Used
+        && !unpacked_state.maintenance
+        && now.since(unpacked_state.since) >= threshold
+        && now.since(stats.wire().active()) >= threshold
         // Where the wire is not read nobody knows whether it is silent.
         && activity.is_some_and(|activity| activity != Activity::Executing)
 }

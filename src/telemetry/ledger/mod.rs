@@ -1,8 +1,8 @@
 //! The accounts of one pool, and the reader of events that keeps them.
 //!
-//! What every checkout needs is counted on the connection it got ([`Seat`](super::seat::Seat)): no lock, no shared
+//! What every checkout needs is counted on the connection it got ([`ConnectionStats`](super::seat::Seat)): no lock, no shared
 //! cache line. Everything else (a checkout that waits or fails, a connection that is made or closed) takes one lock,
-//! the `Books`, which costs nothing beside what it is taken for. A snapshot holds that lock, so that whatever moved
+//! the `LedgerState`, which costs nothing beside what it is taken for. A snapshot holds that lock, so that whatever moved
 //! from one account to another is seen in exactly one of them:
 //!
 //! - checkouts started = the sum of outcomes + in flight, for each operation;
@@ -29,20 +29,20 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub(crate) use self::backlog::{Backlog, Line};
-use self::books::Books;
+use self::books::LedgerState;
 pub(crate) use self::books::Ticket;
 pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 #[cfg(feature = "exporter")]
 pub(crate) use self::reading::Reading;
-pub use self::situation::{Holding, Situation, Status};
+pub use self::situation::{Holding, PoolUsage, Status};
 pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
     RetriesExhausted,
 };
 pub(crate) use self::unpooled::UnpooledPlace;
 pub use self::unpooled::UnpooledTotals;
-pub(crate) use self::watchers::Watchers;
+pub(crate) use self::watchers::Recorder;
 use super::budget::{Budget, Terms};
 use super::clock::{Clock, Nanos};
 use super::exemplar::Exemplars;
@@ -135,7 +135,7 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Busy {
-    books: Mutex<Books>,
+    books: Mutex<LedgerState>,
 }
 
 /// What every checkout and every return reads of the books without their lock. Written under that lock, and only when it
@@ -150,7 +150,7 @@ struct Hints {
 }
 
 impl Hints {
-    fn update(&self, books: &Books) {
+    fn update(&self, books: &LedgerState) {
         let (live, queued) = (books.seats.len(), books.queued > 0);
         if self.live.load(Relaxed) != live {
             self.live.store(live, Relaxed);
@@ -268,14 +268,14 @@ impl Ledger {
     }
 
     /// What the pool holds and for whom. Costs no more the more wait: those who time out together all ask for it.
-    pub(crate) fn situation(&self) -> Situation {
+    pub(crate) fn usage(&self) -> PoolUsage {
         let now = self.clock.now();
-        let (situation, changes) = {
+        let (usage, changes) = {
             let mut books = self.books();
-            (books.situation(self, now), books.review(self, now))
+            (books.usage(self, now), books.review(self, now))
         };
         self.report(&changes);
-        situation
+        usage
     }
 
     /// Who holds a connection, oldest first.
@@ -331,7 +331,7 @@ impl Ledger {
         reading.read_what_others_keep(self);
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    fn books(&self) -> MutexGuard<'_, LedgerState> {
         // The books are consistent between any two lines that could panic, so a poisoned lock tells nothing.
         self.busy.books.lock().unwrap_or_else(PoisonError::into_inner)
     }

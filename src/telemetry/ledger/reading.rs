@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::{Books, rising};
+use super::books::{LedgerState, rising};
 use super::history::Totals;
 use super::holders::is_suspect;
 use super::snapshot::{
@@ -15,7 +15,7 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
 #[cfg(feature = "exporter")]
 use crate::telemetry::requests::RequestTotals;
-use crate::telemetry::seat::{SeatTotals, Standing};
+use crate::telemetry::seat::{ConnectionTotals, UnpackedState};
 use crate::telemetry::wire::WireTotals;
 
 /// A snapshot, without those who hold and who wait, that any pool can be read into, one after the other. When it has
@@ -30,10 +30,10 @@ pub(crate) struct Reading {
     /// The same of kinds of requests.
     #[cfg(feature = "exporter")]
     spare_requests: Vec<RequestTotals>,
-    totals: SeatTotals,
+    totals: ConnectionTotals,
     /// How each connection stood, in the books' order. Each is read once: a connection may come back meanwhile, and those
     /// counted as used are to be those listed.
-    standings: Vec<Standing>,
+    standings: Vec<UnpackedState>,
 }
 
 impl Reading {
@@ -44,7 +44,7 @@ impl Reading {
             spare_queries: Vec::new(),
             #[cfg(feature = "exporter")]
             spare_requests: Vec::new(),
-            totals: SeatTotals::default(),
+            totals: ConnectionTotals::default(),
             standings: Vec::new(),
         }
     }
@@ -147,7 +147,7 @@ impl PoolSnapshot {
     }
 }
 
-impl Books {
+impl LedgerState {
     /// Everything, with those who hold and who wait.
     pub(super) fn snapshot(&mut self, ledger: &Ledger, now: Nanos) -> PoolSnapshot {
         let mut reading = Reading::new();
@@ -208,11 +208,11 @@ impl Books {
         // One that gets its name from now on has retired nothing: that takes the lock.
         totals.set(&self.retired, ledger.operations().ids().count(), ledger.queries.ids().count());
         standings.clear();
-        standings.extend(self.seats.iter().map(|seat| seat.add_to(totals, now)));
+        standings.extend(self.seats.iter().map(|stats| stats.add_to(totals, now)));
         snapshot.connections = Connections::of(standings.iter().copied());
         let standings = self.seats.iter().zip(&*standings);
         snapshot.suspected_leaks =
-            standings.filter(|(seat, standing)| is_suspect(seat, **standing, ledger, now)).count();
+            standings.filter(|(stats, unpacked_state)| is_suspect(stats, **unpacked_state, ledger, now)).count();
         (snapshot.use_time.buckets, snapshot.use_time.sum_nanos) = (totals.use_time.buckets, totals.use_time.sum_nanos);
     }
 

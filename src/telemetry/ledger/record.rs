@@ -2,11 +2,11 @@
 
 use super::Ledger;
 use super::books::InFlight;
-use super::telling::Telling;
+use super::telling::SpanUpdate;
 use crate::event::{ConnectionState, ErrorPhase, Event, Phase};
 use crate::telemetry::clock::nanos;
 use crate::telemetry::requests::RequestWarning;
-use crate::telemetry::seat::Seat;
+use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::trace;
 
 impl Ledger {
@@ -14,33 +14,33 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn record(&self, event: Event<'_>) {
         match event {
-            Event::HandingOut { seat, site, task } => {
-                seat.set_holder(site, task);
-                seat.set_trace(trace::entered());
+            Event::HandingOut { stats, site, task } => {
+                stats.set_holder(site, task);
+                stats.set_trace(trace::entered());
             }
-            Event::CheckoutServed { seat, operation, at } => {
-                seat.set_used(operation, at);
-                seat.count_served(operation);
+            Event::CheckoutServed { stats, operation, at } => {
+                stats.set_used(operation, at);
+                stats.count_served(operation);
             }
-            Event::ConnectionReturned { seat, operation, since, at } => {
+            Event::ConnectionReturned { stats, operation, since, at } => {
                 // What was held is counted from here on, not twice.
-                seat.set_used(operation, at);
-                seat.count_use(operation, at.since(since));
-                if seat.is_traced() {
-                    self.keep_use(seat, at.since(since));
+                stats.set_used(operation, at);
+                stats.count_use(operation, at.since(since));
+                if stats.is_traced() {
+                    self.keep_use(stats, at.since(since));
                 }
             }
-            Event::TendingStarted { seat, operation, at } => seat.set_tended(operation, at),
-            Event::TendingFinished { seat, operation, since, at } => {
-                seat.set_tended(operation, at);
-                seat.count_tended(operation, at.since(since));
+            Event::TendingStarted { stats, operation, at } => stats.set_maintenance(operation, at),
+            Event::TendingFinished { stats, operation, since, at } => {
+                stats.set_maintenance(operation, at);
+                stats.count_maintenance(operation, at.since(since));
             }
-            Event::SuspectReturned { seat, .. } => {
-                seat.suspect(false);
+            Event::SuspectReturned { stats, .. } => {
+                stats.suspect(false);
             }
-            Event::ConnectionIdle { seat, at } => {
-                seat.set_idle(at);
-                seat.release_trace();
+            Event::ConnectionIdle { stats, at } => {
+                stats.set_idle(at);
+                stats.release_trace();
             }
             Event::OperationFinished { operation, outcome, took, trace } => {
                 let durations = self.durations[operation.index()].get_or_init(Box::default);
@@ -81,8 +81,8 @@ impl Ledger {
 
     /// Keeps a use as an example: it was in the trace in which the connection was checked out.
     #[cold]
-    fn keep_use(&self, seat: &Seat, nanos: u64) {
-        if let Some(trace) = seat.trace_ids() {
+    fn keep_use(&self, stats: &ConnectionStats, nanos: u64) {
+        if let Some(trace) = stats.trace_ids() {
             self.use_exemplars.keep(nanos, trace);
         }
     }
@@ -99,7 +99,7 @@ impl Ledger {
                 let span = trace.as_ref().and_then(|trace| trace.span.as_ref());
                 if let Some(span) = span.filter(|_| phase == Phase::Queue) {
                     let (span, held) = (span.span().clone(), books.held(&self.operations, started));
-                    telling = Some(Box::new(Telling::Queueing { span, operation, held }));
+                    telling = Some(Box::new(SpanUpdate::Queueing { span, operation, held }));
                 }
                 let (phase_since, own, trace) = (started, None, trace.take());
                 let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
@@ -111,19 +111,19 @@ impl Ledger {
                 let queues = phase == Phase::Queue && (quiet.is_some() || span.is_some());
                 let held = queues.then(|| books.held(&self.operations, at));
                 if let Some(quiet) = quiet {
-                    telling = Some(Box::new(Telling::Opens { ticket, quiet, held }));
+                    telling = Some(Box::new(SpanUpdate::Opens { ticket, quiet, held }));
                 } else if let (Some(span), Some(held)) = (span, held) {
                     let operation = books.operation_of(ticket);
-                    telling = Some(Box::new(Telling::Queueing { span, operation, held }));
+                    telling = Some(Box::new(SpanUpdate::Queueing { span, operation, held }));
                 }
             }
-            Event::CheckoutFinished { ticket, seat, outcome, code, at } => {
-                if let Some(checkout) = books.finish(ticket, outcome, seat, at) {
-                    if let Some(seat) = seat {
-                        seat.set_used(checkout.operation, at);
+            Event::CheckoutFinished { ticket, stats, outcome, code, at } => {
+                if let Some(checkout) = books.finish(ticket, outcome, stats, at) {
+                    if let Some(stats) = stats {
+                        stats.set_used(checkout.operation, at);
                     }
                     if checkout.trace.is_some() {
-                        telling = Some(Telling::that_it_ended(checkout, outcome, code, at));
+                        telling = Some(SpanUpdate::that_it_ended(checkout, outcome, code, at));
                     }
                 }
             }
@@ -131,18 +131,18 @@ impl Ledger {
                 books.refuse(operation, outcome);
                 if let Some(span) = trace.take().and_then(|trace| trace.span) {
                     let span = Some(span);
-                    telling = Some(Box::new(Telling::Ended { span, quiet: None, outcome, code, at }));
+                    telling = Some(Box::new(SpanUpdate::Ended { span, quiet: None, outcome, code, at }));
                 }
             }
-            Event::ConnectionCreating { seat } => books.open(seat),
-            Event::ConnectionCreated { seat, took } => {
+            Event::ConnectionCreating { stats } => books.open(stats),
+            Event::ConnectionCreated { stats, took } => {
                 books.create_time.observe(nanos(took));
                 if let Some(trace) = &trace {
                     books.create_exemplars.keep(nanos(took), trace.within.ids());
                 }
-                let standing = seat.standing();
-                if standing.state == ConnectionState::Creating {
-                    seat.set_used(standing.operation, self.clock.now());
+                let unpacked_state = stats.unpacked_state();
+                if unpacked_state.state == ConnectionState::Creating {
+                    stats.set_used(unpacked_state.operation, self.clock.now());
                 }
             }
             Event::ConnectionError { phase, code, .. } => {
@@ -151,19 +151,19 @@ impl Ledger {
                 }
                 *books.errors.entry((phase, code)).or_insert(0) += 1;
             }
-            Event::ConnectionDirty { seat, operation, dirt, found_by } => {
+            Event::ConnectionDirty { stats, operation, dirt, found_by } => {
                 *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
                 let opens = found_by.and_then(|ticket| Some((ticket, books.quiet(ticket)?)));
                 let found_by = found_by.and_then(|ticket| books.span_of(ticket));
-                let cause = seat.trace();
-                telling = Some(Box::new(Telling::Dirty { cause, operation, dirt, found_by, opens }));
+                let cause = stats.trace();
+                telling = Some(Box::new(SpanUpdate::Dirty { cause, operation, dirt, found_by, opens }));
             }
             Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
             Event::QueryEnded { query, code, took, trace } => books.failed_queries.count(query, code, took, trace),
             Event::WireLost { .. } => books.wires_lost += 1,
             Event::Retrying { operation, code, attempt, pause } => {
                 books.retries.count_retry(operation, code);
-                telling = Some(Box::new(Telling::Retrying { code, attempt, pause }));
+                telling = Some(Box::new(SpanUpdate::Retrying { code, attempt, pause }));
             }
             Event::RetryRecovered { operation, .. } => books.retries.count_recovered(operation),
             Event::RetryExhausted { operation, code, reason, .. } => {
@@ -177,7 +177,7 @@ impl Ledger {
             Event::UnpooledConnecting { place, operation, at } => place.set(Some(books.unpooled.begin(operation, at))),
             Event::UnpooledOpened { place, at, .. } => books.unpooled.open(place, at),
             Event::UnpooledEnded { place, at, .. } => books.unpooled.end(place, at),
-            Event::ConnectionClosed { seat, reason } => books.close(seat, reason, self.clock.now()),
+            Event::ConnectionClosed { stats, reason } => books.close(stats, reason, self.clock.now()),
             Event::PoolOpened
             | Event::PoolClosing
             | Event::HandingOut { .. }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::Books;
+use super::books::LedgerState;
 use super::{Connections, Ledger, Limits, Nanos};
 use crate::event::{Activity, ConnectionState};
 use crate::telemetry::operations::OperationId;
@@ -62,7 +62,7 @@ pub struct Holding {
 /// What a pool holds and for whom, as of one moment.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Situation {
+pub struct PoolUsage {
     /// The pool's name.
     pub name: Arc<str>,
     /// How much of everything there is.
@@ -73,7 +73,7 @@ pub struct Situation {
     pub holdings: Vec<Holding>,
 }
 
-impl Books {
+impl LedgerState {
     pub(super) fn status(&self, limits: &Limits) -> Status {
         self.status_with(limits, Connections::of(self.standings()))
     }
@@ -84,32 +84,37 @@ impl Books {
         Status { size, max, idle, used, creating, waiting: self.queued, in_flight: self.in_flight.len() }
     }
 
-    pub(super) fn situation(&mut self, ledger: &Ledger, now: Nanos) -> Situation {
+    pub(super) fn usage(&mut self, ledger: &Ledger, now: Nanos) -> PoolUsage {
         let longest_wait = self.first_in_queue().map_or(Duration::ZERO, |started| now.duration_since(started));
         // Read once: those counted as used are to be those who are named.
-        let standings: Vec<_> = self.seats.iter().map(|seat| (seat, seat.standing())).collect();
+        let standings: Vec<_> = self.seats.iter().map(|stats| (stats, stats.unpacked_state())).collect();
         let mut holdings: Vec<(OperationId, Holding)> = Vec::new();
-        for (seat, standing) in standings.iter().filter(|(_, standing)| standing.state == ConnectionState::Used) {
-            let age = now.duration_since(standing.since);
-            let known = holdings.iter().position(|(operation, _)| *operation == standing.operation);
+        for (stats, unpacked_state) in
+            standings.iter().filter(|(_, unpacked_state)| unpacked_state.state == ConnectionState::Used)
+        {
+            let age = now.duration_since(unpacked_state.since);
+            let known = holdings.iter().position(|(operation, _)| *operation == unpacked_state.operation);
             let place = known.unwrap_or_else(|| {
-                let operation = ledger.operations().shared_name(standing.operation);
+                let operation = ledger.operations().shared_name(unpacked_state.operation);
                 let holding = Holding { operation, connections: 0, oldest: age, activities: [0; Activity::COUNT] };
-                holdings.push((standing.operation, holding));
+                holdings.push((unpacked_state.operation, holding));
                 holdings.len() - 1
             });
             let (_, holding) = &mut holdings[place];
             holding.connections += 1;
             holding.oldest = age.max(holding.oldest);
-            if let Some(activity) = seat.wire().status().activity() {
+            if let Some(activity) = stats.wire().status().activity() {
                 holding.activities[activity.index()] += 1;
             }
         }
         let mut holdings: Vec<_> = holdings.into_iter().map(|(_, holding)| holding).collect();
         holdings.sort_by_key(|holding| std::cmp::Reverse((holding.connections, holding.oldest)));
-        Situation {
+        PoolUsage {
             name: Arc::clone(ledger.name()),
-            status: self.status_with(ledger.limits(), Connections::of(standings.iter().map(|(_, standing)| *standing))),
+            status: self.status_with(
+                ledger.limits(),
+                Connections::of(standings.iter().map(|(_, unpacked_state)| *unpacked_state)),
+            ),
             longest_wait,
             holdings,
         }

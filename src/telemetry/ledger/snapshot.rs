@@ -9,7 +9,7 @@ use crate::event::{
 };
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
-use crate::telemetry::seat::Standing;
+use crate::telemetry::seat::UnpackedState;
 use crate::telemetry::server::ServerLook;
 
 /// How many connections there are in each state. Their sum is how many are live.
@@ -25,10 +25,10 @@ pub struct Connections {
 }
 
 impl Connections {
-    pub(super) fn of(standings: impl IntoIterator<Item = Standing>) -> Self {
+    pub(super) fn of(standings: impl IntoIterator<Item = UnpackedState>) -> Self {
         let mut connections = Self::default();
-        for standing in standings {
-            match standing.state {
+        for unpacked_state in standings {
+            match unpacked_state.state {
                 ConnectionState::Creating => connections.creating += 1,
                 ConnectionState::Idle => connections.idle += 1,
                 ConnectionState::Used => connections.used += 1,

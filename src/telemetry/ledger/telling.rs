@@ -13,20 +13,26 @@ use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::{self, CheckoutSpan, Held, Trace};
 
 /// Something that spans are to be told. Boxed where it is handed on: mostly there is nothing, and that is to cost nothing.
-pub(super) enum Telling {
+pub(super) enum SpanUpdate {
     /// A checkout has something to tell by now, which it had not when it began to wait; perhaps that it queues.
-    Opens { ticket: Ticket, quiet: Quiet, held: Option<Vec<Held>> },
+    Opens { ticket: Ticket, quiet: DeferredSpan, held: Option<Vec<Held>> },
     /// A checkout queues for what others hold.
     Queueing { span: Span, operation: OperationId, held: Vec<Held> },
     /// A checkout ended.
-    Ended { span: Option<CheckoutSpan>, quiet: Option<Quiet>, outcome: Outcome, code: Option<ErrorCode>, at: Nanos },
+    Ended {
+        span: Option<CheckoutSpan>,
+        quiet: Option<DeferredSpan>,
+        outcome: Outcome,
+        code: Option<ErrorCode>,
+        at: Nanos,
+    },
     /// A connection came back dirty.
     Dirty {
         cause: Option<Trace>,
         operation: OperationId,
         dirt: Dirt,
         found_by: Option<Span>,
-        opens: Option<(Ticket, Quiet)>,
+        opens: Option<(Ticket, DeferredSpan)>,
     },
     /// An attempt failed, and another follows.
     Retrying { code: ErrorCode, attempt: u32, pause: Duration },
@@ -34,7 +40,7 @@ pub(super) enum Telling {
 
 /// A checkout in flight that has no span, though it is part of a trace: all it did is wait for a connection to settle,
 /// which mostly takes microseconds.
-pub(super) struct Quiet {
+pub(super) struct DeferredSpan {
     within: Trace,
     operation: OperationId,
     call_site: &'static Location<'static>,
@@ -43,7 +49,7 @@ pub(super) struct Quiet {
     since: Nanos,
 }
 
-impl Quiet {
+impl DeferredSpan {
     pub(super) fn of(checkout: &InFlight) -> Option<Self> {
         let InFlight { operation, call_site, started, phase, phase_since: since, .. } = *checkout;
         let trace = checkout.trace.as_ref().filter(|trace| trace.span.is_none())?;
@@ -60,11 +66,11 @@ impl Quiet {
     }
 }
 
-impl Telling {
+impl SpanUpdate {
     /// That a checkout ended that is part of a trace.
     #[cold]
     pub(super) fn that_it_ended(checkout: InFlight, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) -> Box<Self> {
-        let quiet = Quiet::of(&checkout);
+        let quiet = DeferredSpan::of(&checkout);
         let span = checkout.trace.and_then(|trace| trace.span);
         Box::new(Self::Ended { span, quiet, outcome, code, at })
     }
@@ -101,33 +107,33 @@ impl Ledger {
         }
     }
 
-    pub(super) fn tell(&self, telling: Telling) {
+    pub(super) fn tell(&self, telling: SpanUpdate) {
         match telling {
-            Telling::Opens { ticket, quiet, held } => {
+            SpanUpdate::Opens { ticket, quiet, held } => {
                 let span = self.open(ticket, &quiet);
                 if let Some(held) = held {
                     CheckoutSpan::tell_holders(&span, self.operations.name(quiet.operation), held);
                 }
             }
-            Telling::Queueing { span, operation, held } => {
+            SpanUpdate::Queueing { span, operation, held } => {
                 CheckoutSpan::tell_holders(&span, self.operations.name(operation), held);
             }
-            Telling::Ended { span, quiet, outcome, code, at } => {
+            SpanUpdate::Ended { span, quiet, outcome, code, at } => {
                 let quiet = quiet.filter(|_| outcome != Outcome::Ok);
                 if let Some(span) = span.or_else(|| Some(quiet?.open(self))) {
                     span.end(outcome, code, at);
                 }
             }
-            Telling::Dirty { cause, operation, dirt, found_by, opens } => {
+            SpanUpdate::Dirty { cause, operation, dirt, found_by, opens } => {
                 let found_by = found_by.or_else(|| opens.map(|(ticket, quiet)| self.open(ticket, &quiet)));
                 trace::dirty(cause.as_ref(), self.operations.name(operation), dirt, found_by.as_ref());
             }
-            Telling::Retrying { code, attempt, pause } => trace::retrying(code, attempt, pause),
+            SpanUpdate::Retrying { code, attempt, pause } => trace::retrying(code, attempt, pause),
         }
     }
 
     /// Gives a checkout in flight its span. Nobody else can have ended it: it is the one that tells of itself.
-    fn open(&self, ticket: Ticket, quiet: &Quiet) -> Span {
+    fn open(&self, ticket: Ticket, quiet: &DeferredSpan) -> Span {
         let opened = quiet.open(self);
         let span = opened.span().clone();
         self.books().set_span(ticket, opened);

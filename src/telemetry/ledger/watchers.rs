@@ -9,16 +9,16 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::log;
 use crate::telemetry::operations::{Interned, OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
-use crate::telemetry::requests::{KindId, RequestMethod, Requests};
+use crate::telemetry::requests::{RequestMethod, Requests, RouteKey};
 use crate::telemetry::trace::TraceContext;
 
 /// The accounts and the log of one pool: what the pool tells its events to.
 #[derive(Clone, Debug)]
-pub(crate) struct Watchers {
+pub(crate) struct Recorder {
     ledger: Arc<Ledger>,
 }
 
-impl Watchers {
+impl Recorder {
     pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
         Self { ledger }
     }
@@ -69,7 +69,7 @@ impl Watchers {
 
     /// What kind of request it is that has this route and method.
     #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
-    pub(crate) fn request_kind(&self, route: &str, method: RequestMethod) -> KindId {
+    pub(crate) fn request_kind(&self, route: &str, method: RequestMethod) -> RouteKey {
         self.ledger.requests().kind(route, method).unwrap_or_else(|| {
             self.emit(Event::RoutesFull { route });
             Requests::other(method)

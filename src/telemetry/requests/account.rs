@@ -6,20 +6,20 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::KindId;
+use super::RouteKey;
 use crate::event::{Activity, Event};
-use crate::telemetry::ledger::{Ledger, Watchers};
+use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::SiteId;
 
 /// Time for which a connection was held, by what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Spent {
+pub(crate) struct UseBreakdown {
     pub(crate) executing: u64,
     pub(crate) in_transaction: u64,
     pub(crate) idle: u64,
 }
 
-impl Spent {
+impl UseBreakdown {
     /// By [`Activity::ALL`].
     pub(crate) fn by_activity(self) -> [u64; Activity::COUNT] {
         let mut nanos = [0; Activity::COUNT];
@@ -38,8 +38,8 @@ impl Spent {
 /// What one request has cost its pool so far. Made at its first checkout: most requests make none.
 #[derive(Debug)]
 pub(crate) struct Request {
-    watchers: Watchers,
-    kind: KindId,
+    recorder: Recorder,
+    kind: RouteKey,
     checkouts: AtomicU64,
     wait_nanos: AtomicU64,
     use_nanos: [AtomicU64; Activity::COUNT],
@@ -50,9 +50,9 @@ pub(crate) struct Request {
 }
 
 impl Request {
-    pub(crate) fn new(watchers: Watchers, kind: KindId, idle_limit: u64) -> Self {
+    pub(crate) fn new(recorder: Recorder, kind: RouteKey, idle_limit: u64) -> Self {
         Self {
-            watchers,
+            recorder,
             kind,
             checkouts: AtomicU64::new(0),
             wait_nanos: AtomicU64::new(0),
@@ -64,7 +64,7 @@ impl Request {
     }
 
     fn ledger(&self) -> &Ledger {
-        self.watchers.ledger()
+        self.recorder.ledger()
     }
 
     /// A checkout began at this place.
@@ -81,7 +81,7 @@ impl Request {
     }
 
     /// A connection was returned that had been held for so long.
-    pub(crate) fn end_use(&self, spent: Spent) {
+    pub(crate) fn end_use(&self, spent: UseBreakdown) {
         for (total, nanos) in self.use_nanos.iter().zip(spent.by_activity()) {
             total.fetch_add(nanos, Relaxed);
         }
@@ -89,9 +89,9 @@ impl Request {
     }
 
     /// Warns of a hold, by who had checked out at `site`, in which nothing was asked for too long.
-    pub(crate) fn warn_of_hold(&self, site: SiteId, spent: Spent) {
+    pub(crate) fn warn_of_hold(&self, site: SiteId, spent: UseBreakdown) {
         if spent.not_executing() >= self.idle_limit {
-            self.watchers.emit(Event::RequestHeld { kind: self.kind, site, spent });
+            self.recorder.emit(Event::RequestHeld { kind: self.kind, site, spent });
         }
     }
 
@@ -106,7 +106,7 @@ impl Request {
         let checkouts = self.checkouts();
         if checkouts > limit {
             let sites = *self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-            self.watchers.emit(Event::RequestManyCheckouts { kind: self.kind, checkouts, sites: &sites });
+            self.recorder.emit(Event::RequestManyCheckouts { kind: self.kind, checkouts, sites: &sites });
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 
-use super::{RequestMethod, RequestTotals, RequestWarning, Spent};
+use super::{RequestMethod, RequestTotals, RequestWarning, UseBreakdown};
 use crate::event::{Activity, Outcome};
 use crate::telemetry::histogram::{Histogram, SharedHistogram};
 use crate::telemetry::names::{IDS, Interned, Names};
@@ -13,9 +13,9 @@ use crate::telemetry::trace::TraceContext;
 
 /// A route and a method, as an index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct KindId(u16);
+pub(crate) struct RouteKey(u16);
 
-impl KindId {
+impl RouteKey {
     /// The most that there are fit: 201 routes of ten methods.
     fn new(route: u16, method: RequestMethod) -> Self {
         const METHODS: u16 = RequestMethod::COUNT as u16;
@@ -72,66 +72,66 @@ impl Requests {
     }
 
     /// The kind of a request; `None` the first time that there are too many routes to tell this one apart.
-    pub(crate) fn kind(&self, route: &str, method: RequestMethod) -> Option<KindId> {
+    pub(crate) fn kind(&self, route: &str, method: RequestMethod) -> Option<RouteKey> {
         match self.routes.id(route) {
-            Interned::Known(route) => Some(KindId::new(route, method)),
+            Interned::Known(route) => Some(RouteKey::new(route, method)),
             Interned::Refused => None,
         }
     }
 
     /// The kind of all those that are not told apart.
-    pub(crate) fn other(method: RequestMethod) -> KindId {
-        KindId::new(0, method)
+    pub(crate) fn other(method: RequestMethod) -> RouteKey {
+        RouteKey::new(0, method)
     }
 
-    pub(crate) fn route(&self, kind: KindId) -> &str {
+    pub(crate) fn route(&self, kind: RouteKey) -> &str {
         self.routes.name(kind.route())
     }
 
-    fn of(&self, kind: KindId) -> &Kind {
+    fn of(&self, kind: RouteKey) -> &Kind {
         self.kinds[kind.index()].get_or_init(Box::default)
     }
 
-    pub(crate) fn start(&self, kind: KindId) {
+    pub(crate) fn start(&self, kind: RouteKey) {
         self.of(kind).started.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn end(&self, kind: KindId, outcome: Outcome, nanos: u64, trace: Option<TraceContext>) {
+    pub(crate) fn end(&self, kind: RouteKey, outcome: Outcome, nanos: u64, trace: Option<TraceContext>) {
         let durations = self.of(kind).durations[outcome.index()].get_or_init(Box::default);
         // Whoever sees that it ended sees that it began.
         std::sync::atomic::fence(Release);
         durations.observe(nanos, trace);
     }
 
-    pub(super) fn count_checkout(&self, kind: KindId) {
+    pub(super) fn count_checkout(&self, kind: RouteKey) {
         self.of(kind).checkouts.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn count_wait(&self, kind: KindId, nanos: u64) {
+    pub(super) fn count_wait(&self, kind: RouteKey, nanos: u64) {
         self.of(kind).wait_nanos.fetch_add(nanos, Relaxed);
     }
 
-    pub(super) fn count_use(&self, kind: KindId, spent: Spent) {
+    pub(super) fn count_use(&self, kind: RouteKey, spent: UseBreakdown) {
         for (total, nanos) in self.of(kind).use_nanos.iter().zip(spent.by_activity()) {
             total.fetch_add(nanos, Relaxed);
         }
     }
 
-    pub(super) fn count_retry(&self, kind: KindId) {
+    pub(super) fn count_retry(&self, kind: RouteKey) {
         self.of(kind).retries.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn count_warning(&self, kind: KindId, warning: RequestWarning) {
+    pub(crate) fn count_warning(&self, kind: RouteKey, warning: RequestWarning) {
         self.of(kind).warnings[warning.index()].fetch_add(1, Relaxed);
     }
 
     /// The operation that was named after this kind, if one was.
-    pub(crate) fn named(&self, kind: KindId) -> Option<OperationId> {
+    pub(crate) fn named(&self, kind: RouteKey) -> Option<OperationId> {
         self.of(kind).operation.get().copied()
     }
 
     /// The operation for what is done for this kind without a name of its own.
-    pub(crate) fn operation(&self, kind: KindId, name: impl FnOnce(&str) -> OperationId) -> OperationId {
+    pub(crate) fn operation(&self, kind: RouteKey, name: impl FnOnce(&str) -> OperationId) -> OperationId {
         *self.of(kind).operation.get_or_init(|| name(&format!("{} {}", kind.method().as_str(), self.route(kind))))
     }
 
@@ -140,7 +140,7 @@ impl Requests {
         let mut known = 0;
         for (place, kind) in self.kinds.iter().enumerate() {
             let Some(kind) = kind.get() else { continue };
-            let Ok(id) = u16::try_from(place).map(KindId) else { continue };
+            let Ok(id) = u16::try_from(place).map(RouteKey) else { continue };
             let route = self.routes.shared(id.route());
             if known == totals.len() {
                 totals.push(RequestTotals::blank(Arc::clone(route)));
@@ -182,7 +182,7 @@ mod tests {
     fn an_id_says_which_route_and_method_it_is_of() {
         for route in [0, 1, 200] {
             for method in RequestMethod::ALL {
-                let kind = KindId::new(route, *method);
+                let kind = RouteKey::new(route, *method);
                 assert_eq!((kind.route(), kind.method()), (route, *method));
                 assert!(kind.index() < ROUTES * RequestMethod::COUNT);
             }

@@ -7,13 +7,13 @@ mod account;
 mod kinds;
 mod totals;
 
-use crate::event::words;
+use crate::event::label_enum;
 
-pub(crate) use self::account::{CallSites, Request, Spent};
-pub(crate) use self::kinds::{KindId, ROUTES, Requests};
+pub(crate) use self::account::{CallSites, Request, UseBreakdown};
+pub(crate) use self::kinds::{ROUTES, Requests, RouteKey};
 pub use self::totals::RequestTotals;
 
-words! {
+label_enum! {
     /// A request's method, as OpenTelemetry tells them apart.
     RequestMethod {
         /// `GET`
@@ -39,7 +39,7 @@ words! {
     }
 }
 
-words! {
+label_enum! {
     /// What a request does with a pool that it had better not.
     RequestWarning {
         /// It makes many checkouts, one after the other: the n + 1 of pools.

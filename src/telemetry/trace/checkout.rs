@@ -14,7 +14,7 @@ use crate::event::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, seconds};
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::Seat;
+use crate::telemetry::seat::ConnectionStats;
 
 /// How many steps are told one by one. A checkout may go from queue to connecting and back many times.
 const STEPS: usize = 16;
@@ -40,7 +40,7 @@ pub(crate) struct Held {
     pub(crate) operation: Arc<str>,
     pub(crate) age: Duration,
     pub(crate) trace: Option<Trace>,
-    pub(crate) seat: Arc<Seat>,
+    pub(crate) stats: Arc<ConnectionStats>,
 }
 
 impl CheckoutSpan {
@@ -105,7 +105,7 @@ impl CheckoutSpan {
         span.record("poolscope.holders", by_operation(&held));
         let Some(own) = ids_of(span) else { return };
         let mut pointed_to = Vec::with_capacity(POINTED_TO);
-        for Held { operation: holder, age, trace, seat } in &held {
+        for Held { operation: holder, age, trace, stats } in &held {
             let Some(trace) = trace else { continue };
             let ids = trace.ids();
             if ids.trace_id == own.trace_id || pointed_to.contains(&ids) {
@@ -114,7 +114,7 @@ impl CheckoutSpan {
             let age = Said::Seconds(age.as_secs_f64());
             let attributes = vec![("poolscope.link", "holder".into()), ("poolscope.operation", (&**holder).into())];
             link(span, trace, [attributes, vec![("poolscope.held_seconds", age)]].concat());
-            if seat.may_point_to_waiter(ids) {
+            if stats.may_point_to_waiter(ids) {
                 let attributes = vec![("poolscope.link", "waiter".into()), ("poolscope.operation", operation.into())];
                 trace.point_to(own, attributes);
             }
@@ -177,7 +177,7 @@ mod tests {
             operation: operation.into(),
             age: Duration::from_millis(millis),
             trace: None,
-            seat: Arc::new(Seat::new(OperationId::OTHER, Nanos::ZERO)),
+            stats: Arc::new(ConnectionStats::new(OperationId::OTHER, Nanos::ZERO)),
         };
         assert_eq!(by_operation(&[]), "");
         let few = [held("report", 9), held("list", 8), held("list", 7)];

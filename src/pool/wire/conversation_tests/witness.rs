@@ -5,7 +5,7 @@ use crate::event::ErrorCode;
 use crate::pool::wire::listener::Answer;
 use crate::pool::wire::texts::Asked;
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::evidence::{Complaint, Risk};
+use crate::telemetry::evidence::{Risk, ServerError};
 use crate::telemetry::names::fnv;
 
 /// What a listener is told, but for when work begins.
@@ -34,7 +34,7 @@ pub(crate) struct Witness {
     /// What was answered last, and with which error.
     pub(crate) last: Option<(Asked, Option<ErrorCode>)>,
     /// The error that was told last, unless something succeeded since.
-    pub(crate) error: Option<Complaint>,
+    pub(crate) error: Option<ServerError>,
 }
 
 impl Listener for Witness {
@@ -61,7 +61,7 @@ impl Listener for Witness {
         self.facts.push(Fact::Ready(transaction));
     }
 
-    fn failed(&mut self, complaint: Complaint) {
+    fn failed(&mut self, complaint: ServerError) {
         self.facts.push(Fact::Failed(complaint.code, complaint.fatal));
         self.error = Some(complaint);
     }
