@@ -16,22 +16,22 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports where it runs")]
 
-mod contestants;
-mod counting;
-mod machine;
-mod naive;
-mod noio;
-mod pinning;
-mod pooling;
+mod affinity;
+mod checkout;
+mod comparison;
+mod connect_per_request;
+mod counters;
+mod environment;
+mod middleware;
+mod pools;
 #[path = "../../tests/support/proxy.rs"]
 mod proxy;
+mod queries;
 mod report;
-mod requests;
-mod rounds;
 mod scrape;
-mod server;
-mod traced;
+mod spans;
 mod wire;
+mod wrapper;
 
 use std::env;
 use std::process::ExitCode;
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments[..] {
-        [counting::COUNT, pool, count] => counting::run_counted(pool, count),
+        [counters::COUNT, pool, count] => counters::run_counted(pool, count),
         _ => plan(&arguments).and_then(|(scale, sections)| measure(scale, &sections)),
     };
     match outcome {
@@ -117,28 +117,28 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), Failure> {
         is_wanted
     };
     let mut rows = Vec::new();
-    let server = section("select", "SELECT 1, one task").then(|| server::measure(scale)).transpose()?;
+    let server = section("select", "SELECT 1, one task").then(|| queries::measure(scale)).transpose()?;
     if section("no-io", "checkouts without I/O") {
-        rows.extend(noio::measure(scale)?);
+        rows.extend(checkout::measure(scale)?);
     }
     if section("instructions", "instructions and allocations") {
-        rows.extend(counting::instructions(scale)?);
-        rows.extend(counting::allocations()?);
+        rows.extend(counters::instructions(scale)?);
+        rows.extend(counters::allocations()?);
     }
     if section("scrapes", "scrapes") {
         rows.extend(scrape::measure(scale)?);
     }
     let described = server.as_ref().map(|server| (&*server.version, server.pinned));
-    let described = machine::describe(described);
+    let described = environment::describe(described);
     rows.extend(server.into_iter().flat_map(|server| server.rows));
     if section("requests", "requests") {
-        rows.extend(requests::measure(scale)?);
+        rows.extend(middleware::measure(scale)?);
     }
     if section("pooling", "a pool against a connection for each request") {
-        rows.extend(pooling::measure(scale)?);
+        rows.extend(connect_per_request::measure(scale)?);
     }
     if section("traces", "within traces") {
-        rows.extend(traced::measure(scale)?);
+        rows.extend(spans::measure(scale)?);
     }
 
     println!("{described}");

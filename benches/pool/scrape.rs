@@ -12,9 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contestants::NoIo;
+use crate::comparison::{Rounds, median, ratio};
+use crate::pools::NoIo;
 use crate::report::Row;
-use crate::rounds::{Rounds, median, ratio};
 use crate::{Failure, Scale};
 
 /// Operations of each pool: as many as a service of some size has.

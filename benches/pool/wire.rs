@@ -13,11 +13,11 @@ use poolscope::{Connection, Pool};
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
 
-use crate::contestants::POOL_SIZE;
-use crate::pinning::Pinned;
+use crate::affinity::Pinned;
+use crate::comparison::{Rounds, median, middle_mean, ratio};
+use crate::pools::POOL_SIZE;
+use crate::queries::{BATCH, Cost, cpu};
 use crate::report::Row;
-use crate::rounds::{Rounds, median, middle_mean, ratio};
-use crate::server::{BATCH, Cost, cpu};
 use crate::{Failure, Scale};
 
 /// What one statement sends in the bulk measurements.

@@ -3,7 +3,7 @@
 use poolscope::event::{CloseReason, Outcome, Phase};
 
 use super::backend::{Answer, End};
-use super::rig::{Attempt, Rig, ms, settle};
+use super::harness::{Attempt, Rig, ms, settle};
 
 fn closing(rig: &Rig) -> Attempt<()> {
     let core = rig.core.clone();
@@ -126,7 +126,7 @@ async fn a_pool_that_is_dropped_closes_what_is_idle_and_later_what_is_out() {
     assert_eq!(backend.living(), 1);
     let pool = collector.snapshots().remove(0);
     assert_eq!((pool.connections.used, pool.closed[CloseReason::Shutdown.index()]), (1, 1));
-    super::books::check(&pool);
+    super::invariants::check(&pool);
     std::thread::spawn(|| drop(held)).join().unwrap();
     assert_eq!(backend.living(), 0);
     assert!(collector.snapshots().is_empty(), "it left when its last connection did");

@@ -11,7 +11,7 @@ use poolscope::{Collector, RetryPolicy};
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::backend::{Answer, Scripted};
-use super::rig::{Rig, ms, settings};
+use super::harness::{Rig, ms, settings};
 
 /// One sample: its labels, and its value.
 type Sample = (BTreeMap<String, String>, f64);

@@ -7,7 +7,7 @@ use poolscope::error::CheckoutError;
 use poolscope::event::{Outcome, Phase};
 
 use super::backend::{Answer, End};
-use super::rig::{Attempt, Got, Rig, ms, settings, settle};
+use super::harness::{Attempt, Got, Rig, ms, settings, settle};
 
 /// As long as connecting ever pauses, and more.
 const PAUSE: Duration = ms(1000);
@@ -25,7 +25,7 @@ fn is_unavailable(got: &Got) -> bool {
 }
 
 /// Polls those that were woken; answers how many are done.
-fn served(attempts: &mut Vec<Attempt>, held: &mut Vec<super::rig::Held>) -> usize {
+fn served(attempts: &mut Vec<Attempt>, held: &mut Vec<super::harness::Held>) -> usize {
     let before = held.len();
     settle(attempts, |_, got| held.push(got.expect("a connection")));
     held.len() - before

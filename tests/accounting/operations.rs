@@ -8,7 +8,7 @@ use poolscope::event::Outcome;
 use poolscope::telemetry::{MAX_NAME_BYTES, MAX_OPERATIONS, OperationTotals};
 
 use super::backend::{Answer, FAILURE, Failure};
-use super::rig::{Attempt, Rig, ms};
+use super::harness::{Attempt, Rig, ms};
 
 /// How often an operation ended so, and how long that took.
 fn duration(totals: &OperationTotals, outcome: Outcome) -> (u64, Duration) {

@@ -3,7 +3,7 @@
 use poolscope::event::{CloseReason, Outcome};
 
 use super::backend::Answer;
-use super::rig::{Rig, ms, settle};
+use super::harness::{Rig, ms, settle};
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_back_beyond_pool_size_is_closed() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use poolscope::event::{CloseReason, ErrorPhase};
 
 use super::backend::{Answer, End};
-use super::rig::{Rig, ms, settings};
+use super::harness::{Rig, ms, settings};
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_is_pinged_only_when_it_was_not_seen_alive_lately() {

@@ -17,8 +17,8 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::backend::{Answer, End, Scripted};
-use super::books;
-use super::rig::{Attempt, Got, Held, Rig, ms, settings, totals};
+use super::harness::{Attempt, Got, Held, Rig, ms, settings, totals};
+use super::invariants;
 
 const OPERATIONS: [&str; 3] = ["list", "add", "remove"];
 const SEQUENCES: u32 = 600;
@@ -469,7 +469,7 @@ async fn drive(settings: Settings, failures: Failures, steps: Arc<[Step]>) {
         world.take(*step).await;
         world.check();
         let after = world.rig.core.snapshot();
-        books::check_monotone(&before, &after);
+        invariants::check_monotone(&before, &after);
         before = after;
     }
     world.drain().await;

@@ -9,7 +9,7 @@ use poolscope::retry::{Class, Completed, Effects, RetryError};
 use poolscope::telemetry::PoolSnapshot;
 
 use super::backend::{Answer, Failure};
-use super::rig::{Attempt, Rig, ms, settings};
+use super::harness::{Attempt, Rig, ms, settings};
 
 type Answered = Result<Completed<u32>, RetryError<Failure, Failure>>;
 

@@ -10,8 +10,8 @@ use poolscope::pool::Core;
 use poolscope::{Collector, Settings};
 
 use super::backend::{Answer, End, Scripted};
-use super::books;
-use super::rig::{Attempt, Held, ms, totals};
+use super::harness::{Attempt, Held, ms, totals};
+use super::invariants;
 
 const OPERATIONS: [&str; 4] = ["one", "two", "three", "four"];
 const LENGTH: Duration = ms(2500);
@@ -39,8 +39,8 @@ fn watch(core: &Core<Scripted>, stop: &AtomicBool) -> u64 {
     let mut looks = 0;
     while !stop.load(Relaxed) {
         let after = core.snapshot();
-        books::check(&after);
-        books::check_monotone(&before, &after);
+        invariants::check(&after);
+        invariants::check_monotone(&before, &after);
         before = after;
         looks += 1;
     }
@@ -140,8 +140,8 @@ async fn the_accounts_are_consistent_at_every_moment_whatever_many_threads_do() 
 
     // Everything has come back: the accounts agree with what the callers saw and with what lives.
     let pool = core.snapshot();
-    books::check(&pool);
-    books::check_truth(&pool, &backend);
+    invariants::check(&pool);
+    invariants::check_truth(&pool, &backend);
     assert_eq!((pool.in_flight, pool.queued, pool.connections.used, pool.connections.creating), (0, 0, 0, 0));
     assert!(pool.connections.idle <= pool.limits.pool_size, "{:?}", pool.connections);
     for (operation, seen) in OPERATIONS.iter().zip(&seen.outcomes) {
@@ -162,7 +162,7 @@ async fn the_accounts_are_consistent_at_every_moment_whatever_many_threads_do() 
 
     core.close().await;
     let pool = core.snapshot();
-    books::check_truth(&pool, &backend);
+    invariants::check_truth(&pool, &backend);
     assert_eq!((pool.connections.live(), backend.living()), (0, 0));
 }
 
@@ -198,8 +198,8 @@ fn no_use_is_lost_or_counted_twice_where_nobody_waits() {
     stop.store(true, Relaxed);
     watcher.join().unwrap();
     let pool = core.snapshot();
-    books::check(&pool);
-    books::check_truth(&pool, &backend);
+    invariants::check(&pool);
+    invariants::check_truth(&pool, &backend);
     for operation in OPERATIONS {
         let counted = totals(&pool, operation);
         assert_eq!((counted.started, counted.returned), (USES, USES), "{operation}");
@@ -238,7 +238,7 @@ async fn a_pool_that_is_closed_under_load_ends_empty() {
         for caller in callers {
             assert_eq!(caller.await.unwrap(), Outcome::Closed);
         }
-        books::check(&core.snapshot());
+        invariants::check(&core.snapshot());
         assert_eq!(backend.living(), 0);
     }
 }
@@ -278,8 +278,8 @@ fn after_any_race_for_the_last_places_no_more_lie_idle_than_may() {
     let most = racers.into_iter().map(|racer| racer.join().unwrap()).max();
     assert_eq!(most, Some(1), "of a pool that keeps one");
     let pool = core.snapshot();
-    books::check(&pool);
-    books::check_truth(&pool, &backend);
+    invariants::check(&pool);
+    invariants::check_truth(&pool, &backend);
     assert_eq!((pool.connections.used, pool.in_flight), (0, 0));
 }
 

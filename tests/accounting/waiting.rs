@@ -7,7 +7,7 @@ use poolscope::error::CheckoutError;
 use poolscope::event::{CloseReason, Outcome, Phase};
 
 use super::backend::{Answer, End};
-use super::rig::{Attempt, Rig, ms, settings, settle};
+use super::harness::{Attempt, Rig, ms, settings, settle};
 
 #[tokio::test(start_paused = true)]
 async fn a_checkout_that_is_ready_at_its_first_poll_waits_for_no_time() {
@@ -286,7 +286,7 @@ async fn a_timeout_says_what_it_waited_for_and_who_holds_the_pool() {
         error.to_string(),
         "no connection from pool `rig` within 1s 1ms, waiting for one to be returned: 3 used, 0 idle, \
          0 being created of 3, 2 waiting (the first for 1s 1ms); held by report ×2 (oldest 5s 1ms), \
-         checkout ×1 (oldest 1s 1ms); this very task held one itself, checked out for report at tests/accounting/rig.rs:81"
+         checkout ×1 (oldest 1s 1ms); this very task held one itself, checked out for report at tests/accounting/harness.rs:81"
     );
     assert!(error.source().is_none());
     drop((other, last, held));

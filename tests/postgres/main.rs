@@ -1,35 +1,32 @@
 //! The pool against a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod abandoned;
-mod commits;
+mod cancellation;
+mod client_api;
+mod connect_errors;
+mod connections;
 mod exporter;
 mod exposition;
-mod failover;
 mod global;
+mod guards;
 mod holders;
-mod hygiene;
-mod life;
-mod lifetime;
 mod outage;
 mod overflow;
 mod proxy;
 mod queries;
 mod recycling;
-mod refusals;
-mod repeats;
 mod requests;
+mod reset;
 mod restarts;
 mod retries;
 mod saturation;
 mod server_view;
 mod spans;
-mod stampede;
 mod support;
+mod thundering_herd;
 #[cfg(feature = "tls")]
 mod tls;
 mod unpooled;
-mod using;
 mod waiting;
 mod wire;
 

@@ -14,7 +14,7 @@ use poolscope::pool::Core;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::super::backend::Scripted;
-use super::super::rig::{Attempt, Rig, ms};
+use super::super::harness::{Attempt, Rig, ms};
 use super::{Answer, answer, cost, ended, get, idle, layer, serve};
 
 /// What a body says, one after the other; `None` to wait.

@@ -1,8 +1,8 @@
 //! What requests cost: each checkout is its request's, and no other's.
 
 mod bodies;
-mod fairness;
 mod readiness;
+mod route_limits;
 mod scopes;
 mod shedding;
 
@@ -21,7 +21,7 @@ use poolscope::telemetry::{RequestMethod, RequestTotals, RequestWarning};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 use super::backend::Scripted;
-use super::rig::{Attempt, Rig, ms};
+use super::harness::{Attempt, Rig, ms};
 
 /// A layer for which paths are routes.
 fn layer(rig: &Rig) -> PoolLayer<Scripted> {

@@ -13,7 +13,7 @@ use tower::timeout::TimeoutLayer;
 use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_test::mock;
 
-use super::super::rig::{Attempt, Rig, ms};
+use super::super::harness::{Attempt, Rig, ms};
 use super::{Answer, answer, cost, ended, get, layer};
 
 #[tokio::test(start_paused = true)]

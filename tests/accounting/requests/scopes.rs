@@ -10,7 +10,7 @@ use poolscope::middleware::{PoolLayer, RequestScope};
 use poolscope::telemetry::RequestMethod;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
-use super::super::rig::{Rig, ms};
+use super::super::harness::{Rig, ms};
 use super::{answer, cost, ended, get, layer, serve};
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn a_scope_within_itself_stays_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn requests_never_mix() {
     let rig = Rig::with(&{
-        let mut settings = super::super::rig::settings(3, 2);
+        let mut settings = super::super::harness::settings(3, 2);
         settings.checkout_timeout = std::time::Duration::from_secs(60);
         settings
     });

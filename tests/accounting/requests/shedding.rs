@@ -14,7 +14,7 @@ use poolscope::middleware::PoolLayer;
 use tower::{Layer as _, Service, service_fn};
 
 use super::super::backend::Scripted;
-use super::super::rig::{Attempt, Rig, ms};
+use super::super::harness::{Attempt, Rig, ms};
 use super::{Answer, answer, cost, ended, get, layer, serve};
 
 /// Holds a connection for 100 ms for each request, and counts how many come.
@@ -122,7 +122,7 @@ async fn a_checkout_that_is_kept_and_not_polled_is_no_backlog_while_there_is_cap
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_hour_is_forgotten() {
-    let mut settings = super::super::rig::settings(1, 0);
+    let mut settings = super::super::harness::settings(1, 0);
     settings.checkout_timeout = ms(60_000);
     settings.pre_ping = false;
     settings.recycle_after = None;
@@ -173,7 +173,7 @@ type Served = Attempt<Result<Response<Bytes>, Infallible>>;
 /// What those who are served see, when for three seconds twice as many come as can be: the 99th percentile, and how many
 /// were served and refused.
 async fn overloaded(shed: impl FnOnce(PoolLayer<Scripted>) -> PoolLayer<Scripted>) -> (Duration, usize, usize) {
-    let mut settings = super::super::rig::settings(4, 0);
+    let mut settings = super::super::harness::settings(4, 0);
     settings.checkout_timeout = ms(5_000);
     settings.pre_ping = false;
     let rig = Rig::with(&settings);

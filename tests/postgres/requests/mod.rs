@@ -1,7 +1,7 @@
-//! Requests over real HTTP, and what they cost.
+//! Requests over real HTTP, and their accounting.
 
-mod cancelled;
-mod fields;
-mod parents;
+mod cancellation;
 mod served;
-mod service;
+mod server;
+mod span_fields;
+mod trace_context;

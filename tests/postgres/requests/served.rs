@@ -13,7 +13,7 @@ use poolscope::telemetry::RequestWarning;
 use poolscope::{Pool, RetryPolicy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::service::Service;
+use super::server::Service;
 use crate::support::{Counted, eventually, patiently};
 
 const SLEEP: Duration = Duration::from_millis(120);

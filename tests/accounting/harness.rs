@@ -15,7 +15,7 @@ use poolscope::telemetry::{OperationTotals, PoolSnapshot};
 use poolscope::{Collector, Settings};
 
 use super::backend::{Failure, Scripted};
-use super::books;
+use super::invariants;
 
 pub(crate) type Held = Guard<Scripted>;
 pub(crate) type Got = Result<Held, CheckoutError<Failure>>;
@@ -97,9 +97,9 @@ impl Rig {
     #[track_caller]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
         let snapshot = self.core.snapshot();
-        books::check(&snapshot);
-        books::check_at_rest(&snapshot);
-        books::check_truth(&snapshot, &self.backend);
+        invariants::check(&snapshot);
+        invariants::check_at_rest(&snapshot);
+        invariants::check_truth(&snapshot, &self.backend);
         snapshot
     }
 

@@ -32,7 +32,7 @@ async fn what_works_with_deadpools_client_works_with_a_connection() {
     assert!(failed.is_err());
     let names: Vec<_> = pool.snapshot().operations.into_iter().map(|operation| operation.name).collect();
     assert!(names.iter().any(|name| &**name == "count"), "{names:?}");
-    assert!(names.iter().any(|name| name.starts_with("tests/postgres/life.rs:")), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("tests/postgres/connections.rs:")), "{names:?}");
 }
 
 #[tokio::test]

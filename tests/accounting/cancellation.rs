@@ -6,7 +6,7 @@ use poolscope::event::{CloseReason, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 
 use super::backend::{Answer, End};
-use super::rig::{Attempt, Got, Held, Rig, ms, settings, settle, totals};
+use super::harness::{Attempt, Got, Held, Rig, ms, settings, settle, totals};
 
 /// Whether the checkout finds a free place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

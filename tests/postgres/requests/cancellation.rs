@@ -13,7 +13,7 @@ use poolscope::telemetry::RequestTotals;
 use poolscope::{Connection, Pool};
 use tokio_postgres::SimpleQueryMessage;
 
-use super::service::Service;
+use super::server::Service;
 use crate::support::{Admin, Counted, backend, eventually, patiently, shared};
 
 fn cost(counted: &Counted) -> RequestTotals {

@@ -16,9 +16,9 @@ use poolscope::telemetry::Collector;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
-use crate::contestants::{NoIo, POOL_SIZE};
+use crate::comparison::{Rounds, median};
+use crate::pools::{NoIo, POOL_SIZE};
 use crate::report::Row;
-use crate::rounds::{Rounds, median};
 use crate::{Failure, Scale};
 
 /// Requests in a turn.

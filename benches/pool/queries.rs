@@ -14,10 +14,10 @@ use poolscope::telemetry::Collector;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{NoTls, Statement};
 
-use crate::contestants::{Bare, Contestant, Ours, POOL_SIZE, Straightforward, fill, timed};
-use crate::pinning::Pinned;
+use crate::affinity::Pinned;
+use crate::comparison::{Rounds, median, middle_mean, ratio};
+use crate::pools::{Bare, Contestant, Ours, POOL_SIZE, Straightforward, fill, timed};
 use crate::report::Row;
-use crate::rounds::{Rounds, median, middle_mean, ratio};
 use crate::{Failure, Scale};
 
 /// A connection, its prepared query, and the process that serves it.

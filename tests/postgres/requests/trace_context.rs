@@ -10,7 +10,7 @@ use poolscope::middleware::PoolLayer;
 use tower::ServiceBuilder;
 use tracing::Instrument as _;
 
-use super::service::Service;
+use super::server::Service;
 use crate::support::{Counted, Trace};
 
 fn request(trace: &str, flags: &str) -> Request<Full<Bytes>> {

@@ -6,7 +6,7 @@ use poolscope::error::CheckoutError;
 use poolscope::event::{CloseReason, Outcome, Phase};
 
 use super::backend::{Answer, End};
-use super::rig::{Attempt, Got, Held, Rig, ms, settings, settle};
+use super::harness::{Attempt, Got, Held, Rig, ms, settings, settle};
 
 /// As long as connecting ever pauses, and more.
 const PAUSE: Duration = ms(1000);

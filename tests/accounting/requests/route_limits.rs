@@ -14,7 +14,7 @@ use poolscope::pool::Core;
 use tower::{Layer as _, service_fn};
 
 use super::super::backend::Scripted;
-use super::super::rig::{Attempt, Rig, ms, settle};
+use super::super::harness::{Attempt, Rig, ms, settle};
 use super::{answer, cost, get, layer, serve};
 
 type Served = Attempt<Result<http::Response<Bytes>, Infallible>>;

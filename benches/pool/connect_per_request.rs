@@ -24,10 +24,10 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::comparison::{Rounds, ratio};
 use crate::proxy::Proxy;
+use crate::queries::each;
 use crate::report::Row;
-use crate::rounds::{Rounds, ratio};
-use crate::server::each;
 use crate::{Failure, Scale};
 
 const SCHEMA: &str = "

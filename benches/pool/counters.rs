@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contestants::{Bare, Contestant, NoIo, Ours, Straightforward, fill};
+use crate::pools::{Bare, Contestant, NoIo, Ours, Straightforward, fill};
 use crate::report::Row;
 use crate::{Failure, Scale};
 

@@ -12,7 +12,7 @@ use poolscope::pool::{Backend, Core, Guard};
 use poolscope::telemetry::Collector;
 
 use crate::Failure;
-use crate::naive::{Naive, NaiveGuard};
+use crate::wrapper::{Naive, NaiveGuard};
 
 /// How many connections each pool may have.
 pub(crate) const POOL_SIZE: usize = 10;

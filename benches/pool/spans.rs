@@ -21,10 +21,10 @@ use tokio::runtime::Builder;
 use tokio_postgres::NoTls;
 use tracing_subscriber::prelude::*;
 
-use crate::contestants::timed;
-use crate::pinning::Pinned;
+use crate::affinity::Pinned;
+use crate::comparison::{Rounds, median, ratio};
+use crate::pools::timed;
 use crate::report::Row;
-use crate::rounds::{Rounds, median, ratio};
 use crate::{Failure, Scale};
 
 /// Queries in a turn: of `1pct` one of them is sampled.

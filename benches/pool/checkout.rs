@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tokio::runtime::{Builder, Runtime};
 
-use crate::contestants::{Bare, Contestant, NoIo, Ours, Straightforward, fill};
+use crate::comparison::{Rounds, median, ratio};
+use crate::pools::{Bare, Contestant, NoIo, Ours, Straightforward, fill};
 use crate::report::Row;
-use crate::rounds::{Rounds, median, ratio};
 use crate::{Failure, Scale};
 
 /// Checkouts in a turn: half a millisecond of them, shorter than most of what disturbs a machine.
