@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{Activity, ErrorCode, Outcome, Phase};
+use crate::labels::{Activity, ErrorCode, Outcome, Phase};
 use crate::telemetry::{Holding, OwnHold, PoolUsage};
 
 /// Why a checkout gave no connection.

@@ -8,7 +8,7 @@ use std::panic::Location;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::config::ConfigError;
-use crate::event::label_enum;
+use crate::labels::label_enum;
 use crate::pool::postgres::{CheckoutError, ConnectError, Connection, Pool, PoolBuilder, RunError, UnpooledConnection};
 use crate::retry::{Completed, Policy as RetryPolicy, Report};
 use crate::telemetry::log::Chain;

@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 
 /// Each part, and the parts it may name.
 const ALLOWED: &[(&str, &[&str])] = &[
-    ("event", &["telemetry"]),
+    ("labels", &[]),
     ("suggest", &[]),
     ("config", &["suggest"]),
-    ("error", &["event", "telemetry"]),
-    ("telemetry", &["event"]),
-    ("pool", &["config", "error", "event", "telemetry"]),
-    ("retry", &["error", "event", "telemetry", "pool"]),
-    ("global", &["config", "error", "event", "telemetry", "pool", "retry"]),
-    ("middleware", &["error", "event", "telemetry", "pool"]),
+    ("error", &["labels", "telemetry"]),
+    ("telemetry", &["labels"]),
+    ("pool", &["config", "error", "labels", "telemetry"]),
+    ("retry", &["error", "labels", "telemetry", "pool"]),
+    ("global", &["config", "error", "labels", "telemetry", "pool", "retry"]),
+    ("middleware", &["error", "labels", "telemetry", "pool"]),
     ("exporter", &["suggest", "telemetry"]),
     ("otlp", &["telemetry"]),
     ("monitoring", &["telemetry"]),
@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "config",
             "error",
-            "event",
+            "labels",
             "telemetry",
             "pool",
             "retry",

@@ -6,10 +6,10 @@
 
 pub mod config;
 pub mod error;
-pub mod event;
 #[cfg(feature = "exporter")]
 pub mod exporter;
 mod global;
+pub mod labels;
 #[cfg(feature = "middleware")]
 pub mod middleware;
 #[cfg(feature = "otlp")]

@@ -10,7 +10,7 @@ use tracing::Span;
 
 use super::layer::Settings;
 use super::outcome::is_failure;
-use crate::event::{Activity, Event, Outcome};
+use crate::labels::{Activity, Outcome};
 use crate::pool::serving::{ActiveRequest, ScopeGuard};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
@@ -94,8 +94,7 @@ impl Tracking {
             // Whoever is refused names nothing: the table of operations is not to be filled by that.
             let operation = serving.named().unwrap_or(OperationId::OTHER);
             let (call_site, at) = (serving.terms().call_site, recorder.now());
-            let (outcome, code) = (Outcome::Shed, None);
-            recorder.emit(Event::CheckoutRefused { operation, call_site, outcome, code, at });
+            recorder.refuse_checkout(operation, call_site, Outcome::Shed, None, at);
         }
         self.end(Outcome::Shed);
     }

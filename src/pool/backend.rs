@@ -8,7 +8,7 @@ use deadpool::managed::{Manager, RecycleError};
 
 use super::shared::Policy;
 use super::wire::{DriverActivity, DriverTask, Found, ProtocolObserver};
-use crate::event::{Dirt, ErrorCode};
+use crate::labels::{Dirt, ErrorCode};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::trace::Server;

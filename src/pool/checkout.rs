@@ -25,7 +25,7 @@ use super::serving;
 use super::task;
 use super::visit::{Entry, RequestCheckout};
 use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
-use crate::event::{ErrorCode, Event, Outcome, Phase};
+use crate::labels::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
 
@@ -124,7 +124,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let recorder = &this.core.shared().recorder;
         let (outcome, at) = (Outcome::Cancelled, recorder.now());
         // Without a ticket, the backend panicked before there was anything to wait for.
-        recorder.emit(this.context.ended(outcome, None, at));
+        this.context.end(recorder, outcome, None, at);
         end_visit(this.request_checkout, this.context.started, at);
         this.core.after_failed_checkout();
     }
@@ -356,18 +356,17 @@ impl<M: Backend> Core<M> {
         let recorder = &self.shared().recorder;
         let stats = &*object.meta.stats;
         let operation = context.operation;
-        recorder.emit(Event::HandingOut { stats, site: context.site, task: task::current() });
+        recorder.handing_out(stats, context.site, task::current());
         let at = match context.ticket {
             None => {
                 let at = context.started;
-                recorder.emit(Event::CheckoutServed { stats, operation, at });
+                recorder.checkout_served(stats, operation, at);
                 at
             }
             Some(ticket) => {
                 // The clock was read in this same poll, when the connection was found fit.
                 let at = object.meta.ready_at;
-                let outcome = Outcome::Ok;
-                recorder.emit(Event::CheckoutFinished { ticket, stats: Some(stats), outcome, code: None, at });
+                recorder.finish_checkout(ticket, Some(stats), Outcome::Ok, None, at);
                 at
             }
         };
@@ -397,7 +396,7 @@ impl<M: Backend> Core<M> {
             Failure::Unavailable(backoff) => Some(backoff.code),
             Failure::Timeout | Failure::Closed => None,
         };
-        recorder.emit(context.ended(outcome, code, at));
+        context.end(recorder, outcome, code, at);
         end_visit(request_checkout, context.started, at);
         self.after_failed_checkout();
         let ledger = recorder.ledger();

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::panic::Location;
 
 use super::task;
-use crate::event::{ErrorCode, Event, Outcome, Phase};
+use crate::labels::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Recorder, Ticket};
 use crate::telemetry::operations::{OperationId, SiteId};
@@ -66,31 +66,23 @@ impl Context {
         if self.ticket.is_some() { recorder.now() } else { self.started }
     }
 
-    /// That this checkout ended without a connection.
-    pub(super) fn ended(self, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) -> Event<'static> {
+    /// Records that this checkout ended without a connection.
+    pub(super) fn end(self, recorder: &Recorder, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
         let Self { operation, call_site, ticket, .. } = self;
         match ticket {
-            Some(ticket) => Event::CheckoutFinished { ticket, stats: None, outcome, code, at },
-            None => Event::CheckoutRefused { operation, call_site, outcome, code, at },
+            Some(ticket) => recorder.finish_checkout(ticket, None, outcome, code, at),
+            None => recorder.refuse_checkout(operation, call_site, outcome, code, at),
         }
     }
 
     /// Says what this checkout waits for from now on.
     pub(super) fn wait_for(&mut self, recorder: &Recorder, phase: Phase) {
         if let Some(ticket) = self.ticket {
-            recorder.emit(Event::PhaseEntered { ticket, phase, at: recorder.now() });
+            recorder.enter_phase(ticket, phase, recorder.now());
             return;
         }
-        let ticket = Cell::new(None);
-        recorder.emit(Event::CheckoutWaiting {
-            ticket: &ticket,
-            operation: self.operation,
-            call_site: self.call_site,
-            task: task::current(),
-            started: self.started,
-            phase,
-        });
-        self.ticket = ticket.get();
+        let Self { operation, call_site, started, .. } = *self;
+        self.ticket = Some(recorder.begin_wait(operation, call_site, task::current(), started, phase));
     }
 
     /// This checkout waits again: for capacity, if it was for a turn before.

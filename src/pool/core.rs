@@ -16,7 +16,7 @@ use super::serving;
 use super::shared::{Policy, Shared};
 use crate::config::{ConfigError, Settings};
 use crate::error::{CheckoutError, CloseTimeout, RunError};
-use crate::event::{CloseReason, Event};
+use crate::labels::CloseReason;
 use crate::telemetry::clock::{Clock, nanos};
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::{OperationId, SiteId};
@@ -38,7 +38,7 @@ struct Inner<M: Backend> {
 impl<M: Backend> Drop for Inner<M> {
     fn drop(&mut self) {
         if self.shared.begin_closing() {
-            self.shared.recorder.emit(Event::PoolClosing);
+            self.shared.recorder.pool_closing();
         }
     }
 }
@@ -104,7 +104,7 @@ impl<M: Backend> Core<M> {
                 sweep(&pool, stats);
             }
         })));
-        shared.recorder.emit(Event::PoolOpened);
+        shared.recorder.pool_opened();
         Ok(Self { inner: Arc::new(Inner { pool, shared }) })
     }
 
@@ -278,7 +278,7 @@ impl<M: Backend> Core<M> {
 
     fn begin_closing(&self) {
         if self.shared().begin_closing() {
-            self.shared().recorder.emit(Event::PoolClosing);
+            self.shared().recorder.pool_closing();
         }
         // deadpool would drop what is idle without detaching it, and under its lock.
         self.close_idle();

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::backend::Refusal;
 use crate::error::ConnectBackoff;
-use crate::event::{ErrorCode, Event, Phase};
+use crate::labels::{ErrorCode, Phase};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::log::Chain;
 
@@ -285,14 +285,13 @@ impl ConnectPermit<'_> {
         // The limit is one since then.
         let resumed = state.suspended.take().map(|suspended| {
             // Told while it is so: another may fail the next moment.
-            let resumed = Event::ConnectingResumed { after: suspended.since.elapsed() };
-            self.recorder.ledger().record(resumed);
-            resumed
+            self.recorder.ledger().connecting_resumed();
+            suspended.since.elapsed()
         });
         state.limit = (state.limit + 1).min(self.gate.most);
         drop(state);
         if let Some(resumed) = resumed {
-            self.recorder.log(resumed);
+            self.recorder.log().connecting_resumed(resumed);
         }
         self.gate.wake_all();
     }
@@ -322,7 +321,7 @@ impl ConnectPermit<'_> {
         let message: Arc<str> = Chain(error).to_string().into();
         let mut state = self.gate.state();
         state.leave(self.probes);
-        let mut told = None;
+        let mut told = false;
         match (&mut state.suspended, refusal) {
             (None, Refusal::Single) => {
                 drop(state);
@@ -346,16 +345,15 @@ impl ConnectPermit<'_> {
                 suspended.pause(now);
                 state.suspended = Some(suspended);
                 state.limit = 1;
-                let event = Event::ConnectingSuspended { code, error };
-                self.recorder.ledger().record(event);
-                told = Some(event);
+                self.recorder.ledger().connecting_suspended();
+                told = true;
             }
         }
         let hopeful = state.hopeful;
         let shut = state.suspended.as_ref().map(|suspended| self.gate.shut(suspended, hopeful, now, any_out));
         drop(state);
-        if let Some(event) = told {
-            self.recorder.log(event);
+        if told {
+            self.recorder.log().connecting_suspended(code, error);
         }
         self.gate.wake_all();
         match shut {

@@ -13,7 +13,7 @@ use super::core::close_surplus;
 use super::life::ConnectionMeta;
 use super::observed::{InstrumentedManager, PooledConnection};
 use super::visit::RequestCheckout;
-use crate::event::{CloseReason, Event};
+use crate::labels::CloseReason;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Evidence, Risk};
 use crate::telemetry::operations::OperationId;
@@ -153,10 +153,10 @@ impl<M: Backend> Drop for Guard<M> {
         if let Some(request_checkout) = &self.request_checkout {
             request_checkout.end_use(stats, operation, since, at);
         }
-        shared.recorder.emit(Event::ConnectionReturned { stats, operation, since, at });
+        shared.recorder.connection_returned(stats, operation, since, at);
         // Asked after the word has changed: whoever suspects it looks at the word after.
         if stats.is_suspected() {
-            shared.recorder.emit(Event::SuspectReturned { stats, operation, since, at });
+            shared.recorder.suspect_returned(stats, operation, since, at);
         }
         if let Some(reason) = disposal {
             meta.close(reason);
@@ -184,7 +184,7 @@ impl<M: Backend> Drop for Guard<M> {
             }
             return;
         }
-        shared.recorder.emit(Event::ConnectionIdle { stats, at });
+        shared.recorder.connection_idle(stats, at);
         // Without overflow there is a place for each: no need to ask who else is idle. Asked only now, so that of two
         // who come back together the later one sees both. (A fence would make that certain, at a cost to each
         // return; a surplus that slips through is closed at the next one.)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::shared::Shared;
 use super::wire::DriverActivity;
-use crate::event::{CloseReason, Event};
+use crate::labels::CloseReason;
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::ConnectionStats;
@@ -47,7 +47,7 @@ impl ConnectionMeta {
     /// Opens an account for a connection that is being established.
     pub(super) fn begin(shared: Arc<Shared>, operation: OperationId, at: Nanos) -> Self {
         let stats = Arc::new(ConnectionStats::new(operation, at));
-        shared.recorder.emit(Event::ConnectionCreating { stats: &stats });
+        shared.recorder.connection_creating(&stats);
         Self {
             shared,
             stats,
@@ -79,7 +79,7 @@ impl ConnectionMeta {
             let whole = nanos(recycle_after);
             self.expires_at = at.after(recycle_after - Duration::from_nanos(fastrand::u64(0..=whole / 10)));
         }
-        self.shared.recorder.emit(Event::ConnectionCreated { stats: &self.stats, took });
+        self.shared.recorder.connection_created(&self.stats, took);
     }
 
     /// Whether all that was asked of the connection has reached the wire, and it is as the next one may have it.
@@ -93,7 +93,7 @@ impl ConnectionMeta {
     /// where a lock may be held that a log line must not wait under.
     pub(super) fn close(&self, reason: CloseReason) {
         if self.closed.set(reason).is_ok() {
-            self.shared.recorder.ledger().record(Event::ConnectionClosed { stats: &self.stats, reason });
+            self.shared.recorder.ledger().connection_closed(&self.stats, reason);
         }
     }
 }
@@ -102,7 +102,7 @@ impl Drop for ConnectionMeta {
     fn drop(&mut self) {
         self.close(self.reason);
         let reason = *self.closed.get().unwrap_or(&self.reason);
-        self.shared.recorder.log(Event::ConnectionClosed { stats: &self.stats, reason });
+        self.shared.recorder.log().connection_closed(reason);
         // One that was refused had none.
         if reason != CloseReason::ConnectFailed {
             self.shared.gate.slot_freed();

@@ -12,7 +12,7 @@ use super::gate::{ConnectPermit, Denied};
 use super::life::ConnectionMeta;
 use super::shared::Shared;
 use super::wire::Found;
-use crate::event::{CloseReason, ErrorCode, ErrorPhase, Event, Phase};
+use crate::labels::{CloseReason, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::ConnectionStats;
@@ -113,7 +113,7 @@ impl<M: Backend> InstrumentedManager<M> {
             Err(error) => {
                 meta.reason = CloseReason::ConnectFailed;
                 let code = M::code(&error);
-                recorder.emit(Event::ConnectionError { phase: ErrorPhase::Connect, code, error: &error });
+                recorder.connection_error(ErrorPhase::Connect, code, &error);
                 // No more than the others may come back.
                 drop(meta);
                 match pass.failed(M::refusal(&error), code, &error, || self.any_out()) {
@@ -150,13 +150,13 @@ impl<M: Backend> InstrumentedManager<M> {
         Context::current_waits_for(recorder, Phase::Ping);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
         let asked = recorder.now();
-        recorder.emit(Event::TendingStarted { stats: &pooled.meta.stats, operation, at: asked });
+        recorder.maintenance_started(&pooled.meta.stats, operation, asked);
 
         pooled.meta.reason = CloseReason::PingAbandoned;
         let limit = self.shared.policy.ping_timeout;
         let answer = tokio::time::timeout(limit, self.backend.recycle(&mut pooled.connection, metrics)).await;
         let at = recorder.now();
-        recorder.emit(Event::TendingFinished { stats: &pooled.meta.stats, operation, since: asked, at });
+        recorder.maintenance_finished(&pooled.meta.stats, operation, asked, at);
         let error: &dyn std::error::Error = match &answer {
             Ok(Ok(())) => {
                 pooled.meta.reason = CloseReason::Shutdown;
@@ -172,7 +172,7 @@ impl<M: Backend> InstrumentedManager<M> {
             Ok(_) => ErrorCode::OTHER,
             Err(_) => ErrorCode::TIMEOUT,
         };
-        recorder.emit(Event::ConnectionError { phase: ErrorPhase::Ping, code, error });
+        recorder.connection_error(ErrorPhase::Ping, code, error);
         pooled.meta.reason = CloseReason::PingFailed;
         // Whatever cut this one off probably cut off all that were there when it was asked: do not find out one by one.
         self.shared.invalidate_before(asked);

@@ -9,7 +9,7 @@ use super::checkout::code_of;
 use super::core::Core;
 use super::guard::Guard;
 use crate::error::{CheckoutError, RunError};
-use crate::event::{ErrorCode, Outcome};
+use crate::labels::{ErrorCode, Outcome};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;

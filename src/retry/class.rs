@@ -1,6 +1,6 @@
 //! What kind of failure it was, by what the server said.
 
-use crate::event::{ErrorCode, label_enum};
+use crate::labels::{ErrorCode, label_enum};
 
 label_enum! {
     /// What kind of failure it was; the [module](crate::retry) says what is in each.

@@ -2,7 +2,7 @@
 
 use super::class::{Class, Effects, of_connect, of_work};
 use crate::error::CheckoutError;
-use crate::event::{ErrorCode, GiveUp};
+use crate::labels::{ErrorCode, GiveUp};
 use crate::pool::{Backend, code_of};
 use crate::telemetry::evidence::{Evidence, Risk};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::class::{Class, Effects};
 use super::report::Report;
 use crate::error::{RunError, rounded};
-use crate::event::{ErrorCode, GiveUp, Outcome};
+use crate::labels::{ErrorCode, GiveUp, Outcome};
 
 /// Why an operation with a retry policy has no value to answer with, and why it was not tried (again).
 ///

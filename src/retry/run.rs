@@ -13,7 +13,7 @@ use super::error::{Failed, RetryError};
 use super::policy::Policy;
 use super::report::{Completed, Report};
 use crate::error::RunError;
-use crate::event::{ErrorCode, Event, GiveUp, Outcome};
+use crate::labels::{ErrorCode, GiveUp, Outcome};
 use crate::pool::{Backend, Guard, Operation, serving};
 use crate::telemetry::trace::{self, Recount};
 
@@ -278,7 +278,7 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
         }
         let (operation, attempt) = (self.operation.id(), self.report.attempts);
         let code = failure.code.unwrap_or(ErrorCode::OTHER);
-        recorder.emit(Event::Retrying { operation, code, attempt, pause });
+        recorder.retrying(operation, code, attempt, pause);
         serving::retried(recorder.ledger());
         Ok(pause)
     }
@@ -305,17 +305,16 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
     }
 
     fn tell<T>(&self, result: &Result<T, RetryError<E, M::Error>>) {
-        let operation = self.operation.id();
+        let (recorder, operation) = (self.operation.recorder(), self.operation.id());
         let attempts = self.report.attempts;
-        let event = match result {
-            Ok(_) if attempts > 1 => Event::RetryRecovered { operation, attempts },
-            Ok(_) => return,
+        match result {
+            Ok(_) if attempts > 1 => recorder.retry_recovered(operation, attempts),
+            Ok(_) => {}
             Err(error) => {
                 let code = error.code().unwrap_or(ErrorCode::NONE);
-                Event::RetryExhausted { operation, code, reason: error.gave_up(), attempts }
+                recorder.retry_exhausted(operation, code, error.gave_up(), attempts);
             }
-        };
-        self.operation.recorder().emit(event);
+        }
     }
 }
 

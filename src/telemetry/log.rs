@@ -1,15 +1,17 @@
-//! The log's reading of events, by `tracing`.
+//! The log lines of a pool, written with `tracing`.
 //!
 //! Levels: `info` for a pool's beginning and end, `warn` for what somebody should look at, `debug` for the life of
 //! connections. Nothing is said of a checkout that is served. What a dead database would repeat without end is
 //! limited to one line a second for each pool and kind, which says how many were held back before it.
 
+use std::error::Error;
+use std::fmt::{self, Display};
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use super::clock::{Nanos, seconds};
-use super::ledger::{Ledger, Suspicion};
-use super::operations::SiteId;
-use crate::event::{CloseReason, Event, GiveUp, Outcome};
+use super::clock::{Clock, Nanos, seconds};
+use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, GiveUp};
 
 const INTERVAL_NANOS: u64 = 1_000_000_000;
 
@@ -36,9 +38,9 @@ impl Limiter {
     }
 }
 
-/// What the log of one pool remembers.
+/// The limiters of one pool's log lines, one for each kind that a database that is down would repeat without end.
 #[derive(Debug, Default)]
-pub(crate) struct LogState {
+pub(crate) struct Limiters {
     errors: Limiter,
     timeouts: Limiter,
     dirt: Limiter,
@@ -49,274 +51,254 @@ pub(crate) struct LogState {
     many_checkouts: Limiter,
 }
 
-impl LogState {
-    /// What limits the lines of such events, if anything does.
-    fn limiter(&self, event: &Event<'_>) -> Option<&Limiter> {
-        match event {
-            Event::ConnectionError { .. } => Some(&self.errors),
-            Event::CheckoutFinished { .. } => Some(&self.timeouts),
-            Event::ConnectionDirty { .. } => Some(&self.dirt),
-            Event::WireLost { .. } => Some(&self.wires),
-            Event::Retrying { .. } => Some(&self.retries),
-            // What cannot succeed by being repeated is the caller's affair, and no line.
-            Event::RetryExhausted { reason, .. } if *reason != GiveUp::Permanent => Some(&self.exhausted),
-            Event::RequestHeld { .. } => Some(&self.held),
-            Event::RequestManyCheckouts { .. } => Some(&self.many_checkouts),
-            _ => None,
+/// The log of one pool: a method for each line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Log<'a> {
+    pool: &'a str,
+    limiters: &'a Limiters,
+    clock: &'a Clock,
+}
+
+type Site = Option<&'static Location<'static>>;
+
+impl<'a> Log<'a> {
+    pub(crate) fn new(pool: &'a str, limiters: &'a Limiters, clock: &'a Clock) -> Self {
+        Self { pool, limiters, clock }
+    }
+
+    /// Returns how many lines were suppressed before this one, or `None` if this one is suppressed too.
+    fn pass(self, limiter: &Limiter) -> Option<u64> {
+        limiter.pass(self.clock.now())
+    }
+
+    #[cold]
+    pub(crate) fn pool_opened(self, pool_size: usize, max_overflow: usize) {
+        tracing::info!(pool = self.pool, pool_size, max_overflow, "pool opened");
+    }
+
+    #[cold]
+    pub(crate) fn pool_closing(self) {
+        tracing::info!(pool = self.pool, "pool closing");
+    }
+
+    #[cold]
+    pub(crate) fn checkout_timed_out(self) {
+        let Some(suppressed) = self.pass(&self.limiters.timeouts) else { return };
+        tracing::warn!(pool = self.pool, suppressed, "checkout timed out");
+    }
+
+    #[cold]
+    pub(crate) fn connection_created(self, took: Duration) {
+        tracing::debug!(pool = self.pool, seconds = took.as_secs_f64(), "connection created");
+    }
+
+    #[cold]
+    pub(crate) fn connection_error(self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
+        let Some(suppressed) = self.pass(&self.limiters.errors) else { return };
+        let (pool, error) = (self.pool, Chain(error));
+        tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
+    }
+
+    /// Logs that a connection was closed; one that was never established had its error logged.
+    #[cold]
+    pub(crate) fn connection_closed(self, reason: CloseReason) {
+        if reason != CloseReason::ConnectFailed {
+            tracing::debug!(pool = self.pool, reason = reason.as_str(), "connection closed");
         }
     }
-}
 
-/// The reader of events.
-#[inline(always)]
-pub(crate) fn record(ledger: &Ledger, event: Event<'_>) {
-    match event {
-        Event::CheckoutFinished { outcome: Outcome::Timeout, .. }
-        | Event::PoolOpened
-        | Event::PoolClosing
-        | Event::ConnectionCreated { .. }
-        | Event::ConnectionError { .. }
-        | Event::ConnectionClosed { .. }
-        | Event::SuspectReturned { .. }
-        | Event::ConnectionDirty { .. }
-        | Event::WireLost { .. }
-        | Event::Retrying { .. }
-        | Event::RetryRecovered { .. }
-        | Event::RetryExhausted { .. }
-        | Event::ConnectingSuspended { .. }
-        | Event::ConnectingResumed { .. }
-        | Event::UnpooledOpened { .. }
-        | Event::UnpooledEnded { open: true, .. }
-        | Event::RequestHeld { .. }
-        | Event::RequestManyCheckouts { .. }
-        | Event::RoutesFull { .. }
-        | Event::OperationsFull { .. }
-        | Event::QueriesFull { .. } => write(ledger, event),
-        Event::HandingOut { .. }
-        | Event::CheckoutServed { .. }
-        | Event::CheckoutFinished { .. }
-        | Event::CheckoutWaiting { .. }
-        | Event::PhaseEntered { .. }
-        | Event::CheckoutRefused { .. }
-        | Event::ConnectionCreating { .. }
-        | Event::TendingStarted { .. }
-        | Event::TendingFinished { .. }
-        | Event::QueryFailed { .. }
-        | Event::QueryEnded { .. }
-        | Event::QueryTraced { .. }
-        | Event::ConnectionReturned { .. }
-        | Event::ConnectionIdle { .. }
-        | Event::UnpooledConnecting { .. }
-        | Event::UnpooledEnded { .. }
-        | Event::OperationFinished { .. } => {}
+    #[cold]
+    pub(crate) fn connecting_suspended(self, code: ErrorCode, error: &dyn Error) {
+        let error = Chain(error);
+        tracing::warn!(
+            pool = self.pool,
+            sqlstate = code.as_str(),
+            %error,
+            "connecting failed: from now on one checkout at a time tries, until it succeeds"
+        );
     }
-}
 
-/// Holders that became suspect, or no longer are: a line each, which is once for each hold.
-pub(crate) fn suspicions(ledger: &Ledger, changes: &[Suspicion]) {
-    let pool = &**ledger.name();
-    for Suspicion { suspected, operation, site, age, .. } in changes {
-        let (operation, call_site) = (ledger.operations().name(*operation), place(ledger, *site));
-        let held_seconds = age.as_secs_f64();
-        if *suspected {
-            tracing::warn!(pool, operation, call_site, held_seconds, "suspected leak: a connection is held and silent");
-        } else {
-            tracing::info!(
-                pool,
-                operation,
-                call_site,
-                held_seconds,
-                "no leak: a connection that was suspected is in use again"
-            );
-        }
+    #[cold]
+    pub(crate) fn connecting_resumed(self, after: Duration) {
+        tracing::info!(pool = self.pool, seconds = after.as_secs_f64(), "connecting succeeds again");
     }
-}
 
-/// `src/orders.rs:42`, whole.
-fn place(ledger: &Ledger, site: SiteId) -> String {
-    ledger.operations().location(site).map_or_else(String::new, |site| format!("{}:{}", site.file(), site.line()))
-}
+    #[cold]
+    pub(crate) fn connection_dirty(self, operation: &str, call_site: Site, dirt: Dirt) {
+        let Some(suppressed) = self.pass(&self.limiters.dirt) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            operation,
+            call_site = place(call_site),
+            kind = dirt.as_str(),
+            suppressed,
+            "a connection came back dirty"
+        );
+    }
 
-#[cold]
-#[inline(never)]
-fn write(ledger: &Ledger, event: Event<'_>) {
-    let suppressed = match ledger.log_state().limiter(&event).map(|limiter| limiter.pass(ledger.clock().now())) {
-        // It is counted, and not told.
-        Some(None) => return,
-        Some(Some(suppressed)) => suppressed,
-        None => 0,
-    };
-    let pool = &**ledger.name();
-    match event {
-        Event::PoolOpened => {
-            let limits = ledger.limits();
-            tracing::info!(pool, pool_size = limits.pool_size, max_overflow = limits.max_overflow, "pool opened");
+    #[cold]
+    pub(crate) fn leak_suspected(self, operation: &str, call_site: Site, held: Duration) {
+        tracing::warn!(
+            pool = self.pool,
+            operation,
+            call_site = place(call_site),
+            held_seconds = held.as_secs_f64(),
+            "suspected leak: a connection is held and silent"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn suspect_used(self, operation: &str, call_site: Site, held: Duration) {
+        tracing::info!(
+            pool = self.pool,
+            operation,
+            call_site = place(call_site),
+            held_seconds = held.as_secs_f64(),
+            "no leak: a connection that was suspected is in use again"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn suspect_returned(self, operation: &str, call_site: Site, held: Duration) {
+        tracing::info!(
+            pool = self.pool,
+            operation,
+            call_site = place(call_site),
+            held_seconds = held.as_secs_f64(),
+            "no leak: a connection that was suspected came back"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn wire_lost(self, problem: &'static str) {
+        let Some(suppressed) = self.pass(&self.limiters.wires) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            problem,
+            suppressed,
+            "what passes on a connection is not understood, and no longer read"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn retrying(self, operation: &str, code: ErrorCode, attempt: u32, pause: Duration) {
+        let Some(suppressed) = self.pass(&self.limiters.retries) else { return };
+        tracing::info!(
+            pool = self.pool,
+            operation,
+            sqlstate = code.as_str(),
+            attempt,
+            pause_seconds = pause.as_secs_f64(),
+            suppressed,
+            "an operation failed: it is tried again"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn retry_recovered(self, operation: &str, attempts: u32) {
+        tracing::debug!(pool = self.pool, operation, attempts, "an operation succeeded that had failed");
+    }
+
+    /// Logs that an operation is given up; one that failed for good is its caller's to log.
+    #[cold]
+    pub(crate) fn retry_exhausted(self, operation: &str, code: ErrorCode, reason: GiveUp, attempts: u32) {
+        if reason == GiveUp::Permanent {
+            return;
         }
-        Event::PoolClosing => tracing::info!(pool, "pool closing"),
-        Event::ConnectionCreated { took, .. } => {
-            tracing::debug!(pool, seconds = took.as_secs_f64(), "connection created");
-        }
-        Event::ConnectionError { phase, code, error } => {
-            let error = Chain(error);
-            tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
-        }
-        Event::CheckoutFinished { outcome: Outcome::Timeout, .. } => {
-            tracing::warn!(pool, suppressed, "checkout timed out");
-        }
-        Event::ConnectionClosed { reason: CloseReason::ConnectFailed, .. } => {}
-        Event::ConnectionClosed { reason, .. } => tracing::debug!(pool, reason = reason.as_str(), "connection closed"),
-        Event::OperationsFull { name } => tracing::warn!(
-            pool,
-            operation = name,
-            limit = super::operations::MAX_OPERATIONS,
-            "too many operations: this one and all further new ones are counted as `other`"
-        ),
-        Event::RequestHeld { kind, site, spent } => {
-            let (route, method) = (ledger.requests().route(kind), kind.method().as_str());
-            let call_site = place(ledger, site);
-            let (idle_seconds, executing_seconds) = (seconds(spent.not_executing()), seconds(spent.executing));
-            tracing::warn!(
-                pool,
-                route,
-                method,
-                call_site,
-                idle_seconds,
-                executing_seconds,
-                suppressed,
-                "a request held a connection and asked nothing of it: does it call elsewhere meanwhile?"
-            );
-        }
-        Event::RequestManyCheckouts { kind, checkouts, sites } => {
-            let (route, method) = (ledger.requests().route(kind), kind.method().as_str());
-            let call_sites = sites.named(ledger);
-            tracing::warn!(
-                pool,
-                route,
-                method,
-                checkouts,
-                %call_sites,
-                suppressed,
-                "a request made many checkouts: could it do with one?"
-            );
-        }
-        Event::RoutesFull { route } => tracing::warn!(
-            pool,
+        let Some(suppressed) = self.pass(&self.limiters.exhausted) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            operation,
+            sqlstate = code.as_str(),
+            reason = reason.as_str(),
+            attempts,
+            suppressed,
+            "an operation failed: it is not tried again"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn unpooled_opened(self, operation: &str, took: Duration) {
+        let seconds = took.as_secs_f64();
+        tracing::debug!(pool = self.pool, operation, seconds, "connection created outside the pool");
+    }
+
+    #[cold]
+    pub(crate) fn unpooled_closed(self, operation: &str) {
+        tracing::debug!(pool = self.pool, operation, "connection outside the pool closed");
+    }
+
+    /// Logs that a request held a connection without running a query; the times are in nanoseconds.
+    #[cold]
+    pub(crate) fn request_held(self, route: &str, method: &str, call_site: Site, idle: u64, executing: u64) {
+        let Some(suppressed) = self.pass(&self.limiters.held) else { return };
+        tracing::warn!(
+            pool = self.pool,
             route,
-            limit = super::names::MAX_NAMES,
-            "too many routes: this one and all further new ones are counted as `other`"
-        ),
-        Event::QueriesFull { summary } => tracing::warn!(
-            pool,
-            summary,
-            limit = super::names::MAX_NAMES,
-            "too many kinds of queries: this one and all further new ones are counted as `other`"
-        ),
-        Event::SuspectReturned { stats, operation, since, at } => {
-            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, stats.site()));
-            let held_seconds = at.duration_since(since).as_secs_f64();
-            tracing::info!(
-                pool,
-                operation,
-                call_site,
-                held_seconds,
-                "no leak: a connection that was suspected came back"
-            );
-        }
-        Event::ConnectionDirty { stats, operation, dirt, .. } => {
-            let (operation, call_site) = (ledger.operations().name(operation), place(ledger, stats.site()));
-            tracing::warn!(
-                pool,
-                operation,
-                call_site,
-                kind = dirt.as_str(),
-                suppressed,
-                "a connection came back dirty"
-            );
-        }
-        Event::WireLost { problem } => {
-            tracing::warn!(
-                pool,
-                problem,
-                suppressed,
-                "what passes on a connection is not understood, and no longer read"
-            );
-        }
-        Event::Retrying { operation, code, attempt, pause } => {
-            let operation = ledger.operations().name(operation);
-            let (sqlstate, pause_seconds) = (code.as_str(), pause.as_secs_f64());
-            tracing::info!(
-                pool,
-                operation,
-                sqlstate,
-                attempt,
-                pause_seconds,
-                suppressed,
-                "an operation failed: it is tried again"
-            );
-        }
-        Event::RetryRecovered { operation, attempts } => {
-            let operation = ledger.operations().name(operation);
-            tracing::debug!(pool, operation, attempts, "an operation succeeded that had failed");
-        }
-        Event::RetryExhausted { reason: GiveUp::Permanent, .. } => {}
-        Event::RetryExhausted { operation, code, reason, attempts } => {
-            let operation = ledger.operations().name(operation);
-            let (sqlstate, reason) = (code.as_str(), reason.as_str());
-            tracing::warn!(
-                pool,
-                operation,
-                sqlstate,
-                reason,
-                attempts,
-                suppressed,
-                "an operation failed: it is not tried again"
-            );
-        }
-        Event::ConnectingSuspended { code, error } => {
-            let error = Chain(error);
-            tracing::warn!(
-                pool,
-                sqlstate = code.as_str(),
-                %error,
-                "connecting failed: from now on one checkout at a time tries, until it succeeds"
-            );
-        }
-        Event::ConnectingResumed { after } => {
-            tracing::info!(pool, seconds = after.as_secs_f64(), "connecting succeeds again");
-        }
-        Event::UnpooledOpened { operation, took, .. } => {
-            let (operation, seconds) = (ledger.operations().name(operation), took.as_secs_f64());
-            tracing::debug!(pool, operation, seconds, "connection created outside the pool");
-        }
-        Event::UnpooledEnded { operation, open: true, .. } => {
-            let operation = ledger.operations().name(operation);
-            tracing::debug!(pool, operation, "connection outside the pool closed");
-        }
-        Event::HandingOut { .. }
-        | Event::CheckoutServed { .. }
-        | Event::CheckoutFinished { .. }
-        | Event::CheckoutWaiting { .. }
-        | Event::PhaseEntered { .. }
-        | Event::CheckoutRefused { .. }
-        | Event::ConnectionCreating { .. }
-        | Event::TendingStarted { .. }
-        | Event::TendingFinished { .. }
-        | Event::QueryFailed { .. }
-        | Event::QueryEnded { .. }
-        | Event::QueryTraced { .. }
-        | Event::ConnectionReturned { .. }
-        | Event::ConnectionIdle { .. }
-        | Event::UnpooledConnecting { .. }
-        | Event::UnpooledEnded { .. }
-        | Event::OperationFinished { .. } => {}
+            method,
+            call_site = place(call_site),
+            idle_seconds = seconds(idle),
+            executing_seconds = seconds(executing),
+            suppressed,
+            "a request held a connection and asked nothing of it: does it call elsewhere meanwhile?"
+        );
     }
+
+    #[cold]
+    pub(crate) fn request_many_checkouts(self, route: &str, method: &str, checkouts: u64, call_sites: &dyn Display) {
+        let Some(suppressed) = self.pass(&self.limiters.many_checkouts) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            route,
+            method,
+            checkouts,
+            %call_sites,
+            suppressed,
+            "a request made many checkouts: could it do with one?"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn operations_full(self, operation: &str, limit: usize) {
+        tracing::warn!(
+            pool = self.pool,
+            operation,
+            limit,
+            "too many operations: this one and all further new ones are counted as `other`"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn routes_full(self, route: &str, limit: usize) {
+        tracing::warn!(
+            pool = self.pool,
+            route,
+            limit,
+            "too many routes: this one and all further new ones are counted as `other`"
+        );
+    }
+
+    #[cold]
+    pub(crate) fn queries_full(self, summary: &str, limit: usize) {
+        tracing::warn!(
+            pool = self.pool,
+            summary,
+            limit,
+            "too many kinds of queries: this one and all further new ones are counted as `other`"
+        );
+    }
+}
+
+/// Returns the whole path and the line, as in `src/orders.rs:42`.
+fn place(site: Site) -> String {
+    site.map_or_else(String::new, |site| format!("{}:{}", site.file(), site.line()))
 }
 
 /// An error and its causes on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn std::error::Error);
+pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut source = self.0.source();
         while let Some(cause) = source {

@@ -7,7 +7,7 @@ use super::histogram::BOUNDS_SECONDS;
 use super::requests::{RequestMethod, RequestWarning};
 use super::server::{BackendState, ServerRole};
 use super::spans::Destination;
-use crate::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
+use crate::labels::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 
 /// `docs/metrics.md`.
 #[must_use]

@@ -15,7 +15,7 @@ use super::names::IDS;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
 use super::trace::{self, Surroundings, Trace, TraceContext};
 use super::wire::{Wire, WireTotals};
-use crate::event::ConnectionState;
+use crate::labels::ConnectionState;
 
 /// Operations are counted in groups, made when the first of a group is seen.
 const GROUP: usize = 8;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::names::MAX_NAMES;
-use crate::event::label_enum;
+use crate::labels::label_enum;
 
 /// What backends are counted under that are not told apart.
 const OTHER: &str = "other";

@@ -14,7 +14,7 @@ use super::evidence::{Evidence, Risk, ServerError, Trace};
 use super::histogram::Histogram;
 use super::operations::{OPERATION_IDS, OperationId};
 use super::queries::{QueryId, QueryTimes};
-use crate::event::{Activity, ErrorCode};
+use crate::labels::{Activity, ErrorCode};
 
 /// Operations are counted in groups, made when the first of a group is seen.
 const GROUP: usize = 8;

@@ -8,7 +8,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleResult};
-use poolscope::event::ErrorCode;
+use poolscope::labels::ErrorCode;
 use poolscope::pool::{Backend, Refusal};
 
 /// What the backend says when it is asked to connect or to ping.

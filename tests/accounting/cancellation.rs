@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::labels::{CloseReason, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 
 use super::backend::{Answer, End};

@@ -1,6 +1,6 @@
 //! Closing a pool, and dropping it.
 
-use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::labels::{CloseReason, Outcome, Phase};
 
 use super::backend::{Answer, End};
 use super::harness::{Attempt, Rig, ms, settle};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use poolscope::error::CheckoutError;
-use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::labels::{CloseReason, Outcome, Phase};
 
 use super::backend::{Answer, End};
 use super::harness::{Attempt, Got, Held, Rig, ms, settings, settle};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use poolscope::event::{CloseReason, ErrorPhase, Outcome, Phase};
+use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::pool::Core;
 use poolscope::telemetry::BOUNDS_SECONDS;
 use poolscope::telemetry::catalogue::{Kind, METRICS, POOL_LABEL};

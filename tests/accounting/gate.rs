@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use poolscope::error::CheckoutError;
-use poolscope::event::{Outcome, Phase};
+use poolscope::labels::{Outcome, Phase};
 
 use super::backend::{Answer, End};
 use super::harness::{Attempt, Got, Rig, ms, settings, settle};

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use poolscope::error::CheckoutError;
-use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::labels::{CloseReason, Outcome, Phase};
 use poolscope::pool::{Core, Guard};
 use poolscope::telemetry::clock::Clock;
 use poolscope::telemetry::{OperationTotals, PoolSnapshot};

@@ -1,6 +1,6 @@
 //! What must be true of every snapshot.
 
-use poolscope::event::{Outcome, Phase};
+use poolscope::labels::{Outcome, Phase};
 use poolscope::telemetry::{Histogram, PoolSnapshot};
 
 use super::backend::Scripted;

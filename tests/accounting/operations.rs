@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use poolscope::error::RunError;
-use poolscope::event::Outcome;
+use poolscope::labels::Outcome;
 use poolscope::telemetry::{MAX_NAME_BYTES, MAX_OPERATIONS, OperationTotals};
 
 use super::backend::{Answer, FAILURE, Failure};

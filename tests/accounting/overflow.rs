@@ -1,6 +1,6 @@
 //! Connections beyond `pool_size`: made when they are needed, kept while somebody waits, closed when nobody does.
 
-use poolscope::event::{CloseReason, Outcome};
+use poolscope::labels::{CloseReason, Outcome};
 
 use super::backend::Answer;
 use super::harness::{Rig, ms, settle};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use poolscope::event::{CloseReason, ErrorPhase};
+use poolscope::labels::{CloseReason, ErrorPhase};
 
 use super::backend::{Answer, End};
 use super::harness::{Rig, ms, settings};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use poolscope::Settings;
 use poolscope::error::CheckoutError;
-use poolscope::event::{CloseReason, ErrorPhase, Outcome, Phase};
+use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::pool::Core;
 use poolscope::telemetry::PoolSnapshot;
 use proptest::prelude::*;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use poolscope::RetryPolicy;
 use poolscope::error::{CheckoutError, RunError};
-use poolscope::event::{GiveUp, Outcome};
+use poolscope::labels::{GiveUp, Outcome};
 use poolscope::retry::{Class, Completed, Effects, RetryError};
 use poolscope::telemetry::PoolSnapshot;
 

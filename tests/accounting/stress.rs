@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use poolscope::error::CheckoutError;
-use poolscope::event::Outcome;
+use poolscope::labels::Outcome;
 use poolscope::pool::Core;
 use poolscope::{Collector, Settings};
 

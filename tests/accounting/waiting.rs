@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use poolscope::error::CheckoutError;
-use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::labels::{CloseReason, Outcome, Phase};
 
 use super::backend::{Answer, End};
 use super::harness::{Attempt, Rig, ms, settings, settle};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use poolscope::PoolBuilder;
-use poolscope::event::{Activity, Phase};
+use poolscope::labels::{Activity, Phase};
 
 use crate::support::{Admin, Counted, backend, eventually, shared};
 

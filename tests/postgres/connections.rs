@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use poolscope::event::CloseReason;
+use poolscope::labels::CloseReason;
 use tokio_postgres::error::SqlState;
 
 use super::support::{Admin, backend, eventually};
@@ -106,7 +106,7 @@ async fn a_connection_that_was_just_seen_alive_is_not_pinged() {
     let connection = pool.get().await.unwrap();
     assert_eq!(admin.last_statement(first).await, "SELECT 'mine'");
     drop(connection);
-    assert_eq!(pool.snapshot().phase_nanos[poolscope::event::Phase::Ping.index()], 0);
+    assert_eq!(pool.snapshot().phase_nanos[poolscope::labels::Phase::Ping.index()], 0);
 }
 
 #[tokio::test]

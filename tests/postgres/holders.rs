@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use poolscope::event::Phase;
+use poolscope::labels::Phase;
 use poolscope::{CheckoutError, PoolBuilder};
 use tracing_subscriber::fmt::MakeWriter;
 

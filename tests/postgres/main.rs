@@ -31,7 +31,7 @@ mod waiting;
 mod wire;
 
 use poolscope::demo::server::Server;
-use poolscope::event::{CloseReason, Outcome};
+use poolscope::labels::{CloseReason, Outcome};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{Collector, Pool, PoolBuilder};
 

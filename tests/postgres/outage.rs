@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use poolscope::demo::server::{Server, Shutdown};
-use poolscope::event::{CloseReason, ErrorPhase, Outcome, Phase};
+use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{CheckoutError, Collector, ConnectError, Pool};
 

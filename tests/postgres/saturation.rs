@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use poolscope::CheckoutError;
-use poolscope::event::Outcome;
+use poolscope::labels::Outcome;
 
 use super::{assert_adds_up, outcomes, pool, server};
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, pin_mut};
-use poolscope::event::Activity;
+use poolscope::labels::Activity;
 use poolscope::telemetry::{Holder, OperationTotals};
 
 use crate::support::{Admin, Counted, eventually, patiently, shared};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 
-use crate::event::Outcome;
+use crate::labels::Outcome;
 use crate::telemetry::{Connections, Holder, OperationTotals, PoolSnapshot};
 
 /// What the bar is made of.

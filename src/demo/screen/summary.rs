@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::status::{counted, errors};
-use crate::event::{Activity, CloseReason, Outcome};
+use crate::labels::{Activity, CloseReason, Outcome};
 use crate::telemetry::{BOUNDS_SECONDS, Histogram, OperationTotals, PoolSnapshot};
 
 /// A table of the operations, and the pool as a whole.

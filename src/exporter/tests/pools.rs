@@ -127,11 +127,11 @@ async fn the_shape_is_what_readers_rely_on() {
         "age_seconds",
         "backend_pid",
         "call_site",
+        "maintenance",
         "operation",
         "queries",
         "silent_seconds",
         "suspected_leak",
-        "maintenance",
         "trace_id",
     ];
     assert_eq!(keys(holder), holder_keys);

@@ -22,7 +22,7 @@ use self::tidy::{clean, dirt_of, quiet, refuses_writes};
 use super::backend::Backend;
 use super::guard::give_back;
 use super::observed::{InstrumentedManager, PooledConnection};
-use crate::event::{CloseReason, ErrorCode, Event};
+use crate::labels::{CloseReason, ErrorCode};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::seat::ConnectionStats;
@@ -66,7 +66,7 @@ pub(super) fn clean_and_return<M: Backend>(
 ) {
     let meta = &object.meta;
     let runtime = meta.runtime.clone();
-    meta.shared.recorder.emit(Event::TendingStarted { stats: &meta.stats, operation, at });
+    meta.shared.recorder.maintenance_started(&meta.stats, operation, at);
     let reason = CloseReason::Dirty;
     let cleaning = Cleaning { object: Some(object), operation, since: at, reason, _place: place };
     match runtime {
@@ -113,7 +113,7 @@ impl<M: Backend> Cleaning<M> {
         let meta = &mut object.meta;
         let at = meta.shared.recorder.now();
         let (recorder, stats) = (&meta.shared.recorder, &meta.stats);
-        recorder.emit(Event::TendingFinished { stats, operation: self.operation, since: self.since, at });
+        recorder.maintenance_finished(stats, self.operation, self.since, at);
         if meta.shared.is_closing() {
             meta.close(CloseReason::Shutdown);
             drop(Object::take(object));
@@ -121,7 +121,7 @@ impl<M: Backend> Cleaning<M> {
             meta.close(CloseReason::Broken);
             drop(Object::take(object));
         } else {
-            recorder.emit(Event::ConnectionIdle { stats, at });
+            recorder.connection_idle(stats, at);
             meta.alive_at = meta.alive_at.max(meta.stats.wire().heard());
             give_back(object);
         }
@@ -133,12 +133,7 @@ impl<M: Backend> Cleaning<M> {
             && let Some(dirt) = dirt_of(object.meta.stats.wire().status())
         {
             let stats = &object.meta.stats;
-            object.meta.shared.recorder.emit(Event::ConnectionDirty {
-                stats,
-                operation: self.operation,
-                dirt,
-                found_by: None,
-            });
+            object.meta.shared.recorder.connection_dirty(stats, self.operation, dirt, None);
         }
     }
 }
@@ -149,7 +144,7 @@ impl<M: Backend> Drop for Cleaning<M> {
         let meta = &object.meta;
         let recorder = &meta.shared.recorder;
         let (stats, operation, since) = (&meta.stats, self.operation, self.since);
-        recorder.emit(Event::TendingFinished { stats, operation, since, at: recorder.now() });
+        recorder.maintenance_finished(stats, operation, since, recorder.now());
         meta.close(self.reason);
         cancel_in_passing(&object);
         drop(Object::take(object));
@@ -193,7 +188,7 @@ pub(super) fn sweep<M: Backend>(pool: &Pool<InstrumentedManager<M>>, stats: &Arc
         let meta = &pooled.meta;
         if let Some(dirt) = dirt_of(stats.wire().status()) {
             let operation = meta.last_operation;
-            meta.shared.recorder.emit(Event::ConnectionDirty { stats, operation, dirt, found_by: None });
+            meta.shared.recorder.connection_dirty(stats, operation, dirt, None);
         }
         drop(farewell(pooled));
     }
@@ -208,7 +203,7 @@ pub(super) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>) -> Resu
     let shared = Arc::clone(&meta.shared);
     let stats = Arc::clone(&meta.stats);
     let since = shared.recorder.now();
-    shared.recorder.emit(Event::TendingStarted { stats: &stats, operation, at: since });
+    shared.recorder.maintenance_started(&stats, operation, since);
     meta.reason = CloseReason::Dirty;
     let mut farewell = farewell(pooled);
     let wire = stats.wire();
@@ -222,7 +217,7 @@ pub(super) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>) -> Resu
         clean(pooled, operation, soon).await
     };
     let at = shared.recorder.now();
-    shared.recorder.emit(Event::TendingFinished { stats: &stats, operation, since, at });
+    shared.recorder.maintenance_finished(&stats, operation, since, at);
     if wire.is_ended() {
         return Err(CloseReason::Broken);
     }

@@ -10,7 +10,7 @@ use super::super::backend::Backend;
 use super::super::context::Context;
 use super::super::observed::PooledConnection;
 use super::GRACE;
-use crate::event::{CloseReason, Dirt, ErrorCode, ErrorPhase, Event, Outcome};
+use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, Outcome};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::{self, Recount};
 use crate::telemetry::wire::Status;
@@ -83,7 +83,7 @@ pub(super) async fn clean<M: Backend>(
     };
     (recount.outcome, recount.code) = (Outcome::Error, Some(code));
     let recorder = &pooled.meta.shared.recorder;
-    recorder.emit(Event::ConnectionError { phase: ErrorPhase::Reset, code, error: &failure });
+    recorder.connection_error(ErrorPhase::Reset, code, &failure);
     Err(CloseReason::Dirty)
 }
 
@@ -112,7 +112,7 @@ async fn tidy<M: Backend>(pooled: &mut PooledConnection<M>, operation: Operation
     let shared = Arc::clone(&pooled.meta.shared);
     let wire = stats.wire();
     let found_by = Context::current().and_then(|context| context.ticket);
-    let tell = |dirt| shared.recorder.emit(Event::ConnectionDirty { stats: &stats, operation, dirt, found_by });
+    let tell = |dirt| shared.recorder.connection_dirty(&stats, operation, dirt, found_by);
     let mut told = false;
     loop {
         quiet(pooled).await;

@@ -10,7 +10,7 @@ use super::super::client::Client;
 use super::super::connect::Established;
 use super::super::scripted::*;
 use super::*;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 
 /// 80877102 is the code of the request to cancel.
 fn request(pid: i32, key: i32) -> Vec<u8> {

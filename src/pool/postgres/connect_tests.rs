@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::super::scripted::*;
 use super::*;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 
 fn configured(url: &str) -> Config {
     connector(url).0.config.clone()

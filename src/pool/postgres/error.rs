@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Error;
 
 use crate::config::TlsMode;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::pool::Refusal;
 
 /// A connection that was not established.

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use super::super::connect::Established;
 use super::super::scripted::*;
 use super::*;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 
 fn welcome(mut socket: TcpStream) {
     read_untyped(&mut socket);

@@ -7,7 +7,7 @@ use super::connect::Connector;
 use super::error::ConnectError;
 use super::session::{is_read_only, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
-use crate::event::{Dirt, ErrorCode};
+use crate::labels::{Dirt, ErrorCode};
 use crate::pool::{Backend, Observer, Refusal};
 
 /// Makes, pings and closes PostgreSQL connections.

@@ -2,7 +2,7 @@
 
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-use crate::event::Dirt;
+use crate::labels::Dirt;
 
 /// Counts what was left, then undoes it: what `DISCARD ALL` does, but for prepared statements, which are cached.
 ///

@@ -1,6 +1,5 @@
 //! Connections outside the pool, which its accounts know of all the same.
 
-use std::cell::Cell;
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::panic::Location;
@@ -10,7 +9,7 @@ use deadpool::managed::Manager;
 use super::Pool;
 use super::client::Client;
 use super::error::ConnectError;
-use crate::event::{ErrorPhase, Event};
+use crate::labels::ErrorPhase;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Recorder, UnpooledPlace};
 use crate::telemetry::operations::OperationId;
@@ -75,7 +74,7 @@ impl Pool {
                 }
                 Err(error) => {
                     let (phase, code) = (ErrorPhase::Connect, error.code());
-                    recorder.emit(Event::ConnectionError { phase, code, error: &error });
+                    recorder.connection_error(phase, code, &error);
                     Err(error)
                 }
             }
@@ -88,17 +87,16 @@ impl Pool {
 struct Account {
     recorder: Recorder,
     operation: OperationId,
-    /// There as soon as it is begun.
-    place: Option<UnpooledPlace>,
+    place: UnpooledPlace,
     begun: Nanos,
     open: bool,
 }
 
 impl Account {
     fn begin(recorder: &Recorder, operation: OperationId) -> Self {
-        let (place, at) = (Cell::new(None), recorder.now());
-        recorder.emit(Event::UnpooledConnecting { place: &place, operation, at });
-        Self { recorder: recorder.clone(), operation, place: place.get(), begun: at, open: false }
+        let at = recorder.now();
+        let place = recorder.unpooled_connecting(operation, at);
+        Self { recorder: recorder.clone(), operation, place, begun: at, open: false }
     }
 
     fn name(&self) -> &str {
@@ -107,19 +105,14 @@ impl Account {
 
     fn open(&mut self) {
         self.open = true;
-        if let Some(place) = self.place {
-            let (operation, at) = (self.operation, self.recorder.now());
-            self.recorder.emit(Event::UnpooledOpened { place, operation, took: at.duration_since(self.begun), at });
-        }
+        let at = self.recorder.now();
+        self.recorder.unpooled_opened(self.place, self.operation, at.duration_since(self.begun), at);
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        if let Some(place) = self.place {
-            let Self { recorder, operation, open, .. } = self;
-            recorder.emit(Event::UnpooledEnded { place, operation: *operation, open: *open, at: recorder.now() });
-        }
+        self.recorder.unpooled_closed(self.place, self.operation, self.open, self.recorder.now());
     }
 }
 

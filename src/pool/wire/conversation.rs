@@ -18,7 +18,7 @@ use super::listener::{Listener, Transaction};
 use super::prepared::{Bind, Close, Parse, Prepared};
 use super::requests::{End, Request, Start, Work, open};
 use super::statements::{Deeds, Text};
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::Risk;
 

@@ -2,7 +2,7 @@
 
 use super::witness::{Fact, From, STARTUP, Talk, compare};
 use super::*;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use From::{Client, Server};
 
 #[path = "conversation_tests/copy.rs"]

@@ -8,7 +8,7 @@ use super::hash::Folded;
 use super::listener::{Answer, Listener, Transaction};
 use super::summary::summary;
 use super::texts::{Asked, Texts};
-use crate::event::{ConnectionState, Event};
+use crate::labels::ConnectionState;
 use crate::telemetry::clock::{Clock, Nanos, nanos};
 use crate::telemetry::evidence::{Risk, ServerError};
 use crate::telemetry::ledger::{Ledger, Recorder};
@@ -148,12 +148,12 @@ impl Account {
     fn lose(&mut self, OutOfStep(problem): OutOfStep) {
         self.stats.wire().enter(Status::Unread, None, self.at);
         self.spans.lose();
-        self.emit(Event::WireLost { problem });
+        self.record(|recorder| recorder.wire_lost(problem));
     }
 
-    fn emit(&self, event: Event<'_>) {
+    fn record(&self, event: impl FnOnce(&Recorder)) {
         if let Some(ledger) = self.ledger.upgrade() {
-            Recorder::new(ledger).emit(event);
+            event(&Recorder::new(ledger));
         }
     }
 }
@@ -227,9 +227,9 @@ impl Listener for Account {
             (None, None) => wire.count_query_time(query, nanos(took)),
             (None, Some(trace)) => {
                 wire.count_query_time(query, nanos(took));
-                self.emit(Event::QueryTraced { query, took, trace });
+                self.record(|recorder| recorder.query_traced(query, took, trace));
             }
-            (Some(code), trace) => self.emit(Event::QueryEnded { query, code, took, trace }),
+            (Some(code), trace) => self.record(|recorder| recorder.query_failed(query, code, took, trace)),
         }
     }
 
@@ -255,9 +255,9 @@ impl Listener for Account {
             ConnectionState::Creating => {}
             ConnectionState::Used if unpacked_state.maintenance => {}
             ConnectionState::Used => {
-                self.emit(Event::QueryFailed { operation: unpacked_state.operation, code });
+                self.record(|recorder| recorder.query_error(unpacked_state.operation, code));
             }
-            ConnectionState::Idle => self.emit(Event::QueryFailed { operation: OperationId::OTHER, code }),
+            ConnectionState::Idle => self.record(|recorder| recorder.query_error(OperationId::OTHER, code)),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::event::{Activity, ErrorPhase};
+use crate::labels::{Activity, ErrorPhase};
 use crate::telemetry::PoolSnapshot;
 use crate::telemetry::ledger::Limits;
 
@@ -28,7 +28,7 @@ impl Line {
         let ledger = Arc::new(Ledger::new("line".into(), Limits::of_one(), clock));
         let recorder = Recorder::new(Arc::clone(&ledger));
         let stats = Arc::new(ConnectionStats::new(recorder.operation("connects"), recorder.now()));
-        recorder.emit(Event::ConnectionCreating { stats: &stats });
+        recorder.connection_creating(&stats);
         let mut eyes = ProtocolObserver::new(Arc::clone(&stats), &ledger, None, false);
         eyes.sent(&[0, 0, 0, 10, 0, 3, 0, 0, b'u', 0]);
         eyes.received(&[message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4])].concat());
@@ -47,14 +47,14 @@ impl Line {
 
     fn take(&self, operation: &str) -> (OperationId, Nanos) {
         let (operation, at) = (self.recorder.operation(operation), self.now());
-        self.recorder.emit(Event::CheckoutServed { stats: &self.stats, operation, at });
+        self.recorder.checkout_served(&self.stats, operation, at);
         (operation, at)
     }
 
     fn give_back(&self, (operation, since): (OperationId, Nanos)) {
         let (stats, at) = (&*self.stats, self.now());
-        self.recorder.emit(Event::ConnectionReturned { stats, operation, since, at });
-        self.recorder.emit(Event::ConnectionIdle { stats, at });
+        self.recorder.connection_returned(stats, operation, since, at);
+        self.recorder.connection_idle(stats, at);
     }
 
     fn asks(&mut self, query: &str) {
@@ -143,14 +143,14 @@ fn the_next_holder_has_an_account_of_his_own() {
 fn what_the_pool_itself_asks_is_time_and_no_query() {
     let mut line = Line::new();
     let (operation, since) = (line.recorder.operation("pinged"), line.now());
-    line.recorder.emit(Event::TendingStarted { stats: &line.stats, operation, at: since });
+    line.recorder.maintenance_started(&line.stats, operation, since);
     line.pass(2);
     line.asks("");
     line.pass(3);
     line.answers(b"I");
     let at = line.now();
-    line.recorder.emit(Event::TendingFinished { stats: &line.stats, operation, since, at });
-    line.recorder.emit(Event::ConnectionIdle { stats: &line.stats, at });
+    line.recorder.maintenance_finished(&line.stats, operation, since, at);
+    line.recorder.connection_idle(&line.stats, at);
     line.pass(50);
     assert_eq!(line.millis("pinged"), [3, 2, 0], "all of it is use, and nothing after it is");
     assert_eq!(line.snapshot().operations[2].queries, 0);
@@ -163,8 +163,8 @@ fn a_connection_that_is_closed_takes_nothing_along() {
     line.asks("SELECT pg_sleep(60)");
     line.pass(9);
     let (stats, at) = (&*line.stats, line.now());
-    line.recorder.emit(Event::ConnectionReturned { stats, operation, since, at });
-    line.recorder.emit(Event::ConnectionClosed { stats, reason: crate::event::CloseReason::Discarded });
+    line.recorder.connection_returned(stats, operation, since, at);
+    line.ledger.connection_closed(stats, crate::labels::CloseReason::Discarded);
     line.pass(100);
     assert_eq!(line.millis("works"), [9, 0, 0]);
 }
@@ -267,6 +267,6 @@ fn queries_are_timed_by_what_they_are_and_by_the_error_they_ended_with() {
     drop(std::mem::replace(&mut line.eyes, ProtocolObserver::new(Arc::clone(&line.stats), &line.ledger, None, false)));
     assert_eq!(times(&line)[2..], expected(&[done[2], ("COMMIT", "io", 1, 8)]));
     // A connection that is gone has counted.
-    line.recorder.emit(Event::ConnectionClosed { stats: &line.stats, reason: crate::event::CloseReason::Broken });
+    line.ledger.connection_closed(&line.stats, crate::labels::CloseReason::Broken);
     assert_eq!(times(&line)[..2], expected(&done[..2]));
 }

@@ -1,6 +1,6 @@
 //! What an `ErrorResponse` says of itself.
 
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::telemetry::evidence::ServerError;
 
 /// Finds the SQLSTATE and the severity among the fields of an `ErrorResponse`: a letter each, and a text that is ended

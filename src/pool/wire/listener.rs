@@ -1,7 +1,7 @@
 //! What is told of a conversation, and to whom.
 
 use super::texts::Asked;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Risk, ServerError};
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::listener::Answer;
 use super::statements::Deeds;
 use super::texts::Asked;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::telemetry::clock::Nanos;
 
 /// What a request ends with.

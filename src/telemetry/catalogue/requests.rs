@@ -1,7 +1,7 @@
 //! What requests cost, by the route and method that the middleware serves.
 
 use super::{Kind, Metric};
-use crate::event::{Activity, Outcome};
+use crate::labels::{Activity, Outcome};
 use crate::telemetry::RequestWarning;
 use crate::telemetry::clock::{exact, seconds};
 

@@ -1,7 +1,7 @@
 //! The table of metrics.
 
 use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled};
-use crate::event::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
+use crate::labels::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{exact, seconds};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::books::LedgerState;
 use super::{Connections, Limits};
-use crate::event::Phase;
+use crate::labels::Phase;
 use crate::telemetry::clock::{Nanos, nanos};
 
 /// Who waits for capacity.

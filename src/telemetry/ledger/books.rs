@@ -10,12 +10,12 @@ use slab::Slab;
 use tracing::Span;
 
 use super::backlog::Pace;
+use super::deferred::DeferredSpan;
 use super::failures::FailedQueries;
 use super::history::History;
 use super::retries::{RetryTotals, count};
-use super::telling::DeferredSpan;
 use super::unpooled::Unpooled;
-use crate::event::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
+use crate::labels::{Activity, CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::books::MAX_ERRORS;
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::telemetry::clock::nanos;
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;

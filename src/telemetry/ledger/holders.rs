@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::books::{LedgerState, Ticket};
-use crate::event::{Activity, ConnectionState, Phase};
+use crate::labels::{Activity, ConnectionState, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::seat::{ConnectionStats, UnpackedState};

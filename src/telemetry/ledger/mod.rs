@@ -12,17 +12,17 @@
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
 mod backlog;
 mod books;
+mod deferred;
 mod failures;
 mod history;
 mod holders;
 mod reading;
 mod record;
+mod recorder;
 mod retries;
 mod situation;
 mod snapshot;
-mod telling;
 mod unpooled;
-mod watchers;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -35,6 +35,7 @@ pub(crate) use self::holders::Suspicion;
 pub use self::holders::{Holder, OwnHold, Waiter};
 #[cfg(feature = "exporter")]
 pub(crate) use self::reading::Reading;
+pub(crate) use self::recorder::Recorder;
 pub use self::situation::{Holding, PoolUsage, Status};
 pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
@@ -42,19 +43,18 @@ pub use self::snapshot::{
 };
 pub(crate) use self::unpooled::UnpooledPlace;
 pub use self::unpooled::UnpooledTotals;
-pub(crate) use self::watchers::Recorder;
 use super::budget::{Budget, Terms};
 use super::clock::{Clock, Nanos};
 use super::exemplar::Exemplars;
 use super::histogram::{Histogram, SharedHistogram};
-use super::log::LogState;
+use super::log::{Limiters, Log};
 use super::names::{IDS, Names};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::queries::QueryId;
 use super::requests::Requests;
 use super::server::ServerAccount;
 use super::trace;
-use crate::event::{Outcome, Phase};
+use crate::labels::{Outcome, Phase};
 
 /// What a pool may hold, as its settings say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub(crate) struct Ledger {
     hints: Hints,
     busy: Busy,
     budget: Budget,
-    log: LogState,
+    limiters: Limiters,
 }
 
 /// What is written while a pool is under load. Aligned so that it shares no cache line, nor a pair of lines, with what
@@ -177,7 +177,7 @@ impl Ledger {
             hints: Hints::default(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
-            log: LogState::default(),
+            limiters: Limiters::default(),
         }
     }
 
@@ -197,8 +197,9 @@ impl Ledger {
         &self.clock
     }
 
-    pub(crate) fn log_state(&self) -> &LogState {
-        &self.log
+    /// Returns the pool's log.
+    pub(crate) fn log(&self) -> Log<'_> {
+        Log::new(&self.name, &self.limiters, &self.clock)
     }
 
     /// What retries are paid from.
@@ -310,8 +311,14 @@ impl Ledger {
 
     /// Tells the log, and the spans of those concerned.
     fn report(&self, changes: &[Suspicion]) {
-        super::log::suspicions(self, changes);
         for suspicion in changes {
+            let Suspicion { suspected, operation, site, age, .. } = suspicion;
+            let (operation, call_site) = (self.operations.name(*operation), self.operations.location(*site));
+            if *suspected {
+                self.log().leak_suspected(operation, call_site, *age);
+            } else {
+                self.log().suspect_used(operation, call_site, *age);
+            }
             trace::leaking(self, suspicion);
         }
     }

@@ -10,7 +10,7 @@ use super::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors,
 };
 use super::{Ledger, Limits};
-use crate::event::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase};
+use crate::labels::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
 #[cfg(feature = "exporter")]

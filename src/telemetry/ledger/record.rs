@@ -1,205 +1,425 @@
-//! The reader of events that keeps the accounts.
+//! The events of a pool, and how each changes its ledger.
+//!
+//! What every checkout and every return records is inlined and touches only the connection's own counters; everything
+//! else takes the ledger's lock. Spans are opened before the lock is taken and updated after it is released, and log
+//! lines are written after it is released.
 
-use super::Ledger;
-use super::books::InFlight;
-use super::telling::SpanUpdate;
-use crate::event::{ConnectionState, ErrorPhase, Event, Phase};
-use crate::telemetry::clock::nanos;
-use crate::telemetry::requests::RequestWarning;
+use std::error::Error;
+use std::panic::Location;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::books::{InFlight, InTrace, LedgerState, Ticket};
+use super::deferred::DeferredSpan;
+use super::{Ledger, Recorder, UnpooledPlace};
+use crate::labels::{CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
+use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::queries::QueryId;
+use crate::telemetry::requests::{CallSites, RequestWarning, RouteKey, UseBreakdown};
 use crate::telemetry::seat::ConnectionStats;
-use crate::telemetry::trace;
+use crate::telemetry::trace::{self, CheckoutSpan, TraceContext};
 
-impl Ledger {
-    /// The reader of events. Inlined, so that an event made on the spot is matched by the compiler.
+/// Pools.
+impl Recorder {
+    /// Records that the pool was built.
+    pub(crate) fn pool_opened(&self) {
+        let limits = self.ledger().limits();
+        self.log().pool_opened(limits.pool_size, limits.max_overflow);
+    }
+
+    /// Records that `close` was called or the last handle to the pool was dropped.
+    pub(crate) fn pool_closing(&self) {
+        self.log().pool_closing();
+    }
+}
+
+/// Checkouts.
+impl Recorder {
+    /// Records that a connection is about to be given to `task`, which asked for it at `site`.
     #[inline(always)]
-    pub(crate) fn record(&self, event: Event<'_>) {
-        match event {
-            Event::HandingOut { stats, site, task } => {
-                stats.set_holder(site, task);
-                stats.set_trace(trace::entered());
-            }
-            Event::CheckoutServed { stats, operation, at } => {
-                stats.set_used(operation, at);
-                stats.count_served(operation);
-            }
-            Event::ConnectionReturned { stats, operation, since, at } => {
-                // What was held is counted from here on, not twice.
-                stats.set_used(operation, at);
-                stats.count_use(operation, at.since(since));
-                if stats.is_traced() {
-                    self.keep_use(stats, at.since(since));
-                }
-            }
-            Event::TendingStarted { stats, operation, at } => stats.set_maintenance(operation, at),
-            Event::TendingFinished { stats, operation, since, at } => {
-                stats.set_maintenance(operation, at);
-                stats.count_maintenance(operation, at.since(since));
-            }
-            Event::SuspectReturned { stats, .. } => {
-                stats.suspect(false);
-            }
-            Event::ConnectionIdle { stats, at } => {
-                stats.set_idle(at);
-                stats.release_trace();
-            }
-            Event::OperationFinished { operation, outcome, took, trace } => {
-                let durations = self.durations[operation.index()].get_or_init(Box::default);
-                durations[outcome.index()].get_or_init(Box::default).observe(nanos(took), trace);
-            }
-            Event::QueryTraced { query, took, trace } => self.query_exemplars[query.index()].keep(nanos(took), trace),
-            Event::RequestHeld { kind, .. } => self.requests().count_warning(kind, RequestWarning::HeldElsewhere),
-            Event::RequestManyCheckouts { kind, .. } => {
-                self.requests().count_warning(kind, RequestWarning::ManyCheckouts);
-            }
-            Event::PoolOpened
-            | Event::PoolClosing
-            | Event::OperationsFull { .. }
-            | Event::RoutesFull { .. }
-            | Event::QueriesFull { .. } => {}
-            Event::CheckoutWaiting { .. }
-            | Event::PhaseEntered { .. }
-            | Event::CheckoutFinished { .. }
-            | Event::CheckoutRefused { .. }
-            | Event::ConnectionCreating { .. }
-            | Event::ConnectionCreated { .. }
-            | Event::ConnectionError { .. }
-            | Event::ConnectionDirty { .. }
-            | Event::QueryFailed { .. }
-            | Event::QueryEnded { .. }
-            | Event::WireLost { .. }
-            | Event::Retrying { .. }
-            | Event::RetryRecovered { .. }
-            | Event::RetryExhausted { .. }
-            | Event::ConnectingSuspended { .. }
-            | Event::ConnectingResumed { .. }
-            | Event::UnpooledConnecting { .. }
-            | Event::UnpooledOpened { .. }
-            | Event::UnpooledEnded { .. }
-            | Event::ConnectionClosed { .. } => self.record_slow(event),
-        }
+    pub(crate) fn handing_out(&self, stats: &ConnectionStats, site: SiteId, task: u64) {
+        stats.set_holder(site, task);
+        stats.set_trace(trace::entered());
     }
 
-    /// Keeps a use as an example: it was in the trace in which the connection was checked out.
-    #[cold]
-    fn keep_use(&self, stats: &ConnectionStats, nanos: u64) {
-        if let Some(trace) = stats.trace_ids() {
-            self.use_exemplars.keep(nanos, trace);
-        }
+    /// Records a checkout that was served at its first poll, without a wait.
+    #[inline(always)]
+    pub(crate) fn checkout_served(&self, stats: &ConnectionStats, operation: OperationId, at: Nanos) {
+        stats.set_used(operation, at);
+        stats.count_served(operation);
     }
 
+    /// Records that a checkout could not be served at once, and returns its place among those in flight.
     #[cold]
     #[inline(never)]
-    fn record_slow(&self, event: Event<'_>) {
-        // Spans are made before the lock is taken, and told of things when it is free again.
-        let mut trace = self.trace_of(event);
-        let mut telling = None;
+    pub(crate) fn begin_wait(
+        &self,
+        operation: OperationId,
+        call_site: &'static Location<'static>,
+        task: u64,
+        started: Nanos,
+        phase: Phase,
+    ) -> Ticket {
+        let ledger = &**self.ledger();
+        let trace = trace::entered().map(|within| {
+            let has_span = phase != Phase::Clean;
+            let span = has_span.then(|| CheckoutSpan::begin(ledger, &within, operation, call_site, (phase, started)));
+            Box::new(InTrace { within, span })
+        });
+        let span = trace.as_ref().and_then(|trace| trace.span.as_ref()).filter(|_| phase == Phase::Queue);
+        let span = span.map(|span| span.span().clone());
+        let (phase_since, own) = (started, None);
+        let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
+        let (ticket, held) = ledger.update(|books| {
+            let held = span.is_some().then(|| books.held(&ledger.operations, started));
+            (books.begin(checkout), held)
+        });
+        if let (Some(span), Some(held)) = (span, held) {
+            CheckoutSpan::tell_holders(&span, ledger.operations.name(operation), held);
+        }
+        ticket
+    }
+
+    /// Records that a checkout in flight now waits for something else.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn enter_phase(&self, ticket: Ticket, phase: Phase, at: Nanos) {
+        let ledger = &**self.ledger();
+        let (quiet, span, held) = ledger.update(|books| {
+            let quiet = books.enter_phase(ticket, phase, at);
+            if phase != Phase::Queue {
+                return (quiet, None, None);
+            }
+            let span = books.span_of(ticket);
+            let is_traced = quiet.is_some() || span.is_some();
+            let held = is_traced.then(|| (books.operation_of(ticket), books.held(&ledger.operations, at)));
+            (quiet, span, held)
+        });
+        let span = quiet.map(|quiet| quiet.attach(ledger, ticket)).or(span);
+        if let (Some(span), Some((operation, held))) = (span, held) {
+            CheckoutSpan::tell_holders(&span, ledger.operations.name(operation), held);
+        }
+    }
+
+    /// Records that a checkout in flight ended; `stats` is the connection it got.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn finish_checkout(
+        &self,
+        ticket: Ticket,
+        stats: Option<&ConnectionStats>,
+        outcome: Outcome,
+        code: Option<ErrorCode>,
+        at: Nanos,
+    ) {
+        let ledger = &**self.ledger();
+        let traced = ledger.update(|books| {
+            let checkout = books.finish(ticket, outcome, stats, at)?;
+            if let Some(stats) = stats {
+                stats.set_used(checkout.operation, at);
+            }
+            checkout.trace.is_some().then(|| Box::new(checkout))
+        });
+        if let Some(checkout) = traced {
+            let quiet = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
+            let span = checkout.trace.and_then(|trace| trace.span);
+            if let Some(span) = span.or_else(|| Some(quiet?.open(ledger))) {
+                span.end(outcome, code, at);
+            }
+        }
+        if outcome == Outcome::Timeout {
+            self.log().checkout_timed_out();
+        }
+    }
+
+    /// Records a checkout that ended at its first poll without a connection.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refuse_checkout(
+        &self,
+        operation: OperationId,
+        call_site: &'static Location<'static>,
+        outcome: Outcome,
+        code: Option<ErrorCode>,
+        at: Nanos,
+    ) {
+        let ledger = &**self.ledger();
+        let span = trace::entered()
+            .map(|within| CheckoutSpan::begin(ledger, &within, operation, call_site, (Phase::Queue, at)).of_refused());
+        ledger.update(|books| books.refuse(operation, outcome));
+        if let Some(span) = span {
+            span.end(outcome, code, at);
+        }
+    }
+}
+
+/// Connections.
+impl Recorder {
+    /// Records that connecting began: `stats` is live from now on.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn connection_creating(&self, stats: &Arc<ConnectionStats>) {
+        self.ledger().update(|books| books.open(stats));
+    }
+
+    /// Records that a connection was established, `took` after connecting began.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn connection_created(&self, stats: &ConnectionStats, took: Duration) {
+        let ledger = self.ledger();
+        let within = trace::entered();
+        ledger.update(|books| {
+            books.create_time.observe(nanos(took));
+            if let Some(within) = &within {
+                books.create_exemplars.keep(nanos(took), within.ids());
+            }
+            let unpacked_state = stats.unpacked_state();
+            if unpacked_state.state == ConnectionState::Creating {
+                stats.set_used(unpacked_state.operation, ledger.clock.now());
+            }
+        });
+        self.log().connection_created(took);
+    }
+
+    /// Records that connecting, pinging or cleaning failed.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn connection_error(&self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
+        let ledger = self.ledger();
+        ledger.update(|books| {
+            if phase == ErrorPhase::Connect {
+                books.connect_failed_at = ledger.clock.now();
+            }
+            *books.errors.entry((phase, code)).or_insert(0) += 1;
+        });
+        self.log().connection_error(phase, code, error);
+    }
+
+    /// Records that the pool itself uses a connection on behalf of `operation`: to ping it for a checkout, or to clean it.
+    #[inline(always)]
+    pub(crate) fn maintenance_started(&self, stats: &ConnectionStats, operation: OperationId, at: Nanos) {
+        stats.set_maintenance(operation, at);
+    }
+
+    /// Records that the pool no longer does. Where the connection goes next is recorded apart.
+    #[inline(always)]
+    pub(crate) fn maintenance_finished(
+        &self,
+        stats: &ConnectionStats,
+        operation: OperationId,
+        since: Nanos,
+        at: Nanos,
+    ) {
+        stats.set_maintenance(operation, at);
+        stats.count_maintenance(operation, at.since(since));
+    }
+
+    /// Records that the holder released a connection. Where the connection goes next is recorded apart.
+    #[inline(always)]
+    pub(crate) fn connection_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
+        // What was held is counted from here on, not twice.
+        stats.set_used(operation, at);
+        stats.count_use(operation, at.since(since));
+        if stats.is_traced() {
+            self.keep_use_exemplar(stats, at.since(since));
+        }
+    }
+
+    /// Keeps a use as an exemplar of the trace in which the connection was checked out.
+    #[cold]
+    fn keep_use_exemplar(&self, stats: &ConnectionStats, nanos: u64) {
+        if let Some(trace) = stats.trace_ids() {
+            self.ledger().use_exemplars.keep(nanos, trace);
+        }
+    }
+
+    /// Records that a connection was released that had been suspected to have leaked.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn suspect_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
+        stats.suspect(false);
+        let operations = &self.ledger().operations;
+        let (operation, call_site) = (operations.name(operation), operations.location(stats.site()));
+        self.log().suspect_returned(operation, call_site, at.duration_since(since));
+    }
+
+    /// Records that a connection came back dirty. `found_by` is the checkout that has to wait for it, if it is one.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn connection_dirty(
+        &self,
+        stats: &ConnectionStats,
+        operation: OperationId,
+        dirt: Dirt,
+        found_by: Option<Ticket>,
+    ) {
+        let ledger = &**self.ledger();
+        let cause = stats.trace();
+        let (quiet, span) = ledger.update(|books| {
+            *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
+            let quiet = found_by.and_then(|ticket| Some((ticket, books.quiet(ticket)?)));
+            (quiet, found_by.and_then(|ticket| books.span_of(ticket)))
+        });
+        let span = span.or_else(|| quiet.map(|(ticket, quiet)| quiet.attach(ledger, ticket)));
+        let name = ledger.operations.name(operation);
+        trace::dirty(cause.as_ref(), name, dirt, span.as_ref());
+        self.log().connection_dirty(name, ledger.operations.location(stats.site()), dirt);
+    }
+
+    /// Records that a connection went back into the pool.
+    #[inline(always)]
+    pub(crate) fn connection_idle(&self, stats: &ConnectionStats, at: Nanos) {
+        stats.set_idle(at);
+        stats.release_trace();
+    }
+}
+
+/// Events that are recorded under a lock of the pool's. Their log lines are written when that lock is free.
+impl Ledger {
+    /// Records that a connection is gone: `stats` is no longer live.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn connection_closed(&self, stats: &ConnectionStats, reason: CloseReason) {
+        self.update(|books| books.close(stats, reason, self.clock.now()));
+    }
+
+    /// Records that connecting failed and is left to one checkout at a time from now on.
+    #[cold]
+    pub(crate) fn connecting_suspended(&self) {
+        self.update(|books| {
+            books.connect_failed_at = self.clock.now();
+            books.suspended_since = Some(books.connect_failed_at);
+        });
+    }
+
+    /// Records that connecting succeeded again.
+    #[cold]
+    pub(crate) fn connecting_resumed(&self) {
+        self.update(|books| books.suspended_since = None);
+    }
+
+    /// Changes what is kept under the lock, and the hints derived from it before any other thread can change it again.
+    fn update<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> T {
         let mut books = self.books();
-        match event {
-            Event::CheckoutWaiting { ticket, operation, call_site, task, started, phase } => {
-                let span = trace.as_ref().and_then(|trace| trace.span.as_ref());
-                if let Some(span) = span.filter(|_| phase == Phase::Queue) {
-                    let (span, held) = (span.span().clone(), books.held(&self.operations, started));
-                    telling = Some(Box::new(SpanUpdate::Queueing { span, operation, held }));
-                }
-                let (phase_since, own, trace) = (started, None, trace.take());
-                let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
-                ticket.set(Some(books.begin(checkout)));
-            }
-            Event::PhaseEntered { ticket, phase, at } => {
-                let quiet = books.enter_phase(ticket, phase, at);
-                let span = if phase == Phase::Queue { books.span_of(ticket) } else { None };
-                let queues = phase == Phase::Queue && (quiet.is_some() || span.is_some());
-                let held = queues.then(|| books.held(&self.operations, at));
-                if let Some(quiet) = quiet {
-                    telling = Some(Box::new(SpanUpdate::Opens { ticket, quiet, held }));
-                } else if let (Some(span), Some(held)) = (span, held) {
-                    let operation = books.operation_of(ticket);
-                    telling = Some(Box::new(SpanUpdate::Queueing { span, operation, held }));
-                }
-            }
-            Event::CheckoutFinished { ticket, stats, outcome, code, at } => {
-                if let Some(checkout) = books.finish(ticket, outcome, stats, at) {
-                    if let Some(stats) = stats {
-                        stats.set_used(checkout.operation, at);
-                    }
-                    if checkout.trace.is_some() {
-                        telling = Some(SpanUpdate::that_it_ended(checkout, outcome, code, at));
-                    }
-                }
-            }
-            Event::CheckoutRefused { operation, outcome, code, at, .. } => {
-                books.refuse(operation, outcome);
-                if let Some(span) = trace.take().and_then(|trace| trace.span) {
-                    let span = Some(span);
-                    telling = Some(Box::new(SpanUpdate::Ended { span, quiet: None, outcome, code, at }));
-                }
-            }
-            Event::ConnectionCreating { stats } => books.open(stats),
-            Event::ConnectionCreated { stats, took } => {
-                books.create_time.observe(nanos(took));
-                if let Some(trace) = &trace {
-                    books.create_exemplars.keep(nanos(took), trace.within.ids());
-                }
-                let unpacked_state = stats.unpacked_state();
-                if unpacked_state.state == ConnectionState::Creating {
-                    stats.set_used(unpacked_state.operation, self.clock.now());
-                }
-            }
-            Event::ConnectionError { phase, code, .. } => {
-                if phase == ErrorPhase::Connect {
-                    books.connect_failed_at = self.clock.now();
-                }
-                *books.errors.entry((phase, code)).or_insert(0) += 1;
-            }
-            Event::ConnectionDirty { stats, operation, dirt, found_by } => {
-                *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
-                let opens = found_by.and_then(|ticket| Some((ticket, books.quiet(ticket)?)));
-                let found_by = found_by.and_then(|ticket| books.span_of(ticket));
-                let cause = stats.trace();
-                telling = Some(Box::new(SpanUpdate::Dirty { cause, operation, dirt, found_by, opens }));
-            }
-            Event::QueryFailed { operation, code } => books.count_query_error(operation, code),
-            Event::QueryEnded { query, code, took, trace } => books.failed_queries.count(query, code, took, trace),
-            Event::WireLost { .. } => books.wires_lost += 1,
-            Event::Retrying { operation, code, attempt, pause } => {
-                books.retries.count_retry(operation, code);
-                telling = Some(Box::new(SpanUpdate::Retrying { code, attempt, pause }));
-            }
-            Event::RetryRecovered { operation, .. } => books.retries.count_recovered(operation),
-            Event::RetryExhausted { operation, code, reason, .. } => {
-                books.retries.count_exhausted(operation, reason, code);
-            }
-            Event::ConnectingSuspended { .. } => {
-                books.connect_failed_at = self.clock.now();
-                books.suspended_since = Some(books.connect_failed_at);
-            }
-            Event::ConnectingResumed { .. } => books.suspended_since = None,
-            Event::UnpooledConnecting { place, operation, at } => place.set(Some(books.unpooled.begin(operation, at))),
-            Event::UnpooledOpened { place, at, .. } => books.unpooled.open(place, at),
-            Event::UnpooledEnded { place, at, .. } => books.unpooled.end(place, at),
-            Event::ConnectionClosed { stats, reason } => books.close(stats, reason, self.clock.now()),
-            Event::PoolOpened
-            | Event::PoolClosing
-            | Event::HandingOut { .. }
-            | Event::CheckoutServed { .. }
-            | Event::TendingStarted { .. }
-            | Event::TendingFinished { .. }
-            | Event::SuspectReturned { .. }
-            | Event::ConnectionReturned { .. }
-            | Event::ConnectionIdle { .. }
-            | Event::QueryTraced { .. }
-            | Event::OperationFinished { .. }
-            | Event::RequestHeld { .. }
-            | Event::RequestManyCheckouts { .. }
-            | Event::RoutesFull { .. }
-            | Event::OperationsFull { .. }
-            | Event::QueriesFull { .. } => {}
-        }
-        // Whatever the event moved, before anyone else can move it.
+        let changed = change(&mut books);
         self.hints.update(&books);
-        drop(books);
-        if let Some(telling) = telling {
-            self.tell(*telling);
+        changed
+    }
+}
+
+/// Queries.
+impl Recorder {
+    /// Records that the server reported an error on the wire.
+    #[cold]
+    pub(crate) fn query_error(&self, operation: OperationId, code: ErrorCode) {
+        self.ledger().update(|books| books.count_query_error(operation, code));
+    }
+
+    /// Records that a request with queries ended in an error or will not be answered; `trace` is its span, if it has one.
+    #[cold]
+    pub(crate) fn query_failed(&self, query: QueryId, code: ErrorCode, took: Duration, trace: Option<TraceContext>) {
+        self.ledger().update(|books| books.failed_queries.count(query, code, took, trace));
+    }
+
+    /// Records that a request with queries succeeded that had a span.
+    pub(crate) fn query_traced(&self, query: QueryId, took: Duration, trace: TraceContext) {
+        self.ledger().query_exemplars[query.index()].keep(nanos(took), trace);
+    }
+
+    /// Records that the bytes on a connection are not understood and no longer followed.
+    #[cold]
+    pub(crate) fn wire_lost(&self, problem: &'static str) {
+        self.ledger().update(|books| books.wires_lost += 1);
+        self.log().wire_lost(problem);
+    }
+}
+
+/// Operations and their retries.
+impl Recorder {
+    /// Records that a named operation ended, its checkout included; `trace` is the span in which it began.
+    pub(crate) fn operation_finished(
+        &self,
+        operation: OperationId,
+        outcome: Outcome,
+        since: Nanos,
+        trace: Option<TraceContext>,
+    ) {
+        let took = self.now().since(since);
+        let durations = self.ledger().durations[operation.index()].get_or_init(Box::default);
+        durations[outcome.index()].get_or_init(Box::default).observe(took, trace);
+    }
+
+    /// Records that an operation failed and is tried again after `pause`.
+    #[cold]
+    pub(crate) fn retrying(&self, operation: OperationId, code: ErrorCode, attempt: u32, pause: Duration) {
+        let ledger = self.ledger();
+        ledger.update(|books| books.retries.count_retry(operation, code));
+        trace::retrying(code, attempt, pause);
+        self.log().retrying(ledger.operations.name(operation), code, attempt, pause);
+    }
+
+    /// Records that an operation succeeded that had failed before.
+    #[cold]
+    pub(crate) fn retry_recovered(&self, operation: OperationId, attempts: u32) {
+        let ledger = self.ledger();
+        ledger.update(|books| books.retries.count_recovered(operation));
+        self.log().retry_recovered(ledger.operations.name(operation), attempts);
+    }
+
+    /// Records that an operation failed and is not tried again.
+    #[cold]
+    pub(crate) fn retry_exhausted(&self, operation: OperationId, code: ErrorCode, reason: GiveUp, attempts: u32) {
+        let ledger = self.ledger();
+        ledger.update(|books| books.retries.count_exhausted(operation, reason, code));
+        self.log().retry_exhausted(ledger.operations.name(operation), code, reason, attempts);
+    }
+}
+
+/// Connections outside the pool.
+impl Recorder {
+    /// Records that connecting outside the pool began, and returns the connection's place among those that live there.
+    #[cold]
+    pub(crate) fn unpooled_connecting(&self, operation: OperationId, at: Nanos) -> UnpooledPlace {
+        self.ledger().update(|books| books.unpooled.begin(operation, at))
+    }
+
+    /// Records that a connection outside the pool was established, `took` after connecting began.
+    #[cold]
+    pub(crate) fn unpooled_opened(&self, place: UnpooledPlace, operation: OperationId, took: Duration, at: Nanos) {
+        let ledger = self.ledger();
+        ledger.update(|books| books.unpooled.open(place, at));
+        self.log().unpooled_opened(ledger.operations.name(operation), took);
+    }
+
+    /// Records that a connection outside the pool is gone; unless it was `open`, it was never established.
+    #[cold]
+    pub(crate) fn unpooled_closed(&self, place: UnpooledPlace, operation: OperationId, open: bool, at: Nanos) {
+        let ledger = self.ledger();
+        ledger.update(|books| books.unpooled.end(place, at));
+        if open {
+            self.log().unpooled_closed(ledger.operations.name(operation));
         }
+    }
+}
+
+/// Requests.
+impl Recorder {
+    /// Records that a request held a connection for long while the server had nothing to do for it.
+    #[cold]
+    pub(crate) fn request_held(&self, kind: RouteKey, site: SiteId, spent: UseBreakdown) {
+        let ledger = self.ledger();
+        ledger.requests().count_warning(kind, RequestWarning::HeldElsewhere);
+        let (route, call_site) = (ledger.requests().route(kind), ledger.operations.location(site));
+        self.log().request_held(route, kind.method().as_str(), call_site, spent.not_executing(), spent.executing);
+    }
+
+    /// Records that a request made many checkouts.
+    #[cold]
+    pub(crate) fn request_many_checkouts(&self, kind: RouteKey, checkouts: u64, sites: CallSites) {
+        let ledger = self.ledger();
+        ledger.requests().count_warning(kind, RequestWarning::ManyCheckouts);
+        let (route, method) = (ledger.requests().route(kind), kind.method().as_str());
+        self.log().request_many_checkouts(route, method, checkouts, &sites.named(ledger));
     }
 }

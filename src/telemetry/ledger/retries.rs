@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::books::MAX_ERRORS;
 use super::snapshot::{Retries, RetriesExhausted};
-use crate::event::{ErrorCode, GiveUp};
+use crate::labels::{ErrorCode, GiveUp};
 use crate::telemetry::operations::OperationId;
 
 /// Counts of retries, by operation and by what had failed. As many of each are told apart as of errors; beyond that the

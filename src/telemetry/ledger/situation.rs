@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::books::LedgerState;
 use super::{Connections, Ledger, Limits, Nanos};
-use crate::event::{Activity, ConnectionState};
+use crate::labels::{Activity, ConnectionState};
 use crate::telemetry::operations::OperationId;
 
 /// How many connections there are, and how many are asked for.

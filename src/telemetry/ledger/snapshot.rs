@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Holder, Limits, UnpooledTotals, Waiter};
-use crate::event::{
+use crate::labels::{
     Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
 };
 use crate::telemetry::histogram::Histogram;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::RouteKey;
-use crate::event::{Activity, Event};
+use crate::labels::Activity;
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::SiteId;
 
@@ -91,7 +91,7 @@ impl Request {
     /// Warns of a hold, by who had checked out at `site`, in which nothing was asked for too long.
     pub(crate) fn warn_of_hold(&self, site: SiteId, spent: UseBreakdown) {
         if spent.not_executing() >= self.idle_limit {
-            self.recorder.emit(Event::RequestHeld { kind: self.kind, site, spent });
+            self.recorder.request_held(self.kind, site, spent);
         }
     }
 
@@ -106,7 +106,7 @@ impl Request {
         let checkouts = self.checkouts();
         if checkouts > limit {
             let sites = *self.sites.lock().unwrap_or_else(PoisonError::into_inner);
-            self.recorder.emit(Event::RequestManyCheckouts { kind: self.kind, checkouts, sites: &sites });
+            self.recorder.request_many_checkouts(self.kind, checkouts, sites);
         }
     }
 

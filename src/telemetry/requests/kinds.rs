@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 
 use super::{RequestMethod, RequestTotals, RequestWarning, UseBreakdown};
-use crate::event::{Activity, Outcome};
+use crate::labels::{Activity, Outcome};
 use crate::telemetry::histogram::{Histogram, SharedHistogram};
 use crate::telemetry::names::{IDS, Interned, Names};
 use crate::telemetry::operations::{MAX_NAME_BYTES, OperationId};

@@ -7,7 +7,7 @@ mod account;
 mod kinds;
 mod totals;
 
-use crate::event::label_enum;
+use crate::labels::label_enum;
 
 pub(crate) use self::account::{CallSites, Request, UseBreakdown};
 pub(crate) use self::kinds::{ROUTES, Requests, RouteKey};

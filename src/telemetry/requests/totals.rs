@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{RequestMethod, RequestWarning};
-use crate::event::{Activity, Outcome};
+use crate::labels::{Activity, Outcome};
 use crate::telemetry::histogram::Histogram;
 
 /// What the requests of one route and method cost a pool; see [`middleware`](crate::middleware).

@@ -10,7 +10,7 @@ use tracing::{Span, info_span};
 use super::otel::{ids_of, link, tell_at};
 use super::spans::{Place, end};
 use super::{Said, TARGET, Trace};
-use crate::event::{ErrorCode, Outcome, Phase};
+use crate::labels::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, seconds};
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::operations::OperationId;

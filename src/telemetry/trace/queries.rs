@@ -11,7 +11,7 @@ use tracing::{Span, info_span};
 use super::otel::ids_of;
 use super::spans::{UNKNOWN, fail};
 use super::{TARGET, Trace, TraceContext};
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::queries::QueryId;
 

@@ -7,7 +7,7 @@ use tracing::{Span, info_span};
 
 use super::otel::{ids_of, link};
 use super::{Said, TARGET, Trace, TraceContext, current, entered};
-use crate::event::{Dirt, ErrorCode, Outcome};
+use crate::labels::{Dirt, ErrorCode, Outcome};
 use crate::telemetry::ledger::{Ledger, Suspicion};
 use crate::telemetry::operations::OperationId;
 #[cfg(all(feature = "middleware", feature = "otel"))]

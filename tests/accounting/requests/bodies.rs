@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full};
-use poolscope::event::Outcome;
+use poolscope::labels::Outcome;
 use poolscope::pool::Core;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use poolscope::event::{Activity, Outcome};
+use poolscope::labels::{Activity, Outcome};
 use poolscope::middleware::{Head, PoolLayer};
 use poolscope::pool::Core;
 use poolscope::telemetry::{RequestMethod, RequestTotals, RequestWarning};

@@ -6,7 +6,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
-use poolscope::event::Outcome;
+use poolscope::labels::Outcome;
 use tower::buffer::Buffer;
 use tower::limit::ConcurrencyLimitLayer;
 use tower::timeout::TimeoutLayer;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
 use poolscope::error::CheckoutError;
-use poolscope::event::{CloseReason, Outcome, Phase};
+use poolscope::labels::{CloseReason, Outcome, Phase};
 use poolscope::pool::Core;
 use tower::{Layer as _, service_fn};
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use poolscope::event::Outcome;
+use poolscope::labels::Outcome;
 use poolscope::middleware::PoolLayer;
 use tower::{Layer as _, Service, service_fn};
 

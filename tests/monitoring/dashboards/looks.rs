@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use poolscope::event::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
+use poolscope::labels::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 use poolscope::monitoring::dashboards::{Dashboard, Panel, panel_id};
 use poolscope::monitoring::rules::alerts::alerts;
 use poolscope::monitoring::rules::{Links, annotations, panel};

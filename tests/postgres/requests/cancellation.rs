@@ -7,7 +7,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Full};
-use poolscope::event::Outcome;
+use poolscope::labels::Outcome;
 use poolscope::middleware::PoolLayer;
 use poolscope::telemetry::RequestTotals;
 use poolscope::{Connection, Pool};

@@ -7,7 +7,7 @@ use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::routing::get;
 use http_body_util::Full;
-use poolscope::event::{Activity, Outcome};
+use poolscope::labels::{Activity, Outcome};
 use poolscope::middleware::{PoolLayer, RequestScope};
 use poolscope::telemetry::RequestWarning;
 use poolscope::{Pool, RetryPolicy};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use poolscope::event::GiveUp;
+use poolscope::labels::GiveUp;
 use poolscope::retry::{Class, Effects};
 use poolscope::{Connection, RetryError, RetryPolicy};
 use tokio_postgres::Error;

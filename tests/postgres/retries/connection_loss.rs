@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use poolscope::demo::server::Server;
-use poolscope::event::GiveUp;
+use poolscope::labels::GiveUp;
 use poolscope::retry::{Class, Effects};
 use poolscope::{Connection, RetryError, RetryPolicy};
 use tokio::sync::OnceCell;

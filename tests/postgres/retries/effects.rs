@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use poolscope::event::GiveUp;
+use poolscope::labels::GiveUp;
 use poolscope::retry::{Class, Effects};
 use poolscope::{Connection, RetryPolicy};
 use tokio_postgres::Error;

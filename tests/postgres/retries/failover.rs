@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use poolscope::demo::server::Server;
-use poolscope::event::GiveUp;
+use poolscope::labels::GiveUp;
 use poolscope::retry::Class;
 use poolscope::{Connection, RetryPolicy, RunError};
 use tokio_postgres::Error;

@@ -2,7 +2,7 @@
 
 use super::super::witness::{From, Talk};
 use super::{Both, Client, Server, client, error, message, query, ready, server};
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::telemetry::evidence::Risk;
 
 fn said(exchange: &[(From, Vec<u8>)]) -> Talk {

@@ -1,7 +1,7 @@
 //! A listener that remembers what it is told and holds it to what must always be true, for the tests and for fuzzing.
 
 use super::{Body, Conversation, Listener, OutOfStep, Transaction};
-use crate::event::ErrorCode;
+use crate::labels::ErrorCode;
 use crate::pool::wire::listener::Answer;
 use crate::pool::wire::texts::Asked;
 use crate::telemetry::clock::Nanos;

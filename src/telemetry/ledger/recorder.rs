@@ -1,18 +1,18 @@
-//! Who is told of what happens.
+//! The handle through which the pool records its events.
 
 use std::panic::Location;
 use std::sync::Arc;
 
 use super::Ledger;
-use crate::event::{Event, Outcome};
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::log;
-use crate::telemetry::operations::{Interned, OperationId, SiteId};
+use crate::telemetry::log::Log;
+use crate::telemetry::names::MAX_NAMES;
+use crate::telemetry::operations::{Interned, MAX_OPERATIONS, OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::requests::{RequestMethod, Requests, RouteKey};
-use crate::telemetry::trace::TraceContext;
 
-/// The accounts and the log of one pool: what the pool tells its events to.
+/// Records the events of one pool in its [`Ledger`], and logs those that have a log line. Clones are handles to the same
+/// ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     ledger: Arc<Ledger>,
@@ -33,74 +33,57 @@ impl Recorder {
         self.ledger.clock.now()
     }
 
-    /// Tells every reader.
-    #[inline(always)]
-    pub(crate) fn emit(&self, event: Event<'_>) {
-        self.ledger.record(event);
-        self.log(event);
+    /// Returns the log alone, for events that were recorded in the ledger before.
+    pub(crate) fn log(&self) -> Log<'_> {
+        self.ledger.log()
     }
 
-    /// Tells the log alone, of what the ledger was told before.
-    #[inline(always)]
-    pub(crate) fn log(&self, event: Event<'_>) {
-        log::record(&self.ledger, event);
-    }
-
+    /// Returns the interned name of an operation.
     pub(crate) fn operation(&self, name: &str) -> OperationId {
         match self.ledger.operations.by_name(name) {
             Interned::Known(id) => id,
             Interned::Refused => {
-                self.emit(Event::OperationsFull { name });
+                self.log().operations_full(name, MAX_OPERATIONS);
                 OperationId::OTHER
             }
         }
     }
 
-    /// What a query is that has this summary.
+    /// Returns the interned summary of a query.
     pub(crate) fn query(&self, summary: &str) -> QueryId {
         match self.ledger.queries.id(summary) {
             Interned::Known(id) => QueryId::from_u16(id),
             Interned::Refused => {
-                self.emit(Event::QueriesFull { summary });
+                self.log().queries_full(summary, MAX_NAMES);
                 QueryId::OTHER
             }
         }
     }
 
-    /// What kind of request it is that has this route and method.
+    /// Returns the key under which requests of this route and method are counted.
     #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
     pub(crate) fn request_kind(&self, route: &str, method: RequestMethod) -> RouteKey {
         self.ledger.requests().kind(route, method).unwrap_or_else(|| {
-            self.emit(Event::RoutesFull { route });
+            self.log().routes_full(route, MAX_NAMES);
             Requests::other(method)
         })
     }
 
+    /// Returns the operation that is named after the caller's file and line, and its call site.
     #[inline]
     pub(crate) fn operation_at(&self, site: &'static Location<'static>) -> (OperationId, SiteId) {
         match self.ledger.operations.by_site(site) {
             (Interned::Known(id), place) => (id, place),
             (Interned::Refused, place) => {
-                self.emit(Event::OperationsFull { name: site.file() });
+                self.log().operations_full(site.file(), MAX_OPERATIONS);
                 (OperationId::OTHER, place)
             }
         }
     }
 
+    /// Returns the interned call site.
     #[inline]
     pub(crate) fn site(&self, site: &'static Location<'static>) -> SiteId {
         self.ledger.operations.site(site)
-    }
-
-    /// Emits [`Event::OperationFinished`].
-    pub(crate) fn operation_finished(
-        &self,
-        operation: OperationId,
-        outcome: Outcome,
-        since: Nanos,
-        trace: Option<TraceContext>,
-    ) {
-        let took = self.now().duration_since(since);
-        self.emit(Event::OperationFinished { operation, outcome, took, trace });
     }
 }

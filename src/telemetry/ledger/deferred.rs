@@ -1,0 +1,49 @@
+//! Spans of checkouts that are opened only once they have something to show.
+
+use std::panic::Location;
+
+use tracing::Span;
+
+use super::Ledger;
+use super::books::{InFlight, Ticket};
+use crate::labels::Phase;
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::trace::{CheckoutSpan, Trace};
+
+/// A checkout in flight that is part of a trace but has no span yet: so far it has only waited for a connection to be
+/// cleaned, which mostly takes microseconds.
+pub(super) struct DeferredSpan {
+    within: Trace,
+    operation: OperationId,
+    call_site: &'static Location<'static>,
+    started: Nanos,
+    phase: Phase,
+    since: Nanos,
+}
+
+impl DeferredSpan {
+    pub(super) fn of(checkout: &InFlight) -> Option<Self> {
+        let InFlight { operation, call_site, started, phase, phase_since: since, .. } = *checkout;
+        let trace = checkout.trace.as_ref().filter(|trace| trace.span.is_none())?;
+        Some(Self { within: trace.within.clone(), operation, call_site, started, phase, since })
+    }
+
+    /// Opens the span.
+    pub(super) fn open(&self, ledger: &Ledger) -> CheckoutSpan {
+        let Self { within, operation, call_site, started, phase, since } = self;
+        let mut span = CheckoutSpan::begin(ledger, within, *operation, call_site, (Phase::Clean, *started));
+        if *phase != Phase::Clean {
+            span.enter(*phase, *since);
+        }
+        span
+    }
+
+    /// Opens the span and attaches it to the checkout, which cannot have ended: it is its own task that calls this.
+    pub(super) fn attach(&self, ledger: &Ledger, ticket: Ticket) -> Span {
+        let opened = self.open(ledger);
+        let span = opened.span().clone();
+        ledger.books().set_span(ticket, opened);
+        span
+    }
+}
