@@ -9,7 +9,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::config::ConfigError;
 use crate::labels::label_enum;
-use crate::pool::postgres::{CheckoutError, ConnectError, Connection, Pool, PoolBuilder, RunError, UnpooledConnection};
+use crate::pool::Pool;
+use crate::pool::postgres::{CheckoutError, ConnectError, Connection, PoolBuilder, RunError, UnpooledConnection};
 use crate::retry::{Completed, Policy as RetryPolicy, Report};
 use crate::telemetry::log::Chain;
 

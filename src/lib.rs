@@ -60,9 +60,9 @@ pub use global::{
     get_connection_pool, get_pooled_connection, get_postgres_connection, init_connection_pool,
 };
 pub use pool::postgres::{
-    CancelToken, CheckoutError, Client, ConnectError, Connection, Operation, Pool, PoolBuilder, RunError,
-    UnpooledConnection,
+    CancelToken, CheckoutError, Client, ConnectError, Connection, PoolBuilder, RunError, UnpooledConnection,
 };
+pub use pool::{Operation, Pool};
 pub use retry::Policy as RetryPolicy;
 pub use telemetry::Collector;
 

@@ -11,7 +11,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use poolscope::config::Settings;
 use poolscope::middleware::{Head, PoolLayer};
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use poolscope::telemetry::Collector;
 use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt, service_fn};
@@ -28,17 +28,17 @@ const COUNT: u64 = 1_000;
 
 type Body = Empty<&'static [u8]>;
 
-fn core(size: usize) -> Result<Core<NoIo>, Failure> {
+fn core(size: usize) -> Result<Pool<NoIo>, Failure> {
     let mut settings = Settings::default();
     (settings.pool_size, settings.max_overflow) = (size, 0);
-    Ok(Core::new(NoIo, "bench", &settings, &Collector::new())?)
+    Ok(Pool::new(NoIo, "bench", &settings, &Collector::new())?)
 }
 
 fn route<'a>(_: Head<'a>) -> Option<Cow<'a, str>> {
     Some("/orders/{id}".into())
 }
 
-fn layer(core: &Core<NoIo>) -> PoolLayer<NoIo> {
+fn layer(core: &Pool<NoIo>) -> PoolLayer<NoIo> {
     PoolLayer::new(core).route_by(route)
 }
 
@@ -159,7 +159,7 @@ const HOLD: Duration = Duration::from_millis(20);
 const FEW: usize = 4;
 
 /// The 99th percentile of those who are served, in milliseconds, and how many they are.
-async fn overloaded(layer: PoolLayer<NoIo>, core: Core<NoIo>, lasts: Duration) -> Result<(f64, usize), Failure> {
+async fn overloaded(layer: PoolLayer<NoIo>, core: Pool<NoIo>, lasts: Duration) -> Result<(f64, usize), Failure> {
     let handler = service_fn(move |_: Request<()>| {
         let core = core.clone();
         async move {

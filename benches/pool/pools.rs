@@ -8,7 +8,7 @@ use deadpool::Runtime;
 use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleResult};
 use poolscope::config::Settings;
 use poolscope::error::CheckoutError;
-use poolscope::pool::{Backend, Core, Guard};
+use poolscope::pool::{Backend, Guard};
 use poolscope::telemetry::Collector;
 
 use crate::Failure;
@@ -101,7 +101,7 @@ where
 }
 
 /// Ours, with its default settings but for the size.
-pub(crate) struct Ours<M: Backend>(Core<M>);
+pub(crate) struct Ours<M: Backend>(poolscope::Pool<M>);
 
 impl<M: Backend> Clone for Ours<M> {
     fn clone(&self) -> Self {
@@ -114,7 +114,7 @@ impl<M: Backend> Ours<M> {
         let mut settings = Settings::default();
         settings.pool_size = POOL_SIZE;
         settings.max_overflow = 0;
-        Ok(Self(Core::new(backend, "bench", &settings, &Collector::new())?))
+        Ok(Self(poolscope::Pool::new(backend, "bench", &settings, &Collector::new())?))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use poolscope::config::Settings;
 use poolscope::exporter::{Exporter, Exposition, Format, Page};
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use poolscope::telemetry::Collector;
 use prometheus::{Registry, TextEncoder};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,7 +23,7 @@ const OPERATIONS: usize = 20;
 /// Pools that did something, and the registry they are in.
 struct Pools {
     registry: Registry,
-    _pools: Vec<Core<NoIo>>,
+    _pools: Vec<Pool<NoIo>>,
 }
 
 impl Pools {
@@ -32,7 +32,7 @@ impl Pools {
         registry.register(Box::new(collector.clone()))?;
         let mut pools = Vec::with_capacity(count);
         for number in 0..count {
-            let pool = Core::new(NoIo, &format!("tenant_{number:04}"), &Settings::default(), &collector)?;
+            let pool = Pool::new(NoIo, &format!("tenant_{number:04}"), &Settings::default(), &collector)?;
             for operation in 0..OPERATIONS {
                 let operation = pool.operation(&format!("operation_{operation:02}"));
                 operation.run(async |_| Ok::<_, std::convert::Infallible>(())).await?;

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::request::Parts;
 
-use crate::pool::{Backend, Core};
+use crate::pool::{Backend, Pool};
 
 /// The layer that puts the pool into requests is not there, or does not put it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ impl IntoResponse for PoolMissing {
 }
 
 /// The pool that a [`PoolLayer`](super::PoolLayer) put into the request: `async fn list(pool: Pool) -> …`.
-impl<M: Backend, S: Sync> FromRequestParts<S> for Core<M> {
+impl<M: Backend, S: Sync> FromRequestParts<S> for Pool<M> {
     type Rejection = PoolMissing;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PoolMissing> {

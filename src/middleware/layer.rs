@@ -12,13 +12,13 @@ use super::route::{Head, RouteBy};
 use super::service::PoolService;
 use super::shed::{Limits, Overload};
 use crate::pool::serving::LayerConfig;
-use crate::pool::{Backend, Core};
+use crate::pool::{Backend, Pool};
 
 /// Accounts to each request what it costs the pool. See [the module](crate::middleware).
 ///
 /// Clones, and all services that it makes, share the pool and the shares of its routes.
 pub struct PoolLayer<M: Backend> {
-    pool: Core<M>,
+    pool: Pool<M>,
     settings: Settings,
     /// What its requests have in common; made anew when a setting changes that is part of it.
     terms: Arc<LayerConfig>,
@@ -43,7 +43,7 @@ impl<M: Backend> PoolLayer<M> {
     /// A layer with its defaults: it accounts and warns, and refuses nothing.
     #[must_use]
     #[track_caller]
-    pub fn new(pool: &Core<M>) -> Self {
+    pub fn new(pool: &Pool<M>) -> Self {
         let settings = Settings {
             route_by: None,
             inserts_pool: true,
@@ -175,7 +175,7 @@ impl<M: Backend> PoolLayer<M> {
 }
 
 impl Settings {
-    fn terms<M: Backend>(&self, pool: &Core<M>) -> Arc<LayerConfig> {
+    fn terms<M: Backend>(&self, pool: &Pool<M>) -> Arc<LayerConfig> {
         let Self { names_operations, held_elsewhere, share, call_site, .. } = *self;
         Arc::new(LayerConfig::new(pool, names_operations, held_elsewhere, share, call_site))
     }

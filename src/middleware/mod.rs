@@ -25,7 +25,7 @@
 //! * in the log, where a request makes [many checkouts](PoolLayer::many_checkouts) or [holds a connection while it does
 //!   something else](PoolLayer::held_elsewhere): with the route and the places that checked out.
 //!
-//! What is done without a name of its own ([`Core::get`], [`Core::run`](crate::pool::Core::run)) is named after the
+//! What is done without a name of its own ([`Pool::get`], [`Pool::run`](crate::pool::Pool::run)) is named after the
 //! request's method and route, `GET /orders/{id}`.
 //!
 //! # What belongs to a request
@@ -51,7 +51,7 @@
 //! limits set it refuses whatever comes, a probe or a static file too. A request's span is kept open until the body of its
 //! answer has ended, as it is told then. Of two layers of one pool around each other the outer one counts.
 //!
-//! [`Core::get`]: crate::pool::Core::get
+//! [`Pool::get`]: crate::pool::Pool::get
 
 mod body;
 #[cfg(feature = "axum")]

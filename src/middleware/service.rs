@@ -14,7 +14,7 @@ use super::layer::Settings;
 use super::route::{Head, matched, method};
 use super::tracking::Tracking;
 use crate::pool::serving::{ActiveRequest, LayerConfig, is_served};
-use crate::pool::{Backend, Core};
+use crate::pool::{Backend, Pool};
 use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 
 /// A service whose requests are accounted; see [`PoolLayer`](super::PoolLayer).
@@ -23,13 +23,13 @@ use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 /// for the next.
 pub struct PoolService<M: Backend, S> {
     inner: S,
-    pool: Core<M>,
+    pool: Pool<M>,
     settings: Settings,
     terms: Arc<LayerConfig>,
 }
 
 impl<M: Backend, S> PoolService<M, S> {
-    pub(super) fn new(inner: S, pool: Core<M>, settings: Settings, terms: Arc<LayerConfig>) -> Self {
+    pub(super) fn new(inner: S, pool: Pool<M>, settings: Settings, terms: Arc<LayerConfig>) -> Self {
         Self { inner, pool, settings, terms }
     }
 

@@ -34,17 +34,17 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         ErrorCode::OTHER
     }
 
-    /// What a failure to connect says of the next ones. By default nothing: each checkout that needs a connection tries
-    /// for itself, and is not kept from it by what happened to others.
-    fn refusal(error: &Self::Error) -> Refusal {
+    /// Classifies a failure to connect. The default is [`ConnectFailure::Transient`]: every checkout that needs a
+    /// connection tries for itself.
+    fn connect_failure(error: &Self::Error) -> ConnectFailure {
         let _ = error;
-        Refusal::Single
+        ConnectFailure::Transient
     }
 
-    /// What it says of the next ones that connecting was given up after a second or more, because its checkout had no
-    /// more time. By default nothing.
-    fn given_up() -> Refusal {
-        Refusal::Single
+    /// Classifies a connect that was dropped after a second or more, because its checkout ended. The default is
+    /// [`ConnectFailure::Transient`].
+    fn abandoned_connect() -> ConnectFailure {
+        ConnectFailure::Transient
     }
 
     /// Forgets what the connection has cached of statements, since they are not what they were any more.
@@ -98,16 +98,16 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
     }
 }
 
-/// What a failure to connect says of those that are tried next.
+/// What a failure to connect says about the next attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Refusal {
+pub enum ConnectFailure {
     /// Nothing.
-    Single,
-    /// They will fail as well, for a while.
-    Down,
-    /// They will fail as long as no connection is closed, be it this pool's or another's.
-    Full,
+    Transient,
+    /// They fail as well, for a while.
+    ServerDown,
+    /// They fail until a connection to the server is closed, by this pool or another client.
+    TooManyConnections,
 }
 
 /// Keeps the account of a connection's wire: given to [`Backend::connect`], for whoever can show it what passes.

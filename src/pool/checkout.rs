@@ -17,10 +17,10 @@ use tokio::time::{Sleep, sleep};
 
 use super::backend::Backend;
 use super::context::{Context, Scope};
-use super::core::Core;
-use super::gate::{Denied, RetryAt, Waiting, wait_for};
+use super::gate::{self, Denied, RetryAt, Waiting};
 use super::guard::Guard;
 use super::observed::{InstrumentedManager, ManagerError};
+use super::pool::Pool;
 use super::serving;
 use super::task;
 use super::visit::{Entry, RequestCheckout};
@@ -56,7 +56,7 @@ pin_project! {
     /// The future of a checkout, over deadpool's.
     #[must_use = "a checkout does nothing until it is polled"]
     pub(super) struct Checkout<'a, M: Backend, A, F> {
-        core: &'a Core<M>,
+        pool: &'a Pool<M>,
         // Asks deadpool, with its timeouts: first without a wait, then without a limit.
         ask: A,
         #[pin]
@@ -88,7 +88,7 @@ pin_project! {
 impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
     #[inline]
     pub(super) fn new(
-        core: &'a Core<M>,
+        pool: &'a Pool<M>,
         ask: A,
         operation: OperationId,
         call_site: &'static Location<'static>,
@@ -96,11 +96,11 @@ impl<'a, M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
     ) -> Self {
         let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
         // Where others queue there is nothing to be had at once.
-        let queued = core.shared().recorder.ledger().queue_hint();
+        let queued = pool.shared().recorder.ledger().queue_hint();
         let inner = Some(ask(if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
         let (deadline, stage) = (None, Stage::New);
         Self {
-            core,
+            pool,
             ask,
             inner,
             deadline,
@@ -121,19 +121,19 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         // What it was waiting for is given up first, so that nobody sees it ended and still holding a place.
         this.inner.set(None);
         (*this.turn, *this.place) = (None, None);
-        let recorder = &this.core.shared().recorder;
+        let recorder = &this.pool.shared().recorder;
         let (outcome, at) = (Outcome::Cancelled, recorder.now());
         // Without a ticket, the backend panicked before there was anything to wait for.
         this.context.end(recorder, outcome, None, at);
         end_visit(this.request_checkout, this.context.started, at);
-        this.core.after_failed_checkout();
+        this.pool.after_failed_checkout();
     }
 
     /// Makes sure that the checkout is among those in flight and that its timer runs, and asks the timer.
     #[cold]
     fn wait(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let mut this = self.project();
-        let shared = this.core.shared();
+        let shared = this.pool.shared();
         if this.context.ticket.is_none() {
             this.context.wait_for(&shared.recorder, Phase::Queue);
         }
@@ -153,7 +153,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         (*this.turn, *this.place) = (None, None);
         this.deadline.set(None);
         *this.stage = Stage::Ended;
-        this.core.refuse(*this.context, failure, this.request_checkout)
+        this.pool.refuse(*this.context, failure, this.request_checkout)
     }
 }
 
@@ -162,14 +162,14 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
     #[cold]
     fn stand_in_line(self: Pin<&mut Self>) {
         let mut this = self.project();
-        let shared = this.core.shared();
+        let shared = this.pool.shared();
         if !shared.is_closing()
-            && let Some(turn) = shared.gate.line(shared.recorder.ledger().status().idle)
+            && let Some(turn) = shared.gate.wait_behind(shared.recorder.ledger().status().idle)
         {
             this.inner.set(None);
             *this.took_turns |= turn.phase == Phase::Suspended;
             this.context.wait_for(&shared.recorder, turn.phase);
-            *this.turn = Some(wait_for(turn, Arc::clone(this.core.shared_handle())));
+            *this.turn = Some(gate::wait(Arc::clone(this.pool.shared_handle()), turn));
         }
     }
 
@@ -179,14 +179,14 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
     fn begin_visit(self: Pin<&mut Self>) -> bool {
         let mut this = self.project();
         *this.request_checkout =
-            serving::request_checkout(this.core.shared().recorder.ledger(), this.context.site).map(Box::new);
+            serving::request_checkout(this.pool.shared().recorder.ledger(), this.context.site).map(Box::new);
         match this.request_checkout.as_mut().map_or(Entry::Free, |request_checkout| request_checkout.enter()) {
             Entry::Free => true,
             Entry::Closed => false,
             Entry::Full(places) => {
                 this.inner.set(None);
                 *this.took_turns = true;
-                let recorder = &this.core.shared().recorder;
+                let recorder = &this.pool.shared().recorder;
                 this.context.wait_for(recorder, Phase::Share);
                 *this.place = Some(Box::pin(places.wait(recorder.clone())));
                 true
@@ -205,7 +205,7 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
                 request_checkout.admit(place);
             }
             // Those who wait for their turn to connect were here before.
-            if this.core.shared().gate.is_awaited() {
+            if this.pool.shared().gate.is_awaited() {
                 self.as_mut().stand_in_line();
                 this = self.project();
                 if this.turn.is_some() {
@@ -226,13 +226,13 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F> Checkout<'_, M, A, F> {
     #[cold]
     fn leave_to_others(self: Pin<&mut Self>, turn: RetryAt, cx: &mut TaskContext<'_>) {
         let mut this = self.project();
-        let shared = this.core.shared();
+        let shared = this.pool.shared();
         this.inner.set(None);
         *this.took_turns |= turn.phase == Phase::Suspended;
         this.context.wait_for(&shared.recorder, turn.phase);
         if this.turn.is_none() {
             // It asks once more when it is sure to be called, so that nothing is missed in between.
-            let mut waiting = wait_for(turn, Arc::clone(this.core.shared_handle()));
+            let mut waiting = gate::wait(Arc::clone(this.pool.shared_handle()), turn);
             let called = waiting.as_mut().poll(cx).is_ready();
             if !called {
                 *this.turn = Some(waiting);
@@ -247,8 +247,8 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        let core = self.core;
-        let shared = core.shared();
+        let pool = self.pool;
+        let shared = pool.shared();
         if self.stage == Stage::New {
             let this = self.as_mut().project();
             *this.stage = Stage::Begun;
@@ -286,7 +286,7 @@ impl<M: Backend, A: Fn(&'static Timeouts) -> F, F: Future<Output = Got<M>>> Futu
                     if this.turn.is_some() {
                         *this.turn = None;
                     }
-                    return Poll::Ready(Ok(core.hand_out(object, *this.context, this.request_checkout)));
+                    return Poll::Ready(Ok(pool.hand_out(object, *this.context, this.request_checkout)));
                 }
                 Poll::Ready(Ok(object)) => {
                     // It was being made while the pool was closed: nobody gets it.
@@ -344,7 +344,7 @@ pub(super) enum Failure<E> {
     Unavailable(ConnectBackoff),
 }
 
-impl<M: Backend> Core<M> {
+impl<M: Backend> Pool<M> {
     // Once in the path of each checkout that is served: a call would move all that it is given.
     #[inline(always)]
     fn hand_out(

@@ -9,9 +9,10 @@ use deadpool::managed::Object;
 
 use super::backend::Backend;
 use super::clean::{READ_ONLY, ask_primary, cancel_in_passing, clean_and_return, quieten, settle_down};
-use super::core::close_surplus;
 use super::life::ConnectionMeta;
 use super::observed::{InstrumentedManager, PooledConnection};
+use super::pool::close_surplus;
+use super::postgres::PostgresManager;
 use super::visit::RequestCheckout;
 use crate::labels::CloseReason;
 use crate::telemetry::clock::Nanos;
@@ -23,7 +24,7 @@ use crate::telemetry::wire::Status;
 ///
 /// It does not keep the pool alive: a connection that comes back after its pool is gone is closed.
 #[must_use = "a connection that is not held is returned at once"]
-pub struct Guard<M: Backend> {
+pub struct Guard<M: Backend = PostgresManager> {
     /// There until it is dropped.
     object: Option<Object<InstrumentedManager<M>>>,
     operation: OperationId,

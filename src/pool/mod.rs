@@ -4,12 +4,12 @@ mod backend;
 mod checkout;
 mod clean;
 mod context;
-mod core;
 mod gate;
 mod guard;
 mod life;
 mod observed;
 mod operation;
+mod pool;
 pub mod postgres;
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
 pub(crate) mod serving;
@@ -21,10 +21,10 @@ mod task;
 mod visit;
 mod wire;
 
-pub use self::backend::{Backend, Observer, Refusal};
+pub use self::backend::{Backend, ConnectFailure, Observer};
 pub(crate) use self::checkout::code_of;
-pub use self::core::Core;
 pub use self::guard::Guard;
 pub use self::operation::Operation;
+pub use self::pool::Pool;
 #[cfg(fuzzing)]
 pub(crate) use self::wire::exercise as exercise_wire;

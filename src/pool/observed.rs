@@ -116,7 +116,7 @@ impl<M: Backend> InstrumentedManager<M> {
                 recorder.connection_error(ErrorPhase::Connect, code, &error);
                 // No more than the others may come back.
                 drop(meta);
-                match pass.failed(M::refusal(&error), code, &error, || self.any_out()) {
+                match pass.failed(M::connect_failure(&error), code, &error, || self.any_out()) {
                     Some(turn) => Err(ManagerError::Denied(Box::new(Denied::RetryAt(turn)))),
                     None => Err(ManagerError::Failed(error)),
                 }
@@ -135,7 +135,7 @@ impl<M: Backend> InstrumentedManager<M> {
     fn unfit(&self, pooled: &PooledConnection<M>, now: Nanos) -> Option<CloseReason> {
         if pooled.meta.created_at < self.shared.invalid_before() {
             Some(CloseReason::Invalidated)
-        } else if pooled.meta.expires_at <= now && !self.shared.gate.is_shut() {
+        } else if pooled.meta.expires_at <= now && !self.shared.gate.is_suspended() {
             // While no other can be made, an old one is better than none.
             Some(CloseReason::Recycled)
         } else if pooled.meta.stats.wire().is_ended() || M::is_broken(&pooled.connection) {
@@ -187,7 +187,7 @@ impl<M: Backend> Manager for InstrumentedManager<M> {
     async fn create(&self) -> Result<Self::Type, Self::Error> {
         let (gate, recorder) = (&self.shared.gate, &self.shared.recorder);
         let pass = gate
-            .enter(recorder, M::given_up(), || self.any_out())
+            .admit(recorder, M::abandoned_connect(), || self.any_out())
             .map_err(|shut| ManagerError::Denied(Box::new(shut)))?;
         // Boxed, here and below, so that the future of a checkout that needs neither stays small.
         let connecting: std::pin::Pin<Box<dyn Future<Output = _> + Send + '_>> = Box::pin(self.connect(pass));

@@ -6,8 +6,9 @@ use tracing::{Instrument as _, Span};
 
 use super::backend::Backend;
 use super::checkout::code_of;
-use super::core::Core;
 use super::guard::Guard;
+use super::pool::Pool;
+use super::postgres::PostgresManager;
 use crate::error::{CheckoutError, RunError};
 use crate::labels::{ErrorCode, Outcome};
 use crate::telemetry::clock::Nanos;
@@ -17,21 +18,21 @@ use crate::telemetry::trace;
 
 /// A handle for what is done under a name: its checkouts, waits and uses are counted for it.
 #[derive(Debug)]
-pub struct Operation<M: Backend> {
-    core: Core<M>,
+pub struct Operation<M: Backend = PostgresManager> {
+    pool: Pool<M>,
     id: OperationId,
     idempotent: bool,
 }
 
 impl<M: Backend> Clone for Operation<M> {
     fn clone(&self) -> Self {
-        Self { core: self.core.clone(), id: self.id, idempotent: self.idempotent }
+        Self { pool: self.pool.clone(), id: self.id, idempotent: self.idempotent }
     }
 }
 
 impl<M: Backend> Operation<M> {
-    pub(super) fn new(core: Core<M>, id: OperationId) -> Self {
-        Self { core, id, idempotent: false }
+    pub(super) fn new(pool: Pool<M>, id: OperationId) -> Self {
+        Self { pool, id, idempotent: false }
     }
 
     /// The name it is counted under; `other` if there were too many.
@@ -57,12 +58,12 @@ impl<M: Backend> Operation<M> {
     }
 
     pub(crate) fn recorder(&self) -> &Recorder {
-        &self.core.shared().recorder
+        &self.pool.shared().recorder
     }
 
     /// Has every connection of the pool forget the statements it has cached.
     pub(crate) fn forget_statements(&self) {
-        self.core.shared().forget_statements_before(self.recorder().now());
+        self.pool.shared().forget_statements_before(self.recorder().now());
     }
 
     /// Counts the operation from now on, until what is answered is dropped.
@@ -75,10 +76,10 @@ impl<M: Backend> Operation<M> {
         &self,
         call_site: &'static Location<'static>,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        self.core.checkout(self.id, call_site, self.recorder().site(call_site))
+        self.pool.checkout(self.id, call_site, self.recorder().site(call_site))
     }
 
-    /// A connection for this operation. See [`Core::get`].
+    /// A connection for this operation. See [`Pool::get`].
     ///
     /// # Errors
     ///
@@ -86,7 +87,7 @@ impl<M: Backend> Operation<M> {
     ///
     /// # Cancel safety
     ///
-    /// As [`Core::get`].
+    /// As [`Pool::get`].
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {

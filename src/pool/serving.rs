@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::Backend;
-use super::core::Core;
+use super::pool::Pool;
 use super::share::RouteLimits;
 use super::visit::RequestCheckout;
 use crate::telemetry::clock::nanos;
@@ -35,7 +35,7 @@ pub(crate) struct LayerConfig {
 impl LayerConfig {
     /// Those of a layer for requests to this pool; each route may hold so many connections, if that is limited.
     pub(crate) fn new<M: Backend>(
-        pool: &Core<M>,
+        pool: &Pool<M>,
         names_operations: bool,
         idle_limit: Duration,
         share: Option<usize>,

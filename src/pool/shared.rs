@@ -60,6 +60,12 @@ pub(crate) struct Shared {
     ended: Notify,
 }
 
+impl AsRef<Gate> for Shared {
+    fn as_ref(&self) -> &Gate {
+        &self.gate
+    }
+}
+
 impl Shared {
     pub(super) fn new(recorder: Recorder, policy: Policy) -> Self {
         let max = recorder.ledger().limits().max();

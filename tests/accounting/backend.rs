@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use deadpool::managed::{Manager, Metrics, RecycleResult};
 use poolscope::labels::ErrorCode;
-use poolscope::pool::{Backend, Refusal};
+use poolscope::pool::{Backend, ConnectFailure};
 
 /// What the backend says when it is asked to connect or to ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +66,8 @@ impl Answer {
         match end {
             End::Ok => Ok(()),
             End::Error => Err(FAILURE),
-            End::Down => Err(Failure(Refusal::Down)),
-            End::Full => Err(Failure(Refusal::Full)),
+            End::Down => Err(Failure(ConnectFailure::ServerDown)),
+            End::Full => Err(Failure(ConnectFailure::TooManyConnections)),
             // As panic! does, without the hook that writes about it.
             End::Panic => resume_unwind(Box::new("scripted")),
         }
@@ -115,10 +115,10 @@ impl Held {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the scripted failure")]
-pub(crate) struct Failure(Refusal);
+pub(crate) struct Failure(ConnectFailure);
 
 /// One that says nothing of others.
-pub(crate) const FAILURE: Failure = Failure(Refusal::Single);
+pub(crate) const FAILURE: Failure = Failure(ConnectFailure::Transient);
 
 /// What one kind of call is answered: first what stands in line, then always the same.
 #[derive(Debug)]
@@ -353,7 +353,7 @@ impl Backend for Scripted {
         ErrorCode::word("57P03")
     }
 
-    fn refusal(failure: &Failure) -> Refusal {
+    fn connect_failure(failure: &Failure) -> ConnectFailure {
         failure.0
     }
 }

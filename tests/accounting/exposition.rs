@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use poolscope::telemetry::BOUNDS_SECONDS;
 use poolscope::telemetry::catalogue::{Kind, METRICS, POOL_LABEL};
 use poolscope::telemetry::clock::Clock;
@@ -295,7 +295,7 @@ async fn two_pools_of_one_name_are_told_apart_and_what_is_dropped_vanishes() {
     let collector = Collector::new();
     let pool = || {
         let (clock, _) = Clock::mock();
-        Core::with_clock(Scripted::default(), "orders", &settings(1, 0), &collector, clock).unwrap()
+        Pool::with_clock(Scripted::default(), "orders", &settings(1, 0), &collector, clock).unwrap()
     };
     let (first, second, third) = (pool(), pool(), pool());
     assert_eq!([first.name(), second.name(), third.name()], ["orders", "orders-2", "orders-3"]);

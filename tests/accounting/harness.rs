@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use poolscope::error::CheckoutError;
 use poolscope::labels::{CloseReason, Outcome, Phase};
-use poolscope::pool::{Core, Guard};
+use poolscope::pool::{Guard, Pool};
 use poolscope::telemetry::clock::Clock;
 use poolscope::telemetry::{OperationTotals, PoolSnapshot};
 use poolscope::{Collector, Settings};
@@ -38,7 +38,7 @@ pub(crate) fn settings(pool_size: usize, max_overflow: usize) -> Settings {
 
 /// A pool and what it stands on.
 pub(crate) struct Rig {
-    pub(crate) core: Core<Scripted>,
+    pub(crate) core: Pool<Scripted>,
     pub(crate) backend: Scripted,
     pub(crate) collector: Collector,
     hands: Arc<quanta::Mock>,
@@ -53,7 +53,7 @@ impl Rig {
         let backend = Scripted::default();
         let collector = Collector::new();
         let (clock, hands) = Clock::mock();
-        let core = Core::with_clock(backend.clone(), "rig", settings, &collector, clock).unwrap();
+        let core = Pool::with_clock(backend.clone(), "rig", settings, &collector, clock).unwrap();
         Self { core, backend, collector, hands }
     }
 

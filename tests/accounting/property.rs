@@ -11,7 +11,7 @@ use std::time::Duration;
 use poolscope::Settings;
 use poolscope::error::CheckoutError;
 use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use poolscope::telemetry::PoolSnapshot;
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -224,7 +224,7 @@ impl World {
                 }
             }
             Step::Close => {
-                let core: Core<Scripted> = self.rig.core.clone();
+                let core: Pool<Scripted> = self.rig.core.clone();
                 let mut closing = Attempt::new(async move { core.close().await });
                 self.model.closing = true;
                 if closing.poll().is_none() {

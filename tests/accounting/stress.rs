@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use poolscope::error::CheckoutError;
 use poolscope::labels::Outcome;
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use poolscope::{Collector, Settings};
 
 use super::backend::{Answer, End, Scripted};
@@ -28,13 +28,13 @@ impl Seen {
     }
 }
 
-fn pool(settings: &Settings) -> (Core<Scripted>, Scripted) {
+fn pool(settings: &Settings) -> (Pool<Scripted>, Scripted) {
     let backend = Scripted::default();
-    (Core::new(backend.clone(), "stress", settings, &Collector::new()).unwrap(), backend)
+    (Pool::new(backend.clone(), "stress", settings, &Collector::new()).unwrap(), backend)
 }
 
 /// Takes snapshots until it is told to stop; answers how many.
-fn watch(core: &Core<Scripted>, stop: &AtomicBool) -> u64 {
+fn watch(core: &Pool<Scripted>, stop: &AtomicBool) -> u64 {
     let mut before = core.snapshot();
     let mut looks = 0;
     while !stop.load(Relaxed) {
@@ -48,7 +48,7 @@ fn watch(core: &Core<Scripted>, stop: &AtomicBool) -> u64 {
 }
 
 /// A caller that has no patience, sometimes.
-async fn call(core: &Core<Scripted>, seen: &Seen, operation: usize) -> Option<Held> {
+async fn call(core: &Pool<Scripted>, seen: &Seen, operation: usize) -> Option<Held> {
     let handle = core.operation(OPERATIONS[operation]);
     let patience = Duration::from_micros(fastrand::u64(0..2000));
     let attempt = async {
@@ -284,7 +284,7 @@ fn after_any_race_for_the_last_places_no_more_lie_idle_than_may() {
 }
 
 /// Takes a connection or leaves the queue, and returns or discards what it got, all at random moments.
-fn race(core: &Core<Scripted>) {
+fn race(core: &Pool<Scripted>) {
     let dawdle = || (0..fastrand::usize(0..1000)).for_each(|_| std::hint::spin_loop());
     let operation = core.operation("racer");
     let mut attempt = Attempt::new(async move { operation.get().await });

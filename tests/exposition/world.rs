@@ -13,7 +13,7 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, Tra
 use poolscope::exporter::{Exposition, Format, Page};
 use poolscope::labels::ErrorCode;
 use poolscope::middleware::PoolLayer;
-use poolscope::pool::{Backend, Core, Guard};
+use poolscope::pool::{Backend, Guard};
 use poolscope::telemetry::clock::Clock;
 use poolscope::{Collector, RetryPolicy, Settings};
 use prometheus::{Registry, TextEncoder};
@@ -116,7 +116,7 @@ fn settings() -> Settings {
 const PATIENCE: Duration = Duration::from_millis(1);
 
 pub(crate) struct Pool {
-    core: Core<Fickle>,
+    core: poolscope::Pool<Fickle>,
     backend: Fickle,
     hands: Arc<quanta::Mock>,
     held: Vec<Guard<Fickle>>,
@@ -126,7 +126,7 @@ impl Pool {
     pub(crate) fn new(name: &str, collector: &Collector) -> Self {
         let (clock, hands) = Clock::mock();
         let backend = Fickle::default();
-        let core = Core::with_clock(backend.clone(), name, &settings(), collector, clock).unwrap();
+        let core = poolscope::Pool::with_clock(backend.clone(), name, &settings(), collector, clock).unwrap();
         Self { core, backend, hands, held: Vec::new() }
     }
 
@@ -163,7 +163,7 @@ impl Pool {
                 let (route, micros) = (route.clone(), Duration::from_micros((*micros).into()));
                 let status = if *fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
                 let served = service_fn(move |request: Request<Arc<quanta::Mock>>| async move {
-                    let pool = request.extensions().get::<Core<Fickle>>().unwrap();
+                    let pool = request.extensions().get::<poolscope::Pool<Fickle>>().unwrap();
                     let run = pool.run(async |_| {
                         request.body().increment(micros);
                         Ok::<_, Refused>(())

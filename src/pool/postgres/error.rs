@@ -8,7 +8,7 @@ use tokio_postgres::Error;
 
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
-use crate::pool::Refusal;
+use crate::pool::ConnectFailure;
 
 /// A connection that was not established.
 ///
@@ -97,11 +97,14 @@ impl ConnectError {
 }
 
 impl ConnectError {
-    /// What it says of the next attempts to connect. Whatever it is, a wrong password among it, hundreds of checkouts
-    /// would hear the same.
-    pub(crate) fn refusal(&self) -> Refusal {
+    /// Classifies the failure. Every error but 53300, a wrong password included, would be the same for the next checkouts.
+    pub(crate) fn connect_failure(&self) -> ConnectFailure {
         // too_many_connections, of the server, of a database or of a role.
-        if self.code() == ErrorCode::word("53300") { Refusal::Full } else { Refusal::Down }
+        if self.code() == ErrorCode::word("53300") {
+            ConnectFailure::TooManyConnections
+        } else {
+            ConnectFailure::ServerDown
+        }
     }
 }
 

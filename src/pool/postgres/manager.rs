@@ -8,7 +8,7 @@ use super::error::ConnectError;
 use super::session::{is_read_only, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::labels::{Dirt, ErrorCode};
-use crate::pool::{Backend, Observer, Refusal};
+use crate::pool::{Backend, ConnectFailure, Observer};
 
 /// Makes, pings and closes PostgreSQL connections.
 #[derive(Debug)]
@@ -55,12 +55,12 @@ impl Backend for PostgresManager {
         error.code()
     }
 
-    fn refusal(error: &ConnectError) -> Refusal {
-        error.refusal()
+    fn connect_failure(error: &ConnectError) -> ConnectFailure {
+        error.connect_failure()
     }
 
-    fn given_up() -> Refusal {
-        Refusal::Down
+    fn abandoned_connect() -> ConnectFailure {
+        ConnectFailure::ServerDown
     }
 
     fn forget_statements(client: &mut Client) {

@@ -25,8 +25,8 @@ pub(crate) use self::connect::Connector;
 pub use self::error::ConnectError;
 pub use self::manager::PostgresManager;
 pub use self::unpooled::UnpooledConnection;
-use super::core::Core;
 use super::guard::Guard;
+use super::pool::Pool;
 use crate::config::{ConfigError, Settings};
 
 /// Why a checkout gave no connection.
@@ -40,22 +40,6 @@ pub type RunError<T> = crate::error::RunError<T, ConnectError>;
 /// It derefs to [`Client`], and that to [`deadpool_postgres::ClientWrapper`], which is what deadpool-postgres's own
 /// `Client` derefs to: queries, transactions and cached statements work as they do there.
 pub type Connection = Guard<PostgresManager>;
-
-/// A handle for what is done under a name; see [`Operation`](super::Operation).
-pub type Operation = super::Operation<PostgresManager>;
-
-/// A pool of PostgreSQL connections that counts everything.
-///
-/// ```no_run
-/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let pool = poolscope::Pool::builder().url("postgres://app@localhost/shop").pool_size(5).build()?;
-/// let connection = pool.get().await?;
-/// let row = connection.query_one("SELECT count(*) FROM orders", &[]).await?;
-/// # drop(row);
-/// # Ok(())
-/// # }
-/// ```
-pub type Pool = Core<PostgresManager>;
 
 impl Pool {
     /// Sets a pool up step by step.

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full};
 use poolscope::labels::Outcome;
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::super::backend::Scripted;
@@ -23,7 +23,7 @@ type Frames = VecDeque<Option<Result<Frame<Bytes>, &'static str>>>;
 /// A body that checks out for each of its frames, and does not know when it ends.
 struct Streamed {
     frames: Frames,
-    core: Core<Scripted>,
+    core: Pool<Scripted>,
     knows_its_size: Option<u64>,
 }
 

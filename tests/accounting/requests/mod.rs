@@ -16,7 +16,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use poolscope::labels::{Activity, Outcome};
 use poolscope::middleware::{Head, PoolLayer};
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use poolscope::telemetry::{RequestMethod, RequestTotals, RequestWarning};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
@@ -180,7 +180,7 @@ async fn a_checkout_that_fails_or_is_dropped_has_waited_for_its_request() {
 #[tokio::test(start_paused = true)]
 async fn what_has_no_name_is_named_after_the_route_and_what_has_one_keeps_it() {
     let rig = Rig::new(1, 0);
-    let handler = |core: &Core<Scripted>| {
+    let handler = |core: &Pool<Scripted>| {
         let core = core.clone();
         service_fn(move |_| {
             let core = core.clone();

@@ -153,7 +153,7 @@ async fn the_pool_is_in_the_request_unless_that_is_off() {
     let rig = Rig::new(1, 0);
     let found = |request: Request<Full<Bytes>>| {
         let name =
-            request.extensions().get::<poolscope::pool::Core<super::Scripted>>().map(|core| core.name().to_owned());
+            request.extensions().get::<poolscope::pool::Pool<super::Scripted>>().map(|core| core.name().to_owned());
         std::future::ready(Ok::<_, Infallible>(http::Response::new(Full::from(name.unwrap_or_default()))))
     };
     let there = layer(&rig).layer(service_fn(found));

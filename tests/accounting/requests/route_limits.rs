@@ -10,7 +10,7 @@ use http::Request;
 use http_body_util::Full;
 use poolscope::error::CheckoutError;
 use poolscope::labels::{CloseReason, Outcome, Phase};
-use poolscope::pool::Core;
+use poolscope::pool::Pool;
 use tower::{Layer as _, service_fn};
 
 use super::super::backend::Scripted;
@@ -181,7 +181,7 @@ async fn a_surplus_that_comes_back_is_kept_for_who_waits_for_its_share() {
 
 /// Looks, when it is woken, whether there is a connection to be had.
 struct Looks {
-    core: Core<Scripted>,
+    core: Pool<Scripted>,
     found: Mutex<Vec<bool>>,
 }
 

@@ -103,7 +103,7 @@ async fn each_of_two_pools_has_its_own_account_of_a_request() {
 async fn a_scope_within_itself_stays_one() {
     fn nested(
         times: u32,
-        core: poolscope::pool::Core<super::Scripted>,
+        core: poolscope::pool::Pool<super::Scripted>,
     ) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             match times.checked_sub(1) {

@@ -12,6 +12,7 @@ use super::clean::sweep;
 use super::guard::Guard;
 use super::observed::{InstrumentedManager, Sweep};
 use super::operation::Operation;
+use super::postgres::PostgresManager;
 use super::serving;
 use super::shared::{Policy, Shared};
 use crate::config::{ConfigError, Settings};
@@ -22,11 +23,22 @@ use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 
-/// A pool of any [`Backend`]'s connections, observed. For PostgreSQL's there is [`Pool`](crate::Pool).
+/// A connection pool that records its checkouts, waits and uses.
 ///
-/// Clones are handles to the same pool. When the last one is dropped, idle connections are closed, and those that
-/// are out are closed when they come back.
-pub struct Core<M: Backend> {
+/// It pools PostgreSQL connections by default, and those of any other [`Backend`] as `Pool<M>`. Clones are handles to the
+/// same pool. When the last one is dropped, idle connections are closed, and connections in use are closed when they are
+/// returned.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let pool = poolscope::Pool::builder().url("postgres://app@localhost/shop").pool_size(5).build()?;
+/// let connection = pool.get().await?;
+/// let row = connection.query_one("SELECT count(*) FROM orders", &[]).await?;
+/// # drop(row);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Pool<M: Backend = PostgresManager> {
     inner: Arc<Inner<M>>,
 }
 
@@ -43,7 +55,7 @@ impl<M: Backend> Drop for Inner<M> {
     }
 }
 
-impl<M: Backend> Core<M> {
+impl<M: Backend> Pool<M> {
     /// A pool with these settings; those that say how to connect are the backend's business. Connects to nothing
     /// yet. `name` is the pool's, unless the settings have one.
     ///
@@ -330,14 +342,14 @@ fn close_while<M: Backend>(pool: &managed::Pool<InstrumentedManager<M>>, reason:
     drop(closed);
 }
 
-impl<M: Backend> Clone for Core<M> {
+impl<M: Backend> Clone for Pool<M> {
     fn clone(&self) -> Self {
         Self { inner: Arc::clone(&self.inner) }
     }
 }
 
-impl<M: Backend> std::fmt::Debug for Core<M> {
+impl<M: Backend> std::fmt::Debug for Pool<M> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Core").field("name", &self.name()).field("status", &self.status()).finish()
+        f.debug_struct("Pool").field("name", &self.name()).field("status", &self.status()).finish()
     }
 }

@@ -1,0 +1,196 @@
+//! Limits on connecting while the server refuses connections.
+//!
+//! Without limits, every checkout that needs a new connection would find out by itself that the server is down, and all
+//! of them would connect at once when it is back. The gate lets one checkout at a time probe the server after a failure,
+//! and raises the number step by step after a success:
+//!
+//! ```text
+//!       failure               attempt is due
+//! Open ─────────▶ Suspended ────────────────▶ Probing ─┐ lease expired:
+//!  ▲                ▲   ▲                      │   │ ▲ │ another probe
+//!  │                │   └─ probe failed or ────┘   │ └─┘
+//!  │ limit is the   │      was dropped             │
+//!  │ pool's size    │ failure                      │
+//!  └──────────── Ramping ◀──── connect succeeded ──┘
+//!                 │   ▲        (also from Suspended)
+//!                 └───┘ success: limit + 1
+//! ```
+//!
+//! | state | a checkout that needs a connection |
+//! |---|---|
+//! | `Open` | connects |
+//! | `Suspended` | is denied until the next attempt is due, then probes |
+//! | `Probing` | is denied until the probe's lease expires, then probes |
+//! | `Ramping` | connects if fewer than the limit are connecting, otherwise waits |
+//!
+//! A denied checkout fails at once or waits, as the setting `fail_fast` says. If the server is out of connection slots
+//! (`full`), a denied checkout waits for a connection that is in use or being established, if there is one.
+//!
+//! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`]. A failure that says nothing about later
+//! attempts ([`ConnectFailure::Transient`]) changes no state. A connect that is dropped after [`ABANDONED_AFTER`] counts
+//! as the failure that the backend names: otherwise a server that does not answer would go unnoticed by checkouts with a
+//! short deadline.
+
+mod permit;
+mod state;
+mod wait;
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+pub(super) use self::permit::ConnectPermit;
+use self::state::{Connects, Outage, Suspension};
+pub(super) use self::wait::{Waiting, wait};
+use super::backend::ConnectFailure;
+use crate::error::ConnectBackoff;
+use crate::labels::Phase;
+use crate::telemetry::ledger::Recorder;
+
+/// Bounds of the pause between two attempts. The pause is drawn between half of its bound and all of it, so that many
+/// processes do not connect at the same moment.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_millis(800);
+
+/// How long a failure is reported after the next attempt was due, if no attempt is made.
+const CONNECT_FAILURE_TTL: Duration = Duration::from_secs(10);
+
+/// The time after which a connect that is dropped counts as a failure.
+const ABANDONED_AFTER: Duration = Duration::from_secs(1);
+
+/// Decides which checkouts may connect.
+#[derive(Debug)]
+pub(super) struct Gate {
+    connects: Mutex<Connects>,
+    /// The number of checkouts in [`wait`].
+    waiting: AtomicUsize,
+    retry: Notify,
+    fail_fast: bool,
+    /// How long other checkouts wait for those that are connecting. A checkout that is not polled would otherwise block
+    /// them for ever.
+    lease: Duration,
+}
+
+/// Why a checkout may not connect now.
+#[derive(Debug)]
+pub(crate) enum Denied {
+    /// It waits.
+    RetryAt(RetryAt),
+    /// It fails.
+    Unavailable(ConnectBackoff),
+}
+
+/// A wait at the gate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetryAt {
+    pub(super) phase: Phase,
+    /// The latest time of the next look. A connection that is returned while the wait begins may wake nobody, because
+    /// ruling that out would cost every return.
+    until: Instant,
+}
+
+impl Gate {
+    /// Creates a gate for at most `max` connections, each of which is established or fails within `connect_timeout`.
+    pub(super) fn new(max: usize, fail_fast: bool, connect_timeout: Duration) -> Self {
+        let lease = connect_timeout.saturating_add(ABANDONED_AFTER);
+        Self {
+            connects: Mutex::new(Connects::new(max)),
+            waiting: AtomicUsize::new(0),
+            retry: Notify::new(),
+            fail_fast,
+            lease,
+        }
+    }
+
+    fn connects(&self) -> MutexGuard<'_, Connects> {
+        self.connects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns a permit to connect, or why there is none. `abandoned` is the failure as which a connect counts that is
+    /// dropped after [`ABANDONED_AFTER`]; `any_returnable`, whether there are connections that may be returned.
+    pub(super) fn admit<'a>(
+        &'a self,
+        recorder: &'a Recorder,
+        abandoned: ConnectFailure,
+        any_returnable: impl FnOnce() -> bool,
+    ) -> Result<ConnectPermit<'a>, Denied> {
+        let mut connects = self.connects();
+        let now = Instant::now();
+        if let Some(suspension) = connects.suspension(now).filter(|suspension| now < suspension.probe_at) {
+            return Err(self.denied(&suspension, any_returnable));
+        }
+        match connects.begin(now, self.lease) {
+            Some(attempt) => Ok(ConnectPermit::new(self, recorder, attempt, abandoned)),
+            None => Err(Denied::RetryAt(RetryAt { phase: Phase::Suspended, until: now + MAX_BACKOFF })),
+        }
+    }
+
+    /// Returns whether a checkout waits or fails while connecting is suspended.
+    fn denied(&self, suspension: &Suspension<'_>, any_returnable: impl FnOnce() -> bool) -> Denied {
+        let Suspension { outage, until, any_unprobed, .. } = *suspension;
+        // In this order: a connect that has left the first count was counted in the second before.
+        if outage.full && (any_unprobed || any_returnable()) {
+            Denied::RetryAt(RetryAt { phase: Phase::Queue, until })
+        } else if self.fail_fast {
+            Denied::Unavailable(outage.report())
+        } else {
+            Denied::RetryAt(RetryAt { phase: Phase::Suspended, until })
+        }
+    }
+
+    /// Returns what a new checkout waits for so that it does not overtake those that wait already; `None` if more
+    /// connections are idle than those can take.
+    #[cold]
+    pub(super) fn wait_behind(&self, idle: usize) -> Option<RetryAt> {
+        let waiting = self.waiting.load(SeqCst);
+        if waiting == 0 || idle > waiting {
+            return None;
+        }
+        let full = self.connects().outage().is_some_and(|outage| outage.full);
+        let phase = if full { Phase::Queue } else { Phase::Suspended };
+        // If all of them are served before it waits, nobody wakes it.
+        Some(RetryAt { phase, until: Instant::now() + MIN_BACKOFF })
+    }
+
+    /// Returns whether connecting is known to fail.
+    #[cold]
+    pub(super) fn is_suspended(&self) -> bool {
+        self.backoff().is_some()
+    }
+
+    /// Makes an attempt due at a server that was full, as a connection to it was closed.
+    pub(super) fn slot_freed(&self) {
+        if !self.is_awaited() {
+            return;
+        }
+        self.connects().slot_freed();
+        self.wake_one();
+    }
+
+    /// Describes the outage, if connecting is known to fail.
+    pub(super) fn backoff(&self) -> Option<ConnectBackoff> {
+        let connects = self.connects();
+        connects.outage().filter(|outage| outage.due.elapsed() < CONNECT_FAILURE_TTL).map(Outage::report)
+    }
+
+    /// Returns whether any checkout waits at the gate.
+    #[inline]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
+    }
+
+    /// Wakes the first checkout that waits, as a connection was returned.
+    pub(super) fn wake_one(&self) {
+        if self.is_awaited() {
+            self.retry.notify_one();
+        }
+    }
+
+    /// Wakes every checkout that waits.
+    pub(super) fn wake_all(&self) {
+        self.retry.notify_waiters();
+    }
+}
