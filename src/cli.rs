@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use poolscope::config::SETTINGS;
+use poolscope::config::settings;
 use poolscope::demo::{self, Demo, DemoError, Play, Scenario, Screen, Timing, Traces};
 use poolscope::otlp::OtlpError;
 use poolscope::service::NotAPath;
@@ -297,11 +297,11 @@ fn demo_help() -> String {
     }
     help.push_str("\nPool settings, from the environment or, by their names, from the URL's query:\n");
     let _ = writeln!(help, "  {:<27} {:<17} range", "variable", "default");
-    for setting in SETTINGS {
-        let value = setting.get(&defaults);
+    for setting in settings() {
+        let value = defaults.get(setting.name()).unwrap_or_default();
         let default = match (setting.name(), value.is_empty()) {
             ("database_url", _) => "a private server".to_owned(),
-            (_, true) => setting.default_text(),
+            (_, true) => setting.default(),
             (_, false) => value,
         };
         let _ = writeln!(help, "  {:<27} {default:<17} {}", setting.environment_variable(), setting.range());
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn the_help_names_every_setting() {
         let help = demo_help();
-        for setting in SETTINGS {
+        for setting in settings() {
             assert!(help.contains(&setting.environment_variable()), "{}", setting.name());
         }
         assert!(help.contains("POOLSCOPE_POOL_SIZE         5                 1 to 10000"), "{help}");

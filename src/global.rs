@@ -395,7 +395,7 @@ mod tests {
         assert!(error.to_string().contains("init_connection_pool was not called"), "{error}");
         assert!(error.source().unwrap().to_string().contains("POOLSCOPE_DATABASE_URL"), "{error:?}");
         let error = global.init(Location::caller(), builder().pool_size(0)).unwrap_err();
-        assert!(error.to_string().contains("pool_size cannot be"), "{error}");
+        assert!(error.to_string().contains("invalid pool_size: "), "{error}");
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             global.pool(Location::caller(), || panic!("as the test wants it")).map(drop)
         }));

@@ -1,29 +1,14 @@
-//! "Did you mean": the nearest of the names that exist.
+//! Suggestions for misspelled names.
 
-/// The candidate nearest to `name`, if it is near enough to be a slip: at most a third of its letters differ.
+/// Returns the candidate most similar to `name`, ignoring case, if at most a third of its characters differ.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
     candidates
         .into_iter()
-        .map(|candidate| (distance(name, candidate), candidate))
+        .map(|candidate| (strsim::levenshtein(&name, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's distance in letters, case aside.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.to_lowercase().chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -31,7 +16,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_finds_the_name_that_was_meant() {
+    fn misspelled_name_is_corrected() {
         let names = ["pool_size", "max_overflow", "pre_ping", "pre_ping_idle"];
         assert_eq!(nearest("poolsize", names), Some("pool_size"));
         assert_eq!(nearest("PRE_PING", names), Some("pre_ping"));
@@ -39,7 +24,7 @@ mod tests {
     }
 
     #[test]
-    fn another_word_finds_nothing() {
+    fn different_word_has_no_suggestion() {
         assert_eq!(nearest("colour", ["pool_size", "pre_ping"]), None);
         assert_eq!(nearest("", ["pool_size", "pre_ping"]), None);
     }

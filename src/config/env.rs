@@ -2,80 +2,94 @@
 
 use std::ffi::OsString;
 
-use super::Settings;
-use super::error::{ConfigError, Origin};
-use super::table::{SETTINGS, Setting};
+use super::assignment::Assignment;
+use super::error::ConfigError;
+use super::location::Location;
+use super::table::{ENVIRONMENT_PREFIX, SETTINGS, Setting};
 use crate::suggest::nearest;
 
-/// What the variables' names begin with.
-pub(crate) const PREFIX: &str = "POOLSCOPE_";
-
-pub(super) fn apply(
-    settings: &mut Settings,
-    variables: impl IntoIterator<Item = (String, String)>,
-) -> Result<(), ConfigError> {
-    let mut found: Vec<(&Setting, String, String)> = Vec::new();
+/// Reads the settings among `variables`. Variables without the prefix are ignored.
+pub(super) fn read(variables: impl IntoIterator<Item = (String, String)>) -> Result<Vec<Assignment>, ConfigError> {
+    let mut assignments = Vec::new();
     for (variable, value) in variables {
-        let Some(name) = variable.strip_prefix(PREFIX) else {
+        let Some(name) = variable.strip_prefix(ENVIRONMENT_PREFIX) else {
             continue;
         };
-        match SETTINGS.iter().find(|s| s.name().to_ascii_uppercase() == name) {
-            Some(setting) => found.push((setting, variable, value)),
-            None if is_not_ours(name, &value) => {}
+        match SETTINGS.iter().find(|setting| setting.name().to_ascii_uppercase() == name) {
+            Some(setting) => assignments.push(Assignment::parse(setting, &value, &Location::variable(&variable))?),
+            None if is_reserved(name, &value) => {}
             None => return Err(unknown(&variable)),
         }
     }
-    // The URL first: a setting's own variable wins over the URL's query.
-    found.sort_by_key(|(setting, ..)| !setting.is_url());
-    for (setting, variable, value) in found {
-        settings.assign(setting, &value, &Origin::environment(&variable))?;
-    }
-    Ok(())
+    Ok(assignments)
 }
 
-/// Those variables of a process that begin with the prefix, as text.
+/// Returns the environment variables of this process that begin with `POOLSCOPE_`, for
+/// [`Settings::apply_env`](super::Settings::apply_env) on settings with other defaults than
+/// [`Settings::from_env`](super::Settings::from_env) has.
 ///
-/// For `std::env::vars_os`: `std::env::vars` panics on a value that is not Unicode, whosever it is.
-pub(super) fn own(
+/// ```
+/// use poolscope::Settings;
+/// use poolscope::config::env_vars;
+///
+/// # fn main() -> Result<(), poolscope::ConfigError> {
+/// let mut defaults = Settings::default();
+/// defaults.pool_size = 2;
+/// let settings = defaults.apply_env(env_vars()?)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// Returns an error if the value of such a variable is not Unicode.
+pub fn env_vars() -> Result<Vec<(String, String)>, ConfigError> {
+    with_prefix(std::env::vars_os())
+}
+
+/// Returns the variables that begin with the prefix.
+///
+/// Takes `std::env::vars_os`, since `std::env::vars` panics if the value of any variable is not Unicode.
+fn with_prefix(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Vec<(String, String)>, ConfigError> {
-    let mut own = Vec::new();
+    let mut found = Vec::new();
     for (variable, value) in variables {
         let Ok(variable) = variable.into_string() else {
             continue;
         };
-        if !variable.starts_with(PREFIX) {
+        if !variable.starts_with(ENVIRONMENT_PREFIX) {
             continue;
         }
-        let value = value.into_string().map_err(|_| ConfigError::Conflict {
-            origin: Origin::environment(&variable),
-            problem: "the value is not Unicode: give it in UTF-8".to_owned(),
+        let value = value.into_string().map_err(|_| {
+            ConfigError::conflict(&Location::variable(&variable), "the value is not Unicode: give it in UTF-8")
         })?;
-        own.push((variable, value));
+        found.push((variable, value));
     }
-    Ok(own)
+    Ok(found)
 }
 
-/// Whether somebody else's purpose is served by a variable with our prefix: the binary's own flags, where the
-/// private server's programs are, or what Kubernetes injects for a Service named `poolscope` or `poolscope-…`.
-fn is_not_ours(name: &str, value: &str) -> bool {
-    let flags = ["WEB_", "LOG", "TRACES_", "SHOP_"];
-    flags.iter().any(|flag| name.starts_with(flag))
+/// Returns whether a variable with the prefix has another purpose: it belongs to the `poolscope` binary, or Kubernetes
+/// sets it for a Service named `poolscope` or `poolscope-…`.
+fn is_reserved(name: &str, value: &str) -> bool {
+    let prefixes = ["WEB_", "LOG", "TRACES_", "SHOP_"];
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
         || ["PG_BIN", "CONFIG_FILE"].contains(&name)
         || is_from_kubernetes(name, value)
 }
 
 fn is_from_kubernetes(name: &str, value: &str) -> bool {
-    let for_poolscope = ["SERVICE_", "PORT_"].iter().any(|p| name.starts_with(p)) || name == "PORT";
+    let for_poolscope = ["SERVICE_", "PORT_"].iter().any(|prefix| name.starts_with(prefix)) || name == "PORT";
     // For a Service named `poolscope-web` the names are POOLSCOPE_WEB_SERVICE_HOST and so on.
     let for_another = name.ends_with("_SERVICE_HOST")
         || name.contains("_SERVICE_PORT")
-        || (name.contains("_PORT") && is_protocol_part(name, value));
+        || (name.contains("_PORT") && is_port_variable(name, value));
     for_poolscope || for_another
 }
 
-/// `…_PORT=tcp://10.0.0.1:9719`, or `…_PORT_9719_TCP`, perhaps with `_PROTO`, `_PORT` or `_ADDR`.
-fn is_protocol_part(name: &str, value: &str) -> bool {
+/// Returns whether the variable is `…_PORT=tcp://10.0.0.1:9719`, or `…_PORT_9719_TCP` with an optional `_PROTO`, `_PORT`
+/// or `_ADDR`.
+fn is_port_variable(name: &str, value: &str) -> bool {
     let protocols = ["TCP", "UDP", "SCTP"];
     let is_address = name.ends_with("_PORT") && value.contains("://");
     let is_numbered = name.split_once("_PORT_").is_some_and(|(_, rest)| {
@@ -88,10 +102,11 @@ fn is_protocol_part(name: &str, value: &str) -> bool {
 
 fn unknown(variable: &str) -> ConfigError {
     let names: Vec<_> = SETTINGS.iter().map(Setting::environment_variable).collect();
-    let name = variable.strip_prefix(PREFIX).unwrap_or(variable);
-    let suggestion =
-        nearest(name, names.iter().filter_map(|n| n.strip_prefix(PREFIX))).map(|name| format!("{PREFIX}{name}"));
-    ConfigError::unknown(Origin::ENVIRONMENT, variable, suggestion)
+    let without_prefix = |name| str::strip_prefix(name, ENVIRONMENT_PREFIX);
+    let name = without_prefix(variable).unwrap_or(variable);
+    let suggestion = nearest(name, names.iter().filter_map(|name| without_prefix(name)));
+    let suggestion = suggestion.map(|name| format!("{ENVIRONMENT_PREFIX}{name}"));
+    ConfigError::unknown(&Location::ENVIRONMENT, variable, suggestion)
 }
 
 #[cfg(test)]
@@ -103,19 +118,19 @@ mod tests {
     use super::super::tests::{env, message};
 
     #[test]
-    fn an_unknown_variable_is_an_error_with_a_suggestion() {
+    fn unknown_variable_has_a_suggestion() {
         assert_eq!(
             message(env(&[("POOLSCOPE_POOLSIZE", "5")])),
-            "environment variables: there is no setting `POOLSCOPE_POOLSIZE`: did you mean `POOLSCOPE_POOL_SIZE`?"
+            "environment variables: unknown setting `POOLSCOPE_POOLSIZE`: did you mean `POOLSCOPE_POOL_SIZE`?"
         );
         assert_eq!(
             message(env(&[("POOLSCOPE_COLOUR", "red")])),
-            "environment variables: there is no setting `POOLSCOPE_COLOUR`"
+            "environment variables: unknown setting `POOLSCOPE_COLOUR`"
         );
     }
 
     #[test]
-    fn what_kubernetes_injects_for_a_service_named_poolscope_is_ignored() {
+    fn kubernetes_service_variables_are_ignored() {
         let settings = env(&[
             ("POOLSCOPE_SERVICE_HOST", "10.0.0.11"),
             ("POOLSCOPE_SERVICE_PORT", "9719"),
@@ -136,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn the_binarys_own_flags_and_other_programs_variables_are_ignored() {
+    fn variables_of_the_binary_are_ignored() {
         let settings = env(&[
             ("POOLSCOPE_WEB_LISTEN_ADDRESS", ":9719"),
             ("POOLSCOPE_WEB_CONFIG_FILE", "web.yml"),
@@ -153,15 +168,15 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_value_that_is_not_unicode_is_an_error_only_where_it_is_ours() {
+    fn non_unicode_value_is_an_error_with_prefix_only() {
         use std::os::unix::ffi::OsStringExt;
 
-        let odd = || OsString::from_vec(vec![0xff]);
+        let not_unicode = || OsString::from_vec(vec![0xff]);
         let size = ("POOLSCOPE_POOL_SIZE".into(), "5".into());
-        let found = super::own([("PATH".into(), odd()), (odd(), odd()), size]).unwrap();
+        let found = super::with_prefix([("PATH".into(), not_unicode()), (not_unicode(), not_unicode()), size]).unwrap();
         assert_eq!(found, [("POOLSCOPE_POOL_SIZE".to_owned(), "5".to_owned())]);
         assert_eq!(
-            message(super::own([("POOLSCOPE_NAME".into(), odd())])),
+            message(super::with_prefix([("POOLSCOPE_NAME".into(), not_unicode())])),
             "environment variable POOLSCOPE_NAME: the value is not Unicode: give it in UTF-8"
         );
     }

@@ -1,212 +1,133 @@
-//! What is wrong with a configuration: what, where, and what would do.
+//! The error of an invalid configuration.
 
-use std::borrow::Cow;
-use std::fmt;
 use std::io;
 
-/// A setting, a database URL or a certificate file that cannot be used.
+use super::location::{Location, masked};
+
+/// An invalid setting, database URL or certificate file.
 ///
-/// The message is one line that says where the value stands, what is wrong with it and what would do. It never
-/// holds a password, or any part of a text that could be one.
+/// The message is one line that names the location of the value, the problem and a valid alternative. It never
+/// contains a password, or any part of a text that could be one.
+///
+/// ```
+/// use poolscope::{ConfigError, Settings};
+///
+/// let error = Settings::from_toml("pool_size = 0").unwrap_err();
+/// assert!(matches!(error, ConfigError::Invalid { setting: "pool_size", .. }));
+/// assert_eq!(
+///     error.to_string(),
+///     "line 1, column 13: invalid pool_size: \"0\", expected a whole number from 1 to 10000",
+/// );
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// A setting's value is of the wrong form or out of range.
-    #[error("{origin}: {setting} cannot be {value}: {remedy}")]
+    /// A setting's value has the wrong form or is out of range.
+    #[error("{location}: invalid {setting}: {value}, expected {expected}")]
     #[non_exhaustive]
     Invalid {
-        /// Where the value stands.
-        origin: Origin,
-        /// The setting's name, or the URL parameter's.
+        /// Where the value was given.
+        location: String,
+        /// The name of the setting or of the URL parameter.
         setting: &'static str,
-        /// The value as it was given, in quotes, or what kind of thing it is.
+        /// The value in quotes, or its type if that is wrong.
         value: String,
-        /// What would do.
-        remedy: String,
+        /// The values that are accepted.
+        expected: String,
     },
 
     /// A name that no setting has.
-    #[error("{origin}: there is no setting `{name}`{}", hint(.suggestion.as_deref()))]
+    #[error("{location}: unknown setting `{name}`{}", hint(.suggestion.as_deref()))]
     #[non_exhaustive]
     Unknown {
-        /// Where the name stands.
-        origin: Origin,
+        /// Where the name was given.
+        location: String,
         /// The name as it was given.
         name: String,
-        /// The nearest name that exists, spelled as it would stand there.
+        /// The most similar name of a setting, spelled as it is in that location.
         suggestion: Option<String>,
     },
 
-    /// Two settings, each fine alone, contradict each other.
-    #[error("{origin}: {problem}")]
+    /// Two settings, each valid alone, contradict each other.
+    #[error("{location}: {problem}")]
     #[non_exhaustive]
     Conflict {
-        /// Where the settings stand.
-        origin: Origin,
-        /// Which they are, and what would do.
+        /// Where the settings were given.
+        location: String,
+        /// The settings, and how to resolve the conflict.
         problem: String,
     },
 
-    /// A database URL that cannot be read. The message quotes nothing that could be part of a password.
-    #[error("{origin}: {problem}")]
+    /// An invalid database URL. The message quotes nothing that could be part of a password.
+    #[error("{location}: {problem}")]
     #[non_exhaustive]
     Url {
-        /// Where the URL stands.
-        origin: Origin,
-        /// What is wrong and what would do.
+        /// Where the URL was given.
+        location: String,
+        /// What is wrong, and how to correct it.
         problem: String,
     },
 
     /// Text that is not TOML.
-    #[error("{origin}: not valid TOML: {problem}")]
+    #[error("{location}: invalid TOML: {problem}")]
     #[non_exhaustive]
     Toml {
         /// The line and column.
-        origin: Origin,
-        /// What the parser says.
+        location: String,
+        /// The parser's message.
         problem: String,
     },
 
-    /// A setting without a default was not given.
+    /// A setting that has no default was not given.
     #[error("{setting} is not set: {remedy}")]
     #[non_exhaustive]
     Missing {
-        /// The setting's name.
+        /// The name of the setting.
         setting: &'static str,
-        /// How to give it.
+        /// How to set it.
         remedy: String,
     },
 
-    /// The URL asks for TLS, which this build leaves out.
+    /// The URL requires TLS, which this build does not include.
     #[error(
-        "{origin}: sslmode={sslmode} needs TLS, which this build leaves out: enable the feature `tls` of poolscope"
+        "{location}: sslmode={sslmode} requires TLS, which this build lacks: enable the feature `tls` of poolscope"
     )]
     #[non_exhaustive]
     TlsUnavailable {
-        /// Where the mode stands.
-        origin: Origin,
-        /// The mode that was asked for.
+        /// Where the mode was given.
+        location: String,
+        /// The requested mode.
         sslmode: &'static str,
     },
 
-    /// The certificates to verify the server with cannot be loaded.
+    /// The certificates for verifying the server could not be loaded.
     #[error("{problem}: {remedy}")]
     #[non_exhaustive]
     Certificates {
-        /// Which certificates, and what is wrong with them.
+        /// The certificates, and what is wrong with them.
         problem: String,
-        /// What would do.
+        /// How to correct it.
         remedy: &'static str,
-        /// What the operating system said, if it is its fault.
+        /// The operating system's error, if it is the cause.
         #[source]
         source: Option<io::Error>,
     },
 }
 
 impl ConfigError {
-    /// That there is no setting of this name; of a URL that stands in its place no more than the scheme is kept.
-    pub(crate) fn unknown(origin: Origin, name: &str, suggestion: Option<String>) -> Self {
-        Self::Unknown { origin, name: masked(name).escape_debug().to_string(), suggestion }
+    pub(super) fn unknown(location: &Location, name: &str, suggestion: Option<String>) -> Self {
+        Self::Unknown { location: location.to_string(), name: masked(name).escape_debug().to_string(), suggestion }
+    }
+
+    pub(super) fn conflict(location: &Location, problem: impl Into<String>) -> Self {
+        Self::Conflict { location: location.to_string(), problem: problem.into() }
+    }
+
+    pub(super) fn url(location: &Location, problem: impl Into<String>) -> Self {
+        Self::Url { location: location.to_string(), problem: problem.into() }
     }
 }
 
 fn hint(suggestion: Option<&str>) -> String {
     suggestion.map_or_else(String::new, |name| format!(": did you mean `{name}`?"))
-}
-
-/// Where a value stands: in an environment variable, at a place in a TOML text, in a database URL, or in code.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    place: Place,
-    parameter: Option<Box<str>>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    Code,
-    Url,
-    Environment(Option<Box<str>>),
-    Toml { line: u32, column: u32 },
-}
-
-impl Origin {
-    /// Set in code, on a [`Settings`](super::Settings).
-    pub(crate) const CODE: Self = Self::new(Place::Code);
-    /// In a database URL handed over in code.
-    pub(crate) const URL: Self = Self::new(Place::Url);
-
-    /// Among the environment variables.
-    pub(crate) const ENVIRONMENT: Self = Self::new(Place::Environment(None));
-
-    const fn new(place: Place) -> Self {
-        Self { place, parameter: None }
-    }
-
-    pub(crate) fn environment(variable: &str) -> Self {
-        Self::new(Place::Environment(Some(variable.into())))
-    }
-
-    /// The place of the byte at `offset` in `text`.
-    pub(crate) fn toml(text: &str, offset: usize) -> Self {
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        Self::new(Place::Toml {
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-            column: u32::try_from(column).unwrap_or(u32::MAX),
-        })
-    }
-
-    /// The place of a URL that stands here.
-    pub(crate) fn url(&self) -> Self {
-        match self.place {
-            Place::Code => Self::URL,
-            _ => self.clone(),
-        }
-    }
-
-    /// The query parameter `name` of the URL that stands here.
-    pub(crate) fn parameter(&self, name: &str) -> Self {
-        Self { place: self.place.clone(), parameter: Some(name.into()) }
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.place {
-            Place::Code => f.write_str("settings")?,
-            Place::Url => f.write_str("database URL")?,
-            Place::Environment(None) => f.write_str("environment variables")?,
-            Place::Environment(Some(variable)) => write!(f, "environment variable {variable}")?,
-            Place::Toml { line, column } => write!(f, "line {line}, column {column}")?,
-        }
-        match &self.parameter {
-            Some(name) => write!(f, ", parameter `{name}`"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Whether a text is, or may hold, a URL: somebody's password may be in it.
-#[cfg(feature = "cli")]
-pub(crate) fn may_be_url(text: &str) -> bool {
-    text.contains("://")
-}
-
-/// The text; of a URL no more than its scheme.
-pub(crate) fn masked(text: &str) -> Cow<'_, str> {
-    match text.find("://") {
-        Some(at) => Cow::Owned(format!("{}://…", &text[..at])),
-        None => Cow::Borrowed(text),
-    }
-}
-
-/// A value in quotes for an error message: escaped, and cut where it is long. Of a URL, no more than its scheme.
-pub(crate) fn quoted(value: &str) -> String {
-    const LONGEST: usize = 60;
-    let value = &*masked(value);
-    match value.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("\"{}…\"", value[..end].escape_debug()),
-        None => format!("\"{}\"", value.escape_debug()),
-    }
 }

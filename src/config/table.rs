@@ -1,43 +1,49 @@
-//! The table of settings: the one place that knows a setting's name, range, default and meaning.
+//! The table of settings: name, accepted values, default and description of each.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::Settings;
-use super::error::{ConfigError, Origin, quoted};
-use super::url::DatabaseUrl;
+use super::error::ConfigError;
+use super::location::{Location, quoted};
 use super::value::{Kind, Value};
 use crate::suggest::nearest;
 
-/// One setting: its name, what it accepts, its default and what it means.
+/// The prefix of the environment variables.
+pub(super) const ENVIRONMENT_PREFIX: &str = "POOLSCOPE_";
+
+/// The description of one setting, as [`settings`] returns it.
 pub struct Setting {
     name: &'static str,
     kind: Kind,
     default: Value,
-    /// What the default is, in words, where it is no value of its own.
-    otherwise: &'static str,
-    help: &'static str,
-    get: fn(&Settings) -> Value,
-    set: fn(&mut Settings, Value),
+    /// What replaces an absent default.
+    default_note: &'static str,
+    description: &'static str,
 }
 
-/// A row of the table. `$variant` is the [`Value`] that the field holds.
-macro_rules! setting {
-    ($field:ident: $variant:ident in $kind:expr, default $default:expr $(, or $otherwise:literal)?; $($help:literal)+) => {
-        Setting {
-            name: stringify!($field),
-            kind: $kind,
-            default: Value::$variant($default),
-            otherwise: concat!("" $(, $otherwise)?),
-            help: concat!($($help),+),
-            get: |settings| Value::$variant(settings.$field.clone()),
-            set: |settings, value| {
-                if let Value::$variant(value) = value {
-                    settings.$field = value;
-                }
-            },
-        }
-    };
+const fn setting(name: &'static str, kind: Kind, default: Value, description: &'static str) -> Setting {
+    Setting { name, kind, default, default_note: "", description }
+}
+
+/// A setting without a value of its own by default.
+const fn unset(name: &'static str, kind: Kind, default_note: &'static str, description: &'static str) -> Setting {
+    Setting { name, kind, default: Value::Text(None), default_note, description }
+}
+
+const fn text(max_bytes: usize) -> Kind {
+    Kind::Text { max_bytes }
+}
+
+const fn count(min: usize, max: usize) -> Kind {
+    Kind::Count { min, max }
+}
+
+const fn duration(min: Duration, max: Duration) -> Kind {
+    Kind::Duration { min, max }
+}
+
+const fn duration_or_off(min: Duration, max: Duration) -> Kind {
+    Kind::OptionalDuration { min, max }
 }
 
 const fn ms(ms: u64) -> Duration {
@@ -52,161 +58,231 @@ const HOUR: Duration = secs(3600);
 const DAY: Duration = secs(24 * 3600);
 
 /// Every setting, in the order of the reference.
-pub static SETTINGS: &[Setting] = &[
-    setting!(name: Text in Kind::Text { max_bytes: 200 }, default None, or "host:port/database";
-        "The pool's name, as it stands in the label `db_client_connection_pool_name` and in the log."),
-    Setting {
-        name: "database_url",
-        kind: Kind::Url,
-        default: Value::Url(None),
-        otherwise: "none: must be given",
-        help: "Where the database is: `postgres://user:password@host:5432/database`. \
-               Any setting's name is also a parameter of its query.",
-        get: |settings| Value::Url(settings.database_url.clone()),
-        set: |settings, value| {
-            if let Value::Url(url) = value {
-                if let Some(url) = &url {
-                    url.apply_to(settings);
-                }
-                settings.database_url = url;
-            }
-        },
-    },
-    setting!(pool_size: Count in Kind::Count { min: 1, max: 10_000 }, default 10;
-        "The number of connections that are kept when idle; one that comes back beyond it is closed."),
-    setting!(max_overflow: Count in Kind::Count { min: 0, max: 10_000 }, default 20;
-        "The number of connections allowed beyond `pool_size` while all are in use. 0: never more than `pool_size`."),
-    setting!(checkout_timeout: Duration in Kind::Duration { min: ms(1), max: DAY }, default secs(30);
-        "How long a checkout may take as a whole: waiting, connecting, pinging and cleaning together."),
-    setting!(recycle_after: OptionalDuration in Kind::OptionalDuration { min: ms(1), max: secs(30 * 24 * 3600) }, default Some(HOUR);
-        "The age, counted from connecting, at which a connection is replaced at its next checkout. "
-        "Each connection's own age is up to 10 % less, at random, so that connections made together do not "
-        "end together. off: never."),
-    setting!(pre_ping: Switch in Kind::Switch, default true;
-        "Whether a connection is pinged before it is handed out. A fresh one never is."),
-    setting!(pre_ping_idle: Duration in Kind::Duration { min: Duration::ZERO, max: DAY }, default ms(500);
-        "A connection that was seen alive within this time is handed out without a ping, unless the work it was last given by `run` failed. 0s: ping at every checkout."),
-    setting!(ping_timeout: Duration in Kind::Duration { min: ms(1), max: HOUR }, default secs(5);
-        "How long a ping may take before the connection counts as dead."),
-    setting!(connect_timeout: Duration in Kind::Duration { min: ms(1), max: HOUR }, default secs(5);
-        "How long one attempt to connect may take as a whole: name lookup, all hosts and addresses, TLS and authentication."),
-    setting!(tcp_keepalive: OptionalDuration in Kind::OptionalDuration { min: secs(1), max: secs(2 * 3600) }, default Some(secs(30));
-        "How long a connection is silent before TCP keepalive probes it, in whole seconds; "
-        "three probes 10 s apart without an answer close it. off: no keepalive."),
-    setting!(tcp_user_timeout: OptionalDuration in Kind::OptionalDuration { min: secs(1), max: HOUR }, default Some(secs(20));
-        "How long data that was sent may stay unacknowledged before the connection is closed (Linux). "
-        "off: as the operating system has it, which is about 15 minutes."),
-    setting!(application_name: Text in Kind::Text { max_bytes: 63 }, default None, or "poolscope";
-        "The name under which the connections show in `pg_stat_activity`."),
-    setting!(clean_timeout: Duration in Kind::Duration { min: ms(1), max: HOUR }, default secs(1);
-        "How long it may take to clean a connection that came back in a transaction or busy. After that it is closed."),
-    setting!(reset_session: Switch in Kind::Switch, default false;
-        "Whether what a session was left with is undone when a connection comes back: changed settings (search_path "
-        "among them), advisory locks, LISTEN, temporary tables. Prepared statements stay. Takes a round trip for "
-        "each use that sent a query; where so many come back at once that some are not reset within `clean_timeout`, those "
-        "are at their next checkout."),
-    setting!(leak_threshold: OptionalDuration in Kind::OptionalDuration { min: ms(1), max: DAY }, default Some(secs(60));
-        "How long a connection is held and silent on the wire before its holder is a suspected leak; nobody is while a \
-         query runs, or where the wire is not read. off: never."),
-    setting!(read_wire: Switch in Kind::Switch, default true;
-        "Whether the headers of what passes on the wire are read. off: nothing is known of what a holder does, nor of "
-        "the state in which a connection comes back."),
-    setting!(trace_query_text: Switch in Kind::Switch, default false;
-        "Whether the spans of queries have their text, as `db.query.text`: its first 2 KB, with `?` for each literal and "
-        "without comments. Of each connection the texts of at most 1,000 statements are told."),
-    setting!(fail_fast: Switch in Kind::Switch, default true;
-        "Whether a checkout that needs a new connection fails at once while connecting is known to fail. One checkout at "
-        "a time tries, after growing pauses of up to 0.8 s. off: the others wait until that one succeeds, up to their "
-        "`checkout_timeout`. A server that has no slots left is waited for in either case, as long as the pool has "
-        "connections that may come back, or is being given some."),
-    setting!(retry_floor: Count in Kind::Count { min: 0, max: 10_000 }, default 10;
-        "How many retries a second the pool's operations may always make together, counted over ten seconds."),
-    setting!(retry_percent: Count in Kind::Count { min: 0, max: 1000 }, default 20;
-        "How many more retries they may make for each hundred operations with a retry policy, counted over ten seconds."),
-    setting!(wait_target: Duration in Kind::Duration { min: Duration::from_micros(100), max: secs(60) }, default ms(10);
-        "The mean wait for a connection that the recommended pool size aims at."),
+pub(super) static SETTINGS: &[Setting] = &[
+    unset(
+        "name",
+        text(200),
+        "host:port/database",
+        "The pool's name, used in the label `db_client_connection_pool_name` and in the log.",
+    ),
+    unset(
+        "database_url",
+        Kind::Url,
+        "none, required",
+        "The database to connect to: `postgres://user:password@host:5432/database`. Its query accepts every other \
+         setting as a parameter.",
+    ),
+    setting(
+        "pool_size",
+        count(1, 10_000),
+        Value::Count(10),
+        "The number of connections that stay open when idle. A returned connection beyond it is closed.",
+    ),
+    setting(
+        "max_overflow",
+        count(0, 10_000),
+        Value::Count(20),
+        "The number of connections allowed beyond `pool_size` while all are in use. 0: never more than `pool_size`.",
+    ),
+    setting(
+        "checkout_timeout",
+        duration(ms(1), DAY),
+        Value::Duration(secs(30)),
+        "The time limit of a whole checkout: waiting, connecting, pinging and cleaning together.",
+    ),
+    setting(
+        "recycle_after",
+        duration_or_off(ms(1), secs(30 * 24 * 3600)),
+        Value::OptionalDuration(Some(HOUR)),
+        "The age, counted from connecting, at which a connection is replaced at its next checkout. Each connection's \
+         limit is up to 10 % lower, at random, so that connections opened together are not replaced together. off: \
+         never.",
+    ),
+    setting(
+        "pre_ping",
+        Kind::Switch,
+        Value::Switch(true),
+        "Whether a connection is pinged before it is handed out. A new connection is not.",
+    ),
+    setting(
+        "pre_ping_idle",
+        duration(Duration::ZERO, DAY),
+        Value::Duration(ms(500)),
+        "A connection that was seen alive within this time is handed out without a ping, unless the last work that \
+         `run` gave it failed. 0s: ping at every checkout.",
+    ),
+    setting(
+        "ping_timeout",
+        duration(ms(1), HOUR),
+        Value::Duration(secs(5)),
+        "The time limit of a ping; after it the connection counts as dead.",
+    ),
+    setting(
+        "connect_timeout",
+        duration(ms(1), HOUR),
+        Value::Duration(secs(5)),
+        "The time limit of a whole connection attempt: name lookup, all hosts and addresses, TLS and authentication.",
+    ),
+    setting(
+        "tcp_keepalive",
+        duration_or_off(secs(1), secs(2 * 3600)),
+        Value::OptionalDuration(Some(secs(30))),
+        "The time without traffic after which TCP keepalive probes a connection, in whole seconds. Three unanswered \
+         probes 10 s apart close it. off: no keepalive.",
+    ),
+    setting(
+        "tcp_user_timeout",
+        duration_or_off(secs(1), HOUR),
+        Value::OptionalDuration(Some(secs(20))),
+        "How long sent data may stay unacknowledged before the connection is closed (Linux). off: the operating \
+         system's default, about 15 minutes.",
+    ),
+    unset("application_name", text(63), "poolscope", "The name of the connections in `pg_stat_activity`."),
+    setting(
+        "clean_timeout",
+        duration(ms(1), HOUR),
+        Value::Duration(secs(1)),
+        "The time limit of cleaning a connection that was returned busy or in a transaction. After it the connection is \
+         closed.",
+    ),
+    setting(
+        "reset_session",
+        Kind::Switch,
+        Value::Switch(false),
+        "Whether session state is reset when a connection is returned: changed settings (including search_path), \
+         advisory locks, LISTEN, temporary tables. Prepared statements stay. Costs a round trip for each use that sent \
+         a query. Connections that are not reset within `clean_timeout`, because many were returned at once, are \
+         reset at their next checkout.",
+    ),
+    setting(
+        "leak_threshold",
+        duration_or_off(ms(1), DAY),
+        Value::OptionalDuration(Some(secs(60))),
+        "The time a connection is held without traffic before its holder is reported as a suspected leak. Not reported \
+         while a query runs, or with `read_wire` off. off: never.",
+    ),
+    setting(
+        "read_wire",
+        Kind::Switch,
+        Value::Switch(true),
+        "Whether the pool reads the headers of protocol messages. off: the activity of holders and the state of \
+         returned connections are unknown.",
+    ),
+    setting(
+        "trace_query_text",
+        Kind::Switch,
+        Value::Switch(false),
+        "Whether query spans have the query's text as `db.query.text`: its first 2 KB, with `?` for each literal and \
+         without comments. At most 1,000 statements of each connection are remembered.",
+    ),
+    setting(
+        "fail_fast",
+        Kind::Switch,
+        Value::Switch(true),
+        "Whether a checkout that needs a new connection fails at once while connection attempts are failing. One \
+         checkout at a time tries, after growing pauses of up to 0.8 s. off: the others wait until that one succeeds, \
+         up to their `checkout_timeout`. In either case checkouts wait for a server that has no free slots, as long \
+         as the pool has or is opening connections that may be returned.",
+    ),
+    setting(
+        "retry_floor",
+        count(0, 10_000),
+        Value::Count(10),
+        "The number of retries per second that the pool's operations may always make together, measured over ten \
+         seconds.",
+    ),
+    setting(
+        "retry_percent",
+        count(0, 1000),
+        Value::Count(20),
+        "The number of additional retries for each hundred operations with a retry policy, measured over ten seconds.",
+    ),
+    setting(
+        "wait_target",
+        duration(Duration::from_micros(100), secs(60)),
+        Value::Duration(ms(10)),
+        "The mean wait for a connection that the recommended pool size aims at.",
+    ),
 ];
 
-impl Setting {
-    /// The setting called `name`.
-    #[must_use]
-    pub fn find(name: &str) -> Option<&'static Self> {
-        SETTINGS.iter().find(|setting| setting.name == name)
-    }
+/// Returns the description of every setting, in the order of the reference.
+///
+/// ```
+/// for setting in poolscope::config::settings() {
+///     println!("{} (default {}): {}", setting.environment_variable(), setting.default(), setting.description());
+/// }
+/// ```
+pub fn settings() -> impl ExactSizeIterator<Item = &'static Setting> {
+    SETTINGS.iter()
+}
 
-    /// The name, as it stands in TOML and in a URL's query.
+impl Setting {
+    /// Returns the name, as it is written in TOML and in a URL's query.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The environment variable that sets it.
+    /// Returns the name of the environment variable.
     #[must_use]
     pub fn environment_variable(&self) -> String {
-        format!("{}{}", super::env::PREFIX, self.name.to_ascii_uppercase())
+        format!("{ENVIRONMENT_PREFIX}{}", self.name.to_ascii_uppercase())
     }
 
-    /// The default as text; where it is no value of its own, what stands in for it, in words.
+    /// Returns the default as text, or a description of it where it depends on other values.
     #[must_use]
-    pub fn default_text(&self) -> String {
-        if self.otherwise.is_empty() { self.default.to_string() } else { self.otherwise.to_owned() }
+    pub fn default(&self) -> String {
+        if self.default_note.is_empty() { self.default.to_string() } else { self.default_note.to_owned() }
     }
 
-    /// What it accepts, in words.
+    /// Describes the accepted values.
     #[must_use]
     pub fn range(&self) -> String {
         self.kind.range()
     }
 
-    /// What it means, with the unit and what zero or "off" stand for.
+    /// Returns the meaning, with the effect of zero or "off".
     #[must_use]
-    pub const fn help(&self) -> &'static str {
-        self.help
+    pub const fn description(&self) -> &'static str {
+        self.description
     }
 
-    /// The value in `settings` as text, empty where none is set; a database URL without its password.
-    #[must_use]
-    pub fn get(&self, settings: &Settings) -> String {
-        (self.get)(settings).to_string()
+    pub(super) fn find(name: &str) -> Option<&'static Self> {
+        SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    pub(crate) const fn kind(&self) -> Kind {
+    /// As [`find`](Self::find), with an error that suggests a similar name.
+    pub(super) fn require(name: &str, location: &Location) -> Result<&'static Self, ConfigError> {
+        Self::find(name).ok_or_else(|| {
+            let suggestion = nearest(name, SETTINGS.iter().map(Self::name)).map(str::to_owned);
+            ConfigError::unknown(location, name, suggestion)
+        })
+    }
+
+    pub(super) const fn kind(&self) -> Kind {
         self.kind
     }
 
-    pub(crate) const fn is_url(&self) -> bool {
+    pub(super) const fn default_value(&self) -> &Value {
+        &self.default
+    }
+
+    pub(super) const fn is_url(&self) -> bool {
         matches!(self.kind, Kind::Url)
     }
 
-    pub(crate) fn assign(&self, settings: &mut Settings, value: Value) {
-        (self.set)(settings, value);
+    /// Parses a value of this setting, which is not the URL.
+    pub(super) fn parse(&self, text: &str, location: &Location) -> Result<Value, ConfigError> {
+        self.kind.parse(text).ok_or_else(|| self.invalid(quoted(text), location))
     }
 
-    pub(crate) fn reset(&self, settings: &mut Settings) {
-        self.assign(settings, self.default.clone());
-    }
-
-    /// Reads `text`, which stands at `origin`, as a value of this setting.
-    pub(crate) fn read(&self, text: &str, origin: &Origin) -> Result<Value, ConfigError> {
-        if self.is_url() {
-            return DatabaseUrl::parse(text, origin).map(|url| Value::Url(Some(url)));
-        }
-        self.kind.parse(text).ok_or_else(|| self.invalid(quoted(text), origin))
-    }
-
-    /// Checks the value that is in `settings`, however it got there.
-    pub(crate) fn check(&self, settings: &Settings) -> Result<(), ConfigError> {
-        let value = (self.get)(settings);
-        if self.kind.admits(&value) { Ok(()) } else { Err(self.invalid(quoted(&value.to_string()), &Origin::CODE)) }
-    }
-
-    /// The error for a value that does not fit. `value` is printed as it is.
-    pub(crate) fn invalid(&self, value: String, origin: &Origin) -> ConfigError {
+    /// Returns the error for a value that is not accepted; `value` is printed as it is.
+    pub(super) fn invalid(&self, value: String, location: &Location) -> ConfigError {
         ConfigError::Invalid {
-            origin: origin.clone(),
+            location: location.to_string(),
             setting: self.name,
             value,
-            remedy: self.kind.remedy(&self.default),
+            expected: self.kind.expected(&self.default),
         }
     }
 }
@@ -215,15 +291,8 @@ impl fmt::Debug for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Setting")
             .field("name", &self.name)
-            .field("default", &self.default_text())
+            .field("default", &self.default())
             .field("range", &self.range())
             .finish_non_exhaustive()
     }
-}
-
-/// The setting called `name`, or the error for `origin` that suggests another.
-pub(crate) fn find(name: &str, origin: &Origin) -> Result<&'static Setting, ConfigError> {
-    Setting::find(name).ok_or_else(|| {
-        ConfigError::unknown(origin.clone(), name, nearest(name, SETTINGS.iter().map(Setting::name)).map(str::to_owned))
-    })
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use std::fmt;
+
+use super::table::SETTINGS;
 use super::*;
 
 const URL: &str = "postgres://app:hunter2@db.example/shop";
@@ -18,10 +21,10 @@ pub(super) fn message(result: Result<impl fmt::Debug, ConfigError>) -> String {
 }
 
 #[test]
-fn the_defaults_are_the_documented_ones_and_valid() {
+fn defaults_are_documented_and_valid() {
     let settings = Settings::default();
     assert!(settings.validate().is_ok());
-    let values: Vec<_> = SETTINGS.iter().map(|s| (s.name(), s.get(&settings))).collect();
+    let values: Vec<_> = SETTINGS.iter().map(|s| (s.name(), settings.get(s.name()).unwrap())).collect();
     let expected = [
         ("name", ""),
         ("database_url", ""),
@@ -50,12 +53,12 @@ fn the_defaults_are_the_documented_ones_and_valid() {
 }
 
 #[test]
-fn the_table_has_every_field_once() {
+fn table_has_each_field_once() {
     let mut names: Vec<_> = SETTINGS.iter().map(Setting::name).collect();
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), SETTINGS.len());
-    // A field that is added to the struct and not to the table does not compile here.
+    // Does not compile if a field is added to the struct only.
     let Settings {
         name: _,
         database_url: _,
@@ -83,10 +86,10 @@ fn the_table_has_every_field_once() {
     assert_eq!(names.len(), 22);
 }
 
-/// A setting, what it accepts and how that reads back, and what it refuses.
-type Edges = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
+/// A setting; accepted values with their canonical form; refused values.
+type Bounds = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
 
-const EDGES: &[Edges] = &[
+const BOUNDS: &[Bounds] = &[
     ("name", &[("orders", "orders"), ("Größe 1", "Größe 1")], &["", "a\nb", "a\0"]),
     (
         "pool_size",
@@ -140,76 +143,75 @@ const EDGES: &[Edges] = &[
 ];
 
 #[test]
-fn each_setting_takes_its_edges_and_refuses_what_is_beyond() {
-    let tested: Vec<_> = EDGES.iter().map(|(name, ..)| *name).collect();
+fn bounds_of_each_setting_are_enforced() {
+    let tested: Vec<_> = BOUNDS.iter().map(|(name, ..)| *name).collect();
     let all: Vec<_> = SETTINGS.iter().map(Setting::name).filter(|n| *n != "database_url").collect();
     assert_eq!(tested, all);
 
-    for (name, accepted, refused) in EDGES {
-        let setting = Setting::find(name).unwrap();
-        for (text, back) in *accepted {
+    for (name, accepted, refused) in BOUNDS {
+        for (text, canonical) in *accepted {
             let mut settings = Settings::default();
             settings.set(name, text).unwrap_or_else(|e| panic!("{name} = {text:?}: {e}"));
-            assert_eq!(setting.get(&settings), *back, "{name} = {text:?}");
-            // What is written reads back as the same.
-            settings.set(name, back).unwrap();
-            assert_eq!(setting.get(&settings), *back);
+            assert_eq!(settings.get(name).as_deref(), Some(*canonical), "{name} = {text:?}");
+            settings.set(name, canonical).unwrap();
+            assert_eq!(settings.get(name).as_deref(), Some(*canonical));
         }
         for text in *refused {
             let mut settings = Settings::default();
             let error = settings.set(name, text).expect_err(&format!("{name} = {text:?}"));
-            assert!(error.to_string().starts_with(&format!("settings: {name} cannot be \"")), "{error}");
-            assert!(error.to_string().contains(": give "), "{error}");
-            assert_eq!(setting.get(&settings), setting.get(&Settings::default()));
+            assert!(error.to_string().starts_with(&format!("settings: invalid {name}: \"")), "{error}");
+            assert!(error.to_string().contains("\", expected "), "{error}");
+            assert_eq!(settings.get(name), Settings::default().get(name));
         }
     }
 }
 
 #[test]
-fn an_error_says_what_where_and_what_would_do() {
+fn error_has_location_value_and_alternative() {
     assert_eq!(
         message(env(&[("POOLSCOPE_POOL_SIZE", "0")])),
-        "environment variable POOLSCOPE_POOL_SIZE: pool_size cannot be \"0\": give a whole number from 1 to 10000"
+        "environment variable POOLSCOPE_POOL_SIZE: invalid pool_size: \"0\", expected a whole number from 1 to 10000"
     );
     assert_eq!(
         message(Settings::from_toml("# pool\nrecycle_after = 3600\n")),
-        "line 2, column 17: recycle_after cannot be 3600: give a time with its unit, 1ms to 30days, or off, such as 1h"
+        "line 2, column 17: invalid recycle_after: 3600, expected a duration with its unit, 1ms to 30days, or off, \
+         such as 1h"
     );
     assert_eq!(
         message(Settings::from_url("postgres://h/d?pre_ping=maybe")),
-        "database URL, parameter `pre_ping`: pre_ping cannot be \"maybe\": give on or off"
+        "database URL, parameter `pre_ping`: invalid pre_ping: \"maybe\", expected on or off"
     );
     assert_eq!(
         message(env(&[("POOLSCOPE_DATABASE_URL", "postgres://h/d?pool_size=x")])),
-        "environment variable POOLSCOPE_DATABASE_URL, parameter `pool_size`: pool_size cannot be \"x\": \
-         give a whole number from 1 to 10000"
+        "environment variable POOLSCOPE_DATABASE_URL, parameter `pool_size`: invalid pool_size: \"x\", \
+         expected a whole number from 1 to 10000"
     );
     let mut settings = Settings::default();
     assert_eq!(
         message(settings.set("pool_siz", "3")),
-        "settings: there is no setting `pool_siz`: did you mean `pool_size`?"
+        "settings: unknown setting `pool_siz`: did you mean `pool_size`?"
     );
 }
 
 #[test]
-fn a_long_or_odd_value_is_cut_and_escaped() {
+fn quoted_value_is_shortened_and_escaped() {
     let text = message(Settings::default().set("pool_size", &format!("\u{1b}[31m{}", "9".repeat(500))));
     assert!(text.len() < 200, "{text}");
     assert!(!text.contains('\u{1b}'));
 }
 
 #[test]
-fn fields_set_in_code_are_checked_by_validate() {
+fn validate_checks_fields_set_in_code() {
     let settings = Settings { pool_size: 0, ..Settings::default() };
-    assert!(message(settings.validate()).starts_with("settings: pool_size cannot be \"0\""));
+    assert!(message(settings.validate()).starts_with("settings: invalid pool_size: \"0\", "));
     let settings = Settings { recycle_after: Some(Duration::ZERO), ..Settings::default() };
-    assert!(message(settings.validate()).starts_with("settings: recycle_after cannot be \"0s\""));
+    assert!(message(settings.validate()).starts_with("settings: invalid recycle_after: \"0s\", "));
     let settings = Settings { application_name: Some(String::new()), ..Settings::default() };
     assert!(settings.validate().is_err());
 }
 
 #[test]
-fn a_wait_target_that_no_checkout_could_meet_is_refused() {
+fn wait_target_above_checkout_timeout_is_refused() {
     let settings = Settings {
         wait_target: Duration::from_secs(2),
         checkout_timeout: Duration::from_secs(1),
@@ -222,13 +224,13 @@ fn a_wait_target_that_no_checkout_could_meet_is_refused() {
 }
 
 #[test]
-fn a_pool_without_a_database_is_told_how_to_name_one() {
+fn missing_database_error_explains_how_to_set_it() {
     let error = message(Settings::default().require_database_url().map(drop));
     assert!(error.contains("POOLSCOPE_DATABASE_URL"), "{error}");
 }
 
 #[test]
-fn an_own_name_wins_over_the_urls_query_whatever_the_order() {
+fn own_value_takes_precedence_over_url_query() {
     let url = format!("{URL}?pool_size=3&max_overflow=4");
     for vars in [
         [("POOLSCOPE_POOL_SIZE", "7"), ("POOLSCOPE_DATABASE_URL", url.as_str())],
@@ -244,7 +246,7 @@ fn an_own_name_wins_over_the_urls_query_whatever_the_order() {
 }
 
 #[test]
-fn what_is_applied_later_wins() {
+fn later_source_takes_precedence() {
     let toml = Settings::from_toml("pool_size = 3\nmax_overflow = 4\npre_ping = false").unwrap();
     let mut settings = toml.apply_env([("POOLSCOPE_POOL_SIZE".to_owned(), "5".to_owned())]).unwrap();
     settings.set("max_overflow", "6").unwrap();
@@ -254,7 +256,7 @@ fn what_is_applied_later_wins() {
 }
 
 #[test]
-fn debug_shows_every_setting_and_no_password() {
+fn debug_shows_settings_without_password() {
     let settings = Settings::from_url(URL).unwrap();
     let debug = format!("{settings:?} {settings:#?}");
     assert!(debug.contains("database_url: postgres://app:***@db.example/shop"), "{debug}");
@@ -263,7 +265,7 @@ fn debug_shows_every_setting_and_no_password() {
 }
 
 #[test]
-fn an_error_never_repeats_its_source() {
+fn error_does_not_repeat_its_source() {
     let error = ConfigError::Certificates {
         problem: "sslrootcert `/ca.pem` cannot be read".to_owned(),
         remedy: "give another",
@@ -275,7 +277,7 @@ fn an_error_never_repeats_its_source() {
 
 proptest! {
     #[test]
-    fn any_text_for_any_setting_is_taken_or_refused_in_one_line(text in any::<String>(), index in 0..SETTINGS.len()) {
+    fn any_value_is_accepted_or_refused_in_one_line(text in any::<String>(), index in 0..SETTINGS.len()) {
         let mut settings = Settings::default();
         match settings.set(SETTINGS[index].name(), &text) {
             Ok(()) => prop_assert!(settings.validate().is_ok() || SETTINGS[index].name() == "checkout_timeout"),
@@ -284,15 +286,15 @@ proptest! {
     }
 
     #[test]
-    fn any_text_as_toml_is_taken_or_refused(text in any::<String>()) {
+    fn any_toml_is_parsed_without_panic(text in any::<String>()) {
         let _ = Settings::from_toml(&text);
     }
 
     #[test]
-    fn any_time_in_range_reads_back_exactly(nanos in 1_000_000_u64..86_400_000_000_000) {
+    fn any_duration_in_range_round_trips(nanos in 1_000_000_u64..86_400_000_000_000) {
         let settings = Settings { checkout_timeout: Duration::from_nanos(nanos), ..Settings::default() };
-        let mut again = Settings::default();
-        again.set("checkout_timeout", &Setting::find("checkout_timeout").unwrap().get(&settings)).unwrap();
-        prop_assert_eq!(again.checkout_timeout, settings.checkout_timeout);
+        let mut parsed = Settings::default();
+        parsed.set("checkout_timeout", &settings.get("checkout_timeout").unwrap()).unwrap();
+        prop_assert_eq!(parsed.checkout_timeout, settings.checkout_timeout);
     }
 }

@@ -1,30 +1,31 @@
-//! What the URL asks of TLS: libpq's `sslmode` and `sslrootcert`, made one decision.
+//! The TLS mode that results from libpq's `sslmode` and `sslrootcert`.
 
 use std::path::PathBuf;
 
-use super::error::{ConfigError, Origin};
+use super::error::ConfigError;
+use super::location::Location;
 
-/// Whether the connection is encrypted, and what is verified of the server.
+/// Whether the connection is encrypted, and how the server is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TlsMode {
     /// Plaintext.
     Disable,
-    /// Encrypted if the server offers it.
+    /// Encrypted if the server supports it.
     Prefer(Verify),
     /// Encrypted, or not at all.
     Require(Verify),
 }
 
-/// What is verified of the server's certificate.
+/// How the server's certificate is verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verify {
-    /// Only that the server holds the key of the certificate it shows, whatever that is.
+    /// Any certificate is accepted; the server only has to have its private key.
     Nothing,
-    /// That an authority among these roots issued it.
+    /// One of these certificate authorities must have issued it.
     Chain(Roots),
-    /// That an authority among these roots issued it, for the host that was asked for.
+    /// One of these certificate authorities must have issued it, for the host in the URL.
     ChainAndName(Roots),
 }
 
@@ -32,14 +33,14 @@ pub enum Verify {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Roots {
-    /// Those of the operating system.
+    /// The operating system's.
     System,
-    /// Those in a file, as PEM.
+    /// The PEM certificates in a file.
     File(PathBuf),
 }
 
 impl TlsMode {
-    /// The mode in libpq's words.
+    /// Returns the corresponding `sslmode` of libpq.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
@@ -64,7 +65,7 @@ pub(super) enum SslMode {
 }
 
 impl SslMode {
-    pub(super) const REMEDY: &'static str = "give disable, allow, prefer, require, verify-ca or verify-full";
+    pub(super) const EXPECTED: &'static str = "disable, allow, prefer, require, verify-ca or verify-full";
 
     pub(super) fn parse(text: &str) -> Option<Self> {
         Some(match text {
@@ -79,19 +80,19 @@ impl SslMode {
     }
 }
 
-/// The decision, from what stands in the URL at `origin`; `direct` is `sslnegotiation=direct`.
-pub(super) fn decide(
+/// Returns the mode for the parameters of a URL; `direct` is `sslnegotiation=direct`.
+pub(super) fn resolve(
     mode: Option<SslMode>,
     roots: Option<Roots>,
     direct: bool,
-    origin: &Origin,
+    location: &Location,
 ) -> Result<TlsMode, ConfigError> {
-    let conflict = |problem: &str| ConfigError::Conflict { origin: origin.clone(), problem: problem.to_owned() };
     let system = roots == Some(Roots::System);
-    // As in libpq: anyone can get a certificate of a public authority, so that trusting them all without
-    // checking the name would verify nothing.
+    // As in libpq: anyone can obtain a certificate from a public authority, so trusting all of them without checking
+    // the name would verify nothing.
     if system && !matches!(mode, None | Some(SslMode::VerifyFull)) {
-        return Err(conflict(
+        return Err(ConfigError::conflict(
+            location,
             "sslrootcert=system would verify nothing without the host's name: give sslmode=verify-full",
         ));
     }
@@ -103,19 +104,23 @@ pub(super) fn decide(
         (SslMode::Require, roots) => TlsMode::Require(chain(roots)),
         (SslMode::VerifyCa, Some(roots)) => TlsMode::Require(Verify::Chain(roots)),
         (SslMode::VerifyCa, None) => {
-            return Err(conflict(
-                "sslmode=verify-ca needs to know the authority: give its certificate as sslrootcert, \
-                 or sslmode=verify-full",
+            return Err(ConfigError::conflict(
+                location,
+                "sslmode=verify-ca requires the certificate of an authority: give it as sslrootcert, or give \
+                 sslmode=verify-full",
             ));
         }
         (SslMode::VerifyFull, roots) => TlsMode::Require(Verify::ChainAndName(roots.unwrap_or(Roots::System))),
     };
     let encrypted = matches!(tls, TlsMode::Require(_));
     if encrypted && !cfg!(feature = "tls") {
-        return Err(ConfigError::TlsUnavailable { origin: origin.clone(), sslmode: tls.as_str() });
+        return Err(ConfigError::TlsUnavailable { location: location.to_string(), sslmode: tls.as_str() });
     }
     if direct && !encrypted {
-        return Err(conflict("sslnegotiation=direct leaves no way back to plaintext: give sslmode=require or more"));
+        return Err(ConfigError::conflict(
+            location,
+            "sslnegotiation=direct does not allow plaintext: give sslmode=require or a stricter mode",
+        ));
     }
     Ok(tls)
 }

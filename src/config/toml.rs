@@ -1,60 +1,36 @@
-//! Settings from TOML: flat keys, the settings' own names.
+//! Settings from TOML: flat keys with the names of the settings.
 
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::Settings;
-use super::error::{ConfigError, Origin, quoted};
-use super::table::{self, Setting};
+use super::assignment::Assignment;
+use super::error::ConfigError;
+use super::location::{Location, quoted};
+use super::table::Setting;
 use super::value::Kind;
 
-/// A key of a table, with its value.
-pub(crate) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>);
-
-pub(super) fn apply(settings: &mut Settings, text: &str) -> Result<(), ConfigError> {
-    apply_entries(settings, text, entries(&parse(text)?))
-}
-
-/// Reads a text that is to be TOML.
-pub(crate) fn parse(text: &str) -> Result<DeTable<'_>, ConfigError> {
-    // The parser's error quotes the line it stumbled over, which may hold the URL: only its message is taken.
-    DeTable::parse(text).map(Spanned::into_inner).map_err(|error| ConfigError::Toml {
-        origin: Origin::toml(text, error.span().map_or(0, |span| span.start)),
+/// Reads the settings in `text`.
+pub(super) fn read(text: &str) -> Result<Vec<Assignment>, ConfigError> {
+    // Only the parser's message is used: its `Display` quotes the line of the error, which may hold the URL.
+    let table = DeTable::parse(text).map(Spanned::into_inner).map_err(|error| ConfigError::Toml {
+        location: Location::toml(text, error.span().map_or(0, |span| span.start)).to_string(),
         problem: error.message().to_owned(),
-    })
-}
-
-/// What a table holds, in the order in which it stands there.
-pub(crate) fn entries<'a, 't>(table: &'a DeTable<'t>) -> Vec<Entry<'a, 't>> {
+    })?;
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
-    entries
+    let assignments = entries.into_iter().map(|(key, value)| {
+        let setting = Setting::require(key.get_ref(), &Location::toml(text, key.span().start))?;
+        let location = Location::toml(text, value.span().start);
+        match value_text(setting.kind(), value.get_ref()) {
+            Ok(text) => Assignment::parse(setting, &text, &location),
+            Err(value) => Err(setting.invalid(value, &location)),
+        }
+    });
+    assignments.collect()
 }
 
-/// Takes over settings that stand in `text`.
-pub(crate) fn apply_entries<'a, 't: 'a>(
-    settings: &mut Settings,
-    text: &str,
-    entries: impl IntoIterator<Item = Entry<'a, 't>>,
-) -> Result<(), ConfigError> {
-    let mut found: Vec<(&Setting, String, Origin)> = Vec::new();
-    for (key, value) in entries {
-        let origin = Origin::toml(text, key.span().start);
-        let setting = table::find(key.get_ref(), &origin)?;
-        let origin = Origin::toml(text, value.span().start);
-        let text = text_of(setting.kind(), value.get_ref()).map_err(|value| setting.invalid(value, &origin))?;
-        found.push((setting, text, origin));
-    }
-    // The URL first: a key of its own wins over the URL's query.
-    found.sort_by_key(|(setting, ..)| !setting.is_url());
-    for (setting, text, origin) in found {
-        settings.assign(setting, &text, &origin)?;
-    }
-    Ok(())
-}
-
-/// The value as a kind reads it; or, if its type does not go with the kind, what it is.
-pub(crate) fn text_of(kind: Kind, value: &DeValue<'_>) -> Result<String, String> {
+/// Returns the value as text that `kind` parses; or a description of the value if it has the wrong type.
+fn value_text(kind: Kind, value: &DeValue<'_>) -> Result<String, String> {
     match (kind, value) {
         (Kind::Count { .. }, DeValue::Integer(number)) => Ok(decimal(number)),
         (Kind::Switch, DeValue::Boolean(on)) => Ok(on.to_string()),
@@ -64,16 +40,16 @@ pub(crate) fn text_of(kind: Kind, value: &DeValue<'_>) -> Result<String, String>
             // Only zero needs no unit.
             Some(decimal(number)).filter(|number| number == "0").ok_or_else(|| decimal(number))
         }
-        (_, other) => Err(type_of(other).to_owned()),
+        (_, other) => Err(type_name(other).to_owned()),
     }
 }
 
-/// The integer in base 10; whole as it was written if it is too large to be read, which no range admits.
-fn decimal(number: &toml::de::DeInteger<'_>) -> String {
+/// Returns the integer in base 10, or as it was written if it does not fit into an `i128`, which is out of every range.
+fn decimal(number: &DeInteger<'_>) -> String {
     i128::from_str_radix(number.as_str(), number.radix()).map_or_else(|_| number.to_string(), |n| n.to_string())
 }
 
-pub(crate) const fn type_of(value: &DeValue<'_>) -> &'static str {
+const fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
         DeValue::Integer(_) => "a number",
@@ -89,11 +65,11 @@ pub(crate) const fn type_of(value: &DeValue<'_>) -> &'static str {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::Settings;
     use super::super::tests::message;
-    use super::*;
 
     #[test]
-    fn toml_takes_each_type_for_the_kinds_it_fits() {
+    fn value_types_match_kinds() {
         let settings = Settings::from_toml(
             "name = 'orders'\npool_size = 1_0\nmax_overflow = 0x10\npre_ping = 'off'\nrecycle_after = \"off\"\npre_ping_idle = 0\n",
         )
@@ -103,17 +79,17 @@ mod tests {
         assert_eq!(settings.name.as_deref(), Some("orders"));
 
         for (text, problem) in [
-            ("pool_size = 1.5", "line 1, column 13: pool_size cannot be a fractional number: give a whole"),
-            ("pool_size = '5'", "line 1, column 13: pool_size cannot be the text \"5\": give a whole"),
-            ("pool_size = true", "pool_size cannot be true or false: give a whole"),
-            ("pool_size = 99999999999999999999999", "pool_size cannot be"),
-            ("name = 5", "name cannot be a number: give 1 to 200 bytes"),
-            ("pre_ping = 1", "pre_ping cannot be a number: give on or off"),
-            ("recycle_after = false", "recycle_after cannot be true or false: give a time"),
-            ("checkout_timeout = 30", "checkout_timeout cannot be 30: give a time with its unit"),
-            ("checkout_timeout = 2020-01-01", "checkout_timeout cannot be a date"),
-            ("database_url = ['a']", "database_url cannot be a list: give a URL"),
-            ("name = {}", "name cannot be a table"),
+            ("pool_size = 1.5", "line 1, column 13: invalid pool_size: a fractional number, expected a whole"),
+            ("pool_size = '5'", "line 1, column 13: invalid pool_size: the text \"5\", expected a whole"),
+            ("pool_size = true", "invalid pool_size: true or false, expected a whole"),
+            ("pool_size = 99999999999999999999999", "invalid pool_size: "),
+            ("name = 5", "invalid name: a number, expected 1 to 200 bytes"),
+            ("pre_ping = 1", "invalid pre_ping: a number, expected on or off"),
+            ("recycle_after = false", "invalid recycle_after: true or false, expected a duration"),
+            ("checkout_timeout = 30", "invalid checkout_timeout: 30, expected a duration with its unit"),
+            ("checkout_timeout = 2020-01-01", "invalid checkout_timeout: a date"),
+            ("database_url = ['a']", "invalid database_url: a list, expected a URL"),
+            ("name = {}", "invalid name: a table"),
         ] {
             let error = message(Settings::from_toml(text));
             assert!(error.contains(problem), "{text}: {error}");
@@ -121,17 +97,17 @@ mod tests {
     }
 
     #[test]
-    fn a_toml_error_says_line_and_column() {
+    fn error_has_line_and_column() {
         for (text, place) in [
-            ("\n\n  pool_siz = 5", "line 3, column 3: there is no setting `pool_siz`: did you mean `pool_size`?"),
-            ("name = 'größe'\npool_size = 0", "line 2, column 13: pool_size cannot be \"0\""),
-            ("pool_size = 5\npool_size = 6", "line 2, column 1: not valid TOML: duplicate key"),
+            ("\n\n  pool_siz = 5", "line 3, column 3: unknown setting `pool_siz`: did you mean `pool_size`?"),
+            ("name = 'größe'\npool_size = 0", "line 2, column 13: invalid pool_size: \"0\""),
+            ("pool_size = 5\npool_size = 6", "line 2, column 1: invalid TOML: duplicate key"),
             ("pool_size 5", "line 1, column"),
-            ("[pool]\nsize = 5", "line 1, column 2: there is no setting `pool`"),
+            ("[pool]\nsize = 5", "line 1, column 2: unknown setting `pool`"),
             ("database_url = 'mysql://x'", "line 1, column 16: begins with neither postgres://"),
             (
                 "database_url = 'postgres://h?sslmode=on'",
-                "line 1, column 16, parameter `sslmode`: sslmode cannot be \"on\"",
+                "line 1, column 16, parameter `sslmode`: invalid sslmode: \"on\"",
             ),
         ] {
             let error = message(Settings::from_toml(text));
@@ -140,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_toml_error_does_not_quote_the_line_that_holds_the_password() {
+    fn error_does_not_quote_the_password() {
         for text in [
             "database_url = postgres://app:hunter2@db/shop",
             "database_url = \"postgres://app:hunter2@db/shop",

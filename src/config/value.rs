@@ -1,32 +1,29 @@
-//! The kinds of value a setting takes: how each is read from text, what is in its range, how it is written.
+//! The types of values that settings take: how they are parsed, checked and printed.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::url::DatabaseUrl;
-
-/// What a setting accepts.
+/// The values that a setting accepts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Kind {
-    /// Text of at most so many bytes; never empty, no control characters.
+pub(super) enum Kind {
+    /// Text of 1 to `max_bytes` bytes without control characters.
     Text { max_bytes: usize },
-    /// A database URL.
+    /// A database URL, which [`DatabaseUrl`](super::DatabaseUrl) parses.
     Url,
-    /// A whole number, both ends included.
+    /// A whole number, both bounds included.
     Count { min: usize, max: usize },
-    /// Yes or no.
+    /// On or off.
     Switch,
-    /// A time, both ends included.
+    /// A duration, both bounds included.
     Duration { min: Duration, max: Duration },
-    /// A time, or "off".
+    /// A duration, both bounds included, or "off".
     OptionalDuration { min: Duration, max: Duration },
 }
 
 /// A setting's value.
 #[derive(Debug, Clone)]
-pub(crate) enum Value {
+pub(super) enum Value {
     Text(Option<String>),
-    Url(Option<DatabaseUrl>),
     Count(usize),
     Switch(bool),
     Duration(Duration),
@@ -36,91 +33,87 @@ pub(crate) enum Value {
 const OFF: &str = "off";
 
 impl Kind {
-    /// Reads a value from text; `None` if the text is of another form or out of range.
-    ///
-    /// Never a [`Kind::Url`], whose errors say more: see [`DatabaseUrl::parse`].
-    pub(crate) fn parse(self, text: &str) -> Option<Value> {
+    /// Parses a value; `None` if the text has another form or the value is out of range, or for [`Kind::Url`].
+    pub(super) fn parse(self, text: &str) -> Option<Value> {
         let trimmed = text.trim();
         let value = match self {
             Self::Text { .. } => Value::Text(Some(text.to_owned())),
             Self::Url => return None,
             Self::Count { .. } => Value::Count(trimmed.parse().ok()?),
-            Self::Switch => Value::Switch(switch(trimmed)?),
-            Self::Duration { .. } => Value::Duration(duration(trimmed)?),
+            Self::Switch => Value::Switch(parse_switch(trimmed)?),
+            Self::Duration { .. } => Value::Duration(parse_duration(trimmed)?),
             Self::OptionalDuration { .. } if trimmed.eq_ignore_ascii_case(OFF) => Value::OptionalDuration(None),
-            Self::OptionalDuration { .. } => Value::OptionalDuration(Some(duration(trimmed)?)),
+            Self::OptionalDuration { .. } => Value::OptionalDuration(Some(parse_duration(trimmed)?)),
         };
-        self.admits(&value).then_some(value)
+        self.accepts(&value).then_some(value)
     }
 
-    /// Whether `value` is of this kind and in its range.
-    pub(crate) fn admits(self, value: &Value) -> bool {
+    /// Returns whether `value` is of this kind and in its range.
+    pub(super) fn accepts(self, value: &Value) -> bool {
         match (self, value) {
             (Self::Text { max_bytes }, Value::Text(text)) => text
                 .as_ref()
                 .is_none_or(|text| (1..=max_bytes).contains(&text.len()) && !text.contains(char::is_control)),
             (Self::Count { min, max }, Value::Count(count)) => (min..=max).contains(count),
-            (Self::Duration { min, max }, Value::Duration(time))
-            | (Self::OptionalDuration { min, max }, Value::OptionalDuration(Some(time))) => (min..=max).contains(time),
-            (Self::Url, Value::Url(_))
-            | (Self::Switch, Value::Switch(_))
-            | (Self::OptionalDuration { .. }, Value::OptionalDuration(None)) => true,
+            (Self::Duration { min, max }, Value::Duration(duration))
+            | (Self::OptionalDuration { min, max }, Value::OptionalDuration(Some(duration))) => {
+                (min..=max).contains(duration)
+            }
+            (Self::Switch, Value::Switch(_)) | (Self::OptionalDuration { .. }, Value::OptionalDuration(None)) => true,
             _ => false,
         }
     }
 
-    /// What would do, for an error message.
-    pub(crate) fn remedy(self, default: &Value) -> String {
+    /// Describes the accepted values for an error message.
+    pub(super) fn expected(self, default: &Value) -> String {
         match self {
-            Self::Text { max_bytes } => {
-                format!("give 1 to {max_bytes} bytes of text without control characters")
-            }
-            Self::Url => "give a URL such as postgres://user:password@host:5432/database".to_owned(),
-            Self::Count { min, max } => format!("give a whole number from {min} to {max}"),
-            Self::Switch => "give on or off".to_owned(),
+            Self::Text { max_bytes } => format!("1 to {max_bytes} bytes of text without control characters"),
+            Self::Url => "a URL such as postgres://user:password@host:5432/database".to_owned(),
+            Self::Count { min, max } => format!("a whole number from {min} to {max}"),
+            Self::Switch => "on or off".to_owned(),
             Self::Duration { .. } | Self::OptionalDuration { .. } => {
-                format!("give a time with its unit, {}, such as {default}", self.range())
+                format!("a duration with its unit, {}, such as {default}", self.range())
             }
         }
     }
 
-    /// The range in words, for the reference.
-    pub(crate) fn range(self) -> String {
+    /// Describes the range for the reference.
+    pub(super) fn range(self) -> String {
         match self {
             Self::Text { max_bytes } => format!("1 to {max_bytes} bytes"),
             Self::Url => "a `postgres://` URL".to_owned(),
             Self::Count { min, max } => format!("{min} to {max}"),
             Self::Switch => "on or off".to_owned(),
-            Self::Duration { min, max } => format!("{} to {}", written(min), written(max)),
+            Self::Duration { min, max } => format!("{} to {}", format_duration(min), format_duration(max)),
             Self::OptionalDuration { min, max } => {
-                format!("{} to {}, or {OFF}", written(min), written(max))
+                format!("{} to {}, or {OFF}", format_duration(min), format_duration(max))
             }
         }
     }
 }
 
 impl fmt::Display for Value {
+    /// Formats the value as [`Kind::parse`] reads it; nothing for an absent text.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(None) | Self::Url(None) => Ok(()),
+            Self::Text(None) => Ok(()),
             Self::Text(Some(text)) => f.write_str(text),
-            Self::Url(Some(url)) => url.fmt(f),
             Self::Count(count) => count.fmt(f),
             Self::Switch(on) => f.write_str(if *on { "on" } else { OFF }),
-            Self::Duration(time) | Self::OptionalDuration(Some(time)) => f.write_str(&written(*time)),
+            Self::Duration(duration) | Self::OptionalDuration(Some(duration)) => {
+                f.write_str(&format_duration(*duration))
+            }
             Self::OptionalDuration(None) => f.write_str(OFF),
         }
     }
 }
 
-/// A time as [`duration`] reads it back.
-fn written(time: Duration) -> String {
-    humantime::format_duration(time).to_string()
+fn format_duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
 }
 
-/// A time with its unit. Only zero needs none; any other bare number could be meant in seconds or in
-/// milliseconds, and a guess would be wrong by a factor of a thousand.
-fn duration(text: &str) -> Option<Duration> {
+/// Parses a duration with its unit. Only zero needs none: any other bare number could mean seconds or milliseconds.
+fn parse_duration(text: &str) -> Option<Duration> {
     match text.parse::<u64>() {
         Ok(0) => Some(Duration::ZERO),
         Ok(_) => None,
@@ -128,7 +121,7 @@ fn duration(text: &str) -> Option<Duration> {
     }
 }
 
-fn switch(text: &str) -> Option<bool> {
+fn parse_switch(text: &str) -> Option<bool> {
     let is = |words: [&str; 4]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
     if is(["on", "true", "yes", "1"]) {
         Some(true)

@@ -20,7 +20,7 @@ use super::settings::resolve;
 use super::shop::Shop;
 use super::traces::Traces;
 use super::workload::Workload;
-use crate::config::own_environment;
+use crate::config::env_vars;
 use crate::exporter::Readiness;
 use crate::service::{Ending, Manager, Web, WebSettings, ended, watch_signals};
 use crate::{Collector, Pool, Settings};
@@ -80,7 +80,7 @@ impl Demo {
     ///
     /// If it cannot start, or something cannot be cleaned up. A signal is no error.
     pub fn run(self, screen: &Screen) -> Result<(), DemoError> {
-        let environment = own_environment().map_err(DemoError::Settings)?;
+        let environment = env_vars().map_err(DemoError::Settings)?;
         let settings = resolve(self.play.scenario, environment, self.database_url.as_deref())?;
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)

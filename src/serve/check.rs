@@ -5,7 +5,7 @@ use tokio::runtime::Builder;
 use super::conduct::open;
 use super::config::{Config, Database};
 use super::error::ServeError;
-use crate::config::SETTINGS;
+use crate::config::{Setting, settings as all_settings};
 use crate::service::ServiceError;
 use crate::telemetry::ServerView;
 use crate::telemetry::log::Chain;
@@ -39,10 +39,10 @@ pub fn check(config: &Config, connect: bool, mut say: impl FnMut(&str)) -> Resul
 /// What differs from a pool's usual settings.
 fn settings(database: &Database) -> String {
     let usual = Settings::default();
-    let differ = SETTINGS.iter().filter(|setting| !["name", "database_url"].contains(&setting.name()));
-    let differ = differ.map(|setting| (setting.name(), setting.get(&database.settings), setting.get(&usual)));
+    let names = all_settings().map(Setting::name).filter(|name| !["name", "database_url"].contains(name));
+    let differ = names.filter(|name| database.settings.get(name) != usual.get(name));
     let differ: Vec<_> =
-        differ.filter(|(_, value, usual)| value != usual).map(|(name, value, _)| format!("{name} {value}")).collect();
+        differ.map(|name| format!("{name} {}", database.settings.get(name).unwrap_or_default())).collect();
     differ.join(", ")
 }
 

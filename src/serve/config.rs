@@ -5,15 +5,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeString, DeValue};
 
+use super::document::{self, Entry, InvalidEntry, setting};
 use super::error::ServeError;
 use super::keys::{DATABASE_URL_FILE, KEYS, PROBE_EVERY, PROBE_INTERVAL, SERVER_VIEW};
-use crate::config::{
-    self, ConfigError, Entry, Origin, SETTINGS, Setting, Settings, masked, may_be_url, own_environment,
-};
-use crate::service::NotAPath;
-use crate::suggest::nearest;
+use crate::Settings;
+use crate::config::{self, Setting, env_vars};
+use crate::service::{NotAPath, masked, may_be_url};
 
 /// The databases that are watched.
 #[derive(Debug)]
@@ -66,7 +65,7 @@ impl Config {
     ///
     /// If it cannot be read, or something in it cannot be; if this process' environment has a setting.
     pub fn from_file(path: &Path) -> Result<Self, ServeError> {
-        Self::from_file_beside(path, own_environment()?)
+        Self::from_file_beside(path, env_vars()?)
     }
 
     /// One database, as this process' environment says.
@@ -75,7 +74,7 @@ impl Config {
     ///
     /// If a variable cannot be, or there is none for the URL.
     pub fn from_env() -> Result<Self, ServeError> {
-        Self::from_variables(own_environment()?)
+        Self::from_variables(env_vars()?)
     }
 
     pub(super) fn from_file_beside(
@@ -85,7 +84,7 @@ impl Config {
         let environment: Vec<_> = environment.into_iter().collect();
         // What is no setting is a slip, beside a file too.
         defaults().apply_env(environment.iter().cloned())?;
-        let setting = |name: &str| SETTINGS.iter().any(|setting| setting.environment_variable() == name);
+        let setting = |name: &str| config::settings().any(|setting| setting.environment_variable() == name);
         if let Some((variable, _)) = environment.into_iter().find(|(name, _)| setting(name)) {
             return Err(ServeError::Environment { variable });
         }
@@ -94,6 +93,7 @@ impl Config {
         let directory = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, directory).map_err(|error| match error {
             ServeError::Config(source) => ServeError::File { path: path.to_owned(), source },
+            ServeError::Entry(source) => ServeError::File { path: path.to_owned(), source: Box::new(source) },
             error => error,
         })
     }
@@ -110,20 +110,22 @@ impl Config {
 
     /// Reads a text; files that it names are relative to `directory`.
     pub(super) fn parse(text: &str, directory: &Path) -> Result<Self, ServeError> {
-        let document = config::parse(text)?;
+        let document = document::parse(text)?;
         let (mut every, mut common, mut databases) = (PROBE_EVERY, Vec::new(), Vec::new());
-        for (key, value) in config::entries(&document) {
+        for (key, value) in document::entries(&document) {
             match &**key.get_ref() {
                 "probe_interval" => every = PROBE_INTERVAL.duration(text, value)?,
-                "defaults" => common = config::entries(table("defaults", text, value)?),
-                "databases" => databases = config::entries(table("databases", text, value)?),
+                "defaults" => common = document::entries(document::table("defaults", DEFAULTS_TABLE, text, value)?),
+                "databases" => {
+                    databases = document::entries(document::table("databases", DATABASE_TABLE, text, value)?)
+                }
                 name => {
                     let known = ["probe_interval", "defaults", "databases"];
-                    if Setting::find(name).is_some() || KEYS.iter().any(|key| key.name() == name) {
+                    if setting(name).is_some() || KEYS.iter().any(|key| key.name() == name) {
                         let problem = format!("{name} stands outside of any table: give it under [databases.NAME]");
                         return Err(conflict(text, key, problem));
                     }
-                    return Err(unknown(name, Origin::toml(text, key.span().start), known).into());
+                    return Err(InvalidEntry::unknown(text, key, known).into());
                 }
             }
         }
@@ -141,8 +143,7 @@ impl Config {
             };
             return Err(conflict(text, key, problem));
         }
-        let mut defaults = defaults();
-        config::apply_entries(&mut defaults, text, common)?;
+        let defaults = document::apply(defaults(), text, common)?;
         let reader = Reader { text, directory, defaults, every };
         let databases = databases.into_iter().map(|(name, value)| reader.database(name.get_ref(), name, value));
         Ok(Self { databases: databases.collect::<Result<_, _>>()? })
@@ -164,20 +165,23 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn database<T>(&self, name: &str, key: &Spanned<T>, value: &Spanned<DeValue<'_>>) -> Result<Database, ServeError> {
+    fn database(
+        &self,
+        name: &str,
+        key: &Spanned<DeString<'_>>,
+        value: &Spanned<DeValue<'_>>,
+    ) -> Result<Database, ServeError> {
         let Self { text, directory, defaults, every } = self;
         if may_be_url(name) {
             let problem = "a database's name stands in every metric, and here is a URL: give it as its database_url";
             return Err(conflict(text, key, problem.to_owned()));
         }
         // As any other name: neither empty nor too long.
-        if let Some(setting) = Setting::find("name") {
-            setting.read(name, &Origin::toml(text, key.span().start))?;
-        }
+        document::check_name(text, key, name)?;
         let mut settings = defaults.clone();
         let (mut every, mut server_view, mut file) = (*every, true, None);
         let mut others: Vec<Entry<'_, '_>> = Vec::new();
-        for (key, value) in config::entries(table("databases", text, value)?) {
+        for (key, value) in document::entries(document::table("databases", DATABASE_TABLE, text, value)?) {
             match &**key.get_ref() {
                 "probe_interval" => every = PROBE_INTERVAL.duration(text, value)?,
                 "server_view" => server_view = SERVER_VIEW.switch(text, value)?,
@@ -187,10 +191,10 @@ impl Reader<'_> {
                     return Err(conflict(text, key, problem));
                 }
                 "url" => {
-                    let problem = "there is no setting `url`: did you mean `database_url`?".to_owned();
+                    let problem = "unknown setting `url`: did you mean `database_url`?".to_owned();
                     return Err(conflict(text, key, problem));
                 }
-                other if Setting::find(other).is_none() && matches!(value.get_ref(), DeValue::Table(_)) => {
+                other if setting(other).is_none() && matches!(value.get_ref(), DeValue::Table(_)) => {
                     let whole = format!("{name}.{other}");
                     let whole = masked(&whole);
                     let problem = format!(
@@ -198,10 +202,10 @@ impl Reader<'_> {
                     );
                     return Err(conflict(text, key, problem));
                 }
-                other if Setting::find(other).is_none() => {
+                other if setting(other).is_none() => {
                     let own = KEYS.iter().map(|key| key.name());
-                    let known = SETTINGS.iter().map(Setting::name).chain(own);
-                    return Err(unknown(other, Origin::toml(text, key.span().start), known).into());
+                    let known = config::settings().map(Setting::name).chain(own);
+                    return Err(InvalidEntry::unknown(text, key, known).into());
                 }
                 _ => others.push((key, value)),
             }
@@ -229,7 +233,7 @@ impl Reader<'_> {
                 settings.set("database_url", url.trim_start_matches('\u{feff}').trim()).map_err(refused)?;
             }
         }
-        config::apply_entries(&mut settings, text, others)?;
+        settings = document::apply(settings, text, others)?;
         // A name in the URL's query would be one more place for it.
         settings.name = Some(name.to_owned());
         settings
@@ -239,32 +243,11 @@ impl Reader<'_> {
     }
 }
 
-fn table<'a, 't>(
-    name: &'static str,
-    text: &str,
-    value: &'a Spanned<DeValue<'t>>,
-) -> Result<&'a DeTable<'t>, ConfigError> {
-    match value.get_ref() {
-        DeValue::Table(table) => Ok(table),
-        other => Err(ConfigError::Invalid {
-            origin: Origin::toml(text, value.span().start),
-            setting: name,
-            value: config::type_of(other).to_owned(),
-            remedy: match name {
-                "databases" => "give a table for each database, headed [databases.NAME]".to_owned(),
-                _ => format!("give a table, headed [{name}]"),
-            },
-        }),
-    }
-}
+const DEFAULTS_TABLE: &str = "a table, headed [defaults]";
+const DATABASE_TABLE: &str = "a table for each database, headed [databases.NAME]";
 
-fn unknown<'a>(name: &str, origin: Origin, known: impl IntoIterator<Item = &'a str>) -> ConfigError {
-    ConfigError::unknown(origin, name, nearest(name, known).map(str::to_owned))
-}
-
-/// That what stands at this key cannot be.
-fn conflict<T>(text: &str, key: &Spanned<T>, problem: String) -> ServeError {
-    ConfigError::Conflict { origin: Origin::toml(text, key.span().start), problem }.into()
+fn conflict<T>(text: &str, key: &Spanned<T>, problem: impl Into<String>) -> ServeError {
+    InvalidEntry::at(text, key.span().start, problem).into()
 }
 
 #[cfg(test)]
@@ -305,35 +288,47 @@ mod tests {
         for (text, problem) in [
             ("", "no database is named: give --config a file with a table [databases.NAME]"),
             ("[databases]", "no database is named"),
-            ("databases = 5", "line 1, column 13: databases cannot be a number: give a table for each database"),
+            ("databases = 5", "line 1, column 13: invalid databases: a number, expected a table for each database"),
             (
                 "[databases]\nshop = 'postgres://h/d'",
-                "line 2, column 8: databases cannot be text: give a table for each",
+                "line 2, column 8: invalid databases: text, expected a table for each",
             ),
-            ("defaults = 5", "line 1, column 12: defaults cannot be a number: give a table, headed [defaults]"),
+            ("defaults = 5", "line 1, column 12: invalid defaults: a number, expected a table, headed [defaults]"),
             (
                 "probe_intervall = '5s'",
-                "line 1, column 1: there is no setting `probe_intervall`: did you mean `probe_interval`?",
+                "line 1, column 1: unknown setting `probe_intervall`: did you mean `probe_interval`?",
             ),
             (
                 "probe_interval = 5",
-                "line 1, column 18: probe_interval cannot be 5: give a time with its unit, 1s to 1h",
+                "line 1, column 18: invalid probe_interval: 5, expected a duration with its unit, 1s to 1h",
             ),
-            ("probe_interval = '1ms'", "probe_interval cannot be \"1ms\": give a time with its unit"),
+            ("probe_interval = '1ms'", "invalid probe_interval: \"1ms\", expected a duration with its unit"),
             ("[databases.a]", "line 1, column 12: databases.a has neither database_url nor database_url_file"),
             (
                 "[databases.a]\nserver_view = 'maybe'",
-                "line 2, column 15: server_view cannot be \"maybe\": give on or off",
+                "line 2, column 15: invalid server_view: \"maybe\", expected on or off",
             ),
             ("[databases.a]\ndatabase_urll = ''", "did you mean `database_url`?"),
             ("[databases.a]\nserver_veiw = true", "did you mean `server_view`?"),
+            (
+                "[databases.a.pool_size]\nx = 1\n[databases.a]\ndatabase_url = 'postgres://h/d'",
+                "line 1, column 1: invalid pool_size: a table, expected 1 to 10000",
+            ),
+            (
+                "databases.a = { database_url = 'postgres://h/d', pool_size = 0 }",
+                "line 1, column 62: invalid pool_size: \"0\", expected a whole number",
+            ),
+            (
+                "databases.a.database_url = 'postgres://h/d'\ndatabases.a.pool_size = 1.5",
+                "line 2, column 25: invalid pool_size: a fractional number",
+            ),
             ("[databases.a]\nname = 'b'", "line 2, column 1: the name stands in the table's head, as [databases.a]"),
             (
                 "[databases.a]\ndatabase_url = 'postgres://h/d'\ndatabase_url_file = 'f'",
                 "database_url and database_url_file are both given: give one",
             ),
             ("[databases.a]\ndatabase_url = 'mysql://h/d'", "line 2, column 16: begins with neither postgres://"),
-            ("[databases.'']\ndatabase_url = 'postgres://h/d'", "line 1, column 12: name cannot be \"\""),
+            ("[databases.'']\ndatabase_url = 'postgres://h/d'", "line 1, column 12: invalid name: \"\""),
             (
                 "[databases.a]\ndatabase_url = 'postgres://h/d'\nwait_target = '50s'",
                 "database a: settings: wait_target (50s) is above checkout_timeout (5s)",
@@ -348,7 +343,7 @@ mod tests {
             ("pool_size = 3\n[databases.a]", "line 1, column 1: pool_size stands outside of any table"),
             (
                 "[databases.a]\nurl = 'postgres://h/d'",
-                "line 2, column 1: there is no setting `url`: did you mean `database_url`?",
+                "line 2, column 1: unknown setting `url`: did you mean `database_url`?",
             ),
             (
                 "[databases.db.example]\ndatabase_url = 'postgres://h/d'",
@@ -372,15 +367,18 @@ mod tests {
             ),
             (
                 format!("[databases.a]\nprobe_interval = '{url}'"),
-                "probe_interval cannot be \"postgres://…\": give a time",
+                "invalid probe_interval: \"postgres://…\", expected a duration",
             ),
-            (format!("[databases.a]\nserver_view = '{url}'"), "server_view cannot be \"postgres://…\": give on or off"),
+            (
+                format!("[databases.a]\nserver_view = '{url}'"),
+                "invalid server_view: \"postgres://…\", expected on or off",
+            ),
             (
                 format!("[databases.a]\ndatabase_url = '{url}'\npool_size = '{url}'"),
-                "pool_size cannot be the text \"postgres://…\"",
+                "invalid pool_size: the text \"postgres://…\"",
             ),
-            (format!("[databases.a]\n'{url}' = 1"), "there is no setting `postgres://…`"),
-            (format!("'{url}' = 1"), "there is no setting `postgres://…`"),
+            (format!("[databases.a]\n'{url}' = 1"), "unknown setting `postgres://…`"),
+            (format!("'{url}' = 1"), "unknown setting `postgres://…`"),
             (format!("[databases.'{url}']\npool_size = 1"), "a database's name stands in every metric"),
             (format!("[databases.a.'{url}']\npool_size = 1"), "a name with a dot is quoted"),
         ] {
@@ -426,7 +424,7 @@ mod tests {
         let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_POOL_SIZE", "3")]));
         assert!(refused(beside).starts_with("environment variable POOLSCOPE_POOL_SIZE: the configuration's file says"));
         let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_POOL_SIZ", "3")]));
-        assert!(refused(beside).contains("there is no setting `POOLSCOPE_POOL_SIZ`: did you mean"));
+        assert!(refused(beside).contains("unknown setting `POOLSCOPE_POOL_SIZ`: did you mean"));
         let beside = Config::from_file_beside(Path::new("/not/there"), variables(&[("POOLSCOPE_LOG_FORMAT", "json")]));
         assert!(refused(beside).starts_with("/not/there cannot be read: No such file"));
     }

@@ -1,10 +1,12 @@
 //! Why the databases could not be watched.
 
+use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 
 use tokio::task::JoinError;
 
+use super::document::InvalidEntry;
 use crate::config::ConfigError;
 use crate::service::{NotAPath, ServiceError};
 
@@ -29,11 +31,14 @@ pub enum ServeError {
         /// Which.
         path: PathBuf,
         /// What cannot be.
-        source: Box<ConfigError>,
+        source: Box<dyn StdError + Send + Sync>,
     },
     /// What was given elsewhere cannot be.
     #[error(transparent)]
     Config(Box<ConfigError>),
+    /// A key or value of the configuration is invalid.
+    #[error(transparent)]
+    Entry(#[from] InvalidEntry),
     /// The settings of a database do not go together, or cannot be used.
     #[error("database {name}")]
     Database {

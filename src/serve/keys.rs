@@ -1,18 +1,20 @@
 //! What the configuration takes of a database beside the settings of its pool.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-use crate::config::{self, ConfigError, Kind, Origin, Value};
+use super::document::{InvalidEntry, type_name};
+use crate::service::quoted;
 
 /// A key: its name, what it accepts, its default and what it means.
 #[derive(Debug)]
 pub struct Key {
     name: &'static str,
-    kind: Kind,
-    default: Value,
+    range: &'static str,
+    default: &'static str,
     help: &'static str,
 }
 
@@ -21,23 +23,23 @@ pub(super) const PROBE_EVERY: Duration = Duration::from_secs(15);
 
 pub(super) static PROBE_INTERVAL: Key = Key {
     name: "probe_interval",
-    kind: Kind::Duration { min: Duration::from_secs(1), max: Duration::from_secs(3600) },
-    default: Value::Duration(PROBE_EVERY),
+    range: "1s to 1h",
+    default: "15s",
     help: "How often the database is probed and the server asked for its view. May also stand at the top, for all databases.",
 };
 
 pub(super) static SERVER_VIEW: Key = Key {
     name: "server_view",
-    kind: Kind::Switch,
-    default: Value::Switch(true),
+    range: "on or off",
+    default: "on",
     help: "Whether the server is asked for its view, on a second connection. off: for all but one of the databases of a server, as its \
            view is the same in each.",
 };
 
 pub(super) static DATABASE_URL_FILE: Key = Key {
     name: "database_url_file",
-    kind: Kind::Text { max_bytes: 4096 },
-    default: Value::Text(None),
+    range: "1 to 4096 bytes",
+    default: "none",
     help: "The file that holds the database's URL, such as a mounted secret or a credential of systemd's; relative to the \
            configuration's directory. In place of `database_url`.",
 };
@@ -45,20 +47,50 @@ pub(super) static DATABASE_URL_FILE: Key = Key {
 /// Each of them, in the order of the reference.
 pub static KEYS: [&Key; 3] = [&DATABASE_URL_FILE, &PROBE_INTERVAL, &SERVER_VIEW];
 
+/// The bounds of [`PROBE_INTERVAL`].
+const PROBE_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
 impl Key {
     /// The value as a time.
-    pub(super) fn duration(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<Duration, ConfigError> {
-        self.read(text, value, |value| if let Value::Duration(time) = value { Some(time) } else { None })
+    pub(super) fn duration(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<Duration, InvalidEntry> {
+        let found = match value.get_ref() {
+            DeValue::String(duration) => match humantime::parse_duration(duration.trim()) {
+                Ok(duration) if PROBE_INTERVALS.contains(&duration) => return Ok(duration),
+                _ => quoted(duration),
+            },
+            DeValue::Integer(number) => number.to_string(),
+            other => type_name(other).to_owned(),
+        };
+        let expected = format!("a duration with its unit, {}, such as {}", self.range, self.default);
+        Err(InvalidEntry::value(text, value, self.name, found, expected))
     }
 
     /// The value as on or off.
-    pub(super) fn switch(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, ConfigError> {
-        self.read(text, value, |value| if let Value::Switch(on) = value { Some(on) } else { None })
+    pub(super) fn switch(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, InvalidEntry> {
+        let found = match value.get_ref() {
+            DeValue::Boolean(on) => return Ok(*on),
+            DeValue::String(switch) => match &*switch.trim().to_ascii_lowercase() {
+                "on" | "true" | "yes" | "1" => return Ok(true),
+                "off" | "false" | "no" | "0" => return Ok(false),
+                _ => quoted(switch),
+            },
+            other => type_name(other).to_owned(),
+        };
+        Err(InvalidEntry::value(text, value, self.name, found, self.range))
     }
 
     /// The value as text.
-    pub(super) fn text(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<String, ConfigError> {
-        self.read(text, value, |value| if let Value::Text(text) = value { text } else { None })
+    pub(super) fn text(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<String, InvalidEntry> {
+        const MAX_BYTES: usize = 4096;
+        let found = match value.get_ref() {
+            DeValue::String(path) if (1..=MAX_BYTES).contains(&path.len()) && !path.contains(char::is_control) => {
+                return Ok(path.clone().into_owned());
+            }
+            DeValue::String(path) => quoted(path),
+            other => type_name(other).to_owned(),
+        };
+        let expected = format!("{} of text without control characters", self.range);
+        Err(InvalidEntry::value(text, value, self.name, found, expected))
     }
 
     /// The name, as it stands in the file.
@@ -69,17 +101,14 @@ impl Key {
 
     /// The default as text.
     #[must_use]
-    pub fn default_text(&self) -> String {
-        match &self.default {
-            Value::Text(None) => "none".to_owned(),
-            value => value.to_string(),
-        }
+    pub const fn default_text(&self) -> &'static str {
+        self.default
     }
 
     /// What it accepts, in words.
     #[must_use]
-    pub fn range(&self) -> String {
-        self.kind.range()
+    pub const fn range(&self) -> &'static str {
+        self.range
     }
 
     /// What it means.
@@ -87,21 +116,9 @@ impl Key {
     pub const fn help(&self) -> &'static str {
         self.help
     }
+}
 
-    /// The value as what `of` takes it for.
-    fn read<T>(
-        &self,
-        text: &str,
-        value: &Spanned<DeValue<'_>>,
-        of: impl FnOnce(Value) -> Option<T>,
-    ) -> Result<T, ConfigError> {
-        let given = config::text_of(self.kind, value.get_ref());
-        let read = given.and_then(|given| self.kind.parse(&given).and_then(of).ok_or_else(|| config::quoted(&given)));
-        read.map_err(|given| ConfigError::Invalid {
-            origin: Origin::toml(text, value.span().start),
-            setting: self.name,
-            value: given,
-            remedy: self.kind.remedy(&self.default),
-        })
-    }
+#[test]
+fn default_probe_interval_is_as_documented() {
+    assert_eq!(humantime::parse_duration(PROBE_INTERVAL.default).unwrap(), PROBE_EVERY);
 }

@@ -8,6 +8,7 @@
 mod check;
 mod conduct;
 mod config;
+mod document;
 mod error;
 mod keys;
 mod probe;
@@ -17,6 +18,7 @@ mod reference;
 pub use self::check::check;
 pub use self::conduct::Serve;
 pub use self::config::{Config, defaults};
+pub use self::document::InvalidEntry;
 pub use self::error::ServeError;
 pub use self::keys::{KEYS, Key};
 

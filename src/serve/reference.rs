@@ -3,7 +3,7 @@
 use super::config::defaults;
 use super::keys::KEYS;
 use crate::Settings;
-use crate::config::SETTINGS;
+use crate::config::settings;
 
 /// The page with what is generated written anew.
 fn reference(page: &str) -> String {
@@ -20,8 +20,9 @@ fn keys() -> String {
         table += &format!("| `{}` | {} | {} | {} |\n", key.name(), key.default_text(), key.range(), key.help());
     }
     let (own, usual) = (defaults(), Settings::default());
-    let differ = SETTINGS.iter().filter(|setting| setting.get(&own) != setting.get(&usual));
-    let differ: Vec<_> = differ.map(|setting| format!("`{}` {}", setting.name(), setting.get(&own))).collect();
+    let differ = settings().filter(|setting| own.get(setting.name()) != usual.get(setting.name()));
+    let differ: Vec<_> =
+        differ.map(|setting| format!("`{}` {}", setting.name(), own.get(setting.name()).unwrap())).collect();
     table + &format!("\nPools have other defaults here: {}.\n", differ.join(", "))
 }
 

@@ -4,8 +4,8 @@ use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
 
+use super::quote::may_be_url;
 use super::web_settings::WebError;
-use crate::config::may_be_url;
 use crate::exporter::ExporterError;
 
 /// Why what a service is made of could not start, or not go on.

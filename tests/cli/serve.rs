@@ -246,7 +246,7 @@ fn what_cannot_be_ends_it_with_one_line_before_it_begins() {
         (
             vec!["--config", wrong],
             vec![],
-            "wrong.toml: line 3, column 1: there is no setting `pool_siz`: did you mean `pool_size`?",
+            "wrong.toml: line 3, column 1: unknown setting `pool_siz`: did you mean `pool_size`?",
         ),
         (vec!["--config", &good], vec![("POOLSCOPE_POOL_SIZE", "3")], "environment variable POOLSCOPE_POOL_SIZE: "),
         (

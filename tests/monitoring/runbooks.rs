@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use poolscope::config::SETTINGS;
+use poolscope::config::settings;
 use poolscope::demo::Scenario;
 use poolscope::monitoring::Thresholds;
 use poolscope::monitoring::rules::alerts::alerts;
@@ -76,7 +76,7 @@ fn what_a_runbook_asks_prometheus_exists() {
 #[test]
 fn what_a_runbook_names_exists() {
     let alerts = alerts(&Thresholds::committed().expect("thresholds"));
-    let variables: Vec<_> = SETTINGS.iter().map(|setting| setting.environment_variable()).collect();
+    let variables: Vec<_> = settings().map(|setting| setting.environment_variable()).collect();
     for (name, text) in runbooks() {
         for alert in words(&text, "Poolscope") {
             assert!(alerts.iter().any(|known| known.name == alert), "{name}: there is no {alert}");

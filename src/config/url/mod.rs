@@ -1,8 +1,8 @@
-//! The database URL: where the database is, how to log in, what of TLS, and settings of the pool in its query.
+//! The database URL: hosts, login, TLS, and settings of the pool in its query.
 //!
-//! It is taken apart here rather than by tokio-postgres: a parser that reads `pa@ss` as a password and a host
-//! cannot keep the password out of its errors.
+//! The parser is not tokio-postgres's, whose errors may quote parts of a password that contains an unescaped `@`.
 
+mod known;
 mod parameters;
 #[cfg(test)]
 mod redaction_tests;
@@ -18,15 +18,26 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 
 use self::parameters::Target;
-use super::Settings;
-use super::error::{ConfigError, Origin};
+use super::error::ConfigError;
+use super::location::Location;
 use super::table::Setting;
 use super::tls::{self, TlsMode};
 use super::value::Value;
 
-/// A `postgres://` or `postgresql://` URL that was read. `Display` and `Debug` print it without the password.
+/// A parsed `postgres://` or `postgresql://` URL. `Display` and `Debug` print it without the password.
 ///
 /// Cheap to clone.
+///
+/// ```
+/// use poolscope::config::DatabaseUrl;
+///
+/// # fn main() -> Result<(), poolscope::ConfigError> {
+/// let url: DatabaseUrl = "postgres://app:secret@db.example/shop".parse()?;
+/// assert_eq!(url.to_string(), "postgres://app:***@db.example/shop");
+/// assert_eq!(url.default_pool_name(), "db.example:5432/shop");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct DatabaseUrl(Arc<Parsed>);
 
@@ -38,22 +49,22 @@ struct Parsed {
 }
 
 impl DatabaseUrl {
-    /// Reads a URL that stands at `origin`.
-    pub(crate) fn parse(text: &str, origin: &Origin) -> Result<Self, ConfigError> {
-        let origin = &origin.url();
-        let problem = |problem: &str| ConfigError::Url { origin: origin.clone(), problem: problem.to_owned() };
-        let parts = split::split(text).map_err(problem)?;
-        let mut target = Target::new(&parts, origin).map_err(problem)?;
+    /// Parses a URL that was given at `location`.
+    pub(super) fn parse(text: &str, location: &Location) -> Result<Self, ConfigError> {
+        let location = &location.url();
+        let invalid = |problem: &str| ConfigError::url(location, problem);
+        let parts = split::split(text).map_err(invalid)?;
+        let mut target = Target::new(&parts, location).map_err(invalid)?;
         for parameter in &parts.parameters {
             target.apply(parameter)?;
         }
         let Target { mut config, sslmode, sslrootcert, settings, .. } = target.finish();
 
-        complete_hosts(&mut config).map_err(problem)?;
+        complete_hosts(&mut config).map_err(invalid)?;
         let direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
-        let mut tls = tls::decide(sslmode, sslrootcert, direct, origin)?;
+        let mut tls = tls::resolve(sslmode, sslrootcert, direct, location)?;
         if config.get_hosts().iter().all(is_socket) {
-            // As in libpq: the server refuses TLS on a socket, and nobody else can listen in.
+            // As in libpq: the server does not support TLS on a Unix socket, which is local.
             tls = TlsMode::Disable;
             config.ssl_negotiation(SslNegotiation::Postgres);
         }
@@ -65,21 +76,21 @@ impl DatabaseUrl {
         Ok(Self(Arc::new(Parsed { config, tls, redacted: parts.redacted(text), settings })))
     }
 
-    /// What tokio-postgres connects with. Its time-outs, keepalive and `application_name` are not yet those of the
-    /// [`Settings`].
+    /// Returns the configuration for tokio-postgres, without the time limits, keepalive and `application_name` of the
+    /// [`Settings`](super::Settings).
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.0.config
     }
 
-    /// Whether the connection is encrypted, and what is verified.
+    /// Returns whether the connection is encrypted, and how the server is verified.
     #[must_use]
     pub fn tls(&self) -> &TlsMode {
         &self.0.tls
     }
 
-    /// The name of a pool that was given none: `server.address:server.port/database`, as OpenTelemetry has it. Of
-    /// several hosts the first; the directory and the port of a Unix socket; the user where no database is named.
+    /// Returns the default name of a pool, OpenTelemetry's `server.address:server.port/database`. The address is the
+    /// first host, or the directory of a Unix socket; the user replaces an absent database.
     #[must_use]
     pub fn default_pool_name(&self) -> String {
         let config = self.config();
@@ -97,11 +108,9 @@ impl DatabaseUrl {
         }
     }
 
-    /// Takes over the settings in the query.
-    pub(crate) fn apply_to(&self, settings: &mut Settings) {
-        for (setting, value) in &self.0.settings {
-            setting.assign(settings, value.clone());
-        }
+    /// Returns the settings in the query.
+    pub(super) fn settings(&self) -> &[(&'static Setting, Value)] {
+        &self.0.settings
     }
 }
 
@@ -109,7 +118,7 @@ impl FromStr for DatabaseUrl {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        Self::parse(text, &Origin::URL)
+        Self::parse(text, &Location::URL)
     }
 }
 
@@ -129,25 +138,25 @@ fn is_socket(host: &Host) -> bool {
     !matches!(host, Host::Tcp(_))
 }
 
-/// Checks what tokio-postgres would find only when it connects.
+/// Checks the lists of hosts, addresses and ports, which tokio-postgres would check only when it connects.
 fn complete_hosts(config: &mut Config) -> Result<(), &'static str> {
     let addresses = config.get_hostaddrs().to_vec();
     if config.get_hosts().is_empty() {
-        // Without a name of its own TLS fails, even where nothing is verified: the address is the name.
+        // TLS needs a name even where nothing is verified: the address serves as one.
         for address in &addresses {
             config.host(address.to_string());
         }
     }
     let hosts = config.get_hosts().len();
     if hosts == 0 {
-        return Err("names no host: give one, as in postgres://user@host/database, or a socket's directory \
-                    as parameter `host`");
+        return Err("no host: give one, as in postgres://user@host/database, or a socket's directory as parameter \
+                    `host`");
     }
     if !addresses.is_empty() && addresses.len() != hosts {
-        return Err("has another number of `hostaddr` than of hosts: give one for each, or none");
+        return Err("the number of `hostaddr` differs from the number of hosts: give one for each, or none");
     }
     if config.get_ports().len() > 1 && config.get_ports().len() != hosts {
-        return Err("has another number of ports than of hosts: give one for each, or one for all");
+        return Err("the number of ports differs from the number of hosts: give one for each, or one for all");
     }
     Ok(())
 }

@@ -1,26 +1,22 @@
-//! Taking the URL apart, and putting it together without the password.
+//! Splits the URL into its parts, and prints it without the password.
 //!
-//! The rules are libpq's, with three kindnesses for characters that should have been percent-encoded, none of which
-//! may lead to a part of the password being taken for something that is printed:
-//! - of several `@` before the first `/` or `?` the last ends the password, since no host holds one;
-//! - a password may hold `/` and `?`, where what stands before them can be no host and port;
-//! - a parameter's value may hold `@`, where every parameter's name is known.
-//!
-//! Whatever else has an `@` after the host is refused.
+//! As in RFC 3986 the user name and the password end at the only `@` before the first `/` or `?`, so a password must not
+//! contain these characters unless they are percent-encoded. A URL that seems to have such a password is refused: no part
+//! of a password may be mistaken for a part that is printed. The value of a known query parameter may contain `@`.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
-use super::parameters::is_known;
+use super::known::is_known;
 
 const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
-const AMBIGUOUS: &str = "has an `@` where it can be read in two ways: percent-encode `@`, `/` and `?` in the \
-                         user name, the password and the rest as %40, %2F and %3F";
+const UNESCAPED: &str =
+    "unescaped `@`, `/` or `?`, most likely in the password: percent-encode them as %40, %2F and %3F";
 
-/// The parts, each still percent-encoded except for the parameters' names.
+/// The parts of a URL, still percent-encoded except for the parameters' names.
 pub(super) struct Parts<'a> {
     pub(super) user: Option<&'a str>,
     pub(super) password: Option<&'a str>,
@@ -34,37 +30,33 @@ pub(super) struct Parts<'a> {
 pub(super) struct Parameter<'a> {
     pub(super) name: Cow<'a, str>,
     pub(super) value: &'a str,
-    /// Whether this could be part of a password that was not percent-encoded.
-    pub(super) suspect: bool,
+    /// Whether the parameter could be part of a password that was not percent-encoded.
+    pub(super) may_be_password: bool,
 }
 
-/// Takes `url` apart. The error says what is wrong with it and quotes nothing.
+/// Splits `url`. The error describes the problem and quotes nothing.
 pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
-    // Nobody means one, and where the URL is printed it would begin a line of its own.
+    // Always a mistake, and a line break in a printed URL could forge a line of the log.
     if url.contains(char::is_control) {
-        return Err("holds a line break or another control character: percent-encode it, as %0A, or leave it out");
+        return Err("line break or other control character: percent-encode it, as in %0A, or remove it");
     }
     let rest = SCHEMES
         .iter()
         .find_map(|scheme| url.strip_prefix(scheme))
         .ok_or("begins with neither postgres:// nor postgresql://: give postgres://user:password@host:5432/database")?;
-    let (authority, after) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    let (mut login, mut hosts, mut tail) = match authority.rsplit_once('@') {
-        Some((login, hosts)) => (Some(login), hosts, after),
-        None => (None, authority, after),
+    let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    let (login, hosts) = match authority.split_once('@') {
+        Some((login, hosts)) => (Some(login), hosts),
+        None => (None, authority),
     };
-    let strays = tail.matches('@').count();
-    if strays == 1 && login.is_none() && host_list(hosts).is_none() {
-        let (before, behind) = rest.split_once('@').ok_or(AMBIGUOUS)?;
-        let (behind, end) = behind.split_at(behind.find(['/', '?']).unwrap_or(behind.len()));
-        (login, hosts, tail) = (Some(before), behind, end);
-    }
     let (path, query) = match tail.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (tail, None),
     };
-    if path.contains('@') {
-        return Err(AMBIGUOUS);
+    // Without a login and with an `@` further on, what reads as an invalid port is the beginning of a password.
+    let is_cut_off = login.is_none() && tail.contains('@') && host_list(hosts).is_none();
+    if hosts.contains('@') || path.contains('@') || is_cut_off {
+        return Err(UNESCAPED);
     }
     let offset_of = |part: &str| part.as_ptr() as usize - url.as_ptr() as usize;
     let range_of = |part: &str| offset_of(part)..offset_of(part) + part.len();
@@ -92,34 +84,38 @@ pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
 }
 
 fn parameters(query: &str) -> Result<Vec<Parameter<'_>>, &'static str> {
-    let mut suspect = query.contains('@');
+    let has_at = query.contains('@');
+    let mut may_be_password = has_at;
     let mut parameters = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').ok_or(
-            "has a parameter without a value: give name=value, and percent-encode `?` and `&` \
-             that belong to a password as %3F and %26",
-        )?;
+        let (name, value) = pair.split_once('=').ok_or(if has_at {
+            UNESCAPED
+        } else {
+            "query parameter without a value: give name=value, and percent-encode `?` and `&` in a password as %3F \
+             and %26"
+        })?;
         let name = decode(name)?;
-        if query.contains('@') && !is_known(&name) {
-            return Err(AMBIGUOUS);
+        if has_at && !is_known(&name) {
+            return Err(UNESCAPED);
         }
         let is_password = name == "password";
-        parameters.push(Parameter { name, value, suspect });
-        suspect |= is_password;
+        parameters.push(Parameter { name, value, may_be_password });
+        may_be_password |= is_password;
     }
     Ok(parameters)
 }
 
-/// The text that stands for `part`.
+/// Percent-decodes `part`.
 pub(super) fn decode(part: &str) -> Result<Cow<'_, str>, &'static str> {
-    let text = percent_decode_str(part).decode_utf8().map_err(|_| "is not UTF-8 once percent-decoded: give UTF-8")?;
+    let text =
+        percent_decode_str(part).decode_utf8().map_err(|_| "invalid UTF-8 after percent-decoding: give UTF-8")?;
     if text.contains('\0') {
-        return Err("holds a zero byte, which the server cannot take: give it without %00");
+        return Err("zero byte, which the server does not accept: give the text without %00");
     }
     Ok(text)
 }
 
-/// The hosts, still percent-encoded, each with its port where it has one; `None` if there is no reading them.
+/// Splits a list of hosts, still percent-encoded, each with its optional port; `None` if it is invalid.
 pub(super) fn host_list(hosts: &str) -> Option<Vec<(&str, Option<u16>)>> {
     if hosts.is_empty() {
         return Some(Vec::new());
@@ -152,7 +148,7 @@ pub(super) fn parse_port(text: &str) -> Option<u16> {
 }
 
 impl Parts<'_> {
-    /// `url`, of which these are the parts, with `***` for each password.
+    /// Returns `url`, which these are the parts of, with `***` in place of each password.
     pub(super) fn redacted(&self, url: &str) -> String {
         let mut secrets = self.secrets.clone();
         secrets.sort_by_key(|range| range.start);
