@@ -37,7 +37,7 @@ fn a_url_that_cannot_be_is_refused_without_its_password() {
             url("pool_size=0"),
             "parameter `pool_size`: invalid pool_size: \"0\", expected a whole number from 1 to 10000",
         ),
-        (url("checkout_timeout=5"), "give a time with its unit, 1ms to 1day"),
+        (url("checkout_timeout=5"), "expected a duration with its unit, 1ms to 1day"),
         (url("sslmode=on"), "give disable, allow, prefer, require, verify-ca or verify-full"),
         ("postgres://app:hunter2@db.example:x/shop".to_owned(), "invalid host or port"),
     ];
@@ -128,7 +128,7 @@ fn a_variable_that_cannot_be_is_refused_and_named() {
             &["POOL_SIZE", "invalid pool_size: \"0\", expected a whole number from 1 to 10000"][..],
         ),
         ("POOLSCOPE_POOLSIZE", "5", &["unknown setting `POOLSCOPE_POOLSIZE`: did you mean `POOLSCOPE_POOL_SIZE`?"]),
-        ("POOLSCOPE_CHECKOUT_TIMEOUT", "soon", &["CHECKOUT_TIMEOUT", "give a time with its unit"]),
+        ("POOLSCOPE_CHECKOUT_TIMEOUT", "soon", &["CHECKOUT_TIMEOUT", "expected a duration with its unit"]),
         ("POOLSCOPE_WAIT_TARGET", "5s", &["wait_target (5s) is above checkout_timeout (2s)"]),
         ("RUST_LOG", "poolscope=loud", &["environment variable RUST_LOG: \"poolscope=loud\"", "poolscope=debug"]),
     ] {
