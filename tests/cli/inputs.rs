@@ -38,7 +38,7 @@ fn a_url_that_cannot_be_is_refused_without_its_password() {
             "parameter `pool_size`: invalid pool_size: \"0\", expected a whole number from 1 to 10000",
         ),
         (url("checkout_timeout=5"), "expected a duration with its unit, 1ms to 1day"),
-        (url("sslmode=on"), "give disable, allow, prefer, require, verify-ca or verify-full"),
+        (url("sslmode=on"), "expected disable, allow, prefer, require, verify-ca or verify-full"),
         ("postgres://app:hunter2@db.example:x/shop".to_owned(), "invalid host or port"),
     ];
     for (url, part) in &cases {
