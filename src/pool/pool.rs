@@ -1,7 +1,7 @@
 //! A pool of any backend's connections, observed.
 
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use deadpool::managed;
@@ -105,6 +105,8 @@ impl<M: Backend> Pool<M> {
         let name = settings.name.as_deref().unwrap_or(name);
         let ledger = collector.join(name, |name| Ledger::new(name, limits, clock));
         let shared = Arc::new(Shared::new(Recorder::new(ledger), policy));
+        let backoff: Weak<Shared> = Arc::downgrade(&shared);
+        shared.recorder.ledger().set_backoff_source(backoff);
         let observed = InstrumentedManager::new(backend, Arc::clone(&shared));
         let pool = managed::Pool::builder(observed)
             .max_size(limits.max())

@@ -10,7 +10,7 @@ use super::clean::cleaners;
 use super::gate::Gate;
 use super::share::RouteLimits;
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::Recorder;
+use crate::telemetry::ledger::{BackoffSource, Recorder};
 
 /// How a pool treats its connections. In the order in which it is declared: what every checkout asks for stands first.
 #[derive(Clone, Debug)]
@@ -63,6 +63,12 @@ pub(crate) struct Shared {
 impl AsRef<Gate> for Shared {
     fn as_ref(&self) -> &Gate {
         &self.gate
+    }
+}
+
+impl BackoffSource for Shared {
+    fn suspended_for(&self) -> Option<Duration> {
+        self.gate.backoff().map(|backoff| backoff.failing_for)
     }
 }
 

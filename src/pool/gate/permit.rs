@@ -36,13 +36,7 @@ impl<'a> ConnectPermit<'a> {
     /// Ends the connect with success.
     pub(in crate::pool) fn succeeded(mut self) {
         self.ended = true;
-        let mut connects = self.gate.connects();
-        let resumed = connects.succeeded(self.attempt);
-        if resumed.is_some() {
-            // Recorded under the lock: connecting may be suspended again at once.
-            self.recorder.ledger().connecting_resumed();
-        }
-        drop(connects);
+        let resumed = self.gate.connects().succeeded(self.attempt);
         if let Some(suspended_for) = resumed {
             self.recorder.log().connecting_resumed(suspended_for);
         }
@@ -73,9 +67,6 @@ impl<'a> ConnectPermit<'a> {
         let message: Arc<str> = Chain(error).to_string().into();
         let mut connects = self.gate.connects();
         let suspended = connects.failed(self.attempt, failure, code, message, now);
-        if suspended {
-            self.recorder.ledger().connecting_suspended();
-        }
         let suspension = connects.suspension(now);
         let denied = suspension.map(|suspension| self.gate.denied(&suspension, any_returnable));
         drop(connects);

@@ -123,13 +123,7 @@ pub(super) struct LedgerState {
     /// Wires that are no longer read.
     pub(super) wires_lost: u64,
     pub(super) retries: RetryTotals,
-    /// Since when connecting is left to one checkout at a time, and when it last failed.
-    pub(super) suspended_since: Option<Nanos>,
-    pub(super) connect_failed_at: Nanos,
 }
-
-/// How long after connecting last failed nothing is known of it any more, if nobody has tried since.
-const MEMORY: Duration = Duration::from_secs(10);
 
 /// How many kinds of error are told apart, over all operations. The server has some 250, but anybody may raise others.
 pub(super) const MAX_ERRORS: usize = 1000;
@@ -185,8 +179,6 @@ impl Default for LedgerState {
             failed_queries: FailedQueries::default(),
             wires_lost: 0,
             retries: RetryTotals::default(),
-            suspended_since: None,
-            connect_failed_at: Nanos::ZERO,
         }
     }
 }
@@ -367,12 +359,6 @@ impl LedgerState {
     /// turn, which is about to take it.
     pub(super) fn idle_places(&self, pool_size: usize) -> usize {
         pool_size.saturating_add(self.queued).saturating_add(self.turns)
-    }
-
-    /// For how long connecting has been failing, as far as is known.
-    pub(super) fn suspended_for(&self, now: Nanos) -> Duration {
-        let since = self.suspended_since.filter(|_| now.since(self.connect_failed_at) < nanos(MEMORY));
-        since.map_or(Duration::ZERO, |since| now.duration_since(since))
     }
 
     /// Moves one checkout out of and into phases, and with it the beginning and end of saturation.

@@ -25,7 +25,7 @@ mod snapshot;
 mod unpooled;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 pub(crate) use self::backlog::{Backlog, Line};
@@ -105,6 +105,12 @@ pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
 /// Made for each outcome when it first comes: most operations know two.
 type Durations = [OnceLock<Box<SharedHistogram>>; Outcome::COUNT];
 
+/// What keeps a pool's connect backoff.
+pub(crate) trait BackoffSource: std::fmt::Debug + Send + Sync {
+    /// Returns for how long connecting has been suspended, if it is.
+    fn suspended_for(&self) -> Option<Duration>;
+}
+
 /// The accounts of one pool.
 #[derive(Debug)]
 pub(crate) struct Ledger {
@@ -124,6 +130,8 @@ pub(crate) struct Ledger {
     requests: OnceLock<Box<Requests>>,
     /// What the server says of itself, if it is asked.
     server: ServerAccount,
+    /// The pool's connect backoff.
+    backoff: OnceLock<Weak<dyn BackoffSource>>,
     hints: Hints,
     busy: Busy,
     budget: Budget,
@@ -174,6 +182,7 @@ impl Ledger {
             query_exemplars: (0..IDS).map(|_| Exemplars::default()).collect(),
             requests: OnceLock::new(),
             server: ServerAccount::default(),
+            backoff: OnceLock::new(),
             hints: Hints::default(),
             busy: Busy::default(),
             budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -224,6 +233,17 @@ impl Ledger {
     /// What the server says of itself.
     pub(crate) fn server(&self) -> &ServerAccount {
         &self.server
+    }
+
+    /// Sets the source of [`PoolSnapshot::connecting_suspended`]. A second call has no effect.
+    pub(crate) fn set_backoff_source(&self, source: Weak<dyn BackoffSource>) {
+        let _ = self.backoff.set(source);
+    }
+
+    /// Returns for how long connecting has been suspended, or zero.
+    fn connecting_suspended(&self) -> Duration {
+        let source = self.backoff.get().and_then(Weak::upgrade);
+        source.and_then(|source| source.suspended_for()).unwrap_or_default()
     }
 
     /// How many connections are live, at some moment not long ago.

@@ -59,6 +59,7 @@ impl Reading {
     #[cfg(feature = "exporter")]
     pub(super) fn read_what_others_keep(&mut self, ledger: &Ledger) {
         self.snapshot.server = ledger.server.latest();
+        self.snapshot.connecting_suspended = ledger.connecting_suspended();
         let Self { snapshot: PoolSnapshot { requests, .. }, spare_requests: spare, .. } = self;
         // Those that another pool had are there to be used again.
         requests.append(spare);
@@ -104,6 +105,7 @@ impl PoolSnapshot {
     /// The same with what requests cost, if any are served, and what the server says, if it is asked.
     pub(super) fn with_what_others_keep(mut self, ledger: &Ledger) -> Self {
         self.server = ledger.server.latest();
+        self.connecting_suspended = ledger.connecting_suspended();
         if let Some(kinds) = ledger.requests.get() {
             kinds.read(&mut self.requests);
         }
@@ -197,7 +199,6 @@ impl LedgerState {
         snapshot.self_deadlocks = self.self_deadlocks;
         snapshot.wires_lost = self.wires_lost;
         snapshot.retry_budget = ledger.budget().balance(now);
-        snapshot.connecting_suspended = self.suspended_for(now);
     }
 
     /// What the connections served, and how they stand.

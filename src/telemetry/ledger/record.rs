@@ -186,13 +186,7 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_error(&self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
-        let ledger = self.ledger();
-        ledger.update(|books| {
-            if phase == ErrorPhase::Connect {
-                books.connect_failed_at = ledger.clock.now();
-            }
-            *books.errors.entry((phase, code)).or_insert(0) += 1;
-        });
+        self.ledger().update(|books| *books.errors.entry((phase, code)).or_insert(0) += 1);
         self.log().connection_error(phase, code, error);
     }
 
@@ -282,21 +276,6 @@ impl Ledger {
     #[inline(never)]
     pub(crate) fn connection_closed(&self, stats: &ConnectionStats, reason: CloseReason) {
         self.update(|books| books.close(stats, reason, self.clock.now()));
-    }
-
-    /// Records that connecting failed and is left to one checkout at a time from now on.
-    #[cold]
-    pub(crate) fn connecting_suspended(&self) {
-        self.update(|books| {
-            books.connect_failed_at = self.clock.now();
-            books.suspended_since = Some(books.connect_failed_at);
-        });
-    }
-
-    /// Records that connecting succeeded again.
-    #[cold]
-    pub(crate) fn connecting_resumed(&self) {
-        self.update(|books| books.suspended_since = None);
     }
 
     /// Changes what is kept under the lock, and the hints derived from it before any other thread can change it again.
