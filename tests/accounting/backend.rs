@@ -1,4 +1,4 @@
-//! A backend whose every answer is scripted, and which knows what really lives.
+//! A backend whose every behavior is scripted, and which knows what really lives.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::resume_unwind;
@@ -13,23 +13,23 @@ use poolscope::pool::{Backend, ConnectFailure};
 
 /// What the backend says when it is asked to connect or to ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answer {
+pub(crate) enum Behavior {
     Ok,
     Error,
     Down,
     Full,
     Panic,
     /// Pending twice, then as said.
-    Slow(End),
+    Slow(Completion),
     /// After this time, by tokio's clock.
-    After(Duration, End),
-    /// When the test [releases](Scripted::release) it; else never.
-    Held,
+    After(Duration, Completion),
+    /// When the test [releases](ScriptedBackend::release) it; else never.
+    Blocked,
 }
 
-/// How an answer that takes its time ends.
+/// How an behavior that takes its time ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum Completion {
     Ok,
     Error,
     /// With an error that says that the next ones will fail too.
@@ -39,14 +39,14 @@ pub(crate) enum End {
     Panic,
 }
 
-impl Answer {
-    async fn give(self, held: &Mutex<Vec<Weak<Held>>>) -> Result<(), Failure> {
+impl Behavior {
+    async fn run(self, blocked: &Mutex<Vec<Weak<BlockedCall>>>) -> Result<(), ScriptedError> {
         let end = match self {
-            Self::Ok => End::Ok,
-            Self::Error => End::Error,
-            Self::Down => End::Down,
-            Self::Full => End::Full,
-            Self::Panic => End::Panic,
+            Self::Ok => Completion::Ok,
+            Self::Error => Completion::Error,
+            Self::Down => Completion::Down,
+            Self::Full => Completion::Full,
+            Self::Panic => Completion::Panic,
             Self::Slow(end) => {
                 for _ in 0..2 {
                     pending_once().await;
@@ -57,19 +57,19 @@ impl Answer {
                 tokio::time::sleep(time).await;
                 end
             }
-            Self::Held => {
-                let call = Arc::new(Held::default());
-                held.lock().unwrap().push(Arc::downgrade(&call));
+            Self::Blocked => {
+                let call = Arc::new(BlockedCall::default());
+                blocked.lock().unwrap().push(Arc::downgrade(&call));
                 call.released().await
             }
         };
         match end {
-            End::Ok => Ok(()),
-            End::Error => Err(FAILURE),
-            End::Down => Err(Failure(ConnectFailure::ServerDown)),
-            End::Full => Err(Failure(ConnectFailure::TooManyConnections)),
+            Completion::Ok => Ok(()),
+            Completion::Error => Err(TRANSIENT_ERROR),
+            Completion::Down => Err(ScriptedError(ConnectFailure::ServerDown)),
+            Completion::Full => Err(ScriptedError(ConnectFailure::TooManyConnections)),
             // As panic! does, without the hook that writes about it.
-            End::Panic => resume_unwind(Box::new("scripted")),
+            Completion::Panic => resume_unwind(Box::new("scripted")),
         }
     }
 }
@@ -89,10 +89,10 @@ async fn pending_once() {
 
 /// A call that waits for the test.
 #[derive(Default)]
-struct Held(Mutex<(Option<End>, Option<Waker>)>);
+struct BlockedCall(Mutex<(Option<Completion>, Option<Waker>)>);
 
-impl Held {
-    async fn released(&self) -> End {
+impl BlockedCall {
+    async fn released(&self) -> Completion {
         std::future::poll_fn(|cx| {
             let mut state = self.0.lock().unwrap();
             state.1 = Some(cx.waker().clone());
@@ -101,7 +101,7 @@ impl Held {
         .await
     }
 
-    fn release(&self, end: End) {
+    fn release(&self, end: Completion) {
         let waker = {
             let mut state = self.0.lock().unwrap();
             state.0 = Some(end);
@@ -115,26 +115,26 @@ impl Held {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the scripted failure")]
-pub(crate) struct Failure(ConnectFailure);
+pub(crate) struct ScriptedError(ConnectFailure);
 
 /// One that says nothing of others.
-pub(crate) const FAILURE: Failure = Failure(ConnectFailure::Transient);
+pub(crate) const TRANSIENT_ERROR: ScriptedError = ScriptedError(ConnectFailure::Transient);
 
 /// What one kind of call is answered: first what stands in line, then always the same.
 #[derive(Debug)]
 struct Plan {
-    next: VecDeque<Answer>,
-    then: Answer,
+    next: VecDeque<Behavior>,
+    then: Behavior,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { next: VecDeque::new(), then: Answer::Ok }
+        Self { next: VecDeque::new(), then: Behavior::Ok }
     }
 }
 
 impl Plan {
-    fn answer(&mut self) -> Answer {
+    fn behavior(&mut self) -> Behavior {
         self.next.pop_front().unwrap_or(self.then)
     }
 }
@@ -142,7 +142,7 @@ impl Plan {
 /// What the backend itself counts of one kind of call.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    pub(crate) begun: AtomicUsize,
+    pub(crate) started: AtomicUsize,
     pub(crate) running: AtomicUsize,
     pub(crate) failed: AtomicUsize,
     /// Dropped before their end, or ended by a panic.
@@ -150,8 +150,8 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    pub(crate) fn begun(&self) -> usize {
-        self.begun.load(SeqCst)
+    pub(crate) fn started(&self) -> usize {
+        self.started.load(SeqCst)
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -166,7 +166,7 @@ impl Calls {
         self.abandoned.load(SeqCst)
     }
 
-    async fn count(&self, call: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    async fn count(&self, call: impl Future<Output = Result<(), ScriptedError>>) -> Result<(), ScriptedError> {
         struct Running<'a>(&'a Calls, bool);
         impl Drop for Running<'_> {
             fn drop(&mut self) {
@@ -174,7 +174,7 @@ impl Calls {
                 self.0.abandoned.fetch_add(usize::from(!self.1), SeqCst);
             }
         }
-        self.begun.fetch_add(1, SeqCst);
+        self.started.fetch_add(1, SeqCst);
         self.running.fetch_add(1, SeqCst);
         let mut running = Running(self, false);
         let result = call.await;
@@ -185,68 +185,68 @@ impl Calls {
 }
 
 #[derive(Default)]
-struct Script {
+struct State {
     plans: Mutex<(Plan, Plan)>,
-    held: Mutex<Vec<Weak<Held>>>,
+    blocked: Mutex<Vec<Weak<BlockedCall>>>,
     creates: Calls,
     pings: Calls,
-    /// Connections begun, and those that are gone.
+    /// Connections started, and those that are gone.
     opened: AtomicUsize,
     closed: AtomicUsize,
     /// Whether to look at a connection panics.
-    blind: AtomicBool,
+    panics: AtomicBool,
     /// Of those that live: whether they are broken.
-    living: Mutex<BTreeMap<usize, Arc<AtomicBool>>>,
+    established: Mutex<BTreeMap<usize, Arc<AtomicBool>>>,
 }
 
-impl std::fmt::Debug for Script {
+impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Script").finish_non_exhaustive()
+        f.debug_struct("State").finish_non_exhaustive()
     }
 }
 
-/// The backend. Clones are handles to the same script.
+/// The backend. Clones are handles to the same state.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Scripted(Arc<Script>);
+pub(crate) struct ScriptedBackend(Arc<State>);
 
-impl Scripted {
+impl ScriptedBackend {
     fn plans(&self) -> MutexGuard<'_, (Plan, Plan)> {
         self.0.plans.lock().unwrap()
     }
 
     /// From now on connecting ends like this.
-    pub(crate) fn connects(&self, answer: Answer) {
-        self.plans().0.then = answer;
+    pub(crate) fn set_connect(&self, behavior: Behavior) {
+        self.plans().0.then = behavior;
     }
 
     /// From now on pings end like this.
-    pub(crate) fn answers_pings(&self, answer: Answer) {
-        self.plans().1.then = answer;
+    pub(crate) fn set_ping(&self, behavior: Behavior) {
+        self.plans().1.then = behavior;
     }
 
-    /// The next attempt to connect that has no answer in line yet ends like this.
-    pub(crate) fn next_connect(&self, answer: Answer) {
-        self.plans().0.next.push_back(answer);
+    /// The next attempt to connect that has no behavior in line yet ends like this.
+    pub(crate) fn push_connect(&self, behavior: Behavior) {
+        self.plans().0.next.push_back(behavior);
     }
 
     /// All that follows is well, whatever was in line.
-    pub(crate) fn recovers(&self) {
+    pub(crate) fn recover(&self) {
         *self.plans() = Default::default();
     }
 
-    /// How many calls are held.
-    pub(crate) fn held(&self) -> usize {
-        let mut held = self.0.held.lock().unwrap();
-        held.retain(|call| call.strong_count() > 0);
-        held.len()
+    /// How many calls are blocked.
+    pub(crate) fn blocked(&self) -> usize {
+        let mut blocked = self.0.blocked.lock().unwrap();
+        blocked.retain(|call| call.strong_count() > 0);
+        blocked.len()
     }
 
-    /// Lets a held call end.
-    pub(crate) fn release(&self, which: usize, end: End) {
+    /// Lets a blocked call end.
+    pub(crate) fn release(&self, which: usize, end: Completion) {
         let call = {
-            let mut held = self.0.held.lock().unwrap();
-            held.retain(|call| call.strong_count() > 0);
-            if which < held.len() { held.remove(which).upgrade() } else { None }
+            let mut blocked = self.0.blocked.lock().unwrap();
+            blocked.retain(|call| call.strong_count() > 0);
+            if which < blocked.len() { blocked.remove(which).upgrade() } else { None }
         };
         if let Some(call) = call {
             call.release(end);
@@ -261,57 +261,57 @@ impl Scripted {
         &self.0.pings
     }
 
-    /// Connections begun so far.
+    /// Connections started so far.
     pub(crate) fn opened(&self) -> usize {
         self.0.opened.load(SeqCst)
     }
 
     /// Connections that really live, those included that are being established.
-    pub(crate) fn living(&self) -> usize {
+    pub(crate) fn live(&self) -> usize {
         self.opened() - self.0.closed.load(SeqCst)
     }
 
     /// Breaks one of the established connections, oldest first; answers whether there is one.
-    pub(crate) fn break_one(&self, which: usize) -> bool {
-        let living = self.0.living.lock().unwrap();
-        living.values().nth(which).is_some_and(|broken| !broken.swap(true, SeqCst))
+    pub(crate) fn break_connection(&self, which: usize) -> bool {
+        let established = self.0.established.lock().unwrap();
+        established.values().nth(which).is_some_and(|broken| !broken.swap(true, SeqCst))
     }
 
     /// From now on, or no more, whoever asks whether a connection is broken meets a panic.
-    pub(crate) fn panics_when_looked_at(&self, panics: bool) {
-        self.0.blind.store(panics, SeqCst);
+    pub(crate) fn panic_in_is_broken(&self, panics: bool) {
+        self.0.panics.store(panics, SeqCst);
     }
 
-    fn open(&self) -> Wire {
-        Wire { id: self.0.opened.fetch_add(1, SeqCst), script: Arc::clone(&self.0) }
+    fn open(&self) -> Socket {
+        Socket { id: self.0.opened.fetch_add(1, SeqCst), state: Arc::clone(&self.0) }
     }
 }
 
 /// What really lives, from the first byte to the last.
-struct Wire {
+struct Socket {
     id: usize,
-    script: Arc<Script>,
+    state: Arc<State>,
 }
 
-impl Drop for Wire {
+impl Drop for Socket {
     fn drop(&mut self) {
-        self.script.living.lock().unwrap().remove(&self.id);
-        self.script.closed.fetch_add(1, SeqCst);
+        self.state.established.lock().unwrap().remove(&self.id);
+        self.state.closed.fetch_add(1, SeqCst);
     }
 }
 
 /// A connection.
 pub(crate) struct Connection {
     broken: Arc<AtomicBool>,
-    wire: Wire,
+    socket: Socket,
 }
 
 impl Connection {
     pub(crate) fn id(&self) -> usize {
-        self.wire.id
+        self.socket.id
     }
 
-    pub(crate) fn break_it(&self) {
+    pub(crate) fn mark_broken(&self) {
         self.broken.store(true, SeqCst);
     }
 }
@@ -322,38 +322,38 @@ impl std::fmt::Debug for Connection {
     }
 }
 
-impl Manager for Scripted {
+impl Manager for ScriptedBackend {
     type Type = Connection;
-    type Error = Failure;
+    type Error = ScriptedError;
 
-    async fn create(&self) -> Result<Connection, Failure> {
-        let answer = self.plans().0.answer();
-        let wire = self.open();
-        self.0.creates.count(answer.give(&self.0.held)).await?;
+    async fn create(&self) -> Result<Connection, ScriptedError> {
+        let behavior = self.plans().0.behavior();
+        let socket = self.open();
+        self.0.creates.count(behavior.run(&self.0.blocked)).await?;
         let broken = Arc::new(AtomicBool::new(false));
-        self.0.living.lock().unwrap().insert(wire.id, Arc::clone(&broken));
-        Ok(Connection { broken, wire })
+        self.0.established.lock().unwrap().insert(socket.id, Arc::clone(&broken));
+        Ok(Connection { broken, socket })
     }
 
-    async fn recycle(&self, _: &mut Connection, _: &Metrics) -> RecycleResult<Failure> {
-        let answer = self.plans().1.answer();
-        Ok(self.0.pings.count(answer.give(&self.0.held)).await?)
+    async fn recycle(&self, _: &mut Connection, _: &Metrics) -> RecycleResult<ScriptedError> {
+        let behavior = self.plans().1.behavior();
+        Ok(self.0.pings.count(behavior.run(&self.0.blocked)).await?)
     }
 }
 
-impl Backend for Scripted {
+impl Backend for ScriptedBackend {
     fn is_broken(connection: &Connection) -> bool {
-        if connection.wire.script.blind.load(SeqCst) {
+        if connection.socket.state.panics.load(SeqCst) {
             resume_unwind(Box::new("scripted"));
         }
         connection.broken.load(SeqCst)
     }
 
-    fn code(_: &Failure) -> ErrorCode {
+    fn code(_: &ScriptedError) -> ErrorCode {
         ErrorCode::word("57P03")
     }
 
-    fn connect_failure(failure: &Failure) -> ConnectFailure {
+    fn connect_failure(failure: &ScriptedError) -> ConnectFailure {
         failure.0
     }
 }

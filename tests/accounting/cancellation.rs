@@ -5,12 +5,12 @@ use std::fmt;
 use poolscope::labels::{CloseReason, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 
-use super::backend::{Answer, End};
-use super::harness::{Attempt, Got, Held, Rig, ms, settings, settle, totals};
+use super::backend::{Behavior, Completion};
+use super::harness::{CheckoutResult, ManualFuture, TestGuard, TestPool, ms, poll_woken, settings, totals};
 
-/// Whether the checkout finds a free place.
+/// Whether the checkout finds a free slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
+enum SlotWait {
     /// It does.
     Free,
     /// After this many polls of the checkout.
@@ -19,9 +19,9 @@ enum Queue {
     Never,
 }
 
-/// What the checkout finds in that place.
+/// What the checkout finds in that slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum SlotState {
     /// Nothing: it has to connect.
     Empty,
     /// A connection that has to be pinged.
@@ -43,10 +43,10 @@ enum Ending {
 
 #[derive(Clone, Copy)]
 struct Case {
-    queue: Queue,
-    place: Place,
-    ping: Answer,
-    connect: Answer,
+    wait: SlotWait,
+    slot: SlotState,
+    ping: Behavior,
+    connect: Behavior,
     ending: Ending,
     /// The ending comes after this many polls.
     polls: usize,
@@ -54,36 +54,36 @@ struct Case {
 
 impl fmt::Debug for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { queue, place, ping, connect, ending, polls } = self;
-        write!(f, "{queue:?} {place:?}, ping {ping:?}, connect {connect:?}, {ending:?} after {polls} polls")
+        let Self { wait, slot, ping, connect, ending, polls } = self;
+        write!(f, "{wait:?} {slot:?}, ping {ping:?}, connect {connect:?}, {ending:?} after {polls} polls")
     }
 }
 
-const ANSWERS: [Answer; 7] = [
-    Answer::Ok,
-    Answer::Error,
-    Answer::Panic,
-    Answer::Slow(End::Ok),
-    Answer::Slow(End::Error),
-    Answer::Slow(End::Panic),
-    Answer::Held,
+const BEHAVIORS: [Behavior; 7] = [
+    Behavior::Ok,
+    Behavior::Error,
+    Behavior::Panic,
+    Behavior::Slow(Completion::Ok),
+    Behavior::Slow(Completion::Error),
+    Behavior::Slow(Completion::Panic),
+    Behavior::Blocked,
 ];
-const QUEUES: [Queue; 4] = [Queue::Free, Queue::Slow(1), Queue::Slow(2), Queue::Never];
-const PLACES: [Place; 4] = [Place::Empty, Place::Stale, Place::Aged, Place::Broken];
+const SLOT_WAITS: [SlotWait; 4] = [SlotWait::Free, SlotWait::Slow(1), SlotWait::Slow(2), SlotWait::Never];
+const SLOT_STATES: [SlotState; 4] = [SlotState::Empty, SlotState::Stale, SlotState::Aged, SlotState::Broken];
 const ENDINGS: [Ending; 4] = [Ending::Drop, Ending::DropElsewhere, Ending::Deadline, Ending::Close];
 /// No checkout takes more: two in the queue, two of a slow ping, two of slow connecting, and the last.
-const MOST_POLLS: usize = 8;
+const MAX_POLLS: usize = 8;
 
 fn cases() -> impl Iterator<Item = Case> {
-    let pings = |place| if place == Place::Stale { &ANSWERS[..] } else { &ANSWERS[..1] };
-    QUEUES.into_iter().flat_map(move |queue| {
-        let places = if queue == Queue::Never { &PLACES[..1] } else { &PLACES[..] };
-        places.iter().flat_map(move |place| {
-            pings(*place).iter().flat_map(move |ping| {
-                ANSWERS.into_iter().flat_map(move |connect| {
+    let pings = |slot| if slot == SlotState::Stale { &BEHAVIORS[..] } else { &BEHAVIORS[..1] };
+    SLOT_WAITS.into_iter().flat_map(move |wait| {
+        let slots = if wait == SlotWait::Never { &SLOT_STATES[..1] } else { &SLOT_STATES[..] };
+        slots.iter().flat_map(move |slot| {
+            pings(*slot).iter().flat_map(move |ping| {
+                BEHAVIORS.into_iter().flat_map(move |connect| {
                     ENDINGS.into_iter().map(move |ending| Case {
-                        queue,
-                        place: *place,
+                        wait,
+                        slot: *slot,
                         ping: *ping,
                         connect,
                         ending,
@@ -95,67 +95,67 @@ fn cases() -> impl Iterator<Item = Case> {
     })
 }
 
-/// A pool of two places, one of which a bystander holds throughout.
-struct Scene {
-    rig: Rig,
+/// A pool of two slots, one of which a bystander holds throughout.
+struct Fixture {
+    test: TestPool,
     case: Case,
-    bystander: Held,
+    bystander: TestGuard,
     /// Who keeps the subject in the queue.
-    holder: Option<Held>,
-    /// Waits behind the subject, if there is nothing left when that has begun.
-    successor: Option<Attempt>,
+    holder: Option<TestGuard>,
+    /// Waits behind the subject, if there is nothing left when that has started.
+    successor: Option<ManualFuture>,
     /// What the subject's outcome was, once it has one.
     outcome: Option<Outcome>,
 }
 
-impl Scene {
-    async fn set(case: Case) -> Self {
+impl Fixture {
+    async fn new(case: Case) -> Self {
         let mut settings = settings(1, 1);
-        let queued = case.queue != Queue::Free;
+        let queued = case.wait != SlotWait::Free;
         if queued {
             // A connection that was just returned is stale only so.
-            settings.pre_ping_idle = ms(if case.place == Place::Stale { 0 } else { 500 });
+            settings.pre_ping_idle = ms(if case.slot == SlotState::Stale { 0 } else { 500 });
         }
-        let rig = Rig::with(&settings);
-        let bystander = rig.take("bystander");
+        let test = TestPool::with(&settings);
+        let bystander = test.get("bystander");
         let mut holder = None;
-        if queued || case.place != Place::Empty {
-            let held = rig.take("holder");
+        if queued || case.slot != SlotState::Empty {
+            let held = test.get("holder");
             if queued { holder = Some(held) } else { drop(held) }
         }
-        match case.place {
-            Place::Empty | Place::Broken => {}
-            Place::Stale => rig.advance(ms(500)).await,
-            Place::Aged => rig.advance(ms(10_000)).await,
+        match case.slot {
+            SlotState::Empty | SlotState::Broken => {}
+            SlotState::Stale => test.advance(ms(500)).await,
+            SlotState::Aged => test.advance(ms(10_000)).await,
         }
-        if !queued && case.place == Place::Broken {
-            rig.backend.break_one(1);
+        if !queued && case.slot == SlotState::Broken {
+            test.backend.break_connection(1);
         }
-        rig.backend.connects(case.connect);
-        rig.backend.answers_pings(case.ping);
-        Self { rig, case, bystander, holder, successor: None, outcome: None }
+        test.backend.set_connect(case.connect);
+        test.backend.set_ping(case.ping);
+        Self { test, case, bystander, holder, successor: None, outcome: None }
     }
 
-    /// The place becomes free, as a connection that is returned or a connection that is not.
-    fn free_the_place(&mut self) {
+    /// The slot becomes free, as a connection that is returned or a connection that is not.
+    fn free_slot(&mut self) {
         let Some(held) = self.holder.take() else { return };
-        if self.case.place == Place::Empty {
+        if self.case.slot == SlotState::Empty {
             held.discard();
         } else {
             drop(held);
-            if self.case.place == Place::Broken {
+            if self.case.slot == SlotState::Broken {
                 // Broken after it came back: while it was held, it would be closed at its return.
-                self.rig.backend.break_one(1);
+                self.test.backend.break_connection(1);
             }
         }
     }
 
     /// Checks everything, and that the subject is in the accounts exactly once.
-    fn check(&self, begun: bool) -> PoolSnapshot {
-        let snapshot = self.rig.snapshot();
+    fn check(&self, started: bool) -> PoolSnapshot {
+        let snapshot = self.test.snapshot();
         let subject = totals(&snapshot, "subject");
-        assert_eq!(subject.started, u64::from(begun), "started");
-        assert_eq!(subject.in_flight, u64::from(begun && self.outcome.is_none()), "in flight");
+        assert_eq!(subject.started, u64::from(started), "started");
+        assert_eq!(subject.in_flight, u64::from(started && self.outcome.is_none()), "in flight");
         for outcome in Outcome::ALL {
             assert_eq!(subject.outcomes[outcome.index()], u64::from(self.outcome == Some(*outcome)), "{outcome:?}");
         }
@@ -163,14 +163,14 @@ impl Scene {
     }
 
     /// Polls the subject so many times or until it is done; answers with the connection it got, if it did.
-    fn run(&mut self, subject: &mut Attempt) -> Option<Held> {
+    fn run(&mut self, subject: &mut ManualFuture) -> Option<TestGuard> {
         for poll in 0..self.case.polls {
-            if self.case.queue == Queue::Slow(poll) {
-                self.free_the_place();
+            if self.case.wait == SlotWait::Slow(poll) {
+                self.free_slot();
             }
             match subject.try_poll() {
                 Ok(None) => {}
-                Ok(Some(got)) => return self.ended(got),
+                Ok(Some(got)) => return self.finish(got),
                 // The panic goes to whoever polls, and unwinds the checkout.
                 Err(_) => {
                     self.outcome = Some(Outcome::Cancelled);
@@ -180,25 +180,25 @@ impl Scene {
             }
             self.check(true);
             if self.successor.is_none() {
-                let connects = self.rig.backend.creates().begun();
-                self.successor = Some(self.rig.checkout("successor").stays());
-                assert_eq!(self.rig.backend.creates().begun(), connects, "the successor waits for a place");
+                let connects = self.test.backend.creates().started();
+                self.successor = Some(self.test.checkout("successor").assert_pending());
+                assert_eq!(self.test.backend.creates().started(), connects, "the successor waits for a slot");
             }
         }
         None
     }
 
-    fn ended(&mut self, got: Got) -> Option<Held> {
+    fn finish(&mut self, got: CheckoutResult) -> Option<TestGuard> {
         self.outcome = Some(got.as_ref().map_or_else(|error| error.outcome(), |_| Outcome::Ok));
         self.check(true);
         got.ok()
     }
 
     /// Drops the subject, and checks that what it was busy with is closed for the right reason.
-    fn drop_it(&mut self, subject: &mut Attempt) {
-        let before = self.rig.snapshot();
+    fn drop_subject(&mut self, subject: &mut ManualFuture) {
+        let before = self.test.snapshot();
         let phase = before.waiters.iter().find(|waiter| &*waiter.operation == "subject").map(|waiter| waiter.phase);
-        let gone = Attempt::new(std::future::pending());
+        let gone = ManualFuture::new(std::future::pending());
         let subject = std::mem::replace(subject, gone);
         if self.case.ending == Ending::DropElsewhere {
             std::thread::spawn(|| drop(subject)).join().unwrap();
@@ -220,7 +220,7 @@ impl Scene {
         }
     }
 
-    async fn end(&mut self, mut subject: Attempt, held: Option<Held>) {
+    async fn end(&mut self, mut subject: ManualFuture, held: Option<TestGuard>) {
         if held.is_some() || self.outcome.is_some() {
             drop(held);
             if self.case.ending == Ending::Close {
@@ -229,20 +229,20 @@ impl Scene {
             return;
         }
         match self.case.ending {
-            Ending::Drop | Ending::DropElsewhere => self.drop_it(&mut subject),
+            Ending::Drop | Ending::DropElsewhere => self.drop_subject(&mut subject),
             Ending::Deadline => {
                 if subject.polls == 0 {
-                    return self.drop_it(&mut subject);
+                    return self.drop_subject(&mut subject);
                 }
                 // The successor would meet its own: it gives up before.
                 self.successor = None;
-                self.rig.backend.answers_pings(Answer::Held);
-                self.rig.backend.connects(Answer::Held);
-                self.rig.advance(ms(1001)).await;
+                self.test.backend.set_ping(Behavior::Blocked);
+                self.test.backend.set_connect(Behavior::Blocked);
+                self.test.advance(ms(1001)).await;
                 assert!(subject.is_woken(), "the deadline wakes it");
                 match subject.try_poll() {
                     Ok(Some(got)) => {
-                        let held = self.ended(got);
+                        let held = self.finish(got);
                         assert!(held.is_some() || self.outcome != Some(Outcome::Closed));
                     }
                     Ok(None) => panic!("the deadline has passed"),
@@ -254,13 +254,13 @@ impl Scene {
     }
 
     /// Closes the pool: who waits is told so, and it is done when everything has come back.
-    async fn close(&mut self, subject: Option<Attempt>) {
-        let core = self.rig.core.clone();
-        let mut closing = Attempt::new(async move { core.close().await }).stays();
-        self.rig.backend.recovers();
+    async fn close(&mut self, subject: Option<ManualFuture>) {
+        let pool = self.test.pool.clone();
+        let mut closing = ManualFuture::new(async move { pool.close().await }).assert_pending();
+        self.test.backend.recover();
         let mut waiting: Vec<_> = self.successor.take().into_iter().collect();
         for waiter in &waiting {
-            assert!(waiter.is_woken(), "who waits for a place is told");
+            assert!(waiter.is_woken(), "who waits for a slot is told");
         }
         if let Some(mut subject) = subject {
             if subject.polls == 0 {
@@ -272,19 +272,19 @@ impl Scene {
                 waiting.push(subject);
             } else {
                 // It is held by the backend: only dropping it ends it.
-                self.drop_it(&mut subject);
+                self.drop_subject(&mut subject);
             }
         }
         let mut done = Vec::new();
-        while let Some(place) = waiting.iter().position(Attempt::is_woken) {
-            let polled = waiting[place].try_poll();
-            let tag = waiting[place].tag;
+        while let Some(slot) = waiting.iter().position(ManualFuture::is_woken) {
+            let polled = waiting[slot].try_poll();
+            let tag = waiting[slot].tag;
             match polled {
                 Ok(None) => continue,
                 Ok(Some(got)) => done.push((tag, Some(got))),
                 Err(_) => done.push((tag, None)),
             }
-            drop(waiting.remove(place));
+            drop(waiting.remove(slot));
         }
         assert!(waiting.is_empty(), "nobody waits for a pool that is closed");
         for (tag, got) in done {
@@ -301,12 +301,12 @@ impl Scene {
     }
 
     /// Afterwards the successor is served, without further help, and the pool is whole.
-    async fn afterwards(mut self) {
-        self.rig.backend.recovers();
-        let closed = self.rig.core.is_closed();
+    async fn check_afterwards(mut self) {
+        self.test.backend.recover();
+        let closed = self.test.pool.is_closed();
         drop(self.holder.take());
         if let Some(mut successor) = self.successor.take() {
-            // It may have begun to work for itself meanwhile, by polls that were due to it.
+            // It may have started to work for itself meanwhile, by polls that were due to it.
             assert!(!closed);
             assert!(successor.is_woken(), "its turn has come");
             let got = successor.poll().expect("the backend is well");
@@ -314,23 +314,23 @@ impl Scene {
         }
         if closed {
             drop(self.bystander);
-            let core = self.rig.core.clone();
-            assert!(Attempt::new(async move { core.close().await }).poll().is_some(), "all have come back");
-            let snapshot = self.rig.snapshot();
-            assert_eq!((snapshot.connections.live(), snapshot.in_flight, self.rig.backend.living()), (0, 0, 0));
+            let pool = self.test.pool.clone();
+            assert!(ManualFuture::new(async move { pool.close().await }).poll().is_some(), "all have come back");
+            let snapshot = self.test.snapshot();
+            assert_eq!((snapshot.connections.live(), snapshot.in_flight, self.test.backend.live()), (0, 0, 0));
         } else {
             drop(self.bystander);
-            let snapshot = self.rig.snapshot();
+            let snapshot = self.test.snapshot();
             assert_eq!((snapshot.in_flight, snapshot.queued, snapshot.connections.used), (0, 0, 0));
-            self.rig.works();
+            self.test.assert_usable();
         }
     }
 }
 
 /// Says which case failed.
-struct Naming(Case);
+struct PrintCaseOnPanic(Case);
 
-impl Drop for Naming {
+impl Drop for PrintCaseOnPanic {
     #[allow(clippy::print_stderr, reason = "the harness shows it beside the panic")]
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -339,19 +339,20 @@ impl Drop for Naming {
     }
 }
 
+/// Ends a checkout at every step, in every way: it has exactly one outcome, and nothing leaks.
 #[tokio::test(start_paused = true)]
-async fn every_checkout_has_one_outcome_and_leaks_nothing_wherever_it_ends() {
+async fn every_checkout_has_exactly_one_outcome() {
     let mut ran = 0;
     for mut case in cases() {
-        for polls in 0..=MOST_POLLS {
+        for polls in 0..=MAX_POLLS {
             case.polls = polls;
-            let _naming = Naming(case);
-            let mut scene = Scene::set(case).await;
-            let mut subject = scene.rig.checkout("subject");
-            let held = scene.run(&mut subject);
-            let early = scene.outcome.is_some();
-            scene.end(subject, held).await;
-            scene.afterwards().await;
+            let _print_case = PrintCaseOnPanic(case);
+            let mut fixture = Fixture::new(case).await;
+            let mut subject = fixture.test.checkout("subject");
+            let held = fixture.run(&mut subject);
+            let early = fixture.outcome.is_some();
+            fixture.end(subject, held).await;
+            fixture.check_afterwards().await;
             ran += 1;
             // It was done by itself: further polls change nothing.
             if early {
@@ -363,79 +364,79 @@ async fn every_checkout_has_one_outcome_and_leaks_nothing_wherever_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wake_up_that_was_due_to_a_dropped_waiter_goes_to_the_next() {
+async fn wakeup_of_dropped_waiter_goes_to_the_next() {
     for waiters in 2..5 {
-        let rig = Rig::new(1, 0);
-        let held = rig.take("holder");
-        let mut queue: Vec<_> = (0..waiters).map(|_| rig.checkout("waiter").stays()).collect();
+        let test = TestPool::new(1, 0);
+        let held = test.get("holder");
+        let mut queue: Vec<_> = (0..waiters).map(|_| test.checkout("waiter").assert_pending()).collect();
         drop(held);
         // One after another is woken, and leaves without a look.
         while queue.len() > 1 {
             assert!(queue[0].is_woken());
             queue.remove(0);
-            rig.snapshot();
+            test.snapshot();
         }
         let mut served = 0;
-        settle(&mut queue, |_, got| served += usize::from(got.is_ok()));
+        poll_woken(&mut queue, |_, got| served += usize::from(got.is_ok()));
         assert_eq!(served, 1);
-        rig.works();
+        test.assert_usable();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guard_that_is_dropped_on_another_thread_comes_back() {
-    let rig = Rig::new(1, 1);
-    let held = rig.take_many("holder", 2);
-    let mut waiting = vec![rig.checkout("waiter").stays()];
+async fn guard_dropped_on_another_thread_is_returned() {
+    let test = TestPool::new(1, 1);
+    let held = test.get_many("holder", 2);
+    let mut waiting = vec![test.checkout("waiter").assert_pending()];
     std::thread::spawn(|| drop(held)).join().unwrap();
-    settle(&mut waiting, |_, got| drop(got.unwrap()));
+    poll_woken(&mut waiting, |_, got| drop(got.unwrap()));
     assert!(waiting.is_empty());
-    assert_eq!(rig.totals("holder").returned, 2);
-    rig.works();
+    assert_eq!(test.totals("holder").returned, 2);
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_while_a_connection_is_held_returns_it() {
-    let rig = Rig::new(1, 0);
-    let core = rig.core.clone();
-    let mut attempt = Attempt::new(async move {
-        let _held = core.operation("panics").get().await.unwrap();
+async fn panic_while_holding_returns_the_connection() {
+    let test = TestPool::new(1, 0);
+    let pool = test.pool.clone();
+    let mut attempt = ManualFuture::new(async move {
+        let _held = pool.operation("panics").get().await.unwrap();
         std::panic::resume_unwind(Box::new("scripted"))
     });
     let polled: std::thread::Result<Option<()>> = attempt.try_poll();
     assert!(polled.is_err());
-    assert_eq!(rig.totals("panics").returned, 1);
-    assert_eq!(rig.snapshot().connections.idle, 1);
-    rig.works();
+    assert_eq!(test.totals("panics").returned, 1);
+    assert_eq!(test.snapshot().connections.idle, 1);
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_before_there_was_anything_to_wait_for_is_a_checkout_too() {
-    let rig = Rig::new(1, 0);
-    drop(rig.take("first"));
-    rig.backend.panics_when_looked_at(true);
-    assert!(rig.checkout("panics").try_poll().is_err());
-    rig.backend.panics_when_looked_at(false);
-    assert_eq!((rig.totals("panics").started, rig.outcomes("panics", Outcome::Cancelled)), (1, 1));
-    rig.works();
+async fn panic_before_first_wait_counts_as_cancelled() {
+    let test = TestPool::new(1, 0);
+    drop(test.get("first"));
+    test.backend.panic_in_is_broken(true);
+    assert!(test.checkout("panics").try_poll().is_err());
+    test.backend.panic_in_is_broken(false);
+    assert_eq!((test.totals("panics").started, test.outcomes("panics", Outcome::Cancelled)), (1, 1));
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkout_that_is_polled_again_after_it_failed_is_not_counted_again() {
-    let rig = Rig::new(1, 0);
-    rig.backend.next_connect(Answer::Error);
-    let mut attempt = rig.checkout("fails");
+async fn failed_checkout_is_counted_once() {
+    let test = TestPool::new(1, 0);
+    test.backend.push_connect(Behavior::Error);
+    let mut attempt = test.checkout("fails");
     assert!(attempt.poll().unwrap().is_err());
-    assert_eq!(rig.outcomes("fails", Outcome::Error), 1);
+    assert_eq!(test.outcomes("fails", Outcome::Error), 1);
     drop(attempt);
-    assert_eq!(rig.totals("fails").started, 1);
-    rig.works();
+    assert_eq!(test.totals("fails").started, 1);
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_future_that_is_never_polled_is_no_checkout() {
-    let rig = Rig::new(1, 0);
-    drop(rig.checkout("never"));
-    assert_eq!(rig.totals("never").started, 0);
-    rig.works();
+async fn unpolled_future_is_not_counted() {
+    let test = TestPool::new(1, 0);
+    drop(test.checkout("never"));
+    assert_eq!(test.totals("never").started, 0);
+    test.assert_usable();
 }

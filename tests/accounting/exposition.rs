@@ -10,8 +10,8 @@ use poolscope::telemetry::clock::Clock;
 use poolscope::{Collector, RetryPolicy};
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use super::backend::{Answer, Scripted};
-use super::harness::{Rig, ms, settings};
+use super::backend::{Behavior, ScriptedBackend};
+use super::harness::{TestPool, ms, settings};
 
 /// One sample: its labels, and its value.
 type Sample = (BTreeMap<String, String>, f64);
@@ -119,55 +119,55 @@ impl Page {
 }
 
 /// Brings about every outcome, phase and reason to close that there is, and leaves something of each state.
-async fn drive(rig: &Rig) {
-    let run = |name: &str| rig.core.operation(name).run(async |_| Ok::<_, std::convert::Infallible>(()));
+async fn exercise(test: &TestPool) {
+    let run = |name: &str| test.pool.operation(name).run(async |_| Ok::<_, std::convert::Infallible>(()));
     run("run").await.unwrap();
     #[cfg(feature = "middleware")]
-    super::requests::serve_one(rig);
-    retry(rig).await;
-    drop(rig.take_many("pair", 2));
-    rig.advance(ms(600)).await;
-    rig.backend.answers_pings(Answer::Error);
-    rig.backend.next_connect(Answer::Error);
-    drop(rig.checkout("fails").poll().unwrap());
-    rig.backend.recovers();
-    drop(rig.take_many("many", 3));
-    rig.take("discards").discard();
-    rig.advance(ms(10_000)).await;
-    drop(rig.take("aged"));
+    super::requests::serve_one(test);
+    retry(test).await;
+    drop(test.get_many("pair", 2));
+    test.advance(ms(600)).await;
+    test.backend.set_ping(Behavior::Error);
+    test.backend.push_connect(Behavior::Error);
+    drop(test.checkout("fails").poll().unwrap());
+    test.backend.recover();
+    drop(test.get_many("many", 3));
+    test.get("discards").discard();
+    test.advance(ms(10_000)).await;
+    drop(test.get("aged"));
     for phase in [Phase::Connect, Phase::Ping] {
-        rig.advance(ms(600)).await;
-        rig.backend.answers_pings(Answer::Held);
-        rig.backend.connects(Answer::Held);
-        let attempts = (rig.checkout("leaves").stays(), rig.checkout("leaves").stays());
-        rig.advance(ms(10)).await;
+        test.advance(ms(600)).await;
+        test.backend.set_ping(Behavior::Blocked);
+        test.backend.set_connect(Behavior::Blocked);
+        let attempts = (test.checkout("leaves").assert_pending(), test.checkout("leaves").assert_pending());
+        test.advance(ms(10)).await;
         drop(attempts);
-        rig.backend.recovers();
+        test.backend.recover();
         if phase == Phase::Connect {
-            drop(rig.take("again"));
+            drop(test.get("again"));
         }
     }
-    let held = rig.take_many("holder", 3);
-    let mut late = rig.checkout("late").stays();
-    rig.advance(ms(1100)).await;
+    let held = test.get_many("holder", 3);
+    let mut late = test.checkout("late").assert_pending();
+    test.advance(ms(1100)).await;
     assert!(late.poll().unwrap().is_err());
-    held[0].break_it();
+    held[0].mark_broken();
     drop(held);
     for _ in 0..10 {
-        rig.advance(ms(1000)).await;
-        drop(rig.take("steady"));
+        test.advance(ms(1000)).await;
+        drop(test.get("steady"));
         // The recommendation compares what is there with what was there when somebody looked before.
-        rig.snapshot();
+        test.snapshot();
     }
 }
 
 /// An operation that succeeds at its second attempt, and one that fails at the only one it has.
-async fn retry(rig: &Rig) {
+async fn retry(test: &TestPool) {
     let run = |attempts| {
         // So that it has to connect.
-        rig.take("discards").discard();
-        rig.backend.next_connect(Answer::Error);
-        let operation = rig.core.operation("retried").retry(RetryPolicy::default().attempts(attempts));
+        test.get("discards").discard();
+        test.backend.push_connect(Behavior::Error);
+        let operation = test.pool.operation("retried").retry(RetryPolicy::default().attempts(attempts));
         operation.run(async |_| Ok::<_, std::convert::Infallible>(()))
     };
     run(2).await.unwrap();
@@ -175,14 +175,14 @@ async fn retry(rig: &Rig) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_invariants_can_be_checked_on_the_page_alone() {
-    let rig = Rig::new(2, 1);
-    Page::of(&rig.collector).check();
-    drive(&rig).await;
-    let held = rig.take_many("holder", 3);
-    let waiting = rig.checkout("waiter").stays();
-    rig.advance(ms(250)).await;
-    let page = Page::of(&rig.collector);
+async fn invariants_hold_on_the_rendered_page() {
+    let test = TestPool::new(2, 1);
+    Page::of(&test.collector).check();
+    exercise(&test).await;
+    let held = test.get_many("holder", 3);
+    let waiting = test.checkout("waiter").assert_pending();
+    test.advance(ms(250)).await;
+    let page = Page::of(&test.collector);
     page.check();
     let value = |name: &str, labels: &[(&str, &str)]| {
         let found = page.select(name, labels);
@@ -213,7 +213,7 @@ async fn the_invariants_can_be_checked_on_the_page_alone() {
     let exhausted = [retried[0], retried[1], ("reason", "attempts")];
     assert_eq!(value("poolscope_retry_exhausted_total", &exhausted), 1.0);
     drop((held, waiting));
-    Page::of(&rig.collector).check();
+    Page::of(&test.collector).check();
 }
 
 /// How what only a wire brings about begins, of which the scripted backend has none, and what only PostgreSQL's pool does. The tests
@@ -227,10 +227,10 @@ const ON_A_SERVER: &[&str] = &[
 ];
 
 #[tokio::test(start_paused = true)]
-async fn every_metric_of_the_catalogue_shows_up_with_its_kind_and_its_labels() {
-    let rig = Rig::new(2, 1);
-    drive(&rig).await;
-    let page = Page::of(&rig.collector);
+async fn every_catalogued_metric_has_its_type_and_labels() {
+    let test = TestPool::new(2, 1);
+    exercise(&test).await;
+    let page = Page::of(&test.collector);
     let of_a_pool = METRICS.iter().filter(|metric| metric.is_of_a_pool());
     let of_a_pool =
         of_a_pool.filter(|metric| cfg!(feature = "middleware") || !metric.name.starts_with("poolscope_request_"));
@@ -249,29 +249,29 @@ async fn every_metric_of_the_catalogue_shows_up_with_its_kind_and_its_labels() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_label_has_every_value_that_it_may_have_and_no_other() {
-    let rig = Rig::new(2, 1);
-    drive(&rig).await;
-    let page = Page::of(&rig.collector);
+async fn labels_have_exactly_the_documented_values() {
+    let test = TestPool::new(2, 1);
+    exercise(&test).await;
+    let page = Page::of(&test.collector);
     let values = |name: &str, label: &str| {
         let mut values: Vec<_> = page.select(name, &[]).iter().map(|(labels, _)| labels[label].clone()).collect();
         values.sort_unstable();
         values.dedup();
         values
     };
-    let words = |words: &mut dyn Iterator<Item = &'static str>| {
-        let mut words: Vec<_> = words.map(str::to_owned).collect();
-        words.sort_unstable();
-        words
+    let labels = |labels: &mut dyn Iterator<Item = &'static str>| {
+        let mut labels: Vec<_> = labels.map(str::to_owned).collect();
+        labels.sort_unstable();
+        labels
     };
-    let outcomes = words(&mut Outcome::ALL.iter().map(|word| word.as_str()));
+    let outcomes = labels(&mut Outcome::ALL.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_checkouts_total", "outcome"), outcomes);
-    let reasons = words(&mut CloseReason::ALL.iter().map(|word| word.as_str()));
+    let reasons = labels(&mut CloseReason::ALL.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_connections_closed_total", "reason"), reasons);
-    let phases = words(&mut Phase::ALL.iter().map(|word| word.as_str()));
+    let phases = labels(&mut Phase::ALL.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_checkout_phase_seconds_total", "phase"), phases);
     let without_wire = [ErrorPhase::Connect, ErrorPhase::Ping];
-    let errors = words(&mut without_wire.iter().map(|word| word.as_str()));
+    let errors = labels(&mut without_wire.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_connection_errors_total", "phase"), errors);
     // All but what only closing brings about, or a wire.
     let not_here = [CloseReason::Shutdown, CloseReason::Dirty, CloseReason::ReadOnly];
@@ -282,7 +282,7 @@ async fn a_label_has_every_value_that_it_may_have_and_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_collector_without_pools_can_be_gathered() {
+async fn collector_without_pools_can_be_gathered() {
     let page = Page::of(&Collector::new());
     assert_eq!(page.kinds.keys().collect::<Vec<_>>(), ["poolscope_build_info"]);
     let version = ("version", env!("CARGO_PKG_VERSION"));
@@ -291,13 +291,13 @@ async fn a_collector_without_pools_can_be_gathered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_pools_of_one_name_are_told_apart_and_what_is_dropped_vanishes() {
+async fn equal_names_are_numbered_and_dropped_pools_go() {
     let collector = Collector::new();
-    let pool = || {
+    let new_pool = || {
         let (clock, _) = Clock::mock();
-        Pool::with_clock(Scripted::default(), "orders", &settings(1, 0), &collector, clock).unwrap()
+        Pool::with_clock(ScriptedBackend::default(), "orders", &settings(1, 0), &collector, clock).unwrap()
     };
-    let (first, second, third) = (pool(), pool(), pool());
+    let (first, second, third) = (new_pool(), new_pool(), new_pool());
     assert_eq!([first.name(), second.name(), third.name()], ["orders", "orders-2", "orders-3"]);
     let page = Page::of(&collector);
     page.check();
@@ -312,7 +312,7 @@ async fn two_pools_of_one_name_are_told_apart_and_what_is_dropped_vanishes() {
     // Its name is free again. A pool stays as long as something of it is out.
     let held = second.operation("holder").get().await.unwrap();
     drop(second);
-    let next = pool();
+    let next = new_pool();
     assert_eq!(Page::of(&collector).pools(), ["orders", "orders-2", "orders-3"]);
     drop(held);
     assert_eq!(Page::of(&collector).pools(), ["orders", "orders-3"]);

@@ -6,188 +6,191 @@ use std::time::Duration;
 use poolscope::error::CheckoutError;
 use poolscope::labels::{Outcome, Phase};
 
-use super::backend::{Answer, End};
-use super::harness::{Attempt, Got, Rig, ms, settings, settle};
+use super::backend::{Behavior, Completion};
+use super::harness::{CheckoutResult, ManualFuture, TestPool, ms, poll_woken, settings};
 
 /// As long as connecting ever pauses, and more.
-const PAUSE: Duration = ms(1000);
+const MAX_BACKOFF: Duration = ms(1000);
 
 /// A pool whose checkouts wait for a server that is away.
-fn patient(pool_size: usize) -> Rig {
+fn test_without_fail_fast(pool_size: usize) -> TestPool {
     let mut settings = settings(pool_size, 0);
     settings.fail_fast = false;
     settings.checkout_timeout = ms(30_000);
-    Rig::with(&settings)
+    TestPool::with(&settings)
 }
 
-fn is_unavailable(got: &Got) -> bool {
+fn is_unavailable(got: &CheckoutResult) -> bool {
     matches!(got, Err(CheckoutError::Unavailable { .. }))
 }
 
 /// Polls those that were woken; answers how many are done.
-fn served(attempts: &mut Vec<Attempt>, held: &mut Vec<super::harness::Held>) -> usize {
+fn poll_served(attempts: &mut Vec<ManualFuture>, held: &mut Vec<super::harness::TestGuard>) -> usize {
     let before = held.len();
-    settle(attempts, |_, got| held.push(got.expect("a connection")));
+    poll_woken(attempts, |_, got| held.push(got.expect("a connection")));
     held.len() - before
 }
 
+/// After a failed connect one checkout probes after a pause; all others fail at once.
 #[tokio::test(start_paused = true)]
-async fn after_a_failure_one_tries_after_a_pause_and_the_others_fail_at_once() {
-    let rig = Rig::new(10, 0);
-    rig.backend.connects(Answer::Down);
-    let error = rig.checkout("first").poll().unwrap().unwrap_err();
+async fn after_failure_only_one_probes_and_others_fail() {
+    let test = TestPool::new(10, 0);
+    test.backend.set_connect(Behavior::Down);
+    let error = test.checkout("first").poll().unwrap().unwrap_err();
     assert!(matches!(error, CheckoutError::Connect { .. }), "{error:?}");
     for _ in 0..20 {
-        let error = rig.checkout("others").poll().unwrap().unwrap_err();
+        let error = test.checkout("others").poll().unwrap().unwrap_err();
         let CheckoutError::Unavailable { source, .. } = &error else { panic!("{error:?}") };
         assert_eq!((source.code.as_str(), &*source.message), ("57P03", "the scripted failure"));
-        assert_eq!(error.to_string(), "pool `rig` cannot connect now");
+        assert_eq!(error.to_string(), "pool `test` cannot connect now");
         assert!(error.source().unwrap().to_string().starts_with("connecting has been failing for "), "{error:?}");
     }
-    assert_eq!(rig.backend.creates().begun(), 1);
-    assert_eq!(rig.outcomes("others", Outcome::Error), 20);
-    rig.advance(ms(50)).await;
-    let tries = rig.checkout("next").poll().unwrap().unwrap_err();
+    assert_eq!(test.backend.creates().started(), 1);
+    assert_eq!(test.outcomes("others", Outcome::Error), 20);
+    test.advance(ms(50)).await;
+    let tries = test.checkout("next").poll().unwrap().unwrap_err();
     assert!(matches!(tries, CheckoutError::Connect { .. }), "{tries:?}");
-    assert!(is_unavailable(&rig.checkout("others").poll().unwrap()));
-    assert_eq!(rig.backend.creates().begun(), 2);
+    assert!(is_unavailable(&test.checkout("others").poll().unwrap()));
+    assert_eq!(test.backend.creates().started(), 2);
 }
 
+/// A server that is down is probed about twice a second, and the length of the outage is reported.
 #[tokio::test(start_paused = true)]
-async fn a_server_that_is_away_is_tried_some_two_times_a_second_and_for_how_long_is_told() {
-    let rig = Rig::new(10, 0);
-    rig.backend.connects(Answer::Down);
+async fn down_server_is_probed_about_twice_a_second() {
+    let test = TestPool::new(10, 0);
+    test.backend.set_connect(Behavior::Down);
     for _ in 0..1000 {
-        assert!(rig.checkout("asks").poll().unwrap().is_err());
-        rig.advance(ms(10)).await;
+        assert!(test.checkout("asks").poll().unwrap().is_err());
+        test.advance(ms(10)).await;
     }
     // 50, 100, 200, 400 ms at most, and then 800 ms each, of all at least half.
-    let tries = rig.backend.creates().begun();
+    let tries = test.backend.creates().started();
     assert!((15..=30).contains(&tries), "{tries}");
-    assert_eq!(rig.snapshot().connecting_suspended, ms(10_000));
-    rig.backend.recovers();
-    rig.advance(PAUSE).await;
-    drop(rig.take("served"));
-    assert_eq!(rig.snapshot().connecting_suspended, Duration::ZERO);
-    rig.works();
+    assert_eq!(test.snapshot().connecting_suspended, ms(10_000));
+    test.backend.recover();
+    test.advance(MAX_BACKOFF).await;
+    drop(test.get("served"));
+    assert_eq!(test.snapshot().connecting_suspended, Duration::ZERO);
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_server_that_is_away_is_served_when_one_has_tried_with_success() {
-    let rig = patient(3);
-    rig.backend.connects(Answer::Down);
-    let mut attempts: Vec<_> = (0..3).map(|_| rig.checkout("waits").stays()).collect();
+async fn waiters_are_served_after_successful_probe() {
+    let test = test_without_fail_fast(3);
+    test.backend.set_connect(Behavior::Down);
+    let mut attempts: Vec<_> = (0..3).map(|_| test.checkout("waits").assert_pending()).collect();
     let mut held = Vec::new();
     for _ in 0..50 {
-        rig.advance(ms(100)).await;
-        assert_eq!(served(&mut attempts, &mut held), 0);
-        assert_eq!(rig.backend.creates().running(), 0);
+        test.advance(ms(100)).await;
+        assert_eq!(poll_served(&mut attempts, &mut held), 0);
+        assert_eq!(test.backend.creates().running(), 0);
     }
-    let tries = rig.backend.creates().begun();
+    let tries = test.backend.creates().started();
     assert!((9..=18).contains(&tries), "one at a time: {tries}");
-    assert_eq!((rig.phase(Phase::Suspended), rig.phase(Phase::Queue)), (ms(15_000), ms(0)));
-    rig.backend.recovers();
-    rig.advance(PAUSE).await;
-    assert_eq!(served(&mut attempts, &mut held), 3);
+    assert_eq!((test.phase(Phase::Suspended), test.phase(Phase::Queue)), (ms(15_000), ms(0)));
+    test.backend.recover();
+    test.advance(MAX_BACKOFF).await;
+    assert_eq!(poll_served(&mut attempts, &mut held), 3);
     drop(held);
-    rig.works();
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_connecting_succeeds_again_one_then_two_then_four_connect_at_once() {
-    let rig = patient(15);
-    rig.backend.connects(Answer::Down);
-    let mut attempts: Vec<_> = (0..15).map(|_| rig.checkout("waits").stays()).collect();
-    rig.backend.connects(Answer::Held);
-    rig.advance(PAUSE).await;
+async fn recovery_doubles_concurrent_connects() {
+    let test = test_without_fail_fast(15);
+    test.backend.set_connect(Behavior::Down);
+    let mut attempts: Vec<_> = (0..15).map(|_| test.checkout("waits").assert_pending()).collect();
+    test.backend.set_connect(Behavior::Blocked);
+    test.advance(MAX_BACKOFF).await;
     let mut held = Vec::new();
     for at_once in [1, 2, 4, 8] {
-        served(&mut attempts, &mut held);
-        assert_eq!(rig.backend.held(), at_once, "{} are connected", held.len());
+        poll_served(&mut attempts, &mut held);
+        assert_eq!(test.backend.blocked(), at_once, "{} are connected", held.len());
         for left in (0..at_once).rev() {
-            rig.backend.release(left, End::Ok);
+            test.backend.release(left, Completion::Ok);
         }
     }
-    served(&mut attempts, &mut held);
-    assert_eq!((held.len(), rig.backend.held()), (15, 0));
+    poll_served(&mut attempts, &mut held);
+    assert_eq!((held.len(), test.backend.blocked()), (15, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_on_the_way_back_suspends_connecting_anew() {
-    let rig = Rig::new(5, 0);
-    rig.backend.next_connect(Answer::Down);
-    assert!(rig.checkout("first").poll().unwrap().is_err());
-    rig.advance(ms(50)).await;
-    let held = rig.take("second");
-    rig.backend.connects(Answer::Down);
-    assert!(!is_unavailable(&rig.checkout("third").poll().unwrap()));
-    assert!(is_unavailable(&rig.checkout("fourth").poll().unwrap()));
+async fn failure_during_ramp_suspends_again() {
+    let test = TestPool::new(5, 0);
+    test.backend.push_connect(Behavior::Down);
+    assert!(test.checkout("first").poll().unwrap().is_err());
+    test.advance(ms(50)).await;
+    let held = test.get("second");
+    test.backend.set_connect(Behavior::Down);
+    assert!(!is_unavailable(&test.checkout("third").poll().unwrap()));
+    assert!(is_unavailable(&test.checkout("fourth").poll().unwrap()));
     drop(held);
     // What is there is had all the same.
-    drop(rig.take("fifth"));
+    drop(test.get("fifth"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_tries_and_leaves_hands_the_turn_on() {
-    let rig = patient(3);
-    rig.backend.connects(Answer::Down);
-    let mut attempts: Vec<_> = (0..3).map(|_| rig.checkout("waits").stays()).collect();
-    rig.backend.connects(Answer::Held);
-    rig.advance(PAUSE).await;
+async fn dropped_probe_passes_its_permit_on() {
+    let test = test_without_fail_fast(3);
+    test.backend.set_connect(Behavior::Down);
+    let mut attempts: Vec<_> = (0..3).map(|_| test.checkout("waits").assert_pending()).collect();
+    test.backend.set_connect(Behavior::Blocked);
+    test.advance(MAX_BACKOFF).await;
     let mut held = Vec::new();
-    served(&mut attempts, &mut held);
-    assert_eq!(rig.backend.held(), 1);
+    poll_served(&mut attempts, &mut held);
+    assert_eq!(test.backend.blocked(), 1);
     // The one that tries was polled first.
     drop(attempts.remove(0));
-    assert_eq!(rig.backend.held(), 0);
-    rig.backend.recovers();
-    assert_eq!(served(&mut attempts, &mut held), 2, "without another pause");
-    assert_eq!(rig.outcomes("waits", Outcome::Cancelled), 1);
+    assert_eq!(test.backend.blocked(), 0);
+    test.backend.recover();
+    assert_eq!(poll_served(&mut attempts, &mut held), 2, "without another pause");
+    assert_eq!(test.outcomes("waits", Outcome::Cancelled), 1);
     drop(held);
-    rig.works();
+    test.assert_usable();
 }
 
+/// Checkouts wait for a full server as they wait for capacity, and get connections that are returned.
 #[tokio::test(start_paused = true)]
-async fn a_server_without_slots_is_waited_for_as_capacity_is_and_what_comes_back_is_had() {
-    let rig = Rig::new(10, 0);
-    let held = rig.take_many("holder", 2);
-    rig.backend.connects(Answer::Full);
-    let mut attempts: Vec<_> = (0..4).map(|_| rig.checkout("waits").stays()).collect();
-    assert_eq!(rig.backend.creates().begun(), 3, "one has tried");
-    let status = rig.core.status();
+async fn full_server_is_awaited_like_capacity() {
+    let test = TestPool::new(10, 0);
+    let held = test.get_many("holder", 2);
+    test.backend.set_connect(Behavior::Full);
+    let mut attempts: Vec<_> = (0..4).map(|_| test.checkout("waits").assert_pending()).collect();
+    assert_eq!(test.backend.creates().started(), 3, "one has tried");
+    let status = test.pool.status();
     assert_eq!((status.waiting, status.used, status.idle), (4, 2, 0));
     let mut got = Vec::new();
     drop(held);
-    assert_eq!(served(&mut attempts, &mut got), 2);
-    rig.advance(ms(10)).await;
-    assert_eq!(served(&mut attempts, &mut got), 0);
+    assert_eq!(poll_served(&mut attempts, &mut got), 2);
+    test.advance(ms(10)).await;
+    assert_eq!(poll_served(&mut attempts, &mut got), 0);
     // First come, first served.
     drop(got);
-    let mut late = rig.checkout("late").stays();
+    let mut late = test.checkout("late").assert_pending();
     let mut got = Vec::new();
-    assert_eq!(served(&mut attempts, &mut got), 2);
+    assert_eq!(poll_served(&mut attempts, &mut got), 2);
     assert!(late.poll().is_none());
     drop(got);
     drop(late.poll().unwrap().unwrap());
-    rig.backend.recovers();
-    rig.advance(PAUSE).await;
-    rig.works();
+    test.backend.recover();
+    test.advance(MAX_BACKOFF).await;
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_slots_is_refused_where_nothing_may_come_back() {
-    let rig = Rig::new(10, 0);
-    rig.backend.connects(Answer::Full);
-    assert!(matches!(rig.checkout("first").poll(), Some(Err(CheckoutError::Connect { .. }))));
-    assert!(is_unavailable(&rig.checkout("second").poll().unwrap()));
+async fn full_server_fails_if_nothing_is_checked_out() {
+    let test = TestPool::new(10, 0);
+    test.backend.set_connect(Behavior::Full);
+    assert!(matches!(test.checkout("first").poll(), Some(Err(CheckoutError::Connect { .. }))));
+    assert!(is_unavailable(&test.checkout("second").poll().unwrap()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_a_turn_meets_its_deadline_and_hears_why() {
-    let rig = patient(2);
-    rig.backend.connects(Answer::Down);
-    let mut waits = rig.checkout("waits").stays();
-    rig.advance(ms(30_000)).await;
+async fn suspended_checkout_times_out_with_the_cause() {
+    let test = test_without_fail_fast(2);
+    test.backend.set_connect(Behavior::Down);
+    let mut waits = test.checkout("waits").assert_pending();
+    test.advance(ms(30_000)).await;
     let error = waits.poll().unwrap().unwrap_err();
     let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
     assert_eq!((report.phase, report.connecting.as_ref().unwrap().code.as_str()), (Phase::Suspended, "57P03"));
@@ -195,28 +198,28 @@ async fn who_waits_for_a_turn_meets_its_deadline_and_hears_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_the_pool_ends_the_wait_for_a_turn() {
-    let rig = patient(2);
-    rig.backend.connects(Answer::Down);
-    let mut attempts = vec![rig.checkout("waits").stays(), rig.checkout("waits").stays()];
-    let mut closing = Attempt::new({
-        let core = rig.core.clone();
-        async move { core.close().await }
+async fn closing_ends_suspended_waits() {
+    let test = test_without_fail_fast(2);
+    test.backend.set_connect(Behavior::Down);
+    let mut attempts = vec![test.checkout("waits").assert_pending(), test.checkout("waits").assert_pending()];
+    let mut closing = ManualFuture::new({
+        let pool = test.pool.clone();
+        async move { pool.close().await }
     });
     assert!(closing.poll().is_none());
     let mut ended = 0;
-    settle(&mut attempts, |_, got| ended += usize::from(matches!(got, Err(CheckoutError::Closed { .. }))));
+    poll_woken(&mut attempts, |_, got| ended += usize::from(matches!(got, Err(CheckoutError::Closed { .. }))));
     assert_eq!((ended, attempts.len()), (2, 0));
     assert!(closing.poll().is_some());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_says_nothing_of_others_keeps_nobody_from_connecting() {
-    let rig = Rig::new(5, 0);
-    rig.backend.connects(Answer::Error);
+async fn transient_failure_does_not_suspend() {
+    let test = TestPool::new(5, 0);
+    test.backend.set_connect(Behavior::Error);
     for _ in 0..5 {
-        assert!(matches!(rig.checkout("tries").poll(), Some(Err(CheckoutError::Connect { .. }))));
+        assert!(matches!(test.checkout("tries").poll(), Some(Err(CheckoutError::Connect { .. }))));
     }
-    assert_eq!(rig.backend.creates().begun(), 5);
-    assert_eq!(rig.snapshot().connecting_suspended, Duration::ZERO);
+    assert_eq!(test.backend.creates().started(), 5);
+    assert_eq!(test.snapshot().connecting_suspended, Duration::ZERO);
 }

@@ -14,11 +14,11 @@ use poolscope::telemetry::clock::Clock;
 use poolscope::telemetry::{OperationTotals, PoolSnapshot};
 use poolscope::{Collector, Settings};
 
-use super::backend::{Failure, Scripted};
+use super::backend::{ScriptedBackend, ScriptedError};
 use super::invariants;
 
-pub(crate) type Held = Guard<Scripted>;
-pub(crate) type Got = Result<Held, CheckoutError<Failure>>;
+pub(crate) type TestGuard = Guard<ScriptedBackend>;
+pub(crate) type CheckoutResult = Result<TestGuard, CheckoutError<ScriptedError>>;
 
 pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -37,69 +37,69 @@ pub(crate) fn settings(pool_size: usize, max_overflow: usize) -> Settings {
 }
 
 /// A pool and what it stands on.
-pub(crate) struct Rig {
-    pub(crate) core: Pool<Scripted>,
-    pub(crate) backend: Scripted,
+pub(crate) struct TestPool {
+    pub(crate) pool: Pool<ScriptedBackend>,
+    pub(crate) backend: ScriptedBackend,
     pub(crate) collector: Collector,
-    hands: Arc<quanta::Mock>,
+    mock_clock: Arc<quanta::Mock>,
 }
 
-impl Rig {
+impl TestPool {
     pub(crate) fn new(pool_size: usize, max_overflow: usize) -> Self {
         Self::with(&settings(pool_size, max_overflow))
     }
 
     pub(crate) fn with(settings: &Settings) -> Self {
-        let backend = Scripted::default();
+        let backend = ScriptedBackend::default();
         let collector = Collector::new();
-        let (clock, hands) = Clock::mock();
-        let core = Pool::with_clock(backend.clone(), "rig", settings, &collector, clock).unwrap();
-        Self { core, backend, collector, hands }
+        let (clock, mock_clock) = Clock::mock();
+        let pool = Pool::with_clock(backend.clone(), "test", settings, &collector, clock).unwrap();
+        Self { pool, backend, collector, mock_clock }
     }
 
     /// Lets time pass on both clocks.
     pub(crate) async fn advance(&self, time: Duration) {
-        self.advance_own(time);
+        self.advance_pool_clock(time);
         tokio::time::advance(time).await;
         // Once more, so that the timers have fired.
         tokio::task::yield_now().await;
     }
 
     /// Lets time pass on the pool's own clock only.
-    pub(crate) fn advance_own(&self, time: Duration) {
-        self.hands.increment(time);
+    pub(crate) fn advance_pool_clock(&self, time: Duration) {
+        self.mock_clock.increment(time);
     }
 
     /// The time on the pool's own clock, in nanoseconds.
     pub(crate) fn now(&self) -> u64 {
-        self.hands.value()
+        self.mock_clock.value()
     }
 
     /// A checkout, not begun yet.
-    pub(crate) fn checkout(&self, operation: &str) -> Attempt {
-        let operation = self.core.operation(operation);
-        Attempt::new(async move { operation.get().await })
+    pub(crate) fn checkout(&self, operation: &str) -> ManualFuture {
+        let operation = self.pool.operation(operation);
+        ManualFuture::new(async move { operation.get().await })
     }
 
     /// A checkout that is ready at its first poll.
     #[track_caller]
-    pub(crate) fn take(&self, operation: &str) -> Held {
+    pub(crate) fn get(&self, operation: &str) -> TestGuard {
         self.checkout(operation).poll().expect("there is a free connection").expect("the backend is well")
     }
 
     /// `count` connections at once, each made for `operation`.
     #[track_caller]
-    pub(crate) fn take_many(&self, operation: &str, count: usize) -> Vec<Held> {
-        (0..count).map(|_| self.take(operation)).collect()
+    pub(crate) fn get_many(&self, operation: &str, count: usize) -> Vec<TestGuard> {
+        (0..count).map(|_| self.get(operation)).collect()
     }
 
     /// The pool as it is, once it was found consistent, with itself and with what really lives.
     #[track_caller]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
-        let snapshot = self.core.snapshot();
+        let snapshot = self.pool.snapshot();
         invariants::check(&snapshot);
-        invariants::check_at_rest(&snapshot);
-        invariants::check_truth(&snapshot, &self.backend);
+        invariants::check_quiescent(&snapshot);
+        invariants::check_against_backend(&snapshot, &self.backend);
         snapshot
     }
 
@@ -129,11 +129,11 @@ impl Rig {
 
     /// Checks that all of the pool's capacity can be had at once, by polling those only that were woken.
     #[track_caller]
-    pub(crate) fn works(&self) {
+    pub(crate) fn assert_usable(&self) {
         let max = self.snapshot().limits.max();
         let mut attempts: Vec<_> = (0..max).map(|_| self.checkout("afterwards")).collect();
         let mut held = Vec::new();
-        settle(&mut attempts, |_, got| held.push(got.expect("the backend is well")));
+        poll_woken(&mut attempts, |_, got| held.push(got.expect("the backend is well")));
         assert_eq!(held.len(), max, "all of the pool's capacity can be had");
         let snapshot = self.snapshot();
         assert_eq!((snapshot.connections.used, snapshot.in_flight), (max, 0));
@@ -152,10 +152,10 @@ pub(crate) fn totals(snapshot: &PoolSnapshot, operation: &str) -> OperationTotal
 }
 
 /// Polls those that were woken until nobody is, and takes out those that are done.
-pub(crate) fn settle<T>(attempts: &mut Vec<Attempt<T>>, mut done: impl FnMut(Tag, T)) {
-    while let Some(place) = attempts.iter().position(|attempt| attempt.is_woken()) {
-        if let Some(value) = attempts[place].poll() {
-            let attempt = attempts.remove(place);
+pub(crate) fn poll_woken<T>(attempts: &mut Vec<ManualFuture<T>>, mut done: impl FnMut(Tag, T)) {
+    while let Some(index) = attempts.iter().position(|attempt| attempt.is_woken()) {
+        if let Some(value) = attempts[index].poll() {
+            let attempt = attempts.remove(index);
             done(attempt.tag, value);
         }
     }
@@ -174,14 +174,14 @@ impl Wake for Flag {
 pub(crate) type Tag = (usize, u64);
 
 /// A future that is polled by hand, and knows whether it was woken.
-pub(crate) struct Attempt<T = Got> {
+pub(crate) struct ManualFuture<T = CheckoutResult> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,
     woken: Arc<Flag>,
     pub(crate) polls: usize,
     pub(crate) tag: Tag,
 }
 
-impl<T> Attempt<T> {
+impl<T> ManualFuture<T> {
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         // All are polled within the one task of the test, whose budget is not what is tested.
         let future = Box::pin(tokio::task::unconstrained(future));
@@ -220,7 +220,7 @@ impl<T> Attempt<T> {
 
     /// Polls it once, when it must not be done.
     #[track_caller]
-    pub(crate) fn stays(mut self) -> Self {
+    pub(crate) fn assert_pending(mut self) -> Self {
         assert!(self.poll().is_none(), "it has to wait");
         self
     }

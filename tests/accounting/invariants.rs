@@ -3,67 +3,81 @@
 use poolscope::labels::{Outcome, Phase};
 use poolscope::telemetry::{Histogram, PoolSnapshot};
 
-use super::backend::Scripted;
+use super::backend::ScriptedBackend;
 
 /// True at every moment, whatever other threads do.
 #[track_caller]
-pub(crate) fn check(pool: &PoolSnapshot) {
-    for operation in &pool.operations {
+pub(crate) fn check(snapshot: &PoolSnapshot) {
+    for operation in &snapshot.operations {
         let ended: u64 = operation.outcomes.iter().sum();
         assert_eq!(operation.started, ended + operation.in_flight, "started = outcomes + in flight: {operation:?}");
     }
-    let in_flight: u64 = pool.operations.iter().map(|operation| operation.in_flight).sum();
-    assert_eq!(pool.in_flight as u64, in_flight, "in flight, of all operations");
-    assert_eq!(pool.waiters.len(), pool.in_flight, "those who wait");
-    let queued = pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Queue).count();
-    assert_eq!(pool.queued, queued, "pending are those in the queue");
-    assert_eq!(pool.oldest_wait, pool.waiters.iter().map(|waiter| waiter.age).max().unwrap_or_default());
+    let in_flight: u64 = snapshot.operations.iter().map(|operation| operation.in_flight).sum();
+    assert_eq!(snapshot.in_flight as u64, in_flight, "in flight, of all operations");
+    assert_eq!(snapshot.waiters.len(), snapshot.in_flight, "those who wait");
+    let queued = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Queue).count();
+    assert_eq!(snapshot.queued, queued, "pending are those in the queue");
+    assert_eq!(snapshot.oldest_wait, snapshot.waiters.iter().map(|waiter| waiter.age).max().unwrap_or_default());
 
-    let live = pool.connections.live();
-    let gone: u64 = pool.closed.iter().sum();
-    assert_eq!(pool.created, gone + live as u64, "created = closed + live: {:?} {:?}", pool.closed, pool.connections);
-    assert!(live <= pool.limits.max(), "{:?} of at most {}", pool.connections, pool.limits.max());
-    assert_eq!(pool.holders.len(), pool.connections.used, "holders hold what is used");
-    let created = pool.create_time.count();
-    assert!(created <= pool.created, "{created} were established of {}", pool.created);
+    let live = snapshot.connections.live();
+    let gone: u64 = snapshot.closed.iter().sum();
+    assert_eq!(
+        snapshot.created,
+        gone + live as u64,
+        "created = closed + live: {:?} {:?}",
+        snapshot.closed,
+        snapshot.connections
+    );
+    assert!(live <= snapshot.limits.max(), "{:?} of at most {}", snapshot.connections, snapshot.limits.max());
+    assert_eq!(snapshot.holders.len(), snapshot.connections.used, "holders hold what is used");
+    let created = snapshot.create_time.count();
+    assert!(created <= snapshot.created, "{created} were established of {}", snapshot.created);
 
-    let ended: u64 = pool.operations.iter().flat_map(|operation| operation.outcomes).sum();
-    assert_eq!(pool.wait_time.count(), ended, "each checkout that ended has waited, if for no time");
-    assert_eq!(pool.phase_nanos[Phase::Clean.index()], 0, "nothing is cleaned yet");
+    let ended: u64 = snapshot.operations.iter().flat_map(|operation| operation.outcomes).sum();
+    assert_eq!(snapshot.wait_time.count(), ended, "each checkout that ended has waited, if for no time");
+    assert_eq!(snapshot.phase_nanos[Phase::Clean.index()], 0, "nothing is cleaned yet");
 }
 
 /// True between any two steps of a test with one thread and a clock that stands still.
 #[track_caller]
-pub(crate) fn check_at_rest(pool: &PoolSnapshot) {
-    let sum = |of: fn(&poolscope::telemetry::OperationTotals) -> u64| pool.operations.iter().map(of).sum::<u64>();
-    let phases: u64 = pool.phase_nanos.iter().sum();
+pub(crate) fn check_quiescent(snapshot: &PoolSnapshot) {
+    let sum = |of: fn(&poolscope::telemetry::OperationTotals) -> u64| snapshot.operations.iter().map(of).sum::<u64>();
+    let phases: u64 = snapshot.phase_nanos.iter().sum();
     assert_eq!(sum(|operation| operation.wait_nanos), phases, "every wait is in one phase");
-    assert_eq!(pool.use_time.count(), sum(|operation| operation.returned), "uses");
-    assert_eq!(pool.use_time.sum_nanos, sum(|operation| operation.use_nanos), "use time");
+    assert_eq!(snapshot.use_time.count(), sum(|operation| operation.returned), "uses");
+    assert_eq!(snapshot.use_time.sum_nanos, sum(|operation| operation.use_nanos), "use time");
     let held = sum(|operation| operation.outcomes[Outcome::Ok.index()] - operation.returned);
-    let pinged = pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Ping).count();
-    assert_eq!(pool.connections.used as u64, held + pinged as u64, "used are those that were given out or are pinged");
-    let connecting = pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Connect).count();
-    assert_eq!(pool.connections.creating, connecting, "who connects has one connection in the making");
-    let queue = pool.phase_nanos[Phase::Queue.index()];
-    assert!(pool.saturated_nanos <= queue, "saturated {} ns, queued for {queue} ns", pool.saturated_nanos);
+    let pinged = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Ping).count();
+    assert_eq!(
+        snapshot.connections.used as u64,
+        held + pinged as u64,
+        "used are those that were given out or are pinged"
+    );
+    let connecting = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Connect).count();
+    assert_eq!(snapshot.connections.creating, connecting, "who connects has one connection in the making");
+    let queue = snapshot.phase_nanos[Phase::Queue.index()];
+    assert!(snapshot.saturated_nanos <= queue, "saturated {} ns, queued for {queue} ns", snapshot.saturated_nanos);
     let suspended =
-        pool.waiters.iter().filter(|waiter| matches!(waiter.phase, Phase::Suspended | Phase::Share)).count();
-    let allowed = pool.limits.pool_size + pool.queued + suspended;
-    assert!(pool.connections.idle <= allowed, "{} are idle, and no more than {allowed} may", pool.connections.idle);
+        snapshot.waiters.iter().filter(|waiter| matches!(waiter.phase, Phase::Suspended | Phase::Share)).count();
+    let allowed = snapshot.limits.pool_size + snapshot.queued + suspended;
+    assert!(
+        snapshot.connections.idle <= allowed,
+        "{} are idle, and no more than {allowed} may",
+        snapshot.connections.idle
+    );
 }
 
 /// The accounts agree with what the backend knows.
 #[track_caller]
-pub(crate) fn check_truth(pool: &PoolSnapshot, backend: &Scripted) {
-    assert_eq!(pool.connections.live(), backend.living(), "live connections: {:?}", pool.connections);
-    assert_eq!(pool.connections.creating, backend.creates().running(), "connections in the making");
-    assert_eq!(pool.created, backend.opened() as u64, "connections begun");
+pub(crate) fn check_against_backend(snapshot: &PoolSnapshot, backend: &ScriptedBackend) {
+    assert_eq!(snapshot.connections.live(), backend.live(), "live connections: {:?}", snapshot.connections);
+    assert_eq!(snapshot.connections.creating, backend.creates().running(), "connections in the making");
+    assert_eq!(snapshot.created, backend.opened() as u64, "connections begun");
 }
 
 /// Every counter is where it was or further.
 #[track_caller]
-pub(crate) fn check_monotone(before: &PoolSnapshot, after: &PoolSnapshot) {
+pub(crate) fn check_monotonic(before: &PoolSnapshot, after: &PoolSnapshot) {
     fn rises(what: &str, before: u64, after: u64) {
         assert!(before <= after, "{what} fell from {before} to {after}");
     }

@@ -16,12 +16,12 @@ use poolscope::telemetry::PoolSnapshot;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
-use super::backend::{Answer, End, Scripted};
-use super::harness::{Attempt, Got, Held, Rig, ms, settings, totals};
+use super::backend::{Behavior, Completion, ScriptedBackend};
+use super::harness::{CheckoutResult, ManualFuture, TestGuard, TestPool, ms, settings, totals};
 use super::invariants;
 
 const OPERATIONS: [&str; 3] = ["list", "add", "remove"];
-const SEQUENCES: u32 = 600;
+const DEFAULT_CASES: u32 = 600;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -32,7 +32,7 @@ enum Step {
         which: usize,
     },
     /// Polls those that were woken, until nobody is.
-    Settle,
+    PollWoken,
     Drop {
         which: usize,
     },
@@ -46,15 +46,15 @@ enum Step {
     Advance {
         time: Duration,
     },
-    Connects {
-        answer: Answer,
+    SetConnect {
+        behavior: Behavior,
     },
-    Pings {
-        answer: Answer,
+    SetPing {
+        behavior: Behavior,
     },
     Release {
         which: usize,
-        end: End,
+        end: Completion,
     },
     Break {
         which: usize,
@@ -69,34 +69,36 @@ enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failures {
     /// Nothing: what is counted is known to the nanosecond.
-    Single,
+    Transient,
     /// That they will fail as well, or that there are too many: who then connects, and who waits for what, is not
     /// modelled. All else is as exact.
     Outages,
 }
 
-fn end(failures: Failures) -> impl Strategy<Value = End> {
+fn end(failures: Failures) -> impl Strategy<Value = Completion> {
     let failed = match failures {
-        Failures::Single => Just(End::Error).boxed(),
-        Failures::Outages => prop_oneof![1 => Just(End::Error), 2 => Just(End::Down), 2 => Just(End::Full)].boxed(),
+        Failures::Transient => Just(Completion::Error).boxed(),
+        Failures::Outages => {
+            prop_oneof![1 => Just(Completion::Error), 2 => Just(Completion::Down), 2 => Just(Completion::Full)].boxed()
+        }
     };
-    prop_oneof![4 => Just(End::Ok), 3 => failed, 1 => Just(End::Panic)]
+    prop_oneof![4 => Just(Completion::Ok), 3 => failed, 1 => Just(Completion::Panic)]
 }
 
-fn answer(failures: Failures) -> impl Strategy<Value = Answer> {
+fn behavior(failures: Failures) -> impl Strategy<Value = Behavior> {
     let failed = match failures {
-        Failures::Single => Just(Answer::Error).boxed(),
+        Failures::Transient => Just(Behavior::Error).boxed(),
         Failures::Outages => {
-            prop_oneof![1 => Just(Answer::Error), 3 => Just(Answer::Down), 3 => Just(Answer::Full)].boxed()
+            prop_oneof![1 => Just(Behavior::Error), 3 => Just(Behavior::Down), 3 => Just(Behavior::Full)].boxed()
         }
     };
     prop_oneof![
-        6 => Just(Answer::Ok),
+        6 => Just(Behavior::Ok),
         3 => failed,
-        1 => Just(Answer::Panic),
-        2 => end(failures).prop_map(Answer::Slow),
-        2 => (1..1500u64, end(failures)).prop_map(|(millis, end)| Answer::After(ms(millis), end)),
-        4 => Just(Answer::Held),
+        1 => Just(Behavior::Panic),
+        2 => end(failures).prop_map(Behavior::Slow),
+        2 => (1..1500u64, end(failures)).prop_map(|(millis, end)| Behavior::After(ms(millis), end)),
+        4 => Just(Behavior::Blocked),
     ]
 }
 
@@ -105,14 +107,14 @@ fn step(failures: Failures) -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..OPERATIONS.len()).prop_map(|operation| Step::Start { operation }),
         12 => which.clone().prop_map(|which| Step::Poll { which }),
-        6 => Just(Step::Settle),
+        6 => Just(Step::PollWoken),
         5 => which.clone().prop_map(|which| Step::Drop { which }),
         10 => (which.clone(), any::<bool>()).prop_map(|(which, elsewhere)| Step::Return { which, elsewhere }),
         3 => which.clone().prop_map(|which| Step::Discard { which }),
         8 => prop_oneof![Just(1), Just(25), Just(50), Just(120), Just(310), Just(500), Just(1001), Just(9_300), Just(10_000)]
             .prop_map(|millis| Step::Advance { time: ms(millis) }),
-        3 => answer(failures).prop_map(|answer| Step::Connects { answer }),
-        3 => answer(failures).prop_map(|answer| Step::Pings { answer }),
+        3 => behavior(failures).prop_map(|behavior| Step::SetConnect { behavior }),
+        3 => behavior(failures).prop_map(|behavior| Step::SetPing { behavior }),
         6 => (which.clone(), end(failures)).prop_map(|(which, end)| Step::Release { which, end }),
         2 => which.clone().prop_map(|which| Step::Break { which }),
         2 => which.prop_map(|which| Step::BreakHeld { which }),
@@ -148,84 +150,91 @@ struct Model {
     closing: bool,
 }
 
-struct InFlight {
-    attempt: Attempt,
+struct PendingCheckout {
+    future: ManualFuture,
     operation: usize,
     /// When it was first polled, on both clocks.
     started: Option<(u64, Instant)>,
 }
 
-struct Loan {
-    held: Held,
+struct HeldConnection {
+    guard: TestGuard,
     operation: usize,
     since: u64,
 }
 
-struct World {
-    rig: Rig,
+struct Runner {
+    test: TestPool,
     failures: Failures,
     model: Model,
-    attempts: Vec<InFlight>,
-    loans: Vec<Loan>,
-    closing: Option<Attempt<()>>,
+    pending: Vec<PendingCheckout>,
+    held_connections: Vec<HeldConnection>,
+    closing: Option<ManualFuture<()>>,
 }
 
-impl World {
+impl Runner {
     fn new(settings: &Settings, failures: Failures) -> Self {
-        let rig = Rig::with(settings);
+        let test = TestPool::with(settings);
         for operation in OPERATIONS {
-            let _ = rig.core.operation(operation);
+            let _ = test.pool.operation(operation);
         }
-        Self { rig, failures, model: Model::default(), attempts: Vec::new(), loans: Vec::new(), closing: None }
+        Self {
+            test,
+            failures,
+            model: Model::default(),
+            pending: Vec::new(),
+            held_connections: Vec::new(),
+            closing: None,
+        }
     }
 
-    async fn take(&mut self, step: Step) {
+    async fn apply(&mut self, step: Step) {
         match step {
             Step::Start { operation } => {
-                if self.attempts.len() < 8 {
-                    let attempt = self.rig.checkout(OPERATIONS[operation]);
-                    self.attempts.push(InFlight { attempt, operation, started: None });
+                if self.pending.len() < 8 {
+                    let future = self.test.checkout(OPERATIONS[operation]);
+                    self.pending.push(PendingCheckout { future, operation, started: None });
                 }
             }
             Step::Poll { which } => {
-                if which < self.attempts.len() {
+                if which < self.pending.len() {
                     self.poll(which);
                 }
             }
-            Step::Settle => self.settle(),
+            Step::PollWoken => self.poll_woken(),
             Step::Drop { which } => {
-                if which < self.attempts.len() {
-                    let attempt = self.attempts.remove(which);
-                    self.drop_it(attempt);
+                if which < self.pending.len() {
+                    let checkout = self.pending.remove(which);
+                    self.drop_checkout(checkout);
                 }
             }
             Step::Return { which, elsewhere } => {
-                if which < self.loans.len() {
-                    let loan = self.loans.remove(which);
-                    self.give_back(loan, elsewhere);
+                if which < self.held_connections.len() {
+                    let connection = self.held_connections.remove(which);
+                    self.return_connection(connection, elsewhere);
                 }
             }
             Step::Discard { which } => {
-                if which < self.loans.len() {
-                    let loan = self.loans.remove(which);
-                    self.count_use(&loan);
+                if which < self.held_connections.len() {
+                    let connection = self.held_connections.remove(which);
+                    self.count_use(&connection);
                     self.model.discarded += 1;
-                    loan.held.discard();
+                    connection.guard.discard();
                 }
             }
             Step::Advance { time } => self.advance(time).await,
-            Step::Connects { answer } => self.rig.backend.connects(answer),
-            Step::Pings { answer } => self.rig.backend.answers_pings(answer),
-            Step::Release { which, end } => self.rig.backend.release(which, end),
-            Step::Break { which } => drop(self.rig.backend.break_one(which)),
+            Step::SetConnect { behavior } => self.test.backend.set_connect(behavior),
+            Step::SetPing { behavior } => self.test.backend.set_ping(behavior),
+            Step::Release { which, end } => self.test.backend.release(which, end),
+            Step::Break { which } => drop(self.test.backend.break_connection(which)),
             Step::BreakHeld { which } => {
-                if let Some(loan) = self.loans.get(which) {
-                    loan.held.break_it();
+                if let Some(connection) = self.held_connections.get(which) {
+                    connection.guard.mark_broken();
                 }
             }
             Step::Close => {
-                let core: Pool<Scripted> = self.rig.core.clone();
-                let mut closing = Attempt::new(async move { core.close().await });
+                let pool: Pool<ScriptedBackend> = self.test.pool.clone();
+                let mut closing = ManualFuture::new(async move { pool.close().await });
                 self.model.closing = true;
                 if closing.poll().is_none() {
                     self.closing = Some(closing);
@@ -235,8 +244,8 @@ impl World {
     }
 
     async fn advance(&mut self, time: Duration) {
-        let creating = self.rig.backend.creates().running() as u64;
-        let pinging = self.rig.backend.pings().running() as u64;
+        let creating = self.test.backend.creates().running() as u64;
+        let pinging = self.test.backend.pings().running() as u64;
         let in_flight: u64 = self.model.in_flight.iter().sum();
         let queued = in_flight - creating - pinging;
         let nanos = u64::try_from(time.as_nanos()).unwrap();
@@ -247,33 +256,33 @@ impl World {
         for (wait, in_flight) in self.model.wait.iter_mut().zip(self.model.in_flight) {
             *wait += in_flight * nanos;
         }
-        self.rig.advance(time).await;
+        self.test.advance(time).await;
     }
 
     fn poll(&mut self, which: usize) {
-        let now = self.rig.now();
-        let attempt = &mut self.attempts[which];
-        let operation = attempt.operation;
-        if attempt.started.is_none() {
-            attempt.started = Some((now, Instant::now()));
+        let now = self.test.now();
+        let checkout = &mut self.pending[which];
+        let operation = checkout.operation;
+        if checkout.started.is_none() {
+            checkout.started = Some((now, Instant::now()));
             self.model.started[operation] += 1;
             self.model.in_flight[operation] += 1;
         }
-        let waited = attempt.started.unwrap().1.elapsed();
-        match attempt.attempt.try_poll() {
+        let waited = checkout.started.unwrap().1.elapsed();
+        match checkout.future.try_poll() {
             Ok(None) => assert!(waited < ms(1002), "its deadline has passed: {waited:?}"),
             Ok(Some(got)) => {
-                self.attempts.remove(which);
-                self.ended(operation, got, waited);
+                self.pending.remove(which);
+                self.finish(operation, got, waited);
             }
             Err(_) => {
-                let attempt = self.attempts.remove(which);
-                self.drop_it(attempt);
+                let checkout = self.pending.remove(which);
+                self.drop_checkout(checkout);
             }
         }
     }
 
-    fn ended(&mut self, operation: usize, got: Got, waited: Duration) {
+    fn finish(&mut self, operation: usize, got: CheckoutResult, waited: Duration) {
         let outcome = got.as_ref().map_or_else(|error| error.outcome(), |_| Outcome::Ok);
         self.model.unavailable += u64::from(matches!(got, Err(CheckoutError::Unavailable { .. })));
         match outcome {
@@ -285,95 +294,103 @@ impl World {
         self.model.in_flight[operation] -= 1;
         self.model.outcomes[operation][outcome.index()] += 1;
         if let Ok(held) = got {
-            assert!(!self.loans.iter().any(|loan| loan.held.id() == held.id()), "given out twice");
-            self.loans.push(Loan { held, operation, since: self.rig.now() });
+            assert!(
+                !self.held_connections.iter().any(|connection| connection.guard.id() == held.id()),
+                "given out twice"
+            );
+            self.held_connections.push(HeldConnection { guard: held, operation, since: self.test.now() });
         }
     }
 
-    fn drop_it(&mut self, attempt: InFlight) {
-        if attempt.started.is_some() {
-            self.model.in_flight[attempt.operation] -= 1;
-            self.model.outcomes[attempt.operation][Outcome::Cancelled.index()] += 1;
+    fn drop_checkout(&mut self, checkout: PendingCheckout) {
+        if checkout.started.is_some() {
+            self.model.in_flight[checkout.operation] -= 1;
+            self.model.outcomes[checkout.operation][Outcome::Cancelled.index()] += 1;
         }
-        drop(attempt);
+        drop(checkout);
     }
 
-    fn count_use(&mut self, loan: &Loan) {
-        self.model.returned[loan.operation] += 1;
-        self.model.used[loan.operation] += self.rig.now() - loan.since;
+    fn count_use(&mut self, connection: &HeldConnection) {
+        self.model.returned[connection.operation] += 1;
+        self.model.used[connection.operation] += self.test.now() - connection.since;
     }
 
-    fn give_back(&mut self, loan: Loan, elsewhere: bool) {
-        self.count_use(&loan);
-        let before = self.rig.core.snapshot();
+    fn return_connection(&mut self, connection: HeldConnection, elsewhere: bool) {
+        self.count_use(&connection);
+        let before = self.test.pool.snapshot();
         let broken = {
             use poolscope::pool::Backend;
-            Scripted::is_broken(&loan.held)
+            ScriptedBackend::is_broken(&connection.guard)
         };
         let waiting = before.queued + suspended(&before);
         let room = before.connections.idle < before.limits.pool_size + waiting;
         self.model.overflow += u64::from(!self.model.closing && !broken && !room);
         if elsewhere {
-            std::thread::spawn(|| drop(loan.held)).join().unwrap();
+            std::thread::spawn(|| drop(connection.guard)).join().unwrap();
         } else {
-            drop(loan.held);
+            drop(connection.guard);
         }
-        let after = self.rig.core.snapshot();
+        let after = self.test.pool.snapshot();
         let stays = !self.model.closing && !broken && room;
         assert_eq!(after.connections.idle, before.connections.idle + usize::from(stays), "where it went");
     }
 
     /// Polls those that were woken, and afterwards nobody waits for what is there.
-    fn settle(&mut self) {
-        while let Some(which) = self.attempts.iter().position(|attempt| attempt.attempt.is_woken()) {
+    fn poll_woken(&mut self) {
+        while let Some(which) = self.pending.iter().position(|checkout| checkout.future.is_woken()) {
             self.poll(which);
         }
-        let pool = self.rig.core.snapshot();
-        let waiting = pool.queued + suspended(&pool);
+        let snapshot = self.test.pool.snapshot();
+        let waiting = snapshot.queued + suspended(&snapshot);
         if waiting > 0 {
-            let taken = pool.connections.used + pool.connections.creating;
-            if self.failures == Failures::Single {
-                assert_eq!(taken, pool.limits.max(), "{waiting} wait while there is room: {:?}", pool.connections);
+            let taken = snapshot.connections.used + snapshot.connections.creating;
+            if self.failures == Failures::Transient {
+                assert_eq!(
+                    taken,
+                    snapshot.limits.max(),
+                    "{waiting} wait while there is room: {:?}",
+                    snapshot.connections
+                );
             }
-            assert_eq!(pool.connections.idle, 0, "{waiting} wait while there is an idle connection");
+            assert_eq!(snapshot.connections.idle, 0, "{waiting} wait while there is an idle connection");
             assert!(!self.model.closing, "{waiting} wait for a pool that is closed");
         }
     }
 
     fn check(&mut self) {
-        let pool = self.rig.snapshot();
-        let Self { rig, model, loans, .. } = self;
-        for (place, name) in OPERATIONS.iter().enumerate() {
-            let counted = totals(&pool, name);
-            assert_eq!(counted.started, model.started[place], "{name}: started");
-            assert_eq!(counted.outcomes, model.outcomes[place], "{name}: outcomes");
-            assert_eq!(counted.in_flight, model.in_flight[place], "{name}: in flight");
-            assert_eq!(counted.wait_nanos, model.wait[place], "{name}: wait");
-            assert_eq!(counted.use_nanos, model.used[place], "{name}: use");
-            assert_eq!(counted.returned, model.returned[place], "{name}: returned");
+        let snapshot = self.test.snapshot();
+        let Self { test, model, held_connections, .. } = self;
+        for (index, name) in OPERATIONS.iter().enumerate() {
+            let counted = totals(&snapshot, name);
+            assert_eq!(counted.started, model.started[index], "{name}: started");
+            assert_eq!(counted.outcomes, model.outcomes[index], "{name}: outcomes");
+            assert_eq!(counted.in_flight, model.in_flight[index], "{name}: in flight");
+            assert_eq!(counted.wait_nanos, model.wait[index], "{name}: wait");
+            assert_eq!(counted.use_nanos, model.used[index], "{name}: use");
+            assert_eq!(counted.returned, model.returned[index], "{name}: returned");
         }
-        let mut phases = pool.phase_nanos;
-        if self.failures == Failures::Single {
-            assert_eq!(pool.saturated_nanos, model.saturated, "saturated");
+        let mut phases = snapshot.phase_nanos;
+        if self.failures == Failures::Transient {
+            assert_eq!(snapshot.saturated_nanos, model.saturated, "saturated");
         } else {
             phases[Phase::Queue.index()] += std::mem::take(&mut phases[Phase::Suspended.index()]);
         }
         assert_eq!(phases, model.phases, "phases");
-        let (creates, pings) = (rig.backend.creates(), rig.backend.pings());
-        assert_eq!(pool.connections.used, loans.len() + pings.running(), "used");
-        check_reasons(&pool, model, rig);
+        let (creates, pings) = (test.backend.creates(), test.backend.pings());
+        assert_eq!(snapshot.connections.used, held_connections.len() + pings.running(), "used");
+        check_close_reasons(&snapshot, model, test);
         let sum = |outcome: Outcome| model.outcomes.iter().map(|outcomes| outcomes[outcome.index()]).sum::<u64>();
-        let (told, failed) = (sum(Outcome::Error), creates.failed() as u64);
-        if self.failures == Failures::Single {
-            assert_eq!((told, model.unavailable), (failed, 0), "who could not connect was told");
+        let (errors, failed) = (sum(Outcome::Error), creates.failed() as u64);
+        if self.failures == Failures::Transient {
+            assert_eq!((errors, model.unavailable), (failed, 0), "who could not connect was errors");
         } else {
             // Some waited instead.
-            assert!(told - model.unavailable <= failed, "{told} were told of {failed} failures");
+            assert!(errors - model.unavailable <= failed, "{errors} were errors of {failed} failures");
         }
 
         if let Some(closing) = &mut self.closing {
-            let drained = pool.connections.live() == 0 && pool.in_flight == 0;
-            assert!(closing.is_woken() || !drained, "it closed, and nobody told who waits for that");
+            let drained = snapshot.connections.live() == 0 && snapshot.in_flight == 0;
+            assert!(closing.is_woken() || !drained, "it closed, and nobody errors who waits for that");
             let done = closing.poll().is_some();
             assert_eq!(done, drained, "closing is done when everything has come back");
             if done {
@@ -383,54 +400,57 @@ impl World {
     }
 
     async fn drain(mut self) {
-        self.rig.backend.recovers();
-        while self.rig.backend.held() > 0 {
-            self.rig.backend.release(0, End::Ok);
+        self.test.backend.recover();
+        while self.test.backend.blocked() > 0 {
+            self.test.backend.release(0, Completion::Ok);
         }
         // What takes its time takes less than this, and everybody has met the deadline after.
         for _ in 0..4 {
-            self.settle();
+            self.poll_woken();
             self.check();
-            while let Some(loan) = self.loans.pop() {
-                self.give_back(loan, false);
+            while let Some(connection) = self.held_connections.pop() {
+                self.return_connection(connection, false);
                 self.check();
             }
-            self.settle();
+            self.poll_woken();
             self.advance(ms(400)).await;
             self.check();
         }
-        self.settle();
-        while let Some(loan) = self.loans.pop() {
-            self.give_back(loan, false);
+        self.poll_woken();
+        while let Some(connection) = self.held_connections.pop() {
+            self.return_connection(connection, false);
         }
         self.check();
-        assert!(self.attempts.is_empty(), "nobody is left waiting");
+        assert!(self.pending.is_empty(), "nobody is left waiting");
         assert!(self.closing.is_none(), "what was closed is closed");
-        let pool = self.rig.snapshot();
-        assert_eq!((pool.in_flight, pool.queued, pool.connections.used, pool.connections.creating), (0, 0, 0, 0));
+        let snapshot = self.test.snapshot();
+        assert_eq!(
+            (snapshot.in_flight, snapshot.queued, snapshot.connections.used, snapshot.connections.creating),
+            (0, 0, 0, 0)
+        );
         if self.model.closing {
-            assert_eq!((pool.connections.live(), self.rig.backend.living()), (0, 0));
+            assert_eq!((snapshot.connections.live(), self.test.backend.live()), (0, 0));
         } else {
-            assert!(pool.connections.idle <= pool.limits.pool_size, "{:?}", pool.connections);
-            self.rig.works();
+            assert!(snapshot.connections.idle <= snapshot.limits.pool_size, "{:?}", snapshot.connections);
+            self.test.assert_usable();
         }
-        let backend = self.rig.backend.clone();
-        let collector = self.rig.collector.clone();
+        let backend = self.test.backend.clone();
+        let collector = self.test.collector.clone();
         drop(self);
-        assert_eq!(backend.living(), 0, "a pool that is dropped leaves nothing behind");
+        assert_eq!(backend.live(), 0, "a pool that is dropped leaves nothing behind");
         assert!(collector.snapshots().is_empty());
     }
 }
 
 /// Connections were closed for the reasons that the backend knows of.
-fn check_reasons(pool: &PoolSnapshot, model: &Model, rig: &Rig) {
-    let (creates, pings) = (rig.backend.creates(), rig.backend.pings());
-    let closed = |reason: CloseReason| pool.closed[reason.index()];
+fn check_close_reasons(snapshot: &PoolSnapshot, model: &Model, test: &TestPool) {
+    let (creates, pings) = (test.backend.creates(), test.backend.pings());
+    let closed = |reason: CloseReason| snapshot.closed[reason.index()];
     assert_eq!(closed(CloseReason::ConnectFailed), creates.failed() as u64, "connect_failed");
     assert_eq!(closed(CloseReason::ConnectAbandoned), creates.abandoned() as u64, "connect_abandoned");
     assert_eq!(closed(CloseReason::Discarded), model.discarded, "discarded");
     let errors = |phase: ErrorPhase, code: &str| {
-        let mut found = pool.errors.iter().filter(|errors| errors.phase == phase && errors.code.as_str() == code);
+        let mut found = snapshot.errors.iter().filter(|errors| errors.phase == phase && errors.code.as_str() == code);
         found.next().map_or(0, |errors| errors.count)
     };
     assert_eq!(errors(ErrorPhase::Connect, "57P03"), creates.failed() as u64, "errors of connecting");
@@ -438,19 +458,19 @@ fn check_reasons(pool: &PoolSnapshot, model: &Model, rig: &Rig) {
     let overdue = errors(ErrorPhase::Ping, "timeout");
     assert_eq!(closed(CloseReason::PingFailed), pings.failed() as u64 + overdue, "ping_failed");
     assert_eq!(closed(CloseReason::PingAbandoned), pings.abandoned() as u64 - overdue, "ping_abandoned");
-    // Beside those that came back to a full pool, those that were kept for somebody who then did not come.
+    // Beside those that came back to a full snapshot, those that were kept for somebody who then did not come.
     assert!(closed(CloseReason::Overflow) >= model.overflow, "overflow");
     assert!(model.closing || closed(CloseReason::Shutdown) == 0, "shutdown of a pool that is open");
     assert_eq!(
-        pool.create_time.count(),
-        (creates.begun() - creates.failed() - creates.abandoned() - creates.running()) as u64
+        snapshot.create_time.count(),
+        (creates.started() - creates.failed() - creates.abandoned() - creates.running()) as u64
     );
 }
 
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = SEQUENCES;
+        config.cases = DEFAULT_CASES;
     }
     // A sequence that fails is worth a test of its own, in words.
     config.failure_persistence = None;
@@ -458,34 +478,34 @@ fn config() -> ProptestConfig {
 }
 
 /// How many wait for their turn to connect.
-fn suspended(pool: &PoolSnapshot) -> usize {
-    pool.waiters.iter().filter(|waiter| waiter.phase == Phase::Suspended).count()
+fn suspended(snapshot: &PoolSnapshot) -> usize {
+    snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Suspended).count()
 }
 
-async fn drive(settings: Settings, failures: Failures, steps: Arc<[Step]>) {
-    let mut world = World::new(&settings, failures);
-    let mut before = world.rig.core.snapshot();
+async fn run_sequence(settings: Settings, failures: Failures, steps: Arc<[Step]>) {
+    let mut runner = Runner::new(&settings, failures);
+    let mut before = runner.test.pool.snapshot();
     for step in steps.iter() {
-        world.take(*step).await;
-        world.check();
-        let after = world.rig.core.snapshot();
-        invariants::check_monotone(&before, &after);
+        runner.apply(*step).await;
+        runner.check();
+        let after = runner.test.pool.snapshot();
+        invariants::check_monotonic(&before, &after);
         before = after;
     }
-    world.drain().await;
+    runner.drain().await;
 }
 
 proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn every_counter_is_exact_after_every_step(pool_size in 1..=3usize, max_overflow in 0..=2usize, steps in steps(Failures::Single)) {
+    fn counters_are_exact_after_every_step(pool_size in 1..=3usize, max_overflow in 0..=2usize, steps in steps(Failures::Transient)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(drive(settings(pool_size, max_overflow), Failures::Single, steps.into()));
+        runtime.block_on(run_sequence(settings(pool_size, max_overflow), Failures::Transient, steps.into()));
     }
 
     #[test]
-    fn every_counter_is_right_while_connecting_fails_and_comes_back(
+    fn counters_are_right_during_outages(
         pool_size in 1..=3usize,
         max_overflow in 0..=2usize,
         fail_fast in any::<bool>(),
@@ -494,6 +514,6 @@ proptest! {
         let mut settings = settings(pool_size, max_overflow);
         settings.fail_fast = fail_fast;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(drive(settings, Failures::Outages, steps.into()));
+        runtime.block_on(run_sequence(settings, Failures::Outages, steps.into()));
     }
 }

@@ -1,4 +1,4 @@
-//! What is tried again, how often, after which pauses, and what is told of it.
+//! What is tried again, how often, after which pauses, and what is expected of it.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use poolscope::labels::{GiveUp, Outcome};
 use poolscope::retry::{Class, Completed, Effects, RetryError};
 use poolscope::telemetry::PoolSnapshot;
 
-use super::backend::{Answer, Failure};
-use super::harness::{Attempt, Rig, ms, settings};
+use super::backend::{Behavior, ScriptedError};
+use super::harness::{ManualFuture, TestPool, ms, settings};
 
-type Answered = Result<Completed<u32>, RetryError<Failure, Failure>>;
+type RunResult = Result<Completed<u32>, RetryError<ScriptedError, ScriptedError>>;
 
 /// Pauses of nothing, so that nobody has to know how long they are.
-const AT_ONCE: RetryPolicy = RetryPolicy::new().backoff(Duration::ZERO, Duration::ZERO);
+const NO_BACKOFF: RetryPolicy = RetryPolicy::new().backoff(Duration::ZERO, Duration::ZERO);
 
 /// Work that succeeds whenever it gets a connection.
-fn run(rig: &Rig, operation: &str, policy: RetryPolicy) -> Attempt<Answered> {
-    let operation = rig.core.operation(operation).retry(policy);
-    Attempt::new(async move { operation.run_reporting(async |_| Ok::<_, Failure>(7)).await })
+fn run(test: &TestPool, operation: &str, policy: RetryPolicy) -> ManualFuture<RunResult> {
+    let operation = test.pool.operation(operation).retry(policy);
+    ManualFuture::new(async move { operation.run_reporting(async |_| Ok::<_, ScriptedError>(7)).await })
 }
 
 /// How often operations ended so.
-fn ended(snapshot: &PoolSnapshot, outcome: Outcome) -> u64 {
+fn run_count(snapshot: &PoolSnapshot, outcome: Outcome) -> u64 {
     snapshot.operations.iter().map(|operation| operation.durations[outcome.index()].count()).sum()
 }
 
@@ -32,159 +32,160 @@ fn retries(snapshot: &PoolSnapshot) -> u64 {
 }
 
 /// A pool whose operations pay for so many retries.
-fn rich(retry_floor: usize, retry_percent: usize) -> Rig {
+fn test_with_budget(retry_floor: usize, retry_percent: usize) -> TestPool {
     let mut settings = settings(2, 0);
     (settings.retry_floor, settings.retry_percent) = (retry_floor, retry_percent);
-    Rig::with(&settings)
+    TestPool::with(&settings)
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_without_a_connection_is_tried_until_it_succeeds_and_that_is_told() {
-    let rig = Rig::new(2, 0);
-    rig.backend.next_connect(Answer::Error);
-    rig.backend.next_connect(Answer::Error);
-    let mut running = run(&rig, "works", AT_ONCE);
-    while running.poll().is_none_or(|answered| {
-        let Completed { value, report, .. } = answered.unwrap();
+async fn connect_failures_are_retried_until_success() {
+    let test = TestPool::new(2, 0);
+    test.backend.push_connect(Behavior::Error);
+    test.backend.push_connect(Behavior::Error);
+    let mut running = run(&test, "works", NO_BACKOFF);
+    while running.poll().is_none_or(|result| {
+        let Completed { value, report, .. } = result.unwrap();
         assert_eq!((value, report.attempts), (7, 3));
         false
     }) {
-        rig.advance(ms(1)).await;
+        test.advance(ms(1)).await;
     }
-    let snapshot = rig.snapshot();
-    assert_eq!((retries(&snapshot), ended(&snapshot, Outcome::Ok)), (2, 1));
+    let snapshot = test.snapshot();
+    assert_eq!((retries(&snapshot), run_count(&snapshot, Outcome::Ok)), (2, 1));
     assert_eq!((snapshot.retries[0].code.as_str(), &*snapshot.retries[0].operation), ("57P03", "works"));
-    assert_eq!(rig.totals("works").recovered, 1);
-    assert_eq!(rig.totals("works").outcomes[Outcome::Error.index()], 2);
+    assert_eq!(test.totals("works").recovered, 1);
+    assert_eq!(test.totals("works").outcomes[Outcome::Error.index()], 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_policy_says_how_often_and_the_error_how_often_it_was() {
-    let rig = Rig::new(2, 0);
-    rig.backend.connects(Answer::Error);
-    let error = run(&rig, "fails", AT_ONCE.attempts(3)).finish(&rig).await.unwrap_err();
+async fn attempts_are_limited_and_reported() {
+    let test = TestPool::new(2, 0);
+    test.backend.set_connect(Behavior::Error);
+    let error = run(&test, "fails", NO_BACKOFF.attempts(3)).finish(&test).await.unwrap_err();
     assert_eq!((error.attempts(), error.gave_up(), error.class()), (3, GiveUp::Attempts, Class::Connect));
     assert_eq!((error.sqlstate(), error.effects(), error.outcome()), (Some("57P03"), Effects::None, Outcome::Error));
     assert!(matches!(error.error(), Some(RunError::Checkout(CheckoutError::Connect { .. }))));
-    let told = "operation `fails` failed after 3 attempts (connect, 57P03; 0s waiting, 0s executing, 0s backing off) and \
+    let expected = "operation `fails` failed after 3 attempts (connect, 57P03; 0s waiting, 0s executing, 0s backing off) and \
                 is not tried again: the policy allows no more attempts";
-    assert_eq!(error.to_string(), told);
-    let snapshot = rig.snapshot();
+    assert_eq!(error.to_string(), expected);
+    let snapshot = test.snapshot();
     let [exhausted] = &snapshot.retries_exhausted[..] else { panic!("{snapshot:?}") };
     assert_eq!((exhausted.reason, exhausted.code.as_str(), exhausted.count), (GiveUp::Attempts, "57P03", 1));
-    assert_eq!((retries(&snapshot), ended(&snapshot, Outcome::Error)), (2, 1));
+    assert_eq!((retries(&snapshot), run_count(&snapshot, Outcome::Error)), (2, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_the_time_went_is_told_to_the_nanosecond() {
-    let rig = Rig::new(1, 0);
-    rig.backend.next_connect(Answer::After(ms(30), super::backend::End::Error));
-    let operation = rig.core.operation("times").retry(RetryPolicy::new().backoff(ms(100), ms(100)));
-    let mut running = Attempt::new(async move {
+async fn report_splits_time_to_the_nanosecond() {
+    let test = TestPool::new(1, 0);
+    test.backend.push_connect(Behavior::After(ms(30), super::backend::Completion::Error));
+    let operation = test.pool.operation("times").retry(RetryPolicy::new().backoff(ms(100), ms(100)));
+    let mut running = ManualFuture::new(async move {
         let work = async |_: &mut _| {
             tokio::time::sleep(ms(70)).await;
-            Ok::<_, Failure>(())
+            Ok::<_, ScriptedError>(())
         };
         operation.run_reporting(work).await
     })
-    .stays();
-    rig.advance(ms(30)).await;
+    .assert_pending();
+    test.advance(ms(30)).await;
     assert!(running.poll().is_none(), "it backs off");
-    let began = rig.now();
-    while rig.backend.creates().begun() < 2 {
-        rig.advance(Duration::from_micros(100)).await;
+    let began = test.now();
+    while test.backend.creates().started() < 2 {
+        test.advance(Duration::from_micros(100)).await;
         assert!(running.poll().is_none());
     }
-    let backed_off = Duration::from_nanos(rig.now() - began);
+    let backed_off = Duration::from_nanos(test.now() - began);
     assert!(backed_off <= ms(101), "{backed_off:?}");
-    rig.advance(ms(70)).await;
+    test.advance(ms(70)).await;
     let report = running.poll().unwrap().unwrap().report;
     assert_eq!((report.waiting, report.executing, report.backing_off), (ms(30), ms(70), backed_off));
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_the_budget_is_spent_retries_stop_and_say_so() {
-    let rig = rich(0, 50);
-    rig.backend.connects(Answer::Error);
+async fn retries_stop_when_budget_is_spent() {
+    let test = test_with_budget(0, 50);
+    test.backend.set_connect(Behavior::Error);
     // Two operations pay for one retry.
     for (attempts, reason) in [(1, GiveUp::Budget), (2, GiveUp::Budget), (1, GiveUp::Budget), (2, GiveUp::Budget)] {
-        let error = run(&rig, "fails", AT_ONCE).finish(&rig).await.unwrap_err();
+        let error = run(&test, "fails", NO_BACKOFF).finish(&test).await.unwrap_err();
         assert_eq!((error.attempts(), error.gave_up()), (attempts, reason));
         assert!(error.to_string().ends_with("the pool's budget for retries is spent"), "{error}");
     }
-    let snapshot = rig.snapshot();
+    let snapshot = test.snapshot();
     assert_eq!((retries(&snapshot), snapshot.retry_budget as u32), (2, 0));
     assert_eq!(snapshot.retries_exhausted[0].count, 4);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_budgets_floor_is_there_in_every_ten_seconds() {
-    let rig = rich(1, 0);
-    rig.backend.connects(Answer::Error);
-    let policy = AT_ONCE.attempts(100).deadline(None);
+async fn budget_floor_is_granted_every_ten_seconds() {
+    let test = test_with_budget(1, 0);
+    test.backend.set_connect(Behavior::Error);
+    let policy = NO_BACKOFF.attempts(100).deadline(None);
     for _ in 0..2 {
-        let error = run(&rig, "fails", policy).finish(&rig).await.unwrap_err();
+        let error = run(&test, "fails", policy).finish(&test).await.unwrap_err();
         assert_eq!((error.attempts(), error.gave_up()), (11, GiveUp::Budget));
-        rig.advance(ms(10_000)).await;
+        test.advance(ms(10_000)).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_while_it_backs_off_leaves_nothing_behind() {
-    let rig = Rig::new(1, 0);
-    rig.backend.next_connect(Answer::Error);
-    let running = run(&rig, "leaves", RetryPolicy::new().backoff(ms(3_600_000), ms(3_600_000)).deadline(None)).stays();
-    let snapshot = rig.snapshot();
+async fn drop_during_backoff_leaks_nothing() {
+    let test = TestPool::new(1, 0);
+    test.backend.push_connect(Behavior::Error);
+    let running =
+        run(&test, "leaves", RetryPolicy::new().backoff(ms(3_600_000), ms(3_600_000)).deadline(None)).assert_pending();
+    let snapshot = test.snapshot();
     assert_eq!((retries(&snapshot), snapshot.in_flight, snapshot.connections.live()), (1, 0, 0));
     drop(running);
-    let snapshot = rig.snapshot();
-    assert_eq!((ended(&snapshot, Outcome::Cancelled), snapshot.retries_exhausted.len()), (1, 0));
-    rig.works();
+    let snapshot = test.snapshot();
+    assert_eq!((run_count(&snapshot, Outcome::Cancelled), snapshot.retries_exhausted.len()), (1, 0));
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_pause_is_begun_that_would_last_beyond_the_deadline() {
-    let rig = Rig::new(1, 0);
-    rig.backend.connects(Answer::Error);
+async fn backoff_never_outlasts_the_deadline() {
+    let test = TestPool::new(1, 0);
+    test.backend.set_connect(Behavior::Error);
     // Of pauses of an hour at most, hardly any is shorter than a millisecond.
     let policy = RetryPolicy::new().backoff(ms(3_600_000), ms(3_600_000)).deadline(Some(ms(1)));
-    let error = run(&rig, "fails", policy).poll().unwrap().unwrap_err();
+    let error = run(&test, "fails", policy).poll().unwrap().unwrap_err();
     assert_eq!((error.gave_up(), error.attempts(), error.outcome()), (GiveUp::Deadline, 1, Outcome::Timeout));
     assert_eq!((error.class(), error.sqlstate()), (Class::Connect, Some("57P03")));
     assert!(error.to_string().ends_with("the policy's deadline has passed, or would have (1ms)"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_deadline_cuts_off_whatever_is_under_way() {
-    let rig = Rig::new(1, 0);
+async fn deadline_cancels_checkout_and_work() {
+    let test = TestPool::new(1, 0);
     let policy = RetryPolicy::new().deadline(Some(ms(100)));
     // A checkout.
-    let held = rig.take("holder");
-    let mut running = run(&rig, "waits", policy).stays();
-    rig.advance(ms(100)).await;
+    let held = test.get("holder");
+    let mut running = run(&test, "waits", policy).assert_pending();
+    test.advance(ms(100)).await;
     let error = running.poll().unwrap().unwrap_err();
     assert_eq!((error.gave_up(), error.report().waiting, error.effects()), (GiveUp::Deadline, ms(100), Effects::None));
     assert!(error.error().is_none() && error.sqlstate().is_none());
-    assert_eq!(rig.outcomes("waits", Outcome::Cancelled), 1);
+    assert_eq!(test.outcomes("waits", Outcome::Cancelled), 1);
     drop(held);
     // Work: without a wire nobody knows what it did.
-    let operation = rig.core.operation("works").retry(policy);
-    let work = async move { operation.run(async |_| std::future::pending::<Result<(), Failure>>().await).await };
-    let mut running = Attempt::new(work).stays();
-    rig.advance(ms(100)).await;
+    let operation = test.pool.operation("works").retry(policy);
+    let work = async move { operation.run(async |_| std::future::pending::<Result<(), ScriptedError>>().await).await };
+    let mut running = ManualFuture::new(work).assert_pending();
+    test.advance(ms(100)).await;
     let error = running.poll().unwrap().unwrap_err();
     assert_eq!((error.report().executing, error.effects()), (ms(100), Effects::Unseen));
-    let snapshot = rig.snapshot();
-    assert_eq!((ended(&snapshot, Outcome::Timeout), snapshot.connections.used), (2, 0));
+    let snapshot = test.snapshot();
+    assert_eq!((run_count(&snapshot, Outcome::Timeout), snapshot.connections.used), (2, 0));
     assert!(snapshot.retries_exhausted.iter().all(|exhausted| exhausted.code.as_str() == "none"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkout_that_met_its_own_deadline_is_not_asked_for_again() {
-    let rig = Rig::new(1, 0);
-    let _held = rig.take("holder");
-    let mut running = run(&rig, "waits", AT_ONCE).stays();
-    rig.advance(ms(1000)).await;
+async fn checkout_timeout_is_not_retried() {
+    let test = TestPool::new(1, 0);
+    let _held = test.get("holder");
+    let mut running = run(&test, "waits", NO_BACKOFF).assert_pending();
+    test.advance(ms(1000)).await;
     let error = running.poll().unwrap().unwrap_err();
     assert_eq!(
         (error.gave_up(), error.class(), error.outcome()),
@@ -194,23 +195,23 @@ async fn a_checkout_that_met_its_own_deadline_is_not_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_failed_unseen_is_not_done_again_even_if_it_is_idempotent() {
-    let rig = Rig::new(1, 0);
-    let operation = rig.core.operation("fails").idempotent(true).retry(AT_ONCE);
-    let mut running = Attempt::new(async move { operation.run(async |_| Err::<(), _>("no")).await });
+async fn unobserved_failure_is_never_retried() {
+    let test = TestPool::new(1, 0);
+    let operation = test.pool.operation("fails").idempotent(true).retry(NO_BACKOFF);
+    let mut running = ManualFuture::new(async move { operation.run(async |_| Err::<(), _>("no")).await });
     let error = running.poll().unwrap().unwrap_err();
     assert_eq!((error.gave_up(), error.class(), error.effects()), (GiveUp::Unseen, Class::Unseen, Effects::Unseen));
     assert!(matches!(error.into_error(), Some(RunError::Operation("no"))));
 }
 
-impl Attempt<Answered> {
+impl ManualFuture<RunResult> {
     /// Polls it until it is done, as time goes on.
-    async fn finish(&mut self, rig: &Rig) -> Answered {
+    async fn finish(&mut self, test: &TestPool) -> RunResult {
         loop {
-            if let Some(answered) = self.poll() {
-                return answered;
+            if let Some(result) = self.poll() {
+                return result;
             }
-            rig.advance(Duration::ZERO).await;
+            test.advance(Duration::ZERO).await;
         }
     }
 }

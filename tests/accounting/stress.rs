@@ -1,4 +1,4 @@
-//! Many threads at once, and somebody who looks at every moment.
+//! Many threads at once, and somebody who snapshots at every moment.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
@@ -9,69 +9,73 @@ use poolscope::labels::Outcome;
 use poolscope::pool::Pool;
 use poolscope::{Collector, Settings};
 
-use super::backend::{Answer, End, Scripted};
-use super::harness::{Attempt, Held, ms, totals};
+use super::backend::{Behavior, Completion, ScriptedBackend};
+use super::harness::{ManualFuture, TestGuard, ms, totals};
 use super::invariants;
 
 const OPERATIONS: [&str; 4] = ["one", "two", "three", "four"];
-const LENGTH: Duration = ms(2500);
+const DURATION: Duration = ms(2500);
 
 /// What the callers themselves saw, by operation.
 #[derive(Default)]
-struct Seen {
+struct CallerCounts {
     outcomes: [[AtomicU64; Outcome::COUNT]; OPERATIONS.len()],
 }
 
-impl Seen {
+impl CallerCounts {
     fn count(&self, operation: usize, outcome: Outcome) {
         self.outcomes[operation][outcome.index()].fetch_add(1, Relaxed);
     }
 }
 
-fn pool(settings: &Settings) -> (Pool<Scripted>, Scripted) {
-    let backend = Scripted::default();
+fn new_pool(settings: &Settings) -> (Pool<ScriptedBackend>, ScriptedBackend) {
+    let backend = ScriptedBackend::default();
     (Pool::new(backend.clone(), "stress", settings, &Collector::new()).unwrap(), backend)
 }
 
 /// Takes snapshots until it is told to stop; answers how many.
-fn watch(core: &Pool<Scripted>, stop: &AtomicBool) -> u64 {
-    let mut before = core.snapshot();
-    let mut looks = 0;
+fn check_snapshots(pool: &Pool<ScriptedBackend>, stop: &AtomicBool) -> u64 {
+    let mut before = pool.snapshot();
+    let mut snapshots = 0;
     while !stop.load(Relaxed) {
-        let after = core.snapshot();
+        let after = pool.snapshot();
         invariants::check(&after);
-        invariants::check_monotone(&before, &after);
+        invariants::check_monotonic(&before, &after);
         before = after;
-        looks += 1;
+        snapshots += 1;
     }
-    looks
+    snapshots
 }
 
-/// A caller that has no patience, sometimes.
-async fn call(core: &Pool<Scripted>, seen: &Seen, operation: usize) -> Option<Held> {
-    let handle = core.operation(OPERATIONS[operation]);
-    let patience = Duration::from_micros(fastrand::u64(0..2000));
+/// A caller that has no timeout, sometimes.
+async fn checkout_with_random_timeout(
+    pool: &Pool<ScriptedBackend>,
+    counts: &CallerCounts,
+    operation: usize,
+) -> Option<TestGuard> {
+    let handle = pool.operation(OPERATIONS[operation]);
+    let timeout = Duration::from_micros(fastrand::u64(0..2000));
     let attempt = async {
         let got = handle.get().await;
         // Counted before anybody could take the value away.
-        seen.count(operation, got.as_ref().map_or_else(CheckoutError::outcome, |_| Outcome::Ok));
+        counts.count(operation, got.as_ref().map_or_else(CheckoutError::outcome, |_| Outcome::Ok));
         got.ok()
     };
     tokio::select! {
         biased;
         held = attempt => held,
-        () = tokio::time::sleep(patience) => {
-            seen.count(operation, Outcome::Cancelled);
+        () = tokio::time::sleep(timeout) => {
+            counts.count(operation, Outcome::Cancelled);
             None
         }
     }
 }
 
 /// What somebody does with a connection.
-async fn use_it(held: Held) {
+async fn use_randomly(held: TestGuard) {
     match fastrand::u8(0..20) {
         0 => held.discard(),
-        1 => held.break_it(),
+        1 => held.mark_broken(),
         2 => drop(tokio::task::spawn_blocking(move || drop(held)).await),
         3..=6 => {
             tokio::time::sleep(Duration::from_micros(fastrand::u64(0..1500))).await;
@@ -86,21 +90,21 @@ async fn use_it(held: Held) {
 }
 
 /// Sets the backend's mood from time to time.
-fn disturb(backend: &Scripted) {
-    let answer = || match fastrand::u8(0..10) {
-        0 => Answer::Error,
-        1 => Answer::Slow(End::Error),
-        2 => Answer::Slow(End::Ok),
-        3 => Answer::After(Duration::from_micros(fastrand::u64(0..3000)), End::Ok),
-        _ => Answer::Ok,
+fn randomize_backend(backend: &ScriptedBackend) {
+    let behavior = || match fastrand::u8(0..10) {
+        0 => Behavior::Error,
+        1 => Behavior::Slow(Completion::Error),
+        2 => Behavior::Slow(Completion::Ok),
+        3 => Behavior::After(Duration::from_micros(fastrand::u64(0..3000)), Completion::Ok),
+        _ => Behavior::Ok,
     };
-    backend.connects(answer());
-    backend.answers_pings(answer());
-    backend.break_one(fastrand::usize(0..4));
+    backend.set_connect(behavior());
+    backend.set_ping(behavior());
+    backend.break_connection(fastrand::usize(0..4));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn the_accounts_are_consistent_at_every_moment_whatever_many_threads_do() {
+async fn every_snapshot_is_consistent_under_load() {
     let mut settings = Settings::default();
     settings.pool_size = 2;
     settings.max_overflow = 2;
@@ -109,23 +113,23 @@ async fn the_accounts_are_consistent_at_every_moment_whatever_many_threads_do() 
     settings.pre_ping_idle = Duration::ZERO;
     settings.ping_timeout = ms(2);
     settings.recycle_after = Some(ms(20));
-    let (core, backend) = pool(&settings);
-    let (seen, stop) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
+    let (pool, backend) = new_pool(&settings);
+    let (counts, stop) = (Arc::new(CallerCounts::default()), Arc::new(AtomicBool::new(false)));
 
-    let watcher = std::thread::spawn({
-        let (core, stop) = (core.clone(), Arc::clone(&stop));
-        move || watch(&core, &stop)
+    let checker = std::thread::spawn({
+        let (pool, stop) = (pool.clone(), Arc::clone(&stop));
+        move || check_snapshots(&pool, &stop)
     });
-    let end = Instant::now() + LENGTH;
+    let end = Instant::now() + DURATION;
     let callers: Vec<_> = (0..24)
         .map(|caller| {
-            let (core, backend, seen) = (core.clone(), backend.clone(), Arc::clone(&seen));
+            let (pool, backend, counts) = (pool.clone(), backend.clone(), Arc::clone(&counts));
             tokio::spawn(async move {
                 while Instant::now() < end {
-                    if let Some(held) = call(&core, &seen, caller % OPERATIONS.len()).await {
-                        use_it(held).await;
+                    if let Some(held) = checkout_with_random_timeout(&pool, &counts, caller % OPERATIONS.len()).await {
+                        use_randomly(held).await;
                     } else if caller == 0 {
-                        disturb(&backend);
+                        randomize_backend(&backend);
                     }
                 }
             })
@@ -135,53 +139,56 @@ async fn the_accounts_are_consistent_at_every_moment_whatever_many_threads_do() 
         caller.await.unwrap();
     }
     stop.store(true, Relaxed);
-    let looks = watcher.join().unwrap();
-    assert!(looks > 100, "{looks} snapshots");
+    let snapshots = checker.join().unwrap();
+    assert!(snapshots > 100, "{snapshots} snapshots");
 
     // Everything has come back: the accounts agree with what the callers saw and with what lives.
-    let pool = core.snapshot();
-    invariants::check(&pool);
-    invariants::check_truth(&pool, &backend);
-    assert_eq!((pool.in_flight, pool.queued, pool.connections.used, pool.connections.creating), (0, 0, 0, 0));
-    assert!(pool.connections.idle <= pool.limits.pool_size, "{:?}", pool.connections);
-    for (operation, seen) in OPERATIONS.iter().zip(&seen.outcomes) {
-        let counted = totals(&pool, operation);
+    let snapshot = pool.snapshot();
+    invariants::check(&snapshot);
+    invariants::check_against_backend(&snapshot, &backend);
+    assert_eq!(
+        (snapshot.in_flight, snapshot.queued, snapshot.connections.used, snapshot.connections.creating),
+        (0, 0, 0, 0)
+    );
+    assert!(snapshot.connections.idle <= snapshot.limits.pool_size, "{:?}", snapshot.connections);
+    for (operation, counts) in OPERATIONS.iter().zip(&counts.outcomes) {
+        let counted = totals(&snapshot, operation);
         for outcome in Outcome::ALL {
-            let seen = seen[outcome.index()].load(Relaxed);
-            // Whose patience was at an end before the first poll did not begin.
-            assert_eq!(counted.outcomes[outcome.index()], seen, "{operation}: {outcome:?}");
+            let counts = counts[outcome.index()].load(Relaxed);
+            // Whose timeout was at an end before the first poll did not begin.
+            assert_eq!(counted.outcomes[outcome.index()], counts, "{operation}: {outcome:?}");
         }
         assert_eq!(counted.returned, counted.outcomes[Outcome::Ok.index()], "{operation}: returned");
         assert!(counted.outcomes[Outcome::Ok.index()] > 100, "{operation}: {:?}", counted.outcomes);
     }
-    assert_eq!(pool.use_time.count(), pool.operations.iter().map(|operation| operation.returned).sum::<u64>());
+    assert_eq!(snapshot.use_time.count(), snapshot.operations.iter().map(|operation| operation.returned).sum::<u64>());
     for outcome in [Outcome::Cancelled, Outcome::Timeout, Outcome::Error] {
-        let count: u64 = pool.operations.iter().map(|operation| operation.outcomes[outcome.index()]).sum();
+        let count: u64 = snapshot.operations.iter().map(|operation| operation.outcomes[outcome.index()]).sum();
         assert!(count > 0, "{outcome:?} was not tried");
     }
 
-    core.close().await;
-    let pool = core.snapshot();
-    invariants::check_truth(&pool, &backend);
-    assert_eq!((pool.connections.live(), backend.living()), (0, 0));
+    pool.close().await;
+    let snapshot = pool.snapshot();
+    invariants::check_against_backend(&snapshot, &backend);
+    assert_eq!((snapshot.connections.live(), backend.live()), (0, 0));
 }
 
 #[test]
-fn no_use_is_lost_or_counted_twice_where_nobody_waits() {
+fn uncontended_uses_are_counted_exactly_once() {
     const THREADS: usize = 4;
     const USES: u64 = 20_000;
     let mut settings = Settings::default();
     settings.pool_size = 2;
     settings.max_overflow = THREADS - 2;
-    let (core, backend) = pool(&settings);
+    let (pool, backend) = new_pool(&settings);
     let stop = Arc::new(AtomicBool::new(false));
-    let watcher = std::thread::spawn({
-        let (core, stop) = (core.clone(), Arc::clone(&stop));
-        move || watch(&core, &stop)
+    let checker = std::thread::spawn({
+        let (pool, stop) = (pool.clone(), Arc::clone(&stop));
+        move || check_snapshots(&pool, &stop)
     });
     let callers: Vec<_> = (0..THREADS)
         .map(|caller| {
-            let operation = core.operation(OPERATIONS[caller]);
+            let operation = pool.operation(OPERATIONS[caller]);
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                 runtime.block_on(async {
@@ -196,35 +203,35 @@ fn no_use_is_lost_or_counted_twice_where_nobody_waits() {
         caller.join().unwrap();
     }
     stop.store(true, Relaxed);
-    watcher.join().unwrap();
-    let pool = core.snapshot();
-    invariants::check(&pool);
-    invariants::check_truth(&pool, &backend);
+    checker.join().unwrap();
+    let snapshot = pool.snapshot();
+    invariants::check(&snapshot);
+    invariants::check_against_backend(&snapshot, &backend);
     for operation in OPERATIONS {
-        let counted = totals(&pool, operation);
+        let counted = totals(&snapshot, operation);
         assert_eq!((counted.started, counted.returned), (USES, USES), "{operation}");
         assert_eq!(counted.outcomes[Outcome::Ok.index()], USES, "{operation}");
     }
-    assert!(pool.connections.idle <= pool.limits.pool_size, "{:?}", pool.connections);
+    assert!(snapshot.connections.idle <= snapshot.limits.pool_size, "{:?}", snapshot.connections);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_that_is_closed_under_load_ends_empty() {
+async fn closing_under_load_leaves_no_connections() {
     for _ in 0..40 {
         let mut settings = Settings::default();
         settings.pool_size = 1;
         settings.max_overflow = 2;
         settings.pre_ping_idle = Duration::ZERO;
-        let (core, backend) = pool(&settings);
-        backend.answers_pings(Answer::Slow(End::Ok));
-        backend.connects(Answer::After(Duration::from_micros(200), End::Ok));
+        let (pool, backend) = new_pool(&settings);
+        backend.set_ping(Behavior::Slow(Completion::Ok));
+        backend.set_connect(Behavior::After(Duration::from_micros(200), Completion::Ok));
         let callers: Vec<_> = (0..8)
             .map(|_| {
-                let core = core.clone();
+                let pool = pool.clone();
                 tokio::spawn(async move {
                     loop {
-                        match core.operation("caller").get().await {
-                            Ok(held) => use_it(held).await,
+                        match pool.operation("caller").get().await {
+                            Ok(held) => use_randomly(held).await,
                             Err(error) => return error.outcome(),
                         }
                     }
@@ -232,67 +239,67 @@ async fn a_pool_that_is_closed_under_load_ends_empty() {
             })
             .collect();
         tokio::time::sleep(Duration::from_micros(fastrand::u64(0..5000))).await;
-        core.close_within(Duration::from_secs(20)).await.unwrap();
-        let pool = core.snapshot();
-        assert_eq!((pool.connections.live(), pool.in_flight), (0, 0));
+        pool.close_within(Duration::from_secs(20)).await.unwrap();
+        let snapshot = pool.snapshot();
+        assert_eq!((snapshot.connections.live(), snapshot.in_flight), (0, 0));
         for caller in callers {
             assert_eq!(caller.await.unwrap(), Outcome::Closed);
         }
-        invariants::check(&core.snapshot());
-        assert_eq!(backend.living(), 0);
+        invariants::check(&pool.snapshot());
+        assert_eq!(backend.live(), 0);
     }
 }
 
 #[test]
-fn after_any_race_for_the_last_places_no_more_lie_idle_than_may() {
+fn races_for_capacity_leave_no_idle_surplus() {
     const ROUNDS: usize = 2000;
     const RACERS: usize = 3;
     let mut settings = Settings::default();
     settings.pool_size = 1;
     settings.max_overflow = 1;
-    let (core, backend) = pool(&settings);
+    let (pool, backend) = new_pool(&settings);
     let start = Arc::new(Barrier::new(RACERS));
     let racers: Vec<_> = (0..RACERS)
         .map(|racer| {
-            let (core, start) = (core.clone(), Arc::clone(&start));
+            let (pool, start) = (pool.clone(), Arc::clone(&start));
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                 let _entered = runtime.enter();
-                let mut most = 0;
+                let mut max_idle = 0;
                 for _ in 0..ROUNDS {
                     start.wait();
                     for _ in 0..fastrand::usize(1..6) {
-                        race(&core);
+                        race(&pool);
                     }
                     // Between the two, nobody does anything but look.
                     start.wait();
                     if racer == 0 {
-                        most = core.status().idle.max(most);
+                        max_idle = pool.status().idle.max(max_idle);
                     }
                     start.wait();
                 }
-                most
+                max_idle
             })
         })
         .collect();
-    let most = racers.into_iter().map(|racer| racer.join().unwrap()).max();
-    assert_eq!(most, Some(1), "of a pool that keeps one");
-    let pool = core.snapshot();
-    invariants::check(&pool);
-    invariants::check_truth(&pool, &backend);
-    assert_eq!((pool.connections.used, pool.in_flight), (0, 0));
+    let max_idle = racers.into_iter().map(|racer| racer.join().unwrap()).max();
+    assert_eq!(max_idle, Some(1), "of a pool that keeps one");
+    let snapshot = pool.snapshot();
+    invariants::check(&snapshot);
+    invariants::check_against_backend(&snapshot, &backend);
+    assert_eq!((snapshot.connections.used, snapshot.in_flight), (0, 0));
 }
 
 /// Takes a connection or leaves the queue, and returns or discards what it got, all at random moments.
-fn race(core: &Pool<Scripted>) {
-    let dawdle = || (0..fastrand::usize(0..1000)).for_each(|_| std::hint::spin_loop());
-    let operation = core.operation("racer");
-    let mut attempt = Attempt::new(async move { operation.get().await });
+fn race(pool: &Pool<ScriptedBackend>) {
+    let spin = || (0..fastrand::usize(0..1000)).for_each(|_| std::hint::spin_loop());
+    let operation = pool.operation("racer");
+    let mut attempt = ManualFuture::new(async move { operation.get().await });
     let got = (0..fastrand::usize(1..4)).find_map(|_| {
-        dawdle();
+        spin();
         attempt.poll()
     });
-    dawdle();
+    spin();
     match got.map(Result::unwrap) {
         Some(held) if fastrand::u8(0..5) == 0 => held.discard(),
         got => drop((got, attempt)),

@@ -22,7 +22,7 @@ fn poll_once_and_drop(future: impl Future) {
 
 /// Nobody checks out again: the server sits in the abandoned transaction, with its locks, for as long.
 #[tokio::test]
-async fn what_was_abandoned_before_it_reached_the_wire_is_cleaned_though_nobody_comes() {
+async fn unsent_transaction_is_rolled_back_while_idle() {
     let counted = Counted::shared("abandoned_lazy", one).await;
     let admin = Admin::new(shared().await).await;
     admin.execute("CREATE TABLE abandoned_lazy (id int)").await;
@@ -37,7 +37,7 @@ async fn what_was_abandoned_before_it_reached_the_wire_is_cleaned_though_nobody_
 
 /// The same with a query: it runs on to its end while the connection counts as idle.
 #[tokio::test]
-async fn a_query_that_was_abandoned_before_it_reached_the_wire_is_cancelled_though_nobody_comes() {
+async fn unsent_query_is_cancelled_while_idle() {
     let counted = Counted::shared("abandoned_lazy_busy", one).await;
     let admin = Admin::new(shared().await).await;
     let connection = counted.pool.operation("once").get().await.unwrap();
@@ -55,7 +55,7 @@ async fn a_query_that_was_abandoned_before_it_reached_the_wire_is_cancelled_thou
 
 /// A session that was changed by a query that had not reached the wire is not reset.
 #[tokio::test]
-async fn a_session_that_is_changed_after_the_return_is_reset() {
+async fn session_changed_after_return_is_reset() {
     let counted = Counted::shared("abandoned_reset", |builder| one(builder).reset_session(true)).await;
     let connection = counted.pool.operation("once").get().await.unwrap();
     poll_once_and_drop(connection.batch_execute("SET search_path = 'elsewhere'"));
@@ -68,7 +68,7 @@ async fn a_session_that_is_changed_after_the_return_is_reset() {
 
 /// The time of settling is the last holder's, not also the next one's, and it is a time of waiting.
 #[tokio::test]
-async fn settling_at_checkout_is_counted_once() {
+async fn reset_at_checkout_is_counted_once() {
     let counted = Counted::shared("abandoned_settle", one).await;
     let begun = Instant::now();
     let connection = counted.pool.operation("last").get().await.unwrap();
@@ -93,7 +93,7 @@ async fn settling_at_checkout_is_counted_once() {
 
 /// Futures of one task that share a pool do not wait for themselves.
 #[tokio::test]
-async fn branches_of_one_task_that_take_turns_are_no_deadlock() {
+async fn branches_of_one_task_are_no_deadlock() {
     let counted = Counted::shared("abandoned_branches", |builder| builder.pool_size(2).max_overflow(0)).await;
     let pool = &counted.pool;
     let done = futures_util::stream::iter(0..12)
@@ -109,7 +109,7 @@ async fn branches_of_one_task_that_take_turns_are_no_deadlock() {
 
 /// A connection that died in the midst of a query executes no more.
 #[tokio::test]
-async fn a_connection_that_died_in_a_query_does_not_execute_for_ever() {
+async fn dead_connection_does_not_execute_forever() {
     let settings = |builder: PoolBuilder| one(builder).leak_threshold(Some(Duration::from_millis(100)));
     let counted = Counted::shared("abandoned_dead", settings).await;
     let admin = Admin::new(shared().await).await;
@@ -124,7 +124,7 @@ async fn a_connection_that_died_in_a_query_does_not_execute_for_ever() {
 
 /// With the cleaning bound reached, what a session holds is not kept for as long as nobody comes.
 #[tokio::test]
-async fn sessions_are_reset_though_many_come_back_at_once() {
+async fn simultaneous_returns_are_all_reset() {
     let counted =
         Counted::shared("abandoned_bound", |builder| builder.pool_size(4).max_overflow(0).reset_session(true)).await;
     let admin = Admin::new(shared().await).await;
@@ -140,7 +140,7 @@ async fn sessions_are_reset_though_many_come_back_at_once() {
 
 /// A query that is abandoned is cancelled though the pool is gone.
 #[tokio::test]
-async fn an_abandoned_query_is_cancelled_though_the_pool_is_gone() {
+async fn abandoned_query_is_cancelled_after_pool_drop() {
     let counted = Counted::shared("abandoned_gone", one).await;
     let admin = Admin::new(shared().await).await;
     let connection = counted.get().await;
@@ -155,7 +155,7 @@ async fn an_abandoned_query_is_cancelled_though_the_pool_is_gone() {
 
 /// Without a look at the wire a long query is no suspected leak.
 #[tokio::test]
-async fn a_long_query_on_a_wire_that_is_not_read_is_no_suspect() {
+async fn long_query_is_no_leak_without_read_wire() {
     let settings =
         |builder: PoolBuilder| one(builder).read_wire(false).leak_threshold(Some(Duration::from_millis(100)));
     let counted = Counted::shared("abandoned_blind", settings).await;
@@ -168,7 +168,7 @@ async fn a_long_query_on_a_wire_that_is_not_read_is_no_suspect() {
 
 /// `clean_timeout` bounds the whole of cleaning.
 #[tokio::test]
-async fn a_close_waits_for_what_is_being_cleaned_and_ends() {
+async fn close_awaits_pending_resets() {
     let counted = Counted::shared("abandoned_close", one).await;
     let connection = counted.get().await;
     let query = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(0.5); EXIT; EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
@@ -182,7 +182,7 @@ async fn a_close_waits_for_what_is_being_cleaned_and_ends() {
 
 /// Preparing ends before the server is ready, and a return right after it is clean.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_only_prepares_or_copies_leaves_no_dirt() {
+async fn prepare_and_copy_leave_no_dirty_return() {
     let counted = Counted::shared("abandoned_prepare", one).await;
     for round in 0..300 {
         let connection = counted.get().await;
@@ -202,7 +202,7 @@ async fn whoever_only_prepares_or_copies_leaves_no_dirt() {
 
 /// Threads that abandon what they asked for, in every way; all of them at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nobody_gets_anothers_doing_whatever_is_abandoned() {
+async fn abandoned_work_never_reaches_the_next_holder() {
     let counted = Counted::shared("abandoned_storm", |builder| {
         builder.pool_size(4).max_overflow(2).reset_session(true).checkout_timeout(Duration::from_secs(20))
     })

@@ -14,7 +14,7 @@ async fn number(connection: &Connection, query: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_cached_statement_is_prepared_once_and_outlives_the_return() {
+async fn cached_statement_outlives_the_return() {
     let counted = Counted::shared("using_cached", |builder| builder.pool_size(1).max_overflow(0)).await;
     for _ in 0..3 {
         let connection = counted.get().await;
@@ -28,7 +28,7 @@ async fn a_cached_statement_is_prepared_once_and_outlives_the_return() {
 }
 
 #[tokio::test]
-async fn a_transaction_commits_and_rolls_back_through_the_guard() {
+async fn transactions_commit_and_roll_back() {
     let counted = Counted::shared("using_transaction", |builder| builder.pool_size(1).max_overflow(0)).await;
     let mut connection = counted.get().await;
     connection.batch_execute("CREATE TEMP TABLE kept (id int)").await.unwrap();
@@ -57,7 +57,7 @@ async fn a_transaction_commits_and_rolls_back_through_the_guard() {
 }
 
 #[tokio::test]
-async fn an_operation_answers_with_its_value_or_its_own_error_and_is_counted() {
+async fn run_returns_value_or_error_and_is_counted() {
     let counted = Counted::shared("using_run", |builder| builder.pool_size(1).max_overflow(0)).await;
     let pool = &counted.pool;
     let value: Result<i64, RunError<Error>> = pool
@@ -169,7 +169,7 @@ impl Shop {
 }
 
 #[tokio::test]
-async fn an_operation_that_borrows_is_a_future_that_can_be_sent() {
+async fn borrowing_operation_future_is_send() {
     let counted = Counted::shared("using_send", |builder| builder).await;
     let text = "four".to_owned();
     assert_eq!(handle(&counted.pool, &text).await.unwrap(), 4);
@@ -183,7 +183,7 @@ async fn an_operation_that_borrows_is_a_future_that_can_be_sent() {
 }
 
 #[tokio::test]
-async fn a_pool_as_the_environment_says_is_that_on_the_server_too() {
+async fn environment_settings_reach_the_server() {
     let url = format!("{}?pool_size=4", shared().await.url());
     let variables = [
         ("POOLSCOPE_DATABASE_URL", &*url),
@@ -201,7 +201,7 @@ async fn a_pool_as_the_environment_says_is_that_on_the_server_too() {
 }
 
 #[tokio::test]
-async fn a_discarded_connection_is_closed_and_replaced() {
+async fn discarded_connection_is_replaced() {
     let counted = Counted::shared("using_discard", |builder| builder.pool_size(1).max_overflow(0)).await;
     let connection = counted.get().await;
     let first = backend(&connection).await;
@@ -213,7 +213,7 @@ async fn a_discarded_connection_is_closed_and_replaced() {
 const SLEEP: &str = "SELECT pg_sleep(60)";
 
 #[tokio::test]
-async fn a_token_cancels_what_its_connection_is_doing_and_no_more() {
+async fn cancel_token_affects_only_its_connection() {
     let counted = Counted::shared("using_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
     let (admin, connection) = (Admin::new(shared().await).await, counted.get().await);
     let (pid, token) = (backend(&connection).await, connection.cancel_token());
@@ -226,7 +226,7 @@ async fn a_token_cancels_what_its_connection_is_doing_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_token_that_was_taken_before_a_transaction_cancels_in_it() {
+async fn cancel_token_works_inside_a_transaction() {
     let counted = Counted::shared("using_cancel_transaction", |builder| builder).await;
     let (admin, mut connection) = (Admin::new(shared().await).await, counted.get().await);
     let (pid, token) = (backend(&connection).await, connection.cancel_token());

@@ -8,21 +8,21 @@ use poolscope::demo::server::{Server, Shutdown};
 
 use crate::support::{Admin, Counted, backend, chain, eventually, patiently, shared, until};
 
-async fn refusal(counted: &Counted) -> CheckoutError {
+async fn connect_error(counted: &Counted) -> CheckoutError {
     let error = patiently("a refusal", counted.pool.get()).await.expect_err("a refusal");
     assert!(matches!(error, CheckoutError::Connect { .. }), "{error:?}");
     error
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_is_an_error_with_its_causes_until_it_is_up() {
+async fn down_server_is_an_io_error_until_it_is_up() {
     let server = Server::builder().tcp(true).start().await.unwrap();
     let socket = Counted::new("refusals_down_socket", &server.url(), |builder| builder);
     let tcp = Counted::new("refusals_down_tcp", &server.tcp_url().unwrap(), |builder| builder);
     server.stop(Shutdown::Fast).await.unwrap();
     let path = server.dir().join(format!("run/.s.PGSQL.{}", server.port())).display().to_string();
     for (counted, address) in [(&socket, path), (&tcp, format!("127.0.0.1:{}", server.port()))] {
-        let error = refusal(counted).await;
+        let error = connect_error(counted).await;
         let name = counted.pool.name();
         let told = format!("pool `{name}` cannot connect: could not connect to PostgreSQL at {address}: ");
         assert!(chain(&error).starts_with(&told), "{}", chain(&error));
@@ -38,16 +38,16 @@ async fn a_server_that_is_down_is_an_error_with_its_causes_until_it_is_up() {
 }
 
 #[tokio::test]
-async fn a_port_where_nobody_listens_is_an_io_error() {
+async fn closed_port_is_an_io_error() {
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
     let counted = Counted::new("refusals_port", &format!("postgres://u@127.0.0.1:{port}/d"), |builder| builder);
-    let error = refusal(&counted).await;
+    let error = connect_error(&counted).await;
     assert!(chain(&error).contains("refused"), "{}", chain(&error));
     assert_eq!(counted.errors("connect", "io"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_that_is_larger_than_its_server_serves_everybody_by_what_comes_back() {
+async fn pool_larger_than_max_connections_serves_all() {
     let settings = [("max_connections", "4"), ("superuser_reserved_connections", "0")];
     let server = Server::builder().settings(settings).start().await.unwrap();
     let counted = Counted::new("refusals_full", &server.url(), |builder| builder.pool_size(10).max_overflow(20));
@@ -84,7 +84,7 @@ async fn a_pool_that_is_larger_than_its_server_serves_everybody_by_what_comes_ba
 }
 
 #[tokio::test]
-async fn a_password_that_is_missing_is_an_error_in_authentication() {
+async fn missing_password_is_an_auth_error() {
     let server = Server::builder().tcp(true).start().await.unwrap();
     Admin::new(&server).await.execute("CREATE ROLE app LOGIN PASSWORD 'right'").await;
     let path = server.dir().join("data/pg_hba.conf");
@@ -94,13 +94,13 @@ async fn a_password_that_is_missing_is_an_error_in_authentication() {
 
     let url = format!("postgres://app@127.0.0.1:{}/postgres", server.port());
     let counted = Counted::new("refusals_password", &url, |builder| builder);
-    let error = refusal(&counted).await;
+    let error = connect_error(&counted).await;
     assert!(chain(&error).contains("password missing"), "{}", chain(&error));
     assert_eq!((counted.errors("connect", "auth"), counted.outcomes("error")), (1, 1));
 }
 
 #[tokio::test]
-async fn a_server_of_the_wrong_kind_is_told_apart_from_one_that_is_away() {
+async fn wrong_session_attrs_differ_from_server_down() {
     let url = shared().await.url();
     let of = |attrs: &str| {
         let url = format!("{url}?target_session_attrs={attrs}");
@@ -108,7 +108,7 @@ async fn a_server_of_the_wrong_kind_is_told_apart_from_one_that_is_away() {
     };
     of("read-write").next_backend().await;
     let refused = of("read-only");
-    let told = chain(&refusal(&refused).await);
+    let told = chain(&connect_error(&refused).await);
     assert!(told.ends_with(" allows writes (target_session_attrs=read-only)"), "{told}");
     assert_eq!((refused.errors("connect", "io"), refused.closed("connect_failed")), (1, 1));
 }

@@ -9,7 +9,7 @@ use super::support::{Admin, backend, eventually};
 use super::{assert_adds_up, closed, pool, server};
 
 #[tokio::test]
-async fn what_works_with_deadpools_client_works_with_a_connection() {
+async fn connection_offers_the_deadpool_client_api() {
     let server = server().await;
     let pool = pool(&server, |pool| pool);
     let mut connection = pool.get().await.unwrap();
@@ -36,7 +36,7 @@ async fn what_works_with_deadpools_client_works_with_a_connection() {
 }
 
 #[tokio::test]
-async fn overflow_comes_and_goes_on_the_server_too() {
+async fn overflow_backends_are_closed_on_the_server() {
     let server = server().await;
     let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(3));
@@ -54,7 +54,7 @@ async fn overflow_comes_and_goes_on_the_server_too() {
 }
 
 #[tokio::test]
-async fn an_aged_connection_is_replaced() {
+async fn expired_connection_is_replaced() {
     let server = server().await;
     let pool = pool(&server, |pool| pool.recycle_after(Some(Duration::from_millis(1))));
     let first = backend(&pool.get().await.unwrap()).await;
@@ -64,7 +64,7 @@ async fn an_aged_connection_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_connection_killed_while_idle_is_not_handed_out() {
+async fn connection_killed_while_idle_is_not_handed_out() {
     let server = server().await;
     let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pre_ping_idle(Duration::ZERO));
@@ -78,7 +78,7 @@ async fn a_connection_killed_while_idle_is_not_handed_out() {
 }
 
 #[tokio::test]
-async fn a_connection_killed_while_held_is_not_used_again() {
+async fn connection_killed_while_held_is_not_reused() {
     let server = server().await;
     let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pre_ping(false));
@@ -95,7 +95,7 @@ async fn a_connection_killed_while_held_is_not_used_again() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_just_seen_alive_is_not_pinged() {
+async fn recently_used_connection_is_not_pinged() {
     let server = server().await;
     let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool.pre_ping_idle(Duration::from_secs(3600)));
@@ -110,7 +110,7 @@ async fn a_connection_that_was_just_seen_alive_is_not_pinged() {
 }
 
 #[tokio::test]
-async fn a_guard_may_be_dropped_anywhere() {
+async fn guard_may_be_dropped_on_any_thread_or_panic() {
     let server = server().await;
     let pool = pool(&server, |pool| pool);
     let connection = pool.get().await.unwrap();
@@ -126,7 +126,7 @@ async fn a_guard_may_be_dropped_anywhere() {
 }
 
 #[tokio::test]
-async fn closing_waits_for_what_is_out() {
+async fn closing_awaits_connections_in_use() {
     let server = server().await;
     let admin = Admin::new(&server).await;
     let pool = pool(&server, |pool| pool);

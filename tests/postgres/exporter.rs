@@ -111,7 +111,7 @@ fn promtool(metrics: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_under_load_adds_up_at_every_scrape_and_promtool_accepts_it() {
+async fn scrapes_under_load_add_up_and_pass_promtool() {
     let server = Server::builder().start().await.unwrap();
     let counted = Counted::new("exporter_load", &server.url(), |builder| {
         let age = Some(Duration::from_millis(400));

@@ -42,8 +42,9 @@ async fn text_only(exporter: SocketAddr) -> SocketAddr {
     address
 }
 
+/// A real Prometheus reads both formats alike, and its exemplars lead to the exported trace.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_real_prometheus_reads_both_formats_alike_and_finds_the_trace_of_an_exemplar() {
+async fn prometheus_reads_both_formats_and_exemplars() {
     let hostile = "a \"quote\", a \\ and\na line; é🦀";
     let counted = Counted::shared("read by Prometheus", |builder| builder.pool_size(1).max_overflow(0)).await;
     let exporter = Exporter::new(counted.registry().clone()).bind("127.0.0.1:0").await.unwrap();
@@ -145,7 +146,7 @@ async fn experienced() -> Counted {
 }
 
 #[tokio::test]
-async fn all_that_a_server_brings_about_is_written_as_the_prometheus_crate_writes_it() {
+async fn exposition_matches_the_prometheus_crate() {
     let counted = experienced().await;
     let mut exposition = Exposition::new(counted.registry().clone());
     let mut page = Page::new();
@@ -169,7 +170,7 @@ async fn all_that_a_server_brings_about_is_written_as_the_prometheus_crate_write
 }
 
 #[tokio::test]
-async fn who_holds_and_who_waits_is_named_with_the_trace_if_it_is_sampled() {
+async fn holders_and_waiters_carry_sampled_traces() {
     let counted = Counted::shared("holders and their traces", |builder| builder.pool_size(1).max_overflow(0)).await;
     let span = |trace: u8, flags| {
         let span = SpanContext::new(
@@ -222,7 +223,7 @@ async fn who_holds_and_who_waits_is_named_with_the_trace_if_it_is_sampled() {
 }
 
 #[tokio::test]
-async fn a_query_that_has_a_span_is_an_example_of_its_kind_also_if_it_fails() {
+async fn traced_queries_are_exemplars() {
     let counted = Counted::shared("examples of queries", |builder| builder.pool_size(1).max_overflow(0)).await;
     let (trace, ()) = traced("GET /examples", async {
         let connection = counted.get().await;
@@ -245,7 +246,7 @@ async fn a_query_that_has_a_span_is_an_example_of_its_kind_also_if_it_fails() {
 }
 
 #[tokio::test]
-async fn our_collector_goes_into_the_default_registry_too() {
+async fn collector_works_in_the_default_registry() {
     let server = server().await;
     let pool = Pool::builder().url(&server.url()).name("in the default registry").build().unwrap();
     drop(pool.get().await.unwrap());

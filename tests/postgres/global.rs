@@ -20,7 +20,7 @@ async fn seven(connection: &Connection) -> Result<i64, Error> {
 }
 
 #[tokio::test]
-async fn what_is_asked_of_the_global_pool_is_counted_where_it_is_asked_for() {
+async fn global_pool_counts_by_call_site() {
     let url = shared().await.url();
     let pool = init_connection_pool(builder(&url)).unwrap();
     let first = line!() + 1;
@@ -84,7 +84,7 @@ async fn what_is_asked_of_the_global_pool_is_counted_where_it_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_global_pool_that_nobody_initialised_is_as_the_environment_says() {
+async fn global_pool_is_built_from_environment() {
     const NAME: &str = "global_environment";
     if std::env::var("POOLSCOPE_NAME").as_deref() == Ok(NAME) {
         // This very test, in a process of its own.
@@ -94,7 +94,7 @@ async fn a_global_pool_that_nobody_initialised_is_as_the_environment_says() {
         assert_eq!((pool.name(), pool.status().used, pool.status().size), (NAME, 1, 3));
         return;
     }
-    let test = "global::a_global_pool_that_nobody_initialised_is_as_the_environment_says";
+    let test = "global::global_pool_is_built_from_environment";
     let child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env("POOLSCOPE_NAME", NAME)

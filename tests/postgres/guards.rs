@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use crate::support::{Admin, Counted, backend, shared};
 
 #[tokio::test]
-async fn a_task_that_panics_returns_its_connection() {
+async fn panicking_task_returns_its_connection() {
     let counted = Counted::shared("lifetime_panic", |builder| builder.pool_size(1).max_overflow(0)).await;
     let first = counted.next_backend().await;
     for operation in [false, true] {
@@ -33,7 +33,7 @@ async fn a_task_that_panics_returns_its_connection() {
 }
 
 #[tokio::test]
-async fn a_connection_can_be_returned_from_a_thread_without_a_runtime() {
+async fn guard_can_be_dropped_without_a_runtime() {
     let admin = Admin::new(shared().await).await;
     let counted = Counted::shared("lifetime_thread", |builder| builder.pool_size(1).max_overflow(1)).await;
     let (one, other) = (counted.get().await, counted.get().await);
@@ -47,7 +47,7 @@ async fn a_connection_can_be_returned_from_a_thread_without_a_runtime() {
 }
 
 #[tokio::test]
-async fn a_checkout_that_waits_is_served_by_a_return_from_a_thread() {
+async fn return_from_a_thread_wakes_a_waiter() {
     let counted = Counted::shared("lifetime_waiter", |builder| builder.pool_size(1).max_overflow(0)).await;
     let held = counted.get().await;
     let first = backend(&held).await;
@@ -65,7 +65,7 @@ async fn a_checkout_that_waits_is_served_by_a_return_from_a_thread() {
 }
 
 #[test]
-fn a_pool_outlives_the_runtime_that_connected_it() {
+fn pool_outlives_its_runtime() {
     let runtime = Runtime::new().unwrap();
     let (counted, held) = runtime.block_on(async {
         let counted = Counted::shared("lifetime_runtime", |builder| builder.pool_size(2).max_overflow(0)).await;

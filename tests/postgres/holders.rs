@@ -15,7 +15,7 @@ fn small(builder: PoolBuilder) -> PoolBuilder {
 }
 
 #[tokio::test]
-async fn holders_are_listed_oldest_first_with_their_call_sites() {
+async fn holders_are_listed_oldest_first() {
     let counted = Counted::shared("holders_list", small).await;
     let first = counted.pool.operation("report").get().await.unwrap();
     let line = line!() + 1;
@@ -43,7 +43,7 @@ async fn holders_are_listed_oldest_first_with_their_call_sites() {
 }
 
 #[tokio::test]
-async fn a_silent_holder_past_the_threshold_is_a_suspected_leak_until_it_comes_back() {
+async fn silent_holder_is_a_suspected_leak_until_return() {
     let settings = |builder: PoolBuilder| small(builder).leak_threshold(Some(Duration::from_millis(150)));
     let counted = Counted::shared("holders_leak", settings).await;
     let suspected = || counted.scrape().count("poolscope_suspected_leaks", &[]);
@@ -100,7 +100,7 @@ impl MakeWriter<'_> for Lines {
 }
 
 #[tokio::test]
-async fn a_suspected_leak_is_one_line_in_the_log_and_its_end_is_another() {
+async fn suspected_leak_is_logged_once_and_once_resolved() {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt().with_writer(lines.clone()).with_ansi(false).finish();
     let _logging = tracing::subscriber::set_default(subscriber);
@@ -128,7 +128,7 @@ async fn a_suspected_leak_is_one_line_in_the_log_and_its_end_is_another() {
 }
 
 #[tokio::test]
-async fn a_task_that_waits_for_itself_is_told_so() {
+async fn self_deadlock_is_reported() {
     let settings = |builder: PoolBuilder| small(builder).checkout_timeout(Duration::from_millis(300));
     let counted = Counted::shared("holders_self", settings).await;
     let counts = || counted.scrape().count("poolscope_self_deadlocks_total", &[]);
@@ -170,7 +170,7 @@ async fn a_task_that_waits_for_itself_is_told_so() {
 }
 
 #[tokio::test]
-async fn a_timeout_tells_what_the_three_greatest_holders_do() {
+async fn timeout_reports_the_top_three_holders() {
     let settings =
         |builder: PoolBuilder| builder.pool_size(5).max_overflow(0).checkout_timeout(Duration::from_millis(200));
     let counted = Counted::shared("holders_story", settings).await;

@@ -20,7 +20,7 @@ fn errors(snapshot: &PoolSnapshot, code: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_restarted_under_load_comes_back_and_the_accounts_add_up_all_along() {
+async fn restart_under_load_recovers_consistently() {
     let server = server().await;
     let pool = pool(&server, |pool| {
         pool.pool_size(5)
@@ -73,7 +73,7 @@ async fn a_server_restarted_under_load_comes_back_and_the_accounts_add_up_all_al
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_an_error_with_its_cause() {
+async fn down_server_is_a_connect_error_with_cause() {
     let server = server().await;
     let pool = pool(&server, |pool| pool);
     server.stop(Shutdown::Fast).await.unwrap();
@@ -87,7 +87,7 @@ async fn a_server_that_is_away_is_an_error_with_its_cause() {
 }
 
 #[tokio::test]
-async fn a_server_without_slots_is_waited_for_and_the_timeout_says_why() {
+async fn full_server_times_out_with_the_cause() {
     let settings = [("max_connections", "4"), ("superuser_reserved_connections", "0")];
     let server = Server::builder().settings(settings).start().await.unwrap();
     let pool = pool(&server, |pool| pool.pool_size(10).checkout_timeout(Duration::from_millis(500)));
@@ -124,7 +124,7 @@ async fn a_server_without_slots_is_waited_for_and_the_timeout_says_why() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_mute_is_found_out_by_those_who_cannot_wait_for_it() {
+async fn checkout_timeouts_detect_silent_server() {
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
     let builder = Pool::builder().url(&url).collector(Collector::new());
@@ -142,7 +142,7 @@ async fn a_server_that_is_mute_is_found_out_by_those_who_cannot_wait_for_it() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_mute_is_given_up_in_time() {
+async fn silent_server_hits_the_connect_timeout() {
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
     let limit = Duration::from_millis(50);
@@ -156,7 +156,7 @@ async fn a_server_that_is_mute_is_given_up_in_time() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_refused_and_never_shown() {
+async fn wrong_password_is_never_shown() {
     let server = Server::builder().tcp(true).start().await.unwrap();
     let admin = Admin::new(&server).await;
     admin.execute("CREATE ROLE app LOGIN PASSWORD 'right'").await;

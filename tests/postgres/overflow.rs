@@ -3,7 +3,7 @@
 use crate::support::{Admin, Counted, shared};
 
 #[tokio::test]
-async fn overflow_that_was_kept_for_one_who_waits_goes_when_that_one_gives_up() {
+async fn overflow_closes_when_its_waiter_gives_up() {
     let admin = Admin::new(shared().await).await;
     let counted = Counted::shared("overflow_waiter", |builder| builder.pool_size(1).max_overflow(1)).await;
     let taken = counted.take(2).await;
@@ -23,7 +23,7 @@ async fn overflow_that_was_kept_for_one_who_waits_goes_when_that_one_gives_up() 
 }
 
 #[tokio::test]
-async fn a_pool_that_is_dropped_leaves_nothing_on_the_server() {
+async fn dropped_pool_leaves_no_backends() {
     let admin = Admin::new(shared().await).await;
     let counted = Counted::shared("overflow_dropped", |builder| builder.pool_size(2).max_overflow(1)).await;
     let mut taken = counted.take(3).await;

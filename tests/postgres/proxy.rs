@@ -68,7 +68,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 #[tokio::test]
-async fn a_pool_works_through_it_and_each_connection_is_counted() {
+async fn pool_works_through_it_and_connections_count() {
     let (proxy, url) = proxy().await;
     assert_eq!(url, format!("postgres://postgres@{}/postgres", proxy.address()));
     assert_eq!(proxy.url("postgres://db:5432?a=b:/c"), format!("postgres://db:{}?a=b:/c", proxy.address().port()));
@@ -82,7 +82,7 @@ async fn a_pool_works_through_it_and_each_connection_is_counted() {
 }
 
 #[tokio::test]
-async fn what_ends_in_good_order_does_so_on_the_other_side_too() {
+async fn orderly_shutdown_is_passed_on() {
     let (mut client, mut server, _proxy) = ends().await;
     client.write_all(b"enough").await.unwrap();
     client.shutdown().await.unwrap();
@@ -95,7 +95,7 @@ async fn what_ends_in_good_order_does_so_on_the_other_side_too() {
 }
 
 #[tokio::test]
-async fn what_is_reset_is_so_on_the_other_side_too() {
+async fn reset_is_passed_on() {
     let (client, mut server, _proxy) = ends().await;
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
@@ -103,7 +103,7 @@ async fn what_is_reset_is_so_on_the_other_side_too() {
 }
 
 #[tokio::test]
-async fn a_round_trip_takes_both_delays_and_little_more() {
+async fn round_trip_takes_both_delays() {
     let (proxy, url) = proxy().await;
     let client = connect(&url).await;
     for (each_way, most) in [(1_000, 2_600), (5_000, 11_000)] {
@@ -125,7 +125,7 @@ async fn a_round_trip_takes_both_delays_and_little_more() {
 }
 
 #[tokio::test]
-async fn a_delay_delays_what_is_under_way_together_and_in_order() {
+async fn delay_preserves_order_and_overlaps() {
     let (proxy, url) = proxy().await;
     let client = connect(&url).await;
     let round_trip = Duration::from_millis(100);
@@ -144,7 +144,7 @@ async fn a_delay_delays_what_is_under_way_together_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_new_connection_leads_to_the_new_target_and_an_open_one_stays() {
+async fn retarget_affects_only_new_connections() {
     let (proxy, url) = proxy().await;
     let latter = Server::builder().tcp(true).start().await.unwrap();
     let port = async |client: &Client| {
@@ -158,7 +158,7 @@ async fn a_new_connection_leads_to_the_new_target_and_an_open_one_stays() {
 }
 
 #[tokio::test]
-async fn a_connection_that_leads_nowhere_is_reset() {
+async fn connection_to_dead_target_is_reset() {
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let proxy = Proxy::to(nobody).await;
     match TcpStream::connect(proxy.address()).await {
@@ -169,7 +169,7 @@ async fn a_connection_that_leads_nowhere_is_reset() {
 }
 
 #[tokio::test]
-async fn while_it_refuses_the_kernel_does_and_what_is_open_stays() {
+async fn refuse_keeps_open_connections() {
     let (proxy, url) = proxy().await;
     let open = connect(&url).await;
     for _ in 0..3 {
@@ -190,7 +190,7 @@ async fn while_it_refuses_the_kernel_does_and_what_is_open_stays() {
 }
 
 #[tokio::test]
-async fn a_cut_resets_all_that_is_open_and_nothing_later() {
+async fn cut_resets_only_open_connections() {
     let (proxy, url) = proxy().await;
     let admin = Admin::new(shared().await).await;
     let named = format!("{url}?application_name=proxy_cut");
@@ -213,7 +213,7 @@ async fn a_cut_resets_all_that_is_open_and_nothing_later() {
 }
 
 #[tokio::test]
-async fn what_is_cut_before_the_server_never_got() {
+async fn cut_before_never_reaches_the_server() {
     let ((proxy, url), admin) = (proxy().await, table("cut_before").await);
     let client = connect(&url).await;
     proxy.cut_before("INSERT");
@@ -228,7 +228,7 @@ async fn what_is_cut_before_the_server_never_got() {
 }
 
 #[tokio::test]
-async fn what_is_cut_unanswered_the_server_did() {
+async fn cut_unanswered_is_executed_by_the_server() {
     let ((proxy, url), admin) = (proxy().await, table("cut_unanswered").await);
     for (each_way, sprung) in [(Duration::ZERO, 0), (Duration::from_millis(20), 1)] {
         proxy.delay(each_way);
@@ -244,7 +244,7 @@ async fn what_is_cut_unanswered_the_server_did() {
 }
 
 #[tokio::test]
-async fn what_is_cut_after_the_client_has_heard() {
+async fn cut_after_delivers_the_answer() {
     let ((proxy, url), _) = (proxy().await, table("cut_after").await);
     let client = connect(&url).await;
     proxy.cut_after("INSERT 0 1");
@@ -257,7 +257,7 @@ async fn what_is_cut_after_the_client_has_heard() {
 }
 
 #[tokio::test]
-async fn of_several_traps_each_springs_once() {
+async fn each_trap_springs_once() {
     let (proxy, url) = proxy().await;
     proxy.cut_before("SELECT 2");
     proxy.cut_after("SELECT 1");
@@ -277,7 +277,7 @@ async fn of_several_traps_each_springs_once() {
 }
 
 #[tokio::test]
-async fn a_pattern_in_pieces_springs_its_trap() {
+async fn split_pattern_springs_its_trap() {
     let (mut client, mut server, proxy) = ends().await;
     proxy.cut_before("some longer pattern");
     proxy.cut_before("COMMIT");
@@ -305,7 +305,7 @@ async fn a_pattern_in_pieces_springs_its_trap() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_off_is_not_heard_in_part() {
+async fn cut_answer_is_not_delivered_in_part() {
     let (mut client, mut server, proxy) = ends().await;
     proxy.delay(Duration::from_millis(20));
     proxy.cut_unanswered("COMMIT");
@@ -321,7 +321,7 @@ async fn an_answer_that_is_cut_off_is_not_heard_in_part() {
 }
 
 #[tokio::test]
-async fn everything_ends_with_it() {
+async fn dropping_it_resets_every_connection() {
     let (mut client, mut server, proxy) = ends().await;
     let address = proxy.address();
     // Such a delay holds up nothing but bytes.

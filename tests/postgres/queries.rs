@@ -21,7 +21,7 @@ fn ended(snapshot: &PoolSnapshot) -> Vec<(String, u64)> {
 }
 
 #[tokio::test]
-async fn each_query_is_timed_by_what_it_is_whatever_api_sends_it() {
+async fn queries_are_timed_by_summary_for_every_api() {
     Admin::new(shared().await).await.execute("CREATE TABLE queries_timed (id int PRIMARY KEY, name text)").await;
     let counted = Counted::shared("queries_timed", |builder| builder.pool_size(1).max_overflow(0)).await;
     let mut connection = counted.get().await;
@@ -58,7 +58,7 @@ async fn each_query_is_timed_by_what_it_is_whatever_api_sends_it() {
 }
 
 #[tokio::test]
-async fn kinds_of_queries_are_bounded() {
+async fn query_summaries_are_bounded() {
     let counted = Counted::shared("queries_bounded", |builder| builder.pool_size(1).max_overflow(0)).await;
     let connection = counted.get().await;
     for table in 0..250 {

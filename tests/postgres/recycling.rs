@@ -12,7 +12,7 @@ use crate::support::{Admin, Counted, backend, behind_the_runtimes_back, patientl
 const NEVER: Duration = Duration::from_secs(86_400);
 
 #[tokio::test]
-async fn a_connection_past_its_age_is_replaced_at_the_next_checkout() {
+async fn expired_connection_is_replaced_at_checkout() {
     let admin = Admin::new(shared().await).await;
     let age = Duration::from_millis(200);
     let counted = Counted::shared("recycling_age", |builder| builder.recycle_after(Some(age))).await;
@@ -31,14 +31,14 @@ async fn a_connection_past_its_age_is_replaced_at_the_next_checkout() {
 }
 
 #[tokio::test]
-async fn a_connection_without_an_age_limit_stays() {
+async fn connection_without_age_limit_stays() {
     let counted = Counted::shared("recycling_never", |builder| builder.recycle_after(None)).await;
     let first = counted.next_backend().await;
     assert_eq!(counted.next_backend().await, first);
 }
 
 #[tokio::test]
-async fn a_ping_finds_the_end_that_the_connection_has_not_heard_of() {
+async fn ping_detects_unnoticed_termination() {
     let server = shared().await;
     let counted = Counted::shared("recycling_ping", |builder| builder.pre_ping_idle(Duration::ZERO)).await;
     let connection = counted.get().await;
@@ -55,7 +55,7 @@ async fn a_ping_finds_the_end_that_the_connection_has_not_heard_of() {
 }
 
 #[tokio::test]
-async fn an_operation_whose_connection_ends_leaves_it_to_nobody() {
+async fn terminated_connection_is_not_reused() {
     let admin = Admin::new(shared().await).await;
     let counted = Counted::shared("recycling_run", |builder| builder.pool_size(1).max_overflow(0)).await;
     for round in 1..=10 {
@@ -76,7 +76,7 @@ async fn an_operation_whose_connection_ends_leaves_it_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_connection_is_pinged_unless_it_was_seen_alive_a_moment_ago() {
+async fn only_stale_connections_are_pinged() {
     let admin = Admin::new(shared().await).await;
     for (name, pre_ping, idle, pings) in [
         ("recycling_soon", true, NEVER, false),
@@ -114,8 +114,9 @@ impl Drop for Frozen {
     }
 }
 
+/// Connections that all fell silent cost one ping timeout together, not one each.
 #[tokio::test]
-async fn connections_that_all_fell_silent_cost_one_ping_timeout_and_not_one_each() {
+async fn silent_connections_cost_one_ping_timeout() {
     let timeout = Duration::from_millis(200);
     let counted = Counted::shared("recycling_silent", |builder| {
         builder.pool_size(5).max_overflow(0).pre_ping_idle(Duration::ZERO).ping_timeout(timeout)

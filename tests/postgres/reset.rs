@@ -51,7 +51,7 @@ async fn is_outside_a_transaction(connection: &Connection) -> bool {
 }
 
 #[tokio::test]
-async fn an_open_transaction_is_rolled_back_and_counted() {
+async fn open_transaction_is_rolled_back() {
     let counted = Counted::shared("hygiene_open", one).await;
     let admin = Admin::new(shared().await).await;
     admin.execute("CREATE TABLE hygiene_open (id int)").await;
@@ -69,7 +69,7 @@ async fn an_open_transaction_is_rolled_back_and_counted() {
 }
 
 #[tokio::test]
-async fn a_failed_transaction_is_rolled_back_and_counted() {
+async fn failed_transaction_is_rolled_back() {
     let counted = Counted::shared("hygiene_failed", one).await;
     let connection = counted.pool.operation("clumsy").get().await.unwrap();
     let first = backend(&connection).await;
@@ -82,7 +82,7 @@ async fn a_failed_transaction_is_rolled_back_and_counted() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_is_dropped_rolls_back_itself_and_is_no_dirt() {
+async fn dropped_transaction_is_not_dirty() {
     let counted = Counted::shared("hygiene_dropped", one).await;
     for _ in 0..50 {
         let mut connection = counted.pool.operation("early").get().await.unwrap();
@@ -98,7 +98,7 @@ async fn a_transaction_that_is_dropped_rolls_back_itself_and_is_no_dirt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn so_it_is_on_several_threads() {
+async fn dropped_transaction_is_not_dirty_across_threads() {
     let counted = Counted::shared("hygiene_threads", |builder| builder.pool_size(2).max_overflow(0)).await;
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..6 {
@@ -121,7 +121,7 @@ async fn so_it_is_on_several_threads() {
 }
 
 #[tokio::test]
-async fn a_query_that_is_abandoned_is_cancelled_and_nobody_waits_behind_it() {
+async fn abandoned_query_is_cancelled() {
     let counted = Counted::shared("hygiene_busy", one).await;
     let admin = Admin::new(shared().await).await;
     let connection = counted.pool.operation("abandons").get().await.unwrap();
@@ -143,7 +143,7 @@ async fn a_query_that_is_abandoned_is_cancelled_and_nobody_waits_behind_it() {
 }
 
 #[tokio::test]
-async fn a_begin_that_was_polled_once_and_dropped_is_found_before_anyone_gets_the_connection() {
+async fn unsent_begin_is_found_before_the_next_checkout() {
     let counted = Counted::shared("hygiene_once", one).await;
     for round in 1..=20 {
         let connection = counted.pool.operation("once").get().await.unwrap();
@@ -159,7 +159,7 @@ async fn a_begin_that_was_polled_once_and_dropped_is_found_before_anyone_gets_th
 }
 
 #[tokio::test]
-async fn a_slow_query_that_was_polled_once_and_dropped_holds_nobody_up() {
+async fn unsent_slow_query_delays_no_checkout() {
     let counted = Counted::shared("hygiene_once_slow", one).await;
     for _ in 0..5 {
         let connection = counted.pool.operation("once").get().await.unwrap();
@@ -175,7 +175,7 @@ async fn a_slow_query_that_was_polled_once_and_dropped_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_checkout_that_leaves_while_it_settles_a_connection_takes_no_place_along() {
+async fn checkout_dropped_during_reset_leaks_nothing() {
     let counted = Counted::shared("hygiene_leaves", one).await;
     for round in 1..=5 {
         let connection = counted.pool.operation("once").get().await.unwrap();
@@ -190,7 +190,7 @@ async fn a_checkout_that_leaves_while_it_settles_a_connection_takes_no_place_alo
 }
 
 #[tokio::test]
-async fn what_cannot_be_cleaned_in_time_is_closed() {
+async fn reset_timeout_closes_the_connection() {
     let settings = |builder: PoolBuilder| one(builder).clean_timeout(Duration::from_millis(50));
     let counted = Counted::shared("hygiene_stubborn", settings).await;
     let connection = counted.pool.operation("stubborn").get().await.unwrap();
@@ -208,7 +208,7 @@ async fn what_cannot_be_cleaned_in_time_is_closed() {
 }
 
 #[tokio::test]
-async fn cleaning_takes_a_bounded_part_of_the_pool() {
+async fn concurrent_resets_are_bounded() {
     // Of eight, two may be out for cleaning; the others are closed, which frees their places at once.
     let counted = Counted::shared("hygiene_bound", |builder| builder.pool_size(8).max_overflow(0)).await;
     let admin = Admin::new(shared().await).await;
@@ -225,7 +225,7 @@ async fn cleaning_takes_a_bounded_part_of_the_pool() {
 }
 
 #[tokio::test]
-async fn session_state_is_left_alone_by_default() {
+async fn session_state_is_kept_by_default() {
     let counted = Counted::shared("hygiene_default", one).await;
     let connection = counted.get().await;
     connection.batch_execute("SET search_path = 'elsewhere'").await.unwrap();
@@ -234,7 +234,7 @@ async fn session_state_is_left_alone_by_default() {
 }
 
 #[tokio::test]
-async fn session_state_is_reset_if_asked_for_and_cached_statements_stay() {
+async fn reset_session_keeps_cached_statements() {
     let counted = Counted::shared("hygiene_reset", |builder| one(builder).reset_session(true)).await;
     let connection = counted.pool.operation("messy").get().await.unwrap();
     let first = backend(&connection).await;
@@ -270,7 +270,7 @@ async fn session_state_is_reset_if_asked_for_and_cached_statements_stay() {
 }
 
 #[tokio::test]
-async fn an_advisory_lock_is_let_go_while_the_connection_lies_idle() {
+async fn advisory_lock_is_released_while_idle() {
     let counted = Counted::shared("hygiene_lock", |builder| one(builder).reset_session(true)).await;
     let admin = Admin::new(shared().await).await;
     let connection = counted.get().await;
@@ -280,7 +280,7 @@ async fn an_advisory_lock_is_let_go_while_the_connection_lies_idle() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_discarded_while_it_is_busy_leaves_no_query_behind() {
+async fn discarding_cancels_the_running_query() {
     let counted = Counted::shared("hygiene_discard", one).await;
     let admin = Admin::new(shared().await).await;
     let connection = counted.get().await;
@@ -291,7 +291,7 @@ async fn a_connection_that_is_discarded_while_it_is_busy_leaves_no_query_behind(
 }
 
 #[test]
-fn a_dirty_connection_that_comes_back_after_its_runtime_is_closed() {
+fn dirty_return_without_runtime_is_closed() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();
     let server = first.block_on(crate::server());

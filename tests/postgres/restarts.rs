@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use crate::support::{Counted, Growth, backend, behind_the_runtimes_back, chain, patiently, until};
 
 #[tokio::test]
-async fn after_a_restart_one_ping_fails_and_the_others_are_not_asked() {
+async fn restart_costs_one_failed_ping() {
     let server = Server::builder().start().await.unwrap();
     let counted = Counted::new("restarts_ping", &server.url(), |builder| {
         builder.pool_size(5).max_overflow(0).pre_ping_idle(Duration::ZERO)
@@ -144,16 +144,16 @@ async fn restart_under_load(name: &str, how: Shutdown, fail_fast: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_under_load_costs_only_what_meets_it() {
+async fn crash_fails_only_concurrent_operations() {
     restart_under_load("restarts_immediate", Shutdown::Immediate, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_restart_under_load_costs_only_what_meets_it() {
+async fn restart_fails_only_concurrent_operations() {
     restart_under_load("restarts_fast", Shutdown::Fast, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_waits_for_a_server_that_is_away_is_served_when_it_is_back() {
+async fn waiters_are_served_when_the_server_is_back() {
     restart_under_load("restarts_waiting", Shutdown::Fast, false).await;
 }

@@ -10,7 +10,7 @@ use poolscope::labels::Outcome;
 use super::{assert_adds_up, outcomes, pool, server};
 
 #[tokio::test]
-async fn a_timeout_says_who_holds_the_pool_and_how_many_wait() {
+async fn timeout_reports_holders_and_waiters() {
     let server = server().await;
     let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(1).checkout_timeout(Duration::from_millis(50)));
     let (reports, list) = (pool.operation("sales_report"), pool.operation("list_orders"));
@@ -24,7 +24,7 @@ async fn a_timeout_says_who_holds_the_pool_and_how_many_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_hundreds_that_wait_and_leave_at_random_nobody_stalls_while_a_connection_is_idle() {
+async fn random_cancellations_never_stall_the_queue() {
     const WAITERS: usize = 300;
     let server = server().await;
     let pool = pool(&server, |pool| pool.pool_size(3).max_overflow(2));

@@ -49,7 +49,7 @@ async fn other(url: &str, application: &str) -> Client {
 }
 
 #[tokio::test]
-async fn backends_are_seen_by_application_and_state_with_those_who_wait_for_locks() {
+async fn backends_are_counted_by_application_and_state() {
     let server = Server::builder().setting("max_connections", "30").start().await.unwrap();
     let counted = Counted::new("view", &server.url(), one);
     let _watch = watch(&counted);
@@ -85,8 +85,9 @@ async fn backends_are_seen_by_application_and_state_with_those_who_wait_for_lock
         .await;
 }
 
+/// The server is observed while the pool is exhausted, and the connection used for it is not counted in the pool.
 #[tokio::test]
-async fn the_server_is_seen_where_the_pool_has_run_out_and_no_account_of_the_pools_has_it() {
+async fn server_is_observed_while_pool_is_exhausted() {
     let counted = Counted::shared("view_exhausted", one).await;
     let held = counted.get().await;
     let _watch = watch(&counted);
@@ -104,7 +105,7 @@ async fn the_server_is_seen_where_the_pool_has_run_out_and_no_account_of_the_poo
 }
 
 #[tokio::test]
-async fn what_is_not_seen_is_not_shown_and_what_comes_back_is() {
+async fn metrics_vanish_while_the_server_is_down() {
     let server = Server::builder().start().await.unwrap();
     let counted = Counted::new("view_gone", &server.url(), one);
     assert!(!counted.scrape().names().any(|name| name.starts_with("poolscope_server_")));
@@ -128,7 +129,7 @@ async fn what_is_not_seen_is_not_shown_and_what_comes_back_is() {
 }
 
 #[tokio::test]
-async fn a_watch_keeps_no_pool_and_ends_with_it_at_once() {
+async fn watch_ends_with_the_pool() {
     let counted = Counted::shared("view_closed", one).await;
     let closed = watch(&counted);
     seen(&counted, "the server", |_| true).await;
@@ -149,7 +150,7 @@ async fn a_watch_keeps_no_pool_and_ends_with_it_at_once() {
 }
 
 #[tokio::test]
-async fn a_role_without_privileges_sees_how_many_there_are_and_not_what_they_are_at() {
+async fn unprivileged_role_sees_hidden_states() {
     let server = Server::builder().start().await.unwrap();
     let admin = other(&server.url(), "admin").await;
     admin.batch_execute("CREATE ROLE watcher LOGIN").await.unwrap();
@@ -171,7 +172,7 @@ async fn a_role_without_privileges_sees_how_many_there_are_and_not_what_they_are
 }
 
 #[tokio::test]
-async fn slots_are_those_of_the_database_where_it_has_fewer() {
+async fn slots_respect_the_database_connection_limit() {
     let server = Server::builder().start().await.unwrap();
     let admin = other(&server.url(), "admin").await;
     admin.batch_execute("CREATE DATABASE small CONNECTION LIMIT 5").await.unwrap();
@@ -186,7 +187,7 @@ async fn slots_are_those_of_the_database_where_it_has_fewer() {
 }
 
 #[tokio::test]
-async fn a_full_server_is_seen_by_who_was_there_before() {
+async fn full_server_is_observed_by_open_connection() {
     let server = Server::builder().setting("max_connections", "6").start().await.unwrap();
     let admin = other(&server.url(), "admin").await;
     admin.batch_execute("CREATE ROLE app LOGIN").await.unwrap();
@@ -207,7 +208,7 @@ async fn a_full_server_is_seen_by_who_was_there_before() {
 }
 
 #[tokio::test]
-async fn a_watch_that_is_dropped_takes_back_what_it_saw_and_nothing_else() {
+async fn dropped_watch_clears_only_its_own_view() {
     let counted = Counted::shared("view_two", one).await;
     let watch = tokio::spawn(counted.pool.watch_server(Duration::from_secs(3600)));
     let view = seen(&counted, "the server", |_| true).await;
@@ -218,7 +219,7 @@ async fn a_watch_that_is_dropped_takes_back_what_it_saw_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn transactions_are_told_whether_they_failed_or_are_prepared_and_not_ones_own() {
+async fn transaction_ages_exclude_the_watch_itself() {
     let server = Server::builder().setting("max_prepared_transactions", "1").start().await.unwrap();
     let counted = Counted::new("view_transactions", &server.url(), one);
     let _watch = watch(&counted);
@@ -249,7 +250,7 @@ async fn transactions_are_told_whether_they_failed_or_are_prepared_and_not_ones_
 }
 
 #[tokio::test]
-async fn a_standby_is_told_from_a_primary() {
+async fn standby_is_told_from_primary() {
     let server = Server::builder().setting("wal_level", "replica").start().await.unwrap();
     let counted = Counted::new("view_standby", &server.url(), one);
     let _watch = watch(&counted);
@@ -261,7 +262,7 @@ async fn a_standby_is_told_from_a_primary() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_silent_is_given_up_and_asked_less_often() {
+async fn silent_server_is_queried_less_often() {
     let server = Server::builder().tcp(true).start().await.unwrap();
     let proxy = Proxy::to(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await;
     let counted = Counted::new("view_silent", &proxy.url(&server.tcp_url().unwrap()), one);
@@ -277,7 +278,7 @@ async fn a_server_that_is_silent_is_given_up_and_asked_less_often() {
 }
 
 #[tokio::test]
-async fn a_catalogue_that_is_locked_costs_the_server_no_backend_at_each_look() {
+async fn locked_catalogue_reuses_one_backend() {
     let server = Server::builder().start().await.unwrap();
     let counted = Counted::new("view_locked", &server.url(), one);
     let _watch = watch(&counted);

@@ -42,7 +42,7 @@ fn number(span: &Span, name: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn each_query_is_a_client_span_whatever_api_sends_it() {
+async fn every_api_produces_client_spans() {
     let server = shared().await;
     Admin::new(server).await.execute("CREATE TABLE spans_queries (id int PRIMARY KEY, name text)").await;
     let counted = Counted::shared("spans_queries", |builder| builder.pool_size(1).max_overflow(0)).await;
@@ -109,7 +109,7 @@ async fn each_query_is_a_client_span_whatever_api_sends_it() {
 }
 
 #[tokio::test]
-async fn a_query_is_a_child_of_the_span_in_which_the_connection_was_used() {
+async fn query_is_a_child_of_the_current_span() {
     let counted = Counted::shared("spans_within", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (trace, ()) = traced("GET /within", async {
@@ -126,7 +126,7 @@ async fn a_query_is_a_child_of_the_span_in_which_the_connection_was_used() {
 }
 
 #[tokio::test]
-async fn a_query_has_its_text_without_its_literals_if_a_setting_asks() {
+async fn query_text_is_recorded_without_literals() {
     let counted = Counted::shared("spans_texts", |builder| builder.pool_size(1).trace_query_text(true)).await;
     drop(counted.get().await);
     let (trace, ()) = traced("GET /texts", async {
@@ -146,7 +146,7 @@ async fn a_query_has_its_text_without_its_literals_if_a_setting_asks() {
 }
 
 #[tokio::test]
-async fn an_operation_is_a_span_and_what_it_does_is_within_it() {
+async fn operation_is_a_span_around_its_queries() {
     let counted = Counted::shared("spans_operation", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (trace, ()) = traced("GET /operation", async {
@@ -168,7 +168,7 @@ async fn an_operation_is_a_span_and_what_it_does_is_within_it() {
 }
 
 #[tokio::test]
-async fn an_operation_that_fails_says_with_what() {
+async fn failed_operation_records_its_error() {
     let counted = Counted::shared("spans_failing", |builder| builder.pool_size(1).max_overflow(0)).await;
     let (trace, result) = traced("GET /failing", async {
         let divide = counted.pool.operation("divide");
@@ -189,7 +189,7 @@ async fn an_operation_that_fails_says_with_what() {
 }
 
 #[tokio::test]
-async fn each_attempt_is_a_child_of_its_operation_and_says_why_another_follows() {
+async fn attempts_are_children_of_their_operation() {
     let counted = Counted::shared("spans_retries", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let policy = Policy::default();
@@ -225,8 +225,9 @@ async fn each_attempt_is_a_child_of_its_operation_and_says_why_another_follows()
     assert_eq!(told(attempts[1], "poolscope.retry"), None);
 }
 
+/// A checkout has a span if it connected or pinged, and none if it was served at once.
 #[tokio::test]
-async fn a_checkout_has_a_span_if_it_had_to_connect_or_to_ping_and_none_if_it_was_served_at_once() {
+async fn only_slow_checkouts_have_a_span() {
     let counted = Counted::shared("spans_steps", |builder| builder.pool_size(1).max_overflow(0)).await;
     let pinging = |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).pre_ping_idle(Duration::ZERO);
     let pinged = Counted::shared("spans_pinged", pinging).await;
@@ -251,7 +252,7 @@ async fn a_checkout_has_a_span_if_it_had_to_connect_or_to_ping_and_none_if_it_wa
 }
 
 #[tokio::test]
-async fn a_checkout_that_waits_points_to_who_held_the_pool_and_that_one_back() {
+async fn waiter_and_holder_are_linked() {
     let counted = Counted::shared("spans_waits", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (held, release) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
@@ -290,7 +291,7 @@ async fn a_checkout_that_waits_points_to_who_held_the_pool_and_that_one_back() {
 }
 
 #[tokio::test]
-async fn a_checkout_that_fails_says_why() {
+async fn failed_checkout_records_its_error() {
     let counted = Counted::shared("spans_fails", |builder| {
         builder.pool_size(1).max_overflow(0).checkout_timeout(Duration::from_millis(20))
     })
@@ -323,7 +324,7 @@ async fn a_checkout_that_fails_says_why() {
 }
 
 #[tokio::test]
-async fn what_was_cancelled_is_in_the_trace_too() {
+async fn cancelled_work_is_in_the_trace() {
     let counted = Counted::shared("spans_cancelled", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (trace, ()) = traced("GET /cancelled", async {
@@ -351,7 +352,7 @@ async fn what_was_cancelled_is_in_the_trace_too() {
 }
 
 #[tokio::test]
-async fn a_dirty_return_is_told_to_whose_it_was() {
+async fn dirty_return_is_an_event_of_its_span() {
     let counted = Counted::shared("spans_dirty", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (trace, ()) = traced("GET /dirty", async {
@@ -371,7 +372,7 @@ async fn a_dirty_return_is_told_to_whose_it_was() {
 }
 
 #[tokio::test]
-async fn a_suspected_leak_is_told_to_whose_it_is() {
+async fn suspected_leak_is_an_event_of_its_span() {
     let counted =
         Counted::shared("spans_leak", |builder| builder.leak_threshold(Some(Duration::from_millis(20)))).await;
     drop(counted.get().await);
@@ -387,7 +388,7 @@ async fn a_suspected_leak_is_told_to_whose_it_is() {
 }
 
 #[tokio::test]
-async fn a_dirty_return_is_told_even_if_the_span_of_whose_it_was_has_ended() {
+async fn dirty_return_after_span_end_is_on_the_reset() {
     let counted = Counted::shared("spans_dirty_run", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (trace, ()) = traced("GET /dirty", async {
@@ -410,8 +411,9 @@ async fn leave_dirty(counted: &Counted) {
     assert!(futures_util::poll!(begin.as_mut()).is_pending());
 }
 
+/// A checkout that finds a dirty connection stays in its own trace and links to the holder that left it dirty.
 #[tokio::test]
-async fn a_checkout_that_finds_a_connection_dirty_is_in_its_own_trace_and_points_to_who_left_it_so() {
+async fn reset_at_checkout_links_to_the_dirty_holder() {
     let counted = Counted::shared("spans_found", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (left, ()) = traced("GET /left", leave_dirty(&counted)).await;
@@ -438,7 +440,7 @@ async fn a_checkout_that_finds_a_connection_dirty_is_in_its_own_trace_and_points
 }
 
 #[tokio::test]
-async fn a_holder_points_to_some_of_those_who_wait_and_not_to_all() {
+async fn holder_links_to_waiters_are_bounded() {
     let counted = Counted::shared("spans_crowd", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (holder, ()) = traced("GET /crowded", async {
@@ -460,7 +462,7 @@ async fn a_holder_points_to_some_of_those_who_wait_and_not_to_all() {
 }
 
 #[tokio::test]
-async fn a_query_within_a_trace_that_is_not_sampled_is_not_taken_for_another_trace_s() {
+async fn unsampled_query_joins_no_other_trace() {
     let counted = Counted::shared("spans_worker", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (trace, connection) = traced("GET /first", counted.get()).await;
@@ -476,7 +478,7 @@ async fn a_query_within_a_trace_that_is_not_sampled_is_not_taken_for_another_tra
 }
 
 #[tokio::test]
-async fn a_connection_that_is_back_keeps_nobody_s_span_open() {
+async fn returned_connection_keeps_no_span_open() {
     use opentelemetry::Context;
     use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
     let counted = Counted::shared("spans_open", |builder| builder.pool_size(1).max_overflow(0)).await;
@@ -510,7 +512,7 @@ impl opentelemetry_sdk::trace::SpanProcessor for Ended {
 }
 
 #[tokio::test]
-async fn a_server_that_listens_at_another_port_is_named_with_it() {
+async fn non_default_port_is_recorded() {
     let url = shared().await.tcp_url().unwrap();
     let counted = Counted::new("spans_tcp", &url, |builder| builder.pool_size(1).max_overflow(0));
     let (trace, ()) = traced("GET /tcp", async { counted.get().await.batch_execute("SELECT 1").await.unwrap() }).await;
@@ -523,7 +525,7 @@ async fn a_server_that_listens_at_another_port_is_named_with_it() {
 }
 
 #[tokio::test]
-async fn outside_of_a_sampled_trace_there_are_no_spans() {
+async fn no_spans_outside_sampled_traces() {
     let counted = Counted::shared("spans_none", |builder| builder.pool_size(1).max_overflow(0)).await;
     let work = async || {
         let select = async |connection: &mut Connection| connection.batch_execute("SELECT 1").await;

@@ -60,7 +60,7 @@ async fn problem(counted: &Counted) -> String {
 }
 
 #[tokio::test]
-async fn each_mode_encrypts_and_verifies_as_it_says() {
+async fn each_sslmode_encrypts_and_verifies() {
     let (ours, foreign) = (Authority::new("ours"), Authority::new("foreign"));
     let (certificate, key) = ours.issue("localhost");
     let server = Server::builder().tls(certificate, key).start().await.unwrap();
@@ -107,7 +107,7 @@ async fn each_mode_encrypts_and_verifies_as_it_says() {
 }
 
 #[tokio::test]
-async fn a_query_is_cancelled_over_tls() {
+async fn query_is_cancelled_over_tls() {
     let ours = Authority::new("ours");
     let (certificate, key) = ours.issue("localhost");
     let server = Server::builder().tls(certificate, key).start().await.unwrap();
@@ -127,7 +127,7 @@ async fn a_query_is_cancelled_over_tls() {
 }
 
 #[tokio::test]
-async fn a_password_is_bound_to_the_tls_that_carries_it() {
+async fn password_is_bound_to_the_tls_channel() {
     let ours = Authority::new("ours");
     let (certificate, key) = ours.issue("localhost");
     let server = Server::builder().tls(certificate, key).start().await.unwrap();
@@ -143,7 +143,7 @@ async fn a_password_is_bound_to_the_tls_that_carries_it() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_serves_those_who_only_prefer_it() {
+async fn server_without_tls_accepts_prefer_only() {
     let server = Server::builder().tcp(true).start().await.unwrap();
     let url = server.tcp_url().unwrap();
     let prefers = Counted::new("tls_prefers", &format!("{url}?sslmode=prefer"), |builder| builder);
@@ -156,7 +156,7 @@ async fn a_server_without_tls_serves_those_who_only_prefer_it() {
 }
 
 #[tokio::test]
-async fn nothing_is_encrypted_on_a_unix_socket() {
+async fn unix_socket_is_never_encrypted() {
     for mode in ["prefer", "require"] {
         let url = format!("{}?sslmode={mode}", shared().await.url());
         let counted = Counted::new(&format!("tls_socket_{mode}"), &url, |builder| builder);

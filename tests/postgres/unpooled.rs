@@ -33,7 +33,7 @@ async fn backend(connection: &UnpooledConnection) -> i32 {
 }
 
 #[tokio::test]
-async fn they_are_counted_by_call_site_and_closed_when_they_are_dropped() {
+async fn counted_by_call_site_and_closed_on_drop() {
     let counted = Counted::shared("unpooled_sites", one).await;
     let admin = Admin::new(shared().await).await;
     let mut held = Vec::new();
@@ -58,7 +58,7 @@ async fn they_are_counted_by_call_site_and_closed_when_they_are_dropped() {
 }
 
 #[tokio::test]
-async fn their_time_is_counted_while_it_passes_and_never_falls() {
+async fn time_is_counted_while_open() {
     let counted = Counted::shared("unpooled_time", one).await;
     let (begun, mut growth) = (Instant::now(), Growth::default());
     let connection = counted.pool.connect_unpooled().await.unwrap();
@@ -80,7 +80,7 @@ async fn their_time_is_counted_while_it_passes_and_never_falls() {
 }
 
 #[tokio::test]
-async fn they_take_nothing_from_the_pool_and_ask_nothing_of_it() {
+async fn independent_of_the_pool() {
     let counted = Counted::shared("unpooled_apart", one).await;
     let held = counted.pool.operation("holder").get().await.unwrap();
     held.batch_execute("SELECT 1").await.unwrap();
@@ -118,7 +118,7 @@ async fn they_take_nothing_from_the_pool_and_ask_nothing_of_it() {
 }
 
 #[tokio::test]
-async fn one_that_cannot_be_made_is_an_error_that_took_its_time() {
+async fn connect_failure_is_counted_with_its_time() {
     let mute = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("postgres://u@{}/d?sslmode=disable", mute.local_addr().unwrap());
     let limit = Duration::from_millis(50);
@@ -133,7 +133,7 @@ async fn one_that_cannot_be_made_is_an_error_that_took_its_time() {
 }
 
 #[tokio::test]
-async fn giving_up_while_one_connects_closes_the_socket_and_counts_the_time() {
+async fn drop_while_connecting_closes_the_socket() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("postgres://u@{}/d?sslmode=disable", listener.local_addr().unwrap());
     let counted = Counted::new("unpooled_dropped", &url, |builder| builder.connect_timeout(PATIENCE));
@@ -157,7 +157,7 @@ async fn giving_up_while_one_connects_closes_the_socket_and_counts_the_time() {
 }
 
 #[tokio::test]
-async fn one_whose_backend_was_ended_counts_until_it_is_dropped() {
+async fn terminated_connection_counts_until_dropped() {
     let counted = Counted::shared("unpooled_ended", one).await;
     let admin = Admin::new(shared().await).await;
     let connection = counted.pool.connect_unpooled().await.unwrap();
@@ -169,7 +169,7 @@ async fn one_whose_backend_was_ended_counts_until_it_is_dropped() {
 }
 
 #[tokio::test]
-async fn they_can_do_what_the_pools_can() {
+async fn client_api_is_that_of_pooled_connections() {
     let counted = Counted::shared("unpooled_client", one).await;
     let admin = Admin::new(shared().await).await;
     let mut connection = counted.pool.connect_unpooled().await.unwrap();

@@ -17,7 +17,7 @@ const WAITERS: usize = 300;
 const STALL: Duration = Duration::from_secs(5);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_who_wait_are_served_while_others_give_up() {
+async fn waiters_are_served_while_others_give_up() {
     // With a ping at each checkout, those who give up do so while they queue, ping and connect.
     let counted = Counted::shared("waiting_crowd", |builder| {
         builder.pool_size(4).max_overflow(4).pre_ping_idle(Duration::ZERO).checkout_timeout(PATIENCE)
@@ -87,7 +87,7 @@ async fn all_who_wait_are_served_while_others_give_up() {
 }
 
 #[tokio::test]
-async fn a_checkout_that_meets_its_deadline_while_it_connects_closes_the_socket() {
+async fn timeout_while_connecting_closes_the_socket() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("postgres://u@{}/d", listener.local_addr().unwrap());
     let counted = Counted::new("waiting_deadline", &url, |builder| {
@@ -106,7 +106,7 @@ async fn a_checkout_that_meets_its_deadline_while_it_connects_closes_the_socket(
 }
 
 #[tokio::test]
-async fn closing_refuses_those_who_wait_and_waits_for_what_is_out() {
+async fn closing_fails_waiters_and_awaits_returns() {
     let admin = Admin::new(shared().await).await;
     let counted = Counted::shared("waiting_close", |builder| builder.pool_size(2).max_overflow(0)).await;
     let held = counted.pool.operation("slow_import").get().await.unwrap();

@@ -60,7 +60,7 @@ async fn queries_are_counted_through_every_api() {
 }
 
 #[tokio::test]
-async fn pings_are_nobodys_queries() {
+async fn pings_are_not_counted_as_queries() {
     let settings = |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).pre_ping_idle(Duration::ZERO);
     let counted = Counted::shared("wire_pings", settings).await;
     for _ in 0..3 {
@@ -72,7 +72,7 @@ async fn pings_are_nobodys_queries() {
 }
 
 #[tokio::test]
-async fn copying_in_and_out_leaves_the_reader_in_step() {
+async fn copy_keeps_the_observer_in_sync() {
     let counted = Counted::shared("wire_copy", |builder| builder.pool_size(1).max_overflow(0)).await;
     let connection = counted.pool.operation("copy").get().await.unwrap();
     connection.batch_execute("CREATE TEMP TABLE lines (text text)").await.unwrap();
@@ -137,7 +137,7 @@ async fn errors_are_counted_by_sqlstate_and_operation() {
 }
 
 #[tokio::test]
-async fn what_a_holder_does_is_known_from_the_first_byte_to_the_last() {
+async fn holder_activity_follows_the_wire() {
     let counted = Counted::shared("wire_activity", |builder| builder.pool_size(1).max_overflow(0)).await;
     let admin = Admin::new(shared().await).await;
     let mut connection = counted.pool.operation("busy").get().await.unwrap();
@@ -165,7 +165,7 @@ async fn what_a_holder_does_is_known_from_the_first_byte_to_the_last() {
 }
 
 #[tokio::test]
-async fn notifications_that_nobody_asked_for_do_no_harm() {
+async fn unsolicited_notifications_are_harmless() {
     let counted = Counted::shared("wire_listen", |builder| builder.pool_size(1).max_overflow(0)).await;
     let admin = Admin::new(shared().await).await;
     let connection = counted.get().await;
@@ -184,7 +184,7 @@ async fn notifications_that_nobody_asked_for_do_no_harm() {
 }
 
 #[tokio::test]
-async fn with_read_wire_off_nothing_is_known_and_everything_works() {
+async fn read_wire_off_disables_observation_only() {
     let counted = Counted::shared("wire_off", |builder| builder.pool_size(1).max_overflow(0).read_wire(false)).await;
     let connection = counted.pool.operation("blind").get().await.unwrap();
     connection.batch_execute("BEGIN").await.unwrap();
@@ -196,9 +196,9 @@ async fn with_read_wire_off_nothing_is_known_and_everything_works() {
     assert!(blind.activity_nanos[Activity::Idle.index()] > 0, "held it was");
 }
 
-/// Operations that execute, think and idle in transactions, on several threads, while somebody scrapes.
+/// Use by operation and activity adds up to the integral of the connections in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_use_by_operation_and_activity_adds_up_to_the_integral_of_the_used_connections() {
+async fn use_seconds_equal_the_used_integral() {
     let counted = Counted::shared("wire_integral", |builder| builder.pool_size(3).max_overflow(1)).await;
     for _ in counted.take(3).await {}
     let begun = Instant::now();
@@ -267,7 +267,7 @@ async fn the_use_by_operation_and_activity_adds_up_to_the_integral_of_the_used_c
 }
 
 #[tokio::test]
-async fn a_cancelled_query_is_an_error_and_the_reader_stays_in_step() {
+async fn cancelled_query_keeps_the_observer_in_sync() {
     let counted = Counted::shared("wire_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
     let connection = counted.pool.operation("slow").get().await.unwrap();
     let token = connection.cancel_token();

@@ -1,4 +1,4 @@
-//! What requests cost: each checkout is its request's, and no other's.
+//! What requests totals: each checkout is its request's, and no other's.
 
 mod bodies;
 mod readiness;
@@ -20,67 +20,67 @@ use poolscope::pool::Pool;
 use poolscope::telemetry::{RequestMethod, RequestTotals, RequestWarning};
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
-use super::backend::Scripted;
-use super::harness::{Attempt, Rig, ms};
+use super::backend::ScriptedBackend;
+use super::harness::{ManualFuture, TestPool, ms};
 
 /// A layer for which paths are routes.
-fn layer(rig: &Rig) -> PoolLayer<Scripted> {
+fn layer(test: &TestPool) -> PoolLayer<ScriptedBackend> {
     fn route<'a>(head: Head<'a>) -> Option<Cow<'a, str>> {
         Some(head.uri.path().into())
     }
-    PoolLayer::new(&rig.core).route_by(route)
+    PoolLayer::new(&test.pool).route_by(route)
 }
 
 fn get(path: &str) -> Request<Full<Bytes>> {
     Request::get(path).body(Full::default()).unwrap()
 }
 
-type Answer = Response<Full<Bytes>>;
+type TestResponse = Response<Full<Bytes>>;
 
-fn answer() -> Answer {
+fn response() -> TestResponse {
     Response::new(Full::from("done"))
 }
 
 /// Serves a request to its end.
-fn serve<S, B, E>(service: S, request: Request<Full<Bytes>>) -> Attempt<Result<Response<Bytes>, E>>
+fn serve<S, B, E>(service: S, request: Request<Full<Bytes>>) -> ManualFuture<Result<Response<Bytes>, E>>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = E, Future: Send> + Send + 'static,
     B: http_body::Body<Data = Bytes, Error: std::fmt::Debug> + Send,
     E: Send,
 {
-    Attempt::new(async move {
+    ManualFuture::new(async move {
         let (head, body) = service.oneshot(request).await?.into_parts();
         Ok(Response::from_parts(head, body.collect().await.unwrap().to_bytes()))
     })
 }
 
 /// Serves one request, which checks out once.
-pub(super) fn serve_one(rig: &Rig) {
-    let core = rig.core.clone();
+pub(super) fn serve_one(test: &TestPool) {
+    let pool = test.pool.clone();
     let handler = service_fn(move |_| {
-        let core = core.clone();
-        async move { core.get().await.map(|_| answer()) }
+        let pool = pool.clone();
+        async move { pool.get().await.map(|_| response()) }
     });
-    serve(layer(rig).layer(handler), get("/orders")).poll().unwrap().unwrap();
+    serve(layer(test).layer(handler), get("/orders")).poll().unwrap().unwrap();
 }
 
-/// What the requests of a route cost.
+/// What the requests of a route totals.
 #[track_caller]
-fn cost(rig: &Rig, route: &str) -> RequestTotals {
-    let requests = rig.snapshot().requests;
+fn totals(test: &TestPool, route: &str) -> RequestTotals {
+    let requests = test.snapshot().requests;
     requests.into_iter().find(|totals| &*totals.route == route).unwrap_or_else(|| panic!("no route {route}"))
 }
 
 #[track_caller]
-fn ended(rig: &Rig, route: &str, outcome: Outcome) -> u64 {
-    cost(rig, route).durations[outcome.index()].count()
+fn request_count(test: &TestPool, route: &str, outcome: Outcome) -> u64 {
+    totals(test, route).durations[outcome.index()].count()
 }
 
 /// What this thread logs.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
-impl Log {
+impl CapturedLog {
     fn start(&self) -> tracing::subscriber::DefaultGuard {
         let log = self.clone();
         let lines = tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || log.clone());
@@ -92,7 +92,7 @@ impl Log {
     }
 }
 
-impl std::io::Write for Log {
+impl std::io::Write for CapturedLog {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         self.0.lock().unwrap().write(bytes)
     }
@@ -102,158 +102,159 @@ impl std::io::Write for Log {
     }
 }
 
-fn idle(cost: &RequestTotals) -> Duration {
-    Duration::from_nanos(cost.use_nanos[Activity::Idle.index()])
+fn idle_time(totals: &RequestTotals) -> Duration {
+    Duration::from_nanos(totals.use_nanos[Activity::Idle.index()])
 }
 
 #[tokio::test(start_paused = true)]
-async fn checkouts_waits_and_uses_are_their_requests() {
-    let rig = Rig::new(1, 0);
-    let held = rig.take("somebody else");
-    let core = rig.core.clone();
+async fn checkouts_are_attributed_to_their_request() {
+    let test = TestPool::new(1, 0);
+    let held = test.get("somebody else");
+    let pool = test.pool.clone();
     let handler = service_fn(move |_| {
-        let core = core.clone();
+        let pool = pool.clone();
         async move {
             for _ in 0..2 {
-                let connection = core.get().await.unwrap();
+                let connection = pool.get().await.unwrap();
                 tokio::time::sleep(ms(10)).await;
                 drop(connection);
             }
-            Ok::<_, Infallible>(answer())
+            Ok::<_, Infallible>(response())
         }
     });
-    let mut request = serve(layer(&rig).layer(handler), get("/orders")).stays();
-    rig.advance(ms(30)).await;
-    let so_far = cost(&rig, "/orders");
-    assert_eq!((so_far.started, so_far.in_flight, so_far.checkouts, so_far.wait_nanos), (1, 1, 1, 0));
+    let mut request = serve(layer(&test).layer(handler), get("/orders")).assert_pending();
+    test.advance(ms(30)).await;
+    let waiting = totals(&test, "/orders");
+    assert_eq!((waiting.started, waiting.in_flight, waiting.checkouts, waiting.wait_nanos), (1, 1, 1, 0));
     drop(held);
     for _ in 0..2 {
         assert!(request.poll().is_none());
-        rig.advance(ms(10)).await;
+        test.advance(ms(10)).await;
     }
     assert_eq!(request.poll().unwrap().unwrap().into_body(), "done");
 
-    let cost = cost(&rig, "/orders");
-    assert_eq!((cost.method, cost.started, cost.in_flight, cost.checkouts), (RequestMethod::Get, 1, 0, 2));
-    assert_eq!((Duration::from_nanos(cost.wait_nanos), idle(&cost)), (ms(30), ms(20)));
-    let took = &cost.durations[Outcome::Ok.index()];
-    assert_eq!((took.count(), took.sum_nanos), (1, 50_000_000));
-    rig.works();
+    let totals = totals(&test, "/orders");
+    assert_eq!((totals.method, totals.started, totals.in_flight, totals.checkouts), (RequestMethod::Get, 1, 0, 2));
+    assert_eq!((Duration::from_nanos(totals.wait_nanos), idle_time(&totals)), (ms(30), ms(20)));
+    let duration = &totals.durations[Outcome::Ok.index()];
+    assert_eq!((duration.count(), duration.sum_nanos), (1, 50_000_000));
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_without_the_pool_costs_it_nothing_and_is_counted() {
-    let rig = Rig::new(1, 0);
-    let handler = service_fn(async |_| Ok::<_, Infallible>(answer()));
-    serve(layer(&rig).layer(handler), get("/about")).poll().unwrap().unwrap();
-    let cost = cost(&rig, "/about");
-    assert_eq!((cost.started, cost.checkouts, cost.use_nanos), (1, 0, [0; Activity::COUNT]));
-    assert_eq!(ended(&rig, "/about", Outcome::Ok), 1);
-    assert_eq!(rig.backend.opened(), 0);
+async fn request_without_checkout_is_counted() {
+    let test = TestPool::new(1, 0);
+    let handler = service_fn(async |_| Ok::<_, Infallible>(response()));
+    serve(layer(&test).layer(handler), get("/about")).poll().unwrap().unwrap();
+    let totals = totals(&test, "/about");
+    assert_eq!((totals.started, totals.checkouts, totals.use_nanos), (1, 0, [0; Activity::COUNT]));
+    assert_eq!(request_count(&test, "/about", Outcome::Ok), 1);
+    assert_eq!(test.backend.opened(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_checkout_that_fails_or_is_dropped_has_waited_for_its_request() {
-    let rig = Rig::new(1, 0);
-    let _held = rig.take("somebody else");
-    let core = rig.core.clone();
+async fn failed_and_dropped_checkouts_count_as_waits() {
+    let test = TestPool::new(1, 0);
+    let _held = test.get("somebody else");
+    let pool = test.pool.clone();
     let handler = service_fn(move |_| {
-        let core = core.clone();
+        let pool = pool.clone();
         async move {
             // One is given up, one is in vain.
-            let _ = tokio::time::timeout(ms(40), core.get()).await;
-            core.get().await.map(|_| answer())
+            let _ = tokio::time::timeout(ms(40), pool.get()).await;
+            pool.get().await.map(|_| response())
         }
     });
-    let mut request = serve(layer(&rig).layer(handler), get("/orders")).stays();
-    rig.advance(ms(40)).await;
+    let mut request = serve(layer(&test).layer(handler), get("/orders")).assert_pending();
+    test.advance(ms(40)).await;
     assert!(request.poll().is_none());
-    rig.advance(ms(1000)).await;
+    test.advance(ms(1000)).await;
     request.poll().unwrap().unwrap_err();
-    let cost = cost(&rig, "/orders");
-    assert_eq!((cost.checkouts, Duration::from_nanos(cost.wait_nanos)), (2, ms(1040)));
-    assert_eq!(ended(&rig, "/orders", Outcome::Error), 1, "the service failed");
-    assert_eq!(rig.outcomes("GET /orders", Outcome::Cancelled), 1);
-    assert_eq!(rig.outcomes("GET /orders", Outcome::Timeout), 1);
+    let totals = totals(&test, "/orders");
+    assert_eq!((totals.checkouts, Duration::from_nanos(totals.wait_nanos)), (2, ms(1040)));
+    assert_eq!(request_count(&test, "/orders", Outcome::Error), 1, "the service failed");
+    assert_eq!(test.outcomes("GET /orders", Outcome::Cancelled), 1);
+    assert_eq!(test.outcomes("GET /orders", Outcome::Timeout), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_no_name_is_named_after_the_route_and_what_has_one_keeps_it() {
-    let rig = Rig::new(1, 0);
-    let handler = |core: &Pool<Scripted>| {
-        let core = core.clone();
+async fn unnamed_operations_are_named_after_the_route() {
+    let test = TestPool::new(1, 0);
+    let handler = |pool: &Pool<ScriptedBackend>| {
+        let pool = pool.clone();
         service_fn(move |_| {
-            let core = core.clone();
+            let pool = pool.clone();
             async move {
-                drop(core.get().await.unwrap());
-                drop(core.operation("named").get().await.unwrap());
-                core.run(async |_| Ok::<_, Infallible>(())).await.unwrap();
-                Ok::<_, Infallible>(answer())
+                drop(pool.get().await.unwrap());
+                drop(pool.operation("named").get().await.unwrap());
+                pool.run(async |_| Ok::<_, Infallible>(())).await.unwrap();
+                Ok::<_, Infallible>(response())
             }
         })
     };
-    serve(layer(&rig).layer(handler(&rig.core)), get("/orders/{id}")).poll().unwrap().unwrap();
-    assert_eq!(rig.outcomes("GET /orders/{id}", Outcome::Ok), 2);
-    assert_eq!(rig.outcomes("named", Outcome::Ok), 1);
-    assert_eq!(rig.snapshot().operations.len(), 3, "with `other`");
+    serve(layer(&test).layer(handler(&test.pool)), get("/orders/{id}")).poll().unwrap().unwrap();
+    assert_eq!(test.outcomes("GET /orders/{id}", Outcome::Ok), 2);
+    assert_eq!(test.outcomes("named", Outcome::Ok), 1);
+    assert_eq!(test.snapshot().operations.len(), 3, "with `other`");
 
-    let place = |rig: &Rig| rig.snapshot().operations.iter().filter(|totals| totals.name.contains(".rs:")).count();
-    serve(layer(&rig).name_operations(false).layer(handler(&rig.core)), get("/orders")).poll().unwrap().unwrap();
-    assert_eq!(place(&rig), 2, "each by its place");
-    serve(PoolLayer::new(&rig.core).layer(handler(&rig.core)), get("/whatever")).poll().unwrap().unwrap();
-    assert_eq!(place(&rig), 2, "a route that is not known names nothing");
-    assert_eq!(cost(&rig, "unknown").checkouts, 3);
+    let call_sites =
+        |test: &TestPool| test.snapshot().operations.iter().filter(|totals| totals.name.contains(".rs:")).count();
+    serve(layer(&test).name_operations(false).layer(handler(&test.pool)), get("/orders")).poll().unwrap().unwrap();
+    assert_eq!(call_sites(&test), 2, "each by its call_sites");
+    serve(PoolLayer::new(&test.pool).layer(handler(&test.pool)), get("/whatever")).poll().unwrap().unwrap();
+    assert_eq!(call_sites(&test), 2, "a route that is not known names nothing");
+    assert_eq!(totals(&test, "unknown").checkouts, 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_ends_the_request_and_leaves_no_trace_on_the_thread() {
-    let rig = Rig::new(1, 0);
-    let core = rig.core.clone();
+async fn panic_ends_the_request_scope() {
+    let test = TestPool::new(1, 0);
+    let pool = test.pool.clone();
     let handler = service_fn(move |_| {
-        let core = core.clone();
+        let pool = pool.clone();
         async move {
-            let _held = core.get().await.unwrap();
+            let _held = pool.get().await.unwrap();
             std::panic::resume_unwind(Box::new("scripted"));
             #[allow(unreachable_code, reason = "it has to say what it would have answered")]
-            Ok::<_, Infallible>(answer())
+            Ok::<_, Infallible>(response())
         }
     });
-    let mut request = serve(layer(&rig).layer(handler), get("/orders"));
+    let mut request = serve(layer(&test).layer(handler), get("/orders"));
     request.try_poll().unwrap_err();
     drop(request);
-    assert_eq!(ended(&rig, "/orders", Outcome::Cancelled), 1);
-    drop(rig.take("afterwards"));
-    assert_eq!(cost(&rig, "/orders").checkouts, 1, "what comes after is nobody's");
-    rig.works();
+    assert_eq!(request_count(&test, "/orders", Outcome::Cancelled), 1);
+    drop(test.get("afterwards"));
+    assert_eq!(totals(&test, "/orders").checkouts, 1, "what comes after is nobody's");
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_checkouts_are_warned_of_with_their_places() {
-    let log = Log::default();
+async fn many_checkouts_are_logged_with_call_sites() {
+    let log = CapturedLog::default();
     let _logged = log.start();
-    let rig = Rig::new(1, 0);
-    let core = rig.core.clone();
+    let test = TestPool::new(1, 0);
+    let pool = test.pool.clone();
     let handler = service_fn(move |request: Request<Full<Bytes>>| {
-        let core = core.clone();
+        let pool = pool.clone();
         let times: u32 = request.uri().query().unwrap().parse().unwrap();
         async move {
             for _ in 0..times {
-                drop(core.get().await.unwrap());
+                drop(pool.get().await.unwrap());
             }
-            let held = core.get().await.unwrap();
+            let held = pool.get().await.unwrap();
             tokio::time::sleep(ms(1000)).await;
             drop(held);
-            Ok::<_, Infallible>(answer())
+            Ok::<_, Infallible>(response())
         }
     });
-    let service = layer(&rig).many_checkouts(10).layer(handler);
+    let service = layer(&test).many_checkouts(10).layer(handler);
     for (times, many) in [(9, 0), (10, 1), (11, 2)] {
-        let mut request = serve(service.clone(), get(&format!("/orders?{times}"))).stays();
+        let mut request = serve(service.clone(), get(&format!("/orders?{times}"))).assert_pending();
         // The lines of a kind come a second apart at most.
-        rig.advance(ms(1000)).await;
+        test.advance(ms(1000)).await;
         request.poll().unwrap().unwrap();
         // What a connection does is not known where there is no wire.
-        assert_eq!(cost(&rig, "/orders").warnings, [many, 0], "after {times} + 1");
+        assert_eq!(totals(&test, "/orders").warnings, [many, 0], "after {times} + 1");
     }
     // Of what other tests log too, tracing may not ask this thread: whether anybody listens is found out once for all.
     let lines: Vec<_> = log.lines().into_iter().filter(|line| line.contains("many checkouts")).collect();
@@ -266,17 +267,17 @@ async fn many_checkouts_are_warned_of_with_their_places() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_layers_of_one_pool_the_outer_one_counts() {
-    let rig = Rig::new(1, 0);
-    let core = rig.core.clone();
+async fn only_the_outer_layer_of_a_pool_counts() {
+    let test = TestPool::new(1, 0);
+    let pool = test.pool.clone();
     let handler = service_fn(move |_| {
-        let core = core.clone();
-        async move { core.get().await.map(|_| answer()) }
+        let pool = pool.clone();
+        async move { pool.get().await.map(|_| response()) }
     });
-    let inner = PoolLayer::new(&rig.core).server_timing(true).layer(handler);
-    let answer = serve(layer(&rig).layer(inner), get("/orders")).poll().unwrap().unwrap();
-    assert_eq!((answer.headers().len(), answer.into_body()), (0, "done".into()));
-    let requests = rig.snapshot().requests;
+    let inner = PoolLayer::new(&test.pool).server_timing(true).layer(handler);
+    let response = serve(layer(&test).layer(inner), get("/orders")).poll().unwrap().unwrap();
+    assert_eq!((response.headers().len(), response.into_body()), (0, "done".into()));
+    let requests = test.snapshot().requests;
     assert_eq!(requests.len(), 1, "{requests:?}");
     assert_eq!((&*requests[0].route, requests[0].started, requests[0].checkouts), ("/orders", 1, 1));
 }

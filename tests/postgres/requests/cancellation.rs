@@ -25,7 +25,7 @@ fn request(path: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_request_whose_client_is_gone_is_cancelled_and_its_connection_comes_back_clean() {
+async fn client_disconnect_cancels_the_request() {
     let counted = Counted::shared("requests_gone", |builder| builder.pool_size(1).max_overflow(0)).await;
     let admin = Admin::new(shared().await).await;
     let backend = counted.next_backend().await;
@@ -67,7 +67,7 @@ async fn export(pool: Pool) -> Body {
 }
 
 #[tokio::test]
-async fn a_body_that_holds_a_connection_is_part_of_its_request() {
+async fn streamed_body_is_part_of_its_request() {
     let counted = Counted::shared("requests_export", |builder| builder.pool_size(1).max_overflow(0)).await;
     let router = Router::new().route("/export", get(export)).layer(PoolLayer::new(&counted.pool));
     let answer = Service::start(router).await.get("/export").await;
@@ -79,7 +79,7 @@ async fn a_body_that_holds_a_connection_is_part_of_its_request() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_in_the_middle_of_a_body_frees_its_connection() {
+async fn disconnect_during_body_frees_the_connection() {
     let counted = Counted::shared("requests_left", |builder| builder.pool_size(1).max_overflow(0)).await;
     let router = Router::new().route("/export", get(export)).layer(PoolLayer::new(&counted.pool));
     let mut service = Service::start(router).await;

@@ -19,7 +19,7 @@ use crate::support::{Counted, eventually, patiently};
 const SLEEP: Duration = Duration::from_millis(120);
 
 #[tokio::test]
-async fn a_request_is_known_by_its_template_and_what_its_connections_did_by_the_wire() {
+async fn request_use_is_split_by_route_and_activity() {
     let counted = Counted::shared("requests_served", |builder| builder.pool_size(2)).await;
     async fn order(pool: Pool) -> &'static str {
         let connection = pool.get().await.unwrap();
@@ -57,7 +57,7 @@ async fn a_request_is_known_by_its_template_and_what_its_connections_did_by_the_
 }
 
 #[tokio::test]
-async fn a_path_that_matches_nothing_is_unknown_however_many_there_are() {
+async fn unmatched_paths_count_as_unknown() {
     let counted = Counted::shared("requests_unknown", |builder| builder.pool_size(1)).await;
     // `layer` is not called for the fallback's answer unless the fallback is given before it.
     let router = Router::new().route("/orders", get(async || "orders")).fallback(async || StatusCode::NOT_FOUND);
@@ -72,14 +72,14 @@ async fn a_path_that_matches_nothing_is_unknown_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn a_handler_without_the_layer_says_what_is_missing_in_the_log_alone() {
+async fn missing_layer_is_an_empty_500() {
     let router = Router::new().route("/", get(async |_: Pool| "served"));
     let answer = Service::start(router).await.get("/").await;
     assert_eq!((answer.status(), answer.body().len()), (StatusCode::INTERNAL_SERVER_ERROR, 0));
 }
 
 #[tokio::test]
-async fn retries_are_the_requests() {
+async fn retries_count_for_the_request() {
     let counted = Counted::shared("requests_retries", |builder| builder.pool_size(1)).await;
     async fn work(pool: Pool) -> StatusCode {
         let policy = RetryPolicy::new().attempts(3).backoff(Duration::from_millis(1), Duration::from_millis(1));
@@ -99,7 +99,7 @@ async fn retries_are_the_requests() {
 }
 
 #[tokio::test]
-async fn what_goes_on_after_an_upgrade_is_the_routes_where_the_scope_is_handed_on() {
+async fn upgraded_connection_counts_within_its_scope() {
     let counted = Counted::shared("requests_upgraded", |builder| builder.pool_size(1)).await;
     async fn upgrade(pool: Pool, mut request: Request) -> axum::response::Response {
         let upgraded = hyper::upgrade::on(&mut request);
@@ -134,7 +134,7 @@ async fn what_goes_on_after_an_upgrade_is_the_routes_where_the_scope_is_handed_o
 }
 
 #[tokio::test]
-async fn a_connection_that_is_held_elsewhere_is_warned_of() {
+async fn idle_hold_is_warned_of() {
     let counted = Counted::shared("requests_held", |builder| builder.pool_size(1)).await;
     async fn work(Path(idle): Path<u64>, pool: Pool) {
         let connection = pool.get().await.unwrap();
@@ -151,8 +151,9 @@ async fn a_connection_that_is_held_elsewhere_is_warned_of() {
     }
 }
 
+/// A route's permit is returned with the connection, after its reset.
 #[tokio::test]
-async fn a_routes_place_is_given_back_when_the_connection_is_and_not_while_it_is_cleaned() {
+async fn route_permit_is_held_during_reset() {
     let counted = Counted::shared("requests_cleaned", |builder| builder.pool_size(4).max_overflow(0)).await;
     async fn dirty(pool: Pool) {
         // What is left behind takes a while to be undone.

@@ -45,8 +45,10 @@ fn span() -> tracing::Span {
     )
 }
 
+/// A span that declares the fields gets them, even if the request carries a trace and no OpenTelemetry layer is
+/// installed.
 #[tokio::test]
-async fn a_span_that_declares_the_fields_is_told_them_even_if_the_request_is_part_of_a_trace() {
+async fn declared_fields_are_recorded_without_otel() {
     let told = Told::default();
     let _logged = tracing::subscriber::set_default(tracing_subscriber::registry().with(told.clone()));
     let counted = Counted::shared("requests_fields", |builder| builder.pool_size(1)).await;
@@ -78,7 +80,7 @@ async fn a_span_that_declares_the_fields_is_told_them_even_if_the_request_is_par
 }
 
 #[tokio::test]
-async fn what_a_body_held_until_its_end_is_told_too() {
+async fn fields_include_use_by_the_body() {
     let told = Told::default();
     let _logged = tracing::subscriber::set_default(tracing_subscriber::registry().with(told.clone()));
     let counted = Counted::shared("requests_streamed", |builder| builder.pool_size(1)).await;

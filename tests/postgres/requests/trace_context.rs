@@ -24,7 +24,7 @@ fn router(counted: &Counted) -> Router {
 }
 
 #[tokio::test]
-async fn a_request_joins_the_trace_that_it_brings_along() {
+async fn request_joins_the_incoming_trace() {
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
     let trace = Trace::from_elsewhere(id);
     let counted = Counted::shared("parents_joined", |builder| builder.pool_size(1)).await;
@@ -43,7 +43,7 @@ async fn a_request_joins_the_trace_that_it_brings_along() {
 }
 
 #[tokio::test]
-async fn a_trace_that_is_not_sampled_stays_so() {
+async fn unsampled_trace_stays_unsampled() {
     let id = "0af7651916cd43dd8448eb211c80319c";
     let trace = Trace::from_elsewhere(id);
     let counted = Counted::shared("parents_unsampled", |builder| builder.pool_size(1)).await;
@@ -57,7 +57,7 @@ async fn a_trace_that_is_not_sampled_stays_so() {
 }
 
 #[tokio::test]
-async fn it_is_silent_where_another_layer_has_joined() {
+async fn no_span_if_another_layer_joined_the_trace() {
     let id = "b7ad6b71692033310af7651916cd43dd";
     let trace = Trace::from_elsewhere(id);
     let counted = Counted::shared("parents_silent", |builder| builder.pool_size(1)).await;

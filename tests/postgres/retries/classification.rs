@@ -38,8 +38,9 @@ async fn terminate(connection: &Connection) {
     Admin::new(shared().await).await.terminate(own).await;
 }
 
+/// Transactions with serialization failures succeed when retried, and each takes effect exactly once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn transactions_that_cannot_be_serialized_succeed_when_they_are_replayed_and_each_counts_once() {
+async fn serialization_failures_are_retried_exactly_once() {
     const TASKS: i64 = 8;
     const TURNS: i64 = 10;
 
@@ -81,7 +82,7 @@ async fn transactions_that_cannot_be_serialized_succeed_when_they_are_replayed_a
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_that_block_each_other_the_victim_is_replayed_and_both_count_once() {
+async fn deadlock_victim_is_retried() {
     let admin = table("deadlocked").await;
     let counted = pool("deadlocked").await;
     let both = std::sync::Arc::new(tokio::sync::Barrier::new(2));
@@ -122,7 +123,7 @@ async fn of_two_that_block_each_other_the_victim_is_replayed_and_both_count_once
 }
 
 #[tokio::test]
-async fn what_would_fail_again_is_not_done_again() {
+async fn permanent_error_is_not_retried() {
     table("permanent").await;
     let counted = pool("permanent").await;
     let attempts = AtomicU32::new(0);
@@ -139,7 +140,7 @@ async fn what_would_fail_again_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_works_own_is_no_reason_to_do_it_again_and_any_error_will_do() {
+async fn application_error_is_not_retried() {
     let counted = pool("application").await;
     let attempts = AtomicU32::new(0);
     let refuse = async |connection: &mut Connection| -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -158,7 +159,7 @@ async fn an_error_of_the_works_own_is_no_reason_to_do_it_again_and_any_error_wil
 }
 
 #[tokio::test]
-async fn a_boxed_error_of_the_servers_is_known_by_the_wire_alone() {
+async fn boxed_error_is_classified_from_the_wire() {
     let counted = pool("boxed").await;
     let attempts = AtomicU32::new(0);
     let fail = async |connection: &mut Connection| -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
@@ -176,7 +177,7 @@ async fn a_boxed_error_of_the_servers_is_known_by_the_wire_alone() {
 }
 
 #[tokio::test]
-async fn what_was_committed_before_the_failure_is_not_done_again() {
+async fn committed_statement_prevents_retry() {
     let admin = table("committed").await;
     let counted = pool("committed").await;
     let attempts = AtomicU32::new(0);
@@ -195,7 +196,7 @@ async fn what_was_committed_before_the_failure_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn what_is_still_under_way_when_the_work_fails_is_not_taken_for_undone() {
+async fn statement_in_flight_prevents_retry() {
     let admin = table("underway").await;
     let counted = pool("underway").await;
     let mut lock = counted.get().await;
@@ -227,7 +228,7 @@ async fn what_is_still_under_way_when_the_work_fails_is_not_taken_for_undone() {
 }
 
 #[tokio::test]
-async fn a_backend_that_is_terminated_in_a_transaction_took_everything_back() {
+async fn terminated_transaction_is_retried() {
     let admin = table("terminated").await;
     let counted = pool("terminated").await;
     let attempts = AtomicU32::new(0);
@@ -265,8 +266,9 @@ async fn a_backend_that_is_terminated_in_a_transaction_took_everything_back() {
     assert_eq!(counted.scrape().count("poolscope_retries_total", &lost), 1);
 }
 
+/// A statement outside a transaction whose backend is terminated is retried only if it is idempotent.
 #[tokio::test]
-async fn a_statement_that_was_terminated_outside_a_transaction_is_done_again_only_if_it_is_idempotent() {
+async fn terminated_statement_is_retried_if_idempotent() {
     let admin = Admin::new(shared().await).await;
     let counted = pool("interrupted").await;
     let run = async |idempotent: bool| -> Done<u32> {
@@ -291,7 +293,7 @@ async fn a_statement_that_was_terminated_outside_a_transaction_is_done_again_onl
 }
 
 #[tokio::test]
-async fn a_connection_that_is_lost_before_anything_is_asked_costs_nothing() {
+async fn loss_before_first_query_is_retried() {
     let counted = pool("unasked").await;
     let attempts = AtomicU32::new(0);
     let work = async |connection: &mut Connection| {
@@ -307,8 +309,9 @@ async fn a_connection_that_is_lost_before_anything_is_asked_costs_nothing() {
     assert_eq!(attempts.into_inner(), 2);
 }
 
+/// A stale cached plan is dropped from all connections and its operation retried once.
 #[tokio::test]
-async fn a_cached_plan_that_is_stale_is_forgotten_by_all_connections_and_done_again_once() {
+async fn stale_plan_is_dropped_by_all_connections() {
     let admin = table("stale").await;
     let counted = pool("stale").await;
     let select = async |connection: &mut Connection| {
@@ -341,7 +344,7 @@ async fn a_cached_plan_that_is_stale_is_forgotten_by_all_connections_and_done_ag
 }
 
 #[tokio::test]
-async fn a_statement_that_is_gone_is_prepared_anew_once() {
+async fn missing_statement_is_prepared_again_once() {
     let counted = pool("gone").await;
     let select = async |connection: &mut Connection| {
         let statement = connection.prepare_cached("SELECT 1").await?;
@@ -360,7 +363,7 @@ async fn a_statement_that_is_gone_is_prepared_anew_once() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_only_reads_by_its_own_choice_costs_no_connection() {
+async fn read_only_transaction_closes_no_connection() {
     let counted = pool("choice").await;
     let first = counted.next_backend().await;
     let write = async |connection: &mut Connection| {
@@ -380,8 +383,9 @@ async fn a_transaction_that_only_reads_by_its_own_choice_costs_no_connection() {
     assert_eq!((counted.closed("read_only"), counted.closed("invalidated")), (0, 0));
 }
 
+/// Without `read_wire`, only attempts that got no connection are retried.
 #[tokio::test]
-async fn without_a_look_at_the_wire_only_what_got_no_connection_is_done_again() {
+async fn unobserved_failure_is_not_retried() {
     let counted = Counted::shared("unseen", |builder| builder.read_wire(false)).await;
     let attempts = AtomicU32::new(0);
     let fail = async |connection: &mut Connection| {
@@ -394,7 +398,7 @@ async fn without_a_look_at_the_wire_only_what_got_no_connection_is_done_again() 
 }
 
 #[tokio::test]
-async fn a_deadline_in_the_midst_of_a_query_ends_it_at_the_server() {
+async fn deadline_cancels_the_query_on_the_server() {
     let admin = table("deadline").await;
     let counted = pool("deadline").await;
     let policy = SOON.deadline(Some(Duration::from_millis(100)));
@@ -418,7 +422,7 @@ async fn a_deadline_in_the_midst_of_a_query_ends_it_at_the_server() {
 }
 
 #[tokio::test]
-async fn an_operation_is_named_after_its_place_if_it_has_no_name_and_terminated_work_is_told_apart() {
+async fn terminated_holder_does_not_affect_the_next_run() {
     let counted = pool("places").await;
     let mut held = counted.get().await;
     terminate(&held).await;

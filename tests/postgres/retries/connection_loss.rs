@@ -101,7 +101,7 @@ const BEGIN: &[u8] = b"START TRANSACTION\0";
 const COMMIT: &[u8] = b"COMMIT\0";
 
 #[tokio::test]
-async fn what_is_cut_before_its_commit_was_sent_is_done_again_and_happens_once() {
+async fn loss_before_commit_is_retried_once() {
     let cut: [(&str, Arm); 4] = [
         ("begin_unsent", |rig| rig.proxy.cut_before(BEGIN)),
         ("begin_unanswered", |rig| rig.proxy.cut_unanswered(BEGIN)),
@@ -119,7 +119,7 @@ async fn what_is_cut_before_its_commit_was_sent_is_done_again_and_happens_once()
 }
 
 #[tokio::test]
-async fn a_commit_that_was_not_answered_is_reported_as_such_and_never_done_again() {
+async fn unanswered_commit_is_never_retried() {
     let cut: [(&str, Arm, i64); 2] =
         [("unsent", |rig| rig.proxy.cut_before(COMMIT), 0), ("unanswered", |rig| rig.proxy.cut_unanswered(COMMIT), 1)];
     for (name, arm, orders) in cut {
@@ -137,7 +137,7 @@ async fn a_commit_that_was_not_answered_is_reported_as_such_and_never_done_again
 }
 
 #[tokio::test]
-async fn a_commit_that_was_answered_before_the_cut_is_done() {
+async fn answered_commit_is_a_success() {
     let rig = Rig::new("commits_answered").await;
     rig.proxy.cut_after(COMMIT);
     assert_eq!(rig.buy(false).await.unwrap(), 1);
@@ -145,7 +145,7 @@ async fn a_commit_that_was_answered_before_the_cut_is_done() {
 }
 
 #[tokio::test]
-async fn what_fails_after_its_commit_is_not_done_again() {
+async fn failure_after_commit_is_not_retried() {
     let rig = Rig::new("commits_after").await;
     rig.proxy.cut_after(COMMIT);
     let work = async |connection: &mut Connection| {
@@ -162,7 +162,7 @@ async fn what_fails_after_its_commit_is_not_done_again() {
 }
 
 #[tokio::test]
-async fn what_is_idempotent_is_done_again_wherever_it_is_cut() {
+async fn idempotent_work_is_retried_wherever_it_is_cut() {
     let cut: [(&str, Arm); 3] = [
         ("order", |rig| rig.proxy.cut_unanswered(rig.order())),
         ("unsent", |rig| rig.proxy.cut_before(COMMIT)),
@@ -177,7 +177,7 @@ async fn what_is_idempotent_is_done_again_wherever_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_statement_outside_a_transaction_is_a_commit_of_its_own() {
+async fn statement_outside_transaction_is_not_retried() {
     let cut: [(&str, Arm, i64); 2] = [
         ("unsent", |rig| rig.proxy.cut_before(rig.order()), 0),
         ("unanswered", |rig| rig.proxy.cut_unanswered(rig.order()), 1),
@@ -192,7 +192,7 @@ async fn a_statement_outside_a_transaction_is_a_commit_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_was_prepared_and_not_run_had_no_effect() {
+async fn loss_after_prepare_is_retried() {
     let rig = Rig::new("commits_prepared").await;
     rig.proxy.cut_unanswered("SELECT 42");
     let work = async |connection: &mut Connection| {

@@ -37,7 +37,7 @@ async fn proxy() -> (Proxy, String) {
 }
 
 #[tokio::test]
-async fn a_wire_that_was_lost_shows_nothing_of_what_was_done_on_it() {
+async fn lost_wire_prevents_retry() {
     let admin = table("repeats_lost").await;
     let (proxy, url) = proxy().await;
     let counted = Counted::new("repeats_lost", &url, |builder| builder.pool_size(1).max_overflow(0));
@@ -58,7 +58,7 @@ async fn a_wire_that_was_lost_shows_nothing_of_what_was_done_on_it() {
 
 /// The connection's task waits until the socket takes more, and knows nothing of the COMMIT behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_waits_for_the_socket_is_not_taken_for_nothing() {
+async fn buffered_commit_prevents_retry() {
     const ROUNDS: u64 = 30;
     let admin = table("repeats_waits").await;
     admin
@@ -100,7 +100,7 @@ async fn a_commit_that_waits_for_the_socket_is_not_taken_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_commit_that_was_asked_for_and_given_up_is_unknown_whatever_the_work_fails_with() {
+async fn abandoned_commit_is_unknown() {
     table("repeats_given_up").await;
     let counted = Counted::shared("repeats_given_up", |builder| builder.pool_size(2).max_overflow(0)).await;
     let work = async |connection: &mut Connection| -> Result<(), Boxed> {
@@ -120,7 +120,7 @@ async fn a_commit_that_was_asked_for_and_given_up_is_unknown_whatever_the_work_f
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_commit_that_was_sent_when_the_deadline_passed_is_unknown() {
+async fn commit_sent_at_the_deadline_is_unknown() {
     let admin = table("repeats_deadline").await;
     let counted = Counted::shared("repeats_deadline", |builder| builder.pool_size(2).max_overflow(0)).await;
     drop(counted.get().await);
@@ -147,7 +147,7 @@ async fn a_commit_that_was_sent_when_the_deadline_passed_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_that_runs_another_may_commit() {
+async fn execute_may_run_a_commit() {
     let admin = table("repeats_execute").await;
     let (proxy, url) = proxy().await;
     let counted = Counted::new("repeats_execute", &url, |builder| builder.pool_size(1).max_overflow(0));
@@ -169,7 +169,7 @@ async fn a_statement_that_runs_another_may_commit() {
 }
 
 #[tokio::test]
-async fn of_queries_that_are_asked_together_the_one_that_failed_first_says_why() {
+async fn first_error_of_pipelined_queries_counts() {
     let counted = Counted::shared("repeats_together", |builder| builder.pool_size(2).max_overflow(0)).await;
     let attempts = AtomicU32::new(0);
     let work = async |connection: &mut Connection| {
@@ -187,7 +187,7 @@ async fn of_queries_that_are_asked_together_the_one_that_failed_first_says_why()
 }
 
 #[tokio::test]
-async fn a_rollback_of_nothing_takes_no_effect() {
+async fn rollback_outside_transaction_has_no_effect() {
     let counted = Counted::shared("repeats_nothing", |builder| builder.pool_size(2).max_overflow(0)).await;
     let attempts = AtomicU32::new(0);
     let work = async |connection: &mut Connection| {
@@ -204,7 +204,7 @@ async fn a_rollback_of_nothing_takes_no_effect() {
 }
 
 #[tokio::test]
-async fn a_session_that_chose_to_read_only_costs_no_connection() {
+async fn read_only_session_closes_no_connection() {
     let counted = Counted::shared("repeats_choice", |builder| builder.pool_size(3).max_overflow(0)).await;
     drop(counted.take(3).await);
     for choice in ["SET default_transaction_read_only = on", "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"] {
@@ -222,7 +222,7 @@ async fn a_session_that_chose_to_read_only_costs_no_connection() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_deadline_covers_the_look_at_what_failed() {
+async fn deadline_covers_collecting_the_evidence() {
     let (proxy, url) = proxy().await;
     let set =
         |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).clean_timeout(Duration::from_secs(20));

@@ -75,8 +75,9 @@ fn address(server: &Server) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))
 }
 
+/// After a failover the connections to the old primary are closed, and the retried write reaches the new one.
 #[tokio::test]
-async fn after_a_failover_the_connections_to_the_old_primary_go_and_the_write_meets_the_new_one() {
+async fn write_is_retried_on_the_new_primary() {
     let pair = Pair::new("failover_retried").await;
     pair.demote().await;
     pair.promote();
@@ -94,8 +95,9 @@ async fn after_a_failover_the_connections_to_the_old_primary_go_and_the_write_me
     assert_eq!(counted.scrape().count("poolscope_retries_total", &retries), 1);
 }
 
+/// Without a policy, the connections to the old primary are closed when the first of them is returned.
 #[tokio::test]
-async fn without_a_policy_the_connections_go_as_well_when_the_first_of_them_comes_back() {
+async fn old_primary_is_left_without_a_retry_policy() {
     let pair = Pair::new("failover_plain").await;
     pair.demote().await;
     pair.promote();
@@ -112,7 +114,7 @@ async fn without_a_policy_the_connections_go_as_well_when_the_first_of_them_come
 }
 
 #[tokio::test]
-async fn until_there_is_another_primary_the_policy_bounds_the_attempts() {
+async fn attempts_are_bounded_without_a_new_primary() {
     let pair = Pair::new("failover_none").await;
     pair.demote().await;
     let counted = &pair.counted;
