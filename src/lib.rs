@@ -50,21 +50,17 @@ pub mod fuzzing {
     }
 }
 
-pub use config::ConfigError;
 #[cfg(test)]
 mod imports;
 
-pub use config::Settings;
+pub use config::{ConfigError, Settings};
 pub use global::{
-    Answer, AnswerStatus, GlobalError, GlobalPoolError, execute_with_pool, execute_with_pool_connection,
+    ExecutionResult, ExecutionStatus, GlobalError, GlobalPoolError, execute_with_pool, execute_with_pool_connection,
     get_connection_pool, get_pooled_connection, get_postgres_connection, init_connection_pool,
 };
 pub use pool::postgres::{
     CancelToken, CheckoutError, Client, ConnectError, Connection, PoolBuilder, RunError, UnpooledConnection,
 };
 pub use pool::{Operation, Pool};
-pub use retry::Policy as RetryPolicy;
+pub use retry::{RetryError, RetryPolicy};
 pub use telemetry::Collector;
-
-/// Why an operation with a retry policy has no value to answer with; see [`retry::RetryError`].
-pub type RetryError<T> = retry::RetryError<T, ConnectError>;

@@ -1,52 +1,52 @@
-//! What kind of failure it was, by what the server said.
+//! Classes of failures, by SQLSTATE.
 
 use crate::labels::{ErrorCode, label_enum};
 
 label_enum! {
-    /// What kind of failure it was; the [module](crate::retry) says what is in each.
+    /// The kind of a failure; the [module](crate::retry) lists the SQLSTATEs of each.
     Class {
-        /// Rolled back as a whole, for a reason that passes: a serialization failure, a deadlock, a lock that is taken.
+        /// Rolled back for a temporary reason: a serialization failure, a deadlock, an unavailable lock.
         Transient => "transient",
-        /// No connection could be made.
+        /// The connection could not be established.
         Connect => "connect",
-        /// The server takes no writes: it is a standby, or became one.
+        /// The server is read-only: it is, or became, a standby.
         ReadOnly => "read_only",
-        /// A prepared statement is no longer there, or not what it was.
+        /// A prepared statement no longer exists, or its result type changed.
         StaleStatement => "stale_statement",
         /// The session ended.
         Lost => "lost",
-        /// The server does not know what became of it.
+        /// The server does not know whether the statement took effect.
         Unknown => "unknown",
-        /// The server is short of something: memory, a limit, its disk.
+        /// The server lacks memory, disk space or another resource.
         Resources => "resources",
-        /// It cannot succeed by being repeated.
+        /// A repetition cannot succeed.
         Permanent => "permanent",
-        /// The work failed, and the server did not.
+        /// The work failed without an error from the server.
         Application => "application",
-        /// The wire is not read, or was not understood, so nothing is known.
+        /// Unknown, because protocol messages are not read or were not understood.
         Unseen => "unseen",
-        /// The deadline passed before anything had failed.
+        /// The deadline passed before any failure.
         CutOff => "cut_off",
     }
 }
 
 label_enum! {
-    /// Whether anything of an operation that failed may have taken effect, over all its attempts; the worst of them.
+    /// Whether a failed operation may have taken effect, in any of its attempts. Ordered by severity.
     Effects {
-        /// Nothing did.
+        /// Nothing took effect.
         None => "none",
-        /// A statement outside a transaction was not answered: whether it took effect is not known.
+        /// A statement outside a transaction was not answered; whether it took effect is unknown.
         StatementUnknown => "statement_unknown",
-        /// A COMMIT was not answered: whether it took effect is not known.
+        /// A COMMIT was not answered; whether it took effect is unknown.
         CommitUnknown => "commit_unknown",
-        /// Something was committed before it failed, or may have been.
+        /// Something was, or may have been, committed before the failure.
         Committed => "committed",
-        /// Nothing is known, since the wire is not read, or was not understood.
+        /// Unknown, because protocol messages are not read or were not understood.
         Unseen => "unseen",
     }
 }
 
-/// The class of an error by which a connection could not be made.
+/// Returns the class of an error that occurred while connecting.
 pub(super) fn of_connect(code: ErrorCode) -> Class {
     match code.as_str() {
         "08000" | "08001" | "08006" | "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "io" | "timeout" => {
@@ -56,8 +56,8 @@ pub(super) fn of_connect(code: ErrorCode) -> Class {
     }
 }
 
-/// The class of an error that the server reported while the work was done. `stale_plan` tells one 0A000 from all others;
-/// `ended` is whether the session is over.
+/// Returns the class of an error that the server reported during the work. `stale_plan` identifies the 0A000 "cached plan
+/// must not change result type"; `ended` is whether the session ended.
 pub(super) fn of_work(code: ErrorCode, stale_plan: bool, ended: bool) -> Class {
     match code.as_str() {
         "40001" | "40P01" | "55P03" | "55006" => Class::Transient,
@@ -66,7 +66,7 @@ pub(super) fn of_work(code: ErrorCode, stale_plan: bool, ended: bool) -> Class {
         "0A000" if stale_plan => Class::StaleStatement,
         "25P03" | "57P01" | "57P02" | "57P05" => Class::Lost,
         "08000" | "08003" | "08006" if ended => Class::Lost,
-        // The server has lost another: that of a foreign table, which may have committed.
+        // The server lost a connection to a foreign server, which may have committed.
         "08000" | "08003" | "08006" | "08007" | "40003" => Class::Unknown,
         "53000" | "53200" | "53400" | "58000" | "58030" => Class::Resources,
         _ => Class::Permanent,
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sqlstate_has_the_class_that_the_sources_agree_on() {
+    fn sqlstates_have_their_documented_class() {
         for (codes, class) in [
             (&["40001", "40P01", "55P03", "55006"][..], Class::Transient),
             (&["25006"], Class::ReadOnly),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_connection_from_being_made_passes_unless_it_is_a_refusal() {
+    fn connect_errors_are_retryable_unless_refused() {
         for code in ["53300", "57P03", "08001", "57P01", "io", "timeout"] {
             assert_eq!(of_connect(ErrorCode::word(code)), Class::Connect, "{code}");
         }

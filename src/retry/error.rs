@@ -1,4 +1,4 @@
-//! Why an operation with a retry policy has no value to answer with.
+//! The error of an operation with a retry policy.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,16 +8,17 @@ use super::class::{Class, Effects};
 use super::report::Report;
 use crate::error::{RunError, rounded};
 use crate::labels::{ErrorCode, GiveUp, Outcome};
+use crate::pool::postgres::ConnectError;
 
-/// Why an operation with a retry policy has no value to answer with, and why it was not tried (again).
+/// The error of an operation with a retry policy: the last failure, and the reason why it was not retried.
 ///
-/// `T` is what the work fails with, and `E` what the pool's backend says when connecting fails.
+/// `T` is the error of the work, and `E` that of connecting, PostgreSQL's by default.
 #[derive(Debug)]
-pub struct RetryError<T, E: std::error::Error + 'static>(Box<Failed<T, E>>);
+pub struct RetryError<T, E: std::error::Error + 'static = ConnectError>(Box<Details<T, E>>);
 
-/// What it knows. Boxed, so that the result of an operation stays small.
+/// The content of the error, boxed to keep the result of an operation small.
 #[derive(Debug)]
-pub(super) struct Failed<T, E: std::error::Error + 'static> {
+pub(super) struct Details<T, E: std::error::Error + 'static> {
     pub(super) operation: Arc<str>,
     pub(super) class: Class,
     pub(super) code: Option<ErrorCode>,
@@ -29,65 +30,64 @@ pub(super) struct Failed<T, E: std::error::Error + 'static> {
 }
 
 impl<T, E: std::error::Error + 'static> RetryError<T, E> {
-    pub(super) fn new(failed: Failed<T, E>) -> Self {
-        Self(Box::new(failed))
+    pub(super) fn new(details: Details<T, E>) -> Self {
+        Self(Box::new(details))
     }
 
-    /// The code of the last failure.
     pub(super) fn code(&self) -> Option<ErrorCode> {
         self.0.code
     }
 
-    /// What kind of failure the last one was. Where the deadline cut an attempt off, that of the one before it.
+    /// Returns the class of the last failure; if the deadline interrupted an attempt, that of the attempt before it.
     #[must_use]
     pub fn class(&self) -> Class {
         self.0.class
     }
 
-    /// The SQLSTATE of the last failure, or the word for one without (`io`, `timeout` …); `None` if the server had
-    /// nothing to do with it.
+    /// Returns the SQLSTATE of the last failure, or a word for a failure without one (`io`, `timeout`, …). `None` if the
+    /// server did not cause it.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
         self.0.code.as_ref().map(ErrorCode::as_str)
     }
 
-    /// Why it was not tried again.
+    /// Returns the reason why the failure was not retried.
     #[must_use]
     pub fn gave_up(&self) -> GiveUp {
         self.0.reason
     }
 
-    /// Whether anything may have taken effect, over all attempts.
+    /// Returns whether any attempt may have taken effect.
     #[must_use]
     pub fn effects(&self) -> Effects {
         self.0.effects
     }
 
-    /// How often it was tried.
+    /// Returns the number of attempts.
     #[must_use]
     pub fn attempts(&self) -> u32 {
         self.0.report.attempts
     }
 
-    /// How often it was tried, and where the time went.
+    /// Returns the number and the durations of the attempts.
     #[must_use]
     pub fn report(&self) -> &Report {
         &self.0.report
     }
 
-    /// The last error; `None` if the deadline cut off the first attempt.
+    /// Returns the last error; `None` if the deadline interrupted the first attempt.
     #[must_use]
     pub fn error(&self) -> Option<&RunError<T, E>> {
         self.0.error.as_ref()
     }
 
-    /// The last error; `None` if the deadline cut off the first attempt.
+    /// Returns the last error; `None` if the deadline interrupted the first attempt.
     #[must_use]
     pub fn into_error(self) -> Option<RunError<T, E>> {
         self.0.error
     }
 
-    /// The outcome as which the operation was counted.
+    /// Returns the outcome that the operation's metrics record.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         match (&self.0.error, self.0.reason) {
@@ -97,36 +97,32 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
         }
     }
 
-    fn why(&self) -> &'static str {
+    fn reason(&self) -> &'static str {
         match self.0.reason {
-            GiveUp::Permanent => "it would fail again",
+            GiveUp::Permanent => "a retry cannot succeed",
             GiveUp::NotIdempotent => match self.0.effects {
                 Effects::StatementUnknown => {
-                    "whether its last statement took effect is not known, and it was not said to be idempotent"
+                    "whether the last statement took effect is unknown, and the operation is not idempotent"
                 }
                 Effects::Committed => {
-                    "a statement before the failure may have been committed, and it was not said to be idempotent"
+                    "a statement before the failure may have been committed, and the operation is not idempotent"
                 }
-                _ => {
-                    "the server does not say for certain that nothing took effect, and it was not said to be idempotent"
-                }
+                _ => "whether anything took effect is uncertain, and the operation is not idempotent",
             },
-            GiveUp::CommitUnknown => {
-                "whether its COMMIT took effect is not known, and it was not said to be idempotent"
-            }
+            GiveUp::CommitUnknown => "whether the COMMIT took effect is unknown, and the operation is not idempotent",
             GiveUp::Unseen => {
-                "what happened is not known, since the wire is not read (read_wire) or was not understood"
+                "the effects are unknown, because protocol messages are not read (read_wire) or were not understood"
             }
             GiveUp::Attempts => "the policy allows no more attempts",
-            GiveUp::Deadline => "the policy's deadline has passed, or would have",
-            GiveUp::Budget => "the pool's budget for retries is spent",
+            GiveUp::Deadline => "the policy's deadline has passed, or would pass",
+            GiveUp::Budget => "the pool's retry budget is exhausted",
         }
     }
 }
 
 impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failed { operation, class, effects, reason, report, deadline, .. } = &*self.0;
+        let Details { operation, class, effects, reason, report, deadline, .. } = &*self.0;
         let Report { attempts, waiting, executing, backing_off } = *report;
         let times = if attempts == 1 { "attempt" } else { "attempts" };
         write!(f, "operation `{operation}` failed after {attempts} {times} ({}", class.as_str())?;
@@ -135,20 +131,20 @@ impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
         }
         write!(
             f,
-            "; {} waiting, {} executing, {} backing off) and is not tried again: {}",
+            "; {} waiting, {} executing, {} backing off) and is not retried: {}",
             rounded(waiting),
             rounded(executing),
             rounded(backing_off),
-            self.why()
+            self.reason()
         )?;
         if let (GiveUp::Deadline, Some(deadline)) = (reason, deadline) {
             write!(f, " ({})", rounded(*deadline))?;
         }
-        // What the reason has not said.
+        // The other reasons do not mention the effects.
         match (reason, effects) {
             (GiveUp::NotIdempotent | GiveUp::CommitUnknown, _) => Ok(()),
-            (_, Effects::CommitUnknown) => f.write_str("; whether a COMMIT took effect is not known"),
-            (_, Effects::StatementUnknown) => f.write_str("; whether a statement took effect is not known"),
+            (_, Effects::CommitUnknown) => f.write_str("; whether a COMMIT took effect is unknown"),
+            (_, Effects::StatementUnknown) => f.write_str("; whether a statement took effect is unknown"),
             _ => Ok(()),
         }
     }

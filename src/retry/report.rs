@@ -1,27 +1,27 @@
-//! What an operation took.
+//! The number and durations of an operation's attempts.
 
 use std::time::Duration;
 
-/// How often an operation was tried, and where its time went.
+/// The number of attempts of an operation, and the time spent in each phase, summed over all attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// How often its work was done or a connection for it asked for, the last time included.
+    /// The number of attempts, including one that failed to check out.
     pub attempts: u32,
-    /// For how long it waited for connections: its checkouts, failed ones included.
+    /// The time spent waiting for connections, including failed checkouts.
     pub waiting: Duration,
-    /// For how long it held connections: its work, failed attempts included.
+    /// The time connections were held, including failed attempts.
     pub executing: Duration,
-    /// For how long it paused between its attempts.
+    /// The time spent pausing between attempts.
     pub backing_off: Duration,
 }
 
-/// What an operation came to, and what that took.
+/// The value of a successful operation, and its report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Completed<T> {
-    /// What the work answered.
+    /// The value that the work returned.
     pub value: T,
-    /// What it took.
+    /// The number and durations of the attempts.
     pub report: Report,
 }

@@ -1,4 +1,4 @@
-//! Doing the work until it succeeds, or until there is a reason not to.
+//! The retry loop.
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -8,21 +8,21 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{Instrument as _, Span};
 
 use super::class::{Class, Effects};
-use super::decision::{Failure, effects};
-use super::error::{Failed, RetryError};
-use super::policy::Policy;
+use super::error::{Details, RetryError};
+use super::failure::{Failure, effects};
+use super::policy::RetryPolicy;
 use super::report::{Completed, Report};
 use crate::error::RunError;
 use crate::labels::{ErrorCode, GiveUp, Outcome};
 use crate::pool::{Backend, Guard, Operation, serving};
 use crate::telemetry::trace::{self, Recount};
 
-/// An operation that is tried again where that is safe.
+/// An operation that is retried where that is safe.
 #[derive(Debug)]
 #[must_use = "an operation does nothing until `run`"]
 pub struct Retrying<M: Backend> {
     operation: Operation<M>,
-    policy: Policy,
+    policy: RetryPolicy,
 }
 
 impl<M: Backend> Clone for Retrying<M> {
@@ -32,60 +32,62 @@ impl<M: Backend> Clone for Retrying<M> {
 }
 
 impl<M: Backend> Operation<M> {
-    /// Has the operation tried again where that is known to be safe; see [`retry`](crate::retry).
-    pub fn retry(self, policy: Policy) -> Retrying<M> {
+    /// Retries the operation where that is known to be safe; see [`retry`](crate::retry).
+    pub fn retry(self, policy: RetryPolicy) -> Retrying<M> {
         Retrying { operation: self, policy }
     }
 }
 
-/// What one attempt came to.
+/// The result of one attempt.
 enum Attempt<T, E> {
     Done(T),
     Failed(Failure, E),
     /// The deadline passed.
-    CutOff(Effects),
+    DeadlinePassed(Effects),
 }
 
 impl<M: Backend> Retrying<M> {
-    /// The name it is counted under; `other` if there were too many.
+    /// Returns the operation's name in metrics; `other` if there are too many names.
     #[must_use]
     pub fn name(&self) -> &str {
         self.operation.name()
     }
 
-    /// Says whether the work may be done more often than once to the same effect. By default it may not.
+    /// Declares whether repeating the work has the same effect as doing it once. Default: no.
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.operation = self.operation.idempotent(idempotent);
         self
     }
 
-    /// Checks out a connection, gives it to `work`, and returns it; again, after a pause, if that fails and is safe to
-    /// repeat. Each attempt has a connection of its own: another one, or one that was cleaned; and a clone of `work`. A
-    /// closure can be cloned if what it captures can, and what it borrows can. (An `AsyncFnMut` that borrows makes a
-    /// future of which the compiler cannot tell whether it is `Send`.)
+    /// Checks out a connection, passes it to `work`, and returns it; repeats this after a pause if it fails and a retry is
+    /// safe.
     ///
-    /// The whole is one observation of `poolscope_operation_duration_seconds`; each attempt after the first is counted in
-    /// `poolscope_retries_total`, and a failure in `poolscope_retry_exhausted_total`.
+    /// Each attempt has another connection, or one that was cleaned, and a clone of `work`. A closure is `Clone` if its
+    /// captures are, and borrows always are. (An `AsyncFnMut` that borrows would yield a future that the compiler cannot
+    /// prove to be `Send`.)
+    ///
+    /// The operation is one observation of `poolscope_operation_duration_seconds`. Each attempt after the first increments
+    /// `poolscope_retries_total`, and a failure `poolscope_retry_exhausted_total`.
     ///
     /// # Errors
     ///
-    /// If the last attempt failed, or the policy's deadline passed; the error says what failed, why it was not tried
-    /// (again), and whether anything may have taken effect.
+    /// Returns an error if the last attempt failed, or the policy's deadline passed. It contains the failure, the reason
+    /// why it was not retried, and whether any attempt may have taken effect.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops `work`'s, and returns the connection as it is; while it backs off it holds none.
+    /// Dropping the future drops that of `work` and returns the connection. No connection is held during a pause.
     #[track_caller]
     pub fn run<T, E, W>(self, work: W) -> impl Future<Output = Result<T, RetryError<E, M::Error>>> + use<M, T, E, W>
     where
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E> + Clone,
     {
         let site = Location::caller();
-        let running = self.run_at(site, work);
-        async move { running.await.map(|completed| completed.value) }
+        let operation = self.run_at(site, work);
+        async move { operation.await.map(|completed| completed.value) }
     }
 
-    /// As [`run`](Self::run), and answers with what it took too.
+    /// As [`run`](Self::run), and also returns the number and durations of the attempts.
     ///
     /// # Errors
     ///
@@ -117,12 +119,12 @@ impl<M: Backend> Retrying<M> {
         let mut timing = self.operation.timing(call_site);
         let span = timing.span().clone();
         async {
-            let mut course = Course::begin(&self, &span);
-            let result = course.run(call_site, work).await;
+            let mut retries = RetryLoop::begin(&self, &span);
+            let result = retries.run(call_site, work).await;
             timing.outcome = result.as_ref().map_or_else(RetryError::outcome, |_| Outcome::Ok);
             timing.code = result.as_ref().err().and_then(RetryError::code);
-            timing.attempts = course.report.attempts;
-            course.tell(&result);
+            timing.attempts = retries.report.attempts;
+            retries.record(&result);
             result
         }
         .instrument(span.clone())
@@ -130,27 +132,26 @@ impl<M: Backend> Retrying<M> {
     }
 }
 
-/// How long a look at what became of an attempt may take at least, even if the deadline passes meanwhile: for as long as
-/// it takes that what was asked reaches the wire.
-const LAST_LOOK: Duration = Duration::from_millis(25);
+/// The minimum time to determine the effects of an attempt, even if the deadline passes meanwhile: enough for pending
+/// requests to be sent.
+const MIN_EVIDENCE_WAIT: Duration = Duration::from_millis(25);
 
-/// How an operation goes.
-struct Course<'a, M: Backend, E> {
+/// The state of an operation over its attempts.
+struct RetryLoop<'a, M: Backend, E> {
     operation: &'a Operation<M>,
-    policy: &'a Policy,
+    policy: &'a RetryPolicy,
     /// The operation's span, if it has one.
     span: &'a Span,
     deadline: Option<Instant>,
     report: Report,
-    /// The worst so far.
+    /// The most severe effects of any attempt.
     effects: Effects,
-    /// What failed last.
-    failed: Option<(Failure, RunError<E, M::Error>)>,
-    /// Whether it was repeated for a statement that was not what it had been.
-    refreshed: bool,
+    last_failure: Option<(Failure, RunError<E, M::Error>)>,
+    /// Whether there was a retry for a stale statement.
+    statements_forgotten: bool,
 }
 
-impl<'a, M: Backend, E> Course<'a, M, E> {
+impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
     fn begin(retrying: &'a Retrying<M>, span: &'a Span) -> Self {
         let Retrying { operation, policy } = retrying;
         let ledger = operation.recorder().ledger();
@@ -159,11 +160,11 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
             operation,
             policy,
             span,
-            deadline: policy.whole().and_then(|whole| Instant::now().checked_add(whole)),
+            deadline: policy.time_limit().and_then(|limit| Instant::now().checked_add(limit)),
             report: Report::default(),
             effects: Effects::None,
-            failed: None,
-            refreshed: false,
+            last_failure: None,
+            statements_forgotten: false,
         }
     }
 
@@ -183,16 +184,16 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
                     recount.outcome = Outcome::Ok;
                     return Ok(Completed { value, report: self.report });
                 }
-                Attempt::CutOff(effects) => {
+                Attempt::DeadlinePassed(effects) => {
                     recount.outcome = Outcome::Timeout;
                     self.effects = self.effects.max(effects);
                     return Err(self.give_up(GiveUp::Deadline));
                 }
                 Attempt::Failed(failure, error) => {
                     (recount.outcome, recount.code) = (error.outcome(), failure.code);
-                    // The attempt is told what follows from it.
+                    // The event of a retry belongs to the attempt's span.
                     let next = recount.span().in_scope(|| self.next(failure));
-                    self.failed = Some((failure, error));
+                    self.last_failure = Some((failure, error));
                     drop(recount);
                     match next {
                         Ok(pause) => self.back_off(pause).await,
@@ -212,60 +213,60 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
         W: AsyncFnOnce(&mut Guard<M>) -> Result<T, E> + Clone,
     {
         let recorder = self.operation.recorder();
-        let asked = recorder.now();
-        let checkout = within(self.deadline, self.operation.checkout_at(call_site)).await;
-        let got = recorder.now();
-        self.report.waiting += got.duration_since(asked);
+        let started = recorder.now();
+        let checkout = before(self.deadline, self.operation.checkout_at(call_site)).await;
+        let checked_out = recorder.now();
+        self.report.waiting += checked_out.duration_since(started);
         let mut connection = match checkout {
             Some(Ok(connection)) => connection,
             Some(Err(error)) => return Attempt::Failed(Failure::of_checkout::<M>(&error), RunError::Checkout(error)),
-            None => return Attempt::CutOff(Effects::None),
+            None => return Attempt::DeadlinePassed(Effects::None),
         };
-        let worked = within(self.deadline, work(&mut connection)).await;
-        let attempt = match worked {
+        let result = before(self.deadline, work(&mut connection)).await;
+        let attempt = match result {
             Some(Ok(value)) => Attempt::Done(value),
-            Some(Err(error)) => Attempt::Failed(self.learn(&mut connection).await, RunError::Operation(error)),
+            Some(Err(error)) => Attempt::Failed(self.classify(&mut connection).await, RunError::Operation(error)),
             None => {
-                // Cancelled at the server when it is returned, which may be too late.
-                let evidence = connection.evidence_of_the_abandoned(LAST_LOOK).await;
-                Attempt::CutOff(evidence.map_or(Effects::Unseen, effects))
+                // The query is cancelled when the connection is returned, which may be too late.
+                let evidence = connection.evidence_of_the_abandoned(MIN_EVIDENCE_WAIT).await;
+                Attempt::DeadlinePassed(evidence.map_or(Effects::Unseen, effects))
             }
         };
         drop(connection);
-        self.report.executing += recorder.now().duration_since(got);
+        self.report.executing += recorder.now().duration_since(checked_out);
         attempt
     }
 
-    /// What failed, by what passed on the wire; and what has to be done so that the next attempt does not meet the same.
-    async fn learn(&self, connection: &mut Guard<M>) -> Failure {
-        // The server may have ended the session with this error, and the connection not have heard of it yet.
+    /// Classifies the failure by the protocol messages, and removes its cause where that is cached state.
+    async fn classify(&self, connection: &mut Guard<M>) -> Failure {
+        // The server may have ended the session with this error before the connection has read so.
         connection.doubt();
-        // A transaction that was dropped sends its ROLLBACK; and what else was asked may take effect yet.
-        let mut failure = Failure::of_work(connection.settled_evidence(self.left()).await);
+        // A dropped transaction sends its ROLLBACK, and unanswered requests may still take effect.
+        let mut failure = Failure::of_work(connection.settled_evidence(self.evidence_wait()).await);
         match failure.class {
-            // A transaction that was begun as one that only reads says the same.
-            Class::ReadOnly if !connection.is_read_only(self.left()).await => failure.class = Class::Permanent,
+            // A transaction that was begun as READ ONLY reports the same error.
+            Class::ReadOnly if !connection.is_read_only(self.evidence_wait()).await => failure.class = Class::Permanent,
             Class::StaleStatement => self.operation.forget_statements(),
             _ => {}
         }
         failure
     }
 
-    /// How much time there is for a look at what failed.
-    fn left(&self) -> Duration {
+    /// Returns the time limit for determining the effects of an attempt.
+    fn evidence_wait(&self) -> Duration {
         let left = self.deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        left.max(LAST_LOOK)
+        left.max(MIN_EVIDENCE_WAIT)
     }
 
-    /// How long to wait before the next attempt, or why there is none.
+    /// Returns the pause before the next attempt, or the reason why there is none.
     fn next(&mut self, failure: Failure) -> Result<Duration, GiveUp> {
         self.effects = self.effects.max(failure.effects);
-        failure.verdict(self.operation.is_idempotent())?;
-        // Once: it is not a statement of the cache, then.
-        if failure.class == Class::StaleStatement && std::mem::replace(&mut self.refreshed, true) {
+        failure.allows_retry(self.operation.is_idempotent())?;
+        // If it fails again, the statement is not one of the cache.
+        if failure.class == Class::StaleStatement && std::mem::replace(&mut self.statements_forgotten, true) {
             return Err(GiveUp::Permanent);
         }
-        if self.report.attempts >= self.policy.most_attempts() {
+        if self.report.attempts >= self.policy.max_attempts() {
             return Err(GiveUp::Attempts);
         }
         let pause = self.policy.pause(self.report.attempts, failure.class == Class::Resources);
@@ -285,26 +286,26 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
 
     async fn back_off(&mut self, pause: Duration) {
         let recorder = self.operation.recorder();
-        let began = recorder.now();
+        let started = recorder.now();
         sleep(pause).await;
-        self.report.backing_off += recorder.now().duration_since(began);
+        self.report.backing_off += recorder.now().duration_since(started);
     }
 
     fn give_up(&mut self, reason: GiveUp) -> RetryError<E, M::Error> {
-        let (failure, error) = self.failed.take().unzip();
-        RetryError::new(Failed {
+        let (failure, error) = self.last_failure.take().unzip();
+        RetryError::new(Details {
             operation: Arc::from(self.operation.name()),
             class: failure.map_or(Class::CutOff, |failure| failure.class),
             code: failure.and_then(|failure| failure.code),
             effects: self.effects,
             reason,
             report: self.report,
-            deadline: self.policy.whole(),
+            deadline: self.policy.time_limit(),
             error,
         })
     }
 
-    fn tell<T>(&self, result: &Result<T, RetryError<E, M::Error>>) {
+    fn record<T>(&self, result: &Result<T, RetryError<E, M::Error>>) {
         let (recorder, operation) = (self.operation.recorder(), self.operation.id());
         let attempts = self.report.attempts;
         match result {
@@ -318,8 +319,8 @@ impl<'a, M: Backend, E> Course<'a, M, E> {
     }
 }
 
-/// What comes of the future before the deadline; `None` if that passes first.
-async fn within<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+/// Returns the output of the future, or `None` if the deadline passes first.
+async fn before<T>(deadline: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
     match deadline {
         Some(deadline) => timeout_at(deadline, future).await.ok(),
         None => Some(future.await),

@@ -67,7 +67,7 @@ async fn attempts_are_limited_and_reported() {
     assert_eq!((error.sqlstate(), error.effects(), error.outcome()), (Some("57P03"), Effects::None, Outcome::Error));
     assert!(matches!(error.error(), Some(RunError::Checkout(CheckoutError::Connect { .. }))));
     let expected = "operation `fails` failed after 3 attempts (connect, 57P03; 0s waiting, 0s executing, 0s backing off) and \
-                is not tried again: the policy allows no more attempts";
+                is not retried: the policy allows no more attempts";
     assert_eq!(error.to_string(), expected);
     let snapshot = test.snapshot();
     let [exhausted] = &snapshot.retries_exhausted[..] else { panic!("{snapshot:?}") };
@@ -110,7 +110,7 @@ async fn retries_stop_when_budget_is_spent() {
     for (attempts, reason) in [(1, GiveUp::Budget), (2, GiveUp::Budget), (1, GiveUp::Budget), (2, GiveUp::Budget)] {
         let error = run(&test, "fails", NO_BACKOFF).finish(&test).await.unwrap_err();
         assert_eq!((error.attempts(), error.gave_up()), (attempts, reason));
-        assert!(error.to_string().ends_with("the pool's budget for retries is spent"), "{error}");
+        assert!(error.to_string().ends_with("the pool's retry budget is exhausted"), "{error}");
     }
     let snapshot = test.snapshot();
     assert_eq!((retries(&snapshot), snapshot.retry_budget as u32), (2, 0));
@@ -152,7 +152,7 @@ async fn backoff_never_outlasts_the_deadline() {
     let error = run(&test, "fails", policy).poll().unwrap().unwrap_err();
     assert_eq!((error.gave_up(), error.attempts(), error.outcome()), (GiveUp::Deadline, 1, Outcome::Timeout));
     assert_eq!((error.class(), error.sqlstate()), (Class::Connect, Some("57P03")));
-    assert!(error.to_string().ends_with("the policy's deadline has passed, or would have (1ms)"), "{error}");
+    assert!(error.to_string().ends_with("the policy's deadline has passed, or would pass (1ms)"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use poolscope::{
-    AnswerStatus, CheckoutError, Collector, Connection, GlobalError, GlobalPoolError, Pool, RetryPolicy, RunError,
+    CheckoutError, Collector, Connection, ExecutionStatus, GlobalError, GlobalPoolError, Pool, RetryPolicy, RunError,
     execute_with_pool, execute_with_pool_connection, get_connection_pool, get_pooled_connection,
     get_postgres_connection, init_connection_pool,
 };
@@ -36,10 +36,10 @@ async fn global_pool_counts_by_call_site() {
 
     let retried =
         execute_with_pool_connection(RetryPolicy::default(), async |connection| seven(connection).await).await;
-    assert_eq!((retried.status(), retried.result(), retried.attempts()), (AnswerStatus::Success, Some(&7), 1));
+    assert_eq!((retried.status(), retried.result(), retried.attempts()), (ExecutionStatus::Success, Some(&7), 1));
     let wrong = async |connection: &mut Connection| connection.batch_execute("SELECT 1/0").await;
     let failed = execute_with_pool_connection(RetryPolicy::default(), wrong).await;
-    assert_eq!((failed.status(), failed.attempts()), (AnswerStatus::Error, 1));
+    assert_eq!((failed.status(), failed.attempts()), (ExecutionStatus::Error, 1));
     let message = failed.message().unwrap();
     assert!(
         message.contains("(permanent, 22012;") && message.ends_with("db error: ERROR: division by zero"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use opentelemetry_semantic_conventions::attribute as names;
-use poolscope::retry::Policy;
+use poolscope::retry::RetryPolicy;
 use poolscope::{CheckoutError, Connection, RunError};
 use tokio_postgres::config::Host;
 use tokio_postgres::types::Type;
@@ -192,7 +192,7 @@ async fn failed_operation_records_its_error() {
 async fn attempts_are_children_of_their_operation() {
     let counted = Counted::shared("spans_retries", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
-    let policy = Policy::default();
+    let policy = RetryPolicy::default();
     let (trace, ()) = traced("POST /retries", async {
         let tries = std::sync::atomic::AtomicU32::new(0);
         let tries = &tries;
@@ -328,7 +328,7 @@ async fn cancelled_work_is_in_the_trace() {
     let counted = Counted::shared("spans_cancelled", |builder| builder.pool_size(1).max_overflow(0)).await;
     drop(counted.get().await);
     let (trace, ()) = traced("GET /cancelled", async {
-        let sleep = counted.pool.operation("sleep").retry(Policy::default());
+        let sleep = counted.pool.operation("sleep").retry(RetryPolicy::default());
         let sleep =
             sleep.run(async |connection: &mut Connection| connection.batch_execute("SELECT pg_sleep(60)").await);
         let executes = async || counted.pool.holders().iter().any(|holder| holder.queries == 1);

@@ -20,7 +20,7 @@ use crate::demo::chance::{between, exponential, one_in};
 use crate::demo::schema::{CUSTOMERS, PRODUCTS};
 use crate::middleware::RequestScope;
 use crate::pool::postgres::PostgresManager;
-use crate::retry::{Policy, Retrying};
+use crate::retry::{RetryPolicy, Retrying};
 use crate::{Client, Connection, Operation, Pool};
 
 /// A request number that is taken.
@@ -81,10 +81,10 @@ impl Handlers {
         Self {
             get_product: pool.operation("get_product"),
             list_orders: pool.operation("list_orders"),
-            place_order: pool.operation("place_order").retry(Policy::default()),
+            place_order: pool.operation("place_order").retry(RetryPolicy::default()),
             update_stock: pool.operation("update_stock"),
-            reserve_stock: pool.operation("reserve_stock").retry(Policy::default()),
-            move_stock: pool.operation("move_stock").retry(Policy::default()),
+            reserve_stock: pool.operation("reserve_stock").retry(RetryPolicy::default()),
+            move_stock: pool.operation("move_stock").retry(RetryPolicy::default()),
             sales_report: pool.operation("sales_report"),
             archive_orders: pool.operation("archive_orders"),
             checkout_rush: pool.operation("checkout_rush"),

@@ -288,7 +288,7 @@ async fn terminated_statement_is_retried_if_idempotent() {
     let error = run(false).await.unwrap_err();
     assert_eq!((error.class(), error.sqlstate()), (Class::Lost, Some("57P01")));
     assert_eq!((error.gave_up(), error.effects()), (GiveUp::NotIdempotent, Effects::StatementUnknown));
-    assert!(error.to_string().contains("whether its last statement took effect is not known"), "{error}");
+    assert!(error.to_string().contains("whether the last statement took effect is unknown"), "{error}");
     assert_eq!(run(true).await.unwrap(), 2);
 }
 
@@ -413,7 +413,7 @@ async fn deadline_cancels_the_query_on_the_server() {
     let outside = async |connection: &mut Connection| connection.execute("SELECT pg_sleep(60)", &[]).await;
     let error = counted.pool.operation("slow").retry(policy).run(outside).await.unwrap_err();
     assert_eq!((error.gave_up(), error.effects()), (GiveUp::Deadline, Effects::StatementUnknown));
-    assert!(error.to_string().ends_with("(100ms); whether a statement took effect is not known"), "{error}");
+    assert!(error.to_string().ends_with("(100ms); whether a statement took effect is unknown"), "{error}");
     eventually("nothing runs", async || {
         admin.is_empty("SELECT 1 FROM pg_stat_activity WHERE application_name = 'deadline' AND state <> 'idle'").await
     })

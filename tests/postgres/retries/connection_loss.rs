@@ -128,7 +128,7 @@ async fn unanswered_commit_is_never_retried() {
         let error = rig.buy(false).await.unwrap_err();
         assert_eq!((error.gave_up(), error.effects()), (GiveUp::CommitUnknown, Effects::CommitUnknown), "{error}");
         assert_eq!((error.class(), error.sqlstate(), error.attempts()), (Class::Lost, Some("io"), 1));
-        let told = "whether its COMMIT took effect is not known, and it was not said to be idempotent: ";
+        let told = "whether the COMMIT took effect is unknown, and the operation is not idempotent: ";
         assert!(chain(&error).contains(told), "{}", chain(&error));
         let unknown = [("operation", "buy"), ("reason", "commit_unknown"), ("sqlstate", "io")];
         assert_eq!(rig.counted.scrape().count("poolscope_retry_exhausted_total", &unknown), 1);

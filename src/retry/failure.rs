@@ -1,4 +1,4 @@
-//! Whether what failed is tried again.
+//! The decision whether a failure is retried.
 
 use super::class::{Class, Effects, of_connect, of_work};
 use crate::error::CheckoutError;
@@ -6,17 +6,17 @@ use crate::labels::{ErrorCode, GiveUp};
 use crate::pool::{Backend, code_of};
 use crate::telemetry::evidence::{Evidence, Risk};
 
-/// A failure as far as it matters for what comes next.
+/// The properties of a failure that decide whether it is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) class: Class,
-    /// What it says of itself; `None` if it was not the database's.
+    /// The error's code; `None` if the database reported none.
     pub(super) code: Option<ErrorCode>,
     pub(super) effects: Effects,
 }
 
 impl Failure {
-    /// There was no connection for the attempt, so nothing was done.
+    /// Classifies a failed checkout, which executed nothing.
     pub(super) fn of_checkout<M: Backend>(error: &CheckoutError<M::Error>) -> Self {
         let code = code_of::<M>(error);
         let class = match (error, code) {
@@ -26,7 +26,7 @@ impl Failure {
         Self { class, code, effects: Effects::None }
     }
 
-    /// The work failed, and the wire has seen this of it.
+    /// Classifies a failure of the work by the evidence in the protocol messages, if they were read.
     pub(super) fn of_work(evidence: Option<Evidence>) -> Self {
         let Some(evidence) = evidence else {
             return Self { class: Class::Unseen, code: None, effects: Effects::Unseen };
@@ -36,13 +36,13 @@ impl Failure {
             None if evidence.ended => Class::Lost,
             None => Class::Application,
         };
-        // A session that ends without a word.
+        // A session may end without an error message.
         let code = evidence.error.or(evidence.ended.then_some(ErrorCode::IO));
         Self { class, code, effects: effects(evidence) }
     }
 
-    /// Whether it is repeated, as far as that is the failure's affair.
-    pub(super) fn verdict(&self, idempotent: bool) -> Result<(), GiveUp> {
+    /// Returns whether the failure itself allows a retry, or the reason why not.
+    pub(super) fn allows_retry(&self, idempotent: bool) -> Result<(), GiveUp> {
         match self.class {
             Class::Permanent | Class::Application => Err(GiveUp::Permanent),
             Class::Unseen => Err(GiveUp::Unseen),
@@ -58,7 +58,7 @@ impl Failure {
     }
 }
 
-/// What may have taken effect of what was asked in a hold.
+/// Returns what may have taken effect while the connection was held.
 pub(super) fn effects(evidence: Evidence) -> Effects {
     match (evidence.committed, evidence.risk) {
         (true, _) => Effects::Committed,
@@ -78,8 +78,8 @@ mod tests {
     }
 
     #[test]
-    fn what_took_no_effect_is_repeated_by_its_class_alone() {
-        for (code, verdict) in [
+    fn failure_without_effects_is_retried_by_class() {
+        for (code, decision) in [
             ("40001", Ok(())),
             ("57P01", Ok(())),
             ("25006", Ok(())),
@@ -89,14 +89,14 @@ mod tests {
             ("23505", Err(GiveUp::Permanent)),
             ("none", Err(GiveUp::Permanent)),
         ] {
-            assert_eq!(failure(code, false, Risk::None).verdict(false), verdict, "{code}");
-            let permanent = verdict == Err(GiveUp::Permanent);
-            assert_eq!(failure(code, true, Risk::Commit).verdict(true).is_err(), permanent, "{code}");
+            assert_eq!(failure(code, false, Risk::None).allows_retry(false), decision, "{code}");
+            let permanent = decision == Err(GiveUp::Permanent);
+            assert_eq!(failure(code, true, Risk::Commit).allows_retry(true).is_err(), permanent, "{code}");
         }
     }
 
     #[test]
-    fn what_may_have_taken_effect_is_repeated_only_if_it_is_idempotent() {
+    fn possible_effects_require_idempotence() {
         for (committed, risk, reason, effects) in [
             (true, Risk::None, GiveUp::NotIdempotent, Effects::Committed),
             (true, Risk::Commit, GiveUp::NotIdempotent, Effects::Committed),
@@ -105,17 +105,17 @@ mod tests {
         ] {
             for code in ["40001", "57P01", "40003", "53200"] {
                 let failure = failure(code, committed, risk);
-                assert_eq!((failure.verdict(false), failure.verdict(true)), (Err(reason), Ok(())), "{code}");
+                assert_eq!((failure.allows_retry(false), failure.allows_retry(true)), (Err(reason), Ok(())), "{code}");
                 assert_eq!(failure.effects, effects);
             }
         }
     }
 
     #[test]
-    fn a_session_that_ended_without_a_word_is_lost_and_what_nobody_saw_is_not_repeated() {
+    fn silent_end_is_lost_and_unseen_is_not_retried() {
         let ended = Failure::of_work(Some(Evidence { ended: true, ..Evidence::default() }));
-        assert_eq!((ended.class, ended.code, ended.verdict(false)), (Class::Lost, Some(ErrorCode::IO), Ok(())));
+        assert_eq!((ended.class, ended.code, ended.allows_retry(false)), (Class::Lost, Some(ErrorCode::IO), Ok(())));
         let unseen = Failure::of_work(None);
-        assert_eq!((unseen.class, unseen.verdict(true)), (Class::Unseen, Err(GiveUp::Unseen)));
+        assert_eq!((unseen.class, unseen.allows_retry(true)), (Class::Unseen, Err(GiveUp::Unseen)));
     }
 }
