@@ -3,7 +3,7 @@
 CARGO ?= cargo
 # Arguments of the demo, as in: make demo ARGS='--duration 30s'
 ARGS ?=
-# How long fuzzing takes.
+# The duration of fuzzing in seconds.
 FUZZ_SECONDS ?= 600
 # How often the stack's Prometheus scrapes and evaluates; its rules are shortened in proportion.
 PACE ?= 1s
@@ -56,12 +56,12 @@ bench: ## Measure what a checkout costs
 	@scripts/setup bench
 	$(CARGO) bench --locked --bench pool
 
-fuzz: ## Feed the wire's reader bytes that nobody thought of (FUZZ_SECONDS=60 for a short run)
+fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 	@scripts/setup fuzz
-	@mkdir -p fuzz/corpus/conversation
-	@# What is found goes to the first directory; the recorded streams are where it begins. There is no unsafe code for a
-	@# sanitizer to watch. Overflow and assertions are checked.
-	$(CARGO) +nightly fuzz run --sanitizer none conversation fuzz/corpus/conversation src/pool/wire/recorded -- \
+	@mkdir -p fuzz/corpus/protocol
+	@# New inputs go to the first directory; the recorded streams are the seeds. Without unsafe code a sanitizer is of no use.
+	@# Overflow and assertions are checked.
+	$(CARGO) +nightly fuzz run --sanitizer none protocol fuzz/corpus/protocol src/pool/wire/recorded -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
 
 fleet: ## Have a real Prometheus and a real VictoriaMetrics take a fleet's metrics, and measure them (INSTANCES=1000 MINUTES=5)

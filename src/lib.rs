@@ -40,13 +40,13 @@ pub mod serve;
 #[doc = include_str!("../docs/migration.md")]
 struct Migration;
 
-/// What `fuzz/` runs: it sees no more of the crate than anyone else.
+/// The entry points of `fuzz/`, which sees only the public API.
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing {
-    /// Has a conversation on the wire be followed in several ways, which must agree and break no rule.
-    pub fn conversation(bytes: &[u8]) {
-        crate::pool::exercise_wire(bytes);
+    /// Replays bytes of the wire protocol in several ways, which must report the same and keep all invariants.
+    pub fn protocol(bytes: &[u8]) {
+        crate::pool::fuzz_protocol(bytes);
     }
 }
 

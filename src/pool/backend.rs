@@ -7,7 +7,7 @@ use std::sync::Arc;
 use deadpool::managed::{Manager, RecycleError};
 
 use super::shared::Policy;
-use super::wire::{DriverActivity, DriverTask, Found, ProtocolObserver};
+use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver};
 use crate::labels::{Dirt, ErrorCode};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::seat::ConnectionStats;
@@ -118,7 +118,7 @@ pub struct Observer {
     driver: Arc<DriverActivity>,
     reads: bool,
     has_texts: bool,
-    found: Found,
+    on_dirty: DirtyCallback,
 }
 
 impl Observer {
@@ -127,10 +127,10 @@ impl Observer {
         stats: Arc<ConnectionStats>,
         driver: Arc<DriverActivity>,
         policy: &Policy,
-        found: Found,
+        on_dirty: DirtyCallback,
     ) -> Self {
         let Policy { read_wire: reads, trace_query_text: has_texts, .. } = *policy;
-        Self { recorder, stats, driver, reads, has_texts, found }
+        Self { recorder, stats, driver, reads, has_texts, on_dirty }
     }
 
     /// Whether anything is to be read.
@@ -139,12 +139,12 @@ impl Observer {
     }
 
     /// What reads along on a stream that leads to `server`.
-    pub(crate) fn eyes(&self, server: Arc<Server>) -> Box<ProtocolObserver> {
+    pub(crate) fn protocol_observer(&self, server: Arc<Server>) -> Box<ProtocolObserver> {
         Box::new(ProtocolObserver::new(Arc::clone(&self.stats), self.recorder.ledger(), Some(server), self.has_texts))
     }
 
     /// The future that drives the connection, so that it is known when it has run.
     pub(crate) fn drive<F: Future + Unpin>(&self, connection: F) -> DriverTask<F> {
-        DriverTask::new(connection, Arc::clone(&self.driver), Arc::clone(&self.stats), self.found.clone())
+        DriverTask::new(connection, Arc::clone(&self.driver), Arc::clone(&self.stats), self.on_dirty.clone())
     }
 }

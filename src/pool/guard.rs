@@ -173,7 +173,7 @@ impl<M: Backend> Drop for Guard<M> {
         // Where the wire is read, it knows better when the server last gave a sign of life.
         meta.alive_at = if status == Status::Unread { at } else { meta.alive_at.max(stats.wire().heard()) };
         // Unless the connection's task has come to it by now, it is to look after that when it has.
-        let status = if asked && meta.driver.leave() { stats.wire().status() } else { status };
+        let status = if asked && meta.driver.defer_check() { stats.wire().status() } else { status };
         if !status.is_clean() || queried || meta.refused_write {
             if let Some(object) = self.object.take() {
                 clean_and_return(

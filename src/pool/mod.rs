@@ -27,4 +27,4 @@ pub use self::guard::Guard;
 pub use self::operation::Operation;
 pub use self::pool::Pool;
 #[cfg(fuzzing)]
-pub(crate) use self::wire::exercise as exercise_wire;
+pub(crate) use self::wire::fuzz_protocol;

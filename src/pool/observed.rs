@@ -11,7 +11,7 @@ use super::context::Context;
 use super::gate::{ConnectPermit, Denied};
 use super::life::ConnectionMeta;
 use super::shared::Shared;
-use super::wire::Found;
+use super::wire::DirtyCallback;
 use crate::labels::{CloseReason, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
@@ -93,7 +93,7 @@ impl<M: Backend> InstrumentedManager<M> {
         let found = {
             let (sweep, stats) = (self.sweep.get().cloned(), Arc::downgrade(&stats));
             // Called by the connection's task, so within its runtime.
-            Found(Arc::new(move || {
+            DirtyCallback(Arc::new(move || {
                 let (sweep, stats) = (sweep.clone(), Weak::clone(&stats));
                 drop(tokio::spawn(async move {
                     tokio::time::sleep(clean::GRACE).await;

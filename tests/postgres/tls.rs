@@ -85,19 +85,19 @@ async fn each_sslmode_encrypts_and_verifies() {
         assert_eq!(encrypted(&pool(url, &query)).await, expected, "{url} {query}");
     }
 
-    let does_not_verify = "the server's certificate does not verify (sslmode=";
+    let failed = "verification of the server's certificate failed (sslmode=";
     let unknown = "unknown issuer: give the certificate of its authority as sslrootcert";
     for (url, query, expected) in [
-        (&by_name, format!("sslmode=prefer{foreign}"), format!("{does_not_verify}prefer): {unknown}")),
+        (&by_name, format!("sslmode=prefer{foreign}"), format!("{failed}prefer): {unknown}")),
         // With an authority to ask, `require` means what `verify-ca` means.
-        (&by_name, format!("sslmode=require{foreign}"), format!("{does_not_verify}verify-ca): {unknown}")),
-        (&by_name, format!("sslmode=verify-ca{foreign}"), format!("{does_not_verify}verify-ca): {unknown}")),
-        (&by_name, format!("sslmode=verify-full{foreign}"), format!("{does_not_verify}verify-full): {unknown}")),
+        (&by_name, format!("sslmode=require{foreign}"), format!("{failed}verify-ca): {unknown}")),
+        (&by_name, format!("sslmode=verify-ca{foreign}"), format!("{failed}verify-ca): {unknown}")),
+        (&by_name, format!("sslmode=verify-full{foreign}"), format!("{failed}verify-full): {unknown}")),
         (
             &by_address,
             format!("sslmode=verify-full{ours}"),
             format!(
-                "{does_not_verify}verify-full): it is for other names than `127.0.0.1` (localhost): \
+                "{failed}verify-full): it is for other names than `127.0.0.1` (localhost): \
                  connect by one of them, or give sslmode=verify-ca"
             ),
         ),
@@ -151,7 +151,7 @@ async fn server_without_tls_accepts_prefer_only() {
     let requires = Counted::new("tls_requires", &format!("{url}?sslmode=require"), |builder| builder);
     assert_eq!(
         problem(&requires).await,
-        "the server does not offer TLS (sslmode=require): turn it on there, or give sslmode=prefer"
+        "the server does not offer TLS (sslmode=require): enable it there, or give sslmode=prefer"
     );
 }
 

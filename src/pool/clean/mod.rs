@@ -164,7 +164,7 @@ pub(super) async fn settle_down<M: Backend>(pooled: &PooledConnection<M>, limit:
     }
     let (driver, wire) = (&pooled.meta.driver, pooled.meta.stats.wire());
     let rests = || wire.is_ended() || (driver.is_settled() && wire.status() != Status::Executing);
-    tokio::time::timeout(limit.min(AT_CHECKOUT), driver.until(rests)).await.is_ok()
+    tokio::time::timeout(limit.min(AT_CHECKOUT), driver.wait_until(rests)).await.is_ok()
 }
 
 /// Asks the server of a connection that is held whether it takes no writes, and if so has nobody get another that leads

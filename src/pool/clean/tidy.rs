@@ -48,7 +48,7 @@ impl<E: std::error::Error + 'static> From<RecycleError<E>> for Failure<E> {
 /// own ROLLBACK, or is about to: that is waited for too.
 pub(super) async fn quiet<M: Backend>(pooled: &PooledConnection<M>) {
     let (driver, wire) = (&pooled.meta.driver, pooled.meta.stats.wire());
-    driver.until(|| wire.is_ended() || (driver.is_settled() && wire.status() != Status::Ending)).await;
+    driver.wait_until(|| wire.is_ended() || (driver.is_settled() && wire.status() != Status::Ending)).await;
 }
 
 /// Brings a connection that `operation` left to where the next may have it.
@@ -126,7 +126,7 @@ async fn tidy<M: Backend>(pooled: &mut PooledConnection<M>, operation: Operation
         }
         if dirt == Dirt::Busy {
             let mut patience = GRACE;
-            let done = || driver.until(|| wire.is_ended() || wire.status() != Status::Executing);
+            let done = || driver.wait_until(|| wire.is_ended() || wire.status() != Status::Executing);
             // Asked again if need be: what comes before the server has begun with the query does not count.
             while tokio::time::timeout(patience, done()).await.is_err() {
                 backend.cancel(&pooled.connection).await?;

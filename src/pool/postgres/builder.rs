@@ -1,4 +1,4 @@
-//! Sets a pool up step by step.
+//! The builder of a PostgreSQL pool.
 
 use std::time::Duration;
 
@@ -7,18 +7,17 @@ use super::manager::PostgresManager;
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::Collector;
 
-/// Sets a [`Pool`] up step by step. What is not set has its default, see [`Settings`]; what is set twice has its
-/// later value.
+/// Builds a [`Pool`]. Settings that are not set have their default, see [`Settings`]; of two values, the later one counts.
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct PoolBuilder {
     settings: Settings,
-    /// What was wrong with a URL, kept until `build`, so that a chain of calls has one place where it can fail.
-    wrong: Option<ConfigError>,
+    /// The error of a URL, which `build` returns.
+    url_error: Option<ConfigError>,
     collector: Option<Collector>,
 }
 
-/// One method a setting, each named as it is.
+/// Defines a setter for each setting.
 macro_rules! setters {
     ($($(#[$meta:meta])* $name:ident: $type:ty,)+) => {
         $(
@@ -32,92 +31,93 @@ macro_rules! setters {
 }
 
 impl PoolBuilder {
-    /// Starts from these settings instead of the defaults; what was set before is forgotten.
+    /// Replaces all settings, including those set before.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
-    /// Where to connect to: a `postgres://` URL. Settings in its query count as if set by this call.
+    /// Sets the server to connect to, as a `postgres://` URL. Settings in the URL's query count as set by this call.
     pub fn url(mut self, url: &str) -> Self {
         if let Err(error) = self.settings.set("database_url", url) {
-            self.wrong.get_or_insert(error);
+            self.url_error.get_or_insert(error);
         }
         self
     }
 
-    /// The pool's name, in metrics and messages. Default: `host:port/database`.
+    /// Sets the pool's name in metrics and messages. Default: `host:port/database`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = Some(name.into());
         self
     }
 
-    /// What the server shows as `application_name`. Default: the URL's, else `poolscope`.
+    /// Sets the `application_name` that the server shows. Default: the URL's, or else `poolscope`.
     pub fn application_name(mut self, name: impl Into<String>) -> Self {
         self.settings.application_name = Some(name.into());
         self
     }
 
     setters! {
-        /// How many connections may lie idle, and how many there are without overflow. Default 10.
+        /// Sets the number of connections without overflow, all of which may stay idle. Default 10.
         pool_size: usize,
-        /// How many more there may be while they are needed. Default 20; 0 for none.
+        /// Sets the number of further connections while they are needed. Default 20; 0 for none.
         max_overflow: usize,
-        /// Bounds a whole checkout, from its first poll. Default 30 s.
+        /// Sets the timeout of a whole checkout, from its first poll. Default 30 s.
         checkout_timeout: Duration,
-        /// The age at which a connection is replaced, at its next checkout; up to a tenth earlier, at random, so that
-        /// connections made together do not all go together. Default 1 h; `None` for never.
+        /// Sets the age at which a connection is replaced at its next checkout. The age is reduced at random by up to a
+        /// tenth, so that connections created together are not replaced together. Default 1 h; `None` for never.
         recycle_after: Option<Duration>,
-        /// Whether a connection is asked for a sign of life before it is handed out. Default on.
+        /// Sets whether a connection is pinged before it is handed out. Default on.
         pre_ping: bool,
-        /// For how long after its last sign of life a connection is not pinged. Default 500 ms; zero to ping at
+        /// Sets for how long after the server's last message a connection is not pinged. Default 500 ms; zero to ping at
         /// every checkout.
         pre_ping_idle: Duration,
-        /// How long the answer to a ping may take. Default 5 s.
+        /// Sets the timeout of a ping. Default 5 s.
         ping_timeout: Duration,
-        /// How long connecting may take, with TLS and authentication. Default 5 s.
+        /// Sets the timeout of connecting, including TLS and authentication. Default 5 s.
         connect_timeout: Duration,
-        /// After how much silence TCP probes whether the server is there. `None` for never.
+        /// Sets the idle time after which TCP probes whether the server is alive. `None` for never.
         tcp_keepalive: Option<Duration>,
-        /// For how long sent data may stay unacknowledged before TCP gives up. `None` for the system's own idea.
+        /// Sets for how long sent data may stay unacknowledged before TCP closes the connection. `None` for the operating
+        /// system's default.
         tcp_user_timeout: Option<Duration>,
-        /// How long it may take to clean a connection that came back dirty, before it is closed. Default 1 s.
+        /// Sets the timeout of cleaning a connection that was returned dirty, after which it is closed. Default 1 s.
         clean_timeout: Duration,
-        /// Whether what a session was left with (settings, advisory locks, LISTEN, temporary tables) is undone when a
-        /// connection comes back. Takes a round trip for each use. Default off.
+        /// Sets whether the session state (settings, advisory locks, LISTEN, temporary tables) is reset when a connection
+        /// is returned. Costs a round trip for each use. Default off.
         reset_session: bool,
-        /// How long a connection is held and silent on the wire before its holder is a suspected leak. Default 60 s;
+        /// Sets for how long a connection is held without traffic before its holder is a suspected leak. Default 60 s;
         /// `None` for never.
         leak_threshold: Option<Duration>,
-        /// Whether the headers of what passes on the wire are read. Default on.
+        /// Sets whether the wire protocol is observed. Default on.
         read_wire: bool,
-        /// Whether the spans of queries have their text, with `?` for each literal. Default off.
+        /// Sets whether the spans of queries have the query text, with `?` for each literal. Default off.
         trace_query_text: bool,
-        /// Whether a checkout that needs a new connection fails at once while connecting is known to fail, or waits.
-        /// Default on.
+        /// Sets whether a checkout that needs a new connection fails at once, rather than waits, while connecting is known
+        /// to fail. Default on.
         fail_fast: bool,
-        /// How many retries a second the pool's operations may always make together. Default 10.
+        /// Sets the number of retries per second that the pool's operations may always make in total. Default 10.
         retry_floor: usize,
-        /// How many more retries they may make for each hundred operations with a retry policy. Default 20.
+        /// Sets the number of further retries for each hundred operations with a retry policy. Default 20.
         retry_percent: usize,
-        /// The mean wait that `poolscope_recommended_size` aims at. Default 10 ms.
+        /// Sets the mean wait that `poolscope_recommended_size` aims at. Default 10 ms.
         wait_target: Duration,
     }
 
-    /// Has the pool counted by this collector instead of [`Collector::global`].
+    /// Sets the collector that counts the pool, instead of [`Collector::global`].
     pub fn collector(mut self, collector: Collector) -> Self {
         self.collector = Some(collector);
         self
     }
 
-    /// Builds the pool. Connects to nothing yet.
+    /// Builds the pool. Does not connect yet.
     ///
     /// # Errors
     ///
-    /// If a setting is out of its range, the URL is missing or cannot be, or a certificate cannot be read.
+    /// If a setting is out of range, the URL is missing or invalid, or a certificate file cannot be read.
     pub fn build(self) -> Result<Pool, ConfigError> {
         let settings = self.settings;
-        if let Some(error) = self.wrong {
+        if let Some(error) = self.url_error {
             return Err(error);
         }
         settings.validate()?;
@@ -133,14 +133,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_later_of_two_values_counts_whether_it_is_the_urls_or_not() {
+    fn later_value_counts_also_from_the_url() {
         let settings = |builder: PoolBuilder| builder.settings.pool_size;
         assert_eq!(settings(PoolBuilder::default().url("postgres://h/d?pool_size=3").pool_size(5)), 5);
         assert_eq!(settings(PoolBuilder::default().pool_size(5).url("postgres://h/d?pool_size=3")), 3);
     }
 
     #[test]
-    fn a_wrong_url_is_an_error_when_the_pool_is_built() {
+    fn invalid_url_is_reported_by_build() {
         let error = PoolBuilder::default().url("mysql://h/d").pool_size(3).build().unwrap_err();
         assert!(error.to_string().contains("postgres://"), "{error}");
         let error = PoolBuilder::default().build().unwrap_err();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_builder_never_shows_a_password() {
+    fn debug_omits_the_password() {
         let shown = format!("{:?}", PoolBuilder::default().url("postgres://u:hunter2@h/d"));
         assert!(!shown.contains("hunter2"), "{shown}");
     }

@@ -1,4 +1,4 @@
-//! Cancels what a connection is doing.
+//! Cancels the current query of a connection.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use super::connect::Connector;
 use super::error::ConnectError;
 use super::peer::Peer;
 
-/// Cancels what a connection is doing, from anywhere and while the connection is borrowed.
+/// Cancels the current query of a connection, from anywhere and while the connection is borrowed.
 ///
-/// It belongs to the connection rather than to a query: once the connection is returned, it may be the next holder's
-/// query that it cancels.
+/// It belongs to the connection rather than to a query: after the connection is returned to the pool, it may cancel the
+/// query of the connection's next user.
 #[derive(Clone)]
 pub struct CancelToken {
     token: tokio_postgres::CancelToken,
@@ -23,34 +23,33 @@ impl CancelToken {
         Self { token, connector, peer }
     }
 
-    /// Asks the server to cancel what the connection is doing, and returns when the server has taken note.
+    /// Requests cancellation from the server, and returns when the server has processed the request.
     ///
-    /// The request goes to the server and address that the connection leads to, under the same `sslmode`, all within
-    /// `connect_timeout`. The server answers by closing, and does so only when it has sent the signal: a query that is
-    /// sent after this returned is not hit by it. Whether there was anything to cancel it does not say; a query that was
-    /// cancelled ends with the SQLSTATE 57014.
+    /// The request goes to the address that the connection is connected to, with the same `sslmode`, within
+    /// `connect_timeout`. The server closes the request's connection after it has sent the signal, so a query sent after this
+    /// method returns is not cancelled. A cancelled query ends with SQLSTATE 57014; the server does not report whether there
+    /// was one.
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached, or does not close in time. It may have cancelled in the latter case.
+    /// If the server cannot be reached or does not close the connection in time. In the latter case it may have cancelled.
     pub async fn cancel(&self) -> Result<(), ConnectError> {
         self.connector.cancel(&self.token, &self.peer).await
     }
 
-    /// The same as [`cancel`](Self::cancel), for code that was written for tokio-postgres's token.
-    ///
-    /// Its argument is not needed: the pool's own TLS is used.
+    /// Like [`cancel`](Self::cancel), with the signature of tokio-postgres's token. The argument is ignored: the pool's TLS
+    /// configuration is used.
     ///
     /// # Errors
     ///
-    /// As of [`cancel`](Self::cancel).
+    /// As for [`cancel`](Self::cancel).
     pub async fn cancel_query<T>(&self, tls: T) -> Result<(), ConnectError> {
         drop(tls);
         self.cancel().await
     }
 }
 
-/// Without the key, by which anyone could cancel.
+/// Omits the secret key, which allows cancellation.
 impl fmt::Debug for CancelToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CancelToken").field("peer", &self.peer).finish_non_exhaustive()

@@ -8,11 +8,11 @@ use deadpool_postgres::ClientWrapper;
 
 use super::super::client::Client;
 use super::super::connect::Established;
-use super::super::scripted::*;
+use super::super::scripted_server::*;
 use super::*;
 use crate::labels::ErrorCode;
 
-/// 80877102 is the code of the request to cancel.
+/// Returns the body of a cancel request, which has the code 80877102.
 fn request(pid: i32, key: i32) -> Vec<u8> {
     [80_877_102_i32.to_be_bytes(), pid.to_be_bytes(), key.to_be_bytes()].concat()
 }
@@ -24,8 +24,8 @@ async fn client(url: &str) -> Client {
 }
 
 #[tokio::test]
-async fn a_token_asks_the_same_server_and_waits_until_it_closes() {
-    let ((asked, requests), (close, closing)) = (mpsc::channel(), mpsc::channel::<()>());
+async fn cancel_goes_to_the_same_server_and_waits_for_its_close() {
+    let ((request_sender, requests), (close, closing)) = (mpsc::channel(), mpsc::channel::<()>());
     let mut first = None;
     let (port, _seen) = serve_each(2, move |mut socket| {
         let opening = read_untyped(&mut socket);
@@ -33,25 +33,25 @@ async fn a_token_asks_the_same_server_and_waits_until_it_closes() {
             socket.write_all(&authenticated_as(4711, -17)).unwrap();
             first = Some(socket);
         } else {
-            asked.send(opening).unwrap();
-            closing.recv_timeout(SOON).unwrap();
+            request_sender.send(opening).unwrap();
+            closing.recv_timeout(TEST_TIMEOUT).unwrap();
         }
     });
-    // A first host that is of no use is not asked.
-    let refused = refused_port();
+    // The first host refuses connections, and is not tried again.
+    let refused = closed_port();
     let client = client(&format!("postgres://u@127.0.0.1:{refused},127.0.0.1:{port}/d?sslmode=disable")).await;
     let token = client.cancel_token();
     assert_eq!(format!("{token:?}"), format!("CancelToken {{ peer: Peer(127.0.0.1:{port}), .. }}"));
     let cancelling = tokio::spawn(async move { token.clone().cancel_query(tokio_postgres::NoTls).await });
-    assert_eq!(seen(requests).await, request(4711, -17));
+    assert_eq!(receive(requests).await, request(4711, -17));
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert!(!cancelling.is_finished());
     close.send(()).unwrap();
-    tokio::time::timeout(SOON, cancelling).await.unwrap().unwrap().unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, cancelling).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_request_to_cancel_is_not_followed_by_the_end_of_the_clients_side() {
+async fn client_keeps_its_side_open_after_a_cancel_request() {
     let mut first = None;
     let (port, read) = serve_each(2, move |mut socket| {
         read_untyped(&mut socket);
@@ -69,7 +69,7 @@ async fn a_request_to_cancel_is_not_followed_by_the_end_of_the_clients_side() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_close_is_given_up_within_connect_timeout() {
+async fn cancel_times_out_if_the_server_does_not_close() {
     let (port, _held) = serve_each(2, |mut socket| {
         read_untyped(&mut socket);
         let _ = socket.write_all(&authenticated_as(1, 2));
@@ -81,14 +81,14 @@ async fn a_server_that_does_not_close_is_given_up_within_connect_timeout() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_gone_cannot_be_asked() {
+async fn cancel_fails_if_the_server_is_unreachable() {
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&authenticated_as(1, 2)).unwrap();
     });
     let client = client(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).await;
     let token = client.cancel_token();
-    // The listener is closed with the thread that had it.
+    // The listener closes when its thread ends.
     let error = loop {
         match token.cancel().await {
             Err(error @ ConnectError::Unreachable { .. }) => break error,
@@ -99,7 +99,7 @@ async fn a_server_that_is_gone_cannot_be_asked() {
 }
 
 #[test]
-fn a_token_goes_anywhere() {
-    fn anywhere<T: Clone + Send + Sync + 'static>() {}
-    anywhere::<CancelToken>();
+fn token_is_send_sync_and_static() {
+    fn check<T: Clone + Send + Sync + 'static>() {}
+    check::<CancelToken>();
 }

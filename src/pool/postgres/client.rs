@@ -1,4 +1,4 @@
-//! What the pool hands out.
+//! The pool's client type.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -12,8 +12,8 @@ use super::peer::Peer;
 
 /// A connection to PostgreSQL.
 ///
-/// It derefs to [`ClientWrapper`], with its cached statements and its transactions, and so to
-/// [`tokio_postgres::Client`]: everything these two can do is done with it.
+/// It dereferences to [`ClientWrapper`], with its cached statements and transactions, and through that to
+/// [`tokio_postgres::Client`].
 pub struct Client {
     inner: ClientWrapper,
     connector: Connector,
@@ -25,10 +25,10 @@ impl Client {
         Self { inner, connector, peer: Arc::new(peer) }
     }
 
-    /// What cancels that which this connection is doing, from wherever the token is taken to.
+    /// Returns a token that cancels this connection's current query from anywhere.
     ///
-    /// Take it before a transaction begins. A transaction borrows the connection, and has a `cancel_token` too, but that
-    /// is tokio-postgres's own, which does not know where the pool connected to: to cancel by it ends in `unknown host`.
+    /// Create it before a transaction begins. A transaction borrows the connection, and its own `cancel_token` is
+    /// tokio-postgres's, which does not know the address that the pool connected to: it fails with `unknown host`.
     ///
     /// ```no_run
     /// # async fn example(pool: poolscope::Pool) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! Establishing a connection: socket, TLS, authentication, and the task that then drives it.
+//! Establishes connections: socket, TLS, authentication, and the task that drives the connection.
 
 use std::fmt;
 use std::future::Future;
@@ -14,99 +14,97 @@ use tokio_postgres::{CancelToken, Client, Config, Error, NoTls};
 use super::error::{ConnectError, error_code};
 use super::hosts::candidates;
 use super::peer::Peer;
-use super::session::{TRANSACTION_READ_ONLY, first};
-use super::socket::Sock;
+use super::session::{SHOW_TRANSACTION_READ_ONLY, first_column};
+use super::socket::Socket;
+use super::tls::ClientTls;
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
-use crate::pool::wire::{Patient, Tap};
+use crate::pool::wire::{AwaitPeerClose, Tap};
 use crate::telemetry::log::Chain;
 
-const APPLICATION_NAME: &str = "poolscope";
+const DEFAULT_APPLICATION_NAME: &str = "poolscope";
 
-/// With a `tcp_keepalive` of 30 s a silent peer is found dead after a minute; the kernel's own are 75 s and 9.
+/// With a `tcp_keepalive` of 30 s, a silent peer is detected after one minute. The kernel's defaults are 75 s and 9.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_RETRIES: u32 = 3;
 
-/// A connection, the task that drives it, and where it leads.
+/// An established connection.
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) client: Client,
-    /// Ends when the client is dropped.
+    /// Drives the connection, and ends when the client is dropped.
     pub(crate) task: JoinHandle<()>,
     pub(crate) peer: Peer,
 }
 
-/// Opens connections to one database. Cheap to clone.
+/// Establishes connections to one database. Cheap to clone.
 ///
-/// tokio-postgres only gets sockets that are connected already, so that there can be a [`Tap`] beneath it. Everything
-/// that its own `connect` would do before that is done here, in the same order.
+/// tokio-postgres is given sockets that are already connected, so that a [`Tap`] can sit below it. Everything that its own
+/// `connect` does before that is done here, in the same order.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Inner>);
 
 struct Inner {
     config: Config,
     mode: TlsMode,
-    #[cfg(feature = "tls")]
-    tls: Option<tokio_postgres_rustls::MakeRustlsConnect>,
+    tls: ClientTls,
     pool: Arc<str>,
     connect_timeout: Duration,
 }
 
 impl Connector {
-    /// Reads the certificate files; connects nowhere yet. `pool` is the name for the log.
+    /// Creates a connector and reads the certificate files. Does not connect yet. `pool` is the name for the log.
     ///
     /// # Errors
-    /// [`ConfigError::Certificates`].
+    ///
+    /// [`ConfigError::Certificates`]
     pub(crate) fn new(settings: &Settings, url: &DatabaseUrl, pool: impl Into<Arc<str>>) -> Result<Self, ConfigError> {
         let config = configure(settings, url.config().clone());
-        #[cfg(feature = "tls")]
-        let tls = {
-            use tokio_postgres::config::SslNegotiation;
-            let direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
-            super::tls::connector(url.tls(), direct)?
-        };
+        let tls = ClientTls::new(url.tls(), config.get_ssl_negotiation())?;
         Ok(Self(Arc::new(Inner {
             config,
             mode: url.tls().clone(),
-            #[cfg(feature = "tls")]
             tls,
             pool: pool.into(),
             connect_timeout: settings.connect_timeout,
         })))
     }
 
-    /// Connects to the first server that lets it, within `connect_timeout` as a whole.
+    /// Connects to the first server that accepts the connection, within `connect_timeout` in total.
     ///
-    /// The observer, if there is one, looks at what passes; each address that is tried has eyes of its own. To drop this
-    /// future closes the socket.
+    /// With an observer, each address that is tried has a protocol observer of its own.
     ///
     /// # Errors
-    /// Why the last address was of no use, or that time ran out.
+    ///
+    /// The error of the last address, or [`ConnectError::Timeout`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the socket.
     pub(crate) async fn connect(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
-        self.within(self.try_each(observer)).await
+        self.with_timeout(self.try_each_host(observer)).await
     }
 
-    /// The same, as a client of ours.
+    /// Connects like [`connect`](Self::connect), and returns a [`Client`](super::Client).
     pub(super) async fn client(&self, observer: Option<&Observer>) -> Result<super::Client, ConnectError> {
         let Established { client, task, peer } = self.connect(observer).await?;
         Ok(super::Client::new(ClientWrapper::new(client, task), self.clone(), peer))
     }
 
-    /// Asks the server at `peer` to cancel what the connection of this token does, and returns when it has.
+    /// Requests that the server at `peer` cancels the query of this token's connection, and waits until it has done so.
     pub(super) async fn cancel(&self, token: &CancelToken, peer: &Peer) -> Result<(), ConnectError> {
-        self.within(async {
-            let socket = Patient::new(open(peer).await?);
-            #[cfg(feature = "tls")]
-            if let Some(tls) = &self.0.tls {
-                let tls = super::tls::above(tls, peer.hostname());
-                return token.cancel_query_raw(socket, tls).await.map_err(|error| self.classify(error));
+        self.with_timeout(async {
+            let socket = AwaitPeerClose(open_socket(peer).await?);
+            match self.0.tls.for_host(peer.hostname()) {
+                Some(tls) => token.cancel_query_raw(socket, tls).await,
+                None => token.cancel_query_raw(socket, NoTls).await,
             }
-            token.cancel_query_raw(socket, NoTls).await.map_err(|error| self.classify(error))
+            .map_err(|error| self.classify(error))
         })
         .await
     }
 
-    async fn within<T>(&self, work: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
+    async fn with_timeout<T>(&self, work: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
         let after = self.0.connect_timeout;
         tokio::time::timeout(after, work).await.unwrap_or(Err(ConnectError::Timeout { after }))
     }
@@ -115,14 +113,14 @@ impl Connector {
         ConnectError::classify(error, &self.0.mode)
     }
 
-    async fn try_each(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
+    async fn try_each_host(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
         let config = &self.0.config;
         let mut failure = None;
         for candidate in candidates(config)? {
             match candidate.peers(config).await {
                 Ok(peers) => {
                     for peer in peers {
-                        match self.open(peer, observer).await {
+                        match self.connect_to(peer, observer).await {
                             Ok(established) => return Ok(established),
                             Err(error) => failure = Some(error),
                         }
@@ -134,31 +132,30 @@ impl Connector {
         Err(failure.unwrap_or_else(ConnectError::no_host))
     }
 
-    async fn open(&self, peer: Peer, observer: Option<&Observer>) -> Result<Established, ConnectError> {
-        let eyes = observer.map(|observer| observer.eyes(Arc::new(peer.server(&self.0.config))));
-        let socket = Tap::new(open(&peer).await?, eyes);
-        #[cfg(feature = "tls")]
-        if let Some(tls) = &self.0.tls {
-            let tls = super::tls::above(tls, peer.hostname());
-            return self.start(peer, socket, tls, observer).await;
+    async fn connect_to(&self, peer: Peer, observer: Option<&Observer>) -> Result<Established, ConnectError> {
+        let protocol_observer =
+            observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.0.config))));
+        let socket = Tap::new(open_socket(&peer).await?, protocol_observer);
+        match self.0.tls.for_host(peer.hostname()) {
+            Some(tls) => self.start_session(peer, socket, tls, observer).await,
+            None => self.start_session(peer, socket, NoTls, observer).await,
         }
-        self.start(peer, socket, NoTls, observer).await
     }
 
-    /// Speaks to a server, and if it will do leaves the connection to a task.
-    async fn start<T>(
+    /// Starts a session with the server, checks it, and spawns the task that drives the connection.
+    async fn start_session<T>(
         &self,
         peer: Peer,
-        socket: Tap<Sock>,
+        socket: Tap<Socket>,
         tls: T,
         observer: Option<&Observer>,
     ) -> Result<Established, ConnectError>
     where
-        T: TlsConnect<Tap<Sock>, Stream: Send + 'static>,
+        T: TlsConnect<Tap<Socket>, Stream: Send + 'static>,
     {
         let connecting = self.0.config.connect_raw(socket, tls);
         let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
-        let connection = self.suitable(&client, connection, &peer).await?;
+        let connection = self.check_session(&client, connection, &peer).await?;
         let pool = Arc::clone(&self.0.pool);
         let task = match observer {
             Some(observer) => tokio::spawn(drive(observer.drive(connection), pool)),
@@ -167,9 +164,9 @@ impl Connector {
         Ok(Established { client, task, peer })
     }
 
-    /// Gives the connection back if its session is what `target_session_attrs` asks for. It is driven from here, not by
-    /// a task of its own: whoever stops waiting closes it.
-    async fn suitable<C>(&self, client: &Client, mut connection: C, peer: &Peer) -> Result<C, ConnectError>
+    /// Returns the connection if its session matches `target_session_attrs`. Drives the connection itself, not in a task, so
+    /// that dropping this future closes it.
+    async fn check_session<C>(&self, client: &Client, mut connection: C, peer: &Peer) -> Result<C, ConnectError>
     where
         C: Future<Output = Result<(), Error>> + Unpin,
     {
@@ -177,20 +174,20 @@ impl Connector {
         if wanted == TargetSessionAttrs::Any {
             return Ok(connection);
         }
-        let mut asking = std::pin::pin!(client.simple_query(TRANSACTION_READ_ONLY));
+        let mut query = std::pin::pin!(client.simple_query(SHOW_TRANSACTION_READ_ONLY));
         let answer = tokio::select! {
-            answer = &mut asking => answer,
+            answer = &mut query => answer,
             Err(error) = &mut connection => {
                 drop(connection);
-                // The server may have said why before it left.
-                let told = asking.await.err().filter(|told| told.code().is_some());
-                return Err(self.classify(told.unwrap_or(error)));
+                // The server may have sent an error before it closed.
+                let reported = query.await.err().filter(|reported| reported.code().is_some());
+                return Err(self.classify(reported.unwrap_or(error)));
             }
         };
         let answer = answer.map_err(|error| self.classify(error))?;
-        let read_only = first(&answer).map_err(|error| self.classify(error))?;
+        let read_only = first_column(&answer).map_err(|error| self.classify(error))?;
         let problem = match (wanted, read_only) {
-            (_, None) => "does not say whether it allows writes",
+            (_, None) => "does not report whether it allows writes",
             (TargetSessionAttrs::ReadWrite, Some("on")) => "does not allow writes (target_session_attrs=read-write)",
             (TargetSessionAttrs::ReadOnly, Some("off")) => "allows writes (target_session_attrs=read-only)",
             _ => return Ok(connection),
@@ -199,7 +196,7 @@ impl Connector {
     }
 }
 
-/// Drives a connection to its end.
+/// Drives a connection until it ends.
 async fn drive(connection: impl Future<Output = Result<(), Error>>, pool: Arc<str>) {
     if let Err(error) = connection.await {
         let sqlstate = error_code(&error);
@@ -207,7 +204,7 @@ async fn drive(connection: impl Future<Output = Result<(), Error>>, pool: Arc<st
     }
 }
 
-async fn open(peer: &Peer) -> Result<Sock, ConnectError> {
+async fn open_socket(peer: &Peer) -> Result<Socket, ConnectError> {
     peer.open().await.map_err(|source| ConnectError::Unreachable { address: peer.to_string(), source })
 }
 
@@ -217,10 +214,10 @@ impl fmt::Debug for Connector {
     }
 }
 
-/// Puts the settings into the configuration that the URL gave.
+/// Adds the settings to the configuration from the URL.
 fn configure(settings: &Settings, mut config: Config) -> Config {
     let name = settings.application_name.as_deref();
-    let name = name.or(config.get_application_name()).unwrap_or(APPLICATION_NAME).to_owned();
+    let name = name.or(config.get_application_name()).unwrap_or(DEFAULT_APPLICATION_NAME).to_owned();
     config.application_name(name);
     config.keepalives(settings.tcp_keepalive.is_some());
     if let Some(idle) = settings.tcp_keepalive {
@@ -240,18 +237,14 @@ fn configure(settings: &Settings, mut config: Config) -> Config {
     config
 }
 
-/// How many addresses should get their turn within `connect_timeout`.
+/// Returns the number of addresses among which `connect_timeout` is divided.
 ///
-/// The configuration's own time-out is for each address: were it the whole, a first address that swallows packets would
-/// leave the others no time. A name may stand for several addresses, often one each of IPv6 and IPv4.
+/// The timeout in tokio-postgres's configuration is per address: with the whole of it, a first address that drops packets
+/// would leave the others no time. A name may have several addresses, often one for IPv6 and one for IPv4.
 fn attempts(config: &Config) -> u32 {
-    let is_one_address = |host: &Host| match host {
-        Host::Tcp(name) => name.parse::<std::net::IpAddr>().is_ok(),
-        #[cfg(unix)]
-        Host::Unix(_) => true,
-    };
+    let is_name = |host: &Host| matches!(host, Host::Tcp(name) if name.parse::<std::net::IpAddr>().is_err());
     let hosts = config.get_hosts();
-    let by_name = config.get_hostaddrs().is_empty() && !hosts.iter().all(is_one_address);
+    let by_name = config.get_hostaddrs().is_empty() && hosts.iter().any(is_name);
     let attempts = if by_name { hosts.len().max(2) } else { hosts.len().max(1) };
     u32::try_from(attempts).unwrap_or(u32::MAX)
 }

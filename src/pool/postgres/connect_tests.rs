@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use super::super::scripted::*;
+use super::super::scripted_server::*;
 use super::*;
 use crate::labels::ErrorCode;
 
@@ -11,18 +11,18 @@ fn configured(url: &str) -> Config {
 }
 
 #[tokio::test]
-async fn a_connection_says_who_it_is_and_ends_with_its_client() {
+async fn startup_names_the_user_and_the_client_ends_the_task() {
     let (port, seen) = serve(|mut socket| {
         let startup = read_untyped(&mut socket);
         socket.write_all(&authenticated()).unwrap();
-        (startup, rest(&mut socket))
+        (startup, read_to_end(&mut socket))
     });
     let connector = connector(&format!("postgres://app@127.0.0.1:{port}/shop?sslmode=disable"));
     let Established { client, task, .. } = establish(&connector).await.unwrap();
     assert!(!task.is_finished());
     drop(client);
-    tokio::time::timeout(SOON, task).await.unwrap().unwrap();
-    let (startup, rest) = seen.recv_timeout(SOON).unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, task).await.unwrap().unwrap();
+    let (startup, rest) = seen.recv_timeout(TEST_TIMEOUT).unwrap();
     let startup = String::from_utf8_lossy(&startup).into_owned();
     for pair in ["user\0app\0", "database\0shop\0", "application_name\0poolscope\0"] {
         assert!(startup.contains(pair), "{startup:?}");
@@ -31,25 +31,25 @@ async fn a_connection_says_who_it_is_and_ends_with_its_client() {
 }
 
 #[tokio::test]
-async fn a_server_that_never_answers_is_given_up_within_connect_timeout() {
-    let (port, _seen) = serve(|mut socket| rest(&mut socket));
+async fn silent_server_times_out() {
+    let (port, _seen) = serve(|mut socket| read_to_end(&mut socket));
     let error = failure(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=50ms")).await;
     assert_eq!(error.to_string(), "not connected to PostgreSQL within connect_timeout (50ms)");
     assert_eq!(error.code(), ErrorCode::TIMEOUT);
 }
 
 #[tokio::test]
-async fn giving_up_closes_the_socket() {
-    let (port, closed) = serve(|mut socket| rest(&mut socket));
+async fn timeout_closes_the_socket() {
+    let (port, closed) = serve(|mut socket| read_to_end(&mut socket));
     drop(failure(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=50ms&sslmode=disable")).await);
-    assert!(closed.recv_timeout(SOON).is_ok());
+    assert!(closed.recv_timeout(TEST_TIMEOUT).is_ok());
 }
 
 #[tokio::test]
-async fn an_error_is_called_by_the_servers_sqlstate() {
+async fn error_code_is_the_servers_sqlstate() {
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
-        socket.write_all(&refusal("53300")).unwrap();
+        socket.write_all(&fatal_error("53300")).unwrap();
     });
     let error = failure(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).await;
     assert_eq!(error.code().as_str(), "53300");
@@ -57,8 +57,8 @@ async fn an_error_is_called_by_the_servers_sqlstate() {
 }
 
 #[tokio::test]
-async fn an_error_without_a_sqlstate_is_called_by_its_kind() {
-    let refused = refused_port();
+async fn error_code_without_sqlstate_is_the_kind() {
+    let refused = closed_port();
     let error = failure(&format!("postgres://u@127.0.0.1:{refused}/d")).await;
     assert_eq!(error.code(), ErrorCode::IO);
 
@@ -67,33 +67,33 @@ async fn an_error_without_a_sqlstate_is_called_by_its_kind() {
     assert_eq!(error.code(), ErrorCode::IO);
 
     let url = |port| format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable");
-    // Asks for a password in the clear, of which there is none.
+    // A cleartext password is requested, and none is configured.
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&message(b'R', &3_u32.to_be_bytes())).unwrap();
-        rest(&mut socket)
+        read_to_end(&mut socket)
     });
     assert_eq!(failure(&url(port)).await.code(), ErrorCode::AUTH);
 
-    // Asks for Kerberos.
+    // Kerberos is requested.
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&message(b'R', &2_u32.to_be_bytes())).unwrap();
-        rest(&mut socket)
+        read_to_end(&mut socket)
     });
     assert_eq!(failure(&url(port)).await.code(), ErrorCode::AUTH);
 
-    // Makes no sense.
+    // An invalid answer.
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&message(b'D', &[0, 0])).unwrap();
-        rest(&mut socket)
+        read_to_end(&mut socket)
     });
     assert_eq!(failure(&url(port)).await.code(), ErrorCode::OTHER);
 }
 
 #[test]
-fn the_settings_reach_the_socket() {
+fn settings_reach_the_socket() {
     let config = configured("postgres://u@127.0.0.1/d?application_name=billing");
     assert_eq!(config.get_application_name(), Some("billing"));
     assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
@@ -112,7 +112,7 @@ fn the_settings_reach_the_socket() {
 }
 
 #[test]
-fn the_settings_name_wins_over_the_urls() {
+fn application_name_of_the_settings_wins() {
     let url = "postgres://u@h/d?application_name=fromurl".parse().unwrap();
     let name = |settings: &Settings| {
         let connector = Connector::new(settings, &url, "test").unwrap();
@@ -125,7 +125,7 @@ fn the_settings_name_wins_over_the_urls() {
 }
 
 #[test]
-fn every_address_gets_its_turn_within_connect_timeout() {
+fn connect_timeout_is_divided_among_the_addresses() {
     for (hosts, millis) in [
         ("h", 2500),
         ("127.0.0.1", 5000),
@@ -143,12 +143,12 @@ fn every_address_gets_its_turn_within_connect_timeout() {
 }
 
 #[tokio::test]
-async fn a_manager_makes_clients_of_what_a_connector_connects() {
+async fn manager_creates_clients() {
     use deadpool::managed::Manager as _;
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&authenticated()).unwrap();
-        rest(&mut socket)
+        read_to_end(&mut socket)
     });
     let settings = Settings::from_url(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).unwrap();
     let url = settings.require_database_url().unwrap();
@@ -159,10 +159,6 @@ async fn a_manager_makes_clients_of_what_a_connector_connects() {
 }
 
 #[test]
-fn debug_never_shows_the_password() {
+fn debug_omits_the_password() {
     assert!(!format!("{:?}", connector("postgres://u:hunter2@h/d")).contains("hunter2"));
 }
-
-#[cfg(feature = "tls")]
-#[path = "connect_tls_tests.rs"]
-mod tls;

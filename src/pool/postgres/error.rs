@@ -1,4 +1,4 @@
-//! Why a connection was not established.
+//! The error of establishing a connection.
 
 use std::error::Error as StdError;
 use std::io;
@@ -6,17 +6,18 @@ use std::time::Duration;
 
 use tokio_postgres::Error;
 
+use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
 use crate::pool::ConnectFailure;
 
-/// A connection that was not established.
+/// An error of establishing a connection.
 ///
-/// The message is one line without secrets; [`source`](StdError::source) has what the layers below say.
+/// The message is one line without secrets; [`source`](StdError::source) is the error of the layer below.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// It took longer than `connect_timeout`, whichever of its steps it was at.
+    /// Connecting, with TLS and authentication, took longer than `connect_timeout`.
     #[error("not connected to PostgreSQL within connect_timeout ({})", humantime::format_duration(*after))]
     #[non_exhaustive]
     Timeout {
@@ -24,51 +25,51 @@ pub enum ConnectError {
         after: Duration,
     },
 
-    /// The server does not offer TLS, the handshake failed, or the server's certificate does not verify.
+    /// The server does not offer TLS, the handshake failed, or the server's certificate could not be verified.
     #[error("{problem}")]
     #[non_exhaustive]
     Tls {
-        /// What is wrong, and of a certificate that does not verify also what would do.
+        /// A description, with a remedy if there is one.
         problem: String,
         /// The error underneath.
         source: Error,
     },
 
-    /// No socket could be opened: the name is not known, nobody listens there, or nobody answers.
+    /// No socket could be opened: the name is unknown, or the address refuses connections or does not answer.
     #[error("could not connect to PostgreSQL at {address}")]
     #[non_exhaustive]
     Unreachable {
-        /// Host and port, or the path of the Unix socket; behind a name, which of its addresses was tried.
+        /// Host and port, with the IP address that was tried if the host is a name; or the path of the Unix socket.
         address: String,
-        /// What the operating system says.
+        /// The operating system's error.
         source: io::Error,
     },
 
-    /// The server let the connection in, but is not of the kind that `target_session_attrs` asks for.
+    /// The server accepted the connection, but the session does not match `target_session_attrs`.
     #[error("PostgreSQL at {address} {problem}")]
     #[non_exhaustive]
     WrongSession {
-        /// As of [`Unreachable`](Self::Unreachable).
+        /// As in [`Unreachable`](Self::Unreachable).
         address: String,
-        /// In what it differs.
+        /// The difference.
         problem: &'static str,
     },
 
-    /// The configured hosts, their addresses and their ports do not go together. The URL's reader finds that earlier.
+    /// The numbers of hosts, addresses and ports do not match. The URL's parser reports that earlier.
     #[error("{problem}")]
     #[non_exhaustive]
     Hosts {
-        /// What does not, and what would do.
+        /// A description with a remedy.
         problem: String,
     },
 
-    /// The server refused the connection, or it broke off.
+    /// The server refused the connection, or closed it.
     #[error("could not connect to PostgreSQL")]
     Postgres(#[source] Error),
 }
 
 impl ConnectError {
-    /// Sorts an error that came of connecting under `mode`.
+    /// Classifies an error of connecting under `mode`.
     pub(crate) fn classify(error: Error, mode: &TlsMode) -> Self {
         match tls_problem(&error, mode) {
             Some(problem) => Self::Tls { problem, source: error },
@@ -76,13 +77,12 @@ impl ConnectError {
         }
     }
 
-    /// There is nothing to connect to.
     pub(super) fn no_host() -> Self {
         Self::Hosts { problem: "no host to connect to: give one as host or hostaddr".to_owned() }
     }
 
-    /// What the error is called in the `sqlstate` label: the server's SQLSTATE if it sent one, else `timeout`,
-    /// `tls`, `auth`, `io` or `other`.
+    /// Returns the error's code for the `sqlstate` label: the server's SQLSTATE if it sent one, otherwise `timeout`, `tls`,
+    /// `auth`, `io` or `other`.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -108,7 +108,7 @@ impl ConnectError {
     }
 }
 
-/// What tokio-postgres' error is called in the `sqlstate` label.
+/// Returns the code of an error of tokio-postgres for the `sqlstate` label.
 pub(crate) fn error_code(error: &Error) -> ErrorCode {
     if let Some(state) = error.code() {
         return ErrorCode::word(state.code());
@@ -119,7 +119,7 @@ pub(crate) fn error_code(error: &Error) -> ErrorCode {
     if is_authentication(error) {
         return ErrorCode::AUTH;
     }
-    match find::<io::Error>(error) {
+    match find_source::<io::Error>(error) {
         Some(error) => io_code(error),
         None if error.is_closed() => ErrorCode::IO,
         None => ErrorCode::OTHER,
@@ -133,7 +133,7 @@ fn io_code(error: &io::Error) -> ErrorCode {
     }
 }
 
-/// tokio-postgres keeps the kind of its errors to itself; the text of each kind is fixed, and held by the tests.
+/// Identifies the kind by its text, since tokio-postgres does not expose it. Tests check the texts.
 fn is_tls(error: &Error) -> bool {
     error.to_string() == "error performing TLS handshake"
 }
@@ -143,85 +143,36 @@ fn is_authentication(error: &Error) -> bool {
     error.to_string() == "authentication error" || no_password()
 }
 
-/// The first `E` among the error and its sources.
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+/// Returns the first `E` among the error and its sources.
+pub(super) fn find_source<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        // An io::Error's source is that of the error within it, not the error within it.
+        // An io::Error's `source` skips the error inside it.
         next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(within) => Some(within),
+            Some(inner) => Some(inner),
             None => error.source(),
         };
     }
     None
 }
 
-/// What to tell about an error that has to do with TLS; `None` if it does not.
+/// Returns what is wrong with the connection's TLS; `None` if the error has another cause.
 fn tls_problem(error: &Error, mode: &TlsMode) -> Option<String> {
     let sslmode = mode.as_str();
-    #[cfg(feature = "tls")]
-    match find::<rustls::Error>(error) {
-        Some(rustls::Error::InvalidCertificate(reason)) => {
-            return Some(format!(
-                "the server's certificate does not verify (sslmode={sslmode}): {}",
-                certificate_problem(reason)
-            ));
-        }
-        Some(_) => return Some(format!("the TLS handshake failed (sslmode={sslmode})")),
-        None => {}
+    if let Some(problem) = tls::tls_problem(error, sslmode) {
+        return Some(problem);
     }
     if !is_tls(error) {
         return None;
     }
-    // The sources are text without a type here.
-    let refused = error.source().is_some_and(|source| source.to_string() == "server does not support TLS");
-    Some(if refused {
-        format!("the server does not offer TLS (sslmode={sslmode}): turn it on there, or give sslmode=prefer")
+    // tokio-postgres's sources have no public type.
+    let unsupported = error.source().is_some_and(|source| source.to_string() == "server does not support TLS");
+    Some(if unsupported {
+        format!("the server does not offer TLS (sslmode={sslmode}): enable it there, or give sslmode=prefer")
     } else {
         format!("the TLS handshake failed (sslmode={sslmode})")
     })
-}
-
-#[cfg(feature = "tls")]
-fn certificate_problem(reason: &rustls::CertificateError) -> String {
-    use rustls::CertificateError as Reason;
-    match reason {
-        Reason::UnknownIssuer => "unknown issuer: give the certificate of its authority as sslrootcert".to_owned(),
-        Reason::NotValidForNameContext { expected, presented } => {
-            let expected = expected.to_str();
-            if presented.is_empty() {
-                format!(
-                    "it names no host as subjectAltName, the only place where names count: \
-                     issue one for `{expected}`, or give sslmode=verify-ca"
-                )
-            } else {
-                format!(
-                    "it is for other names than `{expected}` ({}): connect by one of them, \
-                     or give sslmode=verify-ca",
-                    presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", ")
-                )
-            }
-        }
-        Reason::NotValidForName => "it is for other names than the host's".to_owned(),
-        Reason::Expired | Reason::ExpiredContext { .. } => "it has expired: renew it".to_owned(),
-        Reason::BadSignature => "a signature does not match: the server does not hold the certificate's key, or the \
-                                 authority has another key than its namesake in sslrootcert"
-            .to_owned(),
-        Reason::NotValidYet | Reason::NotValidYetContext { .. } => "it is not valid yet: compare the clocks".to_owned(),
-        // webpki's own error, which rustls hands on without its type.
-        Reason::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
-            "it is an authority's own, self-signed: issue one for the server with CA:FALSE".to_owned()
-        }
-        other => other.to_string(),
-    }
-}
-
-/// A name as rustls presents it, `DnsName("db.example")`, without its type.
-#[cfg(feature = "tls")]
-fn bare(name: &str) -> &str {
-    let within = name.split_once('(').map_or(name, |(_, within)| within.trim_end_matches(')'));
-    within.trim_matches('"')
 }

@@ -1,4 +1,4 @@
-//! The servers to try, in order.
+//! The hosts to connect to, in order.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -8,20 +8,22 @@ use tokio_postgres::config::{Host, LoadBalanceHosts};
 
 use super::error::ConnectError;
 use super::peer::{Address, Peer};
+use super::unix;
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// One of the hosts that are configured.
+/// A configured host.
 pub(super) struct Candidate<'a> {
     host: Option<&'a Host>,
     hostaddr: Option<IpAddr>,
     port: u16,
 }
 
-/// The hosts that are configured, in the order in which to try them. None if none are.
+/// Returns the configured hosts in the order in which to try them. May be empty.
 ///
 /// # Errors
-/// [`ConnectError::Hosts`]: their numbers do not go together.
+///
+/// [`ConnectError::Hosts`] if the numbers of hosts, addresses and ports do not match.
 pub(super) fn candidates(config: &Config) -> Result<Vec<Candidate<'_>>, ConnectError> {
     let (hosts, hostaddrs, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let count = hosts.len().max(hostaddrs.len());
@@ -47,6 +49,7 @@ fn problem(problem: String) -> ConnectError {
     ConnectError::Hosts { problem }
 }
 
+/// Shuffles the list if `load_balance_hosts` is `random`.
 fn balance<T>(config: &Config, list: &mut [T]) {
     if config.get_load_balance_hosts() == LoadBalanceHosts::Random {
         fastrand::shuffle(list);
@@ -54,8 +57,8 @@ fn balance<T>(config: &Config, list: &mut [T]) {
 }
 
 impl Candidate<'_> {
-    /// Where it listens, in the order in which to try. An address that is given saves looking the name up; the name
-    /// remains what the server must prove to be.
+    /// Returns the host's addresses in the order in which to try them. With a `hostaddr`, the name is not looked up; it is
+    /// still the name expected in the server's certificate.
     pub(super) async fn peers(&self, config: &Config) -> Result<Vec<Peer>, ConnectError> {
         let hostname = match self.host {
             Some(Host::Tcp(name)) => Some(name.clone()),
@@ -71,11 +74,10 @@ impl Candidate<'_> {
                     .map_err(|source| ConnectError::Unreachable { address: format!("{name}:{}", self.port), source })?;
                 Ok(addresses.into_iter().map(|address| peer(Address::Tcp(address))).collect())
             }
-            #[cfg(unix)]
-            (None, Some(Host::Unix(directory))) => {
-                Ok(vec![peer(Address::Unix(directory.join(format!(".s.PGSQL.{}", self.port))))])
+            (None, host) => {
+                let path = host.and_then(|host| unix::socket_path(host, self.port));
+                Ok(path.into_iter().map(|path| peer(Address::Unix(path))).collect())
             }
-            (None, None) => Ok(Vec::new()),
         }
     }
 

@@ -4,11 +4,11 @@ use std::io::Write;
 use std::net::TcpStream;
 
 use super::super::connect::Established;
-use super::super::scripted::*;
+use super::super::scripted_server::*;
 use super::*;
 use crate::labels::ErrorCode;
 
-fn welcome(mut socket: TcpStream) {
+fn accept_client(mut socket: TcpStream) {
     read_untyped(&mut socket);
     socket.write_all(&authenticated()).unwrap();
 }
@@ -19,25 +19,25 @@ async fn reached(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_host_that_refuses_is_followed_by_the_next_and_ports_go_with_hosts() {
-    let refused = refused_port();
-    let (port, _seen) = serve(welcome);
+async fn next_host_is_tried_with_its_own_port() {
+    let refused = closed_port();
+    let (port, _seen) = serve(accept_client);
     let url = format!("postgres://u@127.0.0.1:{refused},127.0.0.1:{port}/d?sslmode=disable");
     assert_eq!(reached(&url).await, format!("127.0.0.1:{port}"));
 
-    // Refused by the server itself rather than by its machine.
+    // Refused by the server rather than by the operating system.
     let (full, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
-        socket.write_all(&refusal("53300")).unwrap();
+        socket.write_all(&fatal_error("53300")).unwrap();
     });
-    let (port, _seen) = serve(welcome);
+    let (port, _seen) = serve(accept_client);
     let url = format!("postgres://u@127.0.0.1:{full},127.0.0.1:{port}/d?sslmode=disable");
     assert_eq!(reached(&url).await, format!("127.0.0.1:{port}"));
 }
 
 #[tokio::test]
-async fn of_hosts_that_all_fail_the_last_error_is_told() {
-    let (first, second) = (refused_port(), refused_port());
+async fn last_error_is_returned_if_all_hosts_fail() {
+    let (first, second) = (closed_port(), closed_port());
     let error = failure(&format!("postgres://u@127.0.0.1:{first},127.0.0.1:{second}/d")).await;
     assert_eq!(error.code(), ErrorCode::IO);
     assert_eq!(error.to_string(), format!("could not connect to PostgreSQL at 127.0.0.1:{second}"));
@@ -45,33 +45,33 @@ async fn of_hosts_that_all_fail_the_last_error_is_told() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_given_saves_looking_the_name_up() {
-    let (port, _seen) = serve(welcome);
+async fn hostaddr_avoids_the_name_lookup() {
+    let (port, _seen) = serve(accept_client);
     let url = format!("postgres://u@db.invalid:{port}/d?hostaddr=127.0.0.1&sslmode=disable");
     assert_eq!(reached(&url).await, format!("db.invalid:{port} (127.0.0.1)"));
-    let (port, _seen) = serve(welcome);
+    let (port, _seen) = serve(accept_client);
     let url = format!("postgres:///d?user=u&hostaddr=127.0.0.1&port={port}&sslmode=disable");
     assert_eq!(reached(&url).await, format!("127.0.0.1:{port}"));
 }
 
 #[tokio::test]
-async fn a_name_is_looked_up_and_each_of_its_addresses_tried() {
-    let (port, _seen) = serve(welcome);
+async fn all_addresses_of_a_name_are_tried() {
+    let (port, _seen) = serve(accept_client);
     let url = format!("postgres://u@localhost:{port}/d?sslmode=disable");
     assert_eq!(reached(&url).await, format!("localhost:{port} (127.0.0.1)"));
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_knows_is_an_error_that_names_it() {
+async fn unknown_name_is_named_in_the_error() {
     let error = failure("postgres://u@db.invalid:6543/d").await;
     assert_eq!(error.to_string(), "could not connect to PostgreSQL at db.invalid:6543");
     assert_eq!(error.code(), ErrorCode::IO);
 }
 
 #[tokio::test]
-async fn hosts_in_random_order_are_each_the_first_at_times() {
+async fn random_order_varies_the_first_host() {
     let clients = 64;
-    let ((one, _seen), (two, _also)) = (serve_each(clients, welcome), serve_each(clients, welcome));
+    let ((one, _seen), (two, _also)) = (serve_each(clients, accept_client), serve_each(clients, accept_client));
     let hosts = format!("127.0.0.1:{one},127.0.0.1:{two}");
     let url = format!("postgres://u@{hosts}/d?sslmode=disable&load_balance_hosts=random");
     let mut reached_ones = std::collections::BTreeSet::new();
@@ -86,7 +86,7 @@ async fn hosts_in_random_order_are_each_the_first_at_times() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_directory_is_where_a_unix_socket_lies() {
+async fn host_with_a_path_is_the_directory_of_a_unix_socket() {
     use std::os::unix::net::UnixListener;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(".s.PGSQL.6543");
@@ -107,7 +107,7 @@ async fn a_directory_is_where_a_unix_socket_lies() {
 }
 
 #[test]
-fn numbers_that_do_not_go_together_are_an_error_that_says_what_would_do() {
+fn mismatched_numbers_are_an_error_with_a_remedy() {
     let address = IpAddr::from([127, 0, 0, 1]);
     let problem = |config: &Config| match candidates(config).map(|_| ()).unwrap_err() {
         error @ ConnectError::Hosts { .. } => (error.to_string(), error.code()),
@@ -131,7 +131,7 @@ fn numbers_that_do_not_go_together_are_an_error_that_says_what_would_do() {
 }
 
 #[test]
-fn a_port_is_one_for_each_or_one_for_all_or_the_usual() {
+fn ports_are_per_host_common_or_default() {
     let ports = |config: &Config| candidates(config).unwrap().iter().map(|host| host.port).collect::<Vec<_>>();
     assert_eq!(ports(Config::new().host("a").host("b")), [5432, 5432]);
     assert_eq!(ports(Config::new().host("a").host("b").port(1)), [1, 1]);
@@ -139,27 +139,27 @@ fn a_port_is_one_for_each_or_one_for_all_or_the_usual() {
 }
 
 #[tokio::test]
-async fn a_server_with_the_wrong_kind_of_session_is_passed_over() {
+async fn server_with_the_wrong_session_kind_is_skipped() {
     for (attrs, wrong, right) in [("read-write", "on", "off"), ("read-only", "off", "on")] {
-        let (standby, asked) = serve(move |socket| answer(socket, &shown(wrong)));
-        let (primary, _seen) = serve(move |socket| answer(socket, &shown(right)));
+        let (standby, queries) = serve(move |socket| answer(socket, &show_answer(wrong)));
+        let (primary, _seen) = serve(move |socket| answer(socket, &show_answer(right)));
         let url = format!(
             "postgres://u@127.0.0.1:{standby},127.0.0.1:{primary}/d?sslmode=disable&target_session_attrs={attrs}"
         );
         let established = establish(&connector(&url)).await.unwrap();
         assert_eq!(established.peer.to_string(), format!("127.0.0.1:{primary}"));
-        let (query, rest) = seen(asked).await;
+        let (query, rest) = receive(queries).await;
         assert_eq!(query, b"SHOW transaction_read_only\0");
-        assert_eq!(rest, b"", "left without a word, as tokio-postgres does");
+        assert_eq!(rest, b"", "closed without a Terminate, as by tokio-postgres");
     }
 }
 
 #[tokio::test]
-async fn a_session_of_the_wrong_kind_everywhere_is_an_error_that_says_so() {
+async fn wrong_session_kind_on_every_host_is_an_error() {
     for (attrs, answered, problem) in [
-        ("read-write", shown("on"), "does not allow writes (target_session_attrs=read-write)"),
-        ("read-only", shown("off"), "allows writes (target_session_attrs=read-only)"),
-        ("read-only", message(b'Z', b"I"), "does not say whether it allows writes"),
+        ("read-write", show_answer("on"), "does not allow writes (target_session_attrs=read-write)"),
+        ("read-only", show_answer("off"), "allows writes (target_session_attrs=read-only)"),
+        ("read-only", message(b'Z', b"I"), "does not report whether it allows writes"),
     ] {
         let (port, _seen) = serve(move |socket| answer(socket, &answered));
         let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable&target_session_attrs={attrs}");
@@ -170,32 +170,32 @@ async fn a_session_of_the_wrong_kind_everywhere_is_an_error_that_says_so() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_instead_of_telling_its_kind_is_an_error() {
+async fn server_error_during_the_session_check_is_returned() {
     let (port, _seen) = serve(|mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&authenticated()).unwrap();
         read_typed(&mut socket);
-        socket.write_all(&refusal("57P01")).unwrap();
+        socket.write_all(&fatal_error("57P01")).unwrap();
     });
     let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable&target_session_attrs=read-write");
     assert_eq!(failure(&url).await.code().as_str(), "57P01");
 }
 
 #[tokio::test]
-async fn to_stop_waiting_for_a_servers_kind_closes_the_socket() {
-    let (sender, asked) = std::sync::mpsc::channel();
+async fn dropping_the_session_check_closes_the_socket() {
+    let (sender, queried) = std::sync::mpsc::channel();
     let (port, closed) = serve(move |mut socket| {
         read_untyped(&mut socket);
         socket.write_all(&authenticated()).unwrap();
         read_typed(&mut socket);
         sender.send(()).unwrap();
-        rest(&mut socket)
+        read_to_end(&mut socket)
     });
     let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable&target_session_attrs=read-write");
     let connector = connector(&url);
     tokio::select! {
         _ = establish(&connector) => panic!("no answer came"),
-        () = seen(asked) => {}
+        () = receive(queried) => {}
     }
-    assert_eq!(seen(closed).await, b"");
+    assert_eq!(receive(closed).await, b"");
 }

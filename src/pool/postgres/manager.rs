@@ -1,4 +1,4 @@
-//! PostgreSQL's connections, as a backend.
+//! The manager of PostgreSQL connections.
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 
@@ -10,19 +10,19 @@ use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::labels::{Dirt, ErrorCode};
 use crate::pool::{Backend, ConnectFailure, Observer};
 
-/// Makes, pings and closes PostgreSQL connections.
+/// Creates, pings and resets PostgreSQL connections.
 #[derive(Debug)]
 pub struct PostgresManager {
     connector: Connector,
 }
 
 impl PostgresManager {
-    /// Connects as the settings and the URL say. `pool` is the name for the log.
+    /// Creates a manager from the settings and the URL. `pool` is the name for the log.
     pub(super) fn new(settings: &Settings, url: &DatabaseUrl, pool: &str) -> Result<Self, ConfigError> {
         Ok(Self { connector: Connector::new(settings, url, pool)? })
     }
 
-    /// What connects, for what is none of the pool's.
+    /// Returns the connector, for connections outside the pool.
     pub(super) fn connector(&self) -> &Connector {
         &self.connector
     }
@@ -36,7 +36,7 @@ impl Manager for PostgresManager {
         self.connector.client(None).await
     }
 
-    /// The ping: an empty query, which no server takes long for.
+    /// Pings the server with an empty query.
     async fn recycle(&self, client: &mut Client, _: &Metrics) -> RecycleResult<ConnectError> {
         if client.is_closed() {
             return Err(RecycleError::message("Connection closed"));

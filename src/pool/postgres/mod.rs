@@ -9,12 +9,15 @@ mod hosts;
 mod manager;
 mod peer;
 #[cfg(test)]
-mod scripted;
-mod server;
+mod scripted_server;
+mod server_watch;
 mod session;
 mod socket;
-#[cfg(feature = "tls")]
+mod tcp_options;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
+#[cfg_attr(not(unix), path = "no_unix.rs")]
+mod unix;
 mod unpooled;
 
 pub use self::builder::PoolBuilder;
@@ -29,39 +32,39 @@ use super::guard::Guard;
 use super::pool::Pool;
 use crate::config::{ConfigError, Settings};
 
-/// Why a checkout gave no connection.
+/// The error of a checkout.
 pub type CheckoutError = crate::error::CheckoutError<ConnectError>;
 
-/// Why an operation given to [`Pool::run`] has no value to answer with.
+/// The error of an operation given to [`Pool::run`].
 pub type RunError<T> = crate::error::RunError<T, ConnectError>;
 
 /// A connection that was checked out; see [`Guard`].
 ///
-/// It derefs to [`Client`], and that to [`deadpool_postgres::ClientWrapper`], which is what deadpool-postgres's own
-/// `Client` derefs to: queries, transactions and cached statements work as they do there.
+/// It dereferences to [`Client`], and through that to [`deadpool_postgres::ClientWrapper`], like deadpool-postgres's own
+/// `Client`: queries, transactions and cached statements work as they do there.
 pub type Connection = Guard<PostgresManager>;
 
 impl Pool {
-    /// Sets a pool up step by step.
+    /// Returns a builder.
     pub fn builder() -> PoolBuilder {
         PoolBuilder::default()
     }
 
-    /// A pool for a `postgres://` URL, whose query may hold any of the settings too. Connects to nothing yet.
+    /// Creates a pool from a `postgres://` URL, whose query may contain any of the settings. Does not connect yet.
     ///
     /// # Errors
     ///
-    /// If the URL or a setting in it cannot be.
+    /// If the URL or a setting in it is invalid.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         Self::builder().settings(Settings::from_url(url)?).build()
     }
 
-    /// A pool as the environment says: `POOLSCOPE_DATABASE_URL`, `POOLSCOPE_POOL_SIZE` and so on. Connects to nothing
-    /// yet.
+    /// Creates a pool from environment variables: `POOLSCOPE_DATABASE_URL`, `POOLSCOPE_POOL_SIZE` and so on. Does not
+    /// connect yet.
     ///
     /// # Errors
     ///
-    /// If a variable cannot be, or if there is none for the URL.
+    /// If a variable is invalid, or the one with the URL is missing.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::builder().settings(Settings::from_env()?).build()
     }

@@ -6,36 +6,34 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-#[cfg(unix)]
-use tokio::net::UnixStream;
 
-/// Either kind of socket that PostgreSQL listens on.
+use super::unix::UnixStream;
+
+/// A TCP or Unix socket.
 #[derive(Debug)]
-pub(crate) enum Sock {
+pub(crate) enum Socket {
     Tcp(TcpStream),
-    #[cfg(unix)]
     Unix(UnixStream),
 }
 
-/// Does the same to either.
+/// Evaluates an expression with the stream of either variant.
 macro_rules! forward {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self {
-            Sock::Tcp($stream) => $call,
-            #[cfg(unix)]
-            Sock::Unix($stream) => $call,
+            Socket::Tcp($stream) => $call,
+            Socket::Unix($stream) => $call,
         }
     };
 }
 
-impl AsyncRead for Sock {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         forward!(this, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
-impl AsyncWrite for Sock {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         forward!(this, stream => Pin::new(stream).poll_write(cx, buf))

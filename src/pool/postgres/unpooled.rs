@@ -1,4 +1,4 @@
-//! Connections outside the pool, which its accounts know of all the same.
+//! Connections outside the pool, which the pool counts nevertheless.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -14,28 +14,28 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Recorder, UnpooledPlace};
 use crate::telemetry::operations::OperationId;
 
-/// A connection outside the pool, from [`Pool::connect_unpooled`]. Dropping it closes it.
+/// A connection outside the pool, from [`Pool::connect_unpooled`].
 ///
-/// It derefs to [`Client`]. It is closed at once, without waiting for what the server is doing for it: to have that
-/// given up, [cancel](Client::cancel_token) it before. What is open of a transaction the server rolls back.
-#[must_use = "a connection that is not held is closed at once"]
+/// It dereferences to [`Client`]. Dropping it closes the connection at once, without waiting for a running query; to stop
+/// that, [cancel](Client::cancel_token) it before. The server rolls back an open transaction.
+#[must_use = "dropping the connection closes it"]
 pub struct UnpooledConnection {
-    // Dropped first: a connection is counted as closed when it is.
+    // Dropped first, so that the connection is closed before it is counted as closed.
     client: Client,
-    account: Account,
+    tracker: UnpooledTracker,
 }
 
 impl Pool {
-    /// A connection of its own to the pool's database, outside the pool and its limit, for the operation that is named
-    /// after the caller's file and line.
+    /// Opens a connection to the pool's database outside the pool and its limit, for the operation named after the caller's
+    /// file and line.
     ///
-    /// It is made by the pool's settings, within `connect_timeout`, and that is all it asks of the pool: it is to be had
-    /// where every connection is taken, and where the pool is closed. Closing does not wait for it. Each costs what a
-    /// pool is there to save, and counts against the server's `max_connections`; it is for what needs a session to
-    /// itself, and for code that does not use the pool yet. Notifications are not delivered: to `LISTEN` takes a
-    /// connection whose messages are polled, from tokio-postgres itself.
+    /// It uses the pool's settings and `connect_timeout`, but is otherwise independent of the pool: it is also available
+    /// when all connections are in use or the pool is closed, and closing the pool does not wait for it. It costs the setup
+    /// that a pool avoids, and counts against the server's `max_connections`. Use it for work that needs a session to itself,
+    /// and for code that does not use the pool yet. Notifications are not delivered: `LISTEN` requires a connection of
+    /// tokio-postgres whose messages are polled.
     ///
-    /// It is counted by `poolscope_unpooled_…`, and by no other metric. What passes on its wire is not read.
+    /// It is counted in `poolscope_unpooled_…` and in no other metric. The protocol observer does not read it.
     ///
     /// ```no_run
     /// # async fn example(pool: poolscope::Pool) -> Result<(), Box<dyn std::error::Error>> {
@@ -48,12 +48,12 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// If it cannot be established. That is counted in `poolscope_connection_errors_total`, and the time it took in
+    /// If the connection cannot be established. The error is counted in `poolscope_connection_errors_total`, and the time in
     /// `poolscope_unpooled_connect_seconds_total`.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the socket. The time until then is counted as time of connecting.
+    /// Dropping the future closes the socket. The time until then counts as connect time.
     #[track_caller]
     pub fn connect_unpooled(&self) -> impl Future<Output = Result<UnpooledConnection, ConnectError>> + Send {
         self.connect_unpooled_at(Location::caller())
@@ -66,11 +66,11 @@ impl Pool {
         let recorder = &self.shared().recorder;
         let (operation, _) = recorder.operation_at(call_site);
         async move {
-            let mut account = Account::begin(recorder, operation);
+            let mut tracker = UnpooledTracker::start(recorder, operation);
             match self.backend().create().await {
                 Ok(client) => {
-                    account.open();
-                    Ok(UnpooledConnection { client, account })
+                    tracker.opened();
+                    Ok(UnpooledConnection { client, tracker })
                 }
                 Err(error) => {
                     let (phase, code) = (ErrorPhase::Connect, error.code());
@@ -82,35 +82,35 @@ impl Pool {
     }
 }
 
-/// Has the connection counted, and when it is dropped, no longer. Begun before it is established.
+/// Counts a connection from the start of connecting until it is dropped.
 #[derive(Debug)]
-struct Account {
+struct UnpooledTracker {
     recorder: Recorder,
     operation: OperationId,
     place: UnpooledPlace,
-    begun: Nanos,
+    started: Nanos,
     open: bool,
 }
 
-impl Account {
-    fn begin(recorder: &Recorder, operation: OperationId) -> Self {
+impl UnpooledTracker {
+    fn start(recorder: &Recorder, operation: OperationId) -> Self {
         let at = recorder.now();
         let place = recorder.unpooled_connecting(operation, at);
-        Self { recorder: recorder.clone(), operation, place, begun: at, open: false }
+        Self { recorder: recorder.clone(), operation, place, started: at, open: false }
     }
 
     fn name(&self) -> &str {
         self.recorder.ledger().operations().name(self.operation)
     }
 
-    fn open(&mut self) {
+    fn opened(&mut self) {
         self.open = true;
         let at = self.recorder.now();
-        self.recorder.unpooled_opened(self.place, self.operation, at.duration_since(self.begun), at);
+        self.recorder.unpooled_opened(self.place, self.operation, at.duration_since(self.started), at);
     }
 }
 
-impl Drop for Account {
+impl Drop for UnpooledTracker {
     fn drop(&mut self) {
         self.recorder.unpooled_closed(self.place, self.operation, self.open, self.recorder.now());
     }
@@ -132,7 +132,7 @@ impl DerefMut for UnpooledConnection {
 
 impl fmt::Debug for UnpooledConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { client, account } = self;
-        f.debug_struct("UnpooledConnection").field("operation", &account.name()).field("client", client).finish()
+        let Self { client, tracker } = self;
+        f.debug_struct("UnpooledConnection").field("operation", &tracker.name()).field("client", client).finish()
     }
 }

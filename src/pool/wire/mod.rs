@@ -1,34 +1,23 @@
-//! What passes on the wire: read as it passes, never copied, delayed or changed.
+//! The observer of PostgreSQL's wire protocol: it reads the bytes of a connection as they pass, and never copies, delays or
+//! changes them.
 //!
-//! A [`Tap`] sits under tokio-postgres and above TLS. Its [`ProtocolObserver`] find the messages ([`frames`]), follow the
-//! [`conversation`], and keep the connection's account. The connection's task runs with a [`DriverActivity`], by which the
-//! pool knows whether everything that a holder asked for has reached the wire.
+//! A [`Tap`] sits below tokio-postgres and above TLS, and shows everything that passes to its [`ProtocolObserver`]. That
+//! splits the bytes into messages, follows the [`protocol`], and updates the connection's statistics. The connection's task
+//! is a [`DriverTask`] with a [`DriverActivity`], from which the pool learns whether everything that a caller sent has
+//! reached the wire.
 
-mod bodies;
-mod conversation;
-mod copying;
-mod eyes;
-mod fields;
-mod frames;
+mod driver;
 mod hash;
-mod listener;
-mod patient;
-mod prepared;
-mod pulse;
-mod requests;
-mod statements;
-mod summary;
+mod observer;
+mod peer_close;
+mod protocol;
+mod sql;
 mod tap;
-mod texts;
-#[cfg(feature = "tls")]
-mod tls;
-mod words;
+mod transaction;
 
+pub(crate) use self::driver::{DirtyCallback, DriverActivity, DriverTask};
+pub(crate) use self::observer::ProtocolObserver;
+pub(crate) use self::peer_close::AwaitPeerClose;
 #[cfg(fuzzing)]
-pub(crate) use self::conversation::witness::exercise;
-pub(crate) use self::eyes::ProtocolObserver;
-pub(crate) use self::patient::Patient;
-pub(crate) use self::pulse::{DriverActivity, DriverTask, Found};
+pub(crate) use self::protocol::checker::fuzz_protocol;
 pub(crate) use self::tap::Tap;
-#[cfg(feature = "tls")]
-pub(crate) use self::tls::Above;

@@ -1,4 +1,4 @@
-//! A stream that is read along.
+//! A stream whose bytes are observed as they pass.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -8,22 +8,22 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
-use super::eyes::ProtocolObserver;
+use super::observer::ProtocolObserver;
 
-/// Passes everything on unchanged, and shows the [`ProtocolObserver`] what did pass: each byte once, in the order in which the
-/// stream took or gave it.
-pub(crate) struct Tap<S, E = ProtocolObserver> {
-    stream: S,
-    eyes: Option<Box<E>>,
+/// A stream that passes everything on unchanged, and shows its observer each byte once, in the order in which the inner stream
+/// accepted or returned it.
+pub(crate) struct Tap<S, O = ProtocolObserver> {
+    pub(crate) stream: S,
+    pub(crate) observer: Option<Box<O>>,
 }
 
-/// What eyes do, so that a test can have its own.
-pub(super) trait Look {
+/// An observer of the bytes. A trait so that tests can use their own.
+pub(super) trait TapObserver {
     fn sent(&mut self, bytes: &[u8]);
     fn received(&mut self, bytes: &[u8]);
 }
 
-impl Look for ProtocolObserver {
+impl TapObserver for ProtocolObserver {
     #[inline]
     fn sent(&mut self, bytes: &[u8]) {
         Self::sent(self, bytes);
@@ -35,47 +35,41 @@ impl Look for ProtocolObserver {
     }
 }
 
-impl<S, E> Tap<S, E> {
-    /// Without `eyes` nobody looks.
-    pub(crate) fn new(stream: S, eyes: Option<Box<E>>) -> Self {
-        Self { stream, eyes }
-    }
-
-    /// For putting the eyes elsewhere.
-    #[cfg_attr(not(any(feature = "tls", test)), allow(dead_code, reason = "only TLS moves them"))]
-    pub(crate) fn into_parts(self) -> (S, Option<Box<E>>) {
-        (self.stream, self.eyes)
+impl<S, O> Tap<S, O> {
+    /// Creates a tap. Without an `observer`, the bytes only pass.
+    pub(crate) fn new(stream: S, observer: Option<Box<O>>) -> Self {
+        Self { stream, observer }
     }
 }
 
-impl<S, E> fmt::Debug for Tap<S, E> {
+impl<S, O> fmt::Debug for Tap<S, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tap").finish_non_exhaustive()
     }
 }
 
-impl<S: AsyncRead + Unpin, E: Look> AsyncRead for Tap<S, E> {
+impl<S: AsyncRead + Unpin, O: TapObserver> AsyncRead for Tap<S, O> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        // What is filled already came of an earlier read.
+        // Bytes filled before come from an earlier read.
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         let read = &buf.filled()[before..];
-        if let Some(eyes) = &mut self.eyes
+        if let Some(observer) = &mut self.observer
             && !read.is_empty()
         {
-            eyes.received(read);
+            observer.received(read);
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin, E: Look> AsyncWrite for Tap<S, E> {
+impl<S: AsyncWrite + Unpin, O: TapObserver> AsyncWrite for Tap<S, O> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
-        if let Some(eyes) = &mut self.eyes
+        if let Some(observer) = &mut self.observer
             && written > 0
         {
-            eyes.sent(&buf[..written]);
+            observer.sent(&buf[..written]);
         }
         Poll::Ready(Ok(written))
     }
@@ -86,12 +80,12 @@ impl<S: AsyncWrite + Unpin, E: Look> AsyncWrite for Tap<S, E> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
-        if let Some(eyes) = &mut self.eyes {
+        if let Some(observer) = &mut self.observer {
             let mut left = written;
             for buf in bufs {
                 let taken = left.min(buf.len());
                 if taken > 0 {
-                    eyes.sent(&buf[..taken]);
+                    observer.sent(&buf[..taken]);
                 }
                 left -= taken;
             }
@@ -112,7 +106,7 @@ impl<S: AsyncWrite + Unpin, E: Look> AsyncWrite for Tap<S, E> {
     }
 }
 
-/// The TLS session is the stream's: what a password is bound to is seen through the tap.
+/// Channel binding uses the TLS session of the inner stream.
 impl<S: TlsStream + Unpin> TlsStream for Tap<S> {
     fn channel_binding(&self) -> ChannelBinding {
         self.stream.channel_binding()

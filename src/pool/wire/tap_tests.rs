@@ -6,22 +6,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 
-/// Gives what it was told to, a piece for each read, and takes at most three bytes at once, after having been asked
-/// for each twice.
+/// Returns its reads one by one and accepts at most three bytes a write, each at the second poll.
 #[derive(Default)]
 struct Scripted {
-    pieces: VecDeque<io::Result<&'static [u8]>>,
-    taken: Vec<u8>,
-    asked: bool,
+    reads: VecDeque<io::Result<&'static [u8]>>,
+    written: Vec<u8>,
+    polled: bool,
 }
 
 impl Scripted {
     fn is_pending(&mut self, cx: &Context<'_>) -> bool {
-        self.asked = !self.asked;
-        if self.asked {
+        self.polled = !self.polled;
+        if self.polled {
             cx.waker().wake_by_ref();
         }
-        self.asked
+        self.polled
     }
 }
 
@@ -30,8 +29,8 @@ impl AsyncRead for Scripted {
         if self.is_pending(cx) {
             return Poll::Pending;
         }
-        if let Some(piece) = self.pieces.pop_front() {
-            buf.put_slice(piece?);
+        if let Some(read) = self.reads.pop_front() {
+            buf.put_slice(read?);
         }
         Poll::Ready(Ok(()))
     }
@@ -51,7 +50,7 @@ impl AsyncWrite for Scripted {
             return Poll::Pending;
         }
         let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(3).collect();
-        self.taken.extend_from_slice(&bytes);
+        self.written.extend_from_slice(&bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -68,14 +67,14 @@ impl AsyncWrite for Scripted {
     }
 }
 
-/// What passed, a piece for each look.
+/// Records what was shown to it.
 #[derive(Default)]
-struct Recorder {
+struct RecordingObserver {
     sent: Vec<Vec<u8>>,
     received: Vec<Vec<u8>>,
 }
 
-impl Look for Recorder {
+impl TapObserver for RecordingObserver {
     fn sent(&mut self, bytes: &[u8]) {
         self.sent.push(bytes.to_vec());
     }
@@ -85,18 +84,17 @@ impl Look for Recorder {
     }
 }
 
-fn tap(pieces: impl Into<VecDeque<io::Result<&'static [u8]>>>) -> Tap<Scripted, Recorder> {
-    let scripted = Scripted { pieces: pieces.into(), ..Scripted::default() };
+fn tap(reads: impl Into<VecDeque<io::Result<&'static [u8]>>>) -> Tap<Scripted, RecordingObserver> {
+    let scripted = Scripted { reads: reads.into(), ..Scripted::default() };
     Tap::new(scripted, Some(Box::default()))
 }
 
-fn parts(tap: Tap<Scripted, Recorder>) -> (Scripted, Recorder) {
-    let (stream, eyes) = tap.into_parts();
-    (stream, *eyes.unwrap())
+fn parts(tap: Tap<Scripted, RecordingObserver>) -> (Scripted, RecordingObserver) {
+    (tap.stream, *tap.observer.unwrap())
 }
 
 #[tokio::test]
-async fn each_read_shows_what_it_added_and_nothing_that_was_there() {
+async fn read_shows_only_the_bytes_it_added() {
     let mut tap = tap([Ok(&b"one"[..]), Ok(b"two")]);
     let mut bytes = [0; 16];
     let mut buf = ReadBuf::new(&mut bytes);
@@ -109,7 +107,7 @@ async fn each_read_shows_what_it_added_and_nothing_that_was_there() {
 }
 
 #[tokio::test]
-async fn an_error_passes_unseen_and_what_follows_it_is_seen() {
+async fn reads_after_an_error_are_shown() {
     let mut tap = tap([Err(io::ErrorKind::ConnectionReset.into()), Ok(&b"more"[..])]);
     let mut bytes = [0; 8];
     assert_eq!(tap.read(&mut bytes).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -119,38 +117,38 @@ async fn an_error_passes_unseen_and_what_follows_it_is_seen() {
 }
 
 #[tokio::test]
-async fn a_write_shows_what_was_taken_of_it() {
+async fn write_shows_the_bytes_accepted() {
     let mut tap = tap([]);
     tap.write_all(b"seven of").await.unwrap();
     tap.flush().await.unwrap();
-    let (stream, eyes) = parts(tap);
-    assert_eq!(stream.taken, b"seven of");
-    assert_eq!(eyes.sent, [&b"sev"[..], b"en ", b"of"]);
+    let (stream, observer) = parts(tap);
+    assert_eq!(stream.written, b"seven of");
+    assert_eq!(observer.sent, [&b"sev"[..], b"en ", b"of"]);
 }
 
 #[tokio::test]
-async fn a_vectored_write_shows_the_parts_that_were_taken_in_order() {
+async fn vectored_write_shows_the_bytes_accepted_in_order() {
     let mut tap = tap([]);
     assert!(tap.is_write_vectored());
     let bufs = [&b""[..], b"ab", b"cd", b"e"].map(IoSlice::new);
     assert_eq!(tap.write_vectored(&bufs).await.unwrap(), 3);
-    let (stream, eyes) = parts(tap);
-    assert_eq!(stream.taken, b"abc");
-    assert_eq!(eyes.sent, [&b"ab"[..], b"c"]);
+    let (stream, observer) = parts(tap);
+    assert_eq!(stream.written, b"abc");
+    assert_eq!(observer.sent, [&b"ab"[..], b"c"]);
 }
 
 #[tokio::test]
-async fn without_eyes_everything_passes_all_the_same() {
-    let scripted = Scripted { pieces: [Ok(&b"one"[..])].into(), ..Scripted::default() };
+async fn bytes_pass_without_an_observer() {
+    let scripted = Scripted { reads: [Ok(&b"one"[..])].into(), ..Scripted::default() };
     let mut tap: Tap<Scripted> = Tap::new(scripted, None);
     tap.write_all(b"word").await.unwrap();
     let mut bytes = Vec::new();
     tap.read_to_end(&mut bytes).await.unwrap();
-    assert_eq!((&*bytes, &*tap.into_parts().0.taken), (&b"one"[..], &b"word"[..]));
+    assert_eq!((&*bytes, &*tap.stream.written), (&b"one"[..], &b"word"[..]));
 }
 
 #[test]
-fn a_stream_that_cannot_write_vectored_is_not_said_to() {
+fn vectored_writes_are_only_offered_if_the_stream_supports_them() {
     struct Plain;
     impl AsyncWrite for Plain {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
@@ -165,5 +163,5 @@ fn a_stream_that_cannot_write_vectored_is_not_said_to() {
             Poll::Pending
         }
     }
-    assert!(!Tap::<_, Recorder>::new(Plain, None).is_write_vectored());
+    assert!(!Tap::<_, RecordingObserver>::new(Plain, None).is_write_vectored());
 }

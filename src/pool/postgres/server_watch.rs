@@ -1,0 +1,239 @@
+//! Reads the server's state, on a connection outside the pool.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use thiserror::Error;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
+
+use super::Pool;
+use super::client::Client;
+use super::connect::Connector;
+use super::error::ConnectError;
+use crate::telemetry::log::Chain;
+use crate::telemetry::server::ServerAccount;
+use crate::telemetry::{BackendState, Backends, ServerLook, ServerRole, ServerView, Watcher};
+
+/// The timeouts of connecting and of the query. The server's own statement timeout is a little shorter.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The timeout of cancelling a query that was not answered in time.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The longest interval between queries of a server that does not answer. Each may leave a hanging backend there.
+const MAX_UNRESPONSIVE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Reads all backends if the role may see them; otherwise the role's own in detail, and the number of others.
+const SERVER_QUERY: &str = include_str!("server_watch.sql");
+
+impl Pool {
+    /// Queries the server's state periodically, for the `poolscope_server_…` metrics and
+    /// [`PoolSnapshot::server`](crate::telemetry::PoolSnapshot::server): its backends by application and state, the
+    /// connection slots left, lock waits. The counts of all clients' pools can be compared with it.
+    ///
+    /// Spawn it once for each server. It queries at once and then at the interval `every` (at least one millisecond), and
+    /// ends when the pool is closed or its last handle is dropped; it does not hold one itself.
+    ///
+    /// It has a connection of its own, with the pool's settings, which it keeps between queries: it also works when the
+    /// pool is exhausted, and no other metric of the pool counts it. The server counts it as one more backend of
+    /// `application_name`. The role needs no privilege to see its own backends; with `pg_monitor` it sees the state of other
+    /// roles' too. Without that, their parallel workers count as backends, so that fewer slots seem left.
+    ///
+    /// The first failure is logged, and so is the next success; in between `poolscope_server_up` is 0. A query fails if
+    /// connecting takes longer than 5 s (or `connect_timeout`, if shorter), or the answer takes longer than 5 s. The previous
+    /// state remains visible until then. After such a timeout the interval doubles, up to one minute.
+    ///
+    /// ```no_run
+    /// # fn example(pool: poolscope::Pool) {
+    /// tokio::spawn(pool.watch_server(std::time::Duration::from_secs(15)));
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If polled outside a tokio runtime with its time driver enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the connection and removes the server's state from the metrics.
+    pub fn watch_server(&self, every: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let (shared, connector) = (Arc::downgrade(self.shared_handle()), self.backend().connector().clone());
+        async move {
+            let Some(shared) = shared.upgrade() else { return };
+            let ledger = shared.recorder.ledger();
+            let published = Published { account: ledger.server(), watcher: ledger.server().watcher() };
+            let mut watch = ServerWatch { reader: ServerReader { connector, client: None }, failing: false };
+            tokio::select! {
+                biased;
+                () = shared.closing() => {}
+                () = watch.run(&published, ledger.name(), every.max(Duration::from_millis(1))) => {}
+            }
+        }
+    }
+
+    /// Queries the server's state once, on a connection of its own. Does not publish it.
+    #[cfg(feature = "cli")]
+    pub(crate) async fn server_view(&self) -> Result<ServerView, ServerWatchError> {
+        ServerReader { connector: self.backend().connector().clone(), client: None }.read().await
+    }
+}
+
+/// The published state of a watch, which is removed when the watch ends.
+struct Published<'a> {
+    account: &'a ServerAccount,
+    watcher: Watcher,
+}
+
+impl Published<'_> {
+    fn publish(&self, look: ServerLook) {
+        self.account.keep(self.watcher, look);
+    }
+}
+
+impl Drop for Published<'_> {
+    fn drop(&mut self) {
+        self.account.forget(self.watcher);
+    }
+}
+
+/// The state kept between queries.
+struct ServerWatch {
+    reader: ServerReader,
+    /// Whether the last query failed.
+    failing: bool,
+}
+
+impl ServerWatch {
+    async fn run(&mut self, published: &Published<'_>, pool: &str, every: Duration) {
+        let mut pause = every;
+        loop {
+            let begun = Instant::now();
+            let result = self.reader.read().await;
+            self.log(pool, result.as_ref().err());
+            pause = match &result {
+                Err(error) if error.is_unresponsive() => (pause * 2).min(MAX_UNRESPONSIVE_INTERVAL.max(every)),
+                _ => every,
+            };
+            published.publish(result.map_or(ServerLook::Failed, |view| ServerLook::Seen(Arc::new(view))));
+            sleep_until(begun + pause).await;
+        }
+    }
+
+    fn log(&mut self, pool: &str, error: Option<&ServerWatchError>) {
+        match (error, self.failing) {
+            (Some(error), false) => {
+                tracing::warn!(pool, error = %Chain(error), "querying the server's state failed");
+            }
+            (None, true) => tracing::info!(pool, "querying the server's state succeeded again"),
+            _ => {}
+        }
+        self.failing = error.is_some();
+    }
+}
+
+/// Queries the server's state, and keeps its connection.
+struct ServerReader {
+    connector: Connector,
+    client: Option<Client>,
+}
+
+impl ServerReader {
+    async fn read(&mut self) -> Result<ServerView, ServerWatchError> {
+        // Taken out, so that it is closed unless the server answers.
+        let client = match self.client.take().filter(|client| !client.is_closed()) {
+            Some(client) => client,
+            None => match timeout(CONNECT_TIMEOUT, self.connector.client(None)).await {
+                Ok(connected) => connected?,
+                Err(_) => return Err(ServerWatchError::NotConnected),
+            },
+        };
+        match timeout(QUERY_TIMEOUT, client.simple_query(SERVER_QUERY)).await {
+            Err(_) => {
+                // Only closing the connection would leave the query running on the server.
+                let _ = timeout(CANCEL_TIMEOUT, client.cancel_token().cancel()).await;
+                Err(ServerWatchError::NoAnswer)
+            }
+            Ok(answer) => {
+                self.client = Some(client);
+                parse(&answer.map_err(ServerWatchError::Query)?)
+            }
+        }
+    }
+}
+
+/// The error of querying the server's state.
+#[derive(Debug, Error)]
+pub(crate) enum ServerWatchError {
+    /// Connecting failed.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// Connecting took too long.
+    #[error("not connected to PostgreSQL within {CONNECT_TIMEOUT:?}")]
+    NotConnected,
+    /// The query took too long.
+    #[error("connected, but the query of the server's state was not answered within {QUERY_TIMEOUT:?}")]
+    NoAnswer,
+    /// The query failed.
+    #[error("connected, but the query of the server's state failed")]
+    Query(#[source] tokio_postgres::Error),
+    /// A column is missing or invalid: the server is not PostgreSQL, or an unknown version.
+    #[error("connected, but the server's answer has no valid `{0}`")]
+    Unexpected(&'static str),
+}
+
+impl ServerWatchError {
+    /// Returns whether the server did not answer in time, and may still be working on the query.
+    fn is_unresponsive(&self) -> bool {
+        matches!(self, Self::NotConnected | Self::NoAnswer | Self::Connect(ConnectError::Timeout { .. }))
+    }
+}
+
+/// Combines the rows of the answer.
+fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerWatchError> {
+    let rows = answer.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let mut rows = rows.peekable();
+    // There is at least the backend that runs the query.
+    let first = *rows.peek().ok_or(ServerWatchError::Unexpected("pg_stat_activity"))?;
+    let mut view = ServerView {
+        seen_at: SystemTime::now(),
+        version: text(first, "version").and_then(|text| text.split_whitespace().next()).unwrap_or_default().into(),
+        role: if text(first, "standby") == Some("t") { ServerRole::Standby } else { ServerRole::Primary },
+        backends: Vec::new(),
+        slots: number(first, "slots")?,
+        slots_left: number(first, "slots_left")?,
+        lock_waiters: 0,
+        oldest_transaction: age(first, "prepared_seconds")?,
+        oldest_idle_in_transaction: Duration::ZERO,
+    };
+    let mut backends = BTreeMap::<(&str, BackendState), u64>::new();
+    for row in rows {
+        let state = BackendState::from_server(text(row, "state").unwrap_or_default());
+        let application = text(row, "application_name").unwrap_or_default();
+        *backends.entry((application, state)).or_default() += number::<u64>(row, "backends")?;
+        view.lock_waiters += number::<u64>(row, "lock_waiters")?;
+        view.oldest_transaction = view.oldest_transaction.max(age(row, "transaction_seconds")?);
+        view.oldest_idle_in_transaction = view.oldest_idle_in_transaction.max(age(row, "idle_in_transaction_seconds")?);
+    }
+    view.backends = Backends::bounded(backends);
+    Ok(view)
+}
+
+fn text<'a>(row: &'a SimpleQueryRow, column: &str) -> Option<&'a str> {
+    row.try_get(column).ok().flatten()
+}
+
+fn number<T: FromStr>(row: &SimpleQueryRow, column: &'static str) -> Result<T, ServerWatchError> {
+    text(row, column).and_then(|text| text.parse().ok()).ok_or(ServerWatchError::Unexpected(column))
+}
+
+/// Returns an age in seconds, and zero if it is negative because the server's clock was set back.
+fn age(row: &SimpleQueryRow, column: &'static str) -> Result<Duration, ServerWatchError> {
+    number(row, column).map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}

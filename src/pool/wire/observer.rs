@@ -1,0 +1,268 @@
+//! Reads a connection's bytes as they pass, and writes its statistics.
+
+use std::sync::{Arc, Weak};
+
+use super::hash::FoldHasher;
+use super::protocol::{ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome};
+use super::sql::{QueryRef, QueryTexts, summary};
+use super::transaction::TransactionStatus;
+use crate::labels::ConnectionState;
+use crate::telemetry::clock::{Clock, Nanos, nanos};
+use crate::telemetry::evidence::{Risk, ServerError};
+use crate::telemetry::ledger::{Ledger, Recorder};
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::{ConnectionStats, UnpackedState};
+use crate::telemetry::trace::{Ending, Queries, Server};
+use crate::telemetry::wire::Status;
+
+/// Observes the bytes that pass through a [`Tap`](super::Tap).
+#[derive(Debug)]
+pub(crate) struct ProtocolObserver {
+    /// `None` after the first protocol error.
+    protocol: Option<ProtocolState>,
+    writer: StatsWriter,
+}
+
+/// Writes the statistics of one connection.
+#[derive(Debug)]
+struct StatsWriter {
+    stats: Arc<ConnectionStats>,
+    clock: Clock,
+    /// Weak, so that the task of a closing connection does not keep a dropped pool's series alive.
+    ledger: Weak<Ledger>,
+    /// The packed state of the connection when it was last read, and the state unpacked from it.
+    packed_state: u64,
+    unpacked_state: UnpackedState,
+    /// The time at which the bytes that are being read passed.
+    at: Nanos,
+    /// A cache of recent texts' references by the hash of the text: most texts are sent again and again.
+    recent: [(u64, QueryRef); RECENT_TEXTS],
+    /// The texts of queries, if spans are to show them.
+    texts: Option<QueryTexts>,
+    spans: Queries,
+}
+
+const RECENT_TEXTS: usize = 32;
+
+impl ProtocolObserver {
+    /// Creates an observer for a connection that has passed no bytes. `has_texts` is whether spans show query texts.
+    pub(crate) fn new(
+        stats: Arc<ConnectionStats>,
+        ledger: &Arc<Ledger>,
+        server: Option<Arc<Server>>,
+        has_texts: bool,
+    ) -> Self {
+        let spans = Queries::new(ledger, server);
+        let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
+        let packed_state = stats.word();
+        let writer = StatsWriter {
+            stats,
+            clock,
+            ledger,
+            packed_state,
+            unpacked_state: UnpackedState::unpack(packed_state),
+            at: Nanos::ZERO,
+            recent: [(0, QueryRef::OTHER); RECENT_TEXTS],
+            texts: has_texts.then(QueryTexts::default),
+            spans,
+        };
+        Self { protocol: Some(ProtocolState::new()), writer }
+    }
+
+    /// Reads bytes that were written to the server.
+    pub(crate) fn sent(&mut self, bytes: &[u8]) {
+        let Self { protocol, writer } = self;
+        writer.at = writer.clock.now();
+        if let Some(state) = protocol
+            && let Err(error) = state.sent(bytes, writer)
+        {
+            *protocol = None;
+            writer.protocol_error(error);
+        }
+        writer.stats.wire().count_sent(writer.unpacked_state.operation, bytes.len() as u64, writer.at);
+    }
+
+    /// Reads bytes that came from the server.
+    pub(crate) fn received(&mut self, bytes: &[u8]) {
+        let Self { protocol, writer } = self;
+        writer.at = writer.clock.now();
+        writer.stats.wire().count_received(writer.unpacked_state.operation, bytes.len() as u64, writer.at);
+        if let Some(state) = protocol
+            && let Err(error) = state.received(bytes, writer)
+        {
+            *protocol = None;
+            writer.protocol_error(error);
+        }
+    }
+}
+
+/// Ends the time that the server works for the connection's current user: no more bytes will pass.
+impl Drop for ProtocolObserver {
+    fn drop(&mut self) {
+        let Self { protocol, writer } = self;
+        writer.at = writer.clock.now();
+        if let Some(protocol) = protocol {
+            protocol.end_unanswered(writer);
+        }
+        if !writer.stats.wire().status().is_clean() {
+            writer.refresh_state();
+            writer.stats.wire().enter(Status::Idle, writer.user(), writer.clock.now());
+        }
+    }
+}
+
+impl StatsWriter {
+    /// Reads the connection's state again, and so the operation that uses the connection now.
+    fn refresh_state(&mut self) {
+        let packed_state = self.stats.word();
+        if packed_state == self.packed_state {
+            return;
+        }
+        self.packed_state = packed_state;
+        let unpacked_state = UnpackedState::unpack(packed_state);
+        if unpacked_state.state == ConnectionState::Used {
+            self.unpacked_state = unpacked_state;
+            if !unpacked_state.maintenance {
+                self.stats.wire().begin_hold(packed_state);
+            }
+        } else {
+            // Late bytes still count for the last operation; the time counts for none.
+            self.unpacked_state.state = unpacked_state.state;
+        }
+    }
+
+    /// Returns the operation that the time counts for: the one that uses the connection.
+    fn user(&self) -> Option<OperationId> {
+        (self.unpacked_state.state == ConnectionState::Used).then_some(self.unpacked_state.operation)
+    }
+
+    /// Returns whether a caller uses the connection, rather than the pool itself.
+    fn is_held(&self) -> bool {
+        self.unpacked_state.state == ConnectionState::Used && !self.unpacked_state.maintenance
+    }
+
+    #[cold]
+    fn protocol_error(&mut self, ProtocolError(problem): ProtocolError) {
+        self.stats.wire().enter(Status::Unread, None, self.at);
+        self.spans.lose();
+        self.record(|recorder| recorder.wire_lost(problem));
+    }
+
+    fn record(&self, event: impl FnOnce(&Recorder)) {
+        if let Some(ledger) = self.ledger.upgrade() {
+            event(&Recorder::new(ledger));
+        }
+    }
+}
+
+impl ProtocolHandler for StatsWriter {
+    fn busy(&mut self, ending: bool) {
+        self.refresh_state();
+        let status = if ending { Status::Ending } else { Status::Executing };
+        self.stats.wire().enter(status, self.user(), self.at);
+    }
+
+    fn query_sent(&mut self, first: bool) {
+        let is_held = self.is_held();
+        if is_held {
+            self.stats.wire().count_query(self.unpacked_state.operation);
+        }
+        if first {
+            self.spans.begin(if is_held { self.stats.used_within() } else { None });
+        }
+    }
+
+    fn queries_finished(&mut self, queries: u32) {
+        if self.is_held() {
+            self.stats.wire().count_finished(self.unpacked_state.operation, queries.into());
+        }
+    }
+
+    fn ready(&mut self, transaction: TransactionStatus) {
+        let status = match transaction {
+            TransactionStatus::Idle => Status::Idle,
+            TransactionStatus::Open => Status::InTransaction,
+            TransactionStatus::Failed => Status::FailedTransaction,
+        };
+        if status != self.stats.wire().status() {
+            self.stats.wire().enter(status, self.user(), self.at);
+        }
+    }
+
+    fn query_ref(&mut self, text: &[u8]) -> QueryRef {
+        let hash = FoldHasher::of(text);
+        let slot = &mut self.recent[usize::try_from(hash % RECENT_TEXTS as u64).unwrap_or(0)];
+        if slot.0 != hash
+            && let Some(ledger) = self.ledger.upgrade()
+        {
+            let query = Recorder::new(ledger).query(&summary(text));
+            *slot = (hash, QueryRef { query, text: self.texts.as_mut().and_then(|texts| texts.intern(text)) });
+        }
+        slot.1
+    }
+
+    fn now(&self) -> Nanos {
+        self.at
+    }
+
+    fn request_ended(&mut self, outcome: RequestOutcome) {
+        let RequestOutcome { started, query: query_ref, sent_at, rows, error, committed, clears_error } = outcome;
+        let query = query_ref.query;
+        let texts = &self.texts;
+        let trace = self.spans.end(started, || Ending {
+            query,
+            text: texts.as_ref().and_then(|texts| texts.get(query_ref)),
+            rows,
+            error,
+        });
+        if !self.is_held() {
+            return;
+        }
+        let wire = self.stats.wire();
+        wire.answer(committed, clears_error);
+        let took = self.at.duration_since(sent_at);
+        match (error, trace) {
+            (None, None) => wire.count_query_time(query, nanos(took)),
+            (None, Some(trace)) => {
+                wire.count_query_time(query, nanos(took));
+                self.record(|recorder| recorder.query_traced(query, took, trace));
+            }
+            (Some(code), trace) => self.record(|recorder| recorder.query_failed(query, code, took, trace)),
+        }
+    }
+
+    fn risk_changed(&mut self, risk: Risk) {
+        self.stats.wire().set_risk(risk);
+    }
+
+    #[cold]
+    fn server_error(&mut self, error: ServerError) {
+        // The error may be unsolicited, and precede the first query of this use.
+        self.refresh_state();
+        if self.is_held() {
+            self.stats.wire().complain(error);
+        }
+        let ServerError { code, fatal, .. } = error;
+        if fatal {
+            self.stats.wire().end();
+        }
+        let unpacked_state = UnpackedState::unpack(self.stats.word());
+        match unpacked_state.state {
+            // The pool receives the error of its own queries, and records it.
+            ConnectionState::Creating => {}
+            ConnectionState::Used if unpacked_state.maintenance => {}
+            ConnectionState::Used => {
+                self.record(|recorder| recorder.query_error(unpacked_state.operation, code));
+            }
+            ConnectionState::Idle => self.record(|recorder| recorder.query_error(OperationId::OTHER, code)),
+        }
+    }
+
+    fn backend_pid(&mut self, pid: i32) {
+        self.stats.wire().set_backend(pid);
+    }
+}
+
+#[cfg(test)]
+#[path = "observer_tests.rs"]
+mod tests;

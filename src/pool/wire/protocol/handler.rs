@@ -1,0 +1,50 @@
+//! The interface through which [`ProtocolState`](super::ProtocolState) reports what it finds.
+
+use crate::labels::ErrorCode;
+use crate::pool::wire::sql::QueryRef;
+use crate::pool::wire::transaction::TransactionStatus;
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::evidence::{Risk, ServerError};
+
+/// Receives the protocol's events.
+pub(crate) trait ProtocolHandler {
+    /// The server has pending work, or pending work of another kind than last reported. `ending` is true if all of it
+    /// ends by itself and no caller can have abandoned it: a ROLLBACK, a `Parse`, a request that has failed.
+    fn busy(&mut self, ending: bool);
+    /// The client sent a query: a `Query`, an `Execute` or a `FunctionCall`. `first` is true for the first of its request.
+    fn query_sent(&mut self, first: bool);
+    /// `queries` queries that were sent have ended.
+    fn queries_finished(&mut self, queries: u32);
+    /// The server has no pending work.
+    fn ready(&mut self, transaction: TransactionStatus);
+    /// The server reported an error.
+    fn server_error(&mut self, error: ServerError);
+    /// Returns the reference of the query with this text, which may be truncated.
+    fn query_ref(&mut self, text: &[u8]) -> QueryRef;
+    /// Returns the time at which the bytes that are being read passed.
+    fn now(&self) -> Nanos;
+    /// A request with queries was answered, or never will be.
+    fn request_ended(&mut self, outcome: RequestOutcome);
+    /// What would remain unknown if the server answered no more has changed.
+    fn risk_changed(&mut self, risk: Risk);
+    /// The server reported its process id.
+    fn backend_pid(&mut self, pid: i32);
+}
+
+/// The outcome of a request with queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RequestOutcome {
+    /// The number of requests, as counted by `first` in [`ProtocolHandler::query_sent`], that this outcome ends. More
+    /// than one if requests turned out to be a single one.
+    pub(crate) started: u32,
+    /// The request's first query.
+    pub(crate) query: QueryRef,
+    pub(crate) sent_at: Nanos,
+    /// The number of rows received.
+    pub(crate) rows: u64,
+    pub(crate) error: Option<ErrorCode>,
+    /// Whether any of the request's work may have been committed.
+    pub(crate) committed: bool,
+    /// Whether the request's success shows that the caller has recovered from an earlier error.
+    pub(crate) clears_error: bool,
+}

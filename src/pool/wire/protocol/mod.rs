@@ -1,0 +1,409 @@
+//! The state of PostgreSQL's frontend/backend protocol on one connection, derived from both directions.
+//!
+//! A client's request ends with a `Query`, a `FunctionCall` or a `Sync`, and the server answers each of these with one
+//! `ReadyForQuery`. So the pending requests form a queue, and each `ReadyForQuery` removes the first. The exception is COPY
+//! IN: while it lasts, the server ignores every `Sync`, so that the request that began it is answered after the `Sync` behind
+//! the data. If the COPY fails before the server has read the `Sync` in front of the data, the server answers both.
+//!
+//! Source: PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow", and the server's `copyfromparse.c` and
+//! `postgres.c` for what it leaves open.
+
+mod bodies;
+#[cfg(any(test, fuzzing))]
+pub(super) mod checker;
+mod copy_in;
+mod error_fields;
+mod frames;
+mod handler;
+mod prepared;
+mod requests;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+use self::bodies::{COMMAND_TAG_BYTES, MessageBody};
+use self::error_fields::ErrorFields;
+pub(super) use self::frames::ProtocolError;
+use self::frames::{FramePart, FrameReader};
+pub(super) use self::handler::{ProtocolHandler, RequestOutcome};
+use self::prepared::{Bind, Close, Parse, PreparedStatements};
+use self::requests::{PendingRequest, PendingWork, RequestEnd, RequestStart, open_request};
+use super::sql::{EffectScanner, StatementEffects};
+use super::transaction::TransactionStatus;
+use crate::labels::ErrorCode;
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::evidence::Risk;
+
+/// The number of bytes of a query's text that are read.
+const MAX_QUERY_TEXT_BYTES: usize = 2048;
+
+/// The longest startup message that the server accepts.
+const MAX_STARTUP_LENGTH: u32 = 10_000 + 4;
+
+/// The state of the protocol on one connection.
+#[derive(Debug)]
+pub(super) struct ProtocolState {
+    client: FrameReader,
+    server: FrameReader,
+    client_body: MessageBody,
+    server_body: MessageBody,
+    /// Requests that the server has not answered. Only the last may be open.
+    pending: VecDeque<PendingRequest>,
+    work: PendingWork,
+    /// Whether the first pending request is a COPY IN that accepts data, the end of which the client has not sent.
+    copying: bool,
+    /// The number of `Sync`s that count as ignored by the last COPY IN. If it fails, they may be answered after all.
+    ignored_syncs: u32,
+    /// Whether the server has sent nothing since its last `ReadyForQuery`.
+    silent_since_ready: bool,
+    /// Whether the server's next byte is its answer to a request for encryption.
+    negotiating: bool,
+    /// The status in the last `ReadyForQuery`.
+    transaction: TransactionStatus,
+    prepared: PreparedStatements,
+    /// The beginning of the text that is being read. Allocated once.
+    text: Vec<u8>,
+    /// The number of rows received since the last `ReadyForQuery`.
+    rows: u64,
+    /// The state of the work that was last reported.
+    reported_work: Option<bool>,
+    /// The risk that was last reported.
+    reported_risk: Risk,
+}
+
+impl ProtocolState {
+    /// Creates the state of a connection that has passed no bytes.
+    pub(super) fn new() -> Self {
+        Self {
+            client: FrameReader::from_client(),
+            server: FrameReader::default(),
+            client_body: MessageBody::Ignored,
+            server_body: MessageBody::Ignored,
+            pending: VecDeque::new(),
+            work: PendingWork::default(),
+            copying: false,
+            ignored_syncs: 0,
+            silent_since_ready: false,
+            negotiating: false,
+            transaction: TransactionStatus::Idle,
+            prepared: PreparedStatements::default(),
+            text: Vec::with_capacity(MAX_QUERY_TEXT_BYTES),
+            rows: 0,
+            reported_work: None,
+            reported_risk: Risk::None,
+        }
+    }
+
+    /// Reads bytes that the client sent.
+    ///
+    /// # Errors
+    ///
+    /// If they do not follow the protocol. The state is of no use then.
+    pub(super) fn sent(&mut self, mut bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        while let Some(part) = self.client.next(&mut bytes)? {
+            match part {
+                FramePart::Header { tag, length } => self.client_message(tag, length, handler)?,
+                FramePart::Body(part) => self.client_body(part, handler),
+            }
+        }
+        // A message sent in part is work even if its kind is not known yet, since its rest is still to be sent. So is
+        // anything in front of the startup message.
+        self.work.partial = self.client.is_untagged()
+            || matches!(self.client.partial_tag(), Some(b'Q' | b'F' | b'P' | b'B' | b'D' | b'E'));
+        self.report_work(handler);
+        self.report_risk(handler);
+        Ok(())
+    }
+
+    /// Reads bytes that the server sent.
+    ///
+    /// # Errors
+    ///
+    /// If they do not follow the protocol. The state is of no use then.
+    pub(super) fn received(
+        &mut self,
+        mut bytes: &[u8],
+        handler: &mut impl ProtocolHandler,
+    ) -> Result<(), ProtocolError> {
+        if self.negotiating
+            && let Some((answer, rest)) = bytes.split_first()
+        {
+            if !matches!(answer, b'S' | b'N') {
+                return Err(ProtocolError("unknown answer to the request for encryption"));
+            }
+            self.negotiating = false;
+            bytes = rest;
+        }
+        while let Some(part) = self.server.next(&mut bytes)? {
+            match part {
+                FramePart::Header { tag, length } => self.server_message(tag, length, handler)?,
+                FramePart::Body(part) => self.server_body(part, handler)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn client_message(
+        &mut self,
+        tag: u8,
+        length: u32,
+        handler: &mut impl ProtocolHandler,
+    ) -> Result<(), ProtocolError> {
+        match (tag, length) {
+            // A request for encryption consists of a code; the startup message has at least a user.
+            (0, 8) if self.client.is_untagged() => self.negotiating = true,
+            (0, 9..=MAX_STARTUP_LENGTH) if self.client.is_untagged() => {
+                self.client.expect_tags();
+                self.single_message(0, StatementEffects::NONE, handler)?;
+            }
+            // Reported once enough of its text has arrived to recognize a ROLLBACK.
+            (b'Q', 5..) => {
+                // The effects are unknown until the text has been read.
+                self.push_single_message(1, StatementEffects::MULTIPLE, handler.now())?;
+                self.text.clear();
+                self.client_body = MessageBody::Query { rollback_match: Some(0), scanner: EffectScanner::new() };
+                self.client.want_body();
+            }
+            (b'F', _) => self.single_message(1, StatementEffects::TRANSACTIONAL, handler)?,
+            (b'P', _) => {
+                self.extended_message(true, 0, handler);
+                self.text.clear();
+                self.client_body = MessageBody::Parse(Parse::new());
+                self.client.want_body();
+            }
+            (b'B', _) => {
+                self.extended_message(true, 0, handler);
+                self.client_body = MessageBody::Bind(Bind::default());
+                self.client.want_body();
+            }
+            (b'D', _) => self.extended_message(true, 0, handler),
+            (b'E', _) => {
+                self.extended_message(true, 1, handler);
+                let request = open_request(&mut self.pending);
+                if request.effects.is_empty() {
+                    request.effects = StatementEffects::TRANSACTIONAL;
+                }
+                request.effects.add(self.prepared.portal_effects());
+            }
+            // Closing a statement follows the work, and takes the server no time.
+            (b'C', _) => {
+                self.extended_message(false, 0, handler);
+                self.client_body = MessageBody::Close(Close::default());
+                self.client.want_body();
+            }
+            (b'S', 4) => self.sync(),
+            (b'c', 4) | (b'f', _) => self.copy_ended(),
+            (b'd' | b'p', _) | (b'H' | b'X', 4) => {}
+            _ => return Err(ProtocolError("unknown message from the client")),
+        }
+        Ok(())
+    }
+
+    /// Handles a message of a request that ends with a `Sync`.
+    fn extended_message(&mut self, work: bool, queries: u32, handler: &mut impl ProtocolHandler) {
+        self.copy_interrupted();
+        let request = open_request(&mut self.pending);
+        self.work.remove(request);
+        if request.start == RequestStart::Empty {
+            request.start = RequestStart::Message;
+            request.sent_at = handler.now();
+        }
+        let first = request.queries == 0 && queries > 0;
+        request.queries = request.queries.saturating_add(queries);
+        request.started += u32::from(first);
+        request.work |= work;
+        // A client that prepares a statement does not wait for `ReadyForQuery`.
+        request.ending = request.work && request.queries == 0;
+        self.work.add(request);
+        self.report_work(handler);
+        if queries > 0 {
+            handler.query_sent(first);
+        }
+    }
+
+    fn sync(&mut self) {
+        if self.copying {
+            self.ignored_syncs = self.ignored_syncs.saturating_add(1);
+        } else {
+            open_request(&mut self.pending).end = RequestEnd::Sync;
+        }
+    }
+
+    /// Queues a request that is a single message and counts as work.
+    fn push_single_message(
+        &mut self,
+        queries: u32,
+        effects: StatementEffects,
+        sent_at: Nanos,
+    ) -> Result<(), ProtocolError> {
+        self.copy_interrupted();
+        if let Some(last) = self.pending.back().filter(|last| last.end == RequestEnd::Open) {
+            if last.work {
+                return Err(ProtocolError("query inside another request"));
+            }
+            self.pending.pop_back();
+        }
+        let request = PendingRequest {
+            start: RequestStart::Message,
+            end: RequestEnd::SingleMessage,
+            work: true,
+            queries,
+            started: queries,
+            effects,
+            sent_at,
+            ..PendingRequest::default()
+        };
+        self.work.add(&request);
+        self.pending.push_back(request);
+        Ok(())
+    }
+
+    /// Queues a request that is a single message, and reports it.
+    fn single_message(
+        &mut self,
+        queries: u32,
+        effects: StatementEffects,
+        handler: &mut impl ProtocolHandler,
+    ) -> Result<(), ProtocolError> {
+        self.push_single_message(queries, effects, handler.now())?;
+        self.report_work(handler);
+        if queries > 0 {
+            handler.query_sent(true);
+        }
+        Ok(())
+    }
+
+    /// Reports that work began or changed its kind, if that was not reported before.
+    fn report_work(&mut self, handler: &mut impl ProtocolHandler) {
+        let state = self.work.state();
+        if let (true, Some(ending)) = (self.reported_work != state, state) {
+            self.reported_work = state;
+            handler.busy(ending);
+        }
+    }
+
+    /// Reports the end of the requests that will not be answered, since the connection has ended.
+    pub(super) fn end_unanswered(&mut self, handler: &mut impl ProtocolHandler) {
+        for mut request in self.pending.drain(..).filter(|request| request.queries > 0) {
+            request.error = request.error.or(Some(ErrorCode::IO));
+            handler.request_ended(request.outcome(std::mem::take(&mut self.rows), false, false));
+        }
+    }
+
+    /// Reports what would remain unknown if the server answered no more, if that has changed.
+    fn report_risk(&mut self, handler: &mut impl ProtocolHandler) {
+        let requests = self.pending.iter().filter(|request| request.queries > 0);
+        let requests = requests.map(|request| (request.effects, request.failed));
+        let risk = StatementEffects::risk_of(requests, self.transaction);
+        if risk != self.reported_risk {
+            self.reported_risk = risk;
+            handler.risk_changed(risk);
+        }
+    }
+
+    fn server_message(
+        &mut self,
+        tag: u8,
+        length: u32,
+        handler: &mut impl ProtocolHandler,
+    ) -> Result<(), ProtocolError> {
+        // Asynchronous messages do not show how far the server has got.
+        if self.silent_since_ready && !matches!(tag, b'A' | b'N' | b'S' | b'Z') {
+            self.silent_since_ready = false;
+            self.ignored_syncs = 0;
+        }
+        self.server_body = match (tag, length) {
+            (b'Z', 5) => MessageBody::ReadyForQuery,
+            (b'E', 5..) => MessageBody::Error(ErrorFields::default()),
+            (b'K', 12..) => MessageBody::BackendKey { pid: [0; 4], length: 0 },
+            (b'G', _) => {
+                self.copy_started()?;
+                MessageBody::Ignored
+            }
+            (b'c', 4) => {
+                // The client has all data of a COPY OUT now, and may not wait for the end. (A `Query` may go on.)
+                if self.pending.front().is_some_and(|request| request.end == RequestEnd::Sync && request.queries == 1) {
+                    self.mark_first_ending(handler);
+                }
+                MessageBody::Ignored
+            }
+            (b'C', _) => {
+                // A completed COPY has ignored every `Sync` that it will ignore.
+                self.ignored_syncs = 0;
+                // The outcome of a single statement is clear from the next `ReadyForQuery`.
+                match self.pending.front() {
+                    Some(request) if request.effects.need_command_tags() || request.queries > 1 => {
+                        MessageBody::CommandTag { bytes: [0; COMMAND_TAG_BYTES], length: 0 }
+                    }
+                    _ => MessageBody::Ignored,
+                }
+            }
+            (b'D', _) => {
+                self.rows += 1;
+                MessageBody::Ignored
+            }
+            (b'd' | b'T' | b't' | b'R' | b'S' | b'A' | b'N' | b'H' | b'V' | b'W' | b'v', _)
+            | (b'1' | b'2' | b'3' | b'n' | b's' | b'I', 4) => MessageBody::Ignored,
+            _ => return Err(ProtocolError("unknown message from the server")),
+        };
+        if !matches!(self.server_body, MessageBody::Ignored) {
+            self.server.want_body();
+        }
+        Ok(())
+    }
+
+    /// Marks the first request as ending: only its `ReadyForQuery` is missing, and what the client has yet to send for it.
+    fn mark_first_ending(&mut self, handler: &mut impl ProtocolHandler) {
+        if let Some(request) = self.pending.front_mut().filter(|request| request.end != RequestEnd::Open) {
+            self.work.mark_ending(request);
+            self.report_work(handler);
+        }
+    }
+
+    /// Handles a `ReadyForQuery`. `before` is the transaction status when its request began.
+    fn ready_for_query(
+        &mut self,
+        before: TransactionStatus,
+        handler: &mut impl ProtocolHandler,
+    ) -> Result<(), ProtocolError> {
+        self.copying = false;
+        if self.pending.len() == 1 && matches!(self.client_body, MessageBody::Query { .. }) {
+            return Err(ProtocolError("answer to an incomplete query"));
+        }
+        let first = self.pending.front();
+        let is_next = first.is_some_and(|request| request.end != RequestEnd::Open);
+        // A second `ReadyForQuery` in a row answers a `Sync` with nothing in front of it.
+        let answers_ignored_sync = self.ignored_syncs > 0
+            && self.silent_since_ready
+            && first.is_none_or(|request| request.start == RequestStart::Message);
+        self.silent_since_ready = true;
+        if !is_next || answers_ignored_sync {
+            // A COPY IN failed before the server had read a `Sync` that counted as ignored.
+            self.ignored_syncs =
+                self.ignored_syncs.checked_sub(1).ok_or(ProtocolError("ReadyForQuery without a request"))?;
+        }
+        if !answers_ignored_sync && let Some(request) = self.pending.pop_front() {
+            self.work.remove(&request);
+            if request.queries > 0 {
+                let PendingRequest { queries, effects, failed, committed, .. } = request;
+                handler.queries_finished(queries);
+                let committed = effects.may_have_committed(before, self.transaction, failed, committed);
+                let clears_error = !failed && !effects.only_roll_back(before);
+                handler.request_ended(request.outcome(self.rows, committed, clears_error));
+            }
+        }
+        self.rows = 0;
+        if self.work.state().is_none() {
+            self.reported_work = None;
+            handler.ready(self.transaction);
+        } else {
+            self.report_work(handler);
+        }
+        self.report_risk(handler);
+        Ok(())
+    }
+}

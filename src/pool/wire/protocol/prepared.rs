@@ -1,0 +1,242 @@
+//! The prepared statements of a connection, by name: executing one sends only its name.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+
+use crate::pool::wire::hash::FoldHasher;
+use crate::pool::wire::sql::{EffectScanner, QueryRef, StatementEffects};
+
+/// The number of statements kept. Further ones count as the query `other`, and their effects are attributed to every
+/// unknown statement.
+const MAX_STATEMENTS: usize = 1000;
+
+/// The longest name kept, in bytes. Those of tokio-postgres have about five.
+const MAX_NAME_BYTES: usize = 30;
+
+/// A zero-terminated name, read as it arrives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ObjectName {
+    bytes: [u8; MAX_NAME_BYTES],
+    /// Exceeds [`MAX_NAME_BYTES`] if the name is longer.
+    length: u8,
+    complete: bool,
+}
+
+impl ObjectName {
+    /// Reads the part of the name in `part`, and returns the rest.
+    fn read<'a>(&mut self, part: &'a [u8]) -> &'a [u8] {
+        if self.complete {
+            return part;
+        }
+        for (at, byte) in part.iter().enumerate() {
+            if *byte == 0 {
+                self.complete = true;
+                return &part[at + 1..];
+            }
+            if let Some(slot) = self.bytes.get_mut(usize::from(self.length)) {
+                *slot = *byte;
+            }
+            self.length = self.length.saturating_add(1);
+        }
+        &[]
+    }
+
+    fn is_truncated(&self) -> bool {
+        usize::from(self.length) > MAX_NAME_BYTES
+    }
+
+    fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+impl Hash for ObjectName {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // The rest of the buffer is zero.
+        state.write(&self.bytes);
+    }
+}
+
+/// The body of a `Parse`: a statement's name and text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parse {
+    name: ObjectName,
+    scanner: EffectScanner,
+}
+
+impl Parse {
+    pub(super) fn new() -> Self {
+        Self { name: ObjectName::default(), scanner: EffectScanner::new() }
+    }
+
+    /// Returns what of `part` belongs to the text.
+    pub(super) fn read<'a>(&mut self, part: &'a [u8]) -> &'a [u8] {
+        let text = self.name.read(part);
+        self.scanner.read(text);
+        text
+    }
+
+    /// Returns whether the first keyword of the text is known.
+    pub(super) fn is_keyword_known(&self) -> bool {
+        self.scanner.is_keyword_known()
+    }
+}
+
+/// The body of a `Bind`: the names of a portal and of a statement.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Bind {
+    portal: ObjectName,
+    statement: ObjectName,
+}
+
+impl Bind {
+    /// Returns whether both names are complete.
+    pub(super) fn read(&mut self, part: &[u8]) -> bool {
+        let part = self.portal.read(part);
+        self.statement.read(part);
+        self.statement.complete
+    }
+}
+
+/// The body of a `Close`: `S` or `P`, and a name.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Close {
+    kind: u8,
+    name: ObjectName,
+}
+
+impl Close {
+    /// Returns whether the name is complete.
+    pub(super) fn read(&mut self, part: &[u8]) -> bool {
+        let rest = match part.split_first() {
+            Some((kind, rest)) if self.kind == 0 => {
+                self.kind = *kind;
+                rest
+            }
+            _ => part,
+        };
+        self.name.read(rest);
+        self.name.complete
+    }
+}
+
+/// A prepared statement: its effects, and the query that it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PreparedStatement {
+    pub(super) effects: StatementEffects,
+    pub(super) query: QueryRef,
+}
+
+/// The prepared statements of a connection.
+#[derive(Debug, Default)]
+pub(super) struct PreparedStatements {
+    known: HashMap<ObjectName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
+    /// The effects that a statement missing in `known` may have.
+    unknown_effects: StatementEffects,
+    /// The effects that a named portal may have.
+    portal_effects: StatementEffects,
+}
+
+impl PreparedStatements {
+    pub(super) fn parse(&mut self, parse: &Parse, query: QueryRef) {
+        self.known.remove(&parse.name);
+        let statement = PreparedStatement { effects: parse.scanner.effects(), query };
+        if self.known.len() < MAX_STATEMENTS && !parse.name.is_truncated() {
+            self.known.insert(parse.name, statement);
+        } else {
+            self.unknown_effects.add(statement.effects);
+        }
+    }
+
+    pub(super) fn close(&mut self, close: &Close) {
+        if close.kind == b'S' {
+            self.known.remove(&close.name);
+        }
+    }
+
+    /// Returns the statement that is bound to a portal.
+    pub(super) fn bind(&mut self, bind: &Bind) -> PreparedStatement {
+        let mut statement = self.known.get(&bind.statement).copied().unwrap_or_else(|| {
+            let mut effects = StatementEffects::TRANSACTIONAL;
+            effects.add(self.unknown_effects);
+            PreparedStatement { effects, query: QueryRef::OTHER }
+        });
+        if bind.statement.is_truncated() {
+            statement.effects.add(self.unknown_effects);
+        }
+        if !bind.portal.is_empty() && statement.effects != StatementEffects::TRANSACTIONAL {
+            self.portal_effects.add(statement.effects);
+        }
+        statement
+    }
+
+    /// Returns the effects that a portal bound in an earlier request may have.
+    pub(super) fn portal_effects(&self) -> StatementEffects {
+        self.portal_effects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(name: &str, text: &str) -> Parse {
+        let mut parse = Parse::new();
+        let body = [name.as_bytes(), b"\0", text.as_bytes(), b"\0\0\0"].concat();
+        let texts: Vec<_> = body.chunks(1).flat_map(|byte| parse.read(byte).to_vec()).collect();
+        assert_eq!(texts, [text.as_bytes(), b"\0\0\0"].concat());
+        parse
+    }
+
+    fn bind(portal: &str, statement: &str) -> Bind {
+        let mut bind = Bind::default();
+        assert!(bind.read(&[portal.as_bytes(), b"\0", statement.as_bytes(), b"\0\0\0"].concat()));
+        bind
+    }
+
+    fn close(name: &str) -> Close {
+        let mut close = Close::default();
+        assert!(close.read(&[b"S", name.as_bytes(), b"\0"].concat()));
+        close
+    }
+
+    /// Returns the effects of a COMMIT.
+    fn commit() -> StatementEffects {
+        parse("", "COMMIT").scanner.effects()
+    }
+
+    #[test]
+    fn statement_is_known_until_closed_or_replaced() {
+        let mut prepared = PreparedStatements::default();
+        let (select, end) = (QueryRef::without_text(1), QueryRef::without_text(2));
+        prepared.parse(&parse("s1", "SELECT 1"), select);
+        prepared.parse(&parse("s2", "COMMIT"), end);
+        prepared.parse(&parse("", "COMMIT"), end);
+        let selects = PreparedStatement { effects: StatementEffects::TRANSACTIONAL, query: select };
+        let ends = PreparedStatement { effects: commit(), query: end };
+        assert_eq!(["s1", "s2", ""].map(|name| prepared.bind(&bind("", name))), [selects, ends, ends]);
+        prepared.parse(&parse("", "SELECT 1"), select);
+        prepared.close(&close("s2"));
+        let other = PreparedStatement { effects: StatementEffects::TRANSACTIONAL, query: QueryRef::OTHER };
+        assert_eq!(["s1", "s2", ""].map(|name| prepared.bind(&bind("", name))), [selects, other, selects]);
+        assert_eq!(prepared.portal_effects(), StatementEffects::NONE);
+    }
+
+    #[test]
+    fn effects_of_unknown_statements_are_overestimated() {
+        let long = "s".repeat(MAX_NAME_BYTES + 1);
+        let mut prepared = PreparedStatements::default();
+        prepared.parse(&parse(&long, "COMMIT"), QueryRef::OTHER);
+        assert!(prepared.bind(&bind("", &long)).effects.are_mixed());
+        assert!(prepared.bind(&bind("", &"t".repeat(300))).effects.are_mixed());
+        let mut prepared = PreparedStatements::default();
+        for number in 0..=MAX_STATEMENTS {
+            prepared.parse(&parse(&format!("s{number}"), "COMMIT"), QueryRef::OTHER);
+        }
+        assert!(prepared.bind(&bind("", "s")).effects.are_mixed());
+        assert!(prepared.bind(&bind("", &format!("s{MAX_STATEMENTS}"))).effects.are_mixed());
+        assert_eq!(prepared.portal_effects(), StatementEffects::NONE);
+        assert_eq!(prepared.bind(&bind("p", "s1")).effects, commit());
+        assert_eq!(prepared.portal_effects(), commit());
+    }
+}
