@@ -1,9 +1,9 @@
-//! Keeps a thread, or a process of the server's, on one core.
+//! CPU affinity of this thread and of server processes.
 
-#[cfg(not(target_os = "linux"))]
-pub(crate) use self::elsewhere::*;
 #[cfg(target_os = "linux")]
 pub(crate) use self::linux::*;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use self::unsupported::*;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -12,15 +12,15 @@ mod linux {
 
     const THIS_THREAD: Pid = Pid::from_raw(0);
 
-    /// This thread, held on the first core it may use, and a server on the last.
+    /// This thread pinned to its first core, and servers pinned to its last.
     #[derive(Debug)]
     pub(crate) struct Pinned {
         before: CpuSet,
     }
 
     impl Pinned {
-        /// Holds this thread and the processes `servers` on a core each; `None` where that cannot be.
-        pub(crate) fn apart(servers: &[i32]) -> Option<Self> {
+        /// Pins this thread and the processes `servers` to different cores. Returns `None` where that is impossible.
+        pub(crate) fn on_separate_cores(servers: &[i32]) -> Option<Self> {
             let before = sched_getaffinity(THIS_THREAD).ok()?;
             let mut cores = (0..CpuSet::count()).filter(|core| before.is_set(*core) == Ok(true));
             let first = cores.next()?;
@@ -47,12 +47,12 @@ mod linux {
 }
 
 #[cfg(not(target_os = "linux"))]
-mod elsewhere {
+mod unsupported {
     #[derive(Debug)]
     pub(crate) struct Pinned;
 
     impl Pinned {
-        pub(crate) fn apart(_: &[i32]) -> Option<Self> {
+        pub(crate) fn on_separate_cores(_: &[i32]) -> Option<Self> {
             None
         }
     }

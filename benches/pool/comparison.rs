@@ -1,41 +1,41 @@
-//! Measuring in rounds: in each, every variant has one turn, in an order that is drawn anew.
+//! Comparisons in rounds: in each round every variant has one turn, in a random order.
 //!
-//! What disturbs the machine for longer than a turn (a neighbour, the clock's frequency) then disturbs all variants
-//! alike, and what disturbs it for less is left to the median.
+//! Disturbances longer than a turn (a busy neighbour, the CPU's frequency) affect all variants alike, and the median
+//! removes shorter ones.
 
 use std::pin::Pin;
 
-use crate::Failure;
+use crate::BoxError;
 
-/// A variant's turn, which gives one sample.
-type Turn<'a, S> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<S, Failure>> + 'a>> + 'a>;
+/// A turn of one variant, which yields one sample.
+type Turn<'a, S> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<S, BoxError>> + 'a>> + 'a>;
 
-/// The variants of one comparison and what was measured of them.
-pub(crate) struct Rounds<'a, S> {
+/// The variants of a comparison, and their samples.
+pub(crate) struct Comparison<'a, S> {
     turns: Vec<Turn<'a, S>>,
     samples: Vec<Vec<S>>,
 }
 
-/// The seed of every shuffle: the order is arbitrary and, for whoever repeats a run, the same.
+/// The seed of the random order, fixed so that runs are repeatable.
 const SEED: u64 = 0x706f_6f6c_7363_6f70;
 
-impl<'a, S> Rounds<'a, S> {
+impl<'a, S> Comparison<'a, S> {
     pub(crate) fn new() -> Self {
         Self { turns: Vec::new(), samples: Vec::new() }
     }
 
-    /// Adds a variant, and answers with its place in what [`run`](Self::run) gives.
+    /// Adds a variant. Returns its index in the result of [`run`](Self::run).
     pub(crate) fn add<F>(&mut self, turn: impl Fn() -> F + 'a) -> usize
     where
-        F: Future<Output = Result<S, Failure>> + 'a,
+        F: Future<Output = Result<S, BoxError>> + 'a,
     {
         self.turns.push(Box::new(move || Box::pin(turn())));
         self.samples.push(Vec::new());
         self.turns.len() - 1
     }
 
-    /// Runs so many rounds, after a tenth as many that do not count.
-    pub(crate) async fn run(mut self, rounds: usize) -> Result<Vec<Vec<S>>, Failure> {
+    /// Runs `rounds` rounds, after a tenth as many as warm-up.
+    pub(crate) async fn run(mut self, rounds: usize) -> Result<Vec<Vec<S>>, BoxError> {
         let mut random = fastrand::Rng::with_seed(SEED);
         let mut order: Vec<usize> = (0..self.turns.len()).collect();
         let warm_up = rounds.div_ceil(10);
@@ -52,7 +52,7 @@ impl<'a, S> Rounds<'a, S> {
     }
 }
 
-/// The median.
+/// Returns the median.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -63,15 +63,15 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     }
 }
 
-/// The median over the rounds of one variant's sample divided by another's.
+/// Returns the median over the rounds of one variant's sample divided by another's.
 pub(crate) fn ratio(of: &[f64], to: &[f64]) -> f64 {
     median(of.iter().zip(to).map(|(of, to)| of / to).collect())
 }
 
-/// The mean of the middle half: as steady as a median against what is far off, and finer where many samples
-/// crowd together.
+/// Returns the interquartile mean: as robust against outliers as the median, with a finer resolution where many samples
+/// are close together.
 #[allow(clippy::cast_precision_loss, reason = "a count of samples")]
-pub(crate) fn middle_mean(values: &[f64]) -> f64 {
+pub(crate) fn interquartile_mean(values: &[f64]) -> f64 {
     let mut values = values.to_vec();
     values.sort_unstable_by(f64::total_cmp);
     let middle = &values[values.len() / 4..values.len() - values.len() / 4];

@@ -1,11 +1,11 @@
-//! What a pool saves: the same request through ours, warm and as it comes, and over a connection of its own.
+//! What a pool saves: the same request through a warm pool, and over a new connection.
 //!
-//! Both send the same statements, each in one round trip, which is the least that can be said for a pool. A key that ends
-//! in `_prepared` is about the same page where statements are prepared: the pool's connections keep them, and a new one
-//! has none. The control is a second pool like ours.
+//! Both send the same statements, each in one round trip, which favours the new connection. Keys that end in
+//! `_prepared` measure the same page with prepared statements, which pooled connections cache. The control is a second
+//! pool.
 //!
-//! A network is the tests' proxy, which holds up what passes by 1 or 5 ms each way. It cannot hold up TCP's handshake: a
-//! connection of its own is spared one of the round trips that it would take.
+//! The network is the tests' proxy, which delays data by 1 or 5 ms each way. It cannot delay TCP's handshake, which
+//! saves the new connection a round trip.
 
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -24,18 +24,18 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::comparison::{Rounds, ratio};
+use crate::comparison::{Comparison, ratio};
 use crate::proxy::Proxy;
-use crate::queries::each;
+use crate::queries::time_each;
 use crate::report::Row;
-use crate::{Failure, Scale};
+use crate::{BoxError, Scale};
 
 const SCHEMA: &str = "
     CREATE TABLE products (id int PRIMARY KEY, name text NOT NULL);
     INSERT INTO products SELECT n, 'product ' || n FROM generate_series(1, 1000) AS n;
     ANALYZE products";
 
-/// What a page asks for, of the product that it is about.
+/// The queries of a page about one product.
 const PAGE: [&str; 5] = [
     "SELECT name FROM products WHERE id = $1",
     "SELECT max(id) FROM products WHERE id < $1",
@@ -45,20 +45,20 @@ const PAGE: [&str; 5] = [
 ];
 const PRODUCT: i32 = 500;
 
-/// What is asked for.
+/// A request of the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     Query,
     /// A transaction with five queries.
     Page,
-    /// The same, its statements prepared.
+    /// The same with prepared statements.
     PreparedPage,
 }
 
 impl Request {
     const ALL: [Self; 3] = [Self::Query, Self::Page, Self::PreparedPage];
 
-    async fn through(self, pool: &Pool) -> Result<(), Failure> {
+    async fn run_pooled(self, pool: &Pool) -> Result<(), BoxError> {
         let mut connection = pool.get().await?;
         match self {
             Self::Query => query(&connection).await,
@@ -67,17 +67,17 @@ impl Request {
         }
     }
 
-    /// Connects, asks, and ends the connection in good order.
-    async fn alone(self, config: &Config, tls: Option<&MakeRustlsConnect>) -> Result<(), Failure> {
+    /// Runs the request on a new connection, and closes it.
+    async fn run_unpooled(self, config: &Config, tls: Option<&MakeRustlsConnect>) -> Result<(), BoxError> {
         if let Some(tls) = tls {
             let (client, connection) = config.connect(tls.clone()).await?;
-            return self.over(client, connection).await;
+            return self.run_on(client, connection).await;
         }
         let (client, connection) = config.connect(NoTls).await?;
-        self.over(client, connection).await
+        self.run_on(client, connection).await
     }
 
-    async fn over<C>(self, mut client: Client, connection: C) -> Result<(), Failure>
+    async fn run_on<C>(self, mut client: Client, connection: C) -> Result<(), BoxError>
     where
         C: Future<Output = Result<(), tokio_postgres::Error>> + Send + 'static,
     {
@@ -92,12 +92,12 @@ impl Request {
     }
 }
 
-async fn query(client: &Client) -> Result<(), Failure> {
+async fn query(client: &Client) -> Result<(), BoxError> {
     client.query_typed_one("SELECT $1", &[(&PRODUCT, Type::INT4)]).await?;
     Ok(())
 }
 
-async fn page(client: &mut Client) -> Result<(), Failure> {
+async fn page(client: &mut Client) -> Result<(), BoxError> {
     let transaction = client.transaction().await?;
     for query in PAGE {
         transaction.query_typed_one(query, &[(&PRODUCT, Type::INT4)]).await?;
@@ -105,7 +105,7 @@ async fn page(client: &mut Client) -> Result<(), Failure> {
     Ok(transaction.commit().await?)
 }
 
-async fn cached_page(connection: &mut Connection) -> Result<(), Failure> {
+async fn cached_page(connection: &mut Connection) -> Result<(), BoxError> {
     let transaction = connection.transaction().await?;
     for query in PAGE {
         let query = transaction.prepare_cached(query).await?;
@@ -114,7 +114,7 @@ async fn cached_page(connection: &mut Connection) -> Result<(), Failure> {
     Ok(transaction.commit().await?)
 }
 
-async fn prepared_page(client: &mut Client) -> Result<(), Failure> {
+async fn prepared_page(client: &mut Client) -> Result<(), BoxError> {
     let transaction = client.transaction().await?;
     for query in PAGE {
         transaction.query_one(query, &[&PRODUCT]).await?;
@@ -122,7 +122,7 @@ async fn prepared_page(client: &mut Client) -> Result<(), Failure> {
     Ok(transaction.commit().await?)
 }
 
-/// The server's own certificate, which is all that either side trusts.
+/// The server's self-signed certificate.
 struct Tls {
     certificate: String,
     key: String,
@@ -131,8 +131,8 @@ struct Tls {
 }
 
 impl Tls {
-    /// As our pool sets it up, which besides does not look at the name. One configuration for all connections.
-    fn new() -> Result<Self, Failure> {
+    /// Configures TLS as the pool does, but with verification of the name. All connections share the configuration.
+    fn new() -> Result<Self, BoxError> {
         let CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed([Ipv4Addr::LOCALHOST.to_string()])?;
         let mut file = NamedTempFile::new()?;
         file.write_all(cert.pem().as_bytes())?;
@@ -147,19 +147,19 @@ impl Tls {
     }
 }
 
-/// How one gets to the server, and what that is called.
-struct Route<'a> {
-    /// Of each request.
+/// A way to reach the server.
+struct Transport<'a> {
+    /// Keys of the rows, by request.
     keys: [&'static str; 3],
     what: &'static str,
     url: String,
     tls: Option<&'a Tls>,
     rounds: usize,
-    /// Requests in a turn, each alone and pooled. Where there is a network one is long enough.
+    /// Requests in a turn, unpooled and pooled. Over a network, one takes long enough.
     turn: (u32, u32),
 }
 
-pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
+pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, BoxError> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let tls = Tls::new()?;
     let server = runtime.block_on(Server::builder().tls(&*tls.certificate, &*tls.key).start())?;
@@ -171,16 +171,16 @@ pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
         proxy.delay(Duration::from_millis(milliseconds));
         proxy
     });
-    let routes = [
-        Route {
+    let transports = [
+        Transport {
             keys: ["pooling_unix_query", "pooling_unix_page", "pooling_unix_page_prepared"],
-            what: "times as fast as over a connection of its own: a query, Unix socket",
+            what: "speed-up over a new connection: a query, Unix socket",
             url: server.url(),
             tls: None,
             rounds: 25,
             turn: (10, 100),
         },
-        Route {
+        Transport {
             keys: ["pooling_tcp_query", "pooling_tcp_page", "pooling_tcp_page_prepared"],
             what: "a query, TCP on the same machine",
             url: format!("{tcp}?sslmode=disable"),
@@ -188,17 +188,17 @@ pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
             rounds: 25,
             turn: (10, 100),
         },
-        Route {
+        Transport {
             keys: ["pooling_1ms_tls_query", "pooling_1ms_tls_page", "pooling_1ms_tls_page_prepared"],
-            what: "a query, TLS over a network of 1 ms each way",
+            what: "a query, TLS, network delay 1 ms each way",
             url: near.url(&format!("{tcp}?sslmode=require")),
             tls: Some(&tls),
             rounds: 40,
             turn: (1, 1),
         },
-        Route {
+        Transport {
             keys: ["pooling_5ms_tls_query", "pooling_5ms_tls_page", "pooling_5ms_tls_page_prepared"],
-            what: "a query, TLS over a network of 5 ms each way",
+            what: "a query, TLS, network delay 5 ms each way",
             url: far.url(&format!("{tcp}?sslmode=require")),
             tls: Some(&tls),
             rounds: 15,
@@ -206,15 +206,15 @@ pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
         },
     ];
     let mut rows = Vec::new();
-    for route in &routes {
-        for (request, key) in Request::ALL.into_iter().zip(route.keys) {
-            rows.push(route.compare(scale, &runtime, request, key)?);
+    for transport in &transports {
+        for (request, key) in Request::ALL.into_iter().zip(transport.keys) {
+            rows.push(transport.compare(scale, &runtime, request, key)?);
         }
     }
     Ok(rows)
 }
 
-async fn prepare(server: &Server) -> Result<(), Failure> {
+async fn prepare(server: &Server) -> Result<(), BoxError> {
     let (client, connection) = tokio_postgres::connect(&server.url(), NoTls).await?;
     let task = tokio::spawn(connection);
     client.batch_execute(SCHEMA).await?;
@@ -222,8 +222,8 @@ async fn prepare(server: &Server) -> Result<(), Failure> {
     Ok(task.await??)
 }
 
-impl Route<'_> {
-    fn compare(&self, scale: Scale, runtime: &Runtime, request: Request, key: &'static str) -> Result<Row, Failure> {
+impl Transport<'_> {
+    fn compare(&self, scale: Scale, runtime: &Runtime, request: Request, key: &'static str) -> Result<Row, BoxError> {
         let config: Config = self.url.parse()?;
         let connector = self.tls.map(|tls| &tls.connector);
         let roots = self.tls.map_or_else(String::new, |tls| format!("&sslrootcert={}", tls.file.path().display()));
@@ -231,20 +231,21 @@ impl Route<'_> {
         let pools = [pool()?, pool()?];
 
         let turn = |full: u32| if scale.is_quick() { full.div_ceil(10) } else { full };
-        let (turn_alone, turn_pooled) = (turn(self.turn.0), turn(self.turn.1));
-        let mut rounds = Rounds::new();
-        let alone = rounds.add(|| each(turn_alone, async || request.alone(&config, connector).await));
+        let (turn_unpooled, turn_pooled) = (turn(self.turn.0), turn(self.turn.1));
+        let mut comparison = Comparison::new();
+        let unpooled =
+            comparison.add(|| time_each(turn_unpooled, async || request.run_unpooled(&config, connector).await));
         let [pooled, control] = pools
             .each_ref()
-            .map(|pool| rounds.add(move || each(turn_pooled, async move || request.through(pool).await)));
-        let times = runtime.block_on(rounds.run(scale.of(self.rounds)))?;
+            .map(|pool| comparison.add(move || time_each(turn_pooled, async move || request.run_pooled(pool).await)));
+        let times = runtime.block_on(comparison.run(scale.of(self.rounds)))?;
         let what = match request {
             Request::Query => self.what,
             Request::Page => "the same, a page: a transaction with five queries",
-            Request::PreparedPage => "that page, its statements prepared",
+            Request::PreparedPage => "that page with prepared statements",
         };
-        let row =
-            Row::ratio(key, what, ratio(&times[alone], &times[pooled])).control(ratio(&times[control], &times[pooled]));
+        let row = Row::ratio(key, what, ratio(&times[unpooled], &times[pooled]))
+            .control(ratio(&times[control], &times[pooled]));
         Ok(if request == Request::PreparedPage { row } else { row.at_least(3.0) })
     }
 }

@@ -1,10 +1,10 @@
-//! What the figures were taken on.
+//! The machine on which the figures were measured.
 
 use std::fs;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-/// `server`: PostgreSQL's version, and whether one of its processes was pinned; if it was asked for `SELECT 1`.
+/// Describes the machine. `server` is PostgreSQL's version and whether its processes were pinned, if a server was used.
 pub(crate) fn describe(server: Option<(&str, bool)>) -> String {
     let cores = available_parallelism().map_or(0, usize::from);
     let machine = format!(
@@ -16,9 +16,9 @@ pub(crate) fn describe(server: Option<(&str, bool)>) -> String {
     );
     let Some((version, pinned)) = server else { return machine };
     let pinned = match pinned {
-        true if cores > 1 => "server and client each on a core of its own",
-        true => "server and client on one core, as there is no other",
-        false => "server and client NOT pinned, so expect more noise",
+        true if cores > 1 => "server and client pinned to different cores",
+        true => "server and client pinned to the only core",
+        false => "server and client NOT pinned, expect more noise",
     };
     format!("{machine}\nPostgreSQL {version}; SELECT 1 by one task: {pinned}.")
 }
@@ -33,7 +33,7 @@ fn processor() -> String {
     }
 }
 
-/// How busy the machine is, this program included, over the last minute.
+/// Returns the load average over the last minute, this program included.
 fn load() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split_whitespace().next().unwrap_or("unknown").to_owned()

@@ -1,20 +1,20 @@
-//! What a checkout costs, against bare deadpool and against the wrapper that one would write in an hour; what a pool
-//! saves; and what a scrape costs, against the `prometheus` crate.
+//! Benchmarks of checkouts against bare deadpool and a simple wrapper with metrics, of pooling itself, and of scrapes
+//! against the `prometheus` crate.
 //!
 //! ```text
 //! cargo bench --bench pool               # some minutes; keep the machine quiet
-//! cargo bench --bench pool -- scrapes    # one section, or several; see SECTIONS
-//! cargo bench --bench pool -- --quick    # some seconds; tries everything, measures nothing worth quoting
+//! cargo bench --bench pool -- scrapes    # one or more sections; see SECTIONS
+//! cargo bench --bench pool -- --quick    # some seconds; runs everything, its figures are meaningless
 //! ```
 //!
-//! Every comparison runs its variants in one process, in rounds, in an order that is drawn anew for each round, with
-//! bare deadpool in it twice: what the second one differs from the first is noise, and stands in the column `control`.
-//! Bare deadpool has timeouts, as a service's has and as ours has; where a key ends in `_untimed` it has none.
+//! Every comparison runs its variants in one process, in rounds with a random order. Bare deadpool takes part twice:
+//! the ratio of the second to the first is noise, and is printed in the column `control`. Bare deadpool has timeouts,
+//! as in a service; where a key ends in `_untimed` it has none.
 //!
-//! No subscriber for `tracing` is installed but for what is measured within traces, which flatters the straightforward
-//! wrapper: its spans cost next to nothing.
+//! Except in the section `traces`, no `tracing` subscriber is installed, which favours the wrapper: its spans cost next
+//! to nothing.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench reports where it runs")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the report goes to the terminal")]
 
 mod affinity;
 mod checkout;
@@ -37,9 +37,9 @@ use std::env;
 use std::process::ExitCode;
 use std::time::Instant;
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How much is measured.
+/// The extent of the measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scale {
     Full,
@@ -47,7 +47,7 @@ enum Scale {
 }
 
 impl Scale {
-    /// How many rounds, where the full measurement has `full`.
+    /// Returns the number of rounds for this scale.
     fn of(self, full: usize) -> usize {
         match self {
             Self::Full => full,
@@ -64,8 +64,8 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments[..] {
-        [counters::COUNT, pool, count] => counters::run_counted(pool, count),
-        _ => plan(&arguments).and_then(|(scale, sections)| measure(scale, &sections)),
+        [counters::COUNT_ARGUMENT, pool, count] => counters::run_counted(pool, count),
+        _ => parse_arguments(&arguments).and_then(|(scale, sections)| measure(scale, &sections)),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
             eprintln!("bench: {error}");
             let mut source = error.source();
             while let Some(cause) = source {
-                eprintln!("  because: {cause}");
+                eprintln!("  caused by: {cause}");
                 source = cause.source();
             }
             ExitCode::FAILURE
@@ -81,15 +81,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// What can be measured by itself.
+/// Sections that can be run separately.
 const SECTIONS: [&str; 7] = ["select", "no-io", "instructions", "scrapes", "pooling", "traces", "requests"];
 
-/// How much is measured, and what: everything, unless sections are named.
-fn plan<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), Failure> {
+/// Parses the scale and the sections; all sections by default.
+fn parse_arguments<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), BoxError> {
     let (mut scale, mut sections) = (Scale::Full, Vec::new());
     for argument in arguments {
         match *argument {
-            // cargo adds it by itself.
+            // Added by cargo.
             "--bench" => {}
             "--quick" => scale = Scale::Quick,
             section if SECTIONS.contains(&section) => sections.push(section),
@@ -102,17 +102,17 @@ fn plan<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), Failure> {
     Ok((scale, sections))
 }
 
-/// Says on the standard error what is being done now.
-fn say(what: &str) {
+/// Logs the current step to standard error.
+fn log_progress(what: &str) {
     eprintln!("bench: {what}");
 }
 
-fn measure(scale: Scale, sections: &[&str]) -> Result<(), Failure> {
+fn measure(scale: Scale, sections: &[&str]) -> Result<(), BoxError> {
     let begun = Instant::now();
     let section = |name, what| {
         let is_wanted = sections.contains(&name);
         if is_wanted {
-            say(what);
+            log_progress(what);
         }
         is_wanted
     };
@@ -134,7 +134,7 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), Failure> {
     if section("requests", "requests") {
         rows.extend(middleware::measure(scale)?);
     }
-    if section("pooling", "a pool against a connection for each request") {
+    if section("pooling", "a pool against one connection per request") {
         rows.extend(connect_per_request::measure(scale)?);
     }
     if section("traces", "within traces") {
@@ -144,7 +144,7 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), Failure> {
     println!("{described}");
     println!("\n{}\n", report::table(&rows));
     if scale.is_quick() {
-        println!("A quick run: these figures are not to be quoted.");
+        println!("A quick run: these figures are meaningless.");
     }
     let written = report::write(&rows, scale.is_quick())?;
     println!("Took {} s. Also written to {}.", begun.elapsed().as_secs(), written.display());

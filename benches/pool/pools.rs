@@ -1,4 +1,4 @@
-//! The pools that are compared, behind one trait.
+//! The compared pools, behind one trait.
 
 use std::fmt::Debug;
 use std::ops::Deref;
@@ -11,30 +11,30 @@ use poolscope::error::CheckoutError;
 use poolscope::pool::{Backend, Guard};
 use poolscope::telemetry::Collector;
 
-use crate::Failure;
-use crate::wrapper::{Naive, NaiveGuard};
+use crate::BoxError;
+use crate::wrapper::{MetricsGuard, MetricsWrapper};
 
-/// How many connections each pool may have.
+/// Maximum number of connections of each pool.
 pub(crate) const POOL_SIZE: usize = 10;
 
-/// A pool of `T`s. The future is the pool's own, so that the comparison adds nothing to any of them.
-pub(crate) trait Contestant<T>: Clone + Send + Sync + 'static {
+/// A pool of `T`s. The future is the pool's own, so that the trait adds no overhead.
+pub(crate) trait BenchPool<T>: Clone + Send + Sync + 'static {
     type Guard: Deref<Target = T> + Send + 'static;
     type Error: Debug;
 
     fn checkout(&self) -> impl Future<Output = Result<Self::Guard, Self::Error>> + Send;
 }
 
-/// deadpool as it is.
-pub(crate) struct Bare<M: Manager>(Pool<M>);
+/// deadpool without a wrapper.
+pub(crate) struct BareDeadpool<M: Manager>(Pool<M>);
 
-impl<M: Manager> Clone for Bare<M> {
+impl<M: Manager> Clone for BareDeadpool<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<M: Manager<Type: Send, Error: Debug> + 'static> Contestant<M::Type> for Bare<M>
+impl<M: Manager<Type: Send, Error: Debug> + 'static> BenchPool<M::Type> for BareDeadpool<M>
 where
     M::Type: Sync,
 {
@@ -47,9 +47,9 @@ where
     }
 }
 
-/// deadpool bounded as ours is by default. `recycling` bounds recycling too: where that asks nobody, it would bound
-/// nothing, and cost deadpool a second timer for each checkout.
-pub(crate) fn timed<M: Manager>(manager: M, recycling: bool) -> Result<Pool<M>, Failure> {
+/// Returns a deadpool with Poolscope's default timeouts. `recycling` sets the recycle timeout too, which costs a second
+/// timer per checkout, and is of no use where recycling sends no query.
+pub(crate) fn deadpool_with_timeouts<M: Manager>(manager: M, recycling: bool) -> Result<Pool<M>, BoxError> {
     let settings = Settings::default();
     let pool = Pool::builder(manager)
         .max_size(POOL_SIZE)
@@ -60,38 +60,38 @@ pub(crate) fn timed<M: Manager>(manager: M, recycling: bool) -> Result<Pool<M>, 
     Ok(pool.build()?)
 }
 
-impl<M: Manager> Bare<M> {
-    /// With the timeouts that ours has.
-    pub(crate) fn timed(manager: M) -> Result<Self, Failure> {
-        timed(manager, false).map(Self)
+impl<M: Manager> BareDeadpool<M> {
+    /// With the default timeouts of Poolscope.
+    pub(crate) fn with_timeouts(manager: M) -> Result<Self, BoxError> {
+        deadpool_with_timeouts(manager, false).map(Self)
     }
 
-    /// Without any timeout: a checkout waits for ever.
-    pub(crate) fn untimed(manager: M) -> Result<Self, Failure> {
+    /// Without timeouts.
+    pub(crate) fn without_timeouts(manager: M) -> Result<Self, BoxError> {
         Ok(Self(Pool::builder(manager).max_size(POOL_SIZE).build()?))
     }
 }
 
-/// The straightforward wrapper.
-pub(crate) struct Straightforward<M: Manager>(Naive<M>);
+/// The simple wrapper with metrics.
+pub(crate) struct SimpleWrapper<M: Manager>(MetricsWrapper<M>);
 
-impl<M: Manager> Clone for Straightforward<M> {
+impl<M: Manager> Clone for SimpleWrapper<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<M: Manager> Straightforward<M> {
-    pub(crate) fn new(manager: M) -> Result<Self, Failure> {
-        Ok(Self(Naive::new("bench", timed(manager, false)?)?))
+impl<M: Manager> SimpleWrapper<M> {
+    pub(crate) fn new(manager: M) -> Result<Self, BoxError> {
+        Ok(Self(MetricsWrapper::new("bench", deadpool_with_timeouts(manager, false)?)?))
     }
 }
 
-impl<M: Manager<Type: Send, Error: Debug + Send> + 'static> Contestant<M::Type> for Straightforward<M>
+impl<M: Manager<Type: Send, Error: Debug + Send> + 'static> BenchPool<M::Type> for SimpleWrapper<M>
 where
     M::Type: Sync,
 {
-    type Guard = NaiveGuard<M>;
+    type Guard = MetricsGuard<M>;
     type Error = PoolError<M::Error>;
 
     #[inline]
@@ -100,17 +100,17 @@ where
     }
 }
 
-/// Ours, with its default settings but for the size.
-pub(crate) struct Ours<M: Backend>(poolscope::Pool<M>);
+/// Poolscope with default settings except for the size.
+pub(crate) struct Poolscope<M: Backend>(poolscope::Pool<M>);
 
-impl<M: Backend> Clone for Ours<M> {
+impl<M: Backend> Clone for Poolscope<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<M: Backend> Ours<M> {
-    pub(crate) fn new(backend: M) -> Result<Self, Failure> {
+impl<M: Backend> Poolscope<M> {
+    pub(crate) fn new(backend: M) -> Result<Self, BoxError> {
         let mut settings = Settings::default();
         settings.pool_size = POOL_SIZE;
         settings.max_overflow = 0;
@@ -118,7 +118,7 @@ impl<M: Backend> Ours<M> {
     }
 }
 
-impl<M: Backend<Error: Debug>> Contestant<M::Type> for Ours<M> {
+impl<M: Backend<Error: Debug>> BenchPool<M::Type> for Poolscope<M> {
     type Guard = Guard<M>;
     type Error = CheckoutError<M::Error>;
 
@@ -128,11 +128,11 @@ impl<M: Backend<Error: Debug>> Contestant<M::Type> for Ours<M> {
     }
 }
 
-/// Makes connections that are none: what remains is the pool.
+/// A manager whose connections do no I/O, so that only the pool is measured.
 #[derive(Debug)]
-pub(crate) struct NoIo;
+pub(crate) struct NoIoManager;
 
-impl Manager for NoIo {
+impl Manager for NoIoManager {
     type Type = u64;
     type Error = std::io::Error;
 
@@ -145,14 +145,14 @@ impl Manager for NoIo {
     }
 }
 
-impl Backend for NoIo {}
+impl Backend for NoIoManager {}
 
-/// Fills a pool, so that none of its connections is made while it is measured.
-pub(crate) async fn fill<T, C: Contestant<T>>(pool: &C) -> Result<(), Failure> {
+/// Opens all connections of a pool before the measurement.
+pub(crate) async fn fill<T, C: BenchPool<T>>(pool: &C) -> Result<(), BoxError> {
     let mut guards = Vec::with_capacity(POOL_SIZE);
     for _ in 0..POOL_SIZE {
         let guard = tokio::time::timeout(Duration::from_secs(10), pool.checkout()).await?;
-        guards.push(guard.map_err(|error| format!("cannot fill a pool: {error:?}"))?);
+        guards.push(guard.map_err(|error| format!("cannot open a pool's connections: {error:?}"))?);
     }
     Ok(())
 }

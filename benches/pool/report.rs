@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for gates.
+//! Results as a table and as JSON.
 
 use std::env;
 use std::fmt::Write as _;
@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-/// What a figure is held to.
+/// The target of a figure.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
     AtMost(f64),
@@ -29,7 +29,7 @@ impl Target {
     }
 }
 
-/// How a figure is written.
+/// The format of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Ratio,
@@ -42,7 +42,7 @@ enum Unit {
 pub(crate) struct Row {
     key: &'static str,
     what: &'static str,
-    /// The figure, or why there is none.
+    /// The figure, or why it is missing.
     value: Result<f64, String>,
     unit: Unit,
     control: Option<f64>,
@@ -62,7 +62,7 @@ impl Row {
         Self { value: Err(why), ..Self::ratio(key, what, f64::NAN) }
     }
 
-    /// The same figure of bare deadpool against itself: how far from 1 noise alone gets.
+    /// Sets the same figure of the baseline against itself; its distance from 1 is noise.
     pub(crate) fn control(mut self, control: f64) -> Self {
         self.control = Some(control);
         self
@@ -110,17 +110,17 @@ impl Row {
     }
 }
 
-/// The table.
+/// Formats the table.
 pub(crate) fn table(rows: &[Row]) -> String {
     let head = format!("{:<33} {:>8} {:>8} {:>8}", "", "figure", "control", "target");
     std::iter::once(head).chain(rows.iter().map(Row::line)).collect::<Vec<_>>().join("\n")
 }
 
-/// Writes the JSON, and answers where to. A quick run has a file of its own, so that nothing takes its figures for
-/// figures.
+/// Writes the JSON, and returns its path. A quick run writes another file, so that its figures are not taken for
+/// results.
 pub(crate) fn write(rows: &[Row], quick: bool) -> io::Result<PathBuf> {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    // What cargo was given relative is relative to the directory it was started in, which for a bench is this one.
+    // Cargo runs benches in the package's directory, so a relative target directory is relative to it.
     let target = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(target);
     let path = target.join(if quick { "bench-quick.json" } else { "bench.json" });
     let entries: Vec<String> = rows.iter().filter_map(Row::json).collect();

@@ -1,4 +1,4 @@
-//! What a scrape costs, against `prometheus`' own gathering and encoding.
+//! Scrapes, against gathering and encoding by the `prometheus` crate.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -12,27 +12,27 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::comparison::{Rounds, median, ratio};
-use crate::pools::NoIo;
+use crate::comparison::{Comparison, median, ratio};
+use crate::pools::NoIoManager;
 use crate::report::Row;
-use crate::{Failure, Scale};
+use crate::{BoxError, Scale};
 
-/// Operations of each pool: as many as a service of some size has.
+/// Operations per pool, as in a medium-sized service.
 const OPERATIONS: usize = 20;
 
-/// Pools that did something, and the registry they are in.
+/// Pools with some activity, and their registry.
 struct Pools {
     registry: Registry,
-    _pools: Vec<Pool<NoIo>>,
+    _pools: Vec<Pool<NoIoManager>>,
 }
 
 impl Pools {
-    async fn new(count: usize) -> Result<Self, Failure> {
+    async fn new(count: usize) -> Result<Self, BoxError> {
         let (collector, registry) = (Collector::new(), Registry::new());
         registry.register(Box::new(collector.clone()))?;
         let mut pools = Vec::with_capacity(count);
         for number in 0..count {
-            let pool = Pool::new(NoIo, &format!("tenant_{number:04}"), &Settings::default(), &collector)?;
+            let pool = Pool::new(NoIoManager, &format!("tenant_{number:04}"), &Settings::default(), &collector)?;
             for operation in 0..OPERATIONS {
                 let operation = pool.operation(&format!("operation_{operation:02}"));
                 operation.run(async |_| Ok::<_, std::convert::Infallible>(())).await?;
@@ -43,7 +43,7 @@ impl Pools {
     }
 }
 
-pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
+pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, BoxError> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let count = if scale.is_quick() { 20 } else { 1_000 };
     let pools = runtime.block_on(Pools::new(count))?;
@@ -53,7 +53,7 @@ pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
     Ok(rows)
 }
 
-fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row>, Failure> {
+fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row>, BoxError> {
     let ours = |format| {
         let writing = std::cell::RefCell::new((Exposition::new(registry.clone()), Page::new()));
         move || {
@@ -61,23 +61,23 @@ fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row
             let begun = Instant::now();
             let written = exposition.write(format, page);
             let took = begun.elapsed().as_secs_f64();
-            std::future::ready(written.map(|()| took).map_err(Failure::from))
+            std::future::ready(written.map(|()| took).map_err(BoxError::from))
         }
     };
-    let mut rounds = Rounds::new();
-    let theirs = rounds.add(|| async {
+    let mut comparison = Comparison::new();
+    let theirs = comparison.add(|| async {
         let begun = Instant::now();
         black_box(TextEncoder::new().encode_to_string(&registry.gather())?);
-        Ok::<_, Failure>(begun.elapsed().as_secs_f64())
+        Ok::<_, BoxError>(begun.elapsed().as_secs_f64())
     });
-    let text = rounds.add(ours(Format::Text));
-    let open_metrics = rounds.add(ours(Format::OpenMetrics));
-    let times = runtime.block_on(rounds.run(scale.of(10)))?;
+    let text = comparison.add(ours(Format::Text));
+    let open_metrics = comparison.add(ours(Format::OpenMetrics));
+    let times = runtime.block_on(comparison.run(scale.of(10)))?;
     let millis = |times: &[f64]| median(times.to_vec()) * 1e3;
     Ok(vec![
         Row::ratio(
             "scrape_1000_pools",
-            "time to write 1,000 pools as text, over prometheus' gather and TextEncoder",
+            "time to write 1,000 pools as text, over the prometheus crate's gather and TextEncoder",
             ratio(&times[text], &times[theirs]),
         )
         .at_most(0.04),
@@ -86,22 +86,18 @@ fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row
             "the same as OpenMetrics",
             ratio(&times[open_metrics], &times[theirs]),
         ),
-        Row::count("scrape_1000_pools_ms", "milliseconds, ours", millis(&times[text])),
-        Row::count(
-            "scrape_1000_pools_gather_ms",
-            "milliseconds, prometheus' gather and TextEncoder",
-            millis(&times[theirs]),
-        ),
+        Row::count("scrape_1000_pools_ms", "milliseconds, Poolscope", millis(&times[text])),
+        Row::count("scrape_1000_pools_gather_ms", "milliseconds, the prometheus crate", millis(&times[theirs])),
     ])
 }
 
-/// What is allocated for pools in the steady state: by a scrape of all, less one of none, which gathers the rest.
+/// Allocations for pools in the steady state: those of a scrape with all pools, less those of a scrape without pools.
 #[allow(clippy::cast_precision_loss, reason = "a count of allocations")]
-fn allocations(runtime: &Runtime, registry: &Registry) -> Result<Row, Failure> {
+fn allocations(runtime: &Runtime, registry: &Registry) -> Result<Row, BoxError> {
     let _entered = runtime.enter();
     let none = Registry::new();
     none.register(Box::new(Collector::new()))?;
-    let count = |registry: &Registry| -> Result<f64, Failure> {
+    let count = |registry: &Registry| -> Result<f64, BoxError> {
         let (mut exposition, mut page) = (Exposition::new(registry.clone()), Page::new());
         for format in [Format::Text, Format::OpenMetrics, Format::Text] {
             exposition.write(format, &mut page)?;
@@ -114,19 +110,19 @@ fn allocations(runtime: &Runtime, registry: &Registry) -> Result<Row, Failure> {
     let (all, rest) = (count(registry)?, count(&none)?);
     Ok(Row::count(
         "scrape_allocations",
-        "allocations for pools in a scrape; beside them the registry makes the control's",
+        "allocations for pools in a scrape; control: those of the registry itself",
         all - rest,
     )
     .control(rest)
     .at_most(0.0))
 }
 
-/// A scrape as Prometheus sends it, over a socket, and the same without gzip.
-async fn over_http(scale: Scale, registry: &Registry) -> Result<Vec<Row>, Failure> {
+/// Scrapes over a socket as Prometheus does, with and without gzip.
+async fn over_http(scale: Scale, registry: &Registry) -> Result<Vec<Row>, BoxError> {
     let exporter = Exporter::new(registry.clone()).bind("127.0.0.1:0").await?;
     let address = exporter.local_addr();
     tokio::spawn(exporter.serve(std::future::pending()));
-    let turn = async |encoding: &str| -> Result<(f64, usize), Failure> {
+    let turn = async |encoding: &str| -> Result<(f64, usize), BoxError> {
         let mut stream = TcpStream::connect(address).await?;
         let begun = Instant::now();
         let head =
@@ -142,12 +138,12 @@ async fn over_http(scale: Scale, registry: &Registry) -> Result<Vec<Row>, Failur
     };
     let (mut plain, mut gzip, mut sizes) = (Vec::new(), Vec::new(), (0, 0));
     for round in 0..scale.of(10) + 1 {
-        let (plainly, pressed) = (turn("identity").await?, turn("gzip").await?);
-        sizes = (plainly.1, pressed.1);
-        // What the first one makes, the others find.
+        let (plain_result, gzip_result) = (turn("identity").await?, turn("gzip").await?);
+        sizes = (plain_result.1, gzip_result.1);
+        // The first round warms up the exporter.
         if round > 0 {
-            plain.push(plainly.0);
-            gzip.push(pressed.0);
+            plain.push(plain_result.0);
+            gzip.push(gzip_result.0);
         }
     }
     #[allow(clippy::cast_precision_loss, reason = "a count of bytes")]

@@ -1,6 +1,6 @@
-//! `SELECT 1` within traces: what OpenTelemetry adds to it, with our spans and with those of oxtel-sql's pool.
+//! `SELECT 1` within traces: the overhead of OpenTelemetry spans, by Poolscope and by oxtel-sql's pool.
 //!
-//! oxtel-sql records metrics, too, by the facade `metrics`; here nobody collects those, which flatters it.
+//! oxtel-sql also records metrics with the `metrics` facade; no recorder is installed here, which favours it.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -22,15 +22,15 @@ use tokio_postgres::NoTls;
 use tracing_subscriber::prelude::*;
 
 use crate::affinity::Pinned;
-use crate::comparison::{Rounds, median, ratio};
-use crate::pools::timed;
+use crate::comparison::{Comparison, median, ratio};
+use crate::pools::deadpool_with_timeouts;
 use crate::report::Row;
-use crate::{Failure, Scale};
+use crate::{BoxError, Scale};
 
-/// Queries in a turn: of `1pct` one of them is sampled.
+/// Queries in a turn; with `1pct` one of them is sampled.
 const QUERIES: u32 = 100;
 
-/// How often a service is within a trace that is sampled.
+/// How often the trace is sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sampled {
     Never,
@@ -50,11 +50,11 @@ impl Sampled {
     }
 }
 
-/// Counts spans, and keeps none.
+/// A span processor that only counts spans.
 #[derive(Clone, Debug, Default)]
-struct Count(Arc<AtomicU64>);
+struct SpanCounter(Arc<AtomicU64>);
 
-impl SpanProcessor for Count {
+impl SpanProcessor for SpanCounter {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, _: SpanData) {
@@ -70,14 +70,14 @@ impl SpanProcessor for Count {
     }
 }
 
-/// The context in which a service answers a request that came from elsewhere.
+/// Returns the context of an incoming request.
 fn request(sampled: bool) -> Context {
     let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
     let span = SpanContext::new(TraceId::from(1_u128), SpanId::from(2_u64), flags, true, TraceState::NONE);
     Context::new().with_remote_span_context(span)
 }
 
-/// One connection for each pool, ready to be used.
+/// Pools with one open connection each.
 struct Pools {
     bare: [deadpool_postgres::Pool; 2],
     ours: Pool,
@@ -85,12 +85,12 @@ struct Pools {
 }
 
 impl Pools {
-    async fn open(server: &Server) -> Result<(Self, Vec<i32>), Failure> {
+    async fn open(server: &Server) -> Result<(Self, Vec<i32>), BoxError> {
         let url = server.url();
         let config: tokio_postgres::Config = url.parse()?;
         let bare = || {
             let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-            timed(Manager::from_config(config.clone(), NoTls, recycling), false)
+            deadpool_with_timeouts(Manager::from_config(config.clone(), NoTls, recycling), false)
         };
         let pools = Self {
             bare: [bare()?, bare()?],
@@ -109,24 +109,24 @@ impl Pools {
     }
 }
 
-/// A checkout, `SELECT 1` and a return, of each kind of pool.
+/// A checkout, `SELECT 1` and a return, for any kind of pool.
 macro_rules! query {
     ($pool:expr) => {
         async move || {
             let connection = $pool.get().await?;
             let select = connection.prepare_cached("SELECT 1").await?;
             connection.query_one(&select, &[]).await?;
-            Ok::<(), Failure>(())
+            Ok::<(), BoxError>(())
         }
     };
 }
 
-/// Seconds for each of [`QUERIES`].
+/// Returns the seconds per query of [`QUERIES`].
 async fn turn(
     sampled: Sampled,
     contexts: &[Context; 2],
-    query: impl AsyncFn() -> Result<(), Failure>,
-) -> Result<f64, Failure> {
+    query: impl AsyncFn() -> Result<(), BoxError>,
+) -> Result<f64, BoxError> {
     let begun = Instant::now();
     for number in 0..QUERIES {
         query().with_context(contexts[usize::from(sampled.is(number))].clone()).await?;
@@ -134,9 +134,9 @@ async fn turn(
     Ok(begun.elapsed().as_secs_f64() / f64::from(QUERIES))
 }
 
-/// To be measured last: what is installed for it stays for the rest of the process.
-pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
-    let count = Count::default();
+/// Must be measured last, as the subscriber stays installed for the rest of the process.
+pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, BoxError> {
+    let count = SpanCounter::default();
     let sampler = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
     let provider = SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(count.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("bench"));
@@ -149,36 +149,36 @@ pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, Failure> {
     let mut ratios: [[Vec<f64>; 3]; 3] = Default::default();
     for _ in 0..scale.of(9) {
         let (pools, servers) = runtime.block_on(Pools::open(&server))?;
-        let _pinned = Pinned::apart(&servers);
-        let counted = async |place: usize, time: Result<f64, Failure>, before: u64| {
-            spans[place].set(spans[place].get() + count.0.load(Ordering::Relaxed) - before);
+        let _pinned = Pinned::on_separate_cores(&servers);
+        let counted = async |index: usize, time: Result<f64, BoxError>, before: u64| {
+            spans[index].set(spans[index].get() + count.0.load(Ordering::Relaxed) - before);
             time
         };
-        let mut rounds = Rounds::new();
-        let places = Sampled::ALL.map(|sampled| {
+        let mut comparison = Comparison::new();
+        let variants = Sampled::ALL.map(|sampled| {
             let (pools, contexts, count, counted) = (&pools, &contexts, &count, &counted);
             let [bare, control] =
-                [0, 1].map(|place| rounds.add(move || turn(sampled, contexts, query!(pools.bare[place]))));
-            let ours = rounds.add(move || async move {
+                [0, 1].map(|index| comparison.add(move || turn(sampled, contexts, query!(pools.bare[index]))));
+            let ours = comparison.add(move || async move {
                 let before = count.0.load(Ordering::Relaxed);
                 counted(0, turn(sampled, contexts, query!(pools.ours)).await, before).await
             });
-            let oxtel = rounds.add(move || async move {
+            let oxtel = comparison.add(move || async move {
                 let before = count.0.load(Ordering::Relaxed);
                 counted(1, turn(sampled, contexts, query!(pools.oxtel)).await, before).await
             });
             [bare, control, ours, oxtel]
         });
-        let times = runtime.block_on(rounds.run(scale.of(100)))?;
-        for ([bare, others @ ..], ratios) in places.iter().zip(&mut ratios) {
-            for (place, ratios) in others.iter().zip(ratios) {
-                ratios.push(ratio(&times[*place], &times[*bare]));
+        let times = runtime.block_on(comparison.run(scale.of(100)))?;
+        for ([bare, others @ ..], ratios) in variants.iter().zip(&mut ratios) {
+            for (index, ratios) in others.iter().zip(ratios) {
+                ratios.push(ratio(&times[*index], &times[*bare]));
             }
         }
     }
     let [ours, oxtel] = spans.map(Cell::into_inner);
     if ours != oxtel || ours == 0 {
-        return Err(format!("{ours} spans of ours, and {oxtel} of oxtel-sql").into());
+        return Err(format!("{ours} spans of Poolscope, but {oxtel} of oxtel-sql").into());
     }
 
     let [never, one_percent, always] = ratios.map(|ratios| ratios.map(median));

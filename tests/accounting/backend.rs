@@ -1,4 +1,4 @@
-//! A backend whose every behavior is scripted, and which knows what really lives.
+//! A scripted backend that counts its own calls and live connections.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::resume_unwind;
@@ -11,7 +11,7 @@ use deadpool::managed::{Manager, Metrics, RecycleResult};
 use poolscope::labels::ErrorCode;
 use poolscope::pool::{Backend, ConnectFailure};
 
-/// What the backend says when it is asked to connect or to ping.
+/// How a call to connect or to ping behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
     Ok,
@@ -19,22 +19,22 @@ pub(crate) enum Behavior {
     Down,
     Full,
     Panic,
-    /// Pending twice, then as said.
+    /// Pending twice, then completes.
     Slow(Completion),
-    /// After this time, by tokio's clock.
+    /// Completes after this time of tokio's clock.
     After(Duration, Completion),
-    /// When the test [releases](ScriptedBackend::release) it; else never.
+    /// Pending until the test [releases](ScriptedBackend::release) it.
     Blocked,
 }
 
-/// How an behavior that takes its time ends.
+/// How a delayed call completes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Completion {
     Ok,
     Error,
-    /// With an error that says that the next ones will fail too.
+    /// With an error that predicts the failure of further connects.
     Down,
-    /// With an error that says that there are too many connections.
+    /// With an error that reports too many connections.
     Full,
     Panic,
 }
@@ -68,13 +68,13 @@ impl Behavior {
             Completion::Error => Err(TRANSIENT_ERROR),
             Completion::Down => Err(ScriptedError(ConnectFailure::ServerDown)),
             Completion::Full => Err(ScriptedError(ConnectFailure::TooManyConnections)),
-            // As panic! does, without the hook that writes about it.
+            // Like `panic!`, without invoking the panic hook.
             Completion::Panic => resume_unwind(Box::new("scripted")),
         }
     }
 }
 
-/// Not tokio's `yield_now`, which defers the wake-up to the scheduler.
+/// Unlike tokio's `yield_now`, wakes the task at once instead of deferring to the scheduler.
 async fn pending_once() {
     let mut polled = false;
     std::future::poll_fn(|cx| {
@@ -87,7 +87,7 @@ async fn pending_once() {
     .await;
 }
 
-/// A call that waits for the test.
+/// A call that is pending until the test releases it.
 #[derive(Default)]
 struct BlockedCall(Mutex<(Option<Completion>, Option<Waker>)>);
 
@@ -117,10 +117,10 @@ impl BlockedCall {
 #[error("the scripted failure")]
 pub(crate) struct ScriptedError(ConnectFailure);
 
-/// One that says nothing of others.
+/// An error that predicts nothing about further connects.
 pub(crate) const TRANSIENT_ERROR: ScriptedError = ScriptedError(ConnectFailure::Transient);
 
-/// What one kind of call is answered: first what stands in line, then always the same.
+/// The behavior of one kind of call: first that of the queue, then a constant one.
 #[derive(Debug)]
 struct Plan {
     next: VecDeque<Behavior>,
@@ -139,13 +139,13 @@ impl Plan {
     }
 }
 
-/// What the backend itself counts of one kind of call.
+/// The backend's own counts of one kind of call.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
     pub(crate) started: AtomicUsize,
     pub(crate) running: AtomicUsize,
     pub(crate) failed: AtomicUsize,
-    /// Dropped before their end, or ended by a panic.
+    /// Calls that were dropped before they completed, or that panicked.
     pub(crate) abandoned: AtomicUsize,
 }
 
@@ -190,12 +190,12 @@ struct State {
     blocked: Mutex<Vec<Weak<BlockedCall>>>,
     creates: Calls,
     pings: Calls,
-    /// Connections started, and those that are gone.
+    /// Connections opened, and connections closed.
     opened: AtomicUsize,
     closed: AtomicUsize,
-    /// Whether to look at a connection panics.
+    /// Whether `is_broken` panics.
     panics: AtomicBool,
-    /// Of those that live: whether they are broken.
+    /// Whether each live connection is broken, by id.
     established: Mutex<BTreeMap<usize, Arc<AtomicBool>>>,
 }
 
@@ -205,7 +205,7 @@ impl std::fmt::Debug for State {
     }
 }
 
-/// The backend. Clones are handles to the same state.
+/// A scripted backend. Clones share their state.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScriptedBackend(Arc<State>);
 
@@ -214,34 +214,34 @@ impl ScriptedBackend {
         self.0.plans.lock().unwrap()
     }
 
-    /// From now on connecting ends like this.
+    /// Sets the behavior of all further connects.
     pub(crate) fn set_connect(&self, behavior: Behavior) {
         self.plans().0.then = behavior;
     }
 
-    /// From now on pings end like this.
+    /// Sets the behavior of all further pings.
     pub(crate) fn set_ping(&self, behavior: Behavior) {
         self.plans().1.then = behavior;
     }
 
-    /// The next attempt to connect that has no behavior in line yet ends like this.
+    /// Queues a behavior for one connect.
     pub(crate) fn push_connect(&self, behavior: Behavior) {
         self.plans().0.next.push_back(behavior);
     }
 
-    /// All that follows is well, whatever was in line.
+    /// Clears all queued behavior; further calls succeed.
     pub(crate) fn recover(&self) {
         *self.plans() = Default::default();
     }
 
-    /// How many calls are blocked.
+    /// Returns the number of blocked calls.
     pub(crate) fn blocked(&self) -> usize {
         let mut blocked = self.0.blocked.lock().unwrap();
         blocked.retain(|call| call.strong_count() > 0);
         blocked.len()
     }
 
-    /// Lets a blocked call end.
+    /// Completes a blocked call.
     pub(crate) fn release(&self, which: usize, end: Completion) {
         let call = {
             let mut blocked = self.0.blocked.lock().unwrap();
@@ -261,23 +261,23 @@ impl ScriptedBackend {
         &self.0.pings
     }
 
-    /// Connections started so far.
+    /// Returns the number of connections opened so far.
     pub(crate) fn opened(&self) -> usize {
         self.0.opened.load(SeqCst)
     }
 
-    /// Connections that really live, those included that are being established.
+    /// Returns the number of live connections, including those being established.
     pub(crate) fn live(&self) -> usize {
         self.opened() - self.0.closed.load(SeqCst)
     }
 
-    /// Breaks one of the established connections, oldest first; answers whether there is one.
+    /// Breaks an established connection, counted from the oldest. Returns false if there is none.
     pub(crate) fn break_connection(&self, which: usize) -> bool {
         let established = self.0.established.lock().unwrap();
         established.values().nth(which).is_some_and(|broken| !broken.swap(true, SeqCst))
     }
 
-    /// From now on, or no more, whoever asks whether a connection is broken meets a panic.
+    /// Sets whether `is_broken` panics.
     pub(crate) fn panic_in_is_broken(&self, panics: bool) {
         self.0.panics.store(panics, SeqCst);
     }
@@ -287,7 +287,7 @@ impl ScriptedBackend {
     }
 }
 
-/// What really lives, from the first byte to the last.
+/// A connection's socket: counts as live while it exists.
 struct Socket {
     id: usize,
     state: Arc<State>,
@@ -300,7 +300,7 @@ impl Drop for Socket {
     }
 }
 
-/// A connection.
+/// An established connection.
 pub(crate) struct Connection {
     broken: Arc<AtomicBool>,
     socket: Socket,

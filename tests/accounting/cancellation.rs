@@ -1,4 +1,6 @@
-//! Every answer at every step of a checkout, and every way to end one early, at each of its polls.
+//! The cancellation matrix: every backend behavior at every step of a checkout, and every way to end the checkout
+//! early,
+//! at each of its polls.
 
 use std::fmt;
 
@@ -8,31 +10,31 @@ use poolscope::telemetry::PoolSnapshot;
 use super::backend::{Behavior, Completion};
 use super::harness::{CheckoutResult, ManualFuture, TestGuard, TestPool, ms, poll_woken, settings, totals};
 
-/// Whether the checkout finds a free slot.
+/// When the checkout gets a slot of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlotWait {
-    /// It does.
+    /// At once.
     Free,
     /// After this many polls of the checkout.
     Slow(usize),
-    /// It does not.
+    /// Never.
     Never,
 }
 
-/// What the checkout finds in that slot.
+/// What the slot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlotState {
-    /// Nothing: it has to connect.
+    /// No connection: the checkout has to connect.
     Empty,
     /// A connection that has to be pinged.
     Stale,
-    /// One that is too old.
+    /// A connection past its age limit.
     Aged,
-    /// One that broke while it was idle.
+    /// A connection that broke while it was idle.
     Broken,
 }
 
-/// What ends the checkout, unless it is done before.
+/// How the checkout is ended, unless it completes before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     Drop,
@@ -48,7 +50,7 @@ struct Case {
     ping: Behavior,
     connect: Behavior,
     ending: Ending,
-    /// The ending comes after this many polls.
+    /// Number of polls before the ending.
     polls: usize,
 }
 
@@ -71,7 +73,7 @@ const BEHAVIORS: [Behavior; 7] = [
 const SLOT_WAITS: [SlotWait; 4] = [SlotWait::Free, SlotWait::Slow(1), SlotWait::Slow(2), SlotWait::Never];
 const SLOT_STATES: [SlotState; 4] = [SlotState::Empty, SlotState::Stale, SlotState::Aged, SlotState::Broken];
 const ENDINGS: [Ending; 4] = [Ending::Drop, Ending::DropElsewhere, Ending::Deadline, Ending::Close];
-/// No checkout takes more: two in the queue, two of a slow ping, two of slow connecting, and the last.
+/// No checkout needs more: two in the queue, two of a slow ping, two of a slow connect, and a last one.
 const MAX_POLLS: usize = 8;
 
 fn cases() -> impl Iterator<Item = Case> {
@@ -100,11 +102,11 @@ struct Fixture {
     test: TestPool,
     case: Case,
     bystander: TestGuard,
-    /// Who keeps the subject in the queue.
+    /// The guard that keeps the subject in the queue.
     holder: Option<TestGuard>,
-    /// Waits behind the subject, if there is nothing left when that has started.
+    /// Waits behind the subject, if no slot is left when the subject has started.
     successor: Option<ManualFuture>,
-    /// What the subject's outcome was, once it has one.
+    /// The subject's outcome, once it has one.
     outcome: Option<Outcome>,
 }
 
@@ -113,7 +115,7 @@ impl Fixture {
         let mut settings = settings(1, 1);
         let queued = case.wait != SlotWait::Free;
         if queued {
-            // A connection that was just returned is stale only so.
+            // A connection that was just returned is stale only with zero.
             settings.pre_ping_idle = ms(if case.slot == SlotState::Stale { 0 } else { 500 });
         }
         let test = TestPool::with(&settings);
@@ -136,7 +138,7 @@ impl Fixture {
         Self { test, case, bystander, holder, successor: None, outcome: None }
     }
 
-    /// The slot becomes free, as a connection that is returned or a connection that is not.
+    /// Frees the slot, with or without a connection in it.
     fn free_slot(&mut self) {
         let Some(held) = self.holder.take() else { return };
         if self.case.slot == SlotState::Empty {
@@ -144,13 +146,13 @@ impl Fixture {
         } else {
             drop(held);
             if self.case.slot == SlotState::Broken {
-                // Broken after it came back: while it was held, it would be closed at its return.
+                // Broken after its return: a connection that breaks while held is closed on return.
                 self.test.backend.break_connection(1);
             }
         }
     }
 
-    /// Checks everything, and that the subject is in the accounts exactly once.
+    /// Checks all invariants, and that the subject is counted exactly once.
     fn check(&self, started: bool) -> PoolSnapshot {
         let snapshot = self.test.snapshot();
         let subject = totals(&snapshot, "subject");
@@ -162,7 +164,7 @@ impl Fixture {
         snapshot
     }
 
-    /// Polls the subject so many times or until it is done; answers with the connection it got, if it did.
+    /// Polls the subject at most `case.polls` times. Returns its connection if it got one.
     fn run(&mut self, subject: &mut ManualFuture) -> Option<TestGuard> {
         for poll in 0..self.case.polls {
             if self.case.wait == SlotWait::Slow(poll) {
@@ -171,7 +173,7 @@ impl Fixture {
             match subject.try_poll() {
                 Ok(None) => {}
                 Ok(Some(got)) => return self.finish(got),
-                // The panic goes to whoever polls, and unwinds the checkout.
+                // The panic propagates to the poller and unwinds the checkout.
                 Err(_) => {
                     self.outcome = Some(Outcome::Cancelled);
                     self.check(true);
@@ -194,7 +196,7 @@ impl Fixture {
         got.ok()
     }
 
-    /// Drops the subject, and checks that what it was busy with is closed for the right reason.
+    /// Drops the subject, and checks that its connection is closed with the right reason.
     fn drop_subject(&mut self, subject: &mut ManualFuture) {
         let before = self.test.snapshot();
         let phase = before.waiters.iter().find(|waiter| &*waiter.operation == "subject").map(|waiter| waiter.phase);
@@ -209,7 +211,7 @@ impl Fixture {
             self.outcome = Some(Outcome::Cancelled);
         }
         let after = self.check(phase.is_some());
-        // What has panicked is gone already.
+        // A checkout that panicked is already gone.
         let busy = |phase: Phase| before.waiters.iter().any(|waiter| waiter.phase == phase);
         let alive = before.connections.live() - after.connections.live();
         let closed = |reason: CloseReason| after.closed[reason.index()] - before.closed[reason.index()];
@@ -234,12 +236,12 @@ impl Fixture {
                 if subject.polls == 0 {
                     return self.drop_subject(&mut subject);
                 }
-                // The successor would meet its own: it gives up before.
+                // Its own deadline would pass as well.
                 self.successor = None;
                 self.test.backend.set_ping(Behavior::Blocked);
                 self.test.backend.set_connect(Behavior::Blocked);
                 self.test.advance(ms(1001)).await;
-                assert!(subject.is_woken(), "the deadline wakes it");
+                assert!(subject.is_woken(), "woken by its deadline");
                 match subject.try_poll() {
                     Ok(Some(got)) => {
                         let held = self.finish(got);
@@ -253,14 +255,14 @@ impl Fixture {
         }
     }
 
-    /// Closes the pool: who waits is told so, and it is done when everything has come back.
+    /// Closes the pool: waiters fail, and closing completes when all connections have been returned.
     async fn close(&mut self, subject: Option<ManualFuture>) {
         let pool = self.test.pool.clone();
         let mut closing = ManualFuture::new(async move { pool.close().await }).assert_pending();
         self.test.backend.recover();
         let mut waiting: Vec<_> = self.successor.take().into_iter().collect();
         for waiter in &waiting {
-            assert!(waiter.is_woken(), "who waits for a slot is told");
+            assert!(waiter.is_woken(), "waiters are woken");
         }
         if let Some(mut subject) = subject {
             if subject.polls == 0 {
@@ -271,7 +273,7 @@ impl Fixture {
                 subject.tag = (1, 0);
                 waiting.push(subject);
             } else {
-                // It is held by the backend: only dropping it ends it.
+                // The backend blocks it, so only dropping it ends it.
                 self.drop_subject(&mut subject);
             }
         }
@@ -286,36 +288,39 @@ impl Fixture {
             }
             drop(waiting.remove(slot));
         }
-        assert!(waiting.is_empty(), "nobody waits for a pool that is closed");
+        assert!(waiting.is_empty(), "no checkout waits for a closed pool");
         for (tag, got) in done {
             let outcome =
                 got.map_or(Outcome::Cancelled, |got| got.map_or_else(|error| error.outcome(), |_| Outcome::Ok));
-            assert_ne!(outcome, Outcome::Ok, "a closed pool gives nothing");
+            assert_ne!(outcome, Outcome::Ok, "a closed pool returns no connection");
             if tag == (1, 0) {
                 self.outcome = Some(outcome);
             } else {
                 assert_eq!(outcome, Outcome::Closed);
             }
         }
-        assert!(closing.poll().is_none(), "the bystander still holds one");
+        assert!(closing.poll().is_none(), "the bystander still holds a connection");
     }
 
-    /// Afterwards the successor is served, without further help, and the pool is whole.
+    /// Checks that the successor is served without further help, and that the pool is fully usable.
     async fn check_afterwards(mut self) {
         self.test.backend.recover();
         let closed = self.test.pool.is_closed();
         drop(self.holder.take());
         if let Some(mut successor) = self.successor.take() {
-            // It may have started to work for itself meanwhile, by polls that were due to it.
+            // It may have begun to connect or ping meanwhile, in polls of its own.
             assert!(!closed);
-            assert!(successor.is_woken(), "its turn has come");
-            let got = successor.poll().expect("the backend is well");
-            drop(got.expect("the backend is well"));
+            assert!(successor.is_woken(), "it is woken");
+            let got = successor.poll().expect("backend succeeds");
+            drop(got.expect("backend succeeds"));
         }
         if closed {
             drop(self.bystander);
             let pool = self.test.pool.clone();
-            assert!(ManualFuture::new(async move { pool.close().await }).poll().is_some(), "all have come back");
+            assert!(
+                ManualFuture::new(async move { pool.close().await }).poll().is_some(),
+                "all connections are returned"
+            );
             let snapshot = self.test.snapshot();
             assert_eq!((snapshot.connections.live(), snapshot.in_flight, self.test.backend.live()), (0, 0, 0));
         } else {
@@ -327,11 +332,11 @@ impl Fixture {
     }
 }
 
-/// Says which case failed.
+/// Prints the failing case.
 struct PrintCaseOnPanic(Case);
 
 impl Drop for PrintCaseOnPanic {
-    #[allow(clippy::print_stderr, reason = "the harness shows it beside the panic")]
+    #[allow(clippy::print_stderr, reason = "shown beside the panic")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("the case: {:?}", self.0);
@@ -354,7 +359,7 @@ async fn every_checkout_has_exactly_one_outcome() {
             fixture.end(subject, held).await;
             fixture.check_afterwards().await;
             ran += 1;
-            // It was done by itself: further polls change nothing.
+            // It completed by itself: further polls change nothing.
             if early {
                 break;
             }
@@ -370,7 +375,7 @@ async fn wakeup_of_dropped_waiter_goes_to_the_next() {
         let held = test.get("holder");
         let mut queue: Vec<_> = (0..waiters).map(|_| test.checkout("waiter").assert_pending()).collect();
         drop(held);
-        // One after another is woken, and leaves without a look.
+        // Each is woken in turn, and is dropped without being polled.
         while queue.len() > 1 {
             assert!(queue[0].is_woken());
             queue.remove(0);

@@ -1,4 +1,4 @@
-//! Closing a snapshot, and dropping it.
+//! Closing a pool, and dropping it.
 
 use poolscope::labels::{CloseReason, Outcome, Phase};
 
@@ -15,7 +15,7 @@ async fn checkouts_of_closed_pool_fail_with_closed() {
     let test = TestPool::new(2, 0);
     drop(test.get("holder"));
     assert!(!test.pool.is_closed());
-    assert!(closing(&test).poll().is_some(), "nothing is out");
+    assert!(closing(&test).poll().is_some(), "no connection is in use");
     assert!(test.pool.is_closed());
     assert_eq!((test.closed(CloseReason::Shutdown), test.backend.live()), (1, 0));
     let error = test.checkout("late").poll().unwrap().unwrap_err();
@@ -23,7 +23,7 @@ async fn checkouts_of_closed_pool_fail_with_closed() {
     assert_eq!(error.to_string(), "pool `test` is closed");
     let totals = test.totals("late");
     assert_eq!((totals.started, totals.outcomes[Outcome::Closed.index()], totals.wait_nanos), (1, 1, 0));
-    assert!(closing(&test).poll().is_some(), "closing again is done at once");
+    assert!(closing(&test).poll().is_some(), "closing again completes at once");
     assert_eq!(test.backend.opened(), 1);
 }
 
@@ -38,7 +38,7 @@ async fn waiters_get_closed_and_close_awaits_returns() {
     poll_woken(&mut waiting, |_, got| closed += usize::from(got.unwrap_err().outcome() == Outcome::Closed));
     assert_eq!((closed, test.outcomes("waiter", Outcome::Closed)), (3, 3));
     held.pop();
-    assert!(one.poll().is_none() && two.poll().is_none(), "one is still out");
+    assert!(one.poll().is_none() && two.poll().is_none(), "one is still in use");
     assert_eq!(test.snapshot().connections.used, 1);
     held.pop();
     assert!(one.is_woken() && two.is_woken());
@@ -90,14 +90,14 @@ async fn close_within_reports_holders() {
     let error = test.pool.close_within(ms(1000)).await.unwrap_err();
     assert_eq!(error.waited, ms(1000));
     assert_eq!(error.usage.status.used, 3);
-    // The pool's own clock stood still while it waited.
+    // The pool's own clock stood still meanwhile.
     assert_eq!(
         error.to_string(),
         "pool `test` is not closed after 1s: 3 used, 0 being created, 0 checkouts in flight; held by report ×2 (oldest 5s), export ×1 (oldest 0s)"
     );
-    assert!(test.pool.is_closed(), "it stays closed");
+    assert!(test.pool.is_closed(), "the pool stays closed");
     drop((held, other));
-    assert_eq!(test.backend.live(), 0, "what comes back later is closed all the same");
+    assert_eq!(test.backend.live(), 0, "later returns are closed");
     assert!(test.pool.close_within(ms(1000)).await.is_ok());
 }
 
@@ -134,7 +134,7 @@ async fn dropped_pool_closes_all_connections() {
     super::invariants::check(&snapshot);
     std::thread::spawn(|| drop(held)).join().unwrap();
     assert_eq!(backend.live(), 0);
-    assert!(collector.snapshots().is_empty(), "it left when its last connection did");
+    assert!(collector.snapshots().is_empty(), "the pool is gone with its last connection");
 }
 
 #[tokio::test(start_paused = true)]

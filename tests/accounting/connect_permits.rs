@@ -1,4 +1,4 @@
-//! Who waiter for a turn to connect: nobody is forgotten, nobody gets ahead, and nobody keeps the others from it.
+//! Fairness of connect permits: no waiter is forgotten, none overtakes, and none blocks the others.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use poolscope::labels::{CloseReason, Outcome, Phase};
 use super::backend::{Behavior, Completion};
 use super::harness::{CheckoutResult, ManualFuture, TestGuard, TestPool, ms, poll_woken, settings};
 
-/// As long as connecting ever pauses, and more.
+/// At least the longest pause between attempts to connect.
 const MAX_BACKOFF: Duration = ms(1000);
 
-/// A pool whose checkouts wait for a server that is away.
+/// Returns a pool whose checkouts wait while the server is down.
 fn test_without_fail_fast(pool_size: usize, max_overflow: usize) -> TestPool {
     let mut settings = settings(pool_size, max_overflow);
     settings.fail_fast = false;
@@ -21,14 +21,14 @@ fn test_without_fail_fast(pool_size: usize, max_overflow: usize) -> TestPool {
     TestPool::with(&settings)
 }
 
-/// Polls those that were woken, and those that this wakes, but not without end; answers how often.
+/// Polls woken futures until none is woken, for a bounded number of polls. Returns that number.
 #[track_caller]
 fn poll_until_idle(attempts: &mut Vec<ManualFuture>, held: &mut Vec<TestGuard>) -> usize {
     const MAX_POLLS: usize = 1000;
     let mut polls = 0;
     while let Some(index) = attempts.iter().position(|attempt| attempt.is_woken()) {
         polls += 1;
-        assert!(polls < MAX_POLLS, "they wake each other without end");
+        assert!(polls < MAX_POLLS, "waiters wake each other endlessly");
         if let Some(served) = attempts[index].poll() {
             attempts.remove(index);
             held.push(served.expect("a connection"));
@@ -37,7 +37,7 @@ fn poll_until_idle(attempts: &mut Vec<ManualFuture>, held: &mut Vec<TestGuard>) 
     polls
 }
 
-/// Has the server come back, and another one wait that is served although those who connect are not polled.
+/// Checks that, once the server recovers, another checkout is served although those that hold permits are not polled.
 async fn assert_other_is_served(test: &TestPool) {
     test.backend.recover();
     let mut others = vec![test.checkout("other").assert_pending()];
@@ -56,12 +56,12 @@ fn is_unavailable(served: &CheckoutResult) -> bool {
 /// More checkouts than capacity wait for a server that is down or full: they stay idle until something changes.
 #[tokio::test(start_paused = true)]
 async fn waiters_do_not_wake_each_other_endlessly() {
-    // More wait than the pool has places, for a server that is away.
+    // More waiters than slots, and the server is down.
     let test = test_without_fail_fast(1, 0);
     test.backend.set_connect(Behavior::Down);
     let mut attempts: Vec<_> = (0..3).map(|_| test.checkout("waiter")).collect();
     assert!(poll_until_idle(&mut attempts, &mut Vec::new()) < 20);
-    // For one without slots.
+    // The server is full.
     let test = test_without_fail_fast(10, 0);
     let mut held = test.get_many("holder", 4);
     test.backend.set_connect(Behavior::Full);
@@ -75,7 +75,7 @@ async fn waiters_do_not_wake_each_other_endlessly() {
         held = served;
     }
     assert!(attempts.is_empty());
-    // And for those that queued before it went away.
+    // Waiters that queued before the server went down.
     let test = test_without_fail_fast(10, 0);
     let held = test.get_many("holder", 10);
     let mut attempts: Vec<_> = (0..20).map(|_| test.checkout("waiter")).collect();
@@ -98,7 +98,7 @@ async fn unpolled_probe_lease_expires() {
     let mut attempts = vec![test.checkout("first").assert_pending()];
     test.advance(MAX_BACKOFF).await;
     test.backend.push_connect(Behavior::Slow(Completion::Ok));
-    // It tries, and is kept as it is.
+    // It probes the server, and is not polled again.
     let _unpolled = attempts.pop().unwrap().assert_pending();
     assert_eq!(test.backend.creates().running(), 1);
     assert_other_is_served(&test).await;
@@ -112,7 +112,7 @@ async fn unpolled_ramp_leases_expire() {
     let mut first = test.checkout("first").assert_pending();
     test.advance(MAX_BACKOFF).await;
     let _held = first.poll().unwrap().unwrap();
-    // Two may connect at once now.
+    // Two checkouts may connect at once now.
     test.backend.set_connect(Behavior::Slow(Completion::Ok));
     let _unpolled = [test.checkout("kept").assert_pending(), test.checkout("kept").assert_pending()];
     assert_other_is_served(&test).await;
@@ -131,7 +131,7 @@ async fn returned_connections_are_served_in_fifo_order() {
         })
         .collect();
     drop(held.pop());
-    // Before the one that was called has run.
+    // Arrives before the woken waiter was polled.
     let mut newcomer = test.checkout("newcomer").assert_pending();
     newcomer.tag = (2, 0);
     waiting.push(newcomer);
@@ -167,7 +167,7 @@ async fn awaited_overflow_connections_are_kept() {
     assert_eq!(test.closed(CloseReason::Overflow), 1);
 }
 
-/// No two checkouts probe at once, whatever became of attempts begun before the failure.
+/// No two checkouts probe at once, whatever becomes of attempts started before the failure.
 #[tokio::test(start_paused = true)]
 async fn only_one_probe_runs_at_a_time() {
     let test = TestPool::new(10, 0);
@@ -177,23 +177,23 @@ async fn only_one_probe_runs_at_a_time() {
     assert!(test.checkout("first").poll().unwrap().is_err());
     test.advance(ms(50)).await;
     test.backend.push_connect(Behavior::Blocked);
-    let mut one = test.checkout("tries").assert_pending();
-    // One from before succeeds, and another failure follows.
+    let mut first = test.checkout("probe").assert_pending();
+    // An earlier attempt succeeds, and another failure follows.
     test.backend.release(0, Completion::Ok);
     let _held = old.poll().unwrap().unwrap();
     test.backend.push_connect(Behavior::Down);
     assert!(test.checkout("second").poll().unwrap().is_err());
     test.advance(ms(50)).await;
     test.backend.push_connect(Behavior::Blocked);
-    let _two = test.checkout("tries").assert_pending();
+    let _second = test.checkout("probe").assert_pending();
     test.backend.release(0, Completion::Down);
-    assert!(one.poll().unwrap().is_err());
+    assert!(first.poll().unwrap().is_err());
     test.advance(ms(200)).await;
     assert!(is_unavailable(&test.checkout("others").poll().unwrap()));
     assert_eq!(test.backend.creates().running(), 1);
 }
 
-/// A checkout that waiter for a connect permit and then for capacity is counted in both phases.
+/// A checkout that waits for a connect permit and then for capacity is counted in both phases.
 #[tokio::test(start_paused = true)]
 async fn wait_is_split_into_suspended_and_queue() {
     let test = test_without_fail_fast(1, 1);
@@ -208,7 +208,7 @@ async fn wait_is_split_into_suspended_and_queue() {
     test.advance(ms(10_000)).await;
     assert_eq!(test.phase(Phase::Queue), ms(20_000));
     assert_eq!(test.phase(Phase::Suspended), 3 * MAX_BACKOFF);
-    // Nothing is closed that is waited for.
+    // No awaited connection is closed.
     drop((served, held));
     let mut served = Vec::new();
     poll_until_idle(&mut waiting, &mut served);
@@ -226,7 +226,7 @@ async fn expired_connection_is_kept_during_outage() {
     test.advance_pool_clock(ms(10_000));
     drop(test.get("old"));
     assert_eq!(test.closed(CloseReason::Recycled), 0);
-    // It is replaced when another can be made.
+    // It is replaced once the pool can connect again.
     test.advance(ms(20_000)).await;
     drop(test.get("new"));
     assert_eq!(test.closed(CloseReason::Recycled), 1);
@@ -265,7 +265,7 @@ async fn connecting_checkout_is_no_expected_return() {
     assert!(test.checkout("first").poll().unwrap().is_err());
     test.advance(ms(50)).await;
     test.backend.set_connect(Behavior::Blocked);
-    let _tries = test.checkout("tries").assert_pending();
+    let _probe = test.checkout("probe").assert_pending();
     assert!(is_unavailable(&test.checkout("others").poll().unwrap()));
 }
 
@@ -275,7 +275,7 @@ async fn full_server_waits_for_connections_in_progress() {
     test.backend.push_connect(Behavior::After(ms(20), Completion::Ok));
     test.backend.push_connect(Behavior::Full);
     let mut first = test.checkout("first").assert_pending();
-    // It is refused when nobody has a connection yet.
+    // It is refused while no connection exists yet.
     let mut waiting = vec![test.checkout("refused").assert_pending(), test.checkout("late").assert_pending()];
     test.advance(ms(20)).await;
     let first_guard = first.poll().unwrap().unwrap();

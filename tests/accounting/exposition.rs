@@ -1,4 +1,4 @@
-//! What Prometheus gets to read.
+//! The metrics as Prometheus reads them.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use super::backend::{Behavior, ScriptedBackend};
 use super::harness::{TestPool, ms, settings};
 
-/// One sample: its labels, and its value.
+/// The labels and the value of one sample.
 type Sample = (BTreeMap<String, String>, f64);
 
-/// A page of the text format, by name of the sample.
+/// A page in the text format; samples are grouped by name.
 struct Page {
     samples: BTreeMap<String, Vec<Sample>>,
     kinds: BTreeMap<String, String>,
@@ -36,7 +36,7 @@ impl Page {
         for line in text.lines() {
             if let Some(kind) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = kind.split_once(' ').unwrap();
-                assert!(page.kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} comes twice");
+                assert!(page.kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "duplicate metric {name}");
             } else if !line.starts_with('#') {
                 let (series, value) = line.rsplit_once(' ').unwrap();
                 let (name, labels) = match series.split_once('{') {
@@ -44,14 +44,14 @@ impl Page {
                     None => (series, BTreeMap::new()),
                 };
                 let samples = page.samples.entry(name.to_owned()).or_default();
-                assert!(samples.iter().all(|(others, _)| *others != labels), "{series} comes twice");
+                assert!(samples.iter().all(|(others, _)| *others != labels), "duplicate series {series}");
                 samples.push((labels, value.parse().unwrap()));
             }
         }
         page
     }
 
-    /// `name="value",…`; the names of these tests need no escapes.
+    /// Parses `name="value",…`. The values of these tests need no escapes.
     fn labels(text: &str) -> BTreeMap<String, String> {
         let pairs = text.split("\",").filter(|pair| !pair.is_empty());
         pairs
@@ -62,12 +62,12 @@ impl Page {
             .collect()
     }
 
-    /// The samples of one name that have these labels, among others.
+    /// Returns the samples of one name that have at least these labels.
     fn select(&self, name: &str, labels: &[(&str, &str)]) -> Vec<&Sample> {
-        let fits = |sample: &Sample| {
+        let matches = |sample: &Sample| {
             labels.iter().all(|(label, value)| sample.0.get(*label).is_some_and(|found| found == value))
         };
-        self.samples.get(name).into_iter().flatten().filter(|sample| fits(sample)).collect()
+        self.samples.get(name).into_iter().flatten().filter(|sample| matches(sample)).collect()
     }
 
     fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
@@ -78,7 +78,7 @@ impl Page {
         self.select("db_client_connection_max", &[]).iter().map(|(labels, _)| labels[POOL_LABEL].as_str()).collect()
     }
 
-    /// The invariants, as somebody with nothing but this page would check them.
+    /// Checks the invariants from the page alone.
     #[track_caller]
     fn check(&self) {
         for pool in self.pools() {
@@ -111,14 +111,14 @@ impl Page {
                 assert_eq!(buckets.len(), BOUNDS_SECONDS.len() + 1, "{}", metric.name);
                 let counts: Vec<_> = buckets.iter().map(|(_, count)| *count).collect();
                 assert!(counts.is_sorted(), "buckets are cumulative: {counts:?}");
-                assert_eq!(counts.last(), Some(count), "the last has all");
+                assert_eq!(counts.last(), Some(count), "the last bucket counts all");
                 assert_eq!(buckets.last().unwrap().0["le"], "+Inf");
             }
         }
     }
 }
 
-/// Brings about every outcome, phase and reason to close that there is, and leaves something of each state.
+/// Produces every outcome, phase and close reason, and leaves connections in every state.
 async fn exercise(test: &TestPool) {
     let run = |name: &str| test.pool.operation(name).run(async |_| Ok::<_, std::convert::Infallible>(()));
     run("run").await.unwrap();
@@ -156,15 +156,15 @@ async fn exercise(test: &TestPool) {
     for _ in 0..10 {
         test.advance(ms(1000)).await;
         drop(test.get("steady"));
-        // The recommendation compares what is there with what was there when somebody looked before.
+        // The recommended size compares consecutive snapshots.
         test.snapshot();
     }
 }
 
-/// An operation that succeeds at its second attempt, and one that fails at the only one it has.
+/// Runs an operation that succeeds at its second attempt, and one that fails at its only attempt.
 async fn retry(test: &TestPool) {
     let run = |attempts| {
-        // So that it has to connect.
+        // Forces the operation to connect.
         test.get("discards").discard();
         test.backend.push_connect(Behavior::Error);
         let operation = test.pool.operation("retried").retry(RetryPolicy::default().attempts(attempts));
@@ -216,8 +216,7 @@ async fn invariants_hold_on_the_rendered_page() {
     Page::of(&test.collector).check();
 }
 
-/// How what only a wire brings about begins, of which the scripted backend has none, and what only PostgreSQL's pool does. The tests
-/// on a real server look at these.
+/// Prefixes of metrics that need the protocol observer or PostgreSQL. The tests against a real server cover them.
 const ON_A_SERVER: &[&str] = &[
     "db_client_operation_duration_seconds",
     "poolscope_dirty_returns_total",
@@ -245,7 +244,7 @@ async fn every_catalogued_metric_has_its_type_and_labels() {
         }
     }
     let known: Vec<_> = METRICS.iter().map(|metric| metric.name).collect();
-    assert!(page.kinds.keys().all(|name| known.contains(&name.as_str())), "nothing that the catalogue does not have");
+    assert!(page.kinds.keys().all(|name| known.contains(&name.as_str())), "only catalogued metrics");
 }
 
 #[tokio::test(start_paused = true)]
@@ -273,11 +272,11 @@ async fn labels_have_exactly_the_documented_values() {
     let without_wire = [ErrorPhase::Connect, ErrorPhase::Ping];
     let errors = labels(&mut without_wire.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_connection_errors_total", "phase"), errors);
-    // All but what only closing brings about, or a wire.
-    let not_here = [CloseReason::Shutdown, CloseReason::Dirty, CloseReason::ReadOnly];
-    for reason in CloseReason::ALL.iter().filter(|reason| !not_here.contains(reason)) {
+    // Every reason but those that need a closed pool or the protocol observer.
+    let excluded = [CloseReason::Shutdown, CloseReason::Dirty, CloseReason::ReadOnly];
+    for reason in CloseReason::ALL.iter().filter(|reason| !excluded.contains(reason)) {
         let closed = page.sum("poolscope_connections_closed_total", &[("reason", reason.as_str())]);
-        assert!(closed > 0.0, "{reason:?} was not brought about");
+        assert!(closed > 0.0, "{reason:?} did not occur");
     }
 }
 
@@ -309,7 +308,7 @@ async fn equal_names_are_numbered_and_dropped_pools_go() {
     for samples in page.samples.values().flatten() {
         assert_ne!(samples.0.get(POOL_LABEL).map(String::as_str), Some("orders"), "{samples:?}");
     }
-    // Its name is free again. A pool stays as long as something of it is out.
+    // The name is free again. A dropped pool stays until its last connection is returned.
     let held = second.operation("holder").get().await.unwrap();
     drop(second);
     let next = new_pool();

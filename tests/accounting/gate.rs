@@ -1,4 +1,4 @@
-//! Who connects when connecting fails, and who does when it succeeds again.
+//! Which checkouts may connect after connecting failed, and after it succeeds again.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use poolscope::labels::{Outcome, Phase};
 use super::backend::{Behavior, Completion};
 use super::harness::{CheckoutResult, ManualFuture, TestPool, ms, poll_woken, settings};
 
-/// As long as connecting ever pauses, and more.
+/// At least the longest pause between attempts to connect.
 const MAX_BACKOFF: Duration = ms(1000);
 
-/// A pool whose checkouts wait for a server that is away.
+/// Returns a pool whose checkouts wait while the server is down.
 fn test_without_fail_fast(pool_size: usize) -> TestPool {
     let mut settings = settings(pool_size, 0);
     settings.fail_fast = false;
@@ -24,7 +24,7 @@ fn is_unavailable(got: &CheckoutResult) -> bool {
     matches!(got, Err(CheckoutError::Unavailable { .. }))
 }
 
-/// Polls those that were woken; answers how many are done.
+/// Polls woken futures. Returns how many completed.
 fn poll_served(attempts: &mut Vec<ManualFuture>, held: &mut Vec<super::harness::TestGuard>) -> usize {
     let before = held.len();
     poll_woken(attempts, |_, got| held.push(got.expect("a connection")));
@@ -48,8 +48,8 @@ async fn after_failure_only_one_probes_and_others_fail() {
     assert_eq!(test.backend.creates().started(), 1);
     assert_eq!(test.outcomes("others", Outcome::Error), 20);
     test.advance(ms(50)).await;
-    let tries = test.checkout("next").poll().unwrap().unwrap_err();
-    assert!(matches!(tries, CheckoutError::Connect { .. }), "{tries:?}");
+    let probes = test.checkout("next").poll().unwrap().unwrap_err();
+    assert!(matches!(probes, CheckoutError::Connect { .. }), "{probes:?}");
     assert!(is_unavailable(&test.checkout("others").poll().unwrap()));
     assert_eq!(test.backend.creates().started(), 2);
 }
@@ -63,9 +63,9 @@ async fn down_server_is_probed_about_twice_a_second() {
         assert!(test.checkout("asks").poll().unwrap().is_err());
         test.advance(ms(10)).await;
     }
-    // 50, 100, 200, 400 ms at most, and then 800 ms each, of all at least half.
-    let tries = test.backend.creates().started();
-    assert!((15..=30).contains(&tries), "{tries}");
+    // Pauses of 50, 100, 200 and 400 ms at most, then 800 ms each; all at least half of that.
+    let probes = test.backend.creates().started();
+    assert!((15..=30).contains(&probes), "{probes}");
     assert_eq!(test.snapshot().connecting_suspended, ms(10_000));
     test.backend.recover();
     test.advance(MAX_BACKOFF).await;
@@ -85,8 +85,8 @@ async fn waiters_are_served_after_successful_probe() {
         assert_eq!(poll_served(&mut attempts, &mut held), 0);
         assert_eq!(test.backend.creates().running(), 0);
     }
-    let tries = test.backend.creates().started();
-    assert!((9..=18).contains(&tries), "one at a time: {tries}");
+    let probes = test.backend.creates().started();
+    assert!((9..=18).contains(&probes), "one at a time: {probes}");
     assert_eq!((test.phase(Phase::Suspended), test.phase(Phase::Queue)), (ms(15_000), ms(0)));
     test.backend.recover();
     test.advance(MAX_BACKOFF).await;
@@ -105,7 +105,7 @@ async fn recovery_doubles_concurrent_connects() {
     let mut held = Vec::new();
     for at_once in [1, 2, 4, 8] {
         poll_served(&mut attempts, &mut held);
-        assert_eq!(test.backend.blocked(), at_once, "{} are connected", held.len());
+        assert_eq!(test.backend.blocked(), at_once, "{} connected", held.len());
         for left in (0..at_once).rev() {
             test.backend.release(left, Completion::Ok);
         }
@@ -125,7 +125,7 @@ async fn failure_during_ramp_suspends_again() {
     assert!(!is_unavailable(&test.checkout("third").poll().unwrap()));
     assert!(is_unavailable(&test.checkout("fourth").poll().unwrap()));
     drop(held);
-    // What is there is had all the same.
+    // Idle connections are still given out.
     drop(test.get("fifth"));
 }
 
@@ -139,7 +139,7 @@ async fn dropped_probe_passes_its_permit_on() {
     let mut held = Vec::new();
     poll_served(&mut attempts, &mut held);
     assert_eq!(test.backend.blocked(), 1);
-    // The one that tries was polled first.
+    // The probing checkout was polled first.
     drop(attempts.remove(0));
     assert_eq!(test.backend.blocked(), 0);
     test.backend.recover();
@@ -156,7 +156,7 @@ async fn full_server_is_awaited_like_capacity() {
     let held = test.get_many("holder", 2);
     test.backend.set_connect(Behavior::Full);
     let mut attempts: Vec<_> = (0..4).map(|_| test.checkout("waits").assert_pending()).collect();
-    assert_eq!(test.backend.creates().started(), 3, "one has tried");
+    assert_eq!(test.backend.creates().started(), 3, "one attempt was made");
     let status = test.pool.status();
     assert_eq!((status.waiting, status.used, status.idle), (4, 2, 0));
     let mut got = Vec::new();
@@ -218,7 +218,7 @@ async fn transient_failure_does_not_suspend() {
     let test = TestPool::new(5, 0);
     test.backend.set_connect(Behavior::Error);
     for _ in 0..5 {
-        assert!(matches!(test.checkout("tries").poll(), Some(Err(CheckoutError::Connect { .. }))));
+        assert!(matches!(test.checkout("probes").poll(), Some(Err(CheckoutError::Connect { .. }))));
     }
     assert_eq!(test.backend.creates().started(), 5);
     assert_eq!(test.snapshot().connecting_suspended, Duration::ZERO);

@@ -1,4 +1,4 @@
-//! A pool over the scripted backend, its clocks, and checkouts that are polled by hand.
+//! A pool over the scripted backend, with mocked clocks, and futures that are polled by hand.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -24,7 +24,7 @@ pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Settings of a small pool, whose times are a second for the checkout, half of it before a ping, and ten for age.
+/// Settings of a small pool: 1 s to check out, ping after 0.5 s idle, recycle after 10 s.
 pub(crate) fn settings(pool_size: usize, max_overflow: usize) -> Settings {
     let mut settings = Settings::default();
     settings.pool_size = pool_size;
@@ -36,7 +36,7 @@ pub(crate) fn settings(pool_size: usize, max_overflow: usize) -> Settings {
     settings
 }
 
-/// A pool and what it stands on.
+/// A pool and what it runs on.
 pub(crate) struct TestPool {
     pub(crate) pool: Pool<ScriptedBackend>,
     pub(crate) backend: ScriptedBackend,
@@ -57,43 +57,43 @@ impl TestPool {
         Self { pool, backend, collector, mock_clock }
     }
 
-    /// Lets time pass on both clocks.
+    /// Advances both clocks.
     pub(crate) async fn advance(&self, time: Duration) {
         self.advance_pool_clock(time);
         tokio::time::advance(time).await;
-        // Once more, so that the timers have fired.
+        // Lets the expired timers fire.
         tokio::task::yield_now().await;
     }
 
-    /// Lets time pass on the pool's own clock only.
+    /// Advances the pool's own clock only.
     pub(crate) fn advance_pool_clock(&self, time: Duration) {
         self.mock_clock.increment(time);
     }
 
-    /// The time on the pool's own clock, in nanoseconds.
+    /// Returns the time of the pool's own clock, in nanoseconds.
     pub(crate) fn now(&self) -> u64 {
         self.mock_clock.value()
     }
 
-    /// A checkout, not begun yet.
+    /// Returns a checkout that was not polled yet.
     pub(crate) fn checkout(&self, operation: &str) -> ManualFuture {
         let operation = self.pool.operation(operation);
         ManualFuture::new(async move { operation.get().await })
     }
 
-    /// A checkout that is ready at its first poll.
+    /// Checks out a connection in one poll.
     #[track_caller]
     pub(crate) fn get(&self, operation: &str) -> TestGuard {
-        self.checkout(operation).poll().expect("there is a free connection").expect("the backend is well")
+        self.checkout(operation).poll().expect("a connection is available").expect("backend succeeds")
     }
 
-    /// `count` connections at once, each made for `operation`.
+    /// Checks out `count` connections for `operation`.
     #[track_caller]
     pub(crate) fn get_many(&self, operation: &str, count: usize) -> Vec<TestGuard> {
         (0..count).map(|_| self.get(operation)).collect()
     }
 
-    /// The pool as it is, once it was found consistent, with itself and with what really lives.
+    /// Returns a snapshot after checking all invariants, also against the backend.
     #[track_caller]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
         let snapshot = self.pool.snapshot();
@@ -103,38 +103,38 @@ impl TestPool {
         snapshot
     }
 
-    /// How many connections were closed for this reason.
+    /// Returns how many connections were closed for `reason`.
     #[track_caller]
     pub(crate) fn closed(&self, reason: CloseReason) -> u64 {
         self.snapshot().closed[reason.index()]
     }
 
-    /// What an operation's checkouts came to.
+    /// Returns the totals of `operation`.
     #[track_caller]
     pub(crate) fn totals(&self, operation: &str) -> OperationTotals {
         totals(&self.snapshot(), operation)
     }
 
-    /// How many checkouts of an operation ended so.
+    /// Returns how many checkouts of `operation` had `outcome`.
     #[track_caller]
     pub(crate) fn outcomes(&self, operation: &str, outcome: Outcome) -> u64 {
         self.totals(operation).outcomes[outcome.index()]
     }
 
-    /// How long checkouts were in this phase.
+    /// Returns the time that checkouts spent in `phase`.
     #[track_caller]
     pub(crate) fn phase(&self, phase: Phase) -> Duration {
         Duration::from_nanos(self.snapshot().phase_nanos[phase.index()])
     }
 
-    /// Checks that all of the pool's capacity can be had at once, by polling those only that were woken.
+    /// Checks that the pool's whole capacity can be checked out, by polling only woken futures.
     #[track_caller]
     pub(crate) fn assert_usable(&self) {
         let max = self.snapshot().limits.max();
         let mut attempts: Vec<_> = (0..max).map(|_| self.checkout("afterwards")).collect();
         let mut held = Vec::new();
-        poll_woken(&mut attempts, |_, got| held.push(got.expect("the backend is well")));
-        assert_eq!(held.len(), max, "all of the pool's capacity can be had");
+        poll_woken(&mut attempts, |_, got| held.push(got.expect("backend succeeds")));
+        assert_eq!(held.len(), max, "the whole capacity is available");
         let snapshot = self.snapshot();
         assert_eq!((snapshot.connections.used, snapshot.in_flight), (max, 0));
         drop(held);
@@ -144,14 +144,14 @@ impl TestPool {
     }
 }
 
-/// An operation's totals.
+/// Returns the totals of `operation`.
 #[track_caller]
 pub(crate) fn totals(snapshot: &PoolSnapshot, operation: &str) -> OperationTotals {
     let found = snapshot.operations.iter().find(|totals| &*totals.name == operation);
     found.unwrap_or_else(|| panic!("no operation {operation}")).clone()
 }
 
-/// Polls those that were woken until nobody is, and takes out those that are done.
+/// Polls woken futures until none is woken, and removes those that complete.
 pub(crate) fn poll_woken<T>(attempts: &mut Vec<ManualFuture<T>>, mut done: impl FnMut(Tag, T)) {
     while let Some(index) = attempts.iter().position(|attempt| attempt.is_woken()) {
         if let Some(value) = attempts[index].poll() {
@@ -161,7 +161,7 @@ pub(crate) fn poll_woken<T>(attempts: &mut Vec<ManualFuture<T>>, mut done: impl 
     }
 }
 
-/// A flag that a wake-up raises.
+/// A flag that is set by a wake-up.
 struct Flag(AtomicBool);
 
 impl Wake for Flag {
@@ -170,10 +170,10 @@ impl Wake for Flag {
     }
 }
 
-/// What a test remembers of an attempt.
+/// A test's own note on a future.
 pub(crate) type Tag = (usize, u64);
 
-/// A future that is polled by hand, and knows whether it was woken.
+/// A future that is polled by hand and records whether it was woken.
 pub(crate) struct ManualFuture<T = CheckoutResult> {
     future: Pin<Box<dyn Future<Output = T> + Send>>,
     woken: Arc<Flag>,
@@ -183,12 +183,12 @@ pub(crate) struct ManualFuture<T = CheckoutResult> {
 
 impl<T> ManualFuture<T> {
     pub(crate) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
-        // All are polled within the one task of the test, whose budget is not what is tested.
+        // Without tokio's cooperative budget, as all run in the one task of the test.
         let future = Box::pin(tokio::task::unconstrained(future));
         Self { future, woken: Arc::new(Flag(AtomicBool::new(true))), polls: 0, tag: (0, 0) }
     }
 
-    /// Whether it was woken since it was last polled; true before the first poll.
+    /// Returns whether it was woken since the last poll; true before the first poll.
     pub(crate) fn is_woken(&self) -> bool {
         self.woken.0.load(SeqCst)
     }
@@ -198,7 +198,7 @@ impl<T> ManualFuture<T> {
         self.try_poll().unwrap_or_else(|panic| resume_unwind(panic))
     }
 
-    /// Polls it once, on behalf of somebody else.
+    /// Polls it once with another waker.
     pub(crate) fn poll_for(&mut self, waker: &Waker) -> Option<T> {
         match self.future.as_mut().poll(&mut Context::from_waker(waker)) {
             Poll::Ready(value) => Some(value),
@@ -206,7 +206,7 @@ impl<T> ManualFuture<T> {
         }
     }
 
-    /// Polls it once; a panic is an error.
+    /// Polls it once and catches panics.
     pub(crate) fn try_poll(&mut self) -> std::thread::Result<Option<T>> {
         self.polls += 1;
         self.woken.0.store(false, SeqCst);
@@ -218,10 +218,10 @@ impl<T> ManualFuture<T> {
         }))
     }
 
-    /// Polls it once, when it must not be done.
+    /// Polls it once and asserts that it is pending.
     #[track_caller]
     pub(crate) fn assert_pending(mut self) -> Self {
-        assert!(self.poll().is_none(), "it has to wait");
+        assert!(self.poll().is_none(), "it is pending");
         self
     }
 }

@@ -1,11 +1,11 @@
-//! What must be true of every snapshot.
+//! The invariants of snapshots.
 
 use poolscope::labels::{Outcome, Phase};
 use poolscope::telemetry::{Histogram, PoolSnapshot};
 
 use super::backend::ScriptedBackend;
 
-/// True at every moment, whatever other threads do.
+/// Checks what holds at every moment, whatever other threads do.
 #[track_caller]
 pub(crate) fn check(snapshot: &PoolSnapshot) {
     for operation in &snapshot.operations {
@@ -14,9 +14,9 @@ pub(crate) fn check(snapshot: &PoolSnapshot) {
     }
     let in_flight: u64 = snapshot.operations.iter().map(|operation| operation.in_flight).sum();
     assert_eq!(snapshot.in_flight as u64, in_flight, "in flight, of all operations");
-    assert_eq!(snapshot.waiters.len(), snapshot.in_flight, "those who wait");
+    assert_eq!(snapshot.waiters.len(), snapshot.in_flight, "waiters");
     let queued = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Queue).count();
-    assert_eq!(snapshot.queued, queued, "pending are those in the queue");
+    assert_eq!(snapshot.queued, queued, "pending checkouts are queued");
     assert_eq!(snapshot.oldest_wait, snapshot.waiters.iter().map(|waiter| waiter.age).max().unwrap_or_default());
 
     let live = snapshot.connections.live();
@@ -29,16 +29,16 @@ pub(crate) fn check(snapshot: &PoolSnapshot) {
         snapshot.connections
     );
     assert!(live <= snapshot.limits.max(), "{:?} of at most {}", snapshot.connections, snapshot.limits.max());
-    assert_eq!(snapshot.holders.len(), snapshot.connections.used, "holders hold what is used");
+    assert_eq!(snapshot.holders.len(), snapshot.connections.used, "one holder per used connection");
     let created = snapshot.create_time.count();
-    assert!(created <= snapshot.created, "{created} were established of {}", snapshot.created);
+    assert!(created <= snapshot.created, "{created} established of {} created", snapshot.created);
 
     let ended: u64 = snapshot.operations.iter().flat_map(|operation| operation.outcomes).sum();
-    assert_eq!(snapshot.wait_time.count(), ended, "each checkout that ended has waited, if for no time");
-    assert_eq!(snapshot.phase_nanos[Phase::Clean.index()], 0, "nothing is cleaned yet");
+    assert_eq!(snapshot.wait_time.count(), ended, "every ended checkout has a wait time");
+    assert_eq!(snapshot.phase_nanos[Phase::Clean.index()], 0, "nothing is reset");
 }
 
-/// True between any two steps of a test with one thread and a clock that stands still.
+/// Checks what holds between two steps of a single-threaded test whose clock stands still.
 #[track_caller]
 pub(crate) fn check_quiescent(snapshot: &PoolSnapshot) {
     let sum = |of: fn(&poolscope::telemetry::OperationTotals) -> u64| snapshot.operations.iter().map(of).sum::<u64>();
@@ -48,13 +48,12 @@ pub(crate) fn check_quiescent(snapshot: &PoolSnapshot) {
     assert_eq!(snapshot.use_time.sum_nanos, sum(|operation| operation.use_nanos), "use time");
     let held = sum(|operation| operation.outcomes[Outcome::Ok.index()] - operation.returned);
     let pinged = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Ping).count();
-    assert_eq!(
-        snapshot.connections.used as u64,
-        held + pinged as u64,
-        "used are those that were given out or are pinged"
-    );
+    assert_eq!(snapshot.connections.used as u64, held + pinged as u64, "used = checked out + being pinged");
     let connecting = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Connect).count();
-    assert_eq!(snapshot.connections.creating, connecting, "who connects has one connection in the making");
+    assert_eq!(
+        snapshot.connections.creating, connecting,
+        "every connecting checkout has one connection being established"
+    );
     let queue = snapshot.phase_nanos[Phase::Queue.index()];
     assert!(snapshot.saturated_nanos <= queue, "saturated {} ns, queued for {queue} ns", snapshot.saturated_nanos);
     let suspended =
@@ -62,24 +61,24 @@ pub(crate) fn check_quiescent(snapshot: &PoolSnapshot) {
     let allowed = snapshot.limits.pool_size + snapshot.queued + suspended;
     assert!(
         snapshot.connections.idle <= allowed,
-        "{} are idle, and no more than {allowed} may",
+        "{} idle connections, at most {allowed} allowed",
         snapshot.connections.idle
     );
 }
 
-/// The accounts agree with what the backend knows.
+/// Checks that the pool agrees with the backend's own counts.
 #[track_caller]
 pub(crate) fn check_against_backend(snapshot: &PoolSnapshot, backend: &ScriptedBackend) {
     assert_eq!(snapshot.connections.live(), backend.live(), "live connections: {:?}", snapshot.connections);
-    assert_eq!(snapshot.connections.creating, backend.creates().running(), "connections in the making");
-    assert_eq!(snapshot.created, backend.opened() as u64, "connections begun");
+    assert_eq!(snapshot.connections.creating, backend.creates().running(), "connections being established");
+    assert_eq!(snapshot.created, backend.opened() as u64, "connections opened");
 }
 
-/// Every counter is where it was or further.
+/// Checks that no counter has decreased.
 #[track_caller]
 pub(crate) fn check_monotonic(before: &PoolSnapshot, after: &PoolSnapshot) {
     fn rises(what: &str, before: u64, after: u64) {
-        assert!(before <= after, "{what} fell from {before} to {after}");
+        assert!(before <= after, "{what} decreased from {before} to {after}");
     }
     fn histogram_rises(what: &str, before: &Histogram, after: &Histogram) {
         rises(what, before.sum_nanos, after.sum_nanos);

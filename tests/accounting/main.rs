@@ -1,14 +1,15 @@
-//! The accounts against the truth: whatever happens to a checkout, it is counted once, nothing leaks, and the pool
-//! still works.
+//! Accounting of the pool: whatever happens to a checkout, it is counted exactly once, nothing leaks, and the pool
+//! stays
+//! usable.
 //!
-//! - `backend`, `harness` and `invariants`: a backend whose answers are scripted and which knows what really lives, a pool
-//!   over it that is polled by hand, and the invariants that every snapshot must keep;
-//! - `cancellation`: every answer at every step of a checkout, and every way to end one early;
-//! - `property`: random sequences of steps against a model, which is exact to the nanosecond;
-//! - `stress`: many threads at once, and somebody who looks at every moment;
-//! - the others: one promise each, in words.
+//! - `backend`, `harness` and `invariants`: a scripted backend that counts for itself, a pool over it that is polled by
+//!   hand, and the invariants of every snapshot;
+//! - `cancellation`: every backend behavior at every step of a checkout, and every way to end one early;
+//! - `property`: random sequences of steps against a model that is exact to the nanosecond;
+//! - `stress`: many threads, with snapshots checked all the time;
+//! - the others: one aspect each.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod backend;
 mod cancellation;

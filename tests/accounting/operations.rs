@@ -1,4 +1,4 @@
-//! Names, and what is done under them.
+//! Names of operations, and what is counted for them.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use poolscope::telemetry::{MAX_NAME_BYTES, MAX_OPERATIONS, OperationTotals};
 use super::backend::{Behavior, ScriptedError, TRANSIENT_ERROR};
 use super::harness::{ManualFuture, TestPool, ms};
 
-/// How often an operation ended so, and how long that took.
+/// Returns how many runs had `outcome`, and their total duration.
 fn duration(totals: &OperationTotals, outcome: Outcome) -> (u64, Duration) {
     let histogram = &totals.durations[outcome.index()];
     (histogram.count(), Duration::from_nanos(histogram.sum_nanos))
@@ -53,7 +53,7 @@ async fn names_beyond_the_limit_count_as_other() {
     assert_eq!((&*snapshot.operations[0].name, snapshot.operations[0].returned), ("other", 50));
     assert_eq!(test.pool.operation("one more").name(), "other");
     assert_eq!(test.pool.operation("operation 7").name(), "operation 7");
-    // A call site that finds the table full is counted too, in the queue as well.
+    // A call site beyond the limit of names is counted too, also while it waits.
     let held = test.pool.get().await.unwrap();
     drop(test.checkout("late").assert_pending());
     assert_eq!(test.outcomes("other", Outcome::Cancelled), 1);
@@ -75,11 +75,11 @@ async fn run_is_one_observation_of_wait_and_work() {
     let test = TestPool::new(1, 0);
     let held = test.get("holder");
     let operation = test.pool.operation("work");
-    let (begin, begun) = tokio::sync::oneshot::channel::<()>();
+    let (start_work, work_started) = tokio::sync::oneshot::channel::<()>();
     let mut run = ManualFuture::new(async move {
         operation
             .run(async |connection| {
-                begun.await.unwrap();
+                work_started.await.unwrap();
                 Ok::<_, Infallible>(connection.id())
             })
             .await
@@ -92,12 +92,12 @@ async fn run_is_one_observation_of_wait_and_work() {
         test.advance(ms(12)).await;
         run
     };
-    begin.send(()).unwrap();
+    start_work.send(()).unwrap();
     assert_eq!(run.poll().unwrap().unwrap(), 0);
     let totals = test.totals("work");
     assert_eq!(duration(&totals, Outcome::Ok), (1, ms(42)));
     assert_eq!((totals.wait_nanos, totals.use_nanos), (30_000_000, 12_000_000));
-    assert_eq!(test.snapshot().connections.idle, 1, "and the connection is back");
+    assert_eq!(test.snapshot().connections.idle, 1, "the connection is returned");
 }
 
 #[tokio::test(start_paused = true)]
@@ -136,7 +136,7 @@ async fn dropped_run_counts_as_cancelled() {
         ManualFuture::new(operation.run(async |_| std::future::pending::<Result<(), Infallible>>().await))
     };
     drop(start());
-    assert_eq!(test.totals("dropped").started, 0, "one that was never polled is none");
+    assert_eq!(test.totals("dropped").started, 0, "a run that was never polled is not counted");
     let working = start().assert_pending();
     let waiting = start().assert_pending();
     test.advance(ms(10)).await;
@@ -161,13 +161,13 @@ async fn use_time_counts_for_the_holding_operation() {
     let snapshot = test.snapshot();
     let holders: Vec<_> = snapshot.holders.iter().map(|holder| &*holder.operation).collect();
     assert_eq!(holders, ["one", "two"], "oldest first");
-    // Seats keep their time in units of 1,024 ns.
-    let off = snapshot.holders[0].age - ms(15);
-    assert!(off < Duration::from_nanos(1024), "{off:?}");
+    // Connections record their start in units of 1,024 ns.
+    let error = snapshot.holders[0].age - ms(15);
+    assert!(error < Duration::from_nanos(1024), "{error:?}");
     drop((one, two));
     assert_eq!(test.totals("one").use_nanos, 15_000_000);
     assert_eq!(test.totals("two").use_nanos, 5_000_000);
-    // The next use of the same connection is its holder's.
+    // The next use of the same connection counts for its new holder.
     drop(test.get("two"));
     assert_eq!((test.totals("one").returned, test.totals("two").returned), (1, 2));
 }

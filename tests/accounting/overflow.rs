@@ -1,4 +1,4 @@
-//! Connections beyond `pool_size`: made when they are needed, kept while somebody waits, closed when nobody does.
+//! Overflow connections: opened on demand, kept while a checkout waits, closed otherwise.
 
 use poolscope::labels::{CloseReason, Outcome};
 
@@ -28,7 +28,7 @@ async fn overflow_is_kept_for_a_waiter_and_closed_after() {
     assert_eq!((test.snapshot().connections.idle, test.closed(CloseReason::Overflow)), (2, 0));
     let mut served = Vec::new();
     poll_woken(&mut waiting, |_, got| served.push(got.unwrap()));
-    assert_eq!(test.backend.opened(), 2, "nothing was made anew");
+    assert_eq!(test.backend.opened(), 2, "no connection was opened");
     drop(served);
     assert_eq!((test.snapshot().connections.idle, test.closed(CloseReason::Overflow)), (1, 1));
 }
@@ -40,7 +40,7 @@ async fn overflow_kept_for_a_departed_waiter_is_closed() {
         let held = test.get_many("holder", 2);
         let mut waiter = test.checkout("waiter").assert_pending();
         if ending == Outcome::Timeout {
-            // One is kept for the waiter, but the other is not back when its deadline passes.
+            // One is kept for the waiter, but the other is not returned before its deadline.
             test.advance(ms(1001)).await;
         }
         drop(held);
@@ -70,7 +70,7 @@ async fn overflow_goes_to_the_next_waiter() {
     drop(held);
     assert_eq!(test.snapshot().connections.idle, 2);
     drop(first);
-    assert_eq!(test.snapshot().connections.idle, 2, "one may be idle, and one is waited for");
+    assert_eq!(test.snapshot().connections.idle, 2, "one may be idle, and one is awaited");
     let mut waiting = vec![second];
     poll_woken(&mut waiting, |_, got| drop(got.unwrap()));
     assert_eq!((test.snapshot().connections.idle, test.backend.opened()), (1, 2));
@@ -98,7 +98,7 @@ async fn discarding_frees_capacity_at_once() {
     let mut waiting = vec![waiter];
     poll_woken(&mut waiting, |_, got| held.push(got.unwrap()));
     assert_eq!((test.closed(CloseReason::Discarded), test.backend.opened()), (1, 3));
-    assert_eq!(test.totals("holder").returned, 1, "a discarded use is a use");
+    assert_eq!(test.totals("holder").returned, 1, "a discarded use is counted");
     drop(held);
     test.assert_usable();
 }

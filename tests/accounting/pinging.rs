@@ -1,4 +1,4 @@
-//! When a connection is pinged, when it is replaced, and what one failure says of the others.
+//! When a connection is pinged, when it is replaced, and what one failed ping implies for the others.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use super::harness::{TestPool, ms, settings};
 async fn only_stale_connections_are_pinged() {
     let test = TestPool::new(1, 0);
     drop(test.get("fresh"));
-    assert_eq!(test.backend.pings().started(), 0, "a new one never is");
+    assert_eq!(test.backend.pings().started(), 0, "a new connection is not pinged");
     test.advance(ms(499)).await;
     let held = test.get("recent");
     assert_eq!(test.backend.pings().started(), 0);
-    // Its return counts, not when it was given out.
+    // Its return counts, not its checkout.
     test.advance(ms(2000)).await;
     drop(held);
     test.advance(ms(499)).await;
@@ -60,7 +60,7 @@ async fn failed_ping_invalidates_older_connections() {
     assert_eq!(errors.len(), 1);
     assert_eq!((errors[0].phase, errors[0].code.as_str(), errors[0].count), (ErrorPhase::Ping, "57P03", 1));
 
-    // The new one is younger, and good; what was out at the time is not given to another.
+    // The new connection is younger, so it stays; the one in use meanwhile is not given out again.
     test.backend.recover();
     let (young, old) = (replaced.id(), kept.id());
     drop((kept, replaced));
@@ -122,10 +122,10 @@ async fn recycling_is_spread_over_the_last_tenth() {
     settings.pre_ping = false;
     let test = TestPool::with(&settings);
     drop(test.get_many("first", MANY as usize));
-    // Only the pool's clock matters; a checkout of all of them finds who is too old.
+    // Only the pool's clock matters; checking out all connections finds those past their age.
     test.advance_pool_clock(ms(9_000) - Duration::from_nanos(1));
     drop(test.get_many("look", MANY as usize));
-    assert_eq!(test.closed(CloseReason::Recycled), 0, "none is replaced before nine tenths");
+    assert_eq!(test.closed(CloseReason::Recycled), 0, "none is replaced before 90 %");
     let mut at_tenths = Vec::new();
     for _ in 0..10 {
         test.advance_pool_clock(ms(100));
@@ -134,13 +134,13 @@ async fn recycling_is_spread_over_the_last_tenth() {
     }
     test.advance_pool_clock(Duration::from_nanos(1));
     drop(test.get_many("look", MANY as usize));
-    assert_eq!(test.closed(CloseReason::Recycled), u64::from(MANY), "all are at ten tenths");
-    // Spread evenly: six standard deviations of a binomial are allowed.
+    assert_eq!(test.closed(CloseReason::Recycled), u64::from(MANY), "all are replaced at 100 %");
+    // Evenly spread: six standard deviations of a binomial are allowed.
     for (tenths, replaced) in (1..).zip(at_tenths) {
         let expected = f64::from(MANY * tenths) / 10.0;
         let deviation = (expected * (1.0 - f64::from(tenths) / 10.0)).sqrt();
-        let off = (f64::from(replaced) - expected).abs();
-        assert!(off <= 6.0 * deviation + 1.0, "{replaced} of {MANY} replaced after {tenths} tenths of the spread");
+        let error = (f64::from(replaced) - expected).abs();
+        assert!(error <= 6.0 * deviation + 1.0, "{replaced} of {MANY} replaced after {tenths} tenths of the spread");
     }
 }
 
@@ -163,7 +163,7 @@ async fn age_is_checked_only_at_checkout() {
     drop(held);
     assert_eq!(test.snapshot().connections.idle, 1);
     drop(test.get("next"));
-    assert_eq!((test.closed(CloseReason::Recycled), test.backend.pings().started()), (1, 0), "nor is it pinged first");
+    assert_eq!((test.closed(CloseReason::Recycled), test.backend.pings().started()), (1, 0), "it is not pinged first");
 }
 
 #[tokio::test(start_paused = true)]

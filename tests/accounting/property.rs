@@ -1,7 +1,7 @@
 //! Random sequences of steps against a model.
 //!
-//! The model knows only what a caller and the backend can see, and is exact: with a clock that stands still between
-//! steps, every counter has one right value, to the nanosecond.
+//! The model sees only what callers and the backend see. As the clock stands still between steps, it predicts every
+//! counter to the nanosecond.
 //!
 //! `PROPTEST_CASES` sets the number of sequences.
 
@@ -31,7 +31,7 @@ enum Step {
     Poll {
         which: usize,
     },
-    /// Polls those that were woken, until nobody is.
+    /// Polls woken futures until none is woken.
     PollWoken,
     Drop {
         which: usize,
@@ -65,13 +65,13 @@ enum Step {
     Close,
 }
 
-/// What failures say of the connections that are made next.
+/// What connect failures predict for further connects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failures {
-    /// Nothing: what is counted is known to the nanosecond.
+    /// Nothing. Every counter is exact to the nanosecond.
     Transient,
-    /// That they will fail as well, or that there are too many: who then connects, and who waits for what, is not
-    /// modelled. All else is as exact.
+    /// That they fail as well, or that the server is full. Who connects then, and who waits for what, is not modelled;
+    /// everything else is exact.
     Outages,
 }
 
@@ -121,7 +121,7 @@ fn step(failures: Failures) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Most sequences leave the pool open; some close it at some point.
+/// Most sequences leave the pool open; some close it.
 fn steps(failures: Failures) -> impl Strategy<Value = Vec<Step>> {
     let open = move || prop::collection::vec(step(failures), 1..80);
     let closed = (open(), prop::collection::vec(step(failures), 0..20)).prop_map(|(mut steps, after)| {
@@ -132,7 +132,7 @@ fn steps(failures: Failures) -> impl Strategy<Value = Vec<Step>> {
     prop_oneof![4 => open(), 1 => closed]
 }
 
-/// What the counters must say.
+/// The expected counters.
 #[derive(Default)]
 struct Model {
     started: [u64; OPERATIONS.len()],
@@ -145,7 +145,7 @@ struct Model {
     saturated: u64,
     discarded: u64,
     overflow: u64,
-    /// Checkouts that failed because others had.
+    /// Checkouts that failed without an attempt to connect.
     unavailable: u64,
     closing: bool,
 }
@@ -153,7 +153,7 @@ struct Model {
 struct PendingCheckout {
     future: ManualFuture,
     operation: usize,
-    /// When it was first polled, on both clocks.
+    /// The time of the first poll, on both clocks.
     started: Option<(u64, Instant)>,
 }
 
@@ -287,8 +287,8 @@ impl Runner {
         self.model.unavailable += u64::from(matches!(got, Err(CheckoutError::Unavailable { .. })));
         match outcome {
             Outcome::Timeout => assert!(waited >= ms(1000), "timed out after {waited:?}"),
-            Outcome::Closed => assert!(self.model.closing, "nobody closed the pool"),
-            Outcome::Ok => assert!(!self.model.closing, "a closed pool gave a connection"),
+            Outcome::Closed => assert!(self.model.closing, "the pool is open"),
+            Outcome::Ok => assert!(!self.model.closing, "a closed pool returned a connection"),
             _ => {}
         }
         self.model.in_flight[operation] -= 1;
@@ -332,10 +332,10 @@ impl Runner {
         }
         let after = self.test.pool.snapshot();
         let stays = !self.model.closing && !broken && room;
-        assert_eq!(after.connections.idle, before.connections.idle + usize::from(stays), "where it went");
+        assert_eq!(after.connections.idle, before.connections.idle + usize::from(stays), "idle after the return");
     }
 
-    /// Polls those that were woken, and afterwards nobody waits for what is there.
+    /// Polls woken futures, and checks that then no checkout waits while a connection is idle.
     fn poll_woken(&mut self) {
         while let Some(which) = self.pending.iter().position(|checkout| checkout.future.is_woken()) {
             self.poll(which);
@@ -348,12 +348,12 @@ impl Runner {
                 assert_eq!(
                     taken,
                     snapshot.limits.max(),
-                    "{waiting} wait while there is room: {:?}",
+                    "{waiting} wait although there is capacity: {:?}",
                     snapshot.connections
                 );
             }
-            assert_eq!(snapshot.connections.idle, 0, "{waiting} wait while there is an idle connection");
-            assert!(!self.model.closing, "{waiting} wait for a pool that is closed");
+            assert_eq!(snapshot.connections.idle, 0, "{waiting} wait although a connection is idle");
+            assert!(!self.model.closing, "{waiting} wait for a closed pool");
         }
     }
 
@@ -382,17 +382,17 @@ impl Runner {
         let sum = |outcome: Outcome| model.outcomes.iter().map(|outcomes| outcomes[outcome.index()]).sum::<u64>();
         let (errors, failed) = (sum(Outcome::Error), creates.failed() as u64);
         if self.failures == Failures::Transient {
-            assert_eq!((errors, model.unavailable), (failed, 0), "who could not connect was errors");
+            assert_eq!((errors, model.unavailable), (failed, 0), "every connect failure is returned");
         } else {
             // Some waited instead.
-            assert!(errors - model.unavailable <= failed, "{errors} were errors of {failed} failures");
+            assert!(errors - model.unavailable <= failed, "{errors} errors of {failed} failures");
         }
 
         if let Some(closing) = &mut self.closing {
             let drained = snapshot.connections.live() == 0 && snapshot.in_flight == 0;
-            assert!(closing.is_woken() || !drained, "it closed, and nobody errors who waits for that");
+            assert!(closing.is_woken() || !drained, "closing completed without waking its waiter");
             let done = closing.poll().is_some();
-            assert_eq!(done, drained, "closing is done when everything has come back");
+            assert_eq!(done, drained, "closing completes when all connections are returned");
             if done {
                 self.closing = None;
             }
@@ -404,7 +404,7 @@ impl Runner {
         while self.test.backend.blocked() > 0 {
             self.test.backend.release(0, Completion::Ok);
         }
-        // What takes its time takes less than this, and everybody has met the deadline after.
+        // Every slow call completes within this time, and every deadline has passed afterwards.
         for _ in 0..4 {
             self.poll_woken();
             self.check();
@@ -421,8 +421,8 @@ impl Runner {
             self.return_connection(connection, false);
         }
         self.check();
-        assert!(self.pending.is_empty(), "nobody is left waiting");
-        assert!(self.closing.is_none(), "what was closed is closed");
+        assert!(self.pending.is_empty(), "no checkout is left waiting");
+        assert!(self.closing.is_none(), "closing has completed");
         let snapshot = self.test.snapshot();
         assert_eq!(
             (snapshot.in_flight, snapshot.queued, snapshot.connections.used, snapshot.connections.creating),
@@ -437,12 +437,12 @@ impl Runner {
         let backend = self.test.backend.clone();
         let collector = self.test.collector.clone();
         drop(self);
-        assert_eq!(backend.live(), 0, "a pool that is dropped leaves nothing behind");
+        assert_eq!(backend.live(), 0, "a dropped pool leaves no connections");
         assert!(collector.snapshots().is_empty());
     }
 }
 
-/// Connections were closed for the reasons that the backend knows of.
+/// Checks that the close reasons agree with the backend's counts.
 fn check_close_reasons(snapshot: &PoolSnapshot, model: &Model, test: &TestPool) {
     let (creates, pings) = (test.backend.creates(), test.backend.pings());
     let closed = |reason: CloseReason| snapshot.closed[reason.index()];
@@ -453,14 +453,14 @@ fn check_close_reasons(snapshot: &PoolSnapshot, model: &Model, test: &TestPool) 
         let mut found = snapshot.errors.iter().filter(|errors| errors.phase == phase && errors.code.as_str() == code);
         found.next().map_or(0, |errors| errors.count)
     };
-    assert_eq!(errors(ErrorPhase::Connect, "57P03"), creates.failed() as u64, "errors of connecting");
-    assert_eq!(errors(ErrorPhase::Ping, "57P03"), pings.failed() as u64, "errors of pings");
+    assert_eq!(errors(ErrorPhase::Connect, "57P03"), creates.failed() as u64, "connect errors");
+    assert_eq!(errors(ErrorPhase::Ping, "57P03"), pings.failed() as u64, "ping errors");
     let overdue = errors(ErrorPhase::Ping, "timeout");
     assert_eq!(closed(CloseReason::PingFailed), pings.failed() as u64 + overdue, "ping_failed");
     assert_eq!(closed(CloseReason::PingAbandoned), pings.abandoned() as u64 - overdue, "ping_abandoned");
-    // Beside those that came back to a full snapshot, those that were kept for somebody who then did not come.
+    // Besides returns to a full pool, these are connections that were kept for a waiter that left.
     assert!(closed(CloseReason::Overflow) >= model.overflow, "overflow");
-    assert!(model.closing || closed(CloseReason::Shutdown) == 0, "shutdown of a pool that is open");
+    assert!(model.closing || closed(CloseReason::Shutdown) == 0, "shutdown of an open pool");
     assert_eq!(
         snapshot.create_time.count(),
         (creates.started() - creates.failed() - creates.abandoned() - creates.running()) as u64
@@ -472,12 +472,12 @@ fn config() -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = DEFAULT_CASES;
     }
-    // A sequence that fails is worth a test of its own, in words.
+    // A failing sequence deserves a test of its own.
     config.failure_persistence = None;
     config
 }
 
-/// How many wait for their turn to connect.
+/// Returns how many checkouts wait for a connect permit.
 fn suspended(snapshot: &PoolSnapshot) -> usize {
     snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Suspended).count()
 }

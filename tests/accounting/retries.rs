@@ -1,4 +1,4 @@
-//! What is tried again, how often, after which pauses, and what is expected of it.
+//! Which failures are retried, how often, after which pauses, and how this is reported.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use super::harness::{ManualFuture, TestPool, ms, settings};
 
 type RunResult = Result<Completed<u32>, RetryError<ScriptedError, ScriptedError>>;
 
-/// Pauses of nothing, so that nobody has to know how long they are.
+/// Without pauses, so that tests need not know their length.
 const NO_BACKOFF: RetryPolicy = RetryPolicy::new().backoff(Duration::ZERO, Duration::ZERO);
 
-/// Work that succeeds whenever it gets a connection.
+/// Runs work that succeeds once it gets a connection.
 fn run(test: &TestPool, operation: &str, policy: RetryPolicy) -> ManualFuture<RunResult> {
     let operation = test.pool.operation(operation).retry(policy);
     ManualFuture::new(async move { operation.run_reporting(async |_| Ok::<_, ScriptedError>(7)).await })
 }
 
-/// How often operations ended so.
+/// Returns how many runs had `outcome`.
 fn run_count(snapshot: &PoolSnapshot, outcome: Outcome) -> u64 {
     snapshot.operations.iter().map(|operation| operation.durations[outcome.index()].count()).sum()
 }
@@ -31,7 +31,7 @@ fn retries(snapshot: &PoolSnapshot) -> u64 {
     snapshot.retries.iter().map(|retries| retries.count).sum()
 }
 
-/// A pool whose operations pay for so many retries.
+/// Returns a pool with this retry budget.
 fn test_with_budget(retry_floor: usize, retry_percent: usize) -> TestPool {
     let mut settings = settings(2, 0);
     (settings.retry_floor, settings.retry_percent) = (retry_floor, retry_percent);
@@ -106,7 +106,7 @@ async fn report_splits_time_to_the_nanosecond() {
 async fn retries_stop_when_budget_is_spent() {
     let test = test_with_budget(0, 50);
     test.backend.set_connect(Behavior::Error);
-    // Two operations pay for one retry.
+    // Two operations earn one retry.
     for (attempts, reason) in [(1, GiveUp::Budget), (2, GiveUp::Budget), (1, GiveUp::Budget), (2, GiveUp::Budget)] {
         let error = run(&test, "fails", NO_BACKOFF).finish(&test).await.unwrap_err();
         assert_eq!((error.attempts(), error.gave_up()), (attempts, reason));
@@ -147,7 +147,7 @@ async fn drop_during_backoff_leaks_nothing() {
 async fn backoff_never_outlasts_the_deadline() {
     let test = TestPool::new(1, 0);
     test.backend.set_connect(Behavior::Error);
-    // Of pauses of an hour at most, hardly any is shorter than a millisecond.
+    // With pauses of up to an hour, hardly any is shorter than a millisecond.
     let policy = RetryPolicy::new().backoff(ms(3_600_000), ms(3_600_000)).deadline(Some(ms(1)));
     let error = run(&test, "fails", policy).poll().unwrap().unwrap_err();
     assert_eq!((error.gave_up(), error.attempts(), error.outcome()), (GiveUp::Deadline, 1, Outcome::Timeout));
@@ -159,7 +159,7 @@ async fn backoff_never_outlasts_the_deadline() {
 async fn deadline_cancels_checkout_and_work() {
     let test = TestPool::new(1, 0);
     let policy = RetryPolicy::new().deadline(Some(ms(100)));
-    // A checkout.
+    // While checking out.
     let held = test.get("holder");
     let mut running = run(&test, "waits", policy).assert_pending();
     test.advance(ms(100)).await;
@@ -168,7 +168,7 @@ async fn deadline_cancels_checkout_and_work() {
     assert!(error.error().is_none() && error.sqlstate().is_none());
     assert_eq!(test.outcomes("waits", Outcome::Cancelled), 1);
     drop(held);
-    // Work: without a wire nobody knows what it did.
+    // While working: without the protocol observer the effects are unknown.
     let operation = test.pool.operation("works").retry(policy);
     let work = async move { operation.run(async |_| std::future::pending::<Result<(), ScriptedError>>().await).await };
     let mut running = ManualFuture::new(work).assert_pending();
@@ -205,7 +205,7 @@ async fn unobserved_failure_is_never_retried() {
 }
 
 impl ManualFuture<RunResult> {
-    /// Polls it until it is done, as time goes on.
+    /// Polls it until it completes, letting timers fire.
     async fn finish(&mut self, test: &TestPool) -> RunResult {
         loop {
             if let Some(result) = self.poll() {

@@ -1,4 +1,4 @@
-//! Many threads at once, and somebody who snapshots at every moment.
+//! Many threads at once, while snapshots are checked all the time.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
@@ -16,7 +16,7 @@ use super::invariants;
 const OPERATIONS: [&str; 4] = ["one", "two", "three", "four"];
 const DURATION: Duration = ms(2500);
 
-/// What the callers themselves saw, by operation.
+/// The callers' own counts, by operation.
 #[derive(Default)]
 struct CallerCounts {
     outcomes: [[AtomicU64; Outcome::COUNT]; OPERATIONS.len()],
@@ -33,7 +33,7 @@ fn new_pool(settings: &Settings) -> (Pool<ScriptedBackend>, ScriptedBackend) {
     (Pool::new(backend.clone(), "stress", settings, &Collector::new()).unwrap(), backend)
 }
 
-/// Takes snapshots until it is told to stop; answers how many.
+/// Takes and checks snapshots until `stop` is set. Returns how many.
 fn check_snapshots(pool: &Pool<ScriptedBackend>, stop: &AtomicBool) -> u64 {
     let mut before = pool.snapshot();
     let mut snapshots = 0;
@@ -47,7 +47,7 @@ fn check_snapshots(pool: &Pool<ScriptedBackend>, stop: &AtomicBool) -> u64 {
     snapshots
 }
 
-/// A caller that has no timeout, sometimes.
+/// Checks out, and cancels the checkout after a random time.
 async fn checkout_with_random_timeout(
     pool: &Pool<ScriptedBackend>,
     counts: &CallerCounts,
@@ -57,7 +57,7 @@ async fn checkout_with_random_timeout(
     let timeout = Duration::from_micros(fastrand::u64(0..2000));
     let attempt = async {
         let got = handle.get().await;
-        // Counted before anybody could take the value away.
+        // Counted before the value can be dropped.
         counts.count(operation, got.as_ref().map_or_else(CheckoutError::outcome, |_| Outcome::Ok));
         got.ok()
     };
@@ -71,7 +71,7 @@ async fn checkout_with_random_timeout(
     }
 }
 
-/// What somebody does with a connection.
+/// Uses a connection for a random time, and returns, discards or breaks it.
 async fn use_randomly(held: TestGuard) {
     match fastrand::u8(0..20) {
         0 => held.discard(),
@@ -89,7 +89,7 @@ async fn use_randomly(held: TestGuard) {
     }
 }
 
-/// Sets the backend's mood from time to time.
+/// Changes the backend's behavior at random.
 fn randomize_backend(backend: &ScriptedBackend) {
     let behavior = || match fastrand::u8(0..10) {
         0 => Behavior::Error,
@@ -142,7 +142,7 @@ async fn every_snapshot_is_consistent_under_load() {
     let snapshots = checker.join().unwrap();
     assert!(snapshots > 100, "{snapshots} snapshots");
 
-    // Everything has come back: the accounts agree with what the callers saw and with what lives.
+    // Everything was returned: the counters agree with the callers' counts and with the backend.
     let snapshot = pool.snapshot();
     invariants::check(&snapshot);
     invariants::check_against_backend(&snapshot, &backend);
@@ -155,7 +155,7 @@ async fn every_snapshot_is_consistent_under_load() {
         let counted = totals(&snapshot, operation);
         for outcome in Outcome::ALL {
             let counts = counts[outcome.index()].load(Relaxed);
-            // Whose timeout was at an end before the first poll did not begin.
+            // Checkouts whose timeout passed before the first poll were not started.
             assert_eq!(counted.outcomes[outcome.index()], counts, "{operation}: {outcome:?}");
         }
         assert_eq!(counted.returned, counted.outcomes[Outcome::Ok.index()], "{operation}: returned");
@@ -164,7 +164,7 @@ async fn every_snapshot_is_consistent_under_load() {
     assert_eq!(snapshot.use_time.count(), snapshot.operations.iter().map(|operation| operation.returned).sum::<u64>());
     for outcome in [Outcome::Cancelled, Outcome::Timeout, Outcome::Error] {
         let count: u64 = snapshot.operations.iter().map(|operation| operation.outcomes[outcome.index()]).sum();
-        assert!(count > 0, "{outcome:?} was not tried");
+        assert!(count > 0, "{outcome:?} did not occur");
     }
 
     pool.close().await;
@@ -271,7 +271,7 @@ fn races_for_capacity_leave_no_idle_surplus() {
                     for _ in 0..fastrand::usize(1..6) {
                         race(&pool);
                     }
-                    // Between the two, nobody does anything but look.
+                    // Between these two barriers, threads only read the status.
                     start.wait();
                     if racer == 0 {
                         max_idle = pool.status().idle.max(max_idle);
@@ -283,14 +283,14 @@ fn races_for_capacity_leave_no_idle_surplus() {
         })
         .collect();
     let max_idle = racers.into_iter().map(|racer| racer.join().unwrap()).max();
-    assert_eq!(max_idle, Some(1), "of a pool that keeps one");
+    assert_eq!(max_idle, Some(1), "pool_size is one");
     let snapshot = pool.snapshot();
     invariants::check(&snapshot);
     invariants::check_against_backend(&snapshot, &backend);
     assert_eq!((snapshot.connections.used, snapshot.in_flight), (0, 0));
 }
 
-/// Takes a connection or leaves the queue, and returns or discards what it got, all at random moments.
+/// Checks out or leaves the queue, and returns or discards the connection, at random moments.
 fn race(pool: &Pool<ScriptedBackend>) {
     let spin = || (0..fastrand::usize(0..1000)).for_each(|_| std::hint::spin_loop());
     let operation = pool.operation("racer");

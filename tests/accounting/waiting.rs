@@ -1,4 +1,4 @@
-//! What a wait is: where its time goes, whom it is counted for, and when it ends.
+//! Waiting times of checkouts: their phases, who they count for, and their deadlines.
 
 use std::error::Error;
 use std::time::Duration;
@@ -34,7 +34,7 @@ async fn wait_time_is_split_by_phase() {
 
     let mut queued = test.checkout("b").assert_pending();
     test.advance(ms(70)).await;
-    assert_eq!(test.phase(Phase::Queue), ms(70), "also while it lasts");
+    assert_eq!(test.phase(Phase::Queue), ms(70), "counted while waiting");
     drop(held);
     drop(queued.poll().unwrap().unwrap());
     test.advance(ms(500)).await;
@@ -124,12 +124,12 @@ async fn saturation_counts_time_with_any_waiter() {
     let test = TestPool::new(1, 0);
     let held = test.get("holder");
     test.advance(ms(1000)).await;
-    assert_eq!(test.snapshot().saturated_nanos, 0, "nobody asks for more");
+    assert_eq!(test.snapshot().saturated_nanos, 0, "no checkout waits");
     let first = test.checkout("waiter").assert_pending();
     test.advance(ms(10)).await;
     let second = test.checkout("waiter").assert_pending();
     test.advance(ms(20)).await;
-    assert_eq!(test.snapshot().saturated_nanos, 30_000_000, "while it lasts");
+    assert_eq!(test.snapshot().saturated_nanos, 30_000_000, "counted while waiting");
     drop(first);
     test.advance(ms(40)).await;
     drop(second);
@@ -146,7 +146,7 @@ async fn saturation_counts_time_with_any_waiter() {
     test.get("holder").discard();
     let creating = test.checkout("connects").assert_pending();
     test.advance(ms(50)).await;
-    assert_eq!(test.snapshot().saturated_nanos, 75_000_000, "a pool of one that connects is not saturated");
+    assert_eq!(test.snapshot().saturated_nanos, 75_000_000, "a connecting pool is not saturated");
     drop(creating);
 }
 
@@ -161,7 +161,7 @@ async fn waiters_are_served_in_fifo_order() {
             attempt
         })
         .collect();
-    // The fourth leaves; a index is a index, whether a connection came back or was closed.
+    // The fourth leaves. A slot is freed whether its connection is returned or closed.
     queue.remove(3);
     let mut served = Vec::new();
     for discard in [false, true, false, false, true] {
@@ -196,29 +196,29 @@ async fn newcomer_does_not_overtake_woken_waiter() {
 
 #[tokio::test(start_paused = true)]
 async fn deadline_starts_at_first_poll_and_bounds_all() {
-    // Three stale connections whose pings take long: their times do not add up to more than is allowed.
+    // Three stale connections with slow pings: together they take no longer than the checkout timeout.
     let mut settings = settings(3, 0);
     settings.checkout_timeout = ms(500);
     settings.pre_ping_idle = Duration::ZERO;
     let test = TestPool::with(&settings);
     drop(test.get_many("first", 3));
-    // The pool's own clock stands still, so that none is older than the first ping that fails.
+    // The pool's own clock stands still, so that no connection is older than the first failed ping.
     test.backend.set_ping(Behavior::After(ms(200), Completion::Error));
     let pool = test.pool.clone();
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let error = pool.operation("late").get().await.unwrap_err();
     assert_eq!(error.outcome(), Outcome::Timeout);
-    let took = begun.elapsed();
-    assert!((ms(500)..ms(503)).contains(&took), "{took:?}");
+    let elapsed = started.elapsed();
+    assert!((ms(500)..ms(503)).contains(&elapsed), "{elapsed:?}");
     assert_eq!((test.backend.pings().started(), test.closed(CloseReason::PingFailed)), (3, 2));
 
-    // A future that lies around before it is polled has all of its time still.
-    let attempt = test.checkout("lies");
+    // A future that is polled late still has its whole timeout.
+    let attempt = test.checkout("late poll");
     test.advance(ms(5000)).await;
     test.backend.recover();
     let mut attempt = attempt;
     drop(attempt.poll().unwrap().unwrap());
-    assert_eq!(test.totals("lies").wait_nanos, 0);
+    assert_eq!(test.totals("late poll").wait_nanos, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -318,7 +318,7 @@ async fn connect_error_is_the_source() {
 async fn panicked_checkout_is_in_flight_until_dropped() {
     let test = TestPool::new(1, 0);
     test.backend.push_connect(Behavior::Panic);
-    // Not wrapped in a future of the test's, which would drop it as the panic passes.
+    // Not wrapped in a future of the test, which would be dropped as the panic passes.
     let operation: &'static _ = Box::leak(Box::new(test.pool.operation("kept")));
     let mut attempt = ManualFuture::new(operation.get());
     assert!(attempt.try_poll().is_err());

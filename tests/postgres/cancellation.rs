@@ -1,4 +1,4 @@
-//! What is left behind by those who give up: by a future that is dropped, a guard that goes first, a connection that dies.
+//! Dropped futures, guards that are dropped before their queries end, and connections that die.
 
 use std::future::Future;
 use std::pin::pin;
@@ -9,9 +9,9 @@ use futures_util::StreamExt;
 use poolscope::PoolBuilder;
 use poolscope::labels::{Activity, Phase};
 
-use crate::support::{Admin, Counted, backend, eventually, shared};
+use crate::support::{Admin, TestPool, backend, eventually, shared};
 
-fn one(builder: PoolBuilder) -> PoolBuilder {
+fn single_connection(builder: PoolBuilder) -> PoolBuilder {
     builder.pool_size(1).max_overflow(0)
 }
 
@@ -20,82 +20,84 @@ fn poll_once_and_drop(future: impl Future) {
     assert!(matches!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
 }
 
-/// Nobody checks out again: the server sits in the abandoned transaction, with its locks, for as long.
+/// No further checkout: without the reset, the transaction and its locks would stay on the server.
 #[tokio::test]
 async fn unsent_transaction_is_rolled_back_while_idle() {
-    let counted = Counted::shared("abandoned_lazy", one).await;
+    let test = TestPool::shared("cancellation_lazy", single_connection).await;
     let admin = Admin::new(shared().await).await;
-    admin.execute("CREATE TABLE abandoned_lazy (id int)").await;
-    let connection = counted.pool.operation("once").get().await.unwrap();
-    poll_once_and_drop(connection.batch_execute("BEGIN; LOCK TABLE abandoned_lazy"));
+    admin.execute("CREATE TABLE cancellation_lazy (id int)").await;
+    let connection = test.pool.operation("once").get().await.unwrap();
+    poll_once_and_drop(connection.batch_execute("BEGIN; LOCK TABLE cancellation_lazy"));
     drop(connection);
-    let open = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'abandoned_lazy' \
+    let open = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cancellation_lazy' \
                 AND state = 'idle in transaction'";
-    eventually("the end of the transaction", async || admin.is_empty(open).await).await;
-    admin.execute("BEGIN; LOCK TABLE abandoned_lazy; COMMIT").await;
+    eventually("the transaction ends", async || admin.is_empty(open).await).await;
+    admin.execute("BEGIN; LOCK TABLE cancellation_lazy; COMMIT").await;
 }
 
-/// The same with a query: it runs on to its end while the connection counts as idle.
+/// The same with a query, which would run to its end while the connection counts as idle.
 #[tokio::test]
 async fn unsent_query_is_cancelled_while_idle() {
-    let counted = Counted::shared("abandoned_lazy_busy", one).await;
+    let test = TestPool::shared("cancellation_lazy_busy", single_connection).await;
     let admin = Admin::new(shared().await).await;
-    let connection = counted.pool.operation("once").get().await.unwrap();
+    let connection = test.pool.operation("once").get().await.unwrap();
     poll_once_and_drop(connection.batch_execute("SELECT pg_sleep(30)"));
     drop(connection);
-    let begun = Instant::now();
+    let started = Instant::now();
     let executing =
-        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'abandoned_lazy_busy' AND state = 'active'";
-    // It may not have begun yet.
-    eventually("the dirt", async || counted.scrape().count("poolscope_dirty_returns_total", &[("kind", "busy")]) == 1)
-        .await;
-    eventually("the end of the query", async || admin.is_empty(executing).await).await;
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cancellation_lazy_busy' AND state = 'active'";
+    // It may not have started yet.
+    eventually("a dirty return", async || {
+        test.scrape().count("poolscope_dirty_returns_total", &[("kind", "busy")]) == 1
+    })
+    .await;
+    eventually("the query ends", async || admin.is_empty(executing).await).await;
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
-/// A session that was changed by a query that had not reached the wire is not reset.
+/// The session is changed by a query that had not been sent when the connection was returned.
 #[tokio::test]
 async fn session_changed_after_return_is_reset() {
-    let counted = Counted::shared("abandoned_reset", |builder| one(builder).reset_session(true)).await;
-    let connection = counted.pool.operation("once").get().await.unwrap();
+    let test = TestPool::shared("cancellation_reset", |builder| single_connection(builder).reset_session(true)).await;
+    let connection = test.pool.operation("once").get().await.unwrap();
     poll_once_and_drop(connection.batch_execute("SET search_path = 'elsewhere'"));
     drop(connection);
-    // Whether it has reached the server by then or not.
-    let connection = counted.get().await;
+    // Whether or not it has reached the server by then.
+    let connection = test.get().await;
     let path: String = connection.query_one("SHOW search_path", &[]).await.unwrap().get(0);
     assert_ne!(path, "elsewhere");
 }
 
-/// The time of settling is the last holder's, not also the next one's, and it is a time of waiting.
+/// The time of a reset at checkout is waiting time of the new holder, and is not counted as use of either.
 #[tokio::test]
 async fn reset_at_checkout_is_counted_once() {
-    let counted = Counted::shared("abandoned_settle", one).await;
-    let begun = Instant::now();
-    let connection = counted.pool.operation("last").get().await.unwrap();
-    // Closing the statement is left in the channel.
+    let test = TestPool::shared("cancellation_settle", single_connection).await;
+    let started = Instant::now();
+    let connection = test.pool.operation("last").get().await.unwrap();
+    // The message that closes the statement is left in the channel.
     connection.query("SELECT 1", &[]).await.unwrap();
     drop(connection);
-    let next = counted.pool.operation("next");
+    let next = test.pool.operation("next");
     let (connection, ()) = tokio::join!(next.get(), async {
         std::thread::sleep(Duration::from_millis(300));
     });
     drop(connection.unwrap());
-    let elapsed = begun.elapsed();
-    let snapshot = counted.pool.snapshot();
+    let elapsed = started.elapsed();
+    let snapshot = test.pool.snapshot();
     let held: u64 = snapshot.operations.iter().map(|operation| operation.activity_nanos.iter().sum::<u64>()).sum();
     let next = snapshot.operations.iter().find(|operation| &*operation.name == "next").unwrap();
     let clean = snapshot.phase_nanos[Phase::Clean.index()];
     assert!(Duration::from_nanos(held) <= elapsed, "one connection is used for {held} ns in {elapsed:?}");
     assert!(Duration::from_nanos(next.activity_nanos.iter().sum()) < Duration::from_millis(200));
     assert!(Duration::from_nanos(next.wait_nanos) > Duration::from_millis(200));
-    assert!(Duration::from_nanos(clean) > Duration::from_millis(200), "that is what it waited for");
+    assert!(Duration::from_nanos(clean) > Duration::from_millis(200), "the wait is for the reset");
 }
 
 /// Futures of one task that share a pool do not wait for themselves.
 #[tokio::test]
 async fn branches_of_one_task_are_no_deadlock() {
-    let counted = Counted::shared("abandoned_branches", |builder| builder.pool_size(2).max_overflow(0)).await;
-    let pool = &counted.pool;
+    let test = TestPool::shared("cancellation_branches", |builder| builder.pool_size(2).max_overflow(0)).await;
+    let pool = &test.pool;
     let done = futures_util::stream::iter(0..12)
         .map(|_| async move {
             let connection = pool.get().await.unwrap();
@@ -104,91 +106,93 @@ async fn branches_of_one_task_are_no_deadlock() {
         .buffer_unordered(6)
         .count()
         .await;
-    assert_eq!((done, counted.scrape().count("poolscope_self_deadlocks_total", &[])), (12, 0));
+    assert_eq!((done, test.scrape().count("poolscope_self_deadlocks_total", &[])), (12, 0));
 }
 
-/// A connection that died in the midst of a query executes no more.
+/// A connection that died during a query is no longer executing.
 #[tokio::test]
 async fn dead_connection_does_not_execute_forever() {
-    let settings = |builder: PoolBuilder| one(builder).leak_threshold(Some(Duration::from_millis(100)));
-    let counted = Counted::shared("abandoned_dead", settings).await;
+    let settings = |builder: PoolBuilder| single_connection(builder).leak_threshold(Some(Duration::from_millis(100)));
+    let test = TestPool::shared("cancellation_dead", settings).await;
     let admin = Admin::new(shared().await).await;
-    let connection = counted.pool.operation("dies").get().await.unwrap();
+    let connection = test.pool.operation("dies").get().await.unwrap();
     let process = backend(&connection).await;
     let (died, ()) = tokio::join!(connection.batch_execute("SELECT pg_sleep(30)"), admin.terminate_busy(process));
     died.unwrap_err();
-    let holder = || counted.pool.holders().remove(0);
-    eventually("the end", async || holder().activity != Some(Activity::Executing)).await;
-    eventually("the suspicion", async || holder().suspected_leak).await;
+    let holder = || test.pool.holders().remove(0);
+    eventually("end of stream", async || holder().activity != Some(Activity::Executing)).await;
+    eventually("a suspected leak", async || holder().suspected_leak).await;
 }
 
-/// With the cleaning bound reached, what a session holds is not kept for as long as nobody comes.
+/// With more returns than concurrent resets allowed, no session keeps its locks while idle.
 #[tokio::test]
 async fn simultaneous_returns_are_all_reset() {
-    let counted =
-        Counted::shared("abandoned_bound", |builder| builder.pool_size(4).max_overflow(0).reset_session(true)).await;
+    let test =
+        TestPool::shared("cancellation_bound", |builder| builder.pool_size(4).max_overflow(0).reset_session(true))
+            .await;
     let admin = Admin::new(shared().await).await;
-    let connections = counted.take(4).await;
+    let connections = test.get_many(4).await;
     for (connection, key) in connections.iter().zip(7700..) {
         connection.batch_execute(&format!("SELECT pg_advisory_lock({key})")).await.unwrap();
     }
     drop(connections);
     let locks = "SELECT 1 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE locktype = 'advisory' \
-                 AND application_name = 'abandoned_bound'";
-    eventually("the end of the locks", async || admin.is_empty(locks).await).await;
+                 AND application_name = 'cancellation_bound'";
+    eventually("the locks are released", async || admin.is_empty(locks).await).await;
 }
 
-/// A query that is abandoned is cancelled though the pool is gone.
+/// An abandoned query is cancelled although the pool is gone.
 #[tokio::test]
 async fn abandoned_query_is_cancelled_after_pool_drop() {
-    let counted = Counted::shared("abandoned_gone", one).await;
+    let test = TestPool::shared("cancellation_gone", single_connection).await;
     let admin = Admin::new(shared().await).await;
-    let connection = counted.get().await;
-    let begun = Instant::now();
+    let connection = test.get().await;
+    let started = Instant::now();
     let slow = connection.batch_execute("SELECT pg_sleep(30)");
     assert!(tokio::time::timeout(Duration::from_millis(100), slow).await.is_err());
-    drop(counted);
+    drop(test);
     drop(connection);
-    admin.await_backends("abandoned_gone", 0).await;
-    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    admin.await_backends("cancellation_gone", 0).await;
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
 }
 
-/// Without a look at the wire a long query is no suspected leak.
+/// Without the protocol observer, a long query is no suspected leak.
 #[tokio::test]
 async fn long_query_is_no_leak_without_read_wire() {
-    let settings =
-        |builder: PoolBuilder| one(builder).read_wire(false).leak_threshold(Some(Duration::from_millis(100)));
-    let counted = Counted::shared("abandoned_blind", settings).await;
-    let connection = counted.get().await;
+    let settings = |builder: PoolBuilder| {
+        single_connection(builder).read_wire(false).leak_threshold(Some(Duration::from_millis(100)))
+    };
+    let test = TestPool::shared("cancellation_blind", settings).await;
+    let connection = test.get().await;
     connection.batch_execute("SELECT pg_sleep(0.3)").await.unwrap();
-    // Silent for all that anybody can tell, and held past the threshold.
-    assert!(counted.pool.holders()[0].age > Duration::from_millis(100));
-    assert_eq!(counted.pool.snapshot().suspected_leaks, 0);
+    // It appears silent, and is held beyond the threshold.
+    assert!(test.pool.holders()[0].age > Duration::from_millis(100));
+    assert_eq!(test.pool.snapshot().suspected_leaks, 0);
 }
 
-/// `clean_timeout` bounds the whole of cleaning.
+/// `clean_timeout` bounds the whole reset.
 #[tokio::test]
 async fn close_awaits_pending_resets() {
-    let counted = Counted::shared("abandoned_close", one).await;
-    let connection = counted.get().await;
+    let test = TestPool::shared("cancellation_close", single_connection).await;
+    let connection = test.get().await;
     let query = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(0.5); EXIT; EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
     assert!(tokio::time::timeout(Duration::from_millis(50), connection.batch_execute(query)).await.is_err());
     drop(connection);
-    let begun = Instant::now();
-    counted.pool.close().await;
-    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
-    assert_eq!(counted.pool.status().live(), 0);
+    let started = Instant::now();
+    test.pool.close().await;
+    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    assert_eq!(test.pool.status().live(), 0);
 }
 
-/// Preparing ends before the server is ready, and a return right after it is clean.
+/// Preparing completes before the server is ready again; a return right after it is clean.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prepare_and_copy_leave_no_dirty_return() {
-    let counted = Counted::shared("abandoned_prepare", one).await;
+    let test = TestPool::shared("cancellation_prepare", single_connection).await;
     for round in 0..300 {
-        let connection = counted.get().await;
+        let connection = test.get().await;
         connection.prepare("SELECT 1").await.unwrap();
         drop(connection);
-        let connection = counted.get().await;
+        let connection = test.get().await;
         let out = connection.copy_out(&format!("COPY (SELECT repeat('x', {})) TO STDOUT", 7900 + round)).await.unwrap();
         let mut out = pin!(out);
         while let Some(chunk) = out.next().await {
@@ -196,20 +200,20 @@ async fn prepare_and_copy_leave_no_dirty_return() {
         }
         drop(connection);
     }
-    eventually("the last one back", async || counted.pool.status().idle == 1).await;
-    assert_eq!(counted.scrape().count("poolscope_dirty_returns_total", &[]), 0);
+    eventually("the last connection is returned", async || test.pool.status().idle == 1).await;
+    assert_eq!(test.scrape().count("poolscope_dirty_returns_total", &[]), 0);
 }
 
-/// Threads that abandon what they asked for, in every way; all of them at once.
+/// Threads that abandon queries in every way, all at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn abandoned_work_never_reaches_the_next_holder() {
-    let counted = Counted::shared("abandoned_storm", |builder| {
+    let test = TestPool::shared("cancellation_storm", |builder| {
         builder.pool_size(4).max_overflow(2).reset_session(true).checkout_timeout(Duration::from_secs(20))
     })
     .await;
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..12_u64 {
-        let pool = counted.pool.clone();
+        let pool = test.pool.clone();
         tasks.spawn(async move {
             for round in 0..60_u64 {
                 let mut connection = pool.get().await.unwrap();
@@ -218,8 +222,8 @@ async fn abandoned_work_never_reaches_the_next_holder() {
                     connection.query_one("SELECT txid_current(), current_setting('search_path')", &[]),
                 )
                 .await
-                .expect("an answer")
-                .expect("no cancel of another's");
+                .expect("a result")
+                .expect("no cancellation meant for another query");
                 let next: i64 = connection.query_one("SELECT txid_current()", &[]).await.unwrap().get(0);
                 assert_ne!(row.get::<_, i64>(0), next, "in a transaction");
                 assert_ne!(row.get::<_, &str>(1), "elsewhere");
@@ -238,8 +242,8 @@ async fn abandoned_work_never_reaches_the_next_holder() {
         });
     }
     tasks.join_all().await;
-    eventually("all back", async || counted.pool.status().used == 0).await;
-    let snapshot = counted.pool.snapshot();
+    eventually("all connections are returned", async || test.pool.status().used == 0).await;
+    let snapshot = test.pool.snapshot();
     crate::assert_adds_up(&snapshot);
     assert!(snapshot.connections.live() <= 4, "the overflow is closed");
 }

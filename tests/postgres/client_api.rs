@@ -1,4 +1,4 @@
-//! What a connection and an operation can do.
+//! The client API of connections and operations.
 
 use std::pin::Pin;
 
@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, IsolationLevel, NoTls};
 
-use crate::support::{Admin, Counted, backend, cancel_sleep, patiently, shared};
+use crate::support::{Admin, TestPool, backend, cancel_sleep, shared, with_deadline};
 
 async fn number(connection: &Connection, query: &str) -> i64 {
     connection.query_one(query, &[]).await.unwrap().get(0)
@@ -15,9 +15,9 @@ async fn number(connection: &Connection, query: &str) -> i64 {
 
 #[tokio::test]
 async fn cached_statement_outlives_the_return() {
-    let counted = Counted::shared("using_cached", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("client_api_cached", |builder| builder.pool_size(1).max_overflow(0)).await;
     for _ in 0..3 {
-        let connection = counted.get().await;
+        let connection = test.get().await;
         let statement = connection.prepare_cached("SELECT 7::bigint").await.unwrap();
         let seven: i64 = connection.query_one(&statement, &[]).await.unwrap().get(0);
         assert_eq!(seven, 7);
@@ -29,8 +29,8 @@ async fn cached_statement_outlives_the_return() {
 
 #[tokio::test]
 async fn transactions_commit_and_roll_back() {
-    let counted = Counted::shared("using_transaction", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let mut connection = counted.get().await;
+    let test = TestPool::shared("client_api_transaction", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let mut connection = test.get().await;
     connection.batch_execute("CREATE TEMP TABLE kept (id int)").await.unwrap();
 
     let mut transaction = connection.transaction().await.unwrap();
@@ -52,14 +52,14 @@ async fn transactions_commit_and_roll_back() {
     drop(transaction);
 
     drop(connection);
-    let connection = counted.get().await;
+    let connection = test.get().await;
     assert_eq!(number(&connection, "SELECT sum(id) FROM kept").await, 4);
 }
 
 #[tokio::test]
 async fn run_returns_value_or_error_and_is_counted() {
-    let counted = Counted::shared("using_run", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let pool = &counted.pool;
+    let test = TestPool::shared("client_api_run", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let pool = &test.pool;
     let value: Result<i64, RunError<Error>> = pool
         .operation("count_to_two")
         .run(async |connection| Ok(connection.query_one("SELECT 2::bigint", &[]).await?.get(0)))
@@ -74,11 +74,11 @@ async fn run_returns_value_or_error_and_is_counted() {
     pool.run(async |connection| connection.batch_execute("SELECT 1").await).await.unwrap();
     let here = format!("{}:{line}", file!());
 
-    let scrape = counted.scrape();
+    let scrape = test.scrape();
     for (operation, outcome) in [("count_to_two", "ok"), ("divide", "error"), (&*here, "ok")] {
         let of = [("operation", operation), ("outcome", outcome)];
         assert_eq!(scrape.count("poolscope_operation_duration_seconds_count", &of), 1, "{of:?}");
-        // The checkout went well whatever became of the work.
+        // The checkout succeeded, whatever the work returned.
         let of = [("operation", operation), ("outcome", "ok")];
         assert_eq!(scrape.count("poolscope_checkouts_total", &of), 1, "{of:?}");
     }
@@ -86,10 +86,10 @@ async fn run_returns_value_or_error_and_is_counted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spawned_tasks_run_operations() {
-    let counted = Counted::shared("using_spawn", |builder| builder.pool_size(2).max_overflow(2)).await;
+    let test = TestPool::shared("client_api_spawn", |builder| builder.pool_size(2).max_overflow(2)).await;
     let mut tasks = JoinSet::new();
     for task in 0..20_i64 {
-        let pool = counted.pool.clone();
+        let pool = test.pool.clone();
         tasks.spawn(async move {
             pool.run(async |connection| {
                 let row = connection.query_one("SELECT $1::bigint", &[&task]).await?;
@@ -97,7 +97,7 @@ async fn spawned_tasks_run_operations() {
             })
             .await
         });
-        let operation = counted.pool.operation("spawned");
+        let operation = test.pool.operation("spawned");
         tasks.spawn(operation.run(async move |connection| {
             let mut transaction = connection.transaction().await?;
             let savepoint = transaction.transaction().await?;
@@ -108,32 +108,32 @@ async fn spawned_tasks_run_operations() {
             Ok(row.get(0))
         }));
     }
-    let values = patiently("all tasks", tasks.join_all()).await;
+    let values = with_deadline("all tasks", tasks.join_all()).await;
     assert_eq!(values.into_iter().map(Result::unwrap).sum::<i64>(), 2 * (0..20).sum::<i64>());
-    assert_eq!(counted.outcomes("ok"), 40);
+    assert_eq!(test.outcomes("ok"), 40);
 }
 
-/// As the handlers of web frameworks are typed.
-type Handling<'a> = Pin<Box<dyn Future<Output = Result<i64, RunError<Error>>> + Send + 'a>>;
+/// The type of handlers in web frameworks.
+type HandlerFuture<'a> = Pin<Box<dyn Future<Output = Result<i64, RunError<Error>>> + Send + 'a>>;
 
-fn handle<'a>(pool: &'a Pool, text: &'a str) -> Handling<'a> {
+fn handle<'a>(pool: &'a Pool, text: &'a str) -> HandlerFuture<'a> {
     Box::pin(pool.operation("handle").run(async move |connection| {
         let row = connection.query_one("SELECT length($1)::bigint", &[&text]).await?;
         Ok(row.get(0))
     }))
 }
 
-/// As services are written: methods of something that is borrowed, and work that borrows from its caller.
+/// A service as applications write it: methods that borrow the service, and work that borrows from its caller.
 struct Shop {
     pool: Pool,
     greeting: String,
 }
 
-trait Measures: Send + Sync {
+trait QuerySource: Send + Sync {
     fn query(&self) -> &str;
 }
 
-impl Measures for String {
+impl QuerySource for String {
     fn query(&self) -> &str {
         self
     }
@@ -145,11 +145,11 @@ impl Shop {
         Ok(connection.query_one("SELECT length($1)::bigint", &[&whole]).await?.get(0))
     }
 
-    fn greet<'a>(&'a self, name: &'a str) -> Handling<'a> {
+    fn greet<'a>(&'a self, name: &'a str) -> HandlerFuture<'a> {
         Box::pin(self.pool.run(async move |connection| self.length(connection, name).await))
     }
 
-    async fn greet_all(&self, names: &[String], measure: &impl Measures) -> Result<i64, RunError<Error>> {
+    async fn greet_all(&self, names: &[String], measure: &impl QuerySource) -> Result<i64, RunError<Error>> {
         let mut sum = 0;
         let seen = std::sync::Mutex::new(0);
         self.pool
@@ -170,10 +170,10 @@ impl Shop {
 
 #[tokio::test]
 async fn borrowing_operation_future_is_send() {
-    let counted = Counted::shared("using_send", |builder| builder).await;
+    let test = TestPool::shared("client_api_send", |builder| builder).await;
     let text = "four".to_owned();
-    assert_eq!(handle(&counted.pool, &text).await.unwrap(), 4);
-    let shop = Shop { pool: counted.pool.clone(), greeting: "hi ".to_owned() };
+    assert_eq!(handle(&test.pool, &text).await.unwrap(), 4);
+    let shop = Shop { pool: test.pool.clone(), greeting: "hi ".to_owned() };
     assert_eq!(shop.greet(&text).await.unwrap(), 7);
     let spawned = tokio::spawn(async move {
         let names = [text.clone(), text];
@@ -188,7 +188,7 @@ async fn environment_settings_reach_the_server() {
     let variables = [
         ("POOLSCOPE_DATABASE_URL", &*url),
         ("POOLSCOPE_MAX_OVERFLOW", "3"),
-        ("POOLSCOPE_APPLICATION_NAME", "using_environment"),
+        ("POOLSCOPE_APPLICATION_NAME", "client_api_environment"),
         ("POOLSCOPE_NAME", "from the environment"),
     ];
     let variables = variables.map(|(variable, value)| (variable.to_owned(), value.to_owned()));
@@ -197,38 +197,38 @@ async fn environment_settings_reach_the_server() {
     assert_eq!((pool.name(), pool.status().size, pool.status().max), ("from the environment", 4, 7));
     let connection = pool.get().await.unwrap();
     let name: String = connection.query_one("SHOW application_name", &[]).await.unwrap().get(0);
-    assert_eq!(name, "using_environment");
+    assert_eq!(name, "client_api_environment");
 }
 
 #[tokio::test]
 async fn discarded_connection_is_replaced() {
-    let counted = Counted::shared("using_discard", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let connection = counted.get().await;
+    let test = TestPool::shared("client_api_discard", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let connection = test.get().await;
     let first = backend(&connection).await;
     connection.discard();
-    assert_eq!((counted.closed("discarded"), counted.pool.status().live()), (1, 0));
-    assert_ne!(counted.next_backend().await, first);
+    assert_eq!((test.closed("discarded"), test.pool.status().live()), (1, 0));
+    assert_ne!(test.next_backend().await, first);
 }
 
 const SLEEP: &str = "SELECT pg_sleep(60)";
 
 #[tokio::test]
 async fn cancel_token_affects_only_its_connection() {
-    let counted = Counted::shared("using_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let (admin, connection) = (Admin::new(shared().await).await, counted.get().await);
+    let test = TestPool::shared("client_api_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let (admin, connection) = (Admin::new(shared().await).await, test.get().await);
     let (pid, token) = (backend(&connection).await, connection.cancel_token());
     for _ in 0..20 {
         cancel_sleep(&admin, pid, connection.batch_execute(SLEEP), token.cancel()).await;
-        // Were the signal of one that comes too late still under way, it would hit this one.
-        patiently("the server to take note", token.cancel()).await.unwrap();
+        // A late cancel request that is still in progress would hit the next query.
+        with_deadline("the cancel request", token.cancel()).await.unwrap();
         assert_eq!(number(&connection, "SELECT 7::bigint").await, 7);
     }
 }
 
 #[tokio::test]
 async fn cancel_token_works_inside_a_transaction() {
-    let counted = Counted::shared("using_cancel_transaction", |builder| builder).await;
-    let (admin, mut connection) = (Admin::new(shared().await).await, counted.get().await);
+    let test = TestPool::shared("client_api_cancel_transaction", |builder| builder).await;
+    let (admin, mut connection) = (Admin::new(shared().await).await, test.get().await);
     let (pid, token) = (backend(&connection).await, connection.cancel_token());
     let transaction = connection.transaction().await.unwrap();
     cancel_sleep(&admin, pid, transaction.batch_execute(SLEEP), token.cancel_query(NoTls)).await;

@@ -1,4 +1,4 @@
-//! The life of connections: overflow, age, pings, and what the server does to them.
+//! The life cycle of connections: overflow, age, pings, and terminated backends.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ async fn overflow_backends_are_closed_on_the_server() {
     assert_eq!(admin.backends("poolscope").await, 5);
     assert_eq!(pool.status().overflow(), 3);
     held.clear();
-    eventually("the overflow is gone from the server", async || admin.backends("poolscope").await == 2).await;
+    eventually("the overflow backends are gone", async || admin.backends("poolscope").await == 2).await;
     let snapshot = pool.snapshot();
     assert_eq!((snapshot.connections.idle, closed(&snapshot, CloseReason::Overflow)), (2, 3));
     assert_adds_up(&snapshot);
@@ -87,7 +87,7 @@ async fn connection_killed_while_held_is_not_reused() {
     admin.terminate(first).await;
     let error = connection.query_one("SELECT 1", &[]).await.unwrap_err();
     assert!(error.code() == Some(&SqlState::ADMIN_SHUTDOWN) || error.is_closed(), "{error:?}");
-    eventually("the client has noticed", async || connection.is_closed()).await;
+    eventually("the client is closed", async || connection.is_closed()).await;
     drop(connection);
     assert_eq!(pool.status().idle, 0);
     assert_eq!(closed(&pool.snapshot(), CloseReason::Broken), 1);
@@ -119,7 +119,7 @@ async fn guard_may_be_dropped_on_any_thread_or_panic() {
     let connection = pool.get().await.unwrap();
     let holder = tokio::spawn(async move {
         let _connection = connection;
-        panic!("with a connection in its hands");
+        panic!("scripted");
     });
     assert!(holder.await.is_err());
     assert_eq!((pool.status().idle, pool.status().used), (1, 0));
@@ -141,6 +141,6 @@ async fn closing_awaits_connections_in_use() {
     connection.query_one("SELECT 1", &[]).await.unwrap();
     drop(connection);
     closing.await.unwrap();
-    eventually("the server knows", async || admin.backends("poolscope").await == 0).await;
+    eventually("the backends are gone", async || admin.backends("poolscope").await == 0).await;
     assert_adds_up(&pool.snapshot());
 }

@@ -1,4 +1,4 @@
-//! From a pool under load to what Prometheus reads.
+//! From a pool under load to the page that Prometheus scrapes.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use poolscope::exporter::Exporter;
 use prometheus::{IntCounter, Registry};
 use tokio::task::JoinSet;
 
-use crate::support::{Counted, Growth, Scrape, http_get, patiently, until};
+use crate::support::{Growth, Scrape, TestPool, http_get, poll_until, with_deadline};
 
-/// An exporter of this registry, which serves until the test's runtime ends.
+/// Starts an exporter of this registry, which serves until the test's runtime ends.
 async fn serve(registry: &Registry) -> SocketAddr {
     let bound = Exporter::new(registry.clone()).bind("127.0.0.1:0").await.unwrap();
     let address = bound.local_addr();
@@ -30,28 +30,28 @@ async fn metrics(address: SocketAddr) -> String {
     body
 }
 
-/// How long the workload comes, and how long it then stays away.
+/// The length of a burst of load, and of the pause after it.
 const BURST: Duration = Duration::from_millis(300);
 
-/// A workload with every outcome that a healthy server allows: it comes in bursts, and some are impatient.
+/// A load with every outcome that a healthy server allows: it comes in bursts, and some checkouts are cancelled.
 struct Load {
     tasks: JoinSet<()>,
-    ending: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl Load {
     fn start(pool: &Pool) -> Self {
-        let ending = Arc::new(AtomicBool::new(false));
-        let begun = Instant::now();
+        let stopping = Arc::new(AtomicBool::new(false));
+        let started = Instant::now();
         let mut tasks = JoinSet::new();
-        // More than the connections can serve within the deadline: some time out, on any machine.
+        // More than the connections can serve within the deadline, so that some time out on any machine.
         for task in 0..26 {
-            let (pool, ending) = (pool.clone(), Arc::clone(&ending));
+            let (pool, stopping) = (pool.clone(), Arc::clone(&stopping));
             let operation = pool.operation(["list_orders", "place_order", "sales_report"][task % 3]);
             tasks.spawn(async move {
                 let mut random = fastrand::Rng::new();
-                while !ending.load(Ordering::Relaxed) {
-                    if begun.elapsed().as_millis() / BURST.as_millis() % 2 == 1 {
+                while !stopping.load(Ordering::Relaxed) {
+                    if started.elapsed().as_millis() / BURST.as_millis() % 2 == 1 {
                         tokio::time::sleep(BURST / 10).await;
                         continue;
                     }
@@ -72,23 +72,23 @@ impl Load {
                 }
             });
         }
-        Self { tasks, ending }
+        Self { tasks, stopping }
     }
 
     async fn end(mut self) {
-        self.ending.store(true, Ordering::Relaxed);
-        patiently("the end of every task", std::mem::take(&mut self.tasks).join_all()).await;
+        self.stopping.store(true, Ordering::Relaxed);
+        with_deadline("every task ends", std::mem::take(&mut self.tasks).join_all()).await;
     }
 }
 
-/// Tasks that are never refused a step cannot be stopped from outside, and would keep a test that fails from ending.
+/// Tasks that never yield cannot be aborted, and would keep a failing test from ending.
 impl Drop for Load {
     fn drop(&mut self) {
-        self.ending.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Relaxed);
     }
 }
 
-/// What promtool has to say.
+/// Returns the lines that `promtool check metrics` prints.
 fn promtool(metrics: &str) -> Vec<String> {
     let mut child = Command::new("promtool")
         .args(["check", "metrics"])
@@ -99,47 +99,47 @@ fn promtool(metrics: &str) -> Vec<String> {
         .unwrap_or_else(|error| {
             panic!("promtool, a part of Prometheus, does not run ({error}): `scripts/setup test` installs it")
         });
-    // It reads everything before it answers.
+    // It reads everything before it prints.
     child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].map(|said| String::from_utf8(said).unwrap());
-    let said: Vec<_> = said.iter().flat_map(|said| said.lines()).map(str::to_owned).collect();
-    // 3: it can be read, but is not as it should be.
-    assert!(matches!(output.status.code(), Some(0 | 3)), "{}: {said:?}", output.status);
-    assert_eq!(output.status.success(), said.is_empty(), "{}: {said:?}", output.status);
-    said
+    let lines = [output.stdout, output.stderr].map(|lines| String::from_utf8(lines).unwrap());
+    let lines: Vec<_> = lines.iter().flat_map(|lines| lines.lines()).map(str::to_owned).collect();
+    // Exit code 3: valid, with lint warnings.
+    assert!(matches!(output.status.code(), Some(0 | 3)), "{}: {lines:?}", output.status);
+    assert_eq!(output.status.success(), lines.is_empty(), "{}: {lines:?}", output.status);
+    lines
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scrapes_under_load_add_up_and_pass_promtool() {
     let server = Server::builder().start().await.unwrap();
-    let counted = Counted::new("exporter_load", &server.url(), |builder| {
+    let test = TestPool::new("exporter_load", &server.url(), |builder| {
         let age = Some(Duration::from_millis(400));
-        // As long as it takes to connect on a machine that is busy with other tests, or nobody would be served.
+        // Long enough to connect on a machine that is busy with other tests.
         let deadline = Duration::from_millis(80);
         builder.pool_size(2).max_overflow(4).pre_ping_idle(Duration::ZERO).recycle_after(age).checkout_timeout(deadline)
     });
-    let theirs = IntCounter::new("shop_orders_total", "Orders placed.").unwrap();
-    theirs.inc_by(17);
-    counted.registry().register(Box::new(theirs)).unwrap();
-    let address = serve(counted.registry()).await;
+    let application_metric = IntCounter::new("shop_orders_total", "Orders placed.").unwrap();
+    application_metric.inc_by(17);
+    test.registry().register(Box::new(application_metric)).unwrap();
+    let address = serve(test.registry()).await;
 
-    let load = Load::start(&counted.pool);
+    let load = Load::start(&test.pool);
     let mut growth = Growth::default();
     let mut checked = 0;
-    let seen_all = |scrape: &Scrape| {
+    let has_every_outcome = |scrape: &Scrape| {
         let outcome = |outcome| scrape.count("poolscope_checkouts_total", &[("outcome", outcome)]);
         let closed = |reason| scrape.count("poolscope_connections_closed_total", &[("reason", reason)]);
         ["ok", "timeout", "cancelled"].map(outcome).iter().all(|count| *count >= 20)
             && ["overflow", "recycled", "discarded"].map(closed).iter().all(|count| *count >= 5)
     };
-    let text = until("every outcome, and 100 scrapes", async || {
+    let text = poll_until("every outcome, and 100 scrapes", async || {
         let text = metrics(address).await;
         let scrape = Scrape::parse(&text);
         scrape.assert_adds_up("exporter_load");
         growth.next(&scrape);
         checked += 1;
-        (checked >= 100 && seen_all(&scrape)).then_some(text)
+        (checked >= 100 && has_every_outcome(&scrape)).then_some(text)
     })
     .await;
     load.end().await;
@@ -149,17 +149,14 @@ async fn scrapes_under_load_add_up_and_pass_promtool() {
     assert_eq!(scrape.count("poolscope_scrapes_total", &[("code", "200")]), checked - 1);
     assert_eq!(scrape.values("poolscope_checkouts_started_total", "db_client_connection_pool_name"), ["exporter_load"]);
 
-    // The name is OpenTelemetry's `db.client.connection.count` as its own translation to Prometheus gives it.
+    // OpenTelemetry's `db.client.connection.count`, in its own translation to Prometheus.
     let accepted =
         r#"db_client_connection_count non-histogram and non-summary metrics should not have "_count" suffix"#;
-    let complaints: Vec<_> = promtool(&text).into_iter().filter(|complaint| complaint != accepted).collect();
-    assert_eq!(complaints, Vec::<String>::new());
-    assert!(
-        !promtool("# TYPE shop_orders counter\nshop_orders 1\n").is_empty(),
-        "promtool finds no fault with anything"
-    );
+    let problems: Vec<_> = promtool(&text).into_iter().filter(|problem| problem != accepted).collect();
+    assert_eq!(problems, Vec::<String>::new());
+    assert!(!promtool("# TYPE shop_orders counter\nshop_orders 1\n").is_empty(), "promtool reports a problem");
 
-    // At rest every operation is even.
+    // At rest, each operation has as many outcomes as starts.
     let scrape = Scrape::parse(&metrics(address).await);
     scrape.assert_adds_up("exporter_load");
     for operation in scrape.values("poolscope_checkouts_started_total", "operation") {

@@ -1,4 +1,4 @@
-//! What Prometheus is shown.
+//! The exposition, as Prometheus and the `prometheus` crate read it.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -21,9 +21,9 @@ use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::server;
 use crate::support::pages::{self, samples};
-use crate::support::{Admin, Counted, Prometheus, eventually, patiently, shared, traced, until};
+use crate::support::{Admin, Prometheus, TestPool, eventually, poll_until, shared, traced, with_deadline};
 
-/// Hands scrapes on to `exporter` as one that knows the text format only would make them.
+/// Forwards scrapes to `exporter`, as from a client that knows only the text format.
 async fn text_only(exporter: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -31,8 +31,8 @@ async fn text_only(exporter: SocketAddr) -> SocketAddr {
         while let Ok((mut client, _)) = listener.accept().await {
             tokio::spawn(async move {
                 // The head of a scrape is in its first packet.
-                let asked = client.read(&mut [0; 4096]).await?;
-                assert!(asked > 0);
+                let read = client.read(&mut [0; 4096]).await?;
+                assert!(read > 0);
                 let mut server = TcpStream::connect(exporter).await?;
                 server.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").await?;
                 tokio::io::copy(&mut server, &mut client).await
@@ -46,22 +46,22 @@ async fn text_only(exporter: SocketAddr) -> SocketAddr {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prometheus_reads_both_formats_and_exemplars() {
     let hostile = "a \"quote\", a \\ and\na line; é🦀";
-    let counted = Counted::shared("read by Prometheus", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let exporter = Exporter::new(counted.registry().clone()).bind("127.0.0.1:0").await.unwrap();
+    let test = TestPool::shared("read by Prometheus", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let exporter = Exporter::new(test.registry().clone()).bind("127.0.0.1:0").await.unwrap();
     let address = exporter.local_addr();
     tokio::spawn(exporter.serve(std::future::pending()));
 
-    let operation = counted.pool.operation(hostile);
+    let operation = test.pool.operation(hostile);
     let (trace, ()) = traced("GET /scraped", async {
         for _ in 0..3 {
             operation.clone().run(async |connection| connection.execute("SELECT 1", &[]).await).await.unwrap();
         }
-        serve(&counted.pool).await;
+        serve(&test.pool).await;
     })
     .await;
 
     let prometheus = Prometheus::start(&[("open_metrics", address), ("text", text_only(address).await)]).await;
-    until("both jobs to be scraped", async || {
+    poll_until("both jobs to be scraped", async || {
         (prometheus.query("poolscope_checkouts_total{outcome=\"ok\"} > 0").await.len() == 2).then_some(())
     })
     .await;
@@ -80,13 +80,13 @@ async fn prometheus_reads_both_formats_and_exemplars() {
     ] {
         assert_eq!(prometheus.query(&expression).await, both(value), "{expression}");
     }
-    // As many series by either way.
+    // Equally many series in both formats.
     let ours = "{__name__=~\"(poolscope|db_client|process)_.*\"}";
     let series = prometheus.query(&format!("count by (job) ({ours})")).await;
     assert_eq!(series.len(), 2, "{series:?}");
     assert!(series[0].1 == series[1].1 && series[0].1 > 100.0, "{series:?}");
 
-    // And from each histogram to the trace, which a collector has.
+    // From each histogram to the trace, as a collector received it.
     for histogram in [
         "db_client_connection_create_time_seconds",
         "db_client_connection_wait_time_seconds",
@@ -95,9 +95,9 @@ async fn prometheus_reads_both_formats_and_exemplars() {
         "poolscope_operation_duration_seconds",
         "poolscope_request_duration_seconds",
     ] {
-        until(&format!("an exemplar of {histogram}"), async || {
+        poll_until(&format!("an exemplar of {histogram}"), async || {
             let exemplars = prometheus.exemplars(&format!("{histogram}_bucket")).await;
-            let spans = trace.so_far();
+            let spans = trace.received();
             let is_of_trace = |labels: &serde_json::Value| {
                 labels["trace_id"] == trace.id() && spans.iter().any(|span| labels["span_id"] == *span.span_id)
             };
@@ -107,20 +107,20 @@ async fn prometheus_reads_both_formats_and_exemplars() {
     }
 }
 
-/// Serves a request that takes no connection.
+/// Serves a request without a checkout.
 async fn serve(pool: &Pool) {
     let served = service_fn(async |_: Request<()>| Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())));
     PoolLayer::new(pool).layer(served).oneshot(Request::new(())).await.unwrap();
 }
 
-/// A pool that a server has answered in every way there is. Nothing of it is held any more, so that its numbers stand.
-async fn experienced() -> Counted {
+/// Returns a pool with every outcome that a server can cause, and nothing in use, so that its numbers are stable.
+async fn used_pool() -> TestPool {
     Admin::new(shared().await).await.execute("CREATE TABLE experienced (id int PRIMARY KEY)").await;
-    let counted = Counted::shared("experienced \"in\" all", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let mut connection = counted.get().await;
+    let test = TestPool::shared("experienced \"in\" all", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let mut connection = test.get().await;
     connection.execute("INSERT INTO experienced VALUES ($1)", &[&1]).await.unwrap();
     connection.execute("INSERT INTO experienced VALUES ($1)", &[&1]).await.unwrap_err();
-    // Left open.
+    // The transaction is left open.
     std::mem::forget(connection.transaction().await.unwrap());
     drop(connection);
     let failed = std::sync::atomic::AtomicBool::new(false);
@@ -130,34 +130,34 @@ async fn experienced() -> Counted {
         let statement = if first { "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40001'; END $$" } else { "SELECT 1" };
         connection.batch_execute(statement).await
     };
-    counted.pool.operation("tried \\again").idempotent(true).retry(policy).run(work).await.unwrap();
+    test.pool.operation("tried \\again").idempotent(true).retry(policy).run(work).await.unwrap();
     let hopeless = async |connection: &mut Connection| connection.batch_execute("SELECT no_such_column").await;
-    counted.pool.operation("tried in vain").retry(policy).run(hopeless).await.unwrap_err();
-    serve(&counted.pool).await;
-    drop(counted.pool.connect_unpooled().await.unwrap());
-    // Once: what the server says is to stand, too.
-    tokio::spawn(counted.pool.watch_server(Duration::from_secs(3600)));
-    eventually("all has come back, and the server was seen", async || {
-        let snapshot = counted.pool.snapshot();
+    test.pool.operation("tried in vain").retry(policy).run(hopeless).await.unwrap_err();
+    serve(&test.pool).await;
+    drop(test.pool.connect_unpooled().await.unwrap());
+    // Queried once, so that these numbers are stable too.
+    tokio::spawn(test.pool.watch_server(Duration::from_secs(3600)));
+    eventually("everything is returned, and the server was queried", async || {
+        let snapshot = test.pool.snapshot();
         snapshot.connections.used + snapshot.unpooled[0].active == 0 && snapshot.server.is_some()
     })
     .await;
-    counted
+    test
 }
 
 #[tokio::test]
 async fn exposition_matches_the_prometheus_crate() {
-    let counted = experienced().await;
-    let mut exposition = Exposition::new(counted.registry().clone());
+    let test = used_pool().await;
+    let mut exposition = Exposition::new(test.registry().clone());
     let mut page = Page::new();
     let mut ours = |format| {
         exposition.write(format, &mut page).unwrap();
         pages::read(format, &page.to_text())
     };
-    // What may still be retried is the one number that time alone changes.
-    let (text, open_metrics) = until("all three to say the same", async || {
+    // Only the retry budget changes with time.
+    let (text, open_metrics) = poll_until("three equal expositions", async || {
         let (text, open_metrics) = (ours(Format::Text), ours(Format::OpenMetrics));
-        let theirs = TextEncoder::new().encode_to_string(&counted.registry().gather()).unwrap();
+        let theirs = TextEncoder::new().encode_to_string(&test.registry().gather()).unwrap();
         let same = samples(&text) == samples(&pages::read(Format::Text, &theirs));
         (same && samples(&text) == samples(&open_metrics)).then_some((text, open_metrics))
     })
@@ -165,13 +165,13 @@ async fn exposition_matches_the_prometheus_crate() {
     let pools = METRICS.iter().filter(|metric| metric.is_of_a_pool());
     let missing: Vec<_> =
         pools.map(|metric| metric.name).filter(|name| !text.iter().any(|family| family.name == *name)).collect();
-    assert_eq!(missing, ["poolscope_recommended_size"], "of too little to tell");
+    assert_eq!(missing, ["poolscope_recommended_size"], "too little data");
     assert_eq!(text.len(), open_metrics.len());
 }
 
 #[tokio::test]
 async fn holders_and_waiters_carry_sampled_traces() {
-    let counted = Counted::shared("holders and their traces", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("holders and their traces", |builder| builder.pool_size(1).max_overflow(0)).await;
     let span = |trace: u8, flags| {
         let span = SpanContext::new(
             TraceId::from_bytes([trace; 16]),
@@ -183,56 +183,56 @@ async fn holders_and_waiters_carry_sampled_traces() {
         opentelemetry::Context::new().with_remote_span_context(span)
     };
     let get = async |trace, flags| {
-        let mut checkout = std::pin::pin!(counted.pool.get());
+        let mut checkout = std::pin::pin!(test.pool.get());
         let polled = std::future::poll_fn(|cx| {
             let _entered = span(trace, flags).attach();
             checkout.as_mut().poll(cx)
         });
-        patiently("a connection", polled).await.unwrap()
+        with_deadline("a connection", polled).await.unwrap()
     };
     let trace_of = |trace: u8| Some(TraceContext::new([trace; 16], [trace; 8]));
-    let holder = || counted.pool.holders()[0].trace;
+    let holder = || test.pool.holders()[0].trace;
 
     drop(get(1, TraceFlags::NOT_SAMPLED).await);
     let held = get(2, TraceFlags::SAMPLED).await;
     assert_eq!(holder(), trace_of(2));
-    let waits = get(3, TraceFlags::SAMPLED);
-    let mut waits = std::pin::pin!(waits);
-    assert!(tokio::time::timeout(Duration::from_millis(20), &mut waits).await.is_err());
-    assert_eq!(counted.pool.waiters()[0].trace, trace_of(3));
+    let waiting = get(3, TraceFlags::SAMPLED);
+    let mut waiting = std::pin::pin!(waiting);
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
+    assert_eq!(test.pool.waiters()[0].trace, trace_of(3));
     drop(held);
-    let held = waits.await;
+    let held = waiting.await;
     assert_eq!(holder(), trace_of(3));
     drop(held);
     let held = get(4, TraceFlags::NOT_SAMPLED).await;
     assert_eq!(holder(), None, "the last holder's is not this one's");
     drop(held);
 
-    let snapshot = counted.pool.snapshot();
+    let snapshot = test.pool.snapshot();
     let traces = |histogram: &poolscope::telemetry::Histogram| {
         let mut traces: Vec<_> = histogram.exemplars().iter().map(|exemplar| exemplar.trace.span_id[0]).collect();
         traces.sort_unstable();
         traces
     };
-    // The second may have waited for a moment until the connection had settled.
+    // The second may have waited a moment for the reset.
     for histogram in [&snapshot.wait_time, &snapshot.use_time] {
         assert!(traces(histogram).contains(&3));
         assert!(traces(histogram).iter().all(|trace| [2, 3].contains(trace)));
     }
-    assert!(traces(&snapshot.create_time).is_empty(), "it was made by one that was not sampled");
+    assert!(traces(&snapshot.create_time).is_empty(), "created by an unsampled checkout");
 }
 
 #[tokio::test]
 async fn traced_queries_are_exemplars() {
-    let counted = Counted::shared("examples of queries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("examples of queries", |builder| builder.pool_size(1).max_overflow(0)).await;
     let (trace, ()) = traced("GET /examples", async {
-        let connection = counted.get().await;
+        let connection = test.get().await;
         connection.batch_execute("SELECT 1").await.unwrap();
         connection.batch_execute("SELECT 1 / 0").await.unwrap_err();
     })
     .await;
-    counted.get().await.batch_execute("SHOW work_mem").await.unwrap();
-    let snapshot = counted.pool.snapshot();
+    test.get().await.batch_execute("SHOW work_mem").await.unwrap();
+    let snapshot = test.pool.snapshot();
     let examples: Vec<_> = snapshot
         .queries
         .iter()
@@ -255,5 +255,5 @@ async fn collector_works_in_the_default_registry() {
     assert!(text.contains("db_client_connection_max{db_client_connection_pool_name=\"in the default registry\"} 30"));
     drop(pool);
     let text = prometheus::TextEncoder::new().encode_to_string(&prometheus::gather()).unwrap();
-    assert!(!text.contains("in the default registry"), "a pool's series go with it: {text}");
+    assert!(!text.contains("in the default registry"), "the series of a dropped pool vanish: {text}");
 }

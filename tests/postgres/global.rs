@@ -1,4 +1,4 @@
-//! The pool that the whole process shares. In this process it is the first test's.
+//! The global pool, which belongs to the first test in this process.
 
 use std::process::Command;
 
@@ -9,13 +9,13 @@ use poolscope::{
 };
 use tokio_postgres::Error;
 
-use crate::support::{patiently, shared};
+use crate::support::{shared, with_deadline};
 
 fn builder(url: &str) -> poolscope::PoolBuilder {
     Pool::builder().url(url).name("global").pool_size(1).max_overflow(0).collector(Collector::new())
 }
 
-async fn seven(connection: &Connection) -> Result<i64, Error> {
+async fn query_seven(connection: &Connection) -> Result<i64, Error> {
     Ok(connection.query_one("SELECT 7::bigint", &[]).await?.get(0))
 }
 
@@ -24,18 +24,18 @@ async fn global_pool_counts_by_call_site() {
     let url = shared().await.url();
     let pool = init_connection_pool(builder(&url)).unwrap();
     let first = line!() + 1;
-    let connection = patiently("a connection", get_pooled_connection()).await.unwrap();
-    let direct = patiently("a connection outside the pool", get_postgres_connection()).await.unwrap();
-    assert_eq!(seven(&connection).await.unwrap(), 7);
+    let connection = with_deadline("a connection", get_pooled_connection()).await.unwrap();
+    let direct = with_deadline("a connection outside the pool", get_postgres_connection()).await.unwrap();
+    assert_eq!(query_seven(&connection).await.unwrap(), 7);
     drop(connection);
-    let work = async |connection: &mut Connection| seven(connection).await;
+    let work = async |connection: &mut Connection| query_seven(connection).await;
     let value = execute_with_pool(work).await;
     assert_eq!(value.unwrap(), 7);
     let failed = execute_with_pool(async |connection| connection.batch_execute("SELECT 1/0").await).await;
     assert!(matches!(failed, Err(GlobalError::Failed(RunError::Operation(_)))), "{failed:?}");
 
     let retried =
-        execute_with_pool_connection(RetryPolicy::default(), async |connection| seven(connection).await).await;
+        execute_with_pool_connection(RetryPolicy::default(), async |connection| query_seven(connection).await).await;
     assert_eq!((retried.status(), retried.result(), retried.attempts()), (ExecutionStatus::Success, Some(&7), 1));
     let wrong = async |connection: &mut Connection| connection.batch_execute("SELECT 1/0").await;
     let failed = execute_with_pool_connection(RetryPolicy::default(), wrong).await;
@@ -56,21 +56,21 @@ async fn global_pool_counts_by_call_site() {
     assert_eq!((&*snapshot.unpooled[0].operation, snapshot.unpooled[0].active), (&*places[1], 1));
     drop(direct);
 
-    // Made anew, and spawned: none borrows anything.
+    // Spawned futures borrow nothing.
     let text = "as any other future".to_owned();
     let spawned = tokio::spawn(execute_with_pool(async move |connection| {
         let row = connection.query_one("SELECT length($1)::bigint", &[&text]).await?;
         Ok::<i64, Error>(row.get(0))
     }));
-    assert_eq!(patiently("its answer", spawned).await.unwrap().unwrap(), 19);
+    assert_eq!(with_deadline("its result", spawned).await.unwrap().unwrap(), 19);
     let factor = 3;
     let spawned = tokio::spawn(async move {
-        let work = async |connection: &mut Connection| seven(connection).await.map(|seven| seven * factor);
+        let work = async |connection: &mut Connection| query_seven(connection).await.map(|value| value * factor);
         execute_with_pool_connection(RetryPolicy::default(), work).await.into_result().unwrap()
     });
-    assert_eq!(patiently("its answer", spawned).await.unwrap(), 21);
-    drop(patiently("a connection", tokio::spawn(get_pooled_connection())).await.unwrap().unwrap());
-    drop(patiently("a connection", tokio::spawn(get_postgres_connection())).await.unwrap().unwrap());
+    assert_eq!(with_deadline("its result", spawned).await.unwrap(), 21);
+    drop(with_deadline("a connection", tokio::spawn(get_pooled_connection())).await.unwrap().unwrap());
+    drop(with_deadline("a connection", tokio::spawn(get_postgres_connection())).await.unwrap().unwrap());
 
     let again = init_connection_pool(builder(&url)).unwrap_err();
     assert!(
@@ -87,21 +87,25 @@ async fn global_pool_counts_by_call_site() {
 async fn global_pool_is_built_from_environment() {
     const NAME: &str = "global_environment";
     if std::env::var("POOLSCOPE_NAME").as_deref() == Ok(NAME) {
-        // This very test, in a process of its own.
-        let connection = patiently("a connection", get_pooled_connection()).await.unwrap();
-        assert_eq!(seven(&connection).await.unwrap(), 7);
+        // The child process runs this test.
+        let connection = with_deadline("a connection", get_pooled_connection()).await.unwrap();
+        assert_eq!(query_seven(&connection).await.unwrap(), 7);
         let pool = get_connection_pool().unwrap();
         assert_eq!((pool.name(), pool.status().used, pool.status().size), (NAME, 1, 3));
         return;
     }
-    let test = "global::global_pool_is_built_from_environment";
+    let name = "global::global_pool_is_built_from_environment";
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .env("POOLSCOPE_NAME", NAME)
         .env("POOLSCOPE_DATABASE_URL", shared().await.url())
         .env("POOLSCOPE_POOL_SIZE", "3")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&child.stderr));
+    let output_text = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && output_text.contains("1 passed"),
+        "{output_text}{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
 }

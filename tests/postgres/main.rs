@@ -39,7 +39,7 @@ async fn server() -> Server {
     Server::builder().start().await.unwrap()
 }
 
-/// A pool with a collector of its own, so that tests do not see each other.
+/// Returns a pool with a collector of its own, so that tests are independent.
 fn pool(server: &Server, set: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Pool {
     set(Pool::builder().url(&server.url()).name("test").collector(Collector::new())).build().unwrap()
 }

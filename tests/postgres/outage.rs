@@ -1,4 +1,4 @@
-//! What the pool does while the server is away, full, mute or unwilling.
+//! The pool while the server is down, full, silent or rejects it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{CheckoutError, Collector, ConnectError, Pool};
 
-use super::support::{Admin, PATIENCE, chain, eventually};
+use super::support::{Admin, TEST_TIMEOUT, error_chain, eventually};
 use super::{assert_adds_up, closed, outcomes, pool, server};
 
 fn errors(snapshot: &PoolSnapshot, code: &str) -> u64 {
@@ -50,9 +50,9 @@ async fn restart_under_load_recovers_consistently() {
         })
         .await;
     };
-    progress("the load runs").await;
+    progress("load is served").await;
     server.restart(Shutdown::Immediate).await.unwrap();
-    progress("it runs again").await;
+    progress("load is served after the restart").await;
     server.stop(Shutdown::Fast).await.unwrap();
     let refused = outcomes(&pool.snapshot(), Outcome::Error);
     eventually("checkouts fail", async || {
@@ -61,10 +61,10 @@ async fn restart_under_load_recovers_consistently() {
     })
     .await;
     server.start().await.unwrap();
-    progress("it runs once more").await;
+    progress("load is served again").await;
     stop.store(true, Ordering::Relaxed);
     for task in tasks {
-        tokio::time::timeout(PATIENCE, task).await.expect("no task hangs").unwrap();
+        tokio::time::timeout(TEST_TIMEOUT, task).await.expect("no task hangs").unwrap();
     }
     let snapshot = pool.snapshot();
     assert_adds_up(&snapshot);
@@ -79,7 +79,7 @@ async fn down_server_is_a_connect_error_with_cause() {
     server.stop(Shutdown::Fast).await.unwrap();
     let error = pool.get().await.unwrap_err();
     assert!(matches!(error, CheckoutError::Connect { .. }), "{error:?}");
-    assert!(chain(&error).contains("pool `test` cannot connect"), "{}", chain(&error));
+    assert!(error_chain(&error).contains("pool `test` cannot connect"), "{}", error_chain(&error));
     let snapshot = pool.snapshot();
     assert_eq!((errors(&snapshot, "io"), outcomes(&snapshot, Outcome::Error)), (1, 1));
     assert_eq!(closed(&snapshot, CloseReason::ConnectFailed), 1);
@@ -105,7 +105,7 @@ async fn full_server_times_out_with_the_cause() {
     let tries = errors(&pool.snapshot(), "53300");
     assert!((1..=8).contains(&tries), "after growing pauses: {tries}");
     assert_adds_up(&pool.snapshot());
-    // What comes back is had at once, though nobody may connect.
+    // A returned connection is given out at once, although no further connection can be opened.
     let waiting = tokio::spawn({
         let pool = pool.clone();
         async move { pool.get().await.map(drop) }
@@ -113,7 +113,7 @@ async fn full_server_times_out_with_the_cause() {
     eventually("a checkout waits", async || pool.status().waiting == 1).await;
     drop(held.pop());
     waiting.await.unwrap().unwrap();
-    // Without one of its own that could come back, the pool has nothing to wait for.
+    // Without a connection of its own that could be returned, a pool has nothing to wait for.
     let stranger = Pool::builder().url(&server.url()).collector(Collector::new()).build().unwrap();
     held.push(pool.get().await.unwrap());
     let error = stranger.get().await.unwrap_err();
@@ -125,8 +125,8 @@ async fn full_server_times_out_with_the_cause() {
 
 #[tokio::test]
 async fn checkout_timeouts_detect_silent_server() {
-    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", silent.local_addr().unwrap().port());
     let builder = Pool::builder().url(&url).collector(Collector::new());
     let pool = builder.checkout_timeout(Duration::from_millis(1100)).build().unwrap();
     let error = pool.get().await.unwrap_err();
@@ -136,18 +136,18 @@ async fn checkout_timeouts_detect_silent_server() {
         matches!(&error, CheckoutError::Unavailable { source, .. } if source.code.as_str() == "timeout"),
         "{error:?}"
     );
-    assert!(chain(&error).contains("no connection after 1.1"), "{}", chain(&error));
+    assert!(error_chain(&error).contains("no connection after 1.1"), "{}", error_chain(&error));
     let snapshot = pool.snapshot();
     assert_eq!((closed(&snapshot, CloseReason::ConnectAbandoned), snapshot.created), (1, 1));
 }
 
 #[tokio::test]
 async fn silent_server_hits_the_connect_timeout() {
-    let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", mute.local_addr().unwrap().port());
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", silent.local_addr().unwrap().port());
     let limit = Duration::from_millis(50);
     let pool = Pool::builder().url(&url).connect_timeout(limit).collector(Collector::new()).build().unwrap();
-    let error = tokio::time::timeout(PATIENCE, pool.get()).await.unwrap().unwrap_err();
+    let error = tokio::time::timeout(TEST_TIMEOUT, pool.get()).await.unwrap().unwrap_err();
     assert!(
         matches!(&error, CheckoutError::Connect { source: ConnectError::Timeout { after, .. }, .. } if *after == limit)
     );
@@ -167,7 +167,7 @@ async fn wrong_password_is_never_shown() {
         let url = format!("postgres://app:{password}@127.0.0.1:{}/postgres", server.port());
         Pool::builder().url(&url).collector(Collector::new()).build().unwrap()
     };
-    // The reload is asynchronous: until then anyone is trusted.
+    // The reload is asynchronous: until then everyone is trusted.
     let refused = with("hunter2");
     let mut error = None;
     eventually("the new rules are in force", async || {
@@ -177,7 +177,8 @@ async fn wrong_password_is_never_shown() {
     .await;
     let error = error.unwrap();
     assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "28P01"), "{error:?}");
-    for shown in [chain(&error), format!("{error:?}"), format!("{refused:?}"), format!("{:?}", refused.backend())] {
+    for shown in [error_chain(&error), format!("{error:?}"), format!("{refused:?}"), format!("{:?}", refused.backend())]
+    {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     drop(with("right").get().await.unwrap());

@@ -1,4 +1,4 @@
-//! The proxy that other tests put between a pool and its server keeps its promises.
+//! Tests of the fault-injecting proxy itself.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Admin, Counted, Proxy, eventually, patiently, shared};
+use crate::support::{Admin, Proxy, TestPool, eventually, shared, with_deadline};
 
-/// A proxy to the server that the tests share, and the URL through it.
+/// Returns a proxy to the shared server, and the URL through it.
 async fn proxy() -> (Proxy, String) {
     let server = shared().await;
     let proxy = Proxy::to(address(server)).await;
@@ -26,40 +26,40 @@ fn address(server: &Server) -> SocketAddr {
 }
 
 async fn connect(url: &str) -> Client {
-    let (client, connection) = patiently("a connection", tokio_postgres::connect(url, NoTls)).await.unwrap();
+    let (client, connection) = with_deadline("a connection", tokio_postgres::connect(url, NoTls)).await.unwrap();
     tokio::spawn(connection);
     client
 }
 
-/// A connection beside any proxy, and an empty table.
+/// Creates an empty table over a direct connection.
 async fn table(name: &str) -> Admin {
     let admin = Admin::new(shared().await).await;
     admin.execute(&format!("CREATE TABLE {name} (note text)")).await;
     admin
 }
 
-/// Both ends of a connection through a proxy, and the proxy.
-async fn ends() -> (TcpStream, TcpStream, Proxy) {
+/// Returns both ends of a connection through a proxy, and the proxy.
+async fn socket_pair() -> (TcpStream, TcpStream, Proxy) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let proxy = Proxy::to(listener.local_addr().unwrap()).await;
     let client = TcpStream::connect(proxy.address()).await.unwrap();
-    let (server, _) = patiently("a connection", listener.accept()).await.unwrap();
+    let (server, _) = with_deadline("a connection", listener.accept()).await.unwrap();
     (client, server, proxy)
 }
 
-async fn hears(stream: &mut TcpStream, what: &str) {
-    let mut heard = vec![0; what.len()];
-    patiently(what, stream.read_exact(&mut heard)).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&heard), what);
+async fn expect_bytes(stream: &mut TcpStream, what: &str) {
+    let mut received = vec![0; what.len()];
+    with_deadline(what, stream.read_exact(&mut received)).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&received), what);
 }
 
-async fn is_reset(stream: &mut TcpStream) {
-    let error = patiently("a reset", stream.read(&mut [0])).await.expect_err("a reset");
+async fn expect_reset(stream: &mut TcpStream) {
+    let error = with_deadline("a reset", stream.read(&mut [0])).await.expect_err("a reset");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-async fn is_lost(client: &Client) {
-    eventually("the client knows", async || client.is_closed()).await;
+async fn await_closed(client: &Client) {
+    eventually("the client is closed", async || client.is_closed()).await;
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -73,8 +73,8 @@ async fn pool_works_through_it_and_connections_count() {
     assert_eq!(url, format!("postgres://postgres@{}/postgres", proxy.address()));
     assert_eq!(proxy.url("postgres://db:5432?a=b:/c"), format!("postgres://db:{}?a=b:/c", proxy.address().port()));
     assert_eq!(proxy.accepted(), 0);
-    let counted = Counted::new("proxied", &url, |builder| builder);
-    let taken = counted.take(3).await;
+    let test = TestPool::new("proxied", &url, |builder| builder);
+    let taken = test.get_many(3).await;
     assert_eq!(proxy.accepted(), 3);
     let sent = "x".repeat(10_000_000);
     let received = taken[0].query_one("SELECT $1", &[&sent]).await.unwrap();
@@ -83,23 +83,23 @@ async fn pool_works_through_it_and_connections_count() {
 
 #[tokio::test]
 async fn orderly_shutdown_is_passed_on() {
-    let (mut client, mut server, _proxy) = ends().await;
+    let (mut client, mut server, _proxy) = socket_pair().await;
     client.write_all(b"enough").await.unwrap();
     client.shutdown().await.unwrap();
-    hears(&mut server, "enough").await;
-    assert_eq!(patiently("the end", server.read(&mut [0])).await.unwrap(), 0);
+    expect_bytes(&mut server, "enough").await;
+    assert_eq!(with_deadline("end of stream", server.read(&mut [0])).await.unwrap(), 0);
     server.write_all(b"farewell").await.unwrap();
     drop(server);
-    hears(&mut client, "farewell").await;
-    assert_eq!(patiently("the end", client.read(&mut [0])).await.unwrap(), 0);
+    expect_bytes(&mut client, "farewell").await;
+    assert_eq!(with_deadline("end of stream", client.read(&mut [0])).await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn reset_is_passed_on() {
-    let (client, mut server, _proxy) = ends().await;
+    let (client, mut server, _proxy) = socket_pair().await;
     socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
     drop(client);
-    is_reset(&mut server).await;
+    expect_reset(&mut server).await;
 }
 
 #[tokio::test]
@@ -109,13 +109,13 @@ async fn round_trip_takes_both_delays() {
     for (each_way, most) in [(1_000, 2_600), (5_000, 11_000)] {
         let (each_way, most) = (Duration::from_micros(each_way), Duration::from_micros(most));
         proxy.delay(each_way);
-        // Too long may be a busy machine; too short is wrong.
-        eventually("round trips that take no longer than they should", async || {
+        // A busy machine may take longer, but never less.
+        eventually("round trips within the limit", async || {
             let mut times = Vec::new();
             for _ in 0..11 {
-                let begun = Instant::now();
+                let started = Instant::now();
                 client.simple_query("").await.unwrap();
-                times.push(begun.elapsed());
+                times.push(started.elapsed());
             }
             assert!(times.iter().all(|time| *time >= 2 * each_way), "{times:?}");
             median(times) <= most
@@ -130,16 +130,16 @@ async fn delay_preserves_order_and_overlaps() {
     let client = connect(&url).await;
     let round_trip = Duration::from_millis(100);
     proxy.delay(round_trip / 2);
-    let (begun, answered) = (Instant::now(), AtomicUsize::new(0));
+    let (started, answered) = (Instant::now(), AtomicUsize::new(0));
     let queries = (0..100).map(async |number| {
         client.simple_query(&format!("SELECT {number}")).await?;
         assert_eq!(answered.fetch_add(1, Ordering::Relaxed), number);
         Ok::<_, tokio_postgres::Error>(())
     });
-    patiently("many answers", try_join_all(queries)).await.unwrap();
+    with_deadline("many results", try_join_all(queries)).await.unwrap();
     // Some 500 chunks.
-    patiently("a long answer", client.simple_query("SELECT repeat('x', 32000000)")).await.unwrap();
-    let took = begun.elapsed();
+    with_deadline("a long result", client.simple_query("SELECT repeat('x', 32000000)")).await.unwrap();
+    let took = started.elapsed();
     assert!(took >= 2 * round_trip && took < 50 * round_trip, "{took:?}");
 }
 
@@ -162,8 +162,8 @@ async fn connection_to_dead_target_is_reset() {
     let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
     let proxy = Proxy::to(nobody).await;
     match TcpStream::connect(proxy.address()).await {
-        Ok(mut stream) => is_reset(&mut stream).await,
-        // So soon that it has not even connected.
+        Ok(mut stream) => expect_reset(&mut stream).await,
+        // Reset before the connect completed.
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
     }
 }
@@ -173,7 +173,7 @@ async fn refuse_keeps_open_connections() {
     let (proxy, url) = proxy().await;
     let open = connect(&url).await;
     for _ in 0..3 {
-        // One that the proxy may not have seen yet. It asks for TLS, which the server does not offer.
+        // The proxy may not have accepted it yet. It requests TLS, which the server does not offer.
         let mut early = TcpStream::connect(proxy.address()).await.unwrap();
         proxy.refuse();
         proxy.refuse();
@@ -181,7 +181,7 @@ async fn refuse_keeps_open_connections() {
         assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         open.simple_query("SELECT 1").await.unwrap();
         early.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.unwrap();
-        hears(&mut early, "N").await;
+        expect_bytes(&mut early, "N").await;
         proxy.accept();
         proxy.accept();
         connect(&url).await.simple_query("SELECT 1").await.unwrap();
@@ -198,17 +198,18 @@ async fn cut_resets_only_open_connections() {
     let backend = busy.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
     let cut = async {
         admin.await_busy(backend).await;
-        // One that the proxy may not have seen yet.
+        // The proxy may not have accepted it yet.
         let mut early = TcpStream::connect(proxy.address()).await.unwrap();
         proxy.cut();
-        is_reset(&mut early).await;
+        expect_reset(&mut early).await;
     };
-    let (answer, ()) = tokio::join!(patiently("a cut", busy.simple_query("SELECT pg_sleep(0.5)")), cut);
-    answer.unwrap_err();
-    is_lost(&idle).await;
+    let (result, ()) =
+        tokio::join!(with_deadline("the connection is cut", busy.simple_query("SELECT pg_sleep(0.5)")), cut);
+    result.unwrap_err();
+    await_closed(&idle).await;
     assert_eq!(proxy.accepted(), 3);
     connect(&url).await.simple_query("SELECT 1").await.unwrap();
-    // A backend that is busy hears of it later.
+    // A busy backend notices later.
     admin.await_backends("proxy_cut", 0).await;
 }
 
@@ -219,9 +220,11 @@ async fn cut_before_never_reaches_the_server() {
     proxy.cut_before("INSERT");
     client.simple_query("SELECT 1").await.unwrap();
     assert_eq!(proxy.sprung(), 0);
-    patiently("a cut", client.simple_query("INSERT INTO cut_before VALUES ('lost')")).await.unwrap_err();
+    with_deadline("the connection is cut", client.simple_query("INSERT INTO cut_before VALUES ('lost')"))
+        .await
+        .unwrap_err();
     assert_eq!(proxy.sprung(), 1);
-    is_lost(&client).await;
+    await_closed(&client).await;
     connect(&url).await.simple_query("INSERT INTO cut_before VALUES ('kept')").await.unwrap();
     assert!(admin.is_empty("SELECT 1 FROM cut_before WHERE note = 'lost'").await);
     assert_eq!(proxy.sprung(), 1);
@@ -236,10 +239,12 @@ async fn cut_unanswered_is_executed_by_the_server() {
         proxy.cut_unanswered("INSERT");
         client.simple_query("SELECT 1").await.unwrap();
         assert_eq!(proxy.sprung(), sprung);
-        patiently("a cut", client.simple_query("INSERT INTO cut_unanswered VALUES ('kept')")).await.unwrap_err();
+        with_deadline("the connection is cut", client.simple_query("INSERT INTO cut_unanswered VALUES ('kept')"))
+            .await
+            .unwrap_err();
         assert_eq!(proxy.sprung(), sprung + 1);
         assert!(!admin.is_empty("DELETE FROM cut_unanswered RETURNING note").await);
-        is_lost(&client).await;
+        await_closed(&client).await;
     }
 }
 
@@ -248,12 +253,12 @@ async fn cut_after_delivers_the_answer() {
     let ((proxy, url), _) = (proxy().await, table("cut_after").await);
     let client = connect(&url).await;
     proxy.cut_after("INSERT 0 1");
-    // The client may say it.
+    // The pattern does not match what the client sends.
     client.simple_query("SELECT 'INSERT 0 1' <> ''").await.unwrap();
     assert_eq!(proxy.sprung(), 0);
-    patiently("an answer", client.simple_query("INSERT INTO cut_after VALUES ('kept')")).await.unwrap();
+    with_deadline("a result", client.simple_query("INSERT INTO cut_after VALUES ('kept')")).await.unwrap();
     assert_eq!(proxy.sprung(), 1);
-    is_lost(&client).await;
+    await_closed(&client).await;
 }
 
 #[tokio::test]
@@ -263,13 +268,13 @@ async fn each_trap_springs_once() {
     proxy.cut_after("SELECT 1");
     proxy.cut_before("SELECT 2");
     for sprung in 1..=2 {
-        patiently("a cut", connect(&url).await.simple_query("SELECT 2")).await.unwrap_err();
+        with_deadline("the connection is cut", connect(&url).await.simple_query("SELECT 2")).await.unwrap_err();
         assert_eq!(proxy.sprung(), sprung);
     }
-    // One row is told as `SELECT 1`.
+    // The answer to a query with one row contains `SELECT 1`.
     let client = connect(&url).await;
-    patiently("an answer", client.simple_query("SELECT 2")).await.unwrap();
-    is_lost(&client).await;
+    with_deadline("a result", client.simple_query("SELECT 2")).await.unwrap();
+    await_closed(&client).await;
     assert_eq!(proxy.sprung(), 3);
     let client = connect(&url).await;
     client.simple_query("SELECT 2").await.unwrap();
@@ -278,57 +283,57 @@ async fn each_trap_springs_once() {
 
 #[tokio::test]
 async fn split_pattern_springs_its_trap() {
-    let (mut client, mut server, proxy) = ends().await;
+    let (mut client, mut server, proxy) = socket_pair().await;
     proxy.cut_before("some longer pattern");
     proxy.cut_before("COMMIT");
     client.write_all(b"COM").await.unwrap();
-    hears(&mut server, "COM").await;
+    expect_bytes(&mut server, "COM").await;
     client.write_all(b"M").await.unwrap();
-    hears(&mut server, "M").await;
+    expect_bytes(&mut server, "M").await;
     assert_eq!(proxy.sprung(), 0);
     client.write_all(b"IT;").await.unwrap();
-    is_reset(&mut server).await;
-    is_reset(&mut client).await;
+    expect_reset(&mut server).await;
+    expect_reset(&mut client).await;
     assert_eq!(proxy.sprung(), 1);
 
-    let (mut client, mut server, proxy) = ends().await;
+    let (mut client, mut server, proxy) = socket_pair().await;
     proxy.cut_after("COMMIT");
     server.write_all(b"COM").await.unwrap();
-    hears(&mut client, "COM").await;
+    expect_bytes(&mut client, "COM").await;
     client.write_all(b"MIT").await.unwrap();
-    hears(&mut server, "MIT").await;
+    expect_bytes(&mut server, "MIT").await;
     server.write_all(b"MIT;").await.unwrap();
-    hears(&mut client, "MIT;").await;
-    is_reset(&mut client).await;
-    is_reset(&mut server).await;
+    expect_bytes(&mut client, "MIT;").await;
+    expect_reset(&mut client).await;
+    expect_reset(&mut server).await;
     assert_eq!(proxy.sprung(), 1);
 }
 
 #[tokio::test]
 async fn cut_answer_is_not_delivered_in_part() {
-    let (mut client, mut server, proxy) = ends().await;
+    let (mut client, mut server, proxy) = socket_pair().await;
     proxy.delay(Duration::from_millis(20));
     proxy.cut_unanswered("COMMIT");
     server.write_all(b"before").await.unwrap();
     client.write_all(b"COMMIT").await.unwrap();
-    hears(&mut client, "before").await;
-    hears(&mut server, "COMMIT").await;
+    expect_bytes(&mut client, "before").await;
+    expect_bytes(&mut server, "COMMIT").await;
     client.write_all(b" more").await.unwrap();
-    hears(&mut server, " more").await;
+    expect_bytes(&mut server, " more").await;
     server.write_all(b"done").await.unwrap();
-    is_reset(&mut client).await;
-    is_reset(&mut server).await;
+    expect_reset(&mut client).await;
+    expect_reset(&mut server).await;
 }
 
 #[tokio::test]
 async fn dropping_it_resets_every_connection() {
-    let (mut client, mut server, proxy) = ends().await;
+    let (mut client, mut server, proxy) = socket_pair().await;
     let address = proxy.address();
-    // Such a delay holds up nothing but bytes.
+    // A delay holds up nothing but bytes.
     proxy.delay(Duration::from_secs(3_600));
-    client.write_all(b"never heard").await.unwrap();
+    client.write_all(b"never received").await.unwrap();
     drop(proxy);
-    is_reset(&mut client).await;
-    is_reset(&mut server).await;
+    expect_reset(&mut client).await;
+    expect_reset(&mut server).await;
     assert_eq!(TcpStream::connect(address).await.unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }

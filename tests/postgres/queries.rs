@@ -1,14 +1,14 @@
-//! What queries are, and how long they took, whatever sent them.
+//! Query durations by summary and error, for every client API.
 
 use futures_util::SinkExt;
 use poolscope::telemetry::PoolSnapshot;
 use tokio_postgres::types::Type;
 
-use crate::support::{Admin, Counted, shared};
+use crate::support::{Admin, TestPool, shared};
 
-/// How often each kind of query ended, with the error if it had one.
-fn ended(snapshot: &PoolSnapshot) -> Vec<(String, u64)> {
-    let mut ended: Vec<_> = snapshot
+/// Returns the number of finished queries by summary and error.
+fn finished(snapshot: &PoolSnapshot) -> Vec<(String, u64)> {
+    let mut finished: Vec<_> = snapshot
         .queries
         .iter()
         .map(|query| {
@@ -16,15 +16,15 @@ fn ended(snapshot: &PoolSnapshot) -> Vec<(String, u64)> {
             (format!("{}{error}", query.summary), query.durations.count())
         })
         .collect();
-    ended.sort();
-    ended
+    finished.sort();
+    finished
 }
 
 #[tokio::test]
 async fn queries_are_timed_by_summary_for_every_api() {
     Admin::new(shared().await).await.execute("CREATE TABLE queries_timed (id int PRIMARY KEY, name text)").await;
-    let counted = Counted::shared("queries_timed", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let mut connection = counted.get().await;
+    let test = TestPool::shared("queries_timed", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let mut connection = test.get().await;
     let insert = "INSERT INTO queries_timed VALUES ($1, $2)";
     connection.execute(insert, &[&1, &"a"]).await.unwrap();
     let cached = connection.prepare_cached(insert).await.unwrap();
@@ -41,7 +41,7 @@ async fn queries_are_timed_by_summary_for_every_api() {
     sink.send(bytes::Bytes::from_static(b"3\tc\n")).await.unwrap();
     sink.finish().await.unwrap();
     drop(connection);
-    let scrape = counted.scrape();
+    let scrape = test.scrape();
     let expected = [
         ("COMMIT", 1),
         ("COPY queries_timed", 1),
@@ -52,20 +52,20 @@ async fn queries_are_timed_by_summary_for_every_api() {
         ("START TRANSACTION", 1),
         ("UPDATE queries_timed", 1),
     ];
-    assert_eq!(ended(&counted.pool.snapshot()), expected.map(|(what, count)| (what.to_owned(), count)));
+    assert_eq!(finished(&test.pool.snapshot()), expected.map(|(what, count)| (what.to_owned(), count)));
     let failed = [("db_query_summary", "INSERT queries_timed"), ("error_type", "23505")];
     assert_eq!(scrape.count("db_client_operation_duration_seconds_count", &failed), 1);
 }
 
 #[tokio::test]
 async fn query_summaries_are_bounded() {
-    let counted = Counted::shared("queries_bounded", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let connection = counted.get().await;
+    let test = TestPool::shared("queries_bounded", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let connection = test.get().await;
     for table in 0..250 {
         connection.batch_execute(&format!("SELECT * FROM queries_none_{table}")).await.unwrap_err();
     }
     drop(connection);
-    let snapshot = counted.pool.snapshot();
+    let snapshot = test.pool.snapshot();
     assert_eq!(snapshot.queries.len(), 201);
     assert_eq!(snapshot.queries.iter().map(|query| query.durations.count()).sum::<u64>(), 250);
 }

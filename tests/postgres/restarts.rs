@@ -1,4 +1,4 @@
-//! A server that goes away and comes back.
+//! Restarts of the server under load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -8,28 +8,28 @@ use poolscope::PoolBuilder;
 use poolscope::demo::server::{Server, Shutdown};
 use tokio::task::JoinSet;
 
-use crate::support::{Counted, Growth, backend, behind_the_runtimes_back, chain, patiently, until};
+use crate::support::{Growth, TestPool, backend, block_on_other_thread, error_chain, poll_until, with_deadline};
 
 #[tokio::test]
 async fn restart_costs_one_failed_ping() {
     let server = Server::builder().start().await.unwrap();
-    let counted = Counted::new("restarts_ping", &server.url(), |builder| {
+    let test = TestPool::new("restarts_ping", &server.url(), |builder| {
         builder.pool_size(5).max_overflow(0).pre_ping_idle(Duration::ZERO)
     });
-    drop(counted.take(5).await);
-    behind_the_runtimes_back(async || server.restart(Shutdown::Immediate).await).unwrap();
-    let taken = counted.take(5).await;
+    drop(test.get_many(5).await);
+    block_on_other_thread(async || server.restart(Shutdown::Immediate).await).unwrap();
+    let taken = test.get_many(5).await;
     for connection in &taken {
         backend(connection).await;
     }
-    let scrape = counted.scrape();
+    let scrape = test.scrape();
     assert_eq!(scrape.count("poolscope_connection_errors_total", &[("phase", "ping")]), 1);
-    assert_eq!((counted.closed("ping_failed"), counted.closed("invalidated")), (1, 4));
+    assert_eq!((test.closed("ping_failed"), test.closed("invalidated")), (1, 4));
     assert_eq!(scrape.count("poolscope_connections_created_total", &[]), 10);
-    assert_eq!(counted.outcomes("ok"), 10);
+    assert_eq!(test.outcomes("ok"), 10);
 }
 
-/// An attempt that failed.
+/// A failed operation.
 #[derive(Debug)]
 struct Failure {
     began: Instant,
@@ -41,31 +41,31 @@ struct Failure {
 /// Tasks that check out and query without a pause.
 struct Load {
     tasks: JoinSet<Vec<Failure>>,
-    ending: Arc<AtomicBool>,
+    stopping: Arc<AtomicBool>,
     served: Arc<[AtomicUsize]>,
 }
 
 impl Load {
-    fn start(counted: &Counted, count: usize) -> Self {
-        let ending = Arc::new(AtomicBool::new(false));
+    fn start(test: &TestPool, count: usize) -> Self {
+        let stopping = Arc::new(AtomicBool::new(false));
         let served: Arc<[AtomicUsize]> = (0..count).map(|_| AtomicUsize::new(0)).collect();
         let mut tasks = JoinSet::new();
         for task in 0..count {
-            let (pool, ending, served) = (counted.pool.clone(), Arc::clone(&ending), Arc::clone(&served));
+            let (pool, stopping, served) = (test.pool.clone(), Arc::clone(&stopping), Arc::clone(&served));
             let operation = pool.operation(&format!("load_{}", task % 3));
             tasks.spawn(async move {
                 let mut failures = Vec::new();
-                while !ending.load(Ordering::Relaxed) {
+                while !stopping.load(Ordering::Relaxed) {
                     let began = Instant::now();
                     let work = operation
                         .clone()
                         .run(async |connection| connection.query_one("SELECT pg_sleep(0.001)", &[]).await.map(drop));
-                    match patiently("an answer", work).await {
+                    match with_deadline("a result", work).await {
                         Ok(()) => {
                             served[task].fetch_add(1, Ordering::Relaxed);
                         }
                         Err(error) => {
-                            failures.push(Failure { began, ended: Instant::now(), error: chain(&error) });
+                            failures.push(Failure { began, ended: Instant::now(), error: error_chain(&error) });
                             tokio::task::yield_now().await;
                         }
                     }
@@ -73,13 +73,13 @@ impl Load {
                 failures
             });
         }
-        Self { tasks, ending, served }
+        Self { tasks, stopping, served }
     }
 
-    /// Waits until every task was served once more than now.
+    /// Waits until every task has completed more operations.
     async fn progress(&self) {
         let now: Vec<usize> = self.served.iter().map(|served| served.load(Ordering::Relaxed)).collect();
-        until("progress of every task", async || {
+        poll_until("progress of every task", async || {
             let moved = |(served, before): (&AtomicUsize, &usize)| served.load(Ordering::Relaxed) > before + 1;
             self.served.iter().zip(&now).all(moved).then_some(())
         })
@@ -87,58 +87,58 @@ impl Load {
     }
 
     async fn end(mut self) -> Vec<Failure> {
-        self.ending.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Relaxed);
         let tasks = std::mem::take(&mut self.tasks);
-        patiently("the end of every task", tasks.join_all()).await.into_iter().flatten().collect()
+        with_deadline("every task ends", tasks.join_all()).await.into_iter().flatten().collect()
     }
 }
 
-/// Tasks that are never refused a step cannot be stopped from outside, and would keep a test that fails from ending.
+/// Tasks that never yield cannot be aborted, and would keep a failing test from ending.
 impl Drop for Load {
     fn drop(&mut self) {
-        self.ending.store(true, Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Relaxed);
     }
 }
 
-/// The longest pause between two attempts to connect, during which others may fail at once.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause between two attempts to connect, during which checkouts may fail at once.
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 async fn restart_under_load(name: &str, how: Shutdown, fail_fast: bool) {
     let server = Server::builder().start().await.unwrap();
     let set = |builder: PoolBuilder| builder.pool_size(4).max_overflow(4).fail_fast(fail_fast);
-    let counted = Counted::new(name, &server.url(), set);
+    let test = TestPool::new(name, &server.url(), set);
     let scraping = Arc::new(AtomicBool::new(true));
     let scraper = tokio::spawn({
-        let (counted, scraping) = (counted.clone(), Arc::clone(&scraping));
+        let (test, scraping) = (test.clone(), Arc::clone(&scraping));
         async move {
             let mut growth = Growth::default();
             while scraping.load(Ordering::Relaxed) {
-                growth.next(&counted.scrape());
+                growth.next(&test.scrape());
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
             growth
         }
     });
 
-    let load = Load::start(&counted, 20);
+    let load = Load::start(&test, 20);
     load.progress().await;
-    let created = || counted.scrape().count("poolscope_connections_created_total", &[]);
+    let created = || test.scrape().count("poolscope_connections_created_total", &[]);
     let (down, before) = (Instant::now(), created());
-    patiently("a restart", server.restart(how)).await.unwrap();
+    with_deadline("a restart", server.restart(how)).await.unwrap();
     let up = Instant::now();
-    let last = if fail_fast { up + PAUSE } else { up };
+    let last = if fail_fast { up + MAX_BACKOFF } else { up };
     load.progress().await;
     let failures = load.end().await;
 
-    // Who has nothing under way at that moment, and waits for the server, need not fail; but nobody goes on with what was there.
-    assert!(created() > before, "nobody noticed");
+    // Operations that are not running at that moment need not fail, but no old connection survives.
+    assert!(created() > before, "no connection was opened");
     for failure in &failures {
         assert!(failure.ended >= down && failure.began <= last, "outside {:?}: {failure:?}", up - down);
     }
     scraping.store(false, Ordering::Relaxed);
     let growth = scraper.await.unwrap();
     assert!(growth.shown() >= 10, "{} scrapes", growth.shown());
-    let status = counted.pool.status();
+    let status = test.pool.status();
     assert_eq!((status.used, status.creating, status.in_flight), (0, 0, 0));
     assert!((1..=4).contains(&status.idle), "{status:?}");
 }

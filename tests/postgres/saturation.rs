@@ -1,4 +1,4 @@
-//! A pool that is out.
+//! A saturated pool.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,10 +34,10 @@ async fn random_cancellations_never_stall_the_queue() {
             let (pool, served) = (pool.clone(), Arc::clone(&served));
             tokio::spawn(async move {
                 for _ in 0..20 {
-                    // Some have patience, the others leave within three milliseconds.
-                    let patience = if waiter % 3 == 0 { 60_000_000 } else { fastrand::u64(0..3_000) };
-                    let asking = tokio::time::timeout(Duration::from_micros(patience), pool.get());
-                    if let Ok(connection) = asking.await {
+                    // Every third waits long; the others are cancelled within three milliseconds.
+                    let timeout = if waiter % 3 == 0 { 60_000_000 } else { fastrand::u64(0..3_000) };
+                    let checkout = tokio::time::timeout(Duration::from_micros(timeout), pool.get());
+                    if let Ok(connection) = checkout.await {
                         connection.unwrap().query_one("SELECT pg_sleep(0.0005)", &[]).await.unwrap();
                         served.fetch_add(1, Ordering::Relaxed);
                     }

@@ -1,4 +1,4 @@
-//! What the server says of itself, beside the pool.
+//! The server's own view, which is queried on a connection besides the pool.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,29 +10,29 @@ use poolscope::telemetry::{BackendState, ServerLook, ServerRole, ServerView};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Counted, Proxy, behind_the_runtimes_back, eventually, patiently, until};
+use crate::support::{Proxy, TestPool, block_on_other_thread, eventually, poll_until, with_deadline};
 
-const OFTEN: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(20);
 
-fn one(builder: PoolBuilder) -> PoolBuilder {
+fn single_connection(builder: PoolBuilder) -> PoolBuilder {
     builder.pool_size(1).max_overflow(0)
 }
 
-fn watch(counted: &Counted) -> JoinHandle<()> {
-    tokio::spawn(counted.pool.watch_server(OFTEN))
+fn watch(test: &TestPool) -> JoinHandle<()> {
+    tokio::spawn(test.pool.watch_server(INTERVAL))
 }
 
-/// What the server says, once it says this.
-async fn seen(counted: &Counted, what: &str, is_it: impl Fn(&ServerView) -> bool) -> Arc<ServerView> {
-    until(what, async || match counted.pool.snapshot().server {
-        Some(ServerLook::Seen(view)) => Some(view).filter(|view| is_it(view)),
+/// Returns the server's view once it matches.
+async fn view_when(test: &TestPool, what: &str, matches: impl Fn(&ServerView) -> bool) -> Arc<ServerView> {
+    poll_until(what, async || match test.pool.snapshot().server {
+        Some(ServerLook::Seen(view)) => Some(view).filter(|view| matches(view)),
         _ => None,
     })
     .await
 }
 
-async fn failed(counted: &Counted) {
-    eventually("a look that fails", async || counted.pool.snapshot().server == Some(ServerLook::Failed)).await;
+async fn await_failed_query(test: &TestPool) {
+    eventually("a failed query", async || test.pool.snapshot().server == Some(ServerLook::Failed)).await;
 }
 
 fn backends(view: &ServerView, application: &str, state: BackendState) -> u64 {
@@ -40,8 +40,8 @@ fn backends(view: &ServerView, application: &str, state: BackendState) -> u64 {
     of.map(|backends| backends.count).sum()
 }
 
-/// A client of somebody else's.
-async fn other(url: &str, application: &str) -> Client {
+/// Connects as another application.
+async fn connect_as(url: &str, application: &str) -> Client {
     let mut config: tokio_postgres::Config = url.parse().unwrap();
     let (client, connection) = config.application_name(application).connect(NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -51,53 +51,56 @@ async fn other(url: &str, application: &str) -> Client {
 #[tokio::test]
 async fn backends_are_counted_by_application_and_state() {
     let server = Server::builder().setting("max_connections", "30").start().await.unwrap();
-    let counted = Counted::new("view", &server.url(), one);
-    let _watch = watch(&counted);
-    let (holder, waiter) = (other(&server.url(), "holder").await, other(&server.url(), "waiter").await);
-    let _idle =
-        [other(&server.url(), "idler").await, other(&server.url(), "idler").await, other(&server.url(), "").await];
+    let test = TestPool::new("view", &server.url(), single_connection);
+    let _watch = watch(&test);
+    let (holder, waiter) = (connect_as(&server.url(), "holder").await, connect_as(&server.url(), "waiter").await);
+    let _idle = [
+        connect_as(&server.url(), "idler").await,
+        connect_as(&server.url(), "idler").await,
+        connect_as(&server.url(), "").await,
+    ];
     holder.batch_execute("CREATE TABLE t ()").await.unwrap();
     holder.batch_execute("BEGIN; LOCK TABLE t").await.unwrap();
     let waiting = tokio::spawn(async move { waiter.batch_execute("BEGIN; LOCK TABLE t; COMMIT").await });
 
-    let view = seen(&counted, "someone who waits for a lock", |view| view.lock_waiters == 1).await;
+    let view = view_when(&test, "a lock waiter", |view| view.lock_waiters == 1).await;
     assert_eq!(backends(&view, "holder", BackendState::IdleInTransaction), 1, "{view:?}");
     assert_eq!(backends(&view, "waiter", BackendState::Active), 1, "{view:?}");
     assert_eq!(backends(&view, "idler", BackendState::Idle), 2, "{view:?}");
     assert_eq!(backends(&view, "unnamed", BackendState::Idle), 1, "{view:?}");
-    // The one that asks: the pool has none.
+    // The watch's own connection; the pool has none.
     assert_eq!(backends(&view, "view", BackendState::Active), 1, "{view:?}");
     assert!(view.oldest_idle_in_transaction > Duration::ZERO, "{view:?}");
     assert!(view.oldest_transaction >= view.oldest_idle_in_transaction, "{view:?}");
-    // Three are reserved by default, and six are there.
+    // Three slots are reserved by default, and six are taken.
     assert_eq!((view.slots, view.slots_left, view.role), (27, 21, ServerRole::Primary));
     assert!(view.version.starts_with(|first: char| first.is_ascii_digit()), "{view:?}");
 
-    let scrape = counted.scrape();
+    let scrape = test.scrape();
     assert_eq!(scrape.count("poolscope_server_backends", &[("application_name", "idler"), ("state", "idle")]), 2);
     assert_eq!(scrape.count("poolscope_server_slots_left", &[]), 21);
     assert_eq!(scrape.count("poolscope_server_lock_waiters", &[]), 1);
     assert_eq!((scrape.count("poolscope_server_up", &[]), scrape.count("poolscope_server_info", &[])), (1, 1));
 
     drop(holder);
-    patiently("the lock", waiting).await.unwrap().unwrap();
-    seen(&counted, "nobody who waits", |view| view.lock_waiters == 0 && view.oldest_idle_in_transaction.is_zero())
+    with_deadline("the lock", waiting).await.unwrap().unwrap();
+    view_when(&test, "no lock waiter", |view| view.lock_waiters == 0 && view.oldest_idle_in_transaction.is_zero())
         .await;
 }
 
 /// The server is observed while the pool is exhausted, and the connection used for it is not counted in the pool.
 #[tokio::test]
 async fn server_is_observed_while_pool_is_exhausted() {
-    let counted = Counted::shared("view_exhausted", one).await;
-    let held = counted.get().await;
-    let _watch = watch(&counted);
-    let view = seen(&counted, "both connections", |view| {
+    let test = TestPool::shared("view_exhausted", single_connection).await;
+    let held = test.get().await;
+    let _watch = watch(&test);
+    let view = view_when(&test, "both connections", |view| {
         let all = view.backends.iter().filter(|backends| &*backends.application == "view_exhausted");
         all.map(|backends| backends.count).sum::<u64>() == 2
     })
     .await;
     assert!(view.slots_left < view.slots, "{view:?}");
-    let scrape = counted.scrape();
+    let scrape = test.scrape();
     assert_eq!(scrape.count("poolscope_connections_created_total", &[]), 1);
     assert_eq!(scrape.count("poolscope_unpooled_connections_total", &[]), 0);
     assert_eq!(scrape.count("poolscope_checkouts_started_total", &[]), 1);
@@ -107,60 +110,60 @@ async fn server_is_observed_while_pool_is_exhausted() {
 #[tokio::test]
 async fn metrics_vanish_while_the_server_is_down() {
     let server = Server::builder().start().await.unwrap();
-    let counted = Counted::new("view_gone", &server.url(), one);
-    assert!(!counted.scrape().names().any(|name| name.starts_with("poolscope_server_")));
-    let watch = watch(&counted);
-    seen(&counted, "the server", |_| true).await;
+    let test = TestPool::new("view_gone", &server.url(), single_connection);
+    assert!(!test.scrape().names().any(|name| name.starts_with("poolscope_server_")));
+    let watch = watch(&test);
+    view_when(&test, "the server", |_| true).await;
 
-    behind_the_runtimes_back(async || server.stop(Shutdown::Immediate).await).unwrap();
-    failed(&counted).await;
-    let scrape = counted.scrape();
+    block_on_other_thread(async || server.stop(Shutdown::Immediate).await).unwrap();
+    await_failed_query(&test).await;
+    let scrape = test.scrape();
     let shown: Vec<_> = scrape.names().filter(|name| name.starts_with("poolscope_server_")).collect();
     assert_eq!((shown, scrape.count("poolscope_server_up", &[])), (vec!["poolscope_server_up"], 0));
-    // It is no failure of the pool's.
+    // Not counted as a failure of the pool.
     assert_eq!(scrape.count("poolscope_connection_errors_total", &[]), 0);
 
-    behind_the_runtimes_back(async || server.start().await).unwrap();
-    seen(&counted, "the server again", |_| true).await;
+    block_on_other_thread(async || server.start().await).unwrap();
+    view_when(&test, "the server again", |_| true).await;
 
     watch.abort();
-    eventually("nothing shown", async || counted.pool.snapshot().server.is_none()).await;
-    assert!(!counted.scrape().names().any(|name| name.starts_with("poolscope_server_")));
+    eventually("no metrics of the server", async || test.pool.snapshot().server.is_none()).await;
+    assert!(!test.scrape().names().any(|name| name.starts_with("poolscope_server_")));
 }
 
 #[tokio::test]
 async fn watch_ends_with_the_pool() {
-    let counted = Counted::shared("view_closed", one).await;
-    let closed = watch(&counted);
-    seen(&counted, "the server", |_| true).await;
-    counted.pool.close().await;
-    patiently("the watch's end", closed).await.unwrap();
-    let rare = Counted::shared("view_rarely", one).await;
+    let test = TestPool::shared("view_closed", single_connection).await;
+    let closed = watch(&test);
+    view_when(&test, "the server", |_| true).await;
+    test.pool.close().await;
+    with_deadline("the watch ends", closed).await.unwrap();
+    let rare = TestPool::shared("view_rarely", single_connection).await;
     let closed = tokio::spawn(rare.pool.watch_server(Duration::from_secs(3600)));
-    seen(&rare, "the server", |_| true).await;
+    view_when(&rare, "the server", |_| true).await;
     rare.pool.close().await;
-    patiently("the watch's end at once", closed).await.unwrap();
+    with_deadline("the watch ends at once", closed).await.unwrap();
     assert_eq!(rare.pool.snapshot().server, None);
 
-    let counted = Counted::shared("view_dropped", one).await;
-    let dropped = tokio::spawn(counted.pool.watch_server(Duration::from_secs(3600)));
-    seen(&counted, "the server", |_| true).await;
-    drop(counted);
-    patiently("the watch's end", dropped).await.unwrap();
+    let test = TestPool::shared("view_dropped", single_connection).await;
+    let dropped = tokio::spawn(test.pool.watch_server(Duration::from_secs(3600)));
+    view_when(&test, "the server", |_| true).await;
+    drop(test);
+    with_deadline("the watch ends", dropped).await.unwrap();
 }
 
 #[tokio::test]
 async fn unprivileged_role_sees_hidden_states() {
     let server = Server::builder().start().await.unwrap();
-    let admin = other(&server.url(), "admin").await;
+    let admin = connect_as(&server.url(), "admin").await;
     admin.batch_execute("CREATE ROLE watcher LOGIN").await.unwrap();
     admin.batch_execute("BEGIN").await.unwrap();
-    let counted = Counted::new("view_hidden", &server.url().replace("postgres@", "watcher@"), one);
-    let _watch = watch(&counted);
-    let view = seen(&counted, "the server", |_| true).await;
+    let test = TestPool::new("view_hidden", &server.url().replace("postgres@", "watcher@"), single_connection);
+    let _watch = watch(&test);
+    let view = view_when(&test, "the server", |_| true).await;
     assert_eq!(backends(&view, "admin", BackendState::Hidden), 1, "{view:?}");
     assert_eq!(backends(&view, "view_hidden", BackendState::Active), 1, "{view:?}");
-    // Neither the background's processes nor what is hidden are counted as what they are not.
+    // Neither background processes nor hidden backends take the wrong state.
     assert_eq!(view.slots - view.slots_left, 2, "{view:?}");
     assert_eq!(view.oldest_idle_in_transaction, Duration::ZERO);
 
@@ -168,76 +171,76 @@ async fn unprivileged_role_sees_hidden_states() {
         admin.batch_execute(statement).await.unwrap();
     }
     let granted = |view: &ServerView| backends(view, "admin", BackendState::IdleInTransaction) == 1;
-    seen(&counted, "what the other is at", granted).await;
+    view_when(&test, "the other backend's state", granted).await;
 }
 
 #[tokio::test]
 async fn slots_respect_the_database_connection_limit() {
     let server = Server::builder().start().await.unwrap();
-    let admin = other(&server.url(), "admin").await;
+    let admin = connect_as(&server.url(), "admin").await;
     admin.batch_execute("CREATE DATABASE small CONNECTION LIMIT 5").await.unwrap();
     let url = format!("{}/small", server.url().strip_suffix("/postgres").unwrap());
-    let counted = Counted::new("view_small", &url, one);
-    let _watch = watch(&counted);
-    // The administrator is in another database.
-    let view = seen(&counted, "the server", |_| true).await;
+    let test = TestPool::new("view_small", &url, single_connection);
+    let _watch = watch(&test);
+    // The administrator is connected to another database.
+    let view = view_when(&test, "the server", |_| true).await;
     assert_eq!((view.slots, view.slots_left), (5, 4), "{view:?}");
-    let _held = other(&url, "another").await;
-    seen(&counted, "one slot less", |view| view.slots_left == 3).await;
+    let _held = connect_as(&url, "another").await;
+    view_when(&test, "one slot less", |view| view.slots_left == 3).await;
 }
 
 #[tokio::test]
 async fn full_server_is_observed_by_open_connection() {
     let server = Server::builder().setting("max_connections", "6").start().await.unwrap();
-    let admin = other(&server.url(), "admin").await;
+    let admin = connect_as(&server.url(), "admin").await;
     admin.batch_execute("CREATE ROLE app LOGIN").await.unwrap();
     drop(admin);
     let url = server.url().replace("postgres@", "app@");
-    let counted = Counted::new("view_full", &url, one);
-    let _watch = watch(&counted);
-    seen(&counted, "the server", |view| view.slots_left == 2).await;
-    let taken = [other(&url, "taker").await, other(&url, "taker").await];
-    assert!(tokio_postgres::connect(&url, NoTls).await.is_err(), "there is no slot left for who has no privileges");
-    let first = seen(&counted, "no slot left", |view| view.slots == 3 && view.slots_left == 0).await;
-    // Those of the superuser's are taken, too: never less than none.
-    let _reserved = [other(&server.url(), "reserved").await, other(&server.url(), "reserved").await];
+    let test = TestPool::new("view_full", &url, single_connection);
+    let _watch = watch(&test);
+    view_when(&test, "the server", |view| view.slots_left == 2).await;
+    let taken = [connect_as(&url, "taker").await, connect_as(&url, "taker").await];
+    assert!(tokio_postgres::connect(&url, NoTls).await.is_err(), "no slot is left for unprivileged roles");
+    let first = view_when(&test, "no slot left", |view| view.slots == 3 && view.slots_left == 0).await;
+    // Reserved slots are taken as well; the number of slots left never drops below zero.
+    let _reserved = [connect_as(&server.url(), "reserved").await, connect_as(&server.url(), "reserved").await];
     let both = |view: &ServerView| backends(view, "reserved", BackendState::Hidden) == 2;
-    let later = seen(&counted, "the reserved slots", both).await;
+    let later = view_when(&test, "the reserved slots", both).await;
     assert!(later.slots_left == 0 && later.seen_at > first.seen_at, "{later:?}");
     drop(taken);
 }
 
 #[tokio::test]
 async fn dropped_watch_clears_only_its_own_view() {
-    let counted = Counted::shared("view_two", one).await;
-    let watch = tokio::spawn(counted.pool.watch_server(Duration::from_secs(3600)));
-    let view = seen(&counted, "the server", |_| true).await;
-    drop(counted.pool.watch_server(OFTEN));
-    assert_eq!(counted.pool.snapshot().server, Some(ServerLook::Seen(view)));
+    let test = TestPool::shared("view_two", single_connection).await;
+    let watch = tokio::spawn(test.pool.watch_server(Duration::from_secs(3600)));
+    let view = view_when(&test, "the server", |_| true).await;
+    drop(test.pool.watch_server(INTERVAL));
+    assert_eq!(test.pool.snapshot().server, Some(ServerLook::Seen(view)));
     watch.abort();
-    eventually("nothing shown", async || counted.pool.snapshot().server.is_none()).await;
+    eventually("no metrics of the server", async || test.pool.snapshot().server.is_none()).await;
 }
 
 #[tokio::test]
 async fn transaction_ages_exclude_the_watch_itself() {
     let server = Server::builder().setting("max_prepared_transactions", "1").start().await.unwrap();
-    let counted = Counted::new("view_transactions", &server.url(), one);
-    let _watch = watch(&counted);
-    let view = seen(&counted, "the server", |_| true).await;
+    let test = TestPool::new("view_transactions", &server.url(), single_connection);
+    let _watch = watch(&test);
+    let view = view_when(&test, "the server", |_| true).await;
     assert_eq!((view.oldest_transaction, view.oldest_idle_in_transaction), (Duration::ZERO, Duration::ZERO));
 
-    let failed = other(&server.url(), "failed").await;
+    let failed = connect_as(&server.url(), "failed").await;
     failed.batch_execute("BEGIN").await.unwrap();
     failed.batch_execute("SELECT 1/0").await.unwrap_err();
     let aborted = |view: &ServerView| backends(view, "failed", BackendState::IdleInTransactionAborted) == 1;
-    let view = seen(&counted, "a failed transaction", aborted).await;
+    let view = view_when(&test, "a failed transaction", aborted).await;
     assert!(view.oldest_idle_in_transaction > Duration::ZERO, "{view:?}");
-    // Not the sum of several.
-    let second = other(&server.url(), "second").await;
+    // The maximum, not a sum.
+    let second = connect_as(&server.url(), "second").await;
     second.batch_execute("BEGIN").await.unwrap();
     let both = |view: &ServerView| backends(view, "second", BackendState::IdleInTransaction) == 1;
-    let before = seen(&counted, "both", both).await;
-    let later = seen(&counted, "both, later", |view| view.seen_at > before.seen_at + 10 * OFTEN).await;
+    let before = view_when(&test, "both", both).await;
+    let later = view_when(&test, "both, later", |view| view.seen_at > before.seen_at + 10 * INTERVAL).await;
     let passed = later.seen_at.duration_since(before.seen_at).unwrap();
     let grown = later.oldest_transaction.checked_sub(before.oldest_transaction).unwrap();
     assert!(grown < passed * 3 / 2, "{grown:?} in {passed:?}");
@@ -246,58 +249,58 @@ async fn transaction_ages_exclude_the_watch_itself() {
     second.batch_execute("CREATE TABLE t ()").await.unwrap();
     second.batch_execute("PREPARE TRANSACTION 'forgotten'").await.unwrap();
     let prepared = |view: &ServerView| view.oldest_idle_in_transaction.is_zero() && !view.oldest_transaction.is_zero();
-    seen(&counted, "a prepared transaction", prepared).await;
+    view_when(&test, "a prepared transaction", prepared).await;
 }
 
 #[tokio::test]
 async fn standby_is_told_from_primary() {
     let server = Server::builder().setting("wal_level", "replica").start().await.unwrap();
-    let counted = Counted::new("view_standby", &server.url(), one);
-    let _watch = watch(&counted);
-    assert_eq!(seen(&counted, "a primary", |_| true).await.role, ServerRole::Primary);
-    behind_the_runtimes_back(async || server.stop(Shutdown::Fast).await).unwrap();
+    let test = TestPool::new("view_standby", &server.url(), single_connection);
+    let _watch = watch(&test);
+    assert_eq!(view_when(&test, "a primary", |_| true).await.role, ServerRole::Primary);
+    block_on_other_thread(async || server.stop(Shutdown::Fast).await).unwrap();
     std::fs::write(server.dir().join("data/standby.signal"), "").unwrap();
-    behind_the_runtimes_back(async || server.start().await).unwrap();
-    seen(&counted, "a standby", |view| view.role == ServerRole::Standby).await;
+    block_on_other_thread(async || server.start().await).unwrap();
+    view_when(&test, "a standby", |view| view.role == ServerRole::Standby).await;
 }
 
 #[tokio::test]
 async fn silent_server_is_queried_less_often() {
     let server = Server::builder().tcp(true).start().await.unwrap();
     let proxy = Proxy::to(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await;
-    let counted = Counted::new("view_silent", &proxy.url(&server.tcp_url().unwrap()), one);
-    let _watch = watch(&counted);
-    seen(&counted, "the server", |_| true).await;
+    let test = TestPool::new("view_silent", &proxy.url(&server.tcp_url().unwrap()), single_connection);
+    let _watch = watch(&test);
+    view_when(&test, "the server", |_| true).await;
     let connected = proxy.accepted();
     proxy.delay(Duration::from_secs(600));
-    let begun = Instant::now();
-    failed(&counted).await;
-    assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
-    // It had the server give up what it asked, which is a connection too.
+    let started = Instant::now();
+    await_failed_query(&test).await;
+    assert!(started.elapsed() < Duration::from_secs(12), "{:?}", started.elapsed());
+    // Besides a retry, cancelling the query took a connection.
     assert!(proxy.accepted() <= connected + 2, "{} connections", proxy.accepted() - connected);
 }
 
 #[tokio::test]
 async fn locked_catalogue_reuses_one_backend() {
     let server = Server::builder().start().await.unwrap();
-    let counted = Counted::new("view_locked", &server.url(), one);
-    let _watch = watch(&counted);
-    seen(&counted, "the server", |_| true).await;
-    let (holder, witness) = (other(&server.url(), "holder").await, other(&server.url(), "witness").await);
+    let test = TestPool::new("view_locked", &server.url(), single_connection);
+    let _watch = watch(&test);
+    view_when(&test, "the server", |_| true).await;
+    let (holder, witness) = (connect_as(&server.url(), "holder").await, connect_as(&server.url(), "witness").await);
     holder.batch_execute("BEGIN; LOCK TABLE pg_database IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    failed(&counted).await;
-    // By an error, after 4 s, on the connection that was there: nobody can connect.
+    await_failed_query(&test).await;
+    // Cancelled after 4 s, on the same connection: no other can be opened.
     let now = "SELECT count(*), extract(epoch FROM max(query_start))::float8 FROM pg_stat_get_activity(NULL) \
                WHERE application_name = 'view_locked'";
-    let mut asked = Vec::<f64>::new();
-    eventually("two more looks", async || {
+    let mut query_starts = Vec::<f64>::new();
+    eventually("two more queries", async || {
         let row = witness.query_one(now, &[]).await.unwrap();
         assert!(row.get::<_, i64>(0) <= 1, "{} backends", row.get::<_, i64>(0));
-        asked.extend(row.get::<_, Option<f64>>(1));
-        asked.dedup();
-        asked.len() > 2
+        query_starts.extend(row.get::<_, Option<f64>>(1));
+        query_starts.dedup();
+        query_starts.len() > 2
     })
     .await;
     holder.batch_execute("COMMIT").await.unwrap();
-    seen(&counted, "the server again", |_| true).await;
+    view_when(&test, "the server again", |_| true).await;
 }

@@ -1,4 +1,4 @@
-//! The spans of a pool, as a collector gets them.
+//! The pool's spans, as a collector receives them.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use tokio_postgres::config::Host;
 use tokio_postgres::types::Type;
 use tracing::Instrument;
 
-use crate::support::{Admin, Attributes, Counted, Link, Span, Trace, eventually, shared, traced, until};
+use crate::support::{Admin, Attributes, Link, Span, TestPool, Trace, eventually, poll_until, shared, traced};
 
-/// The one span that is called `name`.
-fn only<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+/// Returns the only span called `name`.
+fn single_span<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     let mut named = spans.iter().filter(|span| span.name == name);
     match (named.next(), named.next()) {
         (Some(span), None) => span,
@@ -25,18 +25,18 @@ fn children<'a>(spans: &'a [Span], parent: &Span) -> Vec<&'a str> {
     spans.iter().filter(|span| span.parent.as_ref() == Some(&parent.span_id)).map(|span| &*span.name).collect()
 }
 
-/// What a span was told.
-fn told<'a>(span: &'a Span, event: &str) -> Option<&'a Attributes> {
+/// Returns the attributes of an event of the span.
+fn event_attributes<'a>(span: &'a Span, event: &str) -> Option<&'a Attributes> {
     span.events.iter().find(|(name, _)| name == event).map(|(_, attributes)| attributes)
 }
 
-/// What is said of the links from one span to another.
-fn linked<'a>(from: &'a Span, to: &Span) -> Vec<&'a Attributes> {
-    let leads_there = |link: &&Link| (&link.trace_id, &link.span_id) == (&to.trace_id, &to.span_id);
-    from.links.iter().filter(leads_there).map(|link| &link.attributes).collect()
+/// Returns the attributes of the links between two spans.
+fn link_attributes<'a>(from: &'a Span, to: &Span) -> Vec<&'a Attributes> {
+    let targets = |link: &&Link| (&link.trace_id, &link.span_id) == (&to.trace_id, &to.span_id);
+    from.links.iter().filter(targets).map(|link| &link.attributes).collect()
 }
 
-/// A number among the attributes.
+/// Returns a numeric attribute.
 fn number(span: &Span, name: &str) -> f64 {
     span.attributes.get(name).unwrap_or_else(|| panic!("no {name}: {span:#?}")).parse().unwrap()
 }
@@ -45,10 +45,10 @@ fn number(span: &Span, name: &str) -> f64 {
 async fn every_api_produces_client_spans() {
     let server = shared().await;
     Admin::new(server).await.execute("CREATE TABLE spans_queries (id int PRIMARY KEY, name text)").await;
-    let counted = Counted::shared("spans_queries", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_queries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /queries", async {
-        let mut connection = counted.get().await;
+        let mut connection = test.get().await;
         let insert = connection.prepare_cached("INSERT INTO spans_queries VALUES ($1, $2)").await.unwrap();
         connection.execute(&insert, &[&1, &"a"]).await.unwrap();
         connection.execute(&insert, &[&1, &"twice"]).await.unwrap_err();
@@ -84,14 +84,14 @@ async fn every_api_produces_client_spans() {
     let socket = format!("{}/.s.PGSQL.{}", directory.display(), to.get_ports()[0]);
     for span in &spans[1..] {
         assert_eq!((span.kind, span.parent.as_ref()), ("client", Some(&spans[0].span_id)), "{span:#?}");
-        let said = |name: &str| span.attributes.get(name).map(String::as_str);
-        assert_eq!(said(names::DB_SYSTEM_NAME), Some("postgresql"));
-        assert_eq!(said(names::DB_NAMESPACE), to.get_dbname());
-        assert_eq!(said(names::SERVER_ADDRESS), Some(&*socket));
-        assert_eq!(said(names::SERVER_PORT), None);
-        assert_eq!(said(names::DB_QUERY_SUMMARY), Some(&*span.name));
-        assert_eq!(said(names::DB_CLIENT_CONNECTION_POOL_NAME), Some("spans_queries"));
-        assert_eq!(said(names::DB_QUERY_TEXT), None);
+        let attribute = |name: &str| span.attributes.get(name).map(String::as_str);
+        assert_eq!(attribute(names::DB_SYSTEM_NAME), Some("postgresql"));
+        assert_eq!(attribute(names::DB_NAMESPACE), to.get_dbname());
+        assert_eq!(attribute(names::SERVER_ADDRESS), Some(&*socket));
+        assert_eq!(attribute(names::SERVER_PORT), None);
+        assert_eq!(attribute(names::DB_QUERY_SUMMARY), Some(&*span.name));
+        assert_eq!(attribute(names::DB_CLIENT_CONNECTION_POOL_NAME), Some("spans_queries"));
+        assert_eq!(attribute(names::DB_QUERY_TEXT), None);
         assert!(spans[0].start <= span.start && span.end <= spans[0].end, "{span:#?}");
         assert!(!format!("{span:?}").contains("hidden"));
     }
@@ -110,10 +110,10 @@ async fn every_api_produces_client_spans() {
 
 #[tokio::test]
 async fn query_is_a_child_of_the_current_span() {
-    let counted = Counted::shared("spans_within", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_within", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /within", async {
-        let connection = counted.get().await;
+        let connection = test.get().await;
         connection.batch_execute("SELECT 1").await.unwrap();
         let load = async { connection.batch_execute("SHOW work_mem").await.unwrap() };
         load.instrument(tracing::info_span!("load")).await;
@@ -122,15 +122,15 @@ async fn query_is_a_child_of_the_current_span() {
     .await;
     let spans = trace.spans(5).await;
     assert_eq!(children(&spans, &spans[0]), ["SELECT", "load", "SELECT"]);
-    assert_eq!(children(&spans, only(&spans, "load")), ["SHOW"]);
+    assert_eq!(children(&spans, single_span(&spans, "load")), ["SHOW"]);
 }
 
 #[tokio::test]
 async fn query_text_is_recorded_without_literals() {
-    let counted = Counted::shared("spans_texts", |builder| builder.pool_size(1).trace_query_text(true)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_texts", |builder| builder.pool_size(1).trace_query_text(true)).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /texts", async {
-        let connection = counted.get().await;
+        let connection = test.get().await;
         connection.batch_execute("SELECT 'secret' /* secret */, 42 FROM pg_class").await.unwrap();
         let text = "SELECT relname FROM pg_class WHERE relname = $1 AND relname <> 'secret'";
         let statement = connection.prepare_cached(text).await.unwrap();
@@ -147,51 +147,51 @@ async fn query_text_is_recorded_without_literals() {
 
 #[tokio::test]
 async fn operation_is_a_span_around_its_queries() {
-    let counted = Counted::shared("spans_operation", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_operation", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /operation", async {
-        let list = counted.pool.operation("list_orders");
+        let list = test.pool.operation("list_orders");
         list.run(async |connection: &mut Connection| connection.batch_execute("SELECT 1").await).await.unwrap();
     })
     .await;
     let spans = trace.spans(3).await;
-    let operation = only(&spans, "list_orders");
+    let operation = single_span(&spans, "list_orders");
     assert_eq!((children(&spans, &spans[0]), children(&spans, operation)), (vec!["list_orders"], vec!["SELECT"]));
     assert_eq!((operation.kind, operation.status.0), ("internal", "unset"));
-    let said = |name: &str| &*operation.attributes[name];
-    assert_eq!(said(names::DB_CLIENT_CONNECTION_POOL_NAME), "spans_operation");
+    let attribute = |name: &str| &*operation.attributes[name];
+    assert_eq!(attribute(names::DB_CLIENT_CONNECTION_POOL_NAME), "spans_operation");
     assert_eq!(
-        [said("poolscope.operation"), said("poolscope.outcome"), said("poolscope.attempts")],
+        [attribute("poolscope.operation"), attribute("poolscope.outcome"), attribute("poolscope.attempts")],
         ["list_orders", "ok", "1"]
     );
-    assert!(said("poolscope.call_site").starts_with("tests/postgres/spans.rs:"), "{operation:#?}");
+    assert!(attribute("poolscope.call_site").starts_with("tests/postgres/spans.rs:"), "{operation:#?}");
 }
 
 #[tokio::test]
 async fn failed_operation_records_its_error() {
-    let counted = Counted::shared("spans_failing", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("spans_failing", |builder| builder.pool_size(1).max_overflow(0)).await;
     let (trace, result) = traced("GET /failing", async {
-        let divide = counted.pool.operation("divide");
+        let divide = test.pool.operation("divide");
         divide.run(async |connection: &mut Connection| connection.batch_execute("SELECT 1 / 0").await).await
     })
     .await;
     assert!(matches!(result, Err(RunError::Operation(_))), "{result:?}");
     let spans = trace.spans(4).await;
     for name in ["divide", "SELECT"] {
-        let span = only(&spans, name);
+        let span = single_span(&spans, name);
         assert_eq!(span.status.0, "error");
         assert_eq!(
             [names::ERROR_TYPE, names::DB_RESPONSE_STATUS_CODE].map(|name| &*span.attributes[name]),
             ["22012", "22012"]
         );
     }
-    assert_eq!(only(&spans, "divide").attributes["poolscope.outcome"], "error");
+    assert_eq!(single_span(&spans, "divide").attributes["poolscope.outcome"], "error");
 }
 
 #[tokio::test]
 async fn attempts_are_children_of_their_operation() {
-    let counted = Counted::shared("spans_retries", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_retries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let policy = RetryPolicy::default();
     let (trace, ()) = traced("POST /retries", async {
         let tries = std::sync::atomic::AtomicU32::new(0);
@@ -203,38 +203,38 @@ async fn attempts_are_children_of_their_operation() {
             transaction.batch_execute(&format!("DO $$ BEGIN {code} END $$")).await?;
             transaction.commit().await
         };
-        counted.pool.operation("reserve").retry(policy).run(work).await.unwrap();
+        test.pool.operation("reserve").retry(policy).run(work).await.unwrap();
     })
     .await;
     let spans = trace.spans(11).await;
-    let operation = only(&spans, "reserve");
+    let operation = single_span(&spans, "reserve");
     assert_eq!(children(&spans, operation), ["attempt", "attempt"]);
     assert_eq!((operation.status.0, &*operation.attributes["poolscope.attempts"]), ("unset", "2"));
     let attempts: Vec<_> = spans.iter().filter(|span| span.name == "attempt").collect();
     let [first, second] = [0, 1].map(|attempt| children(&spans, attempts[attempt]));
     assert_eq!(first, ["START TRANSACTION", "DO", "ROLLBACK"]);
-    // Pinged, since its last use failed.
+    // Pinged, as its last use failed.
     assert_eq!(second, ["checkout", "START TRANSACTION", "DO", "COMMIT"]);
     assert_eq!((attempts[0].status.0, attempts[1].status.0), ("error", "unset"));
     assert_eq!(attempts[0].attributes[names::DB_RESPONSE_STATUS_CODE], "40001");
     let numbers = attempts.iter().map(|attempt| &*attempt.attributes["poolscope.attempt"]);
     assert!(numbers.eq(["1", "2"]));
-    let retry = told(attempts[0], "poolscope.retry").expect("a retry");
+    let retry = event_attributes(attempts[0], "poolscope.retry").expect("a retry");
     assert_eq!((&*retry["error.type"], &*retry["poolscope.attempt"]), ("40001", "1"));
     assert!(retry["poolscope.pause_seconds"].parse::<f64>().unwrap() > 0.0);
-    assert_eq!(told(attempts[1], "poolscope.retry"), None);
+    assert_eq!(event_attributes(attempts[1], "poolscope.retry"), None);
 }
 
 /// A checkout has a span if it connected or pinged, and none if it was served at once.
 #[tokio::test]
 async fn only_slow_checkouts_have_a_span() {
-    let counted = Counted::shared("spans_steps", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("spans_steps", |builder| builder.pool_size(1).max_overflow(0)).await;
     let pinging = |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).pre_ping_idle(Duration::ZERO);
-    let pinged = Counted::shared("spans_pinged", pinging).await;
+    let pinged = TestPool::shared("spans_pinged", pinging).await;
     drop(pinged.get().await);
     let (trace, ()) = traced("GET /steps", async {
-        drop(counted.get().await);
-        drop(counted.get().await);
+        drop(test.get().await);
+        drop(test.get().await);
         drop(pinged.get().await);
     })
     .await;
@@ -253,11 +253,11 @@ async fn only_slow_checkouts_have_a_span() {
 
 #[tokio::test]
 async fn waiter_and_holder_are_linked() {
-    let counted = Counted::shared("spans_waits", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_waits", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (held, release) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
     let holds = traced("GET /holds", async {
-        let report = counted.pool.operation("report");
+        let report = test.pool.operation("report");
         report
             .run(async |_: &mut Connection| {
                 held.notify_one();
@@ -269,49 +269,49 @@ async fn waiter_and_holder_are_linked() {
     });
     let waits = traced("GET /waits", async {
         held.notified().await;
-        let list = counted.pool.operation("list");
+        let list = test.pool.operation("list");
         list.run(async |connection: &mut Connection| connection.batch_execute("SELECT 1").await).await.unwrap();
     });
     let releases = async {
-        eventually("a waiter", async || counted.pool.status().waiting == 1).await;
+        eventually("a waiter", async || test.pool.status().waiting == 1).await;
         release.notify_one();
     };
     let ((holder, ()), (waiter, ()), ()) = tokio::join!(holds, waits, releases);
     let (holder, waiter) = (holder.spans(2).await, waiter.spans(4).await);
-    let (holding, waiting) = (only(&holder, "report"), only(&waiter, "checkout"));
-    let [to_holder] = linked(waiting, holding)[..] else { panic!("{waiting:#?}") };
-    let [to_waiter] = linked(holding, waiting)[..] else { panic!("{holding:#?}") };
+    let (holding, waiting) = (single_span(&holder, "report"), single_span(&waiter, "checkout"));
+    let [to_holder] = link_attributes(waiting, holding)[..] else { panic!("{waiting:#?}") };
+    let [to_waiter] = link_attributes(holding, waiting)[..] else { panic!("{holding:#?}") };
     assert_eq!([&*to_holder["poolscope.link"], &*to_holder["poolscope.operation"]], ["holder", "report"]);
     assert_eq!([&*to_waiter["poolscope.link"], &*to_waiter["poolscope.operation"]], ["waiter", "list"]);
     assert!(to_holder["poolscope.held_seconds"].parse::<f64>().unwrap() > 0.0);
     assert_eq!((waiting.links.len(), holding.links.len()), (1, 1));
     assert_eq!(waiting.attributes["poolscope.holders"], "report 1");
     assert!(number(waiting, "poolscope.queue_seconds") > 0.0);
-    assert_eq!(children(&waiter, only(&waiter, "list")), ["checkout", "SELECT"]);
+    assert_eq!(children(&waiter, single_span(&waiter, "list")), ["checkout", "SELECT"]);
 }
 
 #[tokio::test]
 async fn failed_checkout_records_its_error() {
-    let counted = Counted::shared("spans_fails", |builder| {
+    let test = TestPool::shared("spans_fails", |builder| {
         builder.pool_size(1).max_overflow(0).checkout_timeout(Duration::from_millis(20))
     })
     .await;
-    // To connect may take longer than a checkout may.
-    let held = until("a connection", async || counted.pool.get().await.ok()).await;
-    let (timeout, result) = traced("GET /timeout", counted.pool.get()).await;
+    // Connecting may take longer than this checkout timeout.
+    let held = poll_until("a connection", async || test.pool.get().await.ok()).await;
+    let (timeout, result) = traced("GET /timeout", test.pool.get()).await;
     assert!(matches!(result, Err(CheckoutError::Timeout(_))), "{result:?}");
     drop(held);
-    counted.pool.close().await;
-    let (closed, result) = traced("GET /closed", counted.pool.get()).await;
+    test.pool.close().await;
+    let (closed, result) = traced("GET /closed", test.pool.get()).await;
     assert!(matches!(result, Err(CheckoutError::Closed { .. })), "{result:?}");
-    let nobody = Counted::new("spans_nobody", "postgres://nobody@127.0.0.1:1/none", |builder| builder);
+    let nobody = TestPool::new("spans_nobody", "postgres://nobody@127.0.0.1:1/none", |builder| builder);
     let (refused, result) = traced("GET /refused", nobody.pool.get()).await;
     assert!(matches!(result, Err(CheckoutError::Connect { .. })), "{result:?}");
     for (trace, outcome, error) in
         [(timeout, "timeout", "timeout"), (closed, "closed", "closed"), (refused, "error", "io")]
     {
         let spans = trace.spans(2).await;
-        let checkout = only(&spans, "checkout");
+        let checkout = single_span(&spans, "checkout");
         assert_eq!(checkout.status.0, "error", "{checkout:#?}");
         assert_eq!(
             [&*checkout.attributes["poolscope.outcome"], &*checkout.attributes[names::ERROR_TYPE]],
@@ -325,88 +325,86 @@ async fn failed_checkout_records_its_error() {
 
 #[tokio::test]
 async fn cancelled_work_is_in_the_trace() {
-    let counted = Counted::shared("spans_cancelled", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_cancelled", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /cancelled", async {
-        let sleep = counted.pool.operation("sleep").retry(RetryPolicy::default());
+        let sleep = test.pool.operation("sleep").retry(RetryPolicy::default());
         let sleep =
             sleep.run(async |connection: &mut Connection| connection.batch_execute("SELECT pg_sleep(60)").await);
-        let executes = async || counted.pool.holders().iter().any(|holder| holder.queries == 1);
+        let executes = async || test.pool.holders().iter().any(|holder| holder.queries == 1);
         tokio::select! {
             result = sleep => panic!("{result:?}"),
             () = eventually("a query", executes) => {}
         }
-        eventually("the connection's return", async || counted.pool.status().idle == 1).await;
+        eventually("the connection is returned", async || test.pool.status().idle == 1).await;
     })
     .await;
     let spans = trace.spans(5).await;
-    let operation = only(&spans, "sleep");
+    let operation = single_span(&spans, "sleep");
     assert_eq!(children(&spans, operation), ["attempt"]);
     assert_eq!((operation.status.0, &*operation.attributes["poolscope.outcome"]), ("unset", "cancelled"));
-    let (query, attempt) = (only(&spans, "SELECT"), only(&spans, "attempt"));
+    let (query, attempt) = (single_span(&spans, "SELECT"), single_span(&spans, "attempt"));
     assert_eq!((attempt.status.0, &*attempt.attributes["poolscope.outcome"]), ("unset", "cancelled"));
     assert_eq!(query.parent.as_ref(), Some(&attempt.span_id));
     assert_eq!(query.attributes[names::DB_RESPONSE_STATUS_CODE], "57014");
-    let clean = only(&spans, "clean");
+    let clean = single_span(&spans, "clean");
     assert_eq!(clean.attributes["poolscope.outcome"], "ok");
 }
 
 #[tokio::test]
 async fn dirty_return_is_an_event_of_its_span() {
-    let counted = Counted::shared("spans_dirty", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_dirty", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /dirty", async {
-        let connection = counted.get().await;
+        let connection = test.get().await;
         connection.batch_execute("BEGIN").await.unwrap();
         drop(connection);
-        let count =
-            async || counted.scrape().count("poolscope_dirty_returns_total", &[("kind", "in_transaction")]) == 1;
+        let count = async || test.scrape().count("poolscope_dirty_returns_total", &[("kind", "in_transaction")]) == 1;
         eventually("a dirty return", count).await;
     })
     .await;
     let spans = trace.spans(3).await;
-    let dirty = told(&spans[0], "poolscope.dirty_return").expect("a dirty return");
+    let dirty = event_attributes(&spans[0], "poolscope.dirty_return").expect("a dirty return");
     assert_eq!(dirty["poolscope.dirty.kind"], "in_transaction");
-    let clean = only(&spans, "clean");
+    let clean = single_span(&spans, "clean");
     assert_eq!((clean.parent.as_ref(), clean.status.0), (Some(&spans[0].span_id), "unset"));
 }
 
 #[tokio::test]
 async fn suspected_leak_is_an_event_of_its_span() {
-    let counted =
-        Counted::shared("spans_leak", |builder| builder.leak_threshold(Some(Duration::from_millis(20)))).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_leak", |builder| builder.leak_threshold(Some(Duration::from_millis(20)))).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /leak", async {
-        let forgotten = counted.get().await;
-        eventually("a suspicion", async || counted.pool.snapshot().suspected_leaks == 1).await;
+        let forgotten = test.get().await;
+        eventually("a suspected leak", async || test.pool.snapshot().suspected_leaks == 1).await;
         drop(forgotten);
     })
     .await;
     let spans = trace.spans(1).await;
-    let leak = told(&spans[0], "poolscope.suspected_leak").expect("a suspicion");
+    let leak = event_attributes(&spans[0], "poolscope.suspected_leak").expect("a suspected leak");
     assert!(leak["poolscope.held_seconds"].parse::<f64>().unwrap() >= 0.02);
 }
 
 #[tokio::test]
 async fn dirty_return_after_span_end_is_on_the_reset() {
-    let counted = Counted::shared("spans_dirty_run", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_dirty_run", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (trace, ()) = traced("GET /dirty", async {
         let begin = async |connection: &mut Connection| connection.batch_execute("BEGIN").await;
-        counted.pool.operation("begin").run(begin).await.unwrap();
-        eventually("the connection's return", async || counted.pool.status().idle == 1).await;
+        test.pool.operation("begin").run(begin).await.unwrap();
+        eventually("the connection is returned", async || test.pool.status().idle == 1).await;
     })
     .await;
     let spans = trace.spans(4).await;
-    let clean = only(&spans, "clean");
-    assert_eq!(clean.parent.as_ref(), Some(&only(&spans, "begin").span_id));
-    let dirty = told(clean, "poolscope.dirty_return").expect("a dirty return");
+    let clean = single_span(&spans, "clean");
+    assert_eq!(clean.parent.as_ref(), Some(&single_span(&spans, "begin").span_id));
+    let dirty = event_attributes(clean, "poolscope.dirty_return").expect("a dirty return");
     assert_eq!((&*dirty["poolscope.dirty.kind"], &*dirty["poolscope.operation"]), ("in_transaction", "begin"));
 }
 
-/// Returns a connection with a BEGIN in its channel: it reaches the wire when the connection is back.
-async fn leave_dirty(counted: &Counted) {
-    let connection = counted.get().await;
+/// Returns a connection with a BEGIN in its channel, which is sent after the return.
+async fn leave_dirty(test: &TestPool) {
+    let connection = test.get().await;
     let mut begin = Box::pin(connection.batch_execute("BEGIN"));
     assert!(futures_util::poll!(begin.as_mut()).is_pending());
 }
@@ -414,23 +412,23 @@ async fn leave_dirty(counted: &Counted) {
 /// A checkout that finds a dirty connection stays in its own trace and links to the holder that left it dirty.
 #[tokio::test]
 async fn reset_at_checkout_links_to_the_dirty_holder() {
-    let counted = Counted::shared("spans_found", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
-    let (left, ()) = traced("GET /left", leave_dirty(&counted)).await;
-    let (found, ()) = traced("GET /found", async { drop(counted.get().await) }).await;
+    let test = TestPool::shared("spans_found", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
+    let (left, ()) = traced("GET /left", leave_dirty(&test)).await;
+    let (found, ()) = traced("GET /found", async { drop(test.get().await) }).await;
     let (left, found) = (left.spans(2).await, found.spans(2).await);
     assert_eq!(children(&left, &left[0]), ["clean"]);
-    let checkout = only(&found, "checkout");
+    let checkout = single_span(&found, "checkout");
     assert_eq!((checkout.parent.as_ref(), checkout.status.0), (Some(&found[0].span_id), "unset"));
     assert!(number(checkout, "poolscope.clean_seconds") > 0.0);
-    let [link] = linked(checkout, &left[0])[..] else { panic!("{checkout:#?}") };
+    let [link] = link_attributes(checkout, &left[0])[..] else { panic!("{checkout:#?}") };
     assert_eq!(link["poolscope.link"], "left_dirty");
-    // Found while the server was at the BEGIN, or after.
+    // Found while the server executes the BEGIN, or after it.
     assert!(["busy", "in_transaction"].contains(&&*link["poolscope.dirty.kind"]), "{link:?}");
-    // Within one trace there is nothing to point to.
+    // Within one trace there is no link.
     let (same, ()) = traced("GET /same", async {
-        leave_dirty(&counted).await;
-        drop(counted.get().await);
+        leave_dirty(&test).await;
+        drop(test.get().await);
     })
     .await;
     let same = same.spans(3).await;
@@ -441,17 +439,17 @@ async fn reset_at_checkout_links_to_the_dirty_holder() {
 
 #[tokio::test]
 async fn holder_links_to_waiters_are_bounded() {
-    let counted = Counted::shared("spans_crowd", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
+    let test = TestPool::shared("spans_crowd", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
     let (holder, ()) = traced("GET /crowded", async {
-        let held = counted.get().await;
+        let held = test.get().await;
         let waiters: Vec<_> = (0..20)
             .map(|_| {
-                let counted = counted.clone();
-                tokio::spawn(async move { drop(traced("GET /crowd", counted.get()).await) })
+                let test = test.clone();
+                tokio::spawn(async move { drop(traced("GET /crowd", test.get()).await) })
             })
             .collect();
-        eventually("a crowd", async || counted.pool.status().waiting == 20).await;
+        eventually("twenty waiters", async || test.pool.status().waiting == 20).await;
         drop(held);
         for waiter in waiters {
             waiter.await.unwrap();
@@ -463,39 +461,39 @@ async fn holder_links_to_waiters_are_bounded() {
 
 #[tokio::test]
 async fn unsampled_query_joins_no_other_trace() {
-    let counted = Counted::shared("spans_worker", |builder| builder.pool_size(1).max_overflow(0)).await;
-    drop(counted.get().await);
-    let (trace, connection) = traced("GET /first", counted.get()).await;
+    let test = TestPool::shared("spans_worker", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
+    let (trace, connection) = traced("GET /first", test.get()).await;
     let (unsampled, ()) = Trace::unsampled(async { connection.batch_execute("SELECT 1").await.unwrap() }).await;
     let (second, ()) = traced("GET /second", async { connection.batch_execute("SELECT 2").await.unwrap() }).await;
     assert_eq!(children(&second.spans(2).await, &second.spans(2).await[0]), ["SELECT"]);
     drop(connection);
-    // Nor is one of the next holder, whom nobody traces.
-    counted.get().await.batch_execute("SELECT 3").await.unwrap();
+    // Nor does a query of the next holder, which is outside any trace.
+    test.get().await.batch_execute("SELECT 3").await.unwrap();
     let (last, ()) = traced("GET /last", async {}).await;
     assert_eq!((last.spans(1).await.len(), trace.spans(1).await.len()), (1, 1));
-    assert!(unsampled.so_far().is_empty(), "{:?}", unsampled.so_far());
+    assert!(unsampled.received().is_empty(), "{:?}", unsampled.received());
 }
 
 #[tokio::test]
 async fn returned_connection_keeps_no_span_open() {
     use opentelemetry::Context;
     use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
-    let counted = Counted::shared("spans_open", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let ended = Ended::default();
+    let test = TestPool::shared("spans_open", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let ended = EndedSpans::default();
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_span_processor(ended.clone()).build();
-    // One that ends when nobody has it any more.
+    // A span that ends with its last reference.
     let job = Context::current_with_span(provider.tracer("tests").start("job"));
-    async { counted.get().await.batch_execute("SELECT 1").await.unwrap() }.with_context(job).await;
-    eventually("its end", async || *ended.0.lock().unwrap() == ["job"]).await;
-    assert_eq!(counted.pool.status().idle, 1);
+    async { test.get().await.batch_execute("SELECT 1").await.unwrap() }.with_context(job).await;
+    eventually("the span ends", async || *ended.0.lock().unwrap() == ["job"]).await;
+    assert_eq!(test.pool.status().idle, 1);
 }
 
-/// The names of spans that ended.
+/// The names of ended spans.
 #[derive(Clone, Debug, Default)]
-struct Ended(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+struct EndedSpans(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
 
-impl opentelemetry_sdk::trace::SpanProcessor for Ended {
+impl opentelemetry_sdk::trace::SpanProcessor for EndedSpans {
     fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &opentelemetry::Context) {}
 
     fn on_end(&self, span: opentelemetry_sdk::trace::SpanData) {
@@ -514,27 +512,27 @@ impl opentelemetry_sdk::trace::SpanProcessor for Ended {
 #[tokio::test]
 async fn non_default_port_is_recorded() {
     let url = shared().await.tcp_url().unwrap();
-    let counted = Counted::new("spans_tcp", &url, |builder| builder.pool_size(1).max_overflow(0));
-    let (trace, ()) = traced("GET /tcp", async { counted.get().await.batch_execute("SELECT 1").await.unwrap() }).await;
+    let test = TestPool::new("spans_tcp", &url, |builder| builder.pool_size(1).max_overflow(0));
+    let (trace, ()) = traced("GET /tcp", async { test.get().await.batch_execute("SELECT 1").await.unwrap() }).await;
     let spans = trace.spans(3).await;
     let to: tokio_postgres::Config = url.parse().unwrap();
     let [Host::Tcp(address)] = to.get_hosts() else { panic!("{to:?}") };
-    let query = only(&spans, "SELECT");
+    let query = single_span(&spans, "SELECT");
     assert_eq!(query.attributes[names::SERVER_ADDRESS], *address);
     assert_eq!(query.attributes[names::SERVER_PORT], to.get_ports()[0].to_string());
 }
 
 #[tokio::test]
 async fn no_spans_outside_sampled_traces() {
-    let counted = Counted::shared("spans_none", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("spans_none", |builder| builder.pool_size(1).max_overflow(0)).await;
     let work = async || {
         let select = async |connection: &mut Connection| connection.batch_execute("SELECT 1").await;
-        counted.pool.operation("select").run(select).await.unwrap();
-        assert!(counted.pool.holders().is_empty());
+        test.pool.operation("select").run(select).await.unwrap();
+        assert!(test.pool.holders().is_empty());
     };
     let (unsampled, ()) = Trace::unsampled(work()).await;
-    // Of a trace that is exported later everything is there that was made before.
+    // Earlier spans arrive before those of a later trace.
     let (later, ()) = traced("GET /later", work()).await;
     assert_eq!(later.spans(3).await.len(), 3);
-    assert!(unsampled.so_far().is_empty(), "{:?}", unsampled.so_far());
+    assert!(unsampled.received().is_empty(), "{:?}", unsampled.received());
 }

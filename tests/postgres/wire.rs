@@ -1,4 +1,4 @@
-//! What is read off the wire, whatever API was used.
+//! Observation of the wire protocol, for every client API.
 
 use std::time::{Duration, Instant};
 
@@ -7,31 +7,31 @@ use futures_util::{SinkExt, StreamExt, pin_mut};
 use poolscope::labels::Activity;
 use poolscope::telemetry::{Holder, OperationTotals};
 
-use crate::support::{Admin, Counted, eventually, patiently, shared};
+use crate::support::{Admin, TestPool, eventually, shared, with_deadline};
 
-fn totals(counted: &Counted, operation: &str) -> OperationTotals {
-    let found = counted.pool.snapshot().operations.into_iter().find(|totals| &*totals.name == operation);
+fn totals(test: &TestPool, operation: &str) -> OperationTotals {
+    let found = test.pool.snapshot().operations.into_iter().find(|totals| &*totals.name == operation);
     found.unwrap_or_else(|| panic!("no operation {operation}"))
 }
 
-fn only_holder(counted: &Counted) -> Holder {
-    let mut holders = counted.pool.holders();
+fn only_holder(test: &TestPool) -> Holder {
+    let mut holders = test.pool.holders();
     assert_eq!(holders.len(), 1, "{holders:?}");
     holders.remove(0)
 }
 
 #[tokio::test]
 async fn queries_are_counted_through_every_api() {
-    let counted = Counted::shared("wire_queries", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let queries = |operation: &str| totals(&counted, operation).queries;
+    let test = TestPool::shared("wire_queries", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let queries = |operation: &str| totals(&test, operation).queries;
 
-    let mut connection = counted.pool.operation("mixed").get().await.unwrap();
+    let mut connection = test.pool.operation("mixed").get().await.unwrap();
     connection.batch_execute("SELECT 1").await.unwrap();
     assert_eq!(queries("mixed"), 1, "a simple query");
     connection.simple_query("SELECT 1; SELECT 2").await.unwrap();
     assert_eq!(queries("mixed"), 2, "several statements in one");
     let statement = connection.prepare("SELECT $1::int").await.unwrap();
-    assert_eq!(queries("mixed"), 2, "preparing is no query");
+    assert_eq!(queries("mixed"), 2, "preparing is not counted");
     connection.query(&statement, &[&1]).await.unwrap();
     assert_eq!(queries("mixed"), 3, "a prepared statement");
     connection.query_typed("SELECT 5", &[]).await.unwrap();
@@ -49,32 +49,32 @@ async fn queries_are_counted_through_every_api() {
     drop((one.unwrap(), two.unwrap(), three.unwrap()));
     assert_eq!(queries("mixed"), 10, "pipelined");
     connection.batch_execute("SELECT 1/0").await.unwrap_err();
-    assert_eq!(queries("mixed"), 11, "one that fails");
-    assert_eq!(only_holder(&counted).queries, 11, "of this hold");
+    assert_eq!(queries("mixed"), 11, "a failing query");
+    assert_eq!(only_holder(&test).queries, 11, "since this checkout");
     drop((statement, connection));
 
-    let held = counted.pool.operation("second").get().await.unwrap();
-    assert_eq!(only_holder(&counted).queries, 0, "of the next");
+    let held = test.pool.operation("second").get().await.unwrap();
+    assert_eq!(only_holder(&test).queries, 0, "since the next checkout");
     drop(held);
-    eventually("all of them finished", async || totals(&counted, "mixed").queries_finished == 11).await;
+    eventually("all queries finished", async || totals(&test, "mixed").queries_finished == 11).await;
 }
 
 #[tokio::test]
 async fn pings_are_not_counted_as_queries() {
     let settings = |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).pre_ping_idle(Duration::ZERO);
-    let counted = Counted::shared("wire_pings", settings).await;
+    let test = TestPool::shared("wire_pings", settings).await;
     for _ in 0..3 {
-        let connection = counted.pool.operation("pinged").get().await.unwrap();
+        let connection = test.pool.operation("pinged").get().await.unwrap();
         connection.batch_execute("SELECT 1").await.unwrap();
     }
-    assert!(counted.scrape().sum("poolscope_checkout_phase_seconds_total", &[("phase", "ping")]) > 0.0);
-    assert_eq!(totals(&counted, "pinged").queries, 3);
+    assert!(test.scrape().sum("poolscope_checkout_phase_seconds_total", &[("phase", "ping")]) > 0.0);
+    assert_eq!(totals(&test, "pinged").queries, 3);
 }
 
 #[tokio::test]
 async fn copy_keeps_the_observer_in_sync() {
-    let counted = Counted::shared("wire_copy", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let connection = counted.pool.operation("copy").get().await.unwrap();
+    let test = TestPool::shared("wire_copy", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let connection = test.pool.operation("copy").get().await.unwrap();
     connection.batch_execute("CREATE TEMP TABLE lines (text text)").await.unwrap();
 
     let sink = connection.copy_in("COPY lines FROM STDIN").await.unwrap();
@@ -83,9 +83,9 @@ async fn copy_keeps_the_observer_in_sync() {
     for _ in 0..1000 {
         sink.send(line.clone()).await.unwrap();
     }
-    assert_eq!(only_holder(&counted).activity, Some(Activity::Executing));
+    assert_eq!(only_holder(&test).activity, Some(Activity::Executing));
     assert_eq!(sink.finish().await.unwrap(), 1000);
-    eventually("the end of the COPY", async || only_holder(&counted).activity == Some(Activity::Idle)).await;
+    eventually("the COPY ends", async || only_holder(&test).activity == Some(Activity::Idle)).await;
 
     let out = connection.copy_out("COPY lines TO STDOUT").await.unwrap();
     pin_mut!(out);
@@ -97,26 +97,26 @@ async fn copy_keeps_the_observer_in_sync() {
     // One row of 64 MiB.
     let row = connection.query_one("SELECT repeat('x', 64 * 1024 * 1024)", &[]).await.unwrap();
     assert_eq!(row.get::<_, &str>(0).len(), 64 * 1024 * 1024);
-    // A COPY that fails in its midst.
+    // A COPY that fails midway.
     connection.batch_execute("CREATE TEMP TABLE numbers (n int)").await.unwrap();
     let sink = connection.copy_in("COPY numbers FROM STDIN").await.unwrap();
     pin_mut!(sink);
     sink.send(Bytes::from_static(b"one\n")).await.unwrap();
     sink.finish().await.unwrap_err();
-    eventually("the end of the other", async || only_holder(&counted).activity == Some(Activity::Idle)).await;
-    let copied = totals(&counted, "copy");
+    eventually("the other COPY ends", async || only_holder(&test).activity == Some(Activity::Idle)).await;
+    let copied = totals(&test, "copy");
     let [sent, received] = copied.wire_bytes;
     assert!((1_000_000..1_100_000).contains(&sent), "{sent}");
     assert!((68_000_000..69_500_000).contains(&received), "{received}");
     assert_eq!(copied.queries, copied.queries_finished);
-    assert_eq!(counted.pool.snapshot().wires_lost, 0);
-    assert_eq!(counted.scrape().count("poolscope_query_errors_total", &[("sqlstate", "22P02")]), 1);
+    assert_eq!(test.pool.snapshot().wires_lost, 0);
+    assert_eq!(test.scrape().count("poolscope_query_errors_total", &[("sqlstate", "22P02")]), 1);
 }
 
 #[tokio::test]
 async fn errors_are_counted_by_sqlstate_and_operation() {
-    let counted = Counted::shared("wire_errors", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let pool = &counted.pool;
+    let test = TestPool::shared("wire_errors", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let pool = &test.pool;
     for (operation, query, code) in [
         ("divide", "SELECT 1/0", "22012"),
         ("divide", "SELECT 1/0", "22012"),
@@ -127,24 +127,24 @@ async fn errors_are_counted_by_sqlstate_and_operation() {
         let error = pool.operation(operation).run(async |connection| connection.batch_execute(query).await).await;
         assert!(error.is_err(), "{code}");
     }
-    let scrape = counted.scrape();
+    let scrape = test.scrape();
     let errors = |operation: &str, code: &str| {
         scrape.count("poolscope_query_errors_total", &[("operation", operation), ("sqlstate", code)])
     };
     assert_eq!((errors("divide", "22012"), errors("divide", "42703")), (2, 1));
     assert_eq!((errors("insert", "42P01"), errors("own", "P1234"), errors("insert", "22012")), (1, 1, 0));
-    assert_eq!(counted.errors("query", "22012"), 2);
+    assert_eq!(test.errors("query", "22012"), 2);
 }
 
 #[tokio::test]
 async fn holder_activity_follows_the_wire() {
-    let counted = Counted::shared("wire_activity", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("wire_activity", |builder| builder.pool_size(1).max_overflow(0)).await;
     let admin = Admin::new(shared().await).await;
-    let mut connection = counted.pool.operation("busy").get().await.unwrap();
+    let mut connection = test.pool.operation("busy").get().await.unwrap();
     let backend = crate::support::backend(&connection).await;
-    let activity = || only_holder(&counted).activity;
+    let activity = || only_holder(&test).activity;
     assert_eq!(activity(), Some(Activity::Idle));
-    assert_eq!(only_holder(&counted).backend_pid, Some(backend));
+    assert_eq!(only_holder(&test).backend_pid, Some(backend));
 
     let transaction = connection.transaction().await.unwrap();
     assert_eq!(activity(), Some(Activity::IdleInTransaction));
@@ -158,62 +158,62 @@ async fn holder_activity_follows_the_wire() {
     done.unwrap();
     assert_eq!(activity(), Some(Activity::IdleInTransaction));
     transaction.batch_execute("SELECT 1/0").await.unwrap_err();
-    // The error comes first, and that the server is ready behind it.
-    eventually("a failed one", async || activity() == Some(Activity::IdleInTransaction)).await;
+    // The error comes first, then ReadyForQuery.
+    eventually("a failed transaction", async || activity() == Some(Activity::IdleInTransaction)).await;
     transaction.rollback().await.unwrap();
     assert_eq!(activity(), Some(Activity::Idle));
 }
 
 #[tokio::test]
 async fn unsolicited_notifications_are_harmless() {
-    let counted = Counted::shared("wire_listen", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("wire_listen", |builder| builder.pool_size(1).max_overflow(0)).await;
     let admin = Admin::new(shared().await).await;
-    let connection = counted.get().await;
+    let connection = test.get().await;
     connection.batch_execute("LISTEN news").await.unwrap();
-    let before = counted.pool.snapshot();
+    let before = test.pool.snapshot();
     for _ in 0..100 {
         admin.execute("NOTIFY news, 'x'").await;
     }
     let received = |snapshot: &poolscope::telemetry::PoolSnapshot| -> u64 {
         snapshot.operations.iter().map(|operation| operation.wire_bytes[1]).sum()
     };
-    eventually("the notifications", async || received(&counted.pool.snapshot()) > received(&before) + 1000).await;
-    assert_eq!(only_holder(&counted).activity, Some(Activity::Idle));
-    assert_eq!(crate::support::backend(&connection).await, only_holder(&counted).backend_pid.unwrap());
-    assert_eq!(counted.pool.snapshot().wires_lost, 0);
+    eventually("the notifications", async || received(&test.pool.snapshot()) > received(&before) + 1000).await;
+    assert_eq!(only_holder(&test).activity, Some(Activity::Idle));
+    assert_eq!(crate::support::backend(&connection).await, only_holder(&test).backend_pid.unwrap());
+    assert_eq!(test.pool.snapshot().wires_lost, 0);
 }
 
 #[tokio::test]
 async fn read_wire_off_disables_observation_only() {
-    let counted = Counted::shared("wire_off", |builder| builder.pool_size(1).max_overflow(0).read_wire(false)).await;
-    let connection = counted.pool.operation("blind").get().await.unwrap();
+    let test = TestPool::shared("wire_off", |builder| builder.pool_size(1).max_overflow(0).read_wire(false)).await;
+    let connection = test.pool.operation("blind").get().await.unwrap();
     connection.batch_execute("BEGIN").await.unwrap();
-    assert_eq!(only_holder(&counted).activity, None);
+    assert_eq!(only_holder(&test).activity, None);
     connection.batch_execute("ROLLBACK").await.unwrap();
     drop(connection);
-    let blind = totals(&counted, "blind");
+    let blind = totals(&test, "blind");
     assert_eq!((blind.queries, blind.wire_bytes), (0, [0, 0]));
-    assert!(blind.activity_nanos[Activity::Idle.index()] > 0, "held it was");
+    assert!(blind.activity_nanos[Activity::Idle.index()] > 0, "it was held");
 }
 
 /// Use by operation and activity adds up to the integral of the connections in use.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn use_seconds_equal_the_used_integral() {
-    let counted = Counted::shared("wire_integral", |builder| builder.pool_size(3).max_overflow(1)).await;
-    for _ in counted.take(3).await {}
-    let begun = Instant::now();
-    let used = |counted: &Counted| {
-        let scrape = counted.scrape();
+    let test = TestPool::shared("wire_integral", |builder| builder.pool_size(3).max_overflow(1)).await;
+    for _ in test.get_many(3).await {}
+    let started = Instant::now();
+    let used = |test: &TestPool| {
+        let scrape = test.scrape();
         let name = "poolscope_connection_use_seconds_total";
         let by = |activity| scrape.sum(name, &[("activity", activity)]);
         [by("executing"), by("idle"), by("idle_in_transaction")]
     };
-    let before = used(&counted);
-    // Four of them hold a connection all the time, each in its own way, for the same time.
-    let until = begun + Duration::from_secs(3);
+    let before = used(&test);
+    // Four tasks hold a connection all the time, each in a different way.
+    let until = started + Duration::from_secs(3);
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..4 {
-        let pool = counted.pool.clone();
+        let pool = test.pool.clone();
         tasks.spawn(async move {
             let operation = pool.operation(&format!("op{n}"));
             while Instant::now() < until {
@@ -223,7 +223,7 @@ async fn use_seconds_equal_the_used_integral() {
                     1 => tokio::time::sleep(Duration::from_millis(7)).await,
                     2 => {
                         let transaction = connection.transaction().await.unwrap();
-                        // Long beside the two round trips around it, on a busy machine too.
+                        // Long compared to the two round trips around it, on a busy machine too.
                         tokio::time::sleep(Duration::from_millis(150)).await;
                         transaction.commit().await.unwrap();
                     }
@@ -232,10 +232,10 @@ async fn use_seconds_equal_the_used_integral() {
             }
         });
     }
-    // The gauge, summed up over time, and whether any of the three counters ever fell.
-    let scraping = counted.clone();
+    // Integrates the gauge over time, and counts decreases of the counters.
+    let scraping = test.clone();
     let scraper = tokio::spawn(async move {
-        let (mut integral, mut falls, mut last, mut at) = (0.0, 0, before, begun);
+        let (mut integral, mut falls, mut last, mut at) = (0.0, 0, before, started);
         while Instant::now() < until {
             let gauge = scraping.pool.status().used;
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -243,21 +243,21 @@ async fn use_seconds_equal_the_used_integral() {
             integral += f64::from(u32::try_from(gauge + scraping.pool.status().used).unwrap()) / 2.0
                 * now.duration_since(at).as_secs_f64();
             at = now;
-            let counted = used(&scraping);
-            falls += usize::from(counted.iter().zip(last).any(|(now, last)| *now < last));
-            last = counted;
+            let current = used(&scraping);
+            falls += usize::from(current.iter().zip(last).any(|(now, last)| *now < last));
+            last = current;
         }
         (integral, falls, used(&scraping))
     });
     let (integral, falls, after) = scraper.await.unwrap();
     tasks.join_all().await;
-    assert_eq!(falls, 0, "no counter fell");
+    assert_eq!(falls, 0, "no counter decreased");
     let [executing, idle, in_transaction] = std::array::from_fn(|place| after[place] - before[place]);
     let sum = executing + idle + in_transaction;
     assert!((sum / integral - 1.0).abs() < 0.01, "{sum} of {integral}");
     let by = |n: usize, activity: &str| {
         let of = [("operation", &*format!("op{n}")), ("activity", activity)];
-        counted.scrape().sum("poolscope_connection_use_seconds_total", &of)
+        test.scrape().sum("poolscope_connection_use_seconds_total", &of)
     };
     let share = |n: usize, activity: &str| by(n, activity) / (integral / 4.0);
     assert!(share(0, "executing") > 0.97, "{}", share(0, "executing"));
@@ -268,17 +268,17 @@ async fn use_seconds_equal_the_used_integral() {
 
 #[tokio::test]
 async fn cancelled_query_keeps_the_observer_in_sync() {
-    let counted = Counted::shared("wire_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let connection = counted.pool.operation("slow").get().await.unwrap();
+    let test = TestPool::shared("wire_cancel", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let connection = test.pool.operation("slow").get().await.unwrap();
     let token = connection.cancel_token();
     let slow = connection.batch_execute("SELECT pg_sleep(60)");
     let cancelling = async {
-        eventually("the query on the wire", async || only_holder(&counted).activity == Some(Activity::Executing)).await;
+        eventually("the query on the wire", async || only_holder(&test).activity == Some(Activity::Executing)).await;
         token.cancel().await.unwrap();
     };
-    let (slow, ()) = patiently("the end of the query", async { tokio::join!(slow, cancelling) }).await;
+    let (slow, ()) = with_deadline("the query ends", async { tokio::join!(slow, cancelling) }).await;
     assert_eq!(slow.unwrap_err().code(), Some(&tokio_postgres::error::SqlState::QUERY_CANCELED));
-    eventually("the end of the request", async || only_holder(&counted).activity == Some(Activity::Idle)).await;
+    eventually("the request ends", async || only_holder(&test).activity == Some(Activity::Idle)).await;
     let of = [("operation", "slow"), ("sqlstate", "57014")];
-    assert_eq!(counted.scrape().count("poolscope_query_errors_total", &of), 1);
+    assert_eq!(test.scrape().count("poolscope_query_errors_total", &of), 1);
 }

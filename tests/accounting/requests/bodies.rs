@@ -1,4 +1,4 @@
-//! When a request has ended, and as what.
+//! When a request ends, and with which outcome.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -17,10 +17,10 @@ use super::super::backend::ScriptedBackend;
 use super::super::harness::{ManualFuture, TestPool, ms};
 use super::{TestResponse, get, idle_time, layer, request_count, response, serve, totals};
 
-/// What a body says, one after the other; `None` to wait.
+/// The results of successive polls of a body; `None` is pending.
 type Frames = VecDeque<Option<Result<Frame<Bytes>, &'static str>>>;
 
-/// A body that checks out for each of its frames, and does not know when it ends.
+/// A body that checks out a connection for each frame, and does not know its end in advance.
 struct StreamedBody {
     frames: Frames,
     pool: Pool<ScriptedBackend>,
@@ -50,7 +50,7 @@ fn data(text: &'static str) -> Option<Result<Frame<Bytes>, &'static str>> {
     Some(Ok(Frame::data(Bytes::from_static(text.as_bytes()))))
 }
 
-/// The head of an response with this body, and what the layer made of the body.
+/// Serves a request with such a body, and returns the body as wrapped by the layer.
 fn serve_stream(
     test: &TestPool,
     frames: Frames,
@@ -85,7 +85,7 @@ impl CloneFrames for Frames {
 
 type PolledFrame<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
 
-/// Reads one frame.
+/// Polls one frame.
 fn poll_frame<B: Body + Unpin>(body: &mut B) -> PolledFrame<B> {
     Pin::new(body).poll_frame(&mut Context::from_waker(std::task::Waker::noop()))
 }
@@ -187,7 +187,7 @@ async fn empty_and_head_responses_end_at_once() {
     drop(ManualFuture::new(layer(&test).layer(full).oneshot(head)).poll().unwrap().unwrap());
     assert_eq!(request_count(&test, "/head", Outcome::Ok), 1);
     drop(ManualFuture::new(layer(&test).layer(full).oneshot(get("/get"))).poll().unwrap().unwrap());
-    assert_eq!(request_count(&test, "/get", Outcome::Cancelled), 1, "nobody read it");
+    assert_eq!(request_count(&test, "/get", Outcome::Cancelled), 1, "its body was not read");
 }
 
 #[tokio::test(start_paused = true)]
@@ -256,12 +256,12 @@ async fn server_timing_is_appended_to_others() {
 
     let response =
         serve(layer(&test).server_timing(true).layer(handler.clone()), get("/about")).poll().unwrap().unwrap();
-    assert_eq!(timings(&response), ["app;dur=1"], "it did not ask the pool");
+    assert_eq!(timings(&response), ["app;dur=1"], "no checkout");
     let mut request = serve(layer(&test).layer(handler), get("/orders")).assert_pending();
     for _ in 0..2 {
         test.advance(ms(7)).await;
         if let Some(response) = request.poll() {
-            assert_eq!(timings(&response.unwrap()), ["app;dur=1"], "it is off");
+            assert_eq!(timings(&response.unwrap()), ["app;dur=1"], "disabled");
             return;
         }
     }

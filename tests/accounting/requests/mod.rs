@@ -1,4 +1,4 @@
-//! What requests totals: each checkout is its request's, and no other's.
+//! Accounting of requests: each checkout counts for its own request, and for no other.
 
 mod bodies;
 mod readiness;
@@ -23,7 +23,7 @@ use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 use super::backend::ScriptedBackend;
 use super::harness::{ManualFuture, TestPool, ms};
 
-/// A layer for which paths are routes.
+/// Returns a layer that uses paths as routes.
 fn layer(test: &TestPool) -> PoolLayer<ScriptedBackend> {
     fn route<'a>(head: Head<'a>) -> Option<Cow<'a, str>> {
         Some(head.uri.path().into())
@@ -41,7 +41,7 @@ fn response() -> TestResponse {
     Response::new(Full::from("done"))
 }
 
-/// Serves a request to its end.
+/// Serves a request to the end of its response body.
 fn serve<S, B, E>(service: S, request: Request<Full<Bytes>>) -> ManualFuture<Result<Response<Bytes>, E>>
 where
     S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = E, Future: Send> + Send + 'static,
@@ -54,7 +54,7 @@ where
     })
 }
 
-/// Serves one request, which checks out once.
+/// Serves one request with one checkout.
 pub(super) fn serve_one(test: &TestPool) {
     let pool = test.pool.clone();
     let handler = service_fn(move |_| {
@@ -64,7 +64,7 @@ pub(super) fn serve_one(test: &TestPool) {
     serve(layer(test).layer(handler), get("/orders")).poll().unwrap().unwrap();
 }
 
-/// What the requests of a route totals.
+/// Returns the totals of a route's requests.
 #[track_caller]
 fn totals(test: &TestPool, route: &str) -> RequestTotals {
     let requests = test.snapshot().requests;
@@ -76,7 +76,7 @@ fn request_count(test: &TestPool, route: &str, outcome: Outcome) -> u64 {
     totals(test, route).durations[outcome.index()].count()
 }
 
-/// What this thread logs.
+/// The log of this thread.
 #[derive(Clone, Default)]
 struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
@@ -160,7 +160,7 @@ async fn failed_and_dropped_checkouts_count_as_waits() {
     let handler = service_fn(move |_| {
         let pool = pool.clone();
         async move {
-            // One is given up, one is in vain.
+            // One is cancelled, and one times out.
             let _ = tokio::time::timeout(ms(40), pool.get()).await;
             pool.get().await.map(|_| response())
         }
@@ -200,9 +200,9 @@ async fn unnamed_operations_are_named_after_the_route() {
     let call_sites =
         |test: &TestPool| test.snapshot().operations.iter().filter(|totals| totals.name.contains(".rs:")).count();
     serve(layer(&test).name_operations(false).layer(handler(&test.pool)), get("/orders")).poll().unwrap().unwrap();
-    assert_eq!(call_sites(&test), 2, "each by its call_sites");
+    assert_eq!(call_sites(&test), 2, "each by its call site");
     serve(PoolLayer::new(&test.pool).layer(handler(&test.pool)), get("/whatever")).poll().unwrap().unwrap();
-    assert_eq!(call_sites(&test), 2, "a route that is not known names nothing");
+    assert_eq!(call_sites(&test), 2, "an unknown route names no operation");
     assert_eq!(totals(&test, "unknown").checkouts, 3);
 }
 
@@ -215,7 +215,7 @@ async fn panic_ends_the_request_scope() {
         async move {
             let _held = pool.get().await.unwrap();
             std::panic::resume_unwind(Box::new("scripted"));
-            #[allow(unreachable_code, reason = "it has to say what it would have answered")]
+            #[allow(unreachable_code, reason = "determines the type of the response")]
             Ok::<_, Infallible>(response())
         }
     });
@@ -224,7 +224,7 @@ async fn panic_ends_the_request_scope() {
     drop(request);
     assert_eq!(request_count(&test, "/orders", Outcome::Cancelled), 1);
     drop(test.get("afterwards"));
-    assert_eq!(totals(&test, "/orders").checkouts, 1, "what comes after is nobody's");
+    assert_eq!(totals(&test, "/orders").checkouts, 1, "later checkouts belong to no request");
     test.assert_usable();
 }
 
@@ -250,13 +250,13 @@ async fn many_checkouts_are_logged_with_call_sites() {
     let service = layer(&test).many_checkouts(10).layer(handler);
     for (times, many) in [(9, 0), (10, 1), (11, 2)] {
         let mut request = serve(service.clone(), get(&format!("/orders?{times}"))).assert_pending();
-        // The lines of a kind come a second apart at most.
+        // Warnings of one kind are logged at most once a second.
         test.advance(ms(1000)).await;
         request.poll().unwrap().unwrap();
-        // What a connection does is not known where there is no wire.
+        // What a connection does is unknown without the protocol observer.
         assert_eq!(totals(&test, "/orders").warnings, [many, 0], "after {times} + 1");
     }
-    // Of what other tests log too, tracing may not ask this thread: whether anybody listens is found out once for all.
+    // Other lines may be missing: `tracing` caches globally whether any subscriber is interested.
     let lines: Vec<_> = log.lines().into_iter().filter(|line| line.contains("many checkouts")).collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
     for part in ["route=\"/orders\"", "method=\"GET\"", "checkouts=11", "requests/mod.rs:", " ×10, "] {

@@ -1,4 +1,4 @@
-//! Readiness passes through, and the layer works beside the others of tower's.
+//! Readiness passes through, and the layer composes with tower's own layers.
 
 use std::convert::Infallible;
 use std::task::Poll;
@@ -24,17 +24,17 @@ async fn readiness_of_inner_service_passes_through() {
     assert!(service.poll_ready().is_pending());
     handle.allow(1);
     assert!(service.poll_ready().is_ready());
-    let mut call = tokio_test_task(service.call(get("/orders")));
+    let mut call = manual(service.call(get("/orders")));
     let (request, respond) = handle.next_request().await.unwrap();
     assert_eq!(request.uri().path(), "/orders");
-    assert!(service.poll_ready().is_pending(), "one was allowed, and is used");
+    assert!(service.poll_ready().is_pending(), "the only permit is in use");
     respond.send_response(response());
     assert!(call.poll().is_some());
-    handle.send_error("it broke");
-    assert!(matches!(service.poll_ready(), Poll::Ready(Err(_))), "an error of the inner service is passed on");
+    handle.send_error("scripted");
+    assert!(matches!(service.poll_ready(), Poll::Ready(Err(_))), "errors of the inner service pass through");
 }
 
-fn tokio_test_task<F>(future: F) -> ManualFuture<F::Output>
+fn manual<F>(future: F) -> ManualFuture<F::Output>
 where
     F: Future<Output: 'static> + Send + 'static,
 {
@@ -54,7 +54,7 @@ async fn shed_request_keeps_the_inner_readiness() {
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     drop((held, queued));
 
-    // What was allowed is still there.
+    // The permit was not used.
     assert!(service.poll_ready().is_ready());
     let mut call = ManualFuture::new(service.call(get("/orders")));
     assert!(call.poll().is_none());
@@ -98,7 +98,7 @@ async fn composes_with_concurrency_limit() {
     }
 }
 
-/// Reads an response to its end.
+/// Reads a response to its end.
 async fn read<B>(response: impl Future<Output = Result<http::Response<B>, Infallible>>)
 where
     B: http_body::Body<Data = Bytes, Error: std::fmt::Debug>,
@@ -152,15 +152,15 @@ async fn outer_timeout_cancels_the_request() {
 #[tokio::test(start_paused = true)]
 async fn pool_extension_is_inserted_unless_disabled() {
     let test = TestPool::new(1, 0);
-    let found = |request: Request<Full<Bytes>>| {
+    let pool_name = |request: Request<Full<Bytes>>| {
         let name = request
             .extensions()
             .get::<poolscope::pool::Pool<super::ScriptedBackend>>()
             .map(|pool| pool.name().to_owned());
         std::future::ready(Ok::<_, Infallible>(http::Response::new(Full::from(name.unwrap_or_default()))))
     };
-    let there = layer(&test).layer(service_fn(found));
-    assert_eq!(super::serve(there, get("/")).poll().unwrap().unwrap().into_body(), "test");
-    let not_there = layer(&test).insert_pool(false).layer(service_fn(found));
-    assert_eq!(super::serve(not_there, get("/")).poll().unwrap().unwrap().into_body(), "");
+    let inserting = layer(&test).layer(service_fn(pool_name));
+    assert_eq!(super::serve(inserting, get("/")).poll().unwrap().unwrap().into_body(), "test");
+    let not_inserting = layer(&test).insert_pool(false).layer(service_fn(pool_name));
+    assert_eq!(super::serve(not_inserting, get("/")).poll().unwrap().unwrap().into_body(), "");
 }

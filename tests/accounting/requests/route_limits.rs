@@ -1,4 +1,4 @@
-//! How much of the pool a route may hold.
+//! Limits on the connections that one route may hold.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -19,7 +19,7 @@ use super::{get, layer, response, serve, totals};
 
 type Served = ManualFuture<Result<http::Response<Bytes>, Infallible>>;
 
-/// Requests that hold a connection for 100 ms each; and give up if they get none.
+/// Requests that hold a connection for 100 ms, and end if the checkout fails.
 fn requests<'a>(test: &'a TestPool, percent: u8) -> impl Fn(&str) -> Served + 'a {
     let pool = test.pool.clone();
     let handler = service_fn(move |_: Request<Full<Bytes>>| {
@@ -44,9 +44,9 @@ async fn limited_route_leaves_capacity_to_others() {
     assert_eq!(test.snapshot().connections.used, 2);
     let waiters = test.snapshot().waiters;
     assert!(waiters.len() == 4 && waiters.iter().all(|waiter| waiter.phase == Phase::Share), "{waiters:?}");
-    assert_eq!(test.snapshot().queued, 0, "there is room in the pool");
+    assert_eq!(test.snapshot().queued, 0, "the pool has capacity");
 
-    // The login does not wait at all.
+    // The login does not wait.
     let mut login = request("/login").assert_pending();
     assert_eq!(test.snapshot().connections.used, 3);
     test.advance(ms(100)).await;
@@ -58,7 +58,7 @@ async fn limited_route_leaves_capacity_to_others() {
         assert_eq!(reports.len(), 2 * round);
         test.advance(ms(100)).await;
     }
-    // Two waited for 100 ms, two for 200.
+    // Two waited for 100 ms, two for 200 ms.
     assert_eq!(test.phase(Phase::Share), ms(600));
     assert_eq!(totals(&test, "/report").wait_nanos, 600_000_000);
     test.assert_usable();
@@ -71,7 +71,7 @@ async fn unlimited_route_may_use_the_whole_pool() {
     let _hogs: Vec<_> = (0..6).map(|_| request("/report").assert_pending()).collect();
     let mut login = request("/login").assert_pending();
     test.advance(ms(100)).await;
-    assert!(login.poll().is_none(), "it is the seventh");
+    assert!(login.poll().is_none(), "it is seventh in the queue");
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,7 +92,7 @@ async fn wait_for_route_permit_times_out() {
     let request = requests(&test, 50);
     let held = request("/report").assert_pending();
     let mut waiting = request("/report").assert_pending();
-    // Nobody polls the one that holds.
+    // The holder is not polled meanwhile.
     test.advance(ms(1000)).await;
     waiting.poll().unwrap().unwrap();
     assert_eq!(test.outcomes("GET /report", Outcome::Timeout), 1);
@@ -113,7 +113,7 @@ async fn dropped_waiter_passes_its_permit_on() {
     let mut next = request("/report").assert_pending();
     test.advance(ms(100)).await;
     held.poll().unwrap().unwrap();
-    // It was called, and does not come any more.
+    // It was woken, and is dropped without being polled.
     drop(dropped);
     assert_eq!(test.outcomes("GET /report", Outcome::Cancelled), 1);
     assert!(next.is_woken() && next.poll().is_none());
@@ -170,7 +170,7 @@ async fn overflow_is_kept_for_route_waiters() {
     for third in &mut waiting {
         assert!(third.is_woken() && third.poll().is_none());
     }
-    assert_eq!(test.backend.opened(), 3, "they got what was there");
+    assert_eq!(test.backend.opened(), 3, "existing connections were reused");
     test.advance(ms(100)).await;
     for third in &mut waiting {
         third.poll().unwrap().unwrap();
@@ -179,20 +179,20 @@ async fn overflow_is_kept_for_route_waiters() {
     test.assert_usable();
 }
 
-/// CheckoutOnWake, when it is woken, whether there is a connection to be had.
+/// A waker that tries to check out a connection.
 struct CheckoutOnWake {
     pool: Pool<ScriptedBackend>,
-    found: Mutex<Vec<bool>>,
+    results: Mutex<Vec<bool>>,
 }
 
 impl Wake for CheckoutOnWake {
     fn wake(self: Arc<Self>) {
-        // On a thread of its own, where no request is served that has a share.
-        let found = std::thread::scope(|scope| {
+        // On another thread, outside any request with a route limit.
+        let results = std::thread::scope(|scope| {
             let checkout = || pin!(self.pool.get()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
             scope.spawn(checkout).join().unwrap()
         });
-        self.found.lock().unwrap().push(found);
+        self.results.lock().unwrap().push(results);
     }
 }
 
@@ -202,10 +202,10 @@ async fn route_waiter_is_woken_after_the_return() {
     let _others = test.get("others");
     let request = requests(&test, 50);
     let mut held = request("/report").assert_pending();
-    let waker = Arc::new(CheckoutOnWake { pool: test.pool.clone(), found: Mutex::default() });
+    let waker = Arc::new(CheckoutOnWake { pool: test.pool.clone(), results: Mutex::default() });
     let mut waiting = request("/report");
     assert!(waiting.poll_for(&Waker::from(Arc::clone(&waker))).is_none());
     test.advance(ms(100)).await;
     held.poll().unwrap().unwrap();
-    assert_eq!(*waker.found.lock().unwrap(), [true]);
+    assert_eq!(*waker.results.lock().unwrap(), [true]);
 }

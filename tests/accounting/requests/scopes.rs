@@ -1,4 +1,4 @@
-//! What belongs to a request, and that requests never mix.
+//! What belongs to a request. Requests never mix.
 
 use std::convert::Infallible;
 
@@ -25,7 +25,7 @@ async fn tasks_belong_to_a_request_only_with_its_scope() {
             let own = pool.clone();
             let handed_on = tokio::spawn(RequestScope::current().scope(async move {
                 drop(own.get().await.unwrap());
-                // And from there to the next.
+                // The scope is passed on once more.
                 let scope = RequestScope::current();
                 tokio::task::spawn_blocking(move || scope.in_scope(RequestScope::current)).await.unwrap()
             }));
@@ -125,7 +125,7 @@ async fn nested_scopes_count_once() {
     assert_eq!(totals(&test, "/orders").checkouts, 1);
 }
 
-/// Many at once, on all threads, that wait for each other's connections and change tasks and threads at each await.
+/// Many requests on all threads, which wait for each other's connections and change tasks and threads at each await.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn requests_never_mix() {
     let test = TestPool::with(&{
@@ -134,7 +134,7 @@ async fn requests_never_mix() {
         settings
     });
     let pool = test.pool.clone();
-    // The n-th route makes n checkouts in each request, half of them in tasks.
+    // The n-th route checks out n times in each request, every other time in a task.
     let handler = service_fn(move |request: Request<Full<Bytes>>| {
         let pool = pool.clone();
         async move {
@@ -163,7 +163,7 @@ async fn requests_never_mix() {
             let response = service.oneshot(get(&format!("/{route}"))).await.unwrap();
             let timing = response.headers().get("server-timing").map(|timing| timing.to_str().unwrap().to_owned());
             response.into_body().collect().await.unwrap();
-            // Each request knows of its own checkouts, and of no others.
+            // Each request reports its own checkouts, and no others.
             match route {
                 0 => assert_eq!(timing, None),
                 1 => assert!(timing.unwrap().contains("desc=\"1 checkout\"")),

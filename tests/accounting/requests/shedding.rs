@@ -1,4 +1,4 @@
-//! Requests that are shed rather than left to wait.
+//! Load shedding: requests that are refused instead of left to wait.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::super::backend::ScriptedBackend;
 use super::super::harness::{ManualFuture, TestPool, ms};
 use super::{TestResponse, get, layer, request_count, response, serve, totals};
 
-/// Holds a connection for 100 ms for each request, and counts how many come.
+/// Holds a connection for 100 ms in each request, and counts requests that arrive.
 fn handler(
     test: &TestPool,
     arrived: &Arc<AtomicUsize>,
@@ -46,17 +46,17 @@ async fn request_behind_long_queue_is_shed() {
     let test = TestPool::new(1, 0);
     let arrived = Arc::default();
     let service = layer(&test).shed_queue(2).layer(handler(&test, &arrived));
-    // One holds, and of those that wait the third finds two before it.
+    // One holds the connection, and the third of the waiters finds two before it.
     let mut waiting: Vec<_> = (0..4).map(|_| serve(service.clone(), get("/orders")).assert_pending()).collect();
     assert_eq!((test.snapshot().queued, arrived.load(SeqCst)), (3, 4));
     let shed = serve(service.clone(), get("/orders")).poll().unwrap().unwrap();
     assert_eq!((shed.status(), shed.body().len()), (StatusCode::SERVICE_UNAVAILABLE, 0));
     assert_eq!(shed.headers()[RETRY_AFTER], "1");
-    assert_eq!(arrived.load(SeqCst), 4, "the service was not asked");
+    assert_eq!(arrived.load(SeqCst), 4, "the inner service was not called");
     assert_eq!(request_count(&test, "/orders", Outcome::Shed), 1);
-    assert_eq!(test.outcomes("GET /orders", Outcome::Shed), 1, "a checkout, too");
+    assert_eq!(test.outcomes("GET /orders", Outcome::Shed), 1, "counted as a checkout too");
 
-    // There is room again.
+    // The queue has room again.
     test.advance(ms(100)).await;
     waiting[0].poll().unwrap().unwrap();
     assert!(waiting[1].poll().is_none());
@@ -71,15 +71,15 @@ async fn request_with_long_expected_wait_is_shed() {
     let test = TestPool::new(1, 0);
     let service = layer(&test).shed_wait(ms(350)).layer(handler(&test, &Arc::default()));
     let mut waiting: Vec<_> = (0..4).map(|_| serve(service.clone(), get("/orders")).assert_pending()).collect();
-    // Nothing is known of the pace yet, but that nothing moves.
+    // Throughput is unknown yet; only the stall so far is known.
     for _ in 0..2 {
         test.advance(ms(100)).await;
         waiting.retain_mut(|request| request.poll().is_none());
     }
     assert_eq!(waiting.len(), 2);
-    // One is before it in the queue, each takes 100 ms: 200.
+    // One waiter before it, at 100 ms each: 200 ms.
     let fourth = serve(service.clone(), get("/orders")).assert_pending();
-    // Two are: 300, and 60 for which nothing has moved.
+    // Two waiters: 300 ms, plus 60 ms since the last return.
     test.advance(ms(60)).await;
     let layer = layer(&test).shed_wait(ms(350));
     assert_eq!(
@@ -112,13 +112,13 @@ async fn unpolled_checkout_is_no_backlog() {
     let _parked = test.checkout("parked").assert_pending();
     let layer = layer(&test).shed_queue(0).shed_wait(ms(100));
     test.advance(ms(500)).await;
-    assert!(layer.overload().is_some(), "both are out");
+    assert!(layer.overload().is_some(), "both are in use");
     drop(held);
     for _ in 0..5 {
         test.advance(ms(100)).await;
         drop(test.get("others"));
         assert_eq!(test.snapshot().queued, 1);
-        assert!(layer.overload().is_none(), "one is free for whoever asks");
+        assert!(layer.overload().is_none(), "one is available");
     }
 }
 
@@ -172,8 +172,8 @@ async fn shed_requests_intern_no_operation_names() {
 
 type Served = ManualFuture<Result<Response<Bytes>, Infallible>>;
 
-/// What those who are served see, when for three seconds twice as many come as can be: the 99th percentile, and how many
-/// were served and shed.
+/// Runs twice the sustainable load for three seconds. Returns the 99th percentile of the latency of served requests,
+/// and the numbers of served and shed requests.
 async fn overloaded(
     shed: impl FnOnce(PoolLayer<ScriptedBackend>) -> PoolLayer<ScriptedBackend>,
 ) -> (Duration, usize, usize) {
@@ -186,7 +186,7 @@ async fn overloaded(
     let (mut served, mut shed) = (Vec::new(), 0);
     let mut millis = 0;
     while millis < 3_000 || !in_flight.is_empty() {
-        // The pool takes four each 100 ms, and eight come.
+        // The pool serves four requests per 100 ms, and eight arrive.
         if millis < 3_000 && millis % 25 == 0 {
             in_flight.extend([(); 2].map(|()| (millis, serve(service.clone(), get("/orders")))));
         }
@@ -212,10 +212,10 @@ async fn shedding_bounds_latency_of_served_requests() {
     let (with, served, shed) = overloaded(|layer| layer.shed_wait(ms(200))).await;
     let (by_queue, ..) = overloaded(|layer| layer.shed_queue(7)).await;
     assert_eq!((all, none, served + shed), (240, 0, 240));
-    // Without, each waits for all who arrived before; with, for 200 ms beside its own 100 and some.
+    // Without shedding, each request waits for all earlier ones; with shedding, for 200 ms besides its own 100 ms.
     assert!(without >= ms(2_900), "{without:?}");
     assert!(with <= ms(350), "{with:?}");
     assert!(by_queue <= ms(350), "{by_queue:?}");
-    // And the pool is not idle for that.
+    // The pool stays busy nevertheless.
     assert!(served >= 120, "{served}");
 }

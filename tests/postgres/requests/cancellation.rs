@@ -1,4 +1,4 @@
-//! Clients that go away.
+//! Clients that disconnect.
 
 use axum::Router;
 use axum::body::Body;
@@ -13,11 +13,11 @@ use poolscope::telemetry::RequestTotals;
 use poolscope::{Connection, Pool};
 use tokio_postgres::SimpleQueryMessage;
 
-use super::server::Service;
-use crate::support::{Admin, Counted, backend, eventually, patiently, shared};
+use super::server::TestServer;
+use crate::support::{Admin, TestPool, backend, eventually, shared, with_deadline};
 
-fn cost(counted: &Counted) -> RequestTotals {
-    counted.pool.snapshot().requests.remove(0)
+fn totals(test: &TestPool) -> RequestTotals {
+    test.pool.snapshot().requests.remove(0)
 }
 
 fn request(path: &str) -> Request<Full<Bytes>> {
@@ -26,40 +26,40 @@ fn request(path: &str) -> Request<Full<Bytes>> {
 
 #[tokio::test]
 async fn client_disconnect_cancels_the_request() {
-    let counted = Counted::shared("requests_gone", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let test = TestPool::shared("requests_gone", |builder| builder.pool_size(1).max_overflow(0)).await;
     let admin = Admin::new(shared().await).await;
-    let backend = counted.next_backend().await;
+    let backend = test.next_backend().await;
     async fn slow(pool: Pool) {
         let connection = pool.get().await.unwrap();
         connection.batch_execute("BEGIN; SELECT pg_sleep(600)").await.unwrap();
     }
-    let router = Router::new().route("/slow", get(slow)).layer(PoolLayer::new(&counted.pool));
-    let mut service = Service::start(router).await;
-    let mut client = service.connect().await;
-    let answer = client.sender.send_request(request("/slow"));
+    let router = Router::new().route("/slow", get(slow)).layer(PoolLayer::new(&test.pool));
+    let mut server = TestServer::start(router).await;
+    let mut client = server.connect().await;
+    let response = client.sender.send_request(request("/slow"));
     admin.await_busy(backend).await;
-    assert_eq!(cost(&counted).in_flight, 1);
-    drop((answer, client));
+    assert_eq!(totals(&test).in_flight, 1);
+    drop((response, client));
 
-    eventually("the end of the request", async || cost(&counted).in_flight == 0).await;
-    assert_eq!(cost(&counted).durations[Outcome::Cancelled.index()].count(), 1);
-    let connection = counted.get().await;
-    // A transaction of one statement begins with it.
-    let begun = connection.simple_query("SELECT now() = statement_timestamp()").await.unwrap();
-    let begun = begun.iter().find_map(|message| match message {
+    eventually("the request ends", async || totals(&test).in_flight == 0).await;
+    assert_eq!(totals(&test).durations[Outcome::Cancelled.index()].count(), 1);
+    let connection = test.get().await;
+    // A transaction of one statement starts with it.
+    let started = connection.simple_query("SELECT now() = statement_timestamp()").await.unwrap();
+    let started = started.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0),
         _ => None,
     });
-    assert_eq!(begun, Some("t"), "there is no other transaction");
-    assert_eq!(crate::support::backend(&connection).await, backend, "it is the same one");
+    assert_eq!(started, Some("t"), "it is outside any other transaction");
+    assert_eq!(crate::support::backend(&connection).await, backend, "the same connection");
 }
 
-/// Rows, with the connection that they come from.
+/// Returns rows, with the connection they come from.
 async fn export(pool: Pool) -> Body {
     let connection: Connection = pool.get().await.unwrap();
     let rows = connection.query_raw("SELECT repeat('x', 1000) FROM generate_series(1, 20000)", [""; 0]).await.unwrap();
     let lines = rows.map(move |row| {
-        // It is held until the last row.
+        // Held until the last row.
         let _held = &connection;
         row.map(|row| Bytes::from(row.get::<_, String>(0) + "\n"))
     });
@@ -68,27 +68,27 @@ async fn export(pool: Pool) -> Body {
 
 #[tokio::test]
 async fn streamed_body_is_part_of_its_request() {
-    let counted = Counted::shared("requests_export", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let router = Router::new().route("/export", get(export)).layer(PoolLayer::new(&counted.pool));
-    let answer = Service::start(router).await.get("/export").await;
-    assert_eq!(answer.body().len(), 20_000 * 1_001);
-    eventually("the connection's return", async || counted.pool.status().used == 0).await;
-    let cost = cost(&counted);
-    assert_eq!((cost.in_flight, cost.durations[Outcome::Ok.index()].count()), (0, 1));
-    assert_eq!(cost.use_nanos.iter().sum::<u64>(), counted.pool.snapshot().use_time.sum_nanos);
+    let test = TestPool::shared("requests_export", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let router = Router::new().route("/export", get(export)).layer(PoolLayer::new(&test.pool));
+    let response = TestServer::start(router).await.get("/export").await;
+    assert_eq!(response.body().len(), 20_000 * 1_001);
+    eventually("the connection is returned", async || test.pool.status().used == 0).await;
+    let totals = totals(&test);
+    assert_eq!((totals.in_flight, totals.durations[Outcome::Ok.index()].count()), (0, 1));
+    assert_eq!(totals.use_nanos.iter().sum::<u64>(), test.pool.snapshot().use_time.sum_nanos);
 }
 
 #[tokio::test]
 async fn disconnect_during_body_frees_the_connection() {
-    let counted = Counted::shared("requests_left", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let router = Router::new().route("/export", get(export)).layer(PoolLayer::new(&counted.pool));
-    let mut service = Service::start(router).await;
-    let mut client = service.connect().await;
-    let mut answer = client.send(request("/export")).await;
-    patiently("a first piece", answer.body_mut().frame()).await.unwrap().unwrap();
-    assert_eq!((cost(&counted).in_flight, counted.pool.status().used), (1, 1));
-    drop((answer, client));
-    eventually("the end of the request", async || cost(&counted).in_flight == 0).await;
-    assert_eq!(cost(&counted).durations[Outcome::Cancelled.index()].count(), 1);
-    backend(&counted.get().await).await;
+    let test = TestPool::shared("requests_left", |builder| builder.pool_size(1).max_overflow(0)).await;
+    let router = Router::new().route("/export", get(export)).layer(PoolLayer::new(&test.pool));
+    let mut server = TestServer::start(router).await;
+    let mut client = server.connect().await;
+    let mut response = client.send(request("/export")).await;
+    with_deadline("a first frame", response.body_mut().frame()).await.unwrap().unwrap();
+    assert_eq!((totals(&test).in_flight, test.pool.status().used), (1, 1));
+    drop((response, client));
+    eventually("the request ends", async || totals(&test).in_flight == 0).await;
+    assert_eq!(totals(&test).durations[Outcome::Cancelled.index()].count(), 1);
+    backend(&test.get().await).await;
 }

@@ -1,4 +1,4 @@
-//! A service on a port of its own, and a client of it.
+//! An HTTP server on a free port, and a client of it.
 
 use std::net::SocketAddr;
 
@@ -12,15 +12,15 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::support::patiently;
+use crate::support::with_deadline;
 
-/// A service of axum's, which ends with this.
-pub(super) struct Service {
+/// An axum server, which is stopped when this is dropped.
+pub(super) struct TestServer {
     address: SocketAddr,
     tasks: JoinSet<()>,
 }
 
-impl Service {
+impl TestServer {
     pub(super) async fn start(router: Router) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -29,7 +29,7 @@ impl Service {
         Self { address, tasks }
     }
 
-    /// A connection; to drop it closes it.
+    /// Opens a connection, which is closed when it is dropped.
     pub(super) async fn connect(&mut self) -> Client {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (sender, connection) = handshake(TokioIo::new(stream)).await.unwrap();
@@ -40,14 +40,14 @@ impl Service {
         Client { sender, _tasks: tasks }
     }
 
-    /// The answer to a request on a connection of its own, to its end.
+    /// Returns the whole response to a request on a new connection.
     pub(super) async fn get(&mut self, path: &str) -> Response<Bytes> {
         let request = Request::get(path).body(Full::default()).unwrap();
-        self.connect().await.answer(request).await
+        self.connect().await.request(request).await
     }
 }
 
-impl Drop for Service {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.tasks.abort_all();
     }
@@ -59,14 +59,14 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// The head of the answer, with a body to read.
+    /// Returns the head of the response, with an unread body.
     pub(super) async fn send(&mut self, mut request: Request<Full<Bytes>>) -> Response<Incoming> {
         request.headers_mut().insert("host", "test".parse().unwrap());
-        patiently("an answer", self.sender.send_request(request)).await.unwrap()
+        with_deadline("a response", self.sender.send_request(request)).await.unwrap()
     }
 
-    pub(super) async fn answer(&mut self, request: Request<Full<Bytes>>) -> Response<Bytes> {
+    pub(super) async fn request(&mut self, request: Request<Full<Bytes>>) -> Response<Bytes> {
         let (head, body) = self.send(request).await.into_parts();
-        Response::from_parts(head, patiently("the answer's end", body.collect()).await.unwrap().to_bytes())
+        Response::from_parts(head, with_deadline("the end of the response", body.collect()).await.unwrap().to_bytes())
     }
 }

@@ -1,4 +1,4 @@
-//! What a request's span is told where nobody traces.
+//! Fields of a request's span without an OpenTelemetry layer.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -16,19 +16,19 @@ use tracing::span::{Id, Record};
 use tracing::{Instrument as _, Subscriber};
 use tracing_subscriber::layer::{Context, SubscriberExt as _};
 
-use crate::support::Counted;
+use crate::support::TestPool;
 
-/// What spans were told after they began.
+/// The fields recorded on spans after their creation.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<BTreeMap<String, String>>>);
+struct RecordedFields(Arc<Mutex<BTreeMap<String, String>>>);
 
-impl<S: Subscriber> tracing_subscriber::Layer<S> for Told {
+impl<S: Subscriber> tracing_subscriber::Layer<S> for RecordedFields {
     fn on_record(&self, _: &Id, record: &Record<'_>, _: Context<'_, S>) {
         record.record(&mut self.clone());
     }
 }
 
-impl Visit for Told {
+impl Visit for RecordedFields {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         self.0.lock().unwrap().insert(field.name().to_owned(), format!("{value:?}"));
     }
@@ -49,10 +49,10 @@ fn span() -> tracing::Span {
 /// installed.
 #[tokio::test]
 async fn declared_fields_are_recorded_without_otel() {
-    let told = Told::default();
-    let _logged = tracing::subscriber::set_default(tracing_subscriber::registry().with(told.clone()));
-    let counted = Counted::shared("requests_fields", |builder| builder.pool_size(1)).await;
-    let pool = counted.pool.clone();
+    let recorded = RecordedFields::default();
+    let _logged = tracing::subscriber::set_default(tracing_subscriber::registry().with(recorded.clone()));
+    let test = TestPool::shared("requests_fields", |builder| builder.pool_size(1)).await;
+    let pool = test.pool.clone();
     let handler = service_fn(move |_: Request<Full<Bytes>>| {
         let pool = pool.clone();
         async move {
@@ -60,31 +60,31 @@ async fn declared_fields_are_recorded_without_otel() {
                 pool.get().await.unwrap().execute("SELECT pg_sleep(0.02)", &[]).await.unwrap();
             }
             let within = tracing::Span::current().metadata().map(tracing::Metadata::name);
-            assert_eq!(within, Some("request"), "nobody traces, so its own span is not replaced");
+            assert_eq!(within, Some("request"), "without OpenTelemetry the span is not replaced");
             assert!(tracing::Span::current().has_field("poolscope.request.checkouts"));
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
         }
     });
-    let service = PoolLayer::new(&counted.pool).layer(handler);
+    let service = PoolLayer::new(&test.pool).layer(handler);
     let request = Request::get("/").header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-    let answer = service.oneshot(request.body(Full::default()).unwrap()).instrument(span()).await.unwrap();
-    answer.into_body().collect().await.unwrap();
-    let told = told.0.lock().unwrap();
-    let names: Vec<_> = told.keys().map(String::as_str).collect();
+    let response = service.oneshot(request.body(Full::default()).unwrap()).instrument(span()).await.unwrap();
+    response.into_body().collect().await.unwrap();
+    let recorded = recorded.0.lock().unwrap();
+    let names: Vec<_> = recorded.keys().map(String::as_str).collect();
     let mut fields = FIELDS;
     fields.sort_unstable();
     assert_eq!(names, fields);
-    assert_eq!((&*told["poolscope.request.checkouts"], &*told["poolscope.request.retries"]), ("2", "0"));
-    let executing: f64 = told["poolscope.request.executing_seconds"].parse().unwrap();
+    assert_eq!((&*recorded["poolscope.request.checkouts"], &*recorded["poolscope.request.retries"]), ("2", "0"));
+    let executing: f64 = recorded["poolscope.request.executing_seconds"].parse().unwrap();
     assert!(executing >= 0.04, "{executing}");
 }
 
 #[tokio::test]
 async fn fields_include_use_by_the_body() {
-    let told = Told::default();
-    let _logged = tracing::subscriber::set_default(tracing_subscriber::registry().with(told.clone()));
-    let counted = Counted::shared("requests_streamed", |builder| builder.pool_size(1)).await;
-    let pool = counted.pool.clone();
+    let recorded = RecordedFields::default();
+    let _logged = tracing::subscriber::set_default(tracing_subscriber::registry().with(recorded.clone()));
+    let test = TestPool::shared("requests_streamed", |builder| builder.pool_size(1)).await;
+    let pool = test.pool.clone();
     let handler = service_fn(move |_: Request<Full<Bytes>>| {
         let pool = pool.clone();
         async move {
@@ -98,8 +98,8 @@ async fn fields_include_use_by_the_body() {
         }
     });
     let request = Request::get("/").body(Full::default()).unwrap();
-    let answer = PoolLayer::new(&counted.pool).layer(handler).oneshot(request).instrument(span()).await.unwrap();
-    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "row");
-    let executing: f64 = told.0.lock().unwrap()["poolscope.request.executing_seconds"].parse().unwrap();
+    let response = PoolLayer::new(&test.pool).layer(handler).oneshot(request).instrument(span()).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "row");
+    let executing: f64 = recorded.0.lock().unwrap()["poolscope.request.executing_seconds"].parse().unwrap();
     assert!(executing >= 0.05, "{executing}");
 }

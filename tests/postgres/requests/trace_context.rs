@@ -1,4 +1,4 @@
-//! The trace that a request brings along.
+//! The trace context of incoming requests.
 
 use axum::Router;
 use axum::extract::Request;
@@ -10,58 +10,58 @@ use poolscope::middleware::PoolLayer;
 use tower::ServiceBuilder;
 use tracing::Instrument as _;
 
-use super::server::Service;
-use crate::support::{Counted, Trace};
+use super::server::TestServer;
+use crate::support::{TestPool, Trace};
 
 fn request(trace: &str, flags: &str) -> Request<Full<Bytes>> {
     let parent = format!("00-{trace}-00f067aa0ba902b7-{flags}");
     Request::get("/orders/1").header("traceparent", parent).body(Full::default()).unwrap()
 }
 
-fn router(counted: &Counted) -> Router {
+fn router(test: &TestPool) -> Router {
     let order = async |pool: Pool| drop(pool.get().await.unwrap().query("SELECT 1", &[]).await.unwrap());
-    Router::new().route("/orders/{id}", get(order)).layer(PoolLayer::new(&counted.pool))
+    Router::new().route("/orders/{id}", get(order)).layer(PoolLayer::new(&test.pool))
 }
 
 #[tokio::test]
 async fn request_joins_the_incoming_trace() {
     let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-    let trace = Trace::from_elsewhere(id);
-    let counted = Counted::shared("parents_joined", |builder| builder.pool_size(1)).await;
-    drop(counted.get().await);
-    let mut service = Service::start(router(&counted)).await;
-    service.connect().await.answer(request(id, "01")).await;
-    let mut spans = trace.when("two spans", |spans| spans.len() == 2).await;
+    let trace = Trace::with_id(id);
+    let test = TestPool::shared("parents_joined", |builder| builder.pool_size(1)).await;
+    drop(test.get().await);
+    let mut server = TestServer::start(router(&test)).await;
+    server.connect().await.request(request(id, "01")).await;
+    let mut spans = trace.spans_when("two spans", |spans| spans.len() == 2).await;
     spans.sort_by_key(|span| span.start);
     let [request, query] = &spans[..] else { panic!("{spans:#?}") };
     assert_eq!((&*request.name, request.kind), ("GET /orders/{id}", "server"));
     assert_eq!(request.parent.as_deref(), Some("00f067aa0ba902b7"));
-    let said = |name: &str| request.attributes.get(name).map(String::as_str);
-    assert_eq!((said("http.route"), said("http.request.method")), (Some("/orders/{id}"), Some("GET")));
-    assert_eq!((said("poolscope.request.checkouts"), said("poolscope.outcome")), (Some("1"), Some("ok")));
+    let attribute = |name: &str| request.attributes.get(name).map(String::as_str);
+    assert_eq!((attribute("http.route"), attribute("http.request.method")), (Some("/orders/{id}"), Some("GET")));
+    assert_eq!((attribute("poolscope.request.checkouts"), attribute("poolscope.outcome")), (Some("1"), Some("ok")));
     assert_eq!((&*query.name, query.parent.as_ref()), ("SELECT", Some(&request.span_id)));
 }
 
 #[tokio::test]
 async fn unsampled_trace_stays_unsampled() {
     let id = "0af7651916cd43dd8448eb211c80319c";
-    let trace = Trace::from_elsewhere(id);
-    let counted = Counted::shared("parents_unsampled", |builder| builder.pool_size(1)).await;
-    let mut service = Service::start(router(&counted)).await;
-    service.connect().await.answer(request(id, "00")).await;
-    // What comes after has arrived, so that what came before has.
-    let after = Trace::from_elsewhere("0af7651916cd43dd8448eb211c803aaa");
-    service.connect().await.answer(request(after.id(), "01")).await;
-    after.when("its spans", |spans| spans.len() == 2).await;
-    assert!(trace.so_far().is_empty());
+    let trace = Trace::with_id(id);
+    let test = TestPool::shared("parents_unsampled", |builder| builder.pool_size(1)).await;
+    let mut server = TestServer::start(router(&test)).await;
+    server.connect().await.request(request(id, "00")).await;
+    // Earlier spans arrive before those of a later trace.
+    let after = Trace::with_id("0af7651916cd43dd8448eb211c803aaa");
+    server.connect().await.request(request(after.id(), "01")).await;
+    after.spans_when("its spans", |spans| spans.len() == 2).await;
+    assert!(trace.received().is_empty());
 }
 
 #[tokio::test]
 async fn no_span_if_another_layer_joined_the_trace() {
     let id = "b7ad6b71692033310af7651916cd43dd";
-    let trace = Trace::from_elsewhere(id);
-    let counted = Counted::shared("parents_silent", |builder| builder.pool_size(1)).await;
-    drop(counted.get().await);
+    let trace = Trace::with_id(id);
+    let test = TestPool::shared("parents_silent", |builder| builder.pool_size(1)).await;
+    drop(test.get().await);
     let spans = axum::middleware::from_fn(async |request: Request, next: axum::middleware::Next| {
         let span = tracing::info_span!("theirs", otel.kind = "server");
         let parent = opentelemetry::trace::SpanContext::new(
@@ -77,14 +77,14 @@ async fn no_span_if_another_layer_joined_the_trace() {
         next.run(request).instrument(span).await
     });
     let order = async |pool: Pool| drop(pool.get().await.unwrap().query("SELECT 1", &[]).await.unwrap());
-    let layers = ServiceBuilder::new().layer(spans).layer(PoolLayer::new(&counted.pool));
-    let mut service = Service::start(Router::new().route("/orders/{id}", get(order)).layer(layers)).await;
-    service.connect().await.answer(request(id, "01")).await;
-    let mut spans = trace.when("two spans", |spans| spans.len() == 2).await;
+    let layers = ServiceBuilder::new().layer(spans).layer(PoolLayer::new(&test.pool));
+    let mut server = TestServer::start(Router::new().route("/orders/{id}", get(order)).layer(layers)).await;
+    server.connect().await.request(request(id, "01")).await;
+    let mut spans = trace.spans_when("two spans", |spans| spans.len() == 2).await;
     spans.sort_by_key(|span| span.start);
     let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
     assert_eq!(names, ["theirs", "SELECT"]);
-    // But it tells theirs what the request cost.
+    // The other layer's span gets the request's totals.
     assert_eq!(spans[0].attributes.get("poolscope.request.checkouts").map(String::as_str), Some("1"));
     assert_eq!(spans[0].attributes.keys().filter(|name| name.starts_with("poolscope.request.")).count(), 5);
 }

@@ -1,4 +1,4 @@
-//! A connection that is cut at every moment of a transaction: what is not idempotent never happens twice.
+//! Connections that are cut at every point of a transaction: work that is not idempotent never takes effect twice.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,9 +9,9 @@ use poolscope::{Connection, RetryError, RetryPolicy};
 use tokio::sync::OnceCell;
 use tokio_postgres::Error;
 
-use crate::support::{Admin, Counted, Proxy, chain, patiently};
+use crate::support::{Admin, Proxy, TestPool, error_chain, with_deadline};
 
-/// A server that listens where a proxy can reach it.
+/// Returns a server that listens on TCP, for the proxy.
 async fn server() -> &'static Server {
     static SERVER: OnceCell<Server> = OnceCell::const_new();
     let start = async || {
@@ -23,51 +23,51 @@ async fn server() -> &'static Server {
     SERVER.get_or_init(start).await
 }
 
-/// A pool that reaches the server through a proxy, and an order of its own.
-struct Rig {
+/// A pool that reaches the server through a proxy, and the token of its order.
+struct Fixture {
     proxy: Proxy,
-    counted: Counted,
+    test: TestPool,
     token: String,
 }
 
-/// Sets a trap.
-type Arm = fn(&Rig);
+/// Sets a trap in the proxy.
+type SetTrap = fn(&Fixture);
 
 const POLICY: RetryPolicy =
     RetryPolicy::new().backoff(std::time::Duration::from_millis(1), std::time::Duration::from_millis(5));
 
-impl Rig {
+impl Fixture {
     async fn new(name: &str) -> Self {
         let server = server().await;
         let proxy = Proxy::to(SocketAddr::from((Ipv4Addr::LOCALHOST, server.port()))).await;
         let url = proxy.url(&server.tcp_url().unwrap());
-        let counted = Counted::new(name, &url, |builder| builder.pool_size(2).max_overflow(0));
-        // Prepared, so that the traps meet the work itself.
-        let connection = counted.get().await;
+        let test = TestPool::new(name, &url, |builder| builder.pool_size(2).max_overflow(0));
+        // Prepared, so that the traps match only the work itself.
+        let connection = test.get().await;
         connection.prepare_cached(ORDER).await.unwrap();
-        connection.prepare_cached(ONCE).await.unwrap();
+        connection.prepare_cached(IDEMPOTENT_ORDER).await.unwrap();
         drop(connection);
-        Self { proxy, counted, token: format!("token-{name}") }
+        Self { proxy, test, token: format!("token-{name}") }
     }
 
-    /// What passes when the order is written, and nothing else does.
-    fn order(&self) -> Vec<u8> {
+    /// Returns a pattern that matches only the INSERT of the order.
+    fn order_pattern(&self) -> Vec<u8> {
         self.token.as_bytes().to_vec()
     }
 
-    /// An order in a transaction.
-    async fn buy(&self, idempotent: bool) -> Result<u32, RetryError<Error>> {
+    /// Places an order in a transaction.
+    async fn place_order(&self, idempotent: bool) -> Result<u32, RetryError<Error>> {
         let work = async |connection: &mut Connection| {
             let transaction = connection.transaction().await?;
-            let order = transaction.prepare_cached(if idempotent { ONCE } else { ORDER }).await?;
+            let order = transaction.prepare_cached(if idempotent { IDEMPOTENT_ORDER } else { ORDER }).await?;
             transaction.execute(&order, &[&self.token]).await?;
             transaction.commit().await
         };
         self.run(idempotent, work).await
     }
 
-    /// An order by itself.
-    async fn buy_at_once(&self) -> Result<u32, RetryError<Error>> {
+    /// Places an order outside a transaction.
+    async fn place_order_without_transaction(&self) -> Result<u32, RetryError<Error>> {
         let work = async |connection: &mut Connection| {
             let order = connection.prepare_cached(ORDER).await?;
             connection.execute(&order, &[&self.token]).await.map(drop)
@@ -75,129 +75,131 @@ impl Rig {
         self.run(false, work).await
     }
 
-    /// Answers how often it was tried.
+    /// Runs the work. Returns the number of attempts.
     async fn run<W>(&self, idempotent: bool, work: W) -> Result<u32, RetryError<Error>>
     where
         W: AsyncFnOnce(&mut Connection) -> Result<(), Error> + Clone,
     {
-        let operation = self.counted.pool.operation("buy").idempotent(idempotent).retry(POLICY);
-        let completed = patiently("an answer", operation.run_reporting(work)).await;
-        assert_eq!(self.proxy.sprung(), 1, "the trap was met");
+        let operation = self.test.pool.operation("buy").idempotent(idempotent).retry(POLICY);
+        let completed = with_deadline("a result", operation.run_reporting(work)).await;
+        assert_eq!(self.proxy.sprung(), 1, "one trap was sprung");
         completed.map(|completed| completed.report.attempts)
     }
 
-    /// How many orders there are in the end, once nobody works at them any more.
-    async fn orders(&self, table: &str) -> i64 {
+    /// Returns the number of orders once the pool's backends are gone.
+    async fn order_count(&self, table: &str) -> i64 {
         self.proxy.cut();
         let admin = Admin::new(server().await).await;
-        admin.await_backends(self.counted.pool.name(), 0).await;
+        admin.await_backends(self.test.pool.name(), 0).await;
         admin.count(&format!("SELECT count(*) FROM {table} WHERE token = '{}'", self.token)).await
     }
 }
 
 const ORDER: &str = "INSERT INTO orders VALUES ($1)";
-const ONCE: &str = "INSERT INTO once VALUES ($1) ON CONFLICT DO NOTHING";
+const IDEMPOTENT_ORDER: &str = "INSERT INTO once VALUES ($1) ON CONFLICT DO NOTHING";
 const BEGIN: &[u8] = b"START TRANSACTION\0";
 const COMMIT: &[u8] = b"COMMIT\0";
 
 #[tokio::test]
 async fn loss_before_commit_is_retried_once() {
-    let cut: [(&str, Arm); 4] = [
-        ("begin_unsent", |rig| rig.proxy.cut_before(BEGIN)),
-        ("begin_unanswered", |rig| rig.proxy.cut_unanswered(BEGIN)),
-        ("order_unsent", |rig| rig.proxy.cut_before(rig.order())),
-        ("order_unanswered", |rig| rig.proxy.cut_unanswered(rig.order())),
+    let cut: [(&str, SetTrap); 4] = [
+        ("begin_unsent", |fixture| fixture.proxy.cut_before(BEGIN)),
+        ("begin_unanswered", |fixture| fixture.proxy.cut_unanswered(BEGIN)),
+        ("order_unsent", |fixture| fixture.proxy.cut_before(fixture.order_pattern())),
+        ("order_unanswered", |fixture| fixture.proxy.cut_unanswered(fixture.order_pattern())),
     ];
-    for (name, arm) in cut {
-        let rig = Rig::new(&format!("commits_{name}")).await;
-        arm(&rig);
-        assert_eq!(rig.buy(false).await.unwrap(), 2, "{name}");
+    for (name, set_trap) in cut {
+        let fixture = Fixture::new(&format!("connection_loss_{name}")).await;
+        set_trap(&fixture);
+        assert_eq!(fixture.place_order(false).await.unwrap(), 2, "{name}");
         let lost = [("operation", "buy"), ("sqlstate", "io")];
-        assert_eq!(rig.counted.scrape().count("poolscope_retries_total", &lost), 1);
-        assert_eq!(rig.orders("orders").await, 1, "{name}");
+        assert_eq!(fixture.test.scrape().count("poolscope_retries_total", &lost), 1);
+        assert_eq!(fixture.order_count("orders").await, 1, "{name}");
     }
 }
 
 #[tokio::test]
 async fn unanswered_commit_is_never_retried() {
-    let cut: [(&str, Arm, i64); 2] =
-        [("unsent", |rig| rig.proxy.cut_before(COMMIT), 0), ("unanswered", |rig| rig.proxy.cut_unanswered(COMMIT), 1)];
-    for (name, arm, orders) in cut {
-        let rig = Rig::new(&format!("commits_{name}")).await;
-        arm(&rig);
-        let error = rig.buy(false).await.unwrap_err();
+    let cut: [(&str, SetTrap, i64); 2] = [
+        ("unsent", |fixture| fixture.proxy.cut_before(COMMIT), 0),
+        ("unanswered", |fixture| fixture.proxy.cut_unanswered(COMMIT), 1),
+    ];
+    for (name, set_trap, order_count) in cut {
+        let fixture = Fixture::new(&format!("connection_loss_{name}")).await;
+        set_trap(&fixture);
+        let error = fixture.place_order(false).await.unwrap_err();
         assert_eq!((error.gave_up(), error.effects()), (GiveUp::CommitUnknown, Effects::CommitUnknown), "{error}");
         assert_eq!((error.class(), error.sqlstate(), error.attempts()), (Class::Lost, Some("io"), 1));
-        let told = "whether the COMMIT took effect is unknown, and the operation is not idempotent: ";
-        assert!(chain(&error).contains(told), "{}", chain(&error));
+        let expected = "whether the COMMIT took effect is unknown, and the operation is not idempotent: ";
+        assert!(error_chain(&error).contains(expected), "{}", error_chain(&error));
         let unknown = [("operation", "buy"), ("reason", "commit_unknown"), ("sqlstate", "io")];
-        assert_eq!(rig.counted.scrape().count("poolscope_retry_exhausted_total", &unknown), 1);
-        assert_eq!(rig.orders("orders").await, orders, "{name}");
+        assert_eq!(fixture.test.scrape().count("poolscope_retry_exhausted_total", &unknown), 1);
+        assert_eq!(fixture.order_count("orders").await, order_count, "{name}");
     }
 }
 
 #[tokio::test]
 async fn answered_commit_is_a_success() {
-    let rig = Rig::new("commits_answered").await;
-    rig.proxy.cut_after(COMMIT);
-    assert_eq!(rig.buy(false).await.unwrap(), 1);
-    assert_eq!(rig.orders("orders").await, 1);
+    let fixture = Fixture::new("connection_loss_answered").await;
+    fixture.proxy.cut_after(COMMIT);
+    assert_eq!(fixture.place_order(false).await.unwrap(), 1);
+    assert_eq!(fixture.order_count("orders").await, 1);
 }
 
 #[tokio::test]
 async fn failure_after_commit_is_not_retried() {
-    let rig = Rig::new("commits_after").await;
-    rig.proxy.cut_after(COMMIT);
+    let fixture = Fixture::new("connection_loss_after").await;
+    fixture.proxy.cut_after(COMMIT);
     let work = async |connection: &mut Connection| {
         let transaction = connection.transaction().await?;
         let order = transaction.prepare_cached(ORDER).await?;
-        transaction.execute(&order, &[&rig.token]).await?;
+        transaction.execute(&order, &[&fixture.token]).await?;
         transaction.commit().await?;
         connection.batch_execute("SELECT 1").await
     };
-    let error = rig.run(false, work).await.unwrap_err();
+    let error = fixture.run(false, work).await.unwrap_err();
     assert_eq!((error.gave_up(), error.effects()), (GiveUp::NotIdempotent, Effects::Committed), "{error}");
     assert_eq!((error.class(), error.attempts()), (Class::Lost, 1));
-    assert_eq!(rig.orders("orders").await, 1);
+    assert_eq!(fixture.order_count("orders").await, 1);
 }
 
 #[tokio::test]
 async fn idempotent_work_is_retried_wherever_it_is_cut() {
-    let cut: [(&str, Arm); 3] = [
-        ("order", |rig| rig.proxy.cut_unanswered(rig.order())),
-        ("unsent", |rig| rig.proxy.cut_before(COMMIT)),
-        ("unanswered", |rig| rig.proxy.cut_unanswered(COMMIT)),
+    let cut: [(&str, SetTrap); 3] = [
+        ("order", |fixture| fixture.proxy.cut_unanswered(fixture.order_pattern())),
+        ("unsent", |fixture| fixture.proxy.cut_before(COMMIT)),
+        ("unanswered", |fixture| fixture.proxy.cut_unanswered(COMMIT)),
     ];
-    for (name, arm) in cut {
-        let rig = Rig::new(&format!("commits_idempotent_{name}")).await;
-        arm(&rig);
-        assert_eq!(rig.buy(true).await.unwrap(), 2, "{name}");
-        assert_eq!(rig.orders("once").await, 1, "{name}");
+    for (name, set_trap) in cut {
+        let fixture = Fixture::new(&format!("connection_loss_idempotent_{name}")).await;
+        set_trap(&fixture);
+        assert_eq!(fixture.place_order(true).await.unwrap(), 2, "{name}");
+        assert_eq!(fixture.order_count("once").await, 1, "{name}");
     }
 }
 
 #[tokio::test]
 async fn statement_outside_transaction_is_not_retried() {
-    let cut: [(&str, Arm, i64); 2] = [
-        ("unsent", |rig| rig.proxy.cut_before(rig.order()), 0),
-        ("unanswered", |rig| rig.proxy.cut_unanswered(rig.order()), 1),
+    let cut: [(&str, SetTrap, i64); 2] = [
+        ("unsent", |fixture| fixture.proxy.cut_before(fixture.order_pattern()), 0),
+        ("unanswered", |fixture| fixture.proxy.cut_unanswered(fixture.order_pattern()), 1),
     ];
-    for (name, arm, orders) in cut {
-        let rig = Rig::new(&format!("commits_statement_{name}")).await;
-        arm(&rig);
-        let error = rig.buy_at_once().await.unwrap_err();
+    for (name, set_trap, order_count) in cut {
+        let fixture = Fixture::new(&format!("connection_loss_statement_{name}")).await;
+        set_trap(&fixture);
+        let error = fixture.place_order_without_transaction().await.unwrap_err();
         assert_eq!((error.gave_up(), error.effects()), (GiveUp::NotIdempotent, Effects::StatementUnknown), "{error}");
-        assert_eq!(rig.orders("orders").await, orders, "{name}");
+        assert_eq!(fixture.order_count("orders").await, order_count, "{name}");
     }
 }
 
 #[tokio::test]
 async fn loss_after_prepare_is_retried() {
-    let rig = Rig::new("commits_prepared").await;
-    rig.proxy.cut_unanswered("SELECT 42");
+    let fixture = Fixture::new("connection_loss_prepared").await;
+    fixture.proxy.cut_unanswered("SELECT 42");
     let work = async |connection: &mut Connection| {
         let statement = connection.prepare_cached("SELECT 42").await?;
         connection.query(&statement, &[]).await.map(drop)
     };
-    assert_eq!(rig.run(false, work).await.unwrap(), 2);
+    assert_eq!(fixture.run(false, work).await.unwrap(), 2);
 }

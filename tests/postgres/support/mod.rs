@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers shared by the tests.
 
 mod http;
 #[path = "../../support/kept.rs"]
@@ -32,43 +32,43 @@ pub(crate) use scrape::{Growth, Scrape};
 pub(crate) use server::{Admin, shared};
 pub(crate) use traces::{Trace, traced};
 
-/// Long enough for a busy machine: only a test that fails waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough for a busy machine; only failing tests wait for it.
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The answer of a future that must come.
-pub(crate) async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
+/// Awaits a future; panics after [`TEST_TIMEOUT`].
+pub(crate) async fn with_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(value) => value,
-        Err(_) => panic!("not within {PATIENCE:?}: {what}"),
+        Err(_) => panic!("not within {TEST_TIMEOUT:?}: {what}"),
     }
 }
 
-/// Asks again and again until there is an answer.
-pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
+/// Calls `check` until it returns a value; panics after [`TEST_TIMEOUT`].
+pub(crate) async fn poll_until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
+    let started = Instant::now();
     loop {
-        if let Some(answer) = ask().await {
-            return answer;
+        if let Some(value) = check().await {
+            return value;
         }
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(started.elapsed() < TEST_TIMEOUT, "not within {TEST_TIMEOUT:?}: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Asks again and again until the answer is yes.
-pub(crate) async fn eventually(what: &str, mut ask: impl AsyncFnMut() -> bool) {
-    until(what, async || ask().await.then_some(())).await;
+/// Calls `check` until it returns true; panics after [`TEST_TIMEOUT`].
+pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    poll_until(what, async || check().await.then_some(())).await;
 }
 
-/// A pool that is counted apart from all others.
+/// A pool with a registry of its own.
 #[derive(Clone)]
-pub(crate) struct Counted {
+pub(crate) struct TestPool {
     pub(crate) pool: Pool,
     registry: Registry,
 }
 
-impl Counted {
-    /// A pool at `url`. Its name, which must be the test's own, is also its `application_name`.
+impl TestPool {
+    /// Returns a pool at `url`. Its name, which must be unique to the test, is also its `application_name`.
     pub(crate) fn new(name: &str, url: &str, settings: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
         let collector = Collector::new();
         let builder = Pool::builder().url(url).name(name).application_name(name).collector(collector.clone());
@@ -77,7 +77,7 @@ impl Counted {
         Self { pool: settings(builder).build().unwrap(), registry }
     }
 
-    /// The same, on the server that the tests share.
+    /// Returns a pool on the shared server.
     pub(crate) async fn shared(name: &str, settings: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
         Self::new(name, &shared().await.url(), settings)
     }
@@ -86,53 +86,53 @@ impl Counted {
         &self.registry
     }
 
-    /// What Prometheus would read now, with its invariants held.
+    /// Returns a scrape after checking its invariants.
     pub(crate) fn scrape(&self) -> Scrape {
         let scrape = Scrape::parse(&TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap());
         scrape.assert_adds_up(self.pool.name());
         scrape
     }
 
-    /// How many connections were closed for this reason.
+    /// Returns how many connections were closed for `reason`.
     pub(crate) fn closed(&self, reason: &str) -> u64 {
         self.scrape().count("poolscope_connections_closed_total", &[("reason", reason)])
     }
 
-    /// How many errors of this code there were in this phase.
+    /// Returns how many connection errors there were in `phase` with `code`.
     pub(crate) fn errors(&self, phase: &str, code: &str) -> u64 {
         self.scrape().count("poolscope_connection_errors_total", &[("phase", phase), ("sqlstate", code)])
     }
 
-    /// How many checkouts ended like this.
+    /// Returns how many checkouts had `outcome`.
     pub(crate) fn outcomes(&self, outcome: &str) -> u64 {
         self.scrape().count("poolscope_checkouts_total", &[("outcome", outcome)])
     }
 
     pub(crate) async fn get(&self) -> Connection {
-        patiently("a connection", self.pool.get()).await.unwrap()
+        with_deadline("a connection", self.pool.get()).await.unwrap()
     }
 
-    /// So many connections at once.
-    pub(crate) async fn take(&self, count: usize) -> Vec<Connection> {
-        let mut taken = Vec::with_capacity(count);
+    /// Checks out `count` connections.
+    pub(crate) async fn get_many(&self, count: usize) -> Vec<Connection> {
+        let mut guards = Vec::with_capacity(count);
         for _ in 0..count {
-            taken.push(self.get().await);
+            guards.push(self.get().await);
         }
-        taken
+        guards
     }
 
-    /// The process of the backend that the next checkout gets.
+    /// Returns the backend process of the next checkout's connection.
     pub(crate) async fn next_backend(&self) -> i32 {
         backend(&self.get().await).await
     }
 }
 
-/// The process of the connection's backend.
+/// Returns the backend process of `connection`.
 pub(crate) async fn backend(connection: &Connection) -> i32 {
-    patiently("an answer", connection.query_one("SELECT pg_backend_pid()", &[])).await.unwrap().get(0)
+    with_deadline("a result", connection.query_one("SELECT pg_backend_pid()", &[])).await.unwrap().get(0)
 }
 
-/// Has `cancel` end a query that the server is at, and nothing else end it.
+/// Checks that `cancel` ends a running query.
 pub(crate) async fn cancel_sleep<E: Debug>(
     admin: &Admin,
     backend: i32,
@@ -143,13 +143,13 @@ pub(crate) async fn cancel_sleep<E: Debug>(
         admin.await_busy(backend).await;
         cancel.await
     };
-    let (slept, cancelled) = patiently("the end of a query", async { tokio::join!(sleep, cancel) }).await;
+    let (slept, cancelled) = with_deadline("the query ends", async { tokio::join!(sleep, cancel) }).await;
     cancelled.unwrap();
     assert_eq!(slept.unwrap_err().code(), Some(&SqlState::QUERY_CANCELED));
 }
 
-/// An error and its sources on one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+/// Formats an error and its sources on one line.
+pub(crate) fn error_chain(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
@@ -159,10 +159,10 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     line
 }
 
-/// Blocks this thread until `work` is done on another, with a runtime of its own.
+/// Blocks this thread until `work` is done on another thread, with a runtime of its own.
 ///
-/// On a runtime of one thread, no other task runs meanwhile: a pool's connections hear nothing of what happens.
-pub(crate) fn behind_the_runtimes_back<T: Send>(work: impl AsyncFnOnce() -> T + Send) -> T {
+/// On a single-threaded runtime no other task runs meanwhile, so that connections do not notice what happens.
+pub(crate) fn block_on_other_thread<T: Send>(work: impl AsyncFnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         scope.spawn(move || runtime.block_on(work())).join().unwrap()

@@ -1,12 +1,12 @@
-//! The server that tests share, and a look at it from outside any pool.
+//! The server shared by the tests, and queries outside any pool.
 
 use poolscope::demo::server::Server;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 
-use super::until;
+use super::poll_until;
 
-/// The server of the tests that neither stop nor configure theirs. It ends with this process, however that ends.
+/// Returns the server of all tests that neither stop nor configure it. It ends with this process, however that ends.
 pub(crate) async fn shared() -> &'static Server {
     static SHARED: OnceCell<Server> = OnceCell::const_new();
     SHARED
@@ -30,58 +30,58 @@ impl Admin {
         self.0.batch_execute(statements).await.expect(statements);
     }
 
-    /// Whether a query finds nothing.
+    /// Returns whether a query has no rows.
     pub(crate) async fn is_empty(&self, query: &str) -> bool {
         self.0.query(query, &[]).await.expect(query).is_empty()
     }
 
-    /// The number that a query answers with.
+    /// Returns the number that a query yields.
     pub(crate) async fn count(&self, query: &str) -> i64 {
         self.0.query_one(query, &[]).await.expect(query).get(0)
     }
 
-    /// How many backends a pool has.
+    /// Returns how many backends an application has.
     pub(crate) async fn backends(&self, application: &str) -> usize {
         let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
         let count: i64 = self.0.query_one(query, &[&application]).await.expect("a count").get(0);
         usize::try_from(count).expect("a count")
     }
 
-    /// Waits until a pool has so many backends: one goes a moment after its connection.
+    /// Waits until an application has `count` backends: a backend ends a moment after its connection.
     pub(crate) async fn await_backends(&self, application: &str, count: usize) {
-        until("the backends that the pool should have", async || {
+        poll_until("the expected number of backends", async || {
             (self.backends(application).await == count).then_some(())
         })
         .await;
     }
 
-    /// The last statement that the backend was sent.
+    /// Returns the last statement of a backend.
     pub(crate) async fn last_statement(&self, backend: i32) -> String {
         let query = "SELECT query FROM pg_stat_activity WHERE pid = $1";
         self.0.query_one(query, &[&backend]).await.expect("a statement").get(0)
     }
 
-    /// Waits until a backend is in the midst of a statement.
+    /// Waits until a backend executes a statement.
     pub(crate) async fn await_busy(&self, backend: i32) {
-        until("a backend that is busy", async || {
+        poll_until("a busy backend", async || {
             let query = "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND state = 'active'";
-            self.0.query_opt(query, &[&backend]).await.expect("an answer")
+            self.0.query_opt(query, &[&backend]).await.expect("a result")
         })
         .await;
     }
 
-    /// Ends a backend in the midst of a statement, and returns when it is gone.
+    /// Terminates a backend while it executes a statement, and waits for its end.
     pub(crate) async fn terminate_busy(&self, backend: i32) {
         self.await_busy(backend).await;
         self.terminate(backend).await;
     }
 
-    /// Ends a backend, and returns when it is gone.
+    /// Terminates a backend, and waits for its end.
     pub(crate) async fn terminate(&self, backend: i32) {
         self.0.execute("SELECT pg_terminate_backend($1)", &[&backend]).await.expect("a signal");
-        until("the end of a backend", async || {
+        poll_until("the backend is gone", async || {
             let query = "SELECT 1 FROM pg_stat_activity WHERE pid = $1";
-            self.0.query_opt(query, &[&backend]).await.expect("an answer").is_none().then_some(())
+            self.0.query_opt(query, &[&backend]).await.expect("a result").is_none().then_some(())
         })
         .await;
     }

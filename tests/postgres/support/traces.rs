@@ -1,18 +1,18 @@
-//! Traces as a collector gets them.
+//! Traces as a collector receives them.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use opentelemetry::trace::TraceContextExt;
 use poolscope::otlp::{Pipeline, Protocol, Settings};
-use tracing::{Instrument, Span as Open};
+use tracing::{Instrument, Span as TracingSpan};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::prelude::*;
 
 use super::otlp::{Receiver, Span};
-use super::until;
+use super::poll_until;
 
-/// From the first use on, every span of this process goes to a collector.
+/// The collector, to which every span of this process is exported from the first use on.
 static COLLECTOR: LazyLock<(Receiver, Pipeline)> = LazyLock::new(|| {
     let receiver = Receiver::grpc();
     let mut settings = Settings::new("tests");
@@ -24,13 +24,13 @@ static COLLECTOR: LazyLock<(Receiver, Pipeline)> = LazyLock::new(|| {
     (receiver, pipeline)
 });
 
-/// A trace that begins with a request.
+/// A trace that starts with a request.
 pub(crate) struct Trace {
     id: String,
     request: String,
 }
 
-/// Does the work in a request's span, which is a trace of its own; answers which.
+/// Runs `work` in the span of a request, which starts a trace. Returns the trace.
 pub(crate) async fn traced<T>(request: &'static str, work: impl Future<Output = T>) -> (Trace, T) {
     LazyLock::force(&COLLECTOR);
     let span = tracing::info_span!("request", otel.name = request, otel.kind = "server");
@@ -39,18 +39,18 @@ pub(crate) async fn traced<T>(request: &'static str, work: impl Future<Output = 
     (Trace { id, request: request.to_owned() }, done)
 }
 
-/// The id of the trace that a span is of.
-fn id(span: &Open) -> String {
+/// Returns the trace id of a span.
+fn id(span: &TracingSpan) -> String {
     span.context().span().span_context().trace_id().to_string()
 }
 
 impl Trace {
-    /// Its number, in hexadecimal digits.
+    /// Returns the trace id in hexadecimal digits.
     pub(crate) fn id(&self) -> &str {
         &self.id
     }
 
-    /// A request of which it was decided elsewhere that its trace is not kept.
+    /// Runs `work` in a request whose incoming trace is not sampled.
     pub(crate) async fn unsampled<T>(work: impl Future<Output = T>) -> (Self, T) {
         use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
         LazyLock::force(&COLLECTOR);
@@ -61,29 +61,29 @@ impl Trace {
         (Self { id: trace.to_string(), request: "request".to_owned() }, work.instrument(span).await)
     }
 
-    /// One that began elsewhere, and is kept.
-    pub(crate) fn from_elsewhere(id: &str) -> Self {
+    /// Returns a trace that started elsewhere, and is sampled.
+    pub(crate) fn with_id(id: &str) -> Self {
         LazyLock::force(&COLLECTOR);
         Self { id: id.to_owned(), request: String::new() }
     }
 
-    /// Its spans, once so many are there, in the order in which they began. The request's is the first.
+    /// Waits for `count` spans. Returns them by start time; the request's is the first.
     pub(crate) async fn spans(&self, count: usize) -> Vec<Span> {
         let all = |spans: &[Span]| spans.len() >= count && spans.iter().any(|span| span.parent.is_none());
-        let mut spans = self.when(&format!("{count} spans and the request's"), all).await;
+        let mut spans = self.spans_when(&format!("{count} spans and the request's"), all).await;
         assert_eq!(spans.len(), count, "{spans:#?}");
         spans.sort_by_key(|span| (span.start, span.parent.is_some()));
         assert_eq!((&*spans[0].name, &spans[0].parent), (&*self.request, &None), "{spans:#?}");
         spans
     }
 
-    /// Its spans, once they are what `enough` says.
-    pub(crate) async fn when(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
-        until(what, async || Some(self.so_far()).filter(|spans| enough(spans))).await
+    /// Waits until `accept` is satisfied. Returns the spans.
+    pub(crate) async fn spans_when(&self, what: &str, accept: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+        poll_until(what, async || Some(self.received()).filter(|spans| accept(spans))).await
     }
 
-    /// Its spans that have arrived so far.
-    pub(crate) fn so_far(&self) -> Vec<Span> {
+    /// Returns the spans received so far.
+    pub(crate) fn received(&self) -> Vec<Span> {
         COLLECTOR.0.spans().into_iter().filter(|span| span.trace_id == self.id).collect()
     }
 }
