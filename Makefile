@@ -13,6 +13,8 @@ MINUTES ?= 5
 INTERVAL ?= 15
 # What a change is compared with, to see whether it breaks somebody's code: a commit.
 BASELINE ?= origin/main
+# Combinations of the library's features that users choose.
+COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 # The oldest compiler that is supported, as Cargo.toml says.
 MSRV := 1.88
 
@@ -24,37 +26,43 @@ help: ## List the targets
 
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
-	@$(CARGO) run --release --locked --quiet --features jaeger -- demo $(ARGS)
+	@$(CARGO) run --release --locked --quiet -p poolscope-cli --features jaeger -- demo $(ARGS)
 
 stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario leak', PACE=15s)
 	@scripts/setup test
-	@$(CARGO) build --release --locked --quiet --features jaeger --bin poolscope
+	@$(CARGO) build --release --locked --quiet -p poolscope-cli --features jaeger --bin poolscope
 	@PACE='$(PACE)' scripts/stack "$${CARGO_TARGET_DIR:-target}/release/poolscope" $(ARGS)
 
 test: ## Run every test, those with a real PostgreSQL and the documentation's included
 	@scripts/setup test
-	$(CARGO) test --locked --all-features
+	$(CARGO) test --locked --workspace --all-features
 	@# A short pass of the bench, without optimisation: it shows that all of it runs, and no figure.
-	$(CARGO) test --locked --quiet --all-features --bench pool -- --quick
+	$(CARGO) test --locked --quiet -p poolscope --all-features --bench pool -- --quick
 
 lint: ## Check formatting, lints, documentation, dependencies and scripts
 	@scripts/setup lint
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets --all-features -- -D warnings
-	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --lib --no-deps --all-features
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	$(CARGO) clippy --locked -p poolscope --lib --no-default-features -- -D warnings
+	@# Each feature alone, and the combinations that users choose.
+	RUSTFLAGS='-D warnings' $(CARGO) hack --locked check --workspace --each-feature --no-dev-deps --target-dir target/features
+	@for features in $(COMBINATIONS); do \
+		RUSTFLAGS='-D warnings' $(CARGO) hack --locked check -p poolscope --no-dev-deps --no-default-features \
+			--features $$features --target-dir target/features || exit; \
+	done
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --lib --no-deps --all-features
 	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
 	sh -n scripts/setup
 	sh -n scripts/stack
-	sh -n src/demo/server/watchdog.sh
+	sh -n crates/testing/src/server/watchdog.sh
 	bash -n .ci/run
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck scripts/setup scripts/stack .ci/run && shellcheck --shell=sh src/demo/server/watchdog.sh; \
+		shellcheck scripts/setup scripts/stack .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
 	fi
 
 bench: ## Measure what a checkout costs
 	@scripts/setup bench
-	$(CARGO) bench --locked --bench pool
+	$(CARGO) bench --locked -p poolscope --all-features --bench pool
 
 fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 	@scripts/setup fuzz
@@ -66,27 +74,27 @@ fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 
 fleet: ## Have a real Prometheus and a real VictoriaMetrics take a fleet's metrics, and measure them (INSTANCES=1000 MINUTES=5)
 	@scripts/setup fleet
-	$(CARGO) build --release --locked --quiet --bin poolscope --example fleet
+	$(CARGO) build --release --locked --quiet -p poolscope-cli --bin poolscope --example fleet
 	target/release/examples/fleet --measure target/release/poolscope \
 		--instances $(INSTANCES) --minutes $(MINUTES) --interval $(INTERVAL)
 
 msrv: ## Check that the oldest supported compiler takes it
 	@scripts/setup msrv
-	rustup run $(MSRV) $(CARGO) check --locked --all-features --lib --bins --target-dir target/msrv
+	rustup run $(MSRV) $(CARGO) check --locked --workspace --all-features --lib --bins --target-dir target/msrv
 
 semver: ## Check that a change breaks nobody's code (BASELINE=origin/main)
 	@scripts/setup semver
-	$(CARGO) semver-checks --features axum,cli,tls --only-explicit-features --baseline-rev $(BASELINE)
+	$(CARGO) semver-checks -p poolscope --features axum,otlp,tls,web-config --only-explicit-features --baseline-rev $(BASELINE)
 
 package: ## Build the package that is published, from what is committed
-	$(CARGO) package --locked
+	$(CARGO) package --locked -p poolscope
 
 schema: ## Make anew what dashboards are held to, from Grafana's own types
 	@scripts/setup schema
 	@mkdir -p target/schema
-	cp $(addprefix tests/monitoring/schema/,package.json package-lock.json tsconfig.json dashboard.ts make.mjs) target/schema
+	cp $(addprefix crates/cli/tests/monitoring/schema/,package.json package-lock.json tsconfig.json dashboard.ts make.mjs) target/schema
 	cd target/schema && npm ci --ignore-scripts --no-audit --no-fund --silent && npx --no-install tsc --project . && \
-		node make.mjs ../../tests/monitoring/schema/dashboard.schema.json ../../dashboards/*.json
+		node make.mjs ../../crates/cli/tests/monitoring/schema/dashboard.schema.json ../../dashboards/*.json
 
 fmt: ## Format the code
 	$(CARGO) fmt

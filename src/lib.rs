@@ -19,22 +19,6 @@ pub mod retry;
 mod suggest;
 pub mod telemetry;
 
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod demo;
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod monitoring;
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod service;
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod serve;
-
 /// Has the guide's code compiled with that of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]
@@ -42,7 +26,6 @@ struct Migration;
 
 /// The entry points of `fuzz/`, which sees only the public API.
 #[cfg(fuzzing)]
-#[doc(hidden)]
 pub mod fuzzing {
     /// Replays bytes of the wire protocol in several ways, which must report the same and keep all invariants.
     pub fn protocol(bytes: &[u8]) {

@@ -12,9 +12,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use poolscope::demo::server::Server;
 use poolscope::telemetry::Collector;
 use poolscope::{Connection, Pool};
+use poolscope_testing::server::Server;
 use rcgen::CertifiedKey;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
@@ -25,10 +25,10 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::comparison::{Comparison, ratio};
-use crate::proxy::Proxy;
 use crate::queries::time_each;
 use crate::report::Row;
 use crate::{BoxError, Scale};
+use poolscope_testing::proxy::Proxy;
 
 const SCHEMA: &str = "
     CREATE TABLE products (id int PRIMARY KEY, name text NOT NULL);

@@ -24,8 +24,6 @@ mod counters;
 mod environment;
 mod middleware;
 mod pools;
-#[path = "../../tests/support/proxy.rs"]
-mod proxy;
 mod queries;
 mod report;
 mod scrape;

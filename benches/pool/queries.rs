@@ -8,9 +8,9 @@ use deadpool::managed::{Manager, Metrics, RecycleResult};
 use deadpool_postgres::{ClientWrapper, ManagerConfig, RecyclingMethod};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
-use poolscope::demo::server::Server;
 use poolscope::pool::Backend;
 use poolscope::telemetry::Collector;
+use poolscope_testing::server::Server;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{NoTls, Statement};
 

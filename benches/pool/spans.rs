@@ -15,8 +15,8 @@ use opentelemetry::trace::{
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanProcessor};
 use poolscope::Pool;
-use poolscope::demo::server::Server;
 use poolscope::telemetry::Collector;
+use poolscope_testing::server::Server;
 use tokio::runtime::Builder;
 use tokio_postgres::NoTls;
 use tracing_subscriber::prelude::*;

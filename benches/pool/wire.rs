@@ -7,9 +7,9 @@ use std::pin::pin;
 use std::time::Instant;
 
 use futures_util::StreamExt;
-use poolscope::demo::server::Server;
 use poolscope::telemetry::Collector;
 use poolscope::{Connection, Pool};
+use poolscope_testing::server::Server;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::types::ToSql;
 

@@ -6,7 +6,7 @@ const INTRODUCTION: &str = "\
 # Settings
 
 <!-- Generated from src/config/table.rs. Regenerate it with
-     POOLSCOPE_BLESS=1 cargo test --lib settings_page_is_current -->
+     POOLSCOPE_BLESS=1 cargo test -p poolscope --lib settings_page_is_current -->
 
 A setting can be given in code (a public field of `Settings`), as an environment variable, as a key in TOML, and as a
 parameter in the query of the database URL. Within one source, a setting's own value takes precedence over the URL's
@@ -70,7 +70,7 @@ fn settings_page_is_current() {
     assert!(
         page == reference(),
         "docs/settings.md differs from the table of settings: regenerate it with \
-         POOLSCOPE_BLESS=1 cargo test --lib settings_page_is_current"
+         POOLSCOPE_BLESS=1 cargo test -p poolscope --lib settings_page_is_current"
     );
 }
 

@@ -60,5 +60,4 @@ mod tests;
 pub use self::error::OtlpError;
 pub use self::pipeline::Pipeline;
 pub use self::settings::{Protocol, Sampling, Settings};
-#[cfg(feature = "jaeger")]
-pub(crate) use self::worker::Deliver;
+pub use self::worker::Deliver;

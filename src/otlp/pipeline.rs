@@ -48,7 +48,7 @@ impl Pipeline {
     }
 
     /// The same, with a destination in this process as well.
-    pub(crate) fn start_with(settings: &Settings, page: Option<impl Deliver>) -> Result<Self, OtlpError> {
+    pub fn start_with(settings: &Settings, page: Option<impl Deliver>) -> Result<Self, OtlpError> {
         if settings.disabled {
             return Ok(Self { provider: None, workers: Vec::new() });
         }
@@ -94,7 +94,7 @@ impl Pipeline {
     }
 
     /// The same for such spans and events only.
-    pub(crate) fn layer_of<S>(&self, wanted: fn(&Metadata<'_>) -> bool) -> Option<impl Layer<S> + Send + Sync + use<S>>
+    pub fn layer_of<S>(&self, wanted: fn(&Metadata<'_>) -> bool) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {

@@ -144,7 +144,7 @@ impl Settings {
     }
 
     /// What all spans come from: the service's name, its attributes, and what the SDK says of itself.
-    pub(crate) fn as_resource(&self) -> Resource {
+    pub fn as_resource(&self) -> Resource {
         let attributes = self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
         Resource::builder().with_attributes(attributes).with_service_name(self.service_name.clone()).build()
     }

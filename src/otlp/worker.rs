@@ -17,7 +17,7 @@ use crate::telemetry::log::Limiter;
 use crate::telemetry::spans::{Accounts, Destination};
 
 /// Where batches go. Called for one batch at a time, on the worker's thread.
-pub(crate) trait Deliver: Send + 'static {
+pub trait Deliver: Send + 'static {
     /// Sends a batch; `Ok` is how many spans of it were refused.
     fn send(&mut self, batch: Vec<SpanData>) -> impl Future<Output = Result<u64, String>>;
 }

@@ -14,7 +14,7 @@ use crate::labels::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Pha
 pub fn reference() -> String {
     let mut page = String::from(
         "# Metrics\n\n\
-         <!-- Generated from src/telemetry/catalogue/table.rs. `POOLSCOPE_BLESS=1 cargo test --lib reference` writes it anew. -->\n\n\
+         <!-- Generated from src/telemetry/catalogue/table.rs. `POOLSCOPE_BLESS=1 cargo test -p poolscope --lib reference` writes it anew. -->\n\n\
          Durations are in seconds, sizes in connections. Counters start at zero when their pool is made and go away with it.\n\
          A renamed or dropped metric or label is a breaking change.\n\n\
          ## Of each pool\n\n",

@@ -4,7 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
 use poolscope::CheckoutError;
-use poolscope::demo::server::{Server, Shutdown};
+use poolscope_testing::server::{Server, Shutdown};
 
 use crate::support::{Admin, TestPool, backend, error_chain, eventually, poll_until, shared, with_deadline};
 

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use poolscope::Pool;
-use poolscope::demo::server::Server;
 use poolscope::exporter::Exporter;
+use poolscope_testing::server::Server;
 use prometheus::{IntCounter, Registry};
 use tokio::task::JoinSet;
 

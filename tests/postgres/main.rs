@@ -5,6 +5,7 @@ mod cancellation;
 mod client_api;
 mod connect_errors;
 mod connections;
+mod examples;
 mod exporter;
 mod exposition;
 mod global;
@@ -30,10 +31,10 @@ mod unpooled;
 mod waiting;
 mod wire;
 
-use poolscope::demo::server::Server;
 use poolscope::labels::{CloseReason, Outcome};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{Collector, Pool, PoolBuilder};
+use poolscope_testing::server::Server;
 
 async fn server() -> Server {
     Server::builder().start().await.unwrap()

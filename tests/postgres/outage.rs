@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use poolscope::demo::server::{Server, Shutdown};
 use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{CheckoutError, Collector, ConnectError, Pool};
+use poolscope_testing::server::{Server, Shutdown};
 
 use super::support::{Admin, TEST_TIMEOUT, error_chain, eventually};
 use super::{assert_adds_up, closed, outcomes, pool, server};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use poolscope::PoolBuilder;
-use poolscope::demo::server::{Server, Shutdown};
+use poolscope_testing::server::{Server, Shutdown};
 use tokio::task::JoinSet;
 
 use crate::support::{Growth, TestPool, backend, block_on_other_thread, error_chain, poll_until, with_deadline};

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use poolscope::PoolBuilder;
-use poolscope::demo::server::{Server, Shutdown};
 use poolscope::telemetry::{BackendState, ServerLook, ServerRole, ServerView};
+use poolscope_testing::server::{Server, Shutdown};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use poolscope::demo::server::{Server, Shutdown};
 use poolscope::{Connection, PoolBuilder, RetryPolicy};
+use poolscope_testing::server::{Server, Shutdown};
 use tokio::task::JoinSet;
 
 use crate::support::{TestPool, poll_until, with_deadline};

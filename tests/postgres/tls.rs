@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use poolscope::demo::server::Server;
 use poolscope::{CheckoutError, ConnectError};
+use poolscope_testing::server::Server;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::NamedTempFile;
 

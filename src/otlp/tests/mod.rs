@@ -11,14 +11,11 @@ use tracing_subscriber::prelude::*;
 use super::{Pipeline, Protocol, Settings};
 use crate::telemetry::spans::SpanTotals;
 
-#[path = "../../../tests/support/otlp.rs"]
-mod receiver;
-
 mod export;
 mod outage;
 mod settings;
 
-use self::receiver::{Receiver, nobody};
+use poolscope_testing::otlp::{Receiver, nobody};
 
 /// Long enough for a busy machine: only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -23,8 +23,6 @@ mod unpooled;
 pub use self::builder::PoolBuilder;
 pub use self::cancel::CancelToken;
 pub use self::client::Client;
-#[cfg(feature = "cli")]
-pub(crate) use self::connect::Connector;
 pub use self::error::ConnectError;
 pub use self::manager::PostgresManager;
 pub use self::unpooled::UnpooledConnection;

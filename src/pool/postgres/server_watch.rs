@@ -76,8 +76,11 @@ impl Pool {
     }
 
     /// Queries the server's state once, on a connection of its own. Does not publish it.
-    #[cfg(feature = "cli")]
-    pub(crate) async fn server_view(&self) -> Result<ServerView, ServerWatchError> {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server cannot be connected to or does not answer as PostgreSQL does.
+    pub async fn server_view(&self) -> Result<ServerView, ServerWatchError> {
         ServerReader { connector: self.backend().connector().clone(), client: None }.read().await
     }
 }
@@ -167,7 +170,7 @@ impl ServerReader {
 
 /// The error of querying the server's state.
 #[derive(Debug, Error)]
-pub(crate) enum ServerWatchError {
+pub enum ServerWatchError {
     /// Connecting failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),

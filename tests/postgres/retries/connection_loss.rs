@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use poolscope::demo::server::Server;
 use poolscope::labels::GiveUp;
 use poolscope::retry::{Class, Effects};
 use poolscope::{Connection, RetryError, RetryPolicy};
+use poolscope_testing::server::Server;
 use tokio::sync::OnceCell;
 use tokio_postgres::Error;
 

@@ -3,10 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use poolscope::demo::server::Server;
 use poolscope::labels::GiveUp;
 use poolscope::retry::Class;
 use poolscope::{Connection, RetryPolicy, RunError};
+use poolscope_testing::server::Server;
 use tokio_postgres::Error;
 use tokio_postgres::error::SqlState;
 

@@ -1,18 +1,8 @@
 //! Helpers shared by the tests.
 
 mod http;
-#[path = "../../support/kept.rs"]
-mod kept;
-#[path = "../../support/otlp.rs"]
-mod otlp;
 #[path = "../../support/pages/mod.rs"]
 pub(crate) mod pages;
-#[path = "../../support/prometheus.rs"]
-mod prometheus;
-#[path = "../../support/proxy.rs"]
-mod proxy;
-#[path = "../../support/scrape.rs"]
-mod scrape;
 mod server;
 mod traces;
 
@@ -24,11 +14,11 @@ use ::prometheus::{Registry, TextEncoder};
 use poolscope::{Collector, Connection, Pool, PoolBuilder};
 use tokio_postgres::error::SqlState;
 
-pub(crate) use self::prometheus::Prometheus;
 pub(crate) use http::get as http_get;
-pub(crate) use otlp::{Attributes, Link, Span};
-pub(crate) use proxy::Proxy;
-pub(crate) use scrape::{Growth, Scrape};
+pub(crate) use poolscope_testing::otlp::{Attributes, Link, Span};
+pub(crate) use poolscope_testing::prometheus::Prometheus;
+pub(crate) use poolscope_testing::proxy::Proxy;
+pub(crate) use poolscope_testing::scrape::{Growth, Scrape};
 pub(crate) use server::{Admin, shared};
 pub(crate) use traces::{Trace, traced};
 

@@ -1,6 +1,6 @@
 //! The server shared by the tests, and queries outside any pool.
 
-use poolscope::demo::server::Server;
+use poolscope_testing::server::Server;
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls};
 

@@ -9,8 +9,8 @@ use tracing::{Instrument, Span as TracingSpan};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::prelude::*;
 
-use super::otlp::{Receiver, Span};
 use super::poll_until;
+use poolscope_testing::otlp::{Receiver, Span};
 
 /// The collector, to which every span of this process is exported from the first use on.
 static COLLECTOR: LazyLock<(Receiver, Pipeline)> = LazyLock::new(|| {

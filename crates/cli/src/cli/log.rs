@@ -1,0 +1,279 @@
+//! The log: which lines, in which format, and the trace that each belongs to.
+
+use std::env;
+use std::fmt;
+use std::io::IsTerminal;
+
+use clap::ValueEnum;
+use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::prelude::*;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+/// The variable that says what to log.
+const FILTER: &str = "RUST_LOG";
+
+/// Left out of the log, whatever is asked for: it has no limit, and shows the endpoint. What it tells of failures the
+/// pipeline tells itself.
+const NEVER: &str = "opentelemetry-otlp";
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// For people.
+    Text,
+    /// An object a line, for machines.
+    Json,
+}
+
+/// Sends the log to `writer`, of standard error, and the spans to where `traces` takes them. `default` says what is logged unless
+/// the environment does.
+pub(super) fn log_to<W, T>(writer: W, format: LogFormat, default: &str, traces: Option<T>) -> Result<(), String>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    T: Layer<Registry> + Send + Sync + 'static,
+{
+    let filter = filter(default)?;
+    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    let colours = colours && std::io::stderr().is_terminal() && format == LogFormat::Text;
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.event_format(Text(Format::default().with_ansi(colours))).boxed(),
+        LogFormat::Json => lines.event_format(Json).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(traces)
+        .with(lines.with_filter(filter))
+        .try_init()
+        .map_err(|error| error.to_string())
+}
+
+fn filter(default: &str) -> Result<EnvFilter, String> {
+    let directives = match env::var(FILTER) {
+        Ok(directives) if !directives.trim().is_empty() => directives,
+        Ok(_) | Err(env::VarError::NotPresent) => default.to_owned(),
+        Err(env::VarError::NotUnicode(_)) => {
+            return Err(format!("environment variable {FILTER}: the value is not Unicode: give it in UTF-8"));
+        }
+    };
+    let filter = EnvFilter::try_new(&directives).map_err(|error| {
+        format!(
+            "environment variable {FILTER}: \"{}\" cannot be: {error}: give levels by target, such as \
+             poolscope=debug,warn",
+            directives.escape_debug()
+        )
+    })?;
+    let never = format!("{NEVER}=off").parse().map_err(|error| format!("{NEVER}: {error}"))?;
+    Ok(filter.add_directive(never))
+}
+
+/// The ids of the span that something happens in, if it is sampled: only then is there something to be found by them.
+fn ids() -> Option<(TraceId, SpanId)> {
+    let context = opentelemetry::Context::current();
+    let span = context.span();
+    let span = span.span_context();
+    (span.is_valid() && span.is_sampled()).then(|| (span.trace_id(), span.span_id()))
+}
+
+/// Lines for people, which end with the ids.
+struct Text(Format<Full, SystemTime>);
+
+impl<S, N> FormatEvent<S, N> for Text
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some((trace_id, span_id)) = ids() else {
+            return self.0.format_event(ctx, writer, event);
+        };
+        let mut line = String::new();
+        self.0.format_event(ctx, Writer::new(&mut line), event)?;
+        writeln!(writer, "{} trace_id={trace_id} span_id={span_id}", line.trim_end_matches('\n'))
+    }
+}
+
+/// `{"timestamp": …, "level": …, "target": …, "message": …, "fields": {…}, "trace_id": …, "span_id": …}`
+struct Json;
+
+impl<S, N> FormatEvent<S, N> for Json
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut time = String::new();
+        SystemTime.format_time(&mut Writer::new(&mut time))?;
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let metadata = event.metadata();
+        // In the order in which a person would look for them.
+        write!(
+            writer,
+            r#"{{"timestamp":"{time}","level":"{}","target":{},"message":{}"#,
+            metadata.level(),
+            Quoted(metadata.target()),
+            Quoted(&fields.message),
+        )?;
+        if !fields.others.is_empty() {
+            write!(writer, r#","fields":{}"#, serde_json::Value::Object(fields.others))?;
+        }
+        if let Some((trace_id, span_id)) = ids() {
+            write!(writer, r#","trace_id":"{trace_id}","span_id":"{span_id}""#)?;
+        }
+        writeln!(writer, "}}")
+    }
+}
+
+/// A text as JSON.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Fields {
+    message: String,
+    others: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Fields {
+    fn keep(&mut self, field: &Field, value: impl Into<serde_json::Value>) {
+        self.others.insert(field.name().to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.keep(field, value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.keep(field, value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.keep(field, value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.keep(field, value);
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+        } else {
+            self.keep(field, value);
+        }
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::io;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use poolscope::otlp::{Pipeline, Settings};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The lines that `say` logs, where every trace is sampled or none.
+    fn logged(json: bool, ratio: f64, say: impl FnOnce()) -> Vec<String> {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let mut settings = Settings::new("test");
+        settings.sampling.ratio = ratio;
+        let pipeline = Pipeline::start(&settings).unwrap();
+        let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
+        let layer = if json {
+            layer.event_format(Json).boxed()
+        } else {
+            layer.event_format(Text(Format::default().with_ansi(false))).boxed()
+        };
+        // The lines do not see the span: what is logged does not depend on what is traced.
+        let layer = layer.with_filter(EnvFilter::new("warn"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(pipeline.layer()).with(layer), say);
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn complain() {
+        let error = "it said \"no\"\nand left".parse::<u8>().unwrap_err();
+        tracing::warn!(pool = "shop", suppressed = 3_u64, seconds = 0.5, open = true, %error, "connection error");
+    }
+
+    #[test]
+    fn a_line_of_text_has_ids_where_there_is_a_sampled_span_only() {
+        let within = || tracing::info_span!("request").in_scope(complain);
+        let line = &logged(false, 1.0, within)[0];
+        let (begin, ids) = line.split_once(" trace_id=").unwrap();
+        assert!(begin.contains(" WARN ") && begin.contains("connection error pool=\"shop\" suppressed=3"), "{line}");
+        let (trace_id, span_id) = ids.split_once(" span_id=").unwrap();
+        assert_eq!((trace_id.len(), span_id.len()), (32, 16), "{line}");
+        for lines in [logged(false, 1.0, complain), logged(false, 0.0, within)] {
+            assert!(lines[0].contains("connection error") && !lines[0].contains("trace_id"), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_json_is_an_object_with_the_ids_of_its_span() {
+        let lines = logged(true, 1.0, || {
+            complain();
+            tracing::info_span!("request").in_scope(complain);
+        });
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].starts_with(r#"{"timestamp":"2"#), "{lines:?}");
+        let lines: Vec<serde_json::Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for line in &lines {
+            assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"connection error".into()));
+            assert_eq!(line["target"], concat!(env!("CARGO_CRATE_NAME"), "::cli::log::tests"));
+            let fields = serde_json::json!({
+                "pool": "shop", "suppressed": 3, "seconds": 0.5, "open": true,
+                "error": "invalid digit found in string",
+            });
+            assert_eq!(line["fields"], fields);
+        }
+        assert_eq!(lines[0].get("trace_id"), None);
+        assert_eq!(lines[1]["trace_id"].as_str().unwrap().len(), 32);
+        assert_eq!(lines[1]["span_id"].as_str().unwrap().len(), 16);
+    }
+
+    #[test]
+    fn what_a_line_of_json_says_cannot_break_it() {
+        let hostile = "\"}\n{\"level\":\"INFO\"\u{1b}[31m";
+        let lines = logged(true, 1.0, || tracing::warn!(pool = hostile, nan = f64::NAN, "{hostile}"));
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
+        assert_eq!((&line["message"], &line["fields"]["pool"]), (&hostile.into(), &hostile.into()));
+    }
+}

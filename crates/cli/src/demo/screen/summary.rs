@@ -1,0 +1,200 @@
+//! What the pool has to show for itself at the end.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::status::{counted, errors};
+use poolscope::labels::{Activity, CloseReason, Outcome};
+use poolscope::telemetry::{BOUNDS_SECONDS, Histogram, OperationTotals, PoolSnapshot};
+
+/// A table of the operations, and the pool as a whole.
+pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String {
+    let operations: Vec<_> = pool.operations.iter().filter(|operation| operation.started > 0).collect();
+    let checkouts: u64 = operations.iter().map(|operation| operation.started).sum();
+    let rate = Duration::from_secs(checkouts).as_secs_f64() / elapsed.as_secs_f64().max(1e-3);
+
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = writeln!(
+        text,
+        "{} from pool {} in {}, {rate:.1} per second (wait and use: means)",
+        counted(checkouts, "checkout"),
+        pool.name,
+        humantime::format_duration(Duration::from_secs(elapsed.as_secs())),
+    );
+    let name = operations.iter().map(|operation| label(&operation.name).chars().count()).max().unwrap_or(0).max(9);
+    let _ = writeln!(
+        text,
+        "\n  {:name$} {:>9} {:>6} {:>7} {:>9} {:>6} {:>6} {:>6}",
+        "operation", "checkouts", "ok", "timeout", "cancelled", "errors", "wait", "use"
+    );
+    for operation in &operations {
+        row(&mut text, operation, name);
+    }
+    holders(&mut text, &operations, name);
+    text.push('\n');
+    for (what, times) in [("wait", &pool.wait_time), ("use", &pool.use_time)] {
+        if times.count() > 0 {
+            let _ = writeln!(
+                text,
+                "  {what:<12} half {}, 95 % {}, 99 % {}",
+                within(times, 50),
+                within(times, 95),
+                within(times, 99)
+            );
+        }
+    }
+    let _ = writeln!(text, "  {:<12} {}", "connections", connections(pool));
+    if let Some(retries) = retries(pool) {
+        let _ = writeln!(text, "  {:<12} {retries}", "retries");
+    }
+    let saturated = Duration::from_nanos(pool.saturated_nanos);
+    let _ = writeln!(text, "  {:<12} for {} all were taken and somebody waited", "saturated", short(saturated));
+    if let Some(size) = pool.recommended_size {
+        let target = humantime::format_duration(pool.limits.wait_target);
+        let _ = writeln!(text, "  {:<12} {size} connections, for a mean wait within {target}", "recommended");
+    }
+    text
+}
+
+fn row(text: &mut String, operation: &OperationTotals, name: usize) {
+    let outcome = |outcome: Outcome| operation.outcomes[outcome.index()];
+    let _ = writeln!(
+        text,
+        "  {:name$} {:>9} {:>6} {:>7} {:>9} {:>6} {:>6} {:>6}",
+        label(&operation.name),
+        operation.started,
+        outcome(Outcome::Ok),
+        outcome(Outcome::Timeout),
+        outcome(Outcome::Cancelled),
+        errors(operation),
+        short(mean(operation.wait_nanos, operation.started)),
+        short(mean(operation.use_nanos, operation.returned)),
+    );
+}
+
+/// How many of those who held connections for longest are told.
+const TOLD: usize = 5;
+
+/// Who held connections for longest, and what they did meanwhile.
+fn holders(text: &mut String, operations: &[&OperationTotals], name: usize) {
+    let held = |operation: &OperationTotals| operation.activity_nanos.iter().sum::<u64>();
+    let mut longest = operations.to_vec();
+    longest.sort_by_key(|operation| std::cmp::Reverse(held(operation)));
+    let _ = writeln!(
+        text,
+        "\n  {:name$} {:>9} {:>10} {:>20} {:>6}",
+        "who held it", "held", "executing", "idle in transaction", "idle"
+    );
+    for operation in longest.into_iter().take(TOLD) {
+        let share = |activity: Activity| match held(operation) {
+            0 => "-".to_owned(),
+            all => format!("{} %", u128::from(operation.activity_nanos[activity.index()]) * 100 / u128::from(all)),
+        };
+        let _ = writeln!(
+            text,
+            "  {:name$} {:>9} {:>10} {:>20} {:>6}",
+            label(&operation.name),
+            short(Duration::from_nanos(held(operation))),
+            share(Activity::Executing),
+            share(Activity::IdleInTransaction),
+            share(Activity::Idle),
+        );
+    }
+}
+
+/// The name; of a file and line, the file's and its folder's names: all of it makes the table too wide.
+fn label(name: &str) -> &str {
+    match name.rmatch_indices('/').nth(1) {
+        Some((slash, _)) if name.contains(".rs:") => &name[slash + 1..],
+        _ => name,
+    }
+}
+
+/// How many were made, and what became of them.
+fn connections(pool: &PoolSnapshot) -> String {
+    let closed = CloseReason::ALL.iter().map(|reason| (pool.closed[reason.index()], reason.as_str()));
+    let closed: Vec<_> = closed.filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}")).collect();
+    format!("{} made; closed: {}", pool.created, if closed.is_empty() { "none".to_owned() } else { closed.join(", ") })
+}
+
+/// What was tried again, for which SQLSTATEs, and what came of it; nothing if nothing was.
+fn retries(pool: &PoolSnapshot) -> Option<String> {
+    let mut by_code = BTreeMap::new();
+    for retries in &pool.retries {
+        *by_code.entry(retries.code).or_insert(0) += retries.count;
+    }
+    let all: u64 = by_code.values().sum();
+    let recovered: u64 = pool.operations.iter().map(|operation| operation.recovered).sum();
+    let codes: Vec<_> = by_code.iter().map(|(code, count)| format!("{count} for {}", code.as_str())).collect();
+    (all > 0).then(|| format!("{all}: {}; {} saved by them", codes.join(", "), counted(recovered, "operation")))
+}
+
+/// The bound below which so many of a hundred are.
+fn within(times: &Histogram, of_hundred: u64) -> String {
+    let wanted = (times.count() * of_hundred).div_ceil(100);
+    let mut seen = 0;
+    let bound = BOUNDS_SECONDS.iter().zip(times.buckets).find(|(_, count)| {
+        seen += count;
+        seen >= wanted
+    });
+    match (bound, BOUNDS_SECONDS.last()) {
+        (Some((bound, _)), _) => format!("within {}", short(Duration::from_secs_f64(*bound))),
+        (None, Some(last)) => format!("above {}", short(Duration::from_secs_f64(*last))),
+        (None, None) => String::new(),
+    }
+}
+
+fn mean(nanos: u64, count: u64) -> Duration {
+    Duration::from_nanos(nanos.checked_div(count).unwrap_or(0))
+}
+
+/// A time in the unit that suits it.
+fn short(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        0.0 => "0".to_owned(),
+        ..0.000_95 => format!("{:.0} us", seconds * 1e6),
+        ..0.009_5 => format!("{:.1} ms", seconds * 1e3),
+        ..0.95 => format!("{:.0} ms", seconds * 1e3),
+        ..9.95 => format!("{seconds:.1} s"),
+        _ => format!("{seconds:.0} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_in_the_unit_that_suits_it() {
+        let times = [0, 500, 999_000, 1_500_000, 25_000_000, 999_000_000, 2_500_000_000, 120_000_000_000];
+        let told = times.map(|nanos| short(Duration::from_nanos(nanos)));
+        assert_eq!(told, ["0", "0 us", "1.0 ms", "1.5 ms", "25 ms", "1.0 s", "2.5 s", "120 s"]);
+    }
+
+    #[test]
+    fn a_call_site_is_told_by_the_end_of_its_path() {
+        for (name, told) in [
+            ("crates/cli/src/demo/workload/shop.rs:131", "workload/shop.rs:131"),
+            ("src/main.rs:1", "src/main.rs:1"),
+            ("get_product", "get_product"),
+            ("GET /orders/list", "GET /orders/list"),
+        ] {
+            assert_eq!(label(name), told);
+        }
+    }
+
+    #[test]
+    fn a_share_is_told_by_the_bound_it_lies_within() {
+        let mut times = Histogram::default();
+        times.buckets[0] = 50;
+        times.buckets[2] = 49;
+        *times.buckets.last_mut().unwrap() = 1;
+        assert_eq!(within(&times, 50), "within 500 us");
+        assert_eq!(within(&times, 95), "within 2.5 ms");
+        assert_eq!(within(&times, 99), "within 2.5 ms");
+        assert_eq!(within(&times, 100), "above 30 s");
+    }
+}

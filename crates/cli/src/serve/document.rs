@@ -1,0 +1,138 @@
+//! The TOML document of the configuration: its entries, and errors with line and column.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use super::error::ServeError;
+use crate::service::masked;
+use poolscope::Settings;
+use poolscope::config::{ConfigError, Setting, settings};
+
+/// A key of a table, with its value.
+pub(super) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>);
+
+/// An invalid key or value in the configuration.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}, column {column}: {problem}")]
+pub struct InvalidEntry {
+    line: usize,
+    column: usize,
+    problem: String,
+}
+
+impl InvalidEntry {
+    /// Returns the error for the byte at `offset` in `text`.
+    pub(super) fn at(text: &str, offset: usize, problem: impl Into<String>) -> Self {
+        let before = text.get(..offset).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        Self { line, column, problem: problem.into() }
+    }
+
+    /// Returns the error for a value that a key does not accept.
+    pub(super) fn value<T>(
+        text: &str,
+        value: &Spanned<T>,
+        key: &str,
+        found: impl AsRef<str>,
+        expected: impl AsRef<str>,
+    ) -> Self {
+        let problem = format!("invalid {key}: {}, expected {}", found.as_ref(), expected.as_ref());
+        Self::at(text, value.span().start, problem)
+    }
+
+    /// Returns the error for a key that is not among `known`.
+    pub(super) fn unknown<'a>(
+        text: &str,
+        key: &Spanned<DeString<'_>>,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let name = &**key.get_ref();
+        let hint = nearest(name, known).map_or_else(String::new, |nearest| format!(": did you mean `{nearest}`?"));
+        let problem = format!("unknown setting `{}`{hint}", masked(name).escape_debug());
+        Self::at(text, key.span().start, problem)
+    }
+}
+
+/// Returns the candidate most similar to `name`, ignoring case, if at most a third of its characters differ.
+fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let name = name.to_lowercase();
+    let distances = candidates.into_iter().map(|candidate| (strsim::levenshtein(&name, candidate), candidate));
+    let similar = distances.filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1));
+    similar.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
+}
+
+pub(super) fn parse(text: &str) -> Result<DeTable<'_>, InvalidEntry> {
+    // Only the parser's message is used: its `Display` quotes the line of the error, which may hold a URL.
+    DeTable::parse(text).map(Spanned::into_inner).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        InvalidEntry::at(text, offset, format!("invalid TOML: {}", error.message()))
+    })
+}
+
+/// Returns the entries of a table in the order of the text.
+pub(super) fn entries<'a, 't>(table: &'a DeTable<'t>) -> Vec<Entry<'a, 't>> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+/// Returns the table that is the value of `key`.
+pub(super) fn table<'a, 't>(
+    key: &str,
+    expected: &str,
+    text: &str,
+    value: &'a Spanned<DeValue<'t>>,
+) -> Result<&'a DeTable<'t>, InvalidEntry> {
+    match value.get_ref() {
+        DeValue::Table(table) => Ok(table),
+        other => Err(InvalidEntry::value(text, value, key, type_name(other), expected)),
+    }
+}
+
+pub(super) const fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fractional number",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// Returns the setting of a pool called `name`.
+pub(super) fn setting(name: &str) -> Option<&'static Setting> {
+    settings().find(|setting| setting.name() == name)
+}
+
+/// Applies the entries of a table, each of which is a setting of a pool.
+pub(super) fn apply(settings: Settings, text: &str, mut entries: Vec<Entry<'_, '_>>) -> Result<Settings, ServeError> {
+    // The URL first: other keys take precedence over its query.
+    entries.sort_by_key(|(key, _)| &**key.get_ref() != "database_url");
+    entries.into_iter().try_fold(settings, |settings, (key, value)| {
+        if let (DeValue::Table(_), Some(setting)) = (value.get_ref(), setting(key.get_ref())) {
+            return Err(InvalidEntry::value(text, value, setting.name(), "a table", setting.range()).into());
+        }
+        Ok(settings.apply_toml(&only(text, key.span().start..value.span().end))?)
+    })
+}
+
+/// Returns `text` with blanks outside of `range`, which thus keeps its line and column.
+fn only(text: &str, range: Range<usize>) -> String {
+    let blank = |at, c| if range.contains(&at) || c == '\n' { c } else { ' ' };
+    text.char_indices().map(|(at, c)| blank(at, c)).collect()
+}
+
+/// Checks the name of a database, which becomes the name of its pool.
+pub(super) fn check_name<T>(text: &str, key: &Spanned<T>, name: &str) -> Result<(), ServeError> {
+    match Settings::default().set("name", name) {
+        Err(ConfigError::Invalid { value, expected, .. }) => {
+            Err(InvalidEntry::value(text, key, "name", value, expected).into())
+        }
+        result => Ok(result?),
+    }
+}

@@ -1,0 +1,126 @@
+//! The exporter's web configuration, as Prometheus itself meets it.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ::prometheus::Registry;
+use poolscope::exporter::{Exporter, WebConfig};
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+use crate::tools::run;
+use poolscope_testing::prometheus::Prometheus;
+
+/// An authority's certificate, and what it signed: for the exporter, and for Prometheus.
+fn certificates(directory: &Path) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, "an authority of a test's");
+    let key = KeyPair::generate().unwrap();
+    fs::write(directory.join("ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(params, key);
+    for (name, usage) in [
+        ("localhost", ExtendedKeyUsagePurpose::ServerAuth),
+        ("prometheus", ExtendedKeyUsagePurpose::ClientAuth),
+        ("somebody", ExtendedKeyUsagePurpose::ClientAuth),
+    ] {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages.push(usage);
+        let key = KeyPair::generate().unwrap();
+        fs::write(directory.join(format!("{name}.crt")), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
+        fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+async fn serve(web_yml: &Path) -> SocketAddr {
+    let config = WebConfig::read(web_yml).unwrap();
+    let bound = Exporter::new(Registry::new()).web_config(config).bind("127.0.0.1:0").await.unwrap();
+    assert_eq!(bound.scheme(), "https");
+    let address = bound.local_addr();
+    tokio::spawn(bound.serve(std::future::pending()));
+    address
+}
+
+#[test]
+fn promtool_takes_what_is_taken_here() {
+    let directory = tempfile::tempdir().unwrap();
+    certificates(directory.path());
+    let hash = bcrypt::hash("sesame", 4).unwrap();
+    let settings = format!(
+        "tls_server_config:
+  cert_file: localhost.crt
+  key_file: localhost.key
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: ca.crt
+  min_version: TLS12
+  max_version: TLS13
+  cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384]
+  prefer_server_cipher_suites: false
+  curve_preferences: [X25519, CurveP256, CurveP384]
+http_server_config:
+  http2: false
+  headers:
+    Content-Security-Policy: frame-ancestors 'none'
+    X-Frame-Options: sameorigin
+    X-Content-Type-Options: nosniff
+    X-XSS-Protection: 1; mode=block
+    Strict-Transport-Security: max-age=31536000
+basic_auth_users:
+  alice: {hash}
+"
+    );
+    let web_yml = directory.path().join("web.yml");
+    fs::write(&web_yml, settings).unwrap();
+    assert!(WebConfig::read(&web_yml).unwrap().is_tls());
+    let (good, said) = run(Command::new("promtool").args(["check", "web-config"]).arg(&web_yml));
+    assert!(good && said.contains("SUCCESS"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn prometheus_scrapes_with_a_certificate_and_a_password_and_not_with_others() {
+    let directory = tempfile::tempdir().unwrap();
+    certificates(directory.path());
+    let hash = bcrypt::hash("sesame", 4).unwrap();
+    let web_yml = directory.path().join("web.yml");
+    let settings = format!(
+        "tls_server_config:\n  cert_file: localhost.crt\n  key_file: localhost.key\n  \
+         client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.crt\n  client_allowed_sans: [prometheus]\n\
+         basic_auth_users:\n  prometheus: {hash}\n"
+    );
+    fs::write(&web_yml, settings).unwrap();
+    let target = serve(&web_yml).await;
+
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let mut config = "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs:\n".to_owned();
+    for (job, scheme, own, password) in [
+        ("good", "https", "prometheus", "sesame"),
+        ("password", "https", "prometheus", "wrong"),
+        ("name", "https", "somebody", "sesame"),
+        ("plain", "http", "prometheus", "sesame"),
+    ] {
+        let (ca, cert, key) = (path("ca.crt"), path(&format!("{own}.crt")), path(&format!("{own}.key")));
+        config += &format!(
+            "- job_name: {job}\n  scheme: {scheme}\n  tls_config: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}, \
+             server_name: localhost}}\n  basic_auth: {{username: prometheus, password: {password}}}\n  \
+             static_configs: [{{targets: ['{target}']}}]\n"
+        );
+    }
+    let prometheus = Prometheus::configured(&[("prometheus.yml", &config)]).await;
+    let begun = Instant::now();
+    let expected = [("good", 1.0), ("name", 0.0), ("password", 0.0), ("plain", 0.0)];
+    let expected = expected.map(|(job, up)| (job.to_owned(), up));
+    loop {
+        let up = prometheus.query("up").await;
+        let targets = prometheus.api("/api/v1/targets").await;
+        let errors: Vec<_> =
+            targets["activeTargets"].as_array().unwrap().iter().map(|target| target["lastError"].to_string()).collect();
+        let told = |part: &&str| errors.iter().any(|error| error.contains(*part));
+        if up == expected && ["401 Unauthorized", "tls: ", "400 Bad Request"].iter().all(told) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{up:?} {errors:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
