@@ -11,8 +11,9 @@ use tower_layer::Layer;
 use super::route::{Head, RouteBy};
 use super::service::PoolService;
 use super::shed::{Limits, Overload};
-use crate::pool::serving::LayerConfig;
+use crate::pool::request::{LayerConfig, RouteLimits};
 use crate::pool::{Backend, Pool};
+use crate::telemetry::clock::nanos;
 
 /// Accounts to each request what it costs the pool. See [the module](crate::middleware).
 ///
@@ -177,7 +178,13 @@ impl<M: Backend> PoolLayer<M> {
 impl Settings {
     fn terms<M: Backend>(&self, pool: &Pool<M>) -> Arc<LayerConfig> {
         let Self { names_operations, held_elsewhere, share, call_site, .. } = *self;
-        Arc::new(LayerConfig::new(pool, names_operations, held_elsewhere, share, call_site))
+        let shared = pool.shared();
+        let route_limits = share.map(|connections| Arc::new(RouteLimits::new(connections)));
+        if let Some(limits) = &route_limits {
+            shared.route_limits.add(limits, || shared.is_closing());
+        }
+        let (recorder, idle_limit) = (shared.recorder.clone(), nanos(held_elsewhere));
+        Arc::new(LayerConfig { recorder, names_operations, idle_limit, route_limits, call_site })
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 
-use crate::pool::serving::{ActiveRequest, ScopeGuard, handed_on};
+use crate::pool::request::{self, ActiveRequest, ScopeGuard};
 
 /// The request, or requests of several pools, that the code which runs works for.
 ///
@@ -31,7 +31,7 @@ impl RequestScope {
     /// Of the code that runs; outside of requests an empty one, which changes nothing.
     #[must_use]
     pub fn current() -> Self {
-        Self(handed_on())
+        Self(request::current())
     }
 
     /// Has the future work for the request.
@@ -50,7 +50,7 @@ impl RequestScope {
 fn enter_all<T>(served: &mut [Option<ActiveRequest>], run: impl FnOnce() -> T) -> T {
     match served.split_first_mut() {
         Some((first, others)) => {
-            let _entered = ScopeGuard::new(first);
+            let _entered = ScopeGuard::enter(first);
             enter_all(others, run)
         }
         None => run(),

@@ -13,7 +13,7 @@ use super::future::ResponseFuture;
 use super::layer::Settings;
 use super::route::{Head, matched, method};
 use super::tracking::Tracking;
-use crate::pool::serving::{ActiveRequest, LayerConfig, is_served};
+use crate::pool::request::{ActiveRequest, LayerConfig, is_active};
 use crate::pool::{Backend, Pool};
 use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 
@@ -64,7 +64,7 @@ where
             request.extensions_mut().insert(self.pool.clone());
         }
         // Another layer of this pool's is around this one, and counts it.
-        if is_served(self.terms.recorder.ledger()) {
+        if is_active(self.terms.recorder.ledger()) {
             return ResponseFuture::passed(self.inner.call(request));
         }
         let kind = self.kind(&request);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::pool::serving::LayerConfig;
+use crate::pool::request::LayerConfig;
 use crate::telemetry::ledger::Backlog;
 use crate::telemetry::requests::RouteKey;
 
@@ -35,7 +35,7 @@ impl Limits {
         }
         let ledger = terms.recorder.ledger();
         let of_route =
-            terms.shares.as_ref().zip(route).map(|(shares, kind)| shares.backlog(kind, ledger.clock().now()));
+            terms.route_limits.as_ref().zip(route).map(|(shares, kind)| shares.backlog(kind, ledger.clock().now()));
         [Some(ledger.backlog()), of_route].into_iter().flatten().find_map(|backlog| self.exceeded(backlog))
     }
 

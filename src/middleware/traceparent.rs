@@ -6,7 +6,7 @@ use http::{HeaderMap, Request};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use tracing::Span;
 
-use crate::pool::serving::ActiveRequest;
+use crate::pool::request::ActiveRequest;
 use crate::telemetry::requests::UNKNOWN_ROUTE;
 use crate::telemetry::trace;
 
@@ -19,7 +19,7 @@ pub(super) fn join<B>(serving: &ActiveRequest, request: &Request<B>) -> Option<S
     }
     let parent = parent(header.to_str().ok()?, request.headers())?;
     let route = Some(serving.route()).filter(|route| *route != UNKNOWN_ROUTE);
-    trace::server(&parent, serving.kind().method(), route)
+    trace::server(&parent, serving.route_key().method(), route)
 }
 
 /// What `traceparent` says by [W3C Trace Context](https://www.w3.org/TR/trace-context/), if the trace is sampled: of later

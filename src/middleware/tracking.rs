@@ -11,7 +11,7 @@ use tracing::Span;
 use super::layer::Settings;
 use super::outcome::is_failure;
 use crate::labels::{Activity, Outcome};
-use crate::pool::serving::{ActiveRequest, ScopeGuard};
+use crate::pool::request::{ActiveRequest, ScopeGuard};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::requests::Request as Account;
@@ -60,9 +60,9 @@ struct Traced {
 
 impl Tracking {
     pub(super) fn begin<B>(serving: ActiveRequest, settings: &Settings, request: &Request<B>) -> Self {
-        let recorder = &serving.terms().recorder;
+        let recorder = &serving.config().recorder;
         let started = recorder.now();
-        recorder.ledger().requests().start(serving.kind());
+        recorder.ledger().requests().start(serving.route_key());
         let joined = join(&serving, request);
         let trace = joined.as_ref().map_or_else(trace::entered, |joined| joined.in_scope(trace::entered));
         Self {
@@ -83,17 +83,17 @@ impl Tracking {
     #[inline]
     pub(super) fn enter<T>(&mut self, run: impl FnOnce() -> T) -> T {
         let _span = self.traced.as_ref().and_then(|traced| traced.joined.as_ref()).map(Span::enter);
-        let _entered = ScopeGuard::new(&mut self.serving);
+        let _entered = ScopeGuard::enter(&mut self.serving);
         run()
     }
 
     /// It is refused.
     pub(super) fn shed(&mut self) {
         if let Some(serving) = &self.serving {
-            let recorder = &serving.terms().recorder;
+            let recorder = &serving.config().recorder;
             // Whoever is refused names nothing: the table of operations is not to be filled by that.
-            let operation = serving.named().unwrap_or(OperationId::OTHER);
-            let (call_site, at) = (serving.terms().call_site, recorder.now());
+            let operation = serving.named_operation().unwrap_or(OperationId::OTHER);
+            let (call_site, at) = (serving.config().call_site, recorder.now());
             recorder.refuse_checkout(operation, call_site, Outcome::Shed, None, at);
         }
         self.end(Outcome::Shed);
@@ -151,7 +151,7 @@ impl Tracking {
     }
 
     fn account(&self) -> Option<&Arc<Account>> {
-        self.serving.as_ref()?.request()
+        self.serving.as_ref()?.account()
     }
 
     fn end(&mut self, outcome: Outcome) {
@@ -159,12 +159,12 @@ impl Tracking {
         if self.outcome.take().is_none() {
             return;
         }
-        let recorder = &serving.terms().recorder;
+        let recorder = &serving.config().recorder;
         let took = recorder.now().since(self.started);
         let traced = self.traced.take();
         let trace = traced.as_ref().and_then(|traced| traced.trace.as_ref());
-        recorder.ledger().requests().end(serving.kind(), outcome, took, trace.map(Trace::ids));
-        if let Some(account) = serving.request() {
+        recorder.ledger().requests().end(serving.route_key(), outcome, took, trace.map(Trace::ids));
+        if let Some(account) = serving.account() {
             account.warn_of_many(self.many_checkouts);
             self.tell(account, traced.as_deref());
         }

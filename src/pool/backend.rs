@@ -1,4 +1,4 @@
-//! What the pool needs to know of the connections it holds.
+//! The interface between the pool and the connections that it holds.
 
 use std::error::Error;
 use std::future::Future;
@@ -6,29 +6,33 @@ use std::sync::Arc;
 
 use deadpool::managed::{Manager, RecycleError};
 
-use super::shared::Policy;
 use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver};
+use crate::config::Settings;
+use crate::error::CheckoutError;
 use crate::labels::{Dirt, ErrorCode};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::seat::ConnectionStats;
 use crate::telemetry::trace::Server;
 
-/// A deadpool [`Manager`] whose connections can be observed.
+/// A deadpool [`Manager`] whose connections a [`Pool`](crate::Pool) can hold.
 ///
-/// `create` connects. `recycle` is the pre-ping: the pool calls it only when a connection was not seen alive
-/// lately, so it should do a round trip to the server. `detach` is called when a connection leaves the pool, sometimes
-/// under deadpool's lock, so it should be brief; not when the last handle to the pool is dropped.
+/// Any manager whose connections are `Send` and `Sync` qualifies: `impl Backend for MyManager {}`. The methods here let the
+/// pool know more of its connections. Of the manager's own methods,
 ///
-/// Any manager whose connections are `Send` and `Sync` will do: `impl Backend for MyManager {}`. The methods here tell the accounts more.
+/// - `create` makes a connection;
+/// - `recycle` is the pre-ping: it is called only if the connection was not seen alive lately, so it should make a round
+///   trip to the server;
+/// - `detach` is called when a connection leaves the pool, sometimes under deadpool's lock, so it should be brief. It is
+///   not called when the last handle to the pool is dropped.
 pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'static> + Send + Sync + 'static {
-    /// Whether the connection is known to be of no more use, without asking the server. Called at each checkout and
-    /// each return, so it must be cheap, and must not panic.
+    /// Returns whether a connection is known to be unusable, without asking the server. It is called at each checkout and
+    /// each return, so it must be cheap and must not panic. The default is `false`.
     fn is_broken(connection: &Self::Type) -> bool {
         let _ = connection;
         false
     }
 
-    /// What an error says in the `sqlstate` label.
+    /// Returns the value of the label `sqlstate` for an error. The default is [`ErrorCode::OTHER`].
     fn code(error: &Self::Error) -> ErrorCode {
         let _ = error;
         ErrorCode::OTHER
@@ -47,13 +51,12 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         ConnectFailure::Transient
     }
 
-    /// Forgets what the connection has cached of statements, since they are not what they were any more.
+    /// Drops the statements that a connection has cached, as they may be stale. The default does nothing.
     fn forget_statements(connection: &mut Self::Type) {
         let _ = connection;
     }
 
-    /// Asks whether the server takes no writes on this connection, outside any transaction: whether it is a standby, or
-    /// became one. By default it is none.
+    /// Asks the server, outside any transaction, whether it is read-only, as a standby is. The default is `false`.
     fn is_read_only(
         &self,
         connection: &mut Self::Type,
@@ -62,14 +65,15 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Ok(false))
     }
 
-    /// Connects, with an observer for what passes on the wire. Without one of its own a backend connects as `create`
-    /// does, and nothing is known of its connections' wires.
+    /// Makes a connection whose protocol is observed. The default calls `create` and drops the observer: then the pool
+    /// does not know whether a connection executes or is in a transaction.
     fn connect(&self, observer: Observer) -> impl Future<Output = Result<Self::Type, Self::Error>> + Send {
         drop(observer);
         self.create()
     }
 
-    /// Ends the transaction that a connection came back in.
+    /// Rolls back the transaction that a connection was released in. The default is an error, so the pool closes the
+    /// connection.
     fn rollback(
         &self,
         connection: &mut Self::Type,
@@ -78,8 +82,8 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Err(RecycleError::message("this backend has no transactions")))
     }
 
-    /// Has the server give up what it is doing for the connection. When this is done nothing may be on its way any
-    /// more that could hit what the connection does next.
+    /// Asks the server to cancel what it executes for a connection. When the future is ready, the request must be unable
+    /// to affect what the connection does next. The default is an error, so the pool closes the connection.
     fn cancel(
         &self,
         connection: &Self::Type,
@@ -88,7 +92,7 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Err(RecycleError::message("this backend cannot cancel")))
     }
 
-    /// Undoes what a session was left with; answers what that was. By default there is nothing to undo.
+    /// Resets the session of a connection, and returns what there was to reset. The default finds nothing.
     fn reset(
         &self,
         connection: &mut Self::Type,
@@ -110,14 +114,25 @@ pub enum ConnectFailure {
     TooManyConnections,
 }
 
-/// Keeps the account of a connection's wire: given to [`Backend::connect`], for whoever can show it what passes.
+/// Returns the error code of a failed checkout, if it has one.
+pub(crate) fn error_code<M: Backend>(error: &CheckoutError<M::Error>) -> Option<ErrorCode> {
+    match error {
+        CheckoutError::Connect { source, .. } => Some(M::code(source)),
+        CheckoutError::Unavailable { source, .. } => Some(source.code),
+        CheckoutError::Timeout(_) => Some(ErrorCode::TIMEOUT),
+        CheckoutError::Closed { .. } => None,
+    }
+}
+
+/// Makes the observers of a connection that [`Backend::connect`] establishes. It can be used by this crate's own backend
+/// only.
 #[derive(Clone, Debug)]
 pub struct Observer {
     recorder: Recorder,
     stats: Arc<ConnectionStats>,
     driver: Arc<DriverActivity>,
-    reads: bool,
-    has_texts: bool,
+    observes: bool,
+    records_text: bool,
     on_dirty: DirtyCallback,
 }
 
@@ -126,24 +141,25 @@ impl Observer {
         recorder: Recorder,
         stats: Arc<ConnectionStats>,
         driver: Arc<DriverActivity>,
-        policy: &Policy,
+        settings: &Settings,
         on_dirty: DirtyCallback,
     ) -> Self {
-        let Policy { read_wire: reads, trace_query_text: has_texts, .. } = *policy;
-        Self { recorder, stats, driver, reads, has_texts, on_dirty }
+        let Settings { read_wire: observes, trace_query_text: records_text, .. } = *settings;
+        Self { recorder, stats, driver, observes, records_text, on_dirty }
     }
 
-    /// Whether anything is to be read.
-    pub(crate) fn reads(&self) -> bool {
-        self.reads
+    /// Returns whether the protocol is to be observed, see the setting `read_wire`.
+    pub(crate) fn observes(&self) -> bool {
+        self.observes
     }
 
-    /// What reads along on a stream that leads to `server`.
+    /// Returns an observer of the protocol for a stream to `server`.
     pub(crate) fn protocol_observer(&self, server: Arc<Server>) -> Box<ProtocolObserver> {
-        Box::new(ProtocolObserver::new(Arc::clone(&self.stats), self.recorder.ledger(), Some(server), self.has_texts))
+        let (stats, ledger) = (Arc::clone(&self.stats), self.recorder.ledger());
+        Box::new(ProtocolObserver::new(stats, ledger, Some(server), self.records_text))
     }
 
-    /// The future that drives the connection, so that it is known when it has run.
+    /// Wraps the future that drives the connection, so that its activity is known.
     pub(crate) fn drive<F: Future + Unpin>(&self, connection: F) -> DriverTask<F> {
         DriverTask::new(connection, Arc::clone(&self.driver), Arc::clone(&self.stats), self.on_dirty.clone())
     }

@@ -1,30 +1,27 @@
-//! The pool: deadpool's, observed.
+//! The connection pool: deadpool's, instrumented.
+//!
+//! A checkout passes through the modules in this order: [`pool`] names its operation and makes its future; [`checkout`]
+//! polls deadpool; deadpool calls the manager in [`connection`], which checks an idle connection or makes a new one, if the
+//! [`gate`] admits it; the [`Guard`] holds the connection; and [`release`] returns it.
 
 mod backend;
 mod checkout;
-mod clean;
-mod context;
+mod connection;
 mod gate;
-mod guard;
-mod life;
-mod observed;
 mod operation;
+#[allow(clippy::module_inception, reason = "the pool itself, beside its parts")]
 mod pool;
 pub mod postgres;
-#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
-pub(crate) mod serving;
-#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
-mod share;
+mod release;
+#[cfg_attr(not(feature = "middleware"), path = "request/off.rs")]
+pub(crate) mod request;
 mod shared;
-mod task;
-#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
-mod visit;
 mod wire;
 
+pub(crate) use self::backend::error_code;
 pub use self::backend::{Backend, ConnectFailure, Observer};
-pub(crate) use self::checkout::code_of;
-pub use self::guard::Guard;
 pub use self::operation::Operation;
 pub use self::pool::Pool;
+pub use self::release::Guard;
 #[cfg(fuzzing)]
 pub(crate) use self::wire::fuzz_protocol;

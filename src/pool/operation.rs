@@ -1,14 +1,13 @@
-//! What is done under a name.
+//! Named operations.
 
 use std::panic::Location;
 
 use tracing::{Instrument as _, Span};
 
-use super::backend::Backend;
-use super::checkout::code_of;
-use super::guard::Guard;
+use super::backend::{Backend, error_code};
 use super::pool::Pool;
 use super::postgres::PostgresManager;
+use super::release::Guard;
 use crate::error::{CheckoutError, RunError};
 use crate::labels::{ErrorCode, Outcome};
 use crate::telemetry::clock::Nanos;
@@ -16,7 +15,17 @@ use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace;
 
-/// A handle for what is done under a name: its checkouts, waits and uses are counted for it.
+/// A handle for a named operation, under whose name checkouts, waits and uses are recorded.
+///
+/// ```no_run
+/// # async fn example(pool: poolscope::Pool) -> Result<(), Box<dyn std::error::Error>> {
+/// let list_orders = pool.operation("list_orders");
+/// let connection = list_orders.get().await?;
+/// let rows = connection.query("SELECT id FROM orders", &[]).await?;
+/// # drop(rows);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Operation<M: Backend = PostgresManager> {
     pool: Pool<M>,
@@ -35,14 +44,14 @@ impl<M: Backend> Operation<M> {
         Self { pool, id, idempotent: false }
     }
 
-    /// The name it is counted under; `other` if there were too many.
+    /// Returns the name under which the operation is recorded; `other` if the pool knows too many names already.
     #[must_use]
     pub fn name(&self) -> &str {
         self.recorder().ledger().operations().name(self.id)
     }
 
-    /// Says whether the work may be done more often than once to the same effect, which
-    /// [`retry`](Self::retry) asks. By default it may not.
+    /// Sets whether the work may be repeated to the same effect, which [`retry`](Self::retry) takes into account. The
+    /// default is `false`.
     #[must_use]
     pub fn idempotent(mut self, idempotent: bool) -> Self {
         self.idempotent = idempotent;
@@ -61,17 +70,16 @@ impl<M: Backend> Operation<M> {
         &self.pool.shared().recorder
     }
 
-    /// Has every connection of the pool forget the statements it has cached.
+    /// Makes every connection of the pool drop the statements that it has cached.
     pub(crate) fn forget_statements(&self) {
         self.pool.shared().forget_statements_before(self.recorder().now());
     }
 
-    /// Counts the operation from now on, until what is answered is dropped.
+    /// Starts the timing of the operation, which is recorded when it is dropped.
     pub(crate) fn timing(&self, call_site: &'static Location<'static>) -> Timing<'_> {
         Timing::start(self.recorder(), self.id, call_site)
     }
 
-    /// A connection, asked for at this place.
     pub(crate) fn checkout_at(
         &self,
         call_site: &'static Location<'static>,
@@ -79,34 +87,35 @@ impl<M: Backend> Operation<M> {
         self.pool.checkout(self.id, call_site, self.recorder().site(call_site))
     }
 
-    /// A connection for this operation. See [`Pool::get`].
+    /// Checks out a connection for this operation. See [`Pool::get`].
     ///
     /// # Errors
     ///
-    /// If the deadline passes, if a connection has to be made and cannot be, or if the pool is closed.
+    /// Returns an error if the deadline passes, if a connection has to be made and connecting fails, or if the pool is
+    /// closed.
     ///
     /// # Cancel safety
     ///
-    /// As [`Pool::get`].
+    /// Dropping the future ends the checkout with the outcome `cancelled`, see [`Pool::get`].
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
         self.checkout_at(Location::caller())
     }
 
-    /// Checks out a connection, gives it to `work`, and returns it. If `work` fails, the connection is pinged before
-    /// it is handed out again, however soon that is, unless `pre_ping` is off.
+    /// Checks out a connection, calls `work` with it, and returns it. If `work` fails, the connection is pinged at its next
+    /// checkout regardless of `pre_ping_idle`, unless `pre_ping` is off.
     ///
-    /// The whole is one observation of `poolscope_operation_duration_seconds`: `ok` or `error` as `work` answers,
-    /// the checkout's outcome if that failed, `cancelled` if the future is dropped or `work` panics.
+    /// The whole is one observation of `poolscope_operation_duration_seconds`. Its outcome is `ok` or `error` after the
+    /// result of `work`, the checkout's outcome if that failed, or `cancelled` if the future is dropped or `work` panics.
     ///
     /// # Errors
     ///
-    /// If the checkout fails or `work` does.
+    /// Returns an error if the checkout or `work` fails.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops `work`'s, and returns the connection as it is.
+    /// Dropping the future drops the future of `work`, and then returns the connection.
     #[track_caller]
     pub fn run<T, E, W>(self, work: W) -> impl Future<Output = Result<T, RunError<E, M::Error>>> + use<M, T, E, W>
     where
@@ -129,13 +138,13 @@ impl<M: Backend> Operation<M> {
         async {
             let result = match self.checkout_at(call_site).await {
                 Ok(mut connection) => work(&mut connection).await.map_err(|error| {
-                    // The server may have ended the session with this error, and the connection not have heard of it yet.
+                    // The server may have ended the session with this error before the connection knows of it.
                     connection.doubt();
                     timing.code = connection.evidence().and_then(|evidence| evidence.error);
                     RunError::Operation(error)
                 }),
                 Err(error) => {
-                    timing.code = code_of::<M>(&error);
+                    timing.code = error_code::<M>(&error);
                     Err(RunError::Checkout(error))
                 }
             };
@@ -147,17 +156,17 @@ impl<M: Backend> Operation<M> {
     }
 }
 
-/// Counts an operation when it ends, however it does.
+/// Records an operation when dropped.
 pub(crate) struct Timing<'a> {
     recorder: &'a Recorder,
     operation: OperationId,
     started: Nanos,
     span: Span,
-    /// How it ended; until that is known, that it was cancelled.
+    /// `Cancelled` until it is known how the operation ended.
     pub(crate) outcome: Outcome,
-    /// What failed, if that is known.
+    /// The error's code, if the operation failed with one.
     pub(crate) code: Option<ErrorCode>,
-    /// How often it was tried.
+    /// The number of attempts.
     pub(crate) attempts: u32,
 }
 
@@ -168,7 +177,7 @@ impl<'a> Timing<'a> {
         Self { recorder, operation, started, span, outcome, code: None, attempts: 1 }
     }
 
-    /// Its span, if it is part of a trace.
+    /// Returns the operation's span; a disabled one if it is not part of a trace.
     pub(crate) fn span(&self) -> &Span {
         &self.span
     }

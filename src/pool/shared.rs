@@ -1,62 +1,70 @@
-//! What the parts of one pool share.
+//! The state that the parts of one pool share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 
-use super::clean::cleaners;
 use super::gate::Gate;
-use super::share::RouteLimits;
-use crate::telemetry::clock::Nanos;
+use super::request::LayerLimits;
+use crate::config::Settings;
+use crate::telemetry::Limits;
+use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::ledger::{BackoffSource, Recorder};
 
-/// How a pool treats its connections. In the order in which it is declared: what every checkout asks for stands first.
-#[derive(Clone, Debug)]
+/// The settings that every checkout or return reads. Laid out in declaration order.
+#[derive(Debug)]
 #[repr(C)]
-pub(crate) struct Policy {
-    pub(crate) pool_size: usize,
-    /// In nanoseconds, as it is compared at each checkout.
-    pub(crate) pre_ping_idle: u64,
-    pub(crate) pre_ping: bool,
-    pub(crate) reset_session: bool,
-    pub(crate) checkout_timeout: Duration,
-    pub(crate) recycle_after: Option<Duration>,
-    pub(crate) ping_timeout: Duration,
-    pub(crate) clean_timeout: Duration,
-    pub(crate) read_wire: bool,
-    pub(crate) trace_query_text: bool,
-    pub(crate) fail_fast: bool,
-    pub(crate) connect_timeout: Duration,
+pub(super) struct HotSettings {
+    pub(super) pool_size: usize,
+    /// In nanoseconds.
+    pub(super) pre_ping_idle: u64,
+    pub(super) pre_ping: bool,
+    pub(super) reset_session: bool,
 }
 
-/// How soon after a server was found to be no primary the connections are closed once more.
-const BETWEEN_DEMOTIONS: Duration = Duration::from_secs(1);
+impl From<&Settings> for HotSettings {
+    fn from(settings: &Settings) -> Self {
+        let Settings { pool_size, pre_ping, reset_session, .. } = *settings;
+        Self { pool_size, pre_ping_idle: nanos(settings.pre_ping_idle), pre_ping, reset_session }
+    }
+}
 
-/// Shared by the pool, its manager, its checkouts and its connections. Read at each checkout, written rarely.
+impl From<&Settings> for Limits {
+    fn from(settings: &Settings) -> Self {
+        let Settings { pool_size, max_overflow, wait_target, leak_threshold, retry_floor, retry_percent, .. } =
+            *settings;
+        Self { pool_size, max_overflow, wait_target, leak_threshold, retry_floor, retry_percent }
+    }
+}
+
+/// The shortest time between two invalidations because a server is no longer the primary. Until there is another
+/// primary, new connections lead to the old one.
+const DEMOTION_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The state that the pool, its manager, its checkouts and its connections share.
 ///
-/// In the order in which it is declared: what every checkout reads is on one cache line, which a query in between may have
-/// pushed out.
+/// Laid out in declaration order: what every checkout reads is on one cache line, which a query in between may have
+/// evicted.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Shared {
     pub(crate) recorder: Recorder,
-    /// Connections made before this are not to be handed out.
+    /// Connections made before this are not handed out.
     invalid_before: AtomicU64,
-    /// What was cached of statements before this is not to be used.
+    /// Statements cached before this are not used.
     stale_before: AtomicU64,
     closing: AtomicBool,
-    pub(crate) policy: Policy,
-    /// Who may connect.
+    pub(super) hot: HotSettings,
     pub(super) gate: Gate,
-    /// Who may clean a connection.
-    pub(super) cleaners: Arc<Semaphore>,
-    /// What routes may hold, of each layer that limits it.
-    shares: Mutex<Vec<Weak<RouteLimits>>>,
-    /// When a server was last found to be no primary any more.
+    pub(super) settings: Settings,
+    /// Bounds the number of connections that are reset at once.
+    pub(super) resets: Arc<Semaphore>,
+    pub(crate) route_limits: LayerLimits,
+    /// When a server was last found to be no longer the primary; zero for never.
     demoted_at: AtomicU64,
-    /// Told when the pool begins to close, and of each thing that ends from then on.
+    /// Notified when the pool begins to close, and then whenever a checkout or a connection ends.
     ended: Notify,
 }
 
@@ -73,19 +81,19 @@ impl BackoffSource for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(recorder: Recorder, policy: Policy) -> Self {
+    pub(super) fn new(recorder: Recorder, settings: Settings) -> Self {
         let max = recorder.ledger().limits().max();
-        let cleaners = Arc::new(Semaphore::new(cleaners(max)));
         Self {
             recorder,
-            gate: Gate::new(max, policy.fail_fast, policy.connect_timeout),
-            policy,
-            cleaners,
-            shares: Mutex::default(),
             invalid_before: AtomicU64::new(0),
             stale_before: AtomicU64::new(0),
-            demoted_at: AtomicU64::new(0),
             closing: AtomicBool::new(false),
+            hot: HotSettings::from(&settings),
+            gate: Gate::new(max, settings.fail_fast, settings.connect_timeout),
+            settings,
+            resets: Arc::new(Semaphore::new((max / 4).max(1))),
+            route_limits: LayerLimits::default(),
+            demoted_at: AtomicU64::new(0),
             ended: Notify::new(),
         }
     }
@@ -95,16 +103,16 @@ impl Shared {
         Nanos::from_nanos(self.invalid_before.load(Ordering::Relaxed))
     }
 
-    /// Lets no connection be handed out that was made before `at`.
+    /// Prevents connections that were made before `at` from being handed out.
     pub(super) fn invalidate_before(&self, at: Nanos) {
         self.invalid_before.fetch_max(at.as_nanos(), Ordering::Relaxed);
     }
 
-    /// Lets the connections to a server that is no primary any more not be handed out. At most once in
-    /// [`BETWEEN_DEMOTIONS`]: until there is another primary, new connections lead to the old one.
+    /// Prevents the connections to a server that is no longer the primary from being handed out, at most once in
+    /// [`DEMOTION_INTERVAL`].
     pub(super) fn demote(&self, at: Nanos) {
         let last = self.demoted_at.load(Ordering::Relaxed);
-        let due = last == 0 || at.duration_since(Nanos::from_nanos(last)) >= BETWEEN_DEMOTIONS;
+        let due = last == 0 || at.duration_since(Nanos::from_nanos(last)) >= DEMOTION_INTERVAL;
         if due && self.demoted_at.compare_exchange(last, at.as_nanos(), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             self.invalidate_before(at);
         }
@@ -115,37 +123,23 @@ impl Shared {
         Nanos::from_nanos(self.stale_before.load(Ordering::Relaxed))
     }
 
-    /// Has each connection forget the statements that it cached before `at`, when it is handed out next.
+    /// Makes each connection drop the statements that it cached before `at`, at its next checkout.
     pub(super) fn forget_statements_before(&self, at: Nanos) {
         self.stale_before.fetch_max(at.as_nanos(), Ordering::Relaxed);
     }
 
     #[inline]
-    pub(super) fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }
 
-    /// Begins closing; answers whether it had not begun before.
-    pub(super) fn begin_closing(&self) -> bool {
-        let begins = !self.closing.swap(true, Ordering::AcqRel);
+    /// Begins to close the pool. Repeated calls have no effect.
+    pub(super) fn begin_closing(&self) {
+        let began = !self.closing.swap(true, Ordering::AcqRel);
         self.ended.notify_waiters();
-        begins
-    }
-
-    /// Has nobody wait for a share any more once the pool is closed.
-    #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
-    pub(super) fn add_shares(&self, shares: &Arc<RouteLimits>) {
-        let mut all = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|others| others.strong_count() > 0);
-        all.push(Arc::downgrade(shares));
-        if self.is_closing() {
-            shares.close();
+        if began {
+            self.recorder.pool_closing();
         }
-    }
-
-    pub(super) fn close_shares(&self) {
-        let all = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter().filter_map(Weak::upgrade).for_each(|shares| shares.close());
     }
 
     pub(super) fn notify_if_closing(&self) {
@@ -154,24 +148,24 @@ impl Shared {
         }
     }
 
-    /// Waits until no connection lives and no checkout is in flight.
+    /// Waits until there are no connections and no checkouts in flight.
     pub(super) async fn drained(&self) {
         self.until(|| self.recorder.ledger().is_drained()).await;
     }
 
-    /// Waits until the pool begins to close, or its last handle is gone.
+    /// Waits until the pool begins to close or its last handle is dropped.
     pub(super) async fn closing(&self) {
         self.until(|| self.is_closing()).await;
     }
 
-    /// Waits until it is so: which can come to be only when the pool begins to close, and when something ends then.
-    async fn until(&self, is_so: impl Fn() -> bool) {
+    /// Waits for a condition that can begin to hold only when `ended` is notified.
+    async fn until(&self, holds: impl Fn() -> bool) {
         loop {
             let ended = self.ended.notified();
             tokio::pin!(ended);
-            // Registered before looking, so that what ends in between is not missed.
+            // Registered before the condition is checked, so that no notification in between is missed.
             ended.as_mut().enable();
-            if is_so() {
+            if holds() {
                 return;
             }
             ended.await;

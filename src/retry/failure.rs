@@ -3,7 +3,7 @@
 use super::class::{Class, Effects, of_connect, of_work};
 use crate::error::CheckoutError;
 use crate::labels::{ErrorCode, GiveUp};
-use crate::pool::{Backend, code_of};
+use crate::pool::{Backend, error_code};
 use crate::telemetry::evidence::{Evidence, Risk};
 
 /// The properties of a failure that decide whether it is retried.
@@ -18,7 +18,7 @@ pub(super) struct Failure {
 impl Failure {
     /// Classifies a failed checkout, which executed nothing.
     pub(super) fn of_checkout<M: Backend>(error: &CheckoutError<M::Error>) -> Self {
-        let code = code_of::<M>(error);
+        let code = error_code::<M>(error);
         let class = match (error, code) {
             (CheckoutError::Connect { .. } | CheckoutError::Unavailable { .. }, Some(code)) => of_connect(code),
             _ => Class::Permanent,

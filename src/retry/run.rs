@@ -14,7 +14,7 @@ use super::policy::RetryPolicy;
 use super::report::{Completed, Report};
 use crate::error::RunError;
 use crate::labels::{ErrorCode, GiveUp, Outcome};
-use crate::pool::{Backend, Guard, Operation, serving};
+use crate::pool::{Backend, Guard, Operation, request};
 use crate::telemetry::trace::{self, Recount};
 
 /// An operation that is retried where that is safe.
@@ -228,7 +228,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
             Some(Err(error)) => Attempt::Failed(self.classify(&mut connection).await, RunError::Operation(error)),
             None => {
                 // The query is cancelled when the connection is returned, which may be too late.
-                let evidence = connection.evidence_of_the_abandoned(MIN_EVIDENCE_WAIT).await;
+                let evidence = connection.abandoned_evidence(MIN_EVIDENCE_WAIT).await;
                 Attempt::DeadlinePassed(evidence.map_or(Effects::Unseen, effects))
             }
         };
@@ -280,7 +280,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
         let (operation, attempt) = (self.operation.id(), self.report.attempts);
         let code = failure.code.unwrap_or(ErrorCode::OTHER);
         recorder.retrying(operation, code, attempt, pause);
-        serving::retried(recorder.ledger());
+        request::count_retry(recorder.ledger());
         Ok(pause)
     }
 

@@ -294,6 +294,7 @@ impl Wire {
     }
 
     /// For how long it has been executing and in a transaction for this operation, up to now.
+    #[cfg(feature = "middleware")]
     pub(crate) fn times_of(&self, operation: OperationId, now: Nanos) -> (u64, u64) {
         let mut times = (0, 0);
         for _ in 0..TRIES {

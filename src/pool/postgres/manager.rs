@@ -72,7 +72,7 @@ impl Backend for PostgresManager {
     }
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {
-        self.connector.client(Some(&observer).filter(|observer| observer.reads())).await
+        self.connector.client(Some(&observer).filter(|observer| observer.observes())).await
     }
 
     async fn rollback(&self, client: &mut Client) -> RecycleResult<ConnectError> {

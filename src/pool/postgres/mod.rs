@@ -26,8 +26,8 @@ pub use self::client::Client;
 pub use self::error::ConnectError;
 pub use self::manager::PostgresManager;
 pub use self::unpooled::UnpooledConnection;
-use super::guard::Guard;
 use super::pool::Pool;
+use super::release::Guard;
 use crate::config::{ConfigError, Settings};
 
 /// The error of a checkout.

@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+#[cfg(feature = "middleware")]
 pub(crate) use self::backlog::{Backlog, Line};
 use self::books::LedgerState;
 pub(crate) use self::books::Ticket;

@@ -9,8 +9,12 @@ mod totals;
 
 use crate::labels::label_enum;
 
-pub(crate) use self::account::{CallSites, Request, UseBreakdown};
-pub(crate) use self::kinds::{ROUTES, Requests, RouteKey};
+#[cfg(feature = "middleware")]
+pub(crate) use self::account::Request;
+pub(crate) use self::account::{CallSites, UseBreakdown};
+#[cfg(feature = "middleware")]
+pub(crate) use self::kinds::ROUTES;
+pub(crate) use self::kinds::{Requests, RouteKey};
 pub use self::totals::RequestTotals;
 
 label_enum! {

@@ -1,0 +1,231 @@
+//! The manager that deadpool calls to make and to check connections.
+
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+
+use super::super::backend::{Backend, Observer};
+use super::super::checkout::context::Context;
+use super::super::gate::{ConnectPermit, Denied};
+use super::super::release::reset;
+use super::super::shared::Shared;
+use super::super::wire::DirtyCallback;
+use super::{ConnectionMeta, PooledConnection};
+use crate::labels::{CloseReason, ErrorCode, ErrorPhase, Phase};
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::ConnectionStats;
+
+/// A backend whose connects and pings are recorded.
+#[derive(Debug)]
+pub(crate) struct InstrumentedManager<M> {
+    backend: Arc<M>,
+    shared: Arc<Shared>,
+    sweep: OnceLock<Sweep>,
+}
+
+/// Closes the connection with these statistics if it is idle and dirty.
+#[derive(Clone)]
+struct Sweep(Arc<dyn Fn(&Arc<ConnectionStats>) + Send + Sync>);
+
+impl fmt::Debug for Sweep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sweep")
+    }
+}
+
+/// Why the manager has no connection to give.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ManagerError<E: Error + 'static> {
+    #[error(transparent)]
+    Failed(E),
+    // Boxed, as it is rare and every checkout's result has room for it.
+    #[error("connecting is suspended")]
+    Denied(Box<Denied>),
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer to the ping within {0:?}")]
+struct PingTimeout(Duration);
+
+/// The future of a rare step, boxed so that the futures of all checkouts stay small.
+type Rare<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl<M: Backend> InstrumentedManager<M> {
+    pub(in crate::pool) fn new(backend: M, shared: Arc<Shared>) -> Self {
+        Self { backend: Arc::new(backend), shared, sweep: OnceLock::new() }
+    }
+
+    /// Sets how dirty connections are swept from the pool, which exists only after its manager.
+    pub(in crate::pool) fn set_sweep(&self, sweep: impl Fn(&Arc<ConnectionStats>) + Send + Sync + 'static) {
+        let _ = self.sweep.set(Sweep(Arc::new(sweep)));
+    }
+
+    pub(in crate::pool) fn backend(&self) -> &M {
+        &self.backend
+    }
+
+    #[inline]
+    pub(in crate::pool) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    async fn connect(&self, permit: ConnectPermit<'_>) -> Result<Box<PooledConnection<M>>, ManagerError<M::Error>> {
+        let recorder = &self.shared.recorder;
+        Context::enter_phase(recorder, Phase::Connect);
+        let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
+        // From here on the connection is counted, also if this future is dropped.
+        let mut meta = ConnectionMeta::begin(Arc::clone(&self.shared), operation, recorder.now());
+        match self.backend.connect(self.observer(&meta)).await {
+            Ok(connection) => {
+                meta.established(recorder.now());
+                permit.succeeded();
+                Ok(Box::new(PooledConnection { connection, meta, backend: Arc::clone(&self.backend) }))
+            }
+            Err(error) => {
+                meta.reason = CloseReason::ConnectFailed;
+                let code = M::code(&error);
+                recorder.connection_error(ErrorPhase::Connect, code, &error);
+                // Dropped before the gate counts the connections that may be returned.
+                drop(meta);
+                match permit.failed(M::connect_failure(&error), code, &error, || self.any_returnable()) {
+                    Some(retry) => Err(ManagerError::Denied(Box::new(Denied::RetryAt(retry)))),
+                    None => Err(ManagerError::Failed(error)),
+                }
+            }
+        }
+    }
+
+    fn observer(&self, meta: &ConnectionMeta) -> Observer {
+        let (sweep, stats) = (self.sweep.get().cloned(), Arc::downgrade(&meta.stats));
+        // Called by the connection's task, so within its runtime.
+        let on_dirty = DirtyCallback(Arc::new(move || {
+            let (sweep, stats) = (sweep.clone(), Weak::clone(&stats));
+            drop(tokio::spawn(async move {
+                tokio::time::sleep(reset::CANCEL_DELAY).await;
+                if let (Some(Sweep(sweep)), Some(stats)) = (sweep, stats.upgrade()) {
+                    sweep(&stats);
+                }
+            }));
+        }));
+        let Shared { recorder, settings, .. } = &*self.shared;
+        Observer::new(recorder.clone(), Arc::clone(&meta.stats), Arc::clone(&meta.driver), settings, on_dirty)
+    }
+
+    /// Returns whether there are connections that may be returned to the pool.
+    fn any_returnable(&self) -> bool {
+        let status = self.shared.recorder.ledger().status();
+        status.used + status.idle > 0
+    }
+
+    /// Returns why a connection may not be handed out, as far as it is known without asking the server.
+    #[inline]
+    fn unfit(&self, pooled: &PooledConnection<M>, now: Nanos) -> Option<CloseReason> {
+        let PooledConnection { connection, meta, .. } = pooled;
+        if meta.created_at < self.shared.invalid_before() {
+            Some(CloseReason::Invalidated)
+        } else if meta.expires_at <= now && !self.shared.gate.is_suspended() {
+            // While no other connection can be made, an expired one is better than none.
+            Some(CloseReason::Recycled)
+        } else if meta.stats.wire().is_ended() || M::is_broken(connection) {
+            Some(CloseReason::Broken)
+        } else {
+            None
+        }
+    }
+
+    async fn ping(&self, pooled: &mut PooledConnection<M>, metrics: &Metrics) -> RecycleResult<ManagerError<M::Error>> {
+        let recorder = &self.shared.recorder;
+        Context::enter_phase(recorder, Phase::Ping);
+        let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
+        let PooledConnection { connection, meta, .. } = pooled;
+        let began = recorder.now();
+        recorder.maintenance_started(&meta.stats, operation, began);
+
+        meta.reason = CloseReason::PingAbandoned;
+        let limit = self.shared.settings.ping_timeout;
+        let result = tokio::time::timeout(limit, self.backend.recycle(connection, metrics)).await;
+        let at = recorder.now();
+        recorder.maintenance_finished(&meta.stats, operation, began, at);
+        let error: &dyn Error = match &result {
+            Ok(Ok(())) => {
+                meta.reason = CloseReason::Shutdown;
+                (meta.alive_at, meta.ready_at) = (at, at);
+                meta.doubtful = false;
+                return Ok(());
+            }
+            Ok(Err(error)) => error,
+            Err(_) => &PingTimeout(limit),
+        };
+        let code = match &result {
+            Ok(Err(RecycleError::Backend(error))) => M::code(error),
+            Ok(_) => ErrorCode::OTHER,
+            Err(_) => ErrorCode::TIMEOUT,
+        };
+        recorder.connection_error(ErrorPhase::Ping, code, error);
+        meta.reason = CloseReason::PingFailed;
+        // The cause probably concerns every connection that was made before the ping: they are not pinged one by one.
+        self.shared.invalidate_before(began);
+        Err(RecycleError::message("the ping failed"))
+    }
+}
+
+/// Returns whether everything that was sent on a connection has reached the wire, and the next holder may use it as it is.
+#[inline]
+fn is_settled(meta: &ConnectionMeta) -> bool {
+    meta.driver.is_settled() && meta.stats.wire().status().is_clean() && !meta.unreset && !meta.refused_write
+}
+
+impl<M: Backend> Manager for InstrumentedManager<M> {
+    type Type = Box<PooledConnection<M>>;
+    type Error = ManagerError<M::Error>;
+
+    async fn create(&self) -> Result<Self::Type, Self::Error> {
+        let (gate, recorder) = (&self.shared.gate, &self.shared.recorder);
+        let permit = gate
+            .admit(recorder, M::abandoned_connect(), || self.any_returnable())
+            .map_err(|denied| ManagerError::Denied(Box::new(denied)))?;
+        let connecting: Rare<'_, _> = Box::pin(self.connect(permit));
+        connecting.await
+    }
+
+    async fn recycle(&self, pooled: &mut Self::Type, metrics: &Metrics) -> RecycleResult<Self::Error> {
+        let mut now = match Context::current() {
+            Some(context) => context.now(&self.shared.recorder),
+            None => self.shared.recorder.now(),
+        };
+        if let Some(reason) = self.unfit(pooled, now) {
+            pooled.meta.reason = reason;
+            return Err(RecycleError::message(reason.as_str()));
+        }
+        if !is_settled(&pooled.meta) {
+            Context::enter_phase(&self.shared.recorder, Phase::Clean);
+            let settling: Rare<'_, _> = Box::pin(reset::settle(pooled));
+            if let Err(reason) = settling.await {
+                pooled.meta.reason = reason;
+                return Err(RecycleError::message(reason.as_str()));
+            }
+            // The next holder's time begins here.
+            now = pooled.meta.ready_at;
+        }
+        if pooled.meta.prepared_since < self.shared.stale_before() {
+            M::forget_statements(&mut pooled.connection);
+            pooled.meta.prepared_since = now;
+        }
+        let (meta, hot) = (&pooled.meta, &self.shared.hot);
+        if hot.pre_ping && (meta.doubtful || now.since(meta.alive_at) >= hot.pre_ping_idle) {
+            let pinging: Rare<'_, _> = Box::pin(self.ping(pooled, metrics));
+            return pinging.await;
+        }
+        pooled.meta.ready_at = now;
+        Ok(())
+    }
+
+    fn detach(&self, pooled: &mut Self::Type) {
+        self.backend.detach(&mut pooled.connection);
+    }
+}

@@ -1,0 +1,137 @@
+//! A pooled connection and its metadata.
+
+mod manager;
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use deadpool::managed;
+use tokio::runtime::Handle;
+
+pub(super) use self::manager::{InstrumentedManager, ManagerError};
+use super::backend::Backend;
+use super::shared::Shared;
+use super::wire::DriverActivity;
+use crate::labels::CloseReason;
+use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::seat::ConnectionStats;
+
+/// deadpool's pool of instrumented connections.
+pub(super) type ObjectPool<M> = managed::Pool<InstrumentedManager<M>>;
+
+/// A connection that was taken from deadpool's pool. Dropping it returns it there.
+pub(super) type Pooled<M> = managed::Object<InstrumentedManager<M>>;
+
+/// A connection with its metadata.
+///
+/// It is boxed, so that handing it on moves a pointer, and aligned, so that the fields that each return writes share no
+/// cache line with those of another connection.
+#[repr(align(128))]
+pub(crate) struct PooledConnection<M: Backend> {
+    // Dropped first: the connection is closed before it is recorded as closed.
+    pub(super) connection: M::Type,
+    pub(super) meta: ConnectionMeta,
+    pub(super) backend: Arc<M>,
+}
+
+impl<M: Backend> fmt::Debug for PooledConnection<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PooledConnection").field("meta", &self.meta).finish_non_exhaustive()
+    }
+}
+
+/// The metadata of a connection, from the start of connecting. Dropping it records that the connection was closed.
+#[derive(Debug)]
+pub(super) struct ConnectionMeta {
+    pub(super) shared: Arc<Shared>,
+    pub(super) stats: Arc<ConnectionStats>,
+    /// When the connection was established; before that, when connecting began.
+    pub(super) created_at: Nanos,
+    pub(super) expires_at: Nanos,
+    /// When the server was last known to respond: the connection was established or pinged, or bytes were received. If
+    /// the protocol is not observed, a return counts too, although the holder may not have used the connection.
+    pub(super) alive_at: Nanos,
+    /// Whether the connection is pinged at its next checkout in any case, as its last use failed.
+    pub(super) doubtful: bool,
+    /// Cached statements are valid if they were prepared after this.
+    pub(super) prepared_since: Nanos,
+    /// Whether the server refused a write with 25006, so that it may be a standby.
+    pub(super) refused_write: bool,
+    /// When the connection was last found fit to be handed out.
+    pub(super) ready_at: Nanos,
+    /// The reason to record if the connection is dropped now.
+    pub(super) reason: CloseReason,
+    /// The operation that used the connection last.
+    pub(super) last_operation: OperationId,
+    /// Whether the session is to be reset before the next use.
+    pub(super) unreset: bool,
+    /// The activity of the task that drives the connection.
+    pub(super) driver: Arc<DriverActivity>,
+    /// The runtime in which the connection was made, for background work on it.
+    pub(super) runtime: Option<Handle>,
+    /// The reason that was recorded.
+    closed: OnceLock<CloseReason>,
+}
+
+impl ConnectionMeta {
+    /// Records that connecting began.
+    pub(super) fn begin(shared: Arc<Shared>, operation: OperationId, at: Nanos) -> Self {
+        let stats = Arc::new(ConnectionStats::new(operation, at));
+        shared.recorder.connection_creating(&stats);
+        Self {
+            shared,
+            stats,
+            created_at: at,
+            expires_at: Nanos::NEVER,
+            alive_at: at,
+            doubtful: false,
+            prepared_since: at,
+            refused_write: false,
+            ready_at: at,
+            reason: CloseReason::ConnectAbandoned,
+            last_operation: operation,
+            unreset: false,
+            driver: Arc::default(),
+            runtime: Handle::try_current().ok(),
+            closed: OnceLock::new(),
+        }
+    }
+
+    /// Records that the connection was established.
+    pub(super) fn established(&mut self, at: Nanos) {
+        let took = at.duration_since(self.created_at);
+        self.created_at = at;
+        self.alive_at = at;
+        self.ready_at = at;
+        self.reason = CloseReason::Shutdown;
+        if let Some(recycle_after) = self.shared.settings.recycle_after {
+            // Up to a tenth earlier, so that connections made together do not expire together.
+            let whole = nanos(recycle_after);
+            self.expires_at = at.after(recycle_after - Duration::from_nanos(fastrand::u64(0..=whole / 10)));
+        }
+        self.shared.recorder.connection_created(&self.stats, took);
+    }
+
+    /// Records that the connection is closed, once. Called before its place is given to another connection, so that no
+    /// more are counted than the pool may have. The log line follows when this is dropped, as a lock may be held here.
+    pub(super) fn close(&self, reason: CloseReason) {
+        if self.closed.set(reason).is_ok() {
+            self.shared.recorder.ledger().connection_closed(&self.stats, reason);
+        }
+    }
+}
+
+impl Drop for ConnectionMeta {
+    fn drop(&mut self) {
+        self.close(self.reason);
+        let reason = *self.closed.get().unwrap_or(&self.reason);
+        self.shared.recorder.log().connection_closed(reason);
+        // A connection that the server refused had no slot.
+        if reason != CloseReason::ConnectFailed {
+            self.shared.gate.slot_freed();
+        }
+        self.shared.notify_if_closing();
+    }
+}

@@ -1,0 +1,127 @@
+//! The task that resets a dirty connection before it returns to the pool.
+//!
+//! Such connections take places in the pool, so their number and the time of each reset are bounded. Beyond either bound
+//! the connection is closed.
+
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, timeout_at};
+
+use super::super::backend::Backend;
+use super::super::connection::Pooled;
+use super::cancel::cancel_if_executing;
+use super::reset::{dirt_of, drain, reset_until};
+use super::surplus::return_and_close_surplus;
+use crate::labels::CloseReason;
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::operations::OperationId;
+
+/// A connection that is reset before it is returned. Dropping it closes the connection.
+struct ResetTask<M: Backend> {
+    /// `Some` until the connection is returned.
+    object: Option<Pooled<M>>,
+    /// The operation that released the connection.
+    operation: OperationId,
+    since: Nanos,
+    /// The reason to record if this is dropped.
+    reason: CloseReason,
+    /// The permit of the request's route, released after the connection is returned.
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Starts a task that resets a connection that `operation` released, and then returns it; or closes it, if that fails.
+/// `permit` is released afterwards.
+#[cold]
+pub(super) fn reset_and_return<M: Backend>(
+    object: Pooled<M>,
+    operation: OperationId,
+    at: Nanos,
+    permit: Option<OwnedSemaphorePermit>,
+) {
+    let meta = &object.meta;
+    let runtime = meta.runtime.clone();
+    meta.shared.recorder.maintenance_started(&meta.stats, operation, at);
+    let reason = CloseReason::Dirty;
+    let task = ResetTask { object: Some(object), operation, since: at, reason, _permit: permit };
+    match runtime {
+        // If the runtime is shut down, the task is dropped and closes the connection.
+        Some(runtime) => drop(runtime.spawn(task.run())),
+        None => task.give_up(),
+    }
+}
+
+impl<M: Backend> ResetTask<M> {
+    async fn run(mut self) {
+        let (Some(object), operation) = (&mut self.object, self.operation) else { return };
+        let pooled = &mut ***object;
+        let shared = Arc::clone(&pooled.meta.shared);
+        let deadline = Instant::now() + shared.settings.clean_timeout;
+        // Most are dropped transactions, which roll themselves back: that is no reset by the pool.
+        let drained = timeout_at(deadline, drain(pooled)).await.is_ok();
+        let is_clean = drained && pooled.meta.stats.wire().status().is_clean();
+        if !is_clean || pooled.meta.unreset || pooled.meta.refused_write {
+            let resets = Arc::clone(&shared.resets);
+            let permit = if is_clean {
+                // Only the session is to be reset, or the server to be asked: one round trip, which waits for a permit.
+                // Without one, the next checkout does it.
+                timeout_at(deadline, resets.acquire_owned()).await.ok().and_then(Result::ok)
+            } else {
+                resets.try_acquire_owned().ok()
+            };
+            match permit {
+                Some(_permit) => {
+                    if let Err(reason) = reset_until(deadline, pooled, operation).await {
+                        self.reason = reason;
+                        return;
+                    }
+                }
+                None if is_clean => {}
+                None => return self.give_up(),
+            }
+        }
+        self.finish();
+    }
+
+    /// Returns the connection to the pool, or closes it if the pool or the session has ended.
+    fn finish(mut self) {
+        let Some(mut object) = self.object.take() else { return };
+        let meta = &mut object.meta;
+        let at = meta.shared.recorder.now();
+        let (recorder, stats) = (&meta.shared.recorder, &meta.stats);
+        recorder.maintenance_finished(stats, self.operation, self.since, at);
+        if meta.shared.is_closing() {
+            meta.close(CloseReason::Shutdown);
+            drop(Pooled::take(object));
+        } else if meta.stats.wire().is_ended() {
+            meta.close(CloseReason::Broken);
+            drop(Pooled::take(object));
+        } else {
+            recorder.connection_idle(stats, at);
+            meta.alive_at = meta.alive_at.max(meta.stats.wire().heard());
+            return_and_close_surplus(object);
+        }
+    }
+
+    /// Records in what way the connection is dirty, as far as it is known, and closes it.
+    fn give_up(self) {
+        if let Some(object) = &self.object
+            && let Some(dirt) = dirt_of(object.meta.stats.wire().status())
+        {
+            let stats = &object.meta.stats;
+            object.meta.shared.recorder.connection_dirty(stats, self.operation, dirt, None);
+        }
+    }
+}
+
+impl<M: Backend> Drop for ResetTask<M> {
+    fn drop(&mut self) {
+        let Some(object) = self.object.take() else { return };
+        let meta = &object.meta;
+        let recorder = &meta.shared.recorder;
+        recorder.maintenance_finished(&meta.stats, self.operation, self.since, recorder.now());
+        meta.close(self.reason);
+        cancel_if_executing(&object);
+        drop(Pooled::take(object));
+    }
+}

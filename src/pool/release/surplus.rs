@@ -1,0 +1,82 @@
+//! The return of a connection to deadpool's pool, and the closing of idle connections.
+
+use std::sync::Arc;
+
+use super::super::backend::Backend;
+use super::super::connection::{ObjectPool, Pooled};
+use super::cancel::cancel_on_drop;
+use super::reset::dirt_of;
+use crate::labels::CloseReason;
+use crate::telemetry::seat::ConnectionStats;
+
+/// Returns a connection to its pool, wakes a checkout that waits at the gate, and closes what is surplus.
+#[inline(never)]
+pub(super) fn return_and_close_surplus<M: Backend>(object: Pooled<M>) {
+    let (pool, shared) = (Pooled::pool(&object), Arc::clone(&object.meta.shared));
+    // Returned first, so that it is among the idle connections that are counted.
+    drop(object);
+    shared.gate.wake_one();
+    if let Some(pool) = pool {
+        close_surplus(&pool);
+    }
+}
+
+/// Closes connections that a checkout without a connection may leave behind: connections beyond `pool_size` were kept for
+/// it, or it was about to take one when the pool was closed.
+pub(in crate::pool) fn after_failed_checkout<M: Backend>(pool: &ObjectPool<M>) {
+    let shared = pool.manager().shared();
+    if shared.is_closing() {
+        close_idle(pool);
+        shared.notify_if_closing();
+    } else if shared.recorder.ledger().live_hint() > shared.hot.pool_size {
+        close_surplus(pool);
+    }
+}
+
+/// Closes idle connections beyond `pool_size` that are kept for no checkout in the queue.
+///
+/// Whatever may cause a surplus (a return, or a checkout that leaves the queue) calls this afterwards, so the last call
+/// finds all of it.
+fn close_surplus<M: Backend>(pool: &ObjectPool<M>) {
+    let ledger = pool.manager().shared().recorder.ledger();
+    if ledger.has_surplus() {
+        close_while(pool, CloseReason::Overflow, || ledger.has_surplus());
+    }
+}
+
+/// Closes all idle connections of a pool that is closing.
+pub(in crate::pool) fn close_idle<M: Backend>(pool: &ObjectPool<M>) {
+    close_while(pool, CloseReason::Shutdown, || true);
+}
+
+/// Closes idle connections, longest idle first, while `condition` holds.
+fn close_while<M: Backend>(pool: &ObjectPool<M>, reason: CloseReason, condition: impl Fn() -> bool) {
+    let closed = pool.retain(|pooled, _| {
+        let closes = condition();
+        if closes {
+            // Recorded under deadpool's lock, before another connection can take the place.
+            pooled.meta.close(reason);
+        }
+        !closes
+    });
+    // Closed and logged without that lock.
+    drop(closed);
+}
+
+/// Closes the connection with these statistics if it is idle and dirty: what its last holder sent reached the wire only
+/// after the return, and no checkout may find the connection for long.
+pub(in crate::pool) fn sweep<M: Backend>(pool: &ObjectPool<M>, stats: &Arc<ConnectionStats>) {
+    let swept = pool.retain(|pooled, _| {
+        let dirty = Arc::ptr_eq(&pooled.meta.stats, stats) && dirt_of(stats.wire().status()).is_some();
+        if dirty {
+            pooled.meta.close(CloseReason::Dirty);
+        }
+        !dirty
+    });
+    for pooled in &swept.removed {
+        if let Some(dirt) = dirt_of(stats.wire().status()) {
+            pooled.meta.shared.recorder.connection_dirty(stats, pooled.meta.last_operation, dirt, None);
+        }
+        drop(cancel_on_drop(pooled));
+    }
+}

@@ -1,0 +1,182 @@
+//! The request that the current thread works for.
+//!
+//! Code that checks out a connection knows nothing of the request that it serves. So the middleware puts the request into a
+//! thread-local while it polls the request's futures, and takes it back afterwards; spawned tasks get it handed on. Layers of
+//! several pools may be nested, so there may be several requests at once.
+
+use std::cell::RefCell;
+use std::panic::Location;
+use std::sync::Arc;
+
+use super::super::checkout::context::{count_request_scopes, in_request_scope};
+use super::checkout::RequestCheckout;
+use super::route_limits::RouteLimits;
+use crate::telemetry::ledger::{Ledger, Recorder};
+use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::requests::{Request, RouteKey, UNKNOWN_ROUTE};
+
+/// The configuration that all requests of one layer share.
+#[derive(Debug)]
+pub(crate) struct LayerConfig {
+    pub(crate) recorder: Recorder,
+    /// Whether operations without a name are named after the request's route.
+    pub(crate) names_operations: bool,
+    /// How long a connection may be held while the server has nothing to do for it, in nanoseconds.
+    pub(crate) idle_limit: u64,
+    /// The limit of connections for each route, if there is one.
+    pub(crate) route_limits: Option<Arc<RouteLimits>>,
+    /// Where the layer was made.
+    pub(crate) call_site: &'static Location<'static>,
+}
+
+/// A request that is being served.
+#[derive(Clone, Debug)]
+pub(crate) struct ActiveRequest {
+    config: Arc<LayerConfig>,
+    route: RouteKey,
+    /// Its account, from its first checkout.
+    account: Option<Arc<Request>>,
+}
+
+impl ActiveRequest {
+    pub(crate) fn new(config: Arc<LayerConfig>, route: RouteKey) -> Self {
+        Self { config, route, account: None }
+    }
+
+    pub(crate) fn route_key(&self) -> RouteKey {
+        self.route
+    }
+
+    pub(crate) fn config(&self) -> &LayerConfig {
+        &self.config
+    }
+
+    /// Returns its account, if it has checked out.
+    pub(crate) fn account(&self) -> Option<&Arc<Request>> {
+        self.account.as_ref()
+    }
+
+    fn account_or_new(&mut self) -> &Arc<Request> {
+        let Self { config, route, account } = self;
+        account.get_or_insert_with(|| Arc::new(Request::new(config.recorder.clone(), *route, config.idle_limit)))
+    }
+
+    /// Returns its route, which may be [`UNKNOWN_ROUTE`].
+    pub(crate) fn route(&self) -> &str {
+        self.config.recorder.ledger().requests().route(self.route)
+    }
+
+    fn names_operations(&self) -> bool {
+        self.config.names_operations && self.route() != UNKNOWN_ROUTE
+    }
+
+    /// Returns the operation that is named after its method and route, if there is one by now.
+    pub(crate) fn named_operation(&self) -> Option<OperationId> {
+        self.config.recorder.ledger().requests().named(self.route)
+    }
+
+    fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
+        Arc::ptr_eq(self.config.recorder.ledger(), ledger)
+    }
+}
+
+thread_local! {
+    /// The requests that the thread works for, innermost last.
+    static ACTIVE: RefCell<Vec<ActiveRequest>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Makes the thread work for a request until dropped, also by a panic.
+pub(crate) struct ScopeGuard<'a> {
+    request: &'a mut Option<ActiveRequest>,
+    entered: bool,
+}
+
+impl<'a> ScopeGuard<'a> {
+    /// Enters the scope of `request`, if it is `Some`; it is `None` until the guard is dropped.
+    #[inline]
+    pub(crate) fn enter(request: &'a mut Option<ActiveRequest>) -> Self {
+        let entered = request.is_some();
+        if let Some(request) = request.take() {
+            ACTIVE.with_borrow_mut(|active| active.push(request));
+            count_request_scopes(1);
+        }
+        Self { request, entered }
+    }
+}
+
+impl Drop for ScopeGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.entered {
+            // Scopes that were entered after this one have been left before.
+            *self.request = ACTIVE.with_borrow_mut(Vec::pop);
+            count_request_scopes(-1);
+        }
+    }
+}
+
+/// Returns the innermost request of each pool, for another task to work for; each has an account from now on.
+pub(crate) fn current() -> Vec<ActiveRequest> {
+    ACTIVE.with_borrow_mut(|active| {
+        let mut current: Vec<ActiveRequest> = Vec::new();
+        for request in active.iter_mut().rev() {
+            if !current.iter().any(|inner| inner.is_of(request.config.recorder.ledger())) {
+                request.account_or_new();
+                current.push(request.clone());
+            }
+        }
+        current
+    })
+}
+
+/// Calls `f` with the innermost request of the pool with this ledger.
+fn with_innermost<T>(ledger: &Arc<Ledger>, f: impl FnOnce(&mut ActiveRequest) -> T) -> Option<T> {
+    // A thread that is being destroyed has no thread-locals any more, and serves no request.
+    let result =
+        ACTIVE.try_with(|active| active.borrow_mut().iter_mut().rev().find(|request| request.is_of(ledger)).map(f));
+    result.ok().flatten()
+}
+
+/// Returns whether the thread works for a request of the pool with this ledger.
+pub(crate) fn is_active(ledger: &Arc<Ledger>) -> bool {
+    in_request_scope() && with_innermost(ledger, |_| ()).is_some()
+}
+
+/// Returns the operation for work without a name, if the current request's route names it.
+#[cold]
+pub(in crate::pool) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
+    let named = with_innermost(ledger, |request| {
+        request
+            .names_operations()
+            .then(|| request.named_operation().ok_or_else(|| (Arc::clone(&request.config), request.route)))
+    });
+    match named.flatten()? {
+        Ok(operation) => Some(operation),
+        // Outside of the borrow: a new name may be logged, and the subscriber may use a pool.
+        Err((config, route)) => {
+            let recorder = &config.recorder;
+            Some(recorder.ledger().requests().operation(route, |name| recorder.operation(name)))
+        }
+    }
+}
+
+/// Counts a checkout for the current request, if there is one.
+#[cold]
+pub(in crate::pool) fn begin_checkout(ledger: &Arc<Ledger>, site: SiteId) -> Option<RequestCheckout> {
+    with_innermost(ledger, |request| {
+        let permits = request.config.route_limits.as_ref().map(|limits| limits.permits(request.route));
+        RequestCheckout::begin(Arc::clone(request.account_or_new()), site, permits)
+    })
+}
+
+/// Counts a retry for the current request, if there is one that has checked out.
+pub(crate) fn count_retry(ledger: &Arc<Ledger>) {
+    if !in_request_scope() {
+        return;
+    }
+    with_innermost(ledger, |request| {
+        if let Some(account) = request.account() {
+            account.count_retry();
+        }
+    });
+}
