@@ -172,7 +172,7 @@ impl Fixture {
             }
             match subject.try_poll() {
                 Ok(None) => {}
-                Ok(Some(got)) => return self.finish(got),
+                Ok(Some(result)) => return self.finish(result),
                 // The panic propagates to the poller and unwinds the checkout.
                 Err(_) => {
                     self.outcome = Some(Outcome::Cancelled);
@@ -190,10 +190,10 @@ impl Fixture {
         None
     }
 
-    fn finish(&mut self, got: CheckoutResult) -> Option<TestGuard> {
-        self.outcome = Some(got.as_ref().map_or_else(|error| error.outcome(), |_| Outcome::Ok));
+    fn finish(&mut self, result: CheckoutResult) -> Option<TestGuard> {
+        self.outcome = Some(result.as_ref().map_or_else(|error| error.outcome(), |_| Outcome::Ok));
         self.check(true);
-        got.ok()
+        result.ok()
     }
 
     /// Drops the subject, and checks that its connection is closed with the right reason.
@@ -243,8 +243,8 @@ impl Fixture {
                 self.test.advance(ms(1001)).await;
                 assert!(subject.is_woken(), "woken by its deadline");
                 match subject.try_poll() {
-                    Ok(Some(got)) => {
-                        let held = self.finish(got);
+                    Ok(Some(result)) => {
+                        let held = self.finish(result);
                         assert!(held.is_some() || self.outcome != Some(Outcome::Closed));
                     }
                     Ok(None) => panic!("the deadline has passed"),
@@ -278,20 +278,20 @@ impl Fixture {
             }
         }
         let mut done = Vec::new();
-        while let Some(slot) = waiting.iter().position(ManualFuture::is_woken) {
-            let polled = waiting[slot].try_poll();
-            let tag = waiting[slot].tag;
+        while let Some(index) = waiting.iter().position(ManualFuture::is_woken) {
+            let polled = waiting[index].try_poll();
+            let tag = waiting[index].tag;
             match polled {
                 Ok(None) => continue,
-                Ok(Some(got)) => done.push((tag, Some(got))),
+                Ok(Some(result)) => done.push((tag, Some(result))),
                 Err(_) => done.push((tag, None)),
             }
-            drop(waiting.remove(slot));
+            drop(waiting.remove(index));
         }
         assert!(waiting.is_empty(), "no checkout waits for a closed pool");
-        for (tag, got) in done {
-            let outcome =
-                got.map_or(Outcome::Cancelled, |got| got.map_or_else(|error| error.outcome(), |_| Outcome::Ok));
+        for (tag, result) in done {
+            let outcome = result
+                .map_or(Outcome::Cancelled, |result| result.map_or_else(|error| error.outcome(), |_| Outcome::Ok));
             assert_ne!(outcome, Outcome::Ok, "a closed pool returns no connection");
             if tag == (1, 0) {
                 self.outcome = Some(outcome);
@@ -311,8 +311,8 @@ impl Fixture {
             // It may have begun to connect or ping meanwhile, in polls of its own.
             assert!(!closed);
             assert!(successor.is_woken(), "it is woken");
-            let got = successor.poll().expect("backend succeeds");
-            drop(got.expect("backend succeeds"));
+            let result = successor.poll().expect("backend succeeds");
+            drop(result.expect("backend succeeds"));
         }
         if closed {
             drop(self.bystander);
@@ -339,7 +339,7 @@ impl Drop for PrintCaseOnPanic {
     #[allow(clippy::print_stderr, reason = "shown beside the panic")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the case: {:?}", self.0);
+            eprintln!("failing case: {:?}", self.0);
         }
     }
 }
@@ -382,7 +382,7 @@ async fn wakeup_of_dropped_waiter_goes_to_the_next() {
             test.snapshot();
         }
         let mut served = 0;
-        poll_woken(&mut queue, |_, got| served += usize::from(got.is_ok()));
+        poll_woken(&mut queue, |_, result| served += usize::from(result.is_ok()));
         assert_eq!(served, 1);
         test.assert_usable();
     }
@@ -394,7 +394,7 @@ async fn guard_dropped_on_another_thread_is_returned() {
     let held = test.get_many("holder", 2);
     let mut waiting = vec![test.checkout("waiter").assert_pending()];
     std::thread::spawn(|| drop(held)).join().unwrap();
-    poll_woken(&mut waiting, |_, got| drop(got.unwrap()));
+    poll_woken(&mut waiting, |_, result| drop(result.unwrap()));
     assert!(waiting.is_empty());
     assert_eq!(test.totals("holder").returned, 2);
     test.assert_usable();

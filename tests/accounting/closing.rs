@@ -35,7 +35,7 @@ async fn waiters_get_closed_and_close_awaits_returns() {
     let mut one = closing(&test).assert_pending();
     let mut two = closing(&test).assert_pending();
     let mut closed = 0;
-    poll_woken(&mut waiting, |_, got| closed += usize::from(got.unwrap_err().outcome() == Outcome::Closed));
+    poll_woken(&mut waiting, |_, result| closed += usize::from(result.unwrap_err().outcome() == Outcome::Closed));
     assert_eq!((closed, test.outcomes("waiter", Outcome::Closed)), (3, 3));
     held.pop();
     assert!(one.poll().is_none() && two.poll().is_none(), "one is still in use");

@@ -12,7 +12,7 @@ use super::harness::{CheckoutResult, ManualFuture, TestGuard, TestPool, ms, poll
 const MAX_BACKOFF: Duration = ms(1000);
 
 /// Returns a pool whose checkouts wait while the server is down.
-fn test_without_fail_fast(pool_size: usize, max_overflow: usize) -> TestPool {
+fn pool_without_fail_fast(pool_size: usize, max_overflow: usize) -> TestPool {
     let mut settings = settings(pool_size, max_overflow);
     settings.fail_fast = false;
     settings.checkout_timeout = ms(30_000);
@@ -57,12 +57,12 @@ fn is_unavailable(served: &CheckoutResult) -> bool {
 #[tokio::test(start_paused = true)]
 async fn waiters_do_not_wake_each_other_endlessly() {
     // More waiters than slots, and the server is down.
-    let test = test_without_fail_fast(1, 0);
+    let test = pool_without_fail_fast(1, 0);
     test.backend.set_connect(Behavior::Down);
     let mut attempts: Vec<_> = (0..3).map(|_| test.checkout("waiter")).collect();
     assert!(poll_until_idle(&mut attempts, &mut Vec::new()) < 20);
     // The server is full.
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     let mut held = test.get_many("holder", 4);
     test.backend.set_connect(Behavior::Full);
     let mut attempts: Vec<_> = (0..20).map(|_| test.checkout("waiter")).collect();
@@ -76,7 +76,7 @@ async fn waiters_do_not_wake_each_other_endlessly() {
     }
     assert!(attempts.is_empty());
     // Waiters that queued before the server went down.
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     let held = test.get_many("holder", 10);
     let mut attempts: Vec<_> = (0..20).map(|_| test.checkout("waiter")).collect();
     poll_until_idle(&mut attempts, &mut Vec::new());
@@ -93,7 +93,7 @@ async fn waiters_do_not_wake_each_other_endlessly() {
 /// A checkout that probes the server and is no longer polled blocks the others only until its lease expires.
 #[tokio::test(start_paused = true)]
 async fn unpolled_probe_lease_expires() {
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     test.backend.push_connect(Behavior::Down);
     let mut attempts = vec![test.checkout("first").assert_pending()];
     test.advance(MAX_BACKOFF).await;
@@ -107,7 +107,7 @@ async fn unpolled_probe_lease_expires() {
 /// The same for the first checkouts to connect after recovery.
 #[tokio::test(start_paused = true)]
 async fn unpolled_ramp_leases_expire() {
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     test.backend.push_connect(Behavior::Down);
     let mut first = test.checkout("first").assert_pending();
     test.advance(MAX_BACKOFF).await;
@@ -120,7 +120,7 @@ async fn unpolled_ramp_leases_expire() {
 
 #[tokio::test(start_paused = true)]
 async fn returned_connections_are_served_in_fifo_order() {
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     let mut held = vec![test.get("holder")];
     test.backend.set_connect(Behavior::Down);
     let mut waiting: Vec<_> = (0..2)
@@ -144,7 +144,7 @@ async fn returned_connections_are_served_in_fifo_order() {
 
 #[tokio::test(start_paused = true)]
 async fn surplus_idle_connections_skip_the_queue() {
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     let held = test.get_many("holder", 5);
     test.backend.set_connect(Behavior::Full);
     let mut waiter = test.checkout("waiter").assert_pending();
@@ -155,7 +155,7 @@ async fn surplus_idle_connections_skip_the_queue() {
 
 #[tokio::test(start_paused = true)]
 async fn awaited_overflow_connections_are_kept() {
-    let test = test_without_fail_fast(1, 3);
+    let test = pool_without_fail_fast(1, 3);
     let held = test.get_many("holder", 2);
     test.backend.set_connect(Behavior::Down);
     let mut waiting = vec![test.checkout("waiter").assert_pending(), test.checkout("waiter").assert_pending()];
@@ -196,7 +196,7 @@ async fn only_one_probe_runs_at_a_time() {
 /// A checkout that waits for a connect permit and then for capacity is counted in both phases.
 #[tokio::test(start_paused = true)]
 async fn wait_is_split_into_suspended_and_queue() {
-    let test = test_without_fail_fast(1, 1);
+    let test = pool_without_fail_fast(1, 1);
     let held = test.get("holder");
     test.backend.set_connect(Behavior::Down);
     let mut waiting: Vec<_> = (0..3).map(|_| test.checkout("waiter").assert_pending()).collect();
@@ -247,7 +247,7 @@ async fn suspension_is_not_reported_without_attempts() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_a_connection_frees_a_server_slot() {
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     let held = test.get_many("holder", 2);
     test.backend.push_connect(Behavior::Full);
     let mut waiting = vec![test.checkout("waiter").assert_pending()];
@@ -305,7 +305,7 @@ async fn full_server_fails_if_no_attempt_succeeds() {
 
 #[tokio::test(start_paused = true)]
 async fn closed_pool_admits_no_waiters() {
-    let test = test_without_fail_fast(10, 0);
+    let test = pool_without_fail_fast(10, 0);
     let held = test.get_many("holder", 1);
     test.backend.set_connect(Behavior::Full);
     let mut waiter = test.checkout("waiter").assert_pending();

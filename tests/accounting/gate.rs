@@ -13,21 +13,21 @@ use super::harness::{CheckoutResult, ManualFuture, TestPool, ms, poll_woken, set
 const MAX_BACKOFF: Duration = ms(1000);
 
 /// Returns a pool whose checkouts wait while the server is down.
-fn test_without_fail_fast(pool_size: usize) -> TestPool {
+fn pool_without_fail_fast(pool_size: usize) -> TestPool {
     let mut settings = settings(pool_size, 0);
     settings.fail_fast = false;
     settings.checkout_timeout = ms(30_000);
     TestPool::with(&settings)
 }
 
-fn is_unavailable(got: &CheckoutResult) -> bool {
-    matches!(got, Err(CheckoutError::Unavailable { .. }))
+fn is_unavailable(result: &CheckoutResult) -> bool {
+    matches!(result, Err(CheckoutError::Unavailable { .. }))
 }
 
 /// Polls woken futures. Returns how many completed.
 fn poll_served(attempts: &mut Vec<ManualFuture>, held: &mut Vec<super::harness::TestGuard>) -> usize {
     let before = held.len();
-    poll_woken(attempts, |_, got| held.push(got.expect("a connection")));
+    poll_woken(attempts, |_, result| held.push(result.expect("a connection")));
     held.len() - before
 }
 
@@ -76,7 +76,7 @@ async fn down_server_is_probed_about_twice_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn waiters_are_served_after_successful_probe() {
-    let test = test_without_fail_fast(3);
+    let test = pool_without_fail_fast(3);
     test.backend.set_connect(Behavior::Down);
     let mut attempts: Vec<_> = (0..3).map(|_| test.checkout("waits").assert_pending()).collect();
     let mut held = Vec::new();
@@ -97,7 +97,7 @@ async fn waiters_are_served_after_successful_probe() {
 
 #[tokio::test(start_paused = true)]
 async fn recovery_doubles_concurrent_connects() {
-    let test = test_without_fail_fast(15);
+    let test = pool_without_fail_fast(15);
     test.backend.set_connect(Behavior::Down);
     let mut attempts: Vec<_> = (0..15).map(|_| test.checkout("waits").assert_pending()).collect();
     test.backend.set_connect(Behavior::Blocked);
@@ -131,7 +131,7 @@ async fn failure_during_ramp_suspends_again() {
 
 #[tokio::test(start_paused = true)]
 async fn dropped_probe_passes_its_permit_on() {
-    let test = test_without_fail_fast(3);
+    let test = pool_without_fail_fast(3);
     test.backend.set_connect(Behavior::Down);
     let mut attempts: Vec<_> = (0..3).map(|_| test.checkout("waits").assert_pending()).collect();
     test.backend.set_connect(Behavior::Blocked);
@@ -159,18 +159,18 @@ async fn full_server_is_awaited_like_capacity() {
     assert_eq!(test.backend.creates().started(), 3, "one attempt was made");
     let status = test.pool.status();
     assert_eq!((status.waiting, status.used, status.idle), (4, 2, 0));
-    let mut got = Vec::new();
+    let mut served = Vec::new();
     drop(held);
-    assert_eq!(poll_served(&mut attempts, &mut got), 2);
+    assert_eq!(poll_served(&mut attempts, &mut served), 2);
     test.advance(ms(10)).await;
-    assert_eq!(poll_served(&mut attempts, &mut got), 0);
+    assert_eq!(poll_served(&mut attempts, &mut served), 0);
     // First come, first served.
-    drop(got);
+    drop(served);
     let mut late = test.checkout("late").assert_pending();
-    let mut got = Vec::new();
-    assert_eq!(poll_served(&mut attempts, &mut got), 2);
+    let mut served = Vec::new();
+    assert_eq!(poll_served(&mut attempts, &mut served), 2);
     assert!(late.poll().is_none());
-    drop(got);
+    drop(served);
     drop(late.poll().unwrap().unwrap());
     test.backend.recover();
     test.advance(MAX_BACKOFF).await;
@@ -187,7 +187,7 @@ async fn full_server_fails_if_nothing_is_checked_out() {
 
 #[tokio::test(start_paused = true)]
 async fn suspended_checkout_times_out_with_the_cause() {
-    let test = test_without_fail_fast(2);
+    let test = pool_without_fail_fast(2);
     test.backend.set_connect(Behavior::Down);
     let mut waits = test.checkout("waits").assert_pending();
     test.advance(ms(30_000)).await;
@@ -199,7 +199,7 @@ async fn suspended_checkout_times_out_with_the_cause() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_ends_suspended_waits() {
-    let test = test_without_fail_fast(2);
+    let test = pool_without_fail_fast(2);
     test.backend.set_connect(Behavior::Down);
     let mut attempts = vec![test.checkout("waits").assert_pending(), test.checkout("waits").assert_pending()];
     let mut closing = ManualFuture::new({
@@ -208,7 +208,7 @@ async fn closing_ends_suspended_waits() {
     });
     assert!(closing.poll().is_none());
     let mut ended = 0;
-    poll_woken(&mut attempts, |_, got| ended += usize::from(matches!(got, Err(CheckoutError::Closed { .. }))));
+    poll_woken(&mut attempts, |_, result| ended += usize::from(matches!(result, Err(CheckoutError::Closed { .. }))));
     assert_eq!((ended, attempts.len()), (2, 0));
     assert!(closing.poll().is_some());
 }

@@ -133,7 +133,7 @@ impl TestPool {
         let max = self.snapshot().limits.max();
         let mut attempts: Vec<_> = (0..max).map(|_| self.checkout("afterwards")).collect();
         let mut held = Vec::new();
-        poll_woken(&mut attempts, |_, got| held.push(got.expect("backend succeeds")));
+        poll_woken(&mut attempts, |_, result| held.push(result.expect("backend succeeds")));
         assert_eq!(held.len(), max, "the whole capacity is available");
         let snapshot = self.snapshot();
         assert_eq!((snapshot.connections.used, snapshot.in_flight), (max, 0));

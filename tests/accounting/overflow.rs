@@ -27,7 +27,7 @@ async fn overflow_is_kept_for_a_waiter_and_closed_after() {
     drop(held);
     assert_eq!((test.snapshot().connections.idle, test.closed(CloseReason::Overflow)), (2, 0));
     let mut served = Vec::new();
-    poll_woken(&mut waiting, |_, got| served.push(got.unwrap()));
+    poll_woken(&mut waiting, |_, result| served.push(result.unwrap()));
     assert_eq!(test.backend.opened(), 2, "no connection was opened");
     drop(served);
     assert_eq!((test.snapshot().connections.idle, test.closed(CloseReason::Overflow)), (1, 1));
@@ -72,7 +72,7 @@ async fn overflow_goes_to_the_next_waiter() {
     drop(first);
     assert_eq!(test.snapshot().connections.idle, 2, "one may be idle, and one is awaited");
     let mut waiting = vec![second];
-    poll_woken(&mut waiting, |_, got| drop(got.unwrap()));
+    poll_woken(&mut waiting, |_, result| drop(result.unwrap()));
     assert_eq!((test.snapshot().connections.idle, test.backend.opened()), (1, 2));
 }
 
@@ -96,7 +96,7 @@ async fn discarding_frees_capacity_at_once() {
     held.remove(0).discard();
     assert!(waiter.is_woken());
     let mut waiting = vec![waiter];
-    poll_woken(&mut waiting, |_, got| held.push(got.unwrap()));
+    poll_woken(&mut waiting, |_, result| held.push(result.unwrap()));
     assert_eq!((test.closed(CloseReason::Discarded), test.backend.opened()), (1, 3));
     assert_eq!(test.totals("holder").returned, 1, "a discarded use is counted");
     drop(held);

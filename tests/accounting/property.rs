@@ -271,9 +271,9 @@ impl Runner {
         let waited = checkout.started.unwrap().1.elapsed();
         match checkout.future.try_poll() {
             Ok(None) => assert!(waited < ms(1002), "its deadline has passed: {waited:?}"),
-            Ok(Some(got)) => {
+            Ok(Some(result)) => {
                 self.pending.remove(which);
-                self.finish(operation, got, waited);
+                self.finish(operation, result, waited);
             }
             Err(_) => {
                 let checkout = self.pending.remove(which);
@@ -282,9 +282,9 @@ impl Runner {
         }
     }
 
-    fn finish(&mut self, operation: usize, got: CheckoutResult, waited: Duration) {
-        let outcome = got.as_ref().map_or_else(|error| error.outcome(), |_| Outcome::Ok);
-        self.model.unavailable += u64::from(matches!(got, Err(CheckoutError::Unavailable { .. })));
+    fn finish(&mut self, operation: usize, result: CheckoutResult, waited: Duration) {
+        let outcome = result.as_ref().map_or_else(|error| error.outcome(), |_| Outcome::Ok);
+        self.model.unavailable += u64::from(matches!(result, Err(CheckoutError::Unavailable { .. })));
         match outcome {
             Outcome::Timeout => assert!(waited >= ms(1000), "timed out after {waited:?}"),
             Outcome::Closed => assert!(self.model.closing, "the pool is open"),
@@ -293,12 +293,12 @@ impl Runner {
         }
         self.model.in_flight[operation] -= 1;
         self.model.outcomes[operation][outcome.index()] += 1;
-        if let Ok(held) = got {
+        if let Ok(guard) = result {
             assert!(
-                !self.held_connections.iter().any(|connection| connection.guard.id() == held.id()),
+                !self.held_connections.iter().any(|connection| connection.guard.id() == guard.id()),
                 "given out twice"
             );
-            self.held_connections.push(HeldConnection { guard: held, operation, since: self.test.now() });
+            self.held_connections.push(HeldConnection { guard, operation, since: self.test.now() });
         }
     }
 

@@ -32,7 +32,7 @@ fn retries(snapshot: &PoolSnapshot) -> u64 {
 }
 
 /// Returns a pool with this retry budget.
-fn test_with_budget(retry_floor: usize, retry_percent: usize) -> TestPool {
+fn pool_with_budget(retry_floor: usize, retry_percent: usize) -> TestPool {
     let mut settings = settings(2, 0);
     (settings.retry_floor, settings.retry_percent) = (retry_floor, retry_percent);
     TestPool::with(&settings)
@@ -104,7 +104,7 @@ async fn report_splits_time_to_the_nanosecond() {
 
 #[tokio::test(start_paused = true)]
 async fn retries_stop_when_budget_is_spent() {
-    let test = test_with_budget(0, 50);
+    let test = pool_with_budget(0, 50);
     test.backend.set_connect(Behavior::Error);
     // Two operations earn one retry.
     for (attempts, reason) in [(1, GiveUp::Budget), (2, GiveUp::Budget), (1, GiveUp::Budget), (2, GiveUp::Budget)] {
@@ -119,7 +119,7 @@ async fn retries_stop_when_budget_is_spent() {
 
 #[tokio::test(start_paused = true)]
 async fn budget_floor_is_granted_every_ten_seconds() {
-    let test = test_with_budget(1, 0);
+    let test = pool_with_budget(1, 0);
     test.backend.set_connect(Behavior::Error);
     let policy = NO_BACKOFF.attempts(100).deadline(None);
     for _ in 0..2 {

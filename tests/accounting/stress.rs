@@ -56,10 +56,10 @@ async fn checkout_with_random_timeout(
     let handle = pool.operation(OPERATIONS[operation]);
     let timeout = Duration::from_micros(fastrand::u64(0..2000));
     let attempt = async {
-        let got = handle.get().await;
+        let result = handle.get().await;
         // Counted before the value can be dropped.
-        counts.count(operation, got.as_ref().map_or_else(CheckoutError::outcome, |_| Outcome::Ok));
-        got.ok()
+        counts.count(operation, result.as_ref().map_or_else(CheckoutError::outcome, |_| Outcome::Ok));
+        result.ok()
     };
     tokio::select! {
         biased;
@@ -295,13 +295,13 @@ fn race(pool: &Pool<ScriptedBackend>) {
     let spin = || (0..fastrand::usize(0..1000)).for_each(|_| std::hint::spin_loop());
     let operation = pool.operation("racer");
     let mut attempt = ManualFuture::new(async move { operation.get().await });
-    let got = (0..fastrand::usize(1..4)).find_map(|_| {
+    let result = (0..fastrand::usize(1..4)).find_map(|_| {
         spin();
         attempt.poll()
     });
     spin();
-    match got.map(Result::unwrap) {
+    match result.map(Result::unwrap) {
         Some(held) if fastrand::u8(0..5) == 0 => held.discard(),
-        got => drop((got, attempt)),
+        result => drop((result, attempt)),
     }
 }

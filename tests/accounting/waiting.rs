@@ -172,9 +172,9 @@ async fn waiters_are_served_in_fifo_order() {
             drop(back);
         }
         assert_eq!(queue.iter().filter(|attempt| attempt.is_woken()).count(), 1);
-        poll_woken(&mut queue, |(index, _), got| {
+        poll_woken(&mut queue, |(index, _), result| {
             served.push(index);
-            held.push(got.unwrap());
+            held.push(result.unwrap());
         });
         test.snapshot();
     }
