@@ -9,7 +9,7 @@ use poolscope_testing::server::Server;
 use tokio::runtime::Runtime;
 
 use poolscope_testing::http::get;
-use poolscope_testing::run::{Run, await_that};
+use poolscope_testing::run::{Run, wait_until};
 
 /// Where cargo puts an example beside the tests.
 fn example(name: &str) -> PathBuf {
@@ -52,7 +52,7 @@ fn each_example_serves_and_shows_its_routes() {
         assert_eq!(get(metrics, "/-/ready").expect("an answer").0, 200, "{name}");
         if name == "axum" {
             assert_eq!(get(service, "/letters").expect("an answer").0, 202);
-            await_that("the letter's checkout", || {
+            wait_until("the letter's checkout", || {
                 let page = get(metrics, "/metrics").expect("a page").1;
                 page.lines().any(|line| {
                     line.starts_with("poolscope_request_checkouts_total")

@@ -13,7 +13,7 @@ use poolscope_testing::server::Server;
 use prometheus::{IntCounter, Registry};
 use tokio::task::JoinSet;
 
-use crate::support::{Growth, Scrape, TestPool, http_get, poll_until, with_deadline};
+use crate::support::{MonotonicCheck, Scrape, TestPool, http_get, poll_until, with_deadline};
 
 /// Starts an exporter of this registry, which serves until the test's runtime ends.
 async fn serve(registry: &Registry) -> SocketAddr {
@@ -125,7 +125,7 @@ async fn scrapes_under_load_add_up_and_pass_promtool() {
     let address = serve(test.registry()).await;
 
     let load = Load::start(&test.pool);
-    let mut growth = Growth::default();
+    let mut monotonic = MonotonicCheck::default();
     let mut checked = 0;
     let has_every_outcome = |scrape: &Scrape| {
         let outcome = |outcome| scrape.count("poolscope_checkouts_total", &[("outcome", outcome)]);
@@ -137,7 +137,7 @@ async fn scrapes_under_load_add_up_and_pass_promtool() {
         let text = metrics(address).await;
         let scrape = Scrape::parse(&text);
         scrape.assert_adds_up("exporter_load");
-        growth.next(&scrape);
+        monotonic.observe(&scrape);
         checked += 1;
         (checked >= 100 && has_every_outcome(&scrape)).then_some(text)
     })

@@ -8,7 +8,9 @@ use poolscope::PoolBuilder;
 use poolscope_testing::server::{Server, Shutdown};
 use tokio::task::JoinSet;
 
-use crate::support::{Growth, TestPool, backend, block_on_other_thread, error_chain, poll_until, with_deadline};
+use crate::support::{
+    MonotonicCheck, TestPool, backend, block_on_other_thread, error_chain, poll_until, with_deadline,
+};
 
 #[tokio::test]
 async fn restart_costs_one_failed_ping() {
@@ -111,12 +113,12 @@ async fn restart_under_load(name: &str, how: Shutdown, fail_fast: bool) {
     let scraper = tokio::spawn({
         let (test, scraping) = (test.clone(), Arc::clone(&scraping));
         async move {
-            let mut growth = Growth::default();
+            let mut monotonic = MonotonicCheck::default();
             while scraping.load(Ordering::Relaxed) {
-                growth.next(&test.scrape());
+                monotonic.observe(&test.scrape());
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
-            growth
+            monotonic
         }
     });
 
@@ -136,8 +138,8 @@ async fn restart_under_load(name: &str, how: Shutdown, fail_fast: bool) {
         assert!(failure.ended >= down && failure.began <= last, "outside {:?}: {failure:?}", up - down);
     }
     scraping.store(false, Ordering::Relaxed);
-    let growth = scraper.await.unwrap();
-    assert!(growth.shown() >= 10, "{} scrapes", growth.shown());
+    let monotonic = scraper.await.unwrap();
+    assert!(monotonic.scrapes() >= 10, "{} scrapes", monotonic.scrapes());
     let status = test.pool.status();
     assert_eq!((status.used, status.creating, status.in_flight), (0, 0, 0));
     assert!((1..=4).contains(&status.idle), "{status:?}");

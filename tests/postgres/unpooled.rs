@@ -7,7 +7,7 @@ use poolscope::{ConnectError, PoolBuilder, UnpooledConnection};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use crate::support::{Admin, Growth, TEST_TIMEOUT, TestPool, cancel_sleep, eventually, shared, with_deadline};
+use crate::support::{Admin, MonotonicCheck, TEST_TIMEOUT, TestPool, cancel_sleep, eventually, shared, with_deadline};
 
 fn single_connection(builder: PoolBuilder) -> PoolBuilder {
     builder.pool_size(1).max_overflow(0)
@@ -60,19 +60,19 @@ async fn counted_by_call_site_and_closed_on_drop() {
 #[tokio::test]
 async fn time_is_counted_while_open() {
     let test = TestPool::shared("unpooled_time", single_connection).await;
-    let (started, mut growth) = (Instant::now(), Growth::default());
+    let (started, mut monotonic) = (Instant::now(), MonotonicCheck::default());
     let connection = test.pool.connect_unpooled().await.unwrap();
     let connecting = seconds(&test).1;
     assert!(connecting > 0.0 && connecting <= started.elapsed().as_secs_f64(), "{connecting}");
     let reached = Duration::from_millis(50).as_secs_f64();
     eventually("50 ms", async || {
-        growth.next(&test.scrape());
+        monotonic.observe(&test.scrape());
         seconds(&test).0 >= reached
     })
     .await;
     drop(connection);
     let ended = started.elapsed().as_secs_f64();
-    growth.next(&test.scrape());
+    monotonic.observe(&test.scrape());
     let (open, after) = seconds(&test);
     assert!((reached..=ended).contains(&open), "{open} of {ended}");
     tokio::time::sleep(Duration::from_millis(5)).await;

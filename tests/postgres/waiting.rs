@@ -9,7 +9,9 @@ use poolscope::CheckoutError;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
-use crate::support::{Admin, Growth, TEST_TIMEOUT, TestPool, backend, error_chain, poll_until, shared, with_deadline};
+use crate::support::{
+    Admin, MonotonicCheck, TEST_TIMEOUT, TestPool, backend, error_chain, poll_until, shared, with_deadline,
+};
 
 const WAITERS: usize = 300;
 
@@ -55,10 +57,10 @@ async fn waiters_are_served_while_others_give_up() {
         }
     });
 
-    let mut growth = Growth::default();
+    let mut monotonic = MonotonicCheck::default();
     let mut progress = (served.load(Ordering::Relaxed), Instant::now());
     while !waiters.iter().all(tokio::task::JoinHandle::is_finished) {
-        growth.next(&test.scrape());
+        monotonic.observe(&test.scrape());
         let now = served.load(Ordering::Relaxed);
         if now != progress.0 {
             progress = (now, Instant::now());

@@ -1,26 +1,26 @@
 //! A private PostgreSQL server and test doubles, for the tests of this workspace, the benches and the demo.
 //!
 //! - [`server`]: a private PostgreSQL server, which ends with its process;
-//! - `proxy` (feature `proxy`): a TCP proxy that injects faults;
-//! - `otlp` (feature `otlp-receiver`): an OTLP collector that keeps the spans that arrive;
-//! - `run`, `remains`, `http`, `kept`, `prometheus`, `scrape` (feature `harness`): processes under test, their leftovers,
-//!   and their metrics.
+//! - `proxy` (feature `proxy`): a fault-injecting TCP proxy;
+//! - `otlp` (feature `otlp-receiver`): an OTLP collector that keeps the spans it receives;
+//! - `run`, `leftovers`, `http`, `server_process`, `prometheus`, `scrape` (feature `harness`): processes under test,
+//!   what they leave behind, and their metrics.
 
 pub mod server;
 
 #[cfg(feature = "harness")]
 pub mod http;
-#[cfg(feature = "harness")]
-pub mod kept;
+#[cfg(any(feature = "harness", test))]
+pub mod leftovers;
 #[cfg(feature = "otlp-receiver")]
 pub mod otlp;
 #[cfg(feature = "harness")]
 pub mod prometheus;
 #[cfg(feature = "proxy")]
 pub mod proxy;
-#[cfg(any(feature = "harness", test))]
-pub mod remains;
 #[cfg(feature = "harness")]
 pub mod run;
 #[cfg(feature = "harness")]
 pub mod scrape;
+#[cfg(feature = "harness")]
+pub mod server_process;

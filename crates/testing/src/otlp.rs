@@ -226,7 +226,7 @@ impl Receiver {
 }
 
 /// A URL at which nobody listens.
-pub fn nobody() -> String {
+pub fn unused_endpoint() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }

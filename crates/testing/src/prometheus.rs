@@ -7,14 +7,14 @@ use std::time::SystemTime;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::kept::Kept;
+use crate::server_process::ServerProcess;
 
 /// A Prometheus that scrapes. Dropping it ends it and removes what it has written.
 #[derive(Debug)]
-pub struct Prometheus(Kept);
+pub struct Prometheus(ServerProcess);
 
 /// What an expression was over a while: of each series its labels, and its samples with their times.
-pub type Course = Vec<(Value, Vec<(f64, f64)>)>;
+pub type TimeSeries = Vec<(Value, Vec<(f64, f64)>)>;
 
 impl Prometheus {
     /// One that scrapes these jobs, each at an address of its own, five times a second.
@@ -39,7 +39,7 @@ impl Prometheus {
                 "--rules.alert.resend-delay=2s".to_owned(),
             ]
         };
-        Self(Kept::start("prometheus", files, arguments).await)
+        Self(ServerProcess::start("prometheus", files, arguments).await)
     }
 
     /// Where its files are.
@@ -66,7 +66,7 @@ impl Prometheus {
     }
 
     /// What an expression was each second between two times.
-    pub async fn course(&self, expression: &str, from: SystemTime, to: SystemTime) -> Course {
+    pub async fn query_range(&self, expression: &str, from: SystemTime, to: SystemTime) -> TimeSeries {
         let (from, to) = (seconds(from), seconds(to));
         let path = format!("/api/v1/query_range?query={}&start={from}&end={to}&step=1", encoded(expression));
         let data = self.api(&path).await;

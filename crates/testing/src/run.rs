@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::remains::{entries, home, processes};
+use crate::leftovers::{entries, home, processes};
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -27,10 +27,10 @@ pub struct Ended {
 }
 
 /// Runs `command` until it ends by itself.
-pub fn to_its_end(mut command: Command) -> Ended {
+pub fn run_to_end(mut command: Command) -> Ended {
     let mut run = Run::start(command.env("TMPDIR", "/tmp"));
     let code = run.wait().code();
-    Ended { code, out: run.rest(), err: run.err() }
+    Ended { code, out: run.remaining_output(), err: run.stderr() }
 }
 
 /// A run under way, which ends with the test.
@@ -71,12 +71,12 @@ impl Run {
     }
 
     /// Waits for a line that begins so.
-    pub fn line_that_begins(&self, begin: &str) -> String {
+    pub fn line_starting_with(&self, begin: &str) -> String {
         self.line_that(|line| line.starts_with(begin))
     }
 
     /// Waits for a line that says this.
-    pub fn line_that_contains(&self, part: &str) -> String {
+    pub fn line_containing(&self, part: &str) -> String {
         self.line_that(|line| line.contains(part))
     }
 
@@ -105,23 +105,23 @@ impl Run {
     }
 
     /// What it printed and nobody read yet, once it has ended.
-    pub fn rest(&self) -> String {
+    pub fn remaining_output(&self) -> String {
         self.lines.iter().fold(String::new(), |text, line| text + &line + "\n")
     }
 
     /// What it said on standard error, once it has ended.
-    pub fn err(&mut self) -> String {
+    pub fn stderr(&mut self) -> String {
         self.err.take().expect("asked once").join().expect("a reader")
     }
 
     /// Holds that nothing of it remains: no process, no directory.
-    pub fn remains_nothing(&self) {
-        await_that("no process", || processes(self.home.path()).is_empty());
-        await_that("no directory", || entries(self.home.path()).is_empty());
+    pub fn assert_no_leftovers(&self) {
+        wait_until("no process", || processes(self.home.path()).is_empty());
+        wait_until("no directory", || entries(self.home.path()).is_empty());
     }
 
     /// The processes and directories that it has now.
-    pub fn belongings(&self) -> (usize, Vec<String>) {
+    pub fn resources(&self) -> (usize, Vec<String>) {
         (processes(self.home.path()).len(), entries(self.home.path()))
     }
 }
@@ -149,7 +149,7 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 }
 
 /// Waits until `holds` does: these are other processes, which tell nobody what they do.
-pub fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < DEADLINE, "still waiting for: {what}");

@@ -117,24 +117,24 @@ impl Scrape {
     }
 
     /// The series that only grow.
-    fn growing(&self) -> impl Iterator<Item = &Sample> {
+    fn counters(&self) -> impl Iterator<Item = &Sample> {
         let suffixes = ["_total", "_bucket", "_sum", "_seconds_count"];
         self.0.iter().filter(move |sample| suffixes.iter().any(|suffix| sample.name.ends_with(suffix)))
     }
 }
 
-/// Holds, over the scrapes it is shown, that what only grows never falls or goes away.
+/// Holds, over the scrapes it is scrapes, that what only grows never falls or goes away.
 #[derive(Debug, Default)]
-pub struct Growth {
+pub struct MonotonicCheck {
     reached: BTreeMap<(String, BTreeMap<String, String>), f64>,
-    shown: usize,
+    scrapes: usize,
 }
 
-impl Growth {
+impl MonotonicCheck {
     /// Compares a scrape with the one before.
-    pub fn next(&mut self, scrape: &Scrape) {
+    pub fn observe(&mut self, scrape: &Scrape) {
         let mut now = BTreeMap::new();
-        for sample in scrape.growing() {
+        for sample in scrape.counters() {
             now.insert((sample.name.clone(), sample.labels.clone()), sample.value);
         }
         for (series, before) in &self.reached {
@@ -142,12 +142,12 @@ impl Growth {
             assert!(value.is_some_and(|value| value >= before), "{series:?} was {before} and is {value:?}");
         }
         self.reached = now;
-        self.shown += 1;
+        self.scrapes += 1;
     }
 
-    /// How many scrapes it was shown.
-    pub fn shown(&self) -> usize {
-        self.shown
+    /// How many scrapes it was scrapes.
+    pub fn scrapes(&self) -> usize {
+        self.scrapes
     }
 }
 

@@ -15,7 +15,7 @@ mod export;
 mod outage;
 mod settings;
 
-use poolscope_testing::otlp::{Receiver, nobody};
+use poolscope_testing::otlp::{Receiver, unused_endpoint};
 
 /// Long enough for a busy machine: only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);

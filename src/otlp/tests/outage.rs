@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn a_collector_that_is_down_costs_spans_and_nothing_else() {
     for protocol in PROTOCOLS {
-        let mut settings = settings(&nobody(), protocol);
+        let mut settings = settings(&unused_endpoint(), protocol);
         (settings.queue_size, settings.batch_size) = (64, 16);
         let traced = Traced::start(&settings);
         let begun = Instant::now();

@@ -18,7 +18,7 @@ pub(crate) use http::get as http_get;
 pub(crate) use poolscope_testing::otlp::{Attributes, Link, Span};
 pub(crate) use poolscope_testing::prometheus::Prometheus;
 pub(crate) use poolscope_testing::proxy::Proxy;
-pub(crate) use poolscope_testing::scrape::{Growth, Scrape};
+pub(crate) use poolscope_testing::scrape::{MonotonicCheck, Scrape};
 pub(crate) use server::{Admin, shared};
 pub(crate) use traces::{Trace, traced};
 

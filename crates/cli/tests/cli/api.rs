@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::run::{Up, await_that, demo, up};
+use crate::run::{Up, demo, up, wait_until};
 
 /// What the shop does, without what it seldom does.
 const OPERATIONS: [&str; 5] = ["get_product", "list_orders", "place_order", "update_stock", "sales_report"];
@@ -19,7 +19,7 @@ fn pools(up: &Up, query: &str) -> Value {
 fn a_demo_tells_for_which_operations_its_pool_is_held_and_where() {
     let up = up(&mut demo(&[]));
     let (mut operations, mut places) = (BTreeSet::new(), BTreeSet::new());
-    await_that("each of the shop's operations among the holders", || {
+    wait_until("each of the shop's operations among the holders", || {
         let pools = pools(&up, "?pool=shop");
         let shop = &pools[0];
         assert_eq!((&shop["name"], &shop["state"]["max"]), (&"shop".into(), &10.into()), "{pools}");
@@ -38,7 +38,7 @@ fn a_demo_tells_for_which_operations_its_pool_is_held_and_where() {
 #[test]
 fn a_rush_tells_who_waits_for_what() {
     let up = up(&mut demo(&[]));
-    await_that("a customer of the rush who waits for capacity", || {
+    wait_until("a customer of the rush who waits for capacity", || {
         let pools = pools(&up, "");
         let waiters = pools[0]["waiters"].as_array().expect("a list");
         waiters.iter().any(|waiter| waiter["operation"] == "checkout_rush" && waiter["phase"] == "queue")

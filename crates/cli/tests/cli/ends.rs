@@ -7,20 +7,20 @@ use std::process::Stdio;
 use nix::sys::signal::Signal;
 use tokio_postgres::NoTls;
 
-use crate::run::{Run, await_that, demo, up, wait};
+use crate::run::{Run, demo, up, wait, wait_until};
 
 /// Ends a demo that is up by a signal, and holds that nothing remains.
 fn ended_by(signal: Signal) -> (std::process::ExitStatus, String, String) {
     let mut up = up(&mut demo(&[]));
-    let (processes, directories) = up.run.belongings();
+    let (processes, directories) = up.run.resources();
     // The server's main process, its children, and the two shells that keep them.
     assert!(processes > 5, "{processes} processes");
     assert_eq!(directories.len(), 1);
     assert!(up.sockets().starts_with(&directories[0]), "{} {directories:?}", up.server);
     up.run.signal(signal);
     let status = up.run.wait();
-    up.run.remains_nothing();
-    (status, up.run.rest(), up.run.err())
+    up.run.assert_no_leftovers();
+    (status, up.run.remaining_output(), up.run.stderr())
 }
 
 #[test]
@@ -58,25 +58,25 @@ fn a_second_ctrl_c_does_not_wait_for_what_is_under_way() {
         client.batch_execute(lock).await.expect("a lock");
         client
     });
-    await_that("a request that waits", || {
+    wait_until("a request that waits", || {
         let waiting = locked.query_one("SELECT count(*) FROM pg_locks WHERE NOT granted", &[]);
         runtime.block_on(waiting).expect("a count").get::<_, i64>(0) > 0
     });
     up.run.signal(Signal::SIGINT);
-    up.run.line_that_begins("Ctrl-C: ");
+    up.run.line_starting_with("Ctrl-C: ");
     up.run.signal(Signal::SIGINT);
     assert_eq!(up.run.wait().code(), Some(130));
-    up.run.remains_nothing();
+    up.run.assert_no_leftovers();
 }
 
 #[test]
 fn a_signal_while_the_server_is_made_ends_the_demo_too() {
     let mut run = Run::start(&mut demo(&[]));
-    run.line_that_begins("Starting a private PostgreSQL");
+    run.line_starting_with("Starting a private PostgreSQL");
     run.signal(Signal::SIGTERM);
     assert_eq!(run.wait().code(), Some(0));
-    assert_eq!(run.rest(), "Ended before it began.\n");
-    run.remains_nothing();
+    assert_eq!(run.remaining_output(), "Ended before it began.\n");
+    run.assert_no_leftovers();
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::run::{demo, poolscope, to_its_end};
+use crate::run::{demo, poolscope, run_to_end};
 
 const URL: &str = "postgres://app:hunter2@db.example/shop";
 
@@ -11,7 +11,7 @@ const URL: &str = "postgres://app:hunter2@db.example/shop";
 fn refused(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) {
     let mut command = demo(arguments);
     command.envs(variables.iter().copied());
-    let ended = to_its_end(command);
+    let ended = run_to_end(command);
     let said = format!("{arguments:?} {variables:?}: {}", ended.err);
     assert_eq!(ended.code, Some(code), "{said}");
     assert!(ended.err.starts_with("error: "), "{said}");
@@ -88,7 +88,7 @@ fn a_flag_that_cannot_be_is_refused_and_says_what_would_do() {
 
 #[test]
 fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
-    let run = |address: &str| to_its_end(poolscope(&["demo", "--web.listen-address", address]));
+    let run = |address: &str| run_to_end(poolscope(&["demo", "--web.listen-address", address]));
     let ended = run("nonsense");
     assert_eq!(ended.code, Some(2));
     assert!(
@@ -109,14 +109,14 @@ fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
              with --web.listen-address\n"
         )
     );
-    let ended = to_its_end(demo(&["--shop.listen-address", &address]));
+    let ended = run_to_end(demo(&["--shop.listen-address", &address]));
     assert_eq!(ended.code, Some(1));
     let said = format!("error: cannot open the shop at {address}; choose another address with --shop.listen-address: ");
     assert!(ended.err.starts_with(&said) && ended.err.contains("ddress already in use"), "{}", ended.err);
-    assert_eq!(to_its_end(demo(&["--shop.listen-address", "nonsense"])).code, Some(2));
+    assert_eq!(run_to_end(demo(&["--shop.listen-address", "nonsense"])).code, Some(2));
     let mut command = poolscope(&["demo"]);
     command.env("POOLSCOPE_WEB_LISTEN_ADDRESS", &address);
-    assert_eq!(to_its_end(command).code, Some(1));
+    assert_eq!(run_to_end(command).code, Some(1));
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn a_collector_that_cannot_be_is_refused_without_a_secret() {
 fn an_address_for_links_that_cannot_be_is_refused() {
     for flag in ["--runbooks-url", "--grafana-url"] {
         for url in ["grafana:3000", "ftp://host", URL, "http://host/{{ $labels.job }}", ""] {
-            let ended = to_its_end(poolscope(&["rules", flag, url]));
+            let ended = run_to_end(poolscope(&["rules", flag, url]));
             assert_eq!((ended.code, &*ended.out), (Some(2), ""), "{url}: {}", ended.err);
             let problem = format!("for '{flag} <URL>': give http://host or https://host");
             assert!(ended.err.contains(&problem) && !ended.err.contains("hunter2"), "{url}: {}", ended.err);
@@ -196,7 +196,7 @@ fn what_a_scenario_does_to_a_server_is_refused_for_ones_own() {
 
 #[test]
 fn the_help_and_the_version_are_there() {
-    let run = |arguments: &[&str]| to_its_end(poolscope(arguments));
+    let run = |arguments: &[&str]| run_to_end(poolscope(arguments));
     let version = run(&["--version"]);
     assert_eq!((version.code, &*version.out), (Some(0), concat!("poolscope ", env!("CARGO_PKG_VERSION"), "\n")));
     let help = run(&["--help"]);
@@ -247,7 +247,7 @@ fn the_help_and_the_version_are_there() {
 #[test]
 fn the_help_shows_no_secret_that_the_environment_has() {
     let mut command = poolscope(&["demo", "--help"]);
-    let ended = to_its_end({
+    let ended = run_to_end({
         command.env("POOLSCOPE_DATABASE_URL", URL);
         command
     });

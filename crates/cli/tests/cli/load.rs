@@ -1,6 +1,6 @@
 //! The demo under load: what it serves while it runs, and what it says when it ends.
 
-use crate::run::{await_that, demo, up};
+use crate::run::{demo, up, wait_until};
 use poolscope_testing::scrape::Scrape;
 
 fn operations(scrape: &Scrape) -> Vec<&str> {
@@ -33,7 +33,7 @@ fn a_demo_of_three_seconds_serves_a_pool_under_load_whose_numbers_add_up() {
     assert!(operations.contains(&"GET /customers/count"), "{operations:?}");
 
     assert_eq!(up.run.wait().code(), Some(0));
-    let (out, err) = (up.run.rest(), up.run.err());
+    let (out, err) = (up.run.remaining_output(), up.run.stderr());
     assert!(out.starts_with("\nTime is up: "), "{out}");
     assert!(out.contains(" checkouts from pool shop in 3s, "), "{out}");
     for part in ["operation ", "\n  get_product ", "\n  wait ", "\n  use ", "\n  connections "] {
@@ -44,13 +44,13 @@ fn a_demo_of_three_seconds_serves_a_pool_under_load_whose_numbers_add_up() {
     let expected = |line: &str| line.contains("an operation failed: it is not tried again") && line.contains("40001");
     assert!(err.lines().all(expected), "{err}");
     assert!(!out.contains('\x1b') && !up.seen.contains('\x1b'), "escapes where there is no terminal");
-    up.run.remains_nothing();
+    up.run.assert_no_leftovers();
 }
 
 #[test]
 fn a_rush_reaches_into_overflow() {
     let up = up(&mut demo(&[]));
-    await_that("more connections than pool_size", || {
+    wait_until("more connections than pool_size", || {
         let scrape = Scrape::parse(&up.get("/metrics").expect("an answer").1);
         scrape.assert_adds_up("shop");
         let rush = scrape.sum("poolscope_checkouts_started_total", &[("operation", "checkout_rush")]);
@@ -61,7 +61,7 @@ fn a_rush_reaches_into_overflow() {
 #[test]
 fn retries_show_by_operation_and_reason_and_so_does_what_is_outside_the_pool() {
     let up = up(&mut demo(&[]));
-    await_that("retries of each kind", || {
+    wait_until("retries of each kind", || {
         let scrape = Scrape::parse(&up.get("/metrics").expect("an answer").1);
         let count =
             |name: &str, operation: &str, label: (&str, &str)| scrape.sum(name, &[("operation", operation), label]);
@@ -89,7 +89,7 @@ fn the_log_goes_to_standard_error_without_escapes() {
     let mut command = demo(&["--duration", "1s"]);
     let mut up = up(command.env("RUST_LOG", "poolscope=debug"));
     assert_eq!(up.run.wait().code(), Some(0));
-    let (out, err) = (up.run.rest(), up.run.err());
+    let (out, err) = (up.run.remaining_output(), up.run.stderr());
     assert!(err.contains(" INFO poolscope") && err.contains("pool opened"), "{err}");
     assert!(!err.contains('\x1b'), "{err}");
     assert!(!out.contains("INFO") && !out.contains("DEBUG"), "{out}");

@@ -5,7 +5,7 @@ use poolscope_testing::server::Server;
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
 
-use crate::run::{demo, to_its_end, up};
+use crate::run::{demo, run_to_end, up};
 
 /// A server, and its URL with a password that it does not ask for.
 struct Own {
@@ -46,11 +46,11 @@ fn a_demo_on_ones_own_server_drops_its_schema_and_shows_no_password_even_when_it
     let mut command = demo(&["--database-url", &own.url, "--duration", "1500ms"]);
     let mut up = up(command.env("RUST_LOG", "trace"));
     assert!(own.has_schema());
-    assert_eq!(up.run.belongings().0, 0, "no server of its own");
+    assert_eq!(up.run.resources().0, 0, "no server of its own");
     let metrics = up.get("/metrics").expect("an answer").1;
     assert_eq!(up.run.wait().code(), Some(0));
     assert!(!own.has_schema());
-    let (out, err) = (up.run.rest(), up.run.err());
+    let (out, err) = (up.run.remaining_output(), up.run.stderr());
     assert!(up.server.starts_with("postgres://postgres:***@") && up.server.ends_with(", schema poolscope_demo"));
     assert!(out.ends_with("\nSchema poolscope_demo is dropped.\n"), "{out}");
     assert!(err.contains(" INFO ") && err.contains(" DEBUG "), "{err}");
@@ -76,7 +76,7 @@ fn a_scenario_that_locks_rows_lets_go_of_them_before_the_schema_is_dropped() {
     let own = Own::start();
     let mut command = demo(&["--database-url", &own.url, "--duration", "2s"]);
     let mut up = up(command.args(["--scenario", "retry_storm", "--scenario-after", "500ms"]));
-    assert_eq!(up.run.wait().code(), Some(0), "{}", up.run.err());
+    assert_eq!(up.run.wait().code(), Some(0), "{}", up.run.stderr());
     assert!(!own.has_schema());
 }
 
@@ -84,7 +84,7 @@ fn a_scenario_that_locks_rows_lets_go_of_them_before_the_schema_is_dropped() {
 fn a_schema_that_is_there_already_is_left_alone() {
     let own = Own::start();
     own.ask("CREATE SCHEMA poolscope_demo; CREATE TABLE poolscope_demo.kept AS SELECT 7");
-    let ended = to_its_end(demo(&["--database-url", &own.url]));
+    let ended = run_to_end(demo(&["--database-url", &own.url]));
     assert_eq!(ended.code, Some(1));
     assert_eq!(ended.err.lines().count(), 1, "{}", ended.err);
     for part in
@@ -99,7 +99,7 @@ fn a_schema_that_is_there_already_is_left_alone() {
 fn a_user_who_may_not_make_a_schema_is_told() {
     let own = Own::start();
     own.ask("CREATE ROLE guest LOGIN");
-    let ended = to_its_end(demo(&["--database-url", &own.url.replace("postgres:hunter2@", "guest@")]));
+    let ended = run_to_end(demo(&["--database-url", &own.url.replace("postgres:hunter2@", "guest@")]));
     assert_eq!(ended.code, Some(1));
     assert!(
         ended.err.starts_with("error: cannot create the schema poolscope_demo in postgres://guest@"),

@@ -2,7 +2,7 @@
 
 use poolscope_cli::demo::Scenario;
 
-use crate::run::{Up, await_that, demo, up};
+use crate::run::{Up, demo, up, wait_until};
 use poolscope_testing::scrape::Scrape;
 
 /// Those that have a test here.
@@ -44,7 +44,7 @@ fn played(scenario: &str, arguments: &[&str]) -> Up {
 
 /// Waits for a scrape that shows it.
 fn shows(up: &Up, what: &str, mut holds: impl FnMut(&Scrape) -> bool) {
-    await_that(what, || holds(&scrape(up)));
+    wait_until(what, || holds(&scrape(up)));
 }
 
 /// For how long an operation held connections, and did this.
@@ -100,7 +100,7 @@ fn a_healthy_load_has_nothing_to_complain_of() {
         assert!(last.sum("poolscope_request_duration_seconds_count", &[("outcome", outcome)]) <= 0.0, "{outcome}");
     }
     assert_eq!(up.run.wait().code(), Some(0));
-    assert_eq!(up.run.err(), "");
+    assert_eq!(up.run.stderr(), "");
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn what_leaks_is_suspected_and_comes_back_when_the_fault_is_over() {
     let leaks = |scrape: &Scrape| scrape.sum("poolscope_suspected_leaks", &[]);
     shows(&up, "suspected leaks", |scrape| leaks(scrape) > 1.5);
     assert!(held(&scrape(&up), "GET /customers/count", IDLE) > 2.0);
-    up.run.line_that_contains("the fault is over");
+    up.run.line_containing("the fault is over");
     shows(&up, "nothing that leaks", |scrape| leaks(scrape) < 0.5);
 }
 
@@ -175,7 +175,7 @@ fn a_server_that_was_down_serves_again_when_it_is_up() {
         suspended(scrape) > 0.0 && scrape.sum("poolscope_connection_errors_total", &connect) > 0.0
     });
     assert!(scrape(&up).sum("poolscope_checkouts_total", &[("outcome", "error")]) > 0.0);
-    up.run.line_that_contains("the fault is over");
+    up.run.line_containing("the fault is over");
     let before = ok(&scrape(&up));
     shows(&up, "checkouts that succeed again", |scrape| suspended(scrape) <= 0.0 && ok(scrape) > before + 20.0);
 }
@@ -187,7 +187,7 @@ fn a_server_whose_slots_are_taken_refuses_and_takes_connections_when_they_are_fr
     shows(&up, "connections that are refused", |scrape| {
         scrape.sum("poolscope_connection_errors_total", &refused) > 0.0
     });
-    up.run.line_that_contains("the fault is over");
+    up.run.line_containing("the fault is over");
     let before = ok(&scrape(&up));
     shows(&up, "checkouts that succeed", |scrape| ok(scrape) > before + 20.0);
 }
@@ -237,9 +237,9 @@ fn a_scenario_ends_in_good_order_in_the_midst_of_its_fault() {
     let scenarios = ["leak", "retry_storm", "server_down", "server_full"];
     for (scenario, mut up) in scenarios.map(|scenario| (scenario, played(scenario, &["--duration", "1500ms"]))) {
         assert_eq!(up.run.wait().code(), Some(0), "{scenario}");
-        let (out, err) = (up.run.rest(), up.run.err());
+        let (out, err) = (up.run.remaining_output(), up.run.stderr());
         assert!(out.contains("the fault begins: ") && out.contains("directory are gone."), "{scenario}: {out}");
         assert!(!err.contains("cut off") && !err.contains("ERROR"), "{scenario}: {err}");
-        up.run.remains_nothing();
+        up.run.assert_no_leftovers();
     }
 }

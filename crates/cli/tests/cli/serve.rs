@@ -11,7 +11,7 @@ use poolscope_testing::server::{Server, Shutdown};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::run::{Ended, Run, await_that, poolscope, to_its_end};
+use crate::run::{Ended, Run, poolscope, run_to_end, wait_until};
 use poolscope_testing::http;
 use poolscope_testing::otlp::Receiver;
 use poolscope_testing::scrape::Scrape;
@@ -98,7 +98,7 @@ impl Up {
     fn end(mut self) -> Ended {
         self.run.signal(Signal::SIGTERM);
         let code = self.run.wait().code();
-        let (out, err) = (self.said.clone() + "\n" + &self.run.rest(), self.run.err());
+        let (out, err) = (self.said.clone() + "\n" + &self.run.remaining_output(), self.run.stderr());
         Ended { code, out, err }
     }
 }
@@ -107,16 +107,16 @@ impl Up {
 fn each_database_is_probed_and_its_server_asked_and_no_password_is_shown() {
     let world = World::new();
     let up = Up::start(&["--config", &world.config()], &[("RUST_LOG", "trace")]);
-    await_that("probes", || {
+    wait_until("probes", || {
         up.probes("shop", "ok") > 1.0 && up.probes("filed", "ok") > 1.0 && up.probes("gone", "error") > 0.0
     });
-    await_that("a look at each server", || {
+    wait_until("a look at each server", || {
         up.scrape().values("poolscope_server_up", "db_client_connection_pool_name").len() == 2
     });
     let up_of = |pool| up.of(pool, "poolscope_server_up", &[]);
     assert_eq!((up_of("shop"), up_of("gone")), (1.0, 0.0));
     // The pools' connections and the one that asks.
-    await_that("the pools' connections", || {
+    wait_until("the pools' connections", || {
         up.of("shop", "poolscope_server_backends", &[("application_name", "poolscope")]) > 2.5
     });
     assert!(up.of("shop", "poolscope_server_slots_left", &[]) > 0.0);
@@ -141,12 +141,12 @@ fn a_server_that_goes_and_comes_back_is_told_of() {
     let world = World::new();
     let up = Up::start(&["--config", &world.config()], &[]);
     let is_up = || up.of("shop", "poolscope_server_up", &[]);
-    await_that("the server", || is_up() > 0.5);
+    wait_until("the server", || is_up() > 0.5);
     world.runtime.block_on(world.server.stop(Shutdown::Immediate)).expect("to stop");
-    await_that("its absence", || is_up() < 0.5 && up.probes("shop", "error") > 0.0);
+    wait_until("its absence", || is_up() < 0.5 && up.probes("shop", "error") > 0.0);
     world.runtime.block_on(world.server.start()).expect("to start");
     let before = up.probes("shop", "ok");
-    await_that("the server again", || is_up() > 0.5 && up.probes("shop", "ok") > before);
+    wait_until("the server again", || is_up() > 0.5 && up.probes("shop", "ok") > before);
     let Ended { code, err, .. } = up.end();
     assert_eq!(code, Some(0));
     assert_eq!(err.matches("the server does not say how it is pool=\"shop\"").count(), 1, "{err}");
@@ -176,7 +176,7 @@ fn without_a_file_the_environment_names_the_database() {
     let url = world.url();
     let variables = [("POOLSCOPE_DATABASE_URL", &*url), ("POOLSCOPE_NAME", "from the environment")];
     let up = Up::start(&[], &variables);
-    await_that("a probe", || up.probes("from the environment", "ok") > 0.5);
+    wait_until("a probe", || up.probes("from the environment", "ok") > 0.5);
     assert_eq!(up.end().code, Some(0));
 }
 
@@ -189,7 +189,7 @@ fn probes_are_traced_where_there_is_a_collector_and_only_there() {
         &["--config", &config, "--otlp.endpoint", &receiver.endpoint()],
         &[("OTEL_BSP_SCHEDULE_DELAY", "100")],
     );
-    await_that("a probe's query", || receiver.spans().iter().any(|span| span.name.starts_with("SELECT")));
+    wait_until("a probe's query", || receiver.spans().iter().any(|span| span.name.starts_with("SELECT")));
     assert_eq!(up.end().code, Some(0));
     let spans = receiver.spans();
     let query = spans.iter().find(|span| span.name.starts_with("SELECT")).expect("seen");
@@ -197,7 +197,7 @@ fn probes_are_traced_where_there_is_a_collector_and_only_there() {
     assert_eq!((&*root.name, &*root.resource["service.name"]), ("probe", "poolscope"));
 
     let up = Up::start(&["--config", &config], &[]);
-    await_that("a failure", || up.probes("gone", "error") > 0.5);
+    wait_until("a failure", || up.probes("gone", "error") > 0.5);
     let err = up.end().err;
     assert!(err.contains("could not connect") && !err.contains("trace_id="), "{err}");
 }
@@ -206,7 +206,7 @@ fn probes_are_traced_where_there_is_a_collector_and_only_there() {
 fn check_says_what_a_configuration_comes_to_and_whether_its_databases_can_be_had() {
     let world = World::new();
     let config = world.config();
-    let plain = to_its_end(poolscope(&["check", "--config", &config]));
+    let plain = run_to_end(poolscope(&["check", "--config", &config]));
     assert_eq!((plain.code, &*plain.err), (Some(0), ""));
     let lines: Vec<_> = plain.out.lines().collect();
     assert_eq!(lines.len(), 6, "{}", plain.out);
@@ -216,7 +216,7 @@ fn check_says_what_a_configuration_comes_to_and_whether_its_databases_can_be_had
         "  pool_size 1, max_overflow 0, checkout_timeout 5s, connect_timeout 2s, application_name poolscope"
     );
 
-    let connected = to_its_end(poolscope(&["check", "--config", &config, "--connect"]));
+    let connected = run_to_end(poolscope(&["check", "--config", &config, "--connect"]));
     assert_eq!((connected.code, &*connected.err), (Some(1), "error: not every database can be had\n"));
     assert_eq!(connected.out.matches("  connects: PostgreSQL ").count(), 2, "{}", connected.out);
     assert!(
@@ -258,7 +258,7 @@ fn what_cannot_be_ends_it_with_one_line_before_it_begins() {
         for command in ["serve", "check"] {
             let mut run = poolscope(&[command]);
             run.args(&arguments).envs(variables.iter().copied());
-            let ended = to_its_end(run);
+            let ended = run_to_end(run);
             let said = format!("{command} {arguments:?}: {}", ended.err);
             assert_eq!((ended.code, ended.err.lines().count(), &*ended.out), (Some(2), 1, ""), "{said}");
             assert!(ended.err.contains(part) && !ended.err.contains("hunter2"), "{said}");
@@ -269,7 +269,7 @@ fn what_cannot_be_ends_it_with_one_line_before_it_begins() {
     for (address, code, part) in
         [(&*taken, 1, "in use"), ("nonsense", 2, "error: --web.listen-address cannot be used: ")]
     {
-        let ended = to_its_end(poolscope(&["serve", "--config", &good, "--web.listen-address", address]));
+        let ended = run_to_end(poolscope(&["serve", "--config", &good, "--web.listen-address", address]));
         let errors: Vec<_> = ended.err.lines().filter(|line| line.starts_with("error: ")).collect();
         assert!(ended.code == Some(code) && errors.len() == 1 && errors[0].contains(part), "{}", ended.err);
     }

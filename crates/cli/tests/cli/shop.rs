@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tokio_postgres::NoTls;
 
-use crate::run::{Up, await_that, demo, up};
+use crate::run::{Up, demo, up, wait_until};
 use poolscope_testing::http;
 use poolscope_testing::scrape::Scrape;
 
@@ -39,7 +39,7 @@ fn each_route_shows_as_what_it_is_and_never_as_a_path() {
     assert_eq!(http::get(up.shop, "/made/up/by/anyone").expect("an answer").0, 404);
     assert_eq!(http::get(up.shop, "/products/1234567890123").expect("an answer").0, 404);
     let mut seen = BTreeSet::new();
-    await_that("requests of each route", || {
+    wait_until("requests of each route", || {
         let scrape = scrape(&up);
         seen = scrape.values("poolscope_request_in_flight", "route").into_iter().map(str::to_owned).collect();
         ROUTES.iter().all(|route| seen.contains(*route) && requests(&scrape, route, "ok") > 0)
@@ -89,9 +89,9 @@ fn a_customer_who_leaves_cancels_the_request() {
     let begun = |scrape: &Scrape| scrape.count("poolscope_checkouts_started_total", &[("operation", "sales_report")]);
     let before = begun(&scrape(&up));
     let asked = http::ask(up.shop, "GET", "/reports/sales").expect("a connection");
-    await_that("a report under way", || begun(&scrape(&up)) > before);
+    wait_until("a report under way", || begun(&scrape(&up)) > before);
     drop(asked);
-    await_that("a report that is cancelled", || cancelled("/reports/sales") == 1);
+    wait_until("a report that is cancelled", || cancelled("/reports/sales") == 1);
 
     // The demo's own customers leave when the list of their orders takes too long.
     assert_eq!(cancelled("/orders"), 0);
@@ -104,7 +104,7 @@ fn a_customer_who_leaves_cancels_the_request() {
         client.batch_execute("BEGIN; LOCK TABLE poolscope_demo.orders IN ACCESS EXCLUSIVE MODE").await.expect("a lock");
         client
     });
-    await_that("a list of orders that is cancelled", || cancelled("/orders") > 0);
+    wait_until("a list of orders that is cancelled", || cancelled("/orders") > 0);
     drop(locked);
 }
 
@@ -114,7 +114,7 @@ fn the_shop_is_closed_when_the_demo_has_ended() {
     // It keeps a connection, and asks for nothing.
     let idle = std::net::TcpStream::connect(up.shop).expect("a connection");
     assert_eq!(up.run.wait().code(), Some(0));
-    assert_eq!(up.run.err(), "");
+    assert_eq!(up.run.stderr(), "");
     assert!(http::get(up.shop, "/products/7").is_err());
     drop(idle);
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::run::{Run, Up, await_that, demo, up};
-use poolscope_testing::otlp::{Receiver, Span, nobody};
+use crate::run::{Run, Up, demo, up, wait_until};
+use poolscope_testing::otlp::{Receiver, Span, unused_endpoint};
 use poolscope_testing::scrape::Scrape;
 
 /// What became of the spans, by a scrape: ended, and the four that it is the sum of.
@@ -37,7 +37,7 @@ fn a_collector_gets_the_demos_requests_by_either_protocol_and_no_secret_is_print
         }
         assert!(before[2] > 0.0, "{before:?}");
         assert_eq!(up.run.wait().code(), Some(0));
-        let (out, err) = (up.run.rest(), up.run.err());
+        let (out, err) = (up.run.remaining_output(), up.run.stderr());
         for text in [&up.seen, &out, &err] {
             assert!(!text.contains("hunter2"), "{text}");
         }
@@ -71,12 +71,12 @@ fn a_collector_gets_the_demos_requests_by_either_protocol_and_no_secret_is_print
 
 #[test]
 fn a_collector_that_is_down_for_the_whole_run_costs_no_request() {
-    let mut command = demo(&["--duration", "4s", "--otlp.endpoint", &nobody(), "--otlp.protocol", "grpc"]);
+    let mut command = demo(&["--duration", "4s", "--otlp.endpoint", &unused_endpoint(), "--otlp.protocol", "grpc"]);
     command.env("OTEL_BSP_SCHEDULE_DELAY", "100").env("OTEL_BSP_MAX_QUEUE_SIZE", "32");
     let begun = Instant::now();
     let mut up = up(&mut command);
     let mut last = [0.0; 5];
-    await_that("spans that were sent in vain, and no request that failed", || {
+    wait_until("spans that were sent in vain, and no request that failed", || {
         let Some((_, text)) = up.get("/metrics") else {
             return true;
         };
@@ -91,7 +91,7 @@ fn a_collector_that_is_down_for_the_whole_run_costs_no_request() {
     assert!(ended > 0.0 && exported < 0.5 && failed > 0.0, "{last:?}");
     assert_eq!(up.run.wait().code(), Some(0));
     assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
-    let (out, err) = (up.run.rest(), up.run.err());
+    let (out, err) = (up.run.remaining_output(), up.run.stderr());
     assert!(out.contains("checkouts from pool shop"), "{out}");
     let lines: Vec<_> = err.lines().filter(|line| line.contains("spans could not be exported")).collect();
     assert!((1..=6).contains(&lines.len()), "{err}");
@@ -113,7 +113,7 @@ fn lines_of_json_have_the_ids_of_their_request() {
     let mut command = demo(&["--duration", "2s", "--log.format", "json"]);
     let mut run = Run::start(command.env("RUST_LOG", "poolscope=debug"));
     assert_eq!(run.wait().code(), Some(0));
-    let err = run.err();
+    let err = run.stderr();
     let lines: Vec<Value> = err.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
     assert!(lines.iter().any(|line| line["message"] == "pool opened" && line.get("trace_id").is_none()), "{err}");
     let created = |line: &&Value| line["message"] == "connection created" && line.get("trace_id").is_some();
@@ -137,7 +137,7 @@ fn a_demo_shows_its_traces_in_jaegers_page_with_nothing_set_up() {
     assert!(status == 200 && script.len() > 100_000, "{status}, {} bytes", script.len());
 
     let json = |path: &str| serde_json::from_str::<Value>(&get(path).1).expect("JSON");
-    await_that("an order in a trace", || {
+    wait_until("an order in a trace", || {
         let traces = json("/api/traces?service=poolscope-demo&operation=POST%20/orders&limit=20");
         let tags = traces["data"].as_array().into_iter().flatten().flat_map(|trace| {
             let spans = trace["spans"].as_array().expect("spans");

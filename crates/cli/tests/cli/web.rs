@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
-use crate::run::{Ended, Run, demo, poolscope, to_its_end, up};
+use crate::run::{Ended, Run, demo, poolscope, run_to_end, up};
 use poolscope_testing::http;
 
 /// A directory with a certificate for this machine, its key, and this web configuration.
@@ -63,7 +63,7 @@ fn a_demo_speaks_tls_if_its_web_configuration_wants_that() {
     let metrics = over_tls(up.address, &directory.path().join("server.crt"), "/metrics");
     assert!(metrics.starts_with("HTTP/1.0 200 ") && metrics.contains("poolscope_build_info"), "{metrics}");
     // By HTTP it says what would do, to a health check too.
-    let ended = to_its_end(poolscope(&["healthy", &format!("http://{}", up.address)]));
+    let ended = run_to_end(poolscope(&["healthy", &format!("http://{}", up.address)]));
     assert_eq!(ended.code, Some(1));
     assert!(ended.err.contains("answers 400: TLS is spoken here: ask by https://, not by http://."), "{}", ended.err);
 }
@@ -74,7 +74,7 @@ fn a_demo_answers_those_with_a_password_only_if_its_web_configuration_wants_that
     let (_directory, file) = site(&format!("basic_auth_users: {{alice: '{hash}'}}\n"));
     let mut up = up(&mut demo(&["--web.config.file", &file]));
     assert_eq!(up.get("/metrics").expect("an answer").0, 401);
-    let ended = to_its_end(poolscope(&["healthy", &format!("http://{}", up.address)]));
+    let ended = run_to_end(poolscope(&["healthy", &format!("http://{}", up.address)]));
     assert!(ended.code == Some(1) && ended.err.contains("answers 401: This needs a user's name and"), "{}", ended.err);
     let mut stream = TcpStream::connect(up.address).expect("a connection");
     // `alice:sesame`.
@@ -82,14 +82,14 @@ fn a_demo_answers_those_with_a_password_only_if_its_web_configuration_wants_that
     assert!(metrics.starts_with("HTTP/1.0 200 ") && metrics.contains("poolscope_build_info"), "{metrics}");
     up.run.signal(Signal::SIGTERM);
     assert_eq!(up.run.wait().code(), Some(0));
-    let said = up.seen.clone() + &up.run.rest() + &up.run.err();
+    let said = up.seen.clone() + &up.run.remaining_output() + &up.run.stderr();
     assert!(!said.contains("sesame") && !said.contains(&hash), "{said}");
 }
 
 #[test]
 fn a_web_configuration_that_cannot_be_used_is_refused_in_a_line() {
     let refused = |file: &str, part: &str| {
-        let ended = to_its_end(demo(&["--web.config.file", file]));
+        let ended = run_to_end(demo(&["--web.config.file", file]));
         assert!(ended.code == Some(2) && ended.out.is_empty(), "{}{}", ended.out, ended.err);
         let begin = format!("error: --web.config.file cannot be used: {file}");
         assert!(ended.err.starts_with(&begin) && ended.err.contains(part), "{part} is not in {}", ended.err);
@@ -108,7 +108,7 @@ fn a_web_configuration_that_cannot_be_used_is_refused_in_a_line() {
     // As for Prometheus' own exporters, no name is no file: it comes as far as to find that there is no database.
     let mut command = demo(&["--database-url", "postgres://127.0.0.1:1/shop"]);
     command.env("POOLSCOPE_WEB_CONFIG_FILE", "");
-    assert!(to_its_end(command).err.starts_with("error: cannot connect to "));
+    assert!(run_to_end(command).err.starts_with("error: cannot connect to "));
 }
 
 /// `command` in the place of a shell, with what is passed as so many descriptors from 3 up, and their number as systemd
@@ -182,7 +182,7 @@ fn systemds_own_tool_can_start_a_demo_at_the_first_connection() {
         }
     });
     assert_eq!(answered.as_deref(), Some("poolscope is healthy.\n"));
-    run.line_that_contains(&format!("http://{free}/metrics"));
+    run.line_containing(&format!("http://{free}/metrics"));
     run.signal(Signal::SIGTERM);
 }
 
@@ -198,11 +198,11 @@ fn fails(ended: &Ended, part: &str) {
 #[test]
 fn without_one_socket_that_listens_it_says_what_would_do() {
     let command = demo(&["--web.systemd-socket"]);
-    fails(&to_its_end(demo(&["--web.systemd-socket"])), "systemd passed no socket");
+    fails(&run_to_end(demo(&["--web.systemd-socket"])), "systemd passed no socket");
     let (listens, address) = socket();
-    fails(&to_its_end(passed(&command, listens, 1, "1")), "none for this process");
+    fails(&run_to_end(passed(&command, listens, 1, "1")), "none for this process");
     let (listens, _) = socket();
-    fails(&to_its_end(passed(&command, listens, 2, "$$")), "systemd passed 2 sockets, and one is served");
+    fails(&run_to_end(passed(&command, listens, 2, "$$")), "systemd passed 2 sockets, and one is served");
     let listener = TcpListener::bind((address.ip(), 0)).expect("a socket");
     // What Accept=yes passes.
     let connection =
@@ -210,6 +210,6 @@ fn without_one_socket_that_listens_it_says_what_would_do() {
     let udp = OwnedFd::from(UdpSocket::bind("127.0.0.1:0").expect("a socket"));
     let file = OwnedFd::from(fs::File::open("/dev/null").expect("a file"));
     for what in [connection, udp, file] {
-        fails(&to_its_end(passed(&command, what, 1, "$$")), "what systemd passed is no TCP socket that listens");
+        fails(&run_to_end(passed(&command, what, 1, "$$")), "what systemd passed is no TCP socket that listens");
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::run::{Run, await_that, demo};
+use crate::run::{Run, demo, wait_until};
 use crate::tools::at;
 use poolscope_testing::http;
 
@@ -34,9 +34,9 @@ impl Stack {
         command.env("ALERTMANAGER_PORT", alertmanager.port().to_string());
         let run = Run::start(&mut command);
         for address in [prometheus, alertmanager] {
-            run.line_that_contains(&format!("http://{address}"));
+            run.line_containing(&format!("http://{address}"));
         }
-        run.line_that_begins("  ends ");
+        run.line_starting_with("  ends ");
         Self { run, prometheus, alertmanager }
     }
 
@@ -77,7 +77,7 @@ fn free<const N: usize>() -> [SocketAddr; N] {
 #[test]
 fn a_stack_scrapes_by_its_rules_and_ends_together_at_a_signal() {
     let mut stack = Stack::up(&["--scenario", "churn", "--scenario-after", "1s"]);
-    await_that("an alert that is pending or fires", || {
+    wait_until("an alert that is pending or fires", || {
         stack.prometheus_says("/api/v1/alerts").contains("\"alertname\":\"PoolscopeConnectionChurn\"")
     });
     assert!(stack.prometheus_says("/api/v1/status/flags").contains("\"enable-feature\":\"exemplar-storage\""));
@@ -86,9 +86,9 @@ fn a_stack_scrapes_by_its_rules_and_ends_together_at_a_signal() {
     // As Ctrl-C does. Whoever runs tests in the background may have them ignore that one, and then no shell can trap it.
     stack.run.signal(Signal::SIGTERM);
     assert_eq!(stack.run.wait().code(), Some(0));
-    assert!(stack.run.rest().contains("The private server and its directory are gone."));
-    assert_eq!(stack.run.err(), "");
-    stack.run.remains_nothing();
+    assert!(stack.run.remaining_output().contains("The private server and its directory are gone."));
+    assert_eq!(stack.run.stderr(), "");
+    stack.run.assert_no_leftovers();
 }
 
 #[test]
@@ -97,15 +97,15 @@ fn a_stack_of_which_one_dies_ends_and_says_which() {
     let address = format!("--web.listen-address={}", stack.alertmanager);
     kill(stack.process(&address), Signal::SIGKILL).expect("a signal");
     assert_eq!(stack.run.wait().code(), Some(1));
-    assert!(stack.run.rest().contains("The private server and its directory are gone."));
-    assert!(stack.run.err().contains("stack: alertmanager has ended:"));
-    stack.run.remains_nothing();
+    assert!(stack.run.remaining_output().contains("The private server and its directory are gone."));
+    assert!(stack.run.stderr().contains("stack: alertmanager has ended:"));
+    stack.run.assert_no_leftovers();
 }
 
 #[test]
 fn a_stack_ends_with_its_demo() {
     let mut stack = Stack::up(&["--scenario", "healthy", "--duration", "1s"]);
     assert_eq!(stack.run.wait().code(), Some(0));
-    assert_eq!(stack.run.err(), "");
-    stack.run.remains_nothing();
+    assert_eq!(stack.run.stderr(), "");
+    stack.run.assert_no_leftovers();
 }

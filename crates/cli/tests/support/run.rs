@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use poolscope_testing::http;
 
-pub(crate) use poolscope_testing::run::{Ended, Run, await_that, to_its_end, wait};
+pub(crate) use poolscope_testing::run::{Ended, Run, run_to_end, wait, wait_until};
 
 /// The binary with these arguments, and none of our own environment's opinions.
 pub(crate) fn poolscope(arguments: &[&str]) -> Command {

@@ -82,14 +82,14 @@ pub(super) fn play(stage: &Stage, scenario: &'static Scenario) -> (Played, Up) {
         let ended = SystemTime::now();
         return (Played { scenario, begun, ended, notices, fired: BTreeSet::new(), unresolved: Vec::new() }, up);
     }
-    up.run.line_that_contains("the fault begins");
+    up.run.line_containing("the fault begins");
     let fault = Instant::now();
     // Each is noted as long as the fault lasts, also when all that must come has come.
     comes(FAULT, || {
         note(&mut notices, stage, scenario, fault);
         false
     });
-    up.run.line_that_contains("the fault is over");
+    up.run.line_containing("the fault is over");
     let over = Instant::now();
     let soon = |name: &String| !LONG.contains(&&**name) && !LONGEST.contains(&&**name);
     resolve(stage, scenario, &mut notices, over, RESOLVES, soon);

@@ -11,8 +11,8 @@ use poolscope_cli::monitoring::rules::{self, Links};
 use tokio::runtime::Runtime;
 
 use crate::tools::at;
-use poolscope_testing::kept::Kept;
-use poolscope_testing::prometheus::{Course, Prometheus};
+use poolscope_testing::prometheus::{Prometheus, TimeSeries};
+use poolscope_testing::server_process::ServerProcess;
 
 /// How often Prometheus scrapes and evaluates.
 const PACE: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ pub(super) type Told = BTreeMap<String, Said>;
 pub(super) struct Stage {
     runtime: Runtime,
     prometheus: Prometheus,
-    alertmanager: Kept,
+    alertmanager: ServerProcess,
 }
 
 impl Stage {
@@ -51,7 +51,7 @@ impl Stage {
         let runtime = Runtime::new().expect("a runtime");
         let (prometheus, alertmanager) = runtime.block_on(async {
             let example = fs::read_to_string(at("alerts/alertmanager.yml")).expect("the example");
-            let alertmanager = Kept::start("alertmanager", &[("alertmanager.yml", &example)], arguments).await;
+            let alertmanager = ServerProcess::start("alertmanager", &[("alertmanager.yml", &example)], arguments).await;
             let rules = rules::all(&thresholds(), &Links::default());
             let told = format!(
                 "alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{}']}}]}}]}}",
@@ -89,8 +89,8 @@ impl Stage {
     }
 
     /// What an expression has been each second.
-    pub(super) fn course(&self, expression: &str, from: SystemTime, to: SystemTime) -> Course {
-        self.runtime.block_on(self.prometheus.course(expression, from, to))
+    pub(super) fn course(&self, expression: &str, from: SystemTime, to: SystemTime) -> TimeSeries {
+        self.runtime.block_on(self.prometheus.query_range(expression, from, to))
     }
 
     /// The names of the alerts of a job that fired in between, as Prometheus knows it.

@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use super::{Server, start};
 
-use crate::remains::{entries, home, processes};
+use crate::leftovers::{entries, home, processes};
 
 /// Tells [`stands_in_for_a_process_with_a_server`] how to end.
 const END: &str = "POOLSCOPE_TEST_END";
@@ -80,7 +80,7 @@ fn program(process: &str) -> &str {
 }
 
 /// Waits until `holds` does: these are other processes, which tell nobody what they do.
-fn await_that(what: &str, mut holds: impl FnMut() -> bool) {
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(30), "still waiting for: {what}");
@@ -100,8 +100,8 @@ fn nothing_remains(end: &str, kill: impl FnOnce(&mut Child)) -> ExitStatus {
     }
     kill(&mut child);
     let status = child.wait().expect("its end");
-    await_that("no directory", || entries(home.path()).is_empty());
-    await_that("no process", || processes(home.path()).is_empty());
+    wait_until("no directory", || entries(home.path()).is_empty());
+    wait_until("no process", || processes(home.path()).is_empty());
     status
 }
 
@@ -137,8 +137,8 @@ fn nothing_remains_of_a_start_that_is_cancelled() {
     let (mut child, mut output) = spawn(home.path(), "cancelled");
     await_line(&mut output, "cancelled");
     // By now it is gone, unless the machine is so busy that initdb took longer than a drop waits.
-    await_that("no directory", || entries(home.path()).is_empty());
-    await_that("no process", || processes(home.path()).is_empty());
+    wait_until("no directory", || entries(home.path()).is_empty());
+    wait_until("no process", || processes(home.path()).is_empty());
     assert!(child.wait().expect("its end").success());
 }
 
@@ -152,10 +152,10 @@ fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_made() {
     for reached in stages {
         let home = home();
         let (mut child, _output) = spawn(home.path(), "killed");
-        await_that("the stage", || reached(home.path()));
+        wait_until("the stage", || reached(home.path()));
         signal(&child, Signal::SIGKILL);
         child.wait().expect("its end");
-        await_that("no process", || processes(home.path()).is_empty());
+        wait_until("no process", || processes(home.path()).is_empty());
         assert_eq!(entries(home.path()), Vec::<String>::new());
     }
 }
@@ -171,6 +171,6 @@ fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_frozen() {
     kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("a signal");
     signal(&child, Signal::SIGKILL);
     child.wait().expect("its end");
-    await_that("no process", || processes(home.path()).is_empty());
+    wait_until("no process", || processes(home.path()).is_empty());
     assert_eq!(entries(home.path()), Vec::<String>::new());
 }

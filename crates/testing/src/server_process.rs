@@ -31,13 +31,13 @@ rm -rf -- "$directory"
 /// A program that serves HTTP on a port of its own, and says at `/-/ready` when it does. Dropping it ends it and removes what
 /// it has written.
 #[derive(Debug)]
-pub struct Kept {
+pub struct ServerProcess {
     keeper: Child,
     directory: PathBuf,
     address: SocketAddr,
 }
 
-impl Kept {
+impl ServerProcess {
     /// Starts a program in a directory with these files, by the arguments that it needs there to listen at an address.
     pub async fn start(
         program: &str,
@@ -121,7 +121,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
