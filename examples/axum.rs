@@ -29,9 +29,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::builder().settings(Settings::from_env()?).name("example").build()?;
     let layer = PoolLayer::new(&pool)
         // Rather an answer at once than one that comes too late.
-        .shed_wait(Duration::from_secs(2))
+        .max_expected_wait(Duration::from_secs(2))
         // The report may be asked for as often as one likes: two thirds of the pool are for the others.
-        .route_share(33)
+        .max_route_percent(33)
         .server_timing(true);
 
     let registry = prometheus::Registry::new();

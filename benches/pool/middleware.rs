@@ -201,13 +201,13 @@ fn shedding(scale: Scale) -> Result<Vec<Row>, BoxError> {
     let lasts = if scale.is_quick() { Duration::from_millis(300) } else { Duration::from_secs(5) };
     let pool = pool(CONNECTIONS)?;
     let without = runtime.block_on(overloaded(layer(&pool), pool.clone(), lasts))?;
-    let with = runtime.block_on(overloaded(layer(&pool).shed_wait(4 * HOLD), pool.clone(), lasts))?;
+    let with = runtime.block_on(overloaded(layer(&pool).max_expected_wait(4 * HOLD), pool.clone(), lasts))?;
     #[allow(clippy::cast_precision_loss, reason = "some thousands")]
     let served = with.1 as f64 / without.1 as f64;
     Ok(vec![
         Row::count(
             "shed_p99_ms",
-            "milliseconds, 99th percentile of served requests at twice the capacity, shed_wait 80 ms",
+            "milliseconds, 99th percentile of served requests at twice the capacity, max_expected_wait 80 ms",
             with.0,
         ),
         Row::count("unshed_p99_ms", "the same without shedding", without.0),

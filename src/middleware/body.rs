@@ -1,4 +1,4 @@
-//! The body of an answer, read on behalf of its request.
+//! The body of a response, which is read in the scope of its request.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -6,42 +6,44 @@ use std::task::{Context, Poll, ready};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::accounting::Accounting;
 use super::outcome::is_grpc_failure;
-use super::tracking::Tracking;
+use crate::labels::Outcome;
 
 pin_project! {
-    /// The body of an answer: the inner one's, or none where the request was refused. The request ends with it.
+    /// The body of a response: that of the inner service, or an empty one if the request was refused. The request ends at
+    /// its end.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         // Dropped before the request is counted as ended.
         #[pin]
         inner: Option<B>,
-        // There until the request has ended.
-        tracking: Option<Tracking>,
+        // `None` if another layer does the accounting.
+        accounting: Option<Accounting>,
     }
 }
 
 impl<B> ResponseBody<B> {
     pub(super) fn empty() -> Self {
-        Self { inner: None, tracking: None }
+        Self { inner: None, accounting: None }
     }
 
-    pub(super) fn untracked(inner: B) -> Self {
-        Self { inner: Some(inner), tracking: None }
+    pub(super) fn unaccounted(inner: B) -> Self {
+        Self { inner: Some(inner), accounting: None }
     }
 }
 
 impl<B: Body> ResponseBody<B> {
-    pub(super) fn tracked(inner: B, mut tracking: Tracking) -> Self {
-        // One that has nothing to read is not read, but dropped.
+    pub(super) fn accounted(inner: B, mut accounting: Accounting) -> Self {
+        // The server drops an empty body without reading it.
         if inner.is_end_stream() {
-            tracking.may_end();
+            accounting.complete_on_drop();
         }
-        Self { inner: Some(inner), tracking: Some(tracking) }
+        Self { inner: Some(inner), accounting: Some(accounting) }
     }
 }
 
-/// An empty one, as layers make it that answer for the service.
+/// An empty body, for layers that respond instead of the service.
 impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
         Self::empty()
@@ -55,25 +57,25 @@ impl<B: Body> Body for ResponseBody<B> {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
-        let Some(tracking) = this.tracking else { return inner.poll_frame(cx) };
-        let frame = ready!(tracking.enter(|| inner.as_mut().poll_frame(cx)));
+        let Some(accounting) = this.accounting else { return inner.poll_frame(cx) };
+        let frame = ready!(accounting.enter(|| inner.as_mut().poll_frame(cx)));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    tracking.sent(bytes::Buf::remaining(data));
+                    accounting.send(bytes::Buf::remaining(data));
                 }
                 if frame.trailers_ref().is_some_and(is_grpc_failure) {
-                    tracking.will_fail();
+                    accounting.fail_at_end();
                 }
-                // Who knows that no more comes does not ask again.
+                // A server that knows that the body has ended does not poll again.
                 if frame.is_trailers() || inner.is_end_stream() {
-                    tracking.may_end();
+                    accounting.complete_on_drop();
                 }
             }
             Some(Err(_)) | None => {
-                // What it holds is part of what the request cost.
+                // Connections that the body holds belong to the cost of the request.
                 this.inner.set(None);
-                if frame.is_some() { tracking.failed() } else { tracking.complete() }
+                if frame.is_some() { accounting.end(Outcome::Error) } else { accounting.complete() }
             }
         }
         Poll::Ready(frame)

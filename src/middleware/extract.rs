@@ -1,4 +1,4 @@
-//! The pool as an argument of axum's handlers.
+//! The extractor of the pool for axum's handlers.
 
 use std::fmt;
 
@@ -9,14 +9,14 @@ use http::request::Parts;
 
 use crate::pool::{Backend, Pool};
 
-/// The layer that puts the pool into requests is not there, or does not put it there.
+/// The rejection if the request contains no pool: there is no [`PoolLayer`](super::PoolLayer), or it does not insert the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolMissing;
 
 impl fmt::Display for PoolMissing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("no pool of this type in the request: add a PoolLayer to the router, with insert_pool on")
+        f.write_str("no pool of this type in the request: add a PoolLayer with insert_pool enabled to the router")
     }
 }
 
@@ -24,13 +24,13 @@ impl std::error::Error for PoolMissing {}
 
 impl IntoResponse for PoolMissing {
     fn into_response(self) -> Response {
-        // What is missing is for the log, and not for whoever asked.
-        tracing::error!(error = %self, "a handler cannot be called");
+        // The cause is logged and not disclosed to the client.
+        tracing::error!(error = %self, "could not extract the pool from a request");
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     }
 }
 
-/// The pool that a [`PoolLayer`](super::PoolLayer) put into the request: `async fn list(pool: Pool) -> …`.
+/// Extracts the pool that a [`PoolLayer`](super::PoolLayer) inserted: `async fn list(pool: Pool) -> …`.
 impl<M: Backend, S: Sync> FromRequestParts<S> for Pool<M> {
     type Rejection = PoolMissing;
 

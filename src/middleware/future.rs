@@ -1,54 +1,53 @@
-//! The future of an answer.
+//! The future of a response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use http::header::RETRY_AFTER;
-use http::{HeaderValue, Response, StatusCode};
+use http::Response;
 use http_body::Body;
 use pin_project_lite::pin_project;
 
+use super::accounting::Accounting;
 use super::body::ResponseBody;
-use super::shed::Overload;
-use super::tracking::Tracking;
+use super::shedding::{Overload, refusal};
+use crate::labels::Outcome;
 
 pin_project! {
-    /// The future of an answer; see [`PoolLayer`](super::PoolLayer).
+    /// The future of a response; see [`PoolLayer`](super::PoolLayer).
     #[derive(Debug)]
     #[must_use = "futures do nothing unless they are polled"]
     pub struct ResponseFuture<F> {
         #[pin]
-        course: Course<F>,
+        state: RequestState<F>,
     }
 }
 
 pin_project! {
-    #[project = CourseProjection]
+    #[project = RequestStateProjection]
     #[derive(Debug)]
-    enum Course<F> {
-        ActiveRequest {
+    enum RequestState<F> {
+        Running {
             // Dropped before the request is counted as ended.
             #[pin]
             inner: F,
-            // There until the answer has it; none where another layer has.
-            tracking: Option<Tracking>,
+            // Moves to the response's body. `None` if another layer does the accounting.
+            accounting: Option<Accounting>,
         },
         Refused { overload: Overload },
     }
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn serving(inner: F, tracking: Tracking) -> Self {
-        Self { course: Course::ActiveRequest { inner, tracking: Some(tracking) } }
+    pub(super) fn accounted(inner: F, accounting: Accounting) -> Self {
+        Self { state: RequestState::Running { inner, accounting: Some(accounting) } }
     }
 
-    /// One that another layer accounts.
-    pub(super) fn passed(inner: F) -> Self {
-        Self { course: Course::ActiveRequest { inner, tracking: None } }
+    pub(super) fn unaccounted(inner: F) -> Self {
+        Self { state: RequestState::Running { inner, accounting: None } }
     }
 
     pub(super) fn refused(overload: Overload) -> Self {
-        Self { course: Course::Refused { overload } }
+        Self { state: RequestState::Refused { overload } }
     }
 }
 
@@ -60,35 +59,29 @@ where
     type Output = Result<Response<ResponseBody<R>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (inner, place) = match self.project().course.project() {
-            CourseProjection::ActiveRequest { inner, tracking } => (inner, tracking),
-            CourseProjection::Refused { overload } => return Poll::Ready(Ok(refusal(overload))),
+        let (inner, slot) = match self.project().state.project() {
+            RequestStateProjection::Running { inner, accounting } => (inner, accounting),
+            RequestStateProjection::Refused { overload } => {
+                return Poll::Ready(Ok(refusal(overload, ResponseBody::empty())));
+            }
         };
-        let polled = match place {
-            Some(tracking) => tracking.enter(|| inner.poll(cx)),
+        let polled = match slot {
+            Some(accounting) => accounting.enter(|| inner.poll(cx)),
             None => inner.poll(cx),
         };
-        let answer = ready!(polled);
-        let Some(mut tracking) = place.take() else {
-            return Poll::Ready(answer.map(|answer| answer.map(ResponseBody::untracked)));
+        let result = ready!(polled);
+        let Some(mut accounting) = slot.take() else {
+            return Poll::Ready(result.map(|response| response.map(ResponseBody::unaccounted)));
         };
-        Poll::Ready(match answer {
-            Ok(mut answer) => {
-                tracking.answered(&mut answer);
-                Ok(answer.map(|body| ResponseBody::tracked(body, tracking)))
+        Poll::Ready(match result {
+            Ok(mut response) => {
+                accounting.respond(&mut response);
+                Ok(response.map(|body| ResponseBody::accounted(body, accounting)))
             }
             Err(error) => {
-                tracking.failed();
+                accounting.end(Outcome::Error);
                 Err(error)
             }
         })
     }
-}
-
-/// What a request gets that is not served.
-fn refusal<R>(overload: &Overload) -> Response<ResponseBody<R>> {
-    let mut answer = Response::new(ResponseBody::empty());
-    *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(overload.retry_after()));
-    answer
 }

@@ -1,4 +1,4 @@
-//! The layer, and what can be set.
+//! The layer and its settings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,64 +9,65 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::route::{Head, RouteBy};
+use super::route_limits;
 use super::service::PoolService;
-use super::shed::{Limits, Overload};
-use crate::pool::request::{LayerConfig, RouteLimits};
+use super::shedding::{Overload, SheddingLimits};
+use crate::pool::request::LayerConfig;
 use crate::pool::{Backend, Pool};
 use crate::telemetry::clock::nanos;
 
-/// Accounts to each request what it costs the pool. See [the module](crate::middleware).
+/// A layer that accounts the use of a pool to requests. See [the module](crate::middleware).
 ///
-/// Clones, and all services that it makes, share the pool and the shares of its routes.
+/// Clones, and all services that the layer creates, share the pool and its route limits.
 pub struct PoolLayer<M: Backend> {
     pool: Pool<M>,
-    settings: Settings,
-    /// What its requests have in common; made anew when a setting changes that is part of it.
-    terms: Arc<LayerConfig>,
+    settings: LayerSettings,
+    /// Shared by the requests; rebuilt when a setting changes that it contains.
+    config: Arc<LayerConfig>,
 }
 
-/// What is set, but for what is part of the [`LayerConfig`].
+/// The settings of a layer.
 #[derive(Clone)]
-pub(super) struct Settings {
+pub(super) struct LayerSettings {
     pub(super) route_by: Option<RouteBy>,
-    pub(super) inserts_pool: bool,
+    pub(super) insert_pool: bool,
     pub(super) server_timing: bool,
-    pub(super) many_checkouts: u64,
-    pub(super) limits: Limits,
-    names_operations: bool,
-    held_elsewhere: Duration,
-    share: Option<usize>,
-    /// Where it was made.
+    pub(super) warn_checkouts_over: u64,
+    pub(super) shedding: SheddingLimits,
+    name_operations: bool,
+    warn_idle_hold: Duration,
+    max_route_connections: Option<usize>,
+    /// Where the layer was created.
     call_site: &'static Location<'static>,
 }
 
 impl<M: Backend> PoolLayer<M> {
-    /// A layer with its defaults: it accounts and warns, and refuses nothing.
+    /// Creates a layer with the defaults, which accounts and warns, and refuses no request.
     #[must_use]
     #[track_caller]
     pub fn new(pool: &Pool<M>) -> Self {
-        let settings = Settings {
+        let settings = LayerSettings {
             route_by: None,
-            inserts_pool: true,
+            insert_pool: true,
             server_timing: false,
-            many_checkouts: 10,
-            limits: Limits::default(),
-            names_operations: true,
-            held_elsewhere: Duration::from_millis(250),
-            share: None,
+            warn_checkouts_over: 10,
+            shedding: SheddingLimits::default(),
+            name_operations: true,
+            warn_idle_hold: Duration::from_millis(250),
+            max_route_connections: None,
             call_site: Location::caller(),
         };
-        let terms = settings.terms(pool);
-        Self { pool: pool.clone(), settings, terms }
+        let config = settings.config(pool);
+        Self { pool: pool.clone(), settings, config }
     }
 
-    fn renewed(mut self) -> Self {
-        self.terms = self.settings.terms(&self.pool);
+    fn rebuild_config(mut self) -> Self {
+        self.config = self.settings.config(&self.pool);
         self
     }
 
-    /// Says what the route of a request is: the template of its path, from a set that is bounded; `None` if it is not
-    /// known. By default it is axum's `MatchedPath`, with the feature `axum`, and not known without.
+    /// Sets the function that returns the route of a request: the template of its path, from a bounded set, or `None` if
+    /// unknown. Default: axum's `MatchedPath` with the feature `axum`, and unknown without.
     ///
     /// ```
     /// use std::borrow::Cow;
@@ -93,104 +94,107 @@ impl<M: Backend> PoolLayer<M> {
         self
     }
 
-    /// Whether the pool is put into each request's extensions, as the type that it was given as. Default: yes. To put it
-    /// there costs two allocations, as anything does; whoever has the pool at hand anyway spares them.
+    /// Sets whether the pool is inserted into each request's extensions, with the type it was passed as. Default: yes. This
+    /// costs two allocations per request; services that have the pool otherwise can avoid them.
     #[must_use]
-    pub fn insert_pool(mut self, inserts: bool) -> Self {
-        self.settings.inserts_pool = inserts;
+    pub fn insert_pool(mut self, insert: bool) -> Self {
+        self.settings.insert_pool = insert;
         self
     }
 
-    /// Whether what is done without a name of its own is named after the request's method and route, if that is known.
+    /// Sets whether operations without a name are named after the request's method and route, if the route is known.
     /// Default: yes.
     #[must_use]
-    pub fn name_operations(mut self, names: bool) -> Self {
-        self.settings.names_operations = names;
-        self.renewed()
+    pub fn name_operations(mut self, name: bool) -> Self {
+        self.settings.name_operations = name;
+        self.rebuild_config()
     }
 
-    /// Whether answers to requests that checked out have a `Server-Timing` header: `pool-wait` and `pool-use`, in
-    /// milliseconds until the answer's head was ready, and the number of checkouts. Default: no, as whoever asks can read
-    /// it.
+    /// Sets whether responses to requests that checked out have a `Server-Timing` header: `pool-wait` and `pool-use` in
+    /// milliseconds until the response's head was ready, and the number of checkouts. Default: no, as clients can read it.
     #[must_use]
-    pub fn server_timing(mut self, tells: bool) -> Self {
-        self.settings.server_timing = tells;
+    pub fn server_timing(mut self, enabled: bool) -> Self {
+        self.settings.server_timing = enabled;
         self
     }
 
-    /// Warns of a request that makes more checkouts than that. Default: 10.
+    /// Logs and counts a warning for a request that makes more checkouts. Default: 10.
     #[must_use]
-    pub fn many_checkouts(mut self, most: u64) -> Self {
-        self.settings.many_checkouts = most;
+    pub fn warn_checkouts_over(mut self, max: u64) -> Self {
+        self.settings.warn_checkouts_over = max;
         self
     }
 
-    /// Warns of a request that holds a connection for so long, or longer, while the server has nothing to do for it: the sum
-    /// over one hold. Default: 250 ms. Where the wire is not read (`read_wire`), that is not known, and nothing is said.
+    /// Logs and counts a warning for a request that holds a connection at least this long while the server executes
+    /// nothing for it, summed over one hold. Default: 250 ms. No warnings with `read_wire` off, where this time is unknown.
     #[must_use]
-    pub fn held_elsewhere(mut self, longest: Duration) -> Self {
-        self.settings.held_elsewhere = longest;
-        self.renewed()
+    pub fn warn_idle_hold(mut self, min: Duration) -> Self {
+        self.settings.warn_idle_hold = min;
+        self.rebuild_config()
     }
 
-    /// Refuses a request at once, with 503 and `Retry-After`, when more checkouts than that wait for capacity. Default:
-    /// off.
+    /// Refuses a request immediately, with 503 and `Retry-After`, while more checkouts than this wait for a connection.
+    /// Default: no limit.
     ///
-    /// It is counted as `shed`: the request, and a checkout that was refused, for the operation that is named after its route
-    /// (or for `other`, if nothing was done yet that is). With [`route_share`](Self::route_share) those who wait for a place of
-    /// the request's own route count as a queue of their own.
+    /// The request is counted with the outcome `shed`, and so is one checkout of the operation named after its route (of
+    /// `other`, if there is no such operation yet). With [`max_route_percent`](Self::max_route_percent), checkouts that wait
+    /// because of the limit of the request's route form a queue of their own.
     #[must_use]
-    pub fn shed_queue(mut self, longest: usize) -> Self {
-        self.settings.limits.queue = Some(longest);
+    pub fn max_queue_len(mut self, max: usize) -> Self {
+        self.settings.shedding.max_queue_len = Some(max);
         self
     }
 
-    /// Refuses a request at once, with 503 and `Retry-After`, when a checkout can be expected to wait for longer than that:
-    /// as many times the mean interval in which connections were last had as there are checkouts before it, and for how
-    /// long none was had at all. Counted as with [`shed_queue`](Self::shed_queue). Default: off.
-    #[must_use]
-    pub fn shed_wait(mut self, longest: Duration) -> Self {
-        self.settings.limits.wait = Some(longest);
-        self
-    }
-
-    /// How much of the pool one route may hold, whatever the method, as a percentage of `pool_size + max_overflow`, rounded
-    /// down; but one connection always. Default: all of it.
+    /// Refuses a request immediately, with 503 and `Retry-After`, while a checkout is expected to wait longer than this.
+    /// Default: no limit.
     ///
-    /// A checkout beyond that waits for one of its own route's to be returned, in the order in which they came; that is
-    /// time of the phase `share`, and part of `checkout_timeout`. Requests whose route is not known share one share. A
-    /// request that needs two connections at once may wait for itself, as with a pool that is too small.
+    /// The expected wait is the length of the queue, including the new checkout, times the recent mean interval at which
+    /// queued checkouts are served, plus the time since the last was served. Refused requests are counted as with
+    /// [`max_queue_len`](Self::max_queue_len).
     #[must_use]
-    pub fn route_share(mut self, percent: u8) -> Self {
-        let max = self.terms.recorder.ledger().limits().max();
-        self.settings.share = (percent < 100).then(|| max.saturating_mul(usize::from(percent)) / 100);
-        self.renewed()
+    pub fn max_expected_wait(mut self, max: Duration) -> Self {
+        self.settings.shedding.max_expected_wait = Some(max);
+        self
     }
 
-    /// Why requests are refused now, if they are: for a readiness probe that is to follow it, such as that of the exporter
-    /// (`Readiness::unless`). Always `None` while neither limit is set.
+    /// Limits the connections that one route may hold, regardless of the method, to a percentage of
+    /// `pool_size + max_overflow`, rounded down, but at least one connection. Default: no limit.
+    ///
+    /// A checkout beyond the limit waits, in order of arrival, until a connection of its route is returned. That time
+    /// belongs to the phase `share` and counts towards `checkout_timeout`. Requests whose route is unknown share one limit. A
+    /// request that needs two connections at once may deadlock with itself, as in a pool that is too small.
+    #[must_use]
+    pub fn max_route_percent(mut self, percent: u8) -> Self {
+        let pool_max = self.config.recorder.ledger().limits().max();
+        self.settings.max_route_connections = route_limits::max_connections(percent, pool_max);
+        self.rebuild_config()
+    }
+
+    /// Returns the load of the pool if requests are refused now, for a readiness probe such as the exporter's
+    /// (`Readiness::unless`). Always `None` if neither [`max_queue_len`](Self::max_queue_len) nor
+    /// [`max_expected_wait`](Self::max_expected_wait) is set.
     #[must_use]
     pub fn overload(&self) -> Option<Overload> {
-        self.settings.limits.overload(&self.terms, None)
+        self.settings.shedding.overload(&self.config, None)
     }
 }
 
-impl Settings {
-    fn terms<M: Backend>(&self, pool: &Pool<M>) -> Arc<LayerConfig> {
-        let Self { names_operations, held_elsewhere, share, call_site, .. } = *self;
-        let shared = pool.shared();
-        let route_limits = share.map(|connections| Arc::new(RouteLimits::new(connections)));
-        if let Some(limits) = &route_limits {
-            shared.route_limits.add(limits, || shared.is_closing());
-        }
-        let (recorder, idle_limit) = (shared.recorder.clone(), nanos(held_elsewhere));
-        Arc::new(LayerConfig { recorder, names_operations, idle_limit, route_limits, call_site })
+impl LayerSettings {
+    fn config<M: Backend>(&self, pool: &Pool<M>) -> Arc<LayerConfig> {
+        let Self { name_operations, warn_idle_hold, max_route_connections, call_site, .. } = *self;
+        Arc::new(LayerConfig {
+            recorder: pool.shared().recorder.clone(),
+            names_operations: name_operations,
+            idle_limit: nanos(warn_idle_hold),
+            route_limits: max_route_connections.map(|connections| route_limits::register(pool, connections)),
+            call_site,
+        })
     }
 }
 
 impl<M: Backend> Clone for PoolLayer<M> {
     fn clone(&self) -> Self {
-        Self { pool: self.pool.clone(), settings: self.settings.clone(), terms: Arc::clone(&self.terms) }
+        Self { pool: self.pool.clone(), settings: self.settings.clone(), config: Arc::clone(&self.config) }
     }
 }
 
@@ -200,19 +204,19 @@ impl<M: Backend> fmt::Debug for PoolLayer<M> {
     }
 }
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for LayerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { route_by, inserts_pool, server_timing, many_checkouts, limits, .. } = self;
-        let Self { names_operations, held_elsewhere, share, .. } = self;
-        f.debug_struct("Settings")
+        let Self { route_by, insert_pool, server_timing, warn_checkouts_over, shedding, .. } = self;
+        let Self { name_operations, warn_idle_hold, max_route_connections, .. } = self;
+        f.debug_struct("LayerSettings")
             .field("route_by", &route_by.is_some())
-            .field("inserts_pool", inserts_pool)
+            .field("insert_pool", insert_pool)
             .field("server_timing", server_timing)
-            .field("many_checkouts", many_checkouts)
-            .field("limits", limits)
-            .field("names_operations", names_operations)
-            .field("held_elsewhere", held_elsewhere)
-            .field("share", share)
+            .field("warn_checkouts_over", warn_checkouts_over)
+            .field("shedding", shedding)
+            .field("name_operations", name_operations)
+            .field("warn_idle_hold", warn_idle_hold)
+            .field("max_route_connections", max_route_connections)
             .finish()
     }
 }
@@ -221,6 +225,6 @@ impl<M: Backend, S> Layer<S> for PoolLayer<M> {
     type Service = PoolService<M, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PoolService::new(inner, self.pool.clone(), self.settings.clone(), Arc::clone(&self.terms))
+        PoolService::new(inner, self.pool.clone(), self.settings.clone(), Arc::clone(&self.config))
     }
 }

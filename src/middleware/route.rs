@@ -1,4 +1,4 @@
-//! Which route a request took.
+//! The route and method of a request.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use http::{Extensions, HeaderMap, Method, Uri};
 
 use crate::telemetry::RequestMethod;
 
-/// What is known of a request before it is served.
+/// The head of a request, without its body.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Head<'a> {
-    /// The method.
+    /// The HTTP method.
     pub method: &'a Method,
-    /// What was asked for.
+    /// The requested URI.
     pub uri: &'a Uri,
-    /// What it said beside that.
+    /// The header fields.
     pub headers: &'a HeaderMap,
-    /// What others have left with it.
+    /// The extensions that outer layers inserted.
     pub extensions: &'a Extensions,
 }
 
@@ -32,10 +32,10 @@ impl<'a> Head<'a> {
     }
 }
 
-/// Says what the route of a request is.
+/// A function that returns the route of a request.
 pub(super) type RouteBy = Arc<dyn for<'a> Fn(Head<'a>) -> Option<Cow<'a, str>> + Send + Sync>;
 
-/// What the framework found, if it is one that leaves that with the request.
+/// Returns the route that axum matched, if any.
 pub(super) fn matched<'a>(head: &Head<'a>) -> Option<&'a str> {
     #[cfg(feature = "axum")]
     return head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str);
@@ -66,10 +66,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn methods_are_those_of_http_and_all_others_are_one() {
-        for word in RequestMethod::ALL {
-            let named = Method::from_bytes(word.as_str().as_bytes()).unwrap();
-            assert_eq!(method(&named), *word);
+    fn unknown_methods_are_other() {
+        for known in RequestMethod::ALL {
+            let named = Method::from_bytes(known.as_str().as_bytes()).unwrap();
+            assert_eq!(method(&named), *known);
         }
         assert_eq!(method(&Method::from_bytes(b"PROPFIND").unwrap()), RequestMethod::Other);
         assert_eq!(method(&Method::from_bytes(b"get").unwrap()), RequestMethod::Other, "methods are case-sensitive");

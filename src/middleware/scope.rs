@@ -1,4 +1,4 @@
-//! Handing on the request that is being served to other tasks.
+//! The scope of a request, which can be passed to spawned tasks.
 
 use std::fmt;
 use std::pin::Pin;
@@ -8,9 +8,9 @@ use pin_project_lite::pin_project;
 
 use crate::pool::request::{self, ActiveRequest, ScopeGuard};
 
-/// The request, or requests of several pools, that the code which runs works for.
+/// The request that the current code serves, or one request of each of several pools.
 ///
-/// A task that is spawned does not know for whom. What is to be accounted to the request has to be told:
+/// A spawned task serves no request. Pass the scope to it, to account its checkouts to the request:
 ///
 /// ```
 /// use poolscope::middleware::RequestScope;
@@ -22,35 +22,34 @@ use crate::pool::request::{self, ActiveRequest, ScopeGuard};
 /// # }
 /// ```
 ///
-/// It may outlive the request: what is done then is still counted for its route, but its span and its answer are told
-/// no more.
+/// The scope may outlive the request. Later checkouts are counted for its route, but not reported in its span and response.
 #[derive(Clone, Debug)]
 pub struct RequestScope(Vec<ActiveRequest>);
 
 impl RequestScope {
-    /// Of the code that runs; outside of requests an empty one, which changes nothing.
+    /// Returns the scope of the current code; outside of requests an empty one, which has no effect.
     #[must_use]
     pub fn current() -> Self {
         Self(request::current())
     }
 
-    /// Has the future work for the request.
+    /// Runs the future in this scope.
     pub fn scope<F>(self, future: F) -> Scoped<F> {
-        Scoped { inner: future, served: self.0.into_iter().map(Some).collect() }
+        Scoped { inner: future, requests: self.0.into_iter().map(Some).collect() }
     }
 
-    /// Has the closure work for the request, as within `spawn_blocking`.
+    /// Runs the closure in this scope, as in `spawn_blocking`.
     pub fn in_scope<T>(self, run: impl FnOnce() -> T) -> T {
-        let mut served: Vec<_> = self.0.into_iter().map(Some).collect();
-        enter_all(&mut served, run)
+        let mut requests: Vec<_> = self.0.into_iter().map(Some).collect();
+        enter_all(&mut requests, run)
     }
 }
 
-/// Enters one after the other, and leaves them in the opposite order.
-fn enter_all<T>(served: &mut [Option<ActiveRequest>], run: impl FnOnce() -> T) -> T {
-    match served.split_first_mut() {
+/// Enters the requests in order, and leaves them in the opposite order.
+fn enter_all<T>(requests: &mut [Option<ActiveRequest>], run: impl FnOnce() -> T) -> T {
+    match requests.split_first_mut() {
         Some((first, others)) => {
-            let _entered = ScopeGuard::enter(first);
+            let _scope = ScopeGuard::enter(first);
             enter_all(others, run)
         }
         None => run(),
@@ -58,12 +57,12 @@ fn enter_all<T>(served: &mut [Option<ActiveRequest>], run: impl FnOnce() -> T) -
 }
 
 pin_project! {
-    /// A future that works for a request; see [`RequestScope::scope`].
+    /// A future that runs in a [`RequestScope`].
     #[must_use = "futures do nothing unless they are polled"]
     pub struct Scoped<F> {
         #[pin]
         inner: F,
-        served: Vec<Option<ActiveRequest>>,
+        requests: Vec<Option<ActiveRequest>>,
     }
 }
 
@@ -72,7 +71,7 @@ impl<F: Future> Future for Scoped<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        enter_all(this.served, || this.inner.poll(cx))
+        enter_all(this.requests, || this.inner.poll(cx))
     }
 }
 

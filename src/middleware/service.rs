@@ -1,4 +1,4 @@
-//! The service that the layer makes.
+//! The service that the layer creates.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,35 +8,36 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
+use super::accounting::Accounting;
 use super::body::ResponseBody;
 use super::future::ResponseFuture;
-use super::layer::Settings;
+use super::layer::LayerSettings;
 use super::route::{Head, matched, method};
-use super::tracking::Tracking;
+use super::shedding;
 use crate::pool::request::{ActiveRequest, LayerConfig, is_active};
 use crate::pool::{Backend, Pool};
 use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 
-/// A service whose requests are accounted; see [`PoolLayer`](super::PoolLayer).
+/// A service that accounts its requests; see [`PoolLayer`](super::PoolLayer).
 ///
-/// It is ready when the inner service is. A request that it refuses never reaches that one, which stays as ready as it was
-/// for the next.
+/// It is ready when the inner service is. A refused request does not reach the inner service, whose readiness then remains
+/// for the next request.
 pub struct PoolService<M: Backend, S> {
     inner: S,
     pool: Pool<M>,
-    settings: Settings,
-    terms: Arc<LayerConfig>,
+    settings: LayerSettings,
+    config: Arc<LayerConfig>,
 }
 
 impl<M: Backend, S> PoolService<M, S> {
-    pub(super) fn new(inner: S, pool: Pool<M>, settings: Settings, terms: Arc<LayerConfig>) -> Self {
-        Self { inner, pool, settings, terms }
+    pub(super) fn new(inner: S, pool: Pool<M>, settings: LayerSettings, config: Arc<LayerConfig>) -> Self {
+        Self { inner, pool, settings, config }
     }
 
-    fn kind<B>(&self, request: &Request<B>) -> RouteKey {
+    fn route_key<B>(&self, request: &Request<B>) -> RouteKey {
         let head = Head::of(request);
         let method = method(head.method);
-        let recorder = &self.terms.recorder;
+        let recorder = &self.config.recorder;
         match &self.settings.route_by {
             Some(route_by) => recorder.request_kind(route_by(head).as_deref().unwrap_or(UNKNOWN_ROUTE), method),
             None => recorder.request_kind(matched(&head).unwrap_or(UNKNOWN_ROUTE), method),
@@ -60,30 +61,30 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        if self.settings.inserts_pool {
+        if self.settings.insert_pool {
             request.extensions_mut().insert(self.pool.clone());
         }
-        // Another layer of this pool's is around this one, and counts it.
-        if is_active(self.terms.recorder.ledger()) {
-            return ResponseFuture::passed(self.inner.call(request));
+        // An outer layer of this pool does the accounting.
+        if is_active(self.config.recorder.ledger()) {
+            return ResponseFuture::unaccounted(self.inner.call(request));
         }
-        let kind = self.kind(&request);
-        let serving = ActiveRequest::new(Arc::clone(&self.terms), kind);
-        let mut tracking = Tracking::begin(serving, &self.settings, &request);
-        if let Some(overload) = self.settings.limits.overload(&self.terms, Some(kind)) {
-            tracking.shed();
+        let route = self.route_key(&request);
+        let active = ActiveRequest::new(Arc::clone(&self.config), route);
+        let mut accounting = Accounting::begin(active, &self.settings, &request);
+        if let Some(overload) = self.settings.shedding.overload(&self.config, Some(route)) {
+            shedding::record(&mut accounting);
             return ResponseFuture::refused(overload);
         }
-        // A service may ask for a connection before its future is polled.
-        let inner = tracking.enter(|| self.inner.call(request));
-        ResponseFuture::serving(inner, tracking)
+        // A service may start a checkout before its future is polled.
+        let inner = accounting.enter(|| self.inner.call(request));
+        ResponseFuture::accounted(inner, accounting)
     }
 }
 
 impl<M: Backend, S: Clone> Clone for PoolService<M, S> {
     fn clone(&self) -> Self {
-        let Self { inner, pool, settings, terms } = self;
-        Self { inner: inner.clone(), pool: pool.clone(), settings: settings.clone(), terms: Arc::clone(terms) }
+        let Self { inner, pool, settings, config } = self;
+        Self { inner: inner.clone(), pool: pool.clone(), settings: settings.clone(), config: Arc::clone(config) }
     }
 }
 

@@ -79,7 +79,7 @@ pub(super) const WARNINGS: Metric = Metric::of_pool(
     "poolscope_request_warnings_total",
     Kind::Counter,
     &["route", "method", "kind"],
-    "What requests do with the pool that they had better not: many_checkouts (a request made more than PoolLayer::many_checkouts), held_elsewhere (a connection was held, and not executing, for PoolLayer::held_elsewhere or longer). The log has the call sites.",
+    "What requests do with the pool that they had better not: many_checkouts (a request made more than PoolLayer::warn_checkouts_over), held_elsewhere (a connection was held, and not executing, for PoolLayer::warn_idle_hold or longer). The log has the call sites.",
     |pool, sink| {
         for request in &pool.requests {
             for warning in RequestWarning::ALL {

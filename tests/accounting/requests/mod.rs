@@ -247,7 +247,7 @@ async fn many_checkouts_are_logged_with_call_sites() {
             Ok::<_, Infallible>(response())
         }
     });
-    let service = layer(&test).many_checkouts(10).layer(handler);
+    let service = layer(&test).warn_checkouts_over(10).layer(handler);
     for (times, many) in [(9, 0), (10, 1), (11, 2)] {
         let mut request = serve(service.clone(), get(&format!("/orders?{times}"))).assert_pending();
         // Warnings of one kind are logged at most once a second.

@@ -45,7 +45,7 @@ where
 async fn shed_request_keeps_the_inner_readiness() {
     let test = TestPool::new(1, 0);
     let (mut service, mut handle) =
-        mock::spawn_layer::<Request<Full<Bytes>>, TestResponse, _>(layer(&test).shed_queue(0));
+        mock::spawn_layer::<Request<Full<Bytes>>, TestResponse, _>(layer(&test).max_queue_len(0));
     handle.allow(1);
     let held = test.get("a");
     let queued = test.checkout("b").assert_pending();

@@ -32,7 +32,7 @@ fn requests<'a>(test: &'a TestPool, percent: u8) -> impl Fn(&str) -> Served + 'a
             Ok::<_, Infallible>(response())
         }
     });
-    let service = layer(test).route_share(percent).layer(handler);
+    let service = layer(test).max_route_percent(percent).layer(handler);
     move |path| serve(service.clone(), get(path))
 }
 
@@ -139,7 +139,7 @@ async fn closing_ends_waits_for_route_permits() {
             Ok::<_, Infallible>(response())
         }
     });
-    let service = layer(&test).route_share(50).layer(handler);
+    let service = layer(&test).max_route_percent(50).layer(handler);
     let mut held = serve(service.clone(), get("/report")).assert_pending();
     let mut waiting = serve(service.clone(), get("/report")).assert_pending();
     let pool = test.pool.clone();

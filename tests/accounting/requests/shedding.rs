@@ -45,7 +45,7 @@ fn handler(
 async fn request_behind_long_queue_is_shed() {
     let test = TestPool::new(1, 0);
     let arrived = Arc::default();
-    let service = layer(&test).shed_queue(2).layer(handler(&test, &arrived));
+    let service = layer(&test).max_queue_len(2).layer(handler(&test, &arrived));
     // One holds the connection, and the third of the waiters finds two before it.
     let mut waiting: Vec<_> = (0..4).map(|_| serve(service.clone(), get("/orders")).assert_pending()).collect();
     assert_eq!((test.snapshot().queued, arrived.load(SeqCst)), (3, 4));
@@ -69,7 +69,7 @@ async fn request_behind_long_queue_is_shed() {
 #[tokio::test(start_paused = true)]
 async fn request_with_long_expected_wait_is_shed() {
     let test = TestPool::new(1, 0);
-    let service = layer(&test).shed_wait(ms(350)).layer(handler(&test, &Arc::default()));
+    let service = layer(&test).max_expected_wait(ms(350)).layer(handler(&test, &Arc::default()));
     let mut waiting: Vec<_> = (0..4).map(|_| serve(service.clone(), get("/orders")).assert_pending()).collect();
     // Throughput is unknown yet; only the stall so far is known.
     for _ in 0..2 {
@@ -81,10 +81,10 @@ async fn request_with_long_expected_wait_is_shed() {
     let fourth = serve(service.clone(), get("/orders")).assert_pending();
     // Two waiters: 300 ms, plus 60 ms since the last return.
     test.advance(ms(60)).await;
-    let layer = layer(&test).shed_wait(ms(350));
+    let layer = layer(&test).max_expected_wait(ms(350));
     assert_eq!(
         layer.overload().unwrap().to_string(),
-        "the pool is overloaded: 2 wait for a connection, and one more would for 360.0ms"
+        "the pool is overloaded: 2 checkouts wait, expected wait 360.0ms"
     );
     let shed = serve(service.clone(), get("/orders")).poll().unwrap().unwrap();
     assert_eq!(shed.headers()[RETRY_AFTER], "1");
@@ -110,7 +110,7 @@ async fn unpolled_checkout_is_no_backlog() {
     let test = TestPool::new(2, 0);
     let held = test.get_many("a", 2);
     let _parked = test.checkout("parked").assert_pending();
-    let layer = layer(&test).shed_queue(0).shed_wait(ms(100));
+    let layer = layer(&test).max_queue_len(0).max_expected_wait(ms(100));
     test.advance(ms(500)).await;
     assert!(layer.overload().is_some(), "both are in use");
     drop(held);
@@ -129,7 +129,7 @@ async fn old_waits_do_not_shed_new_requests() {
     settings.pre_ping = false;
     settings.recycle_after = None;
     let test = TestPool::with(&settings);
-    let layer = layer(&test).shed_wait(ms(2_000));
+    let layer = layer(&test).max_expected_wait(ms(2_000));
     for held_for in [5_000, 1] {
         let held = test.get("a");
         let mut queued = test.checkout("b").assert_pending();
@@ -144,7 +144,7 @@ async fn old_waits_do_not_shed_new_requests() {
 #[tokio::test(start_paused = true)]
 async fn route_waiters_shed_only_their_own_route() {
     let test = TestPool::new(4, 0);
-    let service = layer(&test).route_share(50).shed_queue(1).layer(handler(&test, &Arc::default()));
+    let service = layer(&test).max_route_percent(50).max_queue_len(1).layer(handler(&test, &Arc::default()));
     let mut reports: Vec<_> = (0..4).map(|_| serve(service.clone(), get("/report")).assert_pending()).collect();
     let shed = serve(service.clone(), get("/report")).poll().unwrap().unwrap();
     assert_eq!(shed.status(), StatusCode::SERVICE_UNAVAILABLE);
@@ -161,7 +161,7 @@ async fn shed_requests_intern_no_operation_names() {
     let test = TestPool::new(1, 0);
     let _held = test.get("a");
     let _queued = test.checkout("b").assert_pending();
-    let service = layer(&test).shed_queue(0).layer(handler(&test, &Arc::default()));
+    let service = layer(&test).max_queue_len(0).layer(handler(&test, &Arc::default()));
     for route in 0..300 {
         serve(service.clone(), get(&format!("/{route}"))).poll().unwrap().unwrap();
     }
@@ -209,8 +209,8 @@ async fn overloaded(
 #[tokio::test(start_paused = true)]
 async fn shedding_bounds_latency_of_served_requests() {
     let (without, all, none) = overloaded(|layer| layer).await;
-    let (with, served, shed) = overloaded(|layer| layer.shed_wait(ms(200))).await;
-    let (by_queue, ..) = overloaded(|layer| layer.shed_queue(7)).await;
+    let (with, served, shed) = overloaded(|layer| layer.max_expected_wait(ms(200))).await;
+    let (by_queue, ..) = overloaded(|layer| layer.max_queue_len(7)).await;
     assert_eq!((all, none, served + shed), (240, 0, 240));
     // Without shedding, each request waits for all earlier ones; with shedding, for 200 ms besides its own 100 ms.
     assert!(without >= ms(2_900), "{without:?}");

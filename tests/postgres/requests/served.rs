@@ -142,7 +142,7 @@ async fn idle_hold_is_warned_of() {
         tokio::time::sleep(Duration::from_millis(idle)).await;
         connection.execute("SELECT 1", &[]).await.unwrap();
     }
-    let layer = PoolLayer::new(&test.pool).held_elsewhere(Duration::from_millis(100));
+    let layer = PoolLayer::new(&test.pool).warn_idle_hold(Duration::from_millis(100));
     let mut server = TestServer::start(Router::new().route("/work/{idle}", get(work)).layer(layer)).await;
     for (idle, warned) in [(0, 0), (110, 1)] {
         server.get(&format!("/work/{idle}")).await;
@@ -162,7 +162,7 @@ async fn route_permit_is_held_during_reset() {
         let abandoned = connection.batch_execute("SELECT pg_sleep(600)");
         let _ = tokio::time::timeout(Duration::from_millis(5), abandoned).await;
     }
-    let layer = PoolLayer::new(&test.pool).route_share(25);
+    let layer = PoolLayer::new(&test.pool).max_route_percent(25);
     let server = TestServer::start(Router::new().route("/dirty", get(dirty)).layer(layer)).await;
     let server = tokio::sync::Mutex::new(server);
     let requests = (0..8).map(|_| async {

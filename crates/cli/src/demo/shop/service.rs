@@ -35,7 +35,7 @@ pub(super) fn service(pool: &Pool, handlers: Arc<Handlers>) -> ShopService {
         .route_by(route)
         // The handlers have it already.
         .insert_pool(false)
-        .held_elsewhere(HELD_ELSEWHERE)
+        .warn_idle_hold(HELD_ELSEWHERE)
         .server_timing(true)
         .layer(Dispatch { handlers })
 }

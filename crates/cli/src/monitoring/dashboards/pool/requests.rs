@@ -47,7 +47,7 @@ fn holds() -> Drawing {
         means: "How many connections each route holds on average, and what they do, stacked. Counted when a connection is \
                 returned.",
         bad: "One route with most of the pool; idle bands, where it does something else meanwhile.",
-        cure: "Give it a share of its own (route_share), or return the connection before the other work.",
+        cure: "Give it a share of its own (max_route_percent), or return the connection before the other work.",
     };
     let held = sum_by(&["method", "route", "activity"], metric!("poolscope_request_use_seconds_total").rate());
     Drawing::lines(Panel::RouteHolds, "Who holds connections: by route", says)

@@ -62,7 +62,7 @@ fn many_checkouts(t: &Thresholds) -> Alert {
         blame: vec![Blame::many_checkouts(t)],
         meaning: format!(
             "Of the requests of one route that ended in the last {window}, more than {} made more checkouts than \
-             `PoolLayer::many_checkouts` allows, which is 10 by default; and of all routes more than {} did.",
+             `PoolLayer::warn_checkouts_over` allows, which is 10 by default; and of all routes more than {} did.",
             t.many_checkouts_share.human(),
             t.many_checkouts_floor.human()
         ),

@@ -1,0 +1,145 @@
+//! Accounting of a request, from the call of its service to the end of its response body.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Request, Response};
+use http_body::Body;
+
+use super::layer::LayerSettings;
+use super::outcome::is_failure;
+use super::request_span::RequestSpan;
+use super::server_timing;
+use crate::labels::Outcome;
+use crate::pool::request::{ActiveRequest, ScopeGuard};
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::requests::Request as RequestAccount;
+
+/// The accounting of a request. If dropped before the request has ended, the request counts as cancelled.
+#[derive(Debug)]
+pub(super) struct Accounting {
+    /// Taken while the request's code runs.
+    request: Option<ActiveRequest>,
+    started: Nanos,
+    /// The outcome if this is dropped now; `None` once the request has ended.
+    outcome_if_dropped: Option<Outcome>,
+    /// The outcome at the end of the body.
+    outcome_at_end: Outcome,
+    /// The bytes of the body that are still to be sent, if known.
+    remaining: Option<u64>,
+    warn_checkouts_over: u64,
+    server_timing: bool,
+    is_head: bool,
+    span: RequestSpan,
+}
+
+impl Accounting {
+    pub(super) fn begin<B>(active: ActiveRequest, settings: &LayerSettings, request: &Request<B>) -> Self {
+        let recorder = &active.config().recorder;
+        let started = recorder.now();
+        recorder.ledger().requests().start(active.route_key());
+        let span = RequestSpan::begin(&active, request);
+        Self {
+            request: Some(active),
+            started,
+            outcome_if_dropped: Some(Outcome::Cancelled),
+            outcome_at_end: Outcome::Ok,
+            remaining: None,
+            warn_checkouts_over: settings.warn_checkouts_over,
+            server_timing: settings.server_timing,
+            is_head: request.method() == Method::HEAD,
+            span,
+        }
+    }
+
+    /// Runs code of the request in its scope.
+    #[inline]
+    pub(super) fn enter<T>(&mut self, run: impl FnOnce() -> T) -> T {
+        let _span = self.span.enter();
+        let _scope = ScopeGuard::enter(&mut self.request);
+        run()
+    }
+
+    /// Returns the request; `None` while its code runs.
+    pub(super) fn request(&self) -> Option<&ActiveRequest> {
+        self.request.as_ref()
+    }
+
+    /// Records the head of the response, whose body follows.
+    pub(super) fn respond<R: Body>(&mut self, response: &mut Response<R>) {
+        if is_failure(response.status(), response.headers()) {
+            self.outcome_at_end = Outcome::Error;
+        }
+        let declared = content_length(response.headers());
+        self.remaining = declared.or_else(|| response.body().size_hint().exact());
+        if let Some(account) = self.account().filter(|_| self.server_timing) {
+            let timing = server_timing::header(account);
+            response.headers_mut().append(server_timing::NAME, timing);
+        }
+        // The server drops such a body without reading it.
+        if self.is_head || self.remaining == Some(0) {
+            self.complete_on_drop();
+        }
+    }
+
+    /// Records that this many bytes of the body were read.
+    pub(super) fn send(&mut self, bytes: usize) {
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
+            // After the last declared byte the server may drop the body.
+            if *remaining == 0 {
+                self.complete_on_drop();
+            }
+        }
+    }
+
+    /// Records a failure that takes effect at the end of the body.
+    pub(super) fn fail_at_end(&mut self) {
+        self.outcome_at_end = Outcome::Error;
+    }
+
+    /// Ends the request, whose body was read to its end.
+    pub(super) fn complete(&mut self) {
+        self.end(self.outcome_at_end);
+    }
+
+    /// Counts dropping the body as its end from now on.
+    pub(super) fn complete_on_drop(&mut self) {
+        if self.outcome_if_dropped.is_some() {
+            self.outcome_if_dropped = Some(self.outcome_at_end);
+        }
+    }
+
+    /// Ends the request with this outcome, if it has not ended.
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        let Some(request) = &self.request else { return };
+        if self.outcome_if_dropped.take().is_none() {
+            return;
+        }
+        let recorder = &request.config().recorder;
+        let took = recorder.now().since(self.started);
+        recorder.ledger().requests().end(request.route_key(), outcome, took, self.span.context());
+        if let Some(account) = request.account() {
+            account.warn_of_many(self.warn_checkouts_over);
+            self.span.record(account);
+        }
+        self.span.end(outcome);
+    }
+
+    /// Returns the account of the request, if it has checked out.
+    fn account(&self) -> Option<&Arc<RequestAccount>> {
+        self.request.as_ref()?.account()
+    }
+}
+
+impl Drop for Accounting {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome_if_dropped {
+            self.end(outcome);
+        }
+    }
+}
+
+fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

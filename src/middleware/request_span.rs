@@ -1,0 +1,103 @@
+//! The span of a request: joins the caller's trace, and records the cost of the request.
+
+use http::Request;
+use tracing::Span;
+use tracing::span::Entered;
+
+#[cfg(feature = "otel")]
+use super::traceparent::join;
+use crate::labels::{Activity, Outcome};
+use crate::pool::request::ActiveRequest;
+use crate::telemetry::requests::Request as RequestAccount;
+use crate::telemetry::trace::{self, Trace, TraceContext};
+
+/// The fields that the layer records on the span in which it is called, if the span declares them: the number of
+/// checkouts; the seconds spent waiting; the seconds for which connections were held, executing and idle; and the number of
+/// retries. Nothing is recorded for a request without checkouts.
+pub const FIELDS: [&str; 5] = [
+    "poolscope.request.checkouts",
+    "poolscope.request.wait_seconds",
+    "poolscope.request.executing_seconds",
+    "poolscope.request.idle_seconds",
+    "poolscope.request.retries",
+];
+
+/// The span of a request.
+#[derive(Debug)]
+pub(super) struct RequestSpan {
+    /// The span in which the layer was called.
+    caller: Span,
+    /// Boxed, since most traces are not sampled.
+    sampled: Option<Box<Sampled>>,
+}
+
+/// The part of a request in a sampled trace.
+#[derive(Debug)]
+struct Sampled {
+    /// The layer's own span, if it joined the trace of the request's `traceparent`.
+    joined: Option<Span>,
+    /// OpenTelemetry's current span.
+    trace: Option<Trace>,
+}
+
+impl RequestSpan {
+    pub(super) fn begin<B>(active: &ActiveRequest, request: &Request<B>) -> Self {
+        let joined = join(active, request);
+        let trace = joined.as_ref().map_or_else(trace::entered, |joined| joined.in_scope(trace::entered));
+        let sampled = (joined.is_some() || trace.is_some()).then(|| Box::new(Sampled { joined, trace }));
+        Self { caller: Span::current(), sampled }
+    }
+
+    /// Enters the layer's own span, if there is one.
+    #[inline]
+    pub(super) fn enter(&self) -> Option<Entered<'_>> {
+        self.joined().map(Span::enter)
+    }
+
+    /// Returns the identifiers of the sampled span, for exemplars.
+    pub(super) fn context(&self) -> Option<TraceContext> {
+        self.trace().map(Trace::ids)
+    }
+
+    /// Records the cost of the request as [`FIELDS`].
+    pub(super) fn record(&self, account: &RequestAccount) {
+        let idle = account.used(Activity::Idle) + account.used(Activity::IdleInTransaction);
+        let counts = [(FIELDS[0], account.checkouts()), (FIELDS[4], account.retries())];
+        let times = [(FIELDS[1], account.waited()), (FIELDS[2], account.used(Activity::Executing)), (FIELDS[3], idle)];
+        for span in [Some(&self.caller), self.joined()].into_iter().flatten() {
+            for (field, count) in counts {
+                span.record(field, count);
+            }
+            for (field, time) in times {
+                span.record(field, time.as_secs_f64());
+            }
+        }
+        // Otherwise the span would have each attribute twice.
+        let is_recorded = self.joined().is_some() || self.caller.has_field(FIELDS[0]);
+        if let Some(trace) = self.trace().filter(|_| !is_recorded) {
+            trace.describe(&counts, &times);
+        }
+    }
+
+    /// Ends the layer's own span, and releases the others.
+    pub(super) fn end(&mut self, outcome: Outcome) {
+        if let Some(joined) = self.joined() {
+            trace::end_server(joined, outcome);
+        }
+        self.sampled = None;
+        self.caller = Span::none();
+    }
+
+    fn joined(&self) -> Option<&Span> {
+        self.sampled.as_ref()?.joined.as_ref()
+    }
+
+    fn trace(&self) -> Option<&Trace> {
+        self.sampled.as_ref()?.trace.as_ref()
+    }
+}
+
+#[cfg(not(feature = "otel"))]
+fn join<B>(_: &ActiveRequest, _: &Request<B>) -> Option<Span> {
+    None
+}
