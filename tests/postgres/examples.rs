@@ -1,4 +1,4 @@
-//! The examples, as their comments say to run them.
+//! The examples, run as their comments describe.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use tokio::runtime::Runtime;
 use poolscope_testing::http::get;
 use poolscope_testing::run::{Run, wait_until};
 
-/// Where cargo puts an example beside the tests.
+/// Returns the path of an example's binary.
 fn example(name: &str) -> PathBuf {
-    let own = std::env::current_exe().expect("this test");
-    let path = own.parent().and_then(|deps| deps.parent()).expect("a directory").join("examples").join(name);
-    assert!(path.exists(), "`cargo build --examples --all-features` makes {}", path.display());
+    let test_binary = std::env::current_exe().expect("the test binary");
+    let path = test_binary.parent().and_then(|deps| deps.parent()).expect("a directory").join("examples").join(name);
+    assert!(path.exists(), "`cargo build --examples --all-features` builds {}", path.display());
     path
 }
 
-/// An example under way, with the addresses of its service and its metrics.
+/// Starts an example. Returns the addresses of its service and its metrics.
 fn start(name: &str, server: &Server) -> (Run, SocketAddr, SocketAddr) {
     let mut command = Command::new(example(name));
     command.stdin(Stdio::null()).env("POOLSCOPE_DATABASE_URL", server.url());
@@ -35,13 +35,13 @@ fn start(name: &str, server: &Server) -> (Run, SocketAddr, SocketAddr) {
 }
 
 #[test]
-fn each_example_serves_and_shows_its_routes() {
+fn each_example_serves_and_exposes_its_routes() {
     let runtime = Runtime::new().expect("a runtime");
     let server = runtime.block_on(Server::builder().start()).expect("a server");
     for name in ["axum", "hyper"] {
         let (mut run, service, metrics) = start(name, &server);
-        assert_eq!(get(service, "/greetings/world").expect("an answer"), (200, "Hello, world!".to_owned()), "{name}");
-        assert_eq!(get(service, "/nothing/here").expect("an answer").0, 404, "{name}");
+        assert_eq!(get(service, "/greetings/world").expect("a response"), (200, "Hello, world!".to_owned()), "{name}");
+        assert_eq!(get(service, "/nothing/here").expect("a response").0, 404, "{name}");
         let page = get(metrics, "/metrics").expect("a page").1;
         let count = |route: &str| {
             let labels = format!("db_client_connection_pool_name=\"example\",route=\"{route}\",method=\"GET\"");
@@ -49,9 +49,9 @@ fn each_example_serves_and_shows_its_routes() {
         };
         assert!(count("/greetings/{name}"), "{name}: {page}");
         assert!(!page.contains("/nothing/here") && !page.contains("world"), "{name}");
-        assert_eq!(get(metrics, "/-/ready").expect("an answer").0, 200, "{name}");
+        assert_eq!(get(metrics, "/-/ready").expect("a response").0, 200, "{name}");
         if name == "axum" {
-            assert_eq!(get(service, "/letters").expect("an answer").0, 202);
+            assert_eq!(get(service, "/letters").expect("a response").0, 202);
             wait_until("the letter's checkout", || {
                 let page = get(metrics, "/metrics").expect("a page").1;
                 page.lines().any(|line| {

@@ -1,10 +1,10 @@
-//! A client that knows just enough of HTTP to scrape.
+//! A minimal blocking HTTP client.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// The answer's status and body.
+/// Returns the status and the body of the response.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     let mut stream = ask(address, "GET", path)?;
     let mut answer = String::new();
@@ -14,7 +14,7 @@ pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
     Ok((status, body.to_owned()))
 }
 
-/// Asks, and leaves it to the caller to wait for the answer.
+/// Sends a request without reading the response.
 pub fn ask(address: SocketAddr, method: &str, path: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

@@ -1,4 +1,4 @@
-//! What a private server may leave behind: entries of the directory for temporary ones, and processes.
+//! What a private server may leave behind: temporary files and processes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +7,8 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A directory that the server's user can write to, too.
-pub fn home() -> TempDir {
+/// Creates a temporary directory that the server's user can write to.
+pub fn temp_home() -> TempDir {
     let home = tempfile::Builder::new().prefix("ps-").tempdir_in("/tmp").expect("a directory");
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("its mode");
     home
@@ -20,7 +20,7 @@ pub fn entries(home: &Path) -> Vec<String> {
     entries.map(|entry| entry.path().display().to_string()).collect()
 }
 
-/// The processes whose command line or working directory is below `home`.
+/// Returns the processes whose command line or working directory is below `home`.
 pub fn processes(home: &Path) -> Vec<String> {
     let home = home.to_str().expect("a path");
     let Ok(proc) = fs::read_dir("/proc") else {

@@ -1,8 +1,8 @@
-//! A collector in this process: what spans arrive, and as what a trace store would see them.
+//! An OTLP collector that keeps the spans it receives.
 //!
-//! It runs on a thread of its own, so that a test whose own threads are busy, or blocked, has it all the same.
+//! It runs on a thread of its own, so that it works while the test's threads are busy or blocked.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -37,16 +37,16 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tonic::codec::CompressionEncoding;
 
-/// How long anything may take on a busy machine.
+/// Long enough for a busy machine; only failing tests wait for it.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Attributes by name.
 pub type Attributes = BTreeMap<String, String>;
 
-/// A span with all that is said of it elsewhere in its request. Values are text, as a trace store shows them.
+/// A span, with its resource and scope. Values are text, as a trace store shows them.
 #[derive(Clone, Debug)]
 pub struct Span {
-    /// Its name.
+    /// The span's name.
     pub name: String,
     /// In hexadecimal digits.
     pub trace_id: String,
@@ -56,9 +56,9 @@ pub struct Span {
     pub parent: Option<String>,
     /// `internal`, `server`, `client`, `producer` or `consumer`.
     pub kind: &'static str,
-    /// `unset`, `ok` or `error`, and what was said of it.
+    /// `unset`, `ok` or `error`, and the status message.
     pub status: (&'static str, String),
-    /// Its attributes.
+    /// The span's attributes.
     pub attributes: Attributes,
     /// Events, by name and attributes.
     pub events: Vec<(String, Attributes)>,
@@ -81,12 +81,12 @@ pub struct Link {
     pub trace_id: String,
     /// In hexadecimal digits.
     pub span_id: String,
-    /// Its attributes.
+    /// The link's attributes.
     pub attributes: Attributes,
 }
 
 impl Span {
-    /// Returns the time from its start to its end.
+    /// Returns the time from start to end.
     pub fn duration(&self) -> Duration {
         Duration::from_nanos(self.end - self.start)
     }
@@ -98,49 +98,49 @@ enum Protocol {
     Http,
 }
 
-/// What a request is answered with.
+/// How requests are answered.
 #[derive(Clone, Copy, Debug, Default)]
-struct Mood {
-    slow: Duration,
-    refuses: bool,
-    rejects: i64,
+struct Behavior {
+    delay: Duration,
+    unavailable: bool,
+    rejected_spans: i64,
 }
 
 #[derive(Debug, Default)]
 struct Store {
-    mood: Mutex<Mood>,
+    behavior: Mutex<Behavior>,
     spans: Mutex<Vec<Span>>,
     headers: Mutex<Vec<Attributes>>,
 }
 
-/// A collector, until it is dropped.
+/// A collector, which stops when it is dropped.
 #[derive(Debug)]
 pub struct Receiver {
     address: SocketAddr,
     store: Arc<Store>,
     certificate: Option<String>,
     is_open: watch::Sender<bool>,
-    /// Answers whenever the listener was opened or closed.
-    done: Mutex<mpsc::Receiver<()>>,
+    /// Receives a message whenever the listener was opened or closed.
+    state_changes: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Receiver {
-    /// A collector that speaks gRPC.
+    /// Starts a collector that speaks gRPC.
     pub fn grpc() -> Self {
         Self::start(Protocol::Grpc, false)
     }
 
-    /// A collector that speaks HTTP, with protobuf.
+    /// Starts a collector that speaks HTTP with protobuf.
     pub fn http() -> Self {
         Self::start(Protocol::Http, false)
     }
 
-    /// A collector that speaks gRPC, or HTTP, over TLS.
+    /// Starts a collector that speaks gRPC or HTTP over TLS.
     pub fn tls(is_grpc: bool) -> Self {
         Self::start(if is_grpc { Protocol::Grpc } else { Protocol::Http }, true)
     }
 
-    /// The authority of its certificate, as PEM, if it speaks over TLS.
+    /// Returns its CA certificate as PEM, if it uses TLS.
     pub fn certificate(&self) -> Option<&str> {
         self.certificate.as_deref()
     }
@@ -149,37 +149,43 @@ impl Receiver {
         let (certificate, acceptor) = tls.then(|| acceptor(protocol)).unzip();
         let store = Arc::new(Store::default());
         let (is_open, open) = watch::channel(true);
-        let (report, done) = mpsc::channel();
-        let (tell, told) = mpsc::channel();
+        let (state_change, state_changes) = mpsc::channel();
+        let (address_sender, address_receiver) = mpsc::channel();
         let served = Arc::clone(&store);
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-                tell.send(listener.local_addr().unwrap()).unwrap();
-                serve(protocol, acceptor, listener, &served, open, &report).await;
+                address_sender.send(listener.local_addr().unwrap()).unwrap();
+                serve(protocol, acceptor, listener, &served, open, &state_change).await;
             });
         });
-        Self { address: told.recv_timeout(DEADLINE).unwrap(), store, certificate, is_open, done: Mutex::new(done) }
+        Self {
+            address: address_receiver.recv_timeout(DEADLINE).unwrap(),
+            store,
+            certificate,
+            is_open,
+            state_changes: Mutex::new(state_changes),
+        }
     }
 
-    /// The base URL to send to.
+    /// Returns the base URL of the endpoint.
     pub fn endpoint(&self) -> String {
         let scheme = if self.certificate.is_some() { "https" } else { "http" };
         format!("{scheme}://{}", self.address)
     }
 
-    /// What has arrived so far.
+    /// Returns the spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         self.store.spans.lock().unwrap().clone()
     }
 
-    /// What has arrived once it is what `enough` says. Blocks the thread.
-    pub fn spans_when(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+    /// Waits until `accept` is satisfied, and returns the spans. Blocks the thread.
+    pub fn spans_when(&self, what: &str, accept: impl Fn(&[Span]) -> bool) -> Vec<Span> {
         let begun = Instant::now();
         loop {
             let spans = self.spans();
-            if enough(&spans) {
+            if accept(&spans) {
                 return spans;
             }
             assert!(begun.elapsed() < DEADLINE, "still waiting for: {what}; {} spans", spans.len());
@@ -187,51 +193,51 @@ impl Receiver {
         }
     }
 
-    /// The headers of each request that came, refused ones too.
+    /// Returns the headers of all requests, including refused ones.
     pub fn requests(&self) -> Vec<Attributes> {
         self.store.headers.lock().unwrap().clone()
     }
 
-    /// Closes the listener and every connection: nobody is there from now on.
+    /// Closes the listener and all connections.
     pub fn pause(&self) {
         self.is_open.send_replace(false);
-        self.done.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        self.state_changes.lock().unwrap().recv_timeout(DEADLINE).unwrap();
     }
 
-    /// Listens again, at the same port.
+    /// Listens again on the same port.
     pub fn resume(&self) {
         self.is_open.send_replace(true);
-        self.done.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        self.state_changes.lock().unwrap().recv_timeout(DEADLINE).unwrap();
     }
 
-    /// Takes so long for each answer from now on.
+    /// Delays further responses by `pause`.
     pub fn slow(&self, pause: Duration) {
-        self.store.mood.lock().unwrap().slow = pause;
+        self.store.behavior.lock().unwrap().delay = pause;
     }
 
-    /// Answers from now on that it cannot take anything at the moment.
+    /// Refuses further requests as temporarily unavailable.
     pub fn refuse(&self) {
-        self.store.mood.lock().unwrap().refuses = true;
+        self.store.behavior.lock().unwrap().unavailable = true;
     }
 
-    /// Takes requests from now on, but for so many spans of each.
+    /// Rejects this many spans of each further request.
     pub fn reject(&self, spans: i64) {
-        self.store.mood.lock().unwrap().rejects = spans;
+        self.store.behavior.lock().unwrap().rejected_spans = spans;
     }
 
-    /// Takes everything again, and at once.
+    /// Accepts further requests at once.
     pub fn accept(&self) {
-        *self.store.mood.lock().unwrap() = Mood::default();
+        *self.store.behavior.lock().unwrap() = Behavior::default();
     }
 }
 
-/// A URL at which nobody listens.
+/// Returns a URL with a closed port.
 pub fn unused_endpoint() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
 }
 
-/// What serves TLS with a certificate of its own, which is the first.
+/// Returns a self-signed certificate as PEM, and a TLS acceptor that uses it.
 fn acceptor(protocol: Protocol) -> (String, TlsAcceptor) {
     let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
     let provider = rustls::crypto::ring::default_provider();
@@ -251,7 +257,7 @@ async fn serve(
     listener: TcpListener,
     store: &Arc<Store>,
     mut open: watch::Receiver<bool>,
-    report: &mpsc::Sender<()>,
+    state_change: &mpsc::Sender<()>,
 ) {
     let address = listener.local_addr().unwrap();
     let (mut listener, mut connections) = (Some(listener), JoinSet::new());
@@ -273,18 +279,18 @@ async fn serve(
                     listener = None;
                     connections.shutdown().await;
                 }
-                // A receiver that is gone waits for nothing.
-                let _ = report.send(());
+                // Fails only if the receiver was dropped.
+                let _ = state_change.send(());
             }
             Ok((stream, _)) = accepted => {
                 let (acceptor, store) = (acceptor.clone(), Arc::clone(store));
                 connections.spawn(async move {
                     match acceptor {
-                        None => converse(protocol, stream, store).await,
-                        // Who does not trust it does not speak to it.
+                        None => serve_connection(protocol, stream, store).await,
+                        // A client that does not trust the certificate closes the connection.
                         Some(acceptor) => {
                             if let Ok(stream) = acceptor.accept(stream).await {
-                                converse(protocol, stream, store).await;
+                                serve_connection(protocol, stream, store).await;
                             }
                         }
                     }
@@ -294,9 +300,9 @@ async fn serve(
     }
 }
 
-async fn converse(protocol: Protocol, stream: impl AsyncRead + AsyncWrite + Unpin + Send, store: Arc<Store>) {
+async fn serve_connection(protocol: Protocol, stream: impl AsyncRead + AsyncWrite + Unpin + Send, store: Arc<Store>) {
     let io = TokioIo::new(stream);
-    // Connections end as they like.
+    // Errors of connections are not of interest.
     match protocol {
         Protocol::Grpc => {
             let service = TraceServiceServer::new(Service(store)).accept_compressed(CompressionEncoding::Gzip);
@@ -304,7 +310,7 @@ async fn converse(protocol: Protocol, stream: impl AsyncRead + AsyncWrite + Unpi
             let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
         }
         Protocol::Http => {
-            let service = service_fn(move |request| answer(Arc::clone(&store), request));
+            let service = service_fn(move |request| handle_http(Arc::clone(&store), request));
             let _ = http1::Builder::new().serve_connection(io, service).await;
         }
     }
@@ -326,7 +332,7 @@ impl TraceService for Service {
     }
 }
 
-async fn answer(store: Arc<Store>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn handle_http(store: Arc<Store>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let mut response = Response::new(Full::default());
     if head.uri.path() != "/v1/traces" || head.headers["content-type"] != "application/x-protobuf" {
@@ -347,7 +353,7 @@ async fn answer(store: Arc<Store>, request: Request<Incoming>) -> Result<Respons
 }
 
 impl Store {
-    /// Keeps the spans of a request; `None` if it is not in the mood.
+    /// Keeps the spans of a request. Returns `None` if requests are refused.
     async fn take(
         &self,
         headers: &hyper::HeaderMap,
@@ -356,16 +362,18 @@ impl Store {
         let text = |value: &hyper::header::HeaderValue| value.to_str().unwrap_or_default().to_owned();
         let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
         self.headers.lock().unwrap().push(headers);
-        let mood = *self.mood.lock().unwrap();
-        sleep(mood.slow).await;
-        if mood.refuses {
+        let behavior = *self.behavior.lock().unwrap();
+        sleep(behavior.delay).await;
+        if behavior.unavailable {
             return None;
         }
-        let mut spans = flat(request());
-        spans.truncate(spans.len().saturating_sub(usize::try_from(mood.rejects).unwrap()));
+        let mut spans = flatten(request());
+        spans.truncate(spans.len().saturating_sub(usize::try_from(behavior.rejected_spans).unwrap()));
         self.spans.lock().unwrap().extend(spans);
-        let rejected = (mood.rejects > 0)
-            .then(|| ExportTracePartialSuccess { rejected_spans: mood.rejects, error_message: "too many".to_owned() });
+        let rejected = (behavior.rejected_spans > 0).then(|| ExportTracePartialSuccess {
+            rejected_spans: behavior.rejected_spans,
+            error_message: "too many".to_owned(),
+        });
         Some(ExportTraceServiceResponse { partial_success: rejected })
     }
 }
@@ -374,13 +382,13 @@ fn link(link: opentelemetry_proto::tonic::trace::v1::span::Link) -> Link {
     Link { trace_id: hex(&link.trace_id), span_id: hex(&link.span_id), attributes: attributes(link.attributes) }
 }
 
-fn flat(request: ExportTraceServiceRequest) -> Vec<Span> {
-    let mut flat = Vec::new();
+fn flatten(request: ExportTraceServiceRequest) -> Vec<Span> {
+    let mut spans = Vec::new();
     for resource_spans in request.resource_spans {
         let resource = attributes(resource_spans.resource.unwrap_or_default().attributes);
         for scope_spans in resource_spans.scope_spans {
             let scope = scope_spans.scope.unwrap_or_default().name;
-            flat.extend(scope_spans.spans.into_iter().map(|span| {
+            spans.extend(scope_spans.spans.into_iter().map(|span| {
                 let kind = match span.kind() {
                     SpanKind::Server => "server",
                     SpanKind::Client => "client",
@@ -412,7 +420,7 @@ fn flat(request: ExportTraceServiceRequest) -> Vec<Span> {
             }));
         }
     }
-    flat
+    spans
 }
 
 fn attributes(pairs: Vec<KeyValue>) -> Attributes {

@@ -1,4 +1,4 @@
-//! A Prometheus of one test's own, which ends with it.
+//! A Prometheus server that ends with the test that started it.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,15 +9,15 @@ use serde_json::Value;
 
 use crate::server_process::ServerProcess;
 
-/// A Prometheus that scrapes. Dropping it ends it and removes what it has written.
+/// A Prometheus server. Dropping it kills it and removes its files.
 #[derive(Debug)]
 pub struct Prometheus(ServerProcess);
 
-/// What an expression was over a while: of each series its labels, and its samples with their times.
+/// The result of a range query: labels, and samples as pairs of time and value.
 pub type TimeSeries = Vec<(Value, Vec<(f64, f64)>)>;
 
 impl Prometheus {
-    /// One that scrapes these jobs, each at an address of its own, five times a second.
+    /// Starts a server that scrapes one target per job, five times a second.
     pub async fn start(jobs: &[(&str, SocketAddr)]) -> Self {
         let mut config = "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs:\n".to_owned();
         for (job, target) in jobs {
@@ -26,7 +26,7 @@ impl Prometheus {
         Self::configured(&[("prometheus.yml", &config)]).await
     }
 
-    /// One with these files, of which `prometheus.yml` says what it does.
+    /// Starts a server with these files, one of which is `prometheus.yml`.
     pub async fn configured(files: &[(&str, &str)]) -> Self {
         let arguments = |directory: &Path, address: SocketAddr| {
             let path = |name| directory.join(name).display().to_string();
@@ -35,26 +35,26 @@ impl Prometheus {
                 format!("--storage.tsdb.path={}", path("data")),
                 format!("--web.listen-address={address}"),
                 "--enable-feature=exemplar-storage".to_owned(),
-                // What an alert says may change, and is not to be waited for.
+                // Tests wait for changed annotations of alerts.
                 "--rules.alert.resend-delay=2s".to_owned(),
             ]
         };
         Self(ServerProcess::start("prometheus", files, arguments).await)
     }
 
-    /// Where its files are.
+    /// Returns the directory of its files.
     pub fn directory(&self) -> &Path {
         self.0.directory()
     }
 
-    /// What its API has to say.
+    /// Returns the data of an API response.
     pub async fn api(&self, path: &str) -> Value {
         let answer = self.0.json(path).await;
         assert_eq!(answer["status"], "success", "{path}: {answer}");
         answer["data"].clone()
     }
 
-    /// The values that an expression has now, by the job of each.
+    /// Returns the current values of an expression, by job.
     pub async fn query(&self, expression: &str) -> Vec<(String, f64)> {
         let data = self.api(&format!("/api/v1/query?query={}", encoded(expression))).await;
         let series = data["result"].as_array().expect("a vector").iter();
@@ -65,7 +65,7 @@ impl Prometheus {
         values
     }
 
-    /// What an expression was each second between two times.
+    /// Returns the values of an expression for each second between two times.
     pub async fn query_range(&self, expression: &str, from: SystemTime, to: SystemTime) -> TimeSeries {
         let (from, to) = (seconds(from), seconds(to));
         let path = format!("/api/v1/query_range?query={}&start={from}&end={to}&step=1", encoded(expression));
@@ -75,7 +75,7 @@ impl Prometheus {
         series.map(|series| (series["metric"].clone(), samples(series))).collect()
     }
 
-    /// The labels of the exemplars that a series has had in the last minutes.
+    /// Returns the labels of a series' exemplars in the last ten minutes.
     pub async fn exemplars(&self, series: &str) -> Vec<Value> {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs();
         let (start, end) = (now - 600, now + 60);
@@ -90,7 +90,7 @@ fn encoded(expression: &str) -> String {
     utf8_percent_encode(expression, NON_ALPHANUMERIC).to_string()
 }
 
-/// A time as Prometheus has it.
+/// Returns a time in seconds since 1970, as Prometheus expects it.
 pub fn seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_secs_f64()
 }

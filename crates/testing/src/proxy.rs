@@ -1,7 +1,7 @@
-//! A proxy that does to connections what networks do: it delays, refuses, leads elsewhere, and breaks at the worst moment.
+//! A fault-injecting TCP proxy: it delays data, refuses and redirects connections, and cuts them at chosen bytes.
 //!
-//! It passes bytes on as they are, TLS too, and lives on a thread of its own: whatever keeps a test's runtime from running,
-//! its clock being paused included, does not touch it. What is asked of it is done when the call returns.
+//! It forwards bytes unchanged, TLS included. It runs on a thread of its own, so that a blocked or paused runtime of
+//! the test does not affect it. Every method has taken effect when it returns.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -21,52 +21,52 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
-/// How many connections the kernel may let in before the proxy has taken them.
+/// How many connections the kernel may accept before the proxy does.
 const BACKLOG: u32 = 1_024;
 
 /// How many bytes are read at once.
-const CHUNK: usize = 64 * 1_024;
+const CHUNK_SIZE: usize = 64 * 1_024;
 
-/// How many chunks may be on their way in one direction: whoever does not read must not fill the memory.
-const UNDER_WAY: usize = 1_024;
+/// How many chunks may be buffered in one direction, which bounds memory if the peer does not read.
+const MAX_BUFFERED_CHUNKS: usize = 1_024;
 
-/// A TCP proxy in front of a server. Everything ends when it is dropped.
+/// A TCP proxy in front of a server. Dropping it resets all connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    /// There until it is dropped.
+    /// `None` while it is dropped.
     requests: Option<mpsc::UnboundedSender<Request>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the proxy's thread is to do.
+/// A call for the proxy's thread.
 type Request = Box<dyn FnOnce(&mut Relay) + Send>;
 
 impl Proxy {
-    /// Listens on a free port of 127.0.0.1, and connects to `target` for each that connects there.
+    /// Listens on a free port of 127.0.0.1, and connects to `target` for each accepted connection.
     ///
     /// If it cannot connect, the connection is reset.
     pub async fn to(target: SocketAddr) -> Self {
         let (requests, received) = mpsc::unbounded_channel();
-        let (tell, told) = oneshot::channel();
+        let (address_sender, address_receiver) = oneshot::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let relay = Relay::open(target).expect("a free port");
-                let _ = tell.send(relay.address);
+                let _ = address_sender.send(relay.address);
                 relay.run(received).await;
             });
         });
-        let address = told.await.expect("a proxy");
+        let address = address_receiver.await.expect("a proxy");
         Self { address, requests: Some(requests), thread: Some(thread) }
     }
 
-    /// Where it listens.
+    /// Returns the address it listens at.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A URL of the server's, as `Server::tcp_url` gives it, with the proxy's port in place of the server's.
+    /// Returns the server's URL, as of `Server::tcp_url`, with the port of the proxy.
     pub fn url(&self, server_tcp_url: &str) -> String {
         let (scheme, rest) = server_tcp_url.split_once("://").expect("a URL");
         let (server, rest) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
@@ -74,87 +74,86 @@ impl Proxy {
         format!("{scheme}://{host}:{}{rest}", self.address.port())
     }
 
-    /// From now on, delivers each chunk that much later than it arrived, and the end of a connection too.
+    /// Delays each further chunk by `each_way`, and the end of a connection too.
     ///
-    /// It delays, and does not throttle: what arrives meanwhile is on its way as well. To connect takes no longer, for the
-    /// kernel does that alone; a real network would take another round trip.
+    /// Throughput is not limited: chunks overlap. Connecting takes no longer, as the kernel does that alone; a real
+    /// network would add a round trip.
     ///
-    /// Tokio's timers know whole milliseconds only, and the system's wake too late by a tenth of one. So of each delay the
-    /// last two milliseconds are slept on a thread, and the last 150 µs not slept: it is some ten microseconds longer than
-    /// it should be, and never shorter.
+    /// Tokio's timers have a resolution of 1 ms, and the system's are late by up to 0.1 ms. The last two milliseconds
+    /// of a delay are therefore slept on a thread, and the last 150 µs spent spinning: a delay is some ten microseconds
+    /// too long, and never too short.
     pub fn delay(&self, each_way: Duration) {
-        self.ask(move |relay| relay.shared.delay.set(each_way));
+        self.run_on_thread(move |relay| relay.shared.delay.set(each_way));
     }
 
-    /// From now on, new connections lead to `target`. Those that are open stay.
+    /// Connects further connections to `target`. Open connections stay.
     pub fn retarget(&self, target: SocketAddr) {
-        self.ask(move |relay| relay.target = target);
+        self.run_on_thread(move |relay| relay.target = target);
     }
 
-    /// How many connections were accepted so far.
+    /// Returns how many connections were accepted so far.
     pub fn accepted(&self) -> u64 {
-        self.ask(|relay| relay.accepted)
+        self.run_on_thread(|relay| relay.accepted)
     }
 
-    /// Stops listening: the kernel refuses who wants to connect. Connections that are open stay.
+    /// Stops listening, so that the kernel refuses connections. Open connections stay.
     pub fn refuse(&self) {
-        self.ask(|relay| relay.refuse().expect("the port"));
+        self.run_on_thread(|relay| relay.refuse().expect("the port"));
     }
 
     /// Listens again, on the same port.
     pub fn accept(&self) {
-        self.ask(|relay| relay.accept().expect("the port"));
+        self.run_on_thread(|relay| relay.accept().expect("the port"));
     }
 
-    /// Resets every connection that is open now. What was on its way is lost.
+    /// Resets all open connections. Buffered data is lost.
     pub fn cut(&self) {
-        self.ask(Relay::cut);
+        self.run_on_thread(Relay::cut);
     }
 
-    /// Sets a trap for the first client that says `pattern`: the connection is reset on both sides, and nothing of the
-    /// chunk in which the pattern ends is passed on. The server never got it.
+    /// Sets a trap for the first client that sends `pattern`: the connection is reset on both sides, and the chunk in
+    /// which the pattern ends is not forwarded. The server does not receive it.
     pub fn cut_before(&self, pattern: impl Into<Vec<u8>>) {
-        self.arm(Cut::Before, pattern);
+        self.arm(TrapAction::Before, pattern);
     }
 
-    /// Sets a trap for the first client that says `pattern`: it is passed on, but the client hears nothing of what the
-    /// server says from then on, and when it says something the connection is reset on both sides. The server did it, and
-    /// the client does not know.
+    /// Sets a trap for the first client that sends `pattern`: it is forwarded, but the server's answer is not, and the
+    /// connection is reset on both sides instead. The server has executed it, and the client does not know.
     ///
-    /// What the server says first is taken for the answer, so nothing else should be under way.
+    /// The next bytes of the server count as the answer, so nothing else may be in progress.
     pub fn cut_unanswered(&self, pattern: impl Into<Vec<u8>>) {
-        self.arm(Cut::Unanswered, pattern);
+        self.arm(TrapAction::Unanswered, pattern);
     }
 
-    /// Sets a trap for the first server that says `pattern`: the chunk in which it ends is delivered to the client, and then
-    /// the connection is reset on both sides.
+    /// Sets a trap for the first server that sends `pattern`: the chunk in which it ends is forwarded, and then the
+    /// connection is reset on both sides.
     pub fn cut_after(&self, pattern: impl Into<Vec<u8>>) {
-        self.arm(Cut::After, pattern);
+        self.arm(TrapAction::After, pattern);
     }
 
-    /// Sets a trap for the first server that says `pattern`: its last byte is another when it is passed on.
+    /// Sets a trap for the first server that sends `pattern`: its last byte is changed.
     pub fn garble(&self, pattern: impl Into<Vec<u8>>) {
-        self.arm(Cut::Garble, pattern);
+        self.arm(TrapAction::Garble, pattern);
     }
 
-    /// How many traps have sprung. One counts as soon as its pattern is seen, before anybody is cut off.
+    /// Returns how many traps have sprung. A trap counts once its pattern is found, before the connection is reset.
     pub fn sprung(&self) -> u64 {
-        self.ask(|relay| relay.shared.sprung.get())
+        self.run_on_thread(|relay| relay.shared.sprung.get())
     }
 
-    fn arm(&self, cut: Cut, pattern: impl Into<Vec<u8>>) {
+    fn arm(&self, action: TrapAction, pattern: impl Into<Vec<u8>>) {
         let pattern = pattern.into();
-        assert!(!pattern.is_empty(), "a pattern that is always there");
-        self.ask(move |relay| relay.shared.traps.borrow_mut().push(Trap { cut, pattern }));
+        assert!(!pattern.is_empty(), "the pattern is empty");
+        self.run_on_thread(move |relay| relay.shared.traps.borrow_mut().push(Trap { action, pattern }));
     }
 
-    /// Has the proxy's thread do it, and waits for that, which takes some microseconds.
-    fn ask<T: Send + 'static>(&self, what: impl FnOnce(&mut Relay) -> T + Send + 'static) -> T {
-        let (answer, answered) = std::sync::mpsc::channel();
-        let request: Request = Box::new(move |relay| drop(answer.send(what(relay))));
+    /// Runs `call` on the proxy's thread and waits for the result, which takes some microseconds.
+    fn run_on_thread<T: Send + 'static>(&self, call: impl FnOnce(&mut Relay) -> T + Send + 'static) -> T {
+        let (result_sender, result_receiver) = std::sync::mpsc::channel();
+        let request: Request = Box::new(move |relay| drop(result_sender.send(call(relay))));
         let sent = self.requests.as_ref().is_some_and(|requests| requests.send(request).is_ok());
         assert!(sent, "the proxy's thread has ended");
-        answered.recv().expect("an answer of the proxy's thread")
+        result_receiver.recv().expect("a result of the proxy's thread")
     }
 }
 
@@ -167,13 +166,13 @@ impl Drop for Proxy {
     }
 }
 
-/// What lives on the proxy's thread.
+/// The state of the proxy's thread.
 struct Relay {
     address: SocketAddr,
     target: SocketAddr,
     listener: Option<TcpListener>,
-    /// Holds the port while nobody listens there, so that nobody else gets it.
-    place: Option<TcpSocket>,
+    /// Reserves the port while the proxy does not listen.
+    reserved_port: Option<TcpSocket>,
     links: FuturesUnordered<LocalBoxFuture<'static, ()>>,
     shared: Rc<Shared>,
     accepted: u64,
@@ -186,7 +185,7 @@ impl Relay {
             address: listener.local_addr()?,
             target,
             listener: Some(listener),
-            place: None,
+            reserved_port: None,
             links: FuturesUnordered::new(),
             shared: Rc::default(),
             accepted: 0,
@@ -213,7 +212,7 @@ impl Relay {
         }
     }
 
-    /// Admits all whom the kernel has let in. The runtime may not have heard of them yet.
+    /// Accepts all connections in the kernel's backlog, which the runtime may not have noticed yet.
     fn admit_all(&mut self) -> io::Result<()> {
         while let Some(Ok((client, _))) = self.listener.as_ref().map(|listener| SockRef::from(listener).accept()) {
             client.set_nonblocking(true)?;
@@ -225,14 +224,14 @@ impl Relay {
     fn refuse(&mut self) -> io::Result<()> {
         self.admit_all()?;
         if self.listener.take().is_some() {
-            self.place = Some(bound(self.address)?);
+            self.reserved_port = Some(bound(self.address)?);
         }
         Ok(())
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        if let Some(place) = self.place.take() {
-            self.listener = Some(place.listen(BACKLOG)?);
+        if let Some(socket) = self.reserved_port.take() {
+            self.listener = Some(socket.listen(BACKLOG)?);
         }
         Ok(())
     }
@@ -243,7 +242,7 @@ impl Relay {
     }
 }
 
-/// A socket that has an address, even one that connections which are open have too. It refuses until it listens.
+/// Binds a socket, also while open connections use its address. It refuses connections until it listens.
 fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
@@ -251,18 +250,18 @@ fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// The next that connects.
+/// Accepts the next connection.
 async fn next(listener: Option<&TcpListener>) -> TcpStream {
     let Some(listener) = listener else { return pending().await };
     loop {
-        // An error is about one that has left again.
+        // The error is about a connection that is already closed.
         if let Ok((client, _)) = listener.accept().await {
             return client;
         }
     }
 }
 
-/// What all connections have in common.
+/// State shared by all connections.
 #[derive(Default)]
 struct Shared {
     delay: Cell<Duration>,
@@ -271,41 +270,41 @@ struct Shared {
 }
 
 struct Trap {
-    cut: Cut,
+    action: TrapAction,
     pattern: Vec<u8>,
 }
 
-/// Where a trap cuts.
+/// What a trap does.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Cut {
+enum TrapAction {
     Before,
     Unanswered,
     After,
-    /// Nowhere: the pattern's last byte is changed.
+    /// Changes the pattern's last byte.
     Garble,
 }
 
-/// Who speaks.
+/// The sender of bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Speaker {
+enum Sender {
     Client,
     Server,
 }
 
-impl Cut {
-    /// Whose bytes have the pattern.
-    fn speaker(self) -> Speaker {
+impl TrapAction {
+    /// Returns whose bytes contain the pattern.
+    fn sender(self) -> Sender {
         match self {
-            Self::Before | Self::Unanswered => Speaker::Client,
-            Self::After | Self::Garble => Speaker::Server,
+            Self::Before | Self::Unanswered => Sender::Client,
+            Self::After | Self::Garble => Sender::Server,
         }
     }
 }
 
 impl Shared {
-    /// The trap that this chunk springs, and where in the chunk its pattern ends. `tail` is the end of what came before,
-    /// for a pattern may come in pieces.
-    fn spring(&self, speaker: Speaker, tail: &mut Vec<u8>, chunk: &[u8]) -> Option<(Cut, usize)> {
+    /// Returns the trap that this chunk springs, and where in the chunk its pattern ends. `tail` is the end of the
+    /// previous bytes, as a pattern may be split.
+    fn spring(&self, sender: Sender, tail: &mut Vec<u8>, chunk: &[u8]) -> Option<(TrapAction, usize)> {
         let mut traps = self.traps.borrow_mut();
         let Some(longest) = traps.iter().map(|trap| trap.pattern.len()).max() else {
             tail.clear();
@@ -313,32 +312,32 @@ impl Shared {
         };
         let seen = tail.len();
         tail.extend_from_slice(chunk);
-        let sprung = traps.iter().enumerate().find_map(|(place, trap)| {
-            // One that ends in the tail was there before the trap.
+        let sprung = traps.iter().enumerate().find_map(|(index, trap)| {
+            // A pattern that ends in the tail was sent before the trap was set.
             let begin = (seen + 1).saturating_sub(trap.pattern.len());
             let mut windows = tail[begin..].windows(trap.pattern.len());
-            let at = windows.position(|at| trap.cut.speaker() == speaker && at == trap.pattern)?;
-            Some((place, begin + at + trap.pattern.len() - seen))
+            let at = windows.position(|at| trap.action.sender() == sender && at == trap.pattern)?;
+            Some((index, begin + at + trap.pattern.len() - seen))
         });
         tail.drain(..(tail.len() + 1).saturating_sub(longest));
-        let (place, end) = sprung?;
-        let trap = traps.remove(place);
+        let (index, end) = sprung?;
+        let trap = traps.remove(index);
         self.sprung.set(self.sprung.get() + 1);
-        Some((trap.cut, end))
+        Some((trap.action, end))
     }
 }
 
-/// Both ways of a connection, until both have ended. To drop this before resets it on both sides.
+/// Forwards both directions until both have ended. Dropping it before resets both sides.
 async fn link(mut client: TcpStream, target: SocketAddr, shared: Rc<Shared>) {
     let Ok(mut server) = connect(target).await else { return };
-    let silenced = Cell::new(false);
+    let muted = Cell::new(false);
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     let ended = tokio::try_join!(
-        pass(&shared, Speaker::Client, &silenced, from_client, to_server),
-        pass(&shared, Speaker::Server, &silenced, from_server, to_client),
+        pass(&shared, Sender::Client, &muted, from_client, to_server),
+        pass(&shared, Sender::Server, &muted, from_server, to_client),
     );
-    if let Ok((End::Passed, End::Passed)) = ended {
+    if let Ok((End::Forwarded, End::Forwarded)) = ended {
         for stream in [client, server] {
             let _ = SockRef::from(&stream).set_linger(None);
         }
@@ -347,7 +346,7 @@ async fn link(mut client: TcpStream, target: SocketAddr, shared: Rc<Shared>) {
 
 async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Before it connects: it may be dropped when the server has accepted it already.
+    // Before connecting, as it may be dropped once the server has accepted it.
     reset_when_dropped(&socket)?;
     let server = socket.connect(target).await?;
     server.set_nodelay(true)?;
@@ -358,126 +357,126 @@ fn reset_when_dropped(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
 }
 
-/// How one way ended of its own.
+/// How one direction ended.
 enum End {
-    /// The end was passed on.
-    Passed,
-    /// The other side does not listen any more. What it has said may still be on its way.
-    Unheard,
+    /// The end of the stream was forwarded.
+    Forwarded,
+    /// The receiver has closed. Its own data may still be in transit.
+    PeerClosed,
 }
 
-/// The connection is to be reset on both sides, now.
+/// Both sides must be reset now.
 struct Reset;
 
-/// What was said, until it is delivered.
-struct Parcel {
+/// A chunk to be delivered.
+struct Delivery {
     due: Instant,
     bytes: Vec<u8>,
     then: Then,
 }
 
-/// What comes after it.
+/// What follows the chunk.
 enum Then {
     More,
-    /// More, but the server is not heard any more.
-    Silence,
+    /// More, but the server's bytes are discarded.
+    Mute,
     End,
     Reset,
 }
 
-/// One way of a connection.
+/// Forwards one direction.
 async fn pass(
     shared: &Shared,
-    speaker: Speaker,
-    silenced: &Cell<bool>,
+    sender: Sender,
+    muted: &Cell<bool>,
     from: ReadHalf<'_>,
     to: WriteHalf<'_>,
 ) -> Result<End, Reset> {
-    let (parcels, sent) = mpsc::channel(UNDER_WAY);
-    let mut deliver = std::pin::pin!(deliver(silenced, sent, to));
+    let (deliveries, sent) = mpsc::channel(MAX_BUFFERED_CHUNKS);
+    let mut deliver = std::pin::pin!(deliver(muted, sent, to));
     tokio::select! {
         ended = &mut deliver => ended,
-        () = listen(shared, speaker, silenced, from, parcels) => deliver.await,
+        () = listen(shared, sender, muted, from, deliveries) => deliver.await,
     }
 }
 
-/// Sends what is said on its way, to its end.
+/// Reads chunks and queues them.
 async fn listen(
     shared: &Shared,
-    speaker: Speaker,
-    silenced: &Cell<bool>,
+    sender: Sender,
+    muted: &Cell<bool>,
     mut from: ReadHalf<'_>,
-    parcels: mpsc::Sender<Parcel>,
+    deliveries: mpsc::Sender<Delivery>,
 ) {
-    let (mut buffer, mut tail) = (vec![0; CHUNK], Vec::new());
+    let (mut buffer, mut tail) = (vec![0; CHUNK_SIZE], Vec::new());
     loop {
         let read = from.read(&mut buffer).await;
         let due = Instant::now() + shared.delay.get();
         let (bytes, then) = match read {
-            _ if speaker == Speaker::Server && silenced.get() => (&[][..], Then::Reset),
+            _ if sender == Sender::Server && muted.get() => (&[][..], Then::Reset),
             Err(_) => (&[][..], Then::Reset),
             Ok(0) => (&[][..], Then::End),
             Ok(count) => {
                 let chunk = &mut buffer[..count];
-                match shared.spring(speaker, &mut tail, chunk) {
+                match shared.spring(sender, &mut tail, chunk) {
                     None => (&*chunk, Then::More),
-                    Some((Cut::Before, _)) => (&[][..], Then::Reset),
-                    Some((Cut::Unanswered, _)) => (&*chunk, Then::Silence),
-                    Some((Cut::After, _)) => (&*chunk, Then::Reset),
-                    Some((Cut::Garble, end)) => {
+                    Some((TrapAction::Before, _)) => (&[][..], Then::Reset),
+                    Some((TrapAction::Unanswered, _)) => (&*chunk, Then::Mute),
+                    Some((TrapAction::After, _)) => (&*chunk, Then::Reset),
+                    Some((TrapAction::Garble, end)) => {
                         chunk[end - 1] ^= 0x55;
                         (&*chunk, Then::More)
                     }
                 }
             }
         };
-        let goes_on = matches!(then, Then::More | Then::Silence);
-        let sent = parcels.send(Parcel { due, bytes: bytes.to_vec(), then }).await;
+        let goes_on = matches!(then, Then::More | Then::Mute);
+        let sent = deliveries.send(Delivery { due, bytes: bytes.to_vec(), then }).await;
         if sent.is_err() || !goes_on {
             return;
         }
     }
 }
 
-/// Delivers each parcel when it is due.
+/// Writes each chunk when it is due.
 async fn deliver(
-    silenced: &Cell<bool>,
-    mut parcels: mpsc::Receiver<Parcel>,
+    muted: &Cell<bool>,
+    mut deliveries: mpsc::Receiver<Delivery>,
     mut to: WriteHalf<'_>,
 ) -> Result<End, Reset> {
-    while let Some(Parcel { due, bytes, then }) = parcels.recv().await {
+    while let Some(Delivery { due, bytes, then }) = deliveries.recv().await {
         until(due).await;
-        if matches!(then, Then::Silence) {
-            silenced.set(true);
+        if matches!(then, Then::Mute) {
+            muted.set(true);
         }
         if to.write_all(&bytes).await.is_err() {
-            return Ok(End::Unheard);
+            return Ok(End::PeerClosed);
         }
         match then {
-            Then::More | Then::Silence => {}
-            Then::End if to.shutdown().await.is_ok() => return Ok(End::Passed),
-            Then::End => return Ok(End::Unheard),
+            Then::More | Then::Mute => {}
+            Then::End if to.shutdown().await.is_ok() => return Ok(End::Forwarded),
+            Then::End => return Ok(End::PeerClosed),
             Then::Reset => return Err(Reset),
         }
     }
-    Ok(End::Unheard)
+    Ok(End::PeerClosed)
 }
 
-/// Waits until `due`: by tokio's timer while there is time, then by the system's, and at last by looking at the clock.
+/// Waits until `due`: with tokio's timer, then by sleeping, and finally by spinning.
 async fn until(due: Instant) {
-    /// Tokio's timer is late by one millisecond, and one more if it is set in the midst of one.
-    const COARSE: Duration = Duration::from_millis(2);
-    /// The system's is late by half as much, and more on a virtual machine.
-    const FINE: Duration = Duration::from_micros(150);
+    /// Tokio's timer is late by up to 1 ms, and by another if it is set within a millisecond.
+    const TIMER_SLACK: Duration = Duration::from_millis(2);
+    /// Sleeping is late by half of that, and more on a virtual machine.
+    const SLEEP_SLACK: Duration = Duration::from_micros(150);
     let left = move || due.saturating_duration_since(Instant::now());
-    if let Some(coarse) = left().checked_sub(COARSE) {
+    if let Some(coarse) = left().checked_sub(TIMER_SLACK) {
         tokio::time::sleep(coarse).await;
     }
     if left().is_zero() {
         return;
     }
     let waited = tokio::task::spawn_blocking(move || {
-        thread::sleep(left().saturating_sub(FINE));
+        thread::sleep(left().saturating_sub(SLEEP_SLACK));
         while !left().is_zero() {
             std::hint::spin_loop();
         }

@@ -1,4 +1,4 @@
-//! Runs the binary and looks after it.
+//! Runs a program and checks its output, end and leftovers.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -10,30 +10,30 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use crate::leftovers::{entries, home, processes};
+use crate::leftovers::{entries, processes, temp_home};
 
-/// How long anything may take on a busy machine.
+/// Long enough for a busy machine; only failing tests wait for it.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// How a run went that ended by itself.
+/// The result of a program that ended by itself.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its exit code; `None` if a signal ended it.
+    /// The exit code; `None` if it was killed by a signal.
     pub code: Option<i32>,
-    /// Its standard output.
+    /// Standard output.
     pub out: String,
-    /// Its standard error.
+    /// Standard error.
     pub err: String,
 }
 
-/// Runs `command` until it ends by itself.
+/// Runs `command` until it ends.
 pub fn run_to_end(mut command: Command) -> Ended {
     let mut run = Run::start(command.env("TMPDIR", "/tmp"));
     let code = run.wait().code();
     Ended { code, out: run.remaining_output(), err: run.stderr() }
 }
 
-/// A run under way, which ends with the test.
+/// A running program, which is killed when this is dropped.
 #[derive(Debug)]
 pub struct Run {
     child: Child,
@@ -43,9 +43,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts `command`, whose temporary files have a directory of their own.
+    /// Starts `command` with a temporary directory of its own.
     pub fn start(command: &mut Command) -> Self {
-        let home = home();
+        let home = temp_home();
         let child = command.env("TMPDIR", home.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("the binary");
         let (out, mut err) = (child.stdout.take().expect("its output"), child.stderr.take().expect("its errors"));
@@ -65,17 +65,17 @@ impl Run {
         Self { child, lines, err: Some(err), home }
     }
 
-    /// The next line of its output.
+    /// Waits for the next line of output.
     pub fn line(&self) -> String {
         self.lines.recv_timeout(DEADLINE).expect("another line")
     }
 
-    /// Waits for a line that begins so.
+    /// Waits for a line that starts with `begin`.
     pub fn line_starting_with(&self, begin: &str) -> String {
         self.line_that(|line| line.starts_with(begin))
     }
 
-    /// Waits for a line that says this.
+    /// Waits for a line that contains `part`.
     pub fn line_containing(&self, part: &str) -> String {
         self.line_that(|line| line.contains(part))
     }
@@ -89,38 +89,38 @@ impl Run {
         }
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().try_into().expect("a pid")), signal).expect("a signal");
     }
 
-    /// Returns its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits for its end.
+    /// Waits for the end of the process.
     pub fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)
     }
 
-    /// What it printed and nobody read yet, once it has ended.
+    /// Returns the unread output, once the process has ended.
     pub fn remaining_output(&self) -> String {
         self.lines.iter().fold(String::new(), |text, line| text + &line + "\n")
     }
 
-    /// What it said on standard error, once it has ended.
+    /// Returns standard error, once the process has ended.
     pub fn stderr(&mut self) -> String {
-        self.err.take().expect("asked once").join().expect("a reader")
+        self.err.take().expect("called once").join().expect("a reader")
     }
 
-    /// Holds that nothing of it remains: no process, no directory.
+    /// Asserts that no process and no directory of it is left.
     pub fn assert_no_leftovers(&self) {
         wait_until("no process", || processes(self.home.path()).is_empty());
         wait_until("no directory", || entries(self.home.path()).is_empty());
     }
 
-    /// The processes and directories that it has now.
+    /// Returns its current number of processes, and its directories.
     pub fn resources(&self) -> (usize, Vec<String>) {
         (processes(self.home.path()).len(), entries(self.home.path()))
     }
@@ -133,7 +133,7 @@ impl Drop for Run {
     }
 }
 
-/// Waits for a process's end, or ends it in vain.
+/// Waits for the end of a process. Kills it and panics after a deadline.
 pub fn wait(child: &mut Child) -> ExitStatus {
     let begun = Instant::now();
     loop {
@@ -142,13 +142,13 @@ pub fn wait(child: &mut Child) -> ExitStatus {
         }
         if begun.elapsed() > DEADLINE {
             let _ = child.kill();
-            panic!("it does not end");
+            panic!("the process does not end");
         }
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Waits until `holds` does: these are other processes, which tell nobody what they do.
+/// Polls until `holds` returns true. Panics after a deadline.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {

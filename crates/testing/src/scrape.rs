@@ -1,4 +1,4 @@
-//! The text format, read back, and what must hold in it at every moment.
+//! A parser of the text format, and the invariants of every scrape.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ impl Scrape {
         Self(text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).map(sample).collect())
     }
 
-    /// The sum of the series that have this name and these labels; of none it is zero.
+    /// Returns the sum of the series with this name and at least these labels; zero if there are none.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let has = |sample: &&Sample| {
             sample.name == name
@@ -31,20 +31,20 @@ impl Scrape {
         self.0.iter().filter(has).map(|sample| sample.value).sum()
     }
 
-    /// The same, of whole numbers.
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "held to be whole")]
+    /// Returns the same sum as a whole number.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "asserted to be whole")]
     pub fn count(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let sum = self.sum(name, labels);
         assert!(sum >= 0.0 && sum.fract() == 0.0, "{name}{labels:?} = {sum}");
         sum as u64
     }
 
-    /// The names of its series.
+    /// Returns the names of all samples.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|sample| &*sample.name)
     }
 
-    /// The values of a label of the series that have this name.
+    /// Returns the distinct values of a label.
     pub fn values(&self, name: &str, label: &str) -> Vec<&str> {
         let named = self.0.iter().filter(|sample| sample.name == name);
         let mut values: Vec<_> = named.filter_map(|sample| sample.labels.get(label)).map(String::as_str).collect();
@@ -53,7 +53,7 @@ impl Scrape {
         values
     }
 
-    /// Holds what is said to hold of a pool at every scrape.
+    /// Asserts the invariants of a pool.
     pub fn assert_adds_up(&self, pool: &str) {
         let count = |name: &str, labels: &[(&str, &str)]| {
             let labels: Vec<_> = [(POOL, pool)].iter().chain(labels).copied().collect();
@@ -63,7 +63,11 @@ impl Scrape {
         let ended = count("poolscope_checkouts_total", &[]);
         let in_flight = count("poolscope_checkouts_in_flight", &[]);
         assert_eq!(started, ended + in_flight, "checkouts started = ended + in flight");
-        assert_eq!(count("db_client_connection_wait_time_seconds_count", &[]), ended, "each that ended has its wait");
+        assert_eq!(
+            count("db_client_connection_wait_time_seconds_count", &[]),
+            ended,
+            "every ended checkout has a wait time"
+        );
         assert_eq!(
             count("db_client_connection_timeouts_total", &[]),
             count("poolscope_checkouts_total", &[("outcome", "timeout")])
@@ -74,7 +78,7 @@ impl Scrape {
         for operation in self.values("poolscope_checkouts_started_total", "operation") {
             let of = |name: &str| count(name, &[("operation", operation)]);
             let (started, ended) = (of("poolscope_checkouts_started_total"), of("poolscope_checkouts_total"));
-            assert!(started >= ended, "of {operation} {started} started and {ended} ended");
+            assert!(started >= ended, "{operation}: {started} started, {ended} ended");
             in_flight_by_operation += started - ended;
         }
         assert_eq!(in_flight_by_operation, in_flight, "in flight is the sum over operations");
@@ -89,12 +93,12 @@ impl Scrape {
         assert_eq!(
             count("db_client_connection_create_time_seconds_count", &[]),
             created - creating - closed("connect_failed") - closed("connect_abandoned"),
-            "each that was established has its time"
+            "every established connection has a create time"
         );
         self.assert_histograms();
     }
 
-    /// Buckets are cumulative and end in the count.
+    /// Asserts that buckets are cumulative and that the last one equals the count.
     fn assert_histograms(&self) {
         let mut before: Option<&Sample> = None;
         for sample in self.0.iter().filter(|sample| sample.name.ends_with("_bucket")) {
@@ -105,7 +109,7 @@ impl Scrape {
             };
             let (labels, bound) = others(sample);
             if let Some(before) = before.filter(|before| before.name == sample.name && others(before).0 == labels) {
-                assert!(before.value <= sample.value, "{before:?} is more than {sample:?}");
+                assert!(before.value <= sample.value, "{before:?} exceeds {sample:?}");
             }
             if bound.as_deref() == Some("+Inf") {
                 let count = sample.name.replace("_bucket", "_count");
@@ -116,14 +120,14 @@ impl Scrape {
         }
     }
 
-    /// The series that only grow.
+    /// Returns the series that never decrease.
     fn counters(&self) -> impl Iterator<Item = &Sample> {
         let suffixes = ["_total", "_bucket", "_sum", "_seconds_count"];
         self.0.iter().filter(move |sample| suffixes.iter().any(|suffix| sample.name.ends_with(suffix)))
     }
 }
 
-/// Holds, over the scrapes it is scrapes, that what only grows never falls or goes away.
+/// Checks over consecutive scrapes that no counter decreases or vanishes.
 #[derive(Debug, Default)]
 pub struct MonotonicCheck {
     reached: BTreeMap<(String, BTreeMap<String, String>), f64>,
@@ -131,7 +135,7 @@ pub struct MonotonicCheck {
 }
 
 impl MonotonicCheck {
-    /// Compares a scrape with the one before.
+    /// Compares a scrape with the previous one.
     pub fn observe(&mut self, scrape: &Scrape) {
         let mut now = BTreeMap::new();
         for sample in scrape.counters() {
@@ -139,13 +143,13 @@ impl MonotonicCheck {
         }
         for (series, before) in &self.reached {
             let value = now.get(series);
-            assert!(value.is_some_and(|value| value >= before), "{series:?} was {before} and is {value:?}");
+            assert!(value.is_some_and(|value| value >= before), "{series:?} decreased from {before} to {value:?}");
         }
         self.reached = now;
         self.scrapes += 1;
     }
 
-    /// How many scrapes it was scrapes.
+    /// Returns the number of scrapes compared.
     pub fn scrapes(&self) -> usize {
         self.scrapes
     }
@@ -158,7 +162,7 @@ fn sample(line: &str) -> Sample {
     let mut labels = BTreeMap::new();
     while let Some((label, quoted)) = rest.split_once("=\"") {
         let end = quoted.find('"').expect(line);
-        // No test has a value in which a character is escaped.
+        // No value in these tests contains an escaped character.
         assert!(!quoted[..end].contains('\\'), "{line}");
         labels.insert(label.to_owned(), quoted[..end].to_owned());
         rest = quoted[end + 1..].trim_start_matches(',');

@@ -1,4 +1,4 @@
-//! A server program of one test's own, which ends with it.
+//! A server program that ends with the test that started it.
 
 use std::fs;
 use std::io;
@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Long enough for a busy machine: only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Long enough for a busy machine; only failing tests wait for it.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Keeps the server, and outlives whoever started it only to clean up: a destructor does not run when a process is
-/// killed, but the other end of this script's standard input is closed then.
-const KEEPER: &str = r#"
+/// Runs the server, and cleans up when standard input is closed, which also happens when the test's process is killed.
+const SUPERVISOR_SCRIPT: &str = r#"
 trap '' HUP INT TERM
 directory=$1
 shift
@@ -28,30 +27,30 @@ wait "$server" 2>/dev/null
 rm -rf -- "$directory"
 "#;
 
-/// A program that serves HTTP on a port of its own, and says at `/-/ready` when it does. Dropping it ends it and removes what
-/// it has written.
+/// A program that serves HTTP on a free port and reports readiness at `/-/ready`. Dropping it kills it and removes its
+/// files.
 #[derive(Debug)]
 pub struct ServerProcess {
-    keeper: Child,
+    supervisor: Child,
     directory: PathBuf,
     address: SocketAddr,
 }
 
 impl ServerProcess {
-    /// Starts a program in a directory with these files, by the arguments that it needs there to listen at an address.
+    /// Starts a program in a directory with `files`; `arguments` makes it listen at the given address.
     pub async fn start(
         program: &str,
         files: &[(&str, &str)],
         arguments: impl Fn(&Path, SocketAddr) -> Vec<String>,
     ) -> Self {
-        // Another process may take the port that was free a moment ago.
+        // Another process may take the free port meanwhile.
         for _ in 0..5 {
-            let mut kept = Self::spawn(program, files, &arguments);
-            if kept.is_ready(program).await {
-                return kept;
+            let mut process = Self::spawn(program, files, &arguments);
+            if process.is_ready(program).await {
+                return process;
             }
         }
-        panic!("five ports in a row were taken by others");
+        panic!("five ports in a row were taken");
     }
 
     fn spawn(program: &str, files: &[(&str, &str)], arguments: impl Fn(&Path, SocketAddr) -> Vec<String>) -> Self {
@@ -62,24 +61,24 @@ impl ServerProcess {
         }
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
-        let keeper = Command::new("/bin/sh")
-            .args(["-c", KEEPER, &format!("poolscope-{program}")])
+        let supervisor = Command::new("/bin/sh")
+            .args(["-c", SUPERVISOR_SCRIPT, &format!("poolscope-{program}")])
             .arg(&directory)
             .arg(program)
             .args(arguments(&directory, address))
-            // What ends the test in a terminal is not to end the one that cleans up after it.
+            // A signal to the test's process group must not kill the supervisor.
             .process_group(0)
             .stdin(Stdio::piped())
             .spawn()
             .expect("a shell");
-        Self { keeper, directory, address }
+        Self { supervisor, directory, address }
     }
 
-    /// Whether it came to answer, rather than find its port taken.
+    /// Waits until it is ready. Returns false if its port was taken.
     async fn is_ready(&mut self, program: &str) -> bool {
         let begun = Instant::now();
         loop {
-            if self.ask("/-/ready").await.is_ok_and(|answer| answer.contains(" 200 ")) {
+            if self.request("/-/ready").await.is_ok_and(|response| response.contains(" 200 ")) {
                 return true;
             }
             let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
@@ -87,43 +86,43 @@ impl ServerProcess {
                 return false;
             }
             assert!(
-                !log.contains("not found") && begun.elapsed() < PATIENCE,
+                !log.contains("not found") && begun.elapsed() < START_TIMEOUT,
                 "{program} does not start (`scripts/setup test` installs it): {log}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Where it listens.
+    /// Returns its address.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Where its files are.
+    /// Returns the directory of its files.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// The body of its answer, as JSON.
+    /// Returns the body of a response as JSON.
     pub async fn json(&self, path: &str) -> serde_json::Value {
-        let answer = self.ask(path).await.expect("an answer");
-        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer");
-        serde_json::from_str(body).unwrap_or_else(|problem| panic!("{path}: {problem}: {body}"))
+        let response = self.request(path).await.expect("a response");
+        let (_, body) = response.split_once("\r\n\r\n").expect("a response");
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
     }
 
-    async fn ask(&self, path: &str) -> io::Result<String> {
+    async fn request(&self, path: &str) -> io::Result<String> {
         let mut stream = TcpStream::connect(self.address).await?;
-        // By HTTP/1.0 an answer comes in one piece.
+        // HTTP/1.0 responses are not chunked.
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok(response)
     }
 }
 
 impl Drop for ServerProcess {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ = self.keeper.wait();
+        drop(self.supervisor.stdin.take());
+        let _ = self.supervisor.wait();
     }
 }

@@ -1,4 +1,4 @@
-//! One line of either format.
+//! Parser of single lines in both formats.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) struct Sample {
     pub(crate) exemplar: Option<Exemplar>,
 }
 
-/// An example of what a bucket counted.
+/// An exemplar of a bucket or counter.
 #[derive(Clone, Debug)]
 pub(crate) struct Exemplar {
     pub(crate) labels: Labels,
@@ -24,12 +24,12 @@ pub(crate) struct Exemplar {
 
 pub(crate) type Parsed<T> = Result<T, String>;
 
-/// What is left of a line.
-struct Rest<'a>(&'a str);
+/// The unparsed rest of a line.
+struct Cursor<'a>(&'a str);
 
-impl<'a> Rest<'a> {
+impl<'a> Cursor<'a> {
     fn expect(&mut self, text: &str) -> Parsed<()> {
-        self.0 = self.0.strip_prefix(text).ok_or_else(|| format!("{text:?} expected before {:?}", self.0))?;
+        self.0 = self.0.strip_prefix(text).ok_or_else(|| format!("expected {text:?} before {:?}", self.0))?;
         Ok(())
     }
 
@@ -43,14 +43,14 @@ impl<'a> Rest<'a> {
         };
         let end = self.0.char_indices().find(|part| !is_part(*part)).map_or(self.0.len(), |(end, _)| end);
         if end == 0 {
-            return Err(format!("a name expected before {:?}", self.0));
+            return Err(format!("expected a name before {:?}", self.0));
         }
         let (name, rest) = self.0.split_at(end);
         self.0 = rest;
         Ok(name)
     }
 
-    /// Up to the quote that ends it, with its escapes undone.
+    /// Parses a quoted string and its escapes.
     fn quoted(&mut self) -> Parsed<String> {
         self.expect("\"")?;
         let (text, end) = unescaped(self.0, true)?;
@@ -59,7 +59,7 @@ impl<'a> Rest<'a> {
         Ok(text)
     }
 
-    /// `{name="value",…}`, or nothing.
+    /// Parses `{name="value",…}`, or nothing.
     fn labels(&mut self) -> Parsed<Labels> {
         let mut labels = Labels::new();
         if !self.take("{") || self.take("}") {
@@ -70,7 +70,7 @@ impl<'a> Rest<'a> {
             self.expect("=")?;
             let value = self.quoted()?;
             if labels.insert(name.clone(), value).is_some() {
-                return Err(format!("the label {name} comes twice"));
+                return Err(format!("duplicate label {name}"));
             }
             if self.take("}") {
                 return Ok(labels);
@@ -87,11 +87,12 @@ impl<'a> Rest<'a> {
     }
 
     fn end(self) -> Parsed<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(format!("{:?} is too much", self.0)) }
+        if self.0.is_empty() { Ok(()) } else { Err(format!("unexpected {:?} at the end", self.0)) }
     }
 }
 
-/// Undoes the escapes up to a quote (or, where quotes stand for themselves, to the end); says where that is.
+/// Removes escapes up to a quote, or to the end where quotes are not special. Returns the text and the position of the
+/// end.
 pub(crate) fn unescaped(text: &str, quotes: bool) -> Parsed<(String, usize)> {
     let mut read = String::new();
     let mut chars = text.char_indices();
@@ -102,7 +103,7 @@ pub(crate) fn unescaped(text: &str, quotes: bool) -> Parsed<(String, usize)> {
                 Some((_, '\\')) => '\\',
                 Some((_, 'n')) => '\n',
                 Some((_, '"')) if quotes => '"',
-                other => return Err(format!("{other:?} is escaped")),
+                other => return Err(format!("invalid escape of {other:?}")),
             }),
             c => read.push(c),
         }
@@ -110,18 +111,18 @@ pub(crate) fn unescaped(text: &str, quotes: bool) -> Parsed<(String, usize)> {
     Ok((read, text.len()))
 }
 
-/// Rust's numbers, without the words that only Rust knows.
+/// Parses a number, without the words that only Rust accepts.
 pub(crate) fn number(text: &str) -> Parsed<f64> {
     let has_word = text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E'));
     if has_word && !matches!(text, "NaN" | "+Inf" | "-Inf") {
-        return Err(format!("{text:?} is no number"));
+        return Err(format!("{text:?} is not a number"));
     }
-    text.parse().map_err(|_| format!("{text:?} is no number"))
+    text.parse().map_err(|_| format!("{text:?} is not a number"))
 }
 
-/// `name{label="value"} 1`, and in OpenMetrics ` # {trace_id="…"} 0.5 1700000000.123`.
+/// Parses `name{label="value"} 1`, and in OpenMetrics ` # {trace_id="…"} 0.5 1700000000.123`.
 pub(crate) fn sample(line: &str, open_metrics: bool) -> Parsed<Sample> {
-    let mut rest = Rest(line);
+    let mut rest = Cursor(line);
     let name = rest.name(true)?.to_owned();
     let labels = rest.labels()?;
     rest.expect(" ")?;
@@ -131,14 +132,14 @@ pub(crate) fn sample(line: &str, open_metrics: bool) -> Parsed<Sample> {
     Ok(Sample { name, labels, value, exemplar })
 }
 
-fn exemplar(rest: &mut Rest<'_>) -> Parsed<Exemplar> {
+fn exemplar(rest: &mut Cursor<'_>) -> Parsed<Exemplar> {
     if !rest.0.starts_with('{') {
-        return Err("an exemplar without labels".to_owned());
+        return Err("an exemplar has no labels".to_owned());
     }
     let labels = rest.labels()?;
     let chars: usize = labels.iter().map(|(name, value)| name.chars().count() + value.chars().count()).sum();
     if chars > 128 {
-        return Err(format!("{chars} characters of an exemplar's labels"));
+        return Err(format!("an exemplar's labels have {chars} characters"));
     }
     rest.expect(" ")?;
     let value = rest.number()?;

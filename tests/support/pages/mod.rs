@@ -1,5 +1,5 @@
-//! A page of either format, read by what its specification says: what belongs together, and what has to hold of it.
-#![allow(dead_code, reason = "no test binary needs all of it")]
+//! A strict parser of both exposition formats, which checks what their specifications demand.
+#![allow(dead_code, reason = "no test binary uses all of it")]
 
 pub(crate) mod lines;
 
@@ -9,7 +9,7 @@ use poolscope::exporter::Format;
 
 use self::lines::{Labels, Parsed, Sample, number, sample, unescaped};
 
-/// The samples under one name, as the page declares them.
+/// A metric family, as declared on the page.
 #[derive(Clone, Debug)]
 pub(crate) struct Family {
     pub(crate) name: String,
@@ -19,16 +19,16 @@ pub(crate) struct Family {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// A series as both formats know it: its name and labels, bounds as numbers.
+/// A series in both formats: its name, and its labels with normalized bounds.
 pub(crate) type Series = (String, Labels);
 
-/// Reads a page; panics with the page if anything is wrong with it.
+/// Parses a page; panics if it is invalid.
 #[track_caller]
 pub(crate) fn read(format: Format, page: &str) -> Vec<Family> {
-    parse(format, page).unwrap_or_else(|complaint| panic!("{complaint} in\n{page}"))
+    parse(format, page).unwrap_or_else(|error| panic!("{error} in\n{page}"))
 }
 
-/// All samples, by series. That none comes twice is known.
+/// Returns all samples by series. The parser has rejected duplicates.
 pub(crate) fn samples(families: &[Family]) -> BTreeMap<Series, f64> {
     families.iter().flat_map(|family| &family.samples).map(|sample| (series(sample), sample.value)).collect()
 }
@@ -51,10 +51,10 @@ pub(crate) fn parse(format: Format, page: &str) -> Parsed<Vec<Family>> {
     let page = match page.strip_suffix("# EOF\n") {
         Some(page) if open_metrics => page,
         None if !open_metrics => page,
-        _ => return Err("`# EOF` where it does not belong, or none where it does".to_owned()),
+        _ => return Err("`# EOF` is missing, or not allowed".to_owned()),
     };
     if !page.is_empty() && !page.ends_with('\n') {
-        return Err("the last line has no end".to_owned());
+        return Err("the last line is not terminated".to_owned());
     }
     let mut families: Vec<Family> = Vec::new();
     for line in page.split_terminator('\n') {
@@ -63,10 +63,10 @@ pub(crate) fn parse(format: Format, page: &str) -> Parsed<Vec<Family>> {
         } else {
             sample(line, open_metrics).and_then(|sample| add(&mut families, sample, open_metrics))
         };
-        read.map_err(|complaint| format!("{complaint}: {line}"))?;
+        read.map_err(|error| format!("{error}: {line}"))?;
     }
     for family in &families {
-        check(family, open_metrics).map_err(|complaint| format!("{complaint} ({})", family.name))?;
+        check(family, open_metrics).map_err(|error| format!("{error} ({})", family.name))?;
     }
     check_names(&families, open_metrics)?;
     Ok(families)
@@ -75,12 +75,12 @@ pub(crate) fn parse(format: Format, page: &str) -> Parsed<Vec<Family>> {
 fn declaration(families: &mut Vec<Family>, line: &str, open_metrics: bool) -> Parsed<()> {
     let mut words = line.splitn(4, ' ');
     let (Some("#"), Some(word), Some(name)) = (words.next(), words.next(), words.next()) else {
-        return Err("neither a comment that is known nor a sample".to_owned());
+        return Err("neither a known comment nor a sample".to_owned());
     };
     let rest = words.next().unwrap_or_default();
     if families.last().is_none_or(|last| last.name != name) {
         if families.iter().any(|family| family.name == name) {
-            return Err("a family comes twice".to_owned());
+            return Err("duplicate family".to_owned());
         }
         families.push(Family {
             name: name.to_owned(),
@@ -98,18 +98,18 @@ fn declaration(families: &mut Vec<Family>, line: &str, open_metrics: bool) -> Pa
         "TYPE" => !std::mem::replace(&mut family.kind, rest.to_owned()).is_empty(),
         "UNIT" if open_metrics => family.unit.replace(rest.to_owned()).is_some(),
         "HELP" => family.help.replace(help(rest, open_metrics)?).is_some(),
-        _ => return Err("a word that is not known".to_owned()),
+        _ => return Err("unknown declaration".to_owned()),
     };
     if known { Err("declared twice".to_owned()) } else { Ok(()) }
 }
 
 fn help(text: &str, open_metrics: bool) -> Parsed<String> {
     let (help, end) = unescaped(text, open_metrics)?;
-    if end < text.len() { Err("a quote that is not escaped".to_owned()) } else { Ok(help) }
+    if end < text.len() { Err("unescaped quote".to_owned()) } else { Ok(help) }
 }
 
-/// The endings of the samples of a family of this kind.
-fn endings(kind: &str, open_metrics: bool) -> &'static [&'static str] {
+/// Returns the suffixes of sample names for a type.
+fn suffixes(kind: &str, open_metrics: bool) -> &'static [&'static str] {
     match kind {
         "counter" if open_metrics => &["_total"],
         "histogram" => &["_bucket", "_sum", "_count"],
@@ -119,13 +119,13 @@ fn endings(kind: &str, open_metrics: bool) -> &'static [&'static str] {
 }
 
 fn add(families: &mut [Family], sample: Sample, open_metrics: bool) -> Parsed<()> {
-    let family = families.last_mut().ok_or("a sample without a family")?;
-    let ending = sample.name.strip_prefix(&family.name).ok_or("a sample in another's family")?;
-    if !endings(&family.kind, open_metrics).contains(&ending) {
-        return Err(format!("{ending:?} is no ending of a {}", family.kind));
+    let family = families.last_mut().ok_or("sample without a family")?;
+    let suffix = sample.name.strip_prefix(&family.name).ok_or("sample in another family")?;
+    if !suffixes(&family.kind, open_metrics).contains(&suffix) {
+        return Err(format!("{suffix:?} is not a suffix of a {}", family.kind));
     }
-    if sample.exemplar.is_some() && !matches!(ending, "_bucket" | "_total") {
-        return Err("an exemplar where there may be none".to_owned());
+    if sample.exemplar.is_some() && !matches!(suffix, "_bucket" | "_total") {
+        return Err("exemplar not allowed here".to_owned());
     }
     family.samples.push(sample);
     Ok(())
@@ -137,29 +137,30 @@ fn check(family: &Family, open_metrics: bool) -> Parsed<()> {
         false => &["counter", "gauge", "histogram", "summary", "untyped"],
     };
     if !kinds.contains(&family.kind.as_str()) {
-        return Err(format!("{:?} is no type", family.kind));
+        return Err(format!("{:?} is not a type", family.kind));
     }
     if family.samples.is_empty() {
-        return Err("a family without samples".to_owned());
+        return Err("family without samples".to_owned());
     }
     if family.unit.as_ref().is_some_and(|unit| !family.name.ends_with(&format!("_{unit}"))) {
-        return Err("a name that does not end in its unit".to_owned());
+        return Err("the name does not end in its unit".to_owned());
     }
     let mut seen = BTreeSet::new();
     if let Some(twice) = family.samples.iter().map(series).find(|series| !seen.insert(series.clone())) {
-        return Err(format!("{twice:?} comes twice"));
+        return Err(format!("duplicate series {twice:?}"));
     }
     match family.kind.as_str() {
         "counter" if open_metrics => {
             let bad = family.samples.iter().find(|sample| sample.value.is_nan() || sample.value < 0.0);
-            bad.map_or(Ok(()), |sample| Err(format!("a counter says {}", sample.value)))
+            bad.map_or(Ok(()), |sample| Err(format!("a counter is {}", sample.value)))
         }
         "histogram" => check_histograms(family, open_metrics),
         _ => Ok(()),
     }
 }
 
-/// Each stands together, its buckets in order; the last one has no bound, and counts all.
+/// Checks that each histogram is contiguous, that its buckets are ordered and cumulative, and that the last one is
+/// `+Inf` and equals the count.
 fn check_histograms(family: &Family, open_metrics: bool) -> Parsed<()> {
     let of = |sample: &Sample| {
         let mut labels = sample.labels.clone();
@@ -169,45 +170,45 @@ fn check_histograms(family: &Family, open_metrics: bool) -> Parsed<()> {
     let mut seen = BTreeSet::new();
     for histogram in family.samples.chunk_by(|one, next| of(one) == of(next)) {
         if !seen.insert(of(&histogram[0])) {
-            return Err("a histogram in two places".to_owned());
+            return Err("a histogram is split".to_owned());
         }
         let buckets = &histogram[..histogram.len().saturating_sub(2)];
         let (mut bound, mut count) = (f64::NEG_INFINITY, 0.0);
         for bucket in buckets {
-            let le = bucket.labels.get("le").ok_or("a bucket without a bound")?;
+            let le = bucket.labels.get("le").ok_or("a bucket has no bound")?;
             let next = number(le)?;
             if next <= bound || bucket.value < count || !bucket.name.ends_with("_bucket") {
-                return Err("buckets that do not rise".to_owned());
+                return Err("buckets are not ordered or not cumulative".to_owned());
             }
             if open_metrics && next.is_finite() && !le.contains(['.', 'e']) {
-                return Err(format!("the bound {le:?}, which has no fraction"));
+                return Err(format!("the bound {le:?} has no fraction"));
             }
             if let Some(exemplar) = &bucket.exemplar
                 && !(exemplar.value > bound && exemplar.value <= next && bucket.value > count)
             {
-                return Err(format!("an example of {} between {bound} and {next}", exemplar.value));
+                return Err(format!("an exemplar of {} between {bound} and {next}", exemplar.value));
             }
             (bound, count) = (next, bucket.value);
         }
-        let [sum, total] = &histogram[buckets.len()..] else { return Err("half a histogram".to_owned()) };
+        let [sum, total] = &histogram[buckets.len()..] else { return Err("an incomplete histogram".to_owned()) };
         let named = sum.name.ends_with("_sum") && total.name.ends_with("_count");
         if bound != f64::INFINITY || total.value != count || !named {
-            return Err("a histogram that does not end with what all of it comes to".to_owned());
+            return Err("the last bucket, sum and count do not agree".to_owned());
         }
     }
     Ok(())
 }
 
-/// No sample's name may belong to two families. (In the text format, which knows no endings, only the names count.)
+/// Checks that no sample name belongs to two families. The text format has no suffixes; only family names count there.
 fn check_names(families: &[Family], open_metrics: bool) -> Parsed<()> {
     let mut owners = BTreeMap::new();
     for family in families {
-        let names = endings(&family.kind, open_metrics).iter().map(|ending| format!("{}{ending}", family.name));
+        let names = suffixes(&family.kind, open_metrics).iter().map(|suffix| format!("{}{suffix}", family.name));
         for name in names.chain([family.name.clone()]).collect::<BTreeSet<_>>() {
             if let Some(other) = owners.insert(name.clone(), &family.name)
                 && open_metrics
             {
-                return Err(format!("{name} belongs to {other} and to {}", family.name));
+                return Err(format!("{name} belongs to both {other} and {}", family.name));
             }
         }
     }

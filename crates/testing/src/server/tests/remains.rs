@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 
 use super::{Server, start};
 
-use crate::leftovers::{entries, home, processes};
+use crate::leftovers::{entries, processes, temp_home};
 
 /// Tells [`stands_in_for_a_process_with_a_server`] how to end.
 const END: &str = "POOLSCOPE_TEST_END";
@@ -90,7 +90,7 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
 
 /// Runs a process with a server, ends it, and holds that nothing of the server remains.
 fn nothing_remains(end: &str, kill: impl FnOnce(&mut Child)) -> ExitStatus {
-    let home = home();
+    let home = temp_home();
     let (mut child, mut output) = spawn(home.path(), end);
     await_line(&mut output, "server is up");
     if end == "killed" {
@@ -133,7 +133,7 @@ fn nothing_remains_of_a_process_that_exits_with_a_server_in_a_static() {
 
 #[test]
 fn nothing_remains_of_a_start_that_is_cancelled() {
-    let home = home();
+    let home = temp_home();
     let (mut child, mut output) = spawn(home.path(), "cancelled");
     await_line(&mut output, "cancelled");
     // By now it is gone, unless the machine is so busy that initdb took longer than a drop waits.
@@ -150,7 +150,7 @@ fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_made() {
         |home| processes(home).iter().any(|process| program(process).ends_with("initdb")),
     ];
     for reached in stages {
-        let home = home();
+        let home = temp_home();
         let (mut child, _output) = spawn(home.path(), "killed");
         wait_until("the stage", || reached(home.path()));
         signal(&child, Signal::SIGKILL);
@@ -162,7 +162,7 @@ fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_made() {
 
 #[test]
 fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_frozen() {
-    let home = home();
+    let home = temp_home();
     let (mut child, mut output) = spawn(home.path(), "killed");
     await_line(&mut output, "server is up");
     let data = Path::new(&entries(home.path())[0]).join("data/postmaster.pid");
