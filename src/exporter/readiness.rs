@@ -47,7 +47,7 @@ impl Readiness {
     /// # #[cfg(feature = "middleware")]
     /// # fn follow(
     /// #     readiness: &poolscope::exporter::Readiness,
-    /// #     layer: poolscope::middleware::PoolLayer<poolscope::pool::postgres::PostgresManager>,
+    /// #     layer: poolscope::middleware::PoolLayer<poolscope::pool::PostgresManager>,
     /// # ) {
     /// readiness.unless(move || layer.overload().map(|overload| overload.to_string()));
     /// # }

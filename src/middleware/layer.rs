@@ -73,7 +73,7 @@ impl<M: Backend> PoolLayer<M> {
     /// use std::borrow::Cow;
     /// use poolscope::middleware::{Head, PoolLayer};
     ///
-    /// # fn layer(pool: &poolscope::Pool) -> PoolLayer<poolscope::pool::postgres::PostgresManager> {
+    /// # fn layer(pool: &poolscope::Pool) -> PoolLayer<poolscope::pool::PostgresManager> {
     /// fn route<'a>(head: Head<'a>) -> Option<Cow<'a, str>> {
     ///     match head.uri.path() {
     ///         "/orders" => Some("/orders".into()),

@@ -11,7 +11,7 @@ mod gate;
 mod operation;
 #[allow(clippy::module_inception, reason = "the pool itself, beside its parts")]
 mod pool;
-pub mod postgres;
+pub(crate) mod postgres;
 mod release;
 #[cfg_attr(not(feature = "middleware"), path = "request/off.rs")]
 pub(crate) mod request;
@@ -22,6 +22,7 @@ pub(crate) use self::backend::error_code;
 pub use self::backend::{Backend, ConnectFailure, Observer};
 pub use self::operation::Operation;
 pub use self::pool::Pool;
+pub use self::postgres::PostgresManager;
 pub use self::release::Guard;
 #[cfg(fuzzing)]
 pub(crate) use self::wire::fuzz_protocol;

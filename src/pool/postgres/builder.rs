@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Pool;
+use super::super::pool::Pool;
 use super::manager::PostgresManager;
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::Collector;
@@ -114,7 +114,7 @@ impl PoolBuilder {
     ///
     /// # Errors
     ///
-    /// If a setting is out of range, the URL is missing or invalid, or a certificate file cannot be read.
+    /// Returns an error if a setting is out of range, the URL is missing or invalid, or a certificate file cannot be read.
     pub fn build(self) -> Result<Pool, ConfigError> {
         let settings = self.settings;
         if let Some(error) = self.url_error {
@@ -125,6 +125,32 @@ impl PoolBuilder {
         let name = settings.name.clone().unwrap_or_else(|| url.default_pool_name());
         let manager = PostgresManager::new(&settings, url, &name)?;
         Pool::new(manager, &name, &settings, &self.collector.unwrap_or_else(Collector::global))
+    }
+}
+
+impl Pool {
+    /// Returns a builder.
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder::default()
+    }
+
+    /// Creates a pool from a `postgres://` URL, whose query may contain any of the settings. Does not connect yet.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the URL or a setting in it is invalid.
+    pub fn from_url(url: &str) -> Result<Self, ConfigError> {
+        Self::builder().settings(Settings::from_url(url)?).build()
+    }
+
+    /// Creates a pool from environment variables: `POOLSCOPE_DATABASE_URL`, `POOLSCOPE_POOL_SIZE` and so on. Does not
+    /// connect yet.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a variable is invalid, or the one with the URL is missing.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::builder().settings(Settings::from_env()?).build()
     }
 }
 

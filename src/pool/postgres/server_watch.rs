@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_postgres::{SimpleQueryMessage, SimpleQueryRow};
 
-use super::Pool;
+use super::super::pool::Pool;
 use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;

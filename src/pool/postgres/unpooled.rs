@@ -6,7 +6,7 @@ use std::panic::Location;
 
 use deadpool::managed::Manager;
 
-use super::Pool;
+use super::super::pool::Pool;
 use super::client::Client;
 use super::error::ConnectError;
 use crate::labels::ErrorPhase;

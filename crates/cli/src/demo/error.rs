@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::schema::SCHEMA;
 use crate::service::ServiceError;
+use poolscope::ConnectError;
 use poolscope::config::ConfigError;
-use poolscope::pool::postgres::ConnectError;
 use poolscope_testing::server::ServerError;
 
 /// Why the demo could not start, or not end as it should. No message shows a password.

@@ -19,7 +19,7 @@ use super::manner::{Flaw, Manner};
 use crate::demo::chance::{between, exponential, one_in};
 use crate::demo::schema::{CUSTOMERS, PRODUCTS};
 use poolscope::middleware::RequestScope;
-use poolscope::pool::postgres::PostgresManager;
+use poolscope::pool::PostgresManager;
 use poolscope::retry::{RetryPolicy, Retrying};
 use poolscope::{Client, Connection, Operation, Pool};
 

@@ -20,7 +20,7 @@ use super::endpoint::{allowed, endpoint, routed};
 use super::handlers::Handlers;
 use poolscope::Pool;
 use poolscope::middleware::{Head, PoolLayer, PoolService, ResponseBody};
-use poolscope::pool::postgres::PostgresManager;
+use poolscope::pool::PostgresManager;
 
 /// For how long a request may hold a connection idly before it is warned of. The one that forgets to give it back holds it
 /// for half a second, which nobody wants to read each time.
