@@ -42,7 +42,8 @@ pub use global::{
     get_connection_pool, get_pooled_connection, get_postgres_connection, init_connection_pool,
 };
 pub use pool::postgres::{
-    CancelToken, CheckoutError, Client, ConnectError, Connection, PoolBuilder, RunError, UnpooledConnection,
+    CancelToken, CheckoutError, Client, ConnectError, Connection, PoolBuilder, RunError, ServerViewError,
+    UnpooledConnection,
 };
 pub use pool::{Operation, Pool};
 pub use retry::{RetryError, RetryPolicy};

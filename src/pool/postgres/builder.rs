@@ -7,7 +7,8 @@ use super::manager::PostgresManager;
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::Collector;
 
-/// Builds a [`Pool`]. Settings that are not set have their default, see [`Settings`]; of two values, the later one counts.
+/// Builds a [`Pool`]. Settings that are not set have their default, see [`Settings`]; of two values, the later one
+/// counts.
 #[derive(Debug, Default)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct PoolBuilder {
@@ -69,8 +70,8 @@ impl PoolBuilder {
         recycle_after: Option<Duration>,
         /// Sets whether a connection is pinged before it is handed out. Default on.
         pre_ping: bool,
-        /// Sets for how long after the server's last message a connection is not pinged. Default 500 ms; zero to ping at
-        /// every checkout.
+        /// Sets for how long after the server's last message a connection is not pinged. Default 500 ms; zero to ping
+        /// at every checkout.
         pre_ping_idle: Duration,
         /// Sets the timeout of a ping. Default 5 s.
         ping_timeout: Duration,
@@ -78,13 +79,13 @@ impl PoolBuilder {
         connect_timeout: Duration,
         /// Sets the idle time after which TCP probes whether the server is alive. `None` for never.
         tcp_keepalive: Option<Duration>,
-        /// Sets for how long sent data may stay unacknowledged before TCP closes the connection. `None` for the operating
-        /// system's default.
+        /// Sets for how long sent data may stay unacknowledged before TCP closes the connection. `None` for the
+        /// operating system's default.
         tcp_user_timeout: Option<Duration>,
         /// Sets the timeout of cleaning a connection that was returned dirty, after which it is closed. Default 1 s.
         clean_timeout: Duration,
-        /// Sets whether the session state (settings, advisory locks, LISTEN, temporary tables) is reset when a connection
-        /// is returned. Costs a round trip for each use. Default off.
+        /// Sets whether the session state (settings, advisory locks, LISTEN, temporary tables) is reset when a
+        /// connection is returned. Costs a round trip for each use. Default off.
         reset_session: bool,
         /// Sets for how long a connection is held without traffic before its holder is a suspected leak. Default 60 s;
         /// `None` for never.
@@ -93,8 +94,8 @@ impl PoolBuilder {
         read_wire: bool,
         /// Sets whether the spans of queries have the query text, with `?` for each literal. Default off.
         trace_query_text: bool,
-        /// Sets whether a checkout that needs a new connection fails at once, rather than waits, while connecting is known
-        /// to fail. Default on.
+        /// Sets whether a checkout that needs a new connection fails at once, rather than waits, while connecting is
+        /// known to fail. Default on.
         fail_fast: bool,
         /// Sets the number of retries per second that the pool's operations may always make in total. Default 10.
         retry_floor: usize,

@@ -26,19 +26,20 @@ impl CancelToken {
     /// Requests cancellation from the server, and returns when the server has processed the request.
     ///
     /// The request goes to the address that the connection is connected to, with the same `sslmode`, within
-    /// `connect_timeout`. The server closes the request's connection after it has sent the signal, so a query sent after this
-    /// method returns is not cancelled. A cancelled query ends with SQLSTATE 57014; the server does not report whether there
-    /// was one.
+    /// `connect_timeout`. The server closes the request's connection after it has sent the signal, so a query sent
+    /// after this method returns is not cancelled. A cancelled query ends with SQLSTATE 57014; the server does not
+    /// report whether there was one.
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached or does not close the connection in time. In the latter case it may have cancelled.
+    /// If the server cannot be reached or does not close the connection in time. In the latter case it may have
+    /// cancelled.
     pub async fn cancel(&self) -> Result<(), ConnectError> {
         self.connector.cancel(&self.token, &self.peer).await
     }
 
-    /// Like [`cancel`](Self::cancel), with the signature of tokio-postgres's token. The argument is ignored: the pool's TLS
-    /// configuration is used.
+    /// Like [`cancel`](Self::cancel), with the signature of tokio-postgres's token. The argument is ignored: the pool's
+    /// TLS configuration is used.
     ///
     /// # Errors
     ///

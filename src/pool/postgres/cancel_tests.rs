@@ -4,10 +4,7 @@ use std::io::Write;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use deadpool_postgres::ClientWrapper;
-
 use super::super::client::Client;
-use super::super::connect::Established;
 use super::super::scripted_server::*;
 use super::*;
 use crate::labels::ErrorCode;
@@ -18,13 +15,11 @@ fn request(pid: i32, key: i32) -> Vec<u8> {
 }
 
 async fn client(url: &str) -> Client {
-    let connector = connector(url);
-    let Established { client, task, peer } = establish(&connector).await.unwrap();
-    Client::new(ClientWrapper::new(client, task), connector, peer)
+    Client::connect(&connector(url), None).await.unwrap()
 }
 
 #[tokio::test]
-async fn cancel_goes_to_the_same_server_and_waits_for_its_close() {
+async fn cancel_goes_to_the_same_server_and_awaits_close() {
     let ((request_sender, requests), (close, closing)) = (mpsc::channel(), mpsc::channel::<()>());
     let mut first = None;
     let (port, _seen) = serve_each(2, move |mut socket| {

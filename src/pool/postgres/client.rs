@@ -7,8 +7,10 @@ use std::sync::Arc;
 use deadpool_postgres::ClientWrapper;
 
 use super::cancel::CancelToken;
-use super::connect::Connector;
+use super::connect::{Connector, Established};
+use super::error::ConnectError;
 use super::peer::Peer;
+use crate::pool::backend::Observer;
 
 /// A connection to PostgreSQL.
 ///
@@ -21,8 +23,11 @@ pub struct Client {
 }
 
 impl Client {
-    pub(super) fn new(inner: ClientWrapper, connector: Connector, peer: Peer) -> Self {
-        Self { inner, connector, peer: Arc::new(peer) }
+    /// Connects; see [`Connector::connect`].
+    pub(super) async fn connect(connector: &Connector, observer: Option<&Observer>) -> Result<Self, ConnectError> {
+        let Established { client, task, peer } = connector.connect(observer).await?;
+        let inner = ClientWrapper::new(client, task);
+        Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer) })
     }
 
     /// Returns a token that cancels this connection's current query from anywhere.

@@ -5,7 +5,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::ClientWrapper;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
@@ -39,8 +38,8 @@ pub(crate) struct Established {
 
 /// Establishes connections to one database. Cheap to clone.
 ///
-/// tokio-postgres is given sockets that are already connected, so that a [`Tap`] can sit below it. Everything that its own
-/// `connect` does before that is done here, in the same order.
+/// tokio-postgres is given sockets that are already connected, so that a [`Tap`] can sit below it. Everything that its
+/// own `connect` does before that is done here, in the same order.
 #[derive(Clone)]
 pub(crate) struct Connector(Arc<Inner>);
 
@@ -83,12 +82,6 @@ impl Connector {
     /// Dropping the future closes the socket.
     pub(crate) async fn connect(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
         self.with_timeout(self.try_each_host(observer)).await
-    }
-
-    /// Connects like [`connect`](Self::connect), and returns a [`Client`](super::Client).
-    pub(super) async fn client(&self, observer: Option<&Observer>) -> Result<super::Client, ConnectError> {
-        let Established { client, task, peer } = self.connect(observer).await?;
-        Ok(super::Client::new(ClientWrapper::new(client, task), self.clone(), peer))
     }
 
     /// Requests that the server at `peer` cancels the query of this token's connection, and waits until it has done so.
@@ -164,8 +157,8 @@ impl Connector {
         Ok(Established { client, task, peer })
     }
 
-    /// Returns the connection if its session matches `target_session_attrs`. Drives the connection itself, not in a task, so
-    /// that dropping this future closes it.
+    /// Returns the connection if its session matches `target_session_attrs`. Drives the connection itself, not in a
+    /// task, so that dropping this future closes it.
     async fn check_session<C>(&self, client: &Client, mut connection: C, peer: &Peer) -> Result<C, ConnectError>
     where
         C: Future<Output = Result<(), Error>> + Unpin,
@@ -239,8 +232,8 @@ fn configure(settings: &Settings, mut config: Config) -> Config {
 
 /// Returns the number of addresses among which `connect_timeout` is divided.
 ///
-/// The timeout in tokio-postgres's configuration is per address: with the whole of it, a first address that drops packets
-/// would leave the others no time. A name may have several addresses, often one for IPv6 and one for IPv4.
+/// The timeout in tokio-postgres's configuration is per address: with the whole of it, a first address that drops
+/// packets would leave the others no time. A name may have several addresses, often one for IPv6 and one for IPv4.
 fn attempts(config: &Config) -> u32 {
     let is_name = |host: &Host| matches!(host, Host::Tcp(name) if name.parse::<std::net::IpAddr>().is_err());
     let hosts = config.get_hosts();

@@ -11,7 +11,7 @@ fn configured(url: &str) -> Config {
 }
 
 #[tokio::test]
-async fn startup_names_the_user_and_the_client_ends_the_task() {
+async fn startup_names_user_and_client_ends_the_task() {
     let (port, seen) = serve(|mut socket| {
         let startup = read_untyped(&mut socket);
         socket.write_all(&authenticated()).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio_postgres::Error;
 
+use super::error_source::find_source;
 use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
@@ -81,8 +82,8 @@ impl ConnectError {
         Self::Hosts { problem: "no host to connect to: give one as host or hostaddr".to_owned() }
     }
 
-    /// Returns the error's code for the `sqlstate` label: the server's SQLSTATE if it sent one, otherwise `timeout`, `tls`,
-    /// `auth`, `io` or `other`.
+    /// Returns the error's code for the `sqlstate` label: the server's SQLSTATE if it sent one, otherwise `timeout`,
+    /// `tls`, `auth`, `io` or `other`.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -97,7 +98,8 @@ impl ConnectError {
 }
 
 impl ConnectError {
-    /// Classifies the failure. Every error but 53300, a wrong password included, would be the same for the next checkouts.
+    /// Classifies the failure. Every error but 53300, a wrong password included, would be the same for the next
+    /// checkouts.
     pub(crate) fn connect_failure(&self) -> ConnectFailure {
         // too_many_connections, of the server, of a database or of a role.
         if self.code() == ErrorCode::word("53300") {
@@ -141,22 +143,6 @@ fn is_tls(error: &Error) -> bool {
 fn is_authentication(error: &Error) -> bool {
     let no_password = || error.source().is_some_and(|source| source.to_string() == "password missing");
     error.to_string() == "authentication error" || no_password()
-}
-
-/// Returns the first `E` among the error and its sources.
-pub(super) fn find_source<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        // An io::Error's `source` skips the error inside it.
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    None
 }
 
 /// Returns what is wrong with the connection's TLS; `None` if the error has another cause.

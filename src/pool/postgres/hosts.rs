@@ -57,8 +57,8 @@ fn balance<T>(config: &Config, list: &mut [T]) {
 }
 
 impl Candidate<'_> {
-    /// Returns the host's addresses in the order in which to try them. With a `hostaddr`, the name is not looked up; it is
-    /// still the name expected in the server's certificate.
+    /// Returns the host's addresses in the order in which to try them. With a `hostaddr`, the name is not looked up; it
+    /// is still the name expected in the server's certificate.
     pub(super) async fn peers(&self, config: &Config) -> Result<Vec<Peer>, ConnectError> {
         let hostname = match self.host {
             Some(Host::Tcp(name)) => Some(name.clone()),

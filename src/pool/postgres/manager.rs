@@ -33,7 +33,7 @@ impl Manager for PostgresManager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Client, ConnectError> {
-        self.connector.client(None).await
+        Client::connect(&self.connector, None).await
     }
 
     /// Pings the server with an empty query.
@@ -72,7 +72,7 @@ impl Backend for PostgresManager {
     }
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {
-        self.connector.client(Some(&observer).filter(|observer| observer.observes())).await
+        Client::connect(&self.connector, Some(&observer).filter(|observer| observer.observes())).await
     }
 
     async fn rollback(&self, client: &mut Client) -> RecycleResult<ConnectError> {

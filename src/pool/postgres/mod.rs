@@ -5,6 +5,7 @@ mod cancel;
 mod client;
 mod connect;
 mod error;
+mod error_source;
 mod hosts;
 mod manager;
 mod peer;
@@ -25,6 +26,7 @@ pub use self::cancel::CancelToken;
 pub use self::client::Client;
 pub use self::error::ConnectError;
 pub use self::manager::PostgresManager;
+pub use self::server_watch::ServerViewError;
 pub use self::unpooled::UnpooledConnection;
 use super::release::Guard;
 
@@ -36,6 +38,6 @@ pub type RunError<T> = crate::error::RunError<T, ConnectError>;
 
 /// A connection that was checked out; see [`Guard`](crate::pool::Guard).
 ///
-/// It dereferences to [`Client`], and through that to [`deadpool_postgres::ClientWrapper`], like deadpool-postgres's own
-/// `Client`: queries, transactions and cached statements work as they do there.
+/// It dereferences to [`Client`], and through that to [`deadpool_postgres::ClientWrapper`], like deadpool-postgres's
+/// own `Client`: queries, transactions and cached statements work as they do there.
 pub type Connection = Guard<PostgresManager>;

@@ -35,17 +35,17 @@ impl Pool {
     /// [`PoolSnapshot::server`](crate::telemetry::PoolSnapshot::server): its backends by application and state, the
     /// connection slots left, lock waits. The counts of all clients' pools can be compared with it.
     ///
-    /// Spawn it once for each server. It queries at once and then at the interval `every` (at least one millisecond), and
-    /// ends when the pool is closed or its last handle is dropped; it does not hold one itself.
+    /// Spawn it once for each server. It queries at once and then at the interval `every` (at least one millisecond),
+    /// and ends when the pool is closed or its last handle is dropped; it does not hold one itself.
     ///
     /// It has a connection of its own, with the pool's settings, which it keeps between queries: it also works when the
     /// pool is exhausted, and no other metric of the pool counts it. The server counts it as one more backend of
-    /// `application_name`. The role needs no privilege to see its own backends; with `pg_monitor` it sees the state of other
-    /// roles' too. Without that, their parallel workers count as backends, so that fewer slots seem left.
+    /// `application_name`. The role needs no privilege to see its own backends; with `pg_monitor` it sees the state of
+    /// other roles' too. Without that, their parallel workers count as backends, so that fewer slots seem left.
     ///
     /// The first failure is logged, and so is the next success; in between `poolscope_server_up` is 0. A query fails if
-    /// connecting takes longer than 5 s (or `connect_timeout`, if shorter), or the answer takes longer than 5 s. The previous
-    /// state remains visible until then. After such a timeout the interval doubles, up to one minute.
+    /// connecting takes longer than 5 s (or `connect_timeout`, if shorter), or the answer takes longer than 5 s. The
+    /// previous state remains visible until then. After such a timeout the interval doubles, up to one minute.
     ///
     /// ```no_run
     /// # fn example(pool: poolscope::Pool) {
@@ -80,7 +80,7 @@ impl Pool {
     /// # Errors
     ///
     /// Returns an error if the server cannot be connected to or does not answer as PostgreSQL does.
-    pub async fn server_view(&self) -> Result<ServerView, ServerWatchError> {
+    pub async fn server_view(&self) -> Result<ServerView, ServerViewError> {
         ServerReader { connector: self.backend().connector().clone(), client: None }.read().await
     }
 }
@@ -126,7 +126,7 @@ impl ServerWatch {
         }
     }
 
-    fn log(&mut self, pool: &str, error: Option<&ServerWatchError>) {
+    fn log(&mut self, pool: &str, error: Option<&ServerViewError>) {
         match (error, self.failing) {
             (Some(error), false) => {
                 tracing::warn!(pool, error = %Chain(error), "querying the server's state failed");
@@ -145,24 +145,24 @@ struct ServerReader {
 }
 
 impl ServerReader {
-    async fn read(&mut self) -> Result<ServerView, ServerWatchError> {
+    async fn read(&mut self) -> Result<ServerView, ServerViewError> {
         // Taken out, so that it is closed unless the server answers.
         let client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => match timeout(CONNECT_TIMEOUT, self.connector.client(None)).await {
+            None => match timeout(CONNECT_TIMEOUT, Client::connect(&self.connector, None)).await {
                 Ok(connected) => connected?,
-                Err(_) => return Err(ServerWatchError::NotConnected),
+                Err(_) => return Err(ServerViewError::NotConnected),
             },
         };
         match timeout(QUERY_TIMEOUT, client.simple_query(SERVER_QUERY)).await {
             Err(_) => {
                 // Only closing the connection would leave the query running on the server.
                 let _ = timeout(CANCEL_TIMEOUT, client.cancel_token().cancel()).await;
-                Err(ServerWatchError::NoAnswer)
+                Err(ServerViewError::NoAnswer)
             }
             Ok(answer) => {
                 self.client = Some(client);
-                parse(&answer.map_err(ServerWatchError::Query)?)
+                parse(&answer.map_err(ServerViewError::Query)?)
             }
         }
     }
@@ -170,7 +170,8 @@ impl ServerReader {
 
 /// The error of querying the server's state.
 #[derive(Debug, Error)]
-pub enum ServerWatchError {
+#[non_exhaustive]
+pub enum ServerViewError {
     /// Connecting failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -188,7 +189,7 @@ pub enum ServerWatchError {
     Unexpected(&'static str),
 }
 
-impl ServerWatchError {
+impl ServerViewError {
     /// Returns whether the server did not answer in time, and may still be working on the query.
     fn is_unresponsive(&self) -> bool {
         matches!(self, Self::NotConnected | Self::NoAnswer | Self::Connect(ConnectError::Timeout { .. }))
@@ -196,14 +197,14 @@ impl ServerWatchError {
 }
 
 /// Combines the rows of the answer.
-fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerWatchError> {
+fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
     let rows = answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
     let mut rows = rows.peekable();
     // There is at least the backend that runs the query.
-    let first = *rows.peek().ok_or(ServerWatchError::Unexpected("pg_stat_activity"))?;
+    let first = *rows.peek().ok_or(ServerViewError::Unexpected("pg_stat_activity"))?;
     let mut view = ServerView {
         seen_at: SystemTime::now(),
         version: text(first, "version").and_then(|text| text.split_whitespace().next()).unwrap_or_default().into(),
@@ -232,11 +233,11 @@ fn text<'a>(row: &'a SimpleQueryRow, column: &str) -> Option<&'a str> {
     row.try_get(column).ok().flatten()
 }
 
-fn number<T: FromStr>(row: &SimpleQueryRow, column: &'static str) -> Result<T, ServerWatchError> {
-    text(row, column).and_then(|text| text.parse().ok()).ok_or(ServerWatchError::Unexpected(column))
+fn number<T: FromStr>(row: &SimpleQueryRow, column: &'static str) -> Result<T, ServerViewError> {
+    text(row, column).and_then(|text| text.parse().ok()).ok_or(ServerViewError::Unexpected(column))
 }
 
 /// Returns an age in seconds, and zero if it is negative because the server's clock was set back.
-fn age(row: &SimpleQueryRow, column: &'static str) -> Result<Duration, ServerWatchError> {
+fn age(row: &SimpleQueryRow, column: &'static str) -> Result<Duration, ServerViewError> {
     number(row, column).map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }

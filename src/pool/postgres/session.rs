@@ -4,12 +4,12 @@ use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
 use crate::labels::Dirt;
 
-/// Counts the state that the session's user left, then resets it like `DISCARD ALL`, except for prepared statements, which
-/// are cached.
+/// Counts the state that the session's user left, then resets it like `DISCARD ALL`, except for prepared statements,
+/// which are cached.
 ///
-/// One round trip and, as a single query, one transaction. Names are qualified, since `search_path` may have been changed. A
-/// role set with `SET ROLE` is not listed in `pg_settings`. Without a temporary schema, the usual case, `pg_class` is not
-/// searched.
+/// One round trip and, as a single query, one transaction. Names are qualified, since `search_path` may have been
+/// changed. A role set with `SET ROLE` is not listed in `pg_settings`. Without a temporary schema, the usual case,
+/// `pg_class` is not searched.
 ///
 /// Source: PostgreSQL's documentation of DISCARD.
 const RESET: &str = "\
@@ -28,8 +28,8 @@ const RESET: &str = "\
 /// The kinds of state counted by the columns of the answer.
 const RESET_COLUMNS: [Dirt; 4] = [Dirt::Settings, Dirt::AdvisoryLocks, Dirt::Listen, Dirt::TemporaryTables];
 
-/// Queries whether the server rejects writes: whether it is a standby, or `default_transaction_read_only` is set for the
-/// whole server. The setting of a session, a user or a database does not count.
+/// Queries whether the server rejects writes: whether it is a standby, or `default_transaction_read_only` is set for
+/// the whole server. The setting of a session, a user or a database does not count.
 const READ_ONLY_SERVER: &str = "\
     SELECT pg_catalog.pg_is_in_recovery() OR EXISTS (SELECT FROM pg_catalog.pg_settings \
      WHERE name OPERATOR(pg_catalog.=) 'default_transaction_read_only' AND setting OPERATOR(pg_catalog.=) 'on' \

@@ -16,8 +16,8 @@ use crate::telemetry::operations::OperationId;
 
 /// A connection outside the pool, from [`Pool::connect_unpooled`].
 ///
-/// It dereferences to [`Client`]. Dropping it closes the connection at once, without waiting for a running query; to stop
-/// that, [cancel](Client::cancel_token) it before. The server rolls back an open transaction.
+/// It dereferences to [`Client`]. Dropping it closes the connection at once, without waiting for a running query; to
+/// stop that, [cancel](Client::cancel_token) it before. The server rolls back an open transaction.
 #[must_use = "dropping the connection closes it"]
 pub struct UnpooledConnection {
     // Dropped first, so that the connection is closed before it is counted as closed.
@@ -26,14 +26,14 @@ pub struct UnpooledConnection {
 }
 
 impl Pool {
-    /// Opens a connection to the pool's database outside the pool and its limit, for the operation named after the caller's
-    /// file and line.
+    /// Opens a connection to the pool's database outside the pool and its limit, for the operation named after the
+    /// caller's file and line.
     ///
-    /// It uses the pool's settings and `connect_timeout`, but is otherwise independent of the pool: it is also available
-    /// when all connections are in use or the pool is closed, and closing the pool does not wait for it. It costs the setup
-    /// that a pool avoids, and counts against the server's `max_connections`. Use it for work that needs a session to itself,
-    /// and for code that does not use the pool yet. Notifications are not delivered: `LISTEN` requires a connection of
-    /// tokio-postgres whose messages are polled.
+    /// It uses the pool's settings and `connect_timeout`, but is otherwise independent of the pool: it is also
+    /// available when all connections are in use or the pool is closed, and closing the pool does not wait for it. It
+    /// costs the setup that a pool avoids, and counts against the server's `max_connections`. Use it for work that
+    /// needs a session to itself, and for code that does not use the pool yet. Notifications are not delivered:
+    /// `LISTEN` requires a connection of tokio-postgres whose messages are polled.
     ///
     /// It is counted in `poolscope_unpooled_…` and in no other metric. The protocol observer does not read it.
     ///
@@ -48,8 +48,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// If the connection cannot be established. The error is counted in `poolscope_connection_errors_total`, and the time in
-    /// `poolscope_unpooled_connect_seconds_total`.
+    /// If the connection cannot be established. The error is counted in `poolscope_connection_errors_total`, and the
+    /// time in `poolscope_unpooled_connect_seconds_total`.
     ///
     /// # Cancel safety
     ///

@@ -1,13 +1,13 @@
 //! Whether a connection's task has requests in its channel.
 //!
 //! A caller's requests go through a channel to the connection's task, and reach the wire only when that task has run. A
-//! future that is dropped right after its first poll leaves its request in the channel, and so does a dropped transaction:
-//! its ROLLBACK. A connection returned at that moment looks clean but is not.
+//! future that is dropped right after its first poll leaves its request in the channel, and so does a dropped
+//! transaction: its ROLLBACK. A connection returned at that moment looks clean but is not.
 //!
 //! Sending wakes the task. The task therefore runs with a waker that records whether the task was woken and has not run
-//! since, or is running; if neither, the channel is empty. (One gap of some nanoseconds remains when two threads send at
-//! once: the second may be done before the first, which has taken the waker, has called it. That requires a thread other
-//! than the caller's to drop a statement at the very moment of the return.)
+//! since, or is running; if neither, the channel is empty. (One gap of some nanoseconds remains when two threads send
+//! at once: the second may be done before the first, which has taken the waker, has called it. That requires a thread
+//! other than the caller's to drop a statement at the very moment of the return.)
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -27,8 +27,8 @@ const RUNNING: u8 = 2;
 /// How often the state of a running task is read before the task counts as unsettled: it is about to return.
 const SETTLE_SPINS: usize = 20;
 
-/// The activity of a connection's task. Aligned to its own cache lines, since it is written at each wake and each run of the
-/// task, on any thread.
+/// The activity of a connection's task. Aligned to its own cache lines, since it is written at each wake and each run
+/// of the task, on any thread.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct DriverActivity {
@@ -45,8 +45,8 @@ pub(crate) struct DriverActivity {
 }
 
 impl DriverActivity {
-    /// Leaves it to the task to check a connection that is returned unsettled. Returns whether the task has settled in the
-    /// meantime: the caller must then check the connection itself.
+    /// Leaves it to the task to check a connection that is returned unsettled. Returns whether the task has settled in
+    /// the meantime: the caller must then check the connection itself.
     #[cold]
     pub(crate) fn defer_check(&self) -> bool {
         self.check_deferred.store(true, SeqCst);

@@ -2,8 +2,9 @@
 
 use std::hash::Hasher;
 
-/// Hashes eight bytes at a time, with a tenth of the instructions that the standard library's hasher needs for a name. It
-/// does not resist deliberate collisions: names and texts are the program's own, and the tables they are kept in are bounded.
+/// Hashes eight bytes at a time, with a tenth of the instructions that the standard library's hasher needs for a name.
+/// It does not resist deliberate collisions: names and texts are the program's own, and the tables they are kept in are
+/// bounded.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FoldHasher(u64);
 

@@ -1,10 +1,10 @@
-//! The observer of PostgreSQL's wire protocol: it reads the bytes of a connection as they pass, and never copies, delays or
-//! changes them.
+//! The observer of PostgreSQL's wire protocol: it reads the bytes of a connection as they pass, and never copies,
+//! delays or changes them.
 //!
-//! A [`Tap`] sits below tokio-postgres and above TLS, and shows everything that passes to its [`ProtocolObserver`]. That
-//! splits the bytes into messages, follows the [`protocol`], and updates the connection's statistics. The connection's task
-//! is a [`DriverTask`] with a [`DriverActivity`], from which the pool learns whether everything that a caller sent has
-//! reached the wire.
+//! A [`Tap`] sits below tokio-postgres and above TLS, and shows everything that passes to its [`ProtocolObserver`].
+//! That splits the bytes into messages, follows the [`protocol`], and updates the connection's statistics. The
+//! connection's task is a [`DriverTask`] with a [`DriverActivity`], from which the pool learns whether everything that
+//! a caller sent has reached the wire.
 
 mod driver;
 mod hash;

@@ -88,7 +88,7 @@ fn connecting_is_no_use_and_reports_the_backend_pid() {
 }
 
 #[test]
-fn all_time_of_a_use_counts_as_one_activity_at_any_moment() {
+fn each_moment_of_a_use_counts_as_one_activity() {
     let mut connection = TestConnection::new();
     let held = connection.check_out("works");
     connection.advance(10);
@@ -170,7 +170,7 @@ fn closed_connection_keeps_its_counts() {
 }
 
 #[test]
-fn errors_count_for_the_user_and_fatal_ones_end_the_session() {
+fn errors_count_for_the_user_and_fatal_end_the_session() {
     let mut connection = TestConnection::new();
     let error =
         |code: &str, severity: &str| message(b'E', format!("S{severity}\0V{severity}\0C{code}\0Mx\0\0").as_bytes());
@@ -195,7 +195,7 @@ fn errors_count_for_the_user_and_fatal_ones_end_the_session() {
 }
 
 #[test]
-fn protocol_error_is_recorded_once_and_bytes_are_still_counted() {
+fn bytes_are_counted_after_a_protocol_error() {
     let mut connection = TestConnection::new();
     let _held = connection.check_out("works");
     connection.query("SELECT 1");

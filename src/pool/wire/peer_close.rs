@@ -9,8 +9,8 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 /// A stream whose shutdown sends nothing and reads until the peer has closed.
 ///
-/// For requests that the server answers by closing the connection. Like libpq, it keeps its own side open until then: some
-/// proxies take the end of a client's stream as a withdrawal of its request.
+/// For requests that the server answers by closing the connection. Like libpq, it keeps its own side open until then:
+/// some proxies take the end of a client's stream as a withdrawal of its request.
 #[derive(Debug)]
 pub(crate) struct AwaitPeerClose<S>(pub(crate) S);
 

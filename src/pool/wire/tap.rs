@@ -10,8 +10,8 @@ use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use super::observer::ProtocolObserver;
 
-/// A stream that passes everything on unchanged, and shows its observer each byte once, in the order in which the inner stream
-/// accepted or returned it.
+/// A stream that passes everything on unchanged, and shows its observer each byte once, in the order in which the inner
+/// stream accepted or returned it.
 pub(crate) struct Tap<S, O = ProtocolObserver> {
     pub(crate) stream: S,
     pub(crate) observer: Option<Box<O>>,

@@ -148,7 +148,7 @@ async fn bytes_pass_without_an_observer() {
 }
 
 #[test]
-fn vectored_writes_are_only_offered_if_the_stream_supports_them() {
+fn vectored_writes_depend_on_the_stream() {
     struct Plain;
     impl AsyncWrite for Plain {
         fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {

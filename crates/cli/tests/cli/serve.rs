@@ -149,8 +149,8 @@ fn a_server_that_goes_and_comes_back_is_told_of() {
     wait_until("the server again", || is_up() > 0.5 && up.probes("shop", "ok") > before);
     let Ended { code, err, .. } = up.end();
     assert_eq!(code, Some(0));
-    assert_eq!(err.matches("the server does not say how it is pool=\"shop\"").count(), 1, "{err}");
-    assert!(err.contains("the server says again how it is pool=\"shop\""), "{err}");
+    assert_eq!(err.matches("querying the server's state failed pool=\"shop\"").count(), 1, "{err}");
+    assert!(err.contains("querying the server's state succeeded again pool=\"shop\""), "{err}");
 }
 
 #[test]

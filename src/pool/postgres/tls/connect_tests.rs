@@ -127,7 +127,7 @@ async fn server_without_tls_is_an_error_only_if_required() {
 }
 
 #[tokio::test]
-async fn cancel_request_is_encrypted_and_waits_for_the_close() {
+async fn cancel_request_is_encrypted_and_awaits_close() {
     let config = Authority::new().server(&["localhost"]);
     let mut first = None;
     let (port, requests) = serve_each(2, move |mut socket| {

@@ -1,6 +1,7 @@
 //! TLS to the server, with rustls.
 //!
-//! The cryptography is always ring's, chosen here: the process-wide default belongs to the application, and may not be set.
+//! The cryptography is always ring's, chosen here: the process-wide default belongs to the application, and may not be
+//! set.
 
 mod rewrap;
 
@@ -19,7 +20,7 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use self::rewrap::RewrapTls;
-use super::error::find_source;
+use super::error_source::find_source;
 use super::socket::Socket;
 use crate::config::{ConfigError, Roots, TlsMode, Verify};
 
@@ -122,7 +123,8 @@ fn certificates(problem: String, source: Option<std::io::Error>) -> ConfigError 
     }
 }
 
-/// Ignores the server's name. With `roots` it verifies the certificate's chain, without them nothing of the certificate.
+/// Ignores the server's name. With `roots` it verifies the certificate's chain, without them nothing of the
+/// certificate.
 ///
 /// In both cases it verifies the handshake's signature: the server must hold the certificate's key.
 #[derive(Debug)]

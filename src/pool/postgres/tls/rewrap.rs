@@ -8,11 +8,11 @@ use crate::pool::wire::{AwaitPeerClose, Tap};
 
 /// Connects TLS over the inner stream of a [`Tap`] or [`AwaitPeerClose`], and wraps the TLS stream again.
 ///
-/// tokio-postgres is given a socket and connects TLS over it, so a wrapper of the socket would only see ciphertext. Before
-/// TLS, the wrapper sees the request for it and the server's answer of one byte.
+/// tokio-postgres is given a socket and connects TLS over it, so a wrapper of the socket would only see ciphertext.
+/// Before TLS, the wrapper sees the request for it and the server's answer of one byte.
 ///
-/// Not for [`NoTls`](tokio_postgres::NoTls): that one opts out through a hidden method which a wrapper cannot implement,
-/// since the type of its argument is not public. Without TLS there is nothing to move.
+/// Not for [`NoTls`](tokio_postgres::NoTls): that one opts out through a hidden method which a wrapper cannot
+/// implement, since the type of its argument is not public. Without TLS there is nothing to move.
 #[derive(Debug)]
 pub(in crate::pool::postgres) struct RewrapTls<T>(pub(super) T);
 

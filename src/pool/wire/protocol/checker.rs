@@ -136,8 +136,8 @@ impl CheckedProtocol {
     }
 }
 
-/// Replays a stream by whole reads and byte by byte, up to its end or the first protocol error, and checks that both report
-/// the same.
+/// Replays a stream by whole reads and byte by byte, up to its end or the first protocol error, and checks that both
+/// report the same.
 pub(crate) fn replay(stream: &[(Side, &[u8])]) -> (CheckedProtocol, Result<(), ProtocolError>) {
     let (mut fast, mut slow) = (CheckedProtocol::new(), CheckedProtocol::new());
     for (from, bytes) in stream {
@@ -156,8 +156,8 @@ pub(crate) fn replay(stream: &[(Side, &[u8])]) -> (CheckedProtocol, Result<(), P
     (fast, Ok(()))
 }
 
-/// Returns the reads of a recorded stream. Each is preceded by two bytes: the highest bit is set for the server's, and the
-/// others are the length.
+/// Returns the reads of a recorded stream. Each is preceded by two bytes: the highest bit is set for the server's, and
+/// the others are the length.
 pub(crate) fn reads(mut recorded: &[u8]) -> Vec<(Side, &[u8])> {
     let mut reads = Vec::new();
     while let [high, low, rest @ ..] = recorded {

@@ -3,8 +3,8 @@
 use crate::labels::ErrorCode;
 use crate::telemetry::evidence::ServerError;
 
-/// Extracts the SQLSTATE, the severity and the routine from the fields of an `ErrorResponse`. Each field is a letter and a
-/// zero-terminated text.
+/// Extracts the SQLSTATE, the severity and the routine from the fields of an `ErrorResponse`. Each field is a letter
+/// and a zero-terminated text.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ErrorFields {
     /// The letter of the field that is being read.
@@ -60,8 +60,8 @@ impl ErrorFields {
         ServerError { code: self.code(), stale_plan: self.is_stale_plan(), fatal: self.is_fatal() }
     }
 
-    /// Returns whether the error is "cached plan must not change result type". The message is localized, and the code is
-    /// that of every unsupported feature; the routine is `RevalidateCachedQuery`, or `RevalidateCachedPlan` before
+    /// Returns whether the error is "cached plan must not change result type". The message is localized, and the code
+    /// is that of every unsupported feature; the routine is `RevalidateCachedQuery`, or `RevalidateCachedPlan` before
     /// PostgreSQL 9.2.
     fn is_stale_plan(&self) -> bool {
         let lengths = ["RevalidateCachedQuery".len(), "RevalidateCachedPlan".len()];

@@ -1,7 +1,7 @@
 //! Splits a byte stream, which arrives in arbitrary chunks, into the messages of PostgreSQL's protocol.
 //!
-//! Only headers are decoded. A body is skipped, or passed on as it arrives if requested. Nothing is copied except a header
-//! that is split between two chunks.
+//! Only headers are decoded. A body is skipped, or passed on as it arrives if requested. Nothing is copied except a
+//! header that is split between two chunks.
 
 /// The longest possible message: a body of the largest block that the server allocates, and the length field.
 const MAX_MESSAGE_LENGTH: u32 = 0x3fff_ffff + 4;

@@ -11,7 +11,8 @@ pub(crate) trait ProtocolHandler {
     /// The server has pending work, or pending work of another kind than last reported. `ending` is true if all of it
     /// ends by itself and no caller can have abandoned it: a ROLLBACK, a `Parse`, a request that has failed.
     fn busy(&mut self, ending: bool);
-    /// The client sent a query: a `Query`, an `Execute` or a `FunctionCall`. `first` is true for the first of its request.
+    /// The client sent a query: a `Query`, an `Execute` or a `FunctionCall`. `first` is true for the first of its
+    /// request.
     fn query_sent(&mut self, first: bool);
     /// `queries` queries that were sent have ended.
     fn queries_finished(&mut self, queries: u32);
@@ -25,7 +26,7 @@ pub(crate) trait ProtocolHandler {
     fn now(&self) -> Nanos;
     /// A request with queries was answered, or never will be.
     fn request_ended(&mut self, outcome: RequestOutcome);
-    /// What would remain unknown if the server answered no more has changed.
+    /// The risk has changed: what a lost connection would leave unknown of the pending requests.
     fn risk_changed(&mut self, risk: Risk);
     /// The server reported its process id.
     fn backend_pid(&mut self, pid: i32);

@@ -1,12 +1,13 @@
 //! The state of PostgreSQL's frontend/backend protocol on one connection, derived from both directions.
 //!
 //! A client's request ends with a `Query`, a `FunctionCall` or a `Sync`, and the server answers each of these with one
-//! `ReadyForQuery`. So the pending requests form a queue, and each `ReadyForQuery` removes the first. The exception is COPY
-//! IN: while it lasts, the server ignores every `Sync`, so that the request that began it is answered after the `Sync` behind
-//! the data. If the COPY fails before the server has read the `Sync` in front of the data, the server answers both.
+//! `ReadyForQuery`. So the pending requests form a queue, and each `ReadyForQuery` removes the first. The exception is
+//! COPY IN: while it lasts, the server ignores every `Sync`, so that the request that began it is answered after the
+//! `Sync` behind the data. If the COPY fails before the server has read the `Sync` in front of the data, the server
+//! answers both.
 //!
-//! Source: PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow", and the server's `copyfromparse.c` and
-//! `postgres.c` for what it leaves open.
+//! Source: PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow", and the server's `copyfromparse.c`
+//! and `postgres.c` for what it leaves open.
 
 mod bodies;
 #[cfg(any(test, fuzzing))]
@@ -294,7 +295,7 @@ impl ProtocolState {
         }
     }
 
-    /// Reports what would remain unknown if the server answered no more, if that has changed.
+    /// Reports the risk of the pending requests, if it has changed.
     fn report_risk(&mut self, handler: &mut impl ProtocolHandler) {
         let requests = self.pending.iter().filter(|request| request.queries > 0);
         let requests = requests.map(|request| (request.effects, request.failed));
@@ -356,7 +357,8 @@ impl ProtocolState {
         Ok(())
     }
 
-    /// Marks the first request as ending: only its `ReadyForQuery` is missing, and what the client has yet to send for it.
+    /// Marks the first request as ending: only its `ReadyForQuery` is missing, and what the client has yet to send for
+    /// it.
     fn mark_first_ending(&mut self, handler: &mut impl ProtocolHandler) {
         if let Some(request) = self.pending.front_mut().filter(|request| request.end != RequestEnd::Open) {
             self.work.mark_ending(request);

@@ -2,11 +2,11 @@
 //!
 //! A failed operation can be retried only if it is known whether it took effect. A statement's effects last once its
 //! transaction commits, which is immediately if there is no transaction block. So statements are sorted into those that
-//! commit, those without lasting effects, and those that may commit midway and then fail. Where the text does not tell, the
-//! worst case is assumed.
+//! commit, those without lasting effects, and those that may commit midway and then fail. Where the text does not tell,
+//! the worst case is assumed.
 //!
-//! Source: PostgreSQL's documentation of the statements and "Message Flow", in particular "Multiple Statements in a Simple
-//! Query".
+//! Source: PostgreSQL's documentation of the statements and "Message Flow", in particular "Multiple Statements in a
+//! Simple Query".
 
 use crate::pool::wire::transaction::TransactionStatus;
 use crate::telemetry::evidence::Risk;
@@ -136,8 +136,8 @@ impl StatementEffects {
         }
     }
 
-    /// Returns the worst risk of the pending requests, which are given in their order, each with whether it has failed. Most
-    /// failed requests are known to have had no effect. `transaction` is the status that the server last reported.
+    /// Returns the worst risk of the pending requests, which are given in their order, each with whether it has failed.
+    /// Most failed requests are known to have had no effect. `transaction` is the status that the server last reported.
     pub(crate) fn risk_of(requests: impl Iterator<Item = (Self, bool)>, transaction: TransactionStatus) -> Risk {
         let mut before = transaction;
         let mut worst = Risk::None;
@@ -154,7 +154,8 @@ impl StatementEffects {
     }
 }
 
-/// Scans a query's text as it arrives, for the keyword of the first statement and for whether a second statement follows.
+/// Scans a query's text as it arrives, for the keyword of the first statement and for whether a second statement
+/// follows.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EffectScanner {
     state: ScanState,

@@ -59,8 +59,8 @@ impl QueryTexts {
     }
 }
 
-/// Returns the text with `?` in place of each literal or list of literals, and without comments. Anything that may be part
-/// of a literal is treated as one.
+/// Returns the text with `?` in place of each literal or list of literals, and without comments. Anything that may be
+/// part of a literal is treated as one.
 fn redact_literals(text: &[u8]) -> String {
     let mut redacted = String::with_capacity(text.len());
     let mut tokens = Tokenizer::new(text);

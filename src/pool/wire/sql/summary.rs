@@ -1,8 +1,8 @@
 //! The summary of a query: its operations and their tables, such as `SELECT orders` or `INSERT log SELECT orders`.
 //!
 //! OpenTelemetry's `db.query.summary`: the operations and their targets in the order of the text, without anything that
-//! varies from one query to the next. The text is split into tokens and not parsed; the summary of an unusual statement is
-//! less complete.
+//! varies from one query to the next. The text is split into tokens and not parsed; the summary of an unusual statement
+//! is less complete.
 //!
 //! Source: OpenTelemetry's semantic conventions for database spans, "Generating a summary of the query", version 1.44.
 
@@ -41,8 +41,8 @@ const TWO_WORD_KINDS: [&[u8]; 4] = [b"MATERIALIZED", b"FOREIGN", b"EVENT", b"ACC
 /// Keywords whose next name is their target.
 const TARGET_KEYWORDS: [&[u8]; 5] = [b"CALL", b"COPY", b"EXECUTE", b"LOCK", b"TRUNCATE"];
 
-/// Words after which UPDATE, DELETE and SELECT are not operations: FOR UPDATE, DO UPDATE, ON DELETE, NO KEY UPDATE, and in
-/// the definition of a trigger.
+/// Words after which UPDATE, DELETE and SELECT are not operations: FOR UPDATE, DO UPDATE, ON DELETE, NO KEY UPDATE, and
+/// in the definition of a trigger.
 const NON_OPERATION_PREFIXES: [&[u8]; 7] = [b"FOR", b"DO", b"ON", b"KEY", b"BEFORE", b"AFTER", b"OF"];
 
 /// What the next name stands for.

@@ -41,8 +41,8 @@ impl<'a> Tokenizer<'a> {
         self.take(length)
     }
 
-    /// Takes a quoted text, from its opening quote through its closing one. A quote inside is doubled or, if `escapes` is
-    /// set, escaped with a backslash.
+    /// Takes a quoted text, from its opening quote through its closing one. A quote inside is doubled or, if `escapes`
+    /// is set, escaped with a backslash.
     fn take_quoted(&mut self, quote: u8, escapes: bool) -> &'a [u8] {
         let text = self.rest;
         let mut at = 1;
@@ -60,8 +60,9 @@ impl<'a> Tokenizer<'a> {
         self.take(at)
     }
 
-    /// Takes a literal in which a backslash is an ordinary byte, which is the default. If `standard_conforming_strings` is
-    /// off, it is an escape; the end of a literal with a backslash is therefore unknown, and the rest of the text is taken.
+    /// Takes a literal in which a backslash is an ordinary byte, which is the default. If `standard_conforming_strings`
+    /// is off, it is an escape; the end of a literal with a backslash is therefore unknown, and the rest of the text is
+    /// taken.
     fn take_literal(&mut self) {
         if self.take_quoted(b'\'', false).contains(&b'\\') {
             self.rest = &[];

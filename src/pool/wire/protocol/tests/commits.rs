@@ -119,7 +119,7 @@ fn risk_is_reported_until_the_answer() {
 }
 
 #[test]
-fn later_success_clears_an_error_and_rollback_does_not() {
+fn success_clears_an_error_and_rollback_does_not() {
     let failed = [sends("BEGIN"), completes("BEGIN", b'T'), sends("INSERT"), fails("40001", b'E')];
     let error = |exchange: &[(Side, Vec<u8>)]| replay(exchange).handler.error.map(|error| error.code);
     for end in ["ROLLBACK", "rollback;", "COMMIT"] {

@@ -100,8 +100,8 @@ impl Dialogue {
     }
 }
 
-/// Replays lines after the startup, those of the client with `>` and those of the server with `<`. Returns for each line `b`
-/// if the server is busy then, `-` if not, and `!` at a protocol error, which ends the replay.
+/// Replays lines after the startup, those of the client with `>` and those of the server with `<`. Returns for each
+/// line `b` if the server is busy then, `-` if not, and `!` at a protocol error, which ends the replay.
 fn busy_states(lines: &[&str]) -> String {
     let mut dialogue = Dialogue::after_startup();
     let mut states = String::new();

@@ -234,8 +234,8 @@ impl Choices<'_> {
     }
 }
 
-/// Puts the steps in a valid order: the client may send before its earlier requests are answered, and the server's answers
-/// follow their requests.
+/// Puts the steps in a valid order: the client may send before its earlier requests are answered, and the server's
+/// answers follow their requests.
 fn interleave(steps: Vec<Step>, choices: &mut Choices<'_>) -> Vec<Step> {
     let mut left: std::collections::VecDeque<Step> = steps.into();
     let mut passed = Vec::new();
