@@ -1,11 +1,14 @@
-//! What a person watches pools with, made from one source: dashboards, alerts and the recording rules beneath them.
+//! Generates dashboards, alerts and recording rules, with their reference pages.
 //!
-//! Names of metrics come from the catalogue ([`names`]), limits from `alerts/thresholds.toml` ([`thresholds`]). What
-//! is committed under `alerts/` and `dashboards/` is generated, and a test holds it current. Nothing here is part of the library's API.
+//! Metric names come from the catalogue ([`names`]), limits from `alerts/thresholds.toml` ([`thresholds`]). The files under
+//! `alerts/` and `dashboards/` are generated, and tests compare them with the generator's output. This module is not part of
+//! the library's API.
 
 pub mod dashboards;
+mod generated;
 pub mod names;
 pub mod page;
+pub mod recording;
 pub mod rules;
 pub mod runbooks;
 pub mod thresholds;

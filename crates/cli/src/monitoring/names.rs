@@ -1,41 +1,42 @@
-//! The metrics that rules and dashboards speak of. A name that the catalogue does not have does not compile.
+//! The metrics that rules and dashboards query. A name that is not in the catalogue does not compile.
 
-use poolscope::telemetry::catalogue::METRICS;
-pub use poolscope::telemetry::catalogue::POOL_LABEL;
+pub use poolscope::telemetry::MAX_OPERATIONS;
+pub use poolscope::telemetry::catalogue::{METRICS, POOL_LABEL};
 
-/// The name itself, if the catalogue has it.
+/// Returns `name` if the catalogue contains it.
 ///
 /// # Panics
 ///
-/// If it does not, which in a constant means that the code does not compile.
+/// Panics for an unknown name, which in a constant is a compile error.
 #[must_use]
 pub const fn metric(name: &'static str) -> &'static str {
-    let mut at = 0;
-    while at < METRICS.len() {
-        if same(METRICS[at].name, name) {
+    let mut index = 0;
+    while index < METRICS.len() {
+        if eq(METRICS[index].name, name) {
             return name;
         }
-        at += 1;
+        index += 1;
     }
-    panic!("there is no metric of this name in the catalogue")
+    panic!("the catalogue has no metric of this name")
 }
 
-const fn same(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    if one.len() != other.len() {
+/// Compares two strings in a constant.
+const fn eq(left: &str, right: &str) -> bool {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    if left.len() != right.len() {
         return false;
     }
-    let mut at = 0;
-    while at < one.len() {
-        if one[at] != other[at] {
+    let mut index = 0;
+    while index < left.len() {
+        if left[index] != right[index] {
             return false;
         }
-        at += 1;
+        index += 1;
     }
     true
 }
 
-/// Defines a constant for each metric, with the catalogue's name.
+/// Defines a constant for each metric, checked against the catalogue.
 macro_rules! metrics {
     ($($constant:ident = $name:literal;)+) => {
         $(#[doc = concat!("`", $name, "`")] pub const $constant: &str = metric($name);)+

@@ -1,63 +1,68 @@
-//! The reference of alerts, `docs/alerts.md`.
+//! The reference page of alerts, `docs/alerts.md`.
 
 use std::fmt::Write as _;
 
+use super::generated::COMMAND;
+use super::recording::{recordings, slow_recordings};
 use super::rules::alerts::{Severity, alerts};
-use super::rules::recording::{recordings, slow_recordings};
 use super::thresholds::Thresholds;
 
 const INTRODUCTION: &str = "\
-# Alerts
-
-<!-- Generated from crates/cli/src/monitoring/rules/ and alerts/thresholds.toml.
-     `POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib monitoring` writes it anew. -->
-
-`poolscope rules` prints them for Prometheus, recording rules first:
+`poolscope rules` prints all rules for Prometheus, recording rules first:
 
 ```console
 $ poolscope rules > /etc/prometheus/rules/poolscope.yml
 $ poolscope rules --runbooks-url https://wiki.example/runbooks --grafana-url https://grafana.example
 ```
 
-`alerts/recording.rules.yml` and `alerts/alerts.rules.yml` are the same, with the addresses that it assumes by itself.
-`alerts/alertmanager.yml` is an example of who is told of what, and which alerts mute others.
+`alerts/recording.rules.yml` and `alerts/alerts.rules.yml` contain the same rules with the default URLs.
+`alerts/alertmanager.yml` is an example of routing and inhibition.
 
-Each alert is about one pool of one instance, unless it says otherwise, and there is one for each. Its labels are those of its target and
-pool, and `severity`. Its description names who is to blame, as Prometheus knows it when the alert is evaluated. `runbook_url` leads to
-the exporter of the instance, which serves the runbooks beneath `/runbooks/`, and `dashboard_url` to the pool in Grafana.
+## Labels and annotations
 
-Sums over the instances of a job are without `instance`, `pod`, `node` and `host`. A label of another name that tells instances apart
-makes a sum for each of them.
+Unless stated otherwise, an alert concerns one pool of one instance, and fires once for each. Its labels are those of its target and
+pool, and `severity`. The description names the top contributor, such as the operation that holds most connections, as of the last
+evaluation. `runbook_url` points to the instance's exporter, which serves the runbooks under `/runbooks/`, and `dashboard_url` to
+the panel of the pool in Grafana.
 
-`make stack` runs the demo with Prometheus and Alertmanager, for a look at them; `make stack ARGS='--scenario leak'` with something
-that goes wrong. So that nobody has to wait, time passes fifteen times as fast there (`PACE=1s`), by rules of
-`poolscope rules --pace 1s`: a page comes after 8 s and a ticket after 40, and what is named after 5m is of 20 s. Which alerts each
-fault fires, [demo.md](demo.md) says. `make test` brings each about before a Prometheus and an Alertmanager, at that pace, and holds them
-to it; and it holds that a healthy load fires none within 300 evaluations, which are as many as 75 minutes have in life.
+Sums over the instances of a job drop `instance`, `pod`, `node` and `host`. If instances differ in another label, each of its values
+has its own sum.
+
+## Trying the alerts
+
+`make stack` runs the demo with Prometheus and Alertmanager; `make stack ARGS='--scenario leak'` adds a fault. Time runs fifteen times
+as fast (`PACE=1s`, rules from `poolscope rules --pace 1s`): pages fire after 8 s and tickets after 40 s, and series named after 5m
+cover 20 s. [demo.md](demo.md) lists the alerts of each fault. `make test` runs each fault against a real Prometheus and Alertmanager
+at that pace, and checks that a healthy load fires no alert within 300 evaluations, which correspond to 75 minutes.
 
 ";
 
-/// `docs/alerts.md`.
+/// Returns the content of `docs/alerts.md`.
 #[must_use]
 pub fn page(thresholds: &Thresholds) -> String {
     let alerts = alerts(thresholds);
-    let mut page = INTRODUCTION.to_owned();
+    let mut page = format!(
+        "# Alerts\n\n<!-- Generated from the alert rules and alerts/thresholds.toml. Regenerate with\n     \
+         `{COMMAND}`. -->\n\n\
+         {INTRODUCTION}"
+    );
+    // Writing to a string does not fail.
     for (severity, title) in [(Severity::Critical, "Pages"), (Severity::Warning, "Tickets")] {
-        let _ = writeln!(page, "## {title}\n\n| alert | fires when | for | thresholds |\n|---|---|---|---|");
+        let _ = writeln!(page, "## {title}\n\n| alert | condition | for | thresholds |\n|---|---|---|---|");
         for alert in alerts.iter().filter(|alert| alert.severity == severity) {
-            let limits: Vec<_> = alert.thresholds.iter().map(|threshold| format!("`{}`", threshold.name)).collect();
+            let thresholds: Vec<_> = alert.thresholds.iter().map(|threshold| format!("`{}`", threshold.name)).collect();
             let _ = writeln!(
                 page,
                 "| [{name}](runbooks/{name}.md) | {} | {} | {} |",
-                alert.meaning,
-                alert.pending,
-                limits.join(", "),
+                alert.condition,
+                alert.for_duration,
+                thresholds.join(", "),
                 name = alert.name,
             );
         }
         page.push('\n');
     }
-    page.push_str("## Thresholds\n\n| threshold | value | why |\n|---|---|---|\n");
+    page.push_str("## Thresholds\n\n| threshold | value | reason |\n|---|---|---|\n");
     for threshold in thresholds.all() {
         let _ = writeln!(page, "| `{}` | {} | {} |", threshold.name, threshold.human(), threshold.reason);
     }
@@ -72,20 +77,13 @@ pub fn page(thresholds: &Thresholds) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::generated::assert_current;
     use super::*;
 
     #[test]
-    fn the_page_of_alerts_is_current_and_no_cell_breaks_its_table() {
+    fn page_is_current_and_its_tables_are_intact() {
         let page = page(&Thresholds::committed().unwrap());
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/alerts.md");
-        if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-            std::fs::write(path, &page).unwrap();
-        }
-        let written = std::fs::read_to_string(path).unwrap_or_default();
-        assert!(
-            written == page,
-            "docs/alerts.md is not what is generated: POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib monitoring writes it anew"
-        );
+        assert_current("docs/alerts.md", &page);
         for row in page.lines().filter(|line| line.starts_with("| [")) {
             assert_eq!(row.matches('|').count(), 5, "{row}");
         }

@@ -1,41 +1,42 @@
-//! What is generated of the runbooks in `docs/runbooks/`: of each, what its alert is. The rest is written by hand.
+//! The generated section of each runbook in `docs/runbooks/`: the condition and thresholds of its alert.
 
 use std::fmt::Write as _;
 
 use super::rules::alerts::{Alert, Severity};
 
-/// Begin and end what is generated.
+/// Markers around the generated section.
 const BEGIN: &str = "<!-- generated -->\n";
 const END: &str = "<!-- /generated -->\n";
 
-/// What a runbook says of its alert: what is wrong, when it fires, by which thresholds, and what may fire with it.
+/// Returns the generated section: summary, condition, thresholds, related alerts and expression.
 #[must_use]
-pub fn head(alert: &Alert) -> String {
-    let mut head = format!("{}\n\n", alert.summary);
+pub fn header(alert: &Alert) -> String {
+    let mut header = format!("{}\n\n", alert.summary);
     let severity = match alert.severity {
-        Severity::Critical => "critical: somebody is paged",
-        Severity::Warning => "warning: a ticket",
+        Severity::Critical => "critical (page)",
+        Severity::Warning => "warning (ticket)",
     };
-    let _ = writeln!(head, "- Severity: {severity}.");
-    let _ = writeln!(head, "- Fires after {}: {}", alert.pending, alert.meaning);
+    // Writing to a string does not fail.
+    let _ = writeln!(header, "- Severity: {severity}");
+    let _ = writeln!(header, "- Condition, for {}: {}", alert.for_duration, alert.condition);
     for threshold in &alert.thresholds {
-        let _ = writeln!(head, "- Threshold `{}`, {}: {}", threshold.name, threshold.human(), threshold.reason);
+        let _ = writeln!(header, "- Threshold `{}`, {}: {}", threshold.name, threshold.human(), threshold.reason);
     }
-    let comes_with = alert.comes_with();
-    if !comes_with.is_empty() {
-        let names: Vec<_> = comes_with.iter().map(|name| format!("`{name}`")).collect();
-        let _ = writeln!(head, "- The same fault may bring: {}.", names.join(", "));
+    let related = alert.related();
+    if !related.is_empty() {
+        let names: Vec<_> = related.iter().map(|name| format!("`{name}`")).collect();
+        let _ = writeln!(header, "- Alerts with the same possible cause: {}", names.join(", "));
     }
-    let _ = write!(head, "\n```promql\n{}\n```\n", alert.expr);
-    head
+    let _ = write!(header, "\n```promql\n{}\n```\n", alert.expr);
+    header
 }
 
-/// The runbook with what is generated put in anew; none if it has no place for that.
+/// Returns the runbook with its generated section replaced, or `None` if it has no markers.
 #[must_use]
-pub fn renewed(runbook: &str, alert: &Alert) -> Option<String> {
+pub fn regenerate(runbook: &str, alert: &Alert) -> Option<String> {
     let (before, rest) = runbook.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}{}{END}{after}", head(alert)))
+    Some(format!("{before}{BEGIN}{}{END}{after}", header(alert)))
 }
 
 #[cfg(test)]
@@ -44,28 +45,20 @@ mod tests {
 
     use std::fs;
 
+    use super::super::generated::{assert_current, path};
     use super::super::rules::alerts::alerts;
     use super::super::thresholds::Thresholds;
     use super::*;
 
     #[test]
-    fn the_runbooks_are_current_and_there_is_one_for_each_alert() {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/runbooks");
+    fn each_alert_has_a_current_runbook() {
         let alerts = alerts(&Thresholds::committed().unwrap());
         for alert in &alerts {
-            let path = format!("{directory}/{}.md", alert.name);
-            let runbook = fs::read_to_string(&path).expect(&path);
-            let renewed = renewed(&runbook, alert).expect(&path);
-            if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-                fs::write(&path, &renewed).unwrap();
-            } else {
-                assert!(
-                    runbook == renewed,
-                    "{path} is not what is generated: POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib monitoring writes it anew"
-                );
-            }
+            let file = format!("docs/runbooks/{}.md", alert.name);
+            let runbook = fs::read_to_string(path(&file)).expect(&file);
+            assert_current(&file, &regenerate(&runbook, alert).expect(&file));
         }
-        let files = fs::read_dir(directory).unwrap().count();
-        assert_eq!(files, alerts.len(), "a runbook is of no alert");
+        let files = fs::read_dir(path("docs/runbooks")).unwrap().count();
+        assert_eq!(files, alerts.len(), "a runbook has no alert");
     }
 }

@@ -1,7 +1,7 @@
-//! The thresholds of `alerts/thresholds.toml`: each with its unit and the reason for it.
+//! The thresholds of `alerts/thresholds.toml`, each with its unit and its reason.
 //!
-//! Which there are, and in what unit, is said here once more, by a field each: what the file lacks, and what nobody
-//! knows of, is an error when it is read, and never a rule that says nothing.
+//! [`Thresholds`] repeats the names and units, one field each: a missing or unknown threshold is a parse error and never a
+//! rule without a limit.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,27 +10,27 @@ use std::time::Duration;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
-/// What is committed.
+/// The committed file.
 const COMMITTED: &str = include_str!("../../../../alerts/thresholds.toml");
 
-/// What the value of a threshold counts.
+/// The unit of a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unit {
-    /// A share; 1 is all.
+    /// A share of a whole, from 0 to 1.
     Ratio,
-    /// A time that is compared with a measured one.
+    /// A time that a measured one is compared with.
     Seconds,
-    /// A number of things, or of times.
+    /// A number or a factor.
     Count,
-    /// So many a second.
+    /// A rate per second.
     PerSecond,
-    /// The length of a range, of a wait or between two evaluations.
+    /// A rate's range, an alert's `for` or an interval.
     Duration,
 }
 
 impl Unit {
-    /// The unit as the file writes it.
+    /// Returns the unit as written in the file.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -43,42 +43,40 @@ impl Unit {
     }
 }
 
-/// One threshold. It is displayed as PromQL writes it: `0.1`, `5m`.
+/// A threshold. It displays as in PromQL: `0.1`, `5m`.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Threshold {
-    /// Its name in the file.
+    /// The name in the file.
     pub name: &'static str,
-    /// Its value; of a duration, in seconds.
+    /// The value; a duration is in seconds.
     pub value: f64,
-    /// What the value counts.
+    /// The unit of the value.
     pub unit: Unit,
-    /// Why it is what it is, in a sentence.
+    /// The reason for the value, as a sentence.
     pub reason: String,
 }
 
 impl Threshold {
-    /// The value as a person reads it: `10 %`, `1 s`, `0.1 a second`.
+    /// Returns the value with its unit: `10 %`, `1 s`, `0.1 per second`.
     #[must_use]
     pub fn human(&self) -> String {
         match self.unit {
-            // Two digits more than the value has are written, and those that say nothing are cut off.
+            // Rounds to four decimals, and trims trailing zeros.
             Unit::Ratio => {
                 let percent = format!("{:.4}", self.value * 100.0);
                 format!("{} %", percent.trim_end_matches('0').trim_end_matches('.'))
             }
             Unit::Seconds => format!("{} s", self.value),
-            Unit::PerSecond => format!("{} a second", self.value),
+            Unit::PerSecond => format!("{} per second", self.value),
             Unit::Count | Unit::Duration => self.to_string(),
         }
     }
-}
 
-impl Threshold {
-    /// What an objective leaves: of 99.9 % that must be well, 0.1 % that may be ill.
+    /// Returns the complement of a ratio: the error budget of 0.1 % for an objective of 99.9 %.
     #[must_use]
-    pub fn allowance(&self) -> Self {
-        // Rounded, or of 0.999 it would be 0.0010000000000000009.
+    pub fn complement(&self) -> Self {
+        // Without rounding, 1 - 0.999 is 0.0010000000000000009.
         Self { value: ((1.0 - self.value) * 1e9).round() / 1e9, ..self.clone() }
     }
 }
@@ -98,35 +96,35 @@ impl fmt::Display for Threshold {
     }
 }
 
-/// Why a file of thresholds cannot be used.
+/// An error in a thresholds file.
 #[derive(Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ThresholdsError {
-    /// It is no TOML.
+    /// The file is not valid TOML.
     #[error("not valid TOML: {problem}")]
     Toml {
-        /// What the parser says.
+        /// The parser's message.
         problem: String,
     },
-    /// A threshold that the rules need is not there.
-    #[error("the threshold `{name}` is missing")]
+    /// A required threshold is missing.
+    #[error("missing threshold `{name}`")]
     Missing {
-        /// Its name.
+        /// The name.
         name: &'static str,
     },
-    /// No rule knows a threshold of this name.
-    #[error("there is no threshold `{name}`")]
+    /// The file has a threshold of an unknown name.
+    #[error("unknown threshold `{name}`")]
     Unknown {
-        /// Its name.
+        /// The name.
         name: String,
     },
-    /// A threshold says something that it must not, or says too little.
-    #[error("the threshold `{name}` needs {needs}")]
-    Wrong {
-        /// Its name.
+    /// A threshold has an invalid, missing or unknown key.
+    #[error("invalid threshold `{name}`: expected {expected}")]
+    Invalid {
+        /// The name.
         name: &'static str,
-        /// What would do.
-        needs: String,
+        /// What the threshold must have.
+        expected: String,
     },
 }
 
@@ -135,16 +133,16 @@ macro_rules! thresholds {
     ($($name:ident: $unit:ident,)+) => {
         /// All thresholds.
         #[derive(Clone, Debug, PartialEq)]
-        #[allow(missing_docs, reason = "the file says of each what it is for")]
+        #[allow(missing_docs, reason = "the file documents each of them")]
         #[non_exhaustive]
         pub struct Thresholds { $(pub $name: Threshold,)+ }
 
         impl Thresholds {
-            /// Reads them from TOML.
+            /// Parses a thresholds file.
             ///
             /// # Errors
             ///
-            /// When one is missing, unknown, of another unit, without a reason, or no positive number.
+            /// Returns an error if a threshold is missing or unknown, or if its value, unit or reason is invalid.
             pub fn parse(text: &str) -> Result<Self, ThresholdsError> {
                 let document = DeTable::parse(text)
                     .map_err(|error| ThresholdsError::Toml { problem: error.message().to_owned() })?;
@@ -156,13 +154,13 @@ macro_rules! thresholds {
                 }
             }
 
-            /// Each of them, as the file has them in order.
+            /// Returns all thresholds, in the order of the file.
             #[must_use]
             pub fn all(&self) -> Vec<&Threshold> {
                 vec![$(&self.$name,)+]
             }
 
-            fn each(&mut self) -> Vec<&mut Threshold> {
+            fn all_mut(&mut self) -> Vec<&mut Threshold> {
                 vec![$(&mut self.$name,)+]
             }
         }
@@ -214,21 +212,21 @@ thresholds! {
 }
 
 impl Thresholds {
-    /// Those that are committed.
+    /// Returns the committed thresholds.
     ///
     /// # Errors
     ///
-    /// As [`parse`](Self::parse); a test holds that it does not fail.
+    /// Returns an error as [`parse`](Self::parse) does. A test ensures that the committed file is valid.
     pub fn committed() -> Result<Self, ThresholdsError> {
         Self::parse(COMMITTED)
     }
 
-    /// The same for a Prometheus that scrapes so often: every duration is changed in proportion. So a test, or whoever
-    /// wants to watch, need not wait.
+    /// Scales every duration to a Prometheus server that scrapes at `scrape_interval`, so that tests and demonstrations
+    /// need not wait.
     #[must_use]
     pub fn paced(mut self, scrape_interval: Duration) -> Self {
         let factor = scrape_interval.as_secs_f64() / self.scrape_interval.value;
-        for threshold in self.each().into_iter().filter(|threshold| threshold.unit == Unit::Duration) {
+        for threshold in self.all_mut().into_iter().filter(|threshold| threshold.unit == Unit::Duration) {
             threshold.value *= factor;
         }
         self
@@ -241,19 +239,19 @@ fn entries<'a>(table: &'a DeTable<'a>) -> Entries<'a> {
     table.iter().map(|(key, value)| (&**key.get_ref(), value.get_ref())).collect()
 }
 
-/// Takes a threshold out of the table.
+/// Removes a threshold from the table and validates it.
 fn take(table: &mut Entries<'_>, name: &'static str, unit: Unit) -> Result<Threshold, ThresholdsError> {
-    let wrong = |needs: &str| ThresholdsError::Wrong { name, needs: needs.to_owned() };
+    let invalid = |expected: &str| ThresholdsError::Invalid { name, expected: expected.to_owned() };
     let entry = table.remove(name).ok_or(ThresholdsError::Missing { name })?;
-    let DeValue::Table(entry) = entry else { return Err(wrong("a table with value, unit and reason")) };
+    let DeValue::Table(entry) = entry else { return Err(invalid("a table with value, unit and reason")) };
     let mut entry = entries(entry);
-    let said = entry.remove("unit").and_then(DeValue::as_str);
-    if said != Some(unit.as_str()) {
-        return Err(wrong(&format!("unit = \"{}\"", unit.as_str())));
+    let actual = entry.remove("unit").and_then(DeValue::as_str);
+    if actual != Some(unit.as_str()) {
+        return Err(invalid(&format!("unit = \"{}\"", unit.as_str())));
     }
     let reason = entry.remove("reason").and_then(DeValue::as_str).unwrap_or_default();
     if !reason.ends_with(['.', ')']) {
-        return Err(wrong("a reason that is a sentence"));
+        return Err(invalid("a reason, as a sentence with a full stop"));
     }
     let value = match (unit, entry.remove("value")) {
         (Unit::Duration, Some(DeValue::String(text))) => {
@@ -266,12 +264,12 @@ fn take(table: &mut Entries<'_>, name: &'static str, unit: Unit) -> Result<Thres
     };
     let value = value.filter(|value: &f64| value.is_finite() && *value > 0.0);
     let value = value.ok_or_else(|| match unit {
-        Unit::Duration => wrong("a value with its unit, above zero, such as \"5m\""),
-        _ => wrong("a value above zero"),
+        Unit::Duration => invalid("a positive duration such as \"5m\""),
+        _ => invalid("a positive number"),
     })?;
     match entry.into_keys().next() {
         None => Ok(Threshold { name, value, unit, reason: reason.to_owned() }),
-        Some(key) => Err(wrong(&format!("no `{key}`"))),
+        Some(key) => Err(invalid(&format!("no `{key}`"))),
     }
 }
 
@@ -283,57 +281,57 @@ mod tests {
     use poolscope::telemetry::BOUNDS_SECONDS;
 
     #[test]
-    fn what_is_committed_can_be_read_and_stands_in_the_same_order() {
+    fn committed_file_is_valid_and_in_order() {
         let thresholds = Thresholds::committed().unwrap();
         let written: Vec<_> = COMMITTED.lines().filter_map(|line| line.strip_prefix('[')?.strip_suffix(']')).collect();
-        let read: Vec<_> = thresholds.all().iter().map(|threshold| threshold.name).collect();
-        assert_eq!(written, read);
+        let parsed: Vec<_> = thresholds.all().iter().map(|threshold| threshold.name).collect();
+        assert_eq!(written, parsed);
         assert!(BOUNDS_SECONDS.contains(&thresholds.wait_objective_seconds.value));
         assert!(BOUNDS_SECONDS.contains(&thresholds.wait_p99_seconds.value));
         assert!(BOUNDS_SECONDS.contains(&thresholds.slow_query_seconds.value));
     }
 
     #[test]
-    fn what_is_missing_or_wrong_is_said() {
+    fn invalid_files_are_rejected() {
         let error = |from: &str, to: &str| {
             assert!(COMMITTED.contains(from), "{from}");
             Thresholds::parse(&COMMITTED.replacen(from, to, 1)).unwrap_err().to_string()
         };
-        assert_eq!(error("[waiters]", "[waiter]"), "the threshold `waiters` is missing");
-        assert_eq!(error("[waiters]", "[more]\n\n[waiters]"), "there is no threshold `more`");
+        assert_eq!(error("[waiters]", "[waiter]"), "missing threshold `waiters`");
+        assert_eq!(error("[waiters]", "[more]\n\n[waiters]"), "unknown threshold `more`");
         let share = "[saturated_share]\nvalue = 0.1\nunit = \"ratio\"";
-        let needs = |to: &str, needs: &str| {
-            let said = error(share, &format!("[saturated_share]\n{to}"));
-            assert_eq!(said, format!("the threshold `saturated_share` needs {needs}"));
+        let expects = |to: &str, expected: &str| {
+            let error = error(share, &format!("[saturated_share]\n{to}"));
+            assert_eq!(error, format!("invalid threshold `saturated_share`: expected {expected}"));
         };
-        needs("value = 0.1\nunit = \"seconds\"", "unit = \"ratio\"");
-        needs("value = 0.1", "unit = \"ratio\"");
-        needs("value = \"10 %\"\nunit = \"ratio\"", "a value above zero");
-        needs("value = 0.0\nunit = \"ratio\"", "a value above zero");
-        needs("value = nan\nunit = \"ratio\"", "a value above zero");
-        needs("unit = \"ratio\"", "a value above zero");
-        needs("value = 0.1\nunit = \"ratio\"\nsince = 1", "no `since`");
-        let duration = "the threshold `window` needs a value with its unit, above zero, such as \"5m\"";
+        expects("value = 0.1\nunit = \"seconds\"", "unit = \"ratio\"");
+        expects("value = 0.1", "unit = \"ratio\"");
+        expects("value = \"10 %\"\nunit = \"ratio\"", "a positive number");
+        expects("value = 0.0\nunit = \"ratio\"", "a positive number");
+        expects("value = nan\nunit = \"ratio\"", "a positive number");
+        expects("unit = \"ratio\"", "a positive number");
+        expects("value = 0.1\nunit = \"ratio\"\nsince = 1", "no `since`");
+        let duration = "invalid threshold `window`: expected a positive duration such as \"5m\"";
         assert_eq!(error("[window]\nvalue = \"5m\"", "[window]\nvalue = 5"), duration);
         assert!(error("[waiters]", "waiters").starts_with("not valid TOML: "));
     }
 
     #[test]
-    fn a_threshold_is_written_as_promql_and_as_people_do() {
+    fn thresholds_display_in_promql_and_in_words() {
         let thresholds = Thresholds::committed().unwrap();
         let shown = |threshold: &Threshold| (threshold.to_string(), threshold.human());
-        let pair = |one: &str, other: &str| (one.to_owned(), other.to_owned());
+        let pair = |promql: &str, human: &str| (promql.to_owned(), human.to_owned());
         assert_eq!(shown(&thresholds.saturated_share), pair("0.1", "10 %"));
         assert_eq!(shown(&thresholds.wait_objective), pair("0.999", "99.9 %"));
         assert_eq!(shown(&thresholds.wait_p99_seconds), pair("0.25", "0.25 s"));
         assert_eq!(shown(&thresholds.server_connections), pair("100", "100"));
-        assert_eq!(shown(&thresholds.traffic_floor), pair("0.1", "0.1 a second"));
+        assert_eq!(shown(&thresholds.traffic_floor), pair("0.1", "0.1 per second"));
         assert_eq!(shown(&thresholds.window), pair("5m", "5m"));
         assert_eq!(thresholds.window_known.to_string(), "1d");
     }
 
     #[test]
-    fn a_faster_pace_shortens_every_duration_and_nothing_else() {
+    fn pace_scales_durations_only() {
         let thresholds = Thresholds::committed().unwrap();
         let paced = thresholds.clone().paced(Duration::from_secs(1));
         assert_eq!(paced.scrape_interval.to_string(), "1s");

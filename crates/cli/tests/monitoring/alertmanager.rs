@@ -1,4 +1,4 @@
-//! The example for Alertmanager, as Alertmanager's own tool sees it.
+//! The example configuration for Alertmanager, checked with amtool.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,43 +12,43 @@ use crate::tools::{at, run};
 const EXAMPLE: &str = "alerts/alertmanager.yml";
 
 #[test]
-fn amtool_takes_the_example() {
-    let (good, said) = run(Command::new("amtool").arg("check-config").arg(at(EXAMPLE)));
-    assert!(good && said.contains("SUCCESS"), "{said}");
+fn amtool_accepts_the_example() {
+    let (success, output) = run(Command::new("amtool").arg("check-config").arg(at(EXAMPLE)));
+    assert!(success && output.contains("SUCCESS"), "{output}");
 }
 
 #[test]
-fn each_alert_reaches_who_is_to_be_told() {
+fn severities_route_to_their_receivers() {
     for (severity, receiver) in [(Severity::Critical, "page"), (Severity::Warning, "ticket")] {
         let mut command = Command::new("amtool");
         command.args(["config", "routes", "test", "--verify.receivers", receiver, "--config.file"]).arg(at(EXAMPLE));
         command.args(["alertname=PoolscopePoolExhausted", &format!("severity={}", severity.as_str())]);
-        let (good, said) = run(&mut command);
-        assert!(good, "{severity:?}: {said}");
+        let (success, output) = run(&mut command);
+        assert!(success, "{severity:?}: {output}");
     }
 }
 
 #[test]
-fn what_is_muted_is_an_alert_and_comes_with_the_one_that_mutes_it() {
+fn inhibited_alerts_are_related_to_their_source() {
     let alerts = alerts(&Thresholds::committed().expect("thresholds"));
     let example = fs::read_to_string(at(EXAMPLE)).expect(EXAMPLE);
     let named = |line: &str| -> BTreeSet<String> {
         let words = line.split(|c: char| !c.is_alphanumeric());
         words.filter(|word| word.starts_with("Poolscope") && *word != "Poolscope").map(str::to_owned).collect()
     };
-    let mut muting = BTreeSet::new();
+    let mut sources = BTreeSet::new();
     for line in example.lines().map(str::trim) {
         if line.starts_with("- source_matchers") {
-            muting = named(line);
+            sources = named(line);
         } else if line.starts_with("target_matchers") && !line.contains("Poolscope.+") {
-            for muted in named(line) {
-                let [source] = &muting.iter().collect::<Vec<_>>()[..] else { panic!("{line}") };
+            for target in named(line) {
+                let [source] = &sources.iter().collect::<Vec<_>>()[..] else { panic!("{line}") };
                 let source = alerts.iter().find(|alert| alert.name == **source).expect("an alert");
-                assert!(source.comes_with().contains(&&*muted), "{} does not say that it brings {muted}", source.name);
+                assert!(source.related().contains(&&*target), "{} does not list {target} as related", source.name);
             }
         }
         for name in named(line) {
-            assert!(alerts.iter().any(|alert| alert.name == name), "there is no {name}");
+            assert!(alerts.iter().any(|alert| alert.name == name), "unknown alert {name}");
         }
     }
 }

@@ -1,16 +1,17 @@
-//! The committed dashboards: each rule for them is a check here. That they are what is generated is held by a unit test.
+//! Checks of the committed dashboards. A unit test compares them with the generator's output.
 
-mod answers;
-mod looks;
-mod names;
+mod evaluation;
+mod known_series;
+mod links;
 mod promql;
 mod queries;
+mod render;
 mod schema;
 
 use poolscope_cli::monitoring::dashboards::Dashboard;
 use serde_json::Value;
 
-/// The dashboard as it is committed.
+/// Returns the committed dashboard.
 pub(crate) fn committed(dashboard: Dashboard) -> Value {
     serde_json::from_str(&text(dashboard)).unwrap()
 }
@@ -19,12 +20,12 @@ fn text(dashboard: Dashboard) -> String {
     std::fs::read_to_string(dashboard.path()).unwrap()
 }
 
-/// Every panel that draws something.
+/// Returns all panels except rows.
 pub(crate) fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row")
 }
 
-/// Calls with each panel of each dashboard, and with what a failure is to say where it is.
+/// Calls `check` with each panel of each dashboard and its location for failure messages.
 fn each_panel(mut check: impl FnMut(&Value, &str)) {
     for dashboard in Dashboard::ALL {
         let committed = committed(dashboard);
@@ -34,13 +35,13 @@ fn each_panel(mut check: impl FnMut(&Value, &str)) {
     }
 }
 
-/// The texts of a JSON array.
-fn texts(of: &Value) -> Vec<&str> {
-    of.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(Value::as_str).collect()
+/// Returns the strings of a JSON array.
+fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(Value::as_str).collect()
 }
 
-/// What a panel asks, with the names of the series.
+/// Returns the queries of a panel with their legends.
 pub(crate) fn targets(panel: &Value) -> Vec<(&str, &str)> {
     let targets = panel["targets"].as_array().unwrap();
-    targets.iter().map(|it| (it["expr"].as_str().unwrap(), it["legendFormat"].as_str().unwrap())).collect()
+    targets.iter().map(|target| (target["expr"].as_str().unwrap(), target["legendFormat"].as_str().unwrap())).collect()
 }

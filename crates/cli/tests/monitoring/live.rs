@@ -1,104 +1,103 @@
-//! The real thing: demos whose faults are really brought about, a Prometheus that scrapes them by the rules, and an
-//! Alertmanager that is told.
+//! End-to-end tests of the alerts: demos with real faults, scraped by a real Prometheus, which notifies a real Alertmanager.
 //!
-//! Time passes fifteen times as fast: Prometheus scrapes and evaluates each second, and every range and wait of the rules is
-//! shortened in proportion. So a window has as many scrapes as in life, and five minutes are as many evaluations as 75
-//! minutes are; what the shorter windows average over is less, so that they forgive less.
+//! Time runs fifteen times as fast: Prometheus scrapes and evaluates every second, and all ranges and `for` durations of the
+//! rules are scaled accordingly. A window contains as many scrapes as in production, and five minutes as many evaluations as
+//! 75 minutes. Windows average over less time, so that single events weigh more.
 //!
-//! All is observed once, since it takes minutes, and each test asks something else of what was seen.
+//! The scenarios run once, which takes minutes, and each test checks a part of the results.
 
-mod observed;
+mod environment;
 mod panels;
-mod played;
-mod stage;
+mod results;
+mod scenario_run;
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use poolscope_cli::demo::Scenario;
 
-use self::observed::Observed;
-use self::played::Played;
+use self::results::Results;
+use self::scenario_run::ScenarioRun;
 
-static OBSERVED: LazyLock<Observed> = LazyLock::new(observed::observe);
+static RESULTS: LazyLock<Results> = LazyLock::new(results::run_all);
 
-/// Every scenario with a fault, as it was played.
-fn faults() -> impl Iterator<Item = &'static Played> {
-    OBSERVED.played.iter().filter(|played| played.scenario.fires().is_some())
+/// Returns the runs of all scenarios with a fault.
+fn faults() -> impl Iterator<Item = &'static ScenarioRun> {
+    RESULTS.runs.iter().filter(|run| run.scenario.fires().is_some())
 }
 
-fn names(of: &[&'static str]) -> BTreeSet<String> {
-    of.iter().map(|name| (*name).to_owned()).collect()
+fn names(alerts: &[&'static str]) -> BTreeSet<String> {
+    alerts.iter().map(|name| (*name).to_owned()).collect()
 }
 
 #[test]
-fn each_fault_fires_the_alerts_that_it_is_said_to_and_no_other() {
-    let mut wrong = Vec::new();
-    for played in faults() {
-        let fires = played.scenario.fires().expect("a fault");
-        let must = names(&fires.always());
-        let may = names(fires.perhaps);
-        let missing: Vec<_> = must.difference(&played.fired).collect();
-        let uncalled: Vec<_> =
-            played.fired.iter().filter(|name| !must.contains(*name) && !may.contains(*name)).collect();
-        if !missing.is_empty() || !uncalled.is_empty() {
-            wrong.push(format!("{}: lacks {missing:?}, and has {uncalled:?}", played.scenario.name()));
+fn faults_fire_exactly_the_expected_alerts() {
+    let mut failures = Vec::new();
+    for run in faults() {
+        let fires = run.scenario.fires().expect("a fault");
+        let expected = names(&fires.always());
+        let optional = names(fires.perhaps);
+        let missing: Vec<_> = expected.difference(&run.fired).collect();
+        let unexpected: Vec<_> =
+            run.fired.iter().filter(|name| !expected.contains(*name) && !optional.contains(*name)).collect();
+        if !missing.is_empty() || !unexpected.is_empty() {
+            failures.push(format!("{}: missing {missing:?}, unexpected {unexpected:?}", run.scenario.name()));
         }
     }
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    let with_fault = Scenario::all().iter().filter(|scenario| scenario.fires().is_some()).count();
-    assert_eq!(faults().count(), with_fault);
+    assert!(failures.is_empty(), "{failures:#?}");
+    let expected = Scenario::all().iter().filter(|scenario| scenario.fires().is_some()).count();
+    assert_eq!(faults().count(), expected);
 }
 
 #[test]
-fn what_fires_reaches_alertmanager_with_the_name_of_who_is_to_blame() {
-    for played in faults() {
-        let fires = played.scenario.fires().expect("a fault");
+fn notifications_name_the_top_contributor() {
+    for run in faults() {
+        let fires = run.scenario.fires().expect("a fault");
         for name in fires.always() {
-            let notice = played.notices.get(name).unwrap_or_else(|| panic!("{}: no {name}", played.scenario.name()));
+            let notice = run.notices.get(name).unwrap_or_else(|| panic!("{}: no {name}", run.scenario.name()));
             assert!(!notice.descriptions.is_empty(), "{name}");
         }
-        let said = &played.notices[fires.alert].descriptions;
-        let named = said.iter().any(|description| description.contains(&format!(" {}: ", fires.blames)));
-        assert!(named, "{}: nobody says {}: {said:#?}", played.scenario.name(), fires.blames);
+        let descriptions = &run.notices[fires.alert].descriptions;
+        let named = descriptions.iter().any(|description| description.contains(&format!(": {} (", fires.blames)));
+        assert!(named, "{}: no description names {}: {descriptions:#?}", run.scenario.name(), fires.blames);
     }
 }
 
 #[test]
-fn what_the_server_explains_is_muted() {
-    for (scenario, muted) in [
+fn explained_alerts_are_inhibited() {
+    for (scenario, alert) in [
         ("server_down", "PoolscopeConnectingFails"),
         ("server_down", "PoolscopeRetryBudgetSpent"),
         ("server_full", "PoolscopeServerSlotsLow"),
     ] {
-        let notice = &OBSERVED.played(scenario).notices[muted];
-        assert!(notice.muted, "{scenario}: {muted} is told of beside what explains it");
+        let notice = &RESULTS.run(scenario).notices[alert];
+        assert!(notice.inhibited, "{scenario}: {alert} is not inhibited");
     }
-    for (scenario, told) in [("server_down", "PoolscopeServerDown"), ("server_full", "PoolscopeServerFull")] {
-        assert!(!OBSERVED.played(scenario).notices[told].muted, "{scenario}: nobody is told");
-    }
-}
-
-#[test]
-fn what_fired_resolves_when_the_fault_is_over() {
-    for played in faults() {
-        assert!(played.unresolved.is_empty(), "{}: {:?}", played.scenario.name(), played.unresolved);
+    for (scenario, alert) in [("server_down", "PoolscopeServerDown"), ("server_full", "PoolscopeServerFull")] {
+        assert!(!RESULTS.run(scenario).notices[alert].inhibited, "{scenario}: {alert} is inhibited");
     }
 }
 
 #[test]
-fn nothing_fires_in_five_minutes_of_a_healthy_load() {
-    let healthy = OBSERVED.played("healthy");
+fn alerts_resolve_after_the_fault() {
+    for run in faults() {
+        assert!(run.unresolved.is_empty(), "{}: {:?}", run.scenario.name(), run.unresolved);
+    }
+}
+
+#[test]
+fn healthy_load_fires_no_alert() {
+    let healthy = RESULTS.run("healthy");
     assert!(healthy.fired.is_empty(), "{:?}", healthy.fired);
-    assert!(OBSERVED.healthy_scrapes >= 300.0, "{}", OBSERVED.healthy_scrapes);
+    assert!(RESULTS.healthy_scrapes >= 300.0, "{}", RESULTS.healthy_scrapes);
 }
 
 #[test]
-fn a_process_that_is_gone_is_missed() {
-    assert_eq!(OBSERVED.missed, names(&["PoolscopeMetricsAbsent", "PoolscopeTargetDown"]));
+fn terminated_process_fires_target_alerts() {
+    assert_eq!(RESULTS.fired_after_exit, names(&["PoolscopeMetricsAbsent", "PoolscopeTargetDown"]));
 }
 
 #[test]
-fn every_panel_has_data_in_the_state_that_it_is_for() {
-    assert!(OBSERVED.panels.is_empty(), "{:#?}", OBSERVED.panels);
+fn panels_have_data_in_their_scenario() {
+    assert!(RESULTS.panel_failures.is_empty(), "{:#?}", RESULTS.panel_failures);
 }

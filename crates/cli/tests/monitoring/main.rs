@@ -1,4 +1,4 @@
-//! What is made to watch pools with: that it says what it should, that Prometheus takes it, and that it fires.
+//! Rules, alerts, dashboards and runbooks, checked with Prometheus, Alertmanager and Grafana's schema.
 
 #![allow(clippy::unwrap_used)]
 

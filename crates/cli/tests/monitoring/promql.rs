@@ -1,7 +1,7 @@
-//! Expressions held to the catalogue: what they select must exist, and what they compare must be able to match.
+//! Checks rule expressions against the catalogue, without samples.
 //!
-//! The labels of an expression are derived from the catalogue's, operator by operator. So a typing error in a label, two
-//! sides that never match and a sum that loses what it must keep are found without a sample.
+//! The labels of an expression are derived from those of its metrics, operator by operator. That finds misspelt names, operands
+//! that never match, and sums that drop labels they must keep.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,76 +11,76 @@ use promql_parser::parser::{self, AggregateExpr, BinaryExpr, Call, Expr, LabelMo
 
 pub(crate) type Labels = BTreeSet<String>;
 
-/// What Prometheus itself gives each series.
-const TARGET: [&str; 2] = ["job", "instance"];
-/// What owners may give the instances of a job, so that a sum over these must be without it.
-const OWNERS: [&str; 3] = ["pod", "node", "host"];
+/// Labels that Prometheus adds to each series.
+const TARGET_LABELS: [&str; 2] = ["job", "instance"];
+/// Labels that users may add to the instances of a job, and that sums over instances must drop.
+const INSTANCE_LABELS: [&str; 3] = ["pod", "node", "host"];
 
 pub(crate) fn labels(names: &[&str]) -> Labels {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// What can be selected.
+/// The series that expressions may select.
 #[derive(Debug)]
-pub(crate) struct World {
-    series: BTreeMap<String, (Shape, Labels)>,
-    /// A range must be at least as many seconds long.
-    shortest: u64,
+pub(crate) struct KnownSeries {
+    series: BTreeMap<String, (Type, Labels)>,
+    /// The shortest valid range, in seconds.
+    min_range: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Shape {
+enum Type {
     Counter,
     Gauge,
 }
 
-impl World {
-    /// The catalogue's metrics, and what Prometheus knows of its targets; a range has at least `shortest` seconds.
-    pub(crate) fn new(shortest: u64) -> Self {
-        let mut world = Self { series: BTreeMap::new(), shortest };
-        for outside in ["up", "process_start_time_seconds"] {
-            world.add(outside, Shape::Gauge, labels(&TARGET));
+impl KnownSeries {
+    /// Returns the metrics of the catalogue and of Prometheus itself.
+    pub(crate) fn new(min_range: u64) -> Self {
+        let mut known = Self { series: BTreeMap::new(), min_range };
+        for external in ["up", "process_start_time_seconds"] {
+            known.add(external, Type::Gauge, labels(&TARGET_LABELS));
         }
         for metric in METRICS {
-            let mut own = labels(metric.labels);
-            own.extend(labels(&TARGET));
+            let mut metric_labels = labels(metric.labels);
+            metric_labels.extend(labels(&TARGET_LABELS));
             if metric.is_of_a_pool() {
-                own.insert(POOL_LABEL.to_owned());
+                metric_labels.insert(POOL_LABEL.to_owned());
             }
             match metric.kind {
-                Kind::Counter => world.add(metric.name, Shape::Counter, own),
-                Kind::Gauge => world.add(metric.name, Shape::Gauge, own),
+                Kind::Counter => known.add(metric.name, Type::Counter, metric_labels),
+                Kind::Gauge => known.add(metric.name, Type::Gauge, metric_labels),
                 Kind::Histogram => {
                     for part in ["sum", "count"] {
-                        world.add(&format!("{}_{part}", metric.name), Shape::Counter, own.clone());
+                        known.add(&format!("{}_{part}", metric.name), Type::Counter, metric_labels.clone());
                     }
-                    own.insert("le".to_owned());
-                    world.add(&format!("{}_bucket", metric.name), Shape::Counter, own);
+                    metric_labels.insert("le".to_owned());
+                    known.add(&format!("{}_bucket", metric.name), Type::Counter, metric_labels);
                 }
-                other => panic!("{}: what is a {other:?}?", metric.name),
+                other => panic!("{}: unknown kind {other:?}", metric.name),
             }
         }
-        world
+        known
     }
 
-    fn add(&mut self, name: &str, shape: Shape, labels: Labels) {
-        assert!(self.series.insert(name.to_owned(), (shape, labels)).is_none(), "{name} is there twice");
+    fn add(&mut self, name: &str, series_type: Type, labels: Labels) {
+        assert!(self.series.insert(name.to_owned(), (series_type, labels)).is_none(), "{name} is defined twice");
     }
 
-    /// Adds what is recorded as `name`.
+    /// Adds a recorded series.
     pub(crate) fn record(&mut self, name: &str, expression: &str) {
         let labels = self.labels(expression).unwrap_or_else(|problem| panic!("{name}: {problem}"));
-        self.add(name, Shape::Gauge, labels);
+        self.add(name, Type::Gauge, labels);
     }
 
-    /// The labels that the samples of an expression have.
+    /// Returns the labels of an expression's samples.
     pub(crate) fn labels(&self, expression: &str) -> Result<Labels, String> {
         let parsed = parser::parse(expression).map_err(|problem| format!("{expression}: {problem}"))?;
-        self.of(&parsed).map_err(|problem| format!("{problem}, in {expression}"))
+        self.expression_labels(&parsed).map_err(|problem| format!("{problem}, in {expression}"))
     }
 
-    /// Holds only what an expression selects to what there is: people may ask as they like.
-    pub(crate) fn selects(&self, expression: &str) -> Result<(), String> {
+    /// Checks only the selectors of an expression, which may have any form.
+    pub(crate) fn check_selectors(&self, expression: &str) -> Result<(), String> {
         let parsed = parser::parse(expression).map_err(|problem| format!("{expression}: {problem}"))?;
         self.walk(&parsed).map_err(|problem| format!("{problem}, in {expression}"))
     }
@@ -97,27 +97,27 @@ impl World {
         }
     }
 
-    fn of(&self, expression: &Expr) -> Result<Labels, String> {
+    fn expression_labels(&self, expression: &Expr) -> Result<Labels, String> {
         match expression {
-            Expr::Paren(inner) => self.of(&inner.expr),
+            Expr::Paren(inner) => self.expression_labels(&inner.expr),
             Expr::NumberLiteral(_) | Expr::StringLiteral(_) => Ok(Labels::new()),
             Expr::VectorSelector(selector) => Ok(self.selected(selector)?.1),
             Expr::Call(call) => self.called(call),
             Expr::Aggregate(aggregate) => self.aggregated(aggregate),
             Expr::Binary(binary) => self.combined(binary),
-            other => Err(format!("{other} is not expected")),
+            other => Err(format!("unsupported expression {other}")),
         }
     }
 
-    fn selected(&self, selector: &VectorSelector) -> Result<(Shape, Labels), String> {
+    fn selected(&self, selector: &VectorSelector) -> Result<(Type, Labels), String> {
         let name = selector.name.as_deref().ok_or("a selector without a name")?;
-        let (shape, labels) = self.series.get(name).ok_or_else(|| format!("there is no {name}"))?;
+        let (series_type, labels) = self.series.get(name).ok_or_else(|| format!("unknown series {name}"))?;
         let Matchers { matchers, or_matchers, .. } = &selector.matchers;
         if !or_matchers.is_empty() {
-            return Err("or between matchers is understood by few".to_owned());
+            return Err("`or` between matchers is not portable".to_owned());
         }
         match matchers.iter().find(|matcher| !labels.contains(&matcher.name)) {
-            None => Ok((*shape, labels.clone())),
+            None => Ok((*series_type, labels.clone())),
             Some(matcher) => Err(format!("{name} has no label {}", matcher.name)),
         }
     }
@@ -126,44 +126,44 @@ impl World {
         let name = call.func.name;
         let arguments = &call.args.args;
         match (name, &arguments[..]) {
-            ("absent", [of]) => self.of(of).map(|_| Labels::new()),
-            ("sort_desc", [of]) | ("clamp_max", [of, _]) => self.of(of),
-            ("histogram_quantile", [_, of]) => {
-                let mut labels = self.of(of)?;
-                if labels.remove("le") { Ok(labels) } else { Err("a quantile of what has no buckets".to_owned()) }
+            ("absent", [argument]) => self.expression_labels(argument).map(|_| Labels::new()),
+            ("sort_desc", [argument]) | ("clamp_max", [argument, _]) => self.expression_labels(argument),
+            ("histogram_quantile", [_, argument]) => {
+                let mut labels = self.expression_labels(argument)?;
+                if labels.remove("le") { Ok(labels) } else { Err("a quantile of a series without buckets".to_owned()) }
             }
-            (_, [of]) => {
-                let Expr::MatrixSelector(range) = &**of else { return Err(format!("{name} of what is no range")) };
-                if range.range.as_secs() < self.shortest {
-                    return Err(format!("a range of {:?} is shorter than four scrapes", range.range));
+            (_, [argument]) => {
+                let Expr::MatrixSelector(range) = &**argument else { return Err(format!("{name} without a range")) };
+                if range.range.as_secs() < self.min_range {
+                    return Err(format!("the range {:?} is shorter than four scrapes", range.range));
                 }
-                let (shape, labels) = self.selected(&range.vs)?;
+                let (series_type, labels) = self.selected(&range.vs)?;
                 let fits = match name {
-                    "rate" | "increase" => shape == Shape::Counter,
-                    "last_over_time" => shape == Shape::Gauge,
-                    _ => return Err(format!("{name} is not expected")),
+                    "rate" | "increase" => series_type == Type::Counter,
+                    "last_over_time" => series_type == Type::Gauge,
+                    _ => return Err(format!("unsupported function {name}")),
                 };
-                if fits { Ok(labels) } else { Err(format!("{name} does not suit {:?}", range.vs.name)) }
+                if fits { Ok(labels) } else { Err(format!("{name} is invalid for {:?}", range.vs.name)) }
             }
-            _ => Err(format!("{name} is not expected")),
+            _ => Err(format!("unsupported function {name}")),
         }
     }
 
     fn aggregated(&self, aggregate: &AggregateExpr) -> Result<Labels, String> {
         let operator = aggregate.op.to_string();
         if !["sum", "count", "max", "min", "avg"].contains(&&*operator) {
-            return Err(format!("{operator} is not expected"));
+            return Err(format!("unsupported aggregation {operator}"));
         }
         let Some(LabelModifier::Exclude(without)) = &aggregate.modifier else {
-            return Err(format!("{operator} without `without`, so that its owners' labels are lost"));
+            return Err(format!("{operator} without `without` drops labels of the target"));
         };
-        let mut labels = self.of(&aggregate.expr)?;
+        let mut labels = self.expression_labels(&aggregate.expr)?;
         for label in &without.labels {
             if label == "job" {
-                return Err("jobs are summed up".to_owned());
+                return Err("aggregation over jobs".to_owned());
             }
-            if !labels.remove(label) && !OWNERS.contains(&&**label) {
-                return Err(format!("{operator} is without {label}, which is not there"));
+            if !labels.remove(label) && !INSTANCE_LABELS.contains(&&**label) {
+                return Err(format!("{operator} drops the unknown label {label}"));
             }
         }
         Ok(labels)
@@ -171,9 +171,9 @@ impl World {
 
     fn combined(&self, binary: &BinaryExpr) -> Result<Labels, String> {
         let operator = binary.op.to_string();
-        let (left, right) = (self.of(&binary.lhs)?, self.of(&binary.rhs)?);
+        let (left, right) = (self.expression_labels(&binary.lhs)?, self.expression_labels(&binary.rhs)?);
         if binary.return_bool() {
-            return Err("a comparison must filter".to_owned());
+            return Err("a comparison with bool does not filter".to_owned());
         }
         let (scalar_left, scalar_right) = (is_scalar(&binary.lhs), is_scalar(&binary.rhs));
         if operator == "/" && !scalar_right && !is_guarded(&binary.rhs) {
@@ -184,20 +184,24 @@ impl World {
         }
         let matching = binary.modifier.as_ref().and_then(|modifier| modifier.matching.as_ref());
         match matching {
-            // What says that nothing is there has no labels.
+            // `absent` has no labels.
             None if operator == "or" && right.is_empty() => Ok(left),
             None if left == right => Ok(left),
             None => Err(format!("{operator} between {left:?} and {right:?} never matches")),
             Some(LabelModifier::Include(on)) if matches!(&*operator, "and" | "unless") => {
                 let on: Labels = on.labels.iter().cloned().collect();
-                if on == labels(&TARGET) { Ok(left) } else { Err(format!("on {on:?} is not a target")) }
+                if on == labels(&TARGET_LABELS) {
+                    Ok(left)
+                } else {
+                    Err(format!("{on:?} are not the labels of a target"))
+                }
             }
-            Some(_) => Err(format!("{operator} with a matching of its own")),
+            Some(_) => Err(format!("{operator} with `on` or `ignoring`")),
         }
     }
 }
 
-/// Whether it is a number, however it is written.
+/// Returns whether an expression is a number.
 fn is_scalar(expression: &Expr) -> bool {
     match expression {
         Expr::NumberLiteral(_) => true,
@@ -207,7 +211,7 @@ fn is_scalar(expression: &Expr) -> bool {
     }
 }
 
-/// Whether it is `(… > 0)`.
+/// Returns whether an expression has the form `(… > 0)`.
 fn is_guarded(expression: &Expr) -> bool {
     let Expr::Paren(inner) = expression else { return false };
     let Expr::Binary(binary) = &*inner.expr else { return false };
@@ -215,29 +219,29 @@ fn is_guarded(expression: &Expr) -> bool {
 }
 
 #[test]
-fn what_breaks_a_rule_is_found() {
-    let world = World::new(60);
+fn invalid_expressions_are_rejected() {
+    let known = KnownSeries::new(60);
     for (expression, problem) in [
-        ("rate(poolscope_saturated_seconds_totl[5m])", "there is no poolscope_saturated_seconds_totl"),
-        ("db_client_connection_wait_time_seconds", "there is no db_client_connection_wait_time_seconds"),
+        ("rate(poolscope_saturated_seconds_totl[5m])", "unknown series poolscope_saturated_seconds_totl"),
+        ("db_client_connection_wait_time_seconds", "unknown series db_client_connection_wait_time_seconds"),
         ("poolscope_suspected_leaks{operation=\"a\"} > 0", "has no label operation"),
-        ("rate(poolscope_suspected_leaks[5m])", "rate does not suit"),
+        ("rate(poolscope_suspected_leaks[5m])", "rate is invalid for"),
         ("rate(poolscope_saturated_seconds_total[30s])", "shorter than four scrapes"),
         ("sum by (job) (poolscope_suspected_leaks)", "without `without`"),
         ("sum(poolscope_suspected_leaks)", "without `without`"),
-        ("sum without (job) (poolscope_suspected_leaks)", "jobs are summed up"),
-        ("sum without (operation) (poolscope_suspected_leaks)", "is without operation, which is not there"),
-        ("topk without (job) (1, poolscope_suspected_leaks)", "topk is not expected"),
+        ("sum without (job) (poolscope_suspected_leaks)", "aggregation over jobs"),
+        ("sum without (operation) (poolscope_suspected_leaks)", "drops the unknown label operation"),
+        ("topk without (job) (1, poolscope_suspected_leaks)", "unsupported aggregation topk"),
         ("poolscope_suspected_leaks / db_client_connection_max", "may be zero"),
         ("poolscope_suspected_leaks / (db_client_connection_max >= 0)", "may be zero"),
         ("poolscope_suspected_leaks / (up > 0)", "never matches"),
-        ("poolscope_suspected_leaks / on (job) (db_client_connection_max > 0)", "with a matching of its own"),
-        ("up and on (instance) poolscope_build_info", "is not a target"),
-        ("poolscope_suspected_leaks > bool 0", "a comparison must filter"),
-        ("histogram_quantile(0.9, rate(poolscope_saturated_seconds_total[5m]))", "no buckets"),
+        ("poolscope_suspected_leaks / on (job) (db_client_connection_max > 0)", "with `on` or `ignoring`"),
+        ("up and on (instance) poolscope_build_info", "not the labels of a target"),
+        ("poolscope_suspected_leaks > bool 0", "does not filter"),
+        ("histogram_quantile(0.9, rate(poolscope_saturated_seconds_total[5m]))", "without buckets"),
         ("poolscope_suspected_leaks >", "poolscope_suspected_leaks >: "),
     ] {
-        let found = world.labels(expression).expect_err(expression);
-        assert!(found.contains(problem), "{expression}: {found}");
+        let error = known.labels(expression).expect_err(expression);
+        assert!(error.contains(problem), "{expression}: {error}");
     }
 }

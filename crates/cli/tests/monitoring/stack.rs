@@ -1,4 +1,4 @@
-//! `make stack`: the demo, Prometheus and Alertmanager together, as somebody starts and ends them.
+//! `make stack`: start and end of the demo with Prometheus and Alertmanager.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +12,7 @@ use crate::run::{Run, demo, wait_until};
 use crate::tools::at;
 use poolscope_testing::http;
 
-/// A stack that is up.
+/// A running stack.
 struct Stack {
     run: Run,
     prometheus: SocketAddr,
@@ -23,7 +23,7 @@ impl Stack {
     fn up(arguments: &[&str]) -> Self {
         let [prometheus, alertmanager] = free();
         let mut command = Command::new(at("scripts/stack"));
-        // The binary, without our own environment's opinions.
+        // Without the settings in this environment.
         for (name, value) in demo(&[]).get_envs() {
             assert_eq!(value, None);
             command.env_remove(name);
@@ -40,23 +40,23 @@ impl Stack {
         Self { run, prometheus, alertmanager }
     }
 
-    fn prometheus_says(&self, path: &str) -> String {
+    fn query_prometheus(&self, path: &str) -> String {
         http::get(self.prometheus, path).expect("an answer").1
     }
 
-    /// The process whose command line has this.
+    /// Returns the process whose command line contains `part`.
     fn process(&self, part: &str) -> Pid {
-        let has_it = |id: &i32| {
+        let matches = |id: &i32| {
             let line = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains(part)
         };
         let ids = fs::read_dir("/proc").expect("/proc").flatten();
-        let mut ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(has_it);
+        let mut ids = ids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(matches);
         Pid::from_raw(ids.next().expect(part))
     }
 }
 
-/// A test that fails ends it too: to kill the script would leave what it started.
+/// A failing test ends the stack by a signal: killing the script would leave its children running.
 impl Drop for Stack {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -68,22 +68,22 @@ impl Drop for Stack {
     }
 }
 
-/// Addresses that nobody has, at this moment.
+/// Returns free addresses.
 fn free<const N: usize>() -> [SocketAddr; N] {
     let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("an address"))
 }
 
 #[test]
-fn a_stack_scrapes_by_its_rules_and_ends_together_at_a_signal() {
+fn stack_evaluates_rules_and_ends_on_sigterm() {
     let mut stack = Stack::up(&["--scenario", "churn", "--scenario-after", "1s"]);
     wait_until("an alert that is pending or fires", || {
-        stack.prometheus_says("/api/v1/alerts").contains("\"alertname\":\"PoolscopeConnectionChurn\"")
+        stack.query_prometheus("/api/v1/alerts").contains("\"alertname\":\"PoolscopeConnectionChurn\"")
     });
-    assert!(stack.prometheus_says("/api/v1/status/flags").contains("\"enable-feature\":\"exemplar-storage\""));
-    assert!(stack.prometheus_says("/api/v1/alertmanagers").contains(&format!("http://{}/", stack.alertmanager)));
+    assert!(stack.query_prometheus("/api/v1/status/flags").contains("\"enable-feature\":\"exemplar-storage\""));
+    assert!(stack.query_prometheus("/api/v1/alertmanagers").contains(&format!("http://{}/", stack.alertmanager)));
     assert!(http::get(stack.alertmanager, "/api/v2/status").expect("an answer").1.contains("PoolscopePoolExhausted"));
-    // As Ctrl-C does. Whoever runs tests in the background may have them ignore that one, and then no shell can trap it.
+    // SIGTERM rather than SIGINT, which background processes may ignore.
     stack.run.signal(Signal::SIGTERM);
     assert_eq!(stack.run.wait().code(), Some(0));
     assert!(stack.run.remaining_output().contains("The private server and its directory are gone."));
@@ -92,7 +92,7 @@ fn a_stack_scrapes_by_its_rules_and_ends_together_at_a_signal() {
 }
 
 #[test]
-fn a_stack_of_which_one_dies_ends_and_says_which() {
+fn stack_ends_when_a_process_dies() {
     let mut stack = Stack::up(&["--scenario", "healthy"]);
     let address = format!("--web.listen-address={}", stack.alertmanager);
     kill(stack.process(&address), Signal::SIGKILL).expect("a signal");
@@ -103,7 +103,7 @@ fn a_stack_of_which_one_dies_ends_and_says_which() {
 }
 
 #[test]
-fn a_stack_ends_with_its_demo() {
+fn stack_ends_with_its_demo() {
     let mut stack = Stack::up(&["--scenario", "healthy", "--duration", "1s"]);
     assert_eq!(stack.run.wait().code(), Some(0));
     assert_eq!(stack.run.stderr(), "");

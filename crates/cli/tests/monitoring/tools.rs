@@ -1,10 +1,10 @@
-//! The programs that check what is committed.
+//! External programs and files of the repository.
 
 use std::path::PathBuf;
 
 pub(crate) use crate::programs::{at, run};
 
-/// The files of a directory of the repository that end so, in order.
+/// Returns the files of a directory in the repository with this ending, sorted.
 pub(crate) fn files(directory: &str, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(at(directory)).expect(directory);
     let paths = entries.map(|entry| entry.expect(directory).path());

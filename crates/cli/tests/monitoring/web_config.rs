@@ -1,4 +1,4 @@
-//! The exporter's web configuration, as Prometheus itself meets it.
+//! The exporter's web configuration, checked with promtool and a scraping Prometheus.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -13,18 +13,18 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 use crate::tools::run;
 use poolscope_testing::prometheus::Prometheus;
 
-/// An authority's certificate, and what it signed: for the exporter, and for Prometheus.
+/// Writes the certificate of an authority, and those of the exporter and of its clients.
 fn certificates(directory: &Path) {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "an authority of a test's");
+    params.distinguished_name.push(DnType::CommonName, "test authority");
     let key = KeyPair::generate().unwrap();
     fs::write(directory.join("ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
     let issuer = Issuer::new(params, key);
     for (name, usage) in [
         ("localhost", ExtendedKeyUsagePurpose::ServerAuth),
         ("prometheus", ExtendedKeyUsagePurpose::ClientAuth),
-        ("somebody", ExtendedKeyUsagePurpose::ClientAuth),
+        ("other", ExtendedKeyUsagePurpose::ClientAuth),
     ] {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.extended_key_usages.push(usage);
@@ -44,7 +44,7 @@ async fn serve(web_yml: &Path) -> SocketAddr {
 }
 
 #[test]
-fn promtool_takes_what_is_taken_here() {
+fn promtool_accepts_the_same_configuration() {
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());
     let hash = bcrypt::hash("sesame", 4).unwrap();
@@ -74,12 +74,12 @@ basic_auth_users:
     let web_yml = directory.path().join("web.yml");
     fs::write(&web_yml, settings).unwrap();
     assert!(WebConfig::read(&web_yml).unwrap().is_tls());
-    let (good, said) = run(Command::new("promtool").args(["check", "web-config"]).arg(&web_yml));
-    assert!(good && said.contains("SUCCESS"), "{said}");
+    let (success, output) = run(Command::new("promtool").args(["check", "web-config"]).arg(&web_yml));
+    assert!(success && output.contains("SUCCESS"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_scrapes_with_a_certificate_and_a_password_and_not_with_others() {
+async fn scraping_requires_certificate_and_password() {
     let directory = tempfile::tempdir().unwrap();
     certificates(directory.path());
     let hash = bcrypt::hash("sesame", 4).unwrap();
@@ -94,13 +94,13 @@ async fn prometheus_scrapes_with_a_certificate_and_a_password_and_not_with_other
 
     let path = |name: &str| directory.path().join(name).display().to_string();
     let mut config = "global: {scrape_interval: 200ms, scrape_timeout: 200ms}\nscrape_configs:\n".to_owned();
-    for (job, scheme, own, password) in [
-        ("good", "https", "prometheus", "sesame"),
+    for (job, scheme, client, password) in [
+        ("valid", "https", "prometheus", "sesame"),
         ("password", "https", "prometheus", "wrong"),
-        ("name", "https", "somebody", "sesame"),
+        ("name", "https", "other", "sesame"),
         ("plain", "http", "prometheus", "sesame"),
     ] {
-        let (ca, cert, key) = (path("ca.crt"), path(&format!("{own}.crt")), path(&format!("{own}.key")));
+        let (ca, cert, key) = (path("ca.crt"), path(&format!("{client}.crt")), path(&format!("{client}.key")));
         config += &format!(
             "- job_name: {job}\n  scheme: {scheme}\n  tls_config: {{ca_file: {ca}, cert_file: {cert}, key_file: {key}, \
              server_name: localhost}}\n  basic_auth: {{username: prometheus, password: {password}}}\n  \
@@ -109,15 +109,15 @@ async fn prometheus_scrapes_with_a_certificate_and_a_password_and_not_with_other
     }
     let prometheus = Prometheus::configured(&[("prometheus.yml", &config)]).await;
     let begun = Instant::now();
-    let expected = [("good", 1.0), ("name", 0.0), ("password", 0.0), ("plain", 0.0)];
+    let expected = [("name", 0.0), ("password", 0.0), ("plain", 0.0), ("valid", 1.0)];
     let expected = expected.map(|(job, up)| (job.to_owned(), up));
     loop {
         let up = prometheus.query("up").await;
         let targets = prometheus.api("/api/v1/targets").await;
         let errors: Vec<_> =
             targets["activeTargets"].as_array().unwrap().iter().map(|target| target["lastError"].to_string()).collect();
-        let told = |part: &&str| errors.iter().any(|error| error.contains(*part));
-        if up == expected && ["401 Unauthorized", "tls: ", "400 Bad Request"].iter().all(told) {
+        let reported = |part: &&str| errors.iter().any(|error| error.contains(*part));
+        if up == expected && ["401 Unauthorized", "tls: ", "400 Bad Request"].iter().all(reported) {
             break;
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{up:?} {errors:?}");

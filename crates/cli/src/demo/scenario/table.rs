@@ -7,7 +7,7 @@ use super::fires::EXHAUSTED;
 use super::{Fault, Fires, Scenario};
 use crate::demo::shop::{Endpoint, Flaw, Manner};
 use crate::demo::workload::{Arrival, Load, Rushes};
-use crate::monitoring::rules::alerts::SHORT;
+use crate::monitoring::rules::alerts::EXHAUSTION_SYMPTOMS;
 
 use Arrival::{Archiving, Customer};
 
@@ -132,7 +132,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
          `poolscope_recommended_size` rises",
         Manner::GOOD,
         &SALE,
-        Fires { alert: "PoolscopePoolExhausted", blames: "checkout_rush", also: &[SHORT], perhaps: &[] },
+        Fires { alert: "PoolscopePoolExhausted", blames: "checkout_rush", also: &[EXHAUSTION_SYMPTOMS], perhaps: &[] },
     ),
     fault(
         "slow_queries",
@@ -140,7 +140,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`db_client_operation_duration_seconds`; `poolscope_connection_use_seconds_total` of `list_orders`, executing",
         Manner::with(Flaw::SlowQueries),
         &CALM,
-        Fires { alert: "PoolscopeSlowQueries", blames: "list_orders", also: &[&[EXHAUSTED], SHORT], perhaps: &[] },
+        Fires {
+            alert: "PoolscopeSlowQueries",
+            blames: "list_orders",
+            also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
+            perhaps: &[],
+        },
     ),
     fault(
         "held_idle",
@@ -149,7 +154,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
          `poolscope_request_warnings_total`, held_elsewhere",
         Manner::with(Flaw::CallsElsewhere),
         &CALM,
-        Fires { alert: "PoolscopeHeldIdle", blames: "list_orders", also: &[&[EXHAUSTED], SHORT], perhaps: &[] },
+        Fires {
+            alert: "PoolscopeHeldIdle",
+            blames: "list_orders",
+            also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
+            perhaps: &[],
+        },
     ),
     fault(
         "idle_in_transaction",
@@ -160,7 +170,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Fires {
             alert: "PoolscopeIdleInTransaction",
             blames: "place_order",
-            also: &[&[EXHAUSTED], SHORT],
+            also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
             perhaps: &[],
         },
     ),
@@ -173,7 +183,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Fires {
             alert: "PoolscopeSuspectedLeak",
             blames: "GET /customers/count",
-            also: &[&[EXHAUSTED, "PoolscopeHeldIdle"], SHORT],
+            also: &[&[EXHAUSTED, "PoolscopeHeldIdle"], EXHAUSTION_SYMPTOMS],
             perhaps: &["PoolscopeSelfDeadlock"],
         },
     )
@@ -187,7 +197,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Fires {
             alert: "PoolscopeSelfDeadlock",
             blames: "checkout_rush",
-            also: &[SHORT],
+            also: &[EXHAUSTION_SYMPTOMS],
             perhaps: &[EXHAUSTED, "PoolscopeHeldIdle"],
         },
     ),
@@ -270,7 +280,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             alert: "PoolscopeRetryStorm",
             blames: "reserve_stock",
             also: &[&["PoolscopeRetryBudgetSpent"]],
-            perhaps: SHORT,
+            perhaps: EXHAUSTION_SYMPTOMS,
         },
     )
     .and(Act::LockRows),

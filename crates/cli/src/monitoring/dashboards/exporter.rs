@@ -1,98 +1,98 @@
-//! The exporter itself: what watches the pools has to be watched, too.
+//! The exporter dashboard.
 
 use serde_json::{Value, json};
 
-use super::Dashboard;
-use super::drawing::{CRITICAL, Drawing, NEUTRAL, Says};
-use super::frame::{Row, frame};
-use super::panels::Panel;
+use super::dashboard::Dashboard;
+use super::layout::{Row, render};
+use super::panel::{CRITICAL, Description, NEUTRAL, PanelBuilder};
+use super::panel_id::PanelId;
 use super::query::{
-    CPU_SECONDS, Foreign, MAX_FILES, OPEN_FILES, RESIDENT_MEMORY, SAMPLES, SCRAPE_DURATION, STARTED, Series, THREADS,
-    UP, max, metric, sum, sum_by,
+    CPU_SECONDS, ExternalMetric, MAX_FILES, OPEN_FILES, RESIDENT_MEMORY, SCRAPE_DURATION, SCRAPE_SAMPLES, START_TIME,
+    Series, THREADS, UP, max, metric, sum, sum_by,
 };
 use super::unit::Unit;
-use crate::monitoring::Thresholds;
-use crate::monitoring::names::POOL_LABEL;
-use poolscope::telemetry::MAX_OPERATIONS;
+use crate::monitoring::names::{MAX_OPERATIONS, POOL_LABEL};
+use crate::monitoring::thresholds::Thresholds;
 
-/// How many instances a panel shows, those with most. More lines than that nobody reads.
-const WORST: usize = 10;
+/// Series shown in panels that rank instances or pools.
+const TOP_SERIES: usize = 10;
 
 pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
-    let health = vec![up(), uptime(), failed_scrapes(), slowest_scrapes(), lost_spans(thresholds), versions()];
+    let health = vec![instances(), uptime(), failed_scrapes(), scrape_p99(), lost_spans(thresholds), versions()];
     let rows = vec![
-        Row { title: "Is it healthy?", panels: health },
-        Row { title: "Is it scraped?", panels: vec![scrapes(), scrape_time(), samples()] },
-        Row { title: "Where do spans go?", panels: vec![spans(), span_queue()] },
-        Row { title: "Is all of it seen?", panels: vec![told_apart(), wires_lost()] },
-        Row { title: "What does the process need?", panels: vec![cpu(), memory(), files(), threads()] },
-        Row { title: "What runs?", panels: vec![builds()] },
+        Row { title: "Health", panels: health },
+        Row { title: "Scrapes", panels: vec![scrapes(), scrape_time(), samples()] },
+        Row { title: "Spans", panels: vec![spans(), span_queue()] },
+        Row { title: "Cardinality and protocol observation", panels: vec![operation_cardinality(), wires_lost()] },
+        Row { title: "Process", panels: vec![cpu(), memory(), files(), threads()] },
+        Row { title: "Versions", panels: vec![versions_by_job()] },
     ];
-    frame(Dashboard::Exporter, rows, &[])
+    render(Dashboard::Exporter, rows, &[])
 }
 
-/// Of a target of a job that has a poolscope, and not of whatever else is scraped.
-fn of_ours(of: Foreign) -> String {
-    format!("{} and on (job, instance) {}", Series::from(of), metric!("poolscope_build_info"))
+/// Selects the targets that report pool metrics, out of all that Prometheus scrapes.
+fn of_targets(metric: ExternalMetric) -> String {
+    format!("{} and on (job, instance) {}", Series::from(metric), metric!("poolscope_build_info"))
 }
 
-/// The instances that have most of something of the process.
-fn most(of: Foreign) -> String {
-    format!("topk({WORST}, {})", of_ours(of))
+/// Selects the instances with the highest values.
+fn top(metric: ExternalMetric) -> String {
+    format!("topk({TOP_SERIES}, {})", of_targets(metric))
 }
 
-fn up() -> Drawing {
-    let says = Says {
-        means: "Instances that are scraped now.",
-        bad: "Fewer than there should be: nothing is known of the others' pools.",
-        cure: "See in Prometheus' page of targets what it meets there.",
+fn instances() -> PanelBuilder {
+    let description = Description {
+        shows: "Number of scraped instances.",
+        normal: "as many as deployed. The state of the pools of missing instances is unknown.",
+        action: "Read the scrape error on Prometheus' targets page.",
     };
-    Drawing::stat(Panel::Up, "Instances", says).asks(format!("count({})", of_ours(UP)), "instances")
+    PanelBuilder::stat(PanelId::Instances, "Instances", description)
+        .query(format!("count({})", of_targets(UP)), "instances")
 }
 
-fn uptime() -> Drawing {
-    let says = Says {
-        means: "How long the process that was started last has run.",
-        bad: "Minutes, again and again: something restarts.",
-        cure: "The blue marks show when, and the text of each which instance. Read its log.",
+fn uptime() -> PanelBuilder {
+    let description = Description {
+        shows: "Time since the most recent process start.",
+        normal: "since the last release. Repeatedly minutes: a process keeps restarting.",
+        action: "The restart annotations have the time and the instance. Read its log.",
     };
-    Drawing::stat(Panel::Uptime, "Last start", says)
-        .asks(format!("time() - {}", max(of_ours(STARTED))), "ago")
+    PanelBuilder::stat(PanelId::Uptime, "Last start", description)
+        .query(format!("time() - {}", max(of_targets(START_TIME))), "ago")
         .unit(Unit::Seconds)
         .option("graphMode", json!("none"))
 }
 
-fn failed_scrapes() -> Drawing {
-    let says = Says {
-        means: "The share of scrapes that were answered with anything but 200.",
-        bad: "Any: there are gaps in what is known.",
-        cure: "See the codes below.",
+fn failed_scrapes() -> PanelBuilder {
+    let description = Description {
+        shows: "Share of scrapes with a status other than 200.",
+        normal: "none. Failed scrapes leave gaps in all metrics.",
+        action: "Check the status codes below.",
     };
     let all = metric!("poolscope_scrapes_total");
     let failed = all.clone().only(r#"code!="200""#);
-    Drawing::stat(Panel::FailedScrapes, "Failed scrapes", says)
-        .asks(format!("{} / ({} > 0)", sum(failed.rate()), sum(all.rate())), "failed")
+    PanelBuilder::stat(PanelId::FailedScrapes, "Failed scrapes", description)
+        .query(format!("{} / ({} > 0)", sum(failed.rate()), sum(all.rate())), "failed")
         .unit(Unit::Share)
         .default("noValue", json!("none"))
 }
 
-fn slowest_scrapes() -> Drawing {
-    let says = Says {
-        means: "Ninety-nine of a hundred scrapes took no longer.",
-        bad: "Near Prometheus' scrape_timeout, which is 10 s unless it was set.",
-        cure: "See how many samples a scrape has, and which instance is slow.",
+fn scrape_p99() -> PanelBuilder {
+    let description = Description {
+        shows: "99th percentile of the scrape time.",
+        normal: "well below Prometheus' scrape_timeout, 10 s by default.",
+        action: "Check the samples per scrape, and which instance is slow.",
     };
-    Drawing::stat(Panel::SlowestScrapes, "Scrape, p99", says)
-        .asks(metric!("poolscope_scrape_duration_seconds").quantile(0.99, &[]), "p99")
+    PanelBuilder::stat(PanelId::ScrapeP99, "Scrape time, p99", description)
+        .query(metric!("poolscope_scrape_duration_seconds").quantile(0.99, &[]), "p99")
         .unit(Unit::Seconds)
-        .leads_to(Panel::ScrapeTime, "Over time")
+        .link_to(PanelId::ScrapeTime, "Over time")
 }
 
-fn lost_spans(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "The share of ended spans that reached nobody. Nothing is shown while nothing takes spans.",
-        bad: "Red: most traces of some length are incomplete.",
-        cure: "See whether they were dropped (the queue was full) or sent in vain.",
+fn lost_spans(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Share of ended spans that did not reach their destination. Empty if spans are not exported.",
+        normal: "0 %. Red: most longer traces are incomplete.",
+        action: "Check whether spans are dropped (the queue is full) or failed to export.",
     };
     let lost = sum(format!(
         "{} + {}",
@@ -100,81 +100,82 @@ fn lost_spans(thresholds: &Thresholds) -> Drawing {
         metric!("poolscope_spans_failed_total").rate()
     ));
     let ended = sum(metric!("poolscope_spans_ended_total").rate());
-    Drawing::stat(Panel::LostSpans, "Lost spans", says)
-        .asks(format!("{lost} / ({ended} > 0)"), "lost")
+    PanelBuilder::stat(PanelId::LostSpans, "Lost spans", description)
+        .query(format!("{lost} / ({ended} > 0)"), "lost")
         .unit(Unit::Share)
-        .above(CRITICAL, &thresholds.span_loss_share)
-        .leads_to(Panel::Spans, "Over time")
+        .threshold(CRITICAL, &thresholds.span_loss_share)
+        .link_to(PanelId::Spans, "Over time")
 }
 
-fn versions() -> Drawing {
-    let says = Says {
-        means: "How many versions of poolscope run.",
-        bad: "More than one for longer than a release takes.",
-        cure: "The table below has them, the purple marks when each came.",
+fn versions() -> PanelBuilder {
+    let description = Description {
+        shows: "Number of running versions of poolscope.",
+        normal: "one, or two during a release.",
+        action: "The table below lists them; the version annotations mark when each started.",
     };
     let versions = format!("count by (version) ({})", metric!("poolscope_build_info"));
-    Drawing::stat(Panel::Versions, "Versions", says)
-        .asks(format!("count({versions})"), "versions")
-        .leads_to(Panel::Builds, "Which")
+    PanelBuilder::stat(PanelId::Versions, "Versions", description)
+        .query(format!("count({versions})"), "versions")
+        .link_to(PanelId::VersionsByJob, "Versions by job")
 }
 
-fn scrapes() -> Drawing {
-    let says = Says {
-        means: "Scrapes by the status they were answered with: 200; 500 (a collector panicked, or the metrics could not be \
-                encoded); 503 (too many at once); 499 (the client left first).",
-        bad: "Anything but 200.",
-        cure: "500: the log has the cause. 503: too many Prometheus servers scrape at once. 499: raise scrape_timeout, or see \
-               why scrapes are slow.",
+fn scrapes() -> PanelBuilder {
+    let description = Description {
+        shows: "Scrapes per second by status code: 200; 500 (a collector panicked, or encoding failed); 503 (too many \
+                at once); 499 (the client disconnected).",
+        normal: "200 only.",
+        action: "500: the log has the cause. 503: too many Prometheus servers scrape at once. 499: raise \
+                 scrape_timeout, or check why scrapes are slow.",
     };
-    Drawing::lines(Panel::Scrapes, "Scrapes: by code", says)
-        .asks(sum_by(&["code"], metric!("poolscope_scrapes_total").rate()), "{{code}}")
+    PanelBuilder::lines(PanelId::Scrapes, "Scrapes by status code", description)
+        .query(sum_by(&["code"], metric!("poolscope_scrapes_total").rate()), "{{code}}")
         .unit(Unit::PerSecond)
         .stacked()
-        .colours(&[("200", "blue"), ("499", "yellow"), ("500", "red"), ("503", "orange")])
+        .colors(&[("200", "blue"), ("499", "yellow"), ("500", "red"), ("503", "orange")])
 }
 
-fn scrape_time() -> Drawing {
-    let says = Says {
-        means: "How long scrapes take: as the exporter counts them, the wait for their turn included, and the slowest as \
-                Prometheus counts it, over the network.",
-        bad: "Prometheus' far above the exporter's: the network or the client is slow. Both: the page is large or the \
-              machine busy.",
-        cure: "See how many samples a scrape has.",
+fn scrape_time() -> PanelBuilder {
+    let description = Description {
+        shows: "Scrape time as measured by the exporter, including time in its queue, and of the slowest scrape as \
+                measured by Prometheus, including the network.",
+        normal: "well below a second. Prometheus far above the exporter: the network or the client is slow. Both: many \
+                 samples, or a busy machine.",
+        action: "Check the samples per scrape.",
     };
     let scrape = || metric!("poolscope_scrape_duration_seconds");
-    Drawing::lines(Panel::ScrapeTime, "How long scrapes take", says)
-        .asks(scrape().quantile(0.5, &[]), "p50")
-        .asks(scrape().quantile(0.99, &[]), "p99")
-        .asks(max(of_ours(SCRAPE_DURATION)), "slowest for Prometheus")
+    PanelBuilder::lines(PanelId::ScrapeTime, "Scrape time", description)
+        .query(scrape().quantile(0.5, &[]), "p50")
+        .query(scrape().quantile(0.99, &[]), "p99")
+        .query(max(of_targets(SCRAPE_DURATION)), "slowest, by Prometheus")
         .unit(Unit::Seconds)
-        .colours(&[("p50", "light-blue"), ("p99", "blue"), ("slowest for Prometheus", "purple")])
+        .colors(&[("p50", "light-blue"), ("p99", "blue"), ("slowest, by Prometheus", "purple")])
 }
 
-fn samples() -> Drawing {
-    let says = Says {
-        means: "How many samples a scrape has; the ten instances with most.",
-        bad: "A line that climbs without end. (It cannot for long: operations, queries and pairs of errors are bounded.)",
-        cure: "See which pool tells many operations apart, below.",
+fn samples() -> PanelBuilder {
+    let description = Description {
+        shows: "Samples per scrape; the ten largest instances.",
+        normal: "levels off, since operations, query summaries and error pairs are bounded.",
+        action: "Check which pool has many operations, below.",
     };
-    Drawing::lines(Panel::Samples, "Samples in a scrape", says).asks(most(SAMPLES), "{{instance}}")
+    PanelBuilder::lines(PanelId::Samples, "Samples per scrape", description).query(top(SCRAPE_SAMPLES), "{{instance}}")
 }
 
-fn spans() -> Drawing {
-    let says = Says {
-        means: "What became of spans that ended, stacked: exported (their destination took them), dropped (not sent, as the \
-                queue was full), failed (sent in vain).",
-        bad: "dropped: more spans come than the destination takes. failed: it is away, too slow, or refuses them.",
-        cure: "dropped: raise OTEL_BSP_MAX_QUEUE_SIZE, or sample fewer traces. failed: the log says what the collector answered.",
+fn spans() -> PanelBuilder {
+    let description = Description {
+        shows: "Ended spans per second, stacked: exported, dropped (the queue was full), failed (the export failed).",
+        normal: "exported only. dropped: more spans than the destination accepts. failed: the destination is down, \
+                 slow or rejects them.",
+        action: "dropped: raise OTEL_BSP_MAX_QUEUE_SIZE, or sample fewer traces. failed: the log has the collector's \
+                 response.",
     };
-    Drawing::lines(Panel::Spans, "Spans: what became of them", says)
+    PanelBuilder::lines(PanelId::Spans, "Spans by outcome", description)
         .size(12, 8)
-        .asks(sum_by(&["destination"], metric!("poolscope_spans_exported_total").rate()), "exported · {{destination}}")
-        .asks(sum_by(&["destination"], metric!("poolscope_spans_dropped_total").rate()), "dropped · {{destination}}")
-        .asks(sum_by(&["destination"], metric!("poolscope_spans_failed_total").rate()), "failed · {{destination}}")
+        .query(sum_by(&["destination"], metric!("poolscope_spans_exported_total").rate()), "exported · {{destination}}")
+        .query(sum_by(&["destination"], metric!("poolscope_spans_dropped_total").rate()), "dropped · {{destination}}")
+        .query(sum_by(&["destination"], metric!("poolscope_spans_failed_total").rate()), "failed · {{destination}}")
         .unit(Unit::PerSecond)
         .stacked()
-        .colours(&[
+        .colors(&[
             ("exported · otlp", "blue"),
             ("exported · page", "light-blue"),
             ("dropped · otlp", "orange"),
@@ -184,105 +185,108 @@ fn spans() -> Drawing {
         ])
 }
 
-fn span_queue() -> Drawing {
-    let says = Says {
-        means: "Spans that wait to be exported or are being exported, at each scrape. The queue takes 2048, unless \
-                OTEL_BSP_MAX_QUEUE_SIZE says otherwise.",
-        bad: "A queue that stays full: what comes then is dropped.",
-        cure: "See whether the destination is slow or away.",
+fn span_queue() -> PanelBuilder {
+    let description = Description {
+        shows: "Spans queued for export or being exported, at each scrape. The queue holds 2048 unless \
+                OTEL_BSP_MAX_QUEUE_SIZE is set.",
+        normal: "well below the limit. New spans are dropped while the queue is full.",
+        action: "Check whether the destination is slow or down.",
     };
-    Drawing::lines(Panel::SpanQueue, "Spans in the queue", says)
+    PanelBuilder::lines(PanelId::SpanQueue, "Queued spans", description)
         .size(12, 8)
-        .asks(sum_by(&["destination"], metric!("poolscope_spans_queued")), "{{destination}}")
-        .colours(&[("otlp", "blue"), ("page", "light-blue")])
+        .query(sum_by(&["destination"], metric!("poolscope_spans_queued")), "{{destination}}")
+        .colors(&[("otlp", "blue"), ("page", "light-blue")])
 }
 
-fn told_apart() -> Drawing {
-    let says = Says {
-        means: "How many operations each pool tells apart; the ten pools with most. The dashed line is the bound: what \
-                comes beyond is counted as `other`.",
-        bad: "A pool at the line: names are made from data, as of one operation for each user.",
-        cure: "Name operations by what they do, and not by what they do it to.",
+fn operation_cardinality() -> PanelBuilder {
+    let description = Description {
+        shows: "Number of distinct operations of each pool; the ten largest. The dashed line is the limit, beyond \
+                which operations are counted as `other`.",
+        normal: "far below the line. At the line, names are probably built from data, such as one per user.",
+        action: "Name operations by what they do, without parameters.",
     };
     let operations = format!("count by ({POOL_LABEL}, instance) ({})", metric!("poolscope_checkouts_started_total"));
-    Drawing::lines(Panel::ToldApart, "Operations told apart", says)
+    PanelBuilder::lines(PanelId::OperationCardinality, "Distinct operations", description)
         .size(12, 8)
-        .asks(format!("topk({WORST}, {operations})"), &format!("{{{{{POOL_LABEL}}}}} · {{{{instance}}}}"))
-        .asks(format!("vector({MAX_OPERATIONS})"), "bound")
-        .limit("bound", NEUTRAL)
-}
-
-fn wires_lost() -> Drawing {
-    let says = Says {
-        means: "Connections on which something passed that was not understood. They work on, but nothing more is known of \
-                them: neither queries, nor in which state they come back.",
-        bad: "Any: it is a fault of poolscope, or of a proxy that changes the protocol.",
-        cure: "Report it, with the log's line about it. read_wire=off turns reading off.",
-    };
-    Drawing::lines(Panel::WiresLost, "Wires not understood", says)
-        .size(12, 8)
-        .at_least(1.0)
-        .asks(sum_by(&[POOL_LABEL], metric!("poolscope_wires_lost_total").rate()), &format!("{{{{{POOL_LABEL}}}}}"))
-        .unit(Unit::PerSecond)
-}
-
-fn cpu() -> Drawing {
-    let says = Says {
-        means: "Processors that the process keeps busy; the ten instances with most. It is the whole service, if the exporter is \
-                in one.",
-        bad: "As many as it may have: then checkouts wait for the processor, too.",
-        cure: "Give it more, or see what it computes.",
-    };
-    let rate =
-        format!("{} and on (job, instance) {}", Series::from(CPU_SECONDS).rate(), metric!("poolscope_build_info"));
-    Drawing::lines(Panel::Cpu, "Processors", says).size(6, 8).asks(format!("topk({WORST}, {rate})"), "{{instance}}")
-}
-
-fn memory() -> Drawing {
-    let says = Says {
-        means: "Resident memory of the process; the ten instances with most.",
-        bad: "A line that climbs from start to restart.",
-        cure: "See whether connections or waiting checkouts climb with it.",
-    };
-    Drawing::lines(Panel::Memory, "Memory", says)
-        .size(6, 8)
-        .asks(most(RESIDENT_MEMORY), "{{instance}}")
-        .unit(Unit::Bytes)
-}
-
-fn files() -> Drawing {
-    let says = Says {
-        means: "Open files, sockets among them; the ten instances with most. The dashed line is the lowest limit of any.",
-        bad: "Near the line: neither connections to the server nor from clients can be made beyond it.",
-        cure: "Raise the limit (ulimit -n, LimitNOFILE), after looking for what is not closed.",
-    };
-    Drawing::lines(Panel::Files, "Open files", says)
-        .size(6, 8)
-        .asks(most(OPEN_FILES), "{{instance}}")
-        .asks(format!("min({})", of_ours(MAX_FILES)), "limit")
+        .query(format!("topk({TOP_SERIES}, {operations})"), &format!("{{{{{POOL_LABEL}}}}} · {{{{instance}}}}"))
+        .query(format!("vector({MAX_OPERATIONS})"), "limit")
         .limit("limit", NEUTRAL)
 }
 
-fn threads() -> Drawing {
-    let says = Says {
-        means: "Threads of the process; the ten instances with most.",
-        bad: "Hundreds: blocking work is done on threads of its own, one for each call.",
-        cure: "See what the service does in spawn_blocking.",
+fn wires_lost() -> PanelBuilder {
+    let description = Description {
+        shows: "Connections per second on which the protocol observer stopped after an unknown message. They keep \
+                working, but their queries and their state on return are unknown.",
+        normal: "0. Otherwise poolscope has a bug, or a proxy changes the protocol.",
+        action: "Report a bug with the log line. read_wire=off disables the observer.",
     };
-    Drawing::lines(Panel::Threads, "Threads", says).size(6, 8).asks(most(THREADS), "{{instance}}")
+    PanelBuilder::lines(PanelId::WiresLost, "Connections no longer observed", description)
+        .size(12, 8)
+        .soft_max(1.0)
+        .query(sum_by(&[POOL_LABEL], metric!("poolscope_wires_lost_total").rate()), &format!("{{{{{POOL_LABEL}}}}}"))
+        .unit(Unit::PerSecond)
 }
 
-fn builds() -> Drawing {
-    let says = Says {
-        means: "Which versions of poolscope run, and on how many instances.",
-        bad: "More than one for longer than a release takes.",
-        cure: "Restart what was left behind.",
+fn cpu() -> PanelBuilder {
+    let description = Description {
+        shows: "CPU cores used by the process, which is the whole service if the exporter is embedded; the ten largest \
+                instances.",
+        normal: "below the available cores. Otherwise checkouts wait for CPU as well.",
+        action: "Give it more CPU, or profile the service.",
+    };
+    let rate =
+        format!("{} and on (job, instance) {}", Series::from(CPU_SECONDS).rate(), metric!("poolscope_build_info"));
+    PanelBuilder::lines(PanelId::Cpu, "CPU", description)
+        .size(6, 8)
+        .query(format!("topk({TOP_SERIES}, {rate})"), "{{instance}}")
+}
+
+fn memory() -> PanelBuilder {
+    let description = Description {
+        shows: "Resident memory of the process; the ten largest instances.",
+        normal: "levels off. A line that climbs from start to restart is a leak.",
+        action: "Check whether connections or waiting checkouts grow with it.",
+    };
+    PanelBuilder::lines(PanelId::Memory, "Memory", description)
+        .size(6, 8)
+        .query(top(RESIDENT_MEMORY), "{{instance}}")
+        .unit(Unit::Bytes)
+}
+
+fn files() -> PanelBuilder {
+    let description = Description {
+        shows: "Open files including sockets; the ten largest instances. The dashed line is the lowest limit of any \
+                instance.",
+        normal: "far below the line, beyond which no connection can be opened or accepted.",
+        action: "Look for files that are not closed, then raise the limit (ulimit -n, LimitNOFILE).",
+    };
+    PanelBuilder::lines(PanelId::Files, "Open files", description)
+        .size(6, 8)
+        .query(top(OPEN_FILES), "{{instance}}")
+        .query(format!("min({})", of_targets(MAX_FILES)), "limit")
+        .limit("limit", NEUTRAL)
+}
+
+fn threads() -> PanelBuilder {
+    let description = Description {
+        shows: "Threads of the process; the ten largest instances.",
+        normal: "tens. Hundreds: each blocking call occupies a thread.",
+        action: "Check the service's use of spawn_blocking.",
+    };
+    PanelBuilder::lines(PanelId::Threads, "Threads", description).size(6, 8).query(top(THREADS), "{{instance}}")
+}
+
+fn versions_by_job() -> PanelBuilder {
+    let description = Description {
+        shows: "Running versions of poolscope with their number of instances.",
+        normal: "one per job, or two during a release.",
+        action: "Restart the instances that were left behind.",
     };
     let names = json!({ "Value": "Instances", "job": "Job", "version": "Version" });
     let order = json!({ "job": 0, "version": 1, "Value": 2 });
-    Drawing::table(Panel::Builds, "Versions", says)
+    PanelBuilder::table(PanelId::VersionsByJob, "Versions by job", description)
         .size(24, 6)
-        .asks_now(format!("count by (job, version) ({})", metric!("poolscope_build_info")), "")
+        .instant_query(format!("count by (job, version) ({})", metric!("poolscope_build_info")), "")
         .transform(
             "organize",
             &json!({ "excludeByName": { "Time": true }, "indexByName": order, "renameByName": names }),

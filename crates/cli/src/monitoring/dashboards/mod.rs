@@ -1,124 +1,55 @@
-//! Three dashboards for Grafana: many pools, one pool, and the exporter itself.
+//! Three dashboards for Grafana: the fleet, one pool, and the exporter.
 //!
-//! They are made by code, so that a metric which is renamed is an error here rather than a panel that is empty when it
-//! is needed, and so that a line in a panel and the alert that it explains are one number. What is committed under
-//! `dashboards/` is what this writes; a test holds it current.
+//! They are generated, so that an unknown metric is a compile error instead of an empty panel, and so that threshold lines
+//! equal the alerts' thresholds. The committed files under `dashboards/` are compared with the output by a test.
 
-mod drawing;
+mod dashboard;
 mod exporter;
 mod fleet;
-mod frame;
-mod panels;
+mod layout;
+mod panel;
+mod panel_id;
 mod pool;
 mod query;
 mod shared;
 mod unit;
 
-use std::path::PathBuf;
-
 use serde_json::Value;
 
-pub use self::panels::{Panel, panel_id};
-pub use self::query::{FOREIGN, Foreign};
-use super::Thresholds;
+use super::thresholds::Thresholds;
 
-/// A dashboard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Dashboard {
-    /// All pools, the worst first.
-    Fleet,
-    /// One pool: its story in order.
-    Pool,
-    /// The exporter itself.
-    Exporter,
+pub use self::dashboard::Dashboard;
+pub use self::panel_id::PanelId;
+pub use self::query::{EXTERNAL_METRICS, ExternalMetric};
+
+/// Returns a dashboard as Grafana imports it.
+#[must_use]
+pub fn json(dashboard: Dashboard, thresholds: &Thresholds) -> Value {
+    match dashboard {
+        Dashboard::Fleet => fleet::dashboard(thresholds),
+        Dashboard::Pool => pool::dashboard(thresholds),
+        Dashboard::Exporter => exporter::dashboard(thresholds),
+    }
 }
 
-impl Dashboard {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Fleet, Self::Pool, Self::Exporter];
-
-    /// By what links find it. Never changed.
-    #[must_use]
-    pub const fn uid(self) -> &'static str {
-        match self {
-            Self::Fleet => "poolscope-fleet",
-            Self::Pool => "poolscope-pool",
-            Self::Exporter => "poolscope-exporter",
-        }
-    }
-
-    /// The file's name, below `dashboards/`.
-    #[must_use]
-    pub const fn file(self) -> &'static str {
-        match self {
-            Self::Fleet => "fleet.json",
-            Self::Pool => "pool.json",
-            Self::Exporter => "exporter.json",
-        }
-    }
-
-    /// Where it is committed.
-    #[must_use]
-    pub fn path(self) -> PathBuf {
-        [env!("CARGO_MANIFEST_DIR"), "../../dashboards", self.file()].iter().collect()
-    }
-
-    const fn title(self) -> &'static str {
-        match self {
-            Self::Fleet => "poolscope / Fleet",
-            Self::Pool => "poolscope / Pool",
-            Self::Exporter => "poolscope / Exporter",
-        }
-    }
-
-    const fn description(self) -> &'static str {
-        match self {
-            Self::Fleet => "All connection pools, the worst first, and whether they fit the server together.",
-            Self::Pool => {
-                "One connection pool: is it healthy, how full, who holds it, who waits, how long, and what fails."
-            }
-            Self::Exporter => "What watches the pools: scrapes, spans, the process, versions.",
-        }
-    }
-
-    /// What Grafana imports.
-    #[must_use]
-    pub fn json(self, thresholds: &Thresholds) -> Value {
-        match self {
-            Self::Fleet => fleet::dashboard(thresholds),
-            Self::Pool => pool::dashboard(thresholds),
-            Self::Exporter => exporter::dashboard(thresholds),
-        }
-    }
-
-    /// The file's content.
-    #[must_use]
-    pub fn text(self, thresholds: &Thresholds) -> String {
-        // Of a `Value` the keys come sorted. Pretty is what a person can review.
-        format!("{:#}\n", self.json(thresholds))
-    }
+/// Returns the content of a dashboard's file, with sorted keys and indented for review.
+#[must_use]
+pub fn text(dashboard: Dashboard, thresholds: &Thresholds) -> String {
+    format!("{:#}\n", json(dashboard, thresholds))
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use super::super::generated::assert_current;
     use super::*;
 
     #[test]
-    fn the_dashboards_are_current() {
+    fn dashboards_are_current() {
         let thresholds = Thresholds::committed().unwrap();
         for dashboard in Dashboard::ALL {
-            let path = dashboard.path();
-            if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-                std::fs::write(&path, dashboard.text(&thresholds)).unwrap();
-            }
-            let written = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(
-                written == dashboard.text(&thresholds),
-                "{} is not what is generated: POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib monitoring writes it anew",
-                path.display()
-            );
+            assert_current(&format!("dashboards/{}", dashboard.file()), &text(dashboard, &thresholds));
         }
     }
 }

@@ -1,11 +1,10 @@
-//! Queries: text in PromQL, made of metrics that exist.
+//! PromQL queries of metrics in the catalogue.
 
 use std::fmt;
 
-use crate::monitoring::names::POOL_LABEL;
-use poolscope::telemetry::catalogue::METRICS;
+use crate::monitoring::names::{METRICS, POOL_LABEL};
 
-/// A metric of the catalogue. One that is not there does not compile.
+/// The series of a metric in the catalogue. An unknown name does not compile.
 macro_rules! metric {
     ($name:literal) => {
         $crate::monitoring::dashboards::query::Series::of(const { $crate::monitoring::names::metric($name) })
@@ -13,41 +12,41 @@ macro_rules! metric {
 }
 pub(super) use metric;
 
-/// A metric that others keep: Prometheus itself, or the `prometheus` crate's account of the process.
+/// A metric that is not in the catalogue: from Prometheus itself, or from the `prometheus` crate's process collector.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Foreign {
-    /// Its name.
+pub struct ExternalMetric {
+    /// The name.
     pub name: &'static str,
-    /// The labels that a query may name, beside those of its target.
+    /// The labels that queries may use, beside those of the target.
     pub labels: &'static [&'static str],
 }
 
-macro_rules! foreign {
+macro_rules! external_metrics {
     ($($constant:ident = $name:literal $labels:expr;)+) => {
-        $(pub(super) const $constant: Foreign = Foreign { name: $name, labels: &$labels };)+
-        /// All that a dashboard may ask for beside the catalogue and the recording rules.
-        pub const FOREIGN: &[Foreign] = &[$($constant,)+];
+        $(pub(super) const $constant: ExternalMetric = ExternalMetric { name: $name, labels: &$labels };)+
+        /// The metrics that dashboards may query beside the catalogue and the recording rules.
+        pub const EXTERNAL_METRICS: &[ExternalMetric] = &[$($constant,)+];
     };
 }
 
-foreign! {
+external_metrics! {
     ALERTS = "ALERTS" ["alertname", "alertstate", "severity"];
     UP = "up" [];
     SCRAPE_DURATION = "scrape_duration_seconds" [];
-    SAMPLES = "scrape_samples_scraped" [];
+    SCRAPE_SAMPLES = "scrape_samples_scraped" [];
     CPU_SECONDS = "process_cpu_seconds_total" [];
     MAX_FILES = "process_max_fds" [];
     OPEN_FILES = "process_open_fds" [];
     RESIDENT_MEMORY = "process_resident_memory_bytes" [];
-    STARTED = "process_start_time_seconds" [];
+    START_TIME = "process_start_time_seconds" [];
     THREADS = "process_threads" [];
 }
 
-/// The job's and the instance's variables, by which everything is filtered.
-const OF_AN_INSTANCE: [&str; 2] = [r#"job=~"$job""#, r#"instance=~"$instance""#];
+/// The matchers of the variables `job` and `instance`, which every query has.
+const INSTANCE_MATCHERS: [&str; 2] = [r#"job=~"$job""#, r#"instance=~"$instance""#];
 
-/// The series of a metric that the dashboard's variables choose.
+/// The series of a metric that the dashboard's variables select.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     name: String,
@@ -55,35 +54,35 @@ pub(super) struct Series {
 }
 
 impl Series {
-    /// Those of a metric of the catalogue; see [`metric!`].
+    /// Returns the series of a metric in the catalogue; see [`metric!`].
     pub(super) fn of(name: &'static str) -> Self {
-        let of_a_pool = METRICS.iter().any(|metric| metric.name == name && metric.is_of_a_pool());
-        let series = Self::of_an_instance(name);
-        if of_a_pool { series.only(format!(r#"{POOL_LABEL}=~"$pool""#)) } else { series }
+        let has_pool = METRICS.iter().any(|metric| metric.name == name && metric.is_of_a_pool());
+        let series = Self::of_instance(name);
+        if has_pool { series.only(format!(r#"{POOL_LABEL}=~"$pool""#)) } else { series }
     }
 
-    /// Those of a recording rule, each of a pool of one instance.
+    /// Returns the series of a recording rule with the labels of a pool.
     pub(super) fn recorded(name: &str) -> Self {
-        Self::of_an_instance(name).only(format!(r#"{POOL_LABEL}=~"$pool""#))
+        Self::of_instance(name).only(format!(r#"{POOL_LABEL}=~"$pool""#))
     }
 
-    fn of_an_instance(name: &str) -> Self {
-        Self { name: name.to_owned(), matchers: OF_AN_INSTANCE.map(str::to_owned).into() }
+    fn of_instance(name: &str) -> Self {
+        Self { name: name.to_owned(), matchers: INSTANCE_MATCHERS.map(str::to_owned).into() }
     }
 
-    /// Only those that match this, too.
+    /// Adds a matcher.
     pub(super) fn only(mut self, matcher: impl Into<String>) -> Self {
         self.matchers.push(matcher.into());
         self
     }
 
-    /// A histogram's buckets.
+    /// Selects the buckets of a histogram.
     pub(super) fn bucket(mut self) -> Self {
         self.name.push_str("_bucket");
         self
     }
 
-    /// How many a histogram has counted.
+    /// Selects the count of a histogram.
     pub(super) fn count(mut self) -> Self {
         self.name.push_str("_count");
         self
@@ -93,16 +92,16 @@ impl Series {
         format!("rate({self}[$__rate_interval])")
     }
 
-    /// The quantile of a histogram, for each value of these labels.
+    /// Returns the quantile of a histogram for each value of the labels `by`.
     pub(super) fn quantile(self, quantile: f64, by: &[&str]) -> String {
         let labels = [by, &["le"]].concat();
         format!("histogram_quantile({quantile}, {})", sum_by(&labels, self.bucket().rate()))
     }
 }
 
-impl From<Foreign> for Series {
-    fn from(metric: Foreign) -> Self {
-        Self::of_an_instance(metric.name)
+impl From<ExternalMetric> for Series {
+    fn from(metric: ExternalMetric) -> Self {
+        Self::of_instance(metric.name)
     }
 }
 
@@ -124,7 +123,7 @@ pub(super) fn sum_by(labels: &[&str], of: impl fmt::Display) -> String {
     format!("sum by ({}) ({of})", labels.join(", "))
 }
 
-/// What there is none of does not fill the legend: a series that is zero all the time is left out.
+/// Drops samples that are zero, so that inactive series do not fill the legend.
 pub(super) fn unless_zero(of: impl fmt::Display) -> String {
     format!("{of} > 0")
 }

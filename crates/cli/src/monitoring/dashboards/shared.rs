@@ -1,32 +1,35 @@
-//! What more than one dashboard draws.
+//! Queries and panels of more than one dashboard.
 
-use super::drawing::{Drawing, NEUTRAL, Says};
-use super::panels::Panel;
+use super::panel::{Description, NEUTRAL, PanelBuilder};
+use super::panel_id::PanelId;
 use super::query::{max, metric, sum, sum_by};
 use crate::monitoring::names::POOL_LABEL;
 
-/// How many pools have a server that does not answer; nothing where no server is asked. Of the instances that ask one of them
-/// may be cut off from it, so any counts.
-pub(super) fn servers_that_do_not_answer() -> String {
+/// The colors of quantiles, darker for higher ones.
+pub(super) const QUANTILE_COLORS: [(&str, &str); 3] = [("p50", "light-blue"), ("p90", "blue"), ("p99", "purple")];
+
+/// Returns the number of pools whose server does not answer, without a value if no process polls one. A server counts as
+/// answering if it answers any instance.
+pub(super) fn servers_down() -> String {
     sum(format!("max by (job, {POOL_LABEL}) ({} == bool 0)", metric!("poolscope_server_up")))
 }
 
-/// Which share of its slots the fullest server has taken.
-pub(super) fn share_of_slots_taken() -> String {
+/// Returns the share of slots taken on the fullest server.
+pub(super) fn slots_taken_share() -> String {
     let (left, slots) = (metric!("poolscope_server_slots_left"), metric!("poolscope_server_slots"));
     max(format!("1 - {left} / ({slots} > 0)"))
 }
 
-/// Connections by what they are, stacked under the dashed line of the maximum.
-pub(super) fn connections_by_state(panel: Panel, says: Says) -> Drawing {
-    Drawing::lines(panel, "Connections by state", says)
-        .asks(
+/// Returns the connections by state, stacked, with the maximum as a dashed line.
+pub(super) fn connections_by_state(id: PanelId, description: Description) -> PanelBuilder {
+    PanelBuilder::lines(id, "Connections by state", description)
+        .query(
             sum_by(&["db_client_connection_state"], metric!("db_client_connection_count")),
             "{{db_client_connection_state}}",
         )
-        .asks(sum(metric!("poolscope_connections_creating")), "creating")
-        .asks(sum(metric!("db_client_connection_max")), "maximum")
+        .query(sum(metric!("poolscope_connections_creating")), "creating")
+        .query(sum(metric!("db_client_connection_max")), "maximum")
         .stacked()
-        .colours(&[("used", "blue"), ("idle", "#6e7079"), ("creating", "purple")])
+        .colors(&[("used", "blue"), ("idle", "#6e7079"), ("creating", "purple")])
         .limit("maximum", NEUTRAL)
 }

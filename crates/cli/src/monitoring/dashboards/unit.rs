@@ -1,19 +1,19 @@
-//! Units, by the names that Grafana has for them.
+//! Units by Grafana's names.
 
-/// What a panel's numbers count.
+/// The unit of a panel's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unit {
-    /// Connections, checkouts and other things.
+    /// A number of connections, checkouts and so on.
     Count,
-    /// A share; 1 is all.
+    /// A share of a whole, from 0 to 1.
     Share,
     /// Seconds.
     Seconds,
-    /// Things in a second.
+    /// A rate per second.
     PerSecond,
     /// Bytes.
     Bytes,
-    /// Bytes in a second.
+    /// Bytes per second.
     BytesPerSecond,
 }
 

@@ -1,64 +1,29 @@
-//! What a notification says, and where it leads.
+//! The annotations of alerts: texts and links of notifications.
 
-use super::alerts::{Alert, Scope};
-use super::blame::Blame;
-use crate::monitoring::dashboards::{Dashboard, Panel, panel_id};
+use super::alert::{Alert, Scope};
+use super::contributor::Contributor;
 use crate::monitoring::names::{POOL_LABEL, SCRAPES};
 
-/// Where Grafana listens by itself.
+/// Grafana's default address.
 const DEFAULT_GRAFANA: &str = "http://localhost:3000";
 
-/// Where the links of notifications lead.
+/// The base addresses of links in notifications.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Links {
-    /// The address beneath which the runbooks are; none for the exporter of the instance that an alert is about.
+    /// The base address of the runbooks, or `None` for the exporter of the alert's instance.
     pub runbooks: Option<String>,
-    /// Grafana's address; none for the one it has by itself.
+    /// Grafana's address, or `None` for its default.
     pub grafana: Option<String>,
 }
 
-/// The panel that shows what an alert is about. A test holds that each has one.
-#[must_use]
-pub fn panel(alert: &str) -> Option<Panel> {
-    let panel = match alert {
-        "PoolscopePoolExhausted" | "PoolscopePoolSaturated" => Panel::Saturated,
-        "PoolscopeWaitersSustained" => Panel::WhoWaits,
-        "PoolscopeCheckoutWaitHigh" => Panel::WaitTime,
-        "PoolscopeTimeoutBudgetBurns"
-        | "PoolscopeTimeoutBudgetBurnsFast"
-        | "PoolscopeWaitBudgetBurns"
-        | "PoolscopeWaitBudgetBurnsFast" => Panel::Objective,
-        "PoolscopeConnectingFails" | "PoolscopeServerFull" => Panel::ConnectionErrors,
-        "PoolscopeServerSlotsShort" => Panel::Slots,
-        "PoolscopeServerDown" => Panel::ServersDown,
-        "PoolscopeServerSlotsLow" => Panel::ServerSlots,
-        "PoolscopeConnectionChurn" => Panel::ChurnShare,
-        "PoolscopeSlowQueries" => Panel::QueryTime,
-        "PoolscopeHeldIdle" => Panel::HeldForNothing,
-        "PoolscopeIdleInTransaction" => Panel::WhoHolds,
-        "PoolscopeSuspectedLeak" => Panel::SuspectedLeaks,
-        "PoolscopeDirtyReturns" => Panel::DirtyReturns,
-        "PoolscopeSelfDeadlock" => Panel::SelfDeadlocks,
-        "PoolscopeRequestsShed" => Panel::FailedCheckouts,
-        "PoolscopeManyCheckouts" => Panel::Checkouts,
-        "PoolscopeRetryStorm" => Panel::Retries,
-        "PoolscopeRetryBudgetSpent" => Panel::RetryBudget,
-        "PoolscopeTargetDown" | "PoolscopeMetricsAbsent" => Panel::FleetUp,
-        "PoolscopeWiresLost" => Panel::WiresLost,
-        "PoolscopeSpanExportFailing" => Panel::Spans,
-        _ => return None,
-    };
-    Some(panel)
-}
-
-/// The annotations of an alert, in the order in which they are written.
+/// Returns the annotations of an alert, in the order of the file.
 #[must_use]
 pub fn annotations(alert: &Alert, links: &Links) -> [(&'static str, String); 4] {
     [
         ("summary", alert.summary.to_owned()),
         ("description", description(alert)),
-        ("runbook_url", runbook(alert, links)),
-        ("dashboard_url", dashboard(alert, links)),
+        ("runbook_url", runbook_url(alert, links)),
+        ("dashboard_url", dashboard_url(alert, links)),
     ]
 }
 
@@ -69,14 +34,14 @@ fn description(alert: &Alert) -> String {
         Scope::Instance | Scope::Target => "{{ $labels.instance }} of job {{ $labels.job }}: ".to_owned(),
         Scope::Job => "{{ with $labels.job }}Job {{ . }}{{ else }}All jobs{{ end }}: ".to_owned(),
     };
-    text.push_str(&alert.says);
-    text.extend(alert.blame.iter().map(Blame::template));
+    text.push_str(&alert.description);
+    text.extend(alert.contributors.iter().map(Contributor::template));
     text
 }
 
-/// A place beneath the address that was given. Else at the exporter of the instance; and where that is away, or there are
-/// several, at any that answers, since all of them carry the same runbooks.
-fn runbook(alert: &Alert, links: &Links) -> String {
+/// Returns the runbook's URL: under the configured address, or at the exporter of the alert's instance. If that instance is
+/// down, or if there are several, the URL points to any exporter that answers, since all serve the same runbooks.
+fn runbook_url(alert: &Alert, links: &Links) -> String {
     let name = alert.name;
     match (&links.runbooks, alert.scope) {
         (Some(base), _) => format!("{}/{name}", base.trim_end_matches('/')),
@@ -89,7 +54,7 @@ fn runbook(alert: &Alert, links: &Links) -> String {
     }
 }
 
-fn dashboard(alert: &Alert, links: &Links) -> String {
+fn dashboard_url(alert: &Alert, links: &Links) -> String {
     let base = links.grafana.as_deref().unwrap_or(DEFAULT_GRAFANA).trim_end_matches('/');
     let variable = |name: &str, label: &str| format!("var-{name}={{{{ $labels.{label} | urlquery }}}}");
     let (job, instance, pool) =
@@ -100,10 +65,5 @@ fn dashboard(alert: &Alert, links: &Links) -> String {
         Scope::Instance | Scope::Target => format!("{job}&{instance}"),
         Scope::Job => "var-job={{ with $labels.job }}{{ . | urlquery }}{{ else }}$__all{{ end }}".to_owned(),
     };
-    match panel(alert.name) {
-        Some(panel) => {
-            format!("{base}/d/{}?{variables}&viewPanel={}", panel.dashboard().uid(), panel_id(panel))
-        }
-        None => format!("{base}/d/{}?{variables}", Dashboard::Fleet.uid()),
-    }
+    format!("{base}/d/{}?{variables}&viewPanel={}", alert.panel.dashboard().uid(), alert.panel.number())
 }

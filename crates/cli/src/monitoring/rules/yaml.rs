@@ -1,13 +1,13 @@
-//! Writes rules as Prometheus reads them: YAML of exactly this shape, and no other.
+//! Writes rule files as YAML.
 
 use std::fmt::Write as _;
 
-use super::alerts::Alert;
+use super::alert::Alert;
 use super::annotations::{Links, annotations};
-use super::recording::Recording;
-use super::{Group, Rule};
+use super::group::{Group, Rule};
+use crate::monitoring::recording::Recording;
 
-/// The groups as a file of rules, with `comment` before them.
+/// Returns a rule file of the groups, with `comment` at the top.
 pub(super) fn write(comment: &str, groups: &[Group], links: &Links) -> String {
     let mut file = String::new();
     for line in comment.lines() {
@@ -37,10 +37,10 @@ fn recording(file: &mut String, rule: &Recording) {
 }
 
 fn alert(file: &mut String, rule: &Alert, links: &Links) {
-    let _ = writeln!(file, "      # {}", rule.meaning);
+    let _ = writeln!(file, "      # {}", rule.condition);
     let _ = writeln!(file, "      - alert: {}", rule.name);
     expression(file, &rule.expr);
-    let _ = writeln!(file, "        for: {}", rule.pending);
+    let _ = writeln!(file, "        for: {}", rule.for_duration);
     let _ = writeln!(file, "        labels:\n          severity: {}", rule.severity.as_str());
     file.push_str("        annotations:\n");
     for (name, text) in annotations(rule, links) {
@@ -59,7 +59,7 @@ fn expression(file: &mut String, expr: &str) {
     }
 }
 
-/// The text between single quotes, where only these mean anything.
+/// Returns the text in single quotes, the only character to escape.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

@@ -1,54 +1,55 @@
-//! Queries, read: what they ask for, and which labels their answer has.
+//! Parses queries: their selectors, and the labels of their results.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector, token};
 
-use super::names::{Kind, Known, known};
+use super::known_series::{Kind, KnownSeries, known};
 
-/// What stands for Grafana's `$__rate_interval`: a length that nobody would write.
+/// The value of Grafana's `$__rate_interval`, different from any literal range.
 pub(super) const RATE_INTERVAL: Duration = Duration::from_secs(4 * 60 + 56);
 
-/// The functions that ask how a counter grows.
-const GROWTH: [&str; 3] = ["rate", "increase", "irate"];
+/// The functions for counters.
+const COUNTER_FUNCTIONS: [&str; 3] = ["rate", "increase", "irate"];
 
-/// A selector, and what is done with it at once.
+/// A selector and the function around it.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct Selector {
     pub(super) name: String,
-    pub(super) known: Known,
+    pub(super) known: KnownSeries,
     pub(super) matchers: Vec<String>,
-    /// The function that takes its range.
-    pub(super) over: Option<(String, Duration)>,
-    /// Whether it is counted, and its values do not matter.
+    /// The function of its range, and the range.
+    pub(super) range_function: Option<(String, Duration)>,
+    /// Whether only the number of series matters.
     pub(super) counted: bool,
 }
 
-impl Asked {
-    pub(super) fn grows(&self) -> bool {
-        self.over.as_ref().is_some_and(|(function, _)| GROWTH.contains(&function.as_str()))
+impl Selector {
+    /// Returns whether a counter function is applied.
+    pub(super) fn is_rate(&self) -> bool {
+        self.range_function.as_ref().is_some_and(|(function, _)| COUNTER_FUNCTIONS.contains(&function.as_str()))
     }
 }
 
-/// Reads a query, with values for Grafana's variables.
+/// Parses a query, with values for Grafana's variables.
 pub(super) fn parse(query: &str) -> Result<Expr, String> {
     let query = query.replace("$__rate_interval", "4m56s").replace("$slots", "97");
     parser::parse(&query)
 }
 
-/// Every selector in it.
-pub(super) fn asked(expression: &Expr) -> Vec<Asked> {
+/// Returns all selectors of an expression.
+pub(super) fn selectors(expression: &Expr) -> Vec<Selector> {
     let mut found = Vec::new();
     walk(expression, None, false, &mut found);
     found
 }
 
-fn walk(expression: &Expr, function: Option<&str>, counted: bool, found: &mut Vec<Asked>) {
+fn walk(expression: &Expr, function: Option<&str>, counted: bool, found: &mut Vec<Selector>) {
     match expression {
-        Expr::VectorSelector(selector) => found.push(one(selector, None, counted)),
+        Expr::VectorSelector(selector) => found.push(resolve(selector, None, counted)),
         Expr::MatrixSelector(selector) => {
-            found.push(one(&selector.vs, Some((function.unwrap().to_owned(), selector.range)), counted));
+            found.push(resolve(&selector.vs, Some((function.unwrap().to_owned(), selector.range)), counted));
         }
         Expr::Aggregate(aggregate) => {
             if let Some(parameter) = &aggregate.param {
@@ -58,7 +59,7 @@ fn walk(expression: &Expr, function: Option<&str>, counted: bool, found: &mut Ve
         }
         Expr::Binary(binary) => {
             walk(&binary.lhs, None, counted, found);
-            // Of what only decides which series stay, the values do not matter.
+            // Set operators ignore the values of the right-hand side.
             walk(&binary.rhs, None, counted || binary.op.is_set_operator(), found);
         }
         Expr::Paren(paren) => walk(&paren.expr, None, counted, found),
@@ -69,12 +70,11 @@ fn walk(expression: &Expr, function: Option<&str>, counted: bool, found: &mut Ve
             }
         }
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) => {}
-        // A rate of a sum would be one; so would a sum of what nobody can read.
-        Expr::Subquery(_) | Expr::Extension(_) => panic!("neither subqueries nor extensions: {expression:?}"),
+        Expr::Subquery(_) | Expr::Extension(_) => panic!("unsupported expression: {expression:?}"),
     }
 }
 
-fn one(selector: &VectorSelector, over: Option<(String, Duration)>, counted: bool) -> Asked {
+fn resolve(selector: &VectorSelector, range_function: Option<(String, Duration)>, counted: bool) -> Selector {
     let name = selector.name.clone().expect("a selector has a name");
     assert!(selector.matchers.or_matchers.is_empty());
     let matchers = selector.matchers.matchers.iter();
@@ -83,10 +83,14 @@ fn one(selector: &VectorSelector, over: Option<(String, Duration)>, counted: boo
         assert!(known.labels.contains(&matcher.name.as_str()), "{name} has no label {}", matcher.name);
     }
     let matchers = matchers.map(|matcher| matcher.to_string()).collect();
-    Asked { name, known, matchers, over, counted }
+    Selector { name, known, matchers, range_function, counted }
 }
 
-/// Which labels the answer may have. Panics where the query names one that is not there.
+/// Returns the labels of a result.
+///
+/// # Panics
+///
+/// Panics if the expression uses an unknown label.
 pub(super) fn labels(expression: &Expr) -> BTreeSet<String> {
     match expression {
         Expr::VectorSelector(selector) => known(selector.name.as_ref().unwrap()).labels(),
@@ -94,24 +98,24 @@ pub(super) fn labels(expression: &Expr) -> BTreeSet<String> {
         Expr::Paren(paren) => labels(&paren.expr),
         Expr::Unary(unary) => labels(&unary.expr),
         Expr::Call(call) => {
-            let mut of: BTreeSet<_> = call.args.args.iter().flat_map(|argument| labels(argument)).collect();
+            let mut result: BTreeSet<_> = call.args.args.iter().flat_map(|argument| labels(argument)).collect();
             if call.func.name == "histogram_quantile" {
-                assert!(of.remove("le"), "a quantile needs le: {expression}");
+                assert!(result.remove("le"), "a quantile needs le: {expression}");
             }
-            of
+            result
         }
         Expr::Aggregate(aggregate) => {
-            let of = labels(&aggregate.expr);
-            // These choose series, and the others make new ones.
-            let chooses = [token::T_TOPK, token::T_BOTTOMK].contains(&aggregate.op.id());
+            let input = labels(&aggregate.expr);
+            // These select series and keep their labels.
+            let selects = [token::T_TOPK, token::T_BOTTOMK].contains(&aggregate.op.id());
             match &aggregate.modifier {
                 Some(LabelModifier::Include(by)) => {
                     let by: BTreeSet<_> = by.labels.iter().cloned().collect();
-                    assert!(by.is_subset(&of), "there are only {of:?}: {expression}");
-                    if chooses { of } else { by }
+                    assert!(by.is_subset(&input), "unknown labels, expected some of {input:?}: {expression}");
+                    if selects { input } else { by }
                 }
-                Some(LabelModifier::Exclude(_)) => panic!("by, not without: {expression}"),
-                None if chooses => of,
+                Some(LabelModifier::Exclude(_)) => panic!("`without` instead of `by`: {expression}"),
+                None if selects => input,
                 None => BTreeSet::new(),
             }
         }
@@ -124,11 +128,11 @@ pub(super) fn labels(expression: &Expr) -> BTreeSet<String> {
             left.union(&right).cloned().collect()
         }
         Expr::NumberLiteral(_) | Expr::StringLiteral(_) => BTreeSet::new(),
-        Expr::Subquery(_) | Expr::Extension(_) => panic!("neither subqueries nor extensions: {expression:?}"),
+        Expr::Subquery(_) | Expr::Extension(_) => panic!("unsupported expression: {expression:?}"),
     }
 }
 
-/// Whether a series may only be asked how it grows.
-pub(super) fn is_counter(asked: &Asked) -> bool {
-    asked.known.kind == Kind::Counter
+/// Returns whether the series is a counter.
+pub(super) fn is_counter(selector: &Selector) -> bool {
+    selector.known.kind == Kind::Counter
 }

@@ -1,4 +1,4 @@
-//! What the panels ask.
+//! The queries of panels and annotations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,19 +7,16 @@ use poolscope::telemetry::catalogue::{METRICS, POOL_LABEL};
 use poolscope_cli::monitoring::dashboards::Dashboard;
 use serde_json::Value;
 
-use super::promql::{Asked, RATE_INTERVAL, asked, is_counter, labels, parse};
-use super::{committed, each_panel, targets, texts};
+use super::promql::{RATE_INTERVAL, Selector, is_counter, labels, parse, selectors};
+use super::{committed, each_panel, strings, targets};
 
-/// Metrics that neither a dashboard nor a rule asks for, and why.
-const UNASKED: &[(&str, &str)] = &[
-    ("db_client_connection_idle_min", "it is 0 for every pool, always"),
-    (
-        "poolscope_server_seen_timestamp_seconds",
-        "what is older than its interval is not shown: a look fails within seconds",
-    ),
+/// Metrics that neither dashboards nor rules query, with the reason.
+const UNUSED_METRICS: &[(&str, &str)] = &[
+    ("db_client_connection_idle_min", "always 0"),
+    ("poolscope_server_seen_timestamp_seconds", "server metrics disappear within seconds after a failed poll"),
 ];
 
-/// Calls with each query of each panel and each annotation.
+/// Calls `check` with each query of each panel and annotation.
 fn each_query(mut check: impl FnMut(&str, &str)) {
     each_panel(|panel, at| targets(panel).iter().for_each(|(query, _)| check(query, at)));
     for dashboard in Dashboard::ALL {
@@ -30,36 +27,36 @@ fn each_query(mut check: impl FnMut(&str, &str)) {
     }
 }
 
-fn each_selector(mut check: impl FnMut(&Asked, &str)) {
+fn each_selector(mut check: impl FnMut(&Selector, &str)) {
     each_query(|query, at| {
         let parsed = parse(query).unwrap_or_else(|error| panic!("{at}: {error} in {query}"));
-        asked(&parsed).iter().for_each(|selector| check(selector, at));
+        selectors(&parsed).iter().for_each(|selector| check(selector, at));
     });
 }
 
 #[test]
-fn every_query_is_promql_and_names_only_metrics_and_labels_that_exist() {
+fn queries_use_known_series_and_labels() {
     let mut queries = 0;
     each_query(|query, at| {
         let parsed = parse(query).unwrap_or_else(|error| panic!("{at}: {error} in {query}"));
-        // Both panic at what is not there.
-        let selectors = asked(&parsed);
+        // Both panic at unknown names.
+        let selectors = selectors(&parsed);
         labels(&parsed);
-        assert!(!selectors.is_empty() || query.starts_with("vector("), "{at} asks for nothing: {query}");
+        assert!(!selectors.is_empty() || query.starts_with("vector("), "{at} has no selector: {query}");
         queries += 1;
     });
     assert!(queries > 100, "{queries}");
 }
 
 #[test]
-fn every_label_that_a_legend_names_is_in_the_answer() {
+fn legends_use_labels_of_the_result() {
     each_panel(|panel, at| {
         for (query, legend) in targets(panel) {
             let has = labels(&parse(query).unwrap());
             let named: BTreeSet<_> = legend.split("{{").skip(1).map(|rest| rest.split("}}").next().unwrap()).collect();
             let missing: Vec<_> = named.iter().filter(|label| !has.contains(**label)).collect();
-            assert!(missing.is_empty(), "{at}: {legend} has {missing:?}, and the answer {has:?}");
-            // Two series of one name could not be told apart. (A bar, a number or a cell stands for itself.)
+            assert!(missing.is_empty(), "{at}: {legend} uses {missing:?}, the result has {has:?}");
+            // Otherwise two lines would have the same name.
             if panel["type"] == "timeseries" && !query.contains("topk") {
                 assert_eq!(named.len(), has.len(), "{at}: {legend} for series by {has:?}");
             }
@@ -68,10 +65,10 @@ fn every_label_that_a_legend_names_is_in_the_answer() {
 }
 
 #[test]
-fn every_selector_is_filtered_by_the_variables() {
+fn selectors_filter_by_all_variables() {
     each_selector(|selector, at| {
         let mut needed = vec![r#"job=~"$job""#.to_owned(), r#"instance=~"$instance""#.to_owned()];
-        if selector.known.of_a_pool {
+        if selector.known.has_pool {
             needed.push(format!(r#"{POOL_LABEL}=~"$pool""#));
         }
         for matcher in needed {
@@ -81,16 +78,16 @@ fn every_selector_is_filtered_by_the_variables() {
 }
 
 #[test]
-fn counters_are_asked_how_they_grow_within_the_rate_interval_and_nothing_else_is() {
+fn counters_have_rates_over_the_rate_interval() {
     each_selector(|selector, at| {
         assert!(
-            selector.grows() == is_counter(selector) || selector.counted,
-            "{at}: {} is {:?}, asked by {:?}",
+            selector.is_rate() == is_counter(selector) || selector.counted,
+            "{at}: {} is {:?}, queried by {:?}",
             selector.name,
             selector.known.kind,
-            selector.over
+            selector.range_function
         );
-        match &selector.over {
+        match &selector.range_function {
             Some((function, range)) if function == "last_over_time" => assert_eq!(*range, Duration::from_secs(3600)),
             Some((function, range)) => {
                 assert!(["rate", "changes"].contains(&function.as_str()), "{at}: {function}");
@@ -102,26 +99,26 @@ fn counters_are_asked_how_they_grow_within_the_rate_interval_and_nothing_else_is
 }
 
 #[test]
-fn nothing_is_made_up_where_there_is_no_data() {
+fn queries_do_not_invent_missing_data() {
     each_query(|query, at| assert!(!query.contains("or vector(") && !query.contains("absent("), "{at}: {query}"));
 }
 
 #[test]
-fn histograms_are_drawn_with_their_exemplars() {
-    let mut with = 0;
+fn histogram_panels_show_exemplars() {
+    let mut panels = 0;
     each_panel(|panel, at| {
         for target in panel["targets"].as_array().unwrap() {
-            let of_buckets = target["expr"].as_str().unwrap().contains("_bucket{");
-            let drawn = of_buckets && panel["type"] == "timeseries";
+            let has_buckets = target["expr"].as_str().unwrap().contains("_bucket{");
+            let drawn = has_buckets && panel["type"] == "timeseries";
             assert_eq!(target["exemplar"], Value::Bool(drawn), "{at}");
-            with += usize::from(drawn);
+            panels += usize::from(drawn);
         }
     });
-    assert!(with >= 10, "{with}");
+    assert!(panels >= 10, "{panels}");
 }
 
 #[test]
-fn every_metric_is_on_a_dashboard_or_in_a_rule_or_there_is_a_reason() {
+fn all_metrics_are_used_or_exempt() {
     let mut used = BTreeSet::new();
     each_selector(|selector, _| {
         used.insert(selector.name.clone());
@@ -136,38 +133,40 @@ fn every_metric_is_on_a_dashboard_or_in_a_rule_or_there_is_a_reason() {
     for metric in METRICS {
         let series = ["", "_bucket", "_count"].map(|part| format!("{}{part}", metric.name));
         let is_used = series.iter().any(|name| used.contains(name));
-        let reason = UNASKED.iter().find(|(name, _)| *name == metric.name);
+        let reason = UNUSED_METRICS.iter().find(|(name, _)| *name == metric.name);
         assert!(is_used != reason.is_some(), "{}: used {is_used}, {reason:?}", metric.name);
     }
 }
 
 #[test]
-fn who_is_scraped_for_another_reason_is_left_out() {
-    // `up` and the like are of every target that Prometheus has, and by default all jobs are chosen.
+fn other_targets_are_excluded() {
+    // `up` and `scrape_…` exist for every target of Prometheus, and all jobs are selected by default.
     each_query(|query, at| {
-        let selectors = asked(&parse(query).unwrap());
-        let foreign = selectors.iter().any(|it| it.name == "up" || it.name.starts_with("scrape_"));
-        let ours = selectors.iter().any(|it| it.name == "poolscope_build_info");
-        assert!(!foreign || ours, "{at}: {query}");
+        let selectors = selectors(&parse(query).unwrap());
+        let external = selectors.iter().any(|it| it.name == "up" || it.name.starts_with("scrape_"));
+        let filtered = selectors.iter().any(|it| it.name == "poolscope_build_info");
+        assert!(!external || filtered, "{at}: {query}");
     });
 }
 
 #[test]
-fn the_alerts_the_restarts_and_the_versions_are_marked() {
+fn annotations_mark_alerts_restarts_and_versions() {
     for dashboard in Dashboard::ALL {
         let dashboard = committed(dashboard);
         let list = dashboard["annotations"]["list"].as_array().unwrap();
-        let marks: BTreeMap<_, _> =
+        let annotations: BTreeMap<_, _> =
             list.iter().map(|it| (it["name"].as_str().unwrap(), it["target"]["expr"].as_str().unwrap())).collect();
-        assert!(list.iter().all(|mark| mark["enable"] == true));
-        assert!(marks["Alerts"].contains(r#"alertstate="firing""#));
-        assert!(marks["Restarts"].contains("changes(process_start_time_seconds{"));
-        assert!(marks["Versions"].contains("poolscope_build_info{") && marks["Versions"].contains(" unless "));
+        assert!(list.iter().all(|annotation| annotation["enable"] == true));
+        assert!(annotations["Alerts"].contains(r#"alertstate="firing""#));
+        assert!(annotations["Restarts"].contains("changes(process_start_time_seconds{"));
+        assert!(
+            annotations["Versions"].contains("poolscope_build_info{") && annotations["Versions"].contains(" unless ")
+        );
     }
 }
 
 #[test]
-fn the_variables_are_chained_and_choose_all() {
+fn variables_are_chained_and_select_all() {
     for dashboard in Dashboard::ALL {
         let dashboard = committed(dashboard);
         let list = dashboard["templating"]["list"].as_array().unwrap();
@@ -179,14 +178,14 @@ fn the_variables_are_chained_and_choose_all() {
             assert_eq!(variable["datasource"]["uid"], "${datasource}");
             assert_eq!((&variable["multi"], &variable["includeAll"]), (&true.into(), &true.into()));
             assert_eq!((&variable["allValue"], &variable["refresh"]), (&".+".into(), &2.into()));
-            assert_eq!(texts(&variable["current"]["value"]), ["$__all"]);
+            assert_eq!(strings(&variable["current"]["value"]), ["$__all"]);
             let query = variable["query"]["query"].as_str().unwrap();
-            let (asked_for, label) =
+            let (series, label) =
                 query.strip_prefix("label_values(").unwrap().strip_suffix(')').unwrap().rsplit_once(", ").unwrap();
             assert_eq!(label, ["job", "instance", POOL_LABEL][index]);
-            assert!(labels(&parse(asked_for).unwrap()).contains(label), "{query}");
+            assert!(labels(&parse(series).unwrap()).contains(label), "{query}");
             for before in &names[1..=index] {
-                assert!(asked_for.contains(&format!("=~\"${before}\"")), "{query} is not chained to {before}");
+                assert!(series.contains(&format!("=~\"${before}\"")), "{query} is not chained to {before}");
             }
         }
     }

@@ -1,122 +1,129 @@
-//! Are the pools healthy?
+//! The row with the health of all pools.
 
-use super::super::drawing::{CRITICAL, Drawing, Says, WARNING};
-use super::super::frame::Row;
-use super::super::panels::Panel;
-use super::super::query::{ALERTS, Series, UP, metric, sum};
-use super::super::shared::{servers_that_do_not_answer, share_of_slots_taken};
-use super::super::unit::Unit;
-use crate::monitoring::rules::recording::{BurnWindow, CHECKOUTS, timeout_share};
-use crate::monitoring::{Threshold, Thresholds};
+use crate::monitoring::dashboards::layout::Row;
+use crate::monitoring::dashboards::panel::{CRITICAL, Description, PanelBuilder, WARNING};
+use crate::monitoring::dashboards::panel_id::PanelId;
+use crate::monitoring::dashboards::query::{ALERTS, Series, UP, metric, sum};
+use crate::monitoring::dashboards::shared;
+use crate::monitoring::dashboards::unit::Unit;
+use crate::monitoring::recording::{BurnWindow, CHECKOUTS, timeout_share};
+use crate::monitoring::thresholds::{Threshold, Thresholds};
 
 pub(super) fn row(thresholds: &Thresholds) -> Row {
-    let pools = vec![alerts(), down(), servers_down(), pools(), fullness()];
-    let worst = vec![slots_taken(thresholds), waiting(), failing(&thresholds.timeout_objective)];
-    let panels = pools.into_iter().chain(worst).map(|panel| panel.size(3, 4)).collect();
-    Row { title: "Are the pools healthy?", panels }
+    let panels = [
+        alerts(),
+        instances_down(),
+        servers_down(),
+        pools(),
+        utilization(),
+        slots_taken(thresholds),
+        waiting(),
+        timeouts(&thresholds.timeout_objective),
+    ];
+    Row { title: "Health", panels: panels.map(|panel| panel.size(3, 4)).into() }
 }
 
-fn alerts() -> Drawing {
-    let says = Says {
-        means: "How many alerts fire now.",
-        bad: "Any. Each has a runbook.",
-        cure: "Read the alert: its runbook says what it means, and its link leads to the panel that shows it.",
+fn alerts() -> PanelBuilder {
+    let description = Description {
+        shows: "Number of firing alerts.",
+        normal: "none.",
+        action: "Read the alert: its runbook has the diagnosis, and it links to the panel that shows the condition.",
     };
     let firing = Series::from(ALERTS).only(r#"alertname=~"Poolscope.+",alertstate="firing""#);
-    Drawing::stat(Panel::FleetAlerts, "Alerts", says)
-        .asks(format!("count({firing})"), "firing")
+    PanelBuilder::stat(PanelId::FleetAlerts, "Firing alerts", description)
+        .query(format!("count({firing})"), "firing")
         .default("noValue", "none".into())
-        .any(CRITICAL)
+        .nonzero(CRITICAL)
 }
 
-fn down() -> Drawing {
-    let says = Says {
-        means: "Instances that cannot be scraped, of the jobs that had a poolscope within the last hour.",
-        bad: "Any: nothing is known of their pools.",
-        cure: "See in Prometheus' page of targets what it meets there.",
+fn instances_down() -> PanelBuilder {
+    let description = Description {
+        shows: "Instances that cannot be scraped, of jobs that reported pool metrics within the last hour.",
+        normal: "none. The state of their pools is unknown.",
+        action: "Read the scrape error on Prometheus' targets page.",
     };
     let known = format!("count by (job) (last_over_time({}[1h]))", metric!("poolscope_build_info"));
-    Drawing::stat(Panel::FleetUp, "Instances down", says)
-        .asks_now(format!("count({} == 0 and on (job) {known})", Series::from(UP)), "down")
+    PanelBuilder::stat(PanelId::FleetInstancesDown, "Instances down", description)
+        .instant_query(format!("count({} == 0 and on (job) {known})", Series::from(UP)), "down")
         .default("noValue", "none".into())
-        .any(CRITICAL)
-        .leads_to(Panel::Up, "The exporter")
+        .nonzero(CRITICAL)
+        .link_to(PanelId::Instances, "Exporter")
 }
 
-fn servers_down() -> Drawing {
-    let says = Says {
-        means: "Pools whose server does not answer whoever asks it how it is. No data: nobody asks (Pool::watch_server).",
-        bad: "Any: nothing that needs that server works.",
-        cure: "See with what connecting fails, below; then look at the server.",
+fn servers_down() -> PanelBuilder {
+    let description = Description {
+        shows: "Pools whose server does not answer polls. Empty if no process polls a server (Pool::watch_server).",
+        normal: "0. Otherwise everything that uses that server fails.",
+        action: "Check the connection errors below, then the server.",
     };
-    Drawing::stat(Panel::FleetServersDown, "Servers down", says)
-        .asks(servers_that_do_not_answer(), "do not answer")
-        .any(CRITICAL)
-        .leads_to(Panel::FleetConnectionErrors, "With what connecting fails")
+    PanelBuilder::stat(PanelId::FleetServersDown, "Servers down", description)
+        .query(shared::servers_down(), "down")
+        .nonzero(CRITICAL)
+        .link_to(PanelId::FleetConnectionErrors, "Connection errors")
 }
 
-fn slots_taken(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "The share of its slots that are taken, of the server that is fullest, by what the servers say of \
-                themselves. No data: nobody asks them (Pool::watch_server).",
-        bad: "Orange: the next deployment, or the next rush, may be refused (53300).",
-        cure: "The pool's dashboard shows which applications took them.",
+fn slots_taken(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Share of connection slots taken on the fullest server, as the servers report it. Empty if no process \
+                polls a server (Pool::watch_server).",
+        normal: "below the orange alert threshold. Above it, the next deployment or burst may be rejected (53300).",
+        action: "The pool dashboard shows which applications use the slots.",
     };
-    Drawing::stat(Panel::FleetSlotsTaken, "Slots taken", says)
-        .asks(share_of_slots_taken(), "fullest server")
+    PanelBuilder::stat(PanelId::FleetSlotsTaken, "Slots taken", description)
+        .query(shared::slots_taken_share(), "fullest server")
         .unit(Unit::Share)
-        .up_to_one()
-        .above(WARNING, &thresholds.slots_left_share.allowance())
-        .leads_to(Panel::ServerSlots, "Over time")
+        .full_scale()
+        .threshold(WARNING, &thresholds.slots_left_share.complement())
+        .link_to(PanelId::ServerSlots, "Over time")
 }
 
-fn pools() -> Drawing {
-    let says = Says {
-        means: "Pools that report, each of one instance.",
-        bad: "Fewer than there should be: instances are down, or their pools were never made.",
-        cure: "Compare with the instances that are down, and with the marks of restarts.",
+fn pools() -> PanelBuilder {
+    let description = Description {
+        shows: "Number of reporting pools, counted per instance.",
+        normal: "as many as configured. Fewer: instances are down, or did not create their pools.",
+        action: "Compare with the instances down and the restart annotations.",
     };
-    Drawing::stat(Panel::FleetPools, "Pools", says)
-        .asks(format!("count({})", metric!("db_client_connection_max")), "pools")
+    PanelBuilder::stat(PanelId::FleetPools, "Pools", description)
+        .query(format!("count({})", metric!("db_client_connection_max")), "pools")
 }
 
-fn fullness() -> Drawing {
-    let says = Says {
-        means: "Connections in use now, of all that the pools may have together.",
-        bad: "Nothing by itself; with waiting, there is too little for the load. Far below 100 % while some pools wait: it \
-              is shared out badly.",
-        cure: "See the pools that are worst off, below.",
+fn utilization() -> PanelBuilder {
+    let description = Description {
+        shows: "Connections in use, as a share of all pools' maxima.",
+        normal: "any value while no checkout waits. High with waiters: too little capacity. Low with waiters: capacity \
+                 is badly distributed.",
+        action: "Check the top pools below.",
     };
     let used = metric!("db_client_connection_count").only(r#"db_client_connection_state="used""#);
-    Drawing::stat(Panel::FleetFullness, "Used", says)
-        .asks(format!("{} / {}", sum(used), sum(metric!("db_client_connection_max"))), "used")
+    PanelBuilder::stat(PanelId::FleetUtilization, "Used", description)
+        .query(format!("{} / {}", sum(used), sum(metric!("db_client_connection_max"))), "used")
         .unit(Unit::Share)
-        .up_to_one()
-        .leads_to(Panel::FleetConnections, "Over time")
+        .full_scale()
+        .link_to(PanelId::FleetConnections, "Over time")
 }
 
-fn waiting() -> Drawing {
-    let says = Says {
-        means: "Checkouts that wait for capacity now, in all pools.",
-        bad: "More than a moment's burst.",
-        cure: "See in which pools, and for which operations.",
+fn waiting() -> PanelBuilder {
+    let description = Description {
+        shows: "Checkouts waiting for capacity in all pools, at each scrape.",
+        normal: "0, except in short bursts.",
+        action: "Check which pools and operations wait.",
     };
-    Drawing::stat(Panel::FleetWaiting, "Waiting", says)
-        .asks(sum(metric!("db_client_connection_pending_requests")), "waiting")
-        .leads_to(Panel::FleetWaiters, "Who waits")
+    PanelBuilder::stat(PanelId::FleetWaiting, "Waiting", description)
+        .query(sum(metric!("db_client_connection_pending_requests")), "waiting")
+        .link_to(PanelId::FleetWaiters, "Waiting checkouts")
 }
 
-fn failing(objective: &Threshold) -> Drawing {
-    let says = Says {
-        means: "The share of all checkouts that timed out in the last five minutes.",
-        bad: "Red: more than the objective allows. Each is a request that failed.",
-        cure: "See which pools are worst off.",
+fn timeouts(objective: &Threshold) -> PanelBuilder {
+    let description = Description {
+        shows: "Share of all checkouts that timed out in the last five minutes.",
+        normal: "0 %. Red: more than the objective allows; each one is a failed request.",
+        action: "Check the top pools below.",
     };
     let checkouts = Series::recorded(CHECKOUTS);
     let timeouts = Series::recorded(&timeout_share(BurnWindow::M5));
-    Drawing::stat(Panel::FleetFailing, "Timed out", says)
-        .asks(format!("{} / ({} > 0)", sum(format!("{timeouts} * {checkouts}")), sum(&checkouts)), "timed out")
+    PanelBuilder::stat(PanelId::FleetTimeoutShare, "Timed out", description)
+        .query(format!("{} / ({} > 0)", sum(format!("{timeouts} * {checkouts}")), sum(&checkouts)), "timed out")
         .unit(Unit::Share)
-        .above(CRITICAL, &objective.allowance())
-        .leads_to(Panel::FleetFailures, "Over time")
+        .threshold(CRITICAL, &objective.complement())
+        .link_to(PanelId::FleetTimeouts, "Over time")
 }

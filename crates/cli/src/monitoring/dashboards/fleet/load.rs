@@ -1,136 +1,135 @@
-//! How full are they, do they fit the server together, who holds and who waits?
+//! The rows with saturation, holders and waiters of all pools.
 
-use super::super::drawing::{CRITICAL, Drawing, NEUTRAL, Says, WARNING};
-use super::super::frame::Row;
-use super::super::panels::Panel;
-use super::super::query::{Series, max, metric, sum, sum_by};
-use super::super::shared::connections_by_state;
-use super::super::unit::Unit;
-use crate::monitoring::Thresholds;
+use crate::monitoring::dashboards::layout::Row;
+use crate::monitoring::dashboards::panel::{CRITICAL, Description, NEUTRAL, PanelBuilder, WARNING};
+use crate::monitoring::dashboards::panel_id::PanelId;
+use crate::monitoring::dashboards::query::{Series, max, metric, sum, sum_by};
+use crate::monitoring::dashboards::shared::connections_by_state;
+use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::names::POOL_LABEL;
-use crate::monitoring::rules::recording::{
+use crate::monitoring::recording::{
     HELD_BY_ACTIVITY, HELD_BY_OPERATION, SATURATED_SHARE, WAIT_P99, WAITING_BY_OPERATION,
 };
+use crate::monitoring::thresholds::Thresholds;
 
-/// How many of the worst a panel shows. More lines than that nobody reads.
-const WORST: usize = 10;
+/// Series shown in panels that rank pools or operations.
+const TOP_SERIES: usize = 10;
 
-pub(super) fn slots(thresholds: &Thresholds) -> Row {
-    Row {
-        title: "How full are they, and do they fit the server?",
-        panels: vec![against_the_server(thresholds), connections(), most_saturated(thresholds)],
-    }
+pub(super) fn saturation_row(thresholds: &Thresholds) -> Row {
+    Row { title: "Saturation and server slots", panels: vec![slots(thresholds), connections(), saturation(thresholds)] }
 }
 
-pub(super) fn holders() -> Row {
-    Row { title: "Who holds them?", panels: vec![who_holds(), activities()] }
+pub(super) fn holders_row() -> Row {
+    Row { title: "Holders", panels: vec![holders(), held_by_activity()] }
 }
 
-pub(super) fn waiters(thresholds: &Thresholds) -> Row {
-    Row { title: "Who waits, and how long?", panels: vec![who_waits(), wait_time(thresholds)] }
+pub(super) fn waiters_row(thresholds: &Thresholds) -> Row {
+    Row { title: "Waiters and latency", panels: vec![waiters(), wait_time(thresholds)] }
 }
 
-fn against_the_server(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "How many connections all chosen pools may have together, and have, against the slots of their server, which \
-                are a setting of this dashboard (above). Choose the pools of one server.",
-        bad: "The sum of maxima above the orange line: when all pools fill up at once, the server turns some away (53300), \
-              and those may be anybody's.",
-        cure: "Lower max_overflow where it is never used, put a proxy such as PgBouncer before the server, or raise \
-               max_connections if its memory allows.",
+fn slots(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Sum of the maxima of the selected pools, and their open connections, against the server's connection \
+                slots, a variable of this dashboard. Select the pools of one server.",
+        normal: "sum of maxima below the orange line. Above it, the server rejects connections of any client (53300) \
+                 when all pools fill up.",
+        action: "Lower max_overflow where it is not used, put a proxy such as PgBouncer in front of the server, or \
+                 raise max_connections if its memory allows.",
     };
     let open = sum(metric!("db_client_connection_count"));
-    Drawing::lines(Panel::Slots, "Sum of maxima against the server's slots", says)
+    PanelBuilder::lines(PanelId::FleetSlots, "Sum of maxima against server slots", description)
         .size(8, 10)
-        .asks(sum(metric!("db_client_connection_max")), "all maxima")
-        .asks(open, "open")
-        .asks("vector($slots)", "slots of the server")
-        .asks(format!("vector($slots * {})", thresholds.server_share), "alert")
-        .colours(&[("all maxima", "blue"), ("open", "light-blue")])
-        .limit("slots of the server", NEUTRAL)
-        .limit("alert", WARNING)
+        .query(sum(metric!("db_client_connection_max")), "sum of maxima")
+        .query(open, "open")
+        .query("vector($slots)", "server slots")
+        .query(format!("vector($slots * {})", thresholds.server_share), "alert threshold")
+        .colors(&[("sum of maxima", "blue"), ("open", "light-blue")])
+        .limit("server slots", NEUTRAL)
+        .limit("alert threshold", WARNING)
 }
 
-fn connections() -> Drawing {
-    let says = Says {
-        means: "Connections of all pools by what they are, stacked, under the dashed line of all their maxima.",
-        bad: "Used near the line; creating that stays high.",
-        cure: "See which pools are exhausted.",
+fn connections() -> PanelBuilder {
+    let description = Description {
+        shows: "Connections of all pools in use, idle and being established, stacked. The dashed line is the sum of \
+                the maxima.",
+        normal: "in use below the line, and few being established.",
+        action: "Check which pools are exhausted.",
     };
-    connections_by_state(Panel::FleetConnections, says).size(8, 10)
+    connections_by_state(PanelId::FleetConnections, description).size(8, 10)
 }
 
-fn most_saturated(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "The ten pools that were exhausted for the largest share of the last five minutes.",
-        bad: "Orange: bursts no longer fit. Red: as good as always.",
-        cure: "Open the pool from the table above, and see who holds it.",
+fn saturation(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "The ten pools that were exhausted for the largest share of the last five minutes.",
+        normal: "near 0 %. Orange: the pool cannot absorb bursts. Red: it is exhausted.",
+        action: "Open the pool from the table above, and check its holders.",
     };
     let saturated = format!("max by (job, instance, {POOL_LABEL}) ({})", Series::recorded(SATURATED_SHARE));
-    Drawing::bars(Panel::MostSaturated, "Time exhausted, the worst ten", says)
+    PanelBuilder::bars(PanelId::FleetSaturation, "Time exhausted: top ten pools", description)
         .size(8, 10)
-        .asks_now(format!("topk({WORST}, {saturated})"), &format!("{{{{{POOL_LABEL}}}}} · {{{{instance}}}}"))
+        .instant_query(format!("topk({TOP_SERIES}, {saturated})"), &format!("{{{{{POOL_LABEL}}}}} · {{{{instance}}}}"))
         .unit(Unit::Share)
-        .up_to_one()
-        .above(WARNING, &thresholds.saturated_share)
-        .above(CRITICAL, &thresholds.exhausted_share)
+        .full_scale()
+        .threshold(WARNING, &thresholds.saturated_share)
+        .threshold(CRITICAL, &thresholds.exhausted_share)
 }
 
-fn who_holds() -> Drawing {
-    let says = Says {
-        means: "The ten operations that hold most connections, in all pools together.",
-        bad: "One that towers above the others, or began to with a mark of a new version.",
-        cure: "Choose its pool above, and open the pool's dashboard: it says what the operation does with them.",
+fn holders() -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of connections held by the ten largest operations, over all pools.",
+        normal: "no operation far above the others, and no rise at a version annotation.",
+        action: "Select its pool above and open the pool dashboard, which shows the operation's activity.",
     };
     let held = sum_by(&["operation"], Series::recorded(HELD_BY_OPERATION));
-    Drawing::lines(Panel::FleetHolders, "Who holds connections: ten operations", says)
+    PanelBuilder::lines(PanelId::FleetHolders, "Connection holders: top ten operations", description)
         .size(16, 9)
-        .asks(format!("topk({WORST}, {held} > 0)"), "{{operation}}")
+        .query(format!("topk({TOP_SERIES}, {held} > 0)"), "{{operation}}")
         .stacked()
-        .listed()
+        .legend_table()
 }
 
-fn activities() -> Drawing {
-    let says = Says {
-        means: "What is done with all held connections, stacked.",
-        bad: "Much yellow or orange: connections are held while nothing is asked of the server.",
-        cure: "Open the worst pools: each says which operations do that.",
+fn held_by_activity() -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of held connections of all pools by activity, stacked.",
+        normal: "mostly executing. Idle: connections are held without a query.",
+        action: "Open the top pools, which show the operations.",
     };
-    Drawing::lines(Panel::FleetActivities, "Held connections: by activity", says)
+    PanelBuilder::lines(PanelId::FleetHeldByActivity, "Held connections by activity", description)
         .size(8, 9)
-        .asks(sum_by(&["activity"], Series::recorded(HELD_BY_ACTIVITY)), "{{activity}}")
+        .query(sum_by(&["activity"], Series::recorded(HELD_BY_ACTIVITY)), "{{activity}}")
         .stacked()
-        .colours(&[("executing", "blue"), ("idle", "yellow"), ("idle_in_transaction", "orange")])
+        .colors(&[("executing", "blue"), ("idle", "yellow"), ("idle_in_transaction", "orange")])
 }
 
-fn who_waits() -> Drawing {
-    let says = Says {
-        means: "The ten pools in which most checkouts wait on average, whatever for.",
-        bad: "A pool that stays here.",
-        cure: "Open it from the table above.",
+fn waiters() -> PanelBuilder {
+    let description = Description {
+        shows: "The ten pools with most waiting checkouts on average, in any phase.",
+        normal: "near 0, and no pool that stays in the list.",
+        action: "Open the pool from the table above.",
     };
     let waiting = sum_by(&[POOL_LABEL, "instance"], Series::recorded(WAITING_BY_OPERATION));
-    Drawing::lines(Panel::FleetWaiters, "Who waits: ten pools", says)
+    PanelBuilder::lines(PanelId::FleetWaiters, "Waiting checkouts: top ten pools", description)
         .size(12, 8)
-        .asks(format!("topk({WORST}, {waiting} > 0)"), &format!("{{{{{POOL_LABEL}}}}} · {{{{instance}}}}"))
+        .query(format!("topk({TOP_SERIES}, {waiting} > 0)"), &format!("{{{{{POOL_LABEL}}}}} · {{{{instance}}}}"))
         .stacked()
-        .listed()
+        .legend_table()
 }
 
-fn wait_time(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "The p99 of checkouts, pool by pool: of the worst pool, of the one that is worse than nine in ten, and of the \
-                one in the middle. The dashed line is where it is too much.",
-        bad: "The one in the middle above the line: it is not a pool's matter, but the server's or the network's.",
-        cure: "The worst alone: open it. All: see whether connecting or pinging has become slow.",
+fn wait_time(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "99th percentile of the checkout time of each pool: of the slowest pool, the 90th percentile of pools \
+                and the median pool. The dashed line is the alert threshold.",
+        normal: "below the line. If the median pool is above it, the server or the network is the cause rather than \
+                 one pool.",
+        action: "One slow pool: open it. All pools: check whether connecting or pinging is slow.",
     };
     let p99 = Series::recorded(WAIT_P99);
-    Drawing::lines(Panel::FleetWaitTime, "Wait, p99: worst pool, 9 in 10, middle", says)
+    PanelBuilder::lines(PanelId::FleetWaitTime, "Checkout time, p99, over all pools", description)
         .size(12, 8)
-        .asks(max(&p99), "worst")
-        .asks(format!("quantile(0.9, {p99})"), "9 in 10")
-        .asks(format!("quantile(0.5, {p99})"), "middle")
+        .query(max(&p99), "slowest pool")
+        .query(format!("quantile(0.9, {p99})"), "90 % of pools")
+        .query(format!("quantile(0.5, {p99})"), "median pool")
         .unit(Unit::Seconds)
-        .colours(&[("worst", "purple"), ("9 in 10", "blue"), ("middle", "light-blue")])
-        .above(WARNING, &thresholds.wait_p99_seconds)
+        .colors(&[("slowest pool", "purple"), ("90 % of pools", "blue"), ("median pool", "light-blue")])
+        .threshold(WARNING, &thresholds.wait_p99_seconds)
 }

@@ -1,32 +1,32 @@
-//! All pools, the worst first; made for a thousand instances.
+//! The fleet dashboard: all pools, for up to about a thousand instances.
 //!
-//! What is asked of each pool has one series for it: a recording rule, or a metric without further labels. Only who holds
-//! and who waits go by operation, and those are recorded.
+//! Queries use series that exist once per pool: recording rules, or metrics without further labels. Only holders and waiters
+//! are by operation, and use recording rules.
 
-mod cures;
+mod failures;
 mod health;
 mod load;
-mod worst;
+mod top_pools;
 
 use serde_json::Value;
 
-use super::Dashboard;
-use super::frame::{frame, number};
-use crate::monitoring::Thresholds;
+use super::dashboard::Dashboard;
+use super::layout::{number_variable, render};
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
     let rows = vec![
         health::row(thresholds),
-        worst::row(thresholds),
-        load::slots(thresholds),
-        load::holders(),
-        load::waiters(thresholds),
-        cures::failures(),
-        cures::retries(thresholds),
-        cures::cycle(),
+        top_pools::row(thresholds),
+        load::saturation_row(thresholds),
+        load::holders_row(),
+        load::waiters_row(thresholds),
+        failures::failures_row(),
+        failures::retries_row(thresholds),
+        failures::lifecycle_row(),
     ];
     let slots = thresholds.server_connections.value - thresholds.server_reserved.value;
-    let description = "How many connections the server has for these pools: max_connections less \
-                       superuser_reserved_connections and what others need.";
-    frame(Dashboard::Fleet, rows, &[number("slots", "Slots of the server", description, slots)])
+    let description = "Connection slots that the server has for these pools: max_connections less \
+                       superuser_reserved_connections and the slots of other clients.";
+    render(Dashboard::Fleet, rows, &[number_variable("slots", "Server slots", description, slots)])
 }

@@ -1,36 +1,42 @@
-//! What fails, and with which SQLSTATE?
+//! The row with failed checkouts and errors.
 
-use super::super::drawing::{Drawing, Says, WARNING};
-use super::super::frame::Row;
-use super::super::panels::Panel;
-use super::super::query::{Series, metric, sum, sum_by, unless_zero};
-use super::super::unit::Unit;
-use crate::monitoring::Thresholds;
+use crate::monitoring::dashboards::layout::Row;
+use crate::monitoring::dashboards::panel::{Description, PanelBuilder, WARNING};
+use crate::monitoring::dashboards::panel_id::PanelId;
+use crate::monitoring::dashboards::query::{Series, metric, sum, sum_by, unless_zero};
+use crate::monitoring::dashboards::unit::Unit;
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn row(thresholds: &Thresholds) -> Row {
-    let panels = vec![failed_checkouts(), who_fails(), self_deadlocks(), connection_errors(thresholds), query_errors()];
-    Row { title: "What fails?", panels }
+    let panels = vec![
+        failures_by_outcome(),
+        failures_by_operation(),
+        self_deadlocks(),
+        connection_errors(thresholds),
+        query_errors(),
+    ];
+    Row { title: "Failures", panels }
 }
 
-/// Checkouts that gave no connection, although their caller wanted one to the end.
-pub(super) fn failed() -> Series {
+/// Returns the checkouts that failed, without cancelled ones.
+pub(super) fn failed_checkouts_series() -> Series {
     metric!("poolscope_checkouts_total").only(r#"outcome!~"ok|cancelled""#)
 }
 
-fn failed_checkouts() -> Drawing {
-    let says = Says {
-        means: "Checkouts that gave no connection, by outcome: timeout (its deadline), error (connecting failed), shed \
-                (load that was turned away), closed (the pool is), cancelled (its caller went away).",
-        bad: "timeout: the pool is exhausted, or connecting hangs. error: see the SQLSTATE beside. cancelled in numbers: \
-              callers give up before they are served.",
-        cure: "timeout: see who holds it. error: see whether the server is away, full, or refuses the login.",
+fn failures_by_outcome() -> PanelBuilder {
+    let description = Description {
+        shows: "Checkouts per second that returned no connection: timeout (checkout_timeout), error (connecting \
+                failed), shed (load shedding), closed (the pool is closed), cancelled (the caller gave up).",
+        normal: "0. timeout: the pool is exhausted, or connecting hangs. Many cancelled: callers give up before they \
+                 are served.",
+        action: "timeout: check the holders. error: check the SQLSTATE of the connection errors.",
     };
     let ended = metric!("poolscope_checkouts_total").only(r#"outcome!="ok""#);
-    Drawing::lines(Panel::FailedCheckouts, "Checkouts without success: by outcome", says)
-        .asks(sum_by(&["outcome"], ended.rate()), "{{outcome}}")
+    PanelBuilder::lines(PanelId::FailuresByOutcome, "Failed checkouts by outcome", description)
+        .query(sum_by(&["outcome"], ended.rate()), "{{outcome}}")
         .unit(Unit::PerSecond)
         .stacked()
-        .colours(&[
+        .colors(&[
             ("timeout", "red"),
             ("error", "orange"),
             ("shed", "purple"),
@@ -39,64 +45,66 @@ fn failed_checkouts() -> Drawing {
         ])
 }
 
-fn who_fails() -> Drawing {
-    let says = Says {
-        means: "The same by operation, without those that their callers gave up.",
-        bad: "Any. If all operations fail it is the pool or the server; if one does, it asks for too much at once.",
-        cure: "Give an operation that comes in bursts a limit of its own, or a pool of its own.",
+fn failures_by_operation() -> PanelBuilder {
+    let description = Description {
+        shows: "Failed checkouts per second by operation, without cancelled ones.",
+        normal: "0. If all operations fail, the pool or the server is the cause; if one does, it needs too many \
+                 connections at once.",
+        action: "Limit the concurrency of bursty operations, or give them a pool of their own.",
     };
-    Drawing::lines(Panel::WhoFails, "Who gets none: by operation", says)
+    PanelBuilder::lines(PanelId::FailuresByOperation, "Failed checkouts by operation", description)
         .size(10, 8)
-        .asks(unless_zero(sum_by(&["operation"], failed().rate())), "{{operation}}")
+        .query(unless_zero(sum_by(&["operation"], failed_checkouts_series().rate())), "{{operation}}")
         .unit(Unit::PerSecond)
         .stacked()
-        .listed()
+        .legend_table()
 }
 
-fn connection_errors(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "Errors of connections, by what was under way (connect, ping, reset) and SQLSTATE; where the server sent \
-                none: io, timeout, tls, auth. Those of queries are beside. The dashed line is where failing to connect is an \
-                alert.",
-        bad: "connect with 53300: no slots left. 28P01 or auth: wrong password. 57P03 or io: the server is away or starts. \
-              ping: connections die while they lie idle.",
-        cure: "53300: see the sum of all pools in the fleet's dashboard. ping: a firewall or proxy drops idle connections; \
-               lower tcp_keepalive or recycle_after.",
+fn connection_errors(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Connection errors per second by phase (connect, ping, reset) and SQLSTATE, or io, timeout, tls or auth \
+                if the server sent none. Query errors have their own panel. The dashed line is the alert threshold of \
+                failed connects.",
+        normal: "0. connect with 53300: no free slots; 28P01 or auth: wrong credentials; 57P03 or io: the server is \
+                 down or starting. ping: idle connections are lost.",
+        action: "53300: check the sum of all pools on the fleet dashboard. ping: a firewall or proxy drops idle \
+                 connections; lower tcp_keepalive or recycle_after.",
     };
     let errors = metric!("poolscope_connection_errors_total").only(r#"phase!="query""#);
-    Drawing::lines(Panel::ConnectionErrors, "Errors of connections: by SQLSTATE", says)
+    PanelBuilder::lines(PanelId::ConnectionErrors, "Connection errors by SQLSTATE", description)
         .size(12, 8)
-        .asks(unless_zero(sum_by(&["phase", "sqlstate"], errors.rate())), "{{phase}} · {{sqlstate}}")
+        .query(unless_zero(sum_by(&["phase", "sqlstate"], errors.rate())), "{{phase}} · {{sqlstate}}")
         .unit(Unit::PerSecond)
-        .listed()
-        .above(WARNING, &thresholds.connect_failures)
+        .legend_table()
+        .threshold(WARNING, &thresholds.connect_failures)
 }
 
-fn query_errors() -> Drawing {
-    let says = Says {
-        means: "Errors that the server reported for queries, by operation and SQLSTATE.",
-        bad: "40001 and 40P01: transactions in each other's way. 57014: cancelled by a timeout. 23505: a duplicate. 42…: \
-              a query that is wrong, perhaps since the last release.",
-        cure: "40001 and 40P01: retry them, and touch rows in one order. 42…: compare with the version marks.",
+fn query_errors() -> PanelBuilder {
+    let description = Description {
+        shows: "Errors per second that the server reported for queries, by operation and SQLSTATE.",
+        normal: "few. 40001 and 40P01: conflicting transactions. 57014: cancelled by a timeout. 23505: a duplicate \
+                 key. 42…: an invalid query, possibly since the last release.",
+        action: "40001 and 40P01: retry, and lock rows in the same order. 42…: compare with the version annotations.",
     };
     let errors = metric!("poolscope_query_errors_total").rate();
-    Drawing::lines(Panel::QueryErrors, "Errors of queries: by operation and SQLSTATE", says)
+    PanelBuilder::lines(PanelId::QueryErrors, "Query errors by operation and SQLSTATE", description)
         .size(12, 8)
-        .asks(unless_zero(sum_by(&["operation", "sqlstate"], errors)), "{{operation}} · {{sqlstate}}")
+        .query(unless_zero(sum_by(&["operation", "sqlstate"], errors)), "{{operation}} · {{sqlstate}}")
         .unit(Unit::PerSecond)
-        .listed()
+        .legend_table()
 }
 
-fn self_deadlocks() -> Drawing {
-    let says = Says {
-        means: "Checkouts that waited while their own task already held a connection of this pool.",
-        bad: "Any: with every connection in such hands, all wait for each other until they time out.",
-        cure: "Pass the connection on instead of asking for a second one. A timeout's error names the line of code.",
+fn self_deadlocks() -> PanelBuilder {
+    let description = Description {
+        shows: "Checkouts per second that waited while their own task held a connection of this pool.",
+        normal: "0. When every connection is held by such a task, all of them wait until they time out.",
+        action: "Pass the connection on instead of checking out a second one. The error of a timed-out checkout has \
+                 the call site.",
     };
-    Drawing::lines(Panel::SelfDeadlocks, "Waiting for oneself", says)
+    PanelBuilder::lines(PanelId::SelfDeadlocks, "Possible self-deadlocks", description)
         .size(6, 8)
-        .at_least(1.0)
-        .asks(sum(metric!("poolscope_self_deadlocks_total").rate()), "checkouts")
+        .soft_max(1.0)
+        .query(sum(metric!("poolscope_self_deadlocks_total").rate()), "checkouts")
         .unit(Unit::PerSecond)
-        .colours(&[("checkouts", "orange")])
+        .colors(&[("checkouts", "orange")])
 }

@@ -1,126 +1,134 @@
-//! Is it healthy? One number for each thing that can be wrong, and a way to where it is told at length.
+//! The row with the health of the pool: one number per problem, with a link to the detailed panel.
 
-use super::super::drawing::{CRITICAL, Drawing, Says, WARNING};
-use super::super::frame::Row;
-use super::super::panels::Panel;
-use super::super::query::{ALERTS, Series, max, metric, sum};
-use super::super::unit::Unit;
-use super::failures::failed;
-use super::waiters;
-use crate::monitoring::Thresholds;
+use super::failures::failed_checkouts_series;
+use super::waiters::wait_quantile;
+use crate::monitoring::dashboards::layout::Row;
+use crate::monitoring::dashboards::panel::{CRITICAL, Description, PanelBuilder, WARNING};
+use crate::monitoring::dashboards::panel_id::PanelId;
+use crate::monitoring::dashboards::query::{ALERTS, Series, max, metric, sum};
+use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::names::POOL_LABEL;
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn row(thresholds: &Thresholds) -> Row {
-    let panels = vec![alerts(), exhausted(thresholds), fullness(), waiting(thresholds), slowest_waits(thresholds)];
-    let failing = vec![failing(thresholds), suspended(), leaks(thresholds)];
-    let panels = panels.into_iter().chain(failing).map(|panel| panel.size(3, 4)).collect();
-    Row { title: "Is it healthy?", panels }
+    let panels = [
+        alerts(),
+        exhausted_share(thresholds),
+        utilization(),
+        waiting(thresholds),
+        wait_p99(thresholds),
+        failed_share(thresholds),
+        connect_suspended(),
+        leaks(thresholds),
+    ];
+    Row { title: "Health", panels: panels.map(|panel| panel.size(3, 4)).into() }
 }
 
-fn alerts() -> Drawing {
-    let says = Says {
-        means: "How many alerts of this pool fire now.",
-        bad: "Any. Each has a runbook.",
-        cure: "Read the alert: its runbook says what it means, and its link leads to the panel that shows it.",
+fn alerts() -> PanelBuilder {
+    let description = Description {
+        shows: "Number of firing alerts of this pool.",
+        normal: "none.",
+        action: "Read the alert: its runbook has the diagnosis, and it links to the panel that shows the condition.",
     };
     let pool = format!(r#"{POOL_LABEL}=~"$pool""#);
     let firing = Series::from(ALERTS).only(r#"alertname=~"Poolscope.+",alertstate="firing""#).only(pool);
-    // Where none fires there is no series, and that is drawn as nothing rather than as well.
-    Drawing::stat(Panel::Alerts, "Alerts", says)
-        .asks(format!("count({firing})"), "firing")
+    // Without firing alerts there is no series, which is drawn as `none` and not as a verdict.
+    PanelBuilder::stat(PanelId::Alerts, "Firing alerts", description)
+        .query(format!("count({firing})"), "firing")
         .default("noValue", "none".into())
-        .any(CRITICAL)
+        .nonzero(CRITICAL)
 }
 
-fn exhausted(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "The share of time with every connection taken and somebody waiting for one.",
-        bad: "Orange: bursts no longer fit. Red: as good as always.",
-        cure: "Look at who holds the pool before making it larger: a pool that is held for nothing fills at any size.",
+fn exhausted_share(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Share of time with every connection in use and at least one checkout waiting.",
+        normal: "near 0 %. Orange: the pool cannot absorb bursts. Red: it is exhausted.",
+        action: "Check the holders before enlarging the pool: a pool held without queries fills at any size.",
     };
-    Drawing::stat(Panel::Exhausted, "Time exhausted", says)
-        .asks(max(metric!("poolscope_saturated_seconds_total").rate()), "share of time")
+    PanelBuilder::stat(PanelId::ExhaustedShare, "Time exhausted", description)
+        .query(max(metric!("poolscope_saturated_seconds_total").rate()), "share of time")
         .unit(Unit::Share)
-        .above(WARNING, &thresholds.saturated_share)
-        .above(CRITICAL, &thresholds.exhausted_share)
-        .leads_to(Panel::Saturated, "Over time")
+        .threshold(WARNING, &thresholds.saturated_share)
+        .threshold(CRITICAL, &thresholds.exhausted_share)
+        .link_to(PanelId::Saturation, "Over time")
 }
 
-fn fullness() -> Drawing {
-    let says = Says {
-        means: "Connections in use now, of all that there may be.",
-        bad: "Nothing by itself: a full pool for which nobody waits is well used. It is bad together with waiting.",
-        cure: "If it stays near 100 % and somebody waits, see who holds it.",
+fn utilization() -> PanelBuilder {
+    let description = Description {
+        shows: "Connections in use, as a share of the maximum.",
+        normal: "any value while no checkout waits; a full pool without waiters is well used.",
+        action: "If it stays near 100 % with waiting checkouts, check the holders.",
     };
     let used = metric!("db_client_connection_count").only(r#"db_client_connection_state="used""#);
-    Drawing::stat(Panel::Fullness, "Used", says)
-        .asks(format!("{} / {}", sum(used), sum(metric!("db_client_connection_max"))), "used")
+    PanelBuilder::stat(PanelId::Utilization, "Used", description)
+        .query(format!("{} / {}", sum(used), sum(metric!("db_client_connection_max"))), "used")
         .unit(Unit::Share)
-        .up_to_one()
-        .leads_to(Panel::HowFull, "Connections by state")
+        .full_scale()
+        .link_to(PanelId::ConnectionsByState, "Connections by state")
 }
 
-fn waiting(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "How many checkouts waited for capacity, on average.",
-        bad: "Orange: there is always somebody who waits.",
-        cure: "See who waits, and who holds what they wait for.",
+fn waiting(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of checkouts that wait for capacity.",
+        normal: "near 0. Orange: there is practically always one.",
+        action: "Check which operations wait, and which hold the connections.",
     };
     let queued = metric!("poolscope_checkout_phase_seconds_total").only(r#"phase="queue""#);
-    Drawing::stat(Panel::Waiting, "Waiting", says)
-        .asks(sum(queued.rate()), "waiting")
-        .above(WARNING, &thresholds.waiters)
-        .leads_to(Panel::WhoWaits, "Who waits")
+    PanelBuilder::stat(PanelId::Waiting, "Waiting", description)
+        .query(sum(queued.rate()), "waiting")
+        .threshold(WARNING, &thresholds.waiters)
+        .link_to(PanelId::Waiters, "Waiting checkouts")
 }
 
-fn slowest_waits(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "Ninety-nine of a hundred checkouts took no longer, those that failed included.",
-        bad: "Orange: some requests wait for a connection for longer than most take as a whole.",
-        cure: "See what they wait for: for capacity, for connecting, or for pings.",
+fn wait_p99(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "99th percentile of the checkout time, including failed checkouts.",
+        normal: "below the orange threshold; above it, some requests wait longer for a connection than most take in \
+                 total.",
+        action: "Check the phases: waiting for capacity, connecting or pinging.",
     };
-    Drawing::stat(Panel::SlowestWaits, "Wait, p99", says)
-        .asks(waiters::wait_time(0.99), "p99")
+    PanelBuilder::stat(PanelId::WaitP99, "Checkout time, p99", description)
+        .query(wait_quantile(0.99), "p99")
         .unit(Unit::Seconds)
-        .above(WARNING, &thresholds.wait_p99_seconds)
-        .leads_to(Panel::WaitTime, "How long checkouts take")
+        .threshold(WARNING, &thresholds.wait_p99_seconds)
+        .link_to(PanelId::WaitTime, "Checkout time")
 }
 
-fn failing(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "The share of checkouts that gave no connection: timeouts, failures to connect, a closed pool, shed load. \
-                Those that their caller gave up are not counted.",
-        bad: "Red: more than the objective for timeouts allows. Each is a request that failed.",
-        cure: "See with which outcome, and for which operations.",
+fn failed_share(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Share of checkouts that returned no connection: timeouts, connection errors, a closed pool, shed load. \
+                Cancelled checkouts do not count.",
+        normal: "0 %. Red: more than the timeout objective allows; each one is a failed request.",
+        action: "Check the outcomes and the operations.",
     };
     let ended = metric!("poolscope_checkouts_total");
-    Drawing::stat(Panel::Failing, "Failing", says)
-        .asks(format!("{} / ({} > 0)", sum(failed().rate()), sum(ended.rate())), "failing")
+    PanelBuilder::stat(PanelId::FailedShare, "Failed checkouts", description)
+        .query(format!("{} / ({} > 0)", sum(failed_checkouts_series().rate()), sum(ended.rate())), "failed")
         .unit(Unit::Share)
-        .above(CRITICAL, &thresholds.timeout_objective.allowance())
-        .leads_to(Panel::FailedCheckouts, "By outcome")
+        .threshold(CRITICAL, &thresholds.timeout_objective.complement())
+        .link_to(PanelId::FailuresByOutcome, "By outcome")
 }
 
-fn suspended() -> Drawing {
-    let says = Says {
-        means: "For how long connecting has failed, so that it is left to one checkout at a time.",
-        bad: "Anything above 0: the server is away, refuses, or has no slots left.",
-        cure: "See the SQLSTATE among the errors of connections: 53300 is a server without slots, io a server that is away.",
+fn connect_suspended() -> PanelBuilder {
+    let description = Description {
+        shows: "How long connecting has failed. Meanwhile, one checkout at a time tries to connect.",
+        normal: "0 s. Otherwise the server is down, rejects connections or has no free slots.",
+        action: "Check the SQLSTATE of the connection errors: 53300 means no free slots, io an unreachable server.",
     };
-    Drawing::stat(Panel::Suspended, "Connecting fails", says)
-        .asks(max(metric!("poolscope_connecting_suspended_seconds")), "for")
+    PanelBuilder::stat(PanelId::ConnectSuspended, "Connecting fails for", description)
+        .query(max(metric!("poolscope_connecting_suspended_seconds")), "for")
         .unit(Unit::Seconds)
-        .leads_to(Panel::Connecting, "Over time")
+        .link_to(PanelId::ConnectSuspendedTime, "Over time")
 }
 
-fn leaks(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "Connections that are held past leak_threshold, silent for as long, and not executing.",
-        bad: "Orange: each is missing from the pool, and nobody may ever give it back.",
-        cure: "`/api/v1/pools` on the instance names the operation and the line of code that holds each.",
+fn leaks(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Connections held past leak_threshold without traffic and without executing a query.",
+        normal: "0. Each one is missing from the pool until its holder drops it.",
+        action: "`/api/v1/pools` on the instance has the operation and the call site of each.",
     };
-    Drawing::stat(Panel::Leaks, "Suspected leaks", says)
-        .asks(sum(metric!("poolscope_suspected_leaks")), "leaks")
-        .above(WARNING, &thresholds.suspected_leaks)
-        .leads_to(Panel::SuspectedLeaks, "Over time")
+    PanelBuilder::stat(PanelId::Leaks, "Suspected leaks", description)
+        .query(sum(metric!("poolscope_suspected_leaks")), "leaks")
+        .threshold(WARNING, &thresholds.suspected_leaks)
+        .link_to(PanelId::SuspectedLeaks, "Over time")
 }

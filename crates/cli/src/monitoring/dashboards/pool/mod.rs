@@ -1,41 +1,36 @@
-//! One pool: its story in order.
-//!
-//! The diagnosis of a cause goes after `health`.
+//! The pool dashboard: one pool, from health through causes to details.
 
 mod failures;
-mod fullness;
 mod health;
 mod holders;
-mod life;
-mod migration;
+mod lifecycle;
 mod requests;
 mod retries;
+mod saturation;
 mod server;
+mod unpooled;
 mod waiters;
 
 use serde_json::Value;
 
-use super::Dashboard;
-use super::frame::frame;
-use crate::monitoring::Thresholds;
-
-/// Quantiles, the more of it the darker.
-const QUANTILES: [(&str, &str); 3] = [("p50", "light-blue"), ("p90", "blue"), ("p99", "purple")];
+use super::dashboard::Dashboard;
+use super::layout::render;
+use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
     let rows = vec![
         health::row(thresholds),
-        fullness::row(thresholds),
+        saturation::row(thresholds),
         holders::row(thresholds),
-        waiters::who(thresholds),
-        waiters::how_long(thresholds),
+        waiters::waiters_row(thresholds),
+        waiters::latency_row(thresholds),
         failures::row(thresholds),
         retries::row(),
-        life::dirt(thresholds),
-        life::cycle(thresholds),
+        lifecycle::dirty_returns_row(thresholds),
+        lifecycle::lifecycle_row(thresholds),
         server::row(thresholds),
-        migration::row(),
+        unpooled::row(),
         requests::row(),
     ];
-    frame(Dashboard::Pool, rows, &[])
+    render(Dashboard::Pool, rows, &[])
 }

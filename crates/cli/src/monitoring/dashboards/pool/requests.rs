@@ -1,116 +1,128 @@
-//! What do requests cost the pool, by route? Of services that have the middleware.
+//! The row with requests by route, of services with the middleware.
 
-use super::super::drawing::{Drawing, Says};
-use super::super::frame::Row;
-use super::super::panels::Panel;
-use super::super::query::{metric, sum_by, unless_zero};
-use super::super::unit::Unit;
+use crate::monitoring::dashboards::layout::Row;
+use crate::monitoring::dashboards::panel::{Description, PanelBuilder};
+use crate::monitoring::dashboards::panel_id::PanelId;
+use crate::monitoring::dashboards::query::{metric, sum_by, unless_zero};
+use crate::monitoring::dashboards::unit::Unit;
 
-/// By what requests are told apart.
-const ROUTE: [&str; 2] = ["method", "route"];
-const LEGEND: &str = "{{method}} {{route}}";
+/// The labels of a route.
+const ROUTE_LABELS: [&str; 2] = ["method", "route"];
+const ROUTE_LEGEND: &str = "{{method}} {{route}}";
 
 pub(super) fn row() -> Row {
-    let panels = vec![requests(), request_time(), holds(), waits(), checkouts_each(), failed(), warnings()];
-    Row { title: "Which requests?", panels }
+    let panels = vec![
+        requests_in_flight(),
+        request_time(),
+        route_holders(),
+        route_waiters(),
+        checkouts_per_request(),
+        failed_requests(),
+        request_warnings(),
+    ];
+    Row { title: "Requests", panels }
 }
 
-fn requests() -> Drawing {
-    let says = Says {
-        means: "Requests that are under way, by route, at each scrape. Empty without the middleware.",
-        bad: "A route that climbs: its requests come faster than they are served.",
-        cure: "See whether they wait for the pool, or for something else.",
+fn requests_in_flight() -> PanelBuilder {
+    let description = Description {
+        shows: "Requests in flight at each scrape by route, stacked. Empty without the middleware.",
+        normal: "steady. A growing route receives requests faster than it serves them.",
+        action: "Check whether they wait for the pool or for something else.",
     };
-    Drawing::lines(Panel::Requests, "Requests under way: by route", says)
+    PanelBuilder::lines(PanelId::RequestsInFlight, "Requests in flight by route", description)
         .size(12, 8)
-        .asks(unless_zero(sum_by(&ROUTE, metric!("poolscope_request_in_flight"))), LEGEND)
+        .query(unless_zero(sum_by(&ROUTE_LABELS, metric!("poolscope_request_in_flight"))), ROUTE_LEGEND)
         .stacked()
-        .listed()
+        .legend_table()
 }
 
-fn request_time() -> Drawing {
-    let says = Says {
-        means: "Ninety-nine of a hundred requests of the route took no longer, until the last byte of the answer. Points are \
-                examples: a click leads to the trace.",
-        bad: "A route far above what its queries need.",
-        cure: "Compare with what it waits, and with what it holds connections for.",
+fn request_time() -> PanelBuilder {
+    let description = Description {
+        shows: "99th percentile of the request time, until the last byte of the response. Points are exemplars with a \
+                link to their trace.",
+        normal: "close to the time of the route's queries.",
+        action: "Compare with the waiting requests and the holders by route.",
     };
-    Drawing::lines(Panel::RequestTime, "Requests, p99: by route", says)
+    PanelBuilder::lines(PanelId::RequestTime, "Request time, p99, by route", description)
         .size(12, 8)
-        .asks(metric!("poolscope_request_duration_seconds").quantile(0.99, &ROUTE), LEGEND)
+        .query(metric!("poolscope_request_duration_seconds").quantile(0.99, &ROUTE_LABELS), ROUTE_LEGEND)
         .unit(Unit::Seconds)
-        .listed()
+        .legend_table()
 }
 
-fn holds() -> Drawing {
-    let says = Says {
-        means: "How many connections each route holds on average, and what they do, stacked. Counted when a connection is \
+fn route_holders() -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of connections held by route and activity, stacked. Recorded when a connection is \
                 returned.",
-        bad: "One route with most of the pool; idle bands, where it does something else meanwhile.",
-        cure: "Give it a share of its own (max_route_percent), or return the connection before the other work.",
+        normal: "mostly executing, and no route that holds most of the pool. Idle bands are connections held during \
+                 other work.",
+        action: "Limit the route (max_route_percent), or return the connection before the other work.",
     };
     let held = sum_by(&["method", "route", "activity"], metric!("poolscope_request_use_seconds_total").rate());
-    Drawing::lines(Panel::RouteHolds, "Who holds connections: by route", says)
+    PanelBuilder::lines(PanelId::RouteHolders, "Connection holders by route", description)
         .size(12, 8)
-        .asks(unless_zero(held), "{{method}} {{route}} · {{activity}}")
+        .query(unless_zero(held), "{{method}} {{route}} · {{activity}}")
         .stacked()
-        .listed()
+        .legend_table()
 }
 
-fn waits() -> Drawing {
-    let says = Says {
-        means: "How many requests of each route wait in a checkout on average, stacked. Counted when a checkout ends.",
-        bad: "Anything that stays. Who waits is seldom who is to blame.",
-        cure: "Compare with who holds, beside.",
+fn route_waiters() -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of requests waiting in a checkout by route, stacked. Recorded when a checkout ends.",
+        normal: "near 0. The routes that wait are rarely the cause.",
+        action: "Compare with the holders by route.",
     };
-    let waiting = sum_by(&ROUTE, metric!("poolscope_request_wait_seconds_total").rate());
-    Drawing::lines(Panel::RouteWaits, "Who waits: by route", says)
+    let waiting = sum_by(&ROUTE_LABELS, metric!("poolscope_request_wait_seconds_total").rate());
+    PanelBuilder::lines(PanelId::RouteWaiters, "Waiting requests by route", description)
         .size(12, 8)
-        .asks(unless_zero(waiting), LEGEND)
+        .query(unless_zero(waiting), ROUTE_LEGEND)
         .stacked()
-        .listed()
+        .legend_table()
 }
 
-fn checkouts_each() -> Drawing {
-    let says = Says {
-        means: "How many checkouts a request of the route makes on average, and how many times its work is tried again.",
-        bad: "More than a few checkouts: a query in a loop, or a connection for each step. Any retries that stay.",
-        cure: "Take one connection for all that a request does, or do it in one query.",
+fn checkouts_per_request() -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of checkouts and retries per request, by route.",
+        normal: "a few checkouts, and no retries. Many checkouts: a query in a loop, or a connection for each step.",
+        action: "Use one connection for all queries of a request, or one query.",
     };
-    let requests = sum_by(&ROUTE, metric!("poolscope_request_duration_seconds").count().rate());
-    let each = |of: String| format!("{} / ({requests} > 0)", sum_by(&ROUTE, of));
-    Drawing::lines(Panel::CheckoutsEach, "Checkouts and retries of a request: by route", says)
+    let requests = sum_by(&ROUTE_LABELS, metric!("poolscope_request_duration_seconds").count().rate());
+    let per_request = |of: String| format!("{} / ({requests} > 0)", sum_by(&ROUTE_LABELS, of));
+    PanelBuilder::lines(PanelId::CheckoutsPerRequest, "Checkouts and retries per request, by route", description)
         .size(24, 8)
-        .listed()
-        .asks(each(metric!("poolscope_request_checkouts_total").rate()), "checkouts · {{method}} {{route}}")
-        .asks(unless_zero(each(metric!("poolscope_request_retries_total").rate())), "retries · {{method}} {{route}}")
+        .legend_table()
+        .query(per_request(metric!("poolscope_request_checkouts_total").rate()), "checkouts · {{method}} {{route}}")
+        .query(
+            unless_zero(per_request(metric!("poolscope_request_retries_total").rate())),
+            "retries · {{method}} {{route}}",
+        )
 }
 
-fn failed() -> Drawing {
-    let says = Says {
-        means: "Requests without success, by route and outcome: error (a status of 500 or more), shed (refused at once, as the \
-                pool was overloaded), cancelled (the client went away).",
-        bad: "shed: the pool cannot serve them. error on all routes: the pool or the server.",
-        cure: "shed: see who holds the pool. error: see what fails, above.",
+fn failed_requests() -> PanelBuilder {
+    let description = Description {
+        shows: "Requests per second without success by route and outcome: error (status 500 or more), shed (rejected \
+                because the pool is overloaded), cancelled (the client disconnected).",
+        normal: "0. shed: the pool cannot serve them. error on all routes: the pool or the server.",
+        action: "shed: check the holders. error: check the failures above.",
     };
     let ended = metric!("poolscope_request_duration_seconds").count().only(r#"outcome!="ok""#);
-    Drawing::lines(Panel::FailedRequests, "Requests without success: by route", says)
+    PanelBuilder::lines(PanelId::FailedRequests, "Failed requests by route", description)
         .size(12, 8)
-        .asks(unless_zero(sum_by(&["method", "route", "outcome"], ended.rate())), "{{method}} {{route}} · {{outcome}}")
+        .query(unless_zero(sum_by(&["method", "route", "outcome"], ended.rate())), "{{method}} {{route}} · {{outcome}}")
         .unit(Unit::PerSecond)
         .stacked()
 }
 
-fn warnings() -> Drawing {
-    let says = Says {
-        means: "What requests do with the pool that they had better not: many_checkouts in one request, held_elsewhere (a \
-                connection that is held while the request does something else).",
-        bad: "Any that stays.",
-        cure: "The log names the places in the code.",
+fn request_warnings() -> PanelBuilder {
+    let description = Description {
+        shows: "Requests per second that misuse the pool, by route and kind: many_checkouts (too many in one request), \
+                held_elsewhere (a connection held during other work).",
+        normal: "0. Such requests take capacity from others.",
+        action: "The log has the call sites.",
     };
     let warnings = sum_by(&["method", "route", "kind"], metric!("poolscope_request_warnings_total").rate());
-    Drawing::lines(Panel::RequestWarnings, "Warnings: by route", says)
+    PanelBuilder::lines(PanelId::RequestWarnings, "Warnings by route", description)
         .size(12, 8)
-        .asks(unless_zero(warnings), "{{method}} {{route}} · {{kind}}")
+        .query(unless_zero(warnings), "{{method}} {{route}} · {{kind}}")
         .unit(Unit::PerSecond)
 }

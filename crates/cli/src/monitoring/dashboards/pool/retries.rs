@@ -1,43 +1,44 @@
-//! What is tried again, and how much more may be?
+//! The row with retries and their budget.
 
-use super::super::drawing::{Drawing, Says};
-use super::super::frame::Row;
-use super::super::panels::Panel;
-use super::super::query::{metric, sum, sum_by, unless_zero};
-use super::super::unit::Unit;
+use crate::monitoring::dashboards::layout::Row;
+use crate::monitoring::dashboards::panel::{Description, PanelBuilder};
+use crate::monitoring::dashboards::panel_id::PanelId;
+use crate::monitoring::dashboards::query::{metric, sum, sum_by, unless_zero};
+use crate::monitoring::dashboards::unit::Unit;
 
 pub(super) fn row() -> Row {
-    Row { title: "What is tried again?", panels: vec![retries(), ends(), budget()] }
+    Row { title: "Retries", panels: vec![retries(), retry_outcomes(), retry_budget()] }
 }
 
-fn retries() -> Drawing {
-    let says = Says {
-        means: "Attempts after the first, by operation and by what had failed.",
-        bad: "Retries that grow with the load: they are load themselves. 40001 that stays: transactions in each other's way.",
-        cure: "Mend what fails, rather than allowing more attempts.",
+fn retries() -> PanelBuilder {
+    let description = Description {
+        shows: "Retries per second by operation and the error that caused them.",
+        normal: "few. Retries that grow with the load add to it; constant 40001 means conflicting transactions.",
+        action: "Fix the cause rather than allowing more attempts.",
     };
     let retries = sum_by(&["operation", "sqlstate"], metric!("poolscope_retries_total").rate());
-    Drawing::lines(Panel::Retries, "Retries: by operation and SQLSTATE", says)
+    PanelBuilder::lines(PanelId::Retries, "Retries by operation and SQLSTATE", description)
         .size(10, 8)
-        .asks(unless_zero(retries), "{{operation}} · {{sqlstate}}")
+        .query(unless_zero(retries), "{{operation}} · {{sqlstate}}")
         .unit(Unit::PerSecond)
-        .listed()
+        .legend_table()
 }
 
-fn ends() -> Drawing {
-    let says = Says {
-        means: "What became of operations with a retry policy that failed at first: recovered, or given up and why.",
-        bad: "budget: retries were stopped to spare the server. deadline: they came too late. commit_unknown: somebody has \
-              to look whether it was done. not_idempotent: it may not be repeated as it is.",
-        cure: "budget: see what fails. not_idempotent: say that it is idempotent, if it is.",
+fn retry_outcomes() -> PanelBuilder {
+    let description = Description {
+        shows: "Operations per second with a retry policy whose first attempt failed: recovered, or given up by reason.",
+        normal: "mostly recovered. budget: retries were stopped to protect the server. deadline: no time was left. \
+                 commit_unknown: check by hand whether the commit succeeded. not_idempotent: the operation must not be \
+                 repeated.",
+        action: "budget: fix the failures. not_idempotent: mark the operation as idempotent if it is.",
     };
     let exhausted = metric!("poolscope_retry_exhausted_total").rate();
-    Drawing::lines(Panel::RetryEnds, "What became of them", says)
+    PanelBuilder::lines(PanelId::RetryOutcomes, "Outcomes of retried operations", description)
         .size(8, 8)
-        .asks(sum(metric!("poolscope_retry_recovered_total").rate()), "recovered")
-        .asks(unless_zero(sum_by(&["reason"], exhausted)), "given up: {{reason}}")
+        .query(sum(metric!("poolscope_retry_recovered_total").rate()), "recovered")
+        .query(unless_zero(sum_by(&["reason"], exhausted)), "given up: {{reason}}")
         .unit(Unit::PerSecond)
-        .colours(&[
+        .colors(&[
             ("recovered", "blue"),
             ("given up: permanent", "#6e7079"),
             ("given up: not_idempotent", "purple"),
@@ -49,14 +50,14 @@ fn ends() -> Drawing {
         ])
 }
 
-fn budget() -> Drawing {
-    let says = Says {
-        means: "How many retries the pool's operations may make now; of several instances, the least.",
-        bad: "At 0 nothing is retried: failures pass straight to the callers.",
-        cure: "See what fails. A larger budget (retry_percent) is more load on a server that is in trouble.",
+fn retry_budget() -> PanelBuilder {
+    let description = Description {
+        shows: "Retries that the pool's operations may still make; the lowest instance.",
+        normal: "above 0. At 0 nothing is retried, and failures reach the callers.",
+        action: "Fix the failures. A larger budget (retry_percent) adds load to a failing server.",
     };
-    Drawing::lines(Panel::RetryBudget, "Budget", says)
+    PanelBuilder::lines(PanelId::RetryBudget, "Retry budget", description)
         .size(6, 8)
-        .asks(format!("min({})", metric!("poolscope_retry_budget_available")), "retries left")
-        .colours(&[("retries left", "blue")])
+        .query(format!("min({})", metric!("poolscope_retry_budget_available")), "retries left")
+        .colors(&[("retries left", "blue")])
 }

@@ -1,56 +1,58 @@
-//! Who waits, for what, and how long?
+//! The rows with waiting checkouts and latency.
 
-use super::super::drawing::{Drawing, Says, WARNING};
-use super::super::frame::Row;
-use super::super::panels::Panel;
-use super::super::query::{Series, max, metric, sum, sum_by, unless_zero};
-use super::super::unit::Unit;
-use crate::monitoring::Thresholds;
-use crate::monitoring::rules::recording::bucket;
+use crate::monitoring::dashboards::layout::Row;
+use crate::monitoring::dashboards::panel::{Description, PanelBuilder, WARNING};
+use crate::monitoring::dashboards::panel_id::PanelId;
+use crate::monitoring::dashboards::query::{Series, max, metric, sum, sum_by, unless_zero};
+use crate::monitoring::dashboards::shared::QUANTILE_COLORS;
+use crate::monitoring::dashboards::unit::Unit;
+use crate::monitoring::recording::bucket;
+use crate::monitoring::thresholds::Thresholds;
 
-pub(super) fn who(thresholds: &Thresholds) -> Row {
-    Row { title: "Who waits?", panels: vec![who_waits(thresholds), wait_phases(), waiting_now(), checkouts()] }
+pub(super) fn waiters_row(thresholds: &Thresholds) -> Row {
+    Row { title: "Waiters", panels: vec![waiters(thresholds), wait_phases(), queue_length(), checkouts()] }
 }
 
-pub(super) fn how_long(thresholds: &Thresholds) -> Row {
-    let panels = vec![wait_time_panel(thresholds), objective(thresholds), oldest_wait(), operation_time()];
-    Row { title: "How long?", panels }
+pub(super) fn latency_row(thresholds: &Thresholds) -> Row {
+    let panels = vec![wait_time(thresholds), objectives(thresholds), oldest_wait(), operation_time()];
+    Row { title: "Latency", panels }
 }
 
-/// How long a checkout takes at this quantile.
-pub(super) fn wait_time(quantile: f64) -> String {
+/// Returns a quantile of the checkout time.
+pub(super) fn wait_quantile(quantile: f64) -> String {
     metric!("db_client_connection_wait_time_seconds").quantile(quantile, &[])
 }
 
-fn who_waits(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "How many checkouts of each operation wait on average, whatever for; stacked. The dashed line is where \
-                somebody always waits.",
-        bad: "Anything that stays. Who waits is seldom who is to blame.",
-        cure: "Compare with who holds, above: they hold what these wait for.",
+fn waiters(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of waiting checkouts by operation, in any phase; stacked. At the dashed line, one \
+                checkout waits on average.",
+        normal: "near 0. The operations that wait are rarely the cause.",
+        action: "Compare with the holders above, which hold the connections that these wait for.",
     };
     let waiting = sum_by(&["operation"], metric!("poolscope_operation_wait_seconds_total").rate());
-    Drawing::lines(Panel::WhoWaits, "Who waits: by operation", says)
+    PanelBuilder::lines(PanelId::Waiters, "Waiting checkouts by operation", description)
         .size(12, 8)
-        .asks(unless_zero(waiting), "{{operation}}")
+        .query(unless_zero(waiting), "{{operation}}")
         .stacked()
-        .listed()
-        .above(WARNING, &thresholds.waiters)
+        .legend_table()
+        .threshold(WARNING, &thresholds.waiters)
 }
 
-fn wait_phases() -> Drawing {
-    let says = Says {
-        means: "What checkouts wait for, stacked: queue (a connection to come back), connect, ping, clean (what the last \
-                holder left), suspended (their turn to connect, while that fails), share (their route's share).",
-        bad: "queue: the pool is exhausted. connect or ping: the server or the network is slow. clean: callers leave \
-              transactions open. suspended: the server is away.",
-        cure: "queue: see who holds it. The others: see errors and life cycle below.",
+fn wait_phases() -> PanelBuilder {
+    let description = Description {
+        shows: "Average number of checkouts in each phase, stacked: queue (until a connection is returned), connect, \
+                ping, clean (resetting a dirty connection), suspended (for a turn to connect while connecting fails), \
+                share (for the route's limit).",
+        normal: "near 0. queue: the pool is exhausted. connect or ping: the server or the network is slow. clean: \
+                 callers leave transactions open. suspended: the server is down.",
+        action: "queue: check the holders. Others: check the failures and the connection lifecycle.",
     };
-    Drawing::lines(Panel::WaitPhases, "What they wait for", says)
+    PanelBuilder::lines(PanelId::WaitPhases, "Waiting checkouts by phase", description)
         .size(6, 8)
-        .asks(sum_by(&["phase"], metric!("poolscope_checkout_phase_seconds_total").rate()), "{{phase}}")
+        .query(sum_by(&["phase"], metric!("poolscope_checkout_phase_seconds_total").rate()), "{{phase}}")
         .stacked()
-        .colours(&[
+        .colors(&[
             ("queue", "blue"),
             ("connect", "purple"),
             ("ping", "light-blue"),
@@ -60,96 +62,103 @@ fn wait_phases() -> Drawing {
         ])
 }
 
-fn waiting_now() -> Drawing {
-    let says = Says {
-        means: "Checkouts at the moment of each scrape: those that wait for capacity, and all that are under way.",
-        bad: "Waiting that climbs: more come than are served. Under way without waiting: connecting or pinging is slow.",
-        cure: "See what they wait for. A queue that climbs without end needs load to be turned away.",
+fn queue_length() -> PanelBuilder {
+    let description = Description {
+        shows: "Checkouts in flight, and those waiting for capacity, at each scrape.",
+        normal: "few waiting. A growing queue means that more checkouts arrive than are served; many in flight without \
+                 waiting mean slow connecting or pinging.",
+        action: "Check the phases. If the queue grows without limit, shed load.",
     };
-    Drawing::lines(Panel::WaitingNow, "Queue at each scrape", says)
+    PanelBuilder::lines(PanelId::QueueLength, "Queue length at each scrape", description)
         .size(6, 8)
-        .asks(sum(metric!("poolscope_checkouts_in_flight")), "under way")
-        .asks(sum(metric!("db_client_connection_pending_requests")), "waiting")
-        .colours(&[("under way", "light-blue"), ("waiting", "blue")])
+        .query(sum(metric!("poolscope_checkouts_in_flight")), "in flight")
+        .query(sum(metric!("db_client_connection_pending_requests")), "waiting")
+        .colors(&[("in flight", "light-blue"), ("waiting", "blue")])
 }
 
-fn checkouts() -> Drawing {
-    let says = Says {
-        means: "Checkouts begun, by operation.",
-        bad: "An operation that grows without its requests growing: a query in a loop, or retries by hand.",
-        cure: "Take one connection for all that a request does, or do it in one query.",
+fn checkouts() -> PanelBuilder {
+    let description = Description {
+        shows: "Checkouts started per second, by operation.",
+        normal: "proportional to the operation's requests. Otherwise suspect a query in a loop, or hand-written retries.",
+        action: "Use one connection for all queries of a request, or one query.",
     };
-    Drawing::lines(Panel::Checkouts, "Checkouts: by operation", says)
+    PanelBuilder::lines(PanelId::Checkouts, "Checkouts by operation", description)
         .size(24, 8)
-        .asks(unless_zero(sum_by(&["operation"], metric!("poolscope_checkouts_started_total").rate())), "{{operation}}")
+        .query(
+            unless_zero(sum_by(&["operation"], metric!("poolscope_checkouts_started_total").rate())),
+            "{{operation}}",
+        )
         .unit(Unit::PerSecond)
-        .listed()
+        .legend_table()
 }
 
-fn wait_time_panel(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "How long a checkout takes as a whole, failed and cancelled ones included. Points are examples: a click \
-                leads to the trace of one that waited. The dashed line is where the p99 is too much.",
-        bad: "p99 above the line. A median above zero: every other request waits.",
-        cure: "Follow an example: its checkout span names who held the pool meanwhile.",
+fn wait_time(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Quantiles of the checkout time, including failed and cancelled checkouts. Points are exemplars with a \
+                link to their trace. The dashed line is the alert threshold of the p99.",
+        normal: "p99 below the line, and a median near 0. A higher median means that every second request waits.",
+        action: "Open an exemplar's trace: its checkout span names the holders at that time.",
     };
-    Drawing::lines(Panel::WaitTime, "How long checkouts take", says)
+    PanelBuilder::lines(PanelId::WaitTime, "Checkout time", description)
         .size(12, 8)
-        .asks(wait_time(0.5), "p50")
-        .asks(wait_time(0.9), "p90")
-        .asks(wait_time(0.99), "p99")
+        .query(wait_quantile(0.5), "p50")
+        .query(wait_quantile(0.9), "p90")
+        .query(wait_quantile(0.99), "p99")
         .unit(Unit::Seconds)
-        .colours(&super::QUANTILES)
-        .above(WARNING, &thresholds.wait_p99_seconds)
+        .colors(&QUANTILE_COLORS)
+        .threshold(WARNING, &thresholds.wait_p99_seconds)
 }
 
-fn objective(thresholds: &Thresholds) -> Drawing {
-    let says = Says {
-        means: "The share of checkouts that time out, and of those that take longer than the objective allows (failed ones \
-                included). Those that are shed count for neither. The dashed line is what the objective leaves: a month at the line spends its budget.",
-        bad: "Far above the line for minutes, or a little above it for hours: that is what the burn-rate alerts look at.",
-        cure: "See who waits and who holds; for timeouts, whether the queue or connecting cost them.",
+fn objectives(thresholds: &Thresholds) -> PanelBuilder {
+    let description = Description {
+        shows: "Share of checkouts that exceed the time limit of the wait objective, including failed ones, and share \
+                that time out. Shed checkouts do not count. The dashed line is the error budget: a month at the line \
+                spends it.",
+        normal: "below the line. The burn-rate alerts fire if it is far exceeded for minutes, or slightly exceeded for \
+                 hours.",
+        action: "Check waiters and holders; for timeouts, check whether the queue or connecting took the time.",
     };
     let checkouts = || metric!("db_client_connection_wait_time_seconds");
     let all = sum(checkouts().count().rate());
-    // As the recording rules of the objectives have it. Nothing is there of what is shed until the first is.
+    // As in the recording rules: the series of shed checkouts does not exist until the first is shed.
     let shed = sum(metric!("poolscope_checkouts_total").only(r#"outcome="shed""#).rate());
     let admitted = format!("(({all} - {shed} or {all}) > 0)");
     let within = sum(checkouts().bucket().only(bucket(&thresholds.wait_objective_seconds)).rate());
     let timeouts = sum(metric!("db_client_connection_timeouts_total").rate());
-    Drawing::lines(Panel::Objective, "Objective: slow and timed out", says)
+    PanelBuilder::lines(PanelId::Objectives, "Objectives: slow and timed-out checkouts", description)
         .size(6, 8)
-        .asks(format!("({all} - {within}) / {admitted}"), "too slow")
-        .asks(format!("{timeouts} / {admitted}"), "timed out")
+        .query(format!("({all} - {within}) / {admitted}"), "slow")
+        .query(format!("{timeouts} / {admitted}"), "timed out")
         .unit(Unit::Share)
-        .colours(&[("too slow", "blue"), ("timed out", "purple")])
-        .above(WARNING, &thresholds.wait_objective.allowance())
+        .colors(&[("slow", "blue"), ("timed out", "purple")])
+        .threshold(WARNING, &thresholds.wait_objective.complement())
 }
 
-fn oldest_wait() -> Drawing {
-    let says = Says {
-        means: "How long the checkout that has been under way for longest has waited, at each scrape.",
-        bad: "A line that climbs steadily: somebody waits and is not served. It ends at checkout_timeout.",
-        cure: "`/api/v1/pools` on the instance names who waits and who holds, with their traces.",
+fn oldest_wait() -> PanelBuilder {
+    let description = Description {
+        shows: "Age of the oldest checkout in flight, at each scrape.",
+        normal: "near 0 s. A steady climb is a checkout that is not served; it ends at checkout_timeout.",
+        action: "`/api/v1/pools` on the instance lists waiters and holders with their traces.",
     };
-    Drawing::lines(Panel::OldestWait, "Oldest checkout under way", says)
+    PanelBuilder::lines(PanelId::OldestWait, "Oldest checkout in flight", description)
         .size(6, 8)
-        .asks(max(metric!("poolscope_checkout_wait_oldest_seconds")), "oldest")
+        .query(max(metric!("poolscope_checkout_wait_oldest_seconds")), "oldest")
         .unit(Unit::Seconds)
-        .colours(&[("oldest", "blue")])
+        .colors(&[("oldest", "blue")])
 }
 
-fn operation_time() -> Drawing {
-    let says = Says {
-        means: "Ninety-nine of a hundred operations given to `run` took no longer, checkout and work together, retries \
-                included. Points are examples: a click leads to the trace.",
-        bad: "An operation far above what its queries need: it waits, or holds its connection for something else.",
-        cure: "Compare with how long its checkouts wait and what it holds connections for.",
+fn operation_time() -> PanelBuilder {
+    let description = Description {
+        shows: "99th percentile of the duration of operations started with `run`: checkout, work and retries. Points \
+                are exemplars with a link to their trace.",
+        normal: "close to the time of the operation's queries. Otherwise it waits, or holds its connection during \
+                 other work.",
+        action: "Compare with its checkout time, and with what it holds connections for.",
     };
     let time: Series = metric!("poolscope_operation_duration_seconds");
-    Drawing::lines(Panel::OperationTime, "Whole operations, p99: by operation", says)
+    PanelBuilder::lines(PanelId::OperationTime, "Operation time, p99, by operation", description)
         .size(24, 8)
-        .asks(time.quantile(0.99, &["operation"]), "{{operation}}")
+        .query(time.quantile(0.99, &["operation"]), "{{operation}}")
         .unit(Unit::Seconds)
-        .listed()
+        .legend_table()
 }

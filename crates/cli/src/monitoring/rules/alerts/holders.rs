@@ -1,9 +1,10 @@
-//! Does somebody keep connections without need, or return them dirty?
+//! Alerts on connections that are held without need or returned dirty.
 
-use super::{Alert, SHORT, Scope, Severity, uses};
+use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::{DIRTY_RETURNS, MAX, SELF_DEADLOCKS, SUSPECTED_LEAKS, USE_TIME};
-use crate::monitoring::rules::blame::Blame;
-use crate::monitoring::rules::recording::{CHECKOUTS, HELD_BY_ACTIVITY};
+use crate::monitoring::recording::{CHECKOUTS, HELD_BY_ACTIVITY};
+use crate::monitoring::rules::alert::{Alert, EXHAUSTION_SYMPTOMS, Scope, Severity, cloned};
+use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -16,20 +17,21 @@ fn suspected_leak(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Pool,
         expr: format!("{SUSPECTED_LEAKS} >= {}", t.suspected_leaks),
-        pending: t.for_ticket.clone(),
-        summary: "Connections are held and not used: somebody may have forgotten them.",
-        says: "{{ $value | humanize }} connections have been held past leak_threshold, silent and not executing."
+        for_duration: t.for_ticket.clone(),
+        summary: "Connections are held without being used: suspected leak.",
+        description: "{{ $value | humanize }} connections have been held past leak_threshold without traffic."
             .to_owned(),
-        blame: vec![Blame::idler(t, "activity!=\"executing\"")],
-        meaning: format!(
-            "At least {} connection has been held past `leak_threshold`, and neither executed nor heard anything for as \
-             long.",
+        contributors: vec![Contributor::idle_holder(t, "activity!=\"executing\"")],
+        condition: format!(
+            "At least {} connection has been held past `leak_threshold` without executing a query or receiving a \
+             message for as long.",
             t.suspected_leaks.human()
         ),
-        thresholds: uses([&t.suspected_leaks]),
-        comes_with: &[
+        thresholds: cloned([&t.suspected_leaks]),
+        panel: PanelId::SuspectedLeaks,
+        related: &[
             &["PoolscopeHeldIdle", "PoolscopeIdleInTransaction", "PoolscopeSelfDeadlock", "PoolscopePoolExhausted"],
-            SHORT,
+            EXHAUSTION_SYMPTOMS,
         ],
     }
 }
@@ -44,20 +46,21 @@ fn held_idle(t: &Thresholds) -> Alert {
             "sum without (activity) ({HELD_BY_ACTIVITY}{{activity=\"idle\"}})\n/\n({MAX} > 0)\n> {}",
             t.held_idle_share
         ),
-        pending: t.for_ticket.clone(),
-        summary: "Much of a pool is held while nothing is asked of the server.",
-        says: format!(
-            "{{{{ $value | humanizePercentage }}}} of it was held without a query or a transaction, on average of the \
-             last {window}."
+        for_duration: t.for_ticket.clone(),
+        summary: "A large share of the pool is held without a query.",
+        description: format!(
+            "{{{{ $value | humanizePercentage }}}} of it was held without a query or a transaction, on average over \
+             the last {window}."
         ),
-        blame: vec![Blame::idler(t, "activity=\"idle\"")],
-        meaning: format!(
-            "On average of the last {window}, more than {} of the connections that there may be were held, neither \
-             executing nor in a transaction.",
+        contributors: vec![Contributor::idle_holder(t, "activity=\"idle\"")],
+        condition: format!(
+            "On average over the last {window}, more than {} of the pool's maximum was held without a running query or \
+             an open transaction.",
             t.held_idle_share.human()
         ),
-        thresholds: uses([&t.held_idle_share, window]),
-        comes_with: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], SHORT],
+        thresholds: cloned([&t.held_idle_share, window]),
+        panel: PanelId::HeldWithoutQuery,
+        related: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }
 
@@ -71,19 +74,20 @@ fn idle_in_transaction(t: &Thresholds) -> Alert {
             "sum without (activity) ({HELD_BY_ACTIVITY}{{activity=\"idle_in_transaction\"}})\n/\n({MAX} > 0)\n> {}",
             t.idle_in_transaction_share
         ),
-        pending: t.for_ticket.clone(),
-        summary: "Much of a pool is held in transactions that do nothing.",
-        says: format!(
-            "{{{{ $value | humanizePercentage }}}} of it was idle in a transaction, on average of the last {window}."
+        for_duration: t.for_ticket.clone(),
+        summary: "A large share of the pool is held idle in transactions.",
+        description: format!(
+            "{{{{ $value | humanizePercentage }}}} of it was idle in a transaction, on average over the last {window}."
         ),
-        blame: vec![Blame::idler(t, "activity=\"idle_in_transaction\"")],
-        meaning: format!(
-            "On average of the last {window}, more than {} of the connections that there may be were held in an open or \
-             failed transaction, while nothing was asked of the server.",
+        contributors: vec![Contributor::idle_holder(t, "activity=\"idle_in_transaction\"")],
+        condition: format!(
+            "On average over the last {window}, more than {} of the pool's maximum was held in an open or failed \
+             transaction without a running query.",
             t.idle_in_transaction_share.human()
         ),
-        thresholds: uses([&t.idle_in_transaction_share, window]),
-        comes_with: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], SHORT],
+        thresholds: cloned([&t.idle_in_transaction_share, window]),
+        panel: PanelId::Holders,
+        related: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }
 
@@ -98,21 +102,22 @@ fn dirty_returns(t: &Thresholds) -> Alert {
              (rate({USE_TIME}_count[{window}]) > 0)\n> {}\nand\n{CHECKOUTS} > {}",
             t.dirty_share, t.traffic_floor
         ),
-        pending: t.for_ticket.clone(),
-        summary: "Connections come back dirty.",
-        says: format!(
+        for_duration: t.for_ticket.clone(),
+        summary: "Connections are returned dirty and have to be reset.",
+        description: format!(
             "{{{{ $value | humanizePercentage }}}} of the connections returned in the last {window} were in a \
-             transaction, busy or otherwise dirty."
+             transaction, busy or had a changed session."
         ),
-        blame: vec![Blame::dirty(t)],
-        meaning: format!(
-            "Of the connections that were returned in the last {window}, more than {} were in a transaction, at a query \
-             that nobody waited for, or had a session that was changed; and there were more than {} checkouts.",
+        contributors: vec![Contributor::dirty(t)],
+        condition: format!(
+            "More than {} of the connections returned in the last {window} were in a transaction, running an abandoned \
+             query or had a changed session, and checkouts exceeded {}.",
             t.dirty_share.human(),
             t.traffic_floor.human()
         ),
-        thresholds: uses([&t.dirty_share, &t.traffic_floor, window]),
-        comes_with: &[&["PoolscopeConnectionChurn"]],
+        thresholds: cloned([&t.dirty_share, &t.traffic_floor, window]),
+        panel: PanelId::DirtyReturns,
+        related: &[&["PoolscopeConnectionChurn"]],
     }
 }
 
@@ -123,18 +128,19 @@ fn self_deadlock(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Pool,
         expr: format!("increase({SELF_DEADLOCKS}[{window}]) > 0"),
-        pending: t.for_event.clone(),
-        summary: "A task waits for a connection while it holds one.",
-        says: format!(
-            "{{{{ $value | humanize }}}} checkouts of the last {window} waited while their own task held a connection."
+        for_duration: t.for_event.clone(),
+        summary: "A task waits for a connection while it holds one: risk of a self-deadlock.",
+        description: format!(
+            "{{{{ $value | humanize }}}} checkouts in the last {window} waited while their own task held a connection."
         ),
-        // Whoever waits most may be anybody whom the rest of the pool does not suffice.
-        blame: vec![Blame::holder()],
-        meaning: format!(
-            "In the last {window} a checkout waited for capacity while its own task held a connection of the same pool: \
-             enough of these at once wait for each other until they time out."
+        // The operation that waits most is not necessarily one that deadlocks.
+        contributors: vec![Contributor::holder()],
+        condition: format!(
+            "In the last {window}, a checkout waited for capacity while its own task held a connection of the same \
+             pool. Enough such tasks at once block each other until they time out."
         ),
-        thresholds: uses([window]),
-        comes_with: &[&["PoolscopeHeldIdle", "PoolscopePoolExhausted"], SHORT],
+        thresholds: cloned([window]),
+        panel: PanelId::SelfDeadlocks,
+        related: &[&["PoolscopeHeldIdle", "PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }

@@ -1,66 +1,68 @@
-//! Are the objectives kept? Each has a budget of what may go wrong, and an alert for how fast it burns.
+//! Burn-rate alerts on the objectives for checkouts. Each objective has an error budget, and alerts on how fast it burns.
 //!
-//! A long window tells that much was burnt, a short one that it still burns; both must say so.
+//! The long window shows that much of the budget is gone, the short one that it is still burning; both must exceed the limit.
 
-use super::{Alert, Scope, Severity, uses};
+use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::WAIT_TIME;
-use crate::monitoring::rules::blame::Blame;
-use crate::monitoring::rules::recording::{BurnWindow, slow_share, timeout_share};
+use crate::monitoring::recording::{BurnWindow, slow_share, timeout_share};
+use crate::monitoring::rules::alert::{Alert, Scope, Severity, cloned};
+use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::{Threshold, Thresholds};
 
-/// The windows of a page: the short one, the long one.
+/// The short and the long window of alerts that page.
 const PAGE_FAST: [BurnWindow; 2] = [BurnWindow::M5, BurnWindow::H1];
 const PAGE_SLOW: [BurnWindow; 2] = [BurnWindow::M30, BurnWindow::H6];
-/// Those of a ticket.
+/// The short and the long window of tickets.
 const TICKET_FAST: [BurnWindow; 2] = [BurnWindow::H2, BurnWindow::D1];
 const TICKET_SLOW: [BurnWindow; 2] = [BurnWindow::H6, BurnWindow::D3];
 
-/// An objective: what goes wrong, in what share over a window, and how much may.
+/// An objective with its two alerts.
 struct Objective<'a> {
-    share: fn(BurnWindow) -> String,
+    /// Returns the series with the error ratio over a window.
+    ratio: fn(BurnWindow) -> String,
     objective: &'a Threshold,
-    /// What goes wrong with a checkout.
-    wrong: String,
-    page: Told,
-    ticket: Told,
+    /// What happened to the checkouts that violate it, as a predicate.
+    violation: String,
+    page: BurnRateAlert,
+    ticket: BurnRateAlert,
 }
 
-/// An alert's name, summary and company.
-struct Told {
+/// The constant parts of a burn-rate alert.
+struct BurnRateAlert {
     name: &'static str,
     summary: &'static str,
-    comes_with: &'static [&'static [&'static str]],
+    related: &'static [&'static [&'static str]],
 }
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
     let timeouts = Objective {
-        share: timeout_share,
+        ratio: timeout_share,
         objective: &t.timeout_objective,
-        wrong: "timed out".to_owned(),
-        page: Told {
+        violation: "timed out".to_owned(),
+        page: BurnRateAlert {
             name: "PoolscopeTimeoutBudgetBurnsFast",
-            summary: "Checkouts time out, so many that requests are failing.",
-            comes_with: &[&["PoolscopePoolExhausted", "PoolscopeTimeoutBudgetBurns", "PoolscopeWaitBudgetBurnsFast"]],
+            summary: "Checkouts time out: the error budget burns fast and requests fail.",
+            related: &[&["PoolscopePoolExhausted", "PoolscopeTimeoutBudgetBurns", "PoolscopeWaitBudgetBurnsFast"]],
         },
-        ticket: Told {
+        ticket: BurnRateAlert {
             name: "PoolscopeTimeoutBudgetBurns",
             summary: "Checkouts time out more often than the objective allows.",
-            comes_with: &[&["PoolscopeTimeoutBudgetBurnsFast", "PoolscopeWaitBudgetBurns"]],
+            related: &[&["PoolscopeTimeoutBudgetBurnsFast", "PoolscopeWaitBudgetBurns"]],
         },
     };
     let waits = Objective {
-        share: slow_share,
+        ratio: slow_share,
         objective: &t.wait_objective,
-        wrong: format!("took longer than {}", t.wait_objective_seconds.human()),
-        page: Told {
+        violation: format!("took longer than {}", t.wait_objective_seconds.human()),
+        page: BurnRateAlert {
             name: "PoolscopeWaitBudgetBurnsFast",
-            summary: "Checkouts are slow, so many that users notice.",
-            comes_with: &[&["PoolscopePoolExhausted", "PoolscopeWaitBudgetBurns", "PoolscopeTimeoutBudgetBurnsFast"]],
+            summary: "Checkouts are slow: the error budget burns fast and users notice.",
+            related: &[&["PoolscopePoolExhausted", "PoolscopeWaitBudgetBurns", "PoolscopeTimeoutBudgetBurnsFast"]],
         },
-        ticket: Told {
+        ticket: BurnRateAlert {
             name: "PoolscopeWaitBudgetBurns",
             summary: "Checkouts are slow more often than the objective allows.",
-            comes_with: &[&["PoolscopeWaitBudgetBurnsFast", "PoolscopeTimeoutBudgetBurns"]],
+            related: &[&["PoolscopeWaitBudgetBurnsFast", "PoolscopeTimeoutBudgetBurns"]],
         },
     };
     let mut alerts = Vec::new();
@@ -77,58 +79,51 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
 }
 
 impl Objective<'_> {
-    fn alert(&self, t: &Thresholds, told: &Told, severity: Severity) -> Alert {
-        let (fast, slow, pending) = match severity {
+    fn alert(&self, t: &Thresholds, alert: &BurnRateAlert, severity: Severity) -> Alert {
+        let (fast, slow, for_duration) = match severity {
             Severity::Critical => ((PAGE_FAST, &t.burn_page_fast), (PAGE_SLOW, &t.burn_page_slow), &t.for_page),
             Severity::Warning => {
                 ((TICKET_FAST, &t.burn_ticket_fast), (TICKET_SLOW, &t.burn_ticket_slow), &t.for_ticket)
             }
         };
         let objective = self.objective;
-        let pair = |(windows, factor): ([BurnWindow; 2], &Threshold)| {
-            let [short, long] = windows;
+        let expr = |([short, long], factor): ([BurnWindow; 2], &Threshold)| {
             format!(
                 "(\n  {} > ({factor} * (1 - {objective}))\nand\n  {} > ({factor} * (1 - {objective}))\nand\n  \
                  rate({WAIT_TIME}_count[{}]) > {}\n)",
-                (self.share)(short),
-                (self.share)(long),
+                (self.ratio)(short),
+                (self.ratio)(long),
                 short.range(t),
                 t.traffic_floor
             )
         };
-        let says = |([short, long], factor): ([BurnWindow; 2], &Threshold)| {
-            format!(
-                "{} and over {} more than {} × what the objective allows",
-                short.as_str(),
-                long.as_str(),
-                factor.human()
-            )
+        let condition = |([short, long], factor): ([BurnWindow; 2], &Threshold)| {
+            format!("{} × the budget over both {} and {}", factor.human(), short.as_str(), long.as_str())
         };
-        let allowed = Threshold { value: 1.0 - objective.value, ..objective.clone() };
+        let budget = Threshold { value: 1.0 - objective.value, ..objective.clone() }.human();
         Alert {
-            name: told.name,
+            name: alert.name,
             severity,
             scope: Scope::Pool,
-            expr: format!("{}\nor\n{}", pair(fast), pair(slow)),
-            pending: pending.clone(),
-            summary: told.summary,
-            says: format!(
-                "{{{{ $value | humanizePercentage }}}} of the checkouts {}, where {} may.",
-                self.wrong,
-                allowed.human()
+            expr: format!("{}\nor\n{}", expr(fast), expr(slow)),
+            for_duration: for_duration.clone(),
+            summary: alert.summary,
+            description: format!(
+                "{{{{ $value | humanizePercentage }}}} of the checkouts {}; the objective allows {budget}.",
+                self.violation
             ),
-            blame: vec![Blame::holder(), Blame::waiter()],
-            meaning: format!(
-                "The share of checkouts that {} was over {}; or over {}. The objective allows {}, and there were more \
-                 than {}. What was shed counts for nothing.",
-                self.wrong,
-                says(fast),
-                says(slow),
-                allowed.human(),
+            contributors: vec![Contributor::holder(), Contributor::waiter()],
+            condition: format!(
+                "The share of checkouts that {} exceeded {}, or {}. The budget is {budget}, and checkouts exceeded {}. \
+                 Shed checkouts do not count.",
+                self.violation,
+                condition(fast),
+                condition(slow),
                 t.traffic_floor.human()
             ),
-            thresholds: uses([objective, fast.1, slow.1, &t.traffic_floor]),
-            comes_with: told.comes_with,
+            thresholds: cloned([objective, fast.1, slow.1, &t.traffic_floor]),
+            panel: PanelId::Objectives,
+            related: alert.related,
         }
     }
 }
@@ -139,18 +134,17 @@ mod tests {
 
     use super::*;
 
-    /// Where traffic is steady, the slower pair of a ticket says all that the faster one does, so no test of Prometheus' own
-    /// would miss a wrong factor there.
+    /// With steady traffic, the slower pair of a ticket implies the faster one, so promtool would not notice a wrong factor.
     #[test]
-    fn the_pairs_of_windows_are_those_of_the_workbook() {
+    fn window_pairs_follow_the_sre_workbook() {
         let alerts = alerts(&Thresholds::committed().unwrap());
         assert_eq!(alerts.len(), 4);
-        for (at, alert) in alerts.iter().enumerate() {
+        for (index, alert) in alerts.iter().enumerate() {
             let pairs = match alert.severity {
                 Severity::Critical => [("5m", "1h", "14.4"), ("30m", "6h", "6")],
                 Severity::Warning => [("2h", "1d", "3"), ("6h", "3d", "1")],
             };
-            let share = ["timeouts:ratio_rate", "slow:ratio_rate"][at / 2];
+            let share = ["timeouts:ratio_rate", "slow:ratio_rate"][index / 2];
             for (short, long, factor) in pairs {
                 for window in [short, long] {
                     let burns = format!("{share}{window} > ({factor} * (1 - 0.999))");

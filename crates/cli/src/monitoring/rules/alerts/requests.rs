@@ -1,8 +1,9 @@
-//! What do requests have of the pool, and the pool of them?
+//! Alerts on requests that are rejected or make many checkouts.
 
-use super::{Alert, Scope, Severity, uses};
+use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::{REQUEST_TIME, REQUEST_WARNINGS};
-use crate::monitoring::rules::blame::Blame;
+use crate::monitoring::rules::alert::{Alert, Scope, Severity, cloned};
+use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -19,18 +20,21 @@ fn requests_shed(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Pool,
         expr: format!("{shed}\n/\n({all} > 0)\n> {}\nand\n{all} > {}", t.shed_share, t.traffic_floor),
-        pending: t.for_ticket.clone(),
-        summary: "Requests are refused, since the pool is overloaded.",
-        says: format!("{{{{ $value | humanizePercentage }}}} of the requests of the last {window} were refused."),
-        blame: vec![Blame::shed(t), Blame::holder()],
-        meaning: format!(
-            "Of the requests that ended in the last {window}, more than {} were refused at once, as the pool was \
-             overloaded; and there were more than {}.",
+        for_duration: t.for_ticket.clone(),
+        summary: "Requests are rejected because the pool is overloaded.",
+        description: format!(
+            "{{{{ $value | humanizePercentage }}}} of the requests in the last {window} were rejected."
+        ),
+        contributors: vec![Contributor::shed(t), Contributor::holder()],
+        condition: format!(
+            "More than {} of the requests that ended in the last {window} were rejected because the pool was \
+             overloaded, and requests exceeded {}.",
             t.shed_share.human(),
             t.traffic_floor.human()
         ),
-        thresholds: uses([&t.shed_share, &t.traffic_floor, window]),
-        comes_with: &[&[
+        thresholds: cloned([&t.shed_share, &t.traffic_floor, window]),
+        panel: PanelId::FailuresByOutcome,
+        related: &[&[
             "PoolscopePoolExhausted",
             "PoolscopePoolSaturated",
             "PoolscopeWaitersSustained",
@@ -46,27 +50,28 @@ fn many_checkouts(t: &Thresholds) -> Alert {
         name: "PoolscopeManyCheckouts",
         severity: Severity::Warning,
         scope: Scope::Pool,
-        // Of one route, or a busy one would hide it.
+        // Per route: summed over routes, a busy one would hide it.
         expr: format!(
             "max without (route, method) (\n  sum without (kind) ({warned})\n  /\n  \
              (sum without (outcome) (rate({REQUEST_TIME}_count[{window}])) > 0)\n)\n> {}\nand\n\
              sum without (route, method, kind) ({warned}) > {}",
             t.many_checkouts_share, t.many_checkouts_floor
         ),
-        pending: t.for_ticket.clone(),
-        summary: "Requests of a route make many checkouts each.",
-        says: format!(
-            "{{{{ $value | humanizePercentage }}}} of the requests of a route made more checkouts than they should, over \
-             {window}."
+        for_duration: t.for_ticket.clone(),
+        summary: "Requests of one route make many checkouts each.",
+        description: format!(
+            "{{{{ $value | humanizePercentage }}}} of the requests of one route exceeded the checkout limit over the \
+             last {window}."
         ),
-        blame: vec![Blame::many_checkouts(t)],
-        meaning: format!(
-            "Of the requests of one route that ended in the last {window}, more than {} made more checkouts than \
-             `PoolLayer::warn_checkouts_over` allows, which is 10 by default; and of all routes more than {} did.",
+        contributors: vec![Contributor::many_checkouts(t)],
+        condition: format!(
+            "More than {} of the requests of one route that ended in the last {window} made more checkouts than \
+             `PoolLayer::warn_checkouts_over` (10 by default), and such requests exceeded {} over all routes.",
             t.many_checkouts_share.human(),
             t.many_checkouts_floor.human()
         ),
-        thresholds: uses([&t.many_checkouts_share, &t.many_checkouts_floor, window]),
-        comes_with: &[],
+        thresholds: cloned([&t.many_checkouts_share, &t.many_checkouts_floor, window]),
+        panel: PanelId::Checkouts,
+        related: &[],
     }
 }

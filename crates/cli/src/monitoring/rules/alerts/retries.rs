@@ -1,9 +1,11 @@
-//! Is too much tried again, or no longer anything?
+//! Alerts on retries and their budget.
 
-use super::{Alert, SHORT, Scope, Severity, grew, indented, uses};
+use super::growth::{increase_with_new_series, indented};
+use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::{RETRIES, RETRY_EXHAUSTED};
-use crate::monitoring::rules::blame::Blame;
-use crate::monitoring::rules::recording::RETRY_SHARE;
+use crate::monitoring::recording::RETRY_SHARE;
+use crate::monitoring::rules::alert::{Alert, EXHAUSTION_SYMPTOMS, Scope, Severity, cloned};
+use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -14,20 +16,23 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             name: "PoolscopeRetryBudgetSpent",
             severity: Severity::Critical,
             scope: Scope::Pool,
-            expr: format!("sum without (operation, reason, sqlstate) (\n{}\n) > 0", indented(&grew(&refused, window))),
-            pending: t.for_page.clone(),
-            summary: "Operations fail that would be tried again: the budget for retries is spent.",
-            says: format!(
-                "{{{{ $value | humanize }}}} operations of the last {window} failed without another attempt, since the \
-                 budget for retries was spent."
+            expr: format!(
+                "sum without (operation, reason, sqlstate) (\n{}\n) > 0",
+                indented(&increase_with_new_series(&refused, window))
             ),
-            blame: vec![Blame::refused_retry(t)],
-            meaning: format!(
-                "In the last {window} an operation that could have been tried again was not, because the pool's budget \
-                 for retries was spent."
+            for_duration: t.for_page.clone(),
+            summary: "The retry budget is spent: retryable operations fail.",
+            description: format!(
+                "{{{{ $value | humanize }}}} operations failed without a retry in the last {window} because the retry \
+                 budget was spent."
             ),
-            thresholds: uses([window]),
-            comes_with: &[&["PoolscopeRetryStorm", "PoolscopeConnectingFails", "PoolscopeServerDown"]],
+            contributors: vec![Contributor::refused_retry(t)],
+            condition: format!(
+                "In the last {window}, a retryable operation was not retried because the pool's retry budget was spent."
+            ),
+            thresholds: cloned([window]),
+            panel: PanelId::RetryBudget,
+            related: &[&["PoolscopeRetryStorm", "PoolscopeConnectingFails", "PoolscopeServerDown"]],
         },
         Alert {
             name: "PoolscopeRetryStorm",
@@ -37,19 +42,23 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 "{RETRY_SHARE} > {}\nand\nsum without (operation, sqlstate) (rate({RETRIES}[{window}])) > {}",
                 t.retry_share, t.retry_floor
             ),
-            pending: t.for_ticket.clone(),
-            summary: "Much is tried again: retries are a considerable part of the load.",
-            says: format!(
-                "there were {{{{ $value | humanizePercentage }}}} as many retries as checkouts, over {window}."
+            for_duration: t.for_ticket.clone(),
+            summary: "Retries are a considerable part of the load.",
+            description: format!(
+                "there were {{{{ $value | humanizePercentage }}}} as many retries as checkouts over the last {window}."
             ),
-            blame: vec![Blame::retried(t), Blame::retried_for(t)],
-            meaning: format!(
-                "Over the last {window} there was more than one retry for each {} checkouts, and more than {}.",
+            contributors: vec![Contributor::retrying(t), Contributor::retry_cause(t)],
+            condition: format!(
+                "Over the last {window}, there was more than one retry per {} checkouts, and retries exceeded {}.",
                 1.0 / t.retry_share.value,
                 t.retry_floor.human()
             ),
-            thresholds: uses([&t.retry_share, &t.retry_floor, window]),
-            comes_with: &[&["PoolscopeRetryBudgetSpent", "PoolscopeConnectingFails", "PoolscopeServerDown"], SHORT],
+            thresholds: cloned([&t.retry_share, &t.retry_floor, window]),
+            panel: PanelId::Retries,
+            related: &[
+                &["PoolscopeRetryBudgetSpent", "PoolscopeConnectingFails", "PoolscopeServerDown"],
+                EXHAUSTION_SYMPTOMS,
+            ],
         },
     ]
 }

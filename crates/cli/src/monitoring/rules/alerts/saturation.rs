@@ -1,9 +1,10 @@
-//! Is the pool full, and does anybody wait?
+//! Alerts on full pools and waiting checkouts.
 
-use super::{Alert, SHORT, Scope, Severity, uses};
+use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::CHECKOUT_PHASE_SECONDS;
-use crate::monitoring::rules::blame::Blame;
-use crate::monitoring::rules::recording::{CHECKOUTS, SATURATED_SHARE, WAIT_P99, saturated_share};
+use crate::monitoring::recording::{CHECKOUTS, SATURATED_SHARE, WAIT_P99, saturated_share};
+use crate::monitoring::rules::alert::{Alert, EXHAUSTION_SYMPTOMS, Scope, Severity, cloned};
+use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -14,40 +15,42 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             severity: Severity::Critical,
             scope: Scope::Pool,
             expr: format!("{} > {}", saturated_share(now), t.exhausted_share),
-            pending: t.for_page.clone(),
-            summary: "A connection pool is exhausted: it is at its maximum, and somebody always waits.",
-            says: format!(
-                "for {{{{ $value | humanizePercentage }}}} of the last {now} every connection was taken and somebody \
-                 was waiting."
+            for_duration: t.for_page.clone(),
+            summary: "Connection pool exhausted: every connection is in use and checkouts are waiting.",
+            description: format!(
+                "for {{{{ $value | humanizePercentage }}}} of the last {now}, every connection was in use and at least \
+                 one checkout was waiting."
             ),
-            blame: vec![Blame::holder(), Blame::waiter()],
-            meaning: format!(
-                "For more than {} of the last {now} every connection that there may be was taken, and somebody was \
-                 waiting for one.",
+            contributors: vec![Contributor::holder(), Contributor::waiter()],
+            condition: format!(
+                "For more than {} of the last {now}, every connection up to the maximum was in use and at least one \
+                 checkout was waiting.",
                 t.exhausted_share.human()
             ),
-            thresholds: uses([&t.exhausted_share, now]),
-            comes_with: &[SHORT],
+            thresholds: cloned([&t.exhausted_share, now]),
+            panel: PanelId::Saturation,
+            related: &[EXHAUSTION_SYMPTOMS],
         },
         Alert {
             name: "PoolscopePoolSaturated",
             severity: Severity::Warning,
             scope: Scope::Pool,
             expr: format!("{SATURATED_SHARE} > {}", t.saturated_share),
-            pending: t.for_ticket.clone(),
-            summary: "A connection pool is saturated: bursts no longer fit into it.",
-            says: format!(
-                "for {{{{ $value | humanizePercentage }}}} of the last {window} every connection was taken and \
-                 somebody was waiting."
+            for_duration: t.for_ticket.clone(),
+            summary: "Connection pool saturated: it can no longer absorb bursts.",
+            description: format!(
+                "for {{{{ $value | humanizePercentage }}}} of the last {window}, every connection was in use and at \
+                 least one checkout was waiting."
             ),
-            blame: vec![Blame::holder(), Blame::waiter()],
-            meaning: format!(
-                "For more than {} of the last {window} every connection that there may be was taken, and somebody was \
-                 waiting for one.",
+            contributors: vec![Contributor::holder(), Contributor::waiter()],
+            condition: format!(
+                "For more than {} of the last {window}, every connection up to the maximum was in use and at least one \
+                 checkout was waiting.",
                 t.saturated_share.human()
             ),
-            thresholds: uses([&t.saturated_share, window]),
-            comes_with: &[&["PoolscopeWaitersSustained", "PoolscopeCheckoutWaitHigh"]],
+            thresholds: cloned([&t.saturated_share, window]),
+            panel: PanelId::Saturation,
+            related: &[&["PoolscopeWaitersSustained", "PoolscopeCheckoutWaitHigh"]],
         },
         Alert {
             name: "PoolscopeWaitersSustained",
@@ -57,38 +60,40 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 "sum without (phase) (rate({CHECKOUT_PHASE_SECONDS}{{phase=\"queue\"}}[{window}])) > {}",
                 t.waiters
             ),
-            pending: t.for_ticket.clone(),
-            summary: "Somebody always waits for a connection.",
-            says: format!(
-                "{{{{ $value | humanize }}}} checkouts were waiting for capacity, on average of the last {window}."
+            for_duration: t.for_ticket.clone(),
+            summary: "Checkouts are continuously waiting for a connection.",
+            description: format!(
+                "{{{{ $value | humanize }}}} checkouts were waiting for capacity, on average over the last {window}."
             ),
-            blame: vec![Blame::waiter(), Blame::holder()],
-            meaning: format!(
-                "On average of the last {window} more than {} checkout was waiting for capacity.",
+            contributors: vec![Contributor::waiter(), Contributor::holder()],
+            condition: format!(
+                "On average over the last {window}, more than {} checkout was waiting for capacity.",
                 t.waiters.human()
             ),
-            thresholds: uses([&t.waiters, window]),
-            comes_with: &[&["PoolscopePoolSaturated", "PoolscopeCheckoutWaitHigh"]],
+            thresholds: cloned([&t.waiters, window]),
+            panel: PanelId::Waiters,
+            related: &[&["PoolscopePoolSaturated", "PoolscopeCheckoutWaitHigh"]],
         },
         Alert {
             name: "PoolscopeCheckoutWaitHigh",
             severity: Severity::Warning,
             scope: Scope::Pool,
             expr: format!("{WAIT_P99} > {}\nand\n{CHECKOUTS} > {}", t.wait_p99_seconds, t.traffic_floor),
-            pending: t.for_ticket.clone(),
-            summary: "Checkouts take long.",
-            says: format!(
-                "one checkout in a hundred took longer than {{{{ $value | humanizeDuration }}}}, over {window}."
+            for_duration: t.for_ticket.clone(),
+            summary: "Checkouts are slow (99th percentile).",
+            description: format!(
+                "one checkout in a hundred took longer than {{{{ $value | humanizeDuration }}}} over the last {window}."
             ),
-            blame: vec![Blame::phase(t), Blame::holder()],
-            meaning: format!(
-                "Of the checkouts that ended in the last {window}, one in a hundred took longer than {}, and there were \
-                 more than {}.",
+            contributors: vec![Contributor::phase(t), Contributor::holder()],
+            condition: format!(
+                "The 99th percentile of the checkout time over the last {window} was above {}, and checkouts exceeded \
+                 {}.",
                 t.wait_p99_seconds.human(),
                 t.traffic_floor.human()
             ),
-            thresholds: uses([&t.wait_p99_seconds, &t.traffic_floor, window]),
-            comes_with: &[&[
+            thresholds: cloned([&t.wait_p99_seconds, &t.traffic_floor, window]),
+            panel: PanelId::WaitTime,
+            related: &[&[
                 "PoolscopePoolSaturated",
                 "PoolscopeWaitersSustained",
                 "PoolscopeWaitBudgetBurnsFast",

@@ -1,9 +1,11 @@
-//! Can the server be had, and is it quick?
+//! Alerts on the server: availability, connection slots, churn and slow queries.
 
-use super::{Alert, SHORT, Scope, Severity, grew, indented, uses};
+use super::growth::{increase_with_new_series, indented};
+use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS, SERVER_SLOTS, SERVER_SLOTS_LEFT, SERVER_UP};
-use crate::monitoring::rules::blame::Blame;
-use crate::monitoring::rules::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, QUERIES, SLOW_QUERY_SHARE};
+use crate::monitoring::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, QUERIES, SLOW_QUERY_SHARE};
+use crate::monitoring::rules::alert::{Alert, EXHAUSTION_SYMPTOMS, Scope, Severity, cloned};
+use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -16,16 +18,17 @@ fn server_down(t: &Thresholds) -> Alert {
         severity: Severity::Critical,
         scope: Scope::Pool,
         expr: format!("{SERVER_UP} == 0"),
-        pending: t.for_page.clone(),
-        summary: "The database does not answer.",
-        says: "its server cannot be asked how it is.".to_owned(),
-        blame: vec![Blame::unanswered(t)],
-        meaning:
-            "Whoever asks the server what it says of itself cannot reach it, finds no slot, or has no answer within \
-                  5 s. Only where it is asked: by `poolscope serve`, the demo, or `Pool::watch_server`."
+        for_duration: t.for_page.clone(),
+        summary: "The database server does not answer.",
+        description: "its server does not answer status queries.".to_owned(),
+        contributors: vec![Contributor::server_down(t)],
+        condition:
+            "A process that polls the server cannot reach it, finds no free slot, or gets no answer within 5 s. \
+                    Requires polling by `poolscope serve`, the demo or `Pool::watch_server`."
                 .to_owned(),
         thresholds: Vec::new(),
-        comes_with: &[&[
+        panel: PanelId::ServersDown,
+        related: &[&[
             "PoolscopeConnectingFails",
             "PoolscopeServerFull",
             "PoolscopeRetryBudgetSpent",
@@ -45,13 +48,16 @@ fn connecting_fails(t: &Thresholds) -> Alert {
             "sum without (reason) (rate({CLOSED}{{reason=\"connect_failed\"}}[{now}])) > {}",
             t.connect_failures
         ),
-        pending: t.for_page.clone(),
+        for_duration: t.for_page.clone(),
         summary: "Connecting to the database fails.",
-        says: format!("{{{{ $value | printf \"%.2f\" }}}} attempts to connect failed each second of the last {now}."),
-        blame: vec![Blame::connect_error(t)],
-        meaning: format!("In the last {now} attempts to connect failed, more than {}.", t.connect_failures.human()),
-        thresholds: uses([&t.connect_failures, now]),
-        comes_with: &[&[
+        description: format!(
+            "{{{{ $value | printf \"%.2f\" }}}} connection attempts per second failed over the last {now}."
+        ),
+        contributors: vec![Contributor::connect_error(t)],
+        condition: format!("Over the last {now}, failed connection attempts exceeded {}.", t.connect_failures.human()),
+        thresholds: cloned([&t.connect_failures, now]),
+        panel: PanelId::ConnectionErrors,
+        related: &[&[
             "PoolscopeServerDown",
             "PoolscopeServerFull",
             "PoolscopeRetryBudgetSpent",
@@ -68,24 +74,30 @@ fn server_full(t: &Thresholds) -> Alert {
         name: "PoolscopeServerFull",
         severity: Severity::Critical,
         scope: Scope::Pool,
-        expr: format!("sum without (phase, sqlstate) (\n{}\n) > 0", indented(&grew(&refused, window))),
-        pending: t.for_event.clone(),
-        summary: "The database has no slots left for connections (SQLSTATE 53300).",
-        says: format!(
-            "{{{{ $value | humanize }}}} attempts to connect were refused in the last {window}, since the server has no \
-             slots left."
+        expr: format!(
+            "sum without (phase, sqlstate) (\n{}\n) > 0",
+            indented(&increase_with_new_series(&refused, window))
         ),
-        blame: vec![Blame::holder()],
-        meaning: format!("In the last {window} the server refused a connection with 53300, too_many_connections."),
-        thresholds: uses([window]),
-        comes_with: &[
+        for_duration: t.for_event.clone(),
+        summary: "The database server has no free connection slots (SQLSTATE 53300).",
+        description: format!(
+            "{{{{ $value | humanize }}}} connection attempts were rejected in the last {window} because the server has \
+             no free slots."
+        ),
+        contributors: vec![Contributor::holder()],
+        condition: format!(
+            "In the last {window}, the server rejected a connection with SQLSTATE 53300 (too_many_connections)."
+        ),
+        thresholds: cloned([window]),
+        panel: PanelId::ConnectionErrors,
+        related: &[
             &[
                 "PoolscopeServerSlotsLow",
                 "PoolscopeConnectingFails",
                 "PoolscopeServerDown",
                 "PoolscopeServerSlotsShort",
             ],
-            SHORT,
+            EXHAUSTION_SYMPTOMS,
         ],
     }
 }
@@ -96,18 +108,18 @@ fn slots_low(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Pool,
         expr: format!("{SERVER_SLOTS_LEFT}\n/\n({SERVER_SLOTS} > 0)\n< {}", t.slots_left_share),
-        pending: t.for_ticket.clone(),
-        summary: "The database has few slots left for connections.",
-        says: "{{ $value | humanizePercentage }} of the slots that its server has are left.".to_owned(),
-        blame: vec![Blame::application()],
-        meaning: format!(
-            "By the server's own account less than {} of its slots are left, or of those of the pool's database, where \
-             that has a limit of its own which is less. Only where it is asked: by `poolscope serve`, the demo, or \
-             `Pool::watch_server`.",
+        for_duration: t.for_ticket.clone(),
+        summary: "The database server has few free connection slots.",
+        description: "{{ $value | humanizePercentage }} of its server's slots are free.".to_owned(),
+        contributors: vec![Contributor::application()],
+        condition: format!(
+            "The server reports that less than {} of its slots are free, or of the pool's database if that has a lower \
+             limit. Requires polling by `poolscope serve`, the demo or `Pool::watch_server`.",
             t.slots_left_share.human()
         ),
-        thresholds: uses([&t.slots_left_share]),
-        comes_with: &[&["PoolscopeServerFull", "PoolscopeServerSlotsShort"]],
+        thresholds: cloned([&t.slots_left_share]),
+        panel: PanelId::ServerSlots,
+        related: &[&["PoolscopeServerFull", "PoolscopeServerSlotsShort"]],
     }
 }
 
@@ -117,23 +129,24 @@ fn slots_short(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Fleet,
         expr: format!("{FLEET_MAX} > ({} * ({} - {}))", t.server_share, t.server_connections, t.server_reserved),
-        pending: t.for_ticket.clone(),
-        summary: "The pools together may ask for more connections than the server has.",
-        says: format!(
+        for_duration: t.for_ticket.clone(),
+        summary: "The maxima of the pools together nearly reach or exceed the database server's slots.",
+        description: format!(
             "all instances together may open {{{{ $value | humanize }}}} connections, and the server has {} slots.",
             t.server_connections.value - t.server_reserved.value
         ),
-        blame: Vec::new(),
-        meaning: format!(
-            "The maxima of the pools of one name, of all instances of a job, are together more than {} of the slots of \
-             the server: {}, less {} that are reserved. It is what may be, before it is: `server_connections` in \
-             `alerts/thresholds.toml` says how many the server has. What it has left now is another alert.",
+        contributors: Vec::new(),
+        condition: format!(
+            "The maxima of the pools of one name, over all instances of a job, together exceed {} of the server's \
+             slots: {} less {} reserved. This is an estimate by `server_connections` in `alerts/thresholds.toml`; \
+             PoolscopeServerSlotsLow reports the slots that are actually free.",
             t.server_share.human(),
             t.server_connections.human(),
             t.server_reserved.human()
         ),
-        thresholds: uses([&t.server_share, &t.server_connections, &t.server_reserved]),
-        comes_with: &[&["PoolscopeServerSlotsLow", "PoolscopeServerFull"]],
+        thresholds: cloned([&t.server_share, &t.server_connections, &t.server_reserved]),
+        panel: PanelId::FleetSlots,
+        related: &[&["PoolscopeServerSlotsLow", "PoolscopeServerFull"]],
     }
 }
 
@@ -144,19 +157,20 @@ fn churn(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Pool,
         expr: format!("{CONNECTED}\n/\n({CHECKOUTS} > 0)\n> {}\nand\n{CONNECTED} > {}", t.churn_share, t.churn_floor),
-        pending: t.for_ticket.clone(),
-        summary: "Connections are made and thrown away: the pool keeps little.",
-        says: format!(
-            "for {{{{ $value | humanizePercentage }}}} of the checkouts of the last {window} a connection was made."
+        for_duration: t.for_ticket.clone(),
+        summary: "Connections are opened and closed at a high rate: the pool keeps too few.",
+        description: format!(
+            "connections were opened for {{{{ $value | humanizePercentage }}}} of the checkouts over the last {window}."
         ),
-        blame: vec![Blame::close_reason(t)],
-        meaning: format!(
-            "Over the last {window} more than {} connections were established for a hundred checkouts, and more than {}.",
+        contributors: vec![Contributor::close_reason(t)],
+        condition: format!(
+            "Over the last {window}, more than {} connections per hundred checkouts were opened, and more than {}.",
             t.churn_share.value * 100.0,
             t.churn_floor.human()
         ),
-        thresholds: uses([&t.churn_share, &t.churn_floor, window]),
-        comes_with: &[&["PoolscopeDirtyReturns", "PoolscopeCheckoutWaitHigh"]],
+        thresholds: cloned([&t.churn_share, &t.churn_floor, window]),
+        panel: PanelId::ChurnShare,
+        related: &[&["PoolscopeDirtyReturns", "PoolscopeCheckoutWaitHigh"]],
     }
 }
 
@@ -167,20 +181,21 @@ fn slow_queries(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Pool,
         expr: format!("{SLOW_QUERY_SHARE} > {}\nand\n{QUERIES} > {}", t.slow_query_share, t.query_floor),
-        pending: t.for_ticket.clone(),
-        summary: "Queries are slow.",
-        says: format!(
-            "{{{{ $value | humanizePercentage }}}} of the queries of the last {window} took longer than {}.",
+        for_duration: t.for_ticket.clone(),
+        summary: "Many queries are slow.",
+        description: format!(
+            "{{{{ $value | humanizePercentage }}}} of the queries in the last {window} took longer than {}.",
             t.slow_query_seconds.human()
         ),
-        blame: vec![Blame::slow_query(t), Blame::executor(t)],
-        meaning: format!(
-            "Of the queries that ended in the last {window}, more than {} took longer than {}, and there were more than {}.",
+        contributors: vec![Contributor::slow_query(t), Contributor::executor(t)],
+        condition: format!(
+            "More than {} of the queries that ended in the last {window} took longer than {}, and queries exceeded {}.",
             t.slow_query_share.human(),
             t.slow_query_seconds.human(),
             t.query_floor.human()
         ),
-        thresholds: uses([&t.slow_query_share, &t.slow_query_seconds, &t.query_floor, window]),
-        comes_with: &[&["PoolscopePoolExhausted"], SHORT],
+        thresholds: cloned([&t.slow_query_share, &t.slow_query_seconds, &t.query_floor, window]),
+        panel: PanelId::QueryTime,
+        related: &[&["PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }

@@ -1,8 +1,9 @@
-//! Is anybody still watching?
+//! Alerts on the monitoring itself: scrapes, metrics, protocol observation and span export.
 
-use super::{Alert, Scope, Severity, uses};
+use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::{BUILD_INFO, SPANS_DROPPED, SPANS_ENDED, SPANS_FAILED, WIRES_LOST};
-use crate::monitoring::rules::recording::INSTANCE_LABELS;
+use crate::monitoring::recording::INSTANCE_LABELS;
+use crate::monitoring::rules::alert::{Alert, Scope, Severity, cloned};
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
@@ -15,15 +16,16 @@ fn target_down(t: &Thresholds) -> Alert {
         name: "PoolscopeTargetDown",
         severity: Severity::Critical,
         scope: Scope::Target,
-        // Which targets have a pool nobody needs to configure: those that said so.
+        // Targets with a pool are recognised by their past metrics, without configuration.
         expr: format!("up == 0\nand on (job, instance)\nlast_over_time({BUILD_INFO}[{known}])"),
-        pending: t.for_page.clone(),
-        summary: "A process with a connection pool cannot be scraped.",
-        says: format!("it cannot be scraped, and told of its pools within the last {known}."),
-        blame: Vec::new(),
-        meaning: format!("A target that told of its pools within the last {known} cannot be scraped."),
-        thresholds: uses([known]),
-        comes_with: &[&["PoolscopeMetricsAbsent"]],
+        for_duration: t.for_page.clone(),
+        summary: "An instance with a connection pool cannot be scraped.",
+        description: format!("scraping fails, and the target reported pool metrics within the last {known}."),
+        contributors: Vec::new(),
+        condition: format!("A target that reported pool metrics within the last {known} cannot be scraped."),
+        thresholds: cloned([known]),
+        panel: PanelId::FleetInstancesDown,
+        related: &[&["PoolscopeMetricsAbsent"]],
     }
 }
 
@@ -39,16 +41,19 @@ fn metrics_absent(t: &Thresholds) -> Alert {
             jobs(&format!("last_over_time({BUILD_INFO}[{known}])")),
             jobs(BUILD_INFO)
         ),
-        pending: t.for_page.clone(),
-        summary: "Nothing tells of connection pools any more.",
-        says: format!("no target tells of a pool, as some did within the last {known}, or none has for that long."),
-        blame: Vec::new(),
-        meaning: format!(
-            "None of a job's targets tells of its pools, although one did within the last {known}; or no target of any \
-             job did within that time."
+        for_duration: t.for_page.clone(),
+        summary: "Pool metrics are missing: the state of the pools is unknown.",
+        description: format!(
+            "no target reports pool metrics, although one did within the last {known}, or none did in that time."
         ),
-        thresholds: uses([known]),
-        comes_with: &[&["PoolscopeTargetDown"]],
+        contributors: Vec::new(),
+        condition: format!(
+            "No target of a job reports pool metrics, although one did within the last {known}; or no target of any \
+             job did in that time."
+        ),
+        thresholds: cloned([known]),
+        panel: PanelId::FleetInstancesDown,
+        related: &[&["PoolscopeTargetDown"]],
     }
 }
 
@@ -59,13 +64,20 @@ fn wires_lost(t: &Thresholds) -> Alert {
         severity: Severity::Warning,
         scope: Scope::Pool,
         expr: format!("increase({WIRES_LOST}[{window}]) > 0"),
-        pending: t.for_event.clone(),
-        summary: "What passes on connections is not understood, so that less is known of them.",
-        says: format!("{{{{ $value | humanize }}}} connections of the last {window} are read no further."),
-        blame: Vec::new(),
-        meaning: format!("In the last {window} something passed on a connection that was not understood."),
-        thresholds: uses([window]),
-        comes_with: &[],
+        for_duration: t.for_event.clone(),
+        summary: "Protocol observation has stopped on some connections: their activity is unknown.",
+        description: format!(
+            "observation of {{{{ $value | humanize }}}} connections stopped in the last {window} after an unknown \
+             message."
+        ),
+        contributors: Vec::new(),
+        condition: format!(
+            "In the last {window}, the protocol observer stopped on a connection after a message that it does not \
+             understand."
+        ),
+        thresholds: cloned([window]),
+        panel: PanelId::WiresLost,
+        related: &[],
     }
 }
 
@@ -80,18 +92,19 @@ fn span_export_failing(t: &Thresholds) -> Alert {
              (rate({SPANS_ENDED}[{window}]) > 0)\n> {}",
             t.span_loss_share
         ),
-        pending: t.for_ticket.clone(),
-        summary: "Traces are incomplete: spans are lost on their way to the collector.",
-        says: format!(
-            "{{{{ $value | humanizePercentage }}}} of the spans of the last {window} did not reach their destination, \
+        for_duration: t.for_ticket.clone(),
+        summary: "Spans are lost: traces are incomplete.",
+        description: format!(
+            "{{{{ $value | humanizePercentage }}}} of the spans in the last {window} did not reach the destination \
              {{{{ $labels.destination }}}}."
         ),
-        blame: Vec::new(),
-        meaning: format!(
-            "Of the spans that ended in the last {window}, more than {} were dropped, or sent in vain.",
+        contributors: Vec::new(),
+        condition: format!(
+            "More than {} of the spans that ended in the last {window} were dropped or failed to export.",
             t.span_loss_share.human()
         ),
-        thresholds: uses([&t.span_loss_share, window]),
-        comes_with: &[],
+        thresholds: cloned([&t.span_loss_share, window]),
+        panel: PanelId::Spans,
+        related: &[],
     }
 }

@@ -1,46 +1,47 @@
-//! What every dashboard has around its panels: variables, annotations, links, and where the panels lie.
+//! The common frame of all dashboards: variables, annotations, links and the grid of panels.
 
 use serde_json::{Value, json};
 
-use super::Dashboard;
-use super::drawing::{Drawing, datasource};
-use super::query::{ALERTS, STARTED, Series, metric, sum_by};
+use super::dashboard::Dashboard;
+use super::panel::{PanelBuilder, datasource};
+use super::query::{ALERTS, START_TIME, Series, metric, sum_by};
 use crate::monitoring::names::POOL_LABEL;
 
 /// Columns of Grafana's grid.
-const COLUMNS: u32 = 24;
+const GRID_COLUMNS: u32 = 24;
 
-/// Rows are panels too, and have numbers; they are after all others.
+/// The number of the first row. Rows are panels as well, and are numbered after all others.
 const FIRST_ROW_ID: usize = 901;
 
-/// What Grafana's releases since 10.4 read as it is, and later ones bring up to date.
+/// The schema version of Grafana 10.4, which later releases migrate.
 const SCHEMA_VERSION: u32 = 39;
 
-/// By this each of the dashboards finds the others.
+/// The tag by which the dashboards link to each other.
 const TAG: &str = "poolscope";
 
-/// Panels that answer one question.
+/// A titled row of panels.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) title: &'static str,
-    pub(super) panels: Vec<Drawing>,
+    pub(super) panels: Vec<PanelBuilder>,
 }
 
-/// A dashboard of these rows. Further variables come after the common ones.
-pub(super) fn frame(dashboard: Dashboard, rows: Vec<Row>, further: &[Value]) -> Value {
-    let mut variables = vec![data_source_variable()];
-    // What is asked for the choices has to have a series for each of them.
-    let asked = match dashboard {
+/// Returns a dashboard with these rows, and with `variables` after the common ones.
+pub(super) fn render(dashboard: Dashboard, rows: Vec<Row>, variables: &[Value]) -> Value {
+    // The metric must have a series for each value of the variables.
+    let metric = match dashboard {
         Dashboard::Exporter => "poolscope_build_info",
         _ => "db_client_connection_max",
     };
-    let chosen = "job=~\"$job\"";
-    variables.push(choice("job", "Job", &format!("label_values({asked}, job)")));
-    variables.push(choice("instance", "Instance", &format!("label_values({asked}{{{chosen}}}, instance)")));
-    let chosen = format!("{chosen},instance=~\"$instance\"");
-    let pools = format!("label_values(db_client_connection_max{{{chosen}}}, {POOL_LABEL})");
-    variables.push(choice("pool", "Pool", &pools));
-    variables.extend_from_slice(further);
+    let (job, instance) = ("job=~\"$job\"", "instance=~\"$instance\"");
+    let pools = format!("label_values(db_client_connection_max{{{job},{instance}}}, {POOL_LABEL})");
+    let mut all_variables = vec![
+        data_source_variable(),
+        query_variable("job", "Job", &format!("label_values({metric}, job)")),
+        query_variable("instance", "Instance", &format!("label_values({metric}{{{job}}}, instance)")),
+        query_variable("pool", "Pool", &pools),
+    ];
+    all_variables.extend_from_slice(variables);
     json!({
         "annotations": { "list": annotations() },
         "description": dashboard.description(),
@@ -57,11 +58,11 @@ pub(super) fn frame(dashboard: Dashboard, rows: Vec<Row>, further: &[Value]) -> 
             "tooltip": "",
             "type": "dashboards",
         }],
-        "panels": lay(rows),
+        "panels": arrange(rows),
         "refresh": "30s",
         "schemaVersion": SCHEMA_VERSION,
         "tags": [TAG, "postgresql"],
-        "templating": { "list": variables },
+        "templating": { "list": all_variables },
         "time": { "from": "now-1h", "to": "now" },
         "timezone": "browser",
         "title": dashboard.title(),
@@ -70,14 +71,14 @@ pub(super) fn frame(dashboard: Dashboard, rows: Vec<Row>, further: &[Value]) -> 
     })
 }
 
-/// Panels from left to right, each row below the one before.
-fn lay(rows: Vec<Row>) -> Vec<Value> {
+/// Arranges panels from left to right, and rows from top to bottom.
+fn arrange(rows: Vec<Row>) -> Vec<Value> {
     let mut panels = Vec::new();
     let mut top = 0;
     for (index, row) in rows.into_iter().enumerate() {
         panels.push(json!({
             "collapsed": false,
-            "gridPos": { "h": 1, "w": COLUMNS, "x": 0, "y": top },
+            "gridPos": { "h": 1, "w": GRID_COLUMNS, "x": 0, "y": top },
             "id": FIRST_ROW_ID + index,
             "panels": [],
             "title": row.title,
@@ -86,7 +87,7 @@ fn lay(rows: Vec<Row>) -> Vec<Value> {
         top += 1;
         let (mut left, mut height) = (0, 0);
         for panel in row.panels {
-            if left + panel.width > COLUMNS {
+            if left + panel.width > GRID_COLUMNS {
                 top += height;
                 (left, height) = (0, 0);
             }
@@ -117,8 +118,8 @@ fn data_source_variable() -> Value {
     })
 }
 
-/// A variable whose choices Prometheus is asked for; by default all of them.
-fn choice(name: &str, label: &str, query: &str) -> Value {
+/// Returns a variable with the values of a query, all of them selected.
+fn query_variable(name: &str, label: &str, query: &str) -> Value {
     json!({
         "allValue": ".+",
         "current": { "selected": true, "text": ["All"], "value": ["$__all"] },
@@ -138,8 +139,8 @@ fn choice(name: &str, label: &str, query: &str) -> Value {
     })
 }
 
-/// A variable that a person may write a number into.
-pub(super) fn number(name: &str, label: &str, description: &str, default: f64) -> Value {
+/// Returns a text box variable for a number.
+pub(super) fn number_variable(name: &str, label: &str, description: &str, default: f64) -> Value {
     let default = default.to_string();
     let option = json!({ "selected": true, "text": default, "value": default });
     json!({
@@ -157,10 +158,10 @@ pub(super) fn number(name: &str, label: &str, description: &str, default: f64) -
 
 fn annotations() -> Vec<Value> {
     let alerts = Series::from(ALERTS).only(r#"alertname=~"Poolscope.+",alertstate="firing""#);
-    let started = format!("changes({}[$__rate_interval]) > 0", Series::from(STARTED));
+    let started = format!("changes({}[$__rate_interval]) > 0", Series::from(START_TIME));
     let builds = sum_by(&["job", "version"], metric!("poolscope_build_info"));
     let before = sum_by(&["job", "version"], format!("{} offset $__rate_interval", metric!("poolscope_build_info")));
-    // Who has just begun to be scraped has no version before that, which is no change.
+    // A job that was not scraped before has no earlier version, and is not a change.
     let known = format!("sum by (job) ({} offset $__rate_interval)", metric!("poolscope_build_info"));
     vec![
         annotation("Alerts", "red", &alerts.to_string(), "{{alertname}}", "{{job}} {{instance}}", "severity"),

@@ -1,28 +1,31 @@
-//! A panel: what it asks, and how the answer is drawn.
+//! Builds a panel: its queries and how they are drawn.
 
 use serde_json::{Map, Value, json};
 
-use super::panels::{Panel, panel_id};
+use super::panel_id::PanelId;
 use super::unit::Unit;
-use crate::monitoring::Threshold;
+use crate::monitoring::thresholds::Threshold;
 
-/// What is drawn in no colour of its own, and so says neither well nor ill.
+/// The color of values without a verdict.
 pub(super) const NEUTRAL: &str = "text";
 pub(super) const WARNING: &str = "orange";
 pub(super) const CRITICAL: &str = "red";
 
-/// From this width on a graph has room beside it for a list of its series.
-const LISTED_FROM: u32 = 12;
+/// The minimum width of a graph with its legend as a table on the right.
+const LEGEND_TABLE_MIN_WIDTH: u32 = 12;
 
-/// What a panel means, what bad looks like in it, and what to do then.
+/// The description of a panel.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Says {
-    pub(super) means: &'static str,
-    pub(super) bad: &'static str,
-    pub(super) cure: &'static str,
+pub(super) struct Description {
+    /// The content, with its unit where that is not obvious.
+    pub(super) shows: &'static str,
+    /// What is normal, and what other values mean.
+    pub(super) normal: &'static str,
+    /// What to do otherwise.
+    pub(super) action: &'static str,
 }
 
-/// How a panel draws.
+/// The type of a panel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Lines,
@@ -42,32 +45,32 @@ impl Kind {
     }
 }
 
-/// A panel that is being made.
+/// A panel under construction.
 #[derive(Clone, Debug)]
-pub(super) struct Drawing {
-    panel: Panel,
+pub(super) struct PanelBuilder {
+    id: PanelId,
     kind: Kind,
     title: &'static str,
-    says: Says,
+    description: Description,
     unit: Unit,
     pub(super) width: u32,
     pub(super) height: u32,
     queries: Vec<Value>,
-    /// Fields, as the panel has them unless an override says otherwise.
+    /// Field options that overrides may replace.
     defaults: Map<String, Value>,
     custom: Map<String, Value>,
     options: Map<String, Value>,
     overrides: Vec<Value>,
     transformations: Vec<Value>,
-    listed: bool,
+    legend_table: bool,
     stacked: bool,
 }
 
-impl Drawing {
-    /// Lines over time, with a list of them below.
-    pub(super) fn lines(panel: Panel, title: &'static str, says: Says) -> Self {
-        let mut drawing = Self::new(Kind::Lines, panel, title, says, (8, 8));
-        drawing.custom = object(json!({
+impl PanelBuilder {
+    /// Creates a graph of lines over time, with the legend below.
+    pub(super) fn lines(id: PanelId, title: &'static str, description: Description) -> Self {
+        let mut panel = Self::new(Kind::Lines, id, title, description, (8, 8));
+        panel.custom = object(json!({
             "drawStyle": "line",
             "fillOpacity": 8,
             "lineInterpolation": "linear",
@@ -77,17 +80,17 @@ impl Drawing {
             "stacking": { "group": "A", "mode": "none" },
             "thresholdsStyle": { "mode": "off" },
         }));
-        drawing.options = object(json!({
+        panel.options = object(json!({
             "legend": { "calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": true },
             "tooltip": { "hideZeros": true, "mode": "multi", "sort": "desc" },
         }));
-        drawing.default("color", json!({ "mode": "palette-classic" }))
+        panel.default("color", json!({ "mode": "palette-classic" }))
     }
 
-    /// One number, as large as it fits, over the course it took.
-    pub(super) fn stat(panel: Panel, title: &'static str, says: Says) -> Self {
-        let mut drawing = Self::new(Kind::Stat, panel, title, says, (4, 4));
-        drawing.options = object(json!({
+    /// Creates a single number over a sparkline.
+    pub(super) fn stat(id: PanelId, title: &'static str, description: Description) -> Self {
+        let mut panel = Self::new(Kind::Stat, id, title, description, (4, 4));
+        panel.options = object(json!({
             "colorMode": "value",
             "graphMode": "area",
             "justifyMode": "auto",
@@ -99,13 +102,13 @@ impl Drawing {
             "textMode": "value",
             "wideLayout": true,
         }));
-        drawing.default("color", json!({ "mode": "thresholds" }))
+        panel.default("color", json!({ "mode": "thresholds" }))
     }
 
-    /// A bar for each series, with the last of its values.
-    pub(super) fn bars(panel: Panel, title: &'static str, says: Says) -> Self {
-        let mut drawing = Self::new(Kind::Bars, panel, title, says, (8, 8));
-        drawing.options = object(json!({
+    /// Creates a bar for the last value of each series.
+    pub(super) fn bars(id: PanelId, title: &'static str, description: Description) -> Self {
+        let mut panel = Self::new(Kind::Bars, id, title, description, (8, 8));
+        panel.options = object(json!({
             "displayMode": "basic",
             "legend": { "calcs": [], "displayMode": "hidden", "placement": "bottom", "showLegend": false },
             "maxVizHeight": 44,
@@ -119,25 +122,31 @@ impl Drawing {
             "text": { "titleSize": 13, "valueSize": 13 },
             "valueMode": "text",
         }));
-        drawing.default("color", json!({ "mode": "thresholds" }))
+        panel.default("color", json!({ "mode": "thresholds" }))
     }
 
-    /// A row for each thing, with a column for each question.
-    pub(super) fn table(panel: Panel, title: &'static str, says: Says) -> Self {
-        let mut drawing = Self::new(Kind::Table, panel, title, says, (24, 10));
-        drawing.custom = object(
+    /// Creates a table.
+    pub(super) fn table(id: PanelId, title: &'static str, description: Description) -> Self {
+        let mut panel = Self::new(Kind::Table, id, title, description, (24, 10));
+        panel.custom = object(
             json!({ "align": "auto", "cellOptions": { "type": "auto" }, "filterable": false, "inspect": false, "minWidth": 90 }),
         );
-        drawing.options = object(json!({ "cellHeight": "sm", "frameIndex": 0, "showHeader": true }));
-        drawing.default("color", json!({ "mode": "thresholds" }))
+        panel.options = object(json!({ "cellHeight": "sm", "frameIndex": 0, "showHeader": true }));
+        panel.default("color", json!({ "mode": "thresholds" }))
     }
 
-    fn new(kind: Kind, panel: Panel, title: &'static str, says: Says, (width, height): (u32, u32)) -> Self {
-        let drawing = Self {
-            panel,
+    fn new(
+        kind: Kind,
+        id: PanelId,
+        title: &'static str,
+        description: Description,
+        (width, height): (u32, u32),
+    ) -> Self {
+        let panel = Self {
+            id,
             kind,
             title,
-            says,
+            description,
             unit: Unit::Count,
             width,
             height,
@@ -147,11 +156,11 @@ impl Drawing {
             options: Map::new(),
             overrides: Vec::new(),
             transformations: Vec::new(),
-            listed: false,
+            legend_table: false,
             stacked: false,
         };
         let base = json!({ "mode": "absolute", "steps": [{ "color": NEUTRAL, "value": null }] });
-        drawing.default("min", json!(0)).default("noValue", json!("–")).default("thresholds", base)
+        panel.default("min", json!(0)).default("noValue", json!("–")).default("thresholds", base)
     }
 
     pub(super) fn size(mut self, width: u32, height: u32) -> Self {
@@ -164,56 +173,56 @@ impl Drawing {
         self
     }
 
-    /// Asks for something over time, and names its series.
-    pub(super) fn asks(self, expression: impl Into<String>, legend: &str) -> Self {
-        self.query(&expression.into(), legend, false)
+    /// Adds a query over time.
+    pub(super) fn query(self, expression: impl Into<String>, legend: &str) -> Self {
+        self.add_query(&expression.into(), legend, false)
     }
 
-    /// Asks for something as it is at the end of the time that is shown; of a table, for a column.
-    pub(super) fn asks_now(self, expression: impl Into<String>, legend: &str) -> Self {
-        self.query(&expression.into(), legend, true)
+    /// Adds a query at the end of the time range.
+    pub(super) fn instant_query(self, expression: impl Into<String>, legend: &str) -> Self {
+        self.add_query(&expression.into(), legend, true)
     }
 
-    fn query(mut self, expression: &str, legend: &str, now: bool) -> Self {
-        // Of a histogram Prometheus has exemplars; Grafana draws them as points that lead to the trace.
-        let exemplars = !now && self.kind == Kind::Lines && expression.contains("_bucket{");
+    fn add_query(mut self, expression: &str, legend: &str, instant: bool) -> Self {
+        // Histograms have exemplars, which Grafana draws as points with a link to the trace.
+        let exemplars = !instant && self.kind == Kind::Lines && expression.contains("_bucket{");
         self.queries.push(json!({
             "datasource": datasource(),
             "editorMode": "code",
             "exemplar": exemplars,
             "expr": expression,
             "format": if self.kind == Kind::Table { "table" } else { "time_series" },
-            "instant": now,
+            "instant": instant,
             "legendFormat": legend,
-            "range": !now,
-            "refId": reference(self.queries.len()),
+            "range": !instant,
+            "refId": ref_id(self.queries.len()),
         }));
         self
     }
 
-    /// Draws the series on each other, as the parts of a whole.
+    /// Stacks the series.
     pub(super) fn stacked(mut self) -> Self {
         self.stacked = true;
         self.custom.insert("stacking".to_owned(), json!({ "group": "A", "mode": "normal" }));
         self.custom.insert("fillOpacity".to_owned(), json!(70));
-        // What is zero would be a line in its colour on top of the others.
+        // Otherwise series of zero are drawn as lines on top of the others.
         self.custom.insert("lineWidth".to_owned(), json!(0));
         self
     }
 
-    /// Lists the series in a table at the right, the largest first, where there is room for it.
-    pub(super) fn listed(mut self) -> Self {
-        self.listed = true;
+    /// Shows the legend as a table on the right, the largest series first, if the panel is wide enough.
+    pub(super) fn legend_table(mut self) -> Self {
+        self.legend_table = true;
         self
     }
 
-    /// Has the axis reach this far at least, so that what is zero all the time lies at the bottom of something.
-    pub(super) fn at_least(mut self, value: f64) -> Self {
+    /// Sets the minimum extent of the axis, so that a constant zero is drawn at the bottom.
+    pub(super) fn soft_max(mut self, value: f64) -> Self {
         self.custom.insert("axisSoftMax".to_owned(), json!(value));
         self
     }
 
-    /// Draws the series of this name as a limit: a dashed line over the others.
+    /// Draws a series as a limit: a dashed line that is not stacked.
     pub(super) fn limit(self, name: &str, color: &str) -> Self {
         self.field(
             name,
@@ -227,22 +236,22 @@ impl Drawing {
         )
     }
 
-    /// Gives each of these series its colour.
-    pub(super) fn colours(self, colours: &[(&str, &str)]) -> Self {
-        colours.iter().fold(self, |drawing, (name, color)| {
-            drawing.field(name, &[("color", json!({ "fixedColor": color, "mode": "fixed" }))])
+    /// Sets the colors of series.
+    pub(super) fn colors(self, colors: &[(&str, &str)]) -> Self {
+        colors.iter().fold(self, |panel, (name, color)| {
+            panel.field(name, &[("color", json!({ "fixedColor": color, "mode": "fixed" }))])
         })
     }
 
-    /// Says something else of the field of this name.
+    /// Overrides properties of a field.
     pub(super) fn field(mut self, name: &str, properties: &[(&str, Value)]) -> Self {
         let properties: Vec<_> = properties.iter().map(|(id, value)| json!({ "id": id, "value": value })).collect();
         self.overrides.push(json!({ "matcher": { "id": "byName", "options": name }, "properties": properties }));
         self
     }
 
-    /// What is at the threshold or above has its colour. In a graph the threshold is a dashed line.
-    pub(super) fn above(mut self, color: &str, threshold: &Threshold) -> Self {
+    /// Colors values from the threshold on. In a graph, the threshold is a dashed line.
+    pub(super) fn threshold(mut self, color: &str, threshold: &Threshold) -> Self {
         self = self.step(color, threshold.value);
         if self.kind == Kind::Lines {
             self.custom.insert("thresholdsStyle".to_owned(), json!({ "mode": "dashed" }));
@@ -257,13 +266,13 @@ impl Drawing {
         self
     }
 
-    /// Of a number of things that should not be at all, each has this colour.
-    pub(super) fn any(self, color: &str) -> Self {
+    /// Colors values from 1 on, for counts that should be zero.
+    pub(super) fn nonzero(self, color: &str) -> Self {
         self.step(color, 1.0)
     }
 
-    /// Reads the whole range of a share, and not what it happens to have been.
-    pub(super) fn up_to_one(self) -> Self {
+    /// Sets the maximum of a share to 100 %.
+    pub(super) fn full_scale(self) -> Self {
         self.default("max", json!(1))
     }
 
@@ -277,9 +286,9 @@ impl Drawing {
         self
     }
 
-    /// A click leads to another panel, of the same time and the same choice.
-    pub(super) fn leads_to(self, panel: Panel, title: &str) -> Self {
-        let url = format!("{}?${{__url_time_range}}&${{__all_variables}}&viewPanel={}", panel.path(), panel_id(panel));
+    /// Links to another panel with the same time range and variables.
+    pub(super) fn link_to(self, panel: PanelId, title: &str) -> Self {
+        let url = format!("{}?${{__url_time_range}}&${{__all_variables}}&viewPanel={}", panel.path(), panel.number());
         self.default("links", json!([{ "targetBlank": false, "title": title, "url": url }]))
     }
 
@@ -288,25 +297,26 @@ impl Drawing {
         self
     }
 
-    /// The panel as Grafana reads it, at its place.
+    /// Returns the panel's JSON at a position of the grid.
     pub(super) fn json(mut self, x: u32, y: u32) -> Value {
-        if self.listed && self.width >= LISTED_FROM {
-            self.options.insert("legend".to_owned(), list());
+        if self.legend_table && self.width >= LEGEND_TABLE_MIN_WIDTH {
+            self.options.insert("legend".to_owned(), table_legend());
         }
-        if self.listed && !self.stacked {
-            // What lies under many lines says nothing.
+        if self.legend_table && !self.stacked {
+            // The area below many lines has no meaning.
             self.custom.insert("fillOpacity".to_owned(), json!(0));
         }
         self.defaults.insert("unit".to_owned(), json!(self.unit.as_str()));
         if !self.custom.is_empty() {
             self.defaults.insert("custom".to_owned(), self.custom.into());
         }
+        let Description { shows, normal, action } = self.description;
         let mut panel = json!({
             "datasource": datasource(),
-            "description": format!("{}\n\n**Bad:** {}\n\n**Do:** {}", self.says.means, self.says.bad, self.says.cure),
+            "description": format!("{shows}\n\n**Normal:** {normal}\n\n**Action:** {action}"),
             "fieldConfig": { "defaults": self.defaults, "overrides": self.overrides },
             "gridPos": { "h": self.height, "w": self.width, "x": x, "y": y },
-            "id": panel_id(self.panel),
+            "id": self.id.number(),
             "options": self.options,
             "targets": self.queries,
             "title": self.title,
@@ -319,8 +329,8 @@ impl Drawing {
     }
 }
 
-/// Series in a table at the right, the largest first.
-fn list() -> Value {
+/// Returns a legend as a table on the right, the largest series first.
+fn table_legend() -> Value {
     json!({
         "calcs": ["mean", "max"],
         "displayMode": "table",
@@ -331,13 +341,13 @@ fn list() -> Value {
     })
 }
 
-/// The data source that the dashboard's variable names.
+/// Returns the data source selected by the dashboard's variable.
 pub(super) fn datasource() -> Value {
     json!({ "type": "prometheus", "uid": "${datasource}" })
 }
 
-/// By what a panel's queries are told apart: A, B, C …
-pub(super) fn reference(index: usize) -> String {
+/// Returns the `refId` of a panel's query: A, B, C …
+pub(super) fn ref_id(index: usize) -> String {
     char::from(b'A' + u8::try_from(index % 26).unwrap_or_default()).to_string()
 }
 

@@ -1,48 +1,52 @@
-//! What a query may ask for: the catalogue, the recording rules, and what is known of others.
+//! The series that queries may select: the catalogue, the recording rules, and external metrics.
 
 use std::collections::BTreeSet;
 
 use poolscope::telemetry::catalogue::{self, METRICS, POOL_LABEL};
 use poolscope_cli::monitoring::Thresholds;
-use poolscope_cli::monitoring::dashboards::FOREIGN;
-use poolscope_cli::monitoring::rules::recording::{recordings, slow_recordings};
+use poolscope_cli::monitoring::dashboards::EXTERNAL_METRICS;
+use poolscope_cli::monitoring::recording::{recordings, slow_recordings};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Only grows.
+    /// A counter, or a part of a histogram.
     Counter,
-    /// Goes up and down, as what is recorded does.
+    /// A gauge or a recorded series.
     Gauge,
-    /// A whole histogram, of which nobody can ask.
+    /// The base name of a histogram, which has no series.
     Histogram,
 }
 
-/// What is known of the series of a name.
+/// The kind and the labels of a series.
 #[derive(Clone, Debug)]
-pub(super) struct Known {
+pub(super) struct KnownSeries {
     pub(super) kind: Kind,
-    pub(super) of_a_pool: bool,
+    pub(super) has_pool: bool,
     pub(super) labels: Vec<&'static str>,
 }
 
-impl Known {
+impl KnownSeries {
     pub(super) fn labels(&self) -> BTreeSet<String> {
         self.labels.iter().map(|label| (*label).to_owned()).collect()
     }
 }
 
-/// What is known of the name. Panics if nothing is.
-pub(super) fn known(name: &str) -> Known {
-    // Prometheus gives each target these two.
+/// Returns the series of a name.
+///
+/// # Panics
+///
+/// Panics if the name is unknown.
+pub(super) fn known(name: &str) -> KnownSeries {
+    // Prometheus adds these to each target.
     let target = ["job", "instance"];
-    if let Some(foreign) = FOREIGN.iter().find(|foreign| foreign.name == name) {
+    if let Some(external) = EXTERNAL_METRICS.iter().find(|external| external.name == name) {
         let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
-        let mut labels = [&target[..], foreign.labels].concat();
+        let mut labels = [&target[..], external.labels].concat();
         if name == "ALERTS" {
-            // An alert has the labels of what it is about.
+            // An alert has the labels of its subject.
             labels.push(POOL_LABEL);
         }
-        return Known { kind, of_a_pool: false, labels };
+        return KnownSeries { kind, has_pool: false, labels };
     }
     if name.contains(':') {
         return recorded(name);
@@ -53,7 +57,7 @@ pub(super) fn known(name: &str) -> Known {
     let (metric, part) = match (histogram, METRICS.iter().find(|metric| metric.name == name)) {
         (_, Some(metric)) => (metric, None),
         (Some((metric, part)), None) if metric.kind == catalogue::Kind::Histogram => (metric, Some(part)),
-        _ => panic!("there is no {name}"),
+        _ => panic!("unknown metric {name}"),
     };
     let kind = match (metric.kind, part) {
         (catalogue::Kind::Counter, _) | (catalogue::Kind::Histogram, Some(_)) => Kind::Counter,
@@ -62,19 +66,19 @@ pub(super) fn known(name: &str) -> Known {
     };
     let pool: &[&str] = if metric.is_of_a_pool() { &[POOL_LABEL] } else { &[] };
     let le: &[&str] = if part == Some("_bucket") { &["le"] } else { &[] };
-    Known { kind, of_a_pool: metric.is_of_a_pool(), labels: [&target[..], pool, metric.labels, le].concat() }
+    KnownSeries { kind, has_pool: metric.is_of_a_pool(), labels: [&target[..], pool, metric.labels, le].concat() }
 }
 
-/// What is known of a recording rule: its level says which labels it has.
-fn recorded(name: &str) -> Known {
+/// Returns a recorded series, whose labels follow from its level.
+fn recorded(name: &str) -> KnownSeries {
     let thresholds = Thresholds::committed().unwrap();
     let mut rules = recordings(&thresholds).into_iter().chain(slow_recordings(&thresholds));
-    assert!(rules.any(|rule| rule.name == name), "nothing is recorded as {name}");
+    assert!(rules.any(|rule| rule.name == name), "no rule records {name}");
     let labels = match name.split(':').next() {
         Some("pool") => vec!["job", "instance", POOL_LABEL],
         Some("operation") => vec!["job", "instance", POOL_LABEL, "operation"],
         Some("activity") => vec!["job", "instance", POOL_LABEL, "activity"],
-        _ => panic!("{name} has no level with instances, and so cannot be filtered by them"),
+        _ => panic!("{name} has no instance label to filter by"),
     };
-    Known { kind: Kind::Gauge, of_a_pool: true, labels }
+    KnownSeries { kind: Kind::Gauge, has_pool: true, labels }
 }
