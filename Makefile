@@ -45,9 +45,9 @@ lint: ## Check formatting, lints, documentation, dependencies and scripts
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 	$(CARGO) clippy --locked -p poolscope --lib --no-default-features -- -D warnings
 	@# Each feature alone, and the combinations that users choose.
-	RUSTFLAGS='-D warnings' $(CARGO) hack --locked check --workspace --each-feature --no-dev-deps --target-dir target/features
+	RUSTFLAGS='-D warnings' $(CARGO) hack check --locked --quiet --workspace --each-feature --target-dir target/features
 	@for features in $(COMBINATIONS); do \
-		RUSTFLAGS='-D warnings' $(CARGO) hack --locked check -p poolscope --no-dev-deps --no-default-features \
+		RUSTFLAGS='-D warnings' $(CARGO) check --locked --quiet -p poolscope --no-default-features \
 			--features $$features --target-dir target/features || exit; \
 	done
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --lib --no-deps --all-features
