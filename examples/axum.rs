@@ -1,4 +1,4 @@
-//! A service with axum: which route holds the pool, who is refused when it is overloaded, and what each request cost.
+//! A service with axum: metrics by route, load shedding, a limit for each route, and `Server-Timing`.
 //!
 //! ```console
 //! $ POOLSCOPE_DATABASE_URL=postgres://localhost/postgres cargo run --example axum --features axum
@@ -6,9 +6,9 @@
 //! $ curl -s http://127.0.0.1:9719/metrics | grep poolscope_request_
 //! ```
 //!
-//! `LISTEN` and `METRICS` are other addresses than those.
+//! The environment variables `LISTEN` and `METRICS` set other addresses.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "examples print their output")]
 
 use std::env;
 use std::error::Error;
@@ -25,12 +25,12 @@ use tokio::net::TcpListener;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // POOLSCOPE_DATABASE_URL, POOLSCOPE_POOL_SIZE and all the others.
+    // Reads POOLSCOPE_DATABASE_URL, POOLSCOPE_POOL_SIZE and the other variables.
     let pool = Pool::builder().settings(Settings::from_env()?).name("example").build()?;
     let layer = PoolLayer::new(&pool)
-        // Rather an answer at once than one that comes too late.
+        // Respond with 503 immediately instead of too late.
         .max_expected_wait(Duration::from_secs(2))
-        // The report may be asked for as often as one likes: two thirds of the pool are for the others.
+        // However many reports are requested, two thirds of the pool remain for other routes.
         .max_route_percent(33)
         .server_timing(true);
 
@@ -60,39 +60,39 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn interrupted() {
-    // If it cannot be waited for, there is nothing to wait for.
+    // Without a signal handler, shut down immediately.
     let _ = tokio::signal::ctrl_c().await;
 }
 
-/// Whatever went wrong, the client is not to know what.
-type Answer = Result<String, StatusCode>;
+/// The client receives no details of an error.
+type TextResponse = Result<String, StatusCode>;
 
 fn failed(error: impl Error) -> StatusCode {
     eprintln!("a request failed: {error}");
     StatusCode::INTERNAL_SERVER_ERROR
 }
 
-/// The operation has no name of its own: it is `GET /greetings/{name}`.
-async fn greet(pool: Pool, Path(name): Path<String>) -> Answer {
+/// The operation has no name of its own, and is named `GET /greetings/{name}`.
+async fn greet(pool: Pool, Path(name): Path<String>) -> TextResponse {
     let greet = async |connection: &mut poolscope::Connection| {
         connection.query_one("SELECT 'Hello, ' || $1::text || '!'", &[&name]).await.map(|row| row.get(0))
     };
     pool.run(greet).await.map_err(failed)
 }
 
-/// Takes its time, and no more than its share.
-async fn report(pool: Pool) -> Answer {
+/// Runs a slow query, limited to this route's share of the pool.
+async fn report(pool: Pool) -> TextResponse {
     let connection = pool.get().await.map_err(failed)?;
     let rows = connection.query_one("SELECT count(*) FROM pg_class, pg_sleep(1)", &[]).await.map_err(failed)?;
     Ok(rows.get::<_, i64>(0).to_string())
 }
 
-/// What is done after the answer is still accounted to the route, as its scope is handed on.
+/// The spawned task runs in the request's scope, so its checkouts are counted for this route.
 async fn letters(pool: Pool) -> StatusCode {
     tokio::spawn(RequestScope::current().scope(async move {
-        let written = pool.run(async |connection| connection.execute("SELECT pg_sleep(0.1)", &[]).await).await;
-        if let Err(error) = written {
-            eprintln!("no letter: {error}");
+        let result = pool.run(async |connection| connection.execute("SELECT pg_sleep(0.1)", &[]).await).await;
+        if let Err(error) = result {
+            eprintln!("could not write the letter: {error}");
         }
     }));
     StatusCode::ACCEPTED

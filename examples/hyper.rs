@@ -1,4 +1,4 @@
-//! A service with bare hyper, whose routes are its own.
+//! A service with hyper alone, which determines its routes itself.
 //!
 //! ```console
 //! $ POOLSCOPE_DATABASE_URL=postgres://localhost/postgres cargo run --example hyper
@@ -6,9 +6,9 @@
 //! $ curl -s http://127.0.0.1:9719/metrics | grep poolscope_request_
 //! ```
 //!
-//! `LISTEN` and `METRICS` are other addresses than those.
+//! The environment variables `LISTEN` and `METRICS` set other addresses.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "examples print their output")]
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use poolscope::{Collector, Pool, Settings};
 use tokio::net::TcpListener;
 use tower::{Layer as _, service_fn};
 
-/// What there is.
+/// The routes of the service.
 enum Route<'a> {
     Greeting(&'a str),
     Size,
@@ -43,7 +43,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// How it is counted: never by what anybody may put into the path.
+    /// Returns the name in metrics, which contains no part of the path that clients choose.
     fn template(&self) -> &'static str {
         match self {
             Self::Greeting(_) => "/greetings/{name}",
@@ -56,16 +56,16 @@ fn template<'a>(head: Head<'a>) -> Option<Cow<'a, str>> {
     Route::of(head.method, head.uri).map(|route| route.template().into())
 }
 
-type Answer = Response<Full<Bytes>>;
+type TextResponse = Response<Full<Bytes>>;
 
-async fn serve(request: Request<Incoming>) -> Result<Answer, Infallible> {
+async fn serve(request: Request<Incoming>) -> Result<TextResponse, Infallible> {
     let Some(pool) = request.extensions().get::<Pool>() else { return Ok(status(StatusCode::INTERNAL_SERVER_ERROR)) };
-    let answered = match Route::of(request.method(), request.uri()) {
+    let result = match Route::of(request.method(), request.uri()) {
         Some(Route::Greeting(name)) => query(pool, "SELECT 'Hello, ' || $1 || '!'", name).await,
         Some(Route::Size) => query(pool, "SELECT pg_size_pretty(pg_database_size($1))", "postgres").await,
         None => return Ok(status(StatusCode::NOT_FOUND)),
     };
-    Ok(answered.map_or_else(
+    Ok(result.map_or_else(
         |error| {
             eprintln!("a request failed: {error}");
             status(StatusCode::INTERNAL_SERVER_ERROR)
@@ -74,17 +74,17 @@ async fn serve(request: Request<Incoming>) -> Result<Answer, Infallible> {
     ))
 }
 
-/// One text for another.
+/// Runs a query with one text parameter and one text result.
 async fn query(pool: &Pool, sql: &str, argument: &str) -> Result<String, Box<dyn Error + Send + Sync>> {
     let connection = pool.get().await?;
     let row = connection.query_typed(sql, &[(&argument, tokio_postgres::types::Type::TEXT)]).await?;
     Ok(row.first().map(|row| row.get(0)).unwrap_or_default())
 }
 
-fn status(status: StatusCode) -> Answer {
-    let mut answer = Response::new(Full::from(format!("{status}\n")));
-    *answer.status_mut() = status;
-    answer
+fn status(status: StatusCode) -> TextResponse {
+    let mut response = Response::new(Full::from(format!("{status}\n")));
+    *response.status_mut() = status;
+    response
 }
 
 #[tokio::main]
@@ -104,7 +104,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let (stream, _) = listener.accept().await?;
         let service = TowerToHyperService::new(service.clone());
         tokio::spawn(async move {
-            // A client that goes away is no news.
+            // A client that disconnects is no error of the service.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }

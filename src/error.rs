@@ -1,4 +1,16 @@
-//! What can go wrong with a checkout, an operation, and closing.
+//! Errors of checkouts, of operations, and of closing a pool.
+//!
+//! ```no_run
+//! use poolscope::{CheckoutError, Pool};
+//!
+//! # async fn example(pool: Pool) {
+//! match pool.get().await {
+//!     Ok(connection) => drop(connection),
+//!     Err(CheckoutError::Timeout(report)) => println!("{} waiting: {report}", report.usage.status.waiting),
+//!     Err(error) => println!("{}: {error}", error.outcome().as_str()),
+//! }
+//! # }
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,31 +19,31 @@ use std::time::Duration;
 use crate::labels::{Activity, ErrorCode, Outcome, Phase};
 use crate::telemetry::{Holding, OwnHold, PoolUsage};
 
-/// Why a checkout gave no connection.
+/// The error of a checkout.
 ///
-/// `E` is what the pool's backend says when connecting fails.
+/// `E` is the backend's error when connecting fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckoutError<E: std::error::Error + 'static> {
     /// No connection within `checkout_timeout`.
     #[error("{0}")]
     Timeout(Box<TimeoutReport>),
-    /// A connection had to be made, and that failed.
+    /// A new connection was needed, and connecting failed.
     #[error("pool `{pool}` cannot connect")]
     Connect {
         /// The pool's name.
         pool: Arc<str>,
-        /// What the backend said.
+        /// The backend's error.
         #[source]
         source: E,
     },
-    /// A connection would have to be made, and connecting has just failed: another checkout is trying, or will after a
+    /// A new connection is needed, and recent attempts to connect failed: another checkout is connecting, or will after a
     /// pause. See the setting `fail_fast`.
     #[error("pool `{pool}` cannot connect now")]
     Unavailable {
         /// The pool's name.
         pool: Arc<str>,
-        /// How connecting stands.
+        /// The state of connecting.
         source: ConnectBackoff,
     },
     /// The pool is closed, or was closed while the checkout waited.
@@ -43,7 +55,7 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
 }
 
 impl<E: std::error::Error + 'static> CheckoutError<E> {
-    /// The outcome as which this checkout was counted.
+    /// Returns the outcome that the checkout's metrics record.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -54,37 +66,37 @@ impl<E: std::error::Error + 'static> CheckoutError<E> {
     }
 }
 
-/// How connecting stands while it fails.
+/// The state of connecting while it fails.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("connecting has been failing for {}: {message}", rounded(*failing_for))]
 #[non_exhaustive]
 pub struct ConnectBackoff {
-    /// For how long it has.
+    /// The time since the first failure.
     pub failing_for: Duration,
-    /// What the last failure says in the `sqlstate` label.
+    /// The value of the last failure in the `sqlstate` label.
     pub code: ErrorCode,
-    /// What it said, with its causes, on one line.
+    /// The last failure with its causes, on one line.
     pub message: Arc<str>,
 }
 
-/// The pool as it was when a checkout met its deadline: who holds it, and how many wait.
+/// The state of the pool when a checkout timed out: the holders of its connections, and the number of waiting checkouts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TimeoutReport {
-    /// For how long the checkout waited.
+    /// The time the checkout waited.
     pub waited: Duration,
-    /// What it was waiting for at the end.
+    /// The phase in which it timed out.
     pub phase: Phase,
-    /// The pool, without this checkout.
+    /// The state of the pool, without this checkout.
     pub usage: PoolUsage,
-    /// The connection that this checkout's own task held while it waited: it may have waited for itself.
+    /// The connection that the waiting task itself held: it may have deadlocked with itself.
     pub own: Option<OwnHold>,
-    /// How connecting stands, if it fails.
+    /// The state of connecting, if it fails.
     pub connecting: Option<ConnectBackoff>,
 }
 
-/// How many operations a [`TimeoutReport`] names.
-const NAMED: usize = 3;
+/// The maximum number of operations in a message.
+const MAX_LISTED_OPERATIONS: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,8 +106,8 @@ impl fmt::Display for TimeoutReport {
             Phase::Connect => "while connecting",
             Phase::Ping => "while pinging",
             Phase::Clean => "while cleaning one",
-            Phase::Suspended => "while connecting was left to others",
-            Phase::Share => "while its route held its share",
+            Phase::Suspended => "while another checkout was connecting",
+            Phase::Share => "while its route was at its limit",
         };
         write!(
             f,
@@ -106,9 +118,9 @@ impl fmt::Display for TimeoutReport {
             status.creating,
             status.max,
             status.waiting,
-            Longest(*longest_wait),
+            LongestWait(*longest_wait),
             Holders(holdings),
-            Own(own.as_ref()),
+            OwnConnection(own.as_ref()),
         )?;
         match connecting {
             Some(backoff) => write!(f, "; {backoff}"),
@@ -117,20 +129,20 @@ impl fmt::Display for TimeoutReport {
     }
 }
 
-struct Longest(Duration);
+struct LongestWait(Duration);
 
-impl fmt::Display for Longest {
+impl fmt::Display for LongestWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_zero() { Ok(()) } else { write!(f, " (the first for {})", rounded(self.0)) }
     }
 }
 
-struct Own<'a>(Option<&'a OwnHold>);
+struct OwnConnection<'a>(Option<&'a OwnHold>);
 
-impl fmt::Display for Own<'_> {
+impl fmt::Display for OwnConnection<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(OwnHold { operation, call_site, .. }) = self.0 else { return Ok(()) };
-        write!(f, "; this very task held one itself, checked out for {operation}")?;
+        write!(f, "; the waiting task itself held one, checked out for {operation}")?;
         match call_site {
             Some(site) => write!(f, " at {}:{}", site.file(), site.line()),
             None => Ok(()),
@@ -138,7 +150,7 @@ impl fmt::Display for Own<'_> {
     }
 }
 
-/// A duration as a person reads it: no finer than its size deserves.
+/// Formats a duration with a precision that suits its size: 1 ms below 10 s, 100 ms below 100 s, else 1 s.
 pub(crate) fn rounded(duration: Duration) -> humantime::FormattedDuration {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let step = match millis {
@@ -149,20 +161,20 @@ pub(crate) fn rounded(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_millis(millis / step * step))
 }
 
-/// Why an operation given to `run` has no value to answer with.
+/// The error of `run`.
 ///
-/// It is an [`Error`](std::error::Error) where `T` is one; `T` may as well be an `anyhow::Error` or a boxed one.
+/// It is an [`Error`](std::error::Error) if `T` is one; `T` may also be an `anyhow::Error` or a boxed error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunError<T, E: std::error::Error + 'static> {
-    /// It got no connection.
+    /// The checkout failed.
     Checkout(CheckoutError<E>),
-    /// It ran and failed.
+    /// The work failed.
     Operation(T),
 }
 
 impl<T, E: std::error::Error + 'static> RunError<T, E> {
-    /// The outcome as which the operation was counted.
+    /// Returns the outcome that the operation's metrics record.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -181,7 +193,7 @@ impl<T: fmt::Display, E: std::error::Error + 'static> fmt::Display for RunError<
     }
 }
 
-/// Both kinds stand for themselves: what they say and what is behind them is the error's own.
+/// Both variants are transparent: the message and the source are those of the contained error.
 impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for RunError<T, E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -191,7 +203,7 @@ impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for
     }
 }
 
-/// Closing met its deadline before everything had come back.
+/// The error of closing a pool within a time limit, before all connections were returned.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "pool `{}` is not closed after {}: {} used, {} being created, {} checkouts in flight{}",
@@ -200,9 +212,9 @@ impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for
 )]
 #[non_exhaustive]
 pub struct CloseTimeout {
-    /// For how long closing waited.
+    /// The time that closing waited.
     pub waited: Duration,
-    /// The pool as it is: it stays closed, and what is out is closed when it comes back.
+    /// The state of the pool. It stays closed, and its connections are closed when they are returned.
     pub usage: PoolUsage,
 }
 
@@ -210,7 +222,7 @@ struct Holders<'a>(&'a [Holding]);
 
 impl fmt::Display for Holders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, holding) in self.0.iter().take(NAMED).enumerate() {
+        for (place, holding) in self.0.iter().take(MAX_LISTED_OPERATIONS).enumerate() {
             let lead = if place == 0 { "; held by" } else { "," };
             let Holding { operation, connections, oldest, activities } = holding;
             write!(f, "{lead} {operation} ×{connections} (oldest {}", rounded(*oldest))?;

@@ -9,6 +9,8 @@ pub mod error;
 #[cfg(feature = "exporter")]
 pub mod exporter;
 mod global;
+#[cfg(test)]
+mod imports;
 pub mod labels;
 #[cfg(feature = "middleware")]
 pub mod middleware;
@@ -19,7 +21,7 @@ pub mod retry;
 mod suggest;
 pub mod telemetry;
 
-/// Has the guide's code compiled with that of the documentation.
+/// Compiles the code of the migration guide as documentation tests.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/migration.md")]
 struct Migration;
@@ -32,9 +34,6 @@ pub mod fuzzing {
         crate::pool::fuzz_protocol(bytes);
     }
 }
-
-#[cfg(test)]
-mod imports;
 
 pub use config::{ConfigError, Settings};
 pub use global::{

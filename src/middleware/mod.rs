@@ -59,6 +59,8 @@ mod body;
 mod extract;
 mod future;
 mod layer;
+#[cfg_attr(not(feature = "axum"), path = "matched_path_off.rs")]
+mod matched_path;
 mod outcome;
 mod request_span;
 mod route;
@@ -67,7 +69,7 @@ mod scope;
 mod server_timing;
 mod service;
 mod shedding;
-#[cfg(feature = "otel")]
+#[cfg_attr(not(feature = "otel"), path = "traceparent_off.rs")]
 mod traceparent;
 
 pub use self::body::ResponseBody;

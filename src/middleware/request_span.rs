@@ -4,7 +4,6 @@ use http::Request;
 use tracing::Span;
 use tracing::span::Entered;
 
-#[cfg(feature = "otel")]
 use super::traceparent::join;
 use crate::labels::{Activity, Outcome};
 use crate::pool::request::ActiveRequest;
@@ -95,9 +94,4 @@ impl RequestSpan {
     fn trace(&self) -> Option<&Trace> {
         self.sampled.as_ref()?.trace.as_ref()
     }
-}
-
-#[cfg(not(feature = "otel"))]
-fn join<B>(_: &ActiveRequest, _: &Request<B>) -> Option<Span> {
-    None
 }

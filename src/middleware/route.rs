@@ -35,17 +35,6 @@ impl<'a> Head<'a> {
 /// A function that returns the route of a request.
 pub(super) type RouteBy = Arc<dyn for<'a> Fn(Head<'a>) -> Option<Cow<'a, str>> + Send + Sync>;
 
-/// Returns the route that axum matched, if any.
-pub(super) fn matched<'a>(head: &Head<'a>) -> Option<&'a str> {
-    #[cfg(feature = "axum")]
-    return head.extensions.get::<axum::extract::MatchedPath>().map(axum::extract::MatchedPath::as_str);
-    #[cfg(not(feature = "axum"))]
-    {
-        let _ = head;
-        None
-    }
-}
-
 pub(super) fn method(method: &Method) -> RequestMethod {
     match *method {
         Method::GET => RequestMethod::Get,

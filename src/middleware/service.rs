@@ -12,7 +12,8 @@ use super::accounting::Accounting;
 use super::body::ResponseBody;
 use super::future::ResponseFuture;
 use super::layer::LayerSettings;
-use super::route::{Head, matched, method};
+use super::matched_path::matched_path;
+use super::route::{Head, method};
 use super::shedding;
 use crate::pool::request::{ActiveRequest, LayerConfig, is_active};
 use crate::pool::{Backend, Pool};
@@ -40,7 +41,7 @@ impl<M: Backend, S> PoolService<M, S> {
         let recorder = &self.config.recorder;
         match &self.settings.route_by {
             Some(route_by) => recorder.request_kind(route_by(head).as_deref().unwrap_or(UNKNOWN_ROUTE), method),
-            None => recorder.request_kind(matched(&head).unwrap_or(UNKNOWN_ROUTE), method),
+            None => recorder.request_kind(matched_path(&head).unwrap_or(UNKNOWN_ROUTE), method),
         }
     }
 }

@@ -152,7 +152,7 @@ async fn self_deadlock_is_reported() {
     let error = with_deadline("the deadline", greedy).await.unwrap().unwrap_err();
     let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
     assert_eq!(&*report.own.as_ref().unwrap().operation, "outer");
-    let message = format!("this very task held one itself, checked out for outer at {}:{line}", file!());
+    let message = format!("the waiting task itself held one, checked out for outer at {}:{line}", file!());
     assert!(error.to_string().contains(&message), "{error}");
 
     // Waiting for other tasks only is no self-deadlock.
@@ -164,7 +164,7 @@ async fn self_deadlock_is_reported() {
     let third = third.await.unwrap().unwrap();
     let waits = tokio::spawn(async move { pool.operation("waits").get().await.map(drop) });
     let error = with_deadline("the deadline", waits).await.unwrap().unwrap_err();
-    assert!(!error.to_string().contains("this very task"), "{error}");
+    assert!(!error.to_string().contains("the waiting task itself"), "{error}");
     assert_eq!(deadlocks(), 1);
     drop((held, third));
 }
