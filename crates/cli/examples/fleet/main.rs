@@ -1,8 +1,7 @@
-//! A fleet on one machine: serves the page of one exporter as that of a thousand instances, for a Prometheus to scrape.
+//! Simulates a fleet: serves the metrics of one exporter as those of a thousand instances, for Prometheus to scrape.
 //!
-//! Two readings of a real exporter, some seconds apart, say how fast each of its series grows. From then on every
-//! instance has a page of its own, in which each counter grows at that rate times the instance's own factor, and each
-//! gauge moves between the two readings.
+//! Two scrapes of a real exporter, some seconds apart, give the growth rate of each series. Each instance then serves its own
+//! metrics, in which counters grow at that rate times the instance's factor, and gauges move between the two values.
 //!
 //! With `make demo` running in another terminal:
 //!
@@ -11,10 +10,10 @@
 //! 1000 instances, 1046 samples each, for http_sd_configs at http://127.0.0.1:9800/targets
 //! ```
 //!
-//! `make fleet` does this and more (`--measure`): a demo, a fleet with its page, a Prometheus that scrapes it, evaluates
-//! the rules and sends everything on to a VictoriaMetrics; and it prints the table that stands in docs/scale.md.
+//! `make fleet` (`--measure`) also runs the demo, a Prometheus that scrapes the fleet, evaluates the rules and forwards everything
+//! to VictoriaMetrics, and prints the table of docs/scale.md.
 
-#![allow(clippy::print_stdout, reason = "what it says is its result")]
+#![allow(clippy::print_stdout, reason = "the output is the result")]
 
 mod measure;
 mod page;
@@ -29,27 +28,27 @@ use clap::Parser;
 use self::page::Model;
 
 #[derive(Debug, Parser)]
-#[command(about = "Serve the page of one exporter as that of a thousand instances")]
+#[command(about = "Serve the metrics of one exporter as those of many instances")]
 struct Args {
-    /// The exporter whose page it is, as http://127.0.0.1:9719/metrics
+    /// The exporter to scrape, as http://127.0.0.1:9719/metrics
     #[arg(long, value_name = "URL", required_unless_present = "measure")]
     from: Option<String>,
-    /// How many instances
+    /// Number of instances
     #[arg(long, default_value_t = 1000)]
     instances: usize,
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:9800")]
     listen: SocketAddr,
-    /// How long between the two readings
-    #[arg(long, default_value_t = 20, value_name = "SECONDS")]
-    apart: u64,
-    /// Start all that it takes (the demo, Prometheus, VictoriaMetrics), and print what it needs; the demo's binary
+    /// Time between the two scrapes
+    #[arg(long = "apart", default_value_t = 20, value_name = "SECONDS")]
+    scrape_gap: u64,
+    /// Start the demo with this binary, Prometheus and VictoriaMetrics, and print their resource use
     #[arg(long, value_name = "BINARY", conflicts_with = "from")]
     measure: Option<String>,
-    /// How long to measure
+    /// Duration of the measurement
     #[arg(long, default_value_t = 5, value_name = "MINUTES", requires = "measure")]
     minutes: u64,
-    /// How often instances are scraped while it is measured
+    /// Scrape interval during the measurement
     #[arg(long, default_value_t = 15, value_name = "SECONDS", requires = "measure")]
     interval: u64,
 }
@@ -57,21 +56,21 @@ struct Args {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    let apart = Duration::from_secs(args.apart);
+    let scrape_gap = Duration::from_secs(args.scrape_gap);
     if let Some(demo) = &args.measure {
-        let plan = measure::Plan {
+        let measurement = measure::Measurement {
             demo: demo.into(),
             instances: args.instances,
             listen: args.listen,
-            apart,
+            scrape_gap,
             minutes: args.minutes,
             interval: args.interval,
         };
-        return plan.carry_out().await;
+        return measurement.run().await;
     }
     let url = args.from.unwrap_or_default();
-    let (first, second) = page::read_twice(&url, apart).await?;
-    let model = Model::new(&first, &second, apart)?;
+    let (first, second) = page::scrape_twice(&url, scrape_gap).await?;
+    let model = Model::new(&first, &second, scrape_gap)?;
     let (instances, samples, listen) = (args.instances, model.samples(), args.listen);
     println!("{instances} instances, {samples} samples each, for http_sd_configs at http://{listen}/targets");
     serve::serve(listen, instances, model).await

@@ -1,4 +1,4 @@
-//! Starts everything, lets it run, and says what it took.
+//! Measures the resource use of Prometheus and VictoriaMetrics with a simulated fleet.
 
 use std::error::Error;
 use std::fs;
@@ -22,125 +22,133 @@ const DEMO: &str = "127.0.0.1:19719";
 const PROMETHEUS: &str = "127.0.0.1:19090";
 const VICTORIA: &str = "127.0.0.1:18428";
 
-/// How long the demo runs before its page is read: a rush has come by then, and every operation has been used.
-const WARM: Duration = Duration::from_secs(45);
+/// How long the demo runs before it is scraped, so that every operation has been used.
+const WARM_UP: Duration = Duration::from_secs(45);
 
-/// How long anything may take to start.
-const START: Duration = Duration::from_secs(60);
+/// How long each program may take to start.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is measured.
+/// The parameters of a measurement.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Measurement {
     pub(crate) demo: PathBuf,
     pub(crate) instances: usize,
     pub(crate) listen: SocketAddr,
-    pub(crate) apart: Duration,
+    pub(crate) scrape_gap: Duration,
     pub(crate) minutes: u64,
     pub(crate) interval: u64,
 }
 
-impl Plan {
-    pub(crate) async fn carry_out(self) -> Result<(), Box<dyn Error>> {
+impl Measurement {
+    /// Runs the measurement and prints a table of the results.
+    pub(crate) async fn run(self) -> Result<(), Box<dyn Error>> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fleet");
         if directory.exists() {
             fs::remove_dir_all(&directory)?;
         }
         fs::create_dir_all(&directory)?;
 
-        let (first, second, open) = self.pages(&directory).await?;
-        let model = Model::new(&first, &second, self.apart)?;
+        let (first, second, open_metrics) = self.scrape_demo(&directory).await?;
+        let model = Model::new(&first, &second, self.scrape_gap)?;
         let samples = model.samples();
-        let sizes = [second.len(), packed(second.as_bytes())?, open.len(), packed(&open)?];
+        let sizes = [second.len(), gzip_len(second.as_bytes())?, open_metrics.len(), gzip_len(&open_metrics)?];
         tokio::spawn(async move {
             if let Err(error) = serve(self.listen, self.instances, model).await {
-                println!("the fleet is gone: {error}");
+                println!("the fleet server failed: {error}");
             }
         });
 
-        let victoria = Part::start(
+        let victoria = Program::start(
             Command::new("victoria-metrics")
                 .arg(format!("-storageDataPath={}", directory.join("victoria").display()))
                 .args([&format!("-httpListenAddr={VICTORIA}"), "-retentionPeriod=1d"])
-                // It is asked for all of them at once.
+                // The last query counts all series.
                 .arg("-search.maxUniqueTimeseries=100000000"),
             &directory.join("victoria.log"),
         )?;
-        await_answer(&format!("http://{VICTORIA}/health")).await?;
+        await_response(&format!("http://{VICTORIA}/health")).await?;
         fs::write(directory.join("prometheus.yml"), self.configuration())?;
-        let prometheus = Part::start(
+        let prometheus = Program::start(
             Command::new("prometheus")
                 .arg(format!("--config.file={}", directory.join("prometheus.yml").display()))
                 .arg(format!("--storage.tsdb.path={}", directory.join("prometheus").display()))
                 .args([&format!("--web.listen-address={PROMETHEUS}"), "--enable-feature=exemplar-storage"]),
             &directory.join("prometheus.log"),
         )?;
-        await_answer(&format!("http://{PROMETHEUS}/-/ready")).await?;
+        await_response(&format!("http://{PROMETHEUS}/-/ready")).await?;
 
-        // What it takes to begin is not what it takes.
+        // The first half is start-up, and is not measured.
         let time = Duration::from_secs(60 * self.minutes);
-        let begin = time / 2;
-        sleep(begin).await;
+        let start_up = time / 2;
+        sleep(start_up).await;
         let (before, since) = ([prometheus.cpu()?, victoria.cpu()?], Instant::now());
-        sleep(time - begin).await;
+        sleep(time - start_up).await;
         let elapsed = since.elapsed().as_secs_f64();
         let cpu = [(prometheus.cpu()? - before[0]) / elapsed, (victoria.cpu()? - before[1]) / elapsed];
 
-        row("a page: samples", samples);
-        row("a page, text: bytes (by gzip)", format!("{} ({})", sizes[0], sizes[1]));
-        row("a page, OpenMetrics with exemplars: bytes (by gzip)", format!("{} ({})", sizes[2], sizes[3]));
-        let ask = |what| query(PROMETHEUS, what);
-        row("instances up, of", format!("{} of {}", ask(r#"sum(up{job="fleet"})"#).await?, self.instances));
-        row("samples scraped, all instances", ask(r#"sum(scrape_samples_scraped{job="fleet"})"#).await?);
-        let [mean, slow, most] = [
-            ask(r#"avg(scrape_duration_seconds{job="fleet"})"#).await?,
-            ask(r#"quantile(0.99, scrape_duration_seconds{job="fleet"})"#).await?,
-            ask(r#"max(scrape_duration_seconds{job="fleet"})"#).await?,
+        row("metrics: samples", samples);
+        row("metrics as text: bytes (with gzip)", format!("{} ({})", sizes[0], sizes[1]));
+        row("metrics as OpenMetrics with exemplars: bytes (with gzip)", format!("{} ({})", sizes[2], sizes[3]));
+        let prometheus_value = |expression| query(PROMETHEUS, expression);
+        row(
+            "instances up, of",
+            format!("{} of {}", prometheus_value(r#"sum(up{job="fleet"})"#).await?, self.instances),
+        );
+        row("samples scraped, all instances", prometheus_value(r#"sum(scrape_samples_scraped{job="fleet"})"#).await?);
+        let [mean, p99, max] = [
+            prometheus_value(r#"avg(scrape_duration_seconds{job="fleet"})"#).await?,
+            prometheus_value(r#"quantile(0.99, scrape_duration_seconds{job="fleet"})"#).await?,
+            prometheus_value(r#"max(scrape_duration_seconds{job="fleet"})"#).await?,
         ];
-        row("a scrape: mean, p99, longest, in ms", format!("{}, {}, {}", ms(mean), ms(slow), ms(most)));
-        row("Prometheus: series in memory", ask("prometheus_tsdb_head_series").await?);
-        let appended = ask("rate(prometheus_tsdb_head_samples_appended_total[2m])").await?;
-        row("Prometheus: samples taken a second", appended.round());
-        row("Prometheus: memory now, at most, in MiB", prometheus.memory()?);
-        row("Prometheus: processors", format!("{:.2}", cpu[0]));
+        row("scrape duration: mean, p99, max, in ms", format!("{}, {}, {}", ms(mean), ms(p99), ms(max)));
+        row("Prometheus: series in memory", prometheus_value("prometheus_tsdb_head_series").await?);
+        let appended = prometheus_value("rate(prometheus_tsdb_head_samples_appended_total[2m])").await?;
+        row("Prometheus: samples ingested a second", appended.round());
+        row("Prometheus: memory at the end, peak, in MiB", prometheus.memory()?);
+        row("Prometheus: mean CPU use, in cores", format!("{:.2}", cpu[0]));
         row("Prometheus: on disk, in MiB", mebibytes(size(&directory.join("prometheus"))?));
         for (group, seconds) in query_all(PROMETHEUS, "prometheus_rule_group_last_duration_seconds").await? {
             row(&format!("rules `{group}`, in ms"), ms(seconds));
         }
-        row("rules: evaluations missed", ask("sum(prometheus_rule_group_iterations_missed_total)").await?);
-        row("rules: failures", ask("sum(prometheus_rule_evaluation_failures_total)").await?);
-        row("rules: series recorded", ask(r#"count({__name__=~"(activity|fleet|operation|pool):.+"})"#).await?);
-        let sent = ask("sum(rate(prometheus_remote_storage_samples_total[2m]))").await?;
-        let bytes = ask("sum(rate(prometheus_remote_storage_bytes_total[2m]))").await?;
+        row("rules: evaluations missed", prometheus_value("sum(prometheus_rule_group_iterations_missed_total)").await?);
+        row("rules: failures", prometheus_value("sum(prometheus_rule_evaluation_failures_total)").await?);
+        row(
+            "rules: series recorded",
+            prometheus_value(r#"count({__name__=~"(activity|fleet|operation|pool):.+"})"#).await?,
+        );
+        let sent = prometheus_value("sum(rate(prometheus_remote_storage_samples_total[2m]))").await?;
+        let bytes = prometheus_value("sum(rate(prometheus_remote_storage_bytes_total[2m]))").await?;
         row("remote write: samples a second", sent.round());
         row("remote write: bytes a sample", format!("{:.1}", bytes / sent));
-        row("remote write: waiting", ask("sum(prometheus_remote_storage_samples_pending)").await?);
-        let failed = ask(
+        row("remote write: pending samples", prometheus_value("sum(prometheus_remote_storage_samples_pending)").await?);
+        let failed = prometheus_value(
             "sum(prometheus_remote_storage_samples_failed_total + prometheus_remote_storage_samples_dropped_total)",
         );
         row("remote write: failed or dropped", failed.await?);
-        row("VictoriaMetrics: memory now, at most, in MiB", victoria.memory()?);
-        row("VictoriaMetrics: processors", format!("{:.2}", cpu[1]));
-        // What it has in memory comes to disk within seconds.
+        row("VictoriaMetrics: memory at the end, peak, in MiB", victoria.memory()?);
+        row("VictoriaMetrics: mean CPU use, in cores", format!("{:.2}", cpu[1]));
+        // VictoriaMetrics flushes to disk within seconds.
         sleep(Duration::from_secs(10)).await;
         row("VictoriaMetrics: on disk, in MiB", mebibytes(size(&directory.join("victoria"))?));
-        let (ours, theirs) = (ask(r#"count({job="fleet"})"#).await?, query(VICTORIA, r#"count({job="fleet"})"#).await?);
-        row("series of the fleet: Prometheus, VictoriaMetrics", format!("{ours}, {theirs}"));
+        let (in_prometheus, in_victoria) =
+            (prometheus_value(r#"count({job="fleet"})"#).await?, query(VICTORIA, r#"count({job="fleet"})"#).await?);
+        row("series of the fleet: Prometheus, VictoriaMetrics", format!("{in_prometheus}, {in_victoria}"));
         Ok(())
     }
 
-    /// Two readings of a demo's page, and one of them as OpenMetrics.
-    async fn pages(&self, directory: &Path) -> Result<(String, String, Vec<u8>), Box<dyn Error>> {
-        let demo = Part::start(
+    /// Returns two scrapes of a demo, and one as OpenMetrics.
+    async fn scrape_demo(&self, directory: &Path) -> Result<(String, String, Vec<u8>), Box<dyn Error>> {
+        let demo = Program::start(
             Command::new(&self.demo).args(["demo", "--web.listen-address", DEMO]),
             &directory.join("demo.log"),
         )?;
-        await_answer(&format!("http://{DEMO}/-/ready")).await?;
-        sleep(WARM).await;
+        await_response(&format!("http://{DEMO}/-/ready")).await?;
+        sleep(WARM_UP).await;
         let url = format!("http://{DEMO}/metrics");
-        let (first, second) = page::read_twice(&url, self.apart).await?;
-        let open = fetch(&url, "Accept: application/openmetrics-text; version=1.0.0\r\n").await?;
+        let (first, second) = page::scrape_twice(&url, self.scrape_gap).await?;
+        let open_metrics = fetch(&url, "Accept: application/openmetrics-text; version=1.0.0\r\n").await?;
         drop(demo);
-        Ok((first, second, open))
+        Ok((first, second, open_metrics))
     }
 
     fn configuration(&self) -> String {
@@ -160,10 +168,10 @@ impl Plan {
     }
 }
 
-/// A program under way, which ends with this.
-struct Part(Child);
+/// A running program, which is terminated on drop.
+struct Program(Child);
 
-impl Part {
+impl Program {
     fn start(command: &mut Command, log: &Path) -> std::io::Result<Self> {
         let log = fs::File::create(log)?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -173,62 +181,65 @@ impl Part {
         })
     }
 
-    /// A field of its status, in kB.
+    /// Returns a field of `/proc/PID/status`, in kB.
     fn status(&self, field: &str) -> Result<u64, Box<dyn Error>> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;
         Ok(line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?)
     }
 
+    /// Returns the resident memory and its peak, in MiB.
     fn memory(&self) -> Result<String, Box<dyn Error>> {
         Ok(format!("{}, {}", self.status("VmRSS")? / 1024, self.status("VmHWM")? / 1024))
     }
 
-    /// How long it has had a processor, in seconds.
+    /// Returns the CPU time used, in seconds.
     fn cpu(&self) -> Result<f64, Box<dyn Error>> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        // After the name, which may have anything in it: the 14th and the 15th field are in hundredths of a second.
+        // Fields 14 and 15, in hundredths of a second, counted after the name, which may contain spaces.
         let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).ok_or("no such field");
+        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).ok_or("no such field");
         Ok((ticks(11)? + ticks(12)?) / 100.0)
     }
 }
 
-impl Drop for Part {
+impl Drop for Program {
     fn drop(&mut self) {
         let pid = i32::try_from(self.0.id()).unwrap_or_default();
-        // The demo cleans up after itself.
+        // SIGTERM lets the demo clean up.
         let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         let _ = self.0.wait();
     }
 }
 
 /// Prints a row of the table.
-fn row(what: &str, figure: impl std::fmt::Display) {
-    println!("| {what} | {figure} |");
+fn row(name: &str, value: impl std::fmt::Display) {
+    println!("| {name} | {value} |");
 }
 
-async fn await_answer(url: &str) -> Result<(), Box<dyn Error>> {
-    let begun = Instant::now();
+/// Waits until a server responds.
+async fn await_response(url: &str) -> Result<(), Box<dyn Error>> {
+    let start = Instant::now();
     loop {
         match get(url).await {
             Ok(_) => return Ok(()),
-            Err(error) if begun.elapsed() > START => return Err(error.into()),
+            Err(error) if start.elapsed() > START_TIMEOUT => return Err(error.into()),
             Err(_) => sleep(Duration::from_millis(100)).await,
         }
     }
 }
 
-/// The one value of an expression; 0 if there is none.
+/// Returns the value of an expression, or 0 if there is none.
 async fn query(server: &str, expression: &str) -> Result<f64, Box<dyn Error>> {
     Ok(query_all(server, expression).await?.first().map_or(0.0, |(_, value)| *value))
 }
 
-/// The values of an expression, by their group of rules.
+/// Returns the values of an expression by rule group.
 async fn query_all(server: &str, expression: &str) -> Result<Vec<(String, f64)>, Box<dyn Error>> {
     let expression = percent_encoding::utf8_percent_encode(expression, percent_encoding::NON_ALPHANUMERIC);
-    let answer: Value = serde_json::from_str(&get(&format!("http://{server}/api/v1/query?query={expression}")).await?)?;
-    let series = answer["data"]["result"].as_array().ok_or("no result")?;
+    let response: Value =
+        serde_json::from_str(&get(&format!("http://{server}/api/v1/query?query={expression}")).await?)?;
+    let series = response["data"]["result"].as_array().ok_or("no result")?;
     let values = series.iter().map(|series| {
         let group = series["metric"]["rule_group"].as_str().unwrap_or_default();
         let value = series["value"][1].as_str().unwrap_or_default().parse()?;
@@ -237,15 +248,16 @@ async fn query_all(server: &str, expression: &str) -> Result<Vec<(String, f64)>,
     values.collect()
 }
 
-fn packed(page: &[u8]) -> std::io::Result<usize> {
+/// Returns the compressed size.
+fn gzip_len(page: &[u8]) -> std::io::Result<usize> {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(page)?;
     Ok(gzip.finish()?.len())
 }
 
-/// Of a directory, with all that is in it.
-fn size(of: &Path) -> std::io::Result<u64> {
-    fs::read_dir(of)?.try_fold(0, |sum, entry| {
+/// Returns the size of a directory in bytes.
+fn size(directory: &Path) -> std::io::Result<u64> {
+    fs::read_dir(directory)?.try_fold(0, |sum, entry| {
         let entry = entry?;
         Ok(sum + if entry.file_type()?.is_dir() { size(&entry.path())? } else { entry.metadata()?.len() })
     })

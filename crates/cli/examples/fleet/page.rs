@@ -1,4 +1,4 @@
-//! A page that moves: what an exporter's page would be at some later time, for each of many instances.
+//! A model of changing metrics, for many instances.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// How long a gauge takes from one reading to the other and back.
-const SWING: f64 = 120.0;
+/// The period of gauges, in seconds: from the first value to the second and back.
+const GAUGE_PERIOD_SECONDS: f64 = 120.0;
 
-/// A line of the page.
+/// A line of the metrics.
 #[derive(Debug)]
 enum Line {
-    /// As it is: what begins with `#`.
+    /// A comment, which is copied.
     Text(String),
     Sample {
         /// Name and labels.
@@ -22,21 +22,25 @@ enum Line {
         first: f64,
         second: f64,
         grows: bool,
-        /// Whether it has been a whole number so far, and so is to stay one.
+        /// Whether both values are whole numbers, so that all others are rounded.
         whole: bool,
     },
 }
 
-/// Two readings of a page, and what follows from them.
+/// Two scrapes of an exporter.
 #[derive(Debug)]
 pub(crate) struct Model {
     lines: Vec<Line>,
-    apart: f64,
+    scrape_gap_seconds: f64,
 }
 
 impl Model {
-    /// From two readings in the text format, so much apart.
-    pub(crate) fn new(first: &str, second: &str, apart: Duration) -> Result<Self, String> {
+    /// Creates a model from two scrapes in the text format.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a counter decreases, or if there is no sample.
+    pub(crate) fn new(first: &str, second: &str, scrape_gap: Duration) -> Result<Self, String> {
         let before: HashMap<_, _> = first.lines().filter_map(sample).collect();
         let mut kinds = HashMap::new();
         let mut lines = Vec::new();
@@ -48,31 +52,31 @@ impl Model {
                 lines.push(Line::Text(line.to_owned()));
                 continue;
             };
-            // What came between the two has grown from nothing.
+            // A new series starts at zero.
             let first = before.get(series).copied().unwrap_or_default();
             let grows = grows(series, &kinds);
             if grows && second < first {
-                return Err(format!("{series} fell from {first} to {second}: the exporter was started anew"));
+                return Err(format!("{series} decreased from {first} to {second}: the exporter was restarted"));
             }
             let whole = first.fract() == 0.0 && second.fract() == 0.0;
             lines.push(Line::Sample { series: series.to_owned(), first, second, grows, whole });
         }
-        let model = Self { lines, apart: apart.as_secs_f64() };
-        if model.samples() == 0 { Err("there is no sample on the page".to_owned()) } else { Ok(model) }
+        let model = Self { lines, scrape_gap_seconds: scrape_gap.as_secs_f64() };
+        if model.samples() == 0 { Err("the exporter returned no sample".to_owned()) } else { Ok(model) }
     }
 
-    /// How many samples a page has.
+    /// Returns the number of samples.
     pub(crate) fn samples(&self) -> usize {
         self.lines.iter().filter(|line| matches!(line, Line::Sample { .. })).count()
     }
 
-    /// Writes the page that an instance has so long after the second reading.
+    /// Writes the metrics of an instance at a time after the second scrape.
     pub(crate) fn write(&self, instance: usize, after: Duration, page: &mut String) {
-        // From half to one and a half times as busy as the one that was read.
+        // From 0.5 to 1.5 times the load of the real exporter.
         let factor = 0.5 + (instance * 37 % 101) as f64 / 100.0;
-        let swing = (after.as_secs_f64() / SWING + factor).fract();
-        let share = if swing < 0.5 { 2.0 * swing } else { 2.0 - 2.0 * swing };
-        let times = after.as_secs_f64() / self.apart * factor;
+        let phase = (after.as_secs_f64() / GAUGE_PERIOD_SECONDS + factor).fract();
+        let share = if phase < 0.5 { 2.0 * phase } else { 2.0 - 2.0 * phase };
+        let times = after.as_secs_f64() / self.scrape_gap_seconds * factor;
         page.clear();
         for line in &self.lines {
             // Writing to a string does not fail.
@@ -81,7 +85,7 @@ impl Model {
                 Line::Sample { series, first, second, grows, whole } => {
                     let value =
                         if *grows { second + (second - first) * times } else { first + (second - first) * share };
-                    // Of buckets, which hold each other, rounding keeps the order.
+                    // Rounding down keeps the order of cumulative buckets.
                     writeln!(page, "{series} {}", if *whole { value.floor() } else { value })
                 }
             };
@@ -89,7 +93,7 @@ impl Model {
     }
 }
 
-/// A sample's series and its value.
+/// Returns the series and the value of a sample.
 fn sample(line: &str) -> Option<(&str, f64)> {
     if line.starts_with('#') {
         return None;
@@ -98,43 +102,43 @@ fn sample(line: &str) -> Option<(&str, f64)> {
     Some((series, value.parse().ok()?))
 }
 
-/// Whether a series belongs to a counter or a histogram.
+/// Returns whether a series belongs to a counter or a histogram.
 fn grows(series: &str, kinds: &HashMap<String, String>) -> bool {
     let name = series.split('{').next().unwrap_or_default();
-    let of = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
-    let kind = kinds.get(name).or_else(|| kinds.get(of?));
+    let base_name = ["_bucket", "_count", "_sum"].iter().find_map(|suffix| name.strip_suffix(suffix));
+    let kind = kinds.get(name).or_else(|| kinds.get(base_name?));
     kind.is_some_and(|kind| kind == "counter" || kind == "histogram")
 }
 
-/// Asks for a page twice.
-pub(crate) async fn read_twice(url: &str, apart: Duration) -> io::Result<(String, String)> {
+/// Scrapes an exporter twice.
+pub(crate) async fn scrape_twice(url: &str, scrape_gap: Duration) -> io::Result<(String, String)> {
     let first = get(url).await?;
-    tokio::time::sleep(apart).await;
+    tokio::time::sleep(scrape_gap).await;
     Ok((first, get(url).await?))
 }
 
-/// The body of what an address answers.
+/// Returns the body of a response as text.
 pub(crate) async fn get(url: &str) -> io::Result<String> {
     String::from_utf8(fetch(url, "").await?).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-/// The body of what an address answers to a request with these further headers.
+/// Returns the body of the response to a request with additional headers.
 pub(crate) async fn fetch(url: &str, headers: &str) -> io::Result<Vec<u8>> {
-    let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{url}: {what}"));
-    let rest = url.strip_prefix("http://").ok_or_else(|| wrong("is not http://"))?;
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("{url}: {what}"));
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("expected an http:// URL"))?;
     let (address, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(address).await?;
-    // By HTTP/1.0 an answer comes in one piece.
+    // HTTP/1.0 responses are not chunked.
     let request = format!("GET /{path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(|| wrong("no answer"))?;
-    let head = String::from_utf8_lossy(&answer[..end]);
+    let mut response = Vec::new();
+    stream.read_to_end(&mut response).await?;
+    let end = response.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(|| invalid("invalid response"))?;
+    let head = String::from_utf8_lossy(&response[..end]);
     if head.split(' ').nth(1) != Some("200") {
-        return Err(wrong(head.lines().next().unwrap_or_default()));
+        return Err(invalid(head.lines().next().unwrap_or_default()));
     }
-    Ok(answer.split_off(end + 4))
+    Ok(response.split_off(end + 4))
 }
 
 #[cfg(test)]
@@ -147,7 +151,7 @@ mod tests {
                           h_bucket{le=\"1\"} 3\nh_bucket{le=\"+Inf\"} 5\nh_sum 1.25\nh_count 5\n";
 
     #[test]
-    fn counters_grow_and_gauges_stay_between_their_readings() {
+    fn counters_grow_and_gauges_stay_in_range() {
         let model = Model::new(FIRST, SECOND, Duration::from_secs(10)).expect("a model");
         assert_eq!(model.samples(), 6);
         let mut before: Vec<f64> = Vec::new();
@@ -166,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn an_exporter_that_was_started_anew_says_nothing_about_growth() {
+    fn restarted_exporter_is_an_error() {
         assert!(Model::new(SECOND, FIRST, Duration::from_secs(10)).is_err());
         assert!(Model::new("", "# nothing\n", Duration::from_secs(10)).is_err());
     }

@@ -1,4 +1,4 @@
-//! The fleet's HTTP: a page for each instance, and the list of them.
+//! The HTTP server of the fleet: metrics of each instance, and the list of targets.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -20,56 +20,56 @@ use tokio::net::TcpListener;
 
 use crate::page::Model;
 
-/// The instances, since they began.
+/// The state of the server.
 struct Fleet {
     listen: SocketAddr,
     instances: usize,
     model: Model,
-    begun: Instant,
+    started: Instant,
 }
 
-/// Serves until something fails.
+/// Serves until the listener fails.
 pub(crate) async fn serve(listen: SocketAddr, instances: usize, model: Model) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(listen).await?;
-    let fleet = Arc::new(Fleet { listen: listener.local_addr()?, instances, model, begun: Instant::now() });
+    let fleet = Arc::new(Fleet { listen: listener.local_addr()?, instances, model, started: Instant::now() });
     loop {
         let (stream, _) = listener.accept().await?;
         let fleet = Arc::clone(&fleet);
         tokio::spawn(async move {
-            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(fleet.answer(&request))));
-            // A client that goes away is no concern of the others.
+            let service = service_fn(|request| std::future::ready(Ok::<_, Infallible>(fleet.respond(&request))));
+            // Errors of one client do not affect the others.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
 impl Fleet {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if path == "/targets" {
-            return answer(StatusCode::OK, "application/json", self.targets().into_bytes());
+            return response(StatusCode::OK, "application/json", self.targets().into_bytes());
         }
         let number = path.strip_prefix("/instances/").and_then(|rest| rest.strip_suffix("/metrics"));
         let Some(instance) = number.and_then(|number| number.parse().ok()).filter(|number| *number < self.instances)
         else {
-            return answer(StatusCode::NOT_FOUND, "text/plain", b"/targets, /instances/NUMBER/metrics\n".to_vec());
+            return response(StatusCode::NOT_FOUND, "text/plain", b"/targets, /instances/NUMBER/metrics\n".to_vec());
         };
         let mut page = String::new();
-        self.model.write(instance, self.begun.elapsed(), &mut page);
+        self.model.write(instance, self.started.elapsed(), &mut page);
         let gzip = request.headers().get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
         let text = "text/plain; version=0.0.4; charset=utf-8";
         if !gzip.is_some_and(|value| value.contains("gzip")) {
-            return answer(StatusCode::OK, text, page.into_bytes());
+            return response(StatusCode::OK, text, page.into_bytes());
         }
-        // As the exporter does it.
+        // The compression level of the exporter.
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        let packed = gzip.write_all(page.as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default();
-        let mut answer = answer(StatusCode::OK, text, packed);
-        answer.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().expect("a value"));
-        answer
+        let compressed = gzip.write_all(page.as_bytes()).and_then(|()| gzip.finish()).unwrap_or_default();
+        let mut response = response(StatusCode::OK, text, compressed);
+        response.headers_mut().insert(CONTENT_ENCODING, "gzip".parse().expect("a value"));
+        response
     }
 
-    /// As Prometheus' `http_sd_configs` takes it.
+    /// Returns the targets in the format of `http_sd_configs`.
     fn targets(&self) -> String {
         let target = |number| {
             serde_json::json!({
@@ -84,9 +84,9 @@ impl Fleet {
     }
 }
 
-fn answer(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::from(body));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, kind.parse().expect("a value"));
-    answer
+fn response(status: StatusCode, kind: &'static str, body: Vec<u8>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, kind.parse().expect("a value"));
+    response
 }

@@ -18,7 +18,8 @@ pub fn header(alert: &Alert) -> String {
     };
     // Writing to a string does not fail.
     let _ = writeln!(header, "- Severity: {severity}");
-    let _ = writeln!(header, "- Condition, for {}: {}", alert.for_duration, alert.condition);
+    let _ = writeln!(header, "- Condition: {}", alert.condition);
+    let _ = writeln!(header, "- For: {}", alert.for_duration);
     for threshold in &alert.thresholds {
         let _ = writeln!(header, "- Threshold `{}`, {}: {}", threshold.name, threshold.human(), threshold.reason);
     }

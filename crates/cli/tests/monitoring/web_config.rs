@@ -108,7 +108,7 @@ async fn scraping_requires_certificate_and_password() {
         );
     }
     let prometheus = Prometheus::configured(&[("prometheus.yml", &config)]).await;
-    let begun = Instant::now();
+    let start = Instant::now();
     let expected = [("name", 0.0), ("password", 0.0), ("plain", 0.0), ("valid", 1.0)];
     let expected = expected.map(|(job, up)| (job.to_owned(), up));
     loop {
@@ -120,7 +120,7 @@ async fn scraping_requires_certificate_and_password() {
         if up == expected && ["401 Unauthorized", "tls: ", "400 Bad Request"].iter().all(reported) {
             break;
         }
-        assert!(begun.elapsed() < Duration::from_secs(60), "{up:?} {errors:?}");
+        assert!(start.elapsed() < Duration::from_secs(60), "{up:?} {errors:?}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }

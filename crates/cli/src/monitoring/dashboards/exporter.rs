@@ -43,7 +43,7 @@ fn top(metric: ExternalMetric) -> String {
 fn instances() -> PanelBuilder {
     let description = Description {
         shows: "Number of scraped instances.",
-        normal: "as many as deployed. The state of the pools of missing instances is unknown.",
+        normal: "As many as deployed. The state of the pools of missing instances is unknown.",
         action: "Read the scrape error on Prometheus' targets page.",
     };
     PanelBuilder::stat(PanelId::Instances, "Instances", description)
@@ -53,7 +53,7 @@ fn instances() -> PanelBuilder {
 fn uptime() -> PanelBuilder {
     let description = Description {
         shows: "Time since the most recent process start.",
-        normal: "since the last release. Repeatedly minutes: a process keeps restarting.",
+        normal: "Since the last release. Repeatedly minutes: a process keeps restarting.",
         action: "The restart annotations have the time and the instance. Read its log.",
     };
     PanelBuilder::stat(PanelId::Uptime, "Last start", description)
@@ -65,7 +65,7 @@ fn uptime() -> PanelBuilder {
 fn failed_scrapes() -> PanelBuilder {
     let description = Description {
         shows: "Share of scrapes with a status other than 200.",
-        normal: "none. Failed scrapes leave gaps in all metrics.",
+        normal: "None. Failed scrapes leave gaps in all metrics.",
         action: "Check the status codes below.",
     };
     let all = metric!("poolscope_scrapes_total");
@@ -79,7 +79,7 @@ fn failed_scrapes() -> PanelBuilder {
 fn scrape_p99() -> PanelBuilder {
     let description = Description {
         shows: "99th percentile of the scrape time.",
-        normal: "well below Prometheus' scrape_timeout, 10 s by default.",
+        normal: "Well below Prometheus' scrape_timeout, 10 s by default.",
         action: "Check the samples per scrape, and which instance is slow.",
     };
     PanelBuilder::stat(PanelId::ScrapeP99, "Scrape time, p99", description)
@@ -110,7 +110,7 @@ fn lost_spans(thresholds: &Thresholds) -> PanelBuilder {
 fn versions() -> PanelBuilder {
     let description = Description {
         shows: "Number of running versions of poolscope.",
-        normal: "one, or two during a release.",
+        normal: "One, or two during a release.",
         action: "The table below lists them; the version annotations mark when each started.",
     };
     let versions = format!("count by (version) ({})", metric!("poolscope_build_info"));
@@ -138,7 +138,7 @@ fn scrape_time() -> PanelBuilder {
     let description = Description {
         shows: "Scrape time as measured by the exporter, including time in its queue, and of the slowest scrape as \
                 measured by Prometheus, including the network.",
-        normal: "well below a second. Prometheus far above the exporter: the network or the client is slow. Both: many \
+        normal: "Well below a second. Prometheus far above the exporter: the network or the client is slow. Both: many \
                  samples, or a busy machine.",
         action: "Check the samples per scrape.",
     };
@@ -154,7 +154,7 @@ fn scrape_time() -> PanelBuilder {
 fn samples() -> PanelBuilder {
     let description = Description {
         shows: "Samples per scrape; the ten largest instances.",
-        normal: "levels off, since operations, query summaries and error pairs are bounded.",
+        normal: "Levels off, since operations, query summaries and error pairs are bounded.",
         action: "Check which pool has many operations, below.",
     };
     PanelBuilder::lines(PanelId::Samples, "Samples per scrape", description).query(top(SCRAPE_SAMPLES), "{{instance}}")
@@ -163,7 +163,7 @@ fn samples() -> PanelBuilder {
 fn spans() -> PanelBuilder {
     let description = Description {
         shows: "Ended spans per second, stacked: exported, dropped (the queue was full), failed (the export failed).",
-        normal: "exported only. dropped: more spans than the destination accepts. failed: the destination is down, \
+        normal: "Exported only. dropped: more spans than the destination accepts. failed: the destination is down, \
                  slow or rejects them.",
         action: "dropped: raise OTEL_BSP_MAX_QUEUE_SIZE, or sample fewer traces. failed: the log has the collector's \
                  response.",
@@ -189,7 +189,7 @@ fn span_queue() -> PanelBuilder {
     let description = Description {
         shows: "Spans queued for export or being exported, at each scrape. The queue holds 2048 unless \
                 OTEL_BSP_MAX_QUEUE_SIZE is set.",
-        normal: "well below the limit. New spans are dropped while the queue is full.",
+        normal: "Well below the limit. New spans are dropped while the queue is full.",
         action: "Check whether the destination is slow or down.",
     };
     PanelBuilder::lines(PanelId::SpanQueue, "Queued spans", description)
@@ -202,7 +202,7 @@ fn operation_cardinality() -> PanelBuilder {
     let description = Description {
         shows: "Number of distinct operations of each pool; the ten largest. The dashed line is the limit, beyond \
                 which operations are counted as `other`.",
-        normal: "far below the line. At the line, names are probably built from data, such as one per user.",
+        normal: "Far below the line. At the line, names are probably built from data, such as one per user.",
         action: "Name operations by what they do, without parameters.",
     };
     let operations = format!("count by ({POOL_LABEL}, instance) ({})", metric!("poolscope_checkouts_started_total"));
@@ -231,7 +231,7 @@ fn cpu() -> PanelBuilder {
     let description = Description {
         shows: "CPU cores used by the process, which is the whole service if the exporter is embedded; the ten largest \
                 instances.",
-        normal: "below the available cores. Otherwise checkouts wait for CPU as well.",
+        normal: "Below the available cores. Otherwise checkouts wait for CPU as well.",
         action: "Give it more CPU, or profile the service.",
     };
     let rate =
@@ -244,7 +244,7 @@ fn cpu() -> PanelBuilder {
 fn memory() -> PanelBuilder {
     let description = Description {
         shows: "Resident memory of the process; the ten largest instances.",
-        normal: "levels off. A line that climbs from start to restart is a leak.",
+        normal: "Levels off. A line that climbs from start to restart is a leak.",
         action: "Check whether connections or waiting checkouts grow with it.",
     };
     PanelBuilder::lines(PanelId::Memory, "Memory", description)
@@ -257,7 +257,7 @@ fn files() -> PanelBuilder {
     let description = Description {
         shows: "Open files including sockets; the ten largest instances. The dashed line is the lowest limit of any \
                 instance.",
-        normal: "far below the line, beyond which no connection can be opened or accepted.",
+        normal: "Far below the line, beyond which no connection can be opened or accepted.",
         action: "Look for files that are not closed, then raise the limit (ulimit -n, LimitNOFILE).",
     };
     PanelBuilder::lines(PanelId::Files, "Open files", description)
@@ -270,7 +270,7 @@ fn files() -> PanelBuilder {
 fn threads() -> PanelBuilder {
     let description = Description {
         shows: "Threads of the process; the ten largest instances.",
-        normal: "tens. Hundreds: each blocking call occupies a thread.",
+        normal: "Tens. Hundreds: each blocking call occupies a thread.",
         action: "Check the service's use of spawn_blocking.",
     };
     PanelBuilder::lines(PanelId::Threads, "Threads", description).size(6, 8).query(top(THREADS), "{{instance}}")
@@ -279,7 +279,7 @@ fn threads() -> PanelBuilder {
 fn versions_by_job() -> PanelBuilder {
     let description = Description {
         shows: "Running versions of poolscope with their number of instances.",
-        normal: "one per job, or two during a release.",
+        normal: "One per job, or two during a release.",
         action: "Restart the instances that were left behind.",
     };
     let names = json!({ "Value": "Instances", "job": "Job", "version": "Version" });

@@ -40,7 +40,7 @@ const EXITED: &str = "exited";
 const NOTHING_FIRES: &str = "no alert fires";
 const NO_ERROR: &str = "no connection fails";
 const NO_RETRY: &str = "nothing is retried, and the series does not exist";
-const CLEAN: &str = "every connection comes back clean";
+const CLEAN: &str = "every connection is returned clean";
 
 /// Returns a message for each query with missing or unexpected data. `exited` is the period after the process with the healthy
 /// load has exited.

@@ -1,5 +1,5 @@
-// What a dashboard of this repository may look like: Grafana's own types, with each kind of panel held to its own
-// options and each query to what the Prometheus data source takes. `make schema` turns it into dashboard.schema.json.
+// The type of a dashboard in this repository: Grafana's types, with the options of each panel type and the queries of the
+// Prometheus data source. `make schema` turns it into dashboard.schema.json.
 import type {
   AnnotationQuery,
   Dashboard,
@@ -33,7 +33,7 @@ interface Query {
   refId: string;
 }
 
-/** An annotation, with what the Prometheus data source makes its text of. */
+/** An annotation with the text options of the Prometheus data source. */
 interface Annotation extends Omit<AnnotationQuery, 'target'> {
   tagKeys?: string;
   target: { expr: string; interval?: string; refId: string };
@@ -42,7 +42,7 @@ interface Annotation extends Omit<AnnotationQuery, 'target'> {
   useValueForTime?: boolean;
 }
 
-/** What a panel's fields are like. Overrides are held to the same by the test: the types leave them open. */
+/** The field options of a panel. Grafana's types leave overrides open; the test validates them. */
 interface Fields<Custom> extends Omit<FieldConfigSource, 'defaults'> {
   defaults: Omit<FieldConfig, 'custom'> & { custom?: Partial<Custom> };
 }
@@ -61,7 +61,7 @@ type Drawn =
   | Of<'table', TableOptions, TableFieldConfig>
   | Of<'timeseries', TimeSeriesOptions, TimeSeriesFieldConfig>;
 
-/** No row is collapsed: what is in one would not be found by a link to the panel. */
+/** Rows are not collapsed, since links do not find panels in collapsed rows. */
 type Row = Omit<RowPanel, 'datasource' | 'panels'> & { panels: [] };
 
 export type Checked = Omit<Dashboard, 'annotations' | 'panels'> & {

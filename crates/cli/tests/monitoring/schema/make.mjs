@@ -1,4 +1,4 @@
-// make.mjs OUT.json DASHBOARD.json…: makes the schema of Grafana's types, and holds the dashboards to it.
+// make.mjs OUT.json DASHBOARD.json…: generates the schema from Grafana's types, and validates the dashboards.
 import { readFileSync, writeFileSync } from 'node:fs';
 import Ajv from 'ajv';
 import { createGenerator } from 'ts-json-schema-generator';
@@ -6,7 +6,7 @@ import { createGenerator } from 'ts-json-schema-generator';
 const [out, ...dashboards] = process.argv.slice(2);
 const { dependencies } = JSON.parse(readFileSync('package.json', 'utf8'));
 const schema = createGenerator({
-  // Types of one name in different files have to be told apart, so none has a name.
+  // Types of the same name in different files would clash, so none is exposed.
   expose: 'none',
   jsDoc: 'none',
   path: 'dashboard.ts',

@@ -54,7 +54,7 @@ fn connection_errors() -> PanelBuilder {
 fn retries(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Retries per checkout: of the highest pool and the median pool. The dashed line is the alert threshold.",
-        normal: "below the line. Above it, retries are a considerable part of the load.",
+        normal: "Below the line. Above it, retries are a considerable part of the load.",
         action: "Open the pool, which shows its retries by operation and SQLSTATE.",
     };
     let share = Series::recorded(RETRY_SHARE);
@@ -83,7 +83,7 @@ fn dirty_returns() -> PanelBuilder {
 fn churn() -> PanelBuilder {
     let description = Description {
         shows: "Connections established per second in all pools, and failed attempts.",
-        normal: "near 0 after start-up. Many established: connections are not reused. Failed: the server is down or \
+        normal: "Near 0 after start-up. Many established: connections are not reused. Failed: the server is down or \
                  full.",
         action: "Many overflow closes: raise pool_size. Failed: check their SQLSTATE.",
     };

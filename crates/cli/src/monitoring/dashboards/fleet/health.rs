@@ -26,7 +26,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
 fn alerts() -> PanelBuilder {
     let description = Description {
         shows: "Number of firing alerts.",
-        normal: "none.",
+        normal: "None.",
         action: "Read the alert: its runbook has the diagnosis, and it links to the panel that shows the condition.",
     };
     let firing = Series::from(ALERTS).only(r#"alertname=~"Poolscope.+",alertstate="firing""#);
@@ -39,7 +39,7 @@ fn alerts() -> PanelBuilder {
 fn instances_down() -> PanelBuilder {
     let description = Description {
         shows: "Instances that cannot be scraped, of jobs that reported pool metrics within the last hour.",
-        normal: "none. The state of their pools is unknown.",
+        normal: "None. The state of their pools is unknown.",
         action: "Read the scrape error on Prometheus' targets page.",
     };
     let known = format!("count by (job) (last_over_time({}[1h]))", metric!("poolscope_build_info"));
@@ -66,7 +66,7 @@ fn slots_taken(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Share of connection slots taken on the fullest server, as the servers report it. Empty if no process \
                 polls a server (Pool::watch_server).",
-        normal: "below the orange alert threshold. Above it, the next deployment or burst may be rejected (53300).",
+        normal: "Below the orange alert threshold. Above it, the next deployment or burst may be rejected (53300).",
         action: "The pool dashboard shows which applications use the slots.",
     };
     PanelBuilder::stat(PanelId::FleetSlotsTaken, "Slots taken", description)
@@ -80,7 +80,7 @@ fn slots_taken(thresholds: &Thresholds) -> PanelBuilder {
 fn pools() -> PanelBuilder {
     let description = Description {
         shows: "Number of reporting pools, counted per instance.",
-        normal: "as many as configured. Fewer: instances are down, or did not create their pools.",
+        normal: "As many as configured. Fewer: instances are down, or did not create their pools.",
         action: "Compare with the instances down and the restart annotations.",
     };
     PanelBuilder::stat(PanelId::FleetPools, "Pools", description)
@@ -90,7 +90,7 @@ fn pools() -> PanelBuilder {
 fn utilization() -> PanelBuilder {
     let description = Description {
         shows: "Connections in use, as a share of all pools' maxima.",
-        normal: "any value while no checkout waits. High with waiters: too little capacity. Low with waiters: capacity \
+        normal: "Any value while no checkout waits. High with waiters: too little capacity. Low with waiters: capacity \
                  is badly distributed.",
         action: "Check the top pools below.",
     };

@@ -31,7 +31,7 @@ fn slots(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Sum of the maxima of the selected pools, and their open connections, against the server's connection \
                 slots, a variable of this dashboard. Select the pools of one server.",
-        normal: "sum of maxima below the orange line. Above it, the server rejects connections of any client (53300) \
+        normal: "Sum of maxima below the orange line. Above it, the server rejects connections of any client (53300) \
                  when all pools fill up.",
         action: "Lower max_overflow where it is not used, put a proxy such as PgBouncer in front of the server, or \
                  raise max_connections if its memory allows.",
@@ -52,7 +52,7 @@ fn connections() -> PanelBuilder {
     let description = Description {
         shows: "Connections of all pools in use, idle and being established, stacked. The dashed line is the sum of \
                 the maxima.",
-        normal: "in use below the line, and few being established.",
+        normal: "In use below the line, and few being established.",
         action: "Check which pools are exhausted.",
     };
     connections_by_state(PanelId::FleetConnections, description).size(8, 10)
@@ -61,7 +61,7 @@ fn connections() -> PanelBuilder {
 fn saturation(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "The ten pools that were exhausted for the largest share of the last five minutes.",
-        normal: "near 0 %. Orange: the pool cannot absorb bursts. Red: it is exhausted.",
+        normal: "Near 0 %. Orange: the pool cannot absorb bursts. Red: it is exhausted.",
         action: "Open the pool from the table above, and check its holders.",
     };
     let saturated = format!("max by (job, instance, {POOL_LABEL}) ({})", Series::recorded(SATURATED_SHARE));
@@ -77,7 +77,7 @@ fn saturation(thresholds: &Thresholds) -> PanelBuilder {
 fn holders() -> PanelBuilder {
     let description = Description {
         shows: "Average number of connections held by the ten largest operations, over all pools.",
-        normal: "no operation far above the others, and no rise at a version annotation.",
+        normal: "No operation far above the others, and no rise at a version annotation.",
         action: "Select its pool above and open the pool dashboard, which shows the operation's activity.",
     };
     let held = sum_by(&["operation"], Series::recorded(HELD_BY_OPERATION));
@@ -91,7 +91,7 @@ fn holders() -> PanelBuilder {
 fn held_by_activity() -> PanelBuilder {
     let description = Description {
         shows: "Average number of held connections of all pools by activity, stacked.",
-        normal: "mostly executing. Idle: connections are held without a query.",
+        normal: "Mostly executing. Idle: connections are held without a query.",
         action: "Open the top pools, which show the operations.",
     };
     PanelBuilder::lines(PanelId::FleetHeldByActivity, "Held connections by activity", description)
@@ -104,7 +104,7 @@ fn held_by_activity() -> PanelBuilder {
 fn waiters() -> PanelBuilder {
     let description = Description {
         shows: "The ten pools with most waiting checkouts on average, in any phase.",
-        normal: "near 0, and no pool that stays in the list.",
+        normal: "Near 0, and no pool that stays in the list.",
         action: "Open the pool from the table above.",
     };
     let waiting = sum_by(&[POOL_LABEL, "instance"], Series::recorded(WAITING_BY_OPERATION));
@@ -119,7 +119,7 @@ fn wait_time(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "99th percentile of the checkout time of each pool: of the slowest pool, the 90th percentile of pools \
                 and the median pool. The dashed line is the alert threshold.",
-        normal: "below the line. If the median pool is above it, the server or the network is the cause rather than \
+        normal: "Below the line. If the median pool is above it, the server or the network is the cause rather than \
                  one pool.",
         action: "One slow pool: open it. All pools: check whether connecting or pinging is slow.",
     };

@@ -63,7 +63,7 @@ fn table(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "The twenty pools that were exhausted for the largest share of the last five minutes, then by use. \
                 Click a pool to open its dashboard.",
-        normal: "no colored cell; colors start at the alert thresholds.",
+        normal: "No colored cell; colors start at the alert thresholds.",
         action: "Open the pool. The top holder is the operation that holds most of its connections, and the first \
                  suspect.",
     };

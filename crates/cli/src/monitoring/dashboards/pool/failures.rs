@@ -82,7 +82,7 @@ fn connection_errors(thresholds: &Thresholds) -> PanelBuilder {
 fn query_errors() -> PanelBuilder {
     let description = Description {
         shows: "Errors per second that the server reported for queries, by operation and SQLSTATE.",
-        normal: "few. 40001 and 40P01: conflicting transactions. 57014: cancelled by a timeout. 23505: a duplicate \
+        normal: "Few. 40001 and 40P01: conflicting transactions. 57014: cancelled by a timeout. 23505: a duplicate \
                  key. 42…: an invalid query, possibly since the last release.",
         action: "40001 and 40P01: retry, and lock rows in the same order. 42…: compare with the version annotations.",
     };

@@ -27,7 +27,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
 fn alerts() -> PanelBuilder {
     let description = Description {
         shows: "Number of firing alerts of this pool.",
-        normal: "none.",
+        normal: "None.",
         action: "Read the alert: its runbook has the diagnosis, and it links to the panel that shows the condition.",
     };
     let pool = format!(r#"{POOL_LABEL}=~"$pool""#);
@@ -42,7 +42,7 @@ fn alerts() -> PanelBuilder {
 fn exhausted_share(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Share of time with every connection in use and at least one checkout waiting.",
-        normal: "near 0 %. Orange: the pool cannot absorb bursts. Red: it is exhausted.",
+        normal: "Near 0 %. Orange: the pool cannot absorb bursts. Red: it is exhausted.",
         action: "Check the holders before enlarging the pool: a pool held without queries fills at any size.",
     };
     PanelBuilder::stat(PanelId::ExhaustedShare, "Time exhausted", description)
@@ -56,7 +56,7 @@ fn exhausted_share(thresholds: &Thresholds) -> PanelBuilder {
 fn utilization() -> PanelBuilder {
     let description = Description {
         shows: "Connections in use, as a share of the maximum.",
-        normal: "any value while no checkout waits; a full pool without waiters is well used.",
+        normal: "Any value while no checkout waits; a full pool without waiters is well used.",
         action: "If it stays near 100 % with waiting checkouts, check the holders.",
     };
     let used = metric!("db_client_connection_count").only(r#"db_client_connection_state="used""#);
@@ -70,7 +70,7 @@ fn utilization() -> PanelBuilder {
 fn waiting(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Average number of checkouts that wait for capacity.",
-        normal: "near 0. Orange: there is practically always one.",
+        normal: "Near 0. Orange: there is practically always one.",
         action: "Check which operations wait, and which hold the connections.",
     };
     let queued = metric!("poolscope_checkout_phase_seconds_total").only(r#"phase="queue""#);
@@ -83,7 +83,7 @@ fn waiting(thresholds: &Thresholds) -> PanelBuilder {
 fn wait_p99(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "99th percentile of the checkout time, including failed checkouts.",
-        normal: "below the orange threshold; above it, some requests wait longer for a connection than most take in \
+        normal: "Below the orange threshold; above it, some requests wait longer for a connection than most take in \
                  total.",
         action: "Check the phases: waiting for capacity, connecting or pinging.",
     };

@@ -33,7 +33,7 @@ fn holders() -> PanelBuilder {
     let description = Description {
         shows: "Average number of connections held by each operation, stacked: executing a query, idle, or idle in a \
                 transaction. The dashed line is the maximum.",
-        normal: "mostly executing, and no operation that holds most of the pool. Idle bands are connections held \
+        normal: "Mostly executing, and no operation that holds most of the pool. Idle bands are connections held \
                  during other work, such as a call to another service; idle in transaction also holds locks.",
         action: "Executing: speed up the queries or limit the concurrency. Idle: return the connection before the \
                  other work. Operations are named in code, or else by file and line.",
@@ -50,7 +50,7 @@ fn holders() -> PanelBuilder {
 fn held_by_activity() -> PanelBuilder {
     let description = Description {
         shows: "Average number of held connections by activity, stacked.",
-        normal: "mostly executing. Large idle bands mean that the pool is larger than its queries need.",
+        normal: "Mostly executing. Large idle bands mean that the pool is larger than its queries need.",
         action: "The next panel shows the operations that hold connections without a query.",
     };
     PanelBuilder::lines(PanelId::HeldByActivity, "Held connections by activity", description)
@@ -62,7 +62,7 @@ fn held_by_activity() -> PanelBuilder {
 fn held_without_query() -> PanelBuilder {
     let description = Description {
         shows: "Average number of connections that each operation holds without a running query.",
-        normal: "well below one connection per operation.",
+        normal: "Well below one connection per operation.",
         action: "Look for calls to other services, locks or long computations between two queries, and move them \
                  before the checkout or after the return.",
     };
@@ -94,7 +94,7 @@ fn use_time() -> PanelBuilder {
 fn queries() -> PanelBuilder {
     let description = Description {
         shows: "Queries sent and finished per second, observed on the wire for every client API.",
-        normal: "both lines equal. Sent above finished: queries hang, or their connections are lost.",
+        normal: "Both lines equal. Sent above finished: queries hang, or their connections are lost.",
         action: "Check pg_stat_activity for what they wait for, and the connection lifecycle for lost connections.",
     };
     PanelBuilder::lines(PanelId::Queries, "Queries", description)
@@ -108,7 +108,7 @@ fn query_time(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "99th percentile of the query time by query summary, observed on the wire; the ten slowest. Points are \
                 exemplars with a link to their trace. The dashed line is the slow-query threshold.",
-        normal: "below the line, in a pool that serves requests.",
+        normal: "Below the line, in a pool that serves requests.",
         action: "Run EXPLAIN on them, or give batch jobs a pool of their own.",
     };
     let time = metric!("db_client_operation_duration_seconds").quantile(0.99, &["db_query_summary"]);
@@ -123,7 +123,7 @@ fn query_time(thresholds: &Thresholds) -> PanelBuilder {
 fn wire_bytes() -> PanelBuilder {
     let description = Description {
         shows: "Bytes per second of the PostgreSQL protocol, before encryption.",
-        normal: "proportional to the number of queries. If received bytes grow alone, queries return more rows than \
+        normal: "Proportional to the number of queries. If received bytes grow alone, queries return more rows than \
                  before.",
         action: "Check the slowest queries; add a LIMIT, or select fewer columns.",
     };

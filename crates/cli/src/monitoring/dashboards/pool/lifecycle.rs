@@ -57,7 +57,7 @@ fn suspected_leaks(thresholds: &Thresholds) -> PanelBuilder {
 fn opened_and_closed() -> PanelBuilder {
     let description = Description {
         shows: "Connections opened and closed per second.",
-        normal: "near 0 after start-up. Both high: connections are not reused.",
+        normal: "Near 0 after start-up. Both high: connections are not reused.",
         action: "Check the close reasons beside, and the share of checkouts below.",
     };
     PanelBuilder::lines(PanelId::OpenedAndClosed, "Connections opened and closed", description)
@@ -72,7 +72,7 @@ fn churn_share(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Connections opened, as a share of checkouts. The dashed line is the alert threshold; the alert also \
                 requires a minimum rate.",
-        normal: "below the line: connecting costs as much as about fifty queries.",
+        normal: "Below the line: connecting costs as much as about fifty queries.",
         action: "Mostly overflow closes: raise pool_size, so that connections are kept. Otherwise fix the close reason.",
     };
     let made = sum(metric!("db_client_connection_create_time_seconds").count().rate());
@@ -88,7 +88,7 @@ fn close_reasons() -> PanelBuilder {
     let description = Description {
         shows: "Connections closed per second by reason, stacked. connect_failed and connect_abandoned were never \
                 established.",
-        normal: "recycled only. Steady overflow: pool_size is too small for the load. ping_failed, broken: the network \
+        normal: "Recycled only. Steady overflow: pool_size is too small for the load. ping_failed, broken: the network \
                  or the server closes connections. dirty, discarded: callers leave them in a state that is not reset.",
         action: "overflow: raise pool_size. Others: fix the cause.",
     };
@@ -117,7 +117,7 @@ fn connect_time() -> PanelBuilder {
     let description = Description {
         shows: "Time to establish a connection, from the first socket until the server is ready; successful attempts \
                 only. Points are exemplars with a link to their trace.",
-        normal: "a few network round trips. Otherwise the server starts processes slowly, or TLS or DNS is slow.",
+        normal: "A few network round trips. Otherwise the server starts processes slowly, or TLS or DNS is slow.",
         action: "Compare with psql from another machine; keep more connections idle, so that fewer are opened.",
     };
     let time = || metric!("db_client_connection_create_time_seconds");

@@ -26,7 +26,7 @@ pub(super) fn row() -> Row {
 fn requests_in_flight() -> PanelBuilder {
     let description = Description {
         shows: "Requests in flight at each scrape by route, stacked. Empty without the middleware.",
-        normal: "steady. A growing route receives requests faster than it serves them.",
+        normal: "Steady. A growing route receives requests faster than it serves them.",
         action: "Check whether they wait for the pool or for something else.",
     };
     PanelBuilder::lines(PanelId::RequestsInFlight, "Requests in flight by route", description)
@@ -40,7 +40,7 @@ fn request_time() -> PanelBuilder {
     let description = Description {
         shows: "99th percentile of the request time, until the last byte of the response. Points are exemplars with a \
                 link to their trace.",
-        normal: "close to the time of the route's queries.",
+        normal: "Close to the time of the route's queries.",
         action: "Compare with the waiting requests and the holders by route.",
     };
     PanelBuilder::lines(PanelId::RequestTime, "Request time, p99, by route", description)
@@ -54,7 +54,7 @@ fn route_holders() -> PanelBuilder {
     let description = Description {
         shows: "Average number of connections held by route and activity, stacked. Recorded when a connection is \
                 returned.",
-        normal: "mostly executing, and no route that holds most of the pool. Idle bands are connections held during \
+        normal: "Mostly executing, and no route that holds most of the pool. Idle bands are connections held during \
                  other work.",
         action: "Limit the route (max_route_percent), or return the connection before the other work.",
     };
@@ -69,7 +69,7 @@ fn route_holders() -> PanelBuilder {
 fn route_waiters() -> PanelBuilder {
     let description = Description {
         shows: "Average number of requests waiting in a checkout by route, stacked. Recorded when a checkout ends.",
-        normal: "near 0. The routes that wait are rarely the cause.",
+        normal: "Near 0. The routes that wait are rarely the cause.",
         action: "Compare with the holders by route.",
     };
     let waiting = sum_by(&ROUTE_LABELS, metric!("poolscope_request_wait_seconds_total").rate());
@@ -83,7 +83,7 @@ fn route_waiters() -> PanelBuilder {
 fn checkouts_per_request() -> PanelBuilder {
     let description = Description {
         shows: "Average number of checkouts and retries per request, by route.",
-        normal: "a few checkouts, and no retries. Many checkouts: a query in a loop, or a connection for each step.",
+        normal: "A few checkouts, and no retries. Many checkouts: a query in a loop, or a connection for each step.",
         action: "Use one connection for all queries of a request, or one query.",
     };
     let requests = sum_by(&ROUTE_LABELS, metric!("poolscope_request_duration_seconds").count().rate());

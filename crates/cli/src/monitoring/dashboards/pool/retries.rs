@@ -13,7 +13,7 @@ pub(super) fn row() -> Row {
 fn retries() -> PanelBuilder {
     let description = Description {
         shows: "Retries per second by operation and the error that caused them.",
-        normal: "few. Retries that grow with the load add to it; constant 40001 means conflicting transactions.",
+        normal: "Few. Retries that grow with the load add to it; constant 40001 means conflicting transactions.",
         action: "Fix the cause rather than allowing more attempts.",
     };
     let retries = sum_by(&["operation", "sqlstate"], metric!("poolscope_retries_total").rate());
@@ -27,7 +27,7 @@ fn retries() -> PanelBuilder {
 fn retry_outcomes() -> PanelBuilder {
     let description = Description {
         shows: "Operations per second with a retry policy whose first attempt failed: recovered, or given up by reason.",
-        normal: "mostly recovered. budget: retries were stopped to protect the server. deadline: no time was left. \
+        normal: "Mostly recovered. budget: retries were stopped to protect the server. deadline: no time was left. \
                  commit_unknown: check by hand whether the commit succeeded. not_idempotent: the operation must not be \
                  repeated.",
         action: "budget: fix the failures. not_idempotent: mark the operation as idempotent if it is.",
@@ -53,7 +53,7 @@ fn retry_outcomes() -> PanelBuilder {
 fn retry_budget() -> PanelBuilder {
     let description = Description {
         shows: "Retries that the pool's operations may still make; the lowest instance.",
-        normal: "above 0. At 0 nothing is retried, and failures reach the callers.",
+        normal: "Above 0. At 0 nothing is retried, and failures reach the callers.",
         action: "Fix the failures. A larger budget (retry_percent) adds load to a failing server.",
     };
     PanelBuilder::lines(PanelId::RetryBudget, "Retry budget", description)

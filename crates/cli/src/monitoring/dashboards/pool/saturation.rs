@@ -15,7 +15,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
 fn connections() -> PanelBuilder {
     let description = Description {
         shows: "Connections in use, idle and being established, stacked. The dashed line is the maximum.",
-        normal: "in use below the maximum except in bursts, and few being established.",
+        normal: "In use below the maximum except in bursts, and few being established.",
         action: "At the maximum: check the holders. Many being established: check the connection lifecycle.",
     };
     connections_by_state(PanelId::ConnectionsByState, description).size(12, 8)
@@ -25,7 +25,7 @@ fn saturation(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Share of time with every connection in use and at least one checkout waiting: the highest instance and \
                 the mean. The dashed lines are the alert thresholds.",
-        normal: "below the lower line. Above it, the pool cannot absorb bursts; above the upper line, it is exhausted.",
+        normal: "Below the lower line. Above it, the pool cannot absorb bursts; above the upper line, it is exhausted.",
         action: "Check the holders. If all of them execute queries that cannot be made faster, the pool is too small \
                  or the load too high.",
     };
@@ -46,7 +46,7 @@ fn recommended_size() -> PanelBuilder {
         shows: "Number of connections that the load of the last five minutes needs for a mean wait within wait_target \
                 (by Erlang's formula), beside the maximum and the number kept idle. Empty while there is too little \
                 traffic.",
-        normal: "recommended between kept idle and maximum. Above the maximum, checkouts will wait; far below it, the \
+        normal: "Recommended between kept idle and maximum. Above the maximum, checkouts will wait; far below it, the \
                  server keeps unneeded connections.",
         action: "Change pool_size and max_overflow, after fixing code that holds connections without a query: the \
                  recommendation includes that time.",

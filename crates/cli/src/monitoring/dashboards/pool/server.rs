@@ -60,7 +60,7 @@ fn servers_down() -> PanelBuilder {
 fn server_info() -> PanelBuilder {
     let description = Description {
         shows: "PostgreSQL version and replication role: primary or standby.",
-        normal: "primary, for a pool that writes. standby: after a failover, the address still points to the old server.",
+        normal: "Primary, for a pool that writes. standby: after a failover, the address still points to the old server.",
         action: "With several hosts in the URL, target_session_attrs=read-write selects the primary.",
     };
     let info = format!("count by (version, role) ({})", metric!("poolscope_server_info"));
@@ -74,7 +74,7 @@ fn server_info() -> PanelBuilder {
 fn slots_taken(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Share of the server's connection slots taken by all clients; of several servers, the fullest.",
-        normal: "below the orange alert threshold. At 100 %, connecting fails with 53300.",
+        normal: "Below the orange alert threshold. At 100 %, connecting fails with 53300.",
         action: "Check the backends by application.",
     };
     PanelBuilder::stat(PanelId::SlotsTaken, "Slots taken", description)
@@ -91,7 +91,7 @@ fn server_slots(thresholds: &Thresholds) -> PanelBuilder {
         shows: "The server's connection slots (dashed), taken and left as the server reports them, and the connections \
                 that these pools report. The difference belongs to other clients. The orange line is the alert \
                 threshold.",
-        normal: "taken below the orange line. Above it, the next deployment or burst is rejected (53300). If the \
+        normal: "Taken below the orange line. Above it, the next deployment or burst is rejected (53300). If the \
                  server has more connections of these pools' application than they report, some processes are not \
                  scraped, or have ended and left connections.",
         action: "Check the backends by application. These pools: lower max_overflow. Other clients: set a limit (ALTER \
@@ -116,7 +116,7 @@ fn backends_by_application() -> PanelBuilder {
     let description = Description {
         shows: "Client backends of the whole server by application_name, stacked; the ten largest. The name is a \
                 setting of each pool, poolscope by default; unnamed has none.",
-        normal: "known names and steady numbers. More backends of an application than its pools report: some processes \
+        normal: "Known names and steady numbers. More backends of an application than its pools report: some processes \
                  are not scraped, or left connections.",
         action: "Give each service a name of its own (POOLSCOPE_APPLICATION_NAME), so that it can be identified here.",
     };
@@ -131,7 +131,7 @@ fn backends_by_state() -> PanelBuilder {
     let description = Description {
         shows: "Client backends of the whole server by state, stacked. hidden: the polling role has no permission to \
                 see the state.",
-        normal: "mostly idle and active. Idle in transaction keeps locks; more active backends than CPU cores for long \
+        normal: "Mostly idle and active. Idle in transaction keeps locks; more active backends than CPU cores for long \
                  means contention.",
         action: "idle in transaction: check the oldest transaction, and the holders in the pools. hidden: grant \
                  pg_monitor to the polling role.",
@@ -166,7 +166,7 @@ fn oldest_transaction() -> PanelBuilder {
     let description = Description {
         shows: "Age of the oldest transaction of any client in any database, including prepared ones; and the longest \
                 time that a transaction has been idle.",
-        normal: "seconds. If either climbs for minutes, locks are kept, and VACUUM cannot remove newer dead rows.",
+        normal: "Seconds. If either climbs for minutes, locks are kept, and VACUUM cannot remove newer dead rows.",
         action: "In the pools, check the holders idle in transaction. Other clients: order pg_stat_activity by \
                  xact_start; set idle_in_transaction_session_timeout. Prepared transactions: pg_prepared_xacts.",
     };

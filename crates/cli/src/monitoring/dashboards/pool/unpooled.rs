@@ -16,7 +16,7 @@ pub(super) fn row() -> Row {
 fn pooled_and_unpooled() -> PanelBuilder {
     let description = Description {
         shows: "Connections in use from the pool, and connections open outside it (`connect_unpooled`).",
-        normal: "unpooled falls while code is migrated, and the sum stays below the server's slots.",
+        normal: "Unpooled falls while code is migrated, and the sum stays below the server's slots.",
         action: "Migrate the call sites shown beside, the busiest first.",
     };
     let used = metric!("db_client_connection_count").only(r#"db_client_connection_state="used""#);
@@ -44,7 +44,7 @@ fn unpooled_connect_time() -> PanelBuilder {
     let description = Description {
         shows: "Average number of connection attempts in progress outside the pool, by call site: the time that the \
                 pool would save.",
-        normal: "near 0. At one, there is practically always a request that waits for a new connection.",
+        normal: "Near 0. At one, there is practically always a request that waits for a new connection.",
         action: "Migrate these call sites first.",
     };
     let connecting = sum_by(&["operation"], metric!("poolscope_unpooled_connect_seconds_total").rate());

@@ -27,7 +27,7 @@ fn waiters(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Average number of waiting checkouts by operation, in any phase; stacked. At the dashed line, one \
                 checkout waits on average.",
-        normal: "near 0. The operations that wait are rarely the cause.",
+        normal: "Near 0. The operations that wait are rarely the cause.",
         action: "Compare with the holders above, which hold the connections that these wait for.",
     };
     let waiting = sum_by(&["operation"], metric!("poolscope_operation_wait_seconds_total").rate());
@@ -44,7 +44,7 @@ fn wait_phases() -> PanelBuilder {
         shows: "Average number of checkouts in each phase, stacked: queue (until a connection is returned), connect, \
                 ping, clean (resetting a dirty connection), suspended (for a turn to connect while connecting fails), \
                 share (for the route's limit).",
-        normal: "near 0. queue: the pool is exhausted. connect or ping: the server or the network is slow. clean: \
+        normal: "Near 0. queue: the pool is exhausted. connect or ping: the server or the network is slow. clean: \
                  callers leave transactions open. suspended: the server is down.",
         action: "queue: check the holders. Others: check the failures and the connection lifecycle.",
     };
@@ -65,7 +65,7 @@ fn wait_phases() -> PanelBuilder {
 fn queue_length() -> PanelBuilder {
     let description = Description {
         shows: "Checkouts in flight, and those waiting for capacity, at each scrape.",
-        normal: "few waiting. A growing queue means that more checkouts arrive than are served; many in flight without \
+        normal: "Few waiting. A growing queue means that more checkouts arrive than are served; many in flight without \
                  waiting mean slow connecting or pinging.",
         action: "Check the phases. If the queue grows without limit, shed load.",
     };
@@ -79,7 +79,7 @@ fn queue_length() -> PanelBuilder {
 fn checkouts() -> PanelBuilder {
     let description = Description {
         shows: "Checkouts started per second, by operation.",
-        normal: "proportional to the operation's requests. Otherwise suspect a query in a loop, or hand-written retries.",
+        normal: "Proportional to the operation's requests. Otherwise suspect a query in a loop, or hand-written retries.",
         action: "Use one connection for all queries of a request, or one query.",
     };
     PanelBuilder::lines(PanelId::Checkouts, "Checkouts by operation", description)
@@ -114,7 +114,7 @@ fn objectives(thresholds: &Thresholds) -> PanelBuilder {
         shows: "Share of checkouts that exceed the time limit of the wait objective, including failed ones, and share \
                 that time out. Shed checkouts do not count. The dashed line is the error budget: a month at the line \
                 spends it.",
-        normal: "below the line. The burn-rate alerts fire if it is far exceeded for minutes, or slightly exceeded for \
+        normal: "Below the line. The burn-rate alerts fire if it is far exceeded for minutes, or slightly exceeded for \
                  hours.",
         action: "Check waiters and holders; for timeouts, check whether the queue or connecting took the time.",
     };
@@ -137,7 +137,7 @@ fn objectives(thresholds: &Thresholds) -> PanelBuilder {
 fn oldest_wait() -> PanelBuilder {
     let description = Description {
         shows: "Age of the oldest checkout in flight, at each scrape.",
-        normal: "near 0 s. A steady climb is a checkout that is not served; it ends at checkout_timeout.",
+        normal: "Near 0 s. A steady climb is a checkout that is not served; it ends at checkout_timeout.",
         action: "`/api/v1/pools` on the instance lists waiters and holders with their traces.",
     };
     PanelBuilder::lines(PanelId::OldestWait, "Oldest checkout in flight", description)
@@ -151,7 +151,7 @@ fn operation_time() -> PanelBuilder {
     let description = Description {
         shows: "99th percentile of the duration of operations started with `run`: checkout, work and retries. Points \
                 are exemplars with a link to their trace.",
-        normal: "close to the time of the operation's queries. Otherwise it waits, or holds its connection during \
+        normal: "Close to the time of the operation's queries. Otherwise it waits, or holds its connection during \
                  other work.",
         action: "Compare with its checkout time, and with what it holds connections for.",
     };
