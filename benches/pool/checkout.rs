@@ -91,12 +91,12 @@ fn one_task(scale: Scale) -> Result<Vec<Row>, BoxError> {
 }
 
 async fn turn<C: BenchPool<u64>>(pool: &C) -> Result<f64, BoxError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..CHECKOUTS_PER_TURN {
         let guard = pool.checkout().await.map_err(|error| format!("{error:?}"))?;
         black_box(&*guard);
     }
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(CHECKOUTS_PER_TURN))
+    Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(CHECKOUTS_PER_TURN))
 }
 
 fn many_tasks(scale: Scale) -> Result<Vec<Row>, BoxError> {
@@ -130,7 +130,7 @@ fn many_tasks(scale: Scale) -> Result<Vec<Row>, BoxError> {
 }
 
 async fn tasks<C: BenchPool<u64>>(pool: &C, runtime: &Runtime) -> Result<f64, BoxError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let tasks: Vec<_> = (0..TASKS)
         .map(|_| {
             let pool = pool.clone();
@@ -149,5 +149,5 @@ async fn tasks<C: BenchPool<u64>>(pool: &C, runtime: &Runtime) -> Result<f64, Bo
             return Err("a checkout failed".into());
         }
     }
-    Ok(begun.elapsed().as_secs_f64())
+    Ok(start.elapsed().as_secs_f64())
 }

@@ -106,7 +106,7 @@ fn log_progress(what: &str) {
 }
 
 fn measure(scale: Scale, sections: &[&str]) -> Result<(), BoxError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let section = |name, what| {
         let is_wanted = sections.contains(&name);
         if is_wanted {
@@ -145,6 +145,6 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), BoxError> {
         println!("A quick run: these figures are meaningless.");
     }
     let written = report::write(&rows, scale.is_quick())?;
-    println!("Took {} s. Also written to {}.", begun.elapsed().as_secs(), written.display());
+    println!("Took {} s. Also written to {}.", start.elapsed().as_secs(), written.display());
     Ok(())
 }

@@ -60,13 +60,13 @@ where
     S: Service<Request<()>, Response = Response<B>, Error = Infallible>,
     B: http_body::Body + Unpin,
 {
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..REQUESTS_PER_TURN {
         if !serve(&mut service) {
             return Err("a request was pending".into());
         }
     }
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / f64::from(REQUESTS_PER_TURN))
+    Ok(start.elapsed().as_secs_f64() * 1e9 / f64::from(REQUESTS_PER_TURN))
 }
 
 /// Returns the allocations per request.
@@ -185,9 +185,9 @@ async fn overloaded(
         ticks.tick().await;
         let service = service.clone();
         requests.spawn(async move {
-            let begun = Instant::now();
+            let start = Instant::now();
             let response = service.oneshot(Request::new(())).await;
-            response.is_ok_and(|response| response.status() == StatusCode::OK).then(|| begun.elapsed())
+            response.is_ok_and(|response| response.status() == StatusCode::OK).then(|| start.elapsed())
         });
     }
     let mut served: Vec<_> = requests.join_all().await.into_iter().flatten().collect();

@@ -157,11 +157,11 @@ fn one_task(scale: Scale, runtime: &Runtime, server: &Server) -> Result<(Vec<Row
 }
 
 async fn query<C: BenchPool<Arc<Session>>>(pool: &C) -> Result<f64, BoxError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let guard = pool.checkout().await.map_err(|error| format!("{error:?}"))?;
     guard.select().await?;
     drop(guard);
-    Ok(begun.elapsed().as_secs_f64())
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Wall-clock and CPU time of a batch of queries, in seconds.
@@ -228,7 +228,7 @@ fn many_tasks(scale: Scale, server: &Server) -> Result<Vec<Row>, BoxError> {
 
 async fn batch<C: BenchPool<Arc<Session>>>(pool: &C, runtime: &Runtime, tasks: usize) -> Result<Cost, BoxError> {
     let cpu = cpu()?;
-    let begun = Instant::now();
+    let start = Instant::now();
     let tasks: Vec<_> = (0..tasks)
         .map(|_| {
             let pool = pool.clone();
@@ -248,7 +248,7 @@ async fn batch<C: BenchPool<Arc<Session>>>(pool: &C, runtime: &Runtime, tasks: u
             return Err("a checkout or a query failed".into());
         }
     }
-    Ok(Cost { wall: begun.elapsed().as_secs_f64(), cpu: self::cpu()? - cpu })
+    Ok(Cost { wall: start.elapsed().as_secs_f64(), cpu: self::cpu()? - cpu })
 }
 
 /// Returns the CPU time of this process, in seconds.
@@ -339,9 +339,9 @@ impl Query {
 
 /// Returns the seconds per call over `count` calls.
 pub(crate) async fn time_each(count: u32, mut one: impl AsyncFnMut() -> Result<(), BoxError>) -> Result<f64, BoxError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..count {
         one().await?;
     }
-    Ok((begun.elapsed() / count).max(Duration::from_nanos(1)).as_secs_f64())
+    Ok((start.elapsed() / count).max(Duration::from_nanos(1)).as_secs_f64())
 }

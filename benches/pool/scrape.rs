@@ -58,17 +58,17 @@ fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row
         let writing = std::cell::RefCell::new((Exposition::new(registry.clone()), Page::new()));
         move || {
             let (exposition, page) = &mut *writing.borrow_mut();
-            let begun = Instant::now();
+            let start = Instant::now();
             let written = exposition.write(format, page);
-            let took = begun.elapsed().as_secs_f64();
-            std::future::ready(written.map(|()| took).map_err(BoxError::from))
+            let elapsed = start.elapsed().as_secs_f64();
+            std::future::ready(written.map(|()| elapsed).map_err(BoxError::from))
         }
     };
     let mut comparison = Comparison::new();
     let theirs = comparison.add(|| async {
-        let begun = Instant::now();
+        let start = Instant::now();
         black_box(TextEncoder::new().encode_to_string(&registry.gather())?);
-        Ok::<_, BoxError>(begun.elapsed().as_secs_f64())
+        Ok::<_, BoxError>(start.elapsed().as_secs_f64())
     });
     let text = comparison.add(ours(Format::Text));
     let open_metrics = comparison.add(ours(Format::OpenMetrics));
@@ -124,14 +124,14 @@ async fn over_http(scale: Scale, registry: &Registry) -> Result<Vec<Row>, BoxErr
     tokio::spawn(exporter.serve(std::future::pending()));
     let turn = async |encoding: &str| -> Result<(f64, usize), BoxError> {
         let mut stream = TcpStream::connect(address).await?;
-        let begun = Instant::now();
+        let start = Instant::now();
         let head =
             format!("GET /metrics HTTP/1.1\r\nHost: bench\r\nAccept-Encoding: {encoding}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await?;
         let (mut chunk, mut len) = (vec![0; 256 * 1024], 0);
         loop {
             match stream.read(&mut chunk).await? {
-                0 => return Ok((begun.elapsed().as_secs_f64(), len)),
+                0 => return Ok((start.elapsed().as_secs_f64(), len)),
                 read => len += read,
             }
         }

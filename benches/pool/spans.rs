@@ -127,11 +127,11 @@ async fn turn(
     contexts: &[Context; 2],
     query: impl AsyncFn() -> Result<(), BoxError>,
 ) -> Result<f64, BoxError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     for number in 0..QUERIES {
         query().with_context(contexts[usize::from(sampled.is(number))].clone()).await?;
     }
-    Ok(begun.elapsed().as_secs_f64() / f64::from(QUERIES))
+    Ok(start.elapsed().as_secs_f64() / f64::from(QUERIES))
 }
 
 /// Must be measured last, as the subscriber stays installed for the rest of the process.

@@ -69,12 +69,12 @@ fn select(scale: Scale, runtime: &Runtime, server: &Server) -> Result<Row, BoxEr
 }
 
 async fn query(pool: &Pool) -> Result<f64, BoxError> {
-    let begun = Instant::now();
+    let start = Instant::now();
     let connection = pool.get().await?;
     let select = connection.prepare_cached("SELECT 1").await?;
     connection.query_one(&select, &[]).await?;
     drop(connection);
-    Ok(begun.elapsed().as_secs_f64())
+    Ok(start.elapsed().as_secs_f64())
 }
 
 /// Connections that constantly change holders on two threads, which includes the check for dirty returns.
@@ -101,7 +101,7 @@ fn many_tasks(scale: Scale, server: &Server) -> Result<Vec<Row>, BoxError> {
 }
 
 async fn batch(pool: &Pool, runtime: &Runtime, tasks: usize) -> Result<Cost, BoxError> {
-    let (cpu_before, begun) = (cpu()?, Instant::now());
+    let (cpu_before, start) = (cpu()?, Instant::now());
     let tasks: Vec<_> = (0..tasks)
         .map(|_| {
             let pool = pool.clone();
@@ -116,7 +116,7 @@ async fn batch(pool: &Pool, runtime: &Runtime, tasks: usize) -> Result<Cost, Box
     for task in tasks {
         task.await??;
     }
-    Ok(Cost { wall: begun.elapsed().as_secs_f64(), cpu: cpu()? - cpu_before })
+    Ok(Cost { wall: start.elapsed().as_secs_f64(), cpu: cpu()? - cpu_before })
 }
 
 fn bulk(scale: Scale, runtime: &Runtime, server: &Server) -> Result<Vec<Row>, BoxError> {
@@ -165,9 +165,9 @@ impl Samples {
 
 async fn measure_cost(pool: &Pool, work: impl AsyncFn(&Connection) -> Result<(), BoxError>) -> Result<Cost, BoxError> {
     let connection = pool.get().await?;
-    let (cpu_before, begun) = (cpu()?, Instant::now());
+    let (cpu_before, start) = (cpu()?, Instant::now());
     work(&connection).await?;
-    Ok(Cost { wall: begun.elapsed().as_secs_f64(), cpu: cpu()? - cpu_before })
+    Ok(Cost { wall: start.elapsed().as_secs_f64(), cpu: cpu()? - cpu_before })
 }
 
 async fn receive(connection: &Connection, scale: Scale) -> Result<(), BoxError> {

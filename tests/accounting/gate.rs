@@ -60,7 +60,7 @@ async fn down_server_is_probed_about_twice_a_second() {
     let test = TestPool::new(10, 0);
     test.backend.set_connect(Behavior::Down);
     for _ in 0..1000 {
-        assert!(test.checkout("asks").poll().unwrap().is_err());
+        assert!(test.checkout("checkout").poll().unwrap().is_err());
         test.advance(ms(10)).await;
     }
     // Pauses of 50, 100, 200 and 400 ms at most, then 800 ms each; all at least half of that.

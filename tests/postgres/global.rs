@@ -49,11 +49,11 @@ async fn global_pool_counts_by_call_site() {
     let snapshot = pool.snapshot();
     let names: Vec<_> =
         snapshot.operations.iter().skip(1).map(|operation| (&*operation.name, operation.started)).collect();
-    let place = |line: u32| format!("{}:{line}", file!());
-    let places = [first, first + 1, first + 5, first + 7, first + 11, first + 14].map(place);
-    let expected: Vec<_> = places.iter().map(String::as_str).zip([1, 0, 1, 1, 1, 1]).collect();
+    let call_site = |line: u32| format!("{}:{line}", file!());
+    let call_sites = [first, first + 1, first + 5, first + 7, first + 11, first + 14].map(call_site);
+    let expected: Vec<_> = call_sites.iter().map(String::as_str).zip([1, 0, 1, 1, 1, 1]).collect();
     assert_eq!(names, expected);
-    assert_eq!((&*snapshot.unpooled[0].operation, snapshot.unpooled[0].active), (&*places[1], 1));
+    assert_eq!((&*snapshot.unpooled[0].operation, snapshot.unpooled[0].active), (&*call_sites[1], 1));
     drop(direct);
 
     // Spawned futures borrow nothing.

@@ -159,8 +159,8 @@ async fn retarget_affects_only_new_connections() {
 
 #[tokio::test]
 async fn connection_to_dead_target_is_reset() {
-    let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let proxy = Proxy::to(nobody).await;
+    let closed_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
+    let proxy = Proxy::to(closed_port).await;
     match TcpStream::connect(proxy.address()).await {
         Ok(mut stream) => expect_reset(&mut stream).await,
         // Reset before the connect completed.

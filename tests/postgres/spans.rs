@@ -99,8 +99,8 @@ async fn every_api_produces_client_spans() {
     let rows: Vec<_> = rows.into_iter().map(|rows| rows.map(String::as_str)).collect();
     let (none, one) = (Some("0"), Some("1"));
     assert_eq!(rows, [None, none, None, one, Some("3"), none, one, one, none, none]);
-    for (place, span) in spans.iter().enumerate() {
-        let failed = (place == 2).then_some("23505");
+    for (index, span) in spans.iter().enumerate() {
+        let failed = (index == 2).then_some("23505");
         assert_eq!(span.status.0, failed.map_or("unset", |_| "error"), "{span:#?}");
         for name in [names::DB_RESPONSE_STATUS_CODE, names::ERROR_TYPE] {
             assert_eq!(span.attributes.get(name).map(String::as_str), failed, "{span:#?}");
@@ -304,8 +304,8 @@ async fn failed_checkout_records_its_error() {
     test.pool.close().await;
     let (closed, result) = traced("GET /closed", test.pool.get()).await;
     assert!(matches!(result, Err(CheckoutError::Closed { .. })), "{result:?}");
-    let nobody = TestPool::new("spans_nobody", "postgres://nobody@127.0.0.1:1/none", |builder| builder);
-    let (refused, result) = traced("GET /refused", nobody.pool.get()).await;
+    let unreachable = TestPool::new("spans_unreachable", "postgres://nobody@127.0.0.1:1/none", |builder| builder);
+    let (refused, result) = traced("GET /refused", unreachable.pool.get()).await;
     assert!(matches!(result, Err(CheckoutError::Connect { .. })), "{result:?}");
     for (trace, outcome, error) in
         [(timeout, "timeout", "timeout"), (closed, "closed", "closed"), (refused, "error", "io")]

@@ -252,7 +252,7 @@ async fn use_seconds_equal_the_used_integral() {
     let (integral, falls, after) = scraper.await.unwrap();
     tasks.join_all().await;
     assert_eq!(falls, 0, "no counter decreased");
-    let [executing, idle, in_transaction] = std::array::from_fn(|place| after[place] - before[place]);
+    let [executing, idle, in_transaction] = std::array::from_fn(|index| after[index] - before[index]);
     let sum = executing + idle + in_transaction;
     assert!((sum / integral - 1.0).abs() < 0.01, "{sum} of {integral}");
     let by = |n: usize, activity: &str| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Returns the status and the body of the response.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = ask(address, "GET", path)?;
+    let mut stream = send_request(address, "GET", path)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
@@ -15,7 +15,7 @@ pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
 }
 
 /// Sends a request without reading the response.
-pub fn ask(address: SocketAddr, method: &str, path: &str) -> std::io::Result<TcpStream> {
+pub fn send_request(address: SocketAddr, method: &str, path: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;

@@ -38,7 +38,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::codec::CompressionEncoding;
 
 /// Long enough for a busy machine; only failing tests wait for it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Attributes by name.
 pub type Attributes = BTreeMap<String, String>;
@@ -161,7 +161,7 @@ impl Receiver {
             });
         });
         Self {
-            address: address_receiver.recv_timeout(DEADLINE).unwrap(),
+            address: address_receiver.recv_timeout(TIMEOUT).unwrap(),
             store,
             certificate,
             is_open,
@@ -182,13 +182,13 @@ impl Receiver {
 
     /// Waits until `accept` is satisfied, and returns the spans. Blocks the thread.
     pub fn spans_when(&self, what: &str, accept: impl Fn(&[Span]) -> bool) -> Vec<Span> {
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             let spans = self.spans();
             if accept(&spans) {
                 return spans;
             }
-            assert!(begun.elapsed() < DEADLINE, "still waiting for: {what}; {} spans", spans.len());
+            assert!(start.elapsed() < TIMEOUT, "still waiting for: {what}; {} spans", spans.len());
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -201,13 +201,13 @@ impl Receiver {
     /// Closes the listener and all connections.
     pub fn pause(&self) {
         self.is_open.send_replace(false);
-        self.state_changes.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        self.state_changes.lock().unwrap().recv_timeout(TIMEOUT).unwrap();
     }
 
     /// Listens again on the same port.
     pub fn resume(&self) {
         self.is_open.send_replace(true);
-        self.state_changes.lock().unwrap().recv_timeout(DEADLINE).unwrap();
+        self.state_changes.lock().unwrap().recv_timeout(TIMEOUT).unwrap();
     }
 
     /// Delays further responses by `pause`.

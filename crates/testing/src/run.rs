@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::leftovers::{entries, processes, temp_home};
 
 /// Long enough for a busy machine; only failing tests wait for it.
-const DEADLINE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The result of a program that ended by itself.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ impl Run {
 
     /// Waits for the next line of output.
     pub fn line(&self) -> String {
-        self.lines.recv_timeout(DEADLINE).expect("another line")
+        self.lines.recv_timeout(TIMEOUT).expect("another line")
     }
 
     /// Waits for a line that starts with `begin`.
@@ -135,12 +135,12 @@ impl Drop for Run {
 
 /// Waits for the end of a process. Kills it and panics after a deadline.
 pub fn wait(child: &mut Child) -> ExitStatus {
-    let begun = Instant::now();
+    let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait().expect("its status") {
             return status;
         }
-        if begun.elapsed() > DEADLINE {
+        if start.elapsed() > TIMEOUT {
             let _ = child.kill();
             panic!("the process does not end");
         }
@@ -150,9 +150,9 @@ pub fn wait(child: &mut Child) -> ExitStatus {
 
 /// Polls until `holds` returns true. Panics after a deadline.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let start = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < DEADLINE, "still waiting for: {what}");
+        assert!(start.elapsed() < TIMEOUT, "still waiting for: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -76,7 +76,7 @@ impl ServerProcess {
 
     /// Waits until it is ready. Returns false if its port was taken.
     async fn is_ready(&mut self, program: &str) -> bool {
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             if self.request("/-/ready").await.is_ok_and(|response| response.contains(" 200 ")) {
                 return true;
@@ -86,7 +86,7 @@ impl ServerProcess {
                 return false;
             }
             assert!(
-                !log.contains("not found") && begun.elapsed() < START_TIMEOUT,
+                !log.contains("not found") && start.elapsed() < START_TIMEOUT,
                 "{program} does not start (`scripts/setup test` installs it): {log}"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -243,7 +243,7 @@ async fn server_timing_is_appended_to_others() {
         let timings = response.headers().get_all("server-timing").iter();
         timings.map(|timing| timing.to_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let held = test.get("somebody else");
+    let held = test.get("another task");
     let mut request = serve(layer(&test).server_timing(true).layer(handler.clone()), get("/orders")).assert_pending();
     test.advance(ms(25)).await;
     drop(held);

@@ -109,7 +109,7 @@ fn idle_time(totals: &RequestTotals) -> Duration {
 #[tokio::test(start_paused = true)]
 async fn checkouts_are_attributed_to_their_request() {
     let test = TestPool::new(1, 0);
-    let held = test.get("somebody else");
+    let held = test.get("another task");
     let pool = test.pool.clone();
     let handler = service_fn(move |_| {
         let pool = pool.clone();
@@ -155,7 +155,7 @@ async fn request_without_checkout_is_counted() {
 #[tokio::test(start_paused = true)]
 async fn failed_and_dropped_checkouts_count_as_waits() {
     let test = TestPool::new(1, 0);
-    let _held = test.get("somebody else");
+    let _held = test.get("another task");
     let pool = test.pool.clone();
     let handler = service_fn(move |_| {
         let pool = pool.clone();

@@ -424,7 +424,7 @@ async fn deadline_cancels_the_query_on_the_server() {
 
 #[tokio::test]
 async fn terminated_holder_does_not_affect_the_next_run() {
-    let test = pool("places").await;
+    let test = pool("terminated_holder").await;
     let mut held = test.get().await;
     terminate(&held).await;
     let error = held.transaction().await.map(drop).unwrap_err();

@@ -88,7 +88,7 @@ fn a_customer_who_leaves_cancels_the_request() {
     assert_eq!(cancelled("/reports/sales"), 0);
     let begun = |scrape: &Scrape| scrape.count("poolscope_checkouts_started_total", &[("operation", "sales_report")]);
     let before = begun(&scrape(&up));
-    let asked = http::ask(up.shop, "GET", "/reports/sales").expect("a connection");
+    let asked = http::send_request(up.shop, "GET", "/reports/sales").expect("a connection");
     wait_until("a report under way", || begun(&scrape(&up)) > before);
     drop(asked);
     wait_until("a report that is cancelled", || cancelled("/reports/sales") == 1);
