@@ -65,8 +65,9 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Ok(false))
     }
 
-    /// Makes a connection whose protocol is observed. The default calls `create` and drops the observer: then the pool
-    /// does not know whether a connection executes or is in a transaction.
+    /// Makes a connection whose protocol is observed. The default calls `create` and drops the observer, so that the pool
+    /// does not know whether a connection executes or is in a transaction. For this crate's own backend.
+    #[doc(hidden)]
     fn connect(&self, observer: Observer) -> impl Future<Output = Result<Self::Type, Self::Error>> + Send {
         drop(observer);
         self.create()
@@ -102,7 +103,7 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
     }
 }
 
-/// What a failure to connect says about the next attempts.
+/// What a failure to connect implies for the next attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectFailure {
@@ -124,8 +125,8 @@ pub(crate) fn error_code<M: Backend>(error: &CheckoutError<M::Error>) -> Option<
     }
 }
 
-/// Makes the observers of a connection that [`Backend::connect`] establishes. It can be used by this crate's own backend
-/// only.
+/// Makes the observers of a connection that [`Backend::connect`] establishes. For this crate's own backend.
+#[doc(hidden)]
 #[derive(Clone, Debug)]
 pub struct Observer {
     recorder: Recorder,

@@ -1,4 +1,4 @@
-//! The pool's handle.
+//! The pool's handle. `Pool::get` is in `checkout`.
 
 use std::fmt;
 use std::panic::Location;
@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::backend::Backend;
-use super::checkout::checkout;
 use super::checkout::context::in_request_scope;
 use super::connection::{InstrumentedManager, ObjectPool};
 use super::operation::Operation;
@@ -15,10 +14,9 @@ use super::release::{Guard, close_idle, sweep};
 use super::request;
 use super::shared::Shared;
 use crate::config::{ConfigError, Settings};
-use crate::error::{CheckoutError, CloseTimeout, RunError};
+use crate::error::{CloseTimeout, RunError};
 use crate::telemetry::clock::Clock;
 use crate::telemetry::ledger::{Ledger, Recorder};
-use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 
 /// A connection pool that records its checkouts, waits and uses.
@@ -37,12 +35,12 @@ use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 /// # }
 /// ```
 pub struct Pool<M: Backend = PostgresManager> {
-    inner: Arc<Inner<M>>,
+    pub(super) inner: Arc<Inner<M>>,
 }
 
-struct Inner<M: Backend> {
-    pool: ObjectPool<M>,
-    shared: Arc<Shared>,
+pub(super) struct Inner<M: Backend> {
+    pub(super) pool: ObjectPool<M>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl<M: Backend> Drop for Inner<M> {
@@ -52,8 +50,8 @@ impl<M: Backend> Drop for Inner<M> {
 }
 
 impl<M: Backend> Pool<M> {
-    /// Creates a pool of `backend`'s connections, and connects to nothing yet. Settings that say where and how to connect
-    /// have no effect here. `name` is the pool's name unless the settings have one.
+    /// Creates a pool of `backend`'s connections, and does not connect yet. Settings that concern connecting to PostgreSQL
+    /// have no effect. `name` is the pool's name unless the settings have one.
     ///
     /// # Errors
     ///
@@ -114,54 +112,6 @@ impl<M: Backend> Pool<M> {
     #[must_use]
     pub fn backend(&self) -> &M {
         self.inner.pool.manager().backend()
-    }
-
-    /// Checks out a connection.
-    ///
-    /// Takes an idle connection, or makes one if the pool may have more, or waits until one is returned. Checkouts are
-    /// served in the order in which they began to wait. `checkout_timeout` bounds the whole, from the first poll.
-    ///
-    /// The operation is named after the caller's file and line; within a request that the
-    /// [`middleware`](crate::middleware) serves, after the request's method and route.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the deadline passes, if a connection has to be made and connecting fails, or if the pool is
-    /// closed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future ends the checkout with the outcome `cancelled`; its place in the queue goes to the next one. A
-    /// connection that was being made or pinged for it is closed.
-    #[track_caller]
-    #[inline]
-    pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        self.get_at(Location::caller())
-    }
-
-    #[inline]
-    pub(crate) fn get_at(
-        &self,
-        call_site: &'static Location<'static>,
-    ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        let recorder = &self.shared().recorder;
-        if in_request_scope()
-            && let Some(operation) = request::operation(recorder.ledger())
-        {
-            return self.checkout(operation, call_site, recorder.site(call_site));
-        }
-        let (operation, site) = recorder.operation_at(call_site);
-        self.checkout(operation, call_site, site)
-    }
-
-    #[inline]
-    pub(super) fn checkout(
-        &self,
-        operation: OperationId,
-        call_site: &'static Location<'static>,
-        site: SiteId,
-    ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        checkout(&self.inner.pool, operation, call_site, site)
     }
 
     /// Checks out a connection, calls `work` with it, and returns it. See [`Operation::run`]; the operation is named as
@@ -237,7 +187,7 @@ impl<M: Backend> Pool<M> {
 
     /// Closes the pool, and waits until it has no connections and no checkouts in flight.
     ///
-    /// Checkouts that wait for capacity end with [`CheckoutError::Closed`]. Idle connections are closed, and those in use
+    /// Checkouts that wait for capacity end with [`CheckoutError::Closed`](crate::error::CheckoutError::Closed). Idle connections are closed, and those in use
     /// when they are returned. A checkout that is connecting or pinging finishes that first, within its own limits.
     ///
     /// A backend that closes its connections in the background, as PostgreSQL's does, may not have finished then.

@@ -133,6 +133,12 @@ impl Shared {
         self.closing.load(Ordering::Acquire)
     }
 
+    /// Returns whether any checkout waits at the gate.
+    #[inline]
+    pub(super) fn is_gate_awaited(&self) -> bool {
+        self.gate.waiting.load(Ordering::SeqCst) > 0
+    }
+
     /// Begins to close the pool. Repeated calls have no effect.
     pub(super) fn begin_closing(&self) {
         let began = !self.closing.swap(true, Ordering::AcqRel);

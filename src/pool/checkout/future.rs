@@ -1,4 +1,4 @@
-//! The future of a checkout, over deadpool's.
+//! `Pool::get`, and the future of a checkout, over deadpool's.
 //!
 //! If deadpool's future is ready at its first poll, the checkout touches neither a timer nor the ledger's lock. Otherwise
 //! it is recorded among those in flight, starts its timer, and ends with exactly one outcome: when it is ready, when the
@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep};
 use super::super::backend::Backend;
 use super::super::connection::{ManagerError, ObjectPool, Pooled};
 use super::super::gate::{self, Denied, RetryAt, Waiting};
+use super::super::pool::Pool;
 use super::super::release::{Guard, after_failed_checkout};
 use super::super::request::{self, Entry, RequestCheckout};
 use super::super::shared::Shared;
@@ -49,16 +50,57 @@ enum Stage {
     Ended,
 }
 
-/// Returns the future of a checkout from `pool`.
-#[inline]
-pub(in crate::pool) fn checkout<M: Backend>(
-    pool: &ObjectPool<M>,
-    operation: OperationId,
-    call_site: &'static Location<'static>,
-    site: SiteId,
-) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-    let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
-    Checkout::new(pool, context, |pool: &ObjectPool<M>, timeouts: &'static Timeouts| pool.timeout_get(timeouts))
+impl<M: Backend> Pool<M> {
+    /// Checks out a connection.
+    ///
+    /// Takes an idle connection, or makes one if the pool may have more, or waits until one is returned. Checkouts are
+    /// served in the order in which they began to wait. `checkout_timeout` bounds the whole, from the first poll.
+    ///
+    /// The operation is named after the caller's file and line; within a request that the
+    /// [`middleware`](crate::middleware) serves, after the request's method and route.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the deadline passes, if a connection has to be made and connecting fails, or if the pool is
+    /// closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the checkout with the outcome `cancelled`; its place in the queue goes to the next one. A
+    /// connection that was being made or pinged for it is closed.
+    #[track_caller]
+    #[inline]
+    pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
+        self.get_at(Location::caller())
+    }
+
+    #[inline]
+    pub(crate) fn get_at(
+        &self,
+        call_site: &'static Location<'static>,
+    ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
+        let recorder = &self.inner.shared.recorder;
+        if in_request_scope()
+            && let Some(operation) = request::operation(recorder.ledger())
+        {
+            return self.checkout(operation, call_site, recorder.site(call_site));
+        }
+        let (operation, site) = recorder.operation_at(call_site);
+        self.checkout(operation, call_site, site)
+    }
+
+    #[inline]
+    pub(in crate::pool) fn checkout(
+        &self,
+        operation: OperationId,
+        call_site: &'static Location<'static>,
+        site: SiteId,
+    ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
+        let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
+        Checkout::new(&self.inner.pool, context, |pool: &ObjectPool<M>, timeouts: &'static Timeouts| {
+            pool.timeout_get(timeouts)
+        })
+    }
 }
 
 pin_project! {
@@ -128,7 +170,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F: Future
             if in_request_scope() && !self.as_mut().begin_request() {
                 return Poll::Ready(Err(self.fail(Failure::Closed)));
             }
-            if shared.gate.is_awaited() && self.permit_wait.is_none() {
+            if shared.is_gate_awaited() && self.permit_wait.is_none() {
                 self.as_mut().wait_behind_others();
             }
         }
@@ -284,7 +326,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
                 request.admit(permit);
             }
             // Those at the gate came before.
-            if this.pool.manager().shared().gate.is_awaited() {
+            if this.pool.manager().shared().is_gate_awaited() {
                 self.as_mut().wait_behind_others();
                 this = self.project();
                 if this.gate_wait.is_some() {

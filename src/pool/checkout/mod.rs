@@ -1,6 +1,4 @@
-//! Checkouts: the future that `Pool::get` returns, and what the manager knows of the checkout that it works for.
+//! Checkouts: `Pool::get` and its future, and what the manager knows of the checkout that it works for.
 
 pub(super) mod context;
 mod future;
-
-pub(super) use self::future::checkout;

@@ -23,13 +23,13 @@
 //! | `Probing` | is denied until the probe's lease expires, then probes |
 //! | `Ramping` | connects if fewer than the limit are connecting, otherwise waits |
 //!
-//! A denied checkout fails at once or waits, as the setting `fail_fast` says. If the server is out of connection slots
+//! A denied checkout fails at once or waits, depending on the setting `fail_fast`. If the server is out of connection slots
 //! (`full`), a denied checkout waits for a connection that is in use or being established, if there is one.
 //!
-//! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`]. A failure that says nothing about later
-//! attempts ([`ConnectFailure::Transient`]) changes no state. A connect that is dropped after [`ABANDONED_AFTER`] counts
-//! as the failure that the backend names: otherwise a server that does not answer would go unnoticed by checkouts with a
-//! short deadline.
+//! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`]. A failure that is no evidence of an outage
+//! ([`ConnectFailure::Transient`]) changes no state. A connect that is dropped after [`ABANDONED_AFTER`] counts as the
+//! failure that the backend names: otherwise checkouts with a short deadline would never notice a server that does not
+//! answer.
 
 mod permit;
 mod state;
@@ -66,7 +66,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Gate {
     connects: Mutex<Connects>,
     /// The number of checkouts in [`wait`].
-    waiting: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
     retry: Notify,
     fail_fast: bool,
     /// How long other checkouts wait for those that are connecting. A checkout that is not polled would otherwise block
@@ -87,8 +87,8 @@ pub(crate) enum Denied {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetryAt {
     pub(super) phase: Phase,
-    /// The latest time of the next look. A connection that is returned while the wait begins may wake nobody, because
-    /// ruling that out would cost every return.
+    /// When the checkout asks again at the latest. A return that coincides with the beginning of the wait may miss it,
+    /// because ruling that out would cost every return.
     until: Instant,
 }
 
@@ -151,7 +151,7 @@ impl Gate {
         }
         let full = self.connects().outage().is_some_and(|outage| outage.full);
         let phase = if full { Phase::Queue } else { Phase::Suspended };
-        // If all of them are served before it waits, nobody wakes it.
+        // If all of them are served before it waits, it is not woken.
         Some(RetryAt { phase, until: Instant::now() + MIN_BACKOFF })
     }
 
@@ -176,9 +176,7 @@ impl Gate {
         connects.outage().filter(|outage| outage.due.elapsed() < CONNECT_FAILURE_TTL).map(Outage::report)
     }
 
-    /// Returns whether any checkout waits at the gate.
-    #[inline]
-    pub(super) fn is_awaited(&self) -> bool {
+    fn is_awaited(&self) -> bool {
         self.waiting.load(SeqCst) > 0
     }
 

@@ -170,7 +170,7 @@ impl<M: Backend> Drop for Guard<M> {
         // one counts both. (A fence would make that certain, at a cost to each return; a surplus that slips through is
         // closed at the next one.)
         let crowded = shared.recorder.ledger().live_hint() > shared.hot.pool_size;
-        if (crowded || shared.gate.is_awaited())
+        if (crowded || shared.is_gate_awaited())
             && let Some(object) = self.object.take()
         {
             return_and_close_surplus(object);
