@@ -115,7 +115,8 @@ impl PoolBuilder {
     ///
     /// # Errors
     ///
-    /// Returns an error if a setting is out of range, the URL is missing or invalid, or a certificate file cannot be read.
+    /// Returns an error if a setting is out of range, the URL is missing or invalid, or a certificate file cannot be
+    /// read.
     pub fn build(self) -> Result<Pool, ConfigError> {
         let settings = self.settings;
         if let Some(error) = self.url_error {

@@ -32,8 +32,8 @@ impl CancelToken {
     ///
     /// # Errors
     ///
-    /// If the server cannot be reached or does not close the connection in time. In the latter case it may have
-    /// cancelled.
+    /// Returns an error if the server cannot be reached or does not close the connection in time. In the latter case it
+    /// may have cancelled.
     pub async fn cancel(&self) -> Result<(), ConnectError> {
         self.connector.cancel(&self.token, &self.peer).await
     }
@@ -43,7 +43,7 @@ impl CancelToken {
     ///
     /// # Errors
     ///
-    /// As for [`cancel`](Self::cancel).
+    /// Same as [`cancel`](Self::cancel).
     pub async fn cancel_query<T>(&self, tls: T) -> Result<(), ConnectError> {
         drop(tls);
         self.cancel().await

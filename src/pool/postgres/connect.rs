@@ -56,7 +56,7 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Certificates`]
+    /// Returns [`ConfigError::Certificates`] if they cannot be read.
     pub(crate) fn new(settings: &Settings, url: &DatabaseUrl, pool: impl Into<Arc<str>>) -> Result<Self, ConfigError> {
         let config = configure(settings, url.config().clone());
         let tls = ClientTls::new(url.tls(), config.get_ssl_negotiation())?;
@@ -75,7 +75,7 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// The error of the last address, or [`ConnectError::Timeout`].
+    /// Returns the error of the last address, or [`ConnectError::Timeout`].
     ///
     /// # Cancel safety
     ///

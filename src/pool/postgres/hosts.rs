@@ -23,7 +23,7 @@ pub(super) struct Candidate<'a> {
 ///
 /// # Errors
 ///
-/// [`ConnectError::Hosts`] if the numbers of hosts, addresses and ports do not match.
+/// Returns [`ConnectError::Hosts`] if the numbers of hosts, addresses and ports do not match.
 pub(super) fn candidates(config: &Config) -> Result<Vec<Candidate<'_>>, ConnectError> {
     let (hosts, hostaddrs, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let count = hosts.len().max(hostaddrs.len());

@@ -55,7 +55,7 @@ impl Pool {
     ///
     /// # Panics
     ///
-    /// If polled outside a tokio runtime with its time driver enabled.
+    /// Panics if polled outside a tokio runtime with its time driver enabled.
     ///
     /// # Cancel safety
     ///

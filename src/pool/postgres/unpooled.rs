@@ -48,8 +48,8 @@ impl Pool {
     ///
     /// # Errors
     ///
-    /// If the connection cannot be established. The error is counted in `poolscope_connection_errors_total`, and the
-    /// time in `poolscope_unpooled_connect_seconds_total`.
+    /// Returns an error if the connection cannot be established. The error is counted in
+    /// `poolscope_connection_errors_total`, and the time in `poolscope_unpooled_connect_seconds_total`.
     ///
     /// # Cancel safety
     ///

@@ -100,7 +100,7 @@ impl ProtocolState {
     ///
     /// # Errors
     ///
-    /// If they do not follow the protocol. The state is of no use then.
+    /// Returns an error if the bytes do not follow the protocol. The state must not be used after that.
     pub(super) fn sent(&mut self, mut bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
         if bytes.is_empty() {
             return Ok(());
@@ -124,7 +124,7 @@ impl ProtocolState {
     ///
     /// # Errors
     ///
-    /// If they do not follow the protocol. The state is of no use then.
+    /// Returns an error if the bytes do not follow the protocol. The state must not be used after that.
     pub(super) fn received(
         &mut self,
         mut bytes: &[u8],
