@@ -19,7 +19,7 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint bench fuzz fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint bench fuzz api fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ test: ## Run every test, those with a real PostgreSQL and the documentation's in
 	@# A short pass of the bench, without optimisation: it shows that all of it runs, and no figure.
 	$(CARGO) test --locked --quiet -p poolscope --all-features --bench pool -- --quick
 
-lint: ## Check formatting, lints, documentation, dependencies and scripts
+lint: ## Check formatting, lints, features, documentation, public API, spelling, dependencies and scripts
 	@scripts/setup lint
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
@@ -51,13 +51,18 @@ lint: ## Check formatting, lints, documentation, dependencies and scripts
 			--features $$features --target-dir target/features || exit; \
 	done
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --lib --no-deps --all-features
+	scripts/public-api
+	scripts/lint-prose
+	codespell
 	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
 	sh -n scripts/setup
 	sh -n scripts/stack
+	sh -n scripts/public-api
+	sh -n scripts/lint-prose
 	sh -n crates/testing/src/server/watchdog.sh
 	bash -n .ci/run
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck scripts/setup scripts/stack .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
+		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
 	fi
 
 bench: ## Measure what a checkout costs
@@ -71,6 +76,10 @@ fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 	@# Overflow and assertions are checked.
 	$(CARGO) +nightly fuzz run --sanitizer none protocol fuzz/corpus/protocol src/pool/wire/recorded -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
+
+api: ## Update docs/public-api.txt after an intended change of the public API
+	@scripts/setup lint
+	scripts/public-api update
 
 fleet: ## Have a real Prometheus and a real VictoriaMetrics take a fleet's metrics, and measure them (INSTANCES=1000 MINUTES=5)
 	@scripts/setup fleet

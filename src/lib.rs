@@ -1,7 +1,7 @@
-#![cfg_attr(feature = "exporter", doc = include_str!("../README.md"))]
+#![cfg_attr(all(feature = "axum", feature = "exporter"), doc = include_str!("../README.md"))]
 #![cfg_attr(
-    not(feature = "exporter"),
-    doc = "Observability for PostgreSQL connection pools. See [`Pool`]; the README's example needs the feature `exporter`."
+    not(all(feature = "axum", feature = "exporter")),
+    doc = "Observability for PostgreSQL connection pools. See [`Pool`]; the examples of the README need the features `axum` and `exporter`."
 )]
 
 pub mod config;
@@ -21,10 +21,15 @@ pub mod retry;
 mod suggest;
 pub mod telemetry;
 
-/// Compiles the code of the migration guide as documentation tests.
+/// Compiles the examples of the guides as documentation tests.
 #[cfg(doctest)]
-#[doc = include_str!("../docs/migration.md")]
-struct Migration;
+mod guides {
+    #[doc = include_str!("../docs/migration.md")]
+    struct Migration;
+
+    #[doc = include_str!("../docs/pool.md")]
+    struct PoolBehaviour;
+}
 
 /// The entry points of `fuzz/`, which sees only the public API.
 #[cfg(fuzzing)]
