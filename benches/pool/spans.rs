@@ -92,9 +92,12 @@ impl Pools {
             let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
             deadpool_with_timeouts(Manager::from_config(config.clone(), NoTls, recycling), false)
         };
+        // On a busy machine a connection may be idle for long between two turns, and a ping would be one more span.
+        let ours = Pool::builder().url(&url).pool_size(1).max_overflow(0).collector(Collector::new());
+        let ours = ours.pre_ping_idle(Duration::from_secs(3600));
         let pools = Self {
             bare: [bare()?, bare()?],
-            ours: Pool::builder().url(&url).pool_size(1).max_overflow(0).collector(Collector::new()).build()?,
+            ours: ours.build()?,
             oxtel: oxtel_sql::postgres::Pool::new(bare()?, &config),
         };
         let pid = "SELECT pg_backend_pid()";

@@ -23,29 +23,29 @@ fn poll_once_and_drop(future: impl Future) {
 /// No further checkout: without the reset, the transaction and its locks would stay on the server.
 #[tokio::test]
 async fn unsent_transaction_is_rolled_back_while_idle() {
-    let test = TestPool::shared("cancellation_lazy", single_connection).await;
+    let test = TestPool::shared("cancellation_unsent", single_connection).await;
     let admin = Admin::new(shared().await).await;
-    admin.execute("CREATE TABLE cancellation_lazy (id int)").await;
+    admin.execute("CREATE TABLE cancellation_unsent (id int)").await;
     let connection = test.pool.operation("once").get().await.unwrap();
-    poll_once_and_drop(connection.batch_execute("BEGIN; LOCK TABLE cancellation_lazy"));
+    poll_once_and_drop(connection.batch_execute("BEGIN; LOCK TABLE cancellation_unsent"));
     drop(connection);
-    let open = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cancellation_lazy' \
+    let open = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cancellation_unsent' \
                 AND state = 'idle in transaction'";
     eventually("the transaction ends", async || admin.is_empty(open).await).await;
-    admin.execute("BEGIN; LOCK TABLE cancellation_lazy; COMMIT").await;
+    admin.execute("BEGIN; LOCK TABLE cancellation_unsent; COMMIT").await;
 }
 
 /// The same with a query, which would run to its end while the connection counts as idle.
 #[tokio::test]
 async fn unsent_query_is_cancelled_while_idle() {
-    let test = TestPool::shared("cancellation_lazy_busy", single_connection).await;
+    let test = TestPool::shared("cancellation_unsent_busy", single_connection).await;
     let admin = Admin::new(shared().await).await;
     let connection = test.pool.operation("once").get().await.unwrap();
     poll_once_and_drop(connection.batch_execute("SELECT pg_sleep(30)"));
     drop(connection);
     let started = Instant::now();
     let executing =
-        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cancellation_lazy_busy' AND state = 'active'";
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cancellation_unsent_busy' AND state = 'active'";
     // It may not have started yet.
     eventually("a dirty return", async || {
         test.scrape().count("poolscope_dirty_returns_total", &[("kind", "busy")]) == 1
@@ -68,10 +68,10 @@ async fn session_changed_after_return_is_reset() {
     assert_ne!(path, "elsewhere");
 }
 
-/// The time of a reset at checkout is waiting time of the new holder, and is not counted as use of either.
+/// The time of a reset at checkout counts as use of the last holder, not of the next one, and as waiting time.
 #[tokio::test]
 async fn reset_at_checkout_is_counted_once() {
-    let test = TestPool::shared("cancellation_settle", single_connection).await;
+    let test = TestPool::shared("cancellation_reset_wait", single_connection).await;
     let started = Instant::now();
     let connection = test.pool.operation("last").get().await.unwrap();
     // The message that closes the statement is left in the channel.
@@ -120,7 +120,7 @@ async fn dead_connection_does_not_execute_forever() {
     let (died, ()) = tokio::join!(connection.batch_execute("SELECT pg_sleep(30)"), admin.terminate_busy(process));
     died.unwrap_err();
     let holder = || test.pool.holders().remove(0);
-    eventually("end of stream", async || holder().activity != Some(Activity::Executing)).await;
+    eventually("the query is over", async || holder().activity != Some(Activity::Executing)).await;
     eventually("a suspected leak", async || holder().suspected_leak).await;
 }
 
