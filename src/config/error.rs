@@ -44,7 +44,7 @@ pub enum ConfigError {
         location: String,
         /// The name as it was given.
         name: String,
-        /// The most similar name of a setting, spelled as it is in that location.
+        /// The most similar name of a setting, spelled as that location requires.
         suggestion: Option<String>,
     },
 

@@ -25,7 +25,7 @@ const fn setting(name: &'static str, kind: Kind, default: Value, description: &'
     Setting { name, kind, default, default_note: "", description }
 }
 
-/// A setting without a value of its own by default.
+/// A setting without a default value.
 const fn unset(name: &'static str, kind: Kind, default_note: &'static str, description: &'static str) -> Setting {
     Setting { name, kind, default: Value::Text(None), default_note, description }
 }
@@ -276,7 +276,7 @@ impl Setting {
         self.kind.parse(text).ok_or_else(|| self.invalid(quoted(text), location))
     }
 
-    /// Returns the error for a value that is not accepted; `value` is printed as it is.
+    /// Returns the error for a value that is not accepted; `value` is printed without quotes.
     pub(super) fn invalid(&self, value: String, location: &Location) -> ConfigError {
         ConfigError::Invalid {
             location: location.to_string(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub(super) enum Kind {
     /// Text of 1 to `max_bytes` bytes without control characters.
     Text { max_bytes: usize },
-    /// A database URL, which [`DatabaseUrl`](super::DatabaseUrl) parses.
+    /// A database URL, which has its own parser.
     Url,
     /// A whole number, both bounds included.
     Count { min: usize, max: usize },

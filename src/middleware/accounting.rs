@@ -6,13 +6,14 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 
-use super::layer::LayerSettings;
 use super::outcome::is_failure;
 use super::request_span::RequestSpan;
 use super::server_timing;
+use super::settings::LayerSettings;
 use crate::labels::Outcome;
 use crate::pool::request::{ActiveRequest, ScopeGuard};
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::operations::OperationId;
 use crate::telemetry::requests::Request as RequestAccount;
 
 /// The accounting of a request. If dropped before the request has ended, the request counts as cancelled.
@@ -60,9 +61,16 @@ impl Accounting {
         run()
     }
 
-    /// Returns the request; `None` while its code runs.
-    pub(super) fn request(&self) -> Option<&ActiveRequest> {
-        self.request.as_ref()
+    /// Ends the request as refused, and records a refused checkout of it.
+    pub(super) fn shed(&mut self) {
+        if let Some(request) = &self.request {
+            let config = request.config();
+            let recorder = &config.recorder;
+            // A refused request registers no operation, so that it cannot fill the table of operations.
+            let operation = request.named_operation().unwrap_or(OperationId::OTHER);
+            recorder.refuse_checkout(operation, config.call_site, Outcome::Shed, None, recorder.now());
+        }
+        self.end(Outcome::Shed);
     }
 
     /// Records the head of the response, whose body follows.

@@ -1,4 +1,4 @@
-//! The layer and its settings.
+//! The layer and its builder methods.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tower_layer::Layer;
 
-use super::route::{Head, RouteBy};
-use super::route_limits;
+use super::route::Head;
+use super::route_limits::max_connections;
 use super::service::PoolService;
-use super::shedding::{Overload, SheddingLimits};
+use super::settings::LayerSettings;
+use super::shedding::Overload;
 use crate::pool::request::LayerConfig;
 use crate::pool::{Backend, Pool};
-use crate::telemetry::clock::nanos;
 
 /// A layer that accounts the use of a pool to requests. See [the module](crate::middleware).
 ///
@@ -26,37 +26,12 @@ pub struct PoolLayer<M: Backend> {
     config: Arc<LayerConfig>,
 }
 
-/// The settings of a layer.
-#[derive(Clone)]
-pub(super) struct LayerSettings {
-    pub(super) route_by: Option<RouteBy>,
-    pub(super) insert_pool: bool,
-    pub(super) server_timing: bool,
-    pub(super) warn_checkouts_over: u64,
-    pub(super) shedding: SheddingLimits,
-    name_operations: bool,
-    warn_idle_hold: Duration,
-    max_route_connections: Option<usize>,
-    /// Where the layer was created.
-    call_site: &'static Location<'static>,
-}
-
 impl<M: Backend> PoolLayer<M> {
     /// Creates a layer with the defaults, which accounts and warns, and refuses no request.
     #[must_use]
     #[track_caller]
     pub fn new(pool: &Pool<M>) -> Self {
-        let settings = LayerSettings {
-            route_by: None,
-            insert_pool: true,
-            server_timing: false,
-            warn_checkouts_over: 10,
-            shedding: SheddingLimits::default(),
-            name_operations: true,
-            warn_idle_hold: Duration::from_millis(250),
-            max_route_connections: None,
-            call_site: Location::caller(),
-        };
+        let settings = LayerSettings::new(Location::caller());
         let config = settings.config(pool);
         Self { pool: pool.clone(), settings, config }
     }
@@ -166,7 +141,7 @@ impl<M: Backend> PoolLayer<M> {
     #[must_use]
     pub fn max_route_percent(mut self, percent: u8) -> Self {
         let pool_max = self.config.recorder.ledger().limits().max();
-        self.settings.max_route_connections = route_limits::max_connections(percent, pool_max);
+        self.settings.max_route_connections = max_connections(percent, pool_max);
         self.rebuild_config()
     }
 
@@ -179,19 +154,6 @@ impl<M: Backend> PoolLayer<M> {
     }
 }
 
-impl LayerSettings {
-    fn config<M: Backend>(&self, pool: &Pool<M>) -> Arc<LayerConfig> {
-        let Self { name_operations, warn_idle_hold, max_route_connections, call_site, .. } = *self;
-        Arc::new(LayerConfig {
-            recorder: pool.shared().recorder.clone(),
-            names_operations: name_operations,
-            idle_limit: nanos(warn_idle_hold),
-            route_limits: max_route_connections.map(|connections| route_limits::register(pool, connections)),
-            call_site,
-        })
-    }
-}
-
 impl<M: Backend> Clone for PoolLayer<M> {
     fn clone(&self) -> Self {
         Self { pool: self.pool.clone(), settings: self.settings.clone(), config: Arc::clone(&self.config) }
@@ -201,23 +163,6 @@ impl<M: Backend> Clone for PoolLayer<M> {
 impl<M: Backend> fmt::Debug for PoolLayer<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PoolLayer").field("pool", &self.pool).field("settings", &self.settings).finish()
-    }
-}
-
-impl fmt::Debug for LayerSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { route_by, insert_pool, server_timing, warn_checkouts_over, shedding, .. } = self;
-        let Self { name_operations, warn_idle_hold, max_route_connections, .. } = self;
-        f.debug_struct("LayerSettings")
-            .field("route_by", &route_by.is_some())
-            .field("insert_pool", insert_pool)
-            .field("server_timing", server_timing)
-            .field("warn_checkouts_over", warn_checkouts_over)
-            .field("shedding", shedding)
-            .field("name_operations", name_operations)
-            .field("warn_idle_hold", warn_idle_hold)
-            .field("max_route_connections", max_route_connections)
-            .finish()
     }
 }
 

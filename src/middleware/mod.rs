@@ -68,6 +68,7 @@ mod route_limits;
 mod scope;
 mod server_timing;
 mod service;
+mod settings;
 mod shedding;
 #[cfg_attr(not(feature = "otel"), path = "traceparent_off.rs")]
 mod traceparent;

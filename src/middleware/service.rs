@@ -11,10 +11,9 @@ use tower_service::Service;
 use super::accounting::Accounting;
 use super::body::ResponseBody;
 use super::future::ResponseFuture;
-use super::layer::LayerSettings;
 use super::matched_path::matched_path;
 use super::route::{Head, method};
-use super::shedding;
+use super::settings::LayerSettings;
 use crate::pool::request::{ActiveRequest, LayerConfig, is_active};
 use crate::pool::{Backend, Pool};
 use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
@@ -73,7 +72,7 @@ where
         let active = ActiveRequest::new(Arc::clone(&self.config), route);
         let mut accounting = Accounting::begin(active, &self.settings, &request);
         if let Some(overload) = self.settings.shedding.overload(&self.config, Some(route)) {
-            shedding::record(&mut accounting);
+            accounting.shed();
             return ResponseFuture::refused(overload);
         }
         // A service may start a checkout before its future is polled.

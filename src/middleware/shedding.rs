@@ -6,11 +6,8 @@ use std::time::Duration;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, Response, StatusCode};
 
-use super::accounting::Accounting;
-use crate::labels::Outcome;
 use crate::pool::request::LayerConfig;
 use crate::telemetry::ledger::Backlog;
-use crate::telemetry::operations::OperationId;
 use crate::telemetry::requests::RouteKey;
 
 /// The limits beyond which requests are refused.
@@ -51,18 +48,6 @@ impl SheddingLimits {
             || self.max_expected_wait.is_some_and(|max| queued > 0 && expected_wait > max);
         exceeded.then_some(Overload { queued, expected_wait })
     }
-}
-
-/// Records a refused request, and a refused checkout of it.
-pub(super) fn record(accounting: &mut Accounting) {
-    if let Some(request) = accounting.request() {
-        let config = request.config();
-        let recorder = &config.recorder;
-        // A refused request registers no operation, so that it cannot fill the table of operations.
-        let operation = request.named_operation().unwrap_or(OperationId::OTHER);
-        recorder.refuse_checkout(operation, config.call_site, Outcome::Shed, None, recorder.now());
-    }
-    accounting.end(Outcome::Shed);
 }
 
 /// Returns the response to a refused request.
