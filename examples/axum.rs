@@ -34,16 +34,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .max_route_percent(33)
         .server_timing(true);
 
-    let registry = prometheus::Registry::new();
-    registry.register(Box::new(Collector::global()))?;
     let readiness = Readiness::new();
-    readiness.unless({
+    readiness.add_check({
         let layer = layer.clone();
         move || layer.overload().map(|overload| overload.to_string())
     });
     readiness.ready();
     let address = env::var("METRICS").unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
-    let exporter = Exporter::new(registry).readiness(readiness).bind(&address).await?;
+    let exporter = Exporter::new(Collector::global()).readiness(readiness).bind(&address).await?;
     println!("metrics at http://{}/metrics", exporter.local_addr());
     tokio::spawn(exporter.serve(std::future::pending()));
 

@@ -90,10 +90,8 @@ fn status(status: StatusCode) -> TextResponse {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::builder().settings(Settings::from_env()?).name("example").build()?;
-    let registry = prometheus::Registry::new();
-    registry.register(Box::new(Collector::global()))?;
     let address = env::var("METRICS").unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
-    let exporter = Exporter::new(registry).bind(&address).await?;
+    let exporter = Exporter::new(Collector::global()).bind(&address).await?;
     println!("metrics at http://{}/metrics", exporter.local_addr());
     tokio::spawn(exporter.serve(std::future::pending()));
 

@@ -20,16 +20,15 @@ use crate::{BoxError, Scale};
 /// Operations per pool, as in a medium-sized service.
 const OPERATIONS: usize = 20;
 
-/// Pools with some activity, and their registry.
+/// Pools with some activity, and their collector.
 struct Pools {
-    registry: Registry,
+    collector: Collector,
     _pools: Vec<Pool<NoIoManager>>,
 }
 
 impl Pools {
     async fn new(count: usize) -> Result<Self, BoxError> {
-        let (collector, registry) = (Collector::new(), Registry::new());
-        registry.register(Box::new(collector.clone()))?;
+        let collector = Collector::new();
         let mut pools = Vec::with_capacity(count);
         for number in 0..count {
             let pool = Pool::new(NoIoManager, &format!("tenant_{number:04}"), &Settings::default(), &collector)?;
@@ -39,7 +38,7 @@ impl Pools {
             }
             pools.push(pool);
         }
-        Ok(Self { registry, _pools: pools })
+        Ok(Self { collector, _pools: pools })
     }
 }
 
@@ -47,15 +46,15 @@ pub(crate) fn measure(scale: Scale) -> Result<Vec<Row>, BoxError> {
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let count = if scale.is_quick() { 20 } else { 1_000 };
     let pools = runtime.block_on(Pools::new(count))?;
-    let mut rows = times(scale, &runtime, &pools.registry)?;
-    rows.push(allocations(&runtime, &pools.registry)?);
-    rows.extend(runtime.block_on(over_http(scale, &pools.registry))?);
+    let mut rows = times(scale, &runtime, &pools.collector)?;
+    rows.push(allocations(&runtime, &pools.collector)?);
+    rows.extend(runtime.block_on(over_http(scale, &pools.collector))?);
     Ok(rows)
 }
 
-fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row>, BoxError> {
+fn times(scale: Scale, runtime: &Runtime, collector: &Collector) -> Result<Vec<Row>, BoxError> {
     let ours = |format| {
-        let writing = std::cell::RefCell::new((Exposition::new(registry.clone()), Page::new()));
+        let writing = std::cell::RefCell::new((Exposition::new(collector.clone()), Page::new()));
         move || {
             let (exposition, page) = &mut *writing.borrow_mut();
             let start = Instant::now();
@@ -64,6 +63,8 @@ fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row
             std::future::ready(written.map(|()| elapsed).map_err(BoxError::from))
         }
     };
+    let registry = Registry::new();
+    registry.register(Box::new(collector.clone()))?;
     let mut comparison = Comparison::new();
     let theirs = comparison.add(|| async {
         let start = Instant::now();
@@ -93,12 +94,10 @@ fn times(scale: Scale, runtime: &Runtime, registry: &Registry) -> Result<Vec<Row
 
 /// Allocations for pools in the steady state: those of a scrape with all pools, less those of a scrape without pools.
 #[allow(clippy::cast_precision_loss, reason = "a count of allocations")]
-fn allocations(runtime: &Runtime, registry: &Registry) -> Result<Row, BoxError> {
+fn allocations(runtime: &Runtime, collector: &Collector) -> Result<Row, BoxError> {
     let _entered = runtime.enter();
-    let none = Registry::new();
-    none.register(Box::new(Collector::new()))?;
-    let count = |registry: &Registry| -> Result<f64, BoxError> {
-        let (mut exposition, mut page) = (Exposition::new(registry.clone()), Page::new());
+    let count = |collector: &Collector| -> Result<f64, BoxError> {
+        let (mut exposition, mut page) = (Exposition::new(collector.clone()), Page::new());
         for format in [Format::Text, Format::OpenMetrics, Format::Text] {
             exposition.write(format, &mut page)?;
         }
@@ -107,7 +106,7 @@ fn allocations(runtime: &Runtime, registry: &Registry) -> Result<Row, BoxError> 
         written?;
         Ok(counted.count_total as f64)
     };
-    let (all, rest) = (count(registry)?, count(&none)?);
+    let (all, rest) = (count(collector)?, count(&Collector::new())?);
     Ok(Row::count(
         "scrape_allocations",
         "allocations for pools in a scrape; control: those of the registry itself",
@@ -118,8 +117,8 @@ fn allocations(runtime: &Runtime, registry: &Registry) -> Result<Row, BoxError> 
 }
 
 /// Scrapes over a socket as Prometheus does, with and without gzip.
-async fn over_http(scale: Scale, registry: &Registry) -> Result<Vec<Row>, BoxError> {
-    let exporter = Exporter::new(registry.clone()).bind("127.0.0.1:0").await?;
+async fn over_http(scale: Scale, collector: &Collector) -> Result<Vec<Row>, BoxError> {
+    let exporter = Exporter::new(collector.clone()).bind("127.0.0.1:0").await?;
     let address = exporter.local_addr();
     tokio::spawn(exporter.serve(std::future::pending()));
     let turn = async |encoding: &str| -> Result<(f64, usize), BoxError> {

@@ -1,13 +1,13 @@
-//! From an address as people write it to a listening socket.
+//! Opens a listening socket at an address in its written form.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::{TcpListener, lookup_host};
 
-use super::ExporterError;
+use super::error::ExporterError;
 
-/// The two halves of an address to listen on.
+/// An address to listen on.
 #[derive(Debug, PartialEq, Eq)]
 struct Address<'a> {
     host: Host<'a>,
@@ -21,14 +21,13 @@ enum Host<'a> {
     Name(&'a str),
 }
 
-/// Listens on the first of the address' sockets that can be opened.
+/// Listens on the first socket address that can be opened.
 pub(super) async fn listen(address: &str) -> Result<(TcpListener, SocketAddr), ExporterError> {
     let Some(Address { host, port }) = parse(address) else {
         return Err(ExporterError::InvalidAddress { address: address.to_owned() });
     };
     let candidates = match host {
-        // The IPv6 wildcard takes IPv4 as well where the system allows it. Where there is no IPv6
-        // the second one is reached.
+        // The IPv6 wildcard includes IPv4 where the system allows it. The second candidate is for hosts without IPv6.
         Host::All => {
             vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))]
         }
@@ -50,7 +49,7 @@ async fn open_first(candidates: &[SocketAddr], host: &Host<'_>) -> io::Result<Tc
     for candidate in candidates {
         match TcpListener::bind(candidate).await {
             Ok(listener) => return Ok(listener),
-            // Half of all interfaces is not what was asked for.
+            // Listening on IPv4 alone would not be all interfaces.
             Err(error) if *host == Host::All && error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(error);
             }
@@ -62,7 +61,7 @@ async fn open_first(candidates: &[SocketAddr], host: &Host<'_>) -> io::Result<Tc
 
 fn parse(address: &str) -> Option<Address<'_>> {
     let (host, port) = address.rsplit_once(':')?;
-    // `u16::from_str` takes a sign.
+    // `u16::from_str` accepts a sign.
     if !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
@@ -87,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documented_forms_are_understood() {
+    fn documented_forms_are_parsed() {
         for (given, host, port) in [
             ("127.0.0.1:9719", Host::Ip(Ipv4Addr::LOCALHOST.into()), 9719),
             ("[::1]:9719", Host::Ip(Ipv6Addr::LOCALHOST.into()), 9719),
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn other_forms_are_refused_rather_than_guessed() {
+    fn other_forms_are_rejected() {
         for given in [
             "",
             "9719",

@@ -2,90 +2,86 @@ use std::io;
 
 use thiserror::Error;
 
-/// Why an exporter could not start or go on serving.
+/// An error that prevents an exporter from starting or serving.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExporterError {
-    /// The address is not of a form the exporter understands.
+    /// The listen address is invalid.
     #[error(
-        "`{address}` is not an address to listen on; give host:port, such as 127.0.0.1:9719 or \
-         [::1]:9719, or :9719 for all interfaces"
+        "invalid listen address `{address}`; give host:port, such as 127.0.0.1:9719 or [::1]:9719, or :9719 for all \
+         interfaces"
     )]
     InvalidAddress {
-        /// As it was given.
+        /// The address, as given.
         address: String,
     },
 
-    /// The address names a host that no resolver knows.
+    /// The host of the listen address could not be resolved.
     #[error("cannot resolve the host in {address}; give an IP address or a name this machine can resolve")]
     Resolve {
-        /// As it was given.
+        /// The address, as given.
         address: String,
-        /// The resolver's answer.
+        /// The error of the resolver.
         source: io::Error,
     },
 
-    /// Something else listens there.
+    /// Another socket listens on the address.
     #[error(
-        "cannot listen on {address}: address already in use; stop the other process or choose \
-         another with --web.listen-address"
-    )]
-    AddressInUse {
-        /// As it was given.
-        address: String,
-    },
-
-    /// No network interface has that address.
-    #[error(
-        "cannot listen on {address}: no interface of this machine has that address; choose another \
-         with --web.listen-address, :9719 for all interfaces"
-    )]
-    AddressNotAvailable {
-        /// As it was given.
-        address: String,
-    },
-
-    /// The process may not listen there.
-    #[error(
-        "cannot listen on {address}: permission denied; choose a port from 1024 up with \
+        "cannot listen on {address}: address already in use; stop the other process or choose another with \
          --web.listen-address"
     )]
+    AddressInUse {
+        /// The address, as given.
+        address: String,
+    },
+
+    /// No network interface has the address.
+    #[error(
+        "cannot listen on {address}: no interface of this machine has that address; choose another with \
+         --web.listen-address, :9719 for all interfaces"
+    )]
+    AddressNotAvailable {
+        /// The address, as given.
+        address: String,
+    },
+
+    /// The process is not permitted to listen on the address.
+    #[error("cannot listen on {address}: permission denied; choose a port from 1024 up with --web.listen-address")]
     PermissionDenied {
-        /// As it was given.
+        /// The address, as given.
         address: String,
     },
 
     /// The socket could not be opened for another reason.
     #[error("cannot listen on {address}")]
     Listen {
-        /// As it was given.
+        /// The address, as given.
         address: String,
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
 
-    /// The registry has metrics of these names already, most likely another exporter's.
+    /// The registry already has metrics of the exporter's names, most likely from another exporter.
     #[error(
-        "cannot register the exporter's own metrics, poolscope_scrapes_total and \
-         poolscope_scrape_duration_seconds; serve a registry by one exporter, and bind a clone of \
-         it to listen on a further address"
+        "cannot register the exporter's own metrics, poolscope_scrapes_total and poolscope_scrape_duration_seconds; \
+         serve a registry by one exporter, and bind a clone of it to listen on a further address"
     )]
     Register {
-        /// The registry's answer.
+        /// The error of the registry.
         source: prometheus::Error,
     },
 
-    /// The listening socket failed in a way that trying again does not mend.
+    /// The listening socket failed permanently.
     #[error("the exporter can no longer accept connections")]
     Accept {
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
 
-    /// The socket that was given cannot be used.
-    #[error("cannot serve at the socket that was given")]
-    Given {
-        /// The system's answer.
+    /// The socket passed to [`Exporter::bind_to`](super::Exporter::bind_to) is unusable.
+    #[error("cannot serve on the given socket")]
+    Socket {
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -98,6 +94,29 @@ impl ExporterError {
             io::ErrorKind::AddrNotAvailable => Self::AddressNotAvailable { address },
             io::ErrorKind::PermissionDenied => Self::PermissionDenied { address },
             _ => Self::Listen { address, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn messages_do_not_repeat_the_source() {
+        let address = || "db.example:9719".to_owned();
+        let io = || io::Error::other("the source");
+        for error in [
+            ExporterError::Resolve { address: address(), source: io() },
+            ExporterError::Listen { address: address(), source: io() },
+            ExporterError::Register { source: prometheus::Error::Msg("the source".to_owned()) },
+            ExporterError::Socket { source: io() },
+            ExporterError::Accept { source: io() },
+        ] {
+            assert!(error.source().is_some());
+            assert!(!error.to_string().contains("the source"), "{error}");
         }
     }
 }

@@ -1,51 +1,36 @@
-//! What scrapes and clients may cost, in one place. The module doc of the exporter lists the values.
+//! Bounds on what scrapes and clients may cost. The documentation of the exporter lists them.
 
 use std::time::Duration;
 
-/// The bounds of one exporter.
-#[derive(Clone, Debug)]
-pub(super) struct Limits {
-    /// Connections open at once.
-    pub(super) connections: usize,
-    /// From when a connection could send a request until the request's head is complete.
-    ///
-    /// hyper measures an idle keep-alive connection by the same clock. Longer than the usual scrape
-    /// intervals of 15 s and 30 s, and equal to none, so that Prometheus keeps its connection.
-    pub(super) request_head: Duration,
-    /// From when a connection is accepted until its TLS handshake is done.
-    #[cfg(feature = "web-config")]
-    pub(super) handshake: Duration,
-    /// How long a client may read nothing while there is something to read.
-    pub(super) write_stall: Duration,
-    /// Scrapes gathering at once.
-    pub(super) scrapes: usize,
-    /// Listings of the pools being made at once, beside the scrapes.
-    pub(super) listings: usize,
-    /// How long a scrape or a listing waits for its turn.
-    pub(super) turn_wait: Duration,
-    /// How long requests under way have to end once shutdown began.
-    pub(super) shutdown_grace: Duration,
-}
+/// Connections open at once. Further ones wait in the listen queue.
+pub(super) const MAX_CONNECTIONS: usize = 128;
 
-/// The largest request line and headers, together. Roomy, because browsers send a host's cookies to
-/// each of its ports.
+/// Time for a request's head, and for a connection to stay idle: hyper measures both by the same clock.
+///
+/// Longer than the usual scrape intervals of 15 s and 30 s, and equal to none, so that Prometheus keeps its connection.
+pub(super) const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// Time in which a client may read nothing of a response that is ready.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Size of the request line and the headers together. Generous, because browsers send a host's cookies to each of its
+/// ports.
 pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
 
-/// The most headers of one request.
+/// Headers of one request.
 pub(super) const MAX_HEADERS: usize = 100;
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 128,
-            request_head: Duration::from_secs(40),
-            #[cfg(feature = "web-config")]
-            handshake: Duration::from_secs(10),
-            write_stall: Duration::from_secs(30),
-            scrapes: 4,
-            listings: 4,
-            turn_wait: Duration::from_secs(1),
-            shutdown_grace: Duration::from_secs(5),
-        }
-    }
-}
+/// Scrapes that gather at once.
+pub(super) const MAX_SCRAPES: usize = 4;
+
+/// Time a scrape waits for one of the others to finish.
+pub(super) const SCRAPE_QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Responses of `/api/v1/pools` that are built at once, in addition to the scrapes.
+pub(super) const MAX_POOL_LISTINGS: usize = 4;
+
+/// Time a request for `/api/v1/pools` waits for one of the others to finish.
+pub(super) const POOL_LISTING_QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Time for requests in progress to end at shutdown.
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

@@ -1,91 +1,27 @@
-//! Serves the metrics of a registry, who holds the pools, and the health of the process, over HTTP/1.1.
+//! An HTTP/1.1 server for metrics, the pools as JSON, runbooks, and the health of the process.
 //!
-//! * `GET /` -- a page for humans: version, state and links.
-//! * `GET /metrics` -- the registry, as OpenMetrics 1.0 where `Accept` asks for it, else in the Prometheus text format
-//!   0.0.4; by gzip where `Accept-Encoding` asks for that by name.
-//! * `GET /api/v1/pools` -- each pool's state, who holds its connections and who waits for one, as JSON.
-//! * `GET /runbooks/` -- a list of the runbooks, one for each alert that poolscope's rules have; `/runbooks/NAME` is one of
+//! * `GET /` -- a landing page: version, readiness and links.
+//! * `GET /metrics` -- the metrics, as OpenMetrics 1.0 if `Accept` prefers it, else in the Prometheus text format 0.0.4;
+//!   with gzip if `Accept-Encoding` names it.
+//! * `GET /api/v1/pools` -- the state, the connection holders and the waiters of each pool, as JSON.
+//! * `GET /runbooks/` -- an index of the runbooks, one for each alert of poolscope's rules; `/runbooks/NAME` is one of
 //!   them, as plain text.
-//! * `GET /-/healthy` -- 200 while the process answers at all.
-//! * `GET /-/ready` -- 200 once the application said it is ready, 503 before that and from the
-//!   moment shutdown begins.
+//! * `GET /-/healthy` -- 200 while the process responds.
+//! * `GET /-/ready` -- 200 while the process is [ready](Readiness), 503 otherwise and from the start of the shutdown.
 //!
-//! With a web configuration (feature `web-config`, `Exporter::web_config`), all of it by HTTPS, for those who have a
-//! password or a certificate, or both.
-//!
-//! `HEAD` works wherever `GET` does. Any other method is answered with 405, any other path with 404.
-//!
-//! # Who holds the pools
-//!
-//! `/api/v1/pools` shows the pools of [`Collector::global`], or of the collector that [`Exporter::collector`] names. With
-//! `?pool=NAME`, percent-encoded where it must be, it shows that pool only, and none if there is none of that name. Any
-//! other parameter is answered with 400. What went wrong is said as JSON, too: `{"error": "…"}`. Within `v1` no field is
-//! renamed or dropped; new ones may come.
-//!
-//! ```text
-//! {"pools": [{
-//!   "name": "shop",
-//!   "state": {"used": 2, "idle": 0, "creating": 0, "waiting": 1, "max": 2},
-//!   "holders": [{                            oldest first
-//!     "operation": "list_orders",
-//!     "call_site": "src/orders.rs:42",       where it was checked out, or null
-//!     "age_seconds": 1.904211,               since then
-//!     "activity": "idle_in_transaction",     or "executing", "idle"; null where the wire is not read
-//!     "queries": 3,                          sent since then
-//!     "backend_pid": 4711,                   as in pg_stat_activity, or null
-//!     "trace_id": null,                      or 32 hexadecimal digits, if a sampled trace got it
-//!     "silent_seconds": 1.201,               since anything passed on its wire
-//!     "maintenance": false,                  whether the pool itself pings or cleans it for the operation
-//!     "suspected_leak": false                held and silent past leak_threshold
-//!   }, …],
-//!   "waiters": [{                            oldest first
-//!     "operation": "add_order",
-//!     "call_site": "src/orders.rs:77",
-//!     "phase": "queue",                      or "connect", "ping", "clean"; state.waiting counts "queue"
-//!     "age_seconds": 0.31,
-//!     "own": null,                           or the operation and call_site of what its own task holds
-//!     "trace_id": null                       or 32 hexadecimal digits, if a sampled trace waits
-//!   }, …],
-//!   "suspected_leaks": 0,
-//!   "holders_omitted": 0,                    the oldest 1000 holders and 1000 waiters are listed
-//!   "waiters_omitted": 0
-//! }, …]}
-//! ```
-//!
-//! # What a scrape may cost
-//!
-//! An exporter lives inside the process it observes, so it must not make an outage worse. Gathering
-//! and encoding run on tokio's blocking threads, never on the workers that serve the application.
-//! At most 4 scrapes gather at once; a further one waits up to 1 s for its turn and is then answered
-//! with 503 and `Retry-After`. A scrape whose client has gone keeps its turn until its gathering
-//! ends, so that a collector that hangs cannot pile up threads. A collector that panics, or metrics
-//! that cannot be encoded, cost that one scrape, which is answered with 500.
-//!
-//! `/api/v1/pools` is bounded in the same way, by turns of its own: a collector that hangs does not hide who holds the
-//! pool, and whoever polls this keeps no scrape waiting. It counts as no scrape.
-//!
-//! # What a client may cost
-//!
-//! | bound | value | beyond it |
-//! |---|---|---|
-//! | open connections | 128 | further ones wait in the listen queue |
-//! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
-//! | time for a request's head, and for a connection to idle | 40 s | the connection is closed |
-//! | time for a TLS handshake | 10 s | the connection is closed |
-//! | passwords being verified | 2 at once, or 1 with up to two processors, each in its turn within 10 s | 503 and `Retry-After` |
-//! | time in which a client reads nothing of its answer | 30 s | the connection is closed |
-//! | request body | never read | the connection is closed after the answer, unless the body had arrived |
-//! | time for requests under way to end at shutdown | 5 s | they are cut off |
+//! `HEAD` works wherever `GET` does. Other methods get 405, other paths 404. With a web configuration (feature
+//! `web-config`, `Exporter::web_config`), all endpoints require TLS, a password, a client certificate, or several of
+//! these.
 //!
 //! # Examples
 //!
 //! ```no_run
+//! use poolscope::Collector;
 //! use poolscope::exporter::{DEFAULT_ADDRESS, Exporter, Readiness};
 //!
 //! # async fn run() -> Result<(), poolscope::exporter::ExporterError> {
-//! let registry = prometheus::Registry::new();
 //! let readiness = Readiness::new();
-//! let exporter = Exporter::new(registry)
+//! let exporter = Exporter::new(Collector::global())
 //!     .readiness(readiness.clone())
 //!     .bind(DEFAULT_ADDRESS)
 //!     .await?;
@@ -94,6 +30,66 @@
 //! exporter.serve(std::future::pending()).await
 //! # }
 //! ```
+//!
+//! # The pools as JSON
+//!
+//! `/api/v1/pools` lists all pools of the collector, or with `?pool=NAME` (percent-encoded) the pool of that name, if
+//! there is one. Other parameters get 400. Errors are JSON too: `{"error": "…"}`. Within `v1`, no field is renamed or
+//! removed; fields may be added.
+//!
+//! ```text
+//! {"pools": [{
+//!   "name": "shop",
+//!   "state": {"used": 2, "idle": 0, "creating": 0, "waiting": 1, "max": 2},
+//!   "holders": [{                            oldest first
+//!     "operation": "list_orders",
+//!     "call_site": "src/orders.rs:42",       of the checkout, or null
+//!     "age_seconds": 1.904211,               since the checkout
+//!     "activity": "idle_in_transaction",     or "executing", "idle"; null if the protocol is not observed
+//!     "queries": 3,                          sent since the checkout
+//!     "backend_pid": 4711,                   as in pg_stat_activity, or null
+//!     "trace_id": null,                      or 32 hexadecimal digits, if its trace is sampled
+//!     "silent_seconds": 1.201,               since the last traffic of the connection
+//!     "maintenance": false,                  whether the pool is pinging or resetting it for the operation
+//!     "suspected_leak": false                held and silent for longer than leak_threshold
+//!   }, …],
+//!   "waiters": [{                            oldest first
+//!     "operation": "add_order",
+//!     "call_site": "src/orders.rs:77",
+//!     "phase": "queue",                      or "connect", "ping", "clean"; state.waiting counts "queue"
+//!     "age_seconds": 0.31,
+//!     "own": null,                           or operation and call_site of a connection that its own task holds
+//!     "trace_id": null                       or 32 hexadecimal digits, if its trace is sampled
+//!   }, …],
+//!   "suspected_leaks": 0,
+//!   "holders_omitted": 0,                    the oldest 1000 holders and 1000 waiters are listed
+//!   "waiters_omitted": 0
+//! }, …]}
+//! ```
+//!
+//! # Limits of scrapes
+//!
+//! The exporter runs inside the process it observes, and must not make an outage worse. Metrics are gathered and encoded
+//! on tokio's blocking threads, never on the workers that serve the application. At most 4 scrapes run at once; a
+//! further one waits up to 1 s and then gets 503 with `Retry-After`. A scrape whose client has gone counts until it
+//! ends, so that a collector that hangs cannot pile up threads. A collector that panics, or metrics that cannot be
+//! encoded, fail one scrape with 500.
+//!
+//! `/api/v1/pools` has the same limits, separately: a collector that hangs does not hide the holders of a pool, and
+//! clients that poll this endpoint do not delay scrapes. It is not counted as a scrape.
+//!
+//! # Limits of clients
+//!
+//! | limit | value | when exceeded |
+//! |---|---|---|
+//! | open connections | 128 | new ones wait in the listen queue |
+//! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
+//! | time to receive a request's head, and to stay idle | 40 s | the connection is closed |
+//! | time for a TLS handshake | 10 s | the connection is closed |
+//! | concurrent password verifications | 2, or 1 with up to two processors; others wait 10 s | 503 with `Retry-After` |
+//! | time without reading the response | 30 s | the connection is closed |
+//! | request body | never read | the connection is closed after the response, unless the body has arrived |
+//! | time for requests in progress at shutdown | 5 s | they are aborted |
 
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::{Arc, OnceLock};
@@ -103,113 +99,101 @@ use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
 mod address;
-mod api;
-mod conversation;
+mod blocking;
+mod connection;
 mod error;
 mod exposition;
-mod gzip;
-mod landing;
+mod landing_page;
 mod limits;
-mod listing;
-mod negotiation;
-mod query;
+mod page;
+mod pools_api;
 mod readiness;
 mod routes;
 mod runbooks;
 mod scrape;
 mod server;
-mod stall;
-mod stock;
-mod turns;
-#[cfg(feature = "web-config")]
+#[cfg_attr(not(feature = "web-config"), path = "web_config_disabled.rs")]
 mod web_config;
 
-#[cfg(test)]
-mod tests;
-
 pub use self::error::ExporterError;
-pub use self::exposition::{Exposition, ExpositionError, Format, Page};
+pub use self::exposition::{Exposition, ExpositionError, Format};
+pub use self::page::Page;
 pub use self::readiness::Readiness;
 pub use self::server::BoundExporter;
 #[cfg(feature = "web-config")]
 pub use self::web_config::{WebConfig, WebConfigError};
 
-use self::api::Api;
-use self::conversation::Conversation;
-use self::landing::Link;
-use self::limits::Limits;
+use self::blocking::BlockingLimiter;
+use self::connection::ConnectionHandler;
+use self::landing_page::Link;
+use self::limits::{MAX_POOL_LISTINGS, POOL_LISTING_QUEUE_TIMEOUT};
+use self::pools_api::PoolsApi;
 use self::routes::Routes;
 use self::scrape::Scraper;
-use self::turns::Turns;
-#[cfg(feature = "web-config")]
-use self::web_config::{Guard, Live};
+use self::web_config::{Auth, LiveConfig};
 use crate::telemetry::Collector;
 
-/// Where the exporter listens unless told otherwise: reachable from this machine only.
+/// The default listen address, which is reachable from this machine only.
 pub const DEFAULT_ADDRESS: &str = "127.0.0.1:9719";
 
-/// An HTTP server for the metrics in a registry, not yet listening.
+/// An HTTP server for the metrics of pools, not yet listening.
 ///
-/// A clone shares the registry, the metrics about scrapes and the bounds on scrapes and listings at
-/// once: bind a clone, or the same exporter again, to listen on several addresses or to listen anew
-/// after a stop.
+/// Clones share the metrics and the limits on concurrent scrapes: bind a clone, or the same exporter again, to listen
+/// on several addresses or to listen again after a shutdown.
 #[derive(Clone, Debug)]
 pub struct Exporter {
-    registry: Registry,
     collector: Collector,
+    registry: Registry,
     readiness: Readiness,
     links: Vec<Link>,
-    limits: Limits,
+    web_config: Option<Arc<LiveConfig>>,
     scraper: Arc<OnceCell<Arc<Scraper>>>,
-    listings: Arc<OnceLock<Turns>>,
-    #[cfg(feature = "web-config")]
-    web: Option<Arc<Live>>,
+    pool_listings: Arc<OnceLock<BlockingLimiter>>,
 }
 
 impl Exporter {
-    /// Serves what `registry` gathers, and lists the pools of [`Collector::global`].
+    /// Creates an exporter for the pools of `collector`, which is [`Collector::global`] unless pools are built with
+    /// another one.
     ///
-    /// The exporter adds two metrics of its own to the registry when it is first bound,
-    /// `poolscope_scrapes_total` and `poolscope_scrape_duration_seconds`, and on Linux the process
-    /// metrics (`process_cpu_seconds_total` and its kin), unless the registry has those already, as
-    /// [`prometheus::default_registry`] does.
+    /// The exporter adds metrics of its own, `poolscope_scrapes_total` and `poolscope_scrape_duration_seconds`, and on
+    /// Linux the process metrics (`process_cpu_seconds_total` and others).
     ///
     /// It is ready from the start; see [`readiness`](Self::readiness).
-    pub fn new(registry: Registry) -> Self {
+    pub fn new(collector: Collector) -> Self {
         let readiness = Readiness::new();
         readiness.ready();
         Self {
-            registry,
-            collector: Collector::global(),
+            collector,
+            registry: Registry::new(),
             readiness,
             links: Vec::new(),
-            limits: Limits::default(),
+            web_config: None,
             scraper: Arc::default(),
-            listings: Arc::default(),
-            #[cfg(feature = "web-config")]
-            web: None,
+            pool_listings: Arc::default(),
         }
     }
 
-    /// Lists the pools of this collector at `/api/v1/pools`, instead of those of [`Collector::global`]: a registry does
-    /// not tell which collectors are registered in it.
+    /// Also serves the metrics of `registry`, such as [`prometheus::default_registry`].
+    ///
+    /// The exporter registers its own metrics there when it is first bound, and the process metrics unless the registry
+    /// has them. The collector does not need to be registered; [`Exposition`] has the details.
     #[must_use]
-    pub fn collector(mut self, collector: Collector) -> Self {
-        self.collector = collector;
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
         self
     }
 
-    /// Answers `/-/ready` by this latch. Without one, the exporter is ready as long as it serves.
+    /// Reports `readiness` at `/-/ready`. Without it, the exporter is ready while it serves.
     #[must_use]
     pub fn readiness(mut self, readiness: Readiness) -> Self {
         self.readiness = readiness;
         self
     }
 
-    /// Adds a link to the landing page, after the exporter's own: a dashboard, say, or a runbook.
+    /// Adds a link to the landing page, after the exporter's own: to a dashboard, for example.
     ///
-    /// `address` is a path on this server or a URL. All three are shown as plain text; an empty
-    /// `description` is left out.
+    /// `address` is a path on this server or a URL. All three are shown as plain text; an empty `description` is
+    /// omitted.
     #[must_use]
     pub fn link(mut self, address: impl Into<String>, text: impl Into<String>, description: impl Into<String>) -> Self {
         self.links.push(Link {
@@ -220,76 +204,65 @@ impl Exporter {
         self
     }
 
-    /// Serves by this web configuration: TLS, who may ask, and headers of answers. Without one, everybody may ask, in the
-    /// clear.
+    /// Serves with this web configuration: TLS, authentication, and response headers. Without it, the exporter serves
+    /// plain HTTP without authentication.
     ///
-    /// A clone shares it, and what is read anew of it.
+    /// Clones of the exporter share it, and reload it together.
     #[cfg(feature = "web-config")]
     #[must_use]
     pub fn web_config(mut self, config: WebConfig) -> Self {
-        self.web = Some(Arc::new(Live::new(config)));
+        self.web_config = Some(Arc::new(LiveConfig::new(config)));
         self
     }
 
-    /// Opens the socket and registers the exporter's own metrics. Connections wait until
-    /// [`BoundExporter::serve`] is polled.
+    /// Opens the socket and registers the exporter's own metrics. Connections wait until [`BoundExporter::serve`] is
+    /// polled.
     ///
-    /// `address` is `host:port`, `[::1]:port` for IPv6, or `:port` for all interfaces, IPv4 and
-    /// IPv6, as Prometheus' own exporters mean it. Port 0 picks a free one;
-    /// [`BoundExporter::local_addr`] tells which.
+    /// `address` is `host:port`, `[::1]:port` for IPv6, or `:port` for all interfaces, IPv4 and IPv6. Port 0 selects a
+    /// free port, which [`BoundExporter::local_addr`] returns.
     ///
     /// # Errors
     ///
-    /// When the address cannot be understood, resolved or listened on, and when another exporter
-    /// has registered its metrics in the same registry.
+    /// Returns an error if the address is invalid, or cannot be resolved or listened on, and if another exporter has
+    /// registered its metrics in the same registry.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with its I/O and time drivers enabled.
+    /// Panics outside a tokio runtime with I/O and time enabled.
     pub async fn bind(&self, address: impl ToString) -> Result<BoundExporter, ExporterError> {
         let address = address.to_string();
         let (listener, local_addr) = address::listen(&address).await?;
         self.bound(listener, local_addr).await
     }
 
-    /// Serves at a socket that listens already, such as one that a service manager opened, and registers the exporter's
-    /// own metrics. Otherwise as [`bind`](Self::bind).
+    /// Serves on an existing listener, such as one that a service manager opened. Otherwise like [`bind`](Self::bind).
     ///
     /// # Errors
     ///
-    /// When the socket cannot be used, and when another exporter has registered its metrics in the same registry.
+    /// Returns an error if the listener is unusable, and if another exporter has registered its metrics in the same
+    /// registry.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with its I/O and time drivers enabled.
+    /// Panics outside a tokio runtime with I/O and time enabled.
     pub async fn bind_to(&self, listener: StdListener) -> Result<BoundExporter, ExporterError> {
-        let ready = || {
+        let register = || {
             listener.set_nonblocking(true)?;
             let local_addr = listener.local_addr()?;
             Ok((TcpListener::from_std(listener)?, local_addr))
         };
-        let (listener, local_addr) = ready().map_err(|source| ExporterError::Given { source })?;
+        let (listener, local_addr) = register().map_err(|source| ExporterError::Socket { source })?;
         self.bound(listener, local_addr).await
     }
 
     async fn bound(&self, listener: TcpListener, local_addr: SocketAddr) -> Result<BoundExporter, ExporterError> {
-        // After the socket, so that a busy address leaves the registry as it was.
-        let scraper = self.scraper.get_or_try_init(|| Scraper::register(self.registry.clone(), &self.limits)).await?;
-        let listings = self.listings.get_or_init(|| Turns::new(self.limits.listings, self.limits.turn_wait));
-        let api = Api::new(self.collector.clone(), listings.clone());
-        let routes = Routes::new(Arc::clone(scraper), api, self.readiness.clone(), &self.links);
-        #[cfg(feature = "web-config")]
-        let guard = self.web.clone().map(Guard::new);
-        #[cfg(feature = "web-config")]
-        let scheme = if guard.as_ref().is_some_and(Guard::is_tls) { "https" } else { "http" };
-        #[cfg(not(feature = "web-config"))]
-        let scheme = "http";
-        let conversation = Conversation::new(
-            routes,
-            &self.limits,
-            #[cfg(feature = "web-config")]
-            guard,
-        );
-        Ok(BoundExporter::new(listener, local_addr, scheme, conversation, self.limits.clone()))
+        // After opening the socket, so that a busy address leaves the registry unchanged.
+        let register = || Scraper::register(self.collector.clone(), self.registry.clone());
+        let scraper = self.scraper.get_or_try_init(register).await?;
+        let limiter = || BlockingLimiter::new(MAX_POOL_LISTINGS, POOL_LISTING_QUEUE_TIMEOUT);
+        let pools = PoolsApi::new(self.collector.clone(), self.pool_listings.get_or_init(limiter).clone());
+        let routes = Routes::new(Arc::clone(scraper), pools, self.readiness.clone(), &self.links);
+        let handler = ConnectionHandler::new(Auth::new(self.web_config.clone()), routes);
+        Ok(BoundExporter::new(listener, local_addr, handler))
     }
 }

@@ -2,46 +2,55 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// A latch that says whether the process can do its work, for `/-/ready`, and what else may stand in its way.
+/// The readiness of the process, as `/-/ready` reports it.
 ///
-/// Clones share one state, so that one is given to the [`Exporter`](super::Exporter) and another
-/// stays with what knows.
+/// Clones share the state: pass one to the [`Exporter`](super::Exporter), and keep another where readiness is decided.
+///
+/// ```
+/// use poolscope::exporter::Readiness;
+///
+/// let readiness = Readiness::new();
+/// assert!(!readiness.is_ready());
+/// readiness.ready();
+/// assert!(readiness.is_ready());
+/// ```
 #[derive(Clone)]
 pub struct Readiness {
     state: Arc<Mutex<State>>,
 }
 
 struct State {
-    /// Why not, or `None` when ready.
-    obstacle: Option<Cow<'static, str>>,
+    /// Why the process is not ready; `None` when it is.
+    reason: Option<Cow<'static, str>>,
     checks: Vec<Check>,
 }
 
-/// Says what stands in the way at the moment.
+/// Returns why the process is not ready at the moment.
 type Check = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 impl Readiness {
-    /// Not ready, because the process is starting.
+    /// Creates a readiness that is not ready, with the reason "starting".
     pub fn new() -> Self {
-        let state = State { obstacle: Some(Cow::Borrowed("starting")), checks: Vec::new() };
+        let state = State { reason: Some(Cow::Borrowed("starting")), checks: Vec::new() };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// From now on the process is ready.
+    /// Marks the process as ready.
     pub fn ready(&self) {
-        self.lock().obstacle = None;
+        self.lock().reason = None;
     }
 
-    /// From now on the process is not ready. The reason is shown to whoever asks: a few plain
-    /// words, without secrets, such as "the database cannot be reached".
+    /// Marks the process as not ready. Clients see the reason: a few plain words without secrets, such as "the database
+    /// cannot be reached".
     pub fn not_ready(&self, reason: impl Into<Cow<'static, str>>) {
-        self.lock().obstacle = Some(reason.into());
+        self.lock().reason = Some(reason.into());
     }
 
-    /// Has the process be not ready also whenever `check` says why not, in a few plain words. It is asked at each
-    /// request for `/-/ready` and the landing page, and is not to block.
+    /// Adds a check that can make a ready process not ready, by returning the reason in a few plain words.
     ///
-    /// So a probe can follow the load shedding of [`middleware`](crate::middleware):
+    /// It runs at each request for `/-/ready` and the landing page, and must not block.
+    ///
+    /// For example, readiness can follow the load shedding of [`middleware`](crate::middleware):
     ///
     /// ```
     /// # #[cfg(feature = "middleware")]
@@ -49,28 +58,28 @@ impl Readiness {
     /// #     readiness: &poolscope::exporter::Readiness,
     /// #     layer: poolscope::middleware::PoolLayer<poolscope::pool::PostgresManager>,
     /// # ) {
-    /// readiness.unless(move || layer.overload().map(|overload| overload.to_string()));
+    /// readiness.add_check(move || layer.overload().map(|overload| overload.to_string()));
     /// # }
     /// ```
-    pub fn unless(&self, check: impl Fn() -> Option<String> + Send + Sync + 'static) {
+    pub fn add_check(&self, check: impl Fn() -> Option<String> + Send + Sync + 'static) {
         self.lock().checks.push(Arc::new(check));
     }
 
-    /// Whether the process is ready.
+    /// Returns whether the process is ready.
     pub fn is_ready(&self) -> bool {
-        self.obstacle().is_none()
+        self.reason().is_none()
     }
 
-    /// Why the process is not ready.
-    pub(super) fn obstacle(&self) -> Option<Cow<'static, str>> {
+    /// Returns why the process is not ready.
+    pub(super) fn reason(&self) -> Option<Cow<'static, str>> {
         let checks = {
             let state = self.lock();
-            if state.obstacle.is_some() {
-                return state.obstacle.clone();
+            if state.reason.is_some() {
+                return state.reason.clone();
             }
             state.checks.clone()
         };
-        // Without the lock: a check may take a while, or ask for this very thing.
+        // Without the lock: a check may take a while, or call `is_ready` itself.
         checks.iter().find_map(|check| check()).map(Cow::Owned)
     }
 
@@ -87,7 +96,7 @@ impl Default for Readiness {
 
 impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let State { obstacle, checks } = &*self.lock();
-        f.debug_struct("Readiness").field("obstacle", obstacle).field("checks", &checks.len()).finish()
+        let State { reason, checks } = &*self.lock();
+        f.debug_struct("Readiness").field("reason", reason).field("checks", &checks.len()).finish()
     }
 }

@@ -1,29 +1,29 @@
-//! The runbooks of the alerts, carried along, so that a notification's link leads somewhere although nobody hosts them.
+//! The runbooks of the alerts, built in, so that the links in notifications work without hosting them elsewhere.
 
-/// A runbook, in Markdown that reads well as it is.
+/// A runbook, in Markdown.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Runbook {
-    /// The name of its alert.
+    /// The name of the alert.
     pub(super) name: &'static str,
-    /// The file, whole.
+    /// The content of the file.
     pub(super) text: &'static str,
 }
 
 impl Runbook {
-    /// What is wrong, in a sentence: what stands beneath its title.
+    /// Returns the sentence beneath the title, which says what is wrong.
     pub(super) fn summary(self) -> &'static str {
         self.text.lines().skip(1).map(str::trim).find(|line| !line.is_empty() && !line.starts_with('<')).unwrap_or("")
     }
 }
 
-/// Puts a file of `docs/runbooks/` beneath the name of its alert.
+/// Includes the files of `docs/runbooks/` for these alerts.
 macro_rules! runbooks {
     ($($name:literal,)+) => {
         &[$(Runbook { name: $name, text: include_str!(concat!("../../docs/runbooks/", $name, ".md")) },)+]
     };
 }
 
-/// Every runbook, by name.
+/// All runbooks, sorted by name.
 pub(super) const RUNBOOKS: &[Runbook] = runbooks![
     "PoolscopeCheckoutWaitHigh",
     "PoolscopeConnectingFails",
@@ -55,19 +55,19 @@ pub(super) const RUNBOOKS: &[Runbook] = runbooks![
     "PoolscopeWiresLost",
 ];
 
-/// The runbook of this alert.
+/// Returns the runbook of an alert.
 pub(super) fn find(name: &str) -> Option<&'static Runbook> {
     RUNBOOKS.iter().find(|runbook| runbook.name == name)
 }
 
-/// What an unknown name is answered with.
-pub(super) fn none_of_that_name() -> String {
-    let mut answer = String::from("There is no runbook of this name; those that exist are:\n\n");
+/// Returns the response to an unknown name.
+pub(super) fn not_found() -> String {
+    let mut text = String::from("Runbook not found. Available runbooks:\n\n");
     for runbook in RUNBOOKS {
-        answer.push_str(runbook.name);
-        answer.push('\n');
+        text.push_str(runbook.name);
+        text.push('\n');
     }
-    answer
+    text
 }
 
 #[cfg(test)]
@@ -79,12 +79,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_file_is_carried_and_in_order() {
+    fn every_file_is_included_in_order() {
         let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/runbooks");
         let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
         let mut files: Vec<_> = entries.collect();
         files.sort();
-        let carried: Vec<_> = RUNBOOKS.iter().map(|runbook| format!("{}.md", runbook.name)).collect();
-        assert_eq!(carried, files);
+        let included: Vec<_> = RUNBOOKS.iter().map(|runbook| format!("{}.md", runbook.name)).collect();
+        assert_eq!(included, files);
     }
 }

@@ -1,173 +1,262 @@
-//! Gathers and writes the registry, off the runtime's workers, a few at a time.
+//! Answers `/metrics`: negotiates the format, and writes the page off the runtime's workers.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use prometheus::core::{Collector, Desc};
+use hyper::HeaderMap;
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, HeaderName};
+use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry};
 use tokio::task::spawn_blocking;
 
-use super::exposition::Exposition;
-use super::gzip::Press;
-use super::limits::Limits;
-use super::negotiation::Wish;
-use super::stock::{Lent, Stock};
-use super::turns::{Turns, Undone};
-use super::{ExporterError, Page};
-use crate::telemetry::BOUNDS_SECONDS;
+use super::blocking::{BlockingLimiter, JobError};
+use super::error::ExporterError;
+use super::exposition::{Exposition, Format};
+use super::limits::{MAX_SCRAPES, SCRAPE_QUEUE_TIMEOUT};
+use super::page::{Gzip, ObjectPool, Page, PooledPage};
 use crate::telemetry::catalogue::{SCRAPE_DURATION, SCRAPES};
+use crate::telemetry::{BOUNDS_SECONDS, Collector};
 
-/// A complaint may quote what a collector gave, at length.
-const MAX_COMPLAINT_CHARS: usize = 200;
+/// The number of characters of an encoding error that are shown: it may repeat a help text, at length.
+const MAX_ERROR_CHARS: usize = 200;
 
-/// Why a scrape has no metrics to show.
+/// The format and the encoding of a page, as negotiated with the client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Negotiated {
+    pub(super) format: Format,
+    pub(super) gzip: bool,
+}
+
+impl Negotiated {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Self {
+        Self { format: format(&list(headers, &ACCEPT)), gzip: gzip(&list(headers, &ACCEPT_ENCODING)) }
+    }
+}
+
+/// Joins the values of a header that is sent several times.
+fn list(headers: &HeaderMap, name: &HeaderName) -> String {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.collect::<Vec<_>>().join(",")
+}
+
+/// A choice of a list, such as `text/plain;version=0.0.4;q=0.5`.
+struct Choice<'a> {
+    name: &'a str,
+    parameters: &'a str,
+    /// The `q` parameter, in thousandths.
+    quality: u16,
+}
+
+fn choices(list: &str) -> impl Iterator<Item = Choice<'_>> {
+    list.split(',').map(|choice| {
+        let (name, parameters) = choice.split_once(';').unwrap_or((choice, ""));
+        let choice = Choice { name: name.trim(), parameters, quality: 1000 };
+        let quality = choice.parameter("q").map_or(1000, quality);
+        Choice { quality, ..choice }
+    })
+}
+
+impl Choice<'_> {
+    fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    fn parameter(&self, name: &str) -> Option<&str> {
+        let pairs = self.parameters.split(';').filter_map(|parameter| parameter.split_once('='));
+        let mut found = pairs.filter(|(key, _)| key.trim().eq_ignore_ascii_case(name));
+        found.next().map(|(_, value)| value.trim().trim_matches('"'))
+    }
+
+    /// Returns whether the choice is of this version, or of any.
+    fn is_version(&self, version: &str) -> bool {
+        self.parameter("version").is_none_or(|wanted| wanted == version)
+    }
+}
+
+/// Parses a quality. Text that is no number from 0 to 1 counts as absent.
+fn quality(text: &str) -> u16 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1000")]
+    let thousandths = |quality: f32| (quality * 1000.0).round() as u16;
+    text.parse().ok().filter(|quality| (0.0..=1.0).contains(quality)).map_or(1000, thousandths)
+}
+
+/// Selects OpenMetrics if the client names it and prefers nothing else, and otherwise the text format. That is used
+/// even if the client accepts neither: it is more useful than no answer.
+fn format(accept: &str) -> Format {
+    let best = |fits: &dyn Fn(&Choice<'_>) -> bool| choices(accept).filter(fits).map(|choice| choice.quality).max();
+    let open_metrics = best(&|choice| choice.is("application/openmetrics-text") && choice.is_version("1.0.0"));
+    // The more specific range wins.
+    let text = best(&|choice| choice.is("text/plain") && choice.is_version("0.0.4"))
+        .or_else(|| best(&|choice| choice.is("text/*")))
+        .or_else(|| best(&|choice| choice.is("*/*")));
+    match open_metrics {
+        Some(quality) if quality > 0 && quality >= text.unwrap_or(0) => Format::OpenMetrics,
+        _ => Format::Text,
+    }
+}
+
+/// Returns whether the client names gzip and does not prefer no encoding.
+fn gzip(accept_encoding: &str) -> bool {
+    let best = |names: &[&str]| {
+        choices(accept_encoding)
+            .filter(|choice| names.iter().any(|name| choice.is(name)))
+            .map(|choice| choice.quality)
+            .max()
+    };
+    best(&["gzip", "x-gzip"]).is_some_and(|quality| quality > 0 && quality >= best(&["identity"]).unwrap_or(0))
+}
+
+/// Why a scrape has no page.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ScrapeError {
-    /// They could not be gathered. If a collector panicked, what it said is in the log.
-    Undone(Undone),
-    /// The metrics cannot be written.
+    /// The metrics could not be gathered. If a collector panicked, the log has its message.
+    Job(JobError),
+    /// The metrics could not be encoded.
     Encoding(String),
 }
 
 impl ScrapeError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::Undone(Undone::Busy { .. } | Undone::Stopping) => Outcome::Unavailable,
-            Self::Undone(Undone::Panicked(_)) | Self::Encoding(_) => Outcome::Failed,
+            Self::Job(JobError::Busy { .. } | JobError::ShuttingDown) => Outcome::Unavailable,
+            Self::Job(JobError::Panicked(_)) | Self::Encoding(_) => Outcome::Failed,
         }
     }
 }
 
-/// How a scrape ended.
+/// The outcome of a scrape.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {
     Served,
     Failed,
     Unavailable,
+    /// The client closed the connection.
     Abandoned,
-    /// Whoever asked is not one of those who may.
-    Refused,
+    /// The client is not authorized.
+    Unauthorized,
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Served, Self::Failed, Self::Unavailable, Self::Abandoned, Self::Refused];
+    const ALL: [Self; 5] = [Self::Served, Self::Failed, Self::Unavailable, Self::Abandoned, Self::Unauthorized];
 
-    /// The HTTP status. One that was abandoned has none of its own; 499 is nginx's.
+    /// Returns the HTTP status. An abandoned scrape has none; 499 is nginx's.
     const fn code(self) -> &'static str {
         match self {
             Self::Served => "200",
             Self::Failed => "500",
             Self::Unavailable => "503",
             Self::Abandoned => "499",
-            Self::Refused => "401",
+            Self::Unauthorized => "401",
         }
     }
 }
 
-/// A registry, and the turns there are to gather it.
+/// Serves scrapes, a bounded number at a time.
 #[derive(Debug)]
 pub(super) struct Scraper {
-    registry: Registry,
-    turns: Turns,
+    writer: Writer,
+    limiter: BlockingLimiter,
     metrics: ScrapeMetrics,
-    tools: Tools,
-}
-
-/// What scrapes write with, and leave to those that come after.
-#[derive(Clone, Debug)]
-struct Tools {
-    expositions: Stock<Exposition>,
-    pages: Stock<Page>,
-    presses: Stock<Press>,
-}
-
-impl Tools {
-    fn new(most: usize) -> Self {
-        Self { expositions: Stock::new(most), pages: Stock::new(most), presses: Stock::new(most) }
-    }
-
-    /// Writes the registry. What panics or fails is not used again.
-    fn write(&self, registry: &Registry, wish: Wish) -> Result<Lent, String> {
-        let mut exposition = self.expositions.take(|| Exposition::new(registry.clone()));
-        let mut page = Lent::new(&self.pages);
-        exposition.write(wish.format, page.page()).map_err(|error| error.to_string())?;
-        self.expositions.put(exposition);
-        if !wish.gzip {
-            return Ok(page);
-        }
-        let mut press = self.presses.take(Press::new);
-        let mut pressed = Lent::new(&self.pages);
-        press.press(page.page(), pressed.page()).map_err(|error| error.to_string())?;
-        self.presses.put(press);
-        Ok(pressed)
-    }
 }
 
 impl Scraper {
-    /// Registers the exporter's own metrics, and the process metrics unless they are there.
-    pub(super) async fn register(registry: Registry, limits: &Limits) -> Result<Arc<Self>, ExporterError> {
+    /// Registers the exporter's own metrics in `registry`, and the process metrics unless it has them.
+    pub(super) async fn register(collector: Collector, registry: Registry) -> Result<Arc<Self>, ExporterError> {
         let scraper = Arc::new(Self {
-            registry,
-            turns: Turns::new(limits.scrapes, limits.turn_wait),
+            writer: Writer::new(collector, registry.clone()),
+            limiter: BlockingLimiter::new(MAX_SCRAPES, SCRAPE_QUEUE_TIMEOUT),
             metrics: ScrapeMetrics::new().map_err(|source| ExporterError::Register { source })?,
-            tools: Tools::new(limits.scrapes),
         });
-        // The registry's lock is held for as long as it is being gathered elsewhere.
-        let registering = Arc::clone(&scraper);
+        // Registering blocks while something else gathers the registry.
+        let metrics = Box::new(scraper.metrics.clone());
         let registered = spawn_blocking(move || {
-            let Self { registry, metrics, .. } = &*registering;
-            registry.register(Box::new(metrics.clone()))?;
-            register_process_metrics(registry);
+            registry.register(metrics)?;
+            register_process_metrics(&registry);
             Ok(())
-        })
-        .await
-        .unwrap_or_else(|error| Err(prometheus::Error::Msg(error.to_string())));
-        match registered {
+        });
+        match registered.await.unwrap_or_else(|error| Err(prometheus::Error::Msg(error.to_string()))) {
             Ok(()) => Ok(scraper),
             Err(source) => Err(ExporterError::Register { source }),
         }
     }
 
-    /// Counts a scrape by somebody who may not ask. It took no time worth telling.
-    #[cfg(feature = "web-config")]
-    pub(super) fn refused(&self) {
-        self.metrics.by_outcome[Outcome::Refused as usize].inc();
+    /// Counts a scrape by a client that is not authorized. Its duration is not recorded.
+    pub(super) fn count_unauthorized(&self) {
+        self.metrics.by_outcome[Outcome::Unauthorized as usize].inc();
     }
 
-    /// The registry as it is wished for, once it is this scrape's turn.
+    /// Writes a page.
     ///
     /// # Cancel safety
     ///
-    /// A scrape that is dropped counts as abandoned. Gathering that has begun goes on to its end,
-    /// and keeps its turn until then.
-    pub(super) async fn scrape(&self, wish: Wish) -> Result<Lent, ScrapeError> {
-        let mut ending = Ending::new(&self.metrics);
-        let scraped = self.gather(wish).await;
-        ending.outcome = match &scraped {
+    /// A scrape that is dropped counts as abandoned. Gathering that has started is completed, and counts against the
+    /// limit until then.
+    pub(super) async fn scrape(&self, negotiated: Negotiated) -> Result<PooledPage, ScrapeError> {
+        let mut recorder = OutcomeRecorder::new(&self.metrics);
+        let page = self.write(negotiated).await;
+        recorder.outcome = match &page {
             Ok(_) => Outcome::Served,
             Err(error) => error.outcome(),
         };
-        scraped
+        page
     }
 
-    async fn gather(&self, wish: Wish) -> Result<Lent, ScrapeError> {
-        let (registry, tools) = (self.registry.clone(), self.tools.clone());
-        let written = self.turns.take(move || tools.write(&registry, wish)).await;
-        match written {
+    async fn write(&self, negotiated: Negotiated) -> Result<PooledPage, ScrapeError> {
+        let writer = self.writer.clone();
+        match self.limiter.run(move || writer.write(negotiated)).await {
             Ok(Ok(page)) => Ok(page),
-            Ok(Err(complaint)) => {
-                let complaint: String = complaint.chars().take(MAX_COMPLAINT_CHARS).collect();
-                tracing::error!(error = complaint, "the metrics cannot be written");
-                Err(ScrapeError::Encoding(complaint))
+            Ok(Err(error)) => {
+                let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+                tracing::error!(error, "could not encode the metrics");
+                Err(ScrapeError::Encoding(error))
             }
-            Err(undone) => {
-                if let Undone::Panicked(message) = &undone {
+            Err(error) => {
+                if let JobError::Panicked(message) = &error {
                     tracing::error!(panic = message, "a collector panicked while the metrics were gathered");
                 }
-                Err(ScrapeError::Undone(undone))
+                Err(ScrapeError::Job(error))
             }
         }
+    }
+}
+
+/// Writes pages with reused memory. Clones share it.
+#[derive(Clone, Debug)]
+struct Writer {
+    collector: Collector,
+    registry: Registry,
+    expositions: ObjectPool<Exposition>,
+    pages: ObjectPool<Page>,
+    gzips: ObjectPool<Gzip>,
+}
+
+impl Writer {
+    fn new(collector: Collector, registry: Registry) -> Self {
+        Self {
+            collector,
+            registry,
+            expositions: ObjectPool::new(MAX_SCRAPES),
+            pages: ObjectPool::new(MAX_SCRAPES),
+            gzips: ObjectPool::new(MAX_SCRAPES),
+        }
+    }
+
+    /// Writes a page, or returns the error's text. An exposition or compressor that fails or panics is not reused.
+    fn write(&self, negotiated: Negotiated) -> Result<PooledPage, String> {
+        let exposition = || Exposition::new(self.collector.clone()).registry(self.registry.clone());
+        let mut exposition = self.expositions.take(exposition);
+        let mut page = PooledPage::take(&self.pages);
+        exposition.write(negotiated.format, page.page_mut()).map_err(|error| error.to_string())?;
+        self.expositions.put(exposition);
+        if !negotiated.gzip {
+            return Ok(page);
+        }
+        let mut gzip = self.gzips.take(Gzip::new);
+        let mut compressed = PooledPage::take(&self.pages);
+        gzip.compress(page.page(), compressed.page_mut()).map_err(|error| error.to_string())?;
+        self.gzips.put(gzip);
+        Ok(compressed)
     }
 }
 
@@ -175,16 +264,16 @@ impl Scraper {
 fn register_process_metrics(registry: &Registry) {
     use prometheus::process_collector::ProcessCollector;
 
-    // The default registry has them, and an application may have its own: theirs stay.
+    // The default registry and some applications register them themselves.
     if let Err(error) = registry.register(Box::new(ProcessCollector::for_self())) {
-        tracing::debug!(%error, "the process metrics are left as they are");
+        tracing::debug!(%error, "the registry has process metrics already");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 fn register_process_metrics(_: &Registry) {}
 
-/// What the exporter says about itself. One collector, so that all of it is registered or nothing.
+/// The exporter's own metrics: one collector, so that all of it is registered or nothing.
 #[derive(Clone, Debug)]
 struct ScrapeMetrics {
     scrapes: IntCounterVec,
@@ -208,7 +297,7 @@ impl ScrapeMetrics {
     }
 }
 
-impl Collector for ScrapeMetrics {
+impl prometheus::core::Collector for ScrapeMetrics {
     fn desc(&self) -> Vec<&Desc> {
         let mut descs = self.scrapes.desc();
         descs.extend(self.duration.desc());
@@ -222,22 +311,88 @@ impl Collector for ScrapeMetrics {
     }
 }
 
-/// Records how a scrape ended when it is dropped, so that each is recorded exactly once.
-struct Ending<'a> {
+/// Records the outcome and the duration of a scrape when it is dropped, so that each scrape is recorded exactly once.
+struct OutcomeRecorder<'a> {
     metrics: &'a ScrapeMetrics,
     started: Instant,
     outcome: Outcome,
 }
 
-impl<'a> Ending<'a> {
+impl<'a> OutcomeRecorder<'a> {
     fn new(metrics: &'a ScrapeMetrics) -> Self {
         Self { metrics, started: Instant::now(), outcome: Outcome::Abandoned }
     }
 }
 
-impl Drop for Ending<'_> {
+impl Drop for OutcomeRecorder<'_> {
     fn drop(&mut self) {
         self.metrics.by_outcome[self.outcome as usize].inc();
         self.metrics.duration.observe(self.started.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_metrics_is_used_if_preferred() {
+        for accept in [
+            // Prometheus 2, and 3 with its escaping schemes.
+            "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+             text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+            "application/openmetrics-text",
+            "application/openmetrics-text; version=\"1.0.0\"; charset=utf-8",
+            "APPLICATION/OpenMetrics-Text;Version=1.0.0, */*",
+            "text/html,application/openmetrics-text",
+            "text/*;q=0.9, application/openmetrics-text",
+            "*/*, application/openmetrics-text;q=0.001, text/plain;q=0",
+            "application/openmetrics-text;q=nonsense",
+        ] {
+            assert_eq!(format(accept), Format::OpenMetrics, "{accept}");
+        }
+    }
+
+    #[test]
+    fn text_is_used_otherwise() {
+        for accept in [
+            "",
+            "*/*",
+            "application/*",
+            "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+            "text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0;q=0.9",
+            "application/openmetrics-text;version=1.0.0;q=0",
+            "application/openmetrics-text;version=0.0.1",
+            "application/openmetrics-text;q=0.4,text/*",
+            "application/openmetrics-text;q=0.4,*/*;q=0.5",
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited,*/*;q=0.1",
+            ";;,=;q==,,",
+        ] {
+            assert_eq!(format(accept), Format::Text, "{accept}");
+        }
+    }
+
+    #[test]
+    fn gzip_is_used_if_named() {
+        for accept in ["gzip", "deflate, gzip;q=0.5", "x-gzip", "GZIP;q=1.0, identity;q=0.5", "br, gzip, *;q=0"] {
+            assert!(gzip(accept), "{accept}");
+        }
+        for accept in
+            ["", "*", "identity", "gzip;q=0", "gzip; q=0.000", "gzip;q=0.4, identity;q=0.5", "deflate", "zgzip"]
+        {
+            assert!(!gzip(accept), "{accept}");
+        }
+    }
+
+    #[test]
+    fn repeated_headers_are_one_list() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(Negotiated::from_headers(&headers), Negotiated::default());
+        for value in ["text/plain;q=0.5", "application/openmetrics-text"] {
+            headers.append(ACCEPT, value.parse().unwrap());
+        }
+        headers.append(ACCEPT_ENCODING, "gzip".parse().unwrap());
+        assert_eq!(Negotiated::from_headers(&headers), Negotiated { format: Format::OpenMetrics, gzip: true });
     }
 }

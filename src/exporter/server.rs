@@ -1,4 +1,4 @@
-//! Accepts connections and lets them end.
+//! Accepts connections and shuts down gracefully.
 
 use std::future::Future;
 use std::io;
@@ -13,100 +13,91 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::ExporterError;
-use super::conversation::Conversation;
-use super::limits::Limits;
+use super::connection::ConnectionHandler;
+use super::error::ExporterError;
+use super::limits::{MAX_CONNECTIONS, SHUTDOWN_GRACE};
 
-/// How long to leave the listener alone after the process ran out of something it needs to accept.
+/// The pause in accepting after the process ran out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often it is told, at the most, that as many connections are open as may be.
-const BETWEEN_TELLING: Duration = Duration::from_secs(60);
+/// The least time between two log lines about the connection limit.
+const CONNECTION_LIMIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An exporter that listens. Connections wait until [`serve`](Self::serve) is polled.
 #[derive(Debug)]
 pub struct BoundExporter {
     listener: TcpListener,
     local_addr: SocketAddr,
-    scheme: &'static str,
-    conversation: Arc<Conversation>,
-    limits: Limits,
+    handler: Arc<ConnectionHandler>,
 }
 
 impl BoundExporter {
-    pub(super) fn new(
-        listener: TcpListener,
-        local_addr: SocketAddr,
-        scheme: &'static str,
-        conversation: Conversation,
-        limits: Limits,
-    ) -> Self {
-        Self { listener, local_addr, scheme, conversation: Arc::new(conversation), limits }
+    pub(super) fn new(listener: TcpListener, local_addr: SocketAddr, handler: ConnectionHandler) -> Self {
+        Self { listener, local_addr, handler: Arc::new(handler) }
     }
 
-    /// Where it listens, with the port that was picked if 0 was asked for.
+    /// Returns the address of the socket, with the actual port if it was bound to port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// How to begin a URL to it: `https` where its web configuration has TLS, else `http`.
+    /// Returns the scheme of its URLs: `https` if the web configuration enables TLS, else `http`.
     pub fn scheme(&self) -> &'static str {
-        self.scheme
+        self.handler.scheme()
     }
 
-    /// Serves until `shutdown` completes, then stops listening and lets the requests under way end.
+    /// Serves until `shutdown` completes, then stops listening and waits for requests in progress.
     ///
-    /// Idle connections are closed at once. Requests that have not ended 5 s after `shutdown`
-    /// completed are cut off. A collector that hangs still occupies its blocking thread afterwards,
-    /// so end the runtime with [`Runtime::shutdown_timeout`](tokio::runtime::Runtime::shutdown_timeout)
-    /// where that matters.
+    /// Idle connections are closed at once, and requests that have not ended 5 s after `shutdown` completed are
+    /// aborted. A collector that hangs still occupies its blocking thread then; if that matters, end the runtime with
+    /// [`Runtime::shutdown_timeout`](tokio::runtime::Runtime::shutdown_timeout).
     ///
     /// # Errors
     ///
-    /// When the listening socket itself fails. Running out of file descriptors is no such failure:
-    /// the exporter logs it once and tries again each second.
+    /// Returns an error if the listening socket fails. Running out of file descriptors is not a failure: the exporter
+    /// logs it once and tries again each second.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future closes the listener and all connections at once.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ExporterError> {
-        let Self { listener, local_addr, scheme, conversation, limits } = self;
+        let Self { listener, local_addr, handler } = self;
         let graceful = GracefulShutdown::new();
-        let mut acceptor = Acceptor::new(listener, limits.connections);
+        let mut acceptor = Acceptor::new(listener);
         let mut connections = JoinSet::new();
         let mut shutdown = pin!(shutdown);
-        tracing::info!(address = %local_addr, scheme, "serving metrics");
+        tracing::info!(address = %local_addr, scheme = handler.scheme(), "serving metrics");
 
         loop {
-            let (stream, place) = tokio::select! {
+            let (stream, permit) = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 Some(ended) = connections.join_next() => {
-                    report(ended);
+                    log_panic(ended);
                     continue;
                 }
                 accepted = acceptor.accept() => {
                     accepted.map_err(|source| ExporterError::Accept { source })?
                 }
             };
-            let held = Arc::clone(&conversation).hold(stream, graceful.watcher());
+            let connection = Arc::clone(&handler).handle(stream, graceful.watcher());
             connections.spawn(async move {
-                held.await;
-                drop(place);
+                connection.await;
+                drop(permit);
             });
         }
 
-        conversation.stop();
+        handler.begin_shutdown();
         drop(acceptor);
-        if timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
-            tracing::warn!(connections = connections.len(), "requests still under way at shutdown were cut off");
+        if timeout(SHUTDOWN_GRACE, graceful.shutdown()).await.is_err() {
+            tracing::warn!(connections = connections.len(), "aborted requests still in progress at shutdown");
         }
         connections.shutdown().await;
         Ok(())
     }
 }
 
-fn report(ended: Result<(), JoinError>) {
+fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
@@ -114,99 +105,96 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-/// A listener that takes a bounded number of connections and survives the process' shortages.
+/// Accepts a bounded number of connections, and survives resource shortages of the process.
 #[derive(Debug)]
 struct Acceptor {
     listener: TcpListener,
-    places: Arc<Semaphore>,
-    max_places: usize,
-    /// When it was last told that no place was left.
-    told_full: Option<Instant>,
-    shortage: Shortage,
+    permits: Arc<Semaphore>,
+    /// When the connection limit was last logged.
+    limit_logged: Option<Instant>,
+    backoff: AcceptBackoff,
 }
 
 impl Acceptor {
-    fn new(listener: TcpListener, max_places: usize) -> Self {
+    fn new(listener: TcpListener) -> Self {
         Self {
             listener,
-            places: Arc::new(Semaphore::new(max_places)),
-            max_places,
-            told_full: None,
-            shortage: Shortage::default(),
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            limit_logged: None,
+            backoff: AcceptBackoff::default(),
         }
     }
 
-    /// The next connection, and its place among those open at once.
+    /// Accepts the next connection, with its permit.
     ///
     /// # Cancel safety
     ///
     /// No connection is lost, and a pause is not cut short.
     async fn accept(&mut self) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
-        let place = self.place().await;
+        let permit = self.permit().await;
         loop {
-            if let Some(pause_end) = self.shortage.pause_end {
-                sleep_until(pause_end).await;
+            if let Some(until) = self.backoff.until {
+                sleep_until(until).await;
             }
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    self.shortage.over();
-                    // Without it, the tail of an answer may wait for an acknowledgement.
+                    self.backoff.reset();
+                    // Otherwise the tail of a response may wait for an acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    return Ok((stream, place));
+                    return Ok((stream, permit));
                 }
-                Err(error) => self.shortage.weigh(error)?,
+                Err(error) => self.backoff.record(error)?,
             }
         }
     }
 
-    /// A place, once there is one. `None` is for a semaphore that is closed, which this one never is.
-    async fn place(&mut self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
+    /// Waits for a permit. `None` is for a closed semaphore, which this one never is.
+    async fn permit(&mut self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Some(permit);
         }
-        // Who connects and leaves again and again is to have no line for each time.
-        if self.told_full.is_none_or(|told| told.elapsed() >= BETWEEN_TELLING) {
-            self.told_full = Some(Instant::now());
+        // A client that connects again and again must not fill the log.
+        if self.limit_logged.is_none_or(|logged| logged.elapsed() >= CONNECTION_LIMIT_LOG_INTERVAL) {
+            self.limit_logged = Some(Instant::now());
             tracing::warn!(
-                connections = self.max_places,
-                "as many connections are open as the exporter takes; further ones wait"
+                connections = MAX_CONNECTIONS,
+                "connection limit reached; new connections wait until one ends"
             );
         }
-        Arc::clone(&self.places).acquire_owned().await.ok()
+        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 }
 
-/// Whether the process has lately been unable to accept.
+/// Pauses accepting while the process lacks file descriptors or memory.
 #[derive(Debug, Default)]
-struct Shortage {
-    pause_end: Option<Instant>,
+struct AcceptBackoff {
+    until: Option<Instant>,
 }
 
-impl Shortage {
-    /// Says when to try again after `error`, or gives it back if that is no use.
-    fn weigh(&mut self, error: io::Error) -> io::Result<()> {
+impl AcceptBackoff {
+    /// Decides when to accept again after `error`, or returns it if trying again is useless.
+    fn record(&mut self, error: io::Error) -> io::Result<()> {
         match error.kind() {
-            // The client went away between its knock and our answer.
+            // The client closed the connection before it was accepted.
             io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionRefused
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::Interrupted => Ok(()),
-            // The socket is not one that listens.
+            // The socket does not listen.
             io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Err(error),
-            // Out of file descriptors or memory. The connection stays in the queue, so that trying
-            // at once would spin.
+            // Out of file descriptors or memory. The connection stays in the queue, so trying again at once would spin.
             _ => {
-                if self.pause_end.is_none() {
+                if self.until.is_none() {
                     tracing::error!(%error, "cannot accept connections; trying again each second");
                 }
-                self.pause_end = Some(Instant::now() + ACCEPT_PAUSE);
+                self.until = Some(Instant::now() + ACCEPT_PAUSE);
                 Ok(())
             }
         }
     }
 
-    fn over(&mut self) {
-        if self.pause_end.take().is_some() {
+    fn reset(&mut self) {
+        if self.until.take().is_some() {
             tracing::info!("accepting connections again");
         }
     }
@@ -219,26 +207,26 @@ mod tests {
     const EMFILE: i32 = 24;
 
     #[tokio::test(start_paused = true)]
-    async fn running_out_of_file_descriptors_pauses_the_listener() {
-        let mut shortage = Shortage::default();
-        assert!(shortage.weigh(io::Error::from_raw_os_error(EMFILE)).is_ok());
-        assert_eq!(shortage.pause_end, Some(Instant::now() + ACCEPT_PAUSE));
+    async fn accepting_pauses_without_file_descriptors() {
+        let mut backoff = AcceptBackoff::default();
+        assert!(backoff.record(io::Error::from_raw_os_error(EMFILE)).is_ok());
+        assert_eq!(backoff.until, Some(Instant::now() + ACCEPT_PAUSE));
 
-        shortage.over();
-        assert_eq!(shortage.pause_end, None);
+        backoff.reset();
+        assert_eq!(backoff.until, None);
     }
 
     #[test]
-    fn a_client_that_left_before_it_was_accepted_pauses_nothing() {
-        let mut shortage = Shortage::default();
-        let gone = io::ErrorKind::ConnectionAborted.into();
-        assert!(shortage.weigh(gone).is_ok());
-        assert_eq!(shortage.pause_end, None);
+    fn aborted_connection_pauses_nothing() {
+        let mut backoff = AcceptBackoff::default();
+        let aborted = io::ErrorKind::ConnectionAborted.into();
+        assert!(backoff.record(aborted).is_ok());
+        assert_eq!(backoff.until, None);
     }
 
     #[test]
-    fn a_socket_that_cannot_listen_is_an_error() {
-        let broken = io::ErrorKind::InvalidInput.into();
-        assert!(Shortage::default().weigh(broken).is_err());
+    fn socket_that_does_not_listen_is_an_error() {
+        let error = io::ErrorKind::InvalidInput.into();
+        assert!(AcceptBackoff::default().record(error).is_err());
     }
 }

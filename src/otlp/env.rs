@@ -1,7 +1,6 @@
-//! The settings that the environment has, by OpenTelemetry's names.
+//! Reads settings from OpenTelemetry's environment variables.
 //!
-//! The SDK and its exporter would read most of these themselves, and ignore what they cannot read. Here each is read
-//! once, and what cannot be is an error.
+//! The SDK and its exporter would read most of these themselves, and ignore invalid values. Here, those are errors.
 
 use std::ffi::OsString;
 use std::str::FromStr;
@@ -11,13 +10,41 @@ use percent_encoding::percent_decode_str;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::OtlpError;
+use super::error::OtlpError;
 use super::settings::{Protocol, Sampling, Settings};
 
-/// How the flag is called that has an endpoint.
+/// The flag of the endpoint.
 const ENDPOINT_FLAG: &str = "--otlp.endpoint";
 
-/// Reads variables. One that is empty counts as one that is not there, as the specification has it.
+/// The largest queue.
+const MAX_QUEUE_SIZE: usize = 1_000_000;
+
+impl Settings {
+    /// Creates settings from the environment of the process, with the variables of [the module](super), and with the
+    /// [defaults](Self::new) for absent ones. `service_name` is the default name of the service.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error with the name of the variable and the expected value, if a value is invalid.
+    pub fn from_env(service_name: impl Into<String>) -> Result<Self, OtlpError> {
+        Self::from_env_and(service_name, None, None)
+    }
+
+    /// Like [`from_env`](Self::from_env), with a base URL and a protocol that override the environment.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env), and if the URL is invalid. That error calls it `--otlp.endpoint`.
+    pub fn from_env_and(
+        service_name: impl Into<String>,
+        endpoint: Option<&str>,
+        protocol: Option<Protocol>,
+    ) -> Result<Self, OtlpError> {
+        read(Self::new(service_name), endpoint, protocol, |name| std::env::var_os(name))
+    }
+}
+
+/// Reads variables. An empty one counts as absent, as in the specification.
 struct Variables<F>(F);
 
 impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
@@ -25,12 +52,11 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         let Some(value) = (self.0)(name).filter(|value| !value.is_empty()) else {
             return Ok(None);
         };
-        let value =
-            value.into_string().map_err(|_| OtlpError::variable(name, "the value is not Unicode: give it in UTF-8"))?;
+        let value = value.into_string().map_err(|_| OtlpError::variable(name, "the value is not valid UTF-8"))?;
         Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty()))
     }
 
-    /// A value of some kind; `expected` is what would do.
+    /// Parses a variable; `expected` describes the valid values.
     fn parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Option<T>, expected: &str) -> Result<Option<T>, OtlpError> {
         let Some(text) = self.text(name)? else {
             return Ok(None);
@@ -38,13 +64,13 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         match parse(&text) {
             Some(value) => Ok(Some(value)),
             None => {
-                let problem = format!("\"{}\" cannot be: give {expected}", text.escape_debug());
+                let problem = format!("invalid value \"{}\", expected {expected}", text.escape_debug());
                 Err(OtlpError::variable(name, problem))
             }
         }
     }
 
-    /// A value of `OTEL_EXPORTER_OTLP_TRACES_…`, or else of `OTEL_EXPORTER_OTLP_…`, and its variable's name.
+    /// Returns name and value of `OTEL_EXPORTER_OTLP_TRACES_…`, or else of `OTEL_EXPORTER_OTLP_…`.
     fn exporter(&self, name: &str) -> Result<Option<(String, String)>, OtlpError> {
         for prefix in ["OTEL_EXPORTER_OTLP_TRACES", "OTEL_EXPORTER_OTLP"] {
             let variable = format!("{prefix}_{name}");
@@ -61,15 +87,12 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
     }
 
     fn count(&self, name: &str) -> Result<Option<usize>, OtlpError> {
-        let count = |text: &str| text.parse().ok().filter(|count| (1..=MOST).contains(count));
+        let count = |text: &str| text.parse().ok().filter(|count| (1..=MAX_QUEUE_SIZE).contains(count));
         self.parsed(name, count, "a whole number from 1 to 1000000")
     }
 }
 
-/// More spans than that may not wait.
-const MOST: usize = 1_000_000;
-
-/// Reads what `variable` has into `settings`; `endpoint` and `protocol` win over it.
+/// Reads variables into `settings`. `endpoint` and `protocol` override them.
 pub(super) fn read(
     mut settings: Settings,
     endpoint: Option<&str>,
@@ -90,15 +113,15 @@ pub(super) fn read(
     Ok(settings)
 }
 
-/// Where spans go: `--otlp.endpoint`, or else the environment's endpoint unless its exporter is `none`; without an
-/// endpoint nowhere, unless the exporter is said to be `otlp`.
+/// Reads the endpoint: the flag's, or else the environment's unless the exporter is `none`. Without any, it is the local
+/// one if the exporter is `otlp`.
 fn address<F: Fn(&str) -> Option<OsString>>(
     settings: &mut Settings,
     variables: &Variables<F>,
     flag: Option<&str>,
     protocol: Option<Protocol>,
 ) -> Result<(), OtlpError> {
-    let wanted = variables.parsed("OTEL_TRACES_EXPORTER", exporter, "otlp or none")?;
+    let is_enabled = variables.parsed("OTEL_TRACES_EXPORTER", exporter, "otlp or none")?;
     let found = match flag {
         Some(url) => Some((ENDPOINT_FLAG.to_owned(), url.to_owned())),
         None => {
@@ -115,20 +138,20 @@ fn address<F: Fn(&str) -> Option<OsString>>(
     settings.protocol = match (protocol, variables.exporter("PROTOCOL")?) {
         (Some(protocol), _) => protocol,
         (None, Some((variable, text))) => text.parse().map_err(|problem| OtlpError::variable(&variable, problem))?,
-        // 4317 is gRPC's port, and nothing but gRPC is understood there.
+        // The port of gRPC, which does not accept HTTP.
         (None, None) if endpoint.as_ref().is_some_and(|(uri, _)| uri.port_u16() == Some(4317)) => Protocol::Grpc,
         (None, None) => settings.protocol,
     };
-    match (endpoint, wanted) {
+    match (endpoint, is_enabled) {
         (_, Some(false)) if flag.is_none() => {}
-        (Some((uri, is_base)), _) => settings.endpoint = Some(whole(&uri, is_base, settings.protocol)),
-        (None, Some(true)) => settings.send_to_this_machine(),
+        (Some((uri, is_base)), _) => settings.endpoint = Some(endpoint_url(&uri, is_base, settings.protocol)),
+        (None, Some(true)) => settings.endpoint = Some(settings.protocol.local_endpoint().to_owned()),
         (None, _) => {}
     }
     Ok(())
 }
 
-/// Whether spans are to be exported.
+/// Parses whether spans are exported.
 fn exporter(text: &str) -> Option<bool> {
     match text {
         "otlp" => Some(true),
@@ -137,21 +160,21 @@ fn exporter(text: &str) -> Option<bool> {
     }
 }
 
-/// What is wrong is said without the URL, which may hold a secret.
+/// Parses a URL. The error does not contain it, because it may have a secret.
 fn parse(url: &str) -> Result<http::Uri, &'static str> {
-    const UNREADABLE: &str = "not a URL to send to: give http://host:port or https://host:port";
-    let uri: http::Uri = url.parse().map_err(|_| UNREADABLE)?;
+    const INVALID: &str = "invalid URL, expected http://host:port or https://host:port";
+    let uri: http::Uri = url.parse().map_err(|_| INVALID)?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
-        return Err(UNREADABLE);
+        return Err(INVALID);
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err("a URL with a user or a password: give such things in OTEL_EXPORTER_OTLP_HEADERS");
+        return Err("the URL contains a user or a password; use OTEL_EXPORTER_OTLP_HEADERS instead");
     }
     Ok(uri)
 }
 
-/// The URL to send to; to a base URL HTTP adds the path of traces.
-fn whole(uri: &http::Uri, is_base: bool, protocol: Protocol) -> String {
+/// Returns the URL of the endpoint. HTTP adds the path of traces to a base URL.
+fn endpoint_url(uri: &http::Uri, is_base: bool, protocol: Protocol) -> String {
     let url = uri.to_string();
     match protocol {
         Protocol::HttpProtobuf if is_base => format!("{}/v1/traces", url.trim_end_matches('/')),
@@ -171,7 +194,7 @@ fn transport<F: Fn(&str) -> Option<OsString>>(
             "gzip" => true,
             "none" => false,
             _ => {
-                let problem = format!("\"{}\" cannot be: give gzip or none", text.escape_debug());
+                let problem = format!("invalid value \"{}\", expected gzip or none", text.escape_debug());
                 return Err(OtlpError::variable(&variable, problem));
             }
         };
@@ -180,7 +203,8 @@ fn transport<F: Fn(&str) -> Option<OsString>>(
         settings.headers = pairs(&text).map_err(|problem| OtlpError::variable(&variable, problem))?;
         for (position, (name, value)) in settings.headers.iter().enumerate() {
             if http::HeaderName::from_str(name).is_err() || http::HeaderValue::from_str(value).is_err() {
-                let problem = format!("entry {} cannot be a header: give key=value, percent-encoded", position + 1);
+                let problem =
+                    format!("entry {} is not a valid header, expected key=value, percent-encoded", position + 1);
                 return Err(OtlpError::variable(&variable, problem));
             }
         }
@@ -188,26 +212,26 @@ fn transport<F: Fn(&str) -> Option<OsString>>(
     Ok(())
 }
 
-/// The files that TLS needs. They are read at once, so that what cannot be read is known by its variable.
+/// Reads the files for TLS now, so that errors have the name of the variable.
 fn tls<F: Fn(&str) -> Option<OsString>>(settings: &mut Settings, variables: &Variables<F>) -> Result<(), OtlpError> {
-    let file = |name: &str, is_it: fn(&[u8]) -> bool, expected: &str| {
+    let file = |name: &str, is_valid: fn(&[u8]) -> bool, expected: &str| {
         let Some((variable, path)) = variables.exporter(name)? else {
             return Ok(None);
         };
         match std::fs::read(&path) {
-            Ok(pem) if is_it(&pem) => Ok(Some(pem)),
-            Ok(_) => Err(OtlpError::variable(&variable, format!("{path} is no such file: give {expected}"))),
-            Err(error) => Err(OtlpError::variable(&variable, format!("{path}: {error}: give {expected}"))),
+            Ok(pem) if is_valid(&pem) => Ok(Some(pem)),
+            Ok(_) => Err(OtlpError::variable(&variable, format!("invalid file {path}, expected {expected}"))),
+            Err(error) => Err(OtlpError::variable(&variable, format!("cannot read {path}: {error}"))),
         }
     };
-    settings.certificate = file("CERTIFICATE", has_certificates, "a file of certificates, as PEM")?;
-    let certificate = file("CLIENT_CERTIFICATE", has_certificates, "a file of certificates, as PEM")?;
-    let key = file("CLIENT_KEY", has_key, "a file of a private key, as PEM")?;
+    settings.certificate = file("CERTIFICATE", has_certificates, "certificates in PEM format")?;
+    let certificate = file("CLIENT_CERTIFICATE", has_certificates, "certificates in PEM format")?;
+    let key = file("CLIENT_KEY", has_key, "a private key in PEM format")?;
     settings.client_certificate = match (certificate, key) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         (Some(_), None) | (None, Some(_)) => {
-            let problem = "it needs OTEL_EXPORTER_OTLP_CLIENT_KEY, and that needs it: give both or none";
+            let problem = "it requires OTEL_EXPORTER_OTLP_CLIENT_KEY and vice versa; set both or neither";
             return Err(OtlpError::variable("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", problem));
         }
     };
@@ -240,7 +264,7 @@ fn resource<F: Fn(&str) -> Option<OsString>>(
     Ok(())
 }
 
-/// `key=value,key=value`, percent-encoded. What is wrong is said without any value.
+/// Parses `key=value,key=value`, percent-encoded. The error contains no value.
 fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
     let entries = text.split(',').map(str::trim).enumerate().filter(|(_, entry)| !entry.is_empty());
     entries
@@ -249,7 +273,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>, String> {
             let value = percent_decode_str(value).decode_utf8();
             match value {
                 Ok(value) if !key.is_empty() => Ok((key.to_owned(), value.into_owned())),
-                _ => Err(format!("entry {} cannot be read: give key=value,key=value, percent-encoded", index + 1)),
+                _ => Err(format!("entry {} is invalid, expected key=value,key=value, percent-encoded", index + 1)),
             }
         })
         .collect()
@@ -267,12 +291,12 @@ fn sampling<F: Fn(&str) -> Option<OsString>>(variables: &Variables<F>) -> Result
         };
         Some((parent_based, ratio))
     };
-    let expected = "always_on, always_off, traceidratio, or one of them with parentbased_ before it";
+    let expected = "always_on, always_off, traceidratio, or one of them with the prefix parentbased_";
     let Some((parent_based, ratio)) = variables.parsed("OTEL_TRACES_SAMPLER", known, expected)? else {
         return Ok(None);
     };
-    let share = |text: &str| text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
-    let argument = || variables.parsed(ARGUMENT, share, "the share of traces to keep, from 0.0 to 1.0");
+    let parse_ratio = |text: &str| text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    let argument = || variables.parsed(ARGUMENT, parse_ratio, "the ratio of sampled traces, from 0.0 to 1.0");
     let ratio = match ratio {
         Some(ratio) => ratio,
         None => argument()?.unwrap_or(1.0),
@@ -295,7 +319,7 @@ fn batches<F: Fn(&str) -> Option<OsString>>(
         None => settings.batch_size = settings.batch_size.min(settings.queue_size),
     }
     settings.delay = variables.millis("OTEL_BSP_SCHEDULE_DELAY")?.unwrap_or(settings.delay);
-    // A batch has one limit, whichever of the two is shorter.
+    // The shorter timeout applies.
     if let Some(limit) = variables.millis("OTEL_BSP_EXPORT_TIMEOUT")? {
         settings.timeout = settings.timeout.min(limit);
     }

@@ -1,24 +1,21 @@
-//! Why spans cannot be exported as asked.
-
 use std::io;
 
-/// Why spans cannot be exported as asked. No message shows a header, an endpoint or any other value that may hold a
-/// secret.
+/// An error in the export of spans. No message contains a header, an endpoint or another value that may be a secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtlpError {
-    /// A setting cannot be.
+    /// A setting is invalid.
     #[error("{origin}: {problem}")]
     Setting {
-        /// Where it stands: `environment variable OTEL_…`, or the flag.
+        /// Where it is set: `environment variable OTEL_…`, or the flag.
         origin: String,
-        /// What is wrong, and what would do.
+        /// What is wrong, and how to correct it.
         problem: String,
     },
-    /// The exporter cannot be made of the settings.
-    #[error("cannot export spans: {0}")]
+    /// The exporter could not be created from the settings.
+    #[error("cannot create the span exporter: {0}")]
     Exporter(String),
-    /// The system has no thread to give.
+    /// The thread that exports could not be started.
     #[error("cannot start the thread that exports spans")]
     Thread(#[source] io::Error),
 }
@@ -28,7 +25,7 @@ impl OtlpError {
         Self::Setting { origin: format!("environment variable {name}"), problem: problem.into() }
     }
 
-    /// Whether a setting is to blame.
+    /// Returns whether a setting is invalid.
     #[must_use]
     pub const fn is_usage(&self) -> bool {
         matches!(self, Self::Setting { .. })

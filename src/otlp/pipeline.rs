@@ -1,4 +1,4 @@
-//! From a span's end to its destination.
+//! From the end of a span to its destinations.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,163 +7,215 @@ use std::time::Duration;
 use opentelemetry::Context;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanProcessor};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor};
 use tokio::time::Instant;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
 
-use super::OtlpError;
-use super::queue::Queue;
-use super::refusals::Refusals;
+use super::error::OtlpError;
+use super::export_thread::{ExportThread, Timing};
+use super::partial_success::PartialSuccess;
+use super::queue::SpanQueue;
 use super::settings::{Sampling, Settings};
-use super::transport::Collector;
-use super::worker::{Deliver, Pace, Worker};
+use super::transport;
 use crate::telemetry::spans::Destination;
 
-/// The name of the scope that spans come from.
+/// The instrumentation scope of the spans.
 const SCOPE: &str = "poolscope";
 
-/// What the exporter itself is made of. Its spans would be exported, which makes further ones, and so on.
-const MACHINERY: [&str; 8] = ["h2", "hyper", "hyper_util", "opentelemetry", "rustls", "tokio", "tonic", "tower"];
+/// The crates that export. Exporting their spans would create further ones.
+const EXPORTING_CRATES: [&str; 8] = ["h2", "hyper", "hyper_util", "opentelemetry", "rustls", "tokio", "tonic", "tower"];
 
-/// Takes the spans of a process to where they are to go.
+/// The timing of an exporter in this process: a viewer should show recent spans.
+const IN_PROCESS: Timing = Timing { delay: Duration::from_millis(500), timeout: Duration::from_secs(5) };
+
+/// Exports the spans of a process.
 ///
-/// Dropping it gives up what still waits; [`shutdown`](Self::shutdown) does not.
+/// Dropping it drops the spans that are still queued; [`shutdown`](Self::shutdown) exports them.
 pub struct Pipeline {
     provider: Option<SdkTracerProvider>,
-    workers: Vec<Worker>,
+    threads: Vec<ExportThread>,
 }
 
 impl Pipeline {
-    /// Starts a thread that exports, if there is an endpoint. Connects to nothing yet; a collector that is away is
-    /// tried again with each batch.
+    /// Starts a thread that exports, if the settings have an endpoint. It connects when it exports the first batch, and
+    /// tries again with each further one.
     ///
     /// # Errors
     ///
-    /// When the endpoint cannot be, or the system has no thread to give.
+    /// Returns an error if the endpoint is invalid, or the thread cannot be started.
     pub fn start(settings: &Settings) -> Result<Self, OtlpError> {
-        Self::start_with(settings, None::<Nowhere>)
+        let mut pipeline = Builder::new(settings);
+        pipeline.add_endpoint()?;
+        Ok(pipeline.build())
     }
 
-    /// The same, with a destination in this process as well.
-    pub fn start_with(settings: &Settings, page: Option<impl Deliver>) -> Result<Self, OtlpError> {
-        if settings.disabled {
-            return Ok(Self { provider: None, workers: Vec::new() });
-        }
-        let resource = settings.as_resource();
-        let mut provider =
-            SdkTracerProvider::builder().with_sampler(sampler(settings.sampling)).with_resource(resource.clone());
-        let mut workers = Vec::new();
-        if let Some(endpoint) = &settings.endpoint {
-            let runtime = runtime()?;
-            let collector = {
-                let _entered = runtime.enter();
-                Collector::new(settings, endpoint, &resource)
-            };
-            let collector = match collector {
-                Ok(collector) => collector,
-                Err(problem) => {
-                    // Dropped here it might block, which an asynchronous caller must not.
-                    runtime.shutdown_background();
-                    return Err(OtlpError::Exporter(problem));
-                }
-            };
-            let queue = Queue::new(Destination::Otlp, settings.queue_size, settings.batch_size);
-            let pace = Pace { delay: settings.delay, patience: settings.timeout };
-            workers.push(Worker::start(runtime, Arc::clone(&queue), collector, pace).map_err(OtlpError::Thread)?);
-            provider = provider.with_span_processor(Enqueue(queue));
-        }
-        if let Some(page) = page {
-            let queue = Queue::new(Destination::Page, settings.queue_size, settings.batch_size);
-            workers.push(Worker::start(runtime()?, Arc::clone(&queue), page, PAGE).map_err(OtlpError::Thread)?);
-            provider = provider.with_span_processor(Enqueue(queue));
-        }
-        Ok(Self { provider: Some(provider.build()), workers })
-    }
-
-    /// Makes the spans of [`tracing`] those of OpenTelemetry; `None` if nothing is to be traced.
+    /// Like [`start`](Self::start), and also exports to `exporter`, which is in this process: a viewer of traces, for
+    /// example.
     ///
-    /// The spans of the exporter's own machinery (hyper, h2, tonic …) are left out: they would make further ones.
+    /// # Errors
+    ///
+    /// Returns an error if the endpoint is invalid, or a thread cannot be started.
+    pub fn start_with(settings: &Settings, exporter: impl SpanExporter + 'static) -> Result<Self, OtlpError> {
+        let mut pipeline = Builder::new(settings);
+        pipeline.add_endpoint()?;
+        pipeline.add_exporter(exporter)?;
+        Ok(pipeline.build())
+    }
+
+    /// Returns a layer that exports the spans of [`tracing`]; `None` if tracing is disabled.
+    ///
+    /// It ignores the spans of the crates that export (hyper, h2, tonic …), which would create further ones.
     pub fn layer<S>(&self) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
-        self.layer_of(|metadata| !is_machinery(metadata))
+        self.layer_with_filter(|metadata| !is_exporting(metadata))
     }
 
-    /// The same for such spans and events only.
-    pub fn layer_of<S>(&self, wanted: fn(&Metadata<'_>) -> bool) -> Option<impl Layer<S> + Send + Sync + use<S>>
+    /// Returns a layer that exports only the spans and events for which `filter` returns `true`; `None` if tracing is
+    /// disabled.
+    pub fn layer_with_filter<S>(
+        &self,
+        filter: fn(&Metadata<'_>) -> bool,
+    ) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
         let tracer = self.provider.as_ref()?.tracer(SCOPE);
         let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_threads(false);
-        let spans = spans.with_filter(filter_fn(wanted));
-        Some(spans.and_then(Refusals.with_filter(filter_fn(Refusals::concern))))
+        let spans = spans.with_filter(filter_fn(filter));
+        Some(spans.and_then(PartialSuccess.with_filter(filter_fn(PartialSuccess::needs))))
     }
 
-    /// What became of the spans, for each destination.
+    /// Returns the counts of spans for each destination.
     #[cfg(test)]
     pub(super) fn accounts(&self) -> Vec<Arc<dyn crate::telemetry::spans::Accounts>> {
-        self.workers.iter().map(Worker::accounts).collect()
+        self.threads.iter().map(ExportThread::accounts).collect()
     }
 
-    /// Exports what still waits, for as long as `within`, and ends. What is not exported by then is given up, and
-    /// counted. Spans that end later are dropped.
+    /// Exports the queued spans, and ends. Spans that are not exported `within` this time count as failed or dropped, and
+    /// spans that end later are dropped.
     ///
     /// # Cancel safety
     ///
-    /// When the future is dropped, the rest of it goes on without anyone who waits for it.
+    /// If the future is dropped, the shutdown continues in the background.
     pub async fn shutdown(mut self, within: Duration) {
         let deadline = Instant::now() + within;
-        let mut workers = std::mem::take(&mut self.workers);
-        for worker in &workers {
-            worker.close(deadline);
+        let mut threads = std::mem::take(&mut self.threads);
+        for thread in &threads {
+            thread.close(deadline);
         }
-        for worker in &mut workers {
-            worker.ended().await;
+        for thread in &mut threads {
+            thread.ended().await;
         }
     }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
-        for worker in &self.workers {
-            worker.close(Instant::now());
+        for thread in &self.threads {
+            thread.close(Instant::now());
         }
     }
 }
 
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pipeline").field("workers", &self.workers).finish_non_exhaustive()
+        f.debug_struct("Pipeline").field("threads", &self.threads).finish_non_exhaustive()
     }
 }
 
-/// A page shows what has ended a moment ago.
-const PAGE: Pace = Pace { delay: Duration::from_millis(500), patience: Duration::from_secs(5) };
+/// Starts the threads of a pipeline.
+struct Builder<'a> {
+    settings: &'a Settings,
+    processors: Vec<QueueProcessor>,
+    threads: Vec<ExportThread>,
+}
+
+impl<'a> Builder<'a> {
+    fn new(settings: &'a Settings) -> Self {
+        Self { settings, processors: Vec::new(), threads: Vec::new() }
+    }
+
+    fn add_endpoint(&mut self) -> Result<(), OtlpError> {
+        let Some(endpoint) = &self.settings.endpoint else { return Ok(()) };
+        if self.settings.disabled {
+            return Ok(());
+        }
+        let runtime = runtime()?;
+        let created = {
+            let _entered = runtime.enter();
+            transport::exporter(self.settings, endpoint)
+        };
+        let exporter = match created {
+            Ok(exporter) => exporter,
+            Err(problem) => {
+                // Dropping the runtime could block, which an asynchronous caller must not.
+                runtime.shutdown_background();
+                return Err(OtlpError::Exporter(problem));
+            }
+        };
+        let timing = Timing { delay: self.settings.delay, timeout: self.settings.timeout };
+        self.add(runtime, Destination::Otlp, exporter, timing)
+    }
+
+    fn add_exporter(&mut self, exporter: impl SpanExporter + 'static) -> Result<(), OtlpError> {
+        if self.settings.disabled {
+            return Ok(());
+        }
+        self.add(runtime()?, Destination::Page, exporter, IN_PROCESS)
+    }
+
+    fn add(
+        &mut self,
+        runtime: tokio::runtime::Runtime,
+        destination: Destination,
+        mut exporter: impl SpanExporter + 'static,
+        timing: Timing,
+    ) -> Result<(), OtlpError> {
+        exporter.set_resource(&self.settings.sdk_resource());
+        let queue = SpanQueue::new(destination, self.settings.queue_size, self.settings.batch_size);
+        let thread = ExportThread::start(runtime, Arc::clone(&queue), exporter, timing);
+        self.threads.push(thread.map_err(OtlpError::Thread)?);
+        self.processors.push(QueueProcessor(queue));
+        Ok(())
+    }
+
+    fn build(self) -> Pipeline {
+        if self.settings.disabled {
+            return Pipeline { provider: None, threads: self.threads };
+        }
+        let provider = SdkTracerProvider::builder()
+            .with_sampler(sampler(self.settings.sampling))
+            .with_resource(self.settings.sdk_resource());
+        let provider =
+            self.processors.into_iter().fold(provider, |provider, processor| provider.with_span_processor(processor));
+        Pipeline { provider: Some(provider.build()), threads: self.threads }
+    }
+}
 
 fn runtime() -> Result<tokio::runtime::Runtime, OtlpError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OtlpError::Thread)
 }
 
 fn sampler(sampling: Sampling) -> Sampler {
-    let own = Sampler::TraceIdRatioBased(sampling.ratio);
-    if sampling.parent_based { Sampler::ParentBased(Box::new(own)) } else { own }
+    let root = Sampler::TraceIdRatioBased(sampling.ratio);
+    if sampling.parent_based { Sampler::ParentBased(Box::new(root)) } else { root }
 }
 
-fn is_machinery(metadata: &Metadata<'_>) -> bool {
+fn is_exporting(metadata: &Metadata<'_>) -> bool {
     let crate_name = metadata.target().split("::").next().unwrap_or_default();
-    MACHINERY.contains(&crate_name) || crate_name.starts_with("opentelemetry")
+    EXPORTING_CRATES.contains(&crate_name) || crate_name.starts_with("opentelemetry")
 }
 
-/// Hands spans that ended to a queue. The SDK calls it on whatever thread ends them.
+/// Pushes ended spans to a queue. The SDK calls it on the thread that ends a span.
 #[derive(Debug)]
-struct Enqueue(Arc<Queue<SpanData>>);
+struct QueueProcessor(Arc<SpanQueue<SpanData>>);
 
-impl SpanProcessor for Enqueue {
+impl SpanProcessor for QueueProcessor {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -172,7 +224,7 @@ impl SpanProcessor for Enqueue {
         }
     }
 
-    /// Nobody but the pipeline has the provider, and that needs none of this.
+    /// Does nothing: the provider is private to the pipeline, which does not call it.
     fn force_flush(&self) -> OTelSdkResult {
         Ok(())
     }
@@ -180,14 +232,5 @@ impl SpanProcessor for Enqueue {
     fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
         self.0.close();
         Ok(())
-    }
-}
-
-/// No destination.
-enum Nowhere {}
-
-impl Deliver for Nowhere {
-    async fn send(&mut self, _: Vec<SpanData>) -> Result<u64, String> {
-        match *self {}
     }
 }

@@ -1,4 +1,4 @@
-//! What is sent where, and how.
+//! The settings of the export.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,20 +7,18 @@ use std::time::Duration;
 use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
 
-use super::{OtlpError, env};
-
-/// How spans travel.
+/// The protocol of the export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// gRPC over HTTP/2; the collector's port is usually 4317.
+    /// gRPC over HTTP/2, usually on port 4317.
     Grpc,
-    /// Protobuf over HTTP/1.1; the collector's port is usually 4318.
+    /// Protobuf over HTTP/1.1, usually on port 4318.
     HttpProtobuf,
 }
 
 impl Protocol {
-    /// Its name, as in `OTEL_EXPORTER_OTLP_PROTOCOL`.
+    /// Returns its name, as in `OTEL_EXPORTER_OTLP_PROTOCOL`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -29,8 +27,8 @@ impl Protocol {
         }
     }
 
-    /// Where a collector on this machine listens.
-    const fn local(self) -> &'static str {
+    /// Returns the default endpoint of a collector on this machine.
+    pub(super) const fn local_endpoint(self) -> &'static str {
         match self {
             Self::Grpc => "http://localhost:4317",
             Self::HttpProtobuf => "http://localhost:4318/v1/traces",
@@ -45,57 +43,65 @@ impl FromStr for Protocol {
         match text {
             "grpc" => Ok(Self::Grpc),
             "http/protobuf" => Ok(Self::HttpProtobuf),
-            _ => Err(format!("\"{}\" cannot be: give grpc or http/protobuf", text.escape_debug())),
+            _ => Err(format!("invalid value \"{}\", expected grpc or http/protobuf", text.escape_debug())),
         }
     }
 }
 
-/// Which traces are kept.
+/// The sampling of traces.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Sampling {
-    /// The share of the traces that begin here, from 0 to 1.
+    /// The ratio of sampled traces, of those that begin in this process, from 0 to 1.
     pub ratio: f64,
-    /// Whether a trace that began elsewhere is kept as it was decided there.
+    /// Whether traces that began elsewhere are sampled as decided there.
     pub parent_based: bool,
 }
 
-/// What is sent where, and how. Nothing is sent anywhere without an endpoint.
+/// The settings of the export. Without an endpoint, nothing is exported.
+///
+/// ```
+/// use poolscope::otlp::{Protocol, Settings};
+///
+/// let mut settings = Settings::new("shop");
+/// settings.protocol = Protocol::Grpc;
+/// settings.endpoint = Some("https://collector.example.com:4317".to_owned());
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The URL to send to, in full: for [`Protocol::HttpProtobuf`] with its path, `/v1/traces` as a rule.
+    /// The URL of the collector; for [`Protocol::HttpProtobuf`] with the path, usually `/v1/traces`.
     pub endpoint: Option<String>,
-    /// How.
+    /// The protocol.
     pub protocol: Protocol,
-    /// Headers, or gRPC metadata, of each request. They may hold secrets, and are never shown.
+    /// Headers, or gRPC metadata, of each request. They may contain secrets, and are never shown.
     pub headers: Vec<(String, String)>,
-    /// How long a batch may take, retries included.
+    /// The time for a batch, including retries.
     pub timeout: Duration,
-    /// Whether batches are compressed, with gzip.
+    /// Whether batches are compressed with gzip.
     pub gzip: bool,
-    /// Authorities that an `https` endpoint's certificate may be of, as PEM; `None` for those that the system trusts.
+    /// The authorities of an `https` endpoint's certificate, as PEM; `None` for those that the system trusts.
     pub certificate: Option<Vec<u8>>,
-    /// The certificate to show to the collector and its key, as PEM. The key is never shown.
+    /// The client certificate and its key, as PEM. The key is never shown.
     pub client_certificate: Option<(Vec<u8>, Vec<u8>)>,
-    /// The service's name.
+    /// The name of the service.
     pub service_name: String,
     /// Further attributes of the resource.
     pub resource: Vec<(String, String)>,
-    /// Which traces are kept.
+    /// The sampling of traces.
     pub sampling: Sampling,
-    /// How many spans may wait. A further one is dropped.
+    /// The number of spans that can wait. Further ones are dropped.
     pub queue_size: usize,
-    /// How many spans are sent at once, at most.
+    /// The largest number of spans in a batch.
     pub batch_size: usize,
-    /// How long a span waits for others before it is sent, at most.
+    /// The longest time a span waits for a batch to fill.
     pub delay: Duration,
-    /// Whether nothing is traced at all.
+    /// Whether tracing is disabled.
     pub disabled: bool,
 }
 
 impl Settings {
-    /// The defaults of OpenTelemetry's specification, and no endpoint.
+    /// Creates settings with the defaults of OpenTelemetry's specification, and without an endpoint.
     pub fn new(service_name: impl Into<String>) -> Self {
         Self {
             endpoint: None,
@@ -115,41 +121,13 @@ impl Settings {
         }
     }
 
-    /// The defaults, and what the process's environment says: see [the module](super). `service_name` is what counts
-    /// if the environment has none.
-    ///
-    /// # Errors
-    ///
-    /// When a variable has a value that cannot be; the message says which, and what would do.
-    pub fn from_env(service_name: impl Into<String>) -> Result<Self, OtlpError> {
-        Self::from_env_and(service_name, None, None)
-    }
-
-    /// The same, with what wins over the environment: a base URL and a protocol.
-    ///
-    /// # Errors
-    ///
-    /// As [`from_env`](Self::from_env), and when the URL cannot be; the message calls it `--otlp.endpoint`.
-    pub fn from_env_and(
-        service_name: impl Into<String>,
-        endpoint: Option<&str>,
-        protocol: Option<Protocol>,
-    ) -> Result<Self, OtlpError> {
-        env::read(Self::new(service_name), endpoint, protocol, |name| std::env::var_os(name))
-    }
-
-    /// Sends to a collector on this machine, at the port of the protocol.
-    pub(super) fn send_to_this_machine(&mut self) {
-        self.endpoint = Some(self.protocol.local().to_owned());
-    }
-
-    /// What all spans come from: the service's name, its attributes, and what the SDK says of itself.
-    pub fn as_resource(&self) -> Resource {
+    /// Returns the resource of all spans: the service's name, its attributes, and those of the SDK.
+    pub(super) fn sdk_resource(&self) -> Resource {
         let attributes = self.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
         Resource::builder().with_attributes(attributes).with_service_name(self.service_name.clone()).build()
     }
 
-    /// Where to, without anything that may be a secret: scheme, host and port.
+    /// Returns scheme, host and port of the endpoint, which are no secrets.
     #[must_use]
     pub fn destination(&self) -> Option<String> {
         let uri: http::Uri = self.endpoint.as_deref()?.parse().ok()?;
@@ -159,7 +137,7 @@ impl Settings {
 }
 
 impl fmt::Debug for Settings {
-    /// Leaves out the values of headers and the endpoint's path.
+    /// Omits the values of headers and the path of the endpoint.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let headers: Vec<_> = self.headers.iter().map(|(name, _)| name).collect();
         f.debug_struct("Settings")

@@ -1,4 +1,4 @@
-//! The way to a collector: gRPC or HTTP, with TLS where the endpoint is `https`.
+//! Creates OTLP exporters: gRPC or HTTP, with TLS if the endpoint is `https`.
 
 use std::error::Error;
 
@@ -6,76 +6,53 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper_rustls::HttpsConnectorBuilder;
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_otlp::{Compression, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
-use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::error::OTelSdkError;
-use opentelemetry_sdk::trace::{SpanData, SpanExporter as _};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
-use super::refusals;
 use super::settings::{Protocol, Settings};
-use super::worker::Deliver;
 
-/// A collector, by OTLP.
-#[derive(Debug)]
-pub(super) struct Collector {
-    exporter: SpanExporter,
-}
-
-impl Collector {
-    /// Connects to nothing yet. What it does later, it does in the runtime that this is called in.
-    pub(super) fn new(settings: &Settings, endpoint: &str, resource: &Resource) -> Result<Self, String> {
-        let built = match settings.protocol {
-            Protocol::Grpc => {
-                let mut builder = SpanExporter::builder()
-                    .with_tonic()
-                    .with_endpoint(endpoint)
-                    .with_timeout(settings.timeout)
-                    .with_metadata(MetadataMap::from_headers(headers(settings)));
-                if endpoint.starts_with("https:") {
-                    builder = builder.with_tls_config(grpc_tls(settings));
-                }
-                if settings.gzip {
-                    builder = builder.with_compression(Compression::Gzip);
-                }
-                builder.build()
+/// Creates an exporter, which is not connected yet. It runs in the runtime that this is called in.
+///
+/// # Errors
+///
+/// Returns an error without any setting, which may be a secret.
+pub(super) fn exporter(settings: &Settings, endpoint: &str) -> Result<SpanExporter, String> {
+    let built = match settings.protocol {
+        Protocol::Grpc => {
+            let mut builder = SpanExporter::builder()
+                .with_tonic()
+                .with_endpoint(endpoint)
+                .with_timeout(settings.timeout)
+                .with_metadata(MetadataMap::from_headers(headers(settings)));
+            if endpoint.starts_with("https:") {
+                builder = builder.with_tls_config(grpc_tls(settings));
             }
-            Protocol::HttpProtobuf => {
-                let client = client(settings, endpoint)?;
-                let headers = settings.headers.iter().cloned().collect();
-                let mut builder = SpanExporter::builder()
-                    .with_http()
-                    .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
-                    .with_http_client(client)
-                    .with_endpoint(endpoint)
-                    .with_timeout(settings.timeout)
-                    .with_headers(headers);
-                if settings.gzip {
-                    builder = builder.with_compression(Compression::Gzip);
-                }
-                builder.build()
+            if settings.gzip {
+                builder = builder.with_compression(Compression::Gzip);
             }
-        };
-        // What the builder says may quote the endpoint.
-        let mut exporter =
-            built.map_err(|_| "the exporter cannot be made for this endpoint and these certificates".to_owned())?;
-        exporter.set_resource(resource);
-        Ok(Self { exporter })
-    }
-}
-
-impl Deliver for Collector {
-    async fn send(&mut self, batch: Vec<SpanData>) -> Result<u64, String> {
-        refusals::forget();
-        match self.exporter.export(batch).await {
-            Ok(()) => Ok(refusals::told()),
-            Err(OTelSdkError::InternalFailure(reason)) => Err(reason),
-            Err(error) => Err(error.to_string()),
+            builder.build()
         }
-    }
+        Protocol::HttpProtobuf => {
+            let client = http_client(settings, endpoint)?;
+            let headers = settings.headers.iter().cloned().collect();
+            let mut builder = SpanExporter::builder()
+                .with_http()
+                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+                .with_http_client(client)
+                .with_endpoint(endpoint)
+                .with_timeout(settings.timeout)
+                .with_headers(headers);
+            if settings.gzip {
+                builder = builder.with_compression(Compression::Gzip);
+            }
+            builder.build()
+        }
+    };
+    // The builder's error may contain the endpoint.
+    built.map_err(|_| "the endpoint and the certificates do not make a valid exporter".to_owned())
 }
 
 fn headers(settings: &Settings) -> HeaderMap {
@@ -93,7 +70,7 @@ fn headers(settings: &Settings) -> HeaderMap {
 
 type Connector = hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>;
 
-fn client(settings: &Settings, endpoint: &str) -> Result<HyperClient<Connector>, String> {
+fn http_client(settings: &Settings, endpoint: &str) -> Result<HyperClient<Connector>, String> {
     let config = http_tls(settings, endpoint.starts_with("https:")).map_err(|error| error.to_string())?;
     let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
     Ok(HyperClient::new(connector, settings.timeout, None))
@@ -122,7 +99,7 @@ fn http_tls(settings: &Settings, is_used: bool) -> Result<ClientConfig, Box<dyn 
         None => {
             let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if added == 0 {
-                return Err("the system has no certificates of authorities that TLS could trust".into());
+                return Err("the system has no certificates of trusted authorities".into());
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Reads the pools' ledgers when Prometheus asks.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -45,15 +44,21 @@ impl Collector {
     /// What each pool has counted, in the order they joined. Each is of one moment; they are read one after another.
     #[must_use]
     pub fn snapshots(&self) -> Vec<PoolSnapshot> {
-        // The list is not held while a ledger is read: a pool may join meanwhile.
-        let ledgers: Vec<_> = self.ledgers().iter().filter_map(Weak::upgrade).collect();
+        // The list is not locked while a ledger is read: a pool may join meanwhile.
+        let mut ledgers = Vec::new();
+        self.ledgers(&mut ledgers);
         ledgers.iter().map(|ledger| ledger.snapshot()).collect()
+    }
+
+    /// Appends the ledgers of the pools to `ledgers`, in the order in which they joined.
+    pub(crate) fn ledgers(&self, ledgers: &mut Vec<Arc<Ledger>>) {
+        ledgers.extend(self.lock().iter().filter_map(Weak::upgrade));
     }
 
     /// Lets a pool join under `name`, or under `name-2`, `name-3`… if a pool of that name lives: two pools with one
     /// name would be two series with the same labels, which Prometheus refuses.
     pub(crate) fn join(&self, name: &str, make: impl FnOnce(Arc<str>) -> Ledger) -> Arc<Ledger> {
-        let mut ledgers = self.ledgers();
+        let mut ledgers = self.lock();
         ledgers.retain(|ledger| ledger.strong_count() > 0);
         let taken = |name: &str| ledgers.iter().filter_map(Weak::upgrade).any(|ledger| **ledger.name() == *name);
         let mut unique = name.to_owned();
@@ -76,48 +81,8 @@ impl Collector {
         ledger
     }
 
-    fn ledgers(&self) -> MutexGuard<'_, Vec<Weak<Ledger>>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Weak<Ledger>>> {
         self.ledgers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-thread_local! {
-    /// The pools that this thread has set aside so far, while it does.
-    static ASIDE: RefCell<Option<Vec<Arc<Ledger>>>> = const { RefCell::new(None) };
-}
-
-/// Calls `gather`, during which collectors on this thread tell nothing of their pools and name them to `ledgers`
-/// instead: who gathers a registry finds out in this way which pools are in it, and reads them by a shorter way.
-#[cfg(feature = "exporter")]
-pub(crate) fn set_aside<T>(ledgers: &mut Vec<Arc<Ledger>>, gather: impl FnOnce() -> T) -> T {
-    /// Gives back what was set aside, also if a collector panics.
-    struct Aside<'a>(&'a mut Vec<Arc<Ledger>>);
-
-    impl Drop for Aside<'_> {
-        fn drop(&mut self) {
-            *self.0 = ASIDE.take().unwrap_or_default();
-        }
-    }
-
-    ASIDE.set(Some(std::mem::take(ledgers)));
-    let _aside = Aside(ledgers);
-    gather()
-}
-
-impl Collector {
-    /// Whether this thread sets pools aside; if so, these now are.
-    fn is_set_aside(&self) -> bool {
-        ASIDE.with_borrow_mut(|aside| {
-            let Some(aside) = aside else { return false };
-            let others = aside.len();
-            for ledger in self.ledgers().iter().filter_map(Weak::upgrade) {
-                // A set that two collectors show is shown once.
-                if !aside[..others].iter().any(|other| Arc::ptr_eq(other, &ledger)) {
-                    aside.push(ledger);
-                }
-            }
-            true
-        })
     }
 }
 
@@ -130,33 +95,43 @@ impl prometheus::core::Collector for Collector {
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
-        let snapshots = if self.is_set_aside() { Vec::new() } else { self.snapshots() };
-        let spans = spans::totals();
-        let mut families = Vec::with_capacity(METRICS.len());
-        for metric in METRICS {
-            let mut samples = Samples { metric, pool: "", metrics: Vec::new() };
-            match metric.source {
-                Source::Pool(read) => {
-                    for snapshot in &snapshots {
-                        samples.pool = &snapshot.name;
-                        read(snapshot, &mut samples);
-                    }
-                }
-                Source::Spans(reader) => {
-                    for (destination, totals) in &spans {
-                        samples.value(&[destination.as_str()], exact(reader.read(totals)));
-                    }
-                }
-                Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),
-                Source::Exporter => {}
-            }
-            // A family without samples is an error to the registry.
-            if !samples.metrics.is_empty() {
-                families.push(family(metric, samples.metrics));
-            }
-        }
-        families
+        families(&self.snapshots(), METRICS)
     }
+}
+
+/// Returns the metrics of the process itself: its build, and its spans.
+#[cfg(feature = "exporter")]
+pub(crate) fn process_families() -> Vec<proto::MetricFamily> {
+    let of_the_process = METRICS.iter().filter(|metric| !metric.is_of_a_pool());
+    families(&[], of_the_process)
+}
+
+/// Returns the families of `metrics` that have samples: a registry refuses a family without.
+fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'a Metric>) -> Vec<proto::MetricFamily> {
+    let spans = spans::totals();
+    let mut families = Vec::with_capacity(METRICS.len());
+    for metric in metrics {
+        let mut samples = Samples { metric, pool: "", metrics: Vec::new() };
+        match metric.source {
+            Source::Pool(read) => {
+                for snapshot in snapshots {
+                    samples.pool = &snapshot.name;
+                    read(snapshot, &mut samples);
+                }
+            }
+            Source::Spans(reader) => {
+                for (destination, totals) in &spans {
+                    samples.value(&[destination.as_str()], exact(reader.read(totals)));
+                }
+            }
+            Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),
+            Source::Exporter => {}
+        }
+        if !samples.metrics.is_empty() {
+            families.push(family(metric, samples.metrics));
+        }
+    }
+    families
 }
 
 fn desc(metric: &Metric) -> Option<Desc> {

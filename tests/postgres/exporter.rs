@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use poolscope::Pool;
 use poolscope::exporter::Exporter;
 use poolscope_testing::server::Server;
-use prometheus::{IntCounter, Registry};
+use prometheus::IntCounter;
 use tokio::task::JoinSet;
 
 use crate::support::{MonotonicCheck, Scrape, TestPool, http_get, poll_until, with_deadline};
 
-/// Starts an exporter of this registry, which serves until the test's runtime ends.
-async fn serve(registry: &Registry) -> SocketAddr {
-    let bound = Exporter::new(registry.clone()).bind("127.0.0.1:0").await.unwrap();
+/// Starts an exporter that serves until the test's runtime ends.
+async fn serve(test: &TestPool) -> SocketAddr {
+    let exporter = Exporter::new(test.collector()).registry(test.registry().clone());
+    let bound = exporter.bind("127.0.0.1:0").await.unwrap();
     let address = bound.local_addr();
     tokio::spawn(bound.serve(std::future::pending()));
     address
@@ -122,7 +123,7 @@ async fn scrapes_under_load_add_up_and_pass_promtool() {
     let application_metric = IntCounter::new("shop_orders_total", "Orders placed.").unwrap();
     application_metric.inc_by(17);
     test.registry().register(Box::new(application_metric)).unwrap();
-    let address = serve(test.registry()).await;
+    let address = serve(&test).await;
 
     let load = Load::start(&test.pool);
     let mut monotonic = MonotonicCheck::default();

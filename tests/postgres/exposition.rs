@@ -47,7 +47,7 @@ async fn text_only(exporter: SocketAddr) -> SocketAddr {
 async fn prometheus_reads_both_formats_and_exemplars() {
     let hostile = "a \"quote\", a \\ and\na line; é🦀";
     let test = TestPool::shared("read by Prometheus", |builder| builder.pool_size(1).max_overflow(0)).await;
-    let exporter = Exporter::new(test.registry().clone()).bind("127.0.0.1:0").await.unwrap();
+    let exporter = Exporter::new(test.collector()).bind("127.0.0.1:0").await.unwrap();
     let address = exporter.local_addr();
     tokio::spawn(exporter.serve(std::future::pending()));
 
@@ -148,7 +148,7 @@ async fn used_pool() -> TestPool {
 #[tokio::test]
 async fn exposition_matches_the_prometheus_crate() {
     let test = used_pool().await;
-    let mut exposition = Exposition::new(test.registry().clone());
+    let mut exposition = Exposition::new(test.collector());
     let mut page = Page::new();
     let mut ours = |format| {
         exposition.write(format, &mut page).unwrap();

@@ -1,209 +1,256 @@
 //! Writes metrics in the formats that Prometheus reads.
 //!
-//! The pools are read straight from their ledgers: what `prometheus` would make of them, a dozen allocations for each
-//! sample, takes thirty times as long. Everything else in the registry is gathered, and written here too.
+//! The pools are read from their ledgers directly: converting their samples to the types of the `prometheus` crate
+//! first, with a dozen allocations for each, takes thirty times as long. The metrics of a registry are gathered.
 
-mod families;
-mod format;
-mod page;
+mod encode;
 mod pools;
-mod text;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use prometheus::Registry;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{Metric, MetricFamily};
 
-pub use self::format::Format;
-pub use self::page::Page;
-use self::pools::Prepared;
-use crate::telemetry::catalogue::{BUILD_INFO, METRICS, Source};
-use crate::telemetry::collector::set_aside;
+pub use self::encode::Format;
+use self::encode::{family_head, family_kind, samples};
+use self::pools::PoolLabels;
+use super::page::Page;
+use crate::telemetry::catalogue::{BUILD_INFO, METRICS, POOL_LABEL, Source};
+use crate::telemetry::collector::{self, Collector};
 use crate::telemetry::ledger::{Ledger, Reading};
 
-/// Why metrics cannot be written.
+/// An error that prevents metrics from being written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExpositionError {
-    /// A collector gave metrics without a name.
-    #[error("metrics without a name: {help}")]
+    /// A collector of the registry returned a metric family without a name.
+    #[error("metric family without a name: {help}")]
     Nameless {
-        /// What else is known of them.
+        /// The help text of the family.
         help: String,
     },
-    /// A collector gave metrics without a type, of which the `prometheus` crate can make none.
-    #[error("metrics without a type: {name}")]
+    /// A collector of the registry returned a metric family without a type.
+    #[error("metric family without a type: {name}")]
     Untyped {
-        /// Their name.
+        /// The name of the family.
         name: String,
     },
 }
 
-/// A registry as Prometheus reads it, for a service that has an HTTP server of its own: what
-/// [`Exporter`](super::Exporter) serves.
-///
-/// It keeps what it prepared, so it is to be kept, too. With a [`Page`] that is used again, the pools of a
-/// [`Collector`](crate::Collector) in the registry cost no allocation; the registry's other collectors cost what they
-/// cost. Gathering them may block.
+/// Writes the page that [`Exporter`](super::Exporter) serves at `/metrics`, for a service that has an HTTP server of
+/// its own.
 ///
 /// ```
+/// use poolscope::Collector;
 /// use poolscope::exporter::{Exposition, Format, Page};
 ///
-/// let registry = prometheus::Registry::new();
-/// registry.register(Box::new(poolscope::Collector::global()))?;
-/// let mut exposition = Exposition::new(registry);
+/// // Once:
+/// let mut exposition = Exposition::new(Collector::global()).registry(prometheus::default_registry().clone());
 /// let mut page = Page::new();
+///
+/// // For each scrape:
 /// exposition.write(Format::OpenMetrics, &mut page)?;
 /// assert!(page.to_text().ends_with("# EOF\n"));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # Ok::<(), poolscope::exporter::ExpositionError>(())
 /// ```
 ///
-/// A [`Collector`](crate::Collector) that is called by another one, which changes what it says, is not seen through:
-/// its pools are written as they are. A registry with a prefix or labels of its own is gathered as a whole, without exemplars.
+/// Keep both: a page that is written again costs no allocation for pools. The other collectors of the registry cost
+/// what they cost, and may block.
+///
+/// # A registry that contains the collector
+///
+/// The collector does not need to be registered. If it is, because something else gathers the registry as well, its
+/// pools are still written once. If the registry adds a prefix or labels, the pools are written as the registry
+/// gathers them, without exemplars. In both cases gathering them takes as long as it does for any other collector.
 #[derive(Debug)]
 pub struct Exposition {
-    registry: Registry,
-    reading: Reading,
-    /// Of each pool, in the order they were last found in.
-    prepared: Vec<Prepared>,
-    /// Where in its piece each metric's samples begin.
-    heads: Vec<usize>,
-    /// What the lines of one histogram have in common.
-    common: Vec<u8>,
-    /// Whether it was said that another collector's metrics are left out: that is to be read once, not with each scrape.
-    complained: bool,
-    /// The pools that are being written; empty in between, so that none is kept alive.
+    collector: Collector,
+    registry: Option<Registry>,
+    /// The pools being written; empty in between, so that none is kept alive.
     ledgers: Vec<Arc<Ledger>>,
+    reading: Reading,
+    /// The cached labels of the pools, in the order of `ledgers`.
+    labels: Vec<PoolLabels>,
+    /// The length of each metric's head.
+    heads: Vec<usize>,
+    buffer: Vec<u8>,
+    /// Whether a type conflict was logged. It is logged once, not at each scrape.
+    conflict_logged: bool,
 }
 
 impl Exposition {
-    /// Writes what this registry has.
+    /// Creates an exposition of the pools of `collector`.
     #[must_use]
-    pub fn new(registry: Registry) -> Self {
+    pub fn new(collector: Collector) -> Self {
         Self {
-            registry,
-            reading: Reading::new(),
-            prepared: Vec::new(),
-            heads: Vec::new(),
-            common: Vec::new(),
-            complained: false,
+            collector,
+            registry: None,
             ledgers: Vec::new(),
+            reading: Reading::new(),
+            labels: Vec::new(),
+            heads: Vec::new(),
+            buffer: Vec::new(),
+            conflict_logged: false,
         }
     }
 
-    /// Writes everything to `page`, in the place of what was there.
+    /// Adds the metrics of `registry` to the page.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Replaces the content of `page` by all metrics.
     ///
-    /// All numbers of one pool are of one moment.
+    /// The numbers of one pool are consistent: they are read at one moment.
     ///
     /// # Errors
     ///
-    /// If a collector gave something that has no name or no type.
+    /// Returns an error if the registry gathers a metric family without a name or a type.
     pub fn write(&mut self, format: Format, page: &mut Page) -> Result<(), ExpositionError> {
-        self.ledgers.clear();
-        let registry = &self.registry;
-        let mut families = set_aside(&mut self.ledgers, || registry.gather());
-        if !self.ledgers.is_empty() && !is_as_collected(&families) {
-            // It has a prefix or labels of its own, which it tells to nobody.
-            self.ledgers.clear();
-            families = registry.gather();
+        let mut families = self.registry.as_ref().map(Registry::gather).unwrap_or_default();
+        if !is_renamed(&families) {
+            self.collector.ledgers(&mut self.ledgers);
+            // A registry gathers its families in the order of their names, and has these if it has the collector.
+            for family in collector::process_families() {
+                if let Err(index) = families.binary_search_by(|gathered| gathered.name().cmp(family.name())) {
+                    families.insert(index, family);
+                }
+            }
         }
-        // The last piece is for all that is not the pools'.
-        let pieces = page.clear(METRICS.len() + 1);
+        // A piece for each metric of the catalogue, and the last one for all others.
+        let pieces = page.reset(METRICS.len() + 1);
         self.write_pools(format, &families, pieces);
+        let written = self.write_families(format, &families, pieces);
         self.ledgers.clear();
-        self.write_others(format, &families, pieces)
+        written
     }
 
+    /// Writes the pools of the collector.
     fn write_pools(&mut self, format: Format, families: &[MetricFamily], pieces: &mut [Vec<u8>]) {
         self.heads.clear();
         for (metric, piece) in METRICS.iter().zip(&mut *pieces) {
             if metric.is_of_a_pool() {
                 let kind = metric.kind.as_str();
-                format.head(piece, metric.name, kind, metric.help, |name| is_taken(name, families));
+                family_head(piece, format, metric.name, kind, metric.help, |name| is_taken(name, families));
             }
             self.heads.push(piece.len());
         }
-        self.prepared.retain(Prepared::is_alive);
+        self.labels.retain(PoolLabels::is_alive);
         for (place, ledger) in self.ledgers.iter().enumerate() {
-            prepare(&mut self.prepared, place, ledger);
+            if !self.labels.get(place).is_some_and(|labels| labels.is_of(ledger)) {
+                self.labels.insert(place, PoolLabels::new(ledger));
+            }
             ledger.read(&mut self.reading);
-            let prepared = &mut self.prepared[place];
-            for (place, (metric, piece)) in METRICS.iter().zip(&mut *pieces).enumerate() {
+            let labels = &mut self.labels[place];
+            for (index, (metric, piece)) in METRICS.iter().zip(&mut *pieces).enumerate() {
                 if let Source::Pool(read) = metric.source {
-                    read(self.reading.snapshot(), &mut prepared.lines(place, metric, format, &mut self.common, piece));
+                    let mut lines = labels.lines(index, metric, format, &mut self.buffer, piece);
+                    read(self.reading.snapshot(), &mut lines);
                 }
             }
         }
         for (piece, head) in pieces.iter_mut().zip(&self.heads) {
-            // A family without samples is not to be named.
+            // A family without samples is left out.
             if piece.len() == *head {
                 piece.clear();
             }
         }
     }
 
-    /// Writes what was gathered, and the end.
-    fn write_others(
+    /// Writes what was gathered, and the end of the page.
+    fn write_families(
         &mut self,
         format: Format,
         families: &[MetricFamily],
         pieces: &mut [Vec<u8>],
     ) -> Result<(), ExpositionError> {
+        let own_pools = OwnPools::new(&self.ledgers, families);
         let last = pieces.len() - 1;
         for family in families {
             let name = family.name();
             if name.is_empty() {
                 return Err(ExpositionError::Nameless { help: family.help().to_owned() });
             }
-            let kind = families::kind(family)?;
-            // Somebody else's samples under a name of ours belong to ours, if they are of its kind. Otherwise both cannot
-            // be told on one page.
+            let Some(kind) = family_kind(family) else {
+                return Err(ExpositionError::Untyped { name: name.to_owned() });
+            };
+            let is_of_pools = is_of_pools(name);
+            let is_written = |metric: &&Metric| is_of_pools && own_pools.include(metric);
+            let mut metrics = family.get_metric().iter().filter(|metric| !is_written(metric)).peekable();
+            if metrics.peek().is_none() {
+                continue;
+            }
+            // A family can have one type only. Samples from elsewhere are added to a family of ours, if they are of
+            // its type, else they are left out.
             let ours =
                 METRICS.iter().zip(&*pieces).position(|(metric, piece)| metric.name == name && !piece.is_empty());
             let piece = match ours {
-                Some(place) if METRICS[place].kind.as_str() == kind => &mut pieces[place],
+                Some(index) if METRICS[index].kind.as_str() == kind => &mut pieces[index],
                 Some(_) => {
-                    if !std::mem::replace(&mut self.complained, true) {
+                    if !std::mem::replace(&mut self.conflict_logged, true) {
                         tracing::warn!(
                             metric = name,
                             kind,
-                            "another collector gives a metric of ours another type: left out"
+                            "a collector of the registry uses the name of a poolscope metric with another type; its \
+                             samples are left out"
                         );
                     }
                     continue;
                 }
                 None => {
                     let piece = &mut pieces[last];
-                    format.head(piece, name, kind, family.help(), |name| is_taken(name, families));
+                    family_head(piece, format, name, kind, family.help(), |name| is_taken(name, families));
                     piece
                 }
             };
-            families::samples(piece, format, name, family)?;
+            for metric in metrics {
+                samples(piece, format, name, family.get_field_type(), metric);
+            }
         }
-        if format.is_open_metrics() {
+        if format == Format::OpenMetrics {
             pieces[last].extend_from_slice(b"# EOF\n");
         }
         Ok(())
     }
 }
 
-/// Whether the collector's own family came through the registry as it was.
-fn is_as_collected(families: &[MetricFamily]) -> bool {
-    let own = families.iter().find(|family| family.name() == BUILD_INFO.name);
-    let labels = own.and_then(|family| family.get_metric().first()).map(|metric| metric.get_label());
-    labels.is_some_and(|labels| labels.iter().map(|label| label.name()).eq(BUILD_INFO.labels.iter().copied()))
+/// The pools that were written already, if the registry gathers metrics of pools too.
+struct OwnPools<'a> {
+    names: HashSet<&'a str>,
 }
 
-/// Has what is prepared for this pool stand in this place.
-fn prepare(prepared: &mut Vec<Prepared>, place: usize, ledger: &Arc<Ledger>) {
-    match prepared[place..].iter().position(|prepared| prepared.is_of(ledger)) {
-        Some(0) => {}
-        Some(further) => prepared.swap(place, place + further),
-        None => prepared.insert(place, Prepared::new(ledger)),
+impl<'a> OwnPools<'a> {
+    fn new(ledgers: &'a [Arc<Ledger>], families: &[MetricFamily]) -> Self {
+        let has_pools = families.iter().any(|family| is_of_pools(family.name()));
+        let names = if has_pools { ledgers.iter().map(|ledger| &**ledger.name()).collect() } else { HashSet::new() };
+        Self { names }
+    }
+
+    /// Returns whether a gathered metric of a pool is one that was written from a ledger.
+    fn include(&self, metric: &Metric) -> bool {
+        metric.get_label().iter().any(|label| label.name() == POOL_LABEL && self.names.contains(label.value()))
     }
 }
 
-/// Whether a family has this very name.
+/// Returns whether the catalogue has a metric of pools of this name.
+fn is_of_pools(name: &str) -> bool {
+    METRICS.iter().any(|metric| metric.name == name && metric.is_of_a_pool())
+}
+
+/// Returns whether a registry contains a collector of pools, and adds a prefix or labels to its metrics.
+fn is_renamed(families: &[MetricFamily]) -> bool {
+    let renamed = |family: &MetricFamily| {
+        let Some(prefix) = family.name().strip_suffix(BUILD_INFO.name) else { return false };
+        let labels = family.get_metric().first().map(Metric::get_label).unwrap_or_default();
+        !prefix.is_empty() || !labels.iter().map(|label| label.name()).eq(BUILD_INFO.labels.iter().copied())
+    };
+    families.iter().any(renamed)
+}
+
+/// Returns whether a family has exactly this name.
 fn is_taken(name: &str, families: &[MetricFamily]) -> bool {
     METRICS.iter().any(|metric| metric.name == name) || families.iter().any(|family| family.name() == name)
 }

@@ -1,79 +1,78 @@
-//! Writes the pools' samples, from text that is prepared beforehand.
+//! Writes the samples of pools, with their labels from a cache.
 //!
-//! A pool has hundreds of lines, and of each only the number changes. The labels come from the catalogue in the same
-//! order each time; so the text of each line's labels is kept, and compared with what comes: where it is the same,
-//! which is nearly always, it is copied.
+//! A pool has hundreds of lines, of which only the numbers change. The catalogue yields the labels in the same order
+//! each time, so the encoded labels of each line are kept and compared with the next values: where they are equal,
+//! which is nearly always, the text is copied.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock, Weak};
 
-use super::format::Format;
-use super::text::{Digits, bound, escaped, exemplar, integer, is_plain, number, seconds};
+use super::encode::{Digits, Format, bound, escaped, exemplar, integer, is_plain, number, seconds};
 use crate::telemetry::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink};
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{BOUNDS_SECONDS, Histogram};
 
-/// What of one pool's lines is prepared.
+/// The cached labels of one pool.
 #[derive(Debug)]
-pub(super) struct Prepared {
+pub(super) struct PoolLabels {
     ledger: Weak<Ledger>,
-    /// By metric, in the catalogue's order.
-    series: Vec<Series>,
+    /// By metric, in the order of the catalogue.
+    metrics: Vec<MetricLabels>,
 }
 
-impl Prepared {
+impl PoolLabels {
     pub(super) fn new(ledger: &Arc<Ledger>) -> Self {
         Self {
             ledger: Arc::downgrade(ledger),
-            series: METRICS.iter().map(|metric| Series::new(metric, ledger.name())).collect(),
+            metrics: METRICS.iter().map(|metric| MetricLabels::new(metric, ledger.name())).collect(),
         }
     }
 
     pub(super) fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
-        // It keeps the address from being another's, too.
+        // The weak reference also keeps the address from being reused.
         std::ptr::eq(self.ledger.as_ptr(), Arc::as_ptr(ledger))
     }
 
-    /// Whether its pool is still there.
+    /// Returns whether the pool still exists.
     pub(super) fn is_alive(&self) -> bool {
         self.ledger.strong_count() > 0
     }
 
-    /// Where the samples of the metric of this place go. `common` is room for what is of use to nobody later.
+    /// Returns a sink for the samples of the metric at `index` of the catalogue. `buffer` is scratch memory.
     pub(super) fn lines<'a>(
         &'a mut self,
-        place: usize,
+        index: usize,
         metric: &'a Metric,
         format: Format,
-        common: &'a mut Vec<u8>,
+        buffer: &'a mut Vec<u8>,
         out: &'a mut Vec<u8>,
     ) -> Lines<'a> {
-        let series = &mut self.series[place];
-        Lines { out, metric, format, common, next: series.head, series }
+        let labels = &mut self.metrics[index];
+        Lines { out, metric, format, buffer, next: labels.head, labels }
     }
 }
 
-/// What comes before the numbers of one metric's lines. It has not been touched since the last page, so it lies in one
-/// piece, in the order in which it is read: what takes time is to fetch it.
+/// The cached labels of one metric of a pool. They are in one buffer, in the order in which they are read, because
+/// fetching them from memory is what takes time.
 #[derive(Debug)]
-struct Series {
-    /// First with what all lines begin: the name and the label that says which pool; and what follows the labels, where
-    /// there are no others. Of a histogram the name is followed by `_bucket`.
+struct MetricLabels {
+    /// The head: the start of every line, which is the name and the label of the pool, and `tail` if the metric has no
+    /// other labels. The name of a histogram is followed by `_bucket`.
     ///
-    /// Then the other labels of each line, as they stand in it: `,operation="list_orders",outcome="ok"} `, of a
-    /// histogram without the end. Before each stands whether all its values stand for themselves, as only those can be
-    /// found in the text as they are, and how long it is.
+    /// Then, for each line, an [entry header](ENTRY_HEADER_BYTES) and the other labels with `tail`:
+    /// `,operation="list_orders",outcome="ok"} `.
     text: Vec<u8>,
-    /// How long the beginning is.
+    /// The length of the head.
     head: usize,
-    /// What the labels are followed by.
+    /// What follows the labels; nothing for a histogram.
     tail: &'static [u8],
 }
 
-/// How long that is which stands before each line's labels.
-const NOTE: usize = 5;
+/// The size of an entry header: whether all values are unescaped (only those can be compared with the text), and the
+/// length of the entry as a `u32`.
+const ENTRY_HEADER_BYTES: usize = 5;
 
-impl Series {
+impl MetricLabels {
     fn new(metric: &Metric, pool: &str) -> Self {
         let (suffix, tail): (&str, &'static [u8]) = match metric.kind {
             Kind::Histogram => ("_bucket", b""),
@@ -88,21 +87,21 @@ impl Series {
         Self { head: text.len(), text, tail }
     }
 
-    /// Where the labels stand that come next, if their values are these.
+    /// Returns the entry at `next`, if it has these values.
     #[inline]
     fn find(&self, next: usize, names: &[&str], values: &[&str]) -> Option<Range<usize>> {
-        let [plain, len @ ..] = *self.text.get(next..)?.first_chunk::<NOTE>()?;
-        let start = next + NOTE;
+        let [plain, len @ ..] = *self.text.get(next..)?.first_chunk::<ENTRY_HEADER_BYTES>()?;
+        let start = next + ENTRY_HEADER_BYTES;
         let end = start + usize::try_from(u32::from_le_bytes(len)).ok()?;
         let mut rest = self.text.get(start..end)?;
         if plain == 0 {
             return None;
         }
         for (name, value) in names.iter().zip(values) {
-            // `,` name `="` value `"`: a plain value has no quote of its own, so that one marks its end.
+            // `,` name `="` value `"`: a plain value contains no quote, so the quote marks its end.
             let (found, after) = rest.get(name.len() + 3..)?.split_at_checked(value.len())?;
             let (quote, after) = after.split_first()?;
-            if *quote != b'"' || !same(found, value.as_bytes()) {
+            if *quote != b'"' || !equal(found, value.as_bytes()) {
                 return None;
             }
             rest = after;
@@ -110,11 +109,11 @@ impl Series {
         (rest.len() == self.tail.len()).then_some(start..end)
     }
 
-    /// Puts these values in the place of what comes next, and of all that follows: where one comes, the others move.
+    /// Replaces the entry at `next` and all that follow it: a new line moves those behind it.
     #[cold]
-    fn put(&mut self, next: usize, names: &[&str], values: &[&str]) -> Range<usize> {
+    fn replace(&mut self, next: usize, names: &[&str], values: &[&str]) -> Range<usize> {
         self.text.truncate(next);
-        self.text.extend_from_slice(&[0; NOTE]);
+        self.text.extend_from_slice(&[0; ENTRY_HEADER_BYTES]);
         let start = self.text.len();
         for (name, value) in names.iter().zip(values) {
             self.text.push(b',');
@@ -133,20 +132,20 @@ impl Series {
     }
 }
 
-/// Takes the samples of one metric of one pool, and writes them.
+/// Writes the samples of one metric of one pool.
 pub(super) struct Lines<'a> {
     out: &'a mut Vec<u8>,
     metric: &'a Metric,
     format: Format,
-    /// What the lines of one histogram have in common.
-    common: &'a mut Vec<u8>,
-    series: &'a mut Series,
-    /// Where the next line's labels are to be found.
+    /// The part that the bucket lines of one histogram share.
+    buffer: &'a mut Vec<u8>,
+    labels: &'a mut MetricLabels,
+    /// Where the next entry is expected.
     next: usize,
 }
 
 impl Lines<'_> {
-    /// Where the next line's labels stand.
+    /// Returns the position of the encoded labels.
     #[inline]
     fn labels(&mut self, values: &[&str]) -> Range<usize> {
         let names = self.metric.labels;
@@ -154,19 +153,19 @@ impl Lines<'_> {
         if names.is_empty() {
             return 0..0;
         }
-        let found = self.series.find(self.next, names, values);
-        let found = found.unwrap_or_else(|| self.series.put(self.next, names, values));
+        let found = self.labels.find(self.next, names, values);
+        let found = found.unwrap_or_else(|| self.labels.replace(self.next, names, values));
         self.next = found.end;
         found
     }
 
-    /// Writes one of the two lines that say the whole of a histogram.
-    fn whole(&mut self, suffix: &str, labels: Range<usize>, write: impl FnOnce(&mut Vec<u8>)) {
-        let Self { out, metric, series, .. } = self;
+    /// Writes the `_sum` or `_count` line of a histogram.
+    fn total(&mut self, suffix: &str, labels: Range<usize>, write: impl FnOnce(&mut Vec<u8>)) {
+        let Self { out, metric, labels: cached, .. } = self;
         out.extend_from_slice(metric.name.as_bytes());
         out.extend_from_slice(suffix.as_bytes());
-        out.extend_from_slice(&series.text[metric.name.len() + "_bucket".len()..series.head]);
-        out.extend_from_slice(&series.text[labels]);
+        out.extend_from_slice(&cached.text[metric.name.len() + "_bucket".len()..cached.head]);
+        out.extend_from_slice(&cached.text[labels]);
         out.extend_from_slice(b"} ");
         write(out);
         out.push(b'\n');
@@ -176,42 +175,43 @@ impl Lines<'_> {
 impl Sink for Lines<'_> {
     fn value(&mut self, labels: &[&str], value: f64) {
         let labels = self.labels(labels);
-        self.out.extend_from_slice(&self.series.text[..self.series.head]);
-        self.out.extend_from_slice(&self.series.text[labels]);
+        self.out.extend_from_slice(&self.labels.text[..self.labels.head]);
+        self.out.extend_from_slice(&self.labels.text[labels]);
         number(self.out, value);
         self.out.push(b'\n');
     }
 
     fn histogram(&mut self, labels: &[&str], histogram: &Histogram) {
         let labels = self.labels(labels);
-        self.common.clear();
-        self.common.extend_from_slice(&self.series.text[..self.series.head]);
-        self.common.extend_from_slice(&self.series.text[labels.clone()]);
-        let mut exemplars = if self.format.is_open_metrics() { histogram.exemplars() } else { &[] }.iter().peekable();
+        self.buffer.clear();
+        self.buffer.extend_from_slice(&self.labels.text[..self.labels.head]);
+        self.buffer.extend_from_slice(&self.labels.text[labels.clone()]);
+        let exemplars = if self.format == Format::OpenMetrics { histogram.exemplars() } else { &[] };
+        let mut exemplars = exemplars.iter().peekable();
         let (mut total, mut digits) = (0, Digits::of(0));
-        for (place, (count, bound)) in histogram.buckets.iter().zip(bounds(self.format)).enumerate() {
-            // Most buckets are empty, and say what the one before them said.
+        for (bucket, (count, label)) in histogram.buckets.iter().zip(bucket_labels(self.format)).enumerate() {
+            // Most buckets are empty, and repeat the number of the one before.
             if *count > 0 {
                 total += count;
                 digits = Digits::of(total);
             }
-            self.out.extend_from_slice(self.common);
-            bound.write(self.out);
+            self.out.extend_from_slice(self.buffer);
+            label.write(self.out);
             digits.write(self.out);
-            if let Some(example) = exemplars.next_if(|exemplar| exemplar.bucket() == place) {
+            if let Some(example) = exemplars.next_if(|exemplar| exemplar.bucket() == bucket) {
                 exemplar(self.out, example);
             }
             self.out.push(b'\n');
         }
-        self.whole("_sum", labels.clone(), |out| seconds(out, histogram.sum_nanos));
-        self.whole("_count", labels, |out| integer(out, total));
+        self.total("_sum", labels.clone(), |out| seconds(out, histogram.sum_nanos));
+        self.total("_count", labels, |out| integer(out, total));
     }
 }
 
-/// Whether both are the same, which are of the same length. Most values are of some letters: to call for their comparison
-/// would take longer than that.
+/// Returns whether two slices of the same length are equal. Most values have a few letters, for which calling `memcmp`
+/// takes longer than comparing them inline.
 #[inline]
-fn same(one: &[u8], other: &[u8]) -> bool {
+fn equal(one: &[u8], other: &[u8]) -> bool {
     fn ends<const N: usize>(bytes: &[u8]) -> Option<(&[u8; N], &[u8; N])> {
         Some((bytes.first_chunk()?, bytes.last_chunk()?))
     }
@@ -223,18 +223,18 @@ fn same(one: &[u8], other: &[u8]) -> bool {
     }
 }
 
-/// What follows the labels of a bucket: `,le="0.0005"} `. All of the same size, as a copy of a size that is known takes
-/// half the time of one that is not.
+/// The encoded `le` label of a bucket, which ends the labels: `,le="0.0005"} `. It is of a fixed size, because copying
+/// a constant number of bytes takes half the time of copying a variable number.
 #[derive(Debug)]
-struct Bound {
+struct BucketLabel {
     text: [u8; 16],
     len: usize,
 }
 
-impl Bound {
-    fn new(seconds: f64, with_fraction: bool) -> Self {
+impl BucketLabel {
+    fn new(seconds: f64, format: Format) -> Self {
         let mut written = b",le=\"".to_vec();
-        bound(&mut written, seconds, with_fraction);
+        bound(&mut written, seconds, format);
         written.extend_from_slice(b"\"} ");
         let mut text = [b' '; 16];
         text[..written.len()].copy_from_slice(&written);
@@ -249,14 +249,14 @@ impl Bound {
     }
 }
 
-/// Those of all buckets, the one without a bound included.
-fn bounds(format: Format) -> &'static [Bound] {
-    fn written(with_fraction: bool) -> Vec<Bound> {
-        let all = BOUNDS_SECONDS.iter().chain(&[f64::INFINITY]);
-        all.map(|seconds| Bound::new(*seconds, with_fraction)).collect()
+/// Returns the labels of all buckets, including the unbounded one.
+fn bucket_labels(format: Format) -> &'static [BucketLabel] {
+    fn all(format: Format) -> Vec<BucketLabel> {
+        let bounds = BOUNDS_SECONDS.iter().chain(&[f64::INFINITY]);
+        bounds.map(|seconds| BucketLabel::new(*seconds, format)).collect()
     }
-    static TEXT: LazyLock<Vec<Bound>> = LazyLock::new(|| written(false));
-    static OPEN_METRICS: LazyLock<Vec<Bound>> = LazyLock::new(|| written(true));
+    static TEXT: LazyLock<Vec<BucketLabel>> = LazyLock::new(|| all(Format::Text));
+    static OPEN_METRICS: LazyLock<Vec<BucketLabel>> = LazyLock::new(|| all(Format::OpenMetrics));
     match format {
         Format::Text => &TEXT,
         Format::OpenMetrics => &OPEN_METRICS,

@@ -3,9 +3,9 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Why a web configuration file cannot be used.
+/// An error in a web configuration file.
 ///
-/// No message has a password, a hash or a key in it.
+/// No message contains a password, a hash or a key.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum WebConfigError {
@@ -14,68 +14,57 @@ pub enum WebConfigError {
     Unreadable {
         /// The web configuration file.
         file: PathBuf,
-        /// The system's answer.
+        /// The error of the system.
         source: io::Error,
     },
 
-    /// Something in it cannot be.
+    /// The content of the file is invalid.
     #[error("{}, line {line}: {problem}", file.display())]
-    Wrong {
+    Invalid {
         /// The web configuration file.
         file: PathBuf,
-        /// Where in it, counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// What is wrong, and what would do.
+        /// What is wrong, and how to correct it.
         problem: String,
     },
 
-    /// A file that it names cannot be read.
-    #[error("{}, line {line}: {key} `{}` cannot be read", file.display(), named.display())]
-    NamedUnreadable {
+    /// A file that the file refers to cannot be read.
+    #[error("{}, line {line}: {key} `{}` cannot be read", file.display(), referenced.display())]
+    ReferencedUnreadable {
         /// The web configuration file.
         file: PathBuf,
-        /// Where in it, counted from 1.
+        /// The line, counted from 1.
         line: usize,
-        /// Under which key.
+        /// The key whose value is the path.
         key: &'static str,
-        /// The file that is named there.
-        named: PathBuf,
-        /// The system's answer.
+        /// The path of the referenced file.
+        referenced: PathBuf,
+        /// The error of the system.
         source: io::Error,
     },
 }
 
-/// What is wrong with a part of the file.
+/// An error at a line, before the name of the file is known.
 #[derive(Debug)]
-pub(super) enum Problem {
-    Wrong { line: usize, text: String },
-    Unreadable { line: usize, key: &'static str, named: PathBuf, source: io::Error },
+pub(super) enum LineError {
+    Invalid { line: usize, problem: String },
+    Unreadable { line: usize, key: &'static str, referenced: PathBuf, source: io::Error },
 }
 
-impl Problem {
-    pub(super) fn at(line: usize, text: impl Into<String>) -> Self {
-        Self::Wrong { line, text: text.into() }
+impl LineError {
+    pub(super) fn new(line: usize, problem: impl Into<String>) -> Self {
+        Self::Invalid { line, problem: problem.into() }
     }
 
-    /// The same, with the file it is about.
-    pub(super) fn of(self, file: &Path) -> WebConfigError {
+    /// Adds the name of the file.
+    pub(super) fn in_file(self, file: &Path) -> WebConfigError {
         let file = file.to_owned();
         match self {
-            Self::Wrong { line, text: problem } => WebConfigError::Wrong { file, line, problem },
-            Self::Unreadable { line, key, named, source } => {
-                WebConfigError::NamedUnreadable { file, line, key, named, source }
+            Self::Invalid { line, problem } => WebConfigError::Invalid { file, line, problem },
+            Self::Unreadable { line, key, referenced, source } => {
+                WebConfigError::ReferencedUnreadable { file, line, key, referenced, source }
             }
-        }
-    }
-}
-
-/// Without the name of the file, which nobody knows yet.
-#[cfg(test)]
-impl std::fmt::Display for Problem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Wrong { line, text } => write!(f, "line {line}: {text}"),
-            Self::Unreadable { line, key, named, .. } => write!(f, "line {line}: {key} `{}`", named.display()),
         }
     }
 }

@@ -1,93 +1,94 @@
-//! A part of the file that has keys: which there may be, and what stands under them.
+//! Reads the values of a mapping whose keys are known.
 
-use super::error::Problem;
+use super::error::LineError;
 use super::yaml::{Entry, Node, Value};
 use crate::suggest::nearest;
 
-/// A value, and the line it stands in.
+/// A value and its line.
 #[derive(Clone, Copy)]
-pub(super) struct Found<T> {
+pub(super) struct Located<T> {
     pub(super) line: usize,
     pub(super) value: T,
 }
 
-/// Keys with what stands under them, none of which is unknown.
+/// A mapping without unknown keys.
 pub(super) struct Section<'a> {
     entries: &'a [Entry],
 }
 
 impl<'a> Section<'a> {
-    /// What `node` has, which is called `name` in the file and may have these keys.
-    pub(super) fn read(node: Option<&'a Node>, name: &str, keys: &[&str]) -> Result<Self, Problem> {
+    /// Reads the mapping `node`, which errors call `name`, with the known `keys`.
+    pub(super) fn read(node: Option<&'a Node>, name: &str, keys: &[&str]) -> Result<Self, LineError> {
         let entries = entries(node, name)?;
         for entry in entries {
             if !keys.contains(&entry.key.as_str()) {
-                return Err(Problem::at(entry.line, unknown(&entry.key, name, keys)));
+                return Err(LineError::new(entry.line, unknown_key(&entry.key, name, keys)));
             }
         }
         Ok(Self { entries })
     }
 
-    /// What stands under `key`; `None` if it does not stand there, or without a value.
+    /// Returns the value of `key`, unless it is absent or null.
     pub(super) fn node(&self, key: &str) -> Option<&'a Node> {
         let node = self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.node)?;
         if let Value::Null = node.value { None } else { Some(node) }
     }
 
-    /// The text under `key`; `None` for none, and for an empty one.
-    pub(super) fn text(&self, key: &str) -> Result<Option<Found<&'a str>>, Problem> {
+    /// Returns the text of `key`, unless it is absent or empty.
+    pub(super) fn text(&self, key: &str) -> Result<Option<Located<&'a str>>, LineError> {
         match self.node(key) {
             None => Ok(None),
             Some(Node { line, value: Value::Text(text) }) => {
-                Ok(Some(Found { line: *line, value: text.as_str() }).filter(|found| !found.value.is_empty()))
+                Ok(Some(Located { line: *line, value: text.as_str() }).filter(|located| !located.value.is_empty()))
             }
-            Some(node) => Err(wants(node, key, "a single value")),
+            Some(node) => Err(wrong_kind(node, key, "a single value")),
         }
     }
 
-    pub(super) fn flag(&self, key: &str) -> Result<Option<Found<bool>>, Problem> {
-        let Some(Found { line, value }) = self.text(key)? else { return Ok(None) };
+    /// Returns the boolean of `key`.
+    pub(super) fn flag(&self, key: &str) -> Result<Option<Located<bool>>, LineError> {
+        let Some(Located { line, value }) = self.text(key)? else { return Ok(None) };
         match value {
-            "true" | "True" | "TRUE" => Ok(Some(Found { line, value: true })),
-            "false" | "False" | "FALSE" => Ok(Some(Found { line, value: false })),
-            _ => Err(Problem::at(line, format!("{key} is true or false"))),
+            "true" | "True" | "TRUE" => Ok(Some(Located { line, value: true })),
+            "false" | "False" | "FALSE" => Ok(Some(Located { line, value: false })),
+            _ => Err(LineError::new(line, format!("{key} must be true or false"))),
         }
     }
 
-    /// The texts that are listed under `key`.
-    pub(super) fn list(&self, key: &str) -> Result<Vec<Found<&'a str>>, Problem> {
+    /// Returns the texts in the list of `key`.
+    pub(super) fn list(&self, key: &str) -> Result<Vec<Located<&'a str>>, LineError> {
         match self.node(key) {
             None => Ok(Vec::new()),
             Some(Node { value: Value::List(nodes), .. }) => nodes
                 .iter()
                 .map(|node| match &node.value {
-                    Value::Text(text) => Ok(Found { line: node.line, value: text.as_str() }),
-                    _ => Err(wants(node, key, "a list of single values")),
+                    Value::Text(text) => Ok(Located { line: node.line, value: text.as_str() }),
+                    _ => Err(wrong_kind(node, key, "a list of single values")),
                 })
                 .collect(),
-            Some(node) => Err(wants(node, key, "a list")),
+            Some(node) => Err(wrong_kind(node, key, "a list")),
         }
     }
 }
 
-/// The keys under `name`, whatever they are.
-pub(super) fn entries<'a>(node: Option<&'a Node>, name: &str) -> Result<&'a [Entry], Problem> {
+/// Returns the entries of the mapping `node`, whatever their keys.
+pub(super) fn entries<'a>(node: Option<&'a Node>, name: &str) -> Result<&'a [Entry], LineError> {
     match node {
         None | Some(Node { value: Value::Null, .. }) => Ok(&[]),
         Some(Node { value: Value::Map(entries), .. }) => Ok(entries),
-        Some(node) => Err(wants(node, name, "keys with values")),
+        Some(node) => Err(wrong_kind(node, name, "a mapping")),
     }
 }
 
-/// That something else should stand here.
-pub(super) fn wants(node: &Node, name: &str, what: &str) -> Problem {
-    Problem::at(node.line, format!("{name} wants {what}, and here is {}", node.value.kind()))
+/// Returns the error for a value of the wrong kind.
+pub(super) fn wrong_kind(node: &Node, name: &str, expected: &str) -> LineError {
+    LineError::new(node.line, format!("{name} must be {expected}, not {}", node.value.kind()))
 }
 
-fn unknown(key: &str, name: &str, keys: &[&str]) -> String {
-    // What is like no key may be anything, a secret too.
+fn unknown_key(key: &str, name: &str, keys: &[&str]) -> String {
+    // A key that resembles none may be anything, including a secret: it is not repeated.
     match nearest(key, keys.iter().copied()) {
-        Some(near) => format!("{name} has no key `{key}`: did you mean `{near}`?"),
-        None => format!("{name} has no such key; there is {}", keys.join(", ")),
+        Some(near) => format!("unknown key `{key}` in {name}; did you mean `{near}`?"),
+        None => format!("unknown key in {name}; known keys: {}", keys.join(", ")),
     }
 }

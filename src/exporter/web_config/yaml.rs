@@ -1,18 +1,17 @@
-//! YAML as a tree whose every part knows its line.
+//! Parses YAML into a tree whose nodes have line numbers.
 //!
-//! What a file of settings has no use for is refused: tags, anchors and aliases, several documents. So nothing that is
-//! written here can grow larger than it is in the file.
+//! It is built on the parser's events, and not on a document API such as `saphyr::MarkedYaml`, for the errors: that one
+//! accepts anchors and expands aliases, reports no line of a first duplicate key, and has no limit of depth. Tags,
+//! anchors, aliases and further documents are rejected, so that the tree cannot become larger than the file.
 
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
-use super::error::Problem;
+use super::error::LineError;
 
-/// How deep lists and mappings may lie in each other. The settings need three.
+/// The allowed depth of nested lists and mappings. The configuration needs three.
 const MAX_DEPTH: usize = 16;
 
-/// A part of the file.
-///
-/// It may be a secret, so that it has no `Debug`.
+/// A node of the tree. It has no `Debug`, because it may be a secret.
 pub(super) struct Node {
     /// Counted from 1.
     pub(super) line: usize,
@@ -20,15 +19,15 @@ pub(super) struct Node {
 }
 
 pub(super) enum Value {
-    /// Nothing: `key:`, `~` or `null`.
+    /// An absent value: `key:`, `~` or `null`.
     Null,
-    /// The text as it is meant, quotes and escapes being undone.
+    /// A scalar, unquoted and unescaped.
     Text(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
 }
 
-/// A key and what stands under it.
+/// An entry of a mapping.
 pub(super) struct Entry {
     pub(super) line: usize,
     pub(super) key: String,
@@ -36,100 +35,100 @@ pub(super) struct Entry {
 }
 
 impl Value {
-    /// What it is, for whoever finds it where something else should be.
+    /// Returns what kind of value it is, for errors.
     pub(super) fn kind(&self) -> &'static str {
         match self {
-            Self::Null => "nothing",
+            Self::Null => "empty",
             Self::Text(_) => "a single value",
             Self::List(_) => "a list",
-            Self::Map(_) => "keys with values",
+            Self::Map(_) => "a mapping",
         }
     }
 }
 
-/// A list or a mapping that has not ended yet.
+/// A list or a mapping whose end has not been parsed yet.
 enum Open {
     List { line: usize, nodes: Vec<Node> },
     Map { line: usize, entries: Vec<Entry>, key: Option<(usize, String)> },
 }
 
-/// The tree of the one document in `text`; `None` for a text without any.
-pub(super) fn parse(text: &str) -> Result<Option<Node>, Problem> {
+/// Parses the document in `text`; returns `None` if there is none.
+pub(super) fn parse(text: &str) -> Result<Option<Node>, LineError> {
     let mut root = None;
     let mut open: Vec<Open> = Vec::new();
     for event in Parser::new_from_str(text) {
         let (event, span) = event.map_err(|error| {
-            // The parser's own words: they repeat no more of the file than one character.
-            Problem::at(error.marker().line(), format!("this is not YAML: {}", error.info()))
+            // The parser's messages repeat no more than one character of the file.
+            LineError::new(error.marker().line(), format!("invalid YAML: {}", error.info()))
         })?;
         let line = span.start.line();
-        let done = match event {
+        let node = match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => continue,
             Event::DocumentStart(_) if root.is_some() => {
-                return Err(Problem::at(line, "a second document begins here; all settings stand in one"));
+                return Err(LineError::new(line, "the file has a second document; use a single document"));
             }
             Event::DocumentStart(_) => continue,
             Event::Alias(_) => {
-                return Err(Problem::at(line, "aliases (`*name`) are not understood; write out what is meant"));
+                return Err(LineError::new(line, "aliases (`*name`) are not supported; repeat the value"));
             }
             Event::Scalar(text, style, anchor, tag) => {
-                plain(line, anchor, tag.is_some())?;
-                let null = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-                let value = if null { Value::Null } else { Value::Text(text.into_owned()) };
+                reject_properties(line, anchor, tag.is_some())?;
+                let is_null = style == ScalarStyle::Plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
+                let value = if is_null { Value::Null } else { Value::Text(text.into_owned()) };
                 Node { line, value }
             }
             Event::SequenceStart(anchor, tag) => {
-                plain(line, anchor, tag.is_some())?;
+                reject_properties(line, anchor, tag.is_some())?;
                 open.push(Open::List { line, nodes: Vec::new() });
-                deep(line, open.len())?;
+                check_depth(line, open.len())?;
                 continue;
             }
             Event::MappingStart(anchor, tag) => {
-                plain(line, anchor, tag.is_some())?;
+                reject_properties(line, anchor, tag.is_some())?;
                 open.push(Open::Map { line, entries: Vec::new(), key: None });
-                deep(line, open.len())?;
+                check_depth(line, open.len())?;
                 continue;
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
                 Some(Open::List { line, nodes }) => Node { line, value: Value::List(nodes) },
                 Some(Open::Map { line, entries, .. }) => Node { line, value: Value::Map(entries) },
-                // The parser closes only what it opened.
+                // The parser ends only what it has started.
                 None => continue,
             },
         };
         match open.last_mut() {
-            None => root = Some(done),
-            Some(Open::List { nodes, .. }) => nodes.push(done),
+            None => root = Some(node),
+            Some(Open::List { nodes, .. }) => nodes.push(node),
             Some(Open::Map { entries, key, .. }) => match key.take() {
-                None => *key = Some(name(done, entries)?),
-                Some((line, key)) => entries.push(Entry { line, key, node: done }),
+                None => *key = Some(unique_key(node, entries)?),
+                Some((line, key)) => entries.push(Entry { line, key, node }),
             },
         }
     }
     Ok(root)
 }
 
-/// The name that a key is, among those before it.
-fn name(node: Node, entries: &[Entry]) -> Result<(usize, String), Problem> {
+/// Returns the line and text of a key that is not among `entries`.
+fn unique_key(node: Node, entries: &[Entry]) -> Result<(usize, String), LineError> {
     let Value::Text(key) = node.value else {
-        return Err(Problem::at(node.line, format!("a key is a name, and here is {}", node.value.kind())));
+        return Err(LineError::new(node.line, format!("a key must be a single value, not {}", node.value.kind())));
     };
     match entries.iter().find(|entry| entry.key == key) {
         None => Ok((node.line, key)),
-        Some(first) => Err(Problem::at(node.line, format!("this key stands in line {} already", first.line))),
+        Some(first) => Err(LineError::new(node.line, format!("duplicate key; first used in line {}", first.line))),
     }
 }
 
-fn plain(line: usize, anchor: usize, tagged: bool) -> Result<(), Problem> {
-    match (anchor, tagged) {
+fn reject_properties(line: usize, anchor: usize, is_tagged: bool) -> Result<(), LineError> {
+    match (anchor, is_tagged) {
         (0, false) => Ok(()),
-        (_, true) => Err(Problem::at(line, "tags (`!name`) are not understood; write the value without")),
-        _ => Err(Problem::at(line, "anchors (`&name`) are not understood; write the value without")),
+        (_, true) => Err(LineError::new(line, "tags (`!name`) are not supported; remove the tag")),
+        _ => Err(LineError::new(line, "anchors (`&name`) are not supported; remove the anchor")),
     }
 }
 
-fn deep(line: usize, depth: usize) -> Result<(), Problem> {
-    if depth <= MAX_DEPTH { Ok(()) } else { Err(Problem::at(line, "this lies deeper than any setting does")) }
+fn check_depth(line: usize, depth: usize) -> Result<(), LineError> {
+    if depth <= MAX_DEPTH { Ok(()) } else { Err(LineError::new(line, "lists and mappings are nested too deeply")) }
 }
 
 #[cfg(test)]
@@ -138,62 +137,65 @@ mod tests {
 
     use super::*;
 
-    /// The tree as a line of text.
-    fn shown(node: &Node) -> String {
-        let inner = match &node.value {
+    /// Formats a tree as one line.
+    fn formatted(node: &Node) -> String {
+        let value = match &node.value {
             Value::Null => "-".to_owned(),
             Value::Text(text) => format!("{text:?}"),
-            Value::List(nodes) => format!("[{}]", nodes.iter().map(shown).collect::<Vec<_>>().join(" ")),
+            Value::List(nodes) => format!("[{}]", nodes.iter().map(formatted).collect::<Vec<_>>().join(" ")),
             Value::Map(entries) => {
                 let entries =
-                    entries.iter().map(|entry| format!("{}:{}={}", entry.line, entry.key, shown(&entry.node)));
+                    entries.iter().map(|entry| format!("{}:{}={}", entry.line, entry.key, formatted(&entry.node)));
                 format!("{{{}}}", entries.collect::<Vec<_>>().join(" "))
             }
         };
-        format!("{}:{inner}", node.line)
+        format!("{}:{value}", node.line)
     }
 
-    fn refused(text: &str) -> String {
-        let Err(problem) = parse(text) else { panic!("{text} is taken") };
-        problem.to_string()
+    fn error(text: &str) -> (usize, String) {
+        match parse(text) {
+            Err(LineError::Invalid { line, problem }) => (line, problem),
+            _ => panic!("{text} is accepted"),
+        }
     }
 
     #[test]
-    fn every_part_knows_its_line() {
+    fn nodes_have_line_numbers() {
         let tree = parse("# first\na:\n  b: 'x # y'\n  c: [1, ~]\nd:\n- \"\\u0041\"\n- null\n").unwrap().unwrap();
-        assert_eq!(shown(&tree), r#"2:{2:a=3:{3:b=3:"x # y" 4:c=4:[4:"1" 4:-]} 5:d=6:[6:"A" 7:-]}"#);
+        assert_eq!(formatted(&tree), r#"2:{2:a=3:{3:b=3:"x # y" 4:c=4:[4:"1" 4:-]} 5:d=6:[6:"A" 7:-]}"#);
     }
 
     #[test]
-    fn a_file_without_anything_is_one() {
+    fn empty_files_are_accepted() {
         for text in ["", "\n", "# nothing\n", "---\n", "---\n# nothing\n...\n"] {
-            let tree = parse(text).unwrap_or_else(|problem| panic!("{problem}"));
+            let tree = parse(text).unwrap();
             assert!(tree.is_none_or(|node| matches!(node.value, Value::Null)), "{text:?}");
         }
     }
 
     #[test]
-    fn what_settings_have_no_use_for_is_refused_with_its_line() {
-        for (text, said) in [
-            ("a: 1\nb: *x\n", "this is not YAML"),
-            ("a: &x 1\nb: *x\n", "line 1: anchors"),
-            ("a: 1\nb: !!int 2\n", "line 2: tags"),
-            ("a: 1\n---\nb: 2\n", "line 2: a second document"),
-            ("a: 1\nb: 2\na: 3\n", "line 3: this key stands in line 1 already"),
-            ("a: 1\n? [b]\n: 2\n", "line 2: a key is a name, and here is a list"),
-            ("a: 'x\n", "this is not YAML"),
-            (&"[".repeat(40), "deeper than any setting"),
+    fn unsupported_yaml_is_rejected_with_its_line() {
+        for (text, line, message) in [
+            ("a: 1\nb: *x\n", None, "invalid YAML"),
+            ("a: &x 1\nb: *x\n", Some(1), "anchors"),
+            ("a: 1\nb: !!int 2\n", Some(2), "tags"),
+            ("a: 1\n---\nb: 2\n", Some(2), "the file has a second document"),
+            ("a: 1\nb: 2\na: 3\n", Some(3), "duplicate key; first used in line 1"),
+            ("a: 1\n? [b]\n: 2\n", Some(2), "a key must be a single value, not a list"),
+            ("a: 'x\n", None, "invalid YAML"),
+            (&"[".repeat(40), Some(1), "nested too deeply"),
         ] {
-            let problem = refused(text);
-            assert!(problem.contains(said), "{text:?}: {problem}");
+            let (found, problem) = error(text);
+            assert!(line.is_none_or(|line| line == found), "{text:?}: line {found}");
+            assert!(problem.contains(message), "{text:?}: {problem}");
         }
     }
 
     #[test]
-    fn depth_costs_no_stack() {
+    fn depth_does_not_overflow_the_stack() {
         for deep in ["[", "- ", "{a: ", "? "] {
-            let problem = refused(&deep.repeat(500_000));
-            assert!(problem.contains("deeper") || problem.contains("not YAML"), "{deep:?}: {problem}");
+            let (_, problem) = error(&deep.repeat(500_000));
+            assert!(problem.contains("nested too deeply") || problem.contains("invalid YAML"), "{deep:?}: {problem}");
         }
     }
 }

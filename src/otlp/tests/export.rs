@@ -1,12 +1,12 @@
-//! What arrives, and as what.
+//! The exported spans.
 
 use tracing_subscriber::filter::filter_fn;
 
-use super::super::refusals::Refusals;
+use super::super::partial_success::PartialSuccess;
 use super::*;
 
 #[tokio::test]
-async fn a_trace_store_sees_names_parents_kinds_attributes_and_status_by_both_protocols() {
+async fn spans_arrive_complete_over_both_protocols() {
     for protocol in PROTOCOLS {
         let receiver = receiver(protocol);
         let mut settings = settings(&receiver.endpoint(), protocol);
@@ -19,7 +19,7 @@ async fn a_trace_store_sees_names_parents_kinds_attributes_and_status_by_both_pr
             query.in_scope(|| tracing::warn!(suppressed = 3, "connection error"));
             query.record("otel.status_code", "ERROR");
         });
-        assert_eq!(traced.end(PATIENCE).await.exported, 2);
+        assert_eq!(traced.end(TEST_TIMEOUT).await.exported, 2);
 
         let spans = receiver.spans();
         let of = |name: &str| spans.iter().find(|span| span.name == name).unwrap();
@@ -41,7 +41,7 @@ async fn a_trace_store_sees_names_parents_kinds_attributes_and_status_by_both_pr
 }
 
 #[tokio::test]
-async fn headers_and_compression_are_used_by_both_protocols() {
+async fn headers_and_compression_of_both_protocols() {
     for protocol in PROTOCOLS {
         let receiver = receiver(protocol);
         let mut settings = settings(&receiver.endpoint(), protocol);
@@ -49,7 +49,7 @@ async fn headers_and_compression_are_used_by_both_protocols() {
         settings.gzip = true;
         let traced = Traced::start(&settings);
         traced.spans(3);
-        assert_eq!(traced.end(PATIENCE).await.exported, 3);
+        assert_eq!(traced.end(TEST_TIMEOUT).await.exported, 3);
         let encoding = if protocol == Protocol::Grpc { "grpc-encoding" } else { "content-encoding" };
         let request = &receiver.requests()[0];
         assert_eq!((&*request["x-tenant"], &*request[encoding]), ("shop 7", "gzip"));
@@ -58,36 +58,36 @@ async fn headers_and_compression_are_used_by_both_protocols() {
 }
 
 #[tokio::test]
-async fn what_a_collector_takes_only_in_part_counts_as_failed_for_the_rest() {
-    // What the exporter says of it, it says on its own thread: only the process's subscriber hears that.
-    let heard = tracing_subscriber::registry().with(Refusals.with_filter(filter_fn(Refusals::concern)));
-    tracing::subscriber::set_global_default(heard).unwrap();
+async fn partially_rejected_batch_counts_as_failed_in_part() {
+    // The exporter logs it on a thread of its own, which has only the global subscriber.
+    let global = tracing_subscriber::registry().with(PartialSuccess.with_filter(filter_fn(PartialSuccess::needs)));
+    tracing::subscriber::set_global_default(global).unwrap();
     for protocol in PROTOCOLS {
         let receiver = receiver(protocol);
         receiver.reject(2);
         let traced = Traced::start(&settings(&receiver.endpoint(), protocol));
         traced.spans(5);
-        let totals = traced.end(PATIENCE).await;
+        let totals = traced.end(TEST_TIMEOUT).await;
         assert_eq!((totals.exported, totals.failed), (3, 2), "{totals:?}");
         assert_eq!(receiver.spans().len(), 3);
     }
 }
 
 #[tokio::test]
-async fn only_sampled_spans_are_exported_and_a_disabled_pipeline_traces_nothing() {
+async fn unsampled_spans_are_not_exported() {
     let receiver = Receiver::grpc();
     let mut settings = settings(&receiver.endpoint(), Protocol::Grpc);
     settings.sampling.ratio = 0.0;
     let traced = Traced::start(&settings);
     traced.spans(10);
-    assert_eq!(traced.end(PATIENCE).await, SpanTotals::default());
+    assert_eq!(traced.end(TEST_TIMEOUT).await, SpanTotals::default());
     settings.disabled = true;
     assert!(Pipeline::start(&settings).unwrap().layer::<tracing_subscriber::Registry>().is_none());
     assert!(receiver.requests().is_empty());
 }
 
 #[tokio::test]
-async fn a_pipeline_without_an_endpoint_sends_nothing_and_gives_spans_their_ids() {
+async fn spans_have_ids_without_an_endpoint() {
     let traced = Traced::start(&Settings::new("shop"));
     let id = traced.trace(|| {
         tracing::info_span!("work").in_scope(|| {
@@ -97,36 +97,36 @@ async fn a_pipeline_without_an_endpoint_sends_nothing_and_gives_spans_their_ids(
     });
     assert_ne!(id, opentelemetry::TraceId::INVALID);
     assert!(traced.pipeline.accounts().is_empty());
-    traced.pipeline.shutdown(PATIENCE).await;
+    traced.pipeline.shutdown(TEST_TIMEOUT).await;
 }
 
 #[tokio::test]
-async fn the_exporter_does_not_trace_itself() {
+async fn spans_of_the_exporter_are_ignored() {
     let receiver = Receiver::grpc();
     let traced = Traced::start(&settings(&receiver.endpoint(), Protocol::Grpc));
     traced.trace(|| {
         drop(tracing::info_span!(target: "h2::client", "frame"));
         drop(tracing::info_span!(target: "tower_http::trace", "request"));
     });
-    assert_eq!(traced.end(PATIENCE).await.exported, 1);
+    assert_eq!(traced.end(TEST_TIMEOUT).await.exported, 1);
     assert_eq!(receiver.spans()[0].name, "request");
 }
 
 #[tokio::test]
-async fn a_collector_over_tls_is_trusted_by_its_authority_and_by_nothing_else() {
+async fn tls_trusts_the_configured_authority_only() {
     for protocol in PROTOCOLS {
         let receiver = Receiver::tls(protocol == Protocol::Grpc);
         let mut settings = settings(&receiver.endpoint(), protocol);
         settings.certificate = receiver.certificate().map(|pem| pem.as_bytes().to_vec());
         let traced = Traced::start(&settings);
         traced.spans(1);
-        assert_eq!(traced.end(PATIENCE).await.exported, 1);
+        assert_eq!(traced.end(TEST_TIMEOUT).await.exported, 1);
 
-        let stranger = Receiver::tls(true);
-        settings.certificate = stranger.certificate().map(|pem| pem.as_bytes().to_vec());
+        let other = Receiver::tls(true);
+        settings.certificate = other.certificate().map(|pem| pem.as_bytes().to_vec());
         let traced = Traced::start(&settings);
         traced.spans(1);
-        assert_eq!(traced.end(PATIENCE).await.failed, 1);
+        assert_eq!(traced.end(TEST_TIMEOUT).await.failed, 1);
         assert_eq!(receiver.spans().len(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! The pipeline against a collector in this process.
+//! Pipelines that export to a collector in this process.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
 
@@ -17,8 +17,8 @@ mod settings;
 
 use poolscope_testing::otlp::{Receiver, unused_endpoint};
 
-/// Long enough for a busy machine: only a test that fails waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Long enough for a busy machine: only a failing test waits for it.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 const PROTOCOLS: [Protocol; 2] = [Protocol::Grpc, Protocol::HttpProtobuf];
 
@@ -26,7 +26,7 @@ fn receiver(protocol: Protocol) -> Receiver {
     if protocol == Protocol::Grpc { Receiver::grpc() } else { Receiver::http() }
 }
 
-/// Settings for an endpoint that send soon.
+/// Returns settings for an endpoint, with a short delay.
 fn settings(endpoint: &str, protocol: Protocol) -> Settings {
     let mut settings = Settings::new("shop");
     let path = if protocol == Protocol::Grpc { "" } else { "/v1/traces" };
@@ -37,7 +37,7 @@ fn settings(endpoint: &str, protocol: Protocol) -> Settings {
     settings
 }
 
-/// A pipeline, and a subscriber that has its layer.
+/// A pipeline, and a subscriber with its layer.
 struct Traced {
     pipeline: Pipeline,
     dispatch: Dispatch,
@@ -50,17 +50,17 @@ impl Traced {
         Self { pipeline, dispatch }
     }
 
-    /// Does something that is traced.
+    /// Runs `work` with the subscriber.
     fn trace<T>(&self, work: impl FnOnce() -> T) -> T {
         tracing::dispatcher::with_default(&self.dispatch, work)
     }
 
-    /// Begins and ends so many spans.
+    /// Begins and ends `count` spans.
     fn spans(&self, count: usize) {
         self.trace(|| (0..count).for_each(|_| drop(tracing::info_span!("work"))));
     }
 
-    /// What became of them so far: it adds up.
+    /// Returns the counts, which are consistent.
     fn totals(&self) -> SpanTotals {
         totals(&self.pipeline)
     }
@@ -68,17 +68,17 @@ impl Traced {
     async fn until(&self, what: &str, holds: impl Fn(SpanTotals) -> bool) {
         let begun = Instant::now();
         while !holds(self.totals()) {
-            assert!(begun.elapsed() < PATIENCE, "still waiting for: {what}; {:?}", self.totals());
+            assert!(begun.elapsed() < TEST_TIMEOUT, "still waiting for: {what}; {:?}", self.totals());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
-    /// Shuts it down, and says what became of the spans in the end.
+    /// Shuts the pipeline down, and returns the final counts.
     async fn end(self, within: Duration) -> SpanTotals {
         let accounts = Arc::clone(&self.pipeline.accounts()[0]);
         self.pipeline.shutdown(within).await;
         let totals = accounts.totals();
-        assert_adds_up(totals);
+        assert_consistent(totals);
         assert_eq!(totals.queued, 0, "{totals:?}");
         totals
     }
@@ -86,12 +86,12 @@ impl Traced {
 
 fn totals(pipeline: &Pipeline) -> SpanTotals {
     let totals = pipeline.accounts()[0].totals();
-    assert_adds_up(totals);
+    assert_consistent(totals);
     totals
 }
 
 #[track_caller]
-fn assert_adds_up(totals: SpanTotals) {
+fn assert_consistent(totals: SpanTotals) {
     let SpanTotals { ended, queued, exported, dropped, failed } = totals;
     assert_eq!(ended, queued + exported + dropped + failed, "{totals:?}");
 }

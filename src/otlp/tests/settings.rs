@@ -1,4 +1,4 @@
-//! What the environment may say.
+//! Settings from the environment.
 
 use std::collections::HashMap;
 
@@ -27,7 +27,7 @@ fn refused(variables: &[(&str, &str)], message: &str) {
 }
 
 #[test]
-fn nothing_is_sent_unless_somebody_says_so() {
+fn nothing_is_exported_by_default() {
     assert_eq!(env(&[]).endpoint, None);
     assert_eq!(env(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]).endpoint, None);
     assert_eq!(env(&[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]).endpoint, None);
@@ -37,12 +37,12 @@ fn nothing_is_sent_unless_somebody_says_so() {
     assert_eq!(local.endpoint.unwrap(), "http://localhost:4318/v1/traces");
     let local = env(&[("OTEL_TRACES_EXPORTER", "otlp"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")]);
     assert_eq!(local.endpoint.unwrap(), "http://localhost:4317");
-    // A flag is said on purpose.
+    // The flag overrides the environment.
     assert!(settings_with(&none, Some("http://b:2"), None).unwrap().endpoint.is_some());
 }
 
 #[test]
-fn http_adds_the_path_to_a_base_url_and_port_4317_is_grpc() {
+fn protocol_and_url_of_the_endpoint() {
     let endpoint = |variable: &str, url: &str| {
         let settings = env(&[(variable, url)]);
         (settings.protocol, settings.endpoint.unwrap())
@@ -60,13 +60,13 @@ fn http_adds_the_path_to_a_base_url_and_port_4317_is_grpc() {
 }
 
 #[test]
-fn everything_else_is_read_too() {
+fn all_variables_are_read() {
     let settings = env(&[
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20t0ken, x-a = b"),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "7000"),
         ("OTEL_BSP_EXPORT_TIMEOUT", "3000"),
         ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip"),
-        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=unheard,team=a%2Cb"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=overridden,team=a%2Cb"),
         ("OTEL_SERVICE_NAME", "orders"),
         ("OTEL_TRACES_SAMPLER", "traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
@@ -88,33 +88,33 @@ fn everything_else_is_read_too() {
 }
 
 #[test]
-fn a_value_that_cannot_be_is_an_error_that_says_where_it_stands_and_what_would_do() {
+fn invalid_values_are_errors() {
     for (variable, value, problem) in [
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "\"http/json\" cannot be: give grpc or http/protobuf"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "\"10s\" cannot be: give whole milliseconds, above zero"),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "\"zstd\" cannot be: give gzip or none"),
-        ("OTEL_TRACES_EXPORTER", "zipkin", "\"zipkin\" cannot be: give otlp or none"),
-        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "\"0\" cannot be: give a whole number from 1 to 1000000"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "invalid value \"http/json\", expected grpc or http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "invalid value \"10s\", expected whole milliseconds, above zero"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "invalid value \"zstd\", expected gzip or none"),
+        ("OTEL_TRACES_EXPORTER", "zipkin", "invalid value \"zipkin\", expected otlp or none"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "invalid value \"0\", expected a whole number from 1 to 1000000"),
         ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096", "4096 is above OTEL_BSP_MAX_QUEUE_SIZE (2048)"),
-        ("OTEL_SDK_DISABLED", "yes", "\"yes\" cannot be: give true or false"),
+        ("OTEL_SDK_DISABLED", "yes", "invalid value \"yes\", expected true or false"),
         (
             "OTEL_TRACES_SAMPLER",
             "jaeger_remote",
-            "\"jaeger_remote\" cannot be: give always_on, always_off, traceidratio, or one of them with parentbased_ \
-             before it",
+            "invalid value \"jaeger_remote\", expected always_on, always_off, traceidratio, or one of them with the prefix \
+             parentbased_",
         ),
-        ("OTEL_RESOURCE_ATTRIBUTES", "team", "entry 1 cannot be read: give key=value,key=value, percent-encoded"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "team", "entry 1 is invalid, expected key=value,key=value, percent-encoded"),
     ] {
         refused(&[(variable, value)], &format!("environment variable {variable}: {problem}"));
     }
     refused(
         &[("OTEL_TRACES_SAMPLER", "traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "2")],
-        "environment variable OTEL_TRACES_SAMPLER_ARG: \"2\" cannot be: give the share of traces to keep, from 0.0 to 1.0",
+        "environment variable OTEL_TRACES_SAMPLER_ARG: invalid value \"2\", expected the ratio of sampled traces, from 0.0 to 1.0",
     );
 }
 
 #[test]
-fn no_error_shows_a_header_or_an_endpoint() {
+fn errors_do_not_contain_headers_or_endpoints() {
     for (variable, value) in [
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,hunter2"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,x y=hunter2"),
@@ -124,31 +124,35 @@ fn no_error_shows_a_header_or_an_endpoint() {
         ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://collector/hunter2"),
     ] {
         let error = settings_with(&[(variable, value)], None, None).unwrap_err();
-        let said = format!("{error} {error:?}");
-        assert!(said.contains(variable) && said.contains("give ") && !said.contains("hunter2"), "{said}");
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(variable) && !text.contains("hunter2"), "{text}");
+        assert!(text.contains("expected ") || text.contains("instead"), "{text}");
     }
     let error = settings_with(&[], Some("collector:4317"), None).unwrap_err();
-    assert_eq!(error.to_string(), "--otlp.endpoint: not a URL to send to: give http://host:port or https://host:port");
+    assert_eq!(error.to_string(), "--otlp.endpoint: invalid URL, expected http://host:port or https://host:port");
 }
 
 #[test]
-fn a_file_that_cannot_be_is_an_error_that_names_its_variable() {
+fn invalid_files_are_errors() {
     let wrong = tempfile::NamedTempFile::new().unwrap();
     let path = wrong.path().to_str().unwrap();
     refused(
         &[("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", path)],
         &format!(
-            "environment variable OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: {path} is no such file: give a file of \
-             certificates, as PEM"
+            "environment variable OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: invalid file {path}, expected certificates in PEM \
+             format"
         ),
     );
     let error = settings_with(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere.pem")], None, None).unwrap_err();
-    assert!(error.to_string().contains("OTEL_EXPORTER_OTLP_CERTIFICATE: /nowhere.pem: No such file"), "{error}");
+    assert!(
+        error.to_string().contains("OTEL_EXPORTER_OTLP_CERTIFICATE: cannot read /nowhere.pem: No such file"),
+        "{error}"
+    );
     let signed = rcgen::generate_simple_self_signed(["here".to_owned()]).unwrap();
     std::fs::write(path, signed.cert.pem()).unwrap();
     assert!(env(&[("OTEL_EXPORTER_OTLP_CERTIFICATE", path)]).certificate.is_some());
     let error = settings_with(&[("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", path)], None, None).unwrap_err();
-    assert!(error.to_string().ends_with("give both or none"), "{error}");
+    assert!(error.to_string().ends_with("set both or neither"), "{error}");
     std::fs::write(path, signed.cert.pem() + &signed.signing_key.serialize_pem()).unwrap();
     let both = env(&[("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", path), ("OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY", path)]);
     assert!(both.client_certificate.is_some() && !format!("{both:?}").contains("45, 45, 45"), "{both:?}");

@@ -54,6 +54,7 @@ pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool)
 #[derive(Clone)]
 pub(crate) struct TestPool {
     pub(crate) pool: Pool,
+    collector: Collector,
     registry: Registry,
 }
 
@@ -63,13 +64,17 @@ impl TestPool {
         let collector = Collector::new();
         let builder = Pool::builder().url(url).name(name).application_name(name).collector(collector.clone());
         let registry = Registry::new();
-        registry.register(Box::new(collector)).unwrap();
-        Self { pool: settings(builder).build().unwrap(), registry }
+        registry.register(Box::new(collector.clone())).unwrap();
+        Self { pool: settings(builder).build().unwrap(), collector, registry }
     }
 
     /// Returns a pool on the shared server.
     pub(crate) async fn shared(name: &str, settings: impl FnOnce(PoolBuilder) -> PoolBuilder) -> Self {
         Self::new(name, &shared().await.url(), settings)
+    }
+
+    pub(crate) fn collector(&self) -> Collector {
+        self.collector.clone()
     }
 
     pub(crate) fn registry(&self) -> &Registry {

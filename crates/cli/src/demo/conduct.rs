@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::Registry;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 #[cfg(feature = "jaeger")]
@@ -101,10 +100,8 @@ impl Demo {
         let manager = Manager::from_env()?;
 
         let collector = Collector::new();
-        let registry = Registry::new();
-        registry.register(Box::new(collector.clone())).map_err(DemoError::system)?;
         let readiness = Readiness::new();
-        let web = Web::start(self.web, registry, collector.clone(), readiness.clone(), end).await?;
+        let web = Web::start(self.web, collector.clone(), readiness.clone(), end).await?;
 
         // The page goes with its tasks.
         #[cfg(feature = "jaeger")]

@@ -3,6 +3,7 @@
 //! `otlp-embedded` has the page and keeps the traces. Its types are its own, made from OTLP's definitions; what is
 //! handed over is therefore written and read as it would be on a wire.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use opentelemetry::trace::{SpanKind, Status};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::SpanData;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
+use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use otlp_embedded::{Config, State, StateRef, TraceService, TraceServiceImpl, ui_app};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::error::DemoError;
-use poolscope::otlp::Deliver;
 
 /// What is kept: the latest traces, as many as fit.
 const MOST_TRACES: u32 = 2000;
@@ -35,13 +36,14 @@ const HEAD_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(super) struct Page {
     traces: StateRef,
+    /// The resource of the spans.
     resource: Resource,
 }
 
 impl Page {
-    /// A page of spans that all come from `resource`.
-    pub(super) fn new(resource: Resource) -> Self {
-        Self { traces: State::new(Config { max_length: MOST_TRACES, max_memory_usage: MOST_BYTES }), resource }
+    pub(super) fn new() -> Self {
+        let config = Config { max_length: MOST_TRACES, max_memory_usage: MOST_BYTES };
+        Self { traces: State::new(config), resource: Resource::builder_empty().build() }
     }
 
     /// Serves the page in `tasks`, and says where.
@@ -77,14 +79,25 @@ impl Page {
     }
 }
 
-impl Deliver for Page {
-    async fn send(&mut self, mut batch: Vec<SpanData>) -> Result<u64, String> {
+impl SpanExporter for Page {
+    async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
+        let failure = |error: String| OTelSdkError::InternalFailure(error);
         batch.iter_mut().for_each(tag);
         let resource_spans = group_spans_by_resource_and_scope(batch, &(&self.resource).into());
         let request = ExportTraceServiceRequest { resource_spans }.encode_to_vec();
-        let request = Message::decode(&*request).map_err(|error| error.to_string())?;
-        let taken = TraceServiceImpl::new(self.traces.clone()).export(tonic::Request::new(request)).await;
-        taken.map(|_| 0).map_err(|status| status.to_string())
+        let request = Message::decode(&*request).map_err(|error| failure(error.to_string()))?;
+        let exported = TraceServiceImpl::new(self.traces.clone()).export(tonic::Request::new(request)).await;
+        exported.map(drop).map_err(|status| failure(status.to_string()))
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.resource = resource.clone();
+    }
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page").finish_non_exhaustive()
     }
 }
 

@@ -42,9 +42,9 @@ impl Traces {
         let destination = destination.map(|url| format!("{url}, {}", settings.protocol.as_str()));
         #[cfg(feature = "jaeger")]
         {
-            let page = (!settings.disabled).then(|| Page::new(settings.as_resource()));
+            let page = Page::new();
             let pipeline = Pipeline::start_with(settings, page.clone())?;
-            Ok(Self { pipeline, destination, page })
+            Ok(Self { pipeline, destination, page: (!settings.disabled).then_some(page) })
         }
         #[cfg(not(feature = "jaeger"))]
         Ok(Self { pipeline: Pipeline::start(settings)?, destination })
@@ -55,7 +55,7 @@ impl Traces {
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
-        self.pipeline.layer_of(is_ours)
+        self.pipeline.layer_with_filter(is_ours)
     }
 
     /// Where to, and how; `None` if they are sent nowhere.

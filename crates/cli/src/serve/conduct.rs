@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use prometheus::Registry;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -63,11 +62,9 @@ impl Serve {
         let manager = Manager::from_env()?;
 
         let collector = Collector::new();
-        let registry = Registry::new();
-        registry.register(Box::new(collector.clone())).map_err(ServiceError::system)?;
         let pools = open(&databases, &collector)?;
         let readiness = Readiness::new();
-        let web = Web::start(web, registry, collector, readiness.clone(), end).await?;
+        let web = Web::start(web, collector, readiness.clone(), end).await?;
 
         let mut tasks = JoinSet::new();
         for (place, (pool, database)) in pools.iter().zip(&databases).enumerate() {

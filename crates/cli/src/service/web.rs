@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use prometheus::Registry;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -25,12 +24,11 @@ impl Web {
     /// Listens as `settings` say. If serving fails later, that ends the service.
     pub(crate) async fn start(
         settings: WebSettings,
-        registry: Registry,
         collector: Collector,
         readiness: Readiness,
         ending: watch::Sender<Option<Ending>>,
     ) -> Result<Self, ServiceError> {
-        let exporter = Exporter::new(registry).collector(collector).readiness(readiness);
+        let exporter = Exporter::new(collector).readiness(readiness);
         let exporter = settings.bind(exporter).await?;
         let (address, scheme) = (exporter.local_addr(), exporter.scheme());
         let (stop, stopped) = oneshot::channel::<()>();

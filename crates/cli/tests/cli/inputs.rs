@@ -93,7 +93,7 @@ fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
     assert_eq!(ended.code, Some(2));
     assert!(
         ended.err.starts_with(
-            "error: --web.listen-address cannot be used: `nonsense` is not an address to listen on; give host:port"
+            "error: --web.listen-address cannot be used: invalid listen address `nonsense`; give host:port"
         ),
         "{}",
         ended.err
@@ -138,16 +138,21 @@ fn a_variable_that_cannot_be_is_refused_and_named() {
 
 #[test]
 fn a_collector_that_cannot_be_is_refused_without_a_secret() {
-    let (endpoint, would_do) = ("--otlp.endpoint: ", "give http://host:port or https://host:port");
+    let (endpoint, would_do) = ("--otlp.endpoint: ", "expected http://host:port or https://host:port");
     refused(&["--otlp.endpoint", "collector:4317"], &[], 2, &[endpoint, would_do]);
     refused(&["--otlp.endpoint", "http://me:hunter2@collector"], &[], 2, &[endpoint, "OTEL_EXPORTER_OTLP_HEADERS"]);
-    refused(&["--otlp.protocol", "http/json"], &[], 2, &["'--otlp.protocol <PROTOCOL>'", "give grpc or http/protobuf"]);
+    refused(
+        &["--otlp.protocol", "http/json"],
+        &[],
+        2,
+        &["'--otlp.protocol <PROTOCOL>'", "expected grpc or http/protobuf"],
+    );
     refused(&["--log.format", "xml"], &[], 2, &["'--log.format <FORMAT>'", "text, json"]);
     for (variable, value, would_do) in [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2", would_do),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization hunter2", "give key=value"),
-        ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp", "give grpc or http/protobuf"),
-        ("OTEL_TRACES_SAMPLER", "some", "give always_on"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "authorization hunter2", "expected key=value"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp", "expected grpc or http/protobuf"),
+        ("OTEL_TRACES_SAMPLER", "some", "expected always_on"),
         ("OTEL_BSP_SCHEDULE_DELAY", "1s", "give whole milliseconds"),
     ] {
         refused(&[], &[(variable, value)], 2, &[&format!("environment variable {variable}: "), would_do]);

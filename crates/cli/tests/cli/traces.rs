@@ -93,7 +93,7 @@ fn a_collector_that_is_down_for_the_whole_run_costs_no_request() {
     assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
     let (out, err) = (up.run.remaining_output(), up.run.stderr());
     assert!(out.contains("checkouts from pool shop"), "{out}");
-    let lines: Vec<_> = err.lines().filter(|line| line.contains("spans could not be exported")).collect();
+    let lines: Vec<_> = err.lines().filter(|line| line.contains("could not export spans")).collect();
     assert!((1..=6).contains(&lines.len()), "{err}");
 }
 

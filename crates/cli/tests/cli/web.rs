@@ -65,7 +65,11 @@ fn a_demo_speaks_tls_if_its_web_configuration_wants_that() {
     // By HTTP it says what would do, to a health check too.
     let ended = run_to_end(poolscope(&["healthy", &format!("http://{}", up.address)]));
     assert_eq!(ended.code, Some(1));
-    assert!(ended.err.contains("answers 400: TLS is spoken here: ask by https://, not by http://."), "{}", ended.err);
+    assert!(
+        ended.err.contains("answers 400: This port serves HTTPS; use https:// instead of http://."),
+        "{}",
+        ended.err
+    );
 }
 
 #[test]
@@ -75,7 +79,11 @@ fn a_demo_answers_those_with_a_password_only_if_its_web_configuration_wants_that
     let mut up = up(&mut demo(&["--web.config.file", &file]));
     assert_eq!(up.get("/metrics").expect("an answer").0, 401);
     let ended = run_to_end(poolscope(&["healthy", &format!("http://{}", up.address)]));
-    assert!(ended.code == Some(1) && ended.err.contains("answers 401: This needs a user's name and"), "{}", ended.err);
+    assert!(
+        ended.code == Some(1) && ended.err.contains("answers 401: Authentication required: the user name or"),
+        "{}",
+        ended.err
+    );
     let mut stream = TcpStream::connect(up.address).expect("a connection");
     // `alice:sesame`.
     let metrics = asked(&mut stream, "/metrics", "Authorization: Basic YWxpY2U6c2VzYW1l\r\n");
@@ -97,10 +105,10 @@ fn a_web_configuration_that_cannot_be_used_is_refused_in_a_line() {
     };
     refused("/nowhere/web.yml", " cannot be read: No such file");
     for (web_yml, part) in [
-        ("basic_auth_user:\n", ", line 1: the file has no key `basic_auth_user`: did you mean `basic_auth_users`?"),
-        ("basic_auth_users:\n  alice: hunter2\n", ", line 2: this is no hash of bcrypt's"),
+        ("basic_auth_user:\n", ", line 1: unknown key `basic_auth_user` in the file; did you mean `basic_auth_users`?"),
+        ("basic_auth_users:\n  alice: hunter2\n", ", line 2: invalid bcrypt hash"),
         ("tls_server_config:\n  cert_file: no.crt\n  key_file: server.key\n", ", line 2: cert_file `/"),
-        ("tls_server_config: {min_version: TLS10}\n", ", line 1: min_version: TLS10 is broken"),
+        ("tls_server_config: {min_version: TLS10}\n", ", line 1: min_version: TLS10 is insecure"),
     ] {
         let (_directory, file) = site(web_yml);
         refused(&file, part);

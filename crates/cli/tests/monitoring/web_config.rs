@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use ::prometheus::Registry;
+use poolscope::Collector;
 use poolscope::exporter::{Exporter, WebConfig};
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
@@ -36,7 +36,7 @@ fn certificates(directory: &Path) {
 
 async fn serve(web_yml: &Path) -> SocketAddr {
     let config = WebConfig::read(web_yml).unwrap();
-    let bound = Exporter::new(Registry::new()).web_config(config).bind("127.0.0.1:0").await.unwrap();
+    let bound = Exporter::new(Collector::new()).web_config(config).bind("127.0.0.1:0").await.unwrap();
     assert_eq!(bound.scheme(), "https");
     let address = bound.local_addr();
     tokio::spawn(bound.serve(std::future::pending()));

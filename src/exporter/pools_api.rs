@@ -1,0 +1,362 @@
+//! Answers `/api/v1/pools`: the connection holders and waiters of each pool, as JSON.
+//!
+//! The fields are defined here and not by the types of the snapshot, which may change while clients rely on the names.
+//! New fields go to the end of their object.
+
+use std::borrow::Cow;
+use std::panic::Location;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use serde::{Serialize, Serializer};
+
+use super::blocking::{BlockingLimiter, JobError};
+use crate::telemetry::{Collector, Holder, OwnHold, PoolSnapshot, TraceContext, Waiter};
+
+/// The number of holders, and of waiters, that are listed for one pool: the oldest of them. It bounds the size of a
+/// response, however many tasks wait during an outage.
+const MAX_LISTED: usize = 1000;
+
+/// The number of characters of a parameter's name that an error repeats.
+const MAX_QUOTED_CHARS: usize = 60;
+
+/// Why a request has no list of pools.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum PoolsError {
+    /// The query is invalid.
+    Query(String),
+    /// The list could not be built.
+    Job(JobError),
+    /// The list could not be encoded as JSON.
+    Encoding,
+}
+
+/// Lists the pools of a collector.
+///
+/// The limit is separate from that of the scrapes: when a collector of the registry hangs, the holders of the pools are
+/// needed most, and clients that poll this endpoint must not delay Prometheus.
+#[derive(Debug)]
+pub(super) struct PoolsApi {
+    collector: Collector,
+    limiter: BlockingLimiter,
+}
+
+impl PoolsApi {
+    pub(super) fn new(collector: Collector, limiter: BlockingLimiter) -> Self {
+        Self { collector, limiter }
+    }
+
+    /// Returns the pools that `query` selects, as JSON. It is built off the runtime's workers, since a ledger has a lock
+    /// and a pool may have many holders.
+    ///
+    /// # Cancel safety
+    ///
+    /// A list that is being built is completed, and counts against the limit until then.
+    pub(super) async fn list(&self, query: &str) -> Result<Vec<u8>, PoolsError> {
+        let Query { pool } = Query::parse(query).map_err(PoolsError::Query)?;
+        let collector = self.collector.clone();
+        let listed = self.limiter.run(move || {
+            let snapshots = collector.snapshots();
+            serde_json::to_vec(&PoolList::new(&snapshots, pool.as_deref()))
+        });
+        match listed.await {
+            Ok(Ok(json)) => Ok(json),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "could not encode the pools as JSON");
+                Err(PoolsError::Encoding)
+            }
+            Err(error) => {
+                if let JobError::Panicked(message) = &error {
+                    tracing::error!(panic = message, "listing the pools panicked");
+                }
+                Err(PoolsError::Job(error))
+            }
+        }
+    }
+}
+
+/// Encodes an error as JSON.
+pub(super) fn error_json(message: &str) -> String {
+    serde_json::json!({ "error": message }).to_string()
+}
+
+/// The query parameters.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Query {
+    /// The name of the pool to list; all pools if it is `None`.
+    pool: Option<String>,
+}
+
+impl Query {
+    /// Parses a query, or returns what is wrong with it. Unknown parameters are an error: a misspelt filter would seem
+    /// to match everything.
+    ///
+    /// Names and values are percent-decoded, as in a database URL; a `+` is a plus.
+    fn parse(query: &str) -> Result<Self, String> {
+        let mut parsed = Self::default();
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            match &*percent_decode_str(name).decode_utf8_lossy() {
+                "pool" if parsed.pool.is_some() => {
+                    return Err("pool is given twice; give it once, or leave it out for all pools".to_owned());
+                }
+                "pool" => parsed.pool = Some(decoded(value)?.into_owned()),
+                unknown => {
+                    let quoted: String = unknown.chars().take(MAX_QUOTED_CHARS).collect();
+                    return Err(format!("unknown parameter `{quoted}`; the only one is pool=NAME"));
+                }
+            }
+        }
+        Ok(parsed)
+    }
+}
+
+fn decoded(value: &str) -> Result<Cow<'_, str>, String> {
+    percent_decode_str(value).decode_utf8().map_err(|_| "pool is not UTF-8 once percent-decoded; give UTF-8".to_owned())
+}
+
+/// The response.
+#[derive(Debug, Serialize)]
+struct PoolList<'a> {
+    pools: Vec<PoolJson<'a>>,
+}
+
+impl<'a> PoolList<'a> {
+    fn new(snapshots: &'a [PoolSnapshot], only: Option<&str>) -> Self {
+        let is_selected = |snapshot: &&PoolSnapshot| only.is_none_or(|name| *snapshot.name == *name);
+        Self { pools: snapshots.iter().filter(is_selected).map(PoolJson::new).collect() }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct PoolJson<'a> {
+    name: &'a str,
+    state: StateJson,
+    holders: Vec<HolderJson<'a>>,
+    waiters: Vec<WaiterJson<'a>>,
+    suspected_leaks: usize,
+    /// The number of holders beyond [`MAX_LISTED`].
+    holders_omitted: usize,
+    /// The number of waiters beyond [`MAX_LISTED`].
+    waiters_omitted: usize,
+}
+
+impl<'a> PoolJson<'a> {
+    fn new(snapshot: &'a PoolSnapshot) -> Self {
+        let PoolSnapshot { name, holders, waiters, suspected_leaks, .. } = snapshot;
+        Self {
+            name,
+            state: StateJson::new(snapshot),
+            holders: holders.iter().take(MAX_LISTED).map(HolderJson::new).collect(),
+            waiters: waiters.iter().take(MAX_LISTED).map(WaiterJson::new).collect(),
+            suspected_leaks: *suspected_leaks,
+            holders_omitted: holders.len().saturating_sub(MAX_LISTED),
+            waiters_omitted: waiters.len().saturating_sub(MAX_LISTED),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct StateJson {
+    used: usize,
+    idle: usize,
+    creating: usize,
+    /// The number of waiters in the phase `queue`.
+    waiting: usize,
+    max: usize,
+}
+
+impl StateJson {
+    fn new(snapshot: &PoolSnapshot) -> Self {
+        let connections = snapshot.connections;
+        Self {
+            used: connections.used,
+            idle: connections.idle,
+            creating: connections.creating,
+            waiting: snapshot.queued,
+            max: snapshot.limits.max(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct HolderJson<'a> {
+    operation: &'a str,
+    call_site: Option<CallSite>,
+    age_seconds: Seconds,
+    activity: Option<&'static str>,
+    queries: u64,
+    backend_pid: Option<i32>,
+    trace_id: Option<TraceId>,
+    silent_seconds: Seconds,
+    maintenance: bool,
+    suspected_leak: bool,
+}
+
+impl<'a> HolderJson<'a> {
+    fn new(holder: &'a Holder) -> Self {
+        Self {
+            operation: &holder.operation,
+            call_site: holder.call_site.map(CallSite),
+            age_seconds: Seconds(holder.age),
+            activity: holder.activity.map(|activity| activity.as_str()),
+            queries: holder.queries,
+            backend_pid: holder.backend_pid,
+            trace_id: holder.trace.map(TraceId),
+            silent_seconds: Seconds(holder.silent),
+            maintenance: holder.maintenance,
+            suspected_leak: holder.suspected_leak,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct WaiterJson<'a> {
+    operation: &'a str,
+    call_site: CallSite,
+    phase: &'static str,
+    age_seconds: Seconds,
+    own: Option<OwnHoldJson<'a>>,
+    trace_id: Option<TraceId>,
+}
+
+impl<'a> WaiterJson<'a> {
+    fn new(waiter: &'a Waiter) -> Self {
+        Self {
+            operation: &waiter.operation,
+            call_site: CallSite(waiter.call_site),
+            phase: waiter.phase.as_str(),
+            age_seconds: Seconds(waiter.age),
+            own: waiter.own.as_ref().map(OwnHoldJson::new),
+            trace_id: waiter.trace.map(TraceId),
+        }
+    }
+}
+
+/// The connection that the task of a waiter holds.
+#[derive(Debug, Serialize)]
+struct OwnHoldJson<'a> {
+    operation: &'a str,
+    call_site: Option<CallSite>,
+}
+
+impl<'a> OwnHoldJson<'a> {
+    fn new(own: &'a OwnHold) -> Self {
+        Self { operation: &own.operation, call_site: own.call_site.map(CallSite) }
+    }
+}
+
+/// A call site, as in `src/orders.rs:42`.
+#[derive(Clone, Copy, Debug)]
+struct CallSite(&'static Location<'static>);
+
+impl Serialize for CallSite {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{}:{}", self.0.file(), self.0.line()))
+    }
+}
+
+/// A trace ID, as 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+struct TraceId(TraceContext);
+
+impl Serialize for TraceId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0.trace())
+    }
+}
+
+/// Seconds, rounded down to microseconds: nine digits are hard to read.
+#[derive(Clone, Copy, Debug)]
+struct Seconds(Duration);
+
+impl Serialize for Seconds {
+    #[allow(clippy::cast_precision_loss, reason = "exact for the first 285 years")]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(self.0.as_micros() as f64 / 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn seconds_have_at_most_six_decimals() {
+        for (nanos, json) in [
+            (0, "0.0"),
+            (999, "0.0"),
+            (1_000_000_000, "1.0"),
+            (1_234_567_891, "1.234567"),
+            (300_000, "0.0003"),
+            // More than a year.
+            (40_000_000_000_001_999, "40000000.000001"),
+        ] {
+            assert_eq!(serde_json::to_string(&Seconds(Duration::from_nanos(nanos))).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn call_sites_are_file_and_line() {
+        let here = Location::caller();
+        let json = serde_json::to_string(&CallSite(here)).unwrap();
+        assert_eq!(json, format!("\"src/exporter/pools_api.rs:{}\"", here.line()));
+    }
+
+    fn pool(name: &str) -> Result<Query, String> {
+        Ok(Query { pool: Some(name.to_owned()) })
+    }
+
+    #[test]
+    fn query_selects_a_pool_by_percent_encoded_name() {
+        for (query, name) in [
+            ("pool=shop", "shop"),
+            ("&pool=shop&", "shop"),
+            ("%70ool=shop", "shop"),
+            ("pool=my%20shop", "my shop"),
+            ("pool=a+b", "a+b"),
+            ("pool=localhost:5432/shop", "localhost:5432/shop"),
+            ("pool=a=b", "a=b"),
+            ("pool=100%", "100%"),
+            ("pool=", ""),
+            ("pool", ""),
+        ] {
+            assert_eq!(Query::parse(query), pool(name), "{query}");
+        }
+        for query in ["", "&", "&&"] {
+            assert_eq!(Query::parse(query), Ok(Query::default()), "{query}");
+        }
+    }
+
+    #[test]
+    fn invalid_queries_are_rejected_with_the_reason() {
+        for (query, message) in [
+            ("name=shop", "unknown parameter `name`; the only one is pool=NAME"),
+            ("pool=shop&limit=1", "unknown parameter `limit`; the only one is pool=NAME"),
+            ("Pool=shop", "unknown parameter `Pool`; the only one is pool=NAME"),
+            ("=shop", "unknown parameter ``; the only one is pool=NAME"),
+            ("pool=a&pool=a", "pool is given twice; give it once, or leave it out for all pools"),
+            ("pool=%ff", "pool is not UTF-8 once percent-decoded; give UTF-8"),
+        ] {
+            assert_eq!(Query::parse(query), Err(message.to_owned()), "{query}");
+        }
+        let long = Query::parse(&"é".repeat(1000)).unwrap_err();
+        assert_eq!(long.chars().filter(|c| *c == 'é').count(), MAX_QUOTED_CHARS);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_can_be_selected(name in any::<String>()) {
+            let query = format!("pool={}", utf8_percent_encode(&name, NON_ALPHANUMERIC));
+            prop_assert_eq!(Query::parse(&query), pool(&name));
+        }
+
+        #[test]
+        fn no_query_panics(query in any::<String>()) {
+            let _ = Query::parse(&query);
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Pools over a mock backend, with a clock that stands still, so that two pages have the same numbers.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool::managed::{Manager, RecycleResult};
+use http::{Request, Response, StatusCode};
+use http_body_util::Empty;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
+use poolscope::exporter::{Exposition, Format, Page};
+use poolscope::labels::ErrorCode;
+use poolscope::middleware::PoolLayer;
+use poolscope::pool::{Backend, Guard};
+use poolscope::telemetry::clock::Clock;
+use poolscope::{Collector, RetryPolicy, Settings};
+use prometheus::{Registry, TextEncoder};
+use tower::{Layer as _, ServiceExt as _, service_fn};
+
+use super::pages::{Family, read};
+
+/// A manager that connects, or fails to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MockManager {
+    is_refusing: Arc<AtomicBool>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("refused")]
+pub(crate) struct ConnectRefused;
+
+impl Manager for MockManager {
+    type Type = ();
+    type Error = ConnectRefused;
+
+    async fn create(&self) -> Result<(), ConnectRefused> {
+        if self.is_refusing.load(Relaxed) { Err(ConnectRefused) } else { Ok(()) }
+    }
+
+    async fn recycle(&self, (): &mut (), _: &deadpool::managed::Metrics) -> RecycleResult<ConnectRefused> {
+        Ok(())
+    }
+}
+
+impl Backend for MockManager {
+    fn code(_: &ConnectRefused) -> ErrorCode {
+        ErrorCode::word("57P03")
+    }
+}
+
+/// A step in the life of a pool.
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    /// An operation of this duration.
+    Run {
+        operation: String,
+        micros: u32,
+        fails: bool,
+        trace: Trace,
+    },
+    /// A checkout that is held; without capacity, it is cancelled.
+    Hold {
+        operation: String,
+        trace: Trace,
+    },
+    /// The oldest held connection is returned.
+    Return,
+    /// An operation that cannot connect, and is retried.
+    Refuse {
+        operation: String,
+    },
+    Wait {
+        micros: u32,
+    },
+    /// A request of this route, which runs an operation.
+    Serve {
+        route: String,
+        micros: u32,
+        fails: bool,
+    },
+}
+
+/// A trace.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trace {
+    pub(crate) number: u8,
+    pub(crate) sampled: bool,
+}
+
+impl Trace {
+    /// Enters a span of it on this thread, until the returned guard is dropped.
+    fn enter(self) -> impl Drop {
+        let flags = if self.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
+        let id = self.number.max(1);
+        let span = SpanContext::new(
+            TraceId::from_bytes([id; 16]),
+            SpanId::from_bytes([id; 8]),
+            flags,
+            false,
+            TraceState::NONE,
+        );
+        opentelemetry::Context::new().with_remote_span_context(span).attach()
+    }
+}
+
+/// Settings for up to two connections.
+fn settings() -> Settings {
+    let mut settings = Settings::default();
+    (settings.pool_size, settings.max_overflow) = (1, 1);
+    settings
+}
+
+/// Longer than a checkout with capacity takes, on a paused clock.
+const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1);
+
+pub(crate) struct Pool {
+    core: poolscope::Pool<MockManager>,
+    backend: MockManager,
+    mock_clock: Arc<quanta::Mock>,
+    held: Vec<Guard<MockManager>>,
+}
+
+impl Pool {
+    pub(crate) fn new(name: &str, collector: &Collector) -> Self {
+        let (clock, mock_clock) = Clock::mock();
+        let backend = MockManager::default();
+        let core = poolscope::Pool::with_clock(backend.clone(), name, &settings(), collector, clock).unwrap();
+        Self { core, backend, mock_clock, held: Vec::new() }
+    }
+
+    pub(crate) async fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Run { operation, micros, fails, trace } => {
+                let _entered = trace.enter();
+                let run = self.core.operation(operation).run(async |_| {
+                    self.mock_clock.increment(Duration::from_micros((*micros).into()));
+                    if *fails { Err(ConnectRefused) } else { Ok(()) }
+                });
+                let _ = tokio::time::timeout(CHECKOUT_TIMEOUT, run).await;
+            }
+            Step::Hold { operation, trace } => {
+                let _entered = trace.enter();
+                let operation = self.core.operation(operation);
+                if let Ok(Ok(guard)) = tokio::time::timeout(CHECKOUT_TIMEOUT, operation.get()).await {
+                    self.held.push(guard);
+                }
+            }
+            Step::Return => {
+                if !self.held.is_empty() {
+                    drop(self.held.remove(0));
+                }
+            }
+            Step::Refuse { operation } => {
+                self.backend.is_refusing.store(true, Relaxed);
+                let policy = RetryPolicy::new().backoff(Duration::ZERO, Duration::ZERO).attempts(2);
+                let operation = self.core.operation(operation).retry(policy);
+                let _ =
+                    tokio::time::timeout(CHECKOUT_TIMEOUT, operation.run(async |_| Ok::<_, ConnectRefused>(()))).await;
+                self.backend.is_refusing.store(false, Relaxed);
+            }
+            Step::Serve { route, micros, fails } => {
+                let (route, micros) = (route.clone(), Duration::from_micros((*micros).into()));
+                let status = if *fails { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+                let served = service_fn(move |request: Request<Arc<quanta::Mock>>| async move {
+                    let pool = request.extensions().get::<poolscope::Pool<MockManager>>().unwrap();
+                    let run = pool.run(async |_| {
+                        request.body().increment(micros);
+                        Ok::<_, ConnectRefused>(())
+                    });
+                    let _ = tokio::time::timeout(CHECKOUT_TIMEOUT, run).await;
+                    let mut response = Response::new(Empty::<Bytes>::new());
+                    *response.status_mut() = status;
+                    Ok::<_, Infallible>(response)
+                });
+                let layer = PoolLayer::new(&self.core).route_by(move |_| Some(route.clone().into()));
+                layer.layer(served).oneshot(Request::new(Arc::clone(&self.mock_clock))).await.unwrap();
+            }
+            Step::Wait { micros } => self.mock_clock.increment(Duration::from_micros((*micros).into())),
+        }
+    }
+}
+
+/// A collector of pools, and a registry of other collectors.
+pub(crate) struct Metrics {
+    pub(crate) collector: Collector,
+    pub(crate) others: Registry,
+    /// A registry of all of them, for the `prometheus` crate.
+    all: Registry,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let (collector, others, all) = (Collector::new(), Registry::new(), Registry::new());
+        all.register(Box::new(collector.clone())).unwrap();
+        Self { collector, others, all }
+    }
+
+    /// Registers another collector.
+    pub(crate) fn register(&self, other: impl prometheus::core::Collector + Clone + 'static) {
+        self.others.register(Box::new(other.clone())).unwrap();
+        self.all.register(Box::new(other)).unwrap();
+    }
+
+    pub(crate) fn exposition(&self) -> Exposition {
+        Exposition::new(self.collector.clone()).registry(self.others.clone())
+    }
+}
+
+/// Writes pages, reusing its memory.
+pub(crate) struct Writer {
+    exposition: Exposition,
+    page: Page,
+    /// The registry for the `prometheus` crate, and an exposition of it, which contains the collector twice.
+    all: Registry,
+    duplicate: Exposition,
+}
+
+impl Writer {
+    pub(crate) fn new(metrics: &Metrics) -> Self {
+        let duplicate = Exposition::new(metrics.collector.clone()).registry(metrics.all.clone());
+        Self { exposition: metrics.exposition(), page: Page::new(), all: metrics.all.clone(), duplicate }
+    }
+
+    /// Writes a page, which must be the same if the collector is registered too.
+    #[track_caller]
+    pub(crate) fn page(&mut self, format: Format) -> String {
+        self.duplicate.write(format, &mut self.page).unwrap();
+        let duplicate = self.page.to_text();
+        let page = self.page_of_others(format);
+        assert_eq!(page, duplicate);
+        page
+    }
+
+    /// Writes a page where registering the collector too would merge families that do not go together.
+    pub(crate) fn page_of_others(&mut self, format: Format) -> String {
+        self.exposition.write(format, &mut self.page).unwrap();
+        self.page.to_text()
+    }
+
+    #[track_caller]
+    pub(crate) fn ours(&mut self, format: Format) -> Vec<Family> {
+        read(format, &self.page(format))
+    }
+
+    /// Returns the page of the `prometheus` crate.
+    #[track_caller]
+    pub(crate) fn theirs(&self) -> Vec<Family> {
+        gathered(&self.all)
+    }
+}
+
+/// Encodes a registry with the `prometheus` crate.
+#[track_caller]
+pub(crate) fn gathered(registry: &Registry) -> Vec<Family> {
+    let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    // It writes infinity as `inf`, which Prometheus accepts, but which neither format defines.
+    read(Format::Text, &text.replace(" inf\n", " +Inf\n").replace(" -inf\n", " -Inf\n"))
+}
+
+/// Runs a test on a paused clock.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(future)
+}

@@ -1,0 +1,374 @@
+//! The pools as JSON.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Waker};
+use std::thread;
+use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use poolscope::exporter::Exporter;
+use poolscope::{Collector, Connection, Pool};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::harness::{Gate, Running, TEST_TIMEOUT, in_time};
+
+/// AuthenticationOk, BackendKeyData of process 4711, ReadyForQuery.
+const GREETING: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\x12\x67\0\0\0\x01Z\0\0\0\x05I";
+
+/// Starts a server that completes the startup of the PostgreSQL protocol, and sends nothing more.
+async fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut streams = Vec::new();
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            // The startup message is ignored.
+            stream.readable().await.unwrap();
+            assert_eq!(stream.try_write(GREETING).unwrap(), GREETING.len());
+            streams.push(stream);
+        }
+    });
+    address
+}
+
+/// Pools of that server, and their collector.
+struct Fixture {
+    server: SocketAddr,
+    collector: Collector,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        Self { server: server().await, collector: Collector::new() }
+    }
+
+    fn pool(&self, name: &str, size: usize) -> Pool {
+        let url = format!("postgres://app@{}/shop?sslmode=disable", self.server);
+        let builder = Pool::builder().url(&url).name(name).pool_size(size).max_overflow(0);
+        builder.checkout_timeout(TEST_TIMEOUT).collector(self.collector.clone()).build().unwrap()
+    }
+
+    fn exporter(&self) -> Exporter {
+        Exporter::new(self.collector.clone())
+    }
+
+    async fn serve(&self) -> Running {
+        Running::start(&self.exporter()).await
+    }
+}
+
+/// A checkout that has begun to wait.
+type Pending = Pin<Box<dyn Future<Output = Connection> + Send>>;
+
+fn poll_pending(checkout: impl Future<Output = Connection> + Send + 'static) -> Pending {
+    let mut checkout = Box::pin(checkout);
+    assert!(checkout.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    checkout
+}
+
+async fn held(pool: &Pool, operation: &str) -> Connection {
+    in_time(pool.operation(operation).get()).await.unwrap()
+}
+
+fn waiting(pool: &Pool, operation: &str) -> Pending {
+    let operation = pool.operation(operation);
+    poll_pending(async move { operation.get().await.unwrap() })
+}
+
+async fn listing(running: &Running, query: &str) -> Value {
+    let response = running.get(&format!("/api/v1/pools{query}")).await;
+    assert_eq!(response.status, 200, "{}", response.body);
+    serde_json::from_str(&response.body).unwrap()
+}
+
+/// The values of a field of each object in a list.
+fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a Value> {
+    list.as_array().unwrap().iter().map(|object| &object[field]).collect()
+}
+
+fn keys(object: &Value) -> Vec<&str> {
+    let mut keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[tokio::test]
+async fn empty_collector_has_no_pools() {
+    let response = Fixture::new().await.serve().await.get("/api/v1/pools").await;
+    assert_eq!((response.status, &*response.body), (200, r#"{"pools":[]}"#));
+    assert_eq!(response.headers["content-type"], "application/json");
+    assert_eq!(response.headers["cache-control"], "no-store");
+    assert_eq!(response.headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn fields_are_stable() {
+    let fixture = Fixture::new().await;
+    let pool = fixture.pool("shop", 1);
+    let _held = held(&pool, "list_orders").await;
+    let _waiter = waiting(&pool, "add_order");
+
+    let response = fixture.serve().await.get("/api/v1/pools").await;
+    let listing: Value = serde_json::from_str(&response.body).unwrap();
+    let shop = &listing["pools"][0];
+    let (holder, waiter) = (&shop["holders"][0], &shop["waiters"][0]);
+
+    assert_eq!(keys(&listing), ["pools"]);
+    let pool_keys = ["holders", "holders_omitted", "name", "state", "suspected_leaks", "waiters", "waiters_omitted"];
+    assert_eq!(keys(shop), pool_keys);
+    assert_eq!(shop["name"], "shop");
+    assert_eq!(shop["state"], json!({"used": 1, "idle": 0, "creating": 0, "waiting": 1, "max": 1}));
+    assert_eq!(shop["suspected_leaks"], 0);
+    assert_eq!((&shop["holders_omitted"], &shop["waiters_omitted"]), (&json!(0), &json!(0)));
+
+    let holder_keys = [
+        "activity",
+        "age_seconds",
+        "backend_pid",
+        "call_site",
+        "maintenance",
+        "operation",
+        "queries",
+        "silent_seconds",
+        "suspected_leak",
+        "trace_id",
+    ];
+    assert_eq!(keys(holder), holder_keys);
+    assert_eq!(holder["operation"], "list_orders");
+    assert!(holder["call_site"].as_str().unwrap().starts_with("tests/exporter/pools_api.rs:"), "{holder}");
+    assert!(holder["age_seconds"].as_f64().unwrap() > 0.0, "{holder}");
+    assert!(holder["silent_seconds"].as_f64().unwrap() <= holder["age_seconds"].as_f64().unwrap(), "{holder}");
+    assert_eq!((&holder["activity"], &holder["backend_pid"]), (&json!("idle"), &json!(4711)));
+    assert_eq!((&holder["queries"], &holder["trace_id"]), (&json!(0), &Value::Null));
+    assert_eq!((&holder["maintenance"], &holder["suspected_leak"]), (&json!(false), &json!(false)));
+
+    assert_eq!(keys(waiter), ["age_seconds", "call_site", "operation", "own", "phase", "trace_id"]);
+    assert_eq!((&waiter["operation"], &waiter["phase"]), (&json!("add_order"), &json!("queue")));
+    assert!(waiter["call_site"].as_str().unwrap().starts_with("tests/exporter/pools_api.rs:"), "{waiter}");
+    assert!(waiter["age_seconds"].as_f64().unwrap() > 0.0, "{waiter}");
+
+    // In the documented order, for people who read it unformatted.
+    let first = r#"{"pools":[{"name":"shop","state":{"used":1,"idle":0,"creating":0,"waiting":1,"max":1},"holders":[{"operation":"list_orders","call_site":"#;
+    assert!(response.body.starts_with(first), "{}", response.body);
+}
+
+#[tokio::test]
+async fn holders_and_waiters_are_listed_oldest_first() {
+    let fixture = Fixture::new().await;
+    let pool = fixture.pool("shop", 3);
+    let mut connections = Vec::new();
+    for operation in ["first", "second", "third"] {
+        connections.push(held(&pool, operation).await);
+    }
+    let _waiters = ["fourth", "fifth"].map(|operation| waiting(&pool, operation));
+
+    let running = fixture.serve().await;
+    let shop = &listing(&running, "").await["pools"][0];
+    assert_eq!(each(&shop["holders"], "operation"), ["first", "second", "third"]);
+    assert_eq!(each(&shop["waiters"], "operation"), ["fourth", "fifth"]);
+    for list in ["holders", "waiters"] {
+        let ages: Vec<_> = each(&shop[list], "age_seconds").into_iter().map(|age| age.as_f64().unwrap()).collect();
+        assert!(ages.is_sorted_by(|older, younger| older >= younger), "{ages:?}");
+    }
+
+    drop(connections.remove(0));
+    let shop = &listing(&running, "").await["pools"][0];
+    assert_eq!(each(&shop["holders"], "operation"), ["second", "third"]);
+}
+
+#[tokio::test]
+async fn waiter_shows_what_its_own_task_holds() {
+    let fixture = Fixture::new().await;
+    let pool = fixture.pool("shop", 1);
+    let (ready, is_ready) = oneshot::channel();
+    let waiter = tokio::spawn(async move {
+        let _own = held(&pool, "outer").await;
+        let inner = waiting(&pool, "inner");
+        ready.send(()).unwrap();
+        inner.await
+    });
+    in_time(is_ready).await.unwrap();
+
+    let running = fixture.serve().await;
+    // It is determined once the waiter has waited for 10 ms.
+    let shop = loop {
+        let shop = listing(&running, "").await["pools"][0].take();
+        if !shop["waiters"][0]["own"].is_null() {
+            break shop;
+        }
+    };
+    let waiter_shown = &shop["waiters"][0];
+    assert_eq!((&waiter_shown["operation"], &waiter_shown["phase"]), (&json!("inner"), &json!("queue")));
+    assert_eq!(keys(&waiter_shown["own"]), ["call_site", "operation"]);
+    assert_eq!(waiter_shown["own"]["operation"], "outer");
+    assert_eq!(waiter_shown["own"]["call_site"], shop["holders"][0]["call_site"]);
+    waiter.abort();
+}
+
+#[tokio::test]
+async fn connecting_waiter_is_listed() {
+    let fixture = Fixture::new().await;
+    // The kernel accepts the connection, and nothing responds.
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pool = Fixture { server: mute.local_addr().unwrap(), collector: fixture.collector.clone() }.pool("shop", 1);
+    let _waiter = waiting(&pool, "add_order");
+
+    let shop = &listing(&fixture.serve().await, "").await["pools"][0];
+    assert_eq!(shop["state"], json!({"used": 0, "idle": 0, "creating": 1, "waiting": 0, "max": 1}));
+    let waiter = &shop["waiters"][0];
+    assert_eq!((&waiter["phase"], &waiter["own"]), (&json!("connect"), &Value::Null));
+}
+
+#[tokio::test]
+async fn suspected_leak_is_marked() {
+    let fixture = Fixture::new().await;
+    let url = format!("postgres://app@{}/shop?sslmode=disable&leak_threshold=1ms", fixture.server);
+    let pool = Pool::builder().url(&url).name("shop").collector(fixture.collector.clone()).build().unwrap();
+    let _held = held(&pool, "forgotten").await;
+    thread::sleep(Duration::from_millis(2));
+
+    let shop = &listing(&fixture.serve().await, "").await["pools"][0];
+    assert_eq!(shop["suspected_leaks"], 1);
+    assert_eq!(each(&shop["holders"], "suspected_leak"), [true]);
+}
+
+#[tokio::test]
+async fn oldest_waiters_are_listed_and_others_counted() {
+    let fixture = Fixture::new().await;
+    let pool = fixture.pool("shop", 1);
+    let _held = held(&pool, "list_orders").await;
+    let _first = waiting(&pool, "first");
+    let _others: Vec<_> = (0..1004).map(|_| waiting(&pool, "other_order")).collect();
+
+    let shop = &listing(&fixture.serve().await, "").await["pools"][0];
+    assert_eq!(shop["state"]["waiting"], 1005);
+    assert_eq!(shop["waiters"].as_array().unwrap().len(), 1000);
+    assert_eq!(shop["waiters_omitted"], 5);
+    assert_eq!(shop["waiters"][0]["operation"], "first");
+}
+
+#[tokio::test]
+async fn query_selects_a_pool() {
+    let fixture = Fixture::new().await;
+    let _pools = ["shop", "my shop", "a+b&c=d/ü"].map(|name| fixture.pool(name, 1));
+    let running = fixture.serve().await;
+    for (query, names) in [
+        ("", &["shop", "my shop", "a+b&c=d/ü"][..]),
+        ("?", &["shop", "my shop", "a+b&c=d/ü"]),
+        ("?pool=shop", &["shop"]),
+        ("?pool=my%20shop", &["my shop"]),
+        ("?pool=a+b%26c%3Dd/%C3%BC", &["a+b&c=d/ü"]),
+        ("?pool=", &[]),
+        ("?pool=sho", &[]),
+        ("?pool=SHOP", &[]),
+    ] {
+        let listing = listing(&running, query).await;
+        assert_eq!(each(&listing["pools"], "name"), names, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn unknown_parameter_is_a_json_error() {
+    let running = Fixture::new().await.serve().await;
+    for (query, message) in [
+        ("?name=shop", "unknown parameter `name`; the only one is pool=NAME"),
+        ("?pool=shop&%22%5C%0A=", "unknown parameter `\"\\\n`; the only one is pool=NAME"),
+        ("?pool=%ff", "pool is not UTF-8 once percent-decoded; give UTF-8"),
+    ] {
+        let response = running.get(&format!("/api/v1/pools{query}")).await;
+        assert_eq!(response.status, 400, "{query}");
+        assert_eq!(response.headers["content-type"], "application/json");
+        assert_eq!(response.headers["cache-control"], "no-store");
+        let json: Value = serde_json::from_str(&response.body).unwrap();
+        assert_eq!(json, json!({ "error": message }));
+    }
+}
+
+#[tokio::test]
+async fn head_has_the_length_of_get() {
+    let fixture = Fixture::new().await;
+    let pool = fixture.pool("shop", 1);
+    let running = fixture.serve().await;
+    // On one connection, a stray body would be parsed as the next response. Without holders, no age changes.
+    let mut client = running.connect().await;
+    let head = client.request("HEAD", "/api/v1/pools?pool=shop").await;
+    let get = client.request("GET", "/api/v1/pools?pool=shop").await;
+    assert_eq!((head.status, get.status), (200, 200));
+    assert_eq!(head.headers["content-type"], "application/json");
+    assert_eq!(head.headers["content-length"], get.body.len().to_string());
+    drop(pool);
+}
+
+#[tokio::test]
+async fn hanging_collector_does_not_hide_holders() {
+    let fixture = Fixture::new().await;
+    let _pool = fixture.pool("shop", 1);
+    let (registry, mut gate) = Gate::new();
+    let running = Running::start(&fixture.exporter().registry(registry)).await;
+    // As many as the exporter runs at once.
+    let mut scrapers = Vec::new();
+    for _ in 0..4 {
+        let scraper = running.connect().await;
+        scraper.send_request("GET", "/metrics").await;
+        gate.entered().await;
+        scrapers.push(scraper);
+    }
+
+    assert_eq!(each(&listing(&running, "").await["pools"], "name"), ["shop"]);
+
+    gate.open();
+    for mut scraper in scrapers {
+        assert_eq!(scraper.response(true).await.status, 200);
+    }
+}
+
+/// Names that break hand-written encoders.
+const HOSTILE: [&str; 8] = [
+    r#"","operation":"forged"#,
+    r"C:\new\table\u0041",
+    "two\nlines\r\n\tand\0more\u{1}\u{1f}\u{7f}",
+    "\u{2028}\u{2029}\u{feff}\u{202e}",
+    "Bestellungen für 東京 🦀",
+    "</script><!--",
+    "{{}}${PATH}%00%s",
+    "\u{fffd}\u{10ffff}",
+];
+
+/// Asserts that a pool of this name, whose holder has an operation of this name, is listed with both.
+async fn assert_listed(fixture: &Fixture, running: &Running, name: &str) -> Result<(), TestCaseError> {
+    // The name of a pool must not have control characters.
+    let pool_name: String = "pool ".chars().chain(name.chars()).filter(|c| !c.is_control()).collect();
+    let pool = fixture.pool(&pool_name, 1);
+    let held = held(&pool, name).await;
+    let query = format!("?pool={}", utf8_percent_encode(&pool_name, NON_ALPHANUMERIC));
+    let response = running.get(&format!("/api/v1/pools{query}")).await;
+    drop((held, pool));
+
+    prop_assert_eq!(response.status, 200);
+    prop_assert!(!response.body.contains(|c| c < ' '), "{}", response.body);
+    let listing: Value = serde_json::from_str(&response.body).unwrap();
+    prop_assert_eq!(each(&listing["pools"], "name"), vec![&pool_name]);
+    let holders = &listing["pools"][0]["holders"];
+    prop_assert_eq!(each(holders, "operation"), vec![name]);
+    Ok(())
+}
+
+#[test]
+fn any_names_are_read_back() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let fixture = runtime.block_on(Fixture::new());
+    let running = runtime.block_on(fixture.serve());
+    for name in HOSTILE {
+        runtime.block_on(assert_listed(&fixture, &running, name)).unwrap();
+    }
+    // Short enough not to be truncated.
+    let name = proptest::collection::vec(any::<char>(), 1..=30).prop_map(String::from_iter);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() });
+    runner.run(&name, |name| runtime.block_on(assert_listed(&fixture, &running, &name))).unwrap();
+}
