@@ -1,13 +1,12 @@
-//! Errors of checkouts, of operations, and of closing a pool.
+//! The errors of checkouts, of operations, and of closing a pool.
 //!
 //! ```no_run
 //! use poolscope::{CheckoutError, Pool};
-//!
 //! # async fn example(pool: Pool) {
 //! match pool.get().await {
 //!     Ok(connection) => drop(connection),
-//!     Err(CheckoutError::Timeout(report)) => println!("{} waiting: {report}", report.usage.status.waiting),
-//!     Err(error) => println!("{}: {error}", error.outcome().as_str()),
+//!     Err(CheckoutError::Timeout(report)) => eprintln!("{report}; {} waiting", report.usage.status.waiting),
+//!     Err(error) => eprintln!("{error}"),
 //! }
 //! # }
 //! ```
@@ -17,15 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::labels::{Activity, ErrorCode, Outcome, Phase};
-use crate::telemetry::{Holding, OwnHold, PoolUsage};
+use crate::telemetry::{OperationUsage, OwnConnection, PoolUsage};
 
 /// The error of a checkout.
 ///
-/// `E` is the backend's error when connecting fails.
+/// `E` is the error of the pool's backend when connecting fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckoutError<E: std::error::Error + 'static> {
-    /// No connection within `checkout_timeout`.
+    /// No connection was available within `checkout_timeout`.
     #[error("{0}")]
     Timeout(Box<TimeoutReport>),
     /// A new connection was needed, and connecting failed.
@@ -33,12 +32,12 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
     Connect {
         /// The pool's name.
         pool: Arc<str>,
-        /// The backend's error.
+        /// The error of the backend.
         #[source]
         source: E,
     },
-    /// A new connection is needed, and recent attempts to connect failed: another checkout is connecting, or will after a
-    /// pause. See the setting `fail_fast`.
+    /// A new connection is needed, but connecting has just failed: another checkout is retrying, or will after a pause. See
+    /// the setting `fail_fast`.
     #[error("pool `{pool}` cannot connect now")]
     Unavailable {
         /// The pool's name.
@@ -46,7 +45,7 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
         /// The state of connecting.
         source: ConnectBackoff,
     },
-    /// The pool is closed, or was closed while the checkout waited.
+    /// The pool was closed, before the checkout or while it waited.
     #[error("pool `{pool}` is closed")]
     Closed {
         /// The pool's name.
@@ -55,7 +54,7 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
 }
 
 impl<E: std::error::Error + 'static> CheckoutError<E> {
-    /// Returns the outcome that the checkout's metrics record.
+    /// Returns the outcome under which the checkout was counted.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -68,40 +67,41 @@ impl<E: std::error::Error + 'static> CheckoutError<E> {
 
 /// The state of connecting while it fails.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("connecting has been failing for {}: {message}", rounded(*failing_for))]
+#[error("connecting has been failing for {}: {message}", human(*failing_for))]
 #[non_exhaustive]
 pub struct ConnectBackoff {
-    /// The time since the first failure.
+    /// The time since connecting first failed.
     pub failing_for: Duration,
-    /// The value of the last failure in the `sqlstate` label.
+    /// The code of the last failure, as in the `sqlstate` label.
     pub code: ErrorCode,
-    /// The last failure with its causes, on one line.
+    /// The message of the last failure and its causes, on one line.
     pub message: Arc<str>,
 }
 
-/// The state of the pool when a checkout timed out: the holders of its connections, and the number of waiting checkouts.
+/// The state of the pool when a checkout timed out. Displays as the error message.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TimeoutReport {
-    /// The time the checkout waited.
+    /// The time since the checkout's first poll.
     pub waited: Duration,
-    /// The phase in which it timed out.
+    /// What it was waiting for when it timed out.
     pub phase: Phase,
-    /// The state of the pool, without this checkout.
+    /// The usage of the pool, without this checkout.
     pub usage: PoolUsage,
-    /// The connection that the waiting task itself held: it may have deadlocked with itself.
-    pub own: Option<OwnHold>,
+    /// A connection that the waiting task itself holds, if any: the checkout may have been waiting for itself.
+    pub own_connection: Option<OwnConnection>,
     /// The state of connecting, if it fails.
-    pub connecting: Option<ConnectBackoff>,
+    pub backoff: Option<ConnectBackoff>,
 }
 
-/// The maximum number of operations in a message.
-const MAX_LISTED_OPERATIONS: usize = 3;
+/// The maximum number of operations that an error message names.
+const MAX_NAMED_OPERATIONS: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, usage: PoolUsage { name, status, longest_wait, holdings }, own, connecting } = self;
-        let waits_for = match phase {
+        let Self { waited, phase, usage, own_connection, backoff } = self;
+        let PoolUsage { name, status, longest_wait, operations } = usage;
+        let waiting_for = match phase {
             Phase::Queue => "waiting for one to be returned",
             Phase::Connect => "while connecting",
             Phase::Ping => "while pinging",
@@ -111,18 +111,18 @@ impl fmt::Display for TimeoutReport {
         };
         write!(
             f,
-            "no connection from pool `{name}` within {}, {waits_for}: {} used, {} idle, {} being created of {}, {} waiting{}{}{}",
-            rounded(*waited),
+            "no connection from pool `{name}` within {}, {waiting_for}: {} used, {} idle, {} being created of {}, {} waiting{}{}{}",
+            human(*waited),
             status.used,
             status.idle,
             status.creating,
             status.max,
             status.waiting,
             LongestWait(*longest_wait),
-            Holders(holdings),
-            OwnConnection(own.as_ref()),
+            Holders(operations),
+            OwnConnectionNote(own_connection.as_ref()),
         )?;
-        match connecting {
+        match backoff {
             Some(backoff) => write!(f, "; {backoff}"),
             None => Ok(()),
         }
@@ -133,15 +133,15 @@ struct LongestWait(Duration);
 
 impl fmt::Display for LongestWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_zero() { Ok(()) } else { write!(f, " (the first for {})", rounded(self.0)) }
+        if self.0.is_zero() { Ok(()) } else { write!(f, " (the first for {})", human(self.0)) }
     }
 }
 
-struct OwnConnection<'a>(Option<&'a OwnHold>);
+struct OwnConnectionNote<'a>(Option<&'a OwnConnection>);
 
-impl fmt::Display for OwnConnection<'_> {
+impl fmt::Display for OwnConnectionNote<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(OwnHold { operation, call_site, .. }) = self.0 else { return Ok(()) };
+        let Some(OwnConnection { operation, call_site, .. }) = self.0 else { return Ok(()) };
         write!(f, "; the waiting task itself held one, checked out for {operation}")?;
         match call_site {
             Some(site) => write!(f, " at {}:{}", site.file(), site.line()),
@@ -150,8 +150,8 @@ impl fmt::Display for OwnConnection<'_> {
     }
 }
 
-/// Formats a duration with a precision that suits its size: 1 ms below 10 s, 100 ms below 100 s, else 1 s.
-pub(crate) fn rounded(duration: Duration) -> humantime::FormattedDuration {
+/// Returns a duration for display, rounded to three or four significant digits.
+pub(crate) fn human(duration: Duration) -> humantime::FormattedDuration {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let step = match millis {
         0..10_000 => 1,
@@ -161,20 +161,20 @@ pub(crate) fn rounded(duration: Duration) -> humantime::FormattedDuration {
     humantime::format_duration(Duration::from_millis(millis / step * step))
 }
 
-/// The error of `run`.
+/// The error of an operation that was passed to `run`.
 ///
-/// It is an [`Error`](std::error::Error) if `T` is one; `T` may also be an `anyhow::Error` or a boxed error.
+/// Implements [`Error`](std::error::Error) if `T` does; `T` may also be an `anyhow::Error` or a boxed error.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RunError<T, E: std::error::Error + 'static> {
-    /// The checkout failed.
+    /// The operation got no connection.
     Checkout(CheckoutError<E>),
-    /// The work failed.
+    /// The operation itself failed.
     Operation(T),
 }
 
 impl<T, E: std::error::Error + 'static> RunError<T, E> {
-    /// Returns the outcome that the operation's metrics record.
+    /// Returns the outcome under which the operation was counted.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
@@ -193,7 +193,7 @@ impl<T: fmt::Display, E: std::error::Error + 'static> fmt::Display for RunError<
     }
 }
 
-/// Both variants are transparent: the message and the source are those of the contained error.
+/// Transparent: both variants display, and have the source of, the error they contain.
 impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for RunError<T, E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
@@ -203,41 +203,41 @@ impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for
     }
 }
 
-/// The error of closing a pool within a time limit, before all connections were returned.
+/// The error of closing a pool that still had connections in use, or checkouts in flight, at the deadline.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
     "pool `{}` is not closed after {}: {} used, {} being created, {} checkouts in flight{}",
-    .usage.name, rounded(*.waited), .usage.status.used, .usage.status.creating,
-    .usage.status.in_flight, Holders(&.usage.holdings)
+    .usage.name, human(*.waited), .usage.status.used, .usage.status.creating,
+    .usage.status.in_flight, Holders(&.usage.operations)
 )]
 #[non_exhaustive]
 pub struct CloseTimeout {
-    /// The time that closing waited.
+    /// The time for which closing waited.
     pub waited: Duration,
-    /// The state of the pool. It stays closed, and its connections are closed when they are returned.
+    /// The usage of the pool. It stays closed, and connections are closed when they are returned.
     pub usage: PoolUsage,
 }
 
-struct Holders<'a>(&'a [Holding]);
+struct Holders<'a>(&'a [OperationUsage]);
 
 impl fmt::Display for Holders<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, holding) in self.0.iter().take(MAX_LISTED_OPERATIONS).enumerate() {
-            let lead = if place == 0 { "; held by" } else { "," };
-            let Holding { operation, connections, oldest, activities } = holding;
-            write!(f, "{lead} {operation} ×{connections} (oldest {}", rounded(*oldest))?;
-            let mut mark = ":";
-            for (activity, words) in [
+        for (index, usage) in self.0.iter().take(MAX_NAMED_OPERATIONS).enumerate() {
+            let lead = if index == 0 { "; held by" } else { "," };
+            let OperationUsage { operation, connections, oldest, activities } = usage;
+            write!(f, "{lead} {operation} ×{connections} (oldest {}", human(*oldest))?;
+            let mut separator = ":";
+            for (activity, text) in [
                 (Activity::Executing, "executing"),
                 (Activity::IdleInTransaction, "idle in transaction"),
                 (Activity::Idle, "not executing"),
             ] {
                 match activities[activity.index()] {
                     0 => continue,
-                    all if all == *connections => write!(f, "{mark} {words}")?,
-                    some => write!(f, "{mark} {some} {words}")?,
+                    all if all == *connections => write!(f, "{separator} {text}")?,
+                    some => write!(f, "{separator} {some} {text}")?,
                 }
-                mark = ",";
+                separator = ",";
             }
             f.write_str(")")?;
         }

@@ -1,28 +1,36 @@
-//! The closed sets of label values: the outcome of a checkout, the reason why a connection was closed, and the like.
+//! The closed sets of label values, such as the outcome of a checkout or the reason why a connection was closed.
 //!
-//! Each value has one spelling, used in metrics, logs, spans and JSON alike.
+//! Each value has one spelling, which metrics, logs, spans and JSON share. Each set has `ALL`, `COUNT`, `as_str` and
+//! `index`; arrays in a [`PoolSnapshot`](crate::telemetry::PoolSnapshot) are indexed by the latter.
+//!
+//! ```
+//! use poolscope::labels::Outcome;
+//!
+//! assert_eq!(Outcome::Timeout.as_str(), "timeout");
+//! assert_eq!(Outcome::ALL[Outcome::Timeout.index()], Outcome::Timeout);
+//! ```
 
-/// Defines a closed set of words: the enum, `ALL`, `COUNT` and `as_str`.
+/// Defines an enum whose variants are label values, with `ALL`, `COUNT`, `as_str` and `index`.
 macro_rules! label_enum {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $word:literal,)+ }) => {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $value:literal,)+ }) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
         pub enum $name { $($(#[$vmeta])* $variant,)+ }
 
         impl $name {
-            /// Every word of the set, in declaration order.
+            /// Every value, in declaration order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
-            /// How many there are.
+            /// The number of values.
             pub const COUNT: usize = Self::ALL.len();
 
-            /// The word as it stands in label values and logs.
+            /// Returns the value as it is spelled in labels and logs.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word,)+ }
+                match self { $(Self::$variant => $value,)+ }
             }
 
-            /// Its place in [`Self::ALL`].
+            /// Returns the value's index in [`Self::ALL`].
             #[must_use]
             pub const fn index(self) -> usize { self as usize }
         }
@@ -32,19 +40,19 @@ macro_rules! label_enum {
 pub(crate) use label_enum;
 
 label_enum! {
-    /// How a checkout ended. Each checkout has exactly one outcome, also when its future is dropped.
+    /// How a checkout ended. Each checkout has exactly one outcome, even if its future is dropped.
     Outcome {
-        /// The caller got what it asked for.
+        /// The checkout got a connection, or the operation succeeded.
         Ok => "ok",
-        /// The deadline over the whole checkout passed.
+        /// The deadline of the whole checkout passed.
         Timeout => "timeout",
-        /// Connecting failed, or, for a named operation, the operation itself did.
+        /// Connecting failed or, for a named operation, the operation failed.
         Error => "error",
         /// The pool was closed.
         Closed => "closed",
         /// The checkout was refused because the pool was overloaded.
         Shed => "shed",
-        /// The caller dropped the future before it was done.
+        /// The caller dropped the future before it was ready.
         Cancelled => "cancelled",
     }
 }
@@ -52,24 +60,24 @@ label_enum! {
 label_enum! {
     /// What a checkout in flight is waiting for.
     Phase {
-        /// For capacity: every connection is taken.
+        /// Capacity: every connection is taken.
         Queue => "queue",
-        /// For a new connection.
+        /// A new connection.
         Connect => "connect",
-        /// For the answer to a pre-ping.
+        /// The reply to a pre-ping.
         Ping => "ping",
-        /// For a connection to be cleaned.
+        /// The cleaning of a connection.
         Clean => "clean",
-        /// For its turn to connect, as connecting has failed and is left to others.
+        /// Its turn to connect: connecting has failed, and one checkout at a time retries.
         Suspended => "suspended",
-        /// For its turn among its route's checkouts, which may hold no more of the pool.
+        /// Its turn within its route, which already holds its share of the pool.
         Share => "share",
     }
 }
 
 impl Phase {
-    /// Whether it is a wait for a turn, when a connection is likely to be had.
-    pub(crate) const fn is_turn(self) -> bool {
+    /// Returns whether the checkout waits for a turn rather than for a connection.
+    pub(crate) const fn is_wait_for_turn(self) -> bool {
         matches!(self, Self::Suspended | Self::Share)
     }
 }
@@ -79,25 +87,25 @@ label_enum! {
     CloseReason {
         /// It was never established: connecting failed.
         ConnectFailed => "connect_failed",
-        /// It was never established: the checkout that was connecting gave up or was dropped.
+        /// It was never established: the checkout that was connecting timed out or was dropped.
         ConnectAbandoned => "connect_abandoned",
         /// It was older than `recycle_after`.
         Recycled => "recycled",
-        /// It came back when `pool_size` connections were idle already.
+        /// It was returned when `pool_size` connections were already idle.
         Overflow => "overflow",
-        /// It did not answer a pre-ping.
+        /// A pre-ping failed.
         PingFailed => "ping_failed",
-        /// The checkout that was pinging it gave up or was dropped.
+        /// The checkout that was pinging it timed out or was dropped.
         PingAbandoned => "ping_abandoned",
-        /// It was made before a ping that failed was sent.
+        /// It was established before a ping was sent that failed.
         Invalidated => "invalidated",
-        /// It was found closed, by the server or by the network.
+        /// The server or the network had closed it.
         Broken => "broken",
-        /// Its server no longer takes writes: another is the primary now.
+        /// Its server no longer accepts writes: another one is the primary.
         ReadOnly => "read_only",
-        /// It came back dirty, and could not be cleaned in time.
+        /// It was returned dirty and could not be cleaned in time.
         Dirty => "dirty",
-        /// Its holder asked for it to be closed instead of returned.
+        /// Its holder closed it instead of returning it.
         Discarded => "discarded",
         /// The pool was closed or dropped.
         Shutdown => "shutdown",
@@ -105,67 +113,67 @@ label_enum! {
 }
 
 label_enum! {
-    /// What was under way when a connection reported an error.
+    /// What a connection was doing when it reported an error.
     ErrorPhase {
-        /// Connecting, from the first socket to the server's readiness.
+        /// Connecting, from the first socket until the server is ready.
         Connect => "connect",
         /// A pre-ping.
         Ping => "ping",
-        /// A query, as read off the wire; or whatever else the server reported while the connection was in the pool.
+        /// A query, as observed on the wire; also anything that the server reported on an idle connection.
         Query => "query",
-        /// Cleaning a connection that came back dirty.
+        /// Cleaning after a dirty return.
         Reset => "reset",
     }
 }
 
 label_enum! {
-    /// What a connection that is held does.
+    /// What a checked-out connection is doing.
     Activity {
-        /// The server works: from the first byte of a request until it is ready for the next.
+        /// The server is working: from the first byte of a request until it is ready for the next one.
         Executing => "executing",
         /// Nothing, and no transaction is open.
         Idle => "idle",
-        /// Nothing, and a transaction is open, or failed and not ended.
+        /// Nothing, and a transaction is open, or has failed and was not ended.
         IdleInTransaction => "idle_in_transaction",
     }
 }
 
 label_enum! {
-    /// In what way a connection came back dirty.
+    /// In what way a returned connection was dirty.
     Dirt {
         /// A transaction was open.
         InTransaction => "in_transaction",
         /// A transaction had failed and was not ended.
         FailedTransaction => "failed_transaction",
-        /// The server was still at a query that nobody waits for.
+        /// The server was still executing an abandoned query.
         Busy => "busy",
-        /// Settings were changed with SET.
+        /// Settings had been changed with `SET`.
         Settings => "settings",
-        /// Advisory locks of the session were held.
+        /// Session-level advisory locks were held.
         AdvisoryLocks => "advisory_locks",
-        /// The session listened for notifications.
+        /// The session was listening for notifications.
         Listen => "listen",
-        /// There were temporary tables.
+        /// The session had temporary tables.
         TemporaryTables => "temporary_tables",
     }
 }
 
 label_enum! {
-    /// Why an operation that failed was not tried again.
+    /// Why a failed operation was not retried.
     GiveUp {
-        /// It cannot succeed by being repeated: the statement is wrong, a constraint is violated, the work itself said no.
+        /// A retry cannot succeed: the statement is invalid, a constraint is violated, or the operation itself failed.
         Permanent => "permanent",
-        /// Something of it may have taken effect, and it was not said to be idempotent.
+        /// Part of it may have taken effect, and it is not marked as idempotent.
         NotIdempotent => "not_idempotent",
-        /// Whether its COMMIT took effect is not known, and it was not said to be idempotent.
+        /// It is unknown whether its COMMIT took effect, and it is not marked as idempotent.
         CommitUnknown => "commit_unknown",
-        /// What failed is not known, since the wire is not read, or was not understood.
+        /// The cause of the failure is unknown, because the wire is not observed or was not understood.
         Unseen => "unseen",
-        /// It was tried as often as the policy allows.
+        /// The policy's maximum number of attempts was reached.
         Attempts => "attempts",
-        /// The policy's deadline passed, or would have during the backoff.
+        /// The policy's deadline passed, or would have passed during the backoff.
         Deadline => "deadline",
-        /// The pool's budget for retries was spent.
+        /// The pool's retry budget was exhausted.
         Budget => "budget",
     }
 }
@@ -181,42 +189,107 @@ label_enum! {
 }
 
 label_enum! {
-    /// What a connection is doing.
+    /// The state of a connection.
     ConnectionState {
         /// Being established for a checkout.
         Creating => "creating",
-        /// In the pool, at nobody's disposal but the next checkout's.
+        /// In the pool, available to the next checkout.
         Idle => "idle",
-        /// Held by a caller, or being pinged for one.
+        /// Checked out, or being pinged or cleaned by the pool.
         Used => "used",
     }
 }
 
-/// What an error says about itself in the `sqlstate` label: the server's five characters or, where the server
-/// sent none, one word for the kind of failure.
+label_enum! {
+    /// The method of a request, as OpenTelemetry's semantic conventions spell it.
+    RequestMethod {
+        /// `GET`
+        Get => "GET",
+        /// `HEAD`
+        Head => "HEAD",
+        /// `POST`
+        Post => "POST",
+        /// `PUT`
+        Put => "PUT",
+        /// `DELETE`
+        Delete => "DELETE",
+        /// `PATCH`
+        Patch => "PATCH",
+        /// `OPTIONS`
+        Options => "OPTIONS",
+        /// `CONNECT`
+        Connect => "CONNECT",
+        /// `TRACE`
+        Trace => "TRACE",
+        /// Any other method.
+        Other => "_OTHER",
+    }
+}
+
+label_enum! {
+    /// A misuse of the pool by a request.
+    RequestWarning {
+        /// The request made many checkouts one after another (the N+1 problem).
+        ManyCheckouts => "many_checkouts",
+        /// The request held a connection without running a query.
+        HeldElsewhere => "held_elsewhere",
+    }
+}
+
+label_enum! {
+    /// The state of a server backend, from `pg_stat_activity.state`.
+    BackendState {
+        /// Executing a query.
+        Active => "active",
+        /// Waiting for its client, outside a transaction.
+        Idle => "idle",
+        /// Waiting for its client, inside a transaction.
+        IdleInTransaction => "idle_in_transaction",
+        /// Waiting for its client, inside a transaction that has failed.
+        IdleInTransactionAborted => "idle_in_transaction_aborted",
+        /// Any other state, for example starting; also all states of a server with `track_activities` off.
+        Other => "other",
+        /// Hidden from the querying role, which lacks `pg_monitor`.
+        Hidden => "hidden",
+    }
+}
+
+label_enum! {
+    /// The role of a server in replication.
+    ServerRole {
+        /// The server accepts writes.
+        Primary => "primary",
+        /// The server is in recovery and follows another one.
+        Standby => "standby",
+    }
+}
+
+/// The value of the `sqlstate` label: the server's five characters or, where the server sent none, a short word for
+/// the kind of failure.
 ///
-/// Always short and from a small set; never a message.
+/// Always short and from a small set; never an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ErrorCode([u8; 8]);
 
 impl ErrorCode {
-    /// The connection was closed or broke: no SQLSTATE was received.
-    pub const IO: Self = Self::word("io");
-    /// No answer in time.
-    pub const TIMEOUT: Self = Self::word("timeout");
+    /// The connection was closed or broke, and no SQLSTATE was received.
+    pub const IO: Self = Self::new("io");
+    /// No reply in time.
+    pub const TIMEOUT: Self = Self::new("timeout");
     /// The TLS handshake failed.
-    pub const TLS: Self = Self::word("tls");
-    /// The client could not authenticate and the server sent no SQLSTATE.
-    pub const AUTH: Self = Self::word("auth");
+    pub const TLS: Self = Self::new("tls");
+    /// The client could not authenticate, and the server sent no SQLSTATE.
+    pub const AUTH: Self = Self::new("auth");
     /// Nothing failed that would have a code.
-    pub const NONE: Self = Self::word("none");
-    /// None of the others.
+    pub const NONE: Self = Self::new("none");
+    /// Any other failure.
     pub const OTHER: Self = Self(*b"other\0\0\0");
 
-    /// A code of at most eight ASCII letters, digits or underscores; anything else is [`Self::OTHER`].
+    /// Returns the code with this text, or [`Self::OTHER`] unless the text has one to eight ASCII letters, digits or
+    /// underscores and nothing else.
     #[must_use]
-    pub const fn word(word: &str) -> Self {
-        let bytes = word.as_bytes();
+    pub const fn new(text: &str) -> Self {
+        let bytes = text.as_bytes();
         if bytes.is_empty() || bytes.len() > 8 {
             return Self::OTHER;
         }
@@ -232,24 +305,24 @@ impl ErrorCode {
         Self(code)
     }
 
-    /// The code as a number, which is never zero.
+    /// Returns the code as a number other than zero.
     pub(crate) const fn to_bits(self) -> u64 {
         u64::from_be_bytes(self.0)
     }
 
-    /// The code of such a number; none of zero.
+    /// Returns the code that [`Self::to_bits`] made this number from, or `None` for zero.
     pub(crate) const fn from_bits(bits: u64) -> Option<Self> {
         if bits == 0 { None } else { Some(Self(bits.to_be_bytes())) }
     }
 
-    /// Whether it is one of the server's, and not a word for what has none.
+    /// Returns whether the code is an SQLSTATE.
     #[must_use]
     pub fn is_sqlstate(&self) -> bool {
         let code = self.as_str();
         code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
     }
 
-    /// The code as it stands in label values and logs.
+    /// Returns the code as it is spelled in labels and logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let len = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());

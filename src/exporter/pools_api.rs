@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer};
 
 use super::blocking::{BlockingLimiter, JobError};
-use crate::telemetry::{Collector, Holder, OwnHold, PoolSnapshot, TraceContext, Waiter};
+use crate::telemetry::{Collector, Holder, OwnConnection, PoolSnapshot, TraceContext, Waiter};
 
 /// The number of holders, and of waiters, that are listed for one pool: the oldest of them. It bounds the size of a
 /// response, however many tasks wait during an outage.
@@ -227,7 +227,7 @@ impl<'a> WaiterJson<'a> {
             call_site: CallSite(waiter.call_site),
             phase: waiter.phase.as_str(),
             age_seconds: Seconds(waiter.age),
-            own: waiter.own.as_ref().map(OwnHoldJson::new),
+            own: waiter.own_connection.as_ref().map(OwnHoldJson::new),
             trace_id: waiter.trace.map(TraceId),
         }
     }
@@ -241,7 +241,7 @@ struct OwnHoldJson<'a> {
 }
 
 impl<'a> OwnHoldJson<'a> {
-    fn new(own: &'a OwnHold) -> Self {
+    fn new(own: &'a OwnConnection) -> Self {
         Self { operation: &own.operation, call_site: own.call_site.map(CallSite) }
     }
 }

@@ -14,7 +14,7 @@ use crate::labels::Outcome;
 use crate::pool::request::{ActiveRequest, ScopeGuard};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::requests::Request as RequestAccount;
+use crate::telemetry::request_usage::RequestUsage;
 
 /// The accounting of a request. If dropped before the request has ended, the request counts as cancelled.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Accounting {
     pub(super) fn begin<B>(active: ActiveRequest, settings: &LayerSettings, request: &Request<B>) -> Self {
         let recorder = &active.config().recorder;
         let started = recorder.now();
-        recorder.ledger().requests().start(active.route_key());
+        recorder.ledger().routes().start(active.route_key());
         let span = RequestSpan::begin(&active, request);
         Self {
             request: Some(active),
@@ -126,16 +126,16 @@ impl Accounting {
         }
         let recorder = &request.config().recorder;
         let took = recorder.now().since(self.started);
-        recorder.ledger().requests().end(request.route_key(), outcome, took, self.span.context());
+        recorder.ledger().routes().end(request.route_key(), outcome, took, self.span.context());
         if let Some(account) = request.account() {
-            account.warn_of_many(self.warn_checkouts_over);
+            account.warn_of_many_checkouts(self.warn_checkouts_over);
             self.span.record(account);
         }
         self.span.end(outcome);
     }
 
     /// Returns the account of the request, if it has checked out.
-    fn account(&self) -> Option<&Arc<RequestAccount>> {
+    fn account(&self) -> Option<&Arc<RequestUsage>> {
         self.request.as_ref()?.account()
     }
 }

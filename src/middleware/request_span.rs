@@ -7,8 +7,8 @@ use tracing::span::Entered;
 use super::traceparent::join;
 use crate::labels::{Activity, Outcome};
 use crate::pool::request::ActiveRequest;
-use crate::telemetry::requests::Request as RequestAccount;
-use crate::telemetry::trace::{self, Trace, TraceContext};
+use crate::telemetry::request_usage::RequestUsage;
+use crate::telemetry::trace::{self, SampledSpan, TraceContext};
 
 /// The fields that the layer records on the span in which it is called, if the span declares them: the number of
 /// checkouts; the seconds spent waiting; the seconds for which connections were held, executing and idle; and the number of
@@ -36,13 +36,13 @@ struct Sampled {
     /// The layer's own span, if it joined the trace of the request's `traceparent`.
     joined: Option<Span>,
     /// OpenTelemetry's current span.
-    trace: Option<Trace>,
+    trace: Option<SampledSpan>,
 }
 
 impl RequestSpan {
     pub(super) fn begin<B>(active: &ActiveRequest, request: &Request<B>) -> Self {
         let joined = join(active, request);
-        let trace = joined.as_ref().map_or_else(trace::entered, |joined| joined.in_scope(trace::entered));
+        let trace = joined.as_ref().map_or_else(trace::current_span, |joined| joined.in_scope(trace::current_span));
         let sampled = (joined.is_some() || trace.is_some()).then(|| Box::new(Sampled { joined, trace }));
         Self { caller: Span::current(), sampled }
     }
@@ -55,11 +55,11 @@ impl RequestSpan {
 
     /// Returns the identifiers of the sampled span, for exemplars.
     pub(super) fn context(&self) -> Option<TraceContext> {
-        self.trace().map(Trace::ids)
+        self.trace().map(SampledSpan::ids)
     }
 
     /// Records the cost of the request as [`FIELDS`].
-    pub(super) fn record(&self, account: &RequestAccount) {
+    pub(super) fn record(&self, account: &RequestUsage) {
         let idle = account.used(Activity::Idle) + account.used(Activity::IdleInTransaction);
         let counts = [(FIELDS[0], account.checkouts()), (FIELDS[4], account.retries())];
         let times = [(FIELDS[1], account.waited()), (FIELDS[2], account.used(Activity::Executing)), (FIELDS[3], idle)];
@@ -74,7 +74,7 @@ impl RequestSpan {
         // Otherwise the span would have each attribute twice.
         let is_recorded = self.joined().is_some() || self.caller.has_field(FIELDS[0]);
         if let Some(trace) = self.trace().filter(|_| !is_recorded) {
-            trace.describe(&counts, &times);
+            trace.set_attributes(&counts, &times);
         }
     }
 
@@ -91,7 +91,7 @@ impl RequestSpan {
         self.sampled.as_ref()?.joined.as_ref()
     }
 
-    fn trace(&self) -> Option<&Trace> {
+    fn trace(&self) -> Option<&SampledSpan> {
         self.sampled.as_ref()?.trace.as_ref()
     }
 }

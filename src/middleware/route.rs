@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{Extensions, HeaderMap, Method, Uri};
 
-use crate::telemetry::RequestMethod;
+use crate::labels::RequestMethod;
 
 /// The head of a request, without its body.
 #[derive(Clone, Copy, Debug)]

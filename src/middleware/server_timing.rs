@@ -7,13 +7,13 @@ use http::HeaderValue;
 use http::header::HeaderName;
 
 use crate::labels::Activity;
-use crate::telemetry::requests::Request as RequestAccount;
+use crate::telemetry::request_usage::RequestUsage;
 
 pub(super) const NAME: HeaderName = HeaderName::from_static("server-timing");
 
 /// Returns `pool-wait;dur=12.345;desc="3 checkouts", pool-use;dur=45.678`, in milliseconds as in
 /// [the specification](https://www.w3.org/TR/server-timing/).
-pub(super) fn header(account: &RequestAccount) -> HeaderValue {
+pub(super) fn header(account: &RequestUsage) -> HeaderValue {
     let millis = |duration: Duration| duration.as_secs_f64() * 1e3;
     let used = Activity::ALL.iter().map(|activity| account.used(*activity)).sum();
     let mut timing = String::with_capacity(64);

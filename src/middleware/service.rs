@@ -39,8 +39,8 @@ impl<M: Backend, S> PoolService<M, S> {
         let method = method(head.method);
         let recorder = &self.config.recorder;
         match &self.settings.route_by {
-            Some(route_by) => recorder.request_kind(route_by(head).as_deref().unwrap_or(UNKNOWN_ROUTE), method),
-            None => recorder.request_kind(matched_path(&head).unwrap_or(UNKNOWN_ROUTE), method),
+            Some(route_by) => recorder.route_key(route_by(head).as_deref().unwrap_or(UNKNOWN_ROUTE), method),
+            None => recorder.route_key(matched_path(&head).unwrap_or(UNKNOWN_ROUTE), method),
         }
     }
 }

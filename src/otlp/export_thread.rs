@@ -15,7 +15,7 @@ use super::partial_success::take_rejected;
 use super::queue::SpanQueue;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::log::Limiter;
-use crate::telemetry::spans::{Accounts, Destination};
+use crate::telemetry::spans::{Destination, SpanCounters};
 
 /// The timing of exports.
 #[derive(Clone, Copy, Debug)]
@@ -63,8 +63,8 @@ impl ExportThread {
     }
 
     #[cfg(test)]
-    pub(super) fn accounts(&self) -> Arc<dyn Accounts> {
-        Arc::clone(&self.queue) as Arc<dyn Accounts>
+    pub(super) fn accounts(&self) -> Arc<dyn SpanCounters> {
+        Arc::clone(&self.queue) as Arc<dyn SpanCounters>
     }
 
     /// Waits for the thread's end.

@@ -92,7 +92,7 @@ impl Pipeline {
 
     /// Returns the counts of spans for each destination.
     #[cfg(test)]
-    pub(super) fn accounts(&self) -> Vec<Arc<dyn crate::telemetry::spans::Accounts>> {
+    pub(super) fn accounts(&self) -> Vec<Arc<dyn crate::telemetry::spans::SpanCounters>> {
         self.threads.iter().map(ExportThread::accounts).collect()
     }
 

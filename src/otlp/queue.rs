@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::telemetry::spans::{Accounts, Destination, SpanTotals, join};
+use crate::telemetry::spans::{Destination, SpanCounters, SpanTotals, register};
 
 /// A bounded queue of spans.
 ///
@@ -38,7 +38,7 @@ impl<T: Send + 'static> SpanQueue<T> {
         let state = State { spans: VecDeque::new(), exporting: 0, totals, is_closed: false };
         let queue =
             Arc::new(Self { destination, capacity, batch_size, state: Mutex::new(state), changed: Notify::new() });
-        join(Arc::clone(&queue) as Arc<dyn Accounts>);
+        register(Arc::clone(&queue) as Arc<dyn SpanCounters>);
         queue
     }
 
@@ -116,7 +116,7 @@ impl<T> SpanQueue<T> {
     }
 }
 
-impl<T: Send> Accounts for SpanQueue<T> {
+impl<T: Send> SpanCounters for SpanQueue<T> {
     fn destination(&self) -> Destination {
         self.destination
     }

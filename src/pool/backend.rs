@@ -10,9 +10,9 @@ use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver};
 use crate::config::Settings;
 use crate::error::CheckoutError;
 use crate::labels::{Dirt, ErrorCode};
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::ledger::Recorder;
-use crate::telemetry::seat::ConnectionStats;
-use crate::telemetry::trace::Server;
+use crate::telemetry::trace::ServerAddress;
 
 /// A deadpool [`Manager`] whose connections a [`Pool`](crate::Pool) can hold.
 ///
@@ -155,7 +155,7 @@ impl Observer {
     }
 
     /// Returns an observer of the protocol for a stream to `server`.
-    pub(crate) fn protocol_observer(&self, server: Arc<Server>) -> Box<ProtocolObserver> {
+    pub(crate) fn protocol_observer(&self, server: Arc<ServerAddress>) -> Box<ProtocolObserver> {
         let (stats, ledger) = (Arc::clone(&self.stats), self.recorder.ledger());
         Box::new(ProtocolObserver::new(stats, ledger, Some(server), self.records_text))
     }

@@ -13,7 +13,7 @@ use crate::labels::{ErrorCode, Outcome};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::trace;
+use crate::telemetry::trace::OperationSpan;
 
 /// A handle for a named operation, under whose name checkouts, waits and uses are recorded.
 ///
@@ -161,7 +161,7 @@ pub(crate) struct Timing<'a> {
     recorder: &'a Recorder,
     operation: OperationId,
     started: Nanos,
-    span: Span,
+    span: OperationSpan,
     /// `Cancelled` until it is known how the operation ended.
     pub(crate) outcome: Outcome,
     /// The error's code, if the operation failed with one.
@@ -172,21 +172,21 @@ pub(crate) struct Timing<'a> {
 
 impl<'a> Timing<'a> {
     fn start(recorder: &'a Recorder, operation: OperationId, call_site: &'static Location<'static>) -> Self {
-        let span = trace::operation(recorder.ledger(), operation, call_site);
+        let span = recorder.operation_span(operation, call_site);
         let (started, outcome) = (recorder.now(), Outcome::Cancelled);
         Self { recorder, operation, started, span, outcome, code: None, attempts: 1 }
     }
 
     /// Returns the operation's span; a disabled one if it is not part of a trace.
     pub(crate) fn span(&self) -> &Span {
-        &self.span
+        self.span.span()
     }
 }
 
 impl Drop for Timing<'_> {
     fn drop(&mut self) {
         let Self { recorder, operation, started, ref span, outcome, code, attempts } = *self;
-        let trace = trace::end_operation(span, outcome, code, attempts);
+        let trace = span.end(outcome, code, attempts);
         recorder.operation_finished(operation, outcome, started, trace);
     }
 }

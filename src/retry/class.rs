@@ -96,23 +96,23 @@ mod tests {
             ),
         ] {
             for code in codes {
-                assert_eq!(of_work(ErrorCode::word(code), false, false), class, "{code}");
+                assert_eq!(of_work(ErrorCode::new(code), false, false), class, "{code}");
             }
         }
-        assert_eq!(of_work(ErrorCode::word("0A000"), true, false), Class::StaleStatement);
-        assert_eq!(of_work(ErrorCode::word("42601"), true, false), Class::Permanent);
+        assert_eq!(of_work(ErrorCode::new("0A000"), true, false), Class::StaleStatement);
+        assert_eq!(of_work(ErrorCode::new("42601"), true, false), Class::Permanent);
         for code in ["08000", "08003", "08006"] {
-            assert_eq!(of_work(ErrorCode::word(code), false, true), Class::Lost, "{code}");
+            assert_eq!(of_work(ErrorCode::new(code), false, true), Class::Lost, "{code}");
         }
     }
 
     #[test]
     fn connect_errors_are_retryable_unless_refused() {
         for code in ["53300", "57P03", "08001", "57P01", "io", "timeout"] {
-            assert_eq!(of_connect(ErrorCode::word(code)), Class::Connect, "{code}");
+            assert_eq!(of_connect(ErrorCode::new(code)), Class::Connect, "{code}");
         }
         for code in ["28P01", "28000", "3D000", "08004", "42501", "57P04", "tls", "auth", "other"] {
-            assert_eq!(of_connect(ErrorCode::word(code)), Class::Permanent, "{code}");
+            assert_eq!(of_connect(ErrorCode::new(code)), Class::Permanent, "{code}");
         }
     }
 }

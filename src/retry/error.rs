@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::class::{Class, Effects};
 use super::report::Report;
-use crate::error::{RunError, rounded};
+use crate::error::{RunError, human};
 use crate::labels::{ErrorCode, GiveUp, Outcome};
 use crate::pool::postgres::ConnectError;
 
@@ -132,13 +132,13 @@ impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
         write!(
             f,
             "; {} waiting, {} executing, {} backing off) and is not retried: {}",
-            rounded(waiting),
-            rounded(executing),
-            rounded(backing_off),
+            human(waiting),
+            human(executing),
+            human(backing_off),
             self.reason()
         )?;
         if let (GiveUp::Deadline, Some(deadline)) = (reason, deadline) {
-            write!(f, " ({})", rounded(*deadline))?;
+            write!(f, " ({})", human(*deadline))?;
         }
         // The other reasons do not mention the effects.
         match (reason, effects) {

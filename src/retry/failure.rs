@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     fn failure(code: &str, committed: bool, risk: Risk) -> Failure {
-        let error = Some(ErrorCode::word(code)).filter(|_| code != "none");
+        let error = Some(ErrorCode::new(code)).filter(|_| code != "none");
         Failure::of_work(Some(Evidence { error, stale_plan: false, committed, risk, ended: code == "57P01" }))
     }
 

@@ -15,7 +15,7 @@ use super::report::{Completed, Report};
 use crate::error::RunError;
 use crate::labels::{ErrorCode, GiveUp, Outcome};
 use crate::pool::{Backend, Guard, Operation, request};
-use crate::telemetry::trace::{self, Recount};
+use crate::telemetry::trace::{self, SpanOutcome};
 
 /// An operation that is retried where that is safe.
 #[derive(Debug)]
@@ -178,23 +178,23 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
     {
         loop {
             self.report.attempts += 1;
-            let mut recount = Recount::of(trace::attempt(self.span, self.report.attempts));
-            match self.attempt(call_site, work.clone()).instrument(recount.span().clone()).await {
+            let mut span_outcome = SpanOutcome::of(trace::attempt(self.span, self.report.attempts));
+            match self.attempt(call_site, work.clone()).instrument(span_outcome.span().clone()).await {
                 Attempt::Done(value) => {
-                    recount.outcome = Outcome::Ok;
+                    span_outcome.outcome = Outcome::Ok;
                     return Ok(Completed { value, report: self.report });
                 }
                 Attempt::DeadlinePassed(effects) => {
-                    recount.outcome = Outcome::Timeout;
+                    span_outcome.outcome = Outcome::Timeout;
                     self.effects = self.effects.max(effects);
                     return Err(self.give_up(GiveUp::Deadline));
                 }
                 Attempt::Failed(failure, error) => {
-                    (recount.outcome, recount.code) = (error.outcome(), failure.code);
+                    (span_outcome.outcome, span_outcome.code) = (error.outcome(), failure.code);
                     // The event of a retry belongs to the attempt's span.
-                    let next = recount.span().in_scope(|| self.next(failure));
+                    let next = span_outcome.span().in_scope(|| self.next(failure));
                     self.last_failure = Some((failure, error));
-                    drop(recount);
+                    drop(span_outcome);
                     match next {
                         Ok(pause) => self.back_off(pause).await,
                         Err(reason) => return Err(self.give_up(reason)),

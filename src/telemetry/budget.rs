@@ -1,111 +1,111 @@
-//! How many retries a pool may make: a share of its operations and a few more, so that retries never become the load.
+//! The retry budget of a pool: retries may be a fraction of its operations plus a fixed rate, so that they never dominate
+//! the load.
 //!
-//! As in Finagle's `RetryBudget` and tower's `TpsBudget`, whose values are the defaults: each operation deposits a part
-//! of a token, each retry withdraws a whole one, deposits are forgotten after [`WINDOW`], and a floor of so many retries a
-//! second is there even where next to nothing is done. Neither of the two can be asked for its balance, which is a
-//! metric here.
+//! Works as Finagle's `RetryBudget` and tower's `TpsBudget`, whose values are the defaults: each operation deposits a
+//! fraction of a token, each retry withdraws a token, deposits expire after [`WINDOW`], and a floor of retries per second
+//! is always available. Neither of the two exposes its balance, which is a metric here.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::clock::{Nanos, exact, nanos};
+use super::clock::{Nanos, nanos, to_f64};
 
-/// How long a deposit counts, and a withdrawal.
+/// How long deposits and withdrawals count.
 pub(crate) const WINDOW: Duration = Duration::from_secs(10);
 
-/// In how many steps the window moves on.
-const STEPS: usize = 10;
+/// The number of slots that the window is divided into.
+const SLOTS: usize = 10;
 
-/// A token, in the parts that are reckoned with: hundredths.
-const TOKEN: i64 = 100;
+/// The balance is kept in hundredths of a token.
+const UNITS_PER_TOKEN: i64 = 100;
 
 /// How a budget is filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Terms {
-    /// Retries a second that are always there.
+pub(crate) struct BudgetConfig {
+    /// Retries per second that are always available.
     pub(crate) floor: usize,
-    /// Retries for each hundred operations.
+    /// Retries per hundred operations.
     pub(crate) percent: usize,
 }
 
 /// A pool's budget.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    terms: Terms,
-    account: Mutex<Account>,
+    config: BudgetConfig,
+    window: Mutex<Window>,
 }
 
-/// Deposits less withdrawals, by the step of the window in which they were made.
+/// Deposits minus withdrawals, by the slot of the window in which they were made.
 #[derive(Debug, Default)]
-struct Account {
-    steps: [i64; STEPS],
-    /// The step that is written to, counted from the clock's beginning.
-    step: u64,
+struct Window {
+    slots: [i64; SLOTS],
+    /// The number of the current slot, counted from the clock's origin.
+    current: u64,
 }
 
-impl Account {
-    /// Moves on to the step of this moment, and forgets what is out of the window.
+impl Window {
+    /// Advances to the slot of `now` and clears the slots that have left the window.
     fn at(&mut self, now: Nanos) -> &mut Self {
-        let step = now.as_nanos() / (nanos(WINDOW) / STEPS as u64);
-        let passed = step.saturating_sub(self.step);
-        for forgotten in (0..passed).take(STEPS) {
-            self.steps[place(self.step + 1 + forgotten)] = 0;
+        let slot = now.as_nanos() / (nanos(WINDOW) / SLOTS as u64);
+        let passed = slot.saturating_sub(self.current);
+        for expired in (0..passed).take(SLOTS) {
+            self.slots[index(self.current + 1 + expired)] = 0;
         }
-        self.step = self.step.max(step);
+        self.current = self.current.max(slot);
         self
     }
 
-    fn add(&mut self, tokens: i64) {
-        self.steps[place(self.step)] += tokens;
+    fn add(&mut self, units: i64) {
+        self.slots[index(self.current)] += units;
     }
 
     fn sum(&self) -> i64 {
-        self.steps.iter().sum()
+        self.slots.iter().sum()
     }
 }
 
-fn parts(number: usize) -> i64 {
+fn units(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn place(step: u64) -> usize {
-    usize::try_from(step % STEPS as u64).unwrap_or(0)
+fn index(slot: u64) -> usize {
+    usize::try_from(slot % SLOTS as u64).unwrap_or(0)
 }
 
 impl Budget {
-    pub(crate) fn new(terms: Terms) -> Self {
-        Self { terms, account: Mutex::default() }
+    pub(crate) fn new(config: BudgetConfig) -> Self {
+        Self { config, window: Mutex::default() }
     }
 
-    /// What is always there.
+    /// Returns what the floor provides over the window.
     fn reserve(&self) -> i64 {
-        parts(self.terms.floor).saturating_mul(TOKEN * i64::try_from(WINDOW.as_secs()).unwrap_or(0))
+        units(self.config.floor).saturating_mul(UNITS_PER_TOKEN * i64::try_from(WINDOW.as_secs()).unwrap_or(0))
     }
 
-    fn on_account<T>(&self, now: Nanos, work: impl FnOnce(&mut Account) -> T) -> T {
-        work(self.account.lock().unwrap_or_else(PoisonError::into_inner).at(now))
+    fn at<T>(&self, now: Nanos, work: impl FnOnce(&mut Window) -> T) -> T {
+        work(self.window.lock().unwrap_or_else(PoisonError::into_inner).at(now))
     }
 
-    /// An operation that may be retried has begun.
+    /// Records that an operation with a retry policy has begun.
     pub(crate) fn deposit(&self, now: Nanos) {
-        self.on_account(now, |account| account.add(parts(self.terms.percent)));
+        self.at(now, |window| window.add(units(self.config.percent)));
     }
 
-    /// Pays for a retry, if there is enough.
+    /// Withdraws a token for a retry. Returns whether one was available.
     pub(crate) fn withdraw(&self, now: Nanos) -> bool {
-        self.on_account(now, |account| {
-            let enough = account.sum() + self.reserve() >= TOKEN;
+        self.at(now, |window| {
+            let enough = window.sum() + self.reserve() >= UNITS_PER_TOKEN;
             if enough {
-                account.add(-TOKEN);
+                window.add(-UNITS_PER_TOKEN);
             }
             enough
         })
     }
 
-    /// How many retries may be made now.
+    /// Returns how many retries may be made now.
     pub(crate) fn balance(&self, now: Nanos) -> f64 {
-        let parts = self.on_account(now, |account| account.sum()) + self.reserve();
-        exact(u64::try_from(parts / TOKEN).unwrap_or(0))
+        let units = self.at(now, |window| window.sum()) + self.reserve();
+        to_f64(u64::try_from(units / UNITS_PER_TOKEN).unwrap_or(0))
     }
 }
 
@@ -113,7 +113,7 @@ impl Budget {
 mod tests {
     use super::*;
 
-    const TERMS: Terms = Terms { floor: 10, percent: 20 };
+    const CONFIG: BudgetConfig = BudgetConfig { floor: 10, percent: 20 };
 
     fn at(millis: u64) -> Nanos {
         Nanos::from_nanos(millis * 1_000_000)
@@ -124,18 +124,18 @@ mod tests {
     }
 
     #[test]
-    fn the_floor_is_there_at_once_and_comes_back_after_the_window() {
-        let budget = Budget::new(TERMS);
+    fn floor_is_available_at_once_and_after_each_window() {
+        let budget = Budget::new(CONFIG);
         assert_eq!((budget.balance(at(0)) as u32, spend(&budget, at(0))), (100, 100));
         assert_eq!((budget.balance(at(9_999)) as u32, spend(&budget, at(9_999))), (0, 0));
         assert_eq!(spend(&budget, at(10_000)), 100);
-        // However long nobody asked.
+        // However long no retry was made.
         assert_eq!(spend(&budget, at(1_000_000_000)), 100);
     }
 
     #[test]
-    fn operations_pay_for_a_fifth_of_their_number() {
-        let budget = Budget::new(Terms { floor: 0, ..TERMS });
+    fn operations_deposit_a_percentage() {
+        let budget = Budget::new(BudgetConfig { floor: 0, ..CONFIG });
         assert!(!budget.withdraw(at(5)));
         for _ in 0..1000 {
             budget.deposit(at(5_500));
@@ -144,15 +144,15 @@ mod tests {
         for _ in 0..1000 {
             budget.deposit(at(7_500));
         }
-        // A deposit is forgotten after the window, and so is what was paid, each in its turn.
+        // Deposits and withdrawals expire after the window, each in its turn.
         assert_eq!(budget.balance(at(15_500)) as u32, 0);
         assert_eq!(budget.balance(at(16_500)) as u32, 200);
         assert_eq!(budget.balance(at(17_500)) as u32, 0);
     }
 
     #[test]
-    fn spending_goes_on_at_the_rate_of_what_comes_in() {
-        let budget = Budget::new(TERMS);
+    fn sustained_retry_rate_follows_the_deposits() {
+        let budget = Budget::new(CONFIG);
         let mut spent = 0;
         for second in 0..60 {
             for _ in 0..100 {
@@ -160,13 +160,13 @@ mod tests {
             }
             spent += spend(&budget, at(second * 1000));
         }
-        // 60 times 20 for the operations, and the floor's 100 in each window.
+        // 60 times 20 for the operations, and 100 of the floor in each window.
         assert_eq!(spent, 1200 + 600);
     }
 
     #[test]
-    fn a_clock_that_reads_a_moment_earlier_does_no_harm() {
-        let budget = Budget::new(TERMS);
+    fn clock_readings_may_go_backwards_slightly() {
+        let budget = Budget::new(CONFIG);
         budget.deposit(at(20_000));
         assert!(budget.withdraw(at(19_000)));
         assert_eq!(budget.balance(at(20_000)) as u32, 99);

@@ -1,18 +1,18 @@
-//! One cheap clock for everything that is measured.
+//! The clock of all measurements.
 //!
-//! The processor's time-stamp counter where it is trustworthy (about 10 ns a reading), the operating system's
-//! monotonic clock elsewhere: [`quanta`] decides. Deadlines do not use it: they are tokio's timers.
+//! [`quanta`] reads the processor's time-stamp counter where it is reliable (about 10 ns per reading), and the operating
+//! system's monotonic clock elsewhere. Deadlines do not use this clock; they are tokio timers.
 
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// A moment, in nanoseconds since the first clock of the process was made.
+/// A point in time, in nanoseconds since the first clock of the process was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Nanos(u64);
 
 impl Nanos {
     pub(crate) const ZERO: Self = Self(0);
-    /// Later than any moment that will be.
+    /// Later than any other point in time.
     pub(crate) const NEVER: Self = Self(u64::MAX);
 
     pub(crate) const fn from_nanos(nanos: u64) -> Self {
@@ -23,8 +23,8 @@ impl Nanos {
         self.0
     }
 
-    /// Nanoseconds from `earlier` to `self`; zero if they are the other way round, as two readings on two
-    /// processors may be by a hair.
+    /// Returns the nanoseconds from `earlier` to `self`, or zero if `earlier` is later: readings on two processors may
+    /// differ slightly.
     pub(crate) const fn since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -38,23 +38,23 @@ impl Nanos {
     }
 }
 
-/// A duration in nanoseconds; 584 years and more count as 584 years.
+/// Returns a duration in nanoseconds, at most `u64::MAX` (584 years).
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A count as a double, which is what Prometheus' samples are: exact up to 2^53.
-#[allow(clippy::cast_precision_loss, reason = "nothing here is counted that far")]
-pub(crate) fn exact(value: u64) -> f64 {
+/// Returns a count as the double of a Prometheus sample. Exact up to 2^53.
+#[allow(clippy::cast_precision_loss, reason = "no count here exceeds 2^53")]
+pub(crate) fn to_f64(value: u64) -> f64 {
     value as f64
 }
 
-/// Seconds, as Prometheus wants them.
+/// Returns nanoseconds in seconds, the unit of Prometheus.
 pub(crate) fn seconds(nanos: u64) -> f64 {
-    exact(nanos) / 1e9
+    to_f64(nanos) / 1e9
 }
 
-/// Reads the time.
+/// A clock that measures the events of a pool.
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: quanta::Clock,
@@ -62,7 +62,7 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// The process's clock. The first call calibrates it, which takes up to 200 ms.
+    /// Returns the process's clock. The first call calibrates it, which takes up to 200 ms.
     #[must_use]
     pub fn new() -> Self {
         static PROCESS: LazyLock<Clock> = LazyLock::new(|| {
@@ -73,12 +73,12 @@ impl Clock {
         PROCESS.clone()
     }
 
-    /// A clock that stands still until its [`quanta::Mock`] is advanced, for tests.
+    /// Returns a clock for tests that advances only when its [`quanta::Mock`] does.
     #[must_use]
     pub fn mock() -> (Self, std::sync::Arc<quanta::Mock>) {
-        let (source, hands) = quanta::Clock::mock();
-        hands.increment(1);
-        (Self { source, origin: 0 }, hands)
+        let (source, mock) = quanta::Clock::mock();
+        mock.increment(1);
+        (Self { source, origin: 0 }, mock)
     }
 
     #[inline]

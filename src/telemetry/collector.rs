@@ -1,4 +1,4 @@
-//! Reads the pools' ledgers when Prometheus asks.
+//! The collector: reads the ledgers of pools when Prometheus scrapes them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
@@ -6,16 +6,17 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use prometheus::core::Desc;
 use prometheus::proto;
 
+use super::buckets::BOUNDS_SECONDS;
 use super::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink, Source};
-use super::clock::{exact, seconds};
-use super::histogram::{BOUNDS_SECONDS, Histogram};
+use super::clock::{seconds, to_f64};
+use super::histogram::Histogram;
 use super::ledger::{Ledger, PoolSnapshot};
 use super::spans;
 
-/// The pools that are read together, as a [`prometheus::core::Collector`].
+/// A set of pools whose metrics are collected together, as a [`prometheus::core::Collector`].
 ///
-/// Pools join [`Collector::global`] unless their builder names another. A pool leaves when its last handle and its
-/// last connection are gone, and its series go with it. Clones are handles to the same set.
+/// Pools join [`Collector::global`] unless their builder names another collector. A pool leaves, and its series end, when its
+/// last handle and its last connection are dropped. Clones are handles to the same set.
 ///
 /// ```
 /// let registry = prometheus::Registry::new();
@@ -28,20 +29,21 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// A collector that no pool has joined yet.
+    /// Creates a collector without pools.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The one that pools join by default.
+    /// Returns the collector that pools join by default.
     #[must_use]
     pub fn global() -> Self {
         static GLOBAL: LazyLock<Collector> = LazyLock::new(Collector::new);
         GLOBAL.clone()
     }
 
-    /// What each pool has counted, in the order they joined. Each is of one moment; they are read one after another.
+    /// Returns a snapshot of each pool, in the order in which they joined. Each snapshot is consistent in itself; the pools are
+    /// read one after another.
     #[must_use]
     pub fn snapshots(&self) -> Vec<PoolSnapshot> {
         // The list is not locked while a ledger is read: a pool may join meanwhile.
@@ -55,8 +57,8 @@ impl Collector {
         ledgers.extend(self.lock().iter().filter_map(Weak::upgrade));
     }
 
-    /// Lets a pool join under `name`, or under `name-2`, `name-3`… if a pool of that name lives: two pools with one
-    /// name would be two series with the same labels, which Prometheus refuses.
+    /// Adds a pool under `name`, or under `name-2`, `name-3`… if the name is taken: two pools with the same name would have
+    /// series with the same labels, which Prometheus rejects.
     pub(crate) fn join(&self, name: &str, make: impl FnOnce(Arc<str>) -> Ledger) -> Arc<Ledger> {
         let mut ledgers = self.lock();
         ledgers.retain(|ledger| ledger.strong_count() > 0);
@@ -75,7 +77,7 @@ impl Collector {
             tracing::warn!(
                 pool = unique,
                 wanted = name,
-                "a pool of that name lives already: this one is counted under another"
+                "pool name is already in use; the metrics of this pool use another name"
             );
         }
         ledger
@@ -121,7 +123,7 @@ fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'
             }
             Source::Spans(reader) => {
                 for (destination, totals) in &spans {
-                    samples.value(&[destination.as_str()], exact(reader.read(totals)));
+                    samples.value(&[destination.as_str()], to_f64(reader.read(totals)));
                 }
             }
             Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),
@@ -153,7 +155,7 @@ fn family(metric: &Metric, samples: Vec<proto::Metric>) -> proto::MetricFamily {
     family
 }
 
-/// The samples of one metric, as the `prometheus` crate wants them.
+/// The samples of one metric, in the data model of the `prometheus` crate.
 struct Samples<'a> {
     metric: &'a Metric,
     pool: &'a str,

@@ -1,51 +1,52 @@
-//! Examples of what a histogram counted: for each bucket the latest observation that a sampled trace made.
+//! Exemplars: for each bucket of a histogram, the latest observation made in a sampled trace.
 
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::histogram::{BUCKETS, bucket};
+use super::buckets::{BUCKETS, bucket};
+use super::clock::nanos;
 use super::trace::TraceContext;
 
-/// An observation of a histogram, and the trace that made it.
+/// An observation of a histogram, and the span in which it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exemplar {
-    /// What was observed.
+    /// The observed value.
     pub value: Duration,
-    /// Where.
+    /// The span in which it was observed.
     pub trace: TraceContext,
-    /// When it was counted.
+    /// When it was recorded.
     pub at: SystemTime,
 }
 
 impl Exemplar {
-    /// The place of its bucket.
+    /// Returns the index of the bucket that the value belongs to.
     pub(crate) fn bucket(&self) -> usize {
-        bucket(super::clock::nanos(self.value))
+        bucket(nanos(self.value))
     }
 }
 
-/// The latest exemplar of each bucket. Takes no room before the first one, and then that of as many as there are
-/// buckets.
+/// The latest exemplar of each bucket. Allocated when the first one is recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Exemplars(OnceLock<Box<Mutex<[Option<Exemplar>; BUCKETS]>>>);
 
 impl Exemplars {
-    /// Keeps an observation of which the trace is known. Waits for nobody: where another is just being kept, that one
-    /// is as good.
+    /// Records an observation as the exemplar of its bucket. Does not block: if another thread is recording one, this
+    /// one is skipped.
     #[cold]
-    pub(crate) fn keep(&self, nanos: u64, trace: TraceContext) {
-        if let Ok(mut kept) = self.0.get_or_init(Box::default).try_lock() {
-            kept[bucket(nanos)] = Some(Exemplar { value: Duration::from_nanos(nanos), trace, at: SystemTime::now() });
+    pub(crate) fn record(&self, nanos: u64, trace: TraceContext) {
+        if let Ok(mut exemplars) = self.0.get_or_init(Box::default).try_lock() {
+            let exemplar = Exemplar { value: Duration::from_nanos(nanos), trace, at: SystemTime::now() };
+            exemplars[bucket(nanos)] = Some(exemplar);
         }
     }
 
-    /// Writes them to `exemplars`, those of smaller values first.
-    pub(crate) fn read_into(&self, exemplars: &mut Vec<Exemplar>) {
-        exemplars.clear();
-        if let Some(kept) = self.0.get() {
-            let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            exemplars.extend(kept.iter().flatten());
+    /// Replaces the contents of `output` with the exemplars, in ascending order of their buckets.
+    pub(crate) fn read_into(&self, output: &mut Vec<Exemplar>) {
+        output.clear();
+        if let Some(exemplars) = self.0.get() {
+            let exemplars = exemplars.lock().unwrap_or_else(PoisonError::into_inner);
+            output.extend(exemplars.iter().flatten());
         }
     }
 }
@@ -55,13 +56,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_latest_of_each_bucket_is_kept() {
+    fn latest_exemplar_of_each_bucket_is_kept() {
         let exemplars = Exemplars::default();
         let mut read = Vec::new();
         exemplars.read_into(&mut read);
         assert!(read.is_empty() && exemplars.0.get().is_none());
         for (trace, nanos) in [(1, 40_000_000_000), (2, 300), (3, 400), (4, 30_000_000_001), (5, 500_001)] {
-            exemplars.keep(nanos, TraceContext::new([trace; 16], [trace; 8]));
+            exemplars.record(nanos, TraceContext::new([trace; 16], [trace; 8]));
         }
         exemplars.read_into(&mut read);
         let read: Vec<_> = read.iter().map(|kept| (kept.bucket(), kept.trace.span_id[0], kept.value)).collect();

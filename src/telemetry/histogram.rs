@@ -1,46 +1,18 @@
-//! Histograms of durations, all with the same bounds.
+//! Histograms of durations. All have the same bounds.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::cell::OwnedCounter;
+use super::buckets::{BUCKETS, bucket};
+use super::counter::OwnedCounter;
 use super::exemplar::{Exemplar, Exemplars};
 use super::trace::TraceContext;
 
-/// Upper bounds in seconds, as they stand in the `le` label.
-pub const BOUNDS_SECONDS: [f64; 15] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
-
-const BOUNDS_NANOS: [u64; 15] = [
-    500_000,
-    1_000_000,
-    2_500_000,
-    5_000_000,
-    10_000_000,
-    25_000_000,
-    50_000_000,
-    100_000_000,
-    250_000_000,
-    500_000_000,
-    1_000_000_000,
-    2_500_000_000,
-    5_000_000_000,
-    10_000_000_000,
-    30_000_000_000,
-];
-
-pub(super) const BUCKETS: usize = BOUNDS_NANOS.len() + 1;
-
-/// The bucket for a duration: bounds are inclusive, as `le` says.
-#[inline]
-pub(super) fn bucket(nanos: u64) -> usize {
-    BOUNDS_NANOS.iter().position(|bound| nanos <= *bound).unwrap_or(BUCKETS - 1)
-}
-
-/// Counts by bucket (not cumulative; the last one has no upper bound) and the sum of what was observed.
+/// A histogram of durations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Histogram {
-    /// Observations by bucket, each counted once.
+    /// The number of observations in each bucket of [`BOUNDS_SECONDS`](super::BOUNDS_SECONDS), not cumulative. The last
+    /// bucket has no upper bound.
     pub buckets: [u64; BUCKETS],
     /// The sum of all observations, in nanoseconds.
     pub sum_nanos: u64,
@@ -48,8 +20,8 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// The latest observation of each bucket that was made in a sampled trace, those of smaller values first. Always
-    /// empty without the feature `otel`.
+    /// Returns, for each bucket, the latest observation made in a sampled trace, in ascending order of the buckets.
+    /// Empty without the feature `otel`.
     #[must_use]
     pub fn exemplars(&self) -> &[Exemplar] {
         &self.exemplars
@@ -65,26 +37,26 @@ impl Histogram {
         self.buckets[0] += count;
     }
 
-    /// Counts what `other` has counted, in its place; the memory is kept.
+    /// Becomes a copy of `other`, reusing the allocated memory.
     pub(crate) fn set(&mut self, other: &Self) {
         (self.buckets, self.sum_nanos) = (other.buckets, other.sum_nanos);
         self.exemplars.clone_from(&other.exemplars);
     }
 
-    /// Forgets everything but the memory it had.
+    /// Removes all observations, keeping the allocated memory.
     pub(crate) fn clear(&mut self) {
         (self.buckets, self.sum_nanos) = ([0; BUCKETS], 0);
         self.exemplars.clear();
     }
 
-    /// How many observations there are.
+    /// Returns the number of observations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 }
 
-/// A histogram with one writer at a time.
+/// A histogram that only one thread at a time may write; see [`OwnedCounter`].
 #[derive(Debug, Default)]
 pub(crate) struct OwnedHistogram {
     buckets: [OwnedCounter; BUCKETS],
@@ -98,7 +70,7 @@ impl OwnedHistogram {
         self.sum_nanos.add(nanos);
     }
 
-    /// Adds what it counted to `total`.
+    /// Adds the observations to `total`.
     pub(crate) fn add_to(&self, total: &mut Histogram) {
         for (total, count) in total.buckets.iter_mut().zip(&self.buckets) {
             *total += count.get();
@@ -107,7 +79,7 @@ impl OwnedHistogram {
     }
 }
 
-/// A histogram that anyone may write to.
+/// A histogram that any thread may write.
 #[derive(Debug, Default)]
 pub(crate) struct SharedHistogram {
     buckets: [AtomicU64; BUCKETS],
@@ -120,13 +92,13 @@ impl SharedHistogram {
         self.sum_nanos.fetch_add(nanos, Relaxed);
         self.buckets[bucket(nanos)].fetch_add(1, Relaxed);
         if let Some(trace) = trace {
-            self.exemplars.keep(nanos, trace);
+            self.exemplars.record(nanos, trace);
         }
     }
 
-    /// Writes to `histogram` what it counted.
+    /// Replaces the contents of `histogram` with the observations.
     pub(crate) fn read_into(&self, histogram: &mut Histogram) {
-        // First: an example is of something that was counted.
+        // Read before the counts, so that every exemplar belongs to a counted observation.
         self.exemplars.read_into(&mut histogram.exemplars);
         for (read, count) in histogram.buckets.iter_mut().zip(&self.buckets) {
             *read = count.load(Relaxed);
@@ -140,24 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_in_nanoseconds_and_in_seconds_are_the_same() {
-        for (nanos, seconds) in BOUNDS_NANOS.iter().zip(BOUNDS_SECONDS) {
-            assert_eq!(*nanos, (seconds * 1e9).round() as u64);
-        }
-    }
-
-    #[test]
-    fn a_bound_belongs_to_the_bucket_it_closes() {
-        assert_eq!(bucket(0), 0);
-        assert_eq!(bucket(500_000), 0);
-        assert_eq!(bucket(500_001), 1);
-        assert_eq!(bucket(30_000_000_000), 14);
-        assert_eq!(bucket(30_000_000_001), 15);
-        assert_eq!(bucket(u64::MAX), 15);
-    }
-
-    #[test]
-    fn all_three_kinds_agree() {
+    fn all_kinds_of_histograms_agree() {
         let mut plain = Histogram::default();
         let owned = OwnedHistogram::default();
         let shared = SharedHistogram::default();

@@ -1,13 +1,24 @@
-//! What is counted, and how it is read.
+//! What pools record, and how it is read.
 //!
-//! The pool reports [events](crate::event); a `Ledger` for each pool keeps the accounts; a
-//! [`Collector`] reads them when Prometheus asks. Nothing here knows the pool.
+//! Each pool records its events in a ledger. A [`Collector`] reads the ledgers of its pools when Prometheus scrapes them, and
+//! [`Pool::snapshot`](crate::Pool::snapshot) returns the same data as a [`PoolSnapshot`]. This module does not depend on the
+//! pool.
+//!
+//! ```
+//! use poolscope::Collector;
+//!
+//! for pool in Collector::global().snapshots() {
+//!     println!("{}: {} of {} connections used", pool.name, pool.connections.used, pool.limits.max());
+//! }
+//! ```
 
+mod buckets;
 pub(crate) mod budget;
 pub mod catalogue;
-mod cell;
 pub mod clock;
 pub(crate) mod collector;
+pub(crate) mod connection;
+mod counter;
 pub(crate) mod evidence;
 mod exemplar;
 mod histogram;
@@ -16,24 +27,24 @@ pub(crate) mod log;
 pub(crate) mod names;
 pub(crate) mod operations;
 pub(crate) mod queries;
-mod reference;
-#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+#[cfg(feature = "middleware")]
+pub(crate) mod request_usage;
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
 pub(crate) mod requests;
-pub(crate) mod seat;
 pub(crate) mod server;
 pub(crate) mod spans;
 pub(crate) mod trace;
 pub(crate) mod wire;
 
+pub use buckets::BOUNDS_SECONDS;
 pub use collector::Collector;
 pub use exemplar::Exemplar;
-pub use histogram::{BOUNDS_SECONDS, Histogram};
+pub use histogram::Histogram;
 pub use ledger::{
-    ConnectionErrors, Connections, DirtyReturns, Holder, Holding, Limits, OperationTotals, OwnHold, PoolSnapshot,
-    PoolUsage, QueryDurations, QueryErrors, Retries, RetriesExhausted, Status, UnpooledTotals, Waiter,
+    ConnectionErrors, Connections, DirtyReturns, Holder, Limits, OperationTotals, OperationUsage, OwnConnection,
+    PoolSnapshot, PoolUsage, QueryDurations, QueryErrors, Retries, RetriesExhausted, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
-pub use requests::{RequestMethod, RequestTotals, RequestWarning};
-pub(crate) use server::Watcher;
-pub use server::{BackendState, Backends, ServerLook, ServerRole, ServerView};
+pub use requests::RequestTotals;
+pub use server::{Backends, ServerPoll, ServerView};
 pub use trace::{Hex, TraceContext};

@@ -1,76 +1,73 @@
-//! Names that become label values: bounded in number and length, found without a lock, never forgotten.
+//! Tables of names that become label values: bounded in number and length, read without a lock, never removed.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// How many names a table tells apart; all others are `other`.
+/// The maximum number of names in a table; further ones are counted as `other`.
 pub(crate) const MAX_NAMES: usize = 200;
 
-/// Ids run from 0 (`other`) to [`MAX_NAMES`].
-pub(crate) const IDS: usize = MAX_NAMES + 1;
+/// The number of ids: from 0 (`other`) to [`MAX_NAMES`].
+pub(crate) const NAME_IDS: usize = MAX_NAMES + 1;
 
-const SLOTS: usize = 512;
+const HASH_SLOTS: usize = 512;
 
-/// Whether a name was known, and the first time that one was refused.
+/// The result of interning a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interned<I> {
+    /// The name's id, which is `other` if the table is full.
     Known(I),
-    /// The table is full, and this is the first name to find it so.
+    /// The table is full, and this is the first name that was refused.
     Refused,
 }
 
 /// A table of names.
 #[derive(Debug)]
-pub(crate) struct Names {
-    /// Shared with every snapshot, which so copies none.
+pub(crate) struct NameTable {
+    /// Shared with the snapshots.
     names: Box<[OnceLock<Arc<str>>]>,
     other: Arc<str>,
-    /// Open addressing, entries never leave: zero is free, else an id.
+    /// An open-addressing hash table of ids. Entries are never removed; zero marks a free slot.
     slots: Box<[AtomicU16]>,
-    /// How many ids are taken, `other` included; the lock is what makes a writer the only one.
+    /// The number of ids in use, including `other`. Its lock serializes the writers.
     pub(super) taken: Mutex<usize>,
     full: AtomicBool,
     refused: AtomicBool,
-    /// The longest name, in bytes; a longer one is cut there.
-    longest: usize,
+    /// The maximum length of a name in bytes; longer names are truncated.
+    max_bytes: usize,
 }
 
-impl Names {
-    pub(crate) fn new(longest: usize) -> Self {
-        let names: Box<[OnceLock<Arc<str>>]> = (0..IDS).map(|_| OnceLock::new()).collect();
+impl NameTable {
+    pub(crate) fn new(max_bytes: usize) -> Self {
+        let names: Box<[OnceLock<Arc<str>>]> = (0..NAME_IDS).map(|_| OnceLock::new()).collect();
         let other: Arc<str> = "other".into();
         let _ = names[0].set(Arc::clone(&other));
         Self {
             names,
             other,
-            slots: (0..SLOTS).map(|_| AtomicU16::new(0)).collect(),
+            slots: (0..HASH_SLOTS).map(|_| AtomicU16::new(0)).collect(),
             taken: Mutex::new(1),
             full: AtomicBool::new(false),
             refused: AtomicBool::new(false),
-            longest,
+            max_bytes,
         }
     }
 
+    /// Returns the name of an id.
     pub(crate) fn name(&self, id: u16) -> &str {
         self.shared(id)
     }
 
-    /// The same, for who keeps it.
-    pub(crate) fn shared_name(&self, id: u16) -> Arc<str> {
-        Arc::clone(self.shared(id))
-    }
-
-    /// What that is.
+    /// Returns a shared handle to the name of an id.
     pub(crate) fn shared(&self, id: u16) -> &Arc<str> {
         self.names.get(usize::from(id)).and_then(OnceLock::get).unwrap_or(&self.other)
     }
 
-    /// The ids that have names, `other` first.
+    /// Returns the ids in use and their names, `other` first.
     pub(crate) fn ids(&self) -> impl Iterator<Item = (u16, &Arc<str>)> {
         (0u16..).zip(self.names.iter()).map_while(|(id, name)| Some((id, name.get()?)))
     }
 
-    /// The id of a name, which gets one if there is room.
+    /// Returns the id of a name, adding the name if there is room.
     pub(crate) fn id(&self, name: &str) -> Interned<u16> {
         let name = self.truncated(name);
         if name.is_empty() || name == "other" {
@@ -86,14 +83,14 @@ impl Names {
         self.add(&mut taken, name)
     }
 
-    /// The id, or the free slot where the name belongs.
+    /// Returns the id of a name, or else the free slot for it.
     fn find(&self, name: &str) -> Result<u16, usize> {
         let mut slot = slot_of(name);
         loop {
             match self.slots[slot].load(Ordering::Acquire) {
                 0 => return Err(slot),
                 id if self.name(id) == name => return Ok(id),
-                _ => slot = (slot + 1) % SLOTS,
+                _ => slot = (slot + 1) % HASH_SLOTS,
             }
         }
     }
@@ -103,7 +100,7 @@ impl Names {
             Ok(id) => return Interned::Known(id),
             Err(slot) => slot,
         };
-        if *taken >= IDS {
+        if *taken >= NAME_IDS {
             self.full.store(true, Ordering::Relaxed);
             return self.refuse();
         }
@@ -119,7 +116,7 @@ impl Names {
     }
 
     fn truncated<'a>(&self, name: &'a str) -> &'a str {
-        let mut end = name.len().min(self.longest);
+        let mut end = name.len().min(self.max_bytes);
         while !name.is_char_boundary(end) {
             end -= 1;
         }
@@ -127,12 +124,12 @@ impl Names {
     }
 }
 
-/// FNV-1a: names are short, and the table is bounded, so that nobody gains by making them collide.
+/// Returns the first slot for a name. FNV-1a suffices: names are short and the table is bounded, so collisions cost little.
 fn slot_of(name: &str) -> usize {
-    usize::try_from(fnv(name.as_bytes()) % SLOTS as u64).unwrap_or(0)
+    usize::try_from(fnv(name.as_bytes()) % HASH_SLOTS as u64).unwrap_or(0)
 }
 
-/// FNV-1a, of 64 bits.
+/// Returns the 64-bit FNV-1a hash.
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

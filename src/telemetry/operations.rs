@@ -1,26 +1,26 @@
-//! The names under which checkouts are counted: bounded, resolved before the hot path, read without a lock.
+//! The operations and call sites of a pool: interned before the hot path, bounded, read without a lock.
 
 use std::panic::Location;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
 pub(crate) use super::names::Interned;
-use super::names::{IDS, MAX_NAMES, Names};
+use super::names::{MAX_NAMES, NAME_IDS, NameTable};
 
-/// How many operations a pool tells apart; all others are counted as `other`.
+/// The maximum number of operations of a pool; further ones are counted as `other`.
 pub const MAX_OPERATIONS: usize = MAX_NAMES;
 
-/// The longest name, in bytes; a longer one is cut there.
+/// The maximum length of an operation's name in bytes; longer names are truncated.
 pub const MAX_NAME_BYTES: usize = 120;
 
-/// Ids run from 0 (`other`) to [`MAX_OPERATIONS`].
-pub(crate) const OPERATION_IDS: usize = IDS;
+/// The number of operation ids: from 0 (`other`) to [`MAX_OPERATIONS`].
+pub(crate) const OPERATION_IDS: usize = NAME_IDS;
 
 const SITE_SLOTS: usize = 2048;
-/// How far a call site may lie from where its address hashes to.
-const SITE_PROBES: usize = 16;
+/// The maximum number of slots that are probed for a call site.
+const MAX_SITE_PROBES: usize = 16;
 
-/// A name of this pool, as an index.
+/// The index of an operation in its pool's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct OperationId(u16);
 
@@ -36,7 +36,7 @@ impl OperationId {
         self.0
     }
 
-    /// The id from its index, for those who stored it in fewer bits; an index that is none is `other`.
+    /// Returns the id with this index, or `other` if there is none.
     pub(crate) fn from_index(index: u64) -> Self {
         match u16::try_from(index) {
             Ok(id) if (id as usize) < OPERATION_IDS => Self(id),
@@ -45,7 +45,7 @@ impl OperationId {
     }
 }
 
-/// Where a checkout was asked for, as an index; none if the table of places was full.
+/// The index of a call site in its pool's table, or [`SiteId::NONE`] if the table was full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SiteId(u16);
 
@@ -63,49 +63,51 @@ impl SiteId {
 
 #[derive(Debug)]
 struct Site {
-    /// Address of the `Location`, zero while the slot is free. Written after the others.
+    /// The address of the `Location`; zero while the slot is free. Written last.
     key: AtomicUsize,
-    /// The operation that is named after it, or `UNNAMED` while none is.
-    id: AtomicU16,
+    /// The operation named after the call site, or `UNNAMED` if there is none.
+    operation: AtomicU16,
     location: OnceLock<&'static Location<'static>>,
 }
 
 impl Default for Site {
     fn default() -> Self {
-        Self { key: AtomicUsize::new(0), id: AtomicU16::new(UNNAMED), location: OnceLock::new() }
+        Self { key: AtomicUsize::new(0), operation: AtomicU16::new(UNNAMED), location: OnceLock::new() }
     }
 }
 
-/// Stands for an operation that has no name from its place.
+/// Marks a call site that no operation is named after.
 const UNNAMED: u16 = u16::MAX;
 
-/// The names of one pool.
+/// The operations and call sites of one pool.
 #[derive(Debug)]
 pub(crate) struct Operations {
-    names: Names,
-    by_site: Box<[Site]>,
+    names: NameTable,
+    /// An open-addressing hash table. Entries are never removed.
+    sites: Box<[Site]>,
 }
 
 impl Operations {
     pub(crate) fn new() -> Self {
-        Self { names: Names::new(MAX_NAME_BYTES), by_site: (0..SITE_SLOTS).map(|_| Site::default()).collect() }
+        Self { names: NameTable::new(MAX_NAME_BYTES), sites: (0..SITE_SLOTS).map(|_| Site::default()).collect() }
     }
 
+    /// Returns the name of an operation.
     pub(crate) fn name(&self, id: OperationId) -> &str {
         self.names.name(id.0)
     }
 
-    /// The same, for who keeps it.
+    /// Returns a shared handle to the name of an operation.
     pub(crate) fn shared_name(&self, id: OperationId) -> Arc<str> {
-        self.names.shared_name(id.0)
+        Arc::clone(self.names.shared(id.0))
     }
 
-    /// The ids that have names, `other` first.
+    /// Returns the ids in use and their names, `other` first.
     pub(crate) fn ids(&self) -> impl Iterator<Item = (OperationId, &Arc<str>)> {
         self.names.ids().map(|(id, name)| (OperationId(id), name))
     }
 
-    /// The id of a name, which gets one if there is room.
+    /// Returns the operation of this name, adding it if there is room.
     pub(crate) fn by_name(&self, name: &str) -> Interned<OperationId> {
         match self.names.id(name) {
             Interned::Known(id) => Interned::Known(OperationId(id)),
@@ -113,66 +115,65 @@ impl Operations {
         }
     }
 
-    /// The id of a call site, and of the operation that is named after it: the file and line where the checkout was
-    /// asked for.
+    /// Returns the id of a call site, and the operation named after its file and line.
     #[inline]
     pub(crate) fn by_site(&self, site: &'static Location<'static>) -> (Interned<OperationId>, SiteId) {
-        let place = self.site(site);
-        if let Some(slot) = self.by_site.get(usize::from(place.0)) {
-            let id = slot.id.load(Ordering::Relaxed);
-            if id != UNNAMED {
-                return (Interned::Known(OperationId(id)), place);
+        let id = self.site(site);
+        if let Some(slot) = self.sites.get(usize::from(id.0)) {
+            let operation = slot.operation.load(Ordering::Relaxed);
+            if operation != UNNAMED {
+                return (Interned::Known(OperationId(operation)), id);
             }
         }
-        (self.name_site(site, place), place)
+        (self.name_site(site, id), id)
     }
 
-    /// The id of a call site, which gets one if there is room.
+    /// Returns the id of a call site, adding it if there is room.
     #[inline]
     pub(crate) fn site(&self, site: &'static Location<'static>) -> SiteId {
         let key = std::ptr::from_ref(site).addr();
         let start = site_slot(key);
-        if self.by_site[start].key.load(Ordering::Acquire) == key {
+        if self.sites[start].key.load(Ordering::Acquire) == key {
             return site_id(start);
         }
         self.probe_site(site, key, start)
     }
 
-    /// Where that is.
-    pub(crate) fn location(&self, place: SiteId) -> Option<&'static Location<'static>> {
-        self.by_site.get(usize::from(place.0))?.location.get().copied()
+    /// Returns the location of a call site, or `None` for [`SiteId::NONE`].
+    pub(crate) fn location(&self, id: SiteId) -> Option<&'static Location<'static>> {
+        self.sites.get(usize::from(id.0))?.location.get().copied()
     }
 
     #[cold]
-    fn name_site(&self, site: &'static Location<'static>, place: SiteId) -> Interned<OperationId> {
+    fn name_site(&self, site: &'static Location<'static>, id: SiteId) -> Interned<OperationId> {
         let interned = self.by_name(&site_name(site));
-        if let (Interned::Known(id), Some(slot)) = (interned, self.by_site.get(usize::from(place.0))) {
-            slot.id.store(id.0, Ordering::Relaxed);
+        if let (Interned::Known(operation), Some(slot)) = (interned, self.sites.get(usize::from(id.0))) {
+            slot.operation.store(operation.0, Ordering::Relaxed);
         }
         interned
     }
 
     #[cold]
     fn probe_site(&self, site: &'static Location<'static>, key: usize, start: usize) -> SiteId {
-        let places = || (0..SITE_PROBES).map(|step| (start + step) % SITE_SLOTS);
-        for place in places() {
-            match self.by_site[place].key.load(Ordering::Acquire) {
+        let indices = || (0..MAX_SITE_PROBES).map(|step| (start + step) % SITE_SLOTS);
+        for index in indices() {
+            match self.sites[index].key.load(Ordering::Acquire) {
                 0 => break,
-                found if found == key => return site_id(place),
+                found if found == key => return site_id(index),
                 _ => {}
             }
         }
-        // The lock makes this the only writer.
+        // The lock serializes the writers.
         let _taken = self.names.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        for place in places() {
-            let slot = &self.by_site[place];
+        for index in indices() {
+            let slot = &self.sites[index];
             match slot.key.load(Ordering::Relaxed) {
                 0 => {
                     let _ = slot.location.set(site);
                     slot.key.store(key, Ordering::Release);
-                    return site_id(place);
+                    return site_id(index);
                 }
-                found if found == key => return site_id(place),
+                found if found == key => return site_id(index),
                 _ => {}
             }
         }
@@ -180,16 +181,17 @@ impl Operations {
     }
 }
 
-fn site_id(place: usize) -> SiteId {
-    u16::try_from(place).map_or(SiteId::NONE, SiteId)
+fn site_id(index: usize) -> SiteId {
+    u16::try_from(index).map_or(SiteId::NONE, SiteId)
 }
 
-/// Locations are 24 bytes each and lie side by side: divide, then spread.
+/// Returns the first slot for a location. Locations are 24 bytes each and adjacent in memory, hence the shift.
 fn site_slot(address: usize) -> usize {
     ((address >> 3).wrapping_mul(0x9E37_79B9) >> 7) % SITE_SLOTS
 }
 
-/// `src/orders.rs:42`; of a path that is absolute, as those of dependencies are, only the end.
+/// Returns file and line, as in `src/orders.rs:42`. Absolute paths, such as those of dependencies, are shortened to their last
+/// three components.
 fn site_name(site: &Location<'_>) -> String {
     let file = site.file();
     let short = if file.starts_with('/') {
@@ -212,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_keeps_its_id() {
+    fn name_keeps_its_id() {
         let operations = Operations::new();
         let first = known(operations.by_name("list_orders"));
         let second = known(operations.by_name("add_order"));
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn names_beyond_the_bound_are_other_and_only_the_first_is_reported() {
+    fn names_beyond_the_limit_are_other() {
         let operations = Operations::new();
         for n in 0..MAX_OPERATIONS {
             assert_ne!(known(operations.by_name(&format!("op{n}"))), OperationId::OTHER);
@@ -236,37 +238,37 @@ mod tests {
     }
 
     #[test]
-    fn a_call_site_is_named_by_file_and_line() {
+    fn call_site_is_named_by_file_and_line() {
         let operations = Operations::new();
         let site = Location::caller();
-        let (id, place) = operations.by_site(site);
-        let id = known(id);
-        assert_eq!((Interned::Known(id), place), operations.by_site(site));
-        assert_eq!(operations.location(place), Some(site));
-        assert_eq!(operations.name(id), format!("src/telemetry/operations.rs:{}", site.line()));
+        let (operation, id) = operations.by_site(site);
+        let operation = known(operation);
+        assert_eq!((Interned::Known(operation), id), operations.by_site(site));
+        assert_eq!(operations.location(id), Some(site));
+        assert_eq!(operations.name(operation), format!("src/telemetry/operations.rs:{}", site.line()));
     }
 
     #[test]
-    fn a_call_site_of_a_named_operation_takes_no_name() {
+    fn call_site_of_a_named_operation_takes_no_name() {
         let operations = Operations::new();
         let site = Location::caller();
-        let place = operations.site(site);
-        assert_eq!(operations.location(place), Some(site));
+        let id = operations.site(site);
+        assert_eq!(operations.location(id), Some(site));
         assert_eq!(operations.ids().count(), 1);
-        assert_eq!(operations.by_site(site).1, place);
+        assert_eq!(operations.by_site(site).1, id);
         assert_eq!(operations.ids().count(), 2);
         assert_eq!(operations.location(SiteId::NONE), None);
     }
 
     #[test]
-    fn the_empty_name_and_other_are_other() {
+    fn empty_name_and_other_are_other() {
         let operations = Operations::new();
         assert_eq!(known(operations.by_name("")), OperationId::OTHER);
         assert_eq!(known(operations.by_name("other")), OperationId::OTHER);
     }
 
     #[test]
-    fn a_long_name_is_cut_between_characters() {
+    fn long_name_is_truncated_at_a_character_boundary() {
         let operations = Operations::new();
         let id = known(operations.by_name(&"é".repeat(100)));
         assert_eq!(operations.name(id), "é".repeat(60));
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_meet_a_name_together_get_one_id() {
+    fn concurrent_interning_yields_one_id() {
         let operations = Operations::new();
         std::thread::scope(|scope| {
             let ids: Vec<_> = (0..8)

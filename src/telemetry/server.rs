@@ -1,4 +1,4 @@
-//! What a pool's server says of itself.
+//! The server's view of itself: backends, connection slots, lock waits and long transactions.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,34 +6,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::names::MAX_NAMES;
-use crate::labels::label_enum;
+use crate::labels::{BackendState, ServerRole};
 
-/// What backends are counted under that are not told apart.
+/// The application name for backends beyond the limit.
 const OTHER: &str = "other";
 
-/// What a backend that says no name is counted under.
+/// The application name for backends that have none.
 const UNNAMED: &str = "unnamed";
 
-label_enum! {
-    /// What a backend is at, as the server's `pg_stat_activity` has it.
-    BackendState {
-        /// At a query.
-        Active => "active",
-        /// Waiting for its client, outside of a transaction.
-        Idle => "idle",
-        /// Waiting for its client, within a transaction.
-        IdleInTransaction => "idle_in_transaction",
-        /// The same, after an error in it.
-        IdleInTransactionAborted => "idle_in_transaction_aborted",
-        /// None of these: starting, say, or not told by a server with `track_activities` off.
-        Other => "other",
-        /// Hidden from the role that asks, which lacks `pg_monitor`.
-        Hidden => "hidden",
-    }
-}
-
 impl BackendState {
-    /// From `pg_stat_activity.state`; or "hidden".
+    /// Returns the state for a value of `pg_stat_activity.state`, or for "hidden".
     pub(crate) fn from_server(state: &str) -> Self {
         match state {
             "active" | "fastpath function call" => Self::Active,
@@ -46,30 +28,21 @@ impl BackendState {
     }
 }
 
-label_enum! {
-    /// What part a server has in replication.
-    ServerRole {
-        /// It takes writes.
-        Primary => "primary",
-        /// It follows another, and is in recovery.
-        Standby => "standby",
-    }
-}
-
-/// How many backends an application has in one state.
+/// The number of backends that an application has in one state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Backends {
-    /// Their `application_name`; `unnamed` if they have none, and `other` beyond the 200 with the most backends.
+    /// The `application_name`; `unnamed` if it is empty, `other` beyond the 200 applications with the most backends.
     pub application: Arc<str>,
-    /// What they are at.
+    /// The state of the backends.
     pub state: BackendState,
-    /// How many there are.
+    /// The number of backends.
     pub count: u64,
 }
 
 impl Backends {
-    /// Those of the 200 applications that have the most, and all others together: names come from whoever connects.
+    /// Returns the counts of the 200 applications with the most backends, and of all others together. Names are limited
+    /// because any client can choose one.
     pub(crate) fn bounded(counts: BTreeMap<(&str, BackendState), u64>) -> Vec<Self> {
         let named = |name: &'_ str| if name.is_empty() { UNNAMED.to_owned() } else { name.to_owned() };
         let mut sums = BTreeMap::<&str, u64>::new();
@@ -89,84 +62,82 @@ impl Backends {
     }
 }
 
-/// What a server said of itself when it was last asked, by [`Pool::watch_server`](crate::Pool::watch_server).
+/// The server's view of itself, as last queried by [`Pool::watch_server`](crate::Pool::watch_server).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ServerView {
-    /// When it said so, by this machine's clock.
+    /// When the server replied, by this machine's clock.
     pub seen_at: SystemTime,
-    /// Its version, as `17.2`.
+    /// The server's version, for example `17.2`.
     pub version: Arc<str>,
-    /// Its part in replication.
+    /// The server's role in replication.
     pub role: ServerRole,
-    /// The clients' backends of the whole server, whichever database they are in, by application and state; the one that asked is
-    /// among them.
+    /// Client backends in all databases of the server, by application and state, including the one that ran the query.
     pub backends: Vec<Backends>,
-    /// How many backends of clients there may be without the reserved ones; in the pool's database, where that has a limit of its
-    /// own which is less.
+    /// The maximum number of client backends, without reserved ones; or the limit of the pool's database, if that is lower.
     pub slots: u64,
-    /// How many more of them there may be.
+    /// How many more client backends can connect.
     pub slots_left: u64,
-    /// How many wait for a lock that another holds.
+    /// Backends waiting for a lock that another backend holds.
     pub lock_waiters: u64,
-    /// The age of the oldest transaction, that of who asks left out; a prepared one since it was prepared.
+    /// The age of the oldest transaction, without the query's own. A prepared transaction counts from its preparation.
     pub oldest_transaction: Duration,
     /// The longest time for which a transaction has been waiting for its client.
     pub oldest_idle_in_transaction: Duration,
 }
 
-/// How it went when the server was last asked.
+/// The result of the last query of the server's view.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub enum ServerLook {
-    /// It answered.
+pub enum ServerPoll {
+    /// The server replied.
     Seen(Arc<ServerView>),
-    /// It could not be reached, or did not answer.
+    /// The server could not be reached or did not reply.
     Failed,
 }
 
-/// What is known of a pool's server.
+/// The last result that any watcher of a pool's server obtained.
 #[derive(Debug, Default)]
-pub(crate) struct ServerAccount {
+pub(crate) struct LatestServerView {
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// Who looked last, and what was seen.
-    latest: Option<(Watcher, ServerLook)>,
-    recorder: u64,
+    latest: Option<(ServerWatcher, ServerPoll)>,
+    /// The number of watchers so far.
+    watchers: u64,
 }
 
-/// One of those who look.
+/// The id of a task that queries the server's view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Watcher(u64);
+pub(crate) struct ServerWatcher(u64);
 
-impl ServerAccount {
-    /// What the server last said; `None` while nobody asks.
-    pub(crate) fn latest(&self) -> Option<ServerLook> {
-        self.lock().latest.as_ref().map(|(_, look)| look.clone())
+impl LatestServerView {
+    /// Returns the last result, or `None` while the server is not watched.
+    pub(crate) fn latest(&self) -> Option<ServerPoll> {
+        self.lock().latest.as_ref().map(|(_, poll)| poll.clone())
     }
 
-    /// Somebody begins to look.
-    pub(crate) fn watcher(&self) -> Watcher {
+    /// Registers a watcher.
+    pub(crate) fn watcher(&self) -> ServerWatcher {
         let mut inner = self.lock();
-        inner.recorder += 1;
-        Watcher(inner.recorder)
+        inner.watchers += 1;
+        ServerWatcher(inner.watchers)
     }
 
-    /// Keeps what was seen now, and forgets what was seen before.
-    pub(crate) fn keep(&self, watcher: Watcher, look: ServerLook) {
-        self.lock().latest = Some((watcher, look));
+    /// Replaces the last result.
+    pub(crate) fn set(&self, watcher: ServerWatcher, poll: ServerPoll) {
+        self.lock().latest = Some((watcher, poll));
     }
 
-    /// This one looks no more: what it saw last is no longer so.
-    pub(crate) fn forget(&self, watcher: Watcher) {
+    /// Removes the last result if this watcher, which has stopped, obtained it.
+    pub(crate) fn clear(&self, watcher: ServerWatcher) {
         self.lock().latest.take_if(|(by, _)| *by == watcher);
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Whole between any two lines.
+        // A panic cannot leave the state inconsistent, so a poisoned lock is usable.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -176,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backends_state_is_one_of_a_closed_set() {
+    fn backend_states_map_to_a_closed_set() {
         let state = |text| BackendState::from_server(text).as_str();
         assert_eq!((state("active"), state("fastpath function call")), ("active", "active"));
         assert_eq!(state("idle in transaction"), "idle_in_transaction");
@@ -186,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_applications_with_the_most_backends_are_told_apart_whatever_others_call_themselves() {
+    fn applications_with_most_backends_are_kept_apart() {
         let names: Vec<_> = (0..300).map(|n| format!("client {n:03}")).collect();
         let mut counts: BTreeMap<_, _> = names.iter().map(|name| ((&**name, BackendState::Active), 1)).collect();
         counts.insert(("zeal", BackendState::Idle), 1);
@@ -207,14 +178,14 @@ mod tests {
     }
 
     #[test]
-    fn what_one_saw_is_forgotten_with_it_and_what_another_saw_is_not() {
-        let account = ServerAccount::default();
-        assert_eq!(account.latest(), None);
-        let (one, other) = (account.watcher(), account.watcher());
-        account.keep(one, ServerLook::Failed);
-        account.forget(other);
-        assert_eq!(account.latest(), Some(ServerLook::Failed));
-        account.forget(one);
-        assert_eq!(account.latest(), None);
+    fn result_is_cleared_only_by_its_own_watcher() {
+        let view = LatestServerView::default();
+        assert_eq!(view.latest(), None);
+        let (one, other) = (view.watcher(), view.watcher());
+        view.set(one, ServerPoll::Failed);
+        view.clear(other);
+        assert_eq!(view.latest(), Some(ServerPoll::Failed));
+        view.clear(one);
+        assert_eq!(view.latest(), None);
     }
 }

@@ -1,13 +1,13 @@
-//! What became of the spans that ended: the accounts of every pipeline in the process.
+//! Counters of exported spans, over all span pipelines of the process.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where a pipeline brings its spans.
+/// Where a pipeline exports its spans to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// A collector, by OTLP.
+    /// A collector, over OTLP.
     Otlp,
-    /// A page of this process.
+    /// A page served by this process.
     Page,
 }
 
@@ -22,7 +22,7 @@ impl Destination {
     }
 }
 
-/// What became of spans, all of one moment: *ended = queued + exported + dropped + failed*.
+/// Counts of spans at one point in time: *ended = queued + exported + dropped + failed*.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SpanTotals {
     pub(crate) ended: u64,
@@ -32,26 +32,26 @@ pub(crate) struct SpanTotals {
     pub(crate) failed: u64,
 }
 
-/// Something that keeps such accounts.
-pub(crate) trait Accounts: Send + Sync {
+/// The counters of one pipeline.
+pub(crate) trait SpanCounters: Send + Sync {
     fn destination(&self) -> Destination;
     fn totals(&self) -> SpanTotals;
 }
 
-/// They stay when their pipeline ends: a counter never falls.
-static ACCOUNTS: Mutex<Vec<Arc<dyn Accounts>>> = Mutex::new(Vec::new());
+/// The counters of all pipelines, including those that have ended, because a counter must never decrease.
+static PIPELINES: Mutex<Vec<Arc<dyn SpanCounters>>> = Mutex::new(Vec::new());
 
-/// Has them counted among the process's.
+/// Adds the counters of a pipeline to the process's totals.
 #[cfg(feature = "otlp")]
-pub(crate) fn join(accounts: Arc<dyn Accounts>) {
-    ACCOUNTS.lock().unwrap_or_else(PoisonError::into_inner).push(accounts);
+pub(crate) fn register(counters: Arc<dyn SpanCounters>) {
+    PIPELINES.lock().unwrap_or_else(PoisonError::into_inner).push(counters);
 }
 
-/// The sums for each destination that there is.
+/// Returns the sum for each destination that has a pipeline.
 pub(crate) fn totals() -> Vec<(Destination, SpanTotals)> {
-    let accounts = ACCOUNTS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let pipelines = PIPELINES.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let of = |destination| {
-        let totals = accounts.iter().filter(|one| one.destination() == destination).map(|one| one.totals());
+        let totals = pipelines.iter().filter(|one| one.destination() == destination).map(|one| one.totals());
         totals.reduce(|sum, one| SpanTotals {
             ended: sum.ended + one.ended,
             queued: sum.queued + one.queued,

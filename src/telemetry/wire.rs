@@ -1,52 +1,52 @@
-//! The account of what passes on a connection's wire, written by the task that drives the connection.
+//! What was observed on a connection's wire, written by the task that drives the connection.
 //!
-//! That task is another than the holder's, so these cells are kept apart from those of the [`ConnectionStats`](super::seat::Seat),
-//! each group with its one writer. Readers come at any moment: a sequence number tells them whether what they read is
-//! of one moment, and they read again if it is not.
+//! That task is not the holder's, so these cells are kept apart from those of
+//! [`ConnectionStats`](super::connection::ConnectionStats): each group has a single writer. Readers may come at any time; a
+//! sequence number shows them whether their reading is consistent, and they retry if it is not.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, fence};
 
-use super::cell::OwnedCounter;
 use super::clock::Nanos;
-use super::evidence::{Evidence, Risk, ServerError, Trace};
+use super::counter::OwnedCounter;
+use super::evidence::{Evidence, EvidenceCells, Risk, ServerError};
 use super::histogram::Histogram;
 use super::operations::{OPERATION_IDS, OperationId};
-use super::queries::{QueryId, QueryTimes};
+use super::queries::{QueryHistograms, QueryId};
 use crate::labels::{Activity, ErrorCode};
 
-/// Operations are counted in groups, made when the first of a group is seen.
+/// The counters of operations are allocated in groups of this size, when the first operation of a group is counted.
 const GROUP: usize = 8;
 const GROUPS: usize = OPERATION_IDS.div_ceil(GROUP);
 
-/// How often a reader tries for a reading of one moment. The writer needs some nanoseconds for a change; if it is
-/// interrupted in the middle of one, whoever reads then says too little: nothing of what was under way.
-const TRIES: usize = 64;
+/// The maximum number of attempts at a consistent reading. A change takes the writer some nanoseconds; if the writer is
+/// preempted during one, the reading omits the activity in progress.
+const MAX_READ_ATTEMPTS: usize = 64;
 
-/// What is known of a connection from its wire.
+/// The state of a session, as observed on its wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
-    /// Nothing: the wire is not read, or no longer.
+pub(crate) enum SessionStatus {
+    /// Unknown: the wire is not observed, or no longer.
     Unread,
     /// The server is ready, outside a transaction.
     Idle,
-    /// The server works.
+    /// The server is executing.
     Executing,
-    /// The server works at nothing that anybody could have given up: a ROLLBACK, a statement that is prepared, a request
-    /// that has failed.
+    /// The server is executing a request that needs no cancellation: a ROLLBACK, the preparation of a statement, or a
+    /// request that has failed.
     Ending,
-    /// The server is ready, in a transaction.
+    /// The server is ready, inside a transaction.
     InTransaction,
-    /// The server is ready, in a transaction that failed.
+    /// The server is ready, inside a failed transaction.
     FailedTransaction,
 }
 
-impl Status {
+impl SessionStatus {
     const ALL: [Self; 6] =
         [Self::Unread, Self::Idle, Self::Executing, Self::Ending, Self::InTransaction, Self::FailedTransaction];
 
-    /// What a holder of a connection in this state does, if that is known.
+    /// Returns the activity of a checked-out connection in this state, or `None` if it is unknown.
     pub(crate) const fn activity(self) -> Option<Activity> {
         match self {
             Self::Unread => None,
@@ -56,7 +56,7 @@ impl Status {
         }
     }
 
-    /// Whether the next one may have the connection as it is, as far as is known.
+    /// Returns whether the connection can be handed out without cleaning, as far as is known.
     #[inline]
     pub(crate) const fn is_clean(self) -> bool {
         matches!(self, Self::Unread | Self::Idle)
@@ -65,7 +65,7 @@ impl Status {
 
 /// What one operation did on one connection's wire.
 #[derive(Debug, Default)]
-struct Uses {
+struct OperationCounters {
     executing_nanos: OwnedCounter,
     in_transaction_nanos: OwnedCounter,
     queries: OwnedCounter,
@@ -74,12 +74,19 @@ struct Uses {
     received: OwnedCounter,
 }
 
-/// Aligned as the [`Wire`] is: no line of it is written for another connection, by another thread.
+impl OperationCounters {
+    /// Returns the nanoseconds executing and idle in a transaction.
+    fn times(&self) -> (u64, u64) {
+        (self.executing_nanos.get(), self.in_transaction_nanos.get())
+    }
+}
+
+/// Aligned for the same reason as [`WireStats`]: other threads write none of its cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Group([Uses; GROUP]);
+struct Group([OperationCounters; GROUP]);
 
-/// The sum over connections of what one operation did.
+/// What one operation did on the wires of all connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WireTotals {
     pub(crate) executing_nanos: u64,
@@ -90,128 +97,130 @@ pub(crate) struct WireTotals {
     pub(crate) received: u64,
 }
 
-/// The account of one connection's wire. In the order in which it is declared: what each message writes, and each return
-/// reads, stands first.
+/// The statistics of one connection's wire. Laid out in declaration order: the fields that each message writes and each return
+/// reads come first.
 #[derive(Debug)]
 #[repr(C, align(128))]
-pub(crate) struct Wire {
-    /// Odd while the account is being changed.
+pub(crate) struct WireStats {
+    /// Odd while status, operation and times are being changed.
     sequence: AtomicU32,
     operation: AtomicU32,
     status: AtomicU8,
-    /// Whether the session is over: the server said so, or nobody drives the connection any more.
+    /// Whether the session has ended: the server reported it, or the connection's task has ended.
     ended: AtomicBool,
     since: AtomicU64,
-    /// When a byte last passed.
-    active: AtomicU64,
-    /// When the server last said something.
-    heard: AtomicU64,
-    /// Which hold the queries are of, as the seat's word has it, and how many there were.
-    hold: AtomicU64,
-    hold_queries: AtomicU64,
-    trace: Trace,
-    /// The process that serves the connection; zero while it is not known.
+    /// When the last byte was sent or received.
+    last_activity: AtomicU64,
+    /// When the last byte was received.
+    last_received: AtomicU64,
+    /// The use that `use_queries` and `evidence` belong to, as the packed state of the connection.
+    current_use: AtomicU64,
+    use_queries: AtomicU64,
+    evidence: EvidenceCells,
+    /// The process id of the server's backend; zero if unknown.
     backend: AtomicI32,
-    times: QueryTimes,
-    uses: [OnceLock<Box<Group>>; GROUPS],
+    query_durations: QueryHistograms,
+    operations: [OnceLock<Box<Group>>; GROUPS],
 }
 
-impl Default for Wire {
+impl Default for WireStats {
     fn default() -> Self {
         Self {
             sequence: AtomicU32::new(0),
-            status: AtomicU8::new(Status::Unread as u8),
+            status: AtomicU8::new(SessionStatus::Unread as u8),
             operation: AtomicU32::new(0),
             since: AtomicU64::new(0),
-            active: AtomicU64::new(0),
-            heard: AtomicU64::new(0),
+            last_activity: AtomicU64::new(0),
+            last_received: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             backend: AtomicI32::new(0),
-            hold: AtomicU64::new(0),
-            hold_queries: AtomicU64::new(0),
-            trace: Trace::default(),
-            times: QueryTimes::default(),
-            uses: [const { OnceLock::new() }; GROUPS],
+            current_use: AtomicU64::new(0),
+            use_queries: AtomicU64::new(0),
+            evidence: EvidenceCells::default(),
+            query_durations: QueryHistograms::default(),
+            operations: [const { OnceLock::new() }; GROUPS],
         }
     }
 }
 
-/// What the one writer does.
-impl Wire {
-    /// Enters `status` for `operation`, and counts the time of the one that it left, if that was anybody's.
-    pub(crate) fn enter(&self, status: Status, operation: Option<OperationId>, at: Nanos) {
-        let left = self.glance();
+/// Methods for the single writer, the connection's task.
+impl WireStats {
+    /// Sets the status and the operation it belongs to, and counts the time spent in the previous status for its operation.
+    pub(crate) fn enter(&self, status: SessionStatus, operation: Option<OperationId>, at: Nanos) {
+        let left = self.current();
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Relaxed);
         fence(Release);
-        // So that a reader who cannot wait for the end of this change misses what was under way, and does not find it
-        // twice: a counter that said too much could not take it back.
-        self.operation.store(NOBODY, Relaxed);
+        // A reader that gives up on a consistent reading then misses the activity in progress instead of counting it twice:
+        // a counter must never decrease.
+        self.operation.store(NO_OPERATION, Relaxed);
         fence(Release);
         if let Some(left_by) = left.operation {
             let nanos = at.since(Nanos::from_nanos(self.since.load(Relaxed)));
             match left.status.activity() {
-                Some(Activity::Executing) => self.uses_of(left_by).executing_nanos.add(nanos),
-                Some(Activity::IdleInTransaction) => self.uses_of(left_by).in_transaction_nanos.add(nanos),
+                Some(Activity::Executing) => self.counters(left_by).executing_nanos.add(nanos),
+                Some(Activity::IdleInTransaction) => self.counters(left_by).in_transaction_nanos.add(nanos),
                 Some(Activity::Idle) | None => {}
             }
         }
-        self.operation.store(operation.map_or(NOBODY, |operation| u32::from(operation.as_u16())), Relaxed);
+        self.operation.store(operation.map_or(NO_OPERATION, |operation| u32::from(operation.as_u16())), Relaxed);
         self.since.store(at.as_nanos(), Relaxed);
         self.status.store(status as u8, Release);
         self.sequence.store(sequence.wrapping_add(2), Release);
     }
 
-    /// Begins to count the queries of another hold, and to keep what is told of it.
-    pub(crate) fn begin_hold(&self, word: u64) {
-        self.hold_queries.store(0, Relaxed);
-        self.trace.begin();
-        self.hold.store(word, Release);
+    /// Begins to count the queries of a new use and to collect its evidence. `packed_state` identifies the use.
+    pub(crate) fn begin_use(&self, packed_state: u64) {
+        self.use_queries.store(0, Relaxed);
+        self.evidence.begin();
+        self.current_use.store(packed_state, Release);
     }
 
     pub(crate) fn count_query(&self, operation: OperationId) {
-        self.hold_queries.store(self.hold_queries.load(Relaxed) + 1, Relaxed);
-        self.uses_of(operation).queries.add(1);
+        self.use_queries.store(self.use_queries.load(Relaxed) + 1, Relaxed);
+        self.counters(operation).queries.add(1);
     }
 
     pub(crate) fn count_finished(&self, operation: OperationId, queries: u64) {
-        self.uses_of(operation).finished.add(queries);
+        self.counters(operation).finished.add(queries);
     }
 
     pub(crate) fn count_sent(&self, operation: OperationId, bytes: u64, at: Nanos) {
-        self.uses_of(operation).sent.add(bytes);
-        self.active.store(at.as_nanos(), Relaxed);
+        self.counters(operation).sent.add(bytes);
+        self.last_activity.store(at.as_nanos(), Relaxed);
     }
 
     pub(crate) fn count_received(&self, operation: OperationId, bytes: u64, at: Nanos) {
-        self.uses_of(operation).received.add(bytes);
-        self.active.store(at.as_nanos(), Relaxed);
-        self.heard.store(at.as_nanos(), Relaxed);
+        self.counters(operation).received.add(bytes);
+        self.last_activity.store(at.as_nanos(), Relaxed);
+        self.last_received.store(at.as_nanos(), Relaxed);
     }
 
-    pub(crate) fn complain(&self, complaint: ServerError) {
-        self.trace.complain(complaint);
+    pub(crate) fn record_error(&self, error: ServerError) {
+        self.evidence.record_error(error);
     }
 
-    /// A request was answered, see [`Evidence`].
-    pub(crate) fn answer(&self, committed: bool, overcomes: bool) {
+    /// Records the reply to a request: whether it committed something, and whether its success clears earlier errors; see
+    /// [`Evidence`].
+    pub(crate) fn record_reply(&self, committed: bool, clears_error: bool) {
         if committed {
-            self.trace.commit();
+            self.evidence.commit();
         }
-        if overcomes {
-            self.trace.overcome();
+        if clears_error {
+            self.evidence.clear_error();
         }
     }
 
-    /// A request with this query was answered with success, so long after it was sent.
-    pub(crate) fn count_query_time(&self, query: QueryId, nanos: u64) {
-        self.times.observe(query, nanos);
+    /// Records the duration of a successful request with this query, from the request's first byte to the reply.
+    pub(crate) fn observe_query(&self, query: QueryId, nanos: u64) {
+        self.query_durations.observe(query, nanos);
     }
 
     pub(crate) fn set_risk(&self, risk: Risk) {
-        self.trace.set_risk(risk);
+        self.evidence.set_risk(risk);
     }
 
+    /// Records that the session has ended.
     pub(crate) fn end(&self) {
         self.ended.store(true, Release);
     }
@@ -221,88 +230,90 @@ impl Wire {
     }
 
     #[inline]
-    fn uses_of(&self, operation: OperationId) -> &Uses {
+    fn counters(&self, operation: OperationId) -> &OperationCounters {
         let index = operation.index();
-        &self.uses[index / GROUP].get_or_init(Box::default).0[index % GROUP]
+        &self.operations[index / GROUP].get_or_init(Box::default).0[index % GROUP]
     }
 }
 
-/// Stands for no operation: what the connection does is nobody's.
-const NOBODY: u32 = u32::MAX;
+/// Marks activity that is counted for no operation.
+const NO_OPERATION: u32 = u32::MAX;
 
-/// Status and operation, which the writer itself reads without care.
+/// A status and the operation it is counted for. Only the writer may read both without checking the sequence number.
 #[derive(Clone, Copy)]
-struct Glance {
-    status: Status,
+struct CurrentStatus {
+    status: SessionStatus,
     operation: Option<OperationId>,
 }
 
-/// What anybody may ask.
-impl Wire {
-    /// What is known now. Of the same moment as whatever the caller was told by the connection's task before.
+/// Methods for readers.
+impl WireStats {
+    /// Returns the status. Never older than any reply that the connection's task has passed on.
     #[inline]
-    pub(crate) fn status(&self) -> Status {
-        Status::ALL.get(usize::from(self.status.load(Acquire))).copied().unwrap_or(Status::Unread)
+    pub(crate) fn status(&self) -> SessionStatus {
+        SessionStatus::ALL.get(usize::from(self.status.load(Acquire))).copied().unwrap_or(SessionStatus::Unread)
     }
 
-    fn glance(&self) -> Glance {
+    fn current(&self) -> CurrentStatus {
         let operation = match self.operation.load(Relaxed) {
-            NOBODY => None,
+            NO_OPERATION => None,
             id => Some(OperationId::from_index(u64::from(id))),
         };
-        Glance { status: self.status(), operation }
+        CurrentStatus { status: self.status(), operation }
     }
 
-    /// When a byte last passed; zero if none did.
-    pub(crate) fn active(&self) -> Nanos {
-        Nanos::from_nanos(self.active.load(Relaxed))
+    /// Returns when the last byte was sent or received; zero if none was.
+    pub(crate) fn last_activity(&self) -> Nanos {
+        Nanos::from_nanos(self.last_activity.load(Relaxed))
     }
 
-    /// When the server last said something; zero if it never did.
+    /// Returns when the last byte was received; zero if none was.
     #[inline]
-    pub(crate) fn heard(&self) -> Nanos {
-        Nanos::from_nanos(self.heard.load(Relaxed))
+    pub(crate) fn last_received(&self) -> Nanos {
+        Nanos::from_nanos(self.last_received.load(Relaxed))
     }
 
-    /// Whether the session is known to be over.
+    /// Returns whether the session is known to have ended.
     #[inline]
     pub(crate) fn is_ended(&self) -> bool {
-        // What was told before the end is to be seen by whoever sees that.
+        // Acquire: everything recorded before the end must be visible to the caller.
         self.ended.load(Acquire)
     }
 
-    /// The server's process, if it said so.
+    /// Returns the process id of the server's backend, if known.
     pub(crate) fn backend(&self) -> Option<i32> {
         Some(self.backend.load(Relaxed)).filter(|pid| *pid != 0)
     }
 
-    /// How many queries were sent in the hold that the seat's `word` stands for.
-    pub(crate) fn queries_of(&self, word: u64) -> u64 {
-        if self.hold.load(Acquire) == word { self.hold_queries.load(Relaxed) } else { 0 }
+    /// Returns the number of queries sent in the use identified by `packed_state`.
+    pub(crate) fn queries_of(&self, packed_state: u64) -> u64 {
+        if self.current_use.load(Acquire) == packed_state { self.use_queries.load(Relaxed) } else { 0 }
     }
 
-    /// What is known of the hold that the seat's `word` stands for; nothing if the wire is not read, or no longer.
-    pub(crate) fn evidence(&self, word: u64) -> Option<Evidence> {
+    /// Returns the evidence of the use identified by `packed_state`, or `None` if the wire is not observed.
+    pub(crate) fn evidence(&self, packed_state: u64) -> Option<Evidence> {
         let ended = self.is_ended();
-        (self.status() != Status::Unread).then(|| self.trace.read(self.hold.load(Acquire) == word, ended))
+        let is_current = || self.current_use.load(Acquire) == packed_state;
+        (self.status() != SessionStatus::Unread).then(|| self.evidence.read(is_current(), ended))
     }
 
-    /// Whether this is the error that the hold of this `word` ended with.
+    /// Returns whether this was the last error of the use identified by `packed_state`.
     #[inline]
-    pub(crate) fn is_last_error(&self, word: u64, code: ErrorCode) -> bool {
-        self.trace.is_last_error(code) && self.hold.load(Acquire) == word
+    pub(crate) fn is_last_error(&self, packed_state: u64, code: ErrorCode) -> bool {
+        self.evidence.is_last_error(code) && self.current_use.load(Acquire) == packed_state
     }
 
-    /// For how long it has been executing and in a transaction for this operation, up to now.
+    /// Returns for how many nanoseconds, up to `now`, the connection was executing and was idle in a transaction for this
+    /// operation.
     #[cfg(feature = "middleware")]
     pub(crate) fn times_of(&self, operation: OperationId, now: Nanos) -> (u64, u64) {
         let mut times = (0, 0);
-        for _ in 0..TRIES {
+        for _ in 0..MAX_READ_ATTEMPTS {
             let before = self.sequence.load(Acquire);
             let index = operation.index();
-            let uses = self.uses[index / GROUP].get().map(|group| &group.0[index % GROUP]);
-            times = uses.map_or((0, 0), |uses| (uses.executing_nanos.get(), uses.in_transaction_nanos.get()));
-            match self.under_way(now) {
+            let counters = self.operations[index / GROUP].get().map(|group| &group.0[index % GROUP]);
+            times = counters.map_or((0, 0), OperationCounters::times);
+            match self.in_progress(now) {
                 Some((of, Activity::Executing, so_far)) if of == operation => times.0 += so_far,
                 Some((of, Activity::IdleInTransaction, so_far)) if of == operation => times.1 += so_far,
                 _ => {}
@@ -316,28 +327,28 @@ impl Wire {
         times
     }
 
-    /// Adds the times of queries to `totals`, by id.
-    pub(crate) fn add_times_to(&self, totals: &mut [Histogram]) {
-        self.times.add_to(totals);
+    /// Adds the durations of successful queries to `totals`, by query id.
+    pub(crate) fn add_query_durations_to(&self, totals: &mut [Histogram]) {
+        self.query_durations.add_to(totals);
     }
 
-    /// Adds what passed to `totals`, by operation id, what is under way at `now` included.
+    /// Adds the counters to `totals`, by operation id, including the activity in progress up to `now`.
     pub(crate) fn add_to(&self, totals: &mut [WireTotals], now: Nanos) {
         if self.sequence.load(Relaxed) == 0 {
             return;
         }
         let mut times = [(0, 0); OPERATION_IDS];
-        let mut under_way = None;
-        for _ in 0..TRIES {
+        let mut in_progress = None;
+        for _ in 0..MAX_READ_ATTEMPTS {
             let before = self.sequence.load(Acquire);
-            under_way = self.read_times(&mut times, now);
+            in_progress = self.read_times(&mut times, now);
             fence(Acquire);
             if before.is_multiple_of(2) && self.sequence.load(Relaxed) == before {
                 break;
             }
             std::hint::spin_loop();
         }
-        if let Some((operation, activity, so_far)) = under_way {
+        if let Some((operation, activity, so_far)) = in_progress {
             let total = &mut totals[operation.index()];
             match activity {
                 Activity::Executing => total.executing_nanos += so_far,
@@ -345,37 +356,37 @@ impl Wire {
                 Activity::Idle => {}
             }
         }
-        for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
+        for (group, first) in self.operations.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
-            for ((uses, total), (executing, in_transaction)) in
+            for ((counters, total), (executing, in_transaction)) in
                 group.0.iter().zip(&mut totals[first..]).zip(&times[first..])
             {
                 total.executing_nanos += executing;
                 total.in_transaction_nanos += in_transaction;
-                // Finished before begun, so that never more are finished than were begun.
-                total.finished += uses.finished.get();
-                total.queries += uses.queries.get();
-                total.sent += uses.sent.get();
-                total.received += uses.received.get();
+                // Finished queries are read first, so that never more are finished than were sent.
+                total.finished += counters.finished.get();
+                total.queries += counters.queries.get();
+                total.sent += counters.sent.get();
+                total.received += counters.received.get();
             }
         }
     }
 
-    /// The times that were counted, and what is under way.
+    /// Reads the times counted so far, and returns the activity in progress.
     fn read_times(&self, times: &mut [(u64, u64); OPERATION_IDS], now: Nanos) -> Option<(OperationId, Activity, u64)> {
-        for (group, first) in self.uses.iter().zip((0..).step_by(GROUP)) {
+        for (group, first) in self.operations.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
-            for (uses, times) in group.0.iter().zip(&mut times[first..]) {
-                *times = (uses.executing_nanos.get(), uses.in_transaction_nanos.get());
+            for (counters, times) in group.0.iter().zip(&mut times[first..]) {
+                *times = counters.times();
             }
         }
-        self.under_way(now)
+        self.in_progress(now)
     }
 
-    /// What is under way, for whom and for how long. To be read after what was counted.
-    fn under_way(&self, now: Nanos) -> Option<(OperationId, Activity, u64)> {
+    /// Returns the activity in progress, its operation and its duration so far. Read after the counters.
+    fn in_progress(&self, now: Nanos) -> Option<(OperationId, Activity, u64)> {
         fence(Acquire);
-        let Glance { status, operation } = self.glance();
+        let CurrentStatus { status, operation } = self.current();
         let so_far = now.since(Nanos::from_nanos(self.since.load(Relaxed)));
         Some((operation?, status.activity()?, so_far))
     }

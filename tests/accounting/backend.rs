@@ -350,7 +350,7 @@ impl Backend for ScriptedBackend {
     }
 
     fn code(_: &ScriptedError) -> ErrorCode {
-        ErrorCode::word("57P03")
+        ErrorCode::new("57P03")
     }
 
     fn connect_failure(failure: &ScriptedError) -> ConnectFailure {

@@ -193,7 +193,7 @@ async fn suspended_checkout_times_out_with_the_cause() {
     test.advance(ms(30_000)).await;
     let error = waits.poll().unwrap().unwrap_err();
     let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
-    assert_eq!((report.phase, report.connecting.as_ref().unwrap().code.as_str()), (Phase::Suspended, "57P03"));
+    assert_eq!((report.phase, report.backoff.as_ref().unwrap().code.as_str()), (Phase::Suspended, "57P03"));
     assert!(error.to_string().ends_with("; connecting has been failing for 30s: the scripted failure"), "{error}");
 }
 

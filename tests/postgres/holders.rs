@@ -36,7 +36,7 @@ async fn holders_are_listed_oldest_first() {
     assert_eq!((holders[0].queries, holders[1].queries), (1, 0));
     let waiters = test.pool.waiters();
     assert_eq!((&*waiters[0].operation, waiters[0].phase), ("login", Phase::Queue));
-    assert_eq!(waiters[0].own, None);
+    assert_eq!(waiters[0].own_connection, None);
     drop((first, second));
     with_deadline("the waiter is served", waiting).await.unwrap().unwrap();
     assert!(test.pool.holders().is_empty() && test.pool.waiters().is_empty());
@@ -148,10 +148,10 @@ async fn self_deadlock_is_reported() {
         second.map(drop)
     });
     eventually("a self-deadlock", async || deadlocks() == 1).await;
-    assert_eq!(test.pool.waiters()[0].own.as_ref().unwrap().call_site.unwrap().line(), line);
+    assert_eq!(test.pool.waiters()[0].own_connection.as_ref().unwrap().call_site.unwrap().line(), line);
     let error = with_deadline("the deadline", greedy).await.unwrap().unwrap_err();
     let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
-    assert_eq!(&*report.own.as_ref().unwrap().operation, "outer");
+    assert_eq!(&*report.own_connection.as_ref().unwrap().operation, "outer");
     let message = format!("the waiting task itself held one, checked out for outer at {}:{line}", file!());
     assert!(error.to_string().contains(&message), "{error}");
 

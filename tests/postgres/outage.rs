@@ -100,7 +100,7 @@ async fn full_server_times_out_with_the_cause() {
     };
     assert_eq!(held.len(), 4);
     let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
-    assert_eq!((report.phase, report.connecting.as_ref().unwrap().code.as_str()), (Phase::Queue, "53300"));
+    assert_eq!((report.phase, report.backoff.as_ref().unwrap().code.as_str()), (Phase::Queue, "53300"));
     assert!(error.to_string().contains("too many clients"), "{error}");
     let tries = errors(&pool.snapshot(), "53300");
     assert!((1..=8).contains(&tries), "after growing pauses: {tries}");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use poolscope::PoolBuilder;
-use poolscope::telemetry::{BackendState, ServerLook, ServerRole, ServerView};
+use poolscope::labels::{BackendState, ServerRole};
+use poolscope::telemetry::{ServerPoll, ServerView};
 use poolscope_testing::server::{Server, Shutdown};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
@@ -25,14 +26,14 @@ fn watch(test: &TestPool) -> JoinHandle<()> {
 /// Returns the server's view once it matches.
 async fn view_when(test: &TestPool, what: &str, matches: impl Fn(&ServerView) -> bool) -> Arc<ServerView> {
     poll_until(what, async || match test.pool.snapshot().server {
-        Some(ServerLook::Seen(view)) => Some(view).filter(|view| matches(view)),
+        Some(ServerPoll::Seen(view)) => Some(view).filter(|view| matches(view)),
         _ => None,
     })
     .await
 }
 
 async fn await_failed_query(test: &TestPool) {
-    eventually("a failed query", async || test.pool.snapshot().server == Some(ServerLook::Failed)).await;
+    eventually("a failed query", async || test.pool.snapshot().server == Some(ServerPoll::Failed)).await;
 }
 
 fn backends(view: &ServerView, application: &str, state: BackendState) -> u64 {
@@ -216,7 +217,7 @@ async fn dropped_watch_clears_only_its_own_view() {
     let watch = tokio::spawn(test.pool.watch_server(Duration::from_secs(3600)));
     let view = view_when(&test, "the server", |_| true).await;
     drop(test.pool.watch_server(INTERVAL));
-    assert_eq!(test.pool.snapshot().server, Some(ServerLook::Seen(view)));
+    assert_eq!(test.pool.snapshot().server, Some(ServerPoll::Seen(view)));
     watch.abort();
     eventually("no metrics of the server", async || test.pool.snapshot().server.is_none()).await;
 }

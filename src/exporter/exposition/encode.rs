@@ -5,7 +5,7 @@ use std::io::Write as _;
 use prometheus::proto::{Counter, Gauge, Metric, MetricFamily, MetricType};
 
 use crate::telemetry::Exemplar;
-use crate::telemetry::clock::{exact, nanos};
+use crate::telemetry::clock::{nanos, to_f64};
 
 /// An exposition format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -267,11 +267,11 @@ pub(super) fn number(out: &mut Vec<u8>, value: f64) {
         return unusual_number(out, value);
     }
     let whole = truncated(value);
-    if exact(whole) == value {
+    if to_f64(whole) == value {
         return integer(out, whole);
     }
     let nanos = value * 1e9 + 0.5;
-    if nanos < MAX_EXACT_INTEGER && exact(truncated(nanos)) / 1e9 == value {
+    if nanos < MAX_EXACT_INTEGER && to_f64(truncated(nanos)) / 1e9 == value {
         return seconds(out, truncated(nanos));
     }
     unusual_number(out, value);
@@ -466,7 +466,7 @@ mod tests {
     proptest! {
         #[test]
         fn numbers_parse_to_the_same_double(bits in any::<u64>(), nanos in any::<u64>(), shift in 0..64u32) {
-            for value in [f64::from_bits(bits), exact(nanos >> shift), exact(nanos >> shift) / 1e9, -exact(nanos) / 1e9] {
+            for value in [f64::from_bits(bits), to_f64(nanos >> shift), to_f64(nanos >> shift) / 1e9, -to_f64(nanos) / 1e9] {
                 let text = written(|out| number(out, value));
                 let read: f64 = text.parse().unwrap();
                 prop_assert!(read == value || (read.is_nan() && value.is_nan()), "{} is {}", value, text);

@@ -18,7 +18,7 @@ use self::pools::PoolLabels;
 use super::page::Page;
 use crate::telemetry::catalogue::{BUILD_INFO, METRICS, POOL_LABEL, Source};
 use crate::telemetry::collector::{self, Collector};
-use crate::telemetry::ledger::{Ledger, Reading};
+use crate::telemetry::ledger::{Ledger, SnapshotBuffer};
 
 /// An error that prevents metrics from being written.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +69,7 @@ pub struct Exposition {
     registry: Option<Registry>,
     /// The pools being written; empty in between, so that none is kept alive.
     ledgers: Vec<Arc<Ledger>>,
-    reading: Reading,
+    reading: SnapshotBuffer,
     /// The cached labels of the pools, in the order of `ledgers`.
     labels: Vec<PoolLabels>,
     /// The length of each metric's head.
@@ -87,7 +87,7 @@ impl Exposition {
             collector,
             registry: None,
             ledgers: Vec::new(),
-            reading: Reading::new(),
+            reading: SnapshotBuffer::new(),
             labels: Vec::new(),
             heads: Vec::new(),
             buffer: Vec::new(),

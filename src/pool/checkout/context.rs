@@ -90,7 +90,7 @@ impl Context {
     #[cold]
     pub(super) fn requeue(&mut self, recorder: &Recorder) {
         if let Some(ticket) = self.ticket
-            && recorder.ledger().wait_of(ticket).0.is_turn()
+            && recorder.ledger().wait_state(ticket).0.is_wait_for_turn()
         {
             self.wait_for(recorder, Phase::Queue);
         }

@@ -378,7 +378,8 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
             Failure::Closed => Outcome::Closed,
             Failure::Connect(_) | Failure::Unavailable(_) => Outcome::Error,
         };
-        let (phase, own) = this.context.ticket.map_or((Phase::Queue, None), |ticket| ledger.wait_of(ticket));
+        let (phase, own_connection) =
+            this.context.ticket.map_or((Phase::Queue, None), |ticket| ledger.wait_state(ticket));
         let code = match &failure {
             Failure::Connect(error) => Some(M::code(error)),
             Failure::Unavailable(backoff) => Some(backoff.code),
@@ -393,8 +394,8 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
                 waited: at.duration_since(this.context.started),
                 phase,
                 usage: ledger.usage(),
-                own,
-                connecting: shared.gate.backoff(),
+                own_connection,
+                backoff: shared.gate.backoff(),
             })),
             Failure::Closed => CheckoutError::Closed { pool },
             Failure::Connect(source) => CheckoutError::Connect { pool, source },

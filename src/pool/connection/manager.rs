@@ -17,8 +17,8 @@ use super::super::wire::DirtyCallback;
 use super::{ConnectionMeta, PooledConnection};
 use crate::labels::{CloseReason, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::ConnectionStats;
 
 /// A backend whose connects and pings are recorded.
 #[derive(Debug)]

@@ -15,8 +15,8 @@ use super::shared::Shared;
 use super::wire::DriverActivity;
 use crate::labels::CloseReason;
 use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::ConnectionStats;
 
 /// deadpool's pool of instrumented connections.
 pub(super) type ObjectPool<M> = managed::Pool<InstrumentedManager<M>>;

@@ -102,7 +102,7 @@ impl ConnectError {
     /// checkouts.
     pub(crate) fn connect_failure(&self) -> ConnectFailure {
         // too_many_connections, of the server, of a database or of a role.
-        if self.code() == ErrorCode::word("53300") {
+        if self.code() == ErrorCode::new("53300") {
             ConnectFailure::TooManyConnections
         } else {
             ConnectFailure::ServerDown
@@ -113,7 +113,7 @@ impl ConnectError {
 /// Returns the code of an error of tokio-postgres for the `sqlstate` label.
 pub(crate) fn error_code(error: &Error) -> ErrorCode {
     if let Some(state) = error.code() {
-        return ErrorCode::word(state.code());
+        return ErrorCode::new(state.code());
     }
     if is_tls(error) {
         return ErrorCode::TLS;

@@ -12,7 +12,7 @@ use tokio_postgres::Config;
 use super::socket::Socket;
 use super::tcp_options::TcpOptions;
 use super::unix;
-use crate::telemetry::trace::Server;
+use crate::telemetry::trace::ServerAddress;
 
 /// An address of a server, with all that is needed to open sockets to it.
 #[derive(Clone)]
@@ -48,14 +48,14 @@ impl Peer {
     }
 
     /// Returns the server's attributes for spans. Without a database name, the server uses the user's name.
-    pub(super) fn server(&self, config: &Config) -> Server {
+    pub(super) fn server(&self, config: &Config) -> ServerAddress {
         let database = config.get_dbname().or(config.get_user()).unwrap_or_default().to_owned();
         match &self.address {
             Address::Tcp(address) => {
                 let name = self.hostname.clone().unwrap_or_else(|| address.ip().to_string());
-                Server { database, address: name, port: Some(address.port()) }
+                ServerAddress { database, address: name, port: Some(address.port()) }
             }
-            Address::Unix(path) => Server { database, address: path.display().to_string(), port: None },
+            Address::Unix(path) => ServerAddress { database, address: path.display().to_string(), port: None },
         }
     }
 

@@ -13,9 +13,10 @@ use super::super::pool::Pool;
 use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
+use crate::labels::{BackendState, ServerRole};
 use crate::telemetry::log::Chain;
-use crate::telemetry::server::ServerAccount;
-use crate::telemetry::{BackendState, Backends, ServerLook, ServerRole, ServerView, Watcher};
+use crate::telemetry::server::{LatestServerView, ServerWatcher};
+use crate::telemetry::{Backends, ServerPoll, ServerView};
 
 /// The timeouts of connecting and of the query. The server's own statement timeout is a little shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,19 +88,19 @@ impl Pool {
 
 /// The published state of a watch, which is removed when the watch ends.
 struct Published<'a> {
-    account: &'a ServerAccount,
-    watcher: Watcher,
+    account: &'a LatestServerView,
+    watcher: ServerWatcher,
 }
 
 impl Published<'_> {
-    fn publish(&self, look: ServerLook) {
-        self.account.keep(self.watcher, look);
+    fn publish(&self, look: ServerPoll) {
+        self.account.set(self.watcher, look);
     }
 }
 
 impl Drop for Published<'_> {
     fn drop(&mut self) {
-        self.account.forget(self.watcher);
+        self.account.clear(self.watcher);
     }
 }
 
@@ -121,7 +122,7 @@ impl ServerWatch {
                 Err(error) if error.is_unresponsive() => (pause * 2).min(MAX_UNRESPONSIVE_INTERVAL.max(every)),
                 _ => every,
             };
-            published.publish(result.map_or(ServerLook::Failed, |view| ServerLook::Seen(Arc::new(view))));
+            published.publish(result.map_or(ServerPoll::Failed, |view| ServerPoll::Seen(Arc::new(view))));
             sleep_until(begun + pause).await;
         }
     }

@@ -11,7 +11,7 @@ use super::client::Client;
 use super::error::ConnectError;
 use crate::labels::ErrorPhase;
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::{Recorder, UnpooledPlace};
+use crate::telemetry::ledger::{Recorder, UnpooledId};
 use crate::telemetry::operations::OperationId;
 
 /// A connection outside the pool, from [`Pool::connect_unpooled`].
@@ -87,7 +87,7 @@ impl Pool {
 struct UnpooledTracker {
     recorder: Recorder,
     operation: OperationId,
-    place: UnpooledPlace,
+    place: UnpooledId,
     started: Nanos,
     open: bool,
 }

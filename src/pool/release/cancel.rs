@@ -10,15 +10,15 @@ use tokio::runtime::Handle;
 use super::super::backend::Backend;
 use super::super::connection::PooledConnection;
 use super::reset::CANCEL_DELAY;
-use crate::telemetry::seat::ConnectionStats;
-use crate::telemetry::wire::Status;
+use crate::telemetry::connection::ConnectionStats;
+use crate::telemetry::wire::SessionStatus;
 
 /// The time between the two cancel requests.
 const SECOND_CANCEL_DELAY: Duration = Duration::from_millis(250);
 
 /// Cancels what the server executes for a connection that is about to be closed.
 pub(super) fn cancel_if_executing<M: Backend>(pooled: &PooledConnection<M>) {
-    if pooled.meta.stats.wire().status() == Status::Executing {
+    if pooled.meta.stats.wire().status() == SessionStatus::Executing {
         drop(cancel_on_drop(pooled));
     }
 }
@@ -47,7 +47,7 @@ impl<F: Future + Send + 'static> CancelOnDrop<F> {
 
 impl<F: Future + Send + 'static> Drop for CancelOnDrop<F> {
     fn drop(&mut self) {
-        if self.stats.wire().status() == Status::Executing
+        if self.stats.wire().status() == SessionStatus::Executing
             && let (Some(requests), Some(runtime)) = (self.requests.take(), &self.runtime)
         {
             runtime.spawn(async move {

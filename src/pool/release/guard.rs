@@ -16,7 +16,7 @@ use crate::labels::CloseReason;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Evidence, Risk};
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::wire::Status;
+use crate::telemetry::wire::SessionStatus;
 
 /// A connection that was checked out. Dropping it returns the connection to the pool.
 ///
@@ -63,7 +63,7 @@ impl<M: Backend> Guard<M> {
     /// Returns what the protocol observer knows of this use; `None` if it does not follow the protocol.
     pub(crate) fn evidence(&self) -> Option<Evidence> {
         let stats = &self.object.as_ref()?.meta.stats;
-        stats.wire().evidence(stats.word())
+        stats.wire().evidence(stats.packed_state())
     }
 
     /// Returns the evidence once everything that was sent has reached the wire, and what has failed has ended. If that
@@ -129,11 +129,11 @@ impl<M: Backend> Drop for Guard<M> {
         let at = shared.recorder.now();
         let (operation, since) = (self.operation, self.since);
         let status = stats.wire().status();
-        let use_id = stats.word();
+        let use_id = stats.packed_state();
         // Something was sent that has not reached the wire: the close of a statement, or a query that was abandoned.
         let pending = pooled.meta.driver.is_woken();
-        let unreset =
-            shared.hot.reset_session && (pending || status == Status::Unread || stats.wire().queries_of(use_id) > 0);
+        let unreset = shared.hot.reset_session
+            && (pending || status == SessionStatus::Unread || stats.wire().queries_of(use_id) > 0);
         if let Some(request) = &self.request {
             request.end_use(stats, operation, since, at);
         }
@@ -154,7 +154,8 @@ impl<M: Backend> Drop for Guard<M> {
         meta.last_operation = operation;
         meta.unreset |= unreset;
         meta.refused_write |= meta.stats.wire().is_last_error(use_id, READ_ONLY_TRANSACTION);
-        meta.alive_at = if status == Status::Unread { at } else { meta.alive_at.max(meta.stats.wire().heard()) };
+        meta.alive_at =
+            if status == SessionStatus::Unread { at } else { meta.alive_at.max(meta.stats.wire().last_received()) };
         // If the connection's task has not run by now, it reports a dirty connection when it has.
         let status = if pending && meta.driver.defer_check() { meta.stats.wire().status() } else { status };
         if !status.is_clean() || unreset || meta.refused_write {
@@ -185,7 +186,7 @@ impl<M: Backend> Deref for Guard<M> {
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref(&self) -> &M::Type {
         let object = self.object.as_ref().expect("a guard that is not dropped holds a connection");
-        object.meta.stats.note_use();
+        object.meta.stats.record_use();
         &object.connection
     }
 }
@@ -195,7 +196,7 @@ impl<M: Backend> DerefMut for Guard<M> {
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref_mut(&mut self) -> &mut M::Type {
         let object = self.object.as_mut().expect("a guard that is not dropped holds a connection");
-        object.meta.stats.note_use();
+        object.meta.stats.record_use();
         &mut object.connection
     }
 }

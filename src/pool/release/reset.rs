@@ -13,8 +13,8 @@ use super::super::connection::PooledConnection;
 use super::cancel::cancel_on_drop;
 use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, Outcome};
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::trace::{self, Recount};
-use crate::telemetry::wire::Status;
+use crate::telemetry::trace::SpanOutcome;
+use crate::telemetry::wire::SessionStatus;
 
 /// How long an abandoned query may go on before the server is asked to cancel it. Most end sooner than a cancel request
 /// takes, which is a connection of its own.
@@ -24,15 +24,15 @@ pub(in crate::pool) const CANCEL_DELAY: Duration = Duration::from_millis(5);
 const ABANDONED_QUERY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// read_only_sql_transaction
-pub(super) const READ_ONLY_TRANSACTION: ErrorCode = ErrorCode::word("25006");
+pub(super) const READ_ONLY_TRANSACTION: ErrorCode = ErrorCode::new("25006");
 
 /// Returns in what way a connection with this status is dirty, if it is.
-pub(super) fn dirt_of(status: Status) -> Option<Dirt> {
+pub(super) fn dirt_of(status: SessionStatus) -> Option<Dirt> {
     match status {
-        Status::Unread | Status::Idle | Status::Ending => None,
-        Status::Executing => Some(Dirt::Busy),
-        Status::InTransaction => Some(Dirt::InTransaction),
-        Status::FailedTransaction => Some(Dirt::FailedTransaction),
+        SessionStatus::Unread | SessionStatus::Idle | SessionStatus::Ending => None,
+        SessionStatus::Executing => Some(Dirt::Busy),
+        SessionStatus::InTransaction => Some(Dirt::InTransaction),
+        SessionStatus::FailedTransaction => Some(Dirt::FailedTransaction),
     }
 }
 
@@ -59,7 +59,7 @@ impl<E: std::error::Error + 'static> From<RecycleError<E>> for Failure<E> {
 /// ROLLBACK, or is about to: its end is waited for too.
 pub(super) async fn drain<M: Backend>(pooled: &PooledConnection<M>) {
     let (driver, wire) = (&pooled.meta.driver, pooled.meta.stats.wire());
-    driver.wait_until(|| wire.is_ended() || (driver.is_settled() && wire.status() != Status::Ending)).await;
+    driver.wait_until(|| wire.is_ended() || (driver.is_settled() && wire.status() != SessionStatus::Ending)).await;
 }
 
 /// Drains a connection in use, within `limit` and `clean_timeout`. Returns whether it is drained.
@@ -75,7 +75,7 @@ pub(super) async fn wait_ready<M: Backend>(pooled: &PooledConnection<M>, limit: 
         return false;
     }
     let (driver, wire) = (&pooled.meta.driver, pooled.meta.stats.wire());
-    let ready = || wire.is_ended() || (driver.is_settled() && wire.status() != Status::Executing);
+    let ready = || wire.is_ended() || (driver.is_settled() && wire.status() != SessionStatus::Executing);
     timeout(limit.min(ABANDONED_QUERY_TIMEOUT), driver.wait_until(ready)).await.is_ok()
 }
 
@@ -89,7 +89,7 @@ pub(super) async fn is_read_only_within<M: Backend>(pooled: &mut PooledConnectio
 /// Asks the server, outside any transaction, whether it is read-only.
 async fn is_read_only<M: Backend>(pooled: &mut PooledConnection<M>) -> Result<bool, RecycleError<M::Error>> {
     let backend = Arc::clone(&pooled.backend);
-    if matches!(pooled.meta.stats.wire().status(), Status::InTransaction | Status::FailedTransaction) {
+    if matches!(pooled.meta.stats.wire().status(), SessionStatus::InTransaction | SessionStatus::FailedTransaction) {
         backend.rollback(&mut pooled.connection).await?;
     }
     let read_only = backend.is_read_only(&mut pooled.connection).await?;
@@ -123,7 +123,7 @@ pub(in crate::pool) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>
     let settled = if wire.status().is_clean() && !pooled.meta.unreset && !pooled.meta.refused_write {
         if drained { Ok(()) } else { Err(CloseReason::Dirty) }
     } else {
-        let busy = wire.status() == Status::Executing;
+        let busy = wire.status() == SessionStatus::Executing;
         let limit = if busy { deadline.min(Instant::now() + ABANDONED_QUERY_TIMEOUT) } else { deadline };
         reset_until(limit, pooled, operation).await
     };
@@ -147,18 +147,18 @@ pub(super) async fn reset_until<M: Backend>(
     pooled: &mut PooledConnection<M>,
     operation: OperationId,
 ) -> Result<(), CloseReason> {
-    let cause = pooled.meta.stats.trace();
-    let ledger = pooled.meta.shared.recorder.ledger();
-    let mut recount = Recount::of(trace::cleaning(ledger, operation, cause.as_ref()));
-    let resetting = reset(pooled, operation).instrument(recount.span().clone());
+    let cause = pooled.meta.stats.span();
+    let recorder = &pooled.meta.shared.recorder;
+    let mut span_outcome = SpanOutcome::of(recorder.cleaning_span(operation, cause.as_ref()));
+    let resetting = reset(pooled, operation).instrument(span_outcome.span().clone());
     let failure = match timeout_at(deadline, resetting).await {
         Ok(Ok(())) => {
-            recount.outcome = Outcome::Ok;
+            span_outcome.outcome = Outcome::Ok;
             return Ok(());
         }
         // The reset itself did not fail.
         Ok(Err(Failure::ReadOnly)) => {
-            recount.outcome = Outcome::Ok;
+            span_outcome.outcome = Outcome::Ok;
             return Err(CloseReason::ReadOnly);
         }
         Ok(Err(failure)) => failure,
@@ -170,7 +170,7 @@ pub(super) async fn reset_until<M: Backend>(
         Failure::Backend(RecycleError::Backend(error)) => M::code(error),
         Failure::Backend(RecycleError::Message(_)) | Failure::ReadOnly => ErrorCode::OTHER,
     };
-    (recount.outcome, recount.code) = (Outcome::Error, Some(code));
+    (span_outcome.outcome, span_outcome.code) = (Outcome::Error, Some(code));
     pooled.meta.shared.recorder.connection_error(ErrorPhase::Reset, code, &failure);
     Err(CloseReason::Dirty)
 }
@@ -196,7 +196,7 @@ async fn reset<M: Backend>(pooled: &mut PooledConnection<M>, operation: Operatio
         }
         if dirt == Dirt::Busy {
             let mut delay = CANCEL_DELAY;
-            let done = || driver.wait_until(|| wire.is_ended() || wire.status() != Status::Executing);
+            let done = || driver.wait_until(|| wire.is_ended() || wire.status() != SessionStatus::Executing);
             // Repeated, as a request that arrives before the server has begun with the query has no effect.
             while timeout(delay, done()).await.is_err() {
                 backend.cancel(&pooled.connection).await?;

@@ -98,7 +98,7 @@ impl<M: Backend> ResetTask<M> {
             drop(Pooled::take(object));
         } else {
             recorder.connection_idle(stats, at);
-            meta.alive_at = meta.alive_at.max(meta.stats.wire().heard());
+            meta.alive_at = meta.alive_at.max(meta.stats.wire().last_received());
             return_and_close_surplus(object);
         }
     }

@@ -7,7 +7,7 @@ use super::super::connection::{ObjectPool, Pooled};
 use super::cancel::cancel_on_drop;
 use super::reset::dirt_of;
 use crate::labels::CloseReason;
-use crate::telemetry::seat::ConnectionStats;
+use crate::telemetry::connection::ConnectionStats;
 
 /// Returns a connection to its pool, wakes a checkout that waits at the gate, and closes what is surplus.
 #[inline(never)]

@@ -6,15 +6,16 @@ use tokio::sync::{OwnedSemaphorePermit, TryAcquireError};
 
 use super::route_limits::RoutePermits;
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::{OperationId, SiteId};
-use crate::telemetry::requests::{Request, UseBreakdown};
-use crate::telemetry::seat::ConnectionStats;
-use crate::telemetry::wire::Status;
+use crate::telemetry::request_usage::RequestUsage;
+use crate::telemetry::requests::UseBreakdown;
+use crate::telemetry::wire::SessionStatus;
 
 /// A checkout for a request, and the use that follows it.
 #[derive(Debug)]
 pub(in crate::pool) struct RequestCheckout {
-    request: Arc<Request>,
+    request: Arc<RequestUsage>,
     permit: Permit,
     /// For how long the connection had been executing, and in a transaction, for the operation before this use.
     before: (u64, u64),
@@ -42,7 +43,7 @@ pub(in crate::pool) enum Entry {
 
 impl RequestCheckout {
     /// Counts a checkout. It holds none of `permits` yet.
-    pub(super) fn begin(request: Arc<Request>, site: SiteId, permits: Option<Arc<RoutePermits>>) -> Self {
+    pub(super) fn begin(request: Arc<RequestUsage>, site: SiteId, permits: Option<Arc<RoutePermits>>) -> Self {
         request.begin_checkout(site);
         Self { request, permit: permits.map_or(Permit::Unlimited, Permit::Wanted), before: (0, 0) }
     }
@@ -105,8 +106,8 @@ impl RequestCheckout {
         let breakdown = UseBreakdown { executing, in_transaction, idle };
         self.request.end_use(breakdown);
         // Unless the protocol is observed, it is unknown what the connection did.
-        if stats.wire().status() != Status::Unread {
-            self.request.warn_of_hold(stats.site(), breakdown);
+        if stats.wire().status() != SessionStatus::Unread {
+            self.request.warn_of_idle_hold(stats.site(), breakdown);
         }
     }
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::{OperationId, SiteId};
-use crate::telemetry::seat::ConnectionStats;
 
 pub(super) fn operation(_: &Arc<Ledger>) -> Option<OperationId> {
     None

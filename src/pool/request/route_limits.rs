@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::{Backlog, Line, Recorder};
-use crate::telemetry::requests::{ROUTES, RouteKey};
+use crate::telemetry::ledger::{Backlog, QueueTracker, Recorder};
+use crate::telemetry::requests::{ROUTE_IDS, RouteKey};
 
 /// The same limit for every route, whatever the method.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(crate) struct RouteLimits {
 impl RouteLimits {
     /// Limits each route to so many connections; zero counts as one.
     pub(crate) fn new(connections: usize) -> Self {
-        let routes = (0..ROUTES).map(|_| OnceLock::new()).collect();
+        let routes = (0..ROUTE_IDS).map(|_| OnceLock::new()).collect();
         Self { connections: connections.clamp(1, Semaphore::MAX_PERMITS), routes, closed: AtomicBool::new(false) }
     }
 
@@ -54,7 +54,7 @@ impl RouteLimits {
 #[derive(Debug)]
 pub(in crate::pool) struct RoutePermits {
     semaphore: Arc<Semaphore>,
-    line: Mutex<Line>,
+    line: Mutex<QueueTracker>,
 }
 
 impl RoutePermits {
@@ -62,7 +62,7 @@ impl RoutePermits {
         Self { semaphore: Arc::new(Semaphore::new(connections)), line: Mutex::default() }
     }
 
-    fn line(&self) -> MutexGuard<'_, Line> {
+    fn line(&self) -> MutexGuard<'_, QueueTracker> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

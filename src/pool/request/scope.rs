@@ -13,7 +13,8 @@ use super::checkout::RequestCheckout;
 use super::route_limits::RouteLimits;
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::{OperationId, SiteId};
-use crate::telemetry::requests::{Request, RouteKey, UNKNOWN_ROUTE};
+use crate::telemetry::request_usage::RequestUsage;
+use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 
 /// The configuration that all requests of one layer share.
 #[derive(Debug)]
@@ -35,7 +36,7 @@ pub(crate) struct ActiveRequest {
     config: Arc<LayerConfig>,
     route: RouteKey,
     /// Its account, from its first checkout.
-    account: Option<Arc<Request>>,
+    account: Option<Arc<RequestUsage>>,
 }
 
 impl ActiveRequest {
@@ -52,18 +53,18 @@ impl ActiveRequest {
     }
 
     /// Returns its account, if it has checked out.
-    pub(crate) fn account(&self) -> Option<&Arc<Request>> {
+    pub(crate) fn account(&self) -> Option<&Arc<RequestUsage>> {
         self.account.as_ref()
     }
 
-    fn account_or_new(&mut self) -> &Arc<Request> {
+    fn account_or_new(&mut self) -> &Arc<RequestUsage> {
         let Self { config, route, account } = self;
-        account.get_or_insert_with(|| Arc::new(Request::new(config.recorder.clone(), *route, config.idle_limit)))
+        account.get_or_insert_with(|| Arc::new(RequestUsage::new(config.recorder.clone(), *route, config.idle_limit)))
     }
 
     /// Returns its route, which may be [`UNKNOWN_ROUTE`].
     pub(crate) fn route(&self) -> &str {
-        self.config.recorder.ledger().requests().route(self.route)
+        self.config.recorder.ledger().routes().route(self.route)
     }
 
     fn names_operations(&self) -> bool {
@@ -72,7 +73,7 @@ impl ActiveRequest {
 
     /// Returns the operation that is named after its method and route, if there is one by now.
     pub(crate) fn named_operation(&self) -> Option<OperationId> {
-        self.config.recorder.ledger().requests().named(self.route)
+        self.config.recorder.ledger().routes().existing_operation(self.route)
     }
 
     fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
@@ -155,7 +156,7 @@ pub(in crate::pool) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
         // Outside of the borrow: a new name may be logged, and the subscriber may use a pool.
         Err((config, route)) => {
             let recorder = &config.recorder;
-            Some(recorder.ledger().requests().operation(route, |name| recorder.operation(name)))
+            Some(recorder.ledger().routes().operation(route, |name| recorder.operation(name)))
         }
     }
 }

@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::telemetry::seat::ConnectionStats;
-use crate::telemetry::wire::Status;
+use crate::telemetry::connection::ConnectionStats;
+use crate::telemetry::wire::SessionStatus;
 
 /// The task was woken, and has not started to run since.
 const WOKEN: u8 = 1;
@@ -178,7 +178,7 @@ impl<F> DriverTask<F> {
     fn check_deferred(&self) {
         let status = self.stats.wire().status();
         // Work that ends by itself is checked once it has ended.
-        if status != Status::Ending {
+        if status != SessionStatus::Ending {
             self.driver.check_deferred.store(false, SeqCst);
             if !status.is_clean() {
                 (self.on_dirty.0)();

@@ -8,12 +8,12 @@ use super::sql::{QueryRef, QueryTexts, summary};
 use super::transaction::TransactionStatus;
 use crate::labels::ConnectionState;
 use crate::telemetry::clock::{Clock, Nanos, nanos};
+use crate::telemetry::connection::{ConnectionStats, UnpackedState};
 use crate::telemetry::evidence::{Risk, ServerError};
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::seat::{ConnectionStats, UnpackedState};
-use crate::telemetry::trace::{Ending, Queries, Server};
-use crate::telemetry::wire::Status;
+use crate::telemetry::trace::{QueryEnd, QuerySpans, ServerAddress};
+use crate::telemetry::wire::SessionStatus;
 
 /// Observes the bytes that pass through a [`Tap`](super::Tap).
 #[derive(Debug)]
@@ -39,7 +39,7 @@ struct StatsWriter {
     recent: [(u64, QueryRef); RECENT_TEXTS],
     /// The texts of queries, if spans are to show them.
     texts: Option<QueryTexts>,
-    spans: Queries,
+    spans: QuerySpans,
 }
 
 const RECENT_TEXTS: usize = 32;
@@ -49,12 +49,12 @@ impl ProtocolObserver {
     pub(crate) fn new(
         stats: Arc<ConnectionStats>,
         ledger: &Arc<Ledger>,
-        server: Option<Arc<Server>>,
+        server: Option<Arc<ServerAddress>>,
         has_texts: bool,
     ) -> Self {
-        let spans = Queries::new(ledger, server);
+        let spans = ledger.query_spans(server);
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
-        let packed_state = stats.word();
+        let packed_state = stats.packed_state();
         let writer = StatsWriter {
             stats,
             clock,
@@ -106,7 +106,7 @@ impl Drop for ProtocolObserver {
         }
         if !writer.stats.wire().status().is_clean() {
             writer.refresh_state();
-            writer.stats.wire().enter(Status::Idle, writer.user(), writer.clock.now());
+            writer.stats.wire().enter(SessionStatus::Idle, writer.user(), writer.clock.now());
         }
     }
 }
@@ -114,37 +114,37 @@ impl Drop for ProtocolObserver {
 impl StatsWriter {
     /// Reads the connection's state again, and so the operation that uses the connection now.
     fn refresh_state(&mut self) {
-        let packed_state = self.stats.word();
+        let packed_state = self.stats.packed_state();
         if packed_state == self.packed_state {
             return;
         }
         self.packed_state = packed_state;
         let unpacked_state = UnpackedState::unpack(packed_state);
-        if unpacked_state.state == ConnectionState::Used {
+        if unpacked_state.label == ConnectionState::Used {
             self.unpacked_state = unpacked_state;
             if !unpacked_state.maintenance {
-                self.stats.wire().begin_hold(packed_state);
+                self.stats.wire().begin_use(packed_state);
             }
         } else {
             // Late bytes still count for the last operation; the time counts for none.
-            self.unpacked_state.state = unpacked_state.state;
+            self.unpacked_state.label = unpacked_state.label;
         }
     }
 
     /// Returns the operation that the time counts for: the one that uses the connection.
     fn user(&self) -> Option<OperationId> {
-        (self.unpacked_state.state == ConnectionState::Used).then_some(self.unpacked_state.operation)
+        (self.unpacked_state.label == ConnectionState::Used).then_some(self.unpacked_state.operation)
     }
 
     /// Returns whether a caller uses the connection, rather than the pool itself.
     fn is_held(&self) -> bool {
-        self.unpacked_state.state == ConnectionState::Used && !self.unpacked_state.maintenance
+        self.unpacked_state.label == ConnectionState::Used && !self.unpacked_state.maintenance
     }
 
     #[cold]
     fn protocol_error(&mut self, ProtocolError(problem): ProtocolError) {
-        self.stats.wire().enter(Status::Unread, None, self.at);
-        self.spans.lose();
+        self.stats.wire().enter(SessionStatus::Unread, None, self.at);
+        self.spans.abandon();
         self.record(|recorder| recorder.wire_lost(problem));
     }
 
@@ -158,7 +158,7 @@ impl StatsWriter {
 impl ProtocolHandler for StatsWriter {
     fn busy(&mut self, ending: bool) {
         self.refresh_state();
-        let status = if ending { Status::Ending } else { Status::Executing };
+        let status = if ending { SessionStatus::Ending } else { SessionStatus::Executing };
         self.stats.wire().enter(status, self.user(), self.at);
     }
 
@@ -168,7 +168,7 @@ impl ProtocolHandler for StatsWriter {
             self.stats.wire().count_query(self.unpacked_state.operation);
         }
         if first {
-            self.spans.begin(if is_held { self.stats.used_within() } else { None });
+            self.spans.begin(if is_held { self.stats.last_used_in() } else { None });
         }
     }
 
@@ -180,9 +180,9 @@ impl ProtocolHandler for StatsWriter {
 
     fn ready(&mut self, transaction: TransactionStatus) {
         let status = match transaction {
-            TransactionStatus::Idle => Status::Idle,
-            TransactionStatus::Open => Status::InTransaction,
-            TransactionStatus::Failed => Status::FailedTransaction,
+            TransactionStatus::Idle => SessionStatus::Idle,
+            TransactionStatus::Open => SessionStatus::InTransaction,
+            TransactionStatus::Failed => SessionStatus::FailedTransaction,
         };
         if status != self.stats.wire().status() {
             self.stats.wire().enter(status, self.user(), self.at);
@@ -209,7 +209,7 @@ impl ProtocolHandler for StatsWriter {
         let RequestOutcome { started, query: query_ref, sent_at, rows, error, committed, clears_error } = outcome;
         let query = query_ref.query;
         let texts = &self.texts;
-        let trace = self.spans.end(started, || Ending {
+        let trace = self.spans.end(started, || QueryEnd {
             query,
             text: texts.as_ref().and_then(|texts| texts.get(query_ref)),
             rows,
@@ -219,12 +219,12 @@ impl ProtocolHandler for StatsWriter {
             return;
         }
         let wire = self.stats.wire();
-        wire.answer(committed, clears_error);
+        wire.record_reply(committed, clears_error);
         let took = self.at.duration_since(sent_at);
         match (error, trace) {
-            (None, None) => wire.count_query_time(query, nanos(took)),
+            (None, None) => wire.observe_query(query, nanos(took)),
             (None, Some(trace)) => {
-                wire.count_query_time(query, nanos(took));
+                wire.observe_query(query, nanos(took));
                 self.record(|recorder| recorder.query_traced(query, took, trace));
             }
             (Some(code), trace) => self.record(|recorder| recorder.query_failed(query, code, took, trace)),
@@ -240,14 +240,14 @@ impl ProtocolHandler for StatsWriter {
         // The error may be unsolicited, and precede the first query of this use.
         self.refresh_state();
         if self.is_held() {
-            self.stats.wire().complain(error);
+            self.stats.wire().record_error(error);
         }
         let ServerError { code, fatal, .. } = error;
         if fatal {
             self.stats.wire().end();
         }
-        let unpacked_state = UnpackedState::unpack(self.stats.word());
-        match unpacked_state.state {
+        let unpacked_state = UnpackedState::unpack(self.stats.packed_state());
+        match unpacked_state.label {
             // The pool receives the error of its own queries, and records it.
             ConnectionState::Creating => {}
             ConnectionState::Used if unpacked_state.maintenance => {}

@@ -25,7 +25,7 @@ impl TestConnection {
     /// Returns an established connection, created for the operation `connects`.
     fn new() -> Self {
         let (clock, mock_clock) = Clock::mock();
-        let ledger = Arc::new(Ledger::new("test".into(), Limits::of_one(), clock));
+        let ledger = Arc::new(Ledger::new("test".into(), Limits::for_tests(), clock));
         let recorder = Recorder::new(Arc::clone(&ledger));
         let stats = Arc::new(ConnectionStats::new(recorder.operation("connects"), recorder.now()));
         recorder.connection_creating(&stats);
@@ -82,7 +82,7 @@ fn connecting_is_no_use_and_reports_the_backend_pid() {
     let connection = TestConnection::new();
     assert_eq!(connection.millis("connects"), [0, 0, 0]);
     assert_eq!(connection.stats.wire().backend(), Some(7));
-    assert_eq!(connection.stats.wire().status(), Status::Idle);
+    assert_eq!(connection.stats.wire().status(), SessionStatus::Idle);
     let connects = &connection.snapshot().operations[1];
     assert_eq!((&*connects.name, connects.wire_bytes, connects.queries), ("connects", [10, 28,], 0));
 }
@@ -207,7 +207,7 @@ fn bytes_are_counted_after_a_protocol_error() {
     connection.advance(10);
     let snapshot = connection.snapshot();
     assert_eq!(snapshot.wires_lost, 1);
-    assert_eq!(connection.stats.wire().status(), Status::Unread);
+    assert_eq!(connection.stats.wire().status(), SessionStatus::Unread);
     assert_eq!(snapshot.holders[0].activity, None);
     assert_eq!(snapshot.operations[2].wire_bytes, [before[0] + 1, before[1] + 18]);
     assert_eq!(connection.millis("works"), [6, 10, 0], "unknown time counts as idle");

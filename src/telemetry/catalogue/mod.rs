@@ -3,6 +3,7 @@
 //! The collector is driven by it, `docs/metrics.md` is generated from it, and whoever names a metric elsewhere is
 //! held to it by a test.
 
+mod reference;
 mod requests;
 mod retries;
 mod server;
@@ -10,10 +11,10 @@ mod spans;
 mod table;
 mod unpooled;
 
+pub use self::reference::reference;
 pub use self::table::METRICS;
 use super::histogram::Histogram;
 use super::ledger::PoolSnapshot;
-pub use super::reference::reference;
 use super::spans::SpanTotals;
 
 /// The label that every metric of a pool carries, as OpenTelemetry's `db.client.connection.pool.name` translates.

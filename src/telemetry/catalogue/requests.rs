@@ -1,9 +1,8 @@
 //! What requests cost, by the route and method that the middleware serves.
 
 use super::{Kind, Metric};
-use crate::labels::{Activity, Outcome};
-use crate::telemetry::RequestWarning;
-use crate::telemetry::clock::{exact, seconds};
+use crate::labels::{Activity, Outcome, RequestWarning};
+use crate::telemetry::clock::{seconds, to_f64};
 
 /// A metric with a sample for each route and method, which is `$of` its [`RequestTotals`](crate::telemetry::RequestTotals).
 macro_rules! of_requests {
@@ -35,7 +34,7 @@ pub(super) const DURATION: Metric = Metric::of_pool(
 );
 
 pub(super) const IN_FLIGHT: Metric =
-    of_requests!("poolscope_request_in_flight", Gauge, "Requests currently begun and not ended.", |request| exact(
+    of_requests!("poolscope_request_in_flight", Gauge, "Requests currently begun and not ended.", |request| to_f64(
         request.in_flight
     ));
 
@@ -43,7 +42,7 @@ pub(super) const CHECKOUTS: Metric = of_requests!(
     "poolscope_request_checkouts_total",
     Counter,
     "Checkouts begun while requests were served, in tasks to which their scope was handed on, too. Divided by the count of poolscope_request_duration_seconds: how many a request makes.",
-    |request| exact(request.checkouts)
+    |request| to_f64(request.checkouts)
 );
 
 pub(super) const WAIT: Metric = of_requests!(
@@ -72,7 +71,7 @@ pub(super) const RETRIES: Metric = of_requests!(
     "poolscope_request_retries_total",
     Counter,
     "Attempts after the first that operations made while requests were served.",
-    |request| exact(request.retries)
+    |request| to_f64(request.retries)
 );
 
 pub(super) const WARNINGS: Metric = Metric::of_pool(
@@ -84,7 +83,7 @@ pub(super) const WARNINGS: Metric = Metric::of_pool(
         for request in &pool.requests {
             for warning in RequestWarning::ALL {
                 let count = request.warnings[warning.index()];
-                sink.value(&[&request.route, request.method.as_str(), warning.as_str()], exact(count));
+                sink.value(&[&request.route, request.method.as_str(), warning.as_str()], to_f64(count));
             }
         }
     },

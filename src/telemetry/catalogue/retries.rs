@@ -2,7 +2,7 @@
 
 use super::table::active;
 use super::{Kind, Metric};
-use crate::telemetry::clock::exact;
+use crate::telemetry::clock::to_f64;
 
 pub(super) const RETRIES: Metric = Metric::of_pool(
     "poolscope_retries_total",
@@ -11,7 +11,7 @@ pub(super) const RETRIES: Metric = Metric::of_pool(
     "Attempts after the first, by what had failed: an SQLSTATE, or one of the words that poolscope_connection_errors_total has where there is none. At most 1000 pairs are told apart, then the label says other.",
     |pool, sink| {
         for retries in &pool.retries {
-            sink.value(&[&retries.operation, retries.code.as_str()], exact(retries.count));
+            sink.value(&[&retries.operation, retries.code.as_str()], to_f64(retries.count));
         }
     },
 );
@@ -23,7 +23,7 @@ pub(super) const RECOVERED: Metric = Metric::of_pool(
     "Operations that succeeded after they had failed at least once. Missing for operations that never did.",
     |pool, sink| {
         for operation in active(pool).filter(|operation| operation.recovered > 0) {
-            sink.value(&[&operation.name], exact(operation.recovered));
+            sink.value(&[&operation.name], to_f64(operation.recovered));
         }
     },
 );
@@ -36,7 +36,7 @@ pub(super) const EXHAUSTED: Metric = Metric::of_pool(
     |pool, sink| {
         for exhausted in &pool.retries_exhausted {
             let labels = [&*exhausted.operation, exhausted.reason.as_str(), exhausted.code.as_str()];
-            sink.value(&labels, exact(exhausted.count));
+            sink.value(&labels, to_f64(exhausted.count));
         }
     },
 );

@@ -3,14 +3,14 @@
 use std::time::UNIX_EPOCH;
 
 use super::{Kind, Metric};
-use crate::telemetry::clock::exact;
+use crate::telemetry::clock::to_f64;
 use crate::telemetry::ledger::PoolSnapshot;
-use crate::telemetry::server::{ServerLook, ServerView};
+use crate::telemetry::server::{ServerPoll, ServerView};
 
 /// What the server last said, if it was seen.
 fn seen(pool: &PoolSnapshot) -> Option<&ServerView> {
     match &pool.server {
-        Some(ServerLook::Seen(view)) => Some(view),
+        Some(ServerPoll::Seen(view)) => Some(view),
         _ => None,
     }
 }
@@ -33,8 +33,8 @@ pub(super) const UP: Metric = Metric::of_pool(
     &[],
     "Whether PostgreSQL answered when it was last asked for its own view, on a connection that is not the pool's. 0: it could not be reached, had no slot left or was silent for 5 s, and the other poolscope_server_ metrics are missing. All are where nobody asks (Pool::watch_server).",
     |pool, sink| match &pool.server {
-        Some(ServerLook::Seen(_)) => sink.value(&[], 1.0),
-        Some(ServerLook::Failed) => sink.value(&[], 0.0),
+        Some(ServerPoll::Seen(_)) => sink.value(&[], 1.0),
+        Some(ServerPoll::Failed) => sink.value(&[], 0.0),
         None => {}
     },
 );
@@ -65,7 +65,7 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
     |pool, sink| {
         if let Some(view) = seen(pool) {
             for backends in &view.backends {
-                sink.value(&[&backends.application, backends.state.as_str()], exact(backends.count));
+                sink.value(&[&backends.application, backends.state.as_str()], to_f64(backends.count));
             }
         }
     },
@@ -74,19 +74,19 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
 pub(super) const SLOTS: Metric = of_server!(
     "poolscope_server_slots",
     "How many backends of clients there may be at once for roles that are not privileged: max_connections less superuser_reserved_connections and reserved_connections; or the limit of the pool's database, where that is less. A role's own limit is not looked at.",
-    |view| exact(view.slots)
+    |view| to_f64(view.slots)
 );
 
 pub(super) const SLOTS_LEFT: Metric = of_server!(
     "poolscope_server_slots_left",
     "How many more of them there may be now; without pg_monitor fewer, by the parallel workers that cannot be told apart. At 0, connecting fails with SQLSTATE 53300.",
-    |view| exact(view.slots_left)
+    |view| to_f64(view.slots_left)
 );
 
 pub(super) const LOCK_WAITERS: Metric = of_server!(
     "poolscope_server_lock_waiters",
     "Backends that currently wait for a lock which another holds; those that may not be looked at are not counted.",
-    |view| exact(view.lock_waiters)
+    |view| to_f64(view.lock_waiters)
 );
 
 pub(super) const OLDEST_TRANSACTION: Metric = of_server!(

@@ -2,7 +2,7 @@
 
 use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled};
 use crate::labels::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
-use crate::telemetry::clock::{exact, seconds};
+use crate::telemetry::clock::{seconds, to_f64};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
 
 /// Every metric, in the order of the reference.
@@ -50,7 +50,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         &[],
         "Checkouts that met their deadline, whatever they were waiting for.",
-        |pool, sink| sink.value(&[], exact(sum(pool, |operation| operation.outcomes[Outcome::Timeout.index()]))),
+        |pool, sink| sink.value(&[], to_f64(sum(pool, |operation| operation.outcomes[Outcome::Timeout.index()]))),
     ),
     Metric::of_pool(
         "db_client_connection_create_time_seconds",
@@ -107,7 +107,7 @@ pub const METRICS: &[Metric] = &[
         "Checkouts begun. At every scrape: the sum of poolscope_checkouts_total + poolscope_checkouts_in_flight.",
         |pool, sink| {
             for operation in active(pool) {
-                sink.value(&[&operation.name], exact(operation.started));
+                sink.value(&[&operation.name], to_f64(operation.started));
             }
         },
     ),
@@ -119,7 +119,7 @@ pub const METRICS: &[Metric] = &[
         |pool, sink| {
             for operation in active(pool) {
                 for outcome in Outcome::ALL {
-                    sink.value(&[&operation.name, outcome.as_str()], exact(operation.outcomes[outcome.index()]));
+                    sink.value(&[&operation.name, outcome.as_str()], to_f64(operation.outcomes[outcome.index()]));
                 }
             }
         },
@@ -161,7 +161,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         &[],
         "Connections begun, counted when connecting starts. At every scrape: the sum of poolscope_connections_closed_total + idle + used + creating.",
-        |pool, sink| sink.value(&[], exact(pool.created)),
+        |pool, sink| sink.value(&[], to_f64(pool.created)),
     ),
     Metric::of_pool(
         "poolscope_connections_closed_total",
@@ -170,7 +170,7 @@ pub const METRICS: &[Metric] = &[
         "Connections gone, by reason; connect_failed and connect_abandoned were never established.",
         |pool, sink| {
             for reason in CloseReason::ALL {
-                sink.value(&[reason.as_str()], exact(pool.closed[reason.index()]));
+                sink.value(&[reason.as_str()], to_f64(pool.closed[reason.index()]));
             }
         },
     ),
@@ -181,7 +181,7 @@ pub const METRICS: &[Metric] = &[
         "Errors that connections reported, by what was under way: connect (outside the pool, too), ping, query (whatever the server reported while the connection was held or idle) or reset (cleaning). Where the server sent no SQLSTATE the label says io, timeout, tls, auth or other.",
         |pool, sink| {
             for errors in &pool.errors {
-                sink.value(&[errors.phase.as_str(), errors.code.as_str()], exact(errors.count));
+                sink.value(&[errors.phase.as_str(), errors.code.as_str()], to_f64(errors.count));
             }
         },
     ),
@@ -220,7 +220,7 @@ pub const METRICS: &[Metric] = &[
         "Queries sent, read off the wire: simple queries, executions of statements, function calls; BEGIN, COMMIT and ROLLBACK are queries too, the pool's own pings and cleaning are not.",
         |pool, sink| {
             for operation in active(pool) {
-                sink.value(&[&operation.name], exact(operation.queries));
+                sink.value(&[&operation.name], to_f64(operation.queries));
             }
         },
     ),
@@ -231,7 +231,7 @@ pub const METRICS: &[Metric] = &[
         "Queries that came to an end, with success or without. What is sent and not finished is executing, or was on a connection that is gone.",
         |pool, sink| {
             for operation in active(pool) {
-                sink.value(&[&operation.name], exact(operation.queries_finished));
+                sink.value(&[&operation.name], to_f64(operation.queries_finished));
             }
         },
     ),
@@ -242,7 +242,7 @@ pub const METRICS: &[Metric] = &[
         "Errors that the server reported, by SQLSTATE. At most 1000 pairs are told apart, then the label says other.",
         |pool, sink| {
             for errors in &pool.query_errors {
-                sink.value(&[&errors.operation, errors.code.as_str()], exact(errors.count));
+                sink.value(&[&errors.operation, errors.code.as_str()], to_f64(errors.count));
             }
         },
     ),
@@ -254,7 +254,7 @@ pub const METRICS: &[Metric] = &[
         |pool, sink| {
             for operation in active(pool) {
                 for direction in Direction::ALL {
-                    sink.value(&[&operation.name, direction.as_str()], exact(operation.wire_bytes[direction.index()]));
+                    sink.value(&[&operation.name, direction.as_str()], to_f64(operation.wire_bytes[direction.index()]));
                 }
             }
         },
@@ -264,7 +264,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         &[],
         "Connections on which something passed that was not understood: they work on, but nothing more is known of them. Should be zero.",
-        |pool, sink| sink.value(&[], exact(pool.wires_lost)),
+        |pool, sink| sink.value(&[], to_f64(pool.wires_lost)),
     ),
     Metric::of_pool(
         "poolscope_dirty_returns_total",
@@ -273,7 +273,7 @@ pub const METRICS: &[Metric] = &[
         "Connections that came back dirty, by the operation that held them: in_transaction, failed_transaction, busy (at a query that nobody waits for any more); with reset_session also what was left in the session. Nobody else got one before it was clean.",
         |pool, sink| {
             for returns in &pool.dirty_returns {
-                sink.value(&[&returns.operation, returns.dirt.as_str()], exact(returns.count));
+                sink.value(&[&returns.operation, returns.dirt.as_str()], to_f64(returns.count));
             }
         },
     ),
@@ -300,7 +300,7 @@ pub const METRICS: &[Metric] = &[
         Kind::Counter,
         &[],
         "Checkouts that waited for capacity, 10 ms at least, while their own task held a connection of this pool: each may have waited for itself.",
-        |pool, sink| sink.value(&[], exact(pool.self_deadlocks)),
+        |pool, sink| sink.value(&[], to_f64(pool.self_deadlocks)),
     ),
     Metric::of_pool(
         "poolscope_saturated_seconds_total",
@@ -364,5 +364,5 @@ fn sum(pool: &PoolSnapshot, of: impl Fn(&OperationTotals) -> u64) -> u64 {
 }
 
 fn count(value: usize) -> f64 {
-    exact(value as u64)
+    to_f64(value as u64)
 }

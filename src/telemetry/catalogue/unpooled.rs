@@ -1,7 +1,7 @@
 //! What is outside the pool, by the operation that is named after its call site.
 
 use super::{Kind, Metric};
-use crate::telemetry::clock::{exact, seconds};
+use crate::telemetry::clock::{seconds, to_f64};
 use crate::telemetry::ledger::UnpooledTotals;
 
 /// A metric with a sample for each operation, which is `$of` its [`UnpooledTotals`].
@@ -20,14 +20,14 @@ pub(super) const CONNECTIONS: Metric = of_unpooled!(
     "poolscope_unpooled_connections_total",
     Counter,
     "Connections opened outside the pool (connect_unpooled), counted when they are established. Those that cannot be are in poolscope_connection_errors_total, phase connect. None of the pool's other metrics count any of them.",
-    |unpooled| exact(unpooled.opened)
+    |unpooled| to_f64(unpooled.opened)
 );
 
 pub(super) const ACTIVE: Metric = of_unpooled!(
     "poolscope_unpooled_connections_active",
     Gauge,
     "Connections currently open outside the pool: established, and not dropped by their holder.",
-    |unpooled| exact(unpooled.active as u64)
+    |unpooled| to_f64(unpooled.active as u64)
 );
 
 pub(super) const SECONDS: Metric = of_unpooled!(

@@ -1,88 +1,88 @@
-//! How long one more would wait in a queue.
+//! The expected wait of a checkout that would join a queue now.
 
 use std::time::Duration;
 
-use super::books::LedgerState;
+use super::state::LedgerState;
 use super::{Connections, Limits};
 use crate::labels::Phase;
 use crate::telemetry::clock::{Nanos, nanos};
 
-/// Who waits for capacity.
+/// The length of a queue, and the expected wait in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
     pub(crate) queued: usize,
-    /// For how long one who comes now can expect to wait.
+    /// The expected wait of a checkout that joins the queue now.
     pub(crate) expected_wait: Duration,
 }
 
-/// How fast a queue moves: the time between two that leave it with what they waited for, a mean that forgets.
+/// The mean time between two checkouts that leave a queue served, as an exponential moving average.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
-    interval: u64,
+pub(super) struct ServiceInterval {
+    mean: u64,
     last: Nanos,
 }
 
-/// A new interval counts for one part in so many.
-const WEIGHT: u64 = 4;
+/// The reciprocal of a new interval's weight in the average.
+const EWMA_DIVISOR: u64 = 4;
 
-/// How long after one was last served nothing is known of the pace any more.
-const MEMORY: Duration = Duration::from_secs(10);
+/// How long after the last served checkout the average is discarded.
+const INTERVAL_TTL: Duration = Duration::from_secs(10);
 
-impl Pace {
-    /// One got what it waited for, out of a queue that has been there since then.
+impl ServiceInterval {
+    /// Records that a checkout was served at `at`, in a queue that has not been empty since `since`.
     pub(super) fn served(&mut self, since: Nanos, at: Nanos) {
         let interval = at.since(since.max(self.last));
-        self.interval = match self.interval(at) {
+        self.mean = match self.mean(at) {
             0 => interval,
-            mean => mean - mean / WEIGHT + interval / WEIGHT,
+            mean => mean - mean / EWMA_DIVISOR + interval / EWMA_DIVISOR,
         };
         self.last = at;
     }
 
-    /// The mean, as far as it is known; else zero.
-    fn interval(&self, now: Nanos) -> u64 {
-        if now.since(self.last) > nanos(MEMORY) { 0 } else { self.interval }
+    /// Returns the mean in nanoseconds, or zero if it is unknown.
+    fn mean(&self, now: Nanos) -> u64 {
+        if now.since(self.last) > nanos(INTERVAL_TTL) { 0 } else { self.mean }
     }
 
-    /// One interval for each that is before, and for oneself; and for how long nothing has moved.
+    /// Returns one interval for each checkout ahead and one for the new checkout, plus the time since the last one was served.
     fn expected(&self, queued: usize, since: Nanos, now: Nanos) -> Duration {
-        let places = u64::try_from(queued).unwrap_or(u64::MAX).saturating_add(1);
-        let stands = now.since(since.max(self.last));
-        Duration::from_nanos(self.interval(now).saturating_mul(places).saturating_add(stands))
+        let position = u64::try_from(queued).unwrap_or(u64::MAX).saturating_add(1);
+        let stalled = now.since(since.max(self.last));
+        Duration::from_nanos(self.mean(now).saturating_mul(position).saturating_add(stalled))
     }
 }
 
 impl LedgerState {
-    /// One leaves a phase, with a connection or without; to be told before the queue is counted anew.
+    /// Records that a checkout leaves a phase, served or not. Called before the queue length is updated.
     #[inline]
-    pub(super) fn note_pace(&mut self, left: Phase, served: bool, at: Nanos) {
+    pub(super) fn record_departure(&mut self, left: Phase, served: bool, at: Nanos) {
         if let (Phase::Queue, true, Some(since)) = (left, served, self.saturated_since) {
-            self.pace.served(since, at);
+            self.service_interval.served(since, at);
         }
     }
 
-    /// Those in the queue for capacity. Who is in it while there is capacity is about to have it; or does not ask for it
-    /// any more, being kept and not polled.
+    /// Returns the queue for capacity. It counts as empty while there is capacity: a queued checkout is then about to be
+    /// served, or is no longer polled.
     pub(super) fn backlog(&self, limits: &Limits, now: Nanos) -> Backlog {
         let Some(since) = self.saturated_since else { return Backlog::default() };
-        let connections = Connections::of(self.standings());
+        let connections = Connections::of(self.states());
         if connections.idle > 0 || connections.live() < limits.max() {
             return Backlog::default();
         }
-        Backlog { queued: self.queued, expected_wait: self.pace.expected(self.queued, since, now) }
+        Backlog { queued: self.queued, expected_wait: self.service_interval.expected(self.queued, since, now) }
     }
 }
 
-/// Those who wait for something else than capacity.
+/// Tracks a queue for something other than the pool's capacity.
 #[derive(Debug, Default)]
-pub(crate) struct Line {
+pub(crate) struct QueueTracker {
     waiting: usize,
-    /// Since when there are any.
+    /// Since when the queue has not been empty.
     since: Nanos,
-    pace: Pace,
+    service_interval: ServiceInterval,
 }
 
-impl Line {
+impl QueueTracker {
     pub(crate) fn join(&mut self, at: Nanos) {
         if self.waiting == 0 {
             self.since = at;
@@ -90,18 +90,18 @@ impl Line {
         self.waiting += 1;
     }
 
-    /// One leaves, with what it waited for or without.
+    /// Records that a waiter leaves the queue, served or not.
     pub(crate) fn leave(&mut self, served: bool, at: Nanos) {
         self.waiting = self.waiting.saturating_sub(1);
         if served {
-            self.pace.served(self.since, at);
+            self.service_interval.served(self.since, at);
         }
     }
 
     pub(crate) fn backlog(&self, now: Nanos) -> Backlog {
         match self.waiting {
             0 => Backlog::default(),
-            queued => Backlog { queued, expected_wait: self.pace.expected(queued, self.since, now) },
+            queued => Backlog { queued, expected_wait: self.service_interval.expected(queued, self.since, now) },
         }
     }
 }
@@ -119,66 +119,66 @@ mod tests {
     }
 
     #[test]
-    fn one_more_waits_for_all_who_are_before() {
-        let mut pace = Pace::default();
+    fn expected_wait_grows_with_queue_length() {
+        let mut interval = ServiceInterval::default();
         for served in 1..=50 {
-            pace.served(at(0), at(served * 10));
+            interval.served(at(0), at(served * 10));
         }
-        assert_eq!(millis(pace.expected(4, at(0), at(500))), 50);
-        assert_eq!(millis(pace.expected(9, at(0), at(500))), 100);
+        assert_eq!(millis(interval.expected(4, at(0), at(500))), 50);
+        assert_eq!(millis(interval.expected(9, at(0), at(500))), 100);
     }
 
     #[test]
-    fn a_queue_that_does_not_move_promises_more_and_more() {
-        let mut pace = Pace::default();
-        assert_eq!(millis(pace.expected(3, at(0), at(700))), 700, "nobody was ever served");
-        pace.served(at(0), at(10));
-        assert_eq!(millis(pace.expected(0, at(0), at(10))), 10);
-        assert_eq!(millis(pace.expected(0, at(0), at(2010))), 2010);
-        assert_eq!(millis(pace.expected(0, at(0), at(20_010))), 20_000);
+    fn expected_wait_grows_while_queue_is_stalled() {
+        let mut interval = ServiceInterval::default();
+        assert_eq!(millis(interval.expected(3, at(0), at(700))), 700, "no checkout has been served yet");
+        interval.served(at(0), at(10));
+        assert_eq!(millis(interval.expected(0, at(0), at(10))), 10);
+        assert_eq!(millis(interval.expected(0, at(0), at(2010))), 2010);
+        assert_eq!(millis(interval.expected(0, at(0), at(20_010))), 20_000);
     }
 
     #[test]
-    fn the_time_without_a_queue_is_none_between_two_that_were_served() {
-        let mut pace = Pace::default();
-        pace.served(at(0), at(10));
-        pace.served(at(60), at(70));
-        assert_eq!(millis(pace.expected(0, at(60), at(70))), 10);
-        assert_eq!(millis(pace.expected(0, at(900), at(900))), 10, "nothing is known of a new queue but its pace");
+    fn time_without_a_queue_is_not_counted() {
+        let mut interval = ServiceInterval::default();
+        interval.served(at(0), at(10));
+        interval.served(at(60), at(70));
+        assert_eq!(millis(interval.expected(0, at(60), at(70))), 10);
+        assert_eq!(millis(interval.expected(0, at(900), at(900))), 10, "only the interval is known for a new queue");
     }
 
     #[test]
-    fn what_was_long_ago_is_forgotten() {
-        let mut pace = Pace::default();
-        pace.served(at(0), at(5_000));
-        assert_eq!(millis(pace.expected(1, at(3_600_000), at(3_600_001))), 1);
-        pace.served(at(3_600_000), at(3_600_002));
-        assert_eq!(millis(pace.expected(0, at(3_600_000), at(3_600_002))), 2);
+    fn old_interval_is_discarded() {
+        let mut interval = ServiceInterval::default();
+        interval.served(at(0), at(5_000));
+        assert_eq!(millis(interval.expected(1, at(3_600_000), at(3_600_001))), 1);
+        interval.served(at(3_600_000), at(3_600_002));
+        assert_eq!(millis(interval.expected(0, at(3_600_000), at(3_600_002))), 2);
     }
 
     #[test]
-    fn the_pace_follows_what_changes() {
-        let mut pace = Pace::default();
+    fn average_follows_changes() {
+        let mut interval = ServiceInterval::default();
         let mut now = 0;
-        for interval in std::iter::repeat_n(10, 100).chain(std::iter::repeat_n(100, 20)) {
-            now += interval;
-            pace.served(at(0), at(now));
+        for step in std::iter::repeat_n(10, 100).chain(std::iter::repeat_n(100, 20)) {
+            now += step;
+            interval.served(at(0), at(now));
         }
-        let expected = millis(pace.expected(0, at(0), at(now)));
+        let expected = millis(interval.expected(0, at(0), at(now)));
         assert!((95..=100).contains(&expected), "{expected}");
     }
 
     #[test]
-    fn a_line_is_as_long_as_those_who_have_not_left_it() {
-        let mut line = Line::default();
-        assert_eq!(line.backlog(at(5)), Backlog::default());
-        line.join(at(10));
-        line.join(at(20));
-        line.leave(false, at(30));
-        assert_eq!(line.backlog(at(30)), Backlog { queued: 1, expected_wait: Duration::from_millis(20) });
-        line.leave(true, at(40));
-        assert_eq!(line.backlog(at(50)), Backlog::default());
-        line.join(at(60));
-        assert_eq!(millis(line.backlog(at(60)).expected_wait), 60, "one before it and itself, at 30 each");
+    fn queue_tracker_counts_current_waiters() {
+        let mut queue = QueueTracker::default();
+        assert_eq!(queue.backlog(at(5)), Backlog::default());
+        queue.join(at(10));
+        queue.join(at(20));
+        queue.leave(false, at(30));
+        assert_eq!(queue.backlog(at(30)), Backlog { queued: 1, expected_wait: Duration::from_millis(20) });
+        queue.leave(true, at(40));
+        assert_eq!(queue.backlog(at(50)), Backlog::default());
+        queue.join(at(60));
+        assert_eq!(millis(queue.backlog(at(60)).expected_wait), 60, "one ahead and itself, at 30 ms each");
     }
 }

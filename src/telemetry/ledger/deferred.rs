@@ -5,16 +5,16 @@ use std::panic::Location;
 use tracing::Span;
 
 use super::Ledger;
-use super::books::{InFlight, Ticket};
+use super::in_flight::{InFlight, Ticket};
 use crate::labels::Phase;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::trace::{CheckoutSpan, Trace};
+use crate::telemetry::trace::{CheckoutSpan, SampledSpan};
 
-/// A checkout in flight that is part of a trace but has no span yet: so far it has only waited for a connection to be
+/// The span of a checkout in flight that has not been opened yet: so far the checkout has only waited for a connection to be
 /// cleaned, which mostly takes microseconds.
 pub(super) struct DeferredSpan {
-    within: Trace,
+    within: SampledSpan,
     operation: OperationId,
     call_site: &'static Location<'static>,
     started: Nanos,
@@ -32,18 +32,19 @@ impl DeferredSpan {
     /// Opens the span.
     pub(super) fn open(&self, ledger: &Ledger) -> CheckoutSpan {
         let Self { within, operation, call_site, started, phase, since } = self;
-        let mut span = CheckoutSpan::begin(ledger, within, *operation, call_site, (Phase::Clean, *started));
+        let operation = ledger.operations.name(*operation);
+        let mut span = CheckoutSpan::begin(&ledger.name, operation, within, call_site, (Phase::Clean, *started));
         if *phase != Phase::Clean {
             span.enter(*phase, *since);
         }
         span
     }
 
-    /// Opens the span and attaches it to the checkout, which cannot have ended: it is its own task that calls this.
+    /// Opens the span and attaches it to the checkout, which has not ended: its own task calls this.
     pub(super) fn attach(&self, ledger: &Ledger, ticket: Ticket) -> Span {
         let opened = self.open(ledger);
         let span = opened.span().clone();
-        ledger.books().set_span(ticket, opened);
+        ledger.state().set_span(ticket, opened);
         span
     }
 }

@@ -1,68 +1,67 @@
-//! The last minutes' arrivals and use, and the size they ask for.
+//! The recommended pool size, from the arrivals and use times of the last minutes.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::telemetry::clock::{Nanos, exact, seconds};
+use crate::telemetry::clock::{Nanos, seconds, to_f64};
 
-/// How far back the recommendation looks.
-const WINDOW: Duration = Duration::from_secs(300);
-/// Two samples are at least this far apart, however often somebody asks.
-const STEP: Duration = Duration::from_secs(5);
-/// Beyond this size the formula is not worth its time, and no server would take it.
-const LARGEST: usize = 10_000;
+/// The period that the recommendation is based on.
+const RECOMMENDATION_WINDOW: Duration = Duration::from_secs(300);
+/// The minimum time between two samples, however often snapshots are taken.
+const MIN_SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+/// The largest recommendation, which bounds the cost of the formula; no server would accept more connections.
+const MAX_RECOMMENDED_SIZE: usize = 10_000;
 
-/// Running totals, as of one moment.
+/// The pool's counters at one point in time.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Totals {
+pub(super) struct LoadSample {
     pub(super) at: Nanos,
     pub(super) started: u64,
     pub(super) returned: u64,
     pub(super) use_nanos: u64,
 }
 
-/// Samples of three running totals, oldest first, taken when somebody looks.
+/// Samples of the pool's counters, oldest first, taken with snapshots.
 #[derive(Debug, Default)]
-pub(super) struct History {
-    samples: VecDeque<Totals>,
+pub(super) struct LoadHistory {
+    samples: VecDeque<LoadSample>,
 }
 
-impl History {
-    /// Takes the totals of checkouts begun and of uses that ended, and answers with the size they ask for over the
-    /// window, if the window is long enough to tell and saw any use.
+impl LoadHistory {
+    /// Adds a sample and returns the size recommended for the window, or `None` if the window is too short or had no uses.
     ///
-    /// What arrives counts, not what was served: a pool that is too small serves less than is asked of it.
-    pub(super) fn recommend(&mut self, now: Totals, target: Duration) -> Option<usize> {
+    /// Counts arrivals, not served checkouts: a pool that is too small serves less than the demand.
+    pub(super) fn recommend(&mut self, now: LoadSample, target: Duration) -> Option<usize> {
         while self.samples.get(1).is_some_and(|second| now.at.since(second.at) >= window_nanos()) {
             self.samples.pop_front();
         }
-        if self.samples.back().is_none_or(|last| now.at.duration_since(last.at) >= STEP) {
+        if self.samples.back().is_none_or(|last| now.at.duration_since(last.at) >= MIN_SAMPLE_INTERVAL) {
             self.samples.push_back(now);
         }
         let first = self.samples.front()?;
         let elapsed = seconds(now.at.since(first.at));
         let uses = now.returned.saturating_sub(first.returned);
-        if elapsed < STEP.as_secs_f64() || uses == 0 {
+        if elapsed < MIN_SAMPLE_INTERVAL.as_secs_f64() || uses == 0 {
             return None;
         }
-        let mean_use = seconds(now.use_nanos.saturating_sub(first.use_nanos)) / exact(uses);
-        let rate = exact(now.started.saturating_sub(first.started)) / elapsed;
+        let mean_use = seconds(now.use_nanos.saturating_sub(first.use_nanos)) / to_f64(uses);
+        let rate = to_f64(now.started.saturating_sub(first.started)) / elapsed;
         Some(size_for(rate, mean_use, target.as_secs_f64()))
     }
 }
 
 const fn window_nanos() -> u64 {
-    WINDOW.as_secs() * 1_000_000_000
+    RECOMMENDATION_WINDOW.as_secs() * 1_000_000_000
 }
 
-/// The smallest number of connections for which the mean wait is at most `target` seconds, when `rate` checkouts a
-/// second arrive at random and hold one for `mean_use` seconds: Erlang's C formula, by its usual recursion.
+/// Returns the smallest number of connections for which the mean wait is at most `target` seconds, if `rate` checkouts per
+/// second arrive at random and hold a connection for `mean_use` seconds: Erlang's C formula, computed recursively.
 fn size_for(rate: f64, mean_use: f64, target: f64) -> usize {
     let load = rate * mean_use;
-    // Erlang B for n servers, built up from none; it does not overflow as factorials would.
+    // Erlang B for n servers by recursion, which does not overflow as factorials would.
     let mut blocked = 1.0;
     let mut servers = 0.0;
-    for size in 1..=LARGEST {
+    for size in 1..=MAX_RECOMMENDED_SIZE {
         servers += 1.0;
         blocked = load * blocked / (servers + load * blocked);
         if servers <= load {
@@ -74,7 +73,7 @@ fn size_for(rate: f64, mean_use: f64, target: f64) -> usize {
             return size;
         }
     }
-    LARGEST
+    MAX_RECOMMENDED_SIZE
 }
 
 #[cfg(test)]
@@ -87,7 +86,7 @@ mod tests {
 
     #[test]
     fn erlang_c_agrees_with_published_figures() {
-        // Ten erlangs on 14 servers: 17.4 % wait, for a fourth of the mean use (tables of Erlang C).
+        // Ten erlangs on 14 servers: 17.4 % wait, for a quarter of the mean use (Erlang C tables).
         assert_eq!(size_for(10.0, 1.0, 0.0436), 14);
         assert_eq!(size_for(10.0, 1.0, 0.0434), 15);
         // One server is M/M/1: at half load the mean wait equals the mean use.
@@ -95,49 +94,53 @@ mod tests {
         assert_eq!(size_for(5.0, 0.1, 0.0999), 2);
     }
 
-    fn totals(second: u64, started: u64, returned: u64, use_millis: u64) -> Totals {
-        Totals { at: at(second), started, returned, use_nanos: use_millis * 1_000_000 }
+    fn sample(second: u64, started: u64, returned: u64, use_millis: u64) -> LoadSample {
+        LoadSample { at: at(second), started, returned, use_nanos: use_millis * 1_000_000 }
     }
 
     #[test]
-    fn an_idle_pool_recommends_nothing() {
-        let mut history = History::default();
-        assert_eq!(history.recommend(totals(1, 5, 5, 5), WINDOW), None);
-        assert_eq!(history.recommend(totals(100, 5, 5, 5), WINDOW), None);
+    fn idle_pool_has_no_recommendation() {
+        let mut history = LoadHistory::default();
+        assert_eq!(history.recommend(sample(1, 5, 5, 5), RECOMMENDATION_WINDOW), None);
+        assert_eq!(history.recommend(sample(100, 5, 5, 5), RECOMMENDATION_WINDOW), None);
     }
 
     #[test]
-    fn the_recommendation_follows_the_last_five_minutes() {
-        let mut history = History::default();
+    fn recommendation_follows_the_last_five_minutes() {
+        let mut history = LoadHistory::default();
         let target = Duration::from_millis(10);
         for second in 0..600 {
-            // A hundred uses of 100 ms a second: ten connections' worth, and some to spare.
-            history.recommend(totals(second, second * 100, second * 100, second * 10_000), target);
+            // A hundred uses of 100 ms per second occupy ten connections.
+            history.recommend(sample(second, second * 100, second * 100, second * 10_000), target);
         }
-        let during = history.recommend(totals(600, 60_000, 60_000, 6_000_000), target).unwrap();
+        let during = history.recommend(sample(600, 60_000, 60_000, 6_000_000), target).unwrap();
         assert!((13..=16).contains(&during), "{during}");
-        for quiet in 1..400 {
-            history.recommend(totals(600 + quiet, 60_000 + quiet, 60_000 + quiet, 6_000_000 + quiet), target);
+        for second in 1..400 {
+            history.recommend(sample(600 + second, 60_000 + second, 60_000 + second, 6_000_000 + second), target);
         }
-        assert_eq!(history.recommend(totals(1000, 60_400, 60_400, 6_000_400), target), Some(1));
+        assert_eq!(history.recommend(sample(1000, 60_400, 60_400, 6_000_400), target), Some(1));
     }
 
     #[test]
-    fn what_a_small_pool_could_not_serve_counts_too() {
-        let mut history = History::default();
-        history.recommend(totals(0, 0, 0, 0), Duration::from_millis(10));
-        // Ten connections' worth arrived; two connections served a fifth of it, and the others timed out.
-        let asked = history.recommend(totals(100, 10_000, 2_000, 200_000), Duration::from_millis(10)).unwrap();
-        assert!((13..=16).contains(&asked), "{asked}");
+    fn unserved_checkouts_count_as_demand() {
+        let mut history = LoadHistory::default();
+        history.recommend(sample(0, 0, 0, 0), Duration::from_millis(10));
+        // The demand was ten connections; two connections served a fifth of it, and the other checkouts timed out.
+        let recommended = history.recommend(sample(100, 10_000, 2_000, 200_000), Duration::from_millis(10)).unwrap();
+        assert!((13..=16).contains(&recommended), "{recommended}");
     }
 
     #[test]
-    fn samples_are_bounded_however_often_somebody_looks() {
-        let mut history = History::default();
+    fn number_of_samples_is_bounded() {
+        let mut history = LoadHistory::default();
         for milli in 0..600_000 {
-            let now =
-                Totals { at: Nanos::from_nanos(milli * 1_000_000), started: milli, returned: milli, use_nanos: milli };
-            history.recommend(now, WINDOW);
+            let now = LoadSample {
+                at: Nanos::from_nanos(milli * 1_000_000),
+                started: milli,
+                returned: milli,
+                use_nanos: milli,
+            };
+            history.recommend(now, RECOMMENDATION_WINDOW);
         }
         assert!(history.samples.len() <= 62, "{}", history.samples.len());
     }

@@ -1,109 +1,110 @@
-//! Who holds connections and who waits for one, and which of the holders seem to have forgotten theirs.
+//! Holders, waiters, and suspected leaks.
 
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Ledger;
-use super::books::{LedgerState, Ticket};
-use crate::labels::{Activity, ConnectionState, Phase};
+use super::in_flight::Ticket;
+use super::state::LedgerState;
+use crate::labels::{Activity, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::connection::{ConnectionStats, UnpackedState};
 use crate::telemetry::operations::{OperationId, SiteId};
-use crate::telemetry::seat::{ConnectionStats, UnpackedState};
-use crate::telemetry::trace::{Trace, TraceContext};
+use crate::telemetry::trace::{SampledSpan, TraceContext};
 
-/// A connection that is held.
+/// A connection in use.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Holder {
-    /// For which operation.
+    /// The name of the operation.
     pub operation: Arc<str>,
-    /// Where it was asked for; unknown if there are more such places than the pool keeps (some thousands).
+    /// The call site of the checkout; `None` if the pool has more call sites than it records (some thousands).
     pub call_site: Option<&'static Location<'static>>,
-    /// For how long.
+    /// The time since the checkout.
     pub age: Duration,
-    /// What it does now; unknown where the wire is not read.
+    /// The current activity; `None` if the wire is not observed.
     pub activity: Option<Activity>,
-    /// For how long nothing has passed on its wire, at most as long as it is held.
+    /// The time since the last byte was sent or received, at most `age`.
     pub silent: Duration,
-    /// Queries sent since it was checked out.
+    /// The number of queries sent since the checkout.
     pub queries: u64,
-    /// The server's process, as in `pg_stat_activity.pid`.
+    /// The process id of the server's backend, as in `pg_stat_activity.pid`.
     pub backend_pid: Option<i32>,
-    /// Whether it is the pool itself that uses it on behalf of the operation, to ping it or to clean it.
+    /// Whether the pool itself uses the connection, to ping or clean it on behalf of the operation.
     pub maintenance: bool,
-    /// Whether it is held past `leak_threshold`, silent and not executing.
+    /// Whether the connection is held longer than `leak_threshold`, silent and not executing.
     pub suspected_leak: bool,
-    /// The span in which it was checked out, if that was sampled.
+    /// The span of the checkout, if it is sampled.
     pub trace: Option<TraceContext>,
 }
 
-/// A checkout that waits.
+/// A checkout in flight.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Waiter {
-    /// For which operation.
+    /// The name of the operation.
     pub operation: Arc<str>,
-    /// Where it was asked for.
+    /// The call site of the checkout.
     pub call_site: &'static Location<'static>,
     /// What it waits for.
     pub phase: Phase,
-    /// For how long.
+    /// The time since the checkout's first poll.
     pub age: Duration,
-    /// The connection that its own task holds while it waits for capacity, if it holds one; looked for when it has
-    /// waited for 10 ms.
-    pub own: Option<OwnHold>,
-    /// The span in which it began to wait, if that was sampled.
+    /// A connection that the waiting task itself holds, if any: the checkout may be waiting for itself. Detected after
+    /// 10 ms of waiting for capacity.
+    pub own_connection: Option<OwnConnection>,
+    /// The span in which it began to wait, if it is sampled.
     pub trace: Option<TraceContext>,
 }
 
-/// A connection that is held by the very task that waits for another.
+/// A connection held by the same task that waits for another one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct OwnHold {
-    /// For which operation.
+pub struct OwnConnection {
+    /// The name of the operation that it was checked out for.
     pub operation: Arc<str>,
-    /// Where it was asked for, if that is known.
+    /// The call site of its checkout, if known.
     pub call_site: Option<&'static Location<'static>>,
 }
 
-/// A holder that became suspect, or no longer is.
+/// A holder that became a suspected leak, or no longer is one.
 #[derive(Clone, Debug)]
-pub(crate) struct Suspicion {
-    pub(crate) suspected: bool,
-    pub(crate) operation: OperationId,
-    pub(crate) site: SiteId,
-    pub(crate) age: Duration,
-    pub(crate) trace: Option<Trace>,
+pub(super) struct SuspicionChange {
+    pub(super) suspected: bool,
+    pub(super) operation: OperationId,
+    pub(super) site: SiteId,
+    pub(super) age: Duration,
+    pub(super) span: Option<SampledSpan>,
 }
 
 impl LedgerState {
     pub(super) fn holders(&self, ledger: &Ledger, now: Nanos) -> Vec<Holder> {
-        self.holders_of(self.seats.iter().map(|stats| (stats, stats.unpacked_state())), ledger, now)
+        self.holders_of(self.connections.iter().map(|stats| (stats, stats.state())), ledger, now)
     }
 
     pub(super) fn holders_of<'a>(
         &self,
-        standings: impl Iterator<Item = (&'a Arc<ConnectionStats>, UnpackedState)>,
+        states: impl Iterator<Item = (&'a Arc<ConnectionStats>, UnpackedState)>,
         ledger: &Ledger,
         now: Nanos,
     ) -> Vec<Holder> {
-        let mut holders: Vec<_> = standings
-            .filter(|(_, unpacked_state)| unpacked_state.state == ConnectionState::Used)
-            .map(|(stats, unpacked_state)| {
+        let mut holders: Vec<_> = states
+            .filter(|(_, state)| state.is_used())
+            .map(|(stats, state)| {
                 let wire = stats.wire();
                 Holder {
-                    operation: ledger.operations().shared_name(unpacked_state.operation),
+                    operation: ledger.operations().shared_name(state.operation),
                     call_site: ledger.operations().location(stats.site()),
-                    age: now.duration_since(unpacked_state.since),
+                    age: now.duration_since(state.since),
                     activity: wire.status().activity(),
-                    silent: now.duration_since(wire.active().max(unpacked_state.since)),
-                    queries: wire.queries_of(stats.word()),
+                    silent: now.duration_since(wire.last_activity().max(state.since)),
+                    queries: wire.queries_of(stats.packed_state()),
                     backend_pid: wire.backend(),
-                    maintenance: unpacked_state.maintenance,
-                    suspected_leak: is_suspect(stats, unpacked_state, ledger, now),
-                    // The next holder's trace is not to be taken for this one's.
-                    trace: stats.trace_ids().filter(|_| stats.unpacked_state() == unpacked_state),
+                    maintenance: state.maintenance,
+                    suspected_leak: is_suspected_leak(stats, state, ledger, now),
+                    // If the state has changed, the span may already be the next holder's.
+                    trace: stats.span_ids().filter(|_| stats.state() == state),
                 }
             })
             .collect();
@@ -112,7 +113,7 @@ impl LedgerState {
     }
 
     pub(super) fn waiters(&mut self, ledger: &Ledger, now: Nanos) -> Vec<Waiter> {
-        self.look_for_owns(now);
+        self.detect_self_deadlocks(now);
         let mut waiters: Vec<_> = self
             .in_flight
             .iter()
@@ -121,7 +122,7 @@ impl LedgerState {
                 call_site: checkout.call_site,
                 phase: checkout.phase,
                 age: now.duration_since(checkout.started),
-                own: checkout.own.map(|own| own_hold(own, ledger)),
+                own_connection: checkout.own_connection.map(|own| own_connection(own, ledger)),
                 trace: checkout.trace.as_ref().map(|trace| trace.within.ids()),
             })
             .collect();
@@ -129,47 +130,49 @@ impl LedgerState {
         waiters
     }
 
-    /// What the task of a checkout in flight held itself when it began to wait.
-    pub(super) fn own_hold(&mut self, ticket: Ticket, ledger: &Ledger, now: Nanos) -> Option<OwnHold> {
-        self.look_for_own(ticket, now, None);
-        self.in_flight.get(ticket.key())?.own.map(|own| own_hold(own, ledger))
+    /// Returns the connection that the task of a checkout in flight itself holds, if any.
+    pub(super) fn own_connection(&mut self, ticket: Ticket, ledger: &Ledger, now: Nanos) -> Option<OwnConnection> {
+        self.detect_self_deadlock(ticket, now, None);
+        self.in_flight.get(ticket.key())?.own_connection.map(|own| own_connection(own, ledger))
     }
 
-    /// Looks for holders that became suspect since somebody last looked, and for those that no longer are. Nothing
-    /// runs on its own for this: it is done whenever somebody asks for the pool's state.
-    pub(super) fn review(&self, ledger: &Ledger, now: Nanos) -> Vec<Suspicion> {
+    /// Returns the holders that became suspected leaks, or no longer are, since the last call. No background task does this:
+    /// it happens whenever the state of the pool is read.
+    pub(super) fn review_suspicions(&self, ledger: &Ledger, now: Nanos) -> Vec<SuspicionChange> {
         let mut changes = Vec::new();
-        for stats in &self.seats {
-            let unpacked_state = stats.unpacked_state();
-            let suspected = is_suspect(stats, unpacked_state, ledger, now);
-            if suspected != stats.is_suspected() && unpacked_state.state == ConnectionState::Used {
-                let (site, trace) = (stats.site(), stats.trace());
-                stats.suspect(suspected);
-                if stats.unpacked_state() != unpacked_state {
-                    // It came back in the meantime, and the next holder is not to be taken for this one.
-                    stats.suspect(false);
+        for stats in &self.connections {
+            let state = stats.state();
+            let suspected = is_suspected_leak(stats, state, ledger, now);
+            if suspected != stats.is_suspected() && state.is_used() {
+                let (site, span) = (stats.site(), stats.span());
+                stats.set_suspected(suspected);
+                if stats.state() != state {
+                    // It was returned meanwhile, and the next holder must not be suspected.
+                    stats.set_suspected(false);
                     continue;
                 }
-                let age = now.duration_since(unpacked_state.since);
-                changes.push(Suspicion { suspected, operation: unpacked_state.operation, site, age, trace });
+                let age = now.duration_since(state.since);
+                changes.push(SuspicionChange { suspected, operation: state.operation, site, age, span });
             }
         }
         changes
     }
 }
 
-/// Whether it is held past the threshold, and silent for as long, while the server has nothing to do.
-pub(super) fn is_suspect(stats: &ConnectionStats, unpacked_state: UnpackedState, ledger: &Ledger, now: Nanos) -> bool {
+/// Returns whether the connection has been held, and silent, for longer than the threshold while the server is not executing.
+pub(super) fn is_suspected_leak(stats: &ConnectionStats, state: UnpackedState, ledger: &Ledger, now: Nanos) -> bool {
     let Some(threshold) = ledger.limits().leak_threshold.map(nanos) else { return false };
     let activity = stats.wire().status().activity();
-    unpacked_state.state == ConnectionState::Used
-        && !unpacked_state.maintenance
-        && now.since(unpacked_state.since) >= threshold
-        && now.since(stats.wire().active()) >= threshold
-        // Where the wire is not read nobody knows whether it is silent.
+    state.is_checked_out()
+        && now.since(state.since) >= threshold
+        && now.since(stats.wire().last_activity()) >= threshold
+        // Without observing the wire it is unknown whether the connection is silent.
         && activity.is_some_and(|activity| activity != Activity::Executing)
 }
 
-fn own_hold((operation, site): (OperationId, SiteId), ledger: &Ledger) -> OwnHold {
-    OwnHold { operation: ledger.operations().shared_name(operation), call_site: ledger.operations().location(site) }
+fn own_connection((operation, site): (OperationId, SiteId), ledger: &Ledger) -> OwnConnection {
+    OwnConnection {
+        operation: ledger.operations().shared_name(operation),
+        call_site: ledger.operations().location(site),
+    }
 }

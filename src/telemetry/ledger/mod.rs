@@ -1,166 +1,126 @@
-//! The accounts of one pool, and the reader of events that keeps them.
+//! The ledger of one pool: what the pool records, and the snapshots that are read from it.
 //!
-//! What every checkout needs is counted on the connection it got ([`ConnectionStats`](super::seat::Seat)): no lock, no shared
-//! cache line. Everything else (a checkout that waits or fails, a connection that is made or closed) takes one lock,
-//! the `LedgerState`, which costs nothing beside what it is taken for. A snapshot holds that lock, so that whatever moved
-//! from one account to another is seen in exactly one of them:
+//! Counters that every checkout needs are on its connection ([`ConnectionStats`](super::connection::ConnectionStats)), without
+//! a lock or a shared cache line. Everything else (a checkout that waits or fails, a connection that is created or closed)
+//! takes one lock, that of [`LedgerState`], which is cheap compared with the event. A snapshot holds this lock, so these
+//! invariants hold in every snapshot:
 //!
-//! - checkouts started = the sum of outcomes + in flight, for each operation;
-//! - connections idle + used + creating = live, because each live seat is in exactly one state;
-//! - connections created = the sum of closed by reason + live.
+//! - checkouts started = sum of outcomes + in flight, for each operation;
+//! - connections idle + used + creating = live, because each live connection is in exactly one state;
+//! - connections created = sum of closed by reason + live.
 
-#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "nobody serves requests"))]
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware sheds load"))]
 mod backlog;
-mod books;
 mod deferred;
-mod failures;
+mod failed_queries;
 mod history;
+mod holder_links;
 mod holders;
-mod reading;
+mod in_flight;
+mod limits;
+mod read;
 mod record;
 mod recorder;
 mod retries;
-mod situation;
 mod snapshot;
+mod state;
 mod unpooled;
+mod usage;
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 #[cfg(feature = "middleware")]
-pub(crate) use self::backlog::{Backlog, Line};
-use self::books::LedgerState;
-pub(crate) use self::books::Ticket;
-pub(crate) use self::holders::Suspicion;
-pub use self::holders::{Holder, OwnHold, Waiter};
+pub(crate) use self::backlog::{Backlog, QueueTracker};
+use self::holders::SuspicionChange;
+pub use self::holders::{Holder, OwnConnection, Waiter};
+pub(crate) use self::in_flight::Ticket;
+pub use self::limits::Limits;
 #[cfg(feature = "exporter")]
-pub(crate) use self::reading::Reading;
+pub(crate) use self::read::SnapshotBuffer;
 pub(crate) use self::recorder::Recorder;
-pub use self::situation::{Holding, PoolUsage, Status};
 pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
     RetriesExhausted,
 };
-pub(crate) use self::unpooled::UnpooledPlace;
+use self::state::LedgerState;
+pub(crate) use self::unpooled::UnpooledId;
 pub use self::unpooled::UnpooledTotals;
-use super::budget::{Budget, Terms};
+pub use self::usage::{OperationUsage, PoolUsage, Status};
+use super::budget::{Budget, BudgetConfig};
 use super::clock::{Clock, Nanos};
 use super::exemplar::Exemplars;
 use super::histogram::{Histogram, SharedHistogram};
 use super::log::{Limiters, Log};
-use super::names::{IDS, Names};
+use super::names::{NAME_IDS, NameTable};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
-use super::queries::QueryId;
-use super::requests::Requests;
-use super::server::ServerAccount;
-use super::trace;
+use super::requests::RouteTable;
+use super::server::LatestServerView;
+use super::trace::{self, QuerySpans, ServerAddress};
 use crate::labels::{Outcome, Phase};
 
-/// What a pool may hold, as its settings say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// How many connections may be idle.
-    pub pool_size: usize,
-    /// How many more there may be at once.
-    pub max_overflow: usize,
-    /// The mean wait that the recommended size aims at.
-    pub wait_target: Duration,
-    /// How long a connection is held and silent before it is a suspected leak; `None` for never.
-    pub leak_threshold: Option<Duration>,
-    /// How many retries a second there may always be.
-    pub retry_floor: usize,
-    /// How many retries there may be for each hundred operations.
-    pub retry_percent: usize,
-}
-
-impl Limits {
-    /// For a snapshot of no pool yet.
-    const NONE: Self = Self {
-        pool_size: 0,
-        max_overflow: 0,
-        wait_target: Duration::ZERO,
-        leak_threshold: None,
-        retry_floor: 0,
-        retry_percent: 0,
-    };
-
-    /// Some, for who has to do with nothing but a ledger.
-    #[cfg(test)]
-    pub(crate) const fn of_one() -> Self {
-        let (pool_size, max_overflow, wait_target) = (1, 0, Duration::from_millis(1));
-        Self { pool_size, max_overflow, wait_target, leak_threshold: None, retry_floor: 0, retry_percent: 0 }
-    }
-
-    /// How many connections there may be at once.
-    #[must_use]
-    pub fn max(&self) -> usize {
-        self.pool_size.saturating_add(self.max_overflow)
-    }
-}
-
-/// The longest summary of a query, in bytes.
+/// The maximum length of a query summary in bytes.
 pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
 
-/// Made for each outcome when it first comes: most operations know two.
+/// The durations of one operation by outcome, allocated at the first operation with that outcome: most operations have two.
 type Durations = [OnceLock<Box<SharedHistogram>>; Outcome::COUNT];
 
-/// What keeps a pool's connect backoff.
+/// A source of the pool's connect backoff.
 pub(crate) trait BackoffSource: std::fmt::Debug + Send + Sync {
     /// Returns for how long connecting has been suspended, if it is.
     fn suspended_for(&self) -> Option<Duration>;
 }
 
-/// The accounts of one pool.
+/// What one pool has recorded.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     name: Arc<str>,
     limits: Limits,
     clock: Clock,
     operations: Operations,
-    /// Summaries of queries.
-    queries: Names,
-    /// Named operations' durations by outcome, made when the first one ends.
+    /// The summaries of queries.
+    summaries: Arc<NameTable>,
+    /// The durations of named operations, by operation id, allocated when the first one ends.
     durations: Box<[OnceLock<Box<Durations>>]>,
-    /// Of uses; the connections keep none, as most have none.
+    /// The exemplars of use times, which the connections do not keep themselves.
     use_exemplars: Exemplars,
-    /// Of queries that succeeded, by what they are; of those that failed the books keep them.
+    /// The exemplars of successful queries, by query id.
     query_exemplars: Box<[Exemplars]>,
-    /// What requests cost, made when the first layer serves some.
-    requests: OnceLock<Box<Requests>>,
-    /// What the server says of itself, if it is asked.
-    server: ServerAccount,
+    /// The cost of requests, allocated when the first middleware layer is created.
+    routes: OnceLock<Box<RouteTable>>,
+    /// The server's view of itself, if it is watched.
+    server: LatestServerView,
     /// The pool's connect backoff.
     backoff: OnceLock<Weak<dyn BackoffSource>>,
     hints: Hints,
-    busy: Busy,
+    contended: Contended,
     budget: Budget,
     limiters: Limiters,
 }
 
-/// What is written while a pool is under load. Aligned so that it shares no cache line, nor a pair of lines, with what
-/// every checkout reads, such as the clock.
+/// What is written under load. Aligned so that it shares neither a cache line nor a pair of lines with what every checkout
+/// reads, such as the clock.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Busy {
-    books: Mutex<LedgerState>,
+struct Contended {
+    state: Mutex<LedgerState>,
 }
 
-/// What every checkout and every return reads of the books without their lock. Written under that lock, and only when it
-/// changes: under load that is hardly ever, so that all threads have it in their caches.
+/// What every checkout and return reads of the state without its lock. Written under the lock and only when it changes, which
+/// is rare under load, so that it stays in the caches of all threads.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Hints {
-    /// How many seats the books list.
+    /// The number of live connections.
     live: AtomicUsize,
-    /// Whether checkouts queue.
+    /// Whether checkouts wait for capacity.
     queued: AtomicBool,
 }
 
 impl Hints {
-    fn update(&self, books: &LedgerState) {
-        let (live, queued) = (books.seats.len(), books.queued > 0);
+    fn update(&self, state: &LedgerState) {
+        let (live, queued) = (state.connections.len(), state.queued > 0);
         if self.live.load(Relaxed) != live {
             self.live.store(live, Relaxed);
         }
@@ -177,27 +137,27 @@ impl Ledger {
             limits,
             clock,
             operations: Operations::new(),
-            queries: Names::new(MAX_SUMMARY_BYTES),
+            summaries: Arc::new(NameTable::new(MAX_SUMMARY_BYTES)),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
             use_exemplars: Exemplars::default(),
-            query_exemplars: (0..IDS).map(|_| Exemplars::default()).collect(),
-            requests: OnceLock::new(),
-            server: ServerAccount::default(),
+            query_exemplars: (0..NAME_IDS).map(|_| Exemplars::default()).collect(),
+            routes: OnceLock::new(),
+            server: LatestServerView::default(),
             backoff: OnceLock::new(),
             hints: Hints::default(),
-            busy: Busy::default(),
-            budget: Budget::new(Terms { floor: limits.retry_floor, percent: limits.retry_percent }),
+            contended: Contended::default(),
+            budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
             limiters: Limiters::default(),
         }
     }
 
-    /// The pool's name, as in the `db_client_connection_pool_name` label.
+    /// Returns the pool's name, as in the `db_client_connection_pool_name` label.
     #[must_use]
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
     }
 
-    /// What the pool may hold.
+    /// Returns the pool's limits.
     #[must_use]
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
@@ -212,27 +172,22 @@ impl Ledger {
         Log::new(&self.name, &self.limiters, &self.clock)
     }
 
-    /// What retries are paid from.
+    /// Returns the pool's retry budget.
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget
-    }
-
-    /// The summary of a query; `None` if it is one of the many that are not told apart.
-    pub(crate) fn summary(&self, query: QueryId) -> Option<&str> {
-        (query != QueryId::OTHER).then(|| self.queries.name(query.as_u16()))
     }
 
     pub(crate) fn operations(&self) -> &Operations {
         &self.operations
     }
 
-    /// What requests cost, by the route that serves them.
-    pub(crate) fn requests(&self) -> &Requests {
-        self.requests.get_or_init(|| Box::new(Requests::new()))
+    /// Returns the counters of requests by route and method.
+    pub(crate) fn routes(&self) -> &RouteTable {
+        self.routes.get_or_init(|| Box::new(RouteTable::new()))
     }
 
-    /// What the server says of itself.
-    pub(crate) fn server(&self) -> &ServerAccount {
+    /// Returns the last view of the server.
+    pub(crate) fn server(&self) -> &LatestServerView {
         &self.server
     }
 
@@ -247,121 +202,128 @@ impl Ledger {
         source.and_then(|source| source.suspended_for()).unwrap_or_default()
     }
 
-    /// How many connections are live, at some moment not long ago.
+    /// Returns the tracker of query spans for a connection to `server`.
+    pub(crate) fn query_spans(&self, server: Option<Arc<ServerAddress>>) -> QuerySpans {
+        QuerySpans::new(Arc::clone(&self.name), &self.summaries, server)
+    }
+
+    /// Returns a recent number of live connections, without taking the lock.
     #[inline]
     pub(crate) fn live_hint(&self) -> usize {
         self.hints.live.load(Relaxed)
     }
 
-    /// Whether checkouts queue, at some moment not long ago.
+    /// Returns whether checkouts recently waited for capacity, without taking the lock.
     #[inline]
     pub(crate) fn queue_hint(&self) -> bool {
         self.hints.queued.load(Relaxed)
     }
 
-    /// Whether nothing is left: no connection lives and no checkout is in flight.
+    /// Returns whether no connection is live and no checkout is in flight.
     pub(crate) fn is_drained(&self) -> bool {
-        let books = self.books();
-        books.seats.is_empty() && books.in_flight.is_empty()
+        let state = self.state();
+        state.connections.is_empty() && state.in_flight.is_empty()
     }
 
-    /// What a checkout in flight waits for, and what its own task held when it began to.
-    pub(crate) fn wait_of(&self, ticket: Ticket) -> (Phase, Option<OwnHold>) {
+    /// Returns what a checkout in flight waits for, and the connection that its task itself holds, if any.
+    pub(crate) fn wait_state(&self, ticket: Ticket) -> (Phase, Option<OwnConnection>) {
         let now = self.clock.now();
-        let mut books = self.books();
-        (books.phase_of(ticket), books.own_hold(ticket, self, now))
+        let mut state = self.state();
+        (state.phase_of(ticket), state.own_connection(ticket, self, now))
     }
 
-    /// Whether more connections are idle than `pool_size` and those in the queue account for.
+    /// Returns whether more connections are idle than `pool_size` and the waiting checkouts account for.
     pub(crate) fn has_surplus(&self) -> bool {
-        let books = self.books();
-        Connections::of(books.standings()).idle > books.idle_places(self.limits.pool_size)
+        let state = self.state();
+        Connections::of(state.states()).idle > state.max_idle(self.limits.pool_size)
     }
 
-    /// How many wait for capacity, and for how long one more would. Costs one look where nobody waits.
+    /// Returns the queue for capacity and the expected wait in it. Takes no lock if the queue is empty.
     #[cfg(feature = "middleware")]
     pub(crate) fn backlog(&self) -> Backlog {
-        if self.queue_hint() { self.books().backlog(&self.limits, self.clock.now()) } else { Backlog::default() }
+        if self.queue_hint() { self.state().backlog(&self.limits, self.clock.now()) } else { Backlog::default() }
     }
 
-    /// How many connections there are, and how many are asked for.
+    /// Returns the numbers of connections and checkouts.
     pub(crate) fn status(&self) -> Status {
-        self.books().status(&self.limits)
+        self.state().status(&self.limits)
     }
 
-    /// What the pool holds and for whom. Costs no more the more wait: those who time out together all ask for it.
+    /// Returns the pool's usage. The cost does not depend on the number of waiters, because many may time out together and each
+    /// calls this.
     pub(crate) fn usage(&self) -> PoolUsage {
         let now = self.clock.now();
         let (usage, changes) = {
-            let mut books = self.books();
-            (books.usage(self, now), books.review(self, now))
+            let mut state = self.state();
+            (state.usage(self, now), state.review_suspicions(self, now))
         };
-        self.report(&changes);
+        self.report_suspicions(&changes);
         usage
     }
 
-    /// Who holds a connection, oldest first.
+    /// Returns the holders of connections, oldest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
         let (holders, changes) = {
-            let books = self.books();
-            (books.holders(self, now), books.review(self, now))
+            let state = self.state();
+            (state.holders(self, now), state.review_suspicions(self, now))
         };
-        self.report(&changes);
+        self.report_suspicions(&changes);
         holders
     }
 
-    /// Who waits for one, oldest first.
+    /// Returns the checkouts in flight, oldest first.
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let now = self.clock.now();
-        self.books().waiters(self, now)
+        self.state().waiters(self, now)
     }
 
-    /// Everything this pool has counted, as of one moment.
+    /// Returns everything that the pool has recorded, at one point in time.
     #[must_use]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
         let now = self.clock.now();
         let (snapshot, changes) = {
-            let mut books = self.books();
-            let changes = books.review(self, now);
-            (books.snapshot(self, now), changes)
+            let mut state = self.state();
+            let changes = state.review_suspicions(self, now);
+            (state.snapshot(self, now), changes)
         };
-        self.report(&changes);
-        snapshot.with_what_others_keep(self)
+        self.report_suspicions(&changes);
+        snapshot.with_unlocked(self)
     }
 
-    /// Tells the log, and the spans of those concerned.
-    fn report(&self, changes: &[Suspicion]) {
-        for suspicion in changes {
-            let Suspicion { suspected, operation, site, age, .. } = suspicion;
+    /// Reads a snapshot without holders and waiters into a buffer.
+    #[cfg(feature = "exporter")]
+    pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
+        let now = self.clock.now();
+        let changes = {
+            let mut state = self.state();
+            let changes = state.review_suspicions(self, now);
+            state.read(self, now, buffer);
+            changes
+        };
+        self.report_suspicions(&changes);
+        // Not part of the consistent state, so read without its lock.
+        buffer.read_unlocked(self);
+    }
+
+    /// Logs changes of suspected leaks, and adds events to the holders' spans.
+    fn report_suspicions(&self, changes: &[SuspicionChange]) {
+        for SuspicionChange { suspected, operation, site, age, span } in changes {
             let (operation, call_site) = (self.operations.name(*operation), self.operations.location(*site));
             if *suspected {
                 self.log().leak_suspected(operation, call_site, *age);
+                if let Some(span) = span {
+                    trace::record_suspected_leak(span, operation, *age);
+                }
             } else {
                 self.log().suspect_used(operation, call_site, *age);
             }
-            trace::leaking(self, suspicion);
         }
     }
 
-    /// The same without those who hold and who wait, into memory that was used before.
-    #[cfg(feature = "exporter")]
-    pub(crate) fn read(&self, reading: &mut Reading) {
-        let now = self.clock.now();
-        let changes = {
-            let mut books = self.books();
-            let changes = books.review(self, now);
-            books.read(self, now, reading);
-            changes
-        };
-        self.report(&changes);
-        // Not of the same moment, so not under the lock either.
-        reading.read_what_others_keep(self);
-    }
-
-    fn books(&self) -> MutexGuard<'_, LedgerState> {
-        // The books are consistent between any two lines that could panic, so a poisoned lock tells nothing.
-        self.busy.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, LedgerState> {
+        // A panic cannot leave the state inconsistent, so a poisoned lock is usable.
+        self.contended.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_durations(&self, operation: OperationId, histograms: &mut [Histogram; Outcome::COUNT]) {

@@ -9,16 +9,17 @@ use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::{InFlight, InTrace, LedgerState, Ticket};
 use super::deferred::DeferredSpan;
-use super::{Ledger, Recorder, UnpooledPlace};
+use super::holder_links::record_holders;
+use super::in_flight::{CheckoutTrace, InFlight, Ticket};
+use super::state::LedgerState;
+use super::{Ledger, Recorder, UnpooledId};
 use crate::labels::{CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
-use crate::telemetry::requests::{CallSites, RequestWarning, RouteKey, UseBreakdown};
-use crate::telemetry::seat::ConnectionStats;
-use crate::telemetry::trace::{self, CheckoutSpan, TraceContext};
+use crate::telemetry::trace::{self, CheckoutSpan, SampledSpan, TraceContext};
 
 /// Pools.
 impl Recorder {
@@ -40,7 +41,7 @@ impl Recorder {
     #[inline(always)]
     pub(crate) fn handing_out(&self, stats: &ConnectionStats, site: SiteId, task: u64) {
         stats.set_holder(site, task);
-        stats.set_trace(trace::entered());
+        stats.set_span(trace::current_span());
     }
 
     /// Records a checkout that was served at its first poll, without a wait.
@@ -50,7 +51,7 @@ impl Recorder {
         stats.count_served(operation);
     }
 
-    /// Records that a checkout could not be served at once, and returns its place among those in flight.
+    /// Records that a checkout could not be served at once, and returns its ticket.
     #[cold]
     #[inline(never)]
     pub(crate) fn begin_wait(
@@ -62,21 +63,22 @@ impl Recorder {
         phase: Phase,
     ) -> Ticket {
         let ledger = &**self.ledger();
-        let trace = trace::entered().map(|within| {
+        let trace = trace::current_span().map(|within| {
+            // Waits for cleaning mostly take microseconds: their span is deferred.
             let has_span = phase != Phase::Clean;
-            let span = has_span.then(|| CheckoutSpan::begin(ledger, &within, operation, call_site, (phase, started)));
-            Box::new(InTrace { within, span })
+            let span = has_span.then(|| ledger.checkout_span(operation, &within, call_site, (phase, started)));
+            Box::new(CheckoutTrace { within, span })
         });
         let span = trace.as_ref().and_then(|trace| trace.span.as_ref()).filter(|_| phase == Phase::Queue);
         let span = span.map(|span| span.span().clone());
-        let (phase_since, own) = (started, None);
-        let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own, trace };
-        let (ticket, held) = ledger.update(|books| {
-            let held = span.is_some().then(|| books.held(&ledger.operations, started));
-            (books.begin(checkout), held)
+        let (phase_since, own_connection) = (started, None);
+        let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own_connection, trace };
+        let (ticket, held) = ledger.update(|state| {
+            let held = span.is_some().then(|| state.held_connections(&ledger.operations, started));
+            (state.begin(checkout), held)
         });
         if let (Some(span), Some(held)) = (span, held) {
-            CheckoutSpan::tell_holders(&span, ledger.operations.name(operation), held);
+            record_holders(&span, ledger.operations.name(operation), held);
         }
         ticket
     }
@@ -86,19 +88,19 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn enter_phase(&self, ticket: Ticket, phase: Phase, at: Nanos) {
         let ledger = &**self.ledger();
-        let (quiet, span, held) = ledger.update(|books| {
-            let quiet = books.enter_phase(ticket, phase, at);
+        let (deferred, span, held) = ledger.update(|state| {
+            let deferred = state.enter_phase(ticket, phase, at);
             if phase != Phase::Queue {
-                return (quiet, None, None);
+                return (deferred, None, None);
             }
-            let span = books.span_of(ticket);
-            let is_traced = quiet.is_some() || span.is_some();
-            let held = is_traced.then(|| (books.operation_of(ticket), books.held(&ledger.operations, at)));
-            (quiet, span, held)
+            let span = state.span_of(ticket);
+            let is_traced = deferred.is_some() || span.is_some();
+            let held = is_traced.then(|| (state.operation_of(ticket), state.held_connections(&ledger.operations, at)));
+            (deferred, span, held)
         });
-        let span = quiet.map(|quiet| quiet.attach(ledger, ticket)).or(span);
+        let span = deferred.map(|deferred| deferred.attach(ledger, ticket)).or(span);
         if let (Some(span), Some((operation, held))) = (span, held) {
-            CheckoutSpan::tell_holders(&span, ledger.operations.name(operation), held);
+            record_holders(&span, ledger.operations.name(operation), held);
         }
     }
 
@@ -114,17 +116,17 @@ impl Recorder {
         at: Nanos,
     ) {
         let ledger = &**self.ledger();
-        let traced = ledger.update(|books| {
-            let checkout = books.finish(ticket, outcome, stats, at)?;
+        let traced = ledger.update(|state| {
+            let checkout = state.finish(ticket, outcome, stats, at)?;
             if let Some(stats) = stats {
                 stats.set_used(checkout.operation, at);
             }
             checkout.trace.is_some().then(|| Box::new(checkout))
         });
         if let Some(checkout) = traced {
-            let quiet = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
+            let deferred = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
             let span = checkout.trace.and_then(|trace| trace.span);
-            if let Some(span) = span.or_else(|| Some(quiet?.open(ledger))) {
+            if let Some(span) = span.or_else(|| Some(deferred?.open(ledger))) {
                 span.end(outcome, code, at);
             }
         }
@@ -145,11 +147,11 @@ impl Recorder {
         at: Nanos,
     ) {
         let ledger = &**self.ledger();
-        let span = trace::entered()
-            .map(|within| CheckoutSpan::begin(ledger, &within, operation, call_site, (Phase::Queue, at)).of_refused());
-        ledger.update(|books| books.refuse(operation, outcome));
+        let within = trace::current_span();
+        let span = within.map(|within| ledger.checkout_span(operation, &within, call_site, (Phase::Queue, at)));
+        ledger.update(|state| state.refuse(operation, outcome));
         if let Some(span) = span {
-            span.end(outcome, code, at);
+            span.without_phases().end(outcome, code, at);
         }
     }
 }
@@ -160,7 +162,7 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_creating(&self, stats: &Arc<ConnectionStats>) {
-        self.ledger().update(|books| books.open(stats));
+        self.ledger().update(|state| state.open(stats));
     }
 
     /// Records that a connection was established, `took` after connecting began.
@@ -168,15 +170,15 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn connection_created(&self, stats: &ConnectionStats, took: Duration) {
         let ledger = self.ledger();
-        let within = trace::entered();
-        ledger.update(|books| {
-            books.create_time.observe(nanos(took));
+        let within = trace::current_span();
+        ledger.update(|state| {
+            state.create_time.observe(nanos(took));
             if let Some(within) = &within {
-                books.create_exemplars.keep(nanos(took), within.ids());
+                state.create_exemplars.record(nanos(took), within.ids());
             }
-            let unpacked_state = stats.unpacked_state();
-            if unpacked_state.state == ConnectionState::Creating {
-                stats.set_used(unpacked_state.operation, ledger.clock.now());
+            let connection = stats.state();
+            if connection.label == ConnectionState::Creating {
+                stats.set_used(connection.operation, ledger.clock.now());
             }
         });
         self.log().connection_created(took);
@@ -186,7 +188,7 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_error(&self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
-        self.ledger().update(|books| *books.errors.entry((phase, code)).or_insert(0) += 1);
+        self.ledger().update(|state| *state.errors.entry((phase, code)).or_insert(0) += 1);
         self.log().connection_error(phase, code, error);
     }
 
@@ -212,19 +214,19 @@ impl Recorder {
     /// Records that the holder released a connection. Where the connection goes next is recorded apart.
     #[inline(always)]
     pub(crate) fn connection_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
-        // What was held is counted from here on, not twice.
+        // The state changes first, so that a concurrent reader does not count the time twice.
         stats.set_used(operation, at);
         stats.count_use(operation, at.since(since));
         if stats.is_traced() {
-            self.keep_use_exemplar(stats, at.since(since));
+            self.record_use_exemplar(stats, at.since(since));
         }
     }
 
-    /// Keeps a use as an exemplar of the trace in which the connection was checked out.
+    /// Records a use as an exemplar of the trace in which the connection was checked out.
     #[cold]
-    fn keep_use_exemplar(&self, stats: &ConnectionStats, nanos: u64) {
-        if let Some(trace) = stats.trace_ids() {
-            self.ledger().use_exemplars.keep(nanos, trace);
+    fn record_use_exemplar(&self, stats: &ConnectionStats, nanos: u64) {
+        if let Some(trace) = stats.span_ids() {
+            self.ledger().use_exemplars.record(nanos, trace);
         }
     }
 
@@ -232,7 +234,7 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     pub(crate) fn suspect_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
-        stats.suspect(false);
+        stats.set_suspected(false);
         let operations = &self.ledger().operations;
         let (operation, call_site) = (operations.name(operation), operations.location(stats.site()));
         self.log().suspect_returned(operation, call_site, at.duration_since(since));
@@ -249,15 +251,15 @@ impl Recorder {
         found_by: Option<Ticket>,
     ) {
         let ledger = &**self.ledger();
-        let cause = stats.trace();
-        let (quiet, span) = ledger.update(|books| {
-            *books.dirty.entry((operation, dirt)).or_insert(0) += 1;
-            let quiet = found_by.and_then(|ticket| Some((ticket, books.quiet(ticket)?)));
-            (quiet, found_by.and_then(|ticket| books.span_of(ticket)))
+        let cause = stats.span();
+        let (deferred, span) = ledger.update(|state| {
+            *state.dirty.entry((operation, dirt)).or_insert(0) += 1;
+            let deferred = found_by.and_then(|ticket| Some((ticket, state.deferred_span(ticket)?)));
+            (deferred, found_by.and_then(|ticket| state.span_of(ticket)))
         });
-        let span = span.or_else(|| quiet.map(|(ticket, quiet)| quiet.attach(ledger, ticket)));
+        let span = span.or_else(|| deferred.map(|(ticket, deferred)| deferred.attach(ledger, ticket)));
         let name = ledger.operations.name(operation);
-        trace::dirty(cause.as_ref(), name, dirt, span.as_ref());
+        trace::record_dirty_return(cause.as_ref(), name, dirt, span.as_ref());
         self.log().connection_dirty(name, ledger.operations.location(stats.site()), dirt);
     }
 
@@ -265,24 +267,35 @@ impl Recorder {
     #[inline(always)]
     pub(crate) fn connection_idle(&self, stats: &ConnectionStats, at: Nanos) {
         stats.set_idle(at);
-        stats.release_trace();
+        stats.release_span();
     }
 }
 
-/// Events that are recorded under a lock of the pool's. Their log lines are written when that lock is free.
+/// The event that is recorded under a lock of the pool, and logged after that lock is released.
 impl Ledger {
     /// Records that a connection is gone: `stats` is no longer live.
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_closed(&self, stats: &ConnectionStats, reason: CloseReason) {
-        self.update(|books| books.close(stats, reason, self.clock.now()));
+        self.update(|state| state.close(stats, reason, self.clock.now()));
     }
 
-    /// Changes what is kept under the lock, and the hints derived from it before any other thread can change it again.
+    /// Returns the span of a checkout that began to wait in the span `within`.
+    fn checkout_span(
+        &self,
+        operation: OperationId,
+        within: &SampledSpan,
+        call_site: &'static Location<'static>,
+        since: (Phase, Nanos),
+    ) -> CheckoutSpan {
+        CheckoutSpan::begin(&self.name, self.operations.name(operation), within, call_site, since)
+    }
+
+    /// Changes the state under its lock, and updates the hints before the lock is released.
     fn update<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> T {
-        let mut books = self.books();
-        let changed = change(&mut books);
-        self.hints.update(&books);
+        let mut state = self.state();
+        let changed = change(&mut state);
+        self.hints.update(&state);
         changed
     }
 }
@@ -292,24 +305,24 @@ impl Recorder {
     /// Records that the server reported an error on the wire.
     #[cold]
     pub(crate) fn query_error(&self, operation: OperationId, code: ErrorCode) {
-        self.ledger().update(|books| books.count_query_error(operation, code));
+        self.ledger().update(|state| state.count_query_error(operation, code));
     }
 
     /// Records that a request with queries ended in an error or will not be answered; `trace` is its span, if it has one.
     #[cold]
     pub(crate) fn query_failed(&self, query: QueryId, code: ErrorCode, took: Duration, trace: Option<TraceContext>) {
-        self.ledger().update(|books| books.failed_queries.count(query, code, took, trace));
+        self.ledger().update(|state| state.failed_queries.count(query, code, took, trace));
     }
 
     /// Records that a request with queries succeeded that had a span.
     pub(crate) fn query_traced(&self, query: QueryId, took: Duration, trace: TraceContext) {
-        self.ledger().query_exemplars[query.index()].keep(nanos(took), trace);
+        self.ledger().query_exemplars[query.index()].record(nanos(took), trace);
     }
 
-    /// Records that the bytes on a connection are not understood and no longer followed.
+    /// Records that a connection's wire was not understood and is no longer observed.
     #[cold]
     pub(crate) fn wire_lost(&self, problem: &'static str) {
-        self.ledger().update(|books| books.wires_lost += 1);
+        self.ledger().update(|state| state.wires_lost += 1);
         self.log().wire_lost(problem);
     }
 }
@@ -333,8 +346,8 @@ impl Recorder {
     #[cold]
     pub(crate) fn retrying(&self, operation: OperationId, code: ErrorCode, attempt: u32, pause: Duration) {
         let ledger = self.ledger();
-        ledger.update(|books| books.retries.count_retry(operation, code));
-        trace::retrying(code, attempt, pause);
+        ledger.update(|state| state.retries.count_retry(operation, code));
+        trace::record_retry(code, attempt, pause);
         self.log().retrying(ledger.operations.name(operation), code, attempt, pause);
     }
 
@@ -342,7 +355,7 @@ impl Recorder {
     #[cold]
     pub(crate) fn retry_recovered(&self, operation: OperationId, attempts: u32) {
         let ledger = self.ledger();
-        ledger.update(|books| books.retries.count_recovered(operation));
+        ledger.update(|state| state.retries.count_recovered(operation));
         self.log().retry_recovered(ledger.operations.name(operation), attempts);
     }
 
@@ -350,55 +363,34 @@ impl Recorder {
     #[cold]
     pub(crate) fn retry_exhausted(&self, operation: OperationId, code: ErrorCode, reason: GiveUp, attempts: u32) {
         let ledger = self.ledger();
-        ledger.update(|books| books.retries.count_exhausted(operation, reason, code));
+        ledger.update(|state| state.retries.count_exhausted(operation, reason, code));
         self.log().retry_exhausted(ledger.operations.name(operation), code, reason, attempts);
     }
 }
 
 /// Connections outside the pool.
 impl Recorder {
-    /// Records that connecting outside the pool began, and returns the connection's place among those that live there.
+    /// Records that connecting outside the pool began, and returns the connection's id.
     #[cold]
-    pub(crate) fn unpooled_connecting(&self, operation: OperationId, at: Nanos) -> UnpooledPlace {
-        self.ledger().update(|books| books.unpooled.begin(operation, at))
+    pub(crate) fn unpooled_connecting(&self, operation: OperationId, at: Nanos) -> UnpooledId {
+        self.ledger().update(|state| state.unpooled.begin(operation, at))
     }
 
     /// Records that a connection outside the pool was established, `took` after connecting began.
     #[cold]
-    pub(crate) fn unpooled_opened(&self, place: UnpooledPlace, operation: OperationId, took: Duration, at: Nanos) {
+    pub(crate) fn unpooled_opened(&self, id: UnpooledId, operation: OperationId, took: Duration, at: Nanos) {
         let ledger = self.ledger();
-        ledger.update(|books| books.unpooled.open(place, at));
+        ledger.update(|state| state.unpooled.open(id, at));
         self.log().unpooled_opened(ledger.operations.name(operation), took);
     }
 
     /// Records that a connection outside the pool is gone; unless it was `open`, it was never established.
     #[cold]
-    pub(crate) fn unpooled_closed(&self, place: UnpooledPlace, operation: OperationId, open: bool, at: Nanos) {
+    pub(crate) fn unpooled_closed(&self, id: UnpooledId, operation: OperationId, open: bool, at: Nanos) {
         let ledger = self.ledger();
-        ledger.update(|books| books.unpooled.end(place, at));
+        ledger.update(|state| state.unpooled.end(id, at));
         if open {
             self.log().unpooled_closed(ledger.operations.name(operation));
         }
-    }
-}
-
-/// Requests.
-impl Recorder {
-    /// Records that a request held a connection for long while the server had nothing to do for it.
-    #[cold]
-    pub(crate) fn request_held(&self, kind: RouteKey, site: SiteId, spent: UseBreakdown) {
-        let ledger = self.ledger();
-        ledger.requests().count_warning(kind, RequestWarning::HeldElsewhere);
-        let (route, call_site) = (ledger.requests().route(kind), ledger.operations.location(site));
-        self.log().request_held(route, kind.method().as_str(), call_site, spent.not_executing(), spent.executing);
-    }
-
-    /// Records that a request made many checkouts.
-    #[cold]
-    pub(crate) fn request_many_checkouts(&self, kind: RouteKey, checkouts: u64, sites: CallSites) {
-        let ledger = self.ledger();
-        ledger.requests().count_warning(kind, RequestWarning::ManyCheckouts);
-        let (route, method) = (ledger.requests().route(kind), kind.method().as_str());
-        self.log().request_many_checkouts(route, method, checkouts, &sites.named(ledger));
     }
 }

@@ -1,15 +1,14 @@
-//! What was tried again, and what was not.
+//! Counters of retries.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::books::MAX_ERRORS;
 use super::snapshot::{Retries, RetriesExhausted};
+use super::state::MAX_ERRORS;
 use crate::labels::{ErrorCode, GiveUp};
 use crate::telemetry::operations::OperationId;
 
-/// Counts of retries, by operation and by what had failed. As many of each are told apart as of errors; beyond that the
-/// code is `other`.
+/// Counters of retries by operation and error code. At most [`MAX_ERRORS`] entries of each; beyond that the code is `other`.
 #[derive(Debug, Default)]
 pub(super) struct RetryTotals {
     retries: BTreeMap<(OperationId, ErrorCode), u64>,
@@ -50,7 +49,7 @@ impl RetryTotals {
     }
 }
 
-/// Counts under the key with this code or, if there are too many, under that with the code `other`.
+/// Increments the counter of the key with this code or, if there are too many counters, of the key with the code `other`.
 pub(super) fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: impl Fn(ErrorCode) -> K, code: ErrorCode) {
     let known = counts.len() < MAX_ERRORS || counts.contains_key(&key(code));
     *counts.entry(key(if known { code } else { ErrorCode::OTHER })).or_insert(0) += 1;

@@ -1,4 +1,4 @@
-//! One moment of a pool, as plain data.
+//! A snapshot of a pool, as plain data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,28 +7,28 @@ use super::{Holder, Limits, UnpooledTotals, Waiter};
 use crate::labels::{
     Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
 };
+use crate::telemetry::connection::UnpackedState;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
-use crate::telemetry::seat::UnpackedState;
-use crate::telemetry::server::ServerLook;
+use crate::telemetry::server::ServerPoll;
 
-/// How many connections there are in each state. Their sum is how many are live.
+/// The number of connections in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Connections {
-    /// Being established.
+    /// Connections being established.
     pub creating: usize,
-    /// In the pool.
+    /// Idle connections.
     pub idle: usize,
-    /// Held by callers, or being pinged for one.
+    /// Connections that are checked out, or being pinged or cleaned by the pool.
     pub used: usize,
 }
 
 impl Connections {
-    pub(super) fn of(standings: impl IntoIterator<Item = UnpackedState>) -> Self {
+    pub(super) fn of(states: impl IntoIterator<Item = UnpackedState>) -> Self {
         let mut connections = Self::default();
-        for unpacked_state in standings {
-            match unpacked_state.state {
+        for state in states {
+            match state.label {
                 ConnectionState::Creating => connections.creating += 1,
                 ConnectionState::Idle => connections.idle += 1,
                 ConnectionState::Used => connections.used += 1,
@@ -37,185 +37,195 @@ impl Connections {
         connections
     }
 
-    /// All of them.
+    /// Returns the number of connections in all states.
     #[must_use]
     pub fn live(&self) -> usize {
         self.creating + self.idle + self.used
     }
 }
 
-/// What the checkouts of one operation came to.
+/// Counters of one operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OperationTotals {
     /// The operation's name.
     pub name: Arc<str>,
-    /// Checkouts begun: the sum of `outcomes` and `in_flight`.
+    /// Checkouts started: the sum of `outcomes` and `in_flight`.
     pub started: u64,
     /// Checkouts that ended, by [`Outcome::ALL`].
     pub outcomes: [u64; Outcome::COUNT],
-    /// Checkouts that have not ended.
+    /// Checkouts in flight.
     pub in_flight: u64,
-    /// Time spent waiting, in nanoseconds, by those in flight too.
+    /// Time spent waiting, in nanoseconds, including checkouts in flight.
     pub wait_nanos: u64,
-    /// Time for which connections were held, in nanoseconds, counted when they are returned.
+    /// Time for which connections were held, in nanoseconds; counted at their return.
     pub use_nanos: u64,
     /// Uses that ended.
     pub returned: u64,
-    /// Time for which connections were held by what they did, in nanoseconds, by [`Activity::ALL`]: those that are
-    /// held now included, and the time for which they were pinged or cleaned for this operation.
+    /// Time for which connections were held, in nanoseconds, by [`Activity::ALL`]; includes connections currently held, and
+    /// pinging and cleaning on behalf of this operation.
     pub activity_nanos: [u64; Activity::COUNT],
     /// Queries sent.
     pub queries: u64,
-    /// Queries that came to an end, with success or without.
+    /// Queries that ended, successfully or not.
     pub queries_finished: u64,
-    /// Bytes on the wire, by [`Direction::ALL`].
+    /// Bytes sent and received, by [`Direction::ALL`].
     pub wire_bytes: [u64; Direction::COUNT],
-    /// How often it succeeded after it had failed.
+    /// How often the operation succeeded after a retry.
     pub recovered: u64,
-    /// Durations of the operation as a whole, by [`Outcome::ALL`].
+    /// Durations of the whole operation, by [`Outcome::ALL`].
     pub durations: [Histogram; Outcome::COUNT],
 }
 
-/// How long the queries of one kind took.
+/// The durations of the queries with one summary and result.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QueryDurations {
-    /// What they are: operations and targets, as in `SELECT orders`.
+    /// The summary: operations and targets, as in `SELECT orders`.
     pub summary: Arc<str>,
-    /// The error that they ended with; `None` of those that succeeded.
+    /// The error code; `None` for successful queries.
     pub error: Option<ErrorCode>,
-    /// How long they took, from the request's first byte until the server was ready for the next.
+    /// The durations, from the first byte of a request until the server was ready for the next one.
     pub durations: Histogram,
 }
 
-/// How often the server reported an error to an operation.
+/// The number of errors that the server reported to an operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QueryErrors {
     /// The operation's name.
     pub operation: Arc<str>,
-    /// What the error said.
+    /// The error code.
     pub code: ErrorCode,
-    /// How often, since the pool was made.
+    /// The number since the pool was created.
     pub count: u64,
 }
 
-/// How often an operation was tried again.
+/// The number of retries of an operation.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Retries {
     /// The operation's name.
     pub operation: Arc<str>,
-    /// What had failed.
+    /// The code of the error that was retried.
     pub code: ErrorCode,
-    /// How often, since the pool was made.
+    /// The number since the pool was created.
     pub count: u64,
 }
 
-/// How often an operation with a retry policy failed, and was not tried again.
+/// The number of times that an operation with a retry policy failed and was not retried.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RetriesExhausted {
     /// The operation's name.
     pub operation: Arc<str>,
-    /// Why it was not.
+    /// Why it was not retried.
     pub reason: GiveUp,
-    /// What had failed.
+    /// The code of the error that was retried.
     pub code: ErrorCode,
-    /// How often, since the pool was made.
+    /// The number since the pool was created.
     pub count: u64,
 }
 
-/// How often an operation returned a connection that was dirty.
+/// The number of dirty connections that an operation returned.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DirtyReturns {
     /// The operation's name.
     pub operation: Arc<str>,
-    /// In what way.
+    /// In what way they were dirty.
     pub dirt: Dirt,
-    /// How often, since the pool was made.
+    /// The number since the pool was created.
     pub count: u64,
 }
 
-/// How often a connection reported an error.
+/// The number of errors on connections.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ConnectionErrors {
-    /// What was under way.
+    /// What the connection was doing.
     pub phase: ErrorPhase,
-    /// What the error said.
+    /// The error code.
     pub code: ErrorCode,
-    /// How often, since the pool was made.
+    /// The number since the pool was created.
     pub count: u64,
 }
 
-/// Everything a pool has counted, as of one moment.
+/// Everything a pool has recorded, at one point in time.
+///
+/// ```no_run
+/// # fn example(pool: &poolscope::Pool) {
+/// use poolscope::labels::Outcome;
+///
+/// for operation in pool.snapshot().operations {
+///     println!("{}: {} timeouts", operation.name, operation.outcomes[Outcome::Timeout.index()]);
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolSnapshot {
     /// The pool's name.
     pub name: Arc<str>,
-    /// What it may hold.
+    /// The pool's limits.
     pub limits: Limits,
-    /// What it holds.
+    /// The number of connections in each state.
     pub connections: Connections,
-    /// By operation, `other` first; those that have a name but did nothing yet are there too.
+    /// Counters by operation, `other` first, including operations that have a name but no checkout yet.
     pub operations: Vec<OperationTotals>,
-    /// Checkouts in flight that wait for capacity.
+    /// Checkouts waiting for capacity.
     pub queued: usize,
-    /// All checkouts in flight.
+    /// Checkouts in flight, whatever they are waiting for.
     pub in_flight: usize,
-    /// How long the oldest checkout in flight has been waiting; zero if there is none.
+    /// The age of the oldest checkout in flight; zero if there is none.
     pub oldest_wait: Duration,
-    /// Durations of checkouts, failed ones included.
+    /// Durations of checkouts, including failed ones.
     pub wait_time: Histogram,
-    /// Durations of uses, from getting a connection to returning it.
+    /// Durations from checkout to return.
     pub use_time: Histogram,
-    /// Durations of connecting, where it succeeded.
+    /// Durations of successful connects.
     pub create_time: Histogram,
-    /// Where waits went, in nanoseconds, by [`Phase::ALL`].
+    /// Time spent waiting, in nanoseconds, by [`Phase::ALL`].
     pub phase_nanos: [u64; Phase::COUNT],
-    /// For how long somebody was waiting for capacity, in nanoseconds.
+    /// Time during which at least one checkout was waiting for capacity, in nanoseconds.
     pub saturated_nanos: u64,
-    /// Connections begun: the sum of `closed` and of what lives.
+    /// Connections for which connecting started: the sum of `closed` and `connections`.
     pub created: u64,
-    /// Connections gone, by [`CloseReason::ALL`].
+    /// Connections closed, by [`CloseReason::ALL`].
     pub closed: [u64; CloseReason::COUNT],
-    /// Errors that connections reported.
+    /// Errors on connections, by phase and code.
     pub errors: Vec<ConnectionErrors>,
-    /// Durations of queries by what they are.
+    /// Durations of queries, by summary and error code.
     pub queries: Vec<QueryDurations>,
-    /// Errors that the server reported to queries.
+    /// Errors that the server reported, by operation and code.
     pub query_errors: Vec<QueryErrors>,
-    /// Connections that came back dirty.
+    /// Dirty returns, by operation and kind.
     pub dirty_returns: Vec<DirtyReturns>,
-    /// Connections that are held past `leak_threshold` and silent.
+    /// Connections held longer than `leak_threshold`, silent and not executing.
     pub suspected_leaks: usize,
-    /// Checkouts that waited while their own task held a connection.
+    /// Checkouts that waited for capacity while their own task held a connection.
     pub self_deadlocks: u64,
-    /// Connections whose wire was not understood, and is no longer read.
+    /// Connections whose wire is no longer observed because it was not understood.
     pub wires_lost: u64,
-    /// What was tried again.
+    /// Retries, by operation and code.
     pub retries: Vec<Retries>,
-    /// What had a retry policy, failed, and was not tried again.
+    /// Operations with a retry policy that failed and were not retried, by operation, reason and code.
     pub retries_exhausted: Vec<RetriesExhausted>,
-    /// How many retries may be made now.
+    /// The number of retries that may be made now.
     pub retry_budget: f64,
-    /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not, or if nobody
-    /// has tried for ten seconds.
+    /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not, or if no checkout
+    /// has tried to connect for ten seconds.
     pub connecting_suspended: Duration,
-    /// Connections outside the pool, of the operations that had any; no other account here counts them, but `errors`.
+    /// Connections outside the pool, by operation. Of the other fields only `errors` includes them.
     pub unpooled: Vec<UnpooledTotals>,
-    /// What requests cost, by route and method: those that a layer of [`middleware`](crate::middleware) serves.
+    /// The cost of requests that a layer of [`middleware`](crate::middleware) serves, by route and method.
     pub requests: Vec<RequestTotals>,
-    /// What the server said of itself, if [`Pool::watch_server`](crate::Pool::watch_server) asks it.
-    pub server: Option<ServerLook>,
-    /// The size that the last minutes ask for, if they tell.
+    /// The server's view of itself, if [`Pool::watch_server`](crate::Pool::watch_server) queries it.
+    pub server: Option<ServerPoll>,
+    /// The size recommended from the load of the last five minutes, if there was enough.
     pub recommended_size: Option<usize>,
-    /// Who holds connections, oldest first.
+    /// The holders of connections, oldest first.
     pub holders: Vec<Holder>,
-    /// Who waits for one, oldest first.
+    /// The checkouts in flight, oldest first.
     pub waiters: Vec<Waiter>,
 }

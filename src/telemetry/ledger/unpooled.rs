@@ -1,4 +1,4 @@
-//! Connections outside the pool: those that live, and what the others came to.
+//! Connections outside the pool.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,55 +6,55 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::Ledger;
-use super::books::rising;
+use super::state::monotonic;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 
-/// The place of a connection among those that live outside the pool.
+/// Identifies a live connection outside the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct UnpooledPlace(usize);
+pub(crate) struct UnpooledId(usize);
 
-/// What one operation had of connections outside the pool.
+/// One operation's connections outside the pool.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UnpooledTotals {
     /// The operation's name.
     pub operation: Arc<str>,
-    /// Connections that were established.
+    /// Connections established.
     pub opened: u64,
-    /// Those of them that are still open.
+    /// Connections currently open.
     pub active: usize,
-    /// Time for which they were open, in nanoseconds, those that still are included.
+    /// Time for which connections were open, in nanoseconds, including those currently open.
     pub open_nanos: u64,
-    /// Time spent connecting, in nanoseconds: without success, and by those that are at it, too.
+    /// Time spent connecting, in nanoseconds, including failed attempts and those in progress.
     pub connect_nanos: u64,
 }
 
-/// A connection outside the pool, from the start of connecting until it is gone.
+/// A connection outside the pool, from the start of connecting until it is closed.
 #[derive(Debug)]
-struct Living {
+struct LiveConnection {
     operation: OperationId,
-    /// Since when it is open; until then, when connecting began.
+    /// When it was established; until then, when connecting began.
     since: Nanos,
     open: bool,
 }
 
-/// What one operation's connections came to, without what is under way.
+/// Counters of one operation, without the activity in progress.
 #[derive(Debug, Default)]
-struct Totals {
+struct Counters {
     opened: u64,
     open_nanos: u64,
     connect_nanos: u64,
-    /// The most that a snapshot said, see [`rising`].
+    /// The largest values that snapshots have reported; see [`monotonic`].
     open_reported: u64,
     connect_reported: u64,
-    /// Reckoned anew by each snapshot.
-    under_way: UnderWay,
+    /// Recomputed by each snapshot.
+    in_progress: InProgress,
 }
 
-/// What one operation's connections are at.
+/// The activity in progress of one operation's connections.
 #[derive(Clone, Copy, Debug, Default)]
-struct UnderWay {
+struct InProgress {
     active: usize,
     open_nanos: u64,
     connect_nanos: u64,
@@ -62,50 +62,50 @@ struct UnderWay {
 
 #[derive(Debug, Default)]
 pub(super) struct Unpooled {
-    living: Slab<Living>,
-    /// Of the operations that had any: most have none.
-    totals: BTreeMap<OperationId, Totals>,
+    live: Slab<LiveConnection>,
+    /// Only of operations that had such connections.
+    totals: BTreeMap<OperationId, Counters>,
 }
 
 impl Unpooled {
-    pub(super) fn begin(&mut self, operation: OperationId, at: Nanos) -> UnpooledPlace {
+    pub(super) fn begin(&mut self, operation: OperationId, at: Nanos) -> UnpooledId {
         self.totals.entry(operation).or_default();
-        UnpooledPlace(self.living.insert(Living { operation, since: at, open: false }))
+        UnpooledId(self.live.insert(LiveConnection { operation, since: at, open: false }))
     }
 
-    pub(super) fn open(&mut self, place: UnpooledPlace, at: Nanos) {
-        let Some(living) = self.living.get_mut(place.0) else { return };
-        let totals = self.totals.entry(living.operation).or_default();
+    pub(super) fn open(&mut self, id: UnpooledId, at: Nanos) {
+        let Some(live) = self.live.get_mut(id.0) else { return };
+        let totals = self.totals.entry(live.operation).or_default();
         totals.opened += 1;
-        totals.connect_nanos += at.since(living.since);
-        (living.since, living.open) = (at, true);
+        totals.connect_nanos += at.since(live.since);
+        (live.since, live.open) = (at, true);
     }
 
-    pub(super) fn end(&mut self, place: UnpooledPlace, at: Nanos) {
-        let Some(Living { operation, since, open }) = self.living.try_remove(place.0) else { return };
+    pub(super) fn end(&mut self, id: UnpooledId, at: Nanos) {
+        let Some(LiveConnection { operation, since, open }) = self.live.try_remove(id.0) else { return };
         let totals = self.totals.entry(operation).or_default();
         *if open { &mut totals.open_nanos } else { &mut totals.connect_nanos } += at.since(since);
     }
 
-    /// What each operation had, what is under way at `now` included.
+    /// Returns the totals of each operation, including the activity in progress up to `now`.
     pub(super) fn totals(&mut self, ledger: &Ledger, now: Nanos) -> impl Iterator<Item = UnpooledTotals> {
         for totals in self.totals.values_mut() {
-            totals.under_way = UnderWay::default();
+            totals.in_progress = InProgress::default();
         }
-        for (_, living) in &self.living {
-            let so_far = now.since(living.since);
-            let under_way = &mut self.totals.entry(living.operation).or_default().under_way;
-            under_way.active += usize::from(living.open);
-            *if living.open { &mut under_way.open_nanos } else { &mut under_way.connect_nanos } += so_far;
+        for (_, live) in &self.live {
+            let so_far = now.since(live.since);
+            let in_progress = &mut self.totals.entry(live.operation).or_default().in_progress;
+            in_progress.active += usize::from(live.open);
+            *if live.open { &mut in_progress.open_nanos } else { &mut in_progress.connect_nanos } += so_far;
         }
         self.totals.iter_mut().map(move |(operation, totals)| {
-            let UnderWay { active, open_nanos, connect_nanos } = totals.under_way;
+            let InProgress { active, open_nanos, connect_nanos } = totals.in_progress;
             UnpooledTotals {
                 operation: ledger.operations().shared_name(*operation),
                 opened: totals.opened,
                 active,
-                open_nanos: rising(&mut totals.open_reported, totals.open_nanos + open_nanos),
-                connect_nanos: rising(&mut totals.connect_reported, totals.connect_nanos + connect_nanos),
+                open_nanos: monotonic(&mut totals.open_reported, totals.open_nanos + open_nanos),
+                connect_nanos: monotonic(&mut totals.connect_reported, totals.connect_nanos + connect_nanos),
             }
         })
     }
@@ -120,15 +120,15 @@ mod tests {
     use crate::telemetry::clock::Clock;
     use crate::telemetry::operations::Interned;
 
-    struct Kept {
+    struct Fixture {
         ledger: Ledger,
         unpooled: Unpooled,
     }
 
-    impl Kept {
+    impl Fixture {
         fn new() -> Self {
             Self {
-                ledger: Ledger::new(Arc::from("test"), Limits::of_one(), Clock::mock().0),
+                ledger: Ledger::new(Arc::from("test"), Limits::for_tests(), Clock::mock().0),
                 unpooled: Unpooled::default(),
             }
         }
@@ -140,7 +140,7 @@ mod tests {
             }
         }
 
-        /// Of each operation: opened, active, open for so long, connecting for so long.
+        /// Returns name, opened, active, open time and connect time of each operation.
         fn read(&mut self, now: u64) -> Vec<(String, u64, usize, u64, u64)> {
             let totals = self.unpooled.totals(&self.ledger, at(now));
             let plain =
@@ -154,48 +154,48 @@ mod tests {
     }
 
     #[test]
-    fn time_is_counted_while_it_passes_and_stays_when_it_is_over() {
-        let mut kept = Kept::new();
-        let work = kept.operation("work");
-        assert!(kept.read(5).is_empty());
-        let place = kept.unpooled.begin(work, at(10));
-        assert_eq!(kept.read(13), [("work".to_owned(), 0, 0, 0, 3)]);
-        kept.unpooled.open(place, at(17));
-        assert_eq!(kept.read(20), [("work".to_owned(), 1, 1, 3, 7)]);
-        kept.unpooled.end(place, at(30));
-        assert_eq!(kept.read(99), [("work".to_owned(), 1, 0, 13, 7)]);
-        // One that is never established.
-        let place = kept.unpooled.begin(work, at(100));
-        kept.unpooled.end(place, at(150));
-        assert_eq!(kept.read(200), [("work".to_owned(), 1, 0, 13, 57)]);
+    fn time_in_progress_is_counted() {
+        let mut fixture = Fixture::new();
+        let work = fixture.operation("work");
+        assert!(fixture.read(5).is_empty());
+        let id = fixture.unpooled.begin(work, at(10));
+        assert_eq!(fixture.read(13), [("work".to_owned(), 0, 0, 0, 3)]);
+        fixture.unpooled.open(id, at(17));
+        assert_eq!(fixture.read(20), [("work".to_owned(), 1, 1, 3, 7)]);
+        fixture.unpooled.end(id, at(30));
+        assert_eq!(fixture.read(99), [("work".to_owned(), 1, 0, 13, 7)]);
+        // A connection that is never established.
+        let id = fixture.unpooled.begin(work, at(100));
+        fixture.unpooled.end(id, at(150));
+        assert_eq!(fixture.read(200), [("work".to_owned(), 1, 0, 13, 57)]);
     }
 
     #[test]
-    fn connections_add_up_within_an_operation_and_stay_apart_from_anothers() {
-        let mut kept = Kept::new();
-        let (one, other) = (kept.operation("one"), kept.operation("other one"));
-        let places = [one, one, other].map(|operation| kept.unpooled.begin(operation, at(0)));
-        for place in places {
-            kept.unpooled.open(place, at(1));
+    fn connections_are_counted_by_operation() {
+        let mut fixture = Fixture::new();
+        let (one, other) = (fixture.operation("one"), fixture.operation("other one"));
+        let ids = [one, one, other].map(|operation| fixture.unpooled.begin(operation, at(0)));
+        for id in ids {
+            fixture.unpooled.open(id, at(1));
         }
-        assert_eq!(kept.read(11), [("one".to_owned(), 2, 2, 20, 2), ("other one".to_owned(), 1, 1, 10, 1)]);
-        kept.unpooled.end(places[0], at(11));
-        // Its place may be another's.
-        let next = kept.unpooled.begin(other, at(11));
-        assert_eq!(next, places[0]);
-        assert_eq!(kept.read(21), [("one".to_owned(), 2, 1, 30, 2), ("other one".to_owned(), 1, 1, 20, 11)]);
+        assert_eq!(fixture.read(11), [("one".to_owned(), 2, 2, 20, 2), ("other one".to_owned(), 1, 1, 10, 1)]);
+        fixture.unpooled.end(ids[0], at(11));
+        // Its id may be reused.
+        let next = fixture.unpooled.begin(other, at(11));
+        assert_eq!(next, ids[0]);
+        assert_eq!(fixture.read(21), [("one".to_owned(), 2, 1, 30, 2), ("other one".to_owned(), 1, 1, 20, 11)]);
     }
 
     #[test]
-    fn what_was_said_is_never_taken_back() {
-        let mut kept = Kept::new();
-        let work = kept.operation("work");
-        let place = kept.unpooled.begin(work, at(0));
-        assert_eq!(kept.read(10), [("work".to_owned(), 0, 0, 0, 10)]);
-        // Read before, and recorded after.
-        kept.unpooled.open(place, at(9));
-        assert_eq!(kept.read(20), [("work".to_owned(), 1, 1, 11, 10)]);
-        kept.unpooled.end(place, at(18));
-        assert_eq!(kept.read(21), [("work".to_owned(), 1, 0, 11, 10)]);
+    fn reported_time_never_decreases() {
+        let mut fixture = Fixture::new();
+        let work = fixture.operation("work");
+        let id = fixture.unpooled.begin(work, at(0));
+        assert_eq!(fixture.read(10), [("work".to_owned(), 0, 0, 0, 10)]);
+        // The clock was read before the snapshot, and the event recorded after it.
+        fixture.unpooled.open(id, at(9));
+        assert_eq!(fixture.read(20), [("work".to_owned(), 1, 1, 11, 10)]);
+        fixture.unpooled.end(id, at(18));
+        assert_eq!(fixture.read(21), [("work".to_owned(), 1, 0, 11, 10)]);
     }
 }

@@ -1,57 +1,41 @@
-//! What requests cost a pool, by the route that served them: the middleware's accounts.
+//! What requests cost a pool, by route and method.
 //!
-//! Two accounts are kept of each thing: the request's own, for its span and its answer, and that of its kind (route and
-//! method), for the metrics. Both are written when the thing ends, by whatever task that is.
+//! Each event is counted twice when it ends, by the task that ends it: in the request's own
+//! [`RequestUsage`](super::request_usage::RequestUsage), for its span and its response, and in the counters of its route
+//! and method here, for the metrics.
 
-mod account;
-mod kinds;
+mod table;
 mod totals;
 
-use crate::labels::label_enum;
-
 #[cfg(feature = "middleware")]
-pub(crate) use self::account::Request;
-pub(crate) use self::account::{CallSites, UseBreakdown};
-#[cfg(feature = "middleware")]
-pub(crate) use self::kinds::ROUTES;
-pub(crate) use self::kinds::{Requests, RouteKey};
+pub(crate) use self::table::ROUTE_IDS;
+pub(crate) use self::table::{RouteKey, RouteTable};
 pub use self::totals::RequestTotals;
+use crate::labels::Activity;
 
-label_enum! {
-    /// A request's method, as OpenTelemetry tells them apart.
-    RequestMethod {
-        /// `GET`
-        Get => "GET",
-        /// `HEAD`
-        Head => "HEAD",
-        /// `POST`
-        Post => "POST",
-        /// `PUT`
-        Put => "PUT",
-        /// `DELETE`
-        Delete => "DELETE",
-        /// `PATCH`
-        Patch => "PATCH",
-        /// `OPTIONS`
-        Options => "OPTIONS",
-        /// `CONNECT`
-        Connect => "CONNECT",
-        /// `TRACE`
-        Trace => "TRACE",
-        /// Any other.
-        Other => "_OTHER",
-    }
-}
-
-label_enum! {
-    /// What a request does with a pool that it had better not.
-    RequestWarning {
-        /// It makes many checkouts, one after the other: the n + 1 of pools.
-        ManyCheckouts => "many_checkouts",
-        /// It holds a connection while the server has nothing to do for it: it calls elsewhere, perhaps.
-        HeldElsewhere => "held_elsewhere",
-    }
-}
-
-/// What stands in the place of a route that is not known.
+/// The route label of requests without a known route.
 pub(crate) const UNKNOWN_ROUTE: &str = "unknown";
+
+/// The time for which a connection was held, in nanoseconds, by activity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UseBreakdown {
+    pub(crate) executing: u64,
+    pub(crate) in_transaction: u64,
+    pub(crate) idle: u64,
+}
+
+impl UseBreakdown {
+    /// Returns the times in the order of [`Activity::ALL`].
+    pub(crate) fn by_activity(self) -> [u64; Activity::COUNT] {
+        let mut nanos = [0; Activity::COUNT];
+        nanos[Activity::Executing.index()] = self.executing;
+        nanos[Activity::IdleInTransaction.index()] = self.in_transaction;
+        nanos[Activity::Idle.index()] = self.idle;
+        nanos
+    }
+
+    /// Returns the time for which the server was not executing anything.
+    pub(crate) fn not_executing(self) -> u64 {
+        self.in_transaction.saturating_add(self.idle)
+    }
+}

@@ -1,34 +1,33 @@
-//! What requests cost, as plain data.
+//! The cost of requests in a snapshot.
 
 use std::sync::Arc;
 
-use super::{RequestMethod, RequestWarning};
-use crate::labels::{Activity, Outcome};
+use crate::labels::{Activity, Outcome, RequestMethod, RequestWarning};
 use crate::telemetry::histogram::Histogram;
 
-/// What the requests of one route and method cost a pool; see [`middleware`](crate::middleware).
+/// The cost of the requests of one route and method; see [`middleware`](crate::middleware).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RequestTotals {
-    /// The route: its template, never the path itself.
+    /// The route's template, never the path of a request.
     pub route: Arc<str>,
     /// The method.
     pub method: RequestMethod,
-    /// Requests begun: the sum of those that ended and `in_flight`.
+    /// Requests started: the sum of those that ended and `in_flight`.
     pub started: u64,
     /// Requests that have not ended.
     pub in_flight: u64,
     /// Durations of requests, by [`Outcome::ALL`].
     pub durations: [Histogram; Outcome::COUNT],
-    /// Checkouts begun.
+    /// Checkouts started.
     pub checkouts: u64,
-    /// Time of checkouts that ended, in nanoseconds.
+    /// Time spent waiting in checkouts that have ended, in nanoseconds.
     pub wait_nanos: u64,
-    /// Time for which connections were held that were returned since, in nanoseconds, by [`Activity::ALL`].
+    /// Time for which returned connections had been held, in nanoseconds, by [`Activity::ALL`].
     pub use_nanos: [u64; Activity::COUNT],
-    /// Attempts of operations after the first.
+    /// Attempts of operations after their first.
     pub retries: u64,
-    /// What was warned of, by [`RequestWarning::ALL`].
+    /// Warnings, by [`RequestWarning::ALL`].
     pub warnings: [u64; RequestWarning::COUNT],
 }
 
@@ -48,7 +47,7 @@ impl RequestTotals {
         }
     }
 
-    pub(super) fn set_kind(&mut self, route: &Arc<str>, method: RequestMethod) {
+    pub(super) fn set_key(&mut self, route: &Arc<str>, method: RequestMethod) {
         if !Arc::ptr_eq(&self.route, route) {
             self.route = Arc::clone(route);
         }

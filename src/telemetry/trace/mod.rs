@@ -1,11 +1,10 @@
-//! Traces: which one is under way, and the spans that a pool adds to it.
+//! Tracing: the current span, and the spans that a pool adds to its trace.
 //!
-//! OpenTelemetry keeps the span that is entered in a thread-local context, and bridges such as `tracing-opentelemetry`
-//! put theirs there too; it is looked at there, which takes a nanosecond or two and allocates nothing. Nothing else is done
-//! unless that span is sampled. Without the feature `otel` nobody is asked, and nothing of this is compiled into a
-//! checkout.
+//! OpenTelemetry keeps the current span in a thread-local context, and bridges such as `tracing-opentelemetry` store theirs
+//! there too. Reading it takes a nanosecond or two and allocates nothing; nothing else is done unless that span is sampled.
+//! Without the feature `otel` the context is not read, and no tracing code is compiled into a checkout.
 //!
-//! Spans are made with `tracing`, so that every layer of the service's sees them, under the target [`TARGET`].
+//! Spans are created with `tracing` under the target [`TARGET`], so that all layers of the service receive them.
 
 mod checkout;
 #[cfg_attr(not(feature = "otel"), path = "off.rs")]
@@ -15,77 +14,87 @@ mod spans;
 
 use std::fmt;
 
-pub(crate) use self::checkout::{CheckoutSpan, Held};
+pub(crate) use self::checkout::CheckoutSpan;
 #[cfg(all(feature = "middleware", feature = "otel"))]
 pub(crate) use self::otel::is_within_span;
-pub(crate) use self::otel::{Trace, current, entered, surroundings};
-pub(crate) use self::queries::{Ending, Queries, Server};
+pub(crate) use self::otel::{SampledSpan, current, current_context, current_span, ids_of, link};
+pub(crate) use self::queries::{QueryEnd, QuerySpans, ServerAddress};
 #[cfg(feature = "middleware")]
 pub(crate) use self::spans::end_server;
 #[cfg(all(feature = "middleware", feature = "otel"))]
 pub(crate) use self::spans::server;
-pub(crate) use self::spans::{Recount, attempt, cleaning, dirty, end_operation, leaking, operation, retrying};
+pub(crate) use self::spans::{
+    OperationSpan, SpanOutcome, attempt, cleaning, record_dirty_return, record_retry, record_suspected_leak,
+};
 
-/// The target of every span, to be named in filters.
+/// The target of every span, for use in filters.
 pub(crate) const TARGET: &str = "poolscope::trace";
 
-/// What is entered on a thread.
-#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "nobody traces"))]
+/// The current span of a thread.
+#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "without OpenTelemetry there is no current span"))]
 #[derive(Debug)]
-pub(crate) enum Surroundings {
-    /// No span, as far as OpenTelemetry knows.
+pub(crate) enum CurrentSpan {
+    /// OpenTelemetry has no current span.
     Untraced,
-    /// A span of a trace that is not sampled.
+    /// The trace is not sampled.
     Unsampled,
-    Sampled(Trace),
+    /// The trace is sampled.
+    Sampled(SampledSpan),
 }
 
 /// The value of an attribute.
-#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "nobody is told"))]
+#[cfg_attr(not(feature = "otel"), allow(dead_code, reason = "without OpenTelemetry attributes are not read"))]
 #[derive(Clone, Debug)]
-enum Said {
+pub(crate) enum AttributeValue {
     Text(String),
     Number(i64),
     Seconds(f64),
 }
 
-impl From<&str> for Said {
+impl From<&str> for AttributeValue {
     fn from(text: &str) -> Self {
         Self::Text(text.to_owned())
     }
 }
 
-/// Attributes of an event or a link.
-type Attributes = Vec<(&'static str, Said)>;
+/// The attributes of an event or a link.
+pub(crate) type Attributes = Vec<(&'static str, AttributeValue)>;
 
-/// A span of a trace, by the numbers that [W3C Trace Context](https://www.w3.org/TR/trace-context/) gives them.
+/// The ids of a span and its trace, as in [W3C Trace Context](https://www.w3.org/TR/trace-context/).
+///
+/// ```
+/// use poolscope::telemetry::TraceContext;
+///
+/// let span = TraceContext::new([0xab; 16], [0xcd; 8]);
+/// assert_eq!(span.span().to_string(), "cdcdcdcdcdcdcdcd");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct TraceContext {
-    /// The trace.
+    /// The id of the trace.
     pub trace_id: [u8; 16],
-    /// The span within it.
+    /// The id of the span.
     pub span_id: [u8; 8],
 }
 
-/// A number in hexadecimal digits, lower case, as traces are shown everywhere.
+/// An id that displays as lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hex<const BYTES: usize>([u8; BYTES]);
 
 impl TraceContext {
-    /// A span of this trace.
+    /// Creates the context from the ids of a trace and of a span in it.
     #[must_use]
     pub const fn new(trace_id: [u8; 16], span_id: [u8; 8]) -> Self {
         Self { trace_id, span_id }
     }
 
-    /// The trace's number in 32 hexadecimal digits.
+    /// Returns the trace's id, which displays as 32 hexadecimal digits.
     #[must_use]
     pub const fn trace(self) -> Hex<16> {
         Hex(self.trace_id)
     }
 
-    /// The span's number in 16 hexadecimal digits.
+    /// Returns the span's id, which displays as 16 hexadecimal digits.
     #[must_use]
     pub const fn span(self) -> Hex<8> {
         Hex(self.span_id)
@@ -93,7 +102,7 @@ impl TraceContext {
 }
 
 impl<const BYTES: usize> Hex<BYTES> {
-    /// Calls `digit` with each digit in turn.
+    /// Returns the hexadecimal digits as ASCII characters.
     pub(crate) fn digits(self) -> impl Iterator<Item = u8> {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         self.0.into_iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
@@ -107,7 +116,7 @@ impl<const BYTES: usize> fmt::Display for Hex<BYTES> {
     }
 }
 
-/// `trace-span`, as in a `traceparent`.
+/// Displays as `trace-span`, as in a `traceparent` header.
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.trace(), self.span())
@@ -118,7 +127,7 @@ impl fmt::Display for TraceContext {
 mod tests {
     use super::*;
 
-    /// The words in quotes or in front of ` = ` that name an attribute, an event or a link in the sources here.
+    /// Returns the names of attributes, events and links in a source file.
     fn names(source: &str) -> impl Iterator<Item = &str> {
         let is_of_name = |c: char| c.is_ascii_lowercase() || matches!(c, '.' | '_');
         let code = source.split("mod tests").next().unwrap_or_default();
@@ -128,20 +137,25 @@ mod tests {
     }
 
     #[test]
-    fn the_page_on_traces_has_every_name_and_no_other_of_ours() {
+    fn documentation_lists_every_attribute() {
         let page = include_str!("../../../docs/traces.md");
-        let sources = [include_str!("spans.rs"), include_str!("checkout.rs"), include_str!("queries.rs")];
+        let sources = [
+            include_str!("spans.rs"),
+            include_str!("checkout.rs"),
+            include_str!("queries.rs"),
+            include_str!("../ledger/holder_links.rs"),
+        ];
         let names: std::collections::BTreeSet<_> = sources.iter().flat_map(|source| names(source)).collect();
         let missing: Vec<_> = names.iter().filter(|name| !page.contains(&format!("`{name}`"))).collect();
         assert!(missing.is_empty(), "docs/traces.md lacks {missing:?}");
         assert!(names.len() > 20, "{names:?}");
         let on_page = page.split('`').skip(1).step_by(2).filter(|word| word.starts_with("poolscope."));
         let unknown: Vec<_> = on_page.filter(|word| !names.contains(word)).collect();
-        assert!(unknown.is_empty(), "docs/traces.md knows {unknown:?}");
+        assert!(unknown.is_empty(), "docs/traces.md lists unknown names {unknown:?}");
     }
 
     #[test]
-    fn numbers_are_shown_in_hexadecimal_with_all_their_zeros() {
+    fn ids_display_as_hexadecimal_with_leading_zeros() {
         let mut trace = TraceContext::new([0; 16], [0xab; 8]);
         trace.trace_id[0] = 1;
         trace.trace_id[15] = 0x0f;
@@ -151,24 +165,24 @@ mod tests {
     }
 
     #[test]
-    fn outside_of_every_span_there_is_none() {
-        assert_eq!(current(), None);
+    fn no_context_outside_every_span() {
+        assert_eq!(current_context(), None);
     }
 
     #[cfg(feature = "otel")]
     #[test]
-    fn the_span_that_is_entered_is_told_if_it_is_sampled() {
+    fn context_is_that_of_a_sampled_span() {
         use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState};
 
         let within = |trace: u128, flags| {
             let span = SpanContext::new(TraceId::from(trace), SpanId::from(7), flags, false, TraceState::NONE);
             let _entered = opentelemetry::Context::new().with_remote_span_context(span).attach();
-            current()
+            current_context()
         };
         let sampled = within(9, TraceFlags::SAMPLED);
         assert_eq!(sampled, Some(TraceContext::new(9u128.to_be_bytes(), 7u64.to_be_bytes())));
         assert_eq!(within(9, TraceFlags::NOT_SAMPLED), None);
-        assert_eq!(within(0, TraceFlags::SAMPLED), None, "zero is no trace");
-        assert_eq!(current(), None, "it was left");
+        assert_eq!(within(0, TraceFlags::SAMPLED), None, "zero is not a valid trace id");
+        assert_eq!(current_context(), None, "the span was exited");
     }
 }

@@ -1,32 +1,32 @@
-//! Nobody traces.
+//! The counterpart of `otel.rs` without the feature `otel`: there is no trace.
 
 use std::convert::Infallible;
 use std::time::SystemTime;
 
 use tracing::Span;
 
-use super::{Attributes, Surroundings, TraceContext};
+use super::{Attributes, CurrentSpan, TraceContext};
 
-/// A span of a trace that is sampled: there is none.
+/// A span of a sampled trace, which does not exist without OpenTelemetry.
 #[derive(Clone, Debug)]
-pub(crate) struct Trace(Infallible);
+pub(crate) struct SampledSpan(Infallible);
 
 #[inline(always)]
-pub(crate) const fn current() -> Option<TraceContext> {
+pub(crate) const fn current_context() -> Option<TraceContext> {
     None
 }
 
 #[inline(always)]
-pub(crate) const fn entered() -> Option<Trace> {
+pub(crate) const fn current_span() -> Option<SampledSpan> {
     None
 }
 
 #[inline(always)]
-pub(crate) const fn surroundings() -> Surroundings {
-    Surroundings::Untraced
+pub(crate) const fn current() -> CurrentSpan {
+    CurrentSpan::Untraced
 }
 
-impl Trace {
+impl SampledSpan {
     pub(crate) fn released(&self) -> Self {
         match self.0 {}
     }
@@ -36,29 +36,29 @@ impl Trace {
     }
 
     #[cfg(feature = "middleware")]
-    pub(crate) fn describe(&self, _: &[(&'static str, u64)], _: &[(&'static str, std::time::Duration)]) {
+    pub(crate) fn set_attributes(&self, _: &[(&'static str, u64)], _: &[(&'static str, std::time::Duration)]) {
         match self.0 {}
     }
 
-    pub(super) fn adopt(&self, _: &Span) {
+    pub(super) fn set_as_parent_of(&self, _: &Span) {
         match self.0 {}
     }
 
-    pub(super) fn tell(&self, _: &'static str, _: Attributes) {
+    pub(super) fn add_event(&self, _: &'static str, _: Attributes) {
         match self.0 {}
     }
 
-    pub(super) fn point_to(&self, _: TraceContext, _: Attributes) {
+    pub(crate) fn add_link(&self, _: TraceContext, _: Attributes) {
         match self.0 {}
     }
 }
 
-pub(super) fn link(_: &Span, to: &Trace, _: Attributes) {
+pub(crate) fn link(_: &Span, to: &SampledSpan, _: Attributes) {
     match to.0 {}
 }
 
-pub(super) fn tell_at(_: &Span, _: &'static str, _: SystemTime) {}
+pub(super) fn add_event_at(_: &Span, _: &'static str, _: SystemTime) {}
 
-pub(super) fn ids_of(_: &Span) -> Option<TraceContext> {
+pub(crate) fn ids_of(_: &Span) -> Option<TraceContext> {
     None
 }

@@ -1,4 +1,4 @@
-//! What only OpenTelemetry knows of spans: who is sampled, whose child one is, links, and events that are no log lines.
+//! Access to OpenTelemetry: sampling, parents, links, and events that are not log lines. Counterpart of `off.rs`.
 
 #[cfg(feature = "middleware")]
 use std::time::Duration;
@@ -9,40 +9,40 @@ use opentelemetry::{Context, KeyValue, Value};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
-use super::{Attributes, Said, Surroundings, TraceContext};
+use super::{AttributeValue, Attributes, CurrentSpan, TraceContext};
 
-/// A span of a trace that is sampled. It may have ended. (To keep this keeps a span open that OpenTelemetry's own API made, and
-/// that nobody ends but by letting go of it.)
+/// A span of a sampled trace, which may have ended. A span that was created with OpenTelemetry's own API, and is ended only by
+/// dropping it, stays open while this is kept.
 #[derive(Clone, Debug)]
-pub(crate) struct Trace {
+pub(crate) struct SampledSpan {
     ids: TraceContext,
     context: Context,
 }
 
-/// The span that is entered on this thread, if it is sampled.
+/// Returns the ids of this thread's current span, if it is sampled.
 #[inline]
-pub(crate) fn current() -> Option<TraceContext> {
+pub(crate) fn current_context() -> Option<TraceContext> {
     Context::map_current(sampled)
 }
 
-/// The same, to make it the parent of others.
+/// Returns this thread's current span, if it is sampled.
 #[inline]
-pub(crate) fn entered() -> Option<Trace> {
-    Context::map_current(Trace::of)
+pub(crate) fn current_span() -> Option<SampledSpan> {
+    Context::map_current(SampledSpan::of)
 }
 
-/// The same, told apart from the span of a trace that is not sampled, and from none.
-pub(crate) fn surroundings() -> Surroundings {
-    Context::map_current(|context| match Trace::of(context) {
-        Some(trace) => Surroundings::Sampled(trace),
-        None if context.has_active_span() => Surroundings::Unsampled,
-        None => Surroundings::Untraced,
+/// Returns this thread's current span, and whether it is sampled.
+pub(crate) fn current() -> CurrentSpan {
+    Context::map_current(|context| match SampledSpan::of(context) {
+        Some(span) => CurrentSpan::Sampled(span),
+        None if context.has_active_span() => CurrentSpan::Unsampled,
+        None => CurrentSpan::Untraced,
     })
 }
 
 #[inline]
 fn sampled(context: &Context) -> Option<TraceContext> {
-    // Asked first: the context of no span at all is not to be made up just to be found not sampled.
+    // Checked first, because `span()` would construct a context where there is no span.
     if !context.has_active_span() {
         return None;
     }
@@ -52,87 +52,87 @@ fn sampled(context: &Context) -> Option<TraceContext> {
         .then(|| TraceContext::new(span.trace_id().to_bytes(), span.span_id().to_bytes()))
 }
 
-impl Trace {
+impl SampledSpan {
     #[inline]
     fn of(context: &Context) -> Option<Self> {
         Some(Self { ids: sampled(context)?, context: context.clone() })
     }
 
-    /// Its ids.
+    /// Returns the ids of the span.
     pub(crate) fn ids(&self) -> TraceContext {
         self.ids
     }
 
-    /// The same for whoever is not to keep it open: it can be told nothing any more.
+    /// Returns a handle with the same ids that does not keep the span open and cannot change it.
     pub(crate) fn released(&self) -> Self {
         let span = self.context.span().span_context().clone();
         Self { ids: self.ids, context: Context::new().with_remote_span_context(span) }
     }
 
-    /// Makes a span that was not entered yet its child, in whatever span that was made.
-    pub(super) fn adopt(&self, span: &Span) {
-        // It fails where no OpenTelemetry is installed for this thread: then there is no trace to be part of.
-        let _ = span.set_parent(self.context.clone());
+    /// Makes `child`, which has not been entered yet, a child of this span.
+    pub(super) fn set_as_parent_of(&self, child: &Span) {
+        // Fails if no OpenTelemetry layer is installed for this thread; then there is no trace.
+        let _ = child.set_parent(self.context.clone());
     }
 
-    /// Tells it of something, if it has not ended.
-    pub(super) fn tell(&self, event: &'static str, attributes: Attributes) {
+    /// Adds an event to the span, unless it has ended.
+    pub(super) fn add_event(&self, event: &'static str, attributes: Attributes) {
         self.context.span().add_event(event, key_values(attributes));
     }
 
-    /// Gives it attributes, if it has not ended.
+    /// Sets attributes of the span, unless it has ended.
     #[cfg(feature = "middleware")]
-    pub(crate) fn describe(&self, counts: &[(&'static str, u64)], times: &[(&'static str, Duration)]) {
+    pub(crate) fn set_attributes(&self, counts: &[(&'static str, u64)], times: &[(&'static str, Duration)]) {
         let counts = counts.iter().map(|(key, count)| KeyValue::new(*key, i64::try_from(*count).unwrap_or(i64::MAX)));
         let times = times.iter().map(|(key, time)| KeyValue::new(*key, time.as_secs_f64()));
         self.context.span().set_attributes(counts.chain(times));
     }
 
-    /// Points from it to another, if it has not ended.
-    pub(super) fn point_to(&self, other: TraceContext, attributes: Attributes) {
+    /// Adds a link from this span to another, unless this one has ended.
+    pub(crate) fn add_link(&self, other: TraceContext, attributes: Attributes) {
         self.context.span().add_link(span_context(other), key_values(attributes));
     }
 }
 
-/// Whether a span is entered, sampled or not.
+/// Returns whether this thread has a current span, sampled or not.
 #[cfg(feature = "middleware")]
 pub(crate) fn is_within_span() -> bool {
     Context::map_current(Context::has_active_span)
 }
 
-/// Makes a span that was not entered yet the child of another process's; answers whether anybody traces it, which nobody
-/// does where no OpenTelemetry is installed for this thread.
+/// Makes a span, which has not been entered yet, a child of another process's span. Returns false if no OpenTelemetry layer is
+/// installed for this thread.
 #[cfg(feature = "middleware")]
 pub(super) fn join(span: &Span, parent: &opentelemetry::trace::SpanContext) -> bool {
     span.set_parent(Context::new().with_remote_span_context(parent.clone())).is_ok()
 }
 
-/// Points from a span to another.
-pub(super) fn link(from: &Span, to: &Trace, attributes: Attributes) {
+/// Adds a link from one span to another.
+pub(crate) fn link(from: &Span, to: &SampledSpan, attributes: Attributes) {
     from.add_link_with_attributes(to.context.span().span_context().clone(), key_values(attributes));
 }
 
-/// Tells a span of something that happened at `at`.
-pub(super) fn tell_at(span: &Span, event: &'static str, at: SystemTime) {
+/// Adds an event that happened at `at` to a span.
+pub(super) fn add_event_at(span: &Span, event: &'static str, at: SystemTime) {
     span.add_event_with_timestamp(event, at, Vec::new());
 }
 
-/// The ids of a span; `None` if it is not part of a trace.
-pub(super) fn ids_of(span: &Span) -> Option<TraceContext> {
+/// Returns the ids of a span, or `None` if it is not part of a sampled trace. Fixes the span's name.
+pub(crate) fn ids_of(span: &Span) -> Option<TraceContext> {
     sampled(&span.context())
 }
 
-fn span_context(of: TraceContext) -> opentelemetry::trace::SpanContext {
+fn span_context(ids: TraceContext) -> opentelemetry::trace::SpanContext {
     use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
-    let (trace, span) = (TraceId::from_bytes(of.trace_id), SpanId::from_bytes(of.span_id));
+    let (trace, span) = (TraceId::from_bytes(ids.trace_id), SpanId::from_bytes(ids.span_id));
     SpanContext::new(trace, span, TraceFlags::SAMPLED, false, TraceState::NONE)
 }
 
 fn key_values(attributes: Attributes) -> Vec<KeyValue> {
-    let value = |said| match said {
-        Said::Text(text) => Value::from(text),
-        Said::Number(number) => Value::from(number),
-        Said::Seconds(seconds) => Value::from(seconds),
+    let convert = |value| match value {
+        AttributeValue::Text(text) => Value::from(text),
+        AttributeValue::Number(number) => Value::from(number),
+        AttributeValue::Seconds(seconds) => Value::from(seconds),
     };
-    attributes.into_iter().map(|(key, said)| KeyValue::new(key, value(said))).collect()
+    attributes.into_iter().map(|(key, value)| KeyValue::new(key, convert(value))).collect()
 }

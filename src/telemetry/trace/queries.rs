@@ -1,6 +1,6 @@
-//! The spans of queries, as they pass on a connection's wire.
+//! The spans of queries, as observed on a connection's wire.
 //!
-//! Source of the names: OpenTelemetry's semantic conventions for database spans, version 1.44.
+//! Source of the attribute names: OpenTelemetry's semantic conventions for database spans, version 1.44.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -10,57 +10,59 @@ use tracing::{Span, info_span};
 
 use super::otel::ids_of;
 use super::spans::{UNKNOWN, fail};
-use super::{TARGET, Trace, TraceContext};
+use super::{SampledSpan, TARGET, TraceContext};
 use crate::labels::ErrorCode;
-use crate::telemetry::ledger::Ledger;
+use crate::telemetry::names::NameTable;
 use crate::telemetry::queries::QueryId;
 
-/// The default port, which goes without saying.
+/// PostgreSQL's default port, which `server.port` omits.
 const DEFAULT_PORT: u16 = 5432;
 
-/// What a query is called of which no summary is known.
-const NAMELESS: &str = "postgresql";
+/// The name of spans of queries without a summary.
+const UNNAMED: &str = "postgresql";
 
-/// Where a connection leads.
+/// The server that a connection is established to.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub(crate) struct ServerAddress {
     pub(crate) database: String,
-    /// The server's name or address, or the path of its socket.
+    /// The host name or address, or the path of the socket.
     pub(crate) address: String,
     pub(crate) port: Option<u16>,
 }
 
-/// Those of one connection. Its requests are answered in the order in which they were sent.
+/// The query spans of one connection. Requests are answered in the order in which they were sent.
 #[derive(Debug)]
-pub(crate) struct Queries {
-    /// Not to be kept alive by a connection's task.
-    ledger: Weak<Ledger>,
-    server: Option<Arc<Server>>,
-    /// How many requests were sent, and how many came to their end.
+pub(crate) struct QuerySpans {
+    pool: Arc<str>,
+    /// The query summaries of the pool, which a connection's task does not keep alive.
+    summaries: Weak<NameTable>,
+    server: Option<Arc<ServerAddress>>,
+    /// The number of requests sent.
     begun: u64,
+    /// The number of requests answered.
     ended: u64,
-    /// Those of them that have a span, each with its number.
+    /// The spans of requests that have one, each with the request's number.
     open: VecDeque<(u64, Span)>,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ending<'a> {
+pub(crate) struct QueryEnd<'a> {
     pub(crate) query: QueryId,
-    /// Without its literals, if it is to be told.
+    /// The text without its literals, if it is to be recorded.
     pub(crate) text: Option<&'a str>,
     pub(crate) rows: u64,
     pub(crate) error: Option<ErrorCode>,
 }
 
-impl Queries {
-    pub(crate) fn new(ledger: &Arc<Ledger>, server: Option<Arc<Server>>) -> Self {
-        Self { ledger: Arc::downgrade(ledger), server, begun: 0, ended: 0, open: VecDeque::new() }
+impl QuerySpans {
+    pub(crate) fn new(pool: Arc<str>, summaries: &Arc<NameTable>, server: Option<Arc<ServerAddress>>) -> Self {
+        Self { pool, summaries: Arc::downgrade(summaries), server, begun: 0, ended: 0, open: VecDeque::new() }
     }
 
-    /// A request with queries was sent, by whom is known if it is part of a trace that is sampled.
+    /// Records that a request with queries was sent. `holder` is the span in which the connection was last used.
     #[inline]
-    pub(crate) fn begin(&mut self, holder: Option<Trace>) {
+    pub(crate) fn begin(&mut self, holder: Option<SampledSpan>) {
         self.begun += 1;
         if let Some(holder) = holder {
             self.open(&holder);
@@ -68,10 +70,12 @@ impl Queries {
     }
 
     #[cold]
-    fn open(&mut self, holder: &Trace) {
-        let Some(ledger) = self.ledger.upgrade() else { return };
-        let to = self.server.as_deref();
-        let port = to.and_then(|to| to.port).filter(|port| *port != DEFAULT_PORT);
+    fn open(&mut self, holder: &SampledSpan) {
+        if self.summaries.strong_count() == 0 {
+            return;
+        }
+        let peer = self.server.as_deref();
+        let port = peer.and_then(|peer| peer.port).filter(|port| *port != DEFAULT_PORT);
         let span = info_span!(
             target: TARGET,
             parent: None,
@@ -79,10 +83,10 @@ impl Queries {
             otel.name = Empty,
             otel.kind = "client",
             db.system.name = "postgresql",
-            db.namespace = to.map(|to| &*to.database),
-            server.address = to.map(|to| &*to.address),
+            db.namespace = peer.map(|peer| &*peer.database),
+            server.address = peer.map(|peer| &*peer.address),
             server.port = port.map(i64::from),
-            db.client.connection.pool.name = &**ledger.name(),
+            db.client.connection.pool.name = &*self.pool,
             db.query.summary = Empty,
             db.query.text = Empty,
             db.response.returned_rows = Empty,
@@ -90,42 +94,42 @@ impl Queries {
             "error.type" = Empty,
             otel.status_code = Empty,
         );
-        holder.adopt(&span);
+        holder.set_as_parent_of(&span);
         self.open.push_back((self.begun, span));
     }
 
-    /// So many of the requests came to their end, all in the same way. Answers which span one of them had.
+    /// Records that the next `requests` requests ended with the same result. Returns the ids of one of their spans.
     #[inline]
-    pub(crate) fn end<'a>(&mut self, requests: u32, how: impl FnOnce() -> Ending<'a>) -> Option<TraceContext> {
+    pub(crate) fn end<'a>(&mut self, requests: u32, result: impl FnOnce() -> QueryEnd<'a>) -> Option<TraceContext> {
         self.ended += u64::from(requests);
-        if self.open.is_empty() { None } else { self.close(how()) }
+        if self.open.is_empty() { None } else { self.close(result()) }
     }
 
     #[cold]
-    fn close(&mut self, how: Ending<'_>) -> Option<TraceContext> {
-        let ledger = self.ledger.upgrade();
-        let summary = ledger.as_ref().and_then(|ledger| ledger.summary(how.query));
+    fn close(&mut self, result: QueryEnd<'_>) -> Option<TraceContext> {
+        let summaries = self.summaries.upgrade().filter(|_| result.query != QueryId::OTHER);
+        let summary = summaries.as_ref().map(|summaries| summaries.name(result.query.as_u16()));
         let mut closed = None;
         while self.open.front().is_some_and(|(number, _)| *number <= self.ended)
             && let Some((_, span)) = self.open.pop_front()
         {
-            close(&span, summary, how);
-            // Asked last: whoever asks fixes the name.
+            close(&span, summary, result);
+            // Read last, because it fixes the span's name.
             closed = ids_of(&span);
         }
         closed
     }
 
-    /// What passes is not understood any more: nobody knows when they end.
-    pub(crate) fn lose(&mut self) {
+    /// Ends all open spans with an error, because the wire is no longer observed.
+    pub(crate) fn abandon(&mut self) {
         for (_, span) in self.open.drain(..) {
-            close(&span, None, Ending { query: QueryId::OTHER, text: None, rows: 0, error: Some(ErrorCode::OTHER) });
+            close(&span, None, QueryEnd { query: QueryId::OTHER, text: None, rows: 0, error: Some(ErrorCode::OTHER) });
         }
     }
 }
 
-fn close(span: &Span, summary: Option<&str>, Ending { text, rows, error, .. }: Ending<'_>) {
-    span.record("otel.name", summary.unwrap_or(NAMELESS));
+fn close(span: &Span, summary: Option<&str>, QueryEnd { text, rows, error, .. }: QueryEnd<'_>) {
+    span.record("otel.name", summary.unwrap_or(UNNAMED));
     if let Some(summary) = summary {
         span.record("db.query.summary", summary);
     }
@@ -153,11 +157,9 @@ mod tests {
     use tracing_subscriber::prelude::*;
 
     use super::*;
-    use crate::telemetry::clock::Clock;
-    use crate::telemetry::ledger::Limits;
-    use crate::telemetry::trace::entered;
+    use crate::telemetry::trace::current_span;
 
-    /// A span's name, and the error with which it ended.
+    /// A span's name, and its `error.type`.
     type End = (String, Option<String>);
 
     #[derive(Clone, Debug, Default)]
@@ -183,38 +185,38 @@ mod tests {
     }
 
     #[test]
-    fn each_request_that_is_part_of_a_trace_ends_once_and_when_it_is_answered() {
+    fn each_traced_request_ends_once_when_answered() {
         let ended = Ended::default();
         let provider = SdkTracerProvider::builder().with_span_processor(ended.clone()).build();
         let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("tests"));
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             let _entered = info_span!("request").entered();
-            let ledger = Arc::new(Ledger::new("shop".into(), Limits::of_one(), Clock::mock().0));
-            let mut queries = Queries::new(&ledger, None);
-            let answer = |error: Option<&str>| Ending {
+            let summaries = Arc::new(NameTable::new(255));
+            let mut queries = QuerySpans::new("shop".into(), &summaries, None);
+            let answer = |error: Option<&str>| QueryEnd {
                 query: QueryId::OTHER,
                 text: None,
                 rows: 0,
-                error: error.map(ErrorCode::word),
+                error: error.map(ErrorCode::new),
             };
             let expect = |expected: &[Option<&str>]| {
                 let ended = std::mem::take(&mut *ended.0.lock().unwrap());
                 let expected: Vec<_> =
-                    expected.iter().map(|error| (NAMELESS.into(), error.map(str::to_owned))).collect();
+                    expected.iter().map(|error| (UNNAMED.into(), error.map(str::to_owned))).collect();
                 assert_eq!(ended, expected);
             };
             for traced in [true, false, true, true, true] {
-                queries.begin(entered().filter(|_| traced));
+                queries.begin(current_span().filter(|_| traced));
             }
             expect(&[]);
             queries.end(1, || answer(None));
             expect(&[None]);
-            // The second has no span; it is not to end the third one's.
+            // The second request has no span; it must not end the span of the third.
             queries.end(1, || answer(Some("23505")));
             expect(&[]);
             queries.end(2, || answer(Some("23505")));
             expect(&[Some("23505"), Some("23505")]);
-            queries.lose();
+            queries.abandon();
             expect(&[Some(UNKNOWN)]);
         });
     }

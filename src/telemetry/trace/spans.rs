@@ -1,60 +1,71 @@
-//! The spans of operations, their attempts and the cleaning of connections, and what spans are told.
+//! The spans of operations, their attempts, requests and the cleaning of connections, and the events on spans.
 
 use std::panic::Location;
+use std::time::Duration;
 
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
 use super::otel::{ids_of, link};
-use super::{Said, TARGET, Trace, TraceContext, current, entered};
-use crate::labels::{Dirt, ErrorCode, Outcome};
-use crate::telemetry::ledger::{Ledger, Suspicion};
-use crate::telemetry::operations::OperationId;
+use super::{AttributeValue, SampledSpan, TARGET, TraceContext, current_context, current_span};
 #[cfg(all(feature = "middleware", feature = "otel"))]
-use crate::telemetry::requests::RequestMethod;
+use crate::labels::RequestMethod;
+use crate::labels::{Dirt, ErrorCode, Outcome};
 
-/// A span for a named operation, all its attempts included; none unless it is to be part of a trace that is sampled.
-#[inline]
-pub(crate) fn operation(ledger: &Ledger, operation: OperationId, call_site: &'static Location<'static>) -> Span {
-    if current().is_some() { new_operation(ledger, operation, call_site) } else { Span::none() }
+/// The span of a named operation with all its attempts.
+#[derive(Debug)]
+pub(crate) struct OperationSpan {
+    span: Span,
+    /// Whether the operation is part of a sampled trace. The span may be disabled nevertheless, because no layer of `tracing` is
+    /// installed that passes spans on to OpenTelemetry.
+    is_traced: bool,
 }
 
-#[cold]
-fn new_operation(ledger: &Ledger, operation: OperationId, call_site: &'static Location<'static>) -> Span {
-    let operation = ledger.operations().name(operation);
-    info_span!(
-        target: TARGET,
-        "operation",
-        otel.name = operation,
-        otel.kind = "internal",
-        db.client.connection.pool.name = &**ledger.name(),
-        poolscope.operation = operation,
-        poolscope.call_site = %Place(call_site),
-        poolscope.attempts = Empty,
-        poolscope.outcome = Empty,
-        "error.type" = Empty,
-        db.response.status_code = Empty,
-        otel.status_code = Empty,
-    )
-}
-
-/// Tells its span how an operation ended; answers the ids of that, or of what it would have been part of.
-#[inline]
-pub(crate) fn end_operation(
-    span: &Span,
-    outcome: Outcome,
-    code: Option<ErrorCode>,
-    attempts: u32,
-) -> Option<TraceContext> {
-    if span.is_none() {
-        return None;
+impl OperationSpan {
+    /// Returns a disabled span, for an operation outside a sampled trace.
+    #[inline]
+    pub(crate) fn untraced() -> Self {
+        Self { span: Span::none(), is_traced: false }
     }
-    span.record("poolscope.attempts", i64::from(attempts));
-    end(span, outcome, code);
-    ids_of(span).or_else(current)
+
+    #[cold]
+    pub(crate) fn new(pool: &str, operation: &str, call_site: &'static Location<'static>) -> Self {
+        let span = info_span!(
+            target: TARGET,
+            "operation",
+            otel.name = operation,
+            otel.kind = "internal",
+            db.client.connection.pool.name = pool,
+            poolscope.operation = operation,
+            poolscope.call_site = %CallSite(call_site),
+            poolscope.attempts = Empty,
+            poolscope.outcome = Empty,
+            "error.type" = Empty,
+            db.response.status_code = Empty,
+            otel.status_code = Empty,
+        );
+        Self { span, is_traced: true }
+    }
+
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Records how the operation ended. Returns the ids of the span, or those of the current span if it is disabled.
+    #[inline]
+    pub(crate) fn end(&self, outcome: Outcome, code: Option<ErrorCode>, attempts: u32) -> Option<TraceContext> {
+        if self.is_traced { self.end_traced(outcome, code, attempts) } else { None }
+    }
+
+    #[cold]
+    fn end_traced(&self, outcome: Outcome, code: Option<ErrorCode>, attempts: u32) -> Option<TraceContext> {
+        self.span.record("poolscope.attempts", i64::from(attempts));
+        end(&self.span, outcome, code);
+        ids_of(&self.span).or_else(current_context)
+    }
 }
 
-/// A span for one attempt at an operation, from 1 on; none if that has none.
+/// Returns a span for an attempt at an operation, counted from 1, or a disabled one if the operation has none.
 pub(crate) fn attempt(operation: &Span, number: u32) -> Span {
     if operation.is_disabled() {
         return Span::none();
@@ -71,15 +82,15 @@ pub(crate) fn attempt(operation: &Span, number: u32) -> Span {
     )
 }
 
-/// A span of the server's for a request, within the trace that it brings along; none where nobody makes spans of
-/// OpenTelemetry's out of it.
+/// Returns a server span for a request that continues the remote trace `parent`, or `None` if no OpenTelemetry layer is
+/// installed.
 #[cfg(all(feature = "middleware", feature = "otel"))]
 pub(crate) fn server(
     parent: &opentelemetry::trace::SpanContext,
     method: RequestMethod,
     route: Option<&str>,
 ) -> Option<Span> {
-    // As OpenTelemetry calls spans of methods that it does not know.
+    // The name that OpenTelemetry's conventions prescribe for unknown methods.
     let name = if method == RequestMethod::Other { "HTTP" } else { method.as_str() };
     let span = info_span!(
         target: TARGET,
@@ -101,41 +112,41 @@ pub(crate) fn server(
     super::otel::join(&span, parent).then_some(span)
 }
 
-/// Tells that span how the request ended.
+/// Records on its span how a request ended.
 #[cfg(feature = "middleware")]
 pub(crate) fn end_server(span: &Span, outcome: Outcome) {
     end(span, outcome, None);
 }
 
-/// A span for the cleaning of a connection, within the trace of who left it so.
-pub(crate) fn cleaning(ledger: &Ledger, operation: OperationId, cause: Option<&Trace>) -> Span {
+/// Returns a span for the cleaning of a connection, in the trace of the holder that returned it dirty.
+pub(crate) fn cleaning(pool: &str, operation: &str, cause: Option<&SampledSpan>) -> Span {
     let Some(cause) = cause else { return Span::none() };
     let span = info_span!(
         target: TARGET,
         parent: None,
         "clean",
         otel.kind = "internal",
-        db.client.connection.pool.name = &**ledger.name(),
-        poolscope.operation = ledger.operations().name(operation),
+        db.client.connection.pool.name = pool,
+        poolscope.operation = operation,
         poolscope.outcome = Empty,
         "error.type" = Empty,
         db.response.status_code = Empty,
         otel.status_code = Empty,
     );
-    cause.adopt(&span);
+    cause.set_as_parent_of(&span);
     span
 }
 
-/// Tells a span how it ended, when this is dropped.
+/// Records the outcome on a span when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Recount {
+pub(crate) struct SpanOutcome {
     span: Span,
-    /// Until it is known, that it was cancelled.
+    /// Cancelled, unless it is set.
     pub(crate) outcome: Outcome,
     pub(crate) code: Option<ErrorCode>,
 }
 
-impl Recount {
+impl SpanOutcome {
     pub(crate) fn of(span: Span) -> Self {
         Self { span, outcome: Outcome::Cancelled, code: None }
     }
@@ -145,13 +156,13 @@ impl Recount {
     }
 }
 
-impl Drop for Recount {
+impl Drop for SpanOutcome {
     fn drop(&mut self) {
         end(&self.span, self.outcome, self.code);
     }
 }
 
-/// Tells a span how it ended.
+/// Records the outcome on a span.
 pub(super) fn end(span: &Span, outcome: Outcome, code: Option<ErrorCode>) {
     if span.is_none() {
         return;
@@ -160,52 +171,53 @@ pub(super) fn end(span: &Span, outcome: Outcome, code: Option<ErrorCode>) {
     match outcome {
         Outcome::Ok | Outcome::Cancelled => {}
         Outcome::Timeout | Outcome::Error | Outcome::Closed | Outcome::Shed => {
-            let word = if outcome == Outcome::Error { UNKNOWN } else { outcome.as_str() };
-            fail(span, code, word);
+            let fallback = if outcome == Outcome::Error { UNKNOWN } else { outcome.as_str() };
+            fail(span, code, fallback);
         }
     }
 }
 
-/// What `error.type` is where nothing is known, as OpenTelemetry's conventions have it.
+/// The `error.type` of unknown errors, as in OpenTelemetry's conventions.
 pub(super) const UNKNOWN: &str = "_OTHER";
 
-/// Marks a span as failed: with a code, or with a word if it has none.
-pub(super) fn fail(span: &Span, code: Option<ErrorCode>, word: &str) {
+/// Marks a span as failed, with the code as its `error.type`, or else with `fallback`.
+pub(super) fn fail(span: &Span, code: Option<ErrorCode>, fallback: &str) {
     span.record("otel.status_code", "ERROR");
     let code = code.filter(|code| ![ErrorCode::OTHER, ErrorCode::NONE].contains(code));
-    span.record("error.type", code.as_ref().map_or(word, ErrorCode::as_str));
+    span.record("error.type", code.as_ref().map_or(fallback, ErrorCode::as_str));
     if let Some(code) = code.filter(|code| code.is_sqlstate()) {
         span.record("db.response.status_code", code.as_str());
     }
 }
 
-/// Tells the attempt that is entered that it failed and that another follows.
-pub(crate) fn retrying(code: ErrorCode, attempt: u32, pause: std::time::Duration) {
-    if let Some(trace) = entered() {
-        trace.tell(
+/// Adds an event to the current span, that of an attempt: it failed, and another follows after `pause`.
+pub(crate) fn record_retry(code: ErrorCode, attempt: u32, pause: Duration) {
+    if let Some(span) = current_span() {
+        span.add_event(
             "poolscope.retry",
             vec![
                 ("error.type", code.as_str().into()),
-                ("poolscope.attempt", Said::Number(attempt.into())),
-                ("poolscope.pause_seconds", Said::Seconds(pause.as_secs_f64())),
+                ("poolscope.attempt", AttributeValue::Number(attempt.into())),
+                ("poolscope.pause_seconds", AttributeValue::Seconds(pause.as_secs_f64())),
             ],
         );
     }
 }
 
-/// Tells who left a connection dirty, and points to it from the checkout that found it so.
-pub(crate) fn dirty(cause: Option<&Trace>, operation: &str, dirt: Dirt, found_by: Option<&Span>) {
+/// Adds an event to the span of the holder that returned a connection dirty, and a link to it from the checkout that found the
+/// connection so.
+pub(crate) fn record_dirty_return(cause: Option<&SampledSpan>, operation: &str, dirt: Dirt, found_by: Option<&Span>) {
     let Some(cause) = cause else { return };
     let kind = ("poolscope.dirty.kind", dirt.as_str().into());
     let attributes = vec![kind.clone(), ("poolscope.operation", operation.into())];
-    // Its span may have ended by now; that of the cleaning, which is within its trace, has not.
-    if let Some(cleaning) = entered().filter(|entered| is_within(entered.ids(), cause) && entered.ids() != cause.ids())
-    {
-        cleaning.tell(DIRTY_RETURN, attributes.clone());
+    // The holder's span may have ended by now; the span of the cleaning, which is in the same trace, has not.
+    let is_cleaning = |span: &SampledSpan| is_in_trace_of(span.ids(), cause) && span.ids() != cause.ids();
+    if let Some(cleaning) = current_span().filter(is_cleaning) {
+        cleaning.add_event(DIRTY_RETURN, attributes.clone());
     }
-    cause.tell(DIRTY_RETURN, attributes);
+    cause.add_event(DIRTY_RETURN, attributes);
     if let Some(checkout) = found_by
-        && !ids_of(checkout).is_some_and(|found_by| is_within(found_by, cause))
+        && !ids_of(checkout).is_some_and(|found_by| is_in_trace_of(found_by, cause))
     {
         link(checkout, cause, vec![("poolscope.link", "left_dirty".into()), kind]);
     }
@@ -213,27 +225,25 @@ pub(crate) fn dirty(cause: Option<&Trace>, operation: &str, dirt: Dirt, found_by
 
 const DIRTY_RETURN: &str = "poolscope.dirty_return";
 
-fn is_within(span: TraceContext, other: &Trace) -> bool {
+fn is_in_trace_of(span: TraceContext, other: &SampledSpan) -> bool {
     span.trace_id == other.ids().trace_id
 }
 
-/// Tells a holder's span that it is suspected to have forgotten its connection.
-pub(crate) fn leaking(ledger: &Ledger, suspicion: &Suspicion) {
-    if let Some(trace) = suspicion.trace.as_ref().filter(|_| suspicion.suspected) {
-        trace.tell(
-            "poolscope.suspected_leak",
-            vec![
-                ("poolscope.operation", ledger.operations().name(suspicion.operation).into()),
-                ("poolscope.held_seconds", Said::Seconds(suspicion.age.as_secs_f64())),
-            ],
-        );
-    }
+/// Adds an event to a holder's span: its connection is a suspected leak.
+pub(crate) fn record_suspected_leak(holder: &SampledSpan, operation: &str, held: Duration) {
+    holder.add_event(
+        "poolscope.suspected_leak",
+        vec![
+            ("poolscope.operation", operation.into()),
+            ("poolscope.held_seconds", AttributeValue::Seconds(held.as_secs_f64())),
+        ],
+    );
 }
 
-/// `src/orders.rs:42`
-pub(super) struct Place(pub(super) &'static Location<'static>);
+/// Displays as `src/orders.rs:42`.
+pub(super) struct CallSite(pub(super) &'static Location<'static>);
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for CallSite {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}:{}", self.0.file(), self.0.line())
     }

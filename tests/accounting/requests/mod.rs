@@ -14,10 +14,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
-use poolscope::labels::{Activity, Outcome};
+use poolscope::labels::{Activity, Outcome, RequestMethod, RequestWarning};
 use poolscope::middleware::{Head, PoolLayer};
 use poolscope::pool::Pool;
-use poolscope::telemetry::{RequestMethod, RequestTotals, RequestWarning};
+use poolscope::telemetry::RequestTotals;
 use tower::{Layer as _, Service, ServiceExt as _, service_fn};
 
 use super::backend::ScriptedBackend;

@@ -5,9 +5,8 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Full};
-use poolscope::labels::Outcome;
+use poolscope::labels::{Outcome, RequestMethod};
 use poolscope::middleware::{PoolLayer, RequestScope};
-use poolscope::telemetry::RequestMethod;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::super::harness::{TestPool, ms};

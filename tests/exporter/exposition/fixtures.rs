@@ -46,7 +46,7 @@ impl Manager for MockManager {
 
 impl Backend for MockManager {
     fn code(_: &ConnectRefused) -> ErrorCode {
-        ErrorCode::word("57P03")
+        ErrorCode::new("57P03")
     }
 }
 

@@ -7,9 +7,8 @@ use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::routing::get;
 use http_body_util::Full;
-use poolscope::labels::{Activity, Outcome};
+use poolscope::labels::{Activity, Outcome, RequestWarning};
 use poolscope::middleware::{PoolLayer, RequestScope};
-use poolscope::telemetry::RequestWarning;
 use poolscope::{Pool, RetryPolicy};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 

@@ -70,7 +70,7 @@ impl ErrorFields {
 
     fn code(&self) -> ErrorCode {
         match self.code.whole().map(|code| std::str::from_utf8(code)) {
-            Some(Ok(code)) => ErrorCode::word(code),
+            Some(Ok(code)) => ErrorCode::new(code),
             _ => ErrorCode::OTHER,
         }
     }

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use poolscope::labels::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
-use poolscope::telemetry::BackendState;
+use poolscope::labels::{Activity, BackendState, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 use poolscope_cli::monitoring::dashboards::{Dashboard, PanelId};
 use poolscope_cli::monitoring::{Threshold, Thresholds};
 use serde_json::{Value, json};

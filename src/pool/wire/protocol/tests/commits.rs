@@ -124,11 +124,11 @@ fn success_clears_an_error_and_rollback_does_not() {
     let error = |exchange: &[(Side, Vec<u8>)]| replay(exchange).handler.error.map(|error| error.code);
     for end in ["ROLLBACK", "rollback;", "COMMIT"] {
         let rolled_back = [&failed[..], &[sends(end), completes("ROLLBACK", b'I')]].concat();
-        assert_eq!(error(&rolled_back), Some(ErrorCode::word("40001")), "{end}");
+        assert_eq!(error(&rolled_back), Some(ErrorCode::new("40001")), "{end}");
         assert_eq!(error(&[&rolled_back[..], &[sends("SELECT 1"), completes("SELECT 1", b'I')]].concat()), None);
     }
     let back = [&failed[..], &[sends("ROLLBACK TO a"), completes("ROLLBACK", b'T')]].concat();
-    assert_eq!(error(&back), Some(ErrorCode::word("40001")));
+    assert_eq!(error(&back), Some(ErrorCode::new("40001")));
     assert_eq!(error(&[&back[..], &[sends("INSERT"), completes("INSERT 0 1", b'T')]].concat()), None);
 }
 

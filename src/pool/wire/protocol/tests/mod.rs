@@ -210,7 +210,7 @@ fn startup_is_work_until_the_first_ready() {
 fn refused_startup_is_never_ready() {
     let mut dialogue = Dialogue { stream: vec![(Client, STARTUP[0].1.to_vec())] };
     dialogue.send(Server, &error("FATAL", "28P01"));
-    assert_eq!(dialogue.reports(), [Report::Error(ErrorCode::word("28P01"), true)]);
+    assert_eq!(dialogue.reports(), [Report::Error(ErrorCode::new("28P01"), true)]);
     assert!(dialogue.busy());
 }
 
@@ -234,7 +234,7 @@ fn error_is_reported_with_code_and_severity() {
     ] {
         let mut dialogue = Dialogue::after_startup();
         dialogue.send(Client, &client("Q")).send(Server, &message(b'E', fields.as_bytes()));
-        assert_eq!(dialogue.reports().last(), Some(&Report::Error(ErrorCode::word(code), fatal)), "{fields}");
+        assert_eq!(dialogue.reports().last(), Some(&Report::Error(ErrorCode::new(code), fatal)), "{fields}");
         assert!(dialogue.busy());
     }
 }

@@ -368,7 +368,7 @@ proptest! {
             if step.ready.is_some() && !busy {
                 prop_assert_eq!(ready, model.transaction);
             }
-            let failed = Report::Error(ErrorCode::word("22P02"), false);
+            let failed = Report::Error(ErrorCode::new("22P02"), false);
             prop_assert_eq!(handler.reports.iter().filter(|report| **report == failed).count(), model.errors);
         }
         prop_assert_eq!(protocol.handler.busy, None);

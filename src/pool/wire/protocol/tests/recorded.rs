@@ -70,7 +70,7 @@ fn recorded_streams_report_what_was_done() {
         let name = recorded.name;
         assert_eq!((handler.queries, handler.finished), recorded.queries, "{name}");
         let errors = handler.reports.iter().filter(|report| matches!(report, Report::Error(..))).copied();
-        let expected = recorded.errors.iter().map(|(code, fatal)| Report::Error(ErrorCode::word(code), *fatal));
+        let expected = recorded.errors.iter().map(|(code, fatal)| Report::Error(ErrorCode::new(code), *fatal));
         assert!(errors.eq(expected), "{name}: {:?}", handler.reports);
         let backends =
             handler.reports.iter().filter(|report| matches!(report, Report::BackendPid(pid) if *pid > 0)).count();

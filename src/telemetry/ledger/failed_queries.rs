@@ -1,9 +1,9 @@
-//! Queries that failed: how long they took, by what they are and by their errors.
+//! The durations of failed queries, by summary and error code.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::books::MAX_ERRORS;
+use super::state::MAX_ERRORS;
 use crate::labels::ErrorCode;
 use crate::telemetry::clock::nanos;
 use crate::telemetry::exemplar::Exemplars;
@@ -11,11 +11,11 @@ use crate::telemetry::histogram::Histogram;
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::trace::TraceContext;
 
-/// As many are told apart as of errors; beyond that the code is `other`.
+/// At most [`MAX_ERRORS`] entries; beyond that the code is `other`.
 #[derive(Debug, Default)]
 pub(super) struct FailedQueries(BTreeMap<(QueryId, ErrorCode), Failed>);
 
-/// Those of one kind that ended in the same error.
+/// Failed queries with the same summary and code.
 #[derive(Debug, Default)]
 pub(super) struct Failed {
     pub(super) durations: Histogram,
@@ -28,7 +28,7 @@ impl FailedQueries {
         let failed = self.0.entry((query, if known { code } else { ErrorCode::OTHER })).or_default();
         failed.durations.observe(nanos(took));
         if let Some(trace) = trace {
-            failed.exemplars.keep(nanos(took), trace);
+            failed.exemplars.record(nanos(took), trace);
         }
     }
 

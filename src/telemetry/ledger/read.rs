@@ -1,42 +1,42 @@
-//! A pool's accounts read at one moment, into memory that the next reading finds again.
+//! Reads a ledger at one point in time into a buffer that is reused by the next buffer.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::books::{LedgerState, rising};
-use super::history::Totals;
-use super::holders::is_suspect;
+use super::history::LoadSample;
+use super::holders::is_suspected_leak;
 use super::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors,
 };
+use super::state::{LedgerState, monotonic};
 use super::{Ledger, Limits};
 use crate::labels::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::connection::{ConnectionTotals, UnpackedState};
 use crate::telemetry::histogram::Histogram;
 #[cfg(feature = "exporter")]
 use crate::telemetry::requests::RequestTotals;
-use crate::telemetry::seat::{ConnectionTotals, UnpackedState};
 use crate::telemetry::wire::WireTotals;
 
-/// A snapshot, without those who hold and who wait, that any pool can be read into, one after the other. When it has
-/// seen the largest of them it allocates no more.
+/// A snapshot, without holders and waiters, that the ledgers of several pools can be read into one after another. It
+/// allocates nothing once it has held the largest of them.
 #[derive(Debug)]
-pub(crate) struct Reading {
+pub(crate) struct SnapshotBuffer {
     snapshot: PoolSnapshot,
-    /// Operations that this pool lacks and another had, with the memory they hold.
+    /// Operations of a previous pool that the current one lacks, kept for their memory.
     spare: Vec<OperationTotals>,
-    /// The same of queries.
+    /// Likewise for queries.
     spare_queries: Vec<QueryDurations>,
-    /// The same of kinds of requests.
+    /// Likewise for requests.
     #[cfg(feature = "exporter")]
     spare_requests: Vec<RequestTotals>,
     totals: ConnectionTotals,
-    /// How each connection stood, in the books' order. Each is read once: a connection may come back meanwhile, and those
-    /// counted as used are to be those listed.
-    standings: Vec<UnpackedState>,
+    /// The state of each connection. Read once, because a connection may be returned meanwhile, and the holders listed must be
+    /// those counted as used.
+    states: Vec<UnpackedState>,
 }
 
-impl Reading {
+impl SnapshotBuffer {
     pub(crate) fn new() -> Self {
         Self {
             snapshot: PoolSnapshot::blank(),
@@ -45,35 +45,35 @@ impl Reading {
             #[cfg(feature = "exporter")]
             spare_requests: Vec::new(),
             totals: ConnectionTotals::default(),
-            standings: Vec::new(),
+            states: Vec::new(),
         }
     }
 
-    /// What was read last.
+    /// Returns the snapshot that was read last.
     #[cfg(feature = "exporter")]
     pub(crate) fn snapshot(&self) -> &PoolSnapshot {
         &self.snapshot
     }
 
-    /// What requests cost, if any are served, and what the server says, if it is asked.
+    /// Reads what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
     #[cfg(feature = "exporter")]
-    pub(super) fn read_what_others_keep(&mut self, ledger: &Ledger) {
+    pub(super) fn read_unlocked(&mut self, ledger: &Ledger) {
         self.snapshot.server = ledger.server.latest();
         self.snapshot.connecting_suspended = ledger.connecting_suspended();
         let Self { snapshot: PoolSnapshot { requests, .. }, spare_requests: spare, .. } = self;
-        // Those that another pool had are there to be used again.
+        // Elements of a previous pool are reused.
         requests.append(spare);
-        let known = ledger.requests.get().map_or(0, |kinds| kinds.read(requests));
-        spare.extend(requests.drain(known..));
+        let count = ledger.routes.get().map_or(0, |routes| routes.read(requests));
+        spare.extend(requests.drain(count..));
     }
 
-    /// Makes room for the operation of this place.
-    fn operation(&mut self, place: usize, name: &Arc<str>) -> &mut OperationTotals {
+    /// Returns the totals of the operation at this index, adding them if needed.
+    fn operation(&mut self, index: usize, name: &Arc<str>) -> &mut OperationTotals {
         let operations = &mut self.snapshot.operations;
-        if place == operations.len() {
+        if index == operations.len() {
             operations.push(self.spare.pop().unwrap_or_else(|| OperationTotals::blank(Arc::clone(name))));
         }
-        let operation = &mut operations[place];
+        let operation = &mut operations[index];
         if !Arc::ptr_eq(&operation.name, name) {
             operation.name = Arc::clone(name);
         }
@@ -102,12 +102,12 @@ impl OperationTotals {
 }
 
 impl PoolSnapshot {
-    /// The same with what requests cost, if any are served, and what the server says, if it is asked.
-    pub(super) fn with_what_others_keep(mut self, ledger: &Ledger) -> Self {
+    /// Adds what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
+    pub(super) fn with_unlocked(mut self, ledger: &Ledger) -> Self {
         self.server = ledger.server.latest();
         self.connecting_suspended = ledger.connecting_suspended();
-        if let Some(kinds) = ledger.requests.get() {
-            kinds.read(&mut self.requests);
+        if let Some(routes) = ledger.routes.get() {
+            routes.read(&mut self.requests);
         }
         self
     }
@@ -150,33 +150,33 @@ impl PoolSnapshot {
 }
 
 impl LedgerState {
-    /// Everything, with those who hold and who wait.
+    /// Returns a snapshot with holders and waiters.
     pub(super) fn snapshot(&mut self, ledger: &Ledger, now: Nanos) -> PoolSnapshot {
-        let mut reading = Reading::new();
-        self.read(ledger, now, &mut reading);
-        let Reading { mut snapshot, standings, .. } = reading;
-        snapshot.holders = self.holders_of(self.seats.iter().zip(standings), ledger, now);
+        let mut buffer = SnapshotBuffer::new();
+        self.read(ledger, now, &mut buffer);
+        let SnapshotBuffer { mut snapshot, states, .. } = buffer;
+        snapshot.holders = self.holders_of(self.connections.iter().zip(states), ledger, now);
         snapshot.waiters = self.waiters(ledger, now);
         snapshot.suspected_leaks = snapshot.holders.iter().filter(|holder| holder.suspected_leak).count();
         snapshot
     }
 
-    /// Reads all that is counted into `reading`.
-    pub(super) fn read(&mut self, ledger: &Ledger, now: Nanos, reading: &mut Reading) {
-        self.look_for_owns(now);
-        self.read_seats(ledger, now, reading);
-        self.read_operations(ledger, now, reading);
-        self.read_queries(ledger, reading);
-        self.read_lists(ledger, now, &mut reading.snapshot);
+    /// Reads everything except holders and waiters into `buffer`.
+    pub(super) fn read(&mut self, ledger: &Ledger, now: Nanos, buffer: &mut SnapshotBuffer) {
+        self.detect_self_deadlocks(now);
+        self.read_connections(ledger, now, buffer);
+        self.read_operations(ledger, now, buffer);
+        self.read_queries(ledger, buffer);
+        self.read_lists(ledger, now, &mut buffer.snapshot);
 
-        let Reading { snapshot, totals, .. } = reading;
-        let so_far = Totals {
+        let SnapshotBuffer { snapshot, totals, .. } = buffer;
+        let sample = LoadSample {
             at: now,
             started: snapshot.operations.iter().map(|operation| operation.started).sum(),
             returned: snapshot.operations.iter().map(|operation| operation.returned).sum(),
             use_nanos: snapshot.operations.iter().map(|operation| operation.use_nanos).sum(),
         };
-        snapshot.recommended_size = self.history.recommend(so_far, ledger.limits().wait_target);
+        snapshot.recommended_size = self.history.recommend(sample, ledger.limits().wait_target);
 
         if !Arc::ptr_eq(&snapshot.name, ledger.name()) {
             snapshot.name = Arc::clone(ledger.name());
@@ -188,12 +188,12 @@ impl LedgerState {
         snapshot.oldest_wait = oldest.map_or(Duration::ZERO, |started| now.duration_since(started));
         snapshot.wait_time.set(&self.wait_time);
         self.wait_exemplars.read_into(&mut snapshot.wait_time.exemplars);
-        // A checkout that was served at its first poll did not wait.
+        // Checkouts that were served at their first poll did not wait.
         snapshot.wait_time.observe_zeros(totals.by_operation.iter().map(|uses| uses.served).sum());
         snapshot.create_time.set(&self.create_time);
         self.create_exemplars.read_into(&mut snapshot.create_time.exemplars);
         let saturated = self.saturated_nanos + self.saturated_since.map_or(0, |since| now.since(since));
-        snapshot.saturated_nanos = rising(&mut self.saturated_reported, saturated);
+        snapshot.saturated_nanos = monotonic(&mut self.saturated_reported, saturated);
         snapshot.created = self.created;
         snapshot.closed = self.closed;
         snapshot.self_deadlocks = self.self_deadlocks;
@@ -201,30 +201,30 @@ impl LedgerState {
         snapshot.retry_budget = ledger.budget().balance(now);
     }
 
-    /// What the connections served, and how they stand.
-    fn read_seats(&self, ledger: &Ledger, now: Nanos, reading: &mut Reading) {
-        let Reading { snapshot, totals, standings, .. } = reading;
-        // Read before what they are examples of.
+    /// Reads the statistics and states of the connections.
+    fn read_connections(&self, ledger: &Ledger, now: Nanos, buffer: &mut SnapshotBuffer) {
+        let SnapshotBuffer { snapshot, totals, states, .. } = buffer;
+        // Read before the counts, so that every exemplar belongs to a counted observation.
         ledger.use_exemplars.read_into(&mut snapshot.use_time.exemplars);
-        // One that gets its name from now on has retired nothing: that takes the lock.
-        totals.set(&self.retired, ledger.operations().ids().count(), ledger.queries.ids().count());
-        standings.clear();
-        standings.extend(self.seats.iter().map(|stats| stats.add_to(totals, now)));
-        snapshot.connections = Connections::of(standings.iter().copied());
-        let standings = self.seats.iter().zip(&*standings);
+        // Names added from now on have no closed connections yet, because closing takes the lock.
+        totals.set(&self.retired, ledger.operations().ids().count(), ledger.summaries.ids().count());
+        states.clear();
+        states.extend(self.connections.iter().map(|stats| stats.add_to(totals, now)));
+        snapshot.connections = Connections::of(states.iter().copied());
+        let states = self.connections.iter().zip(&*states);
         snapshot.suspected_leaks =
-            standings.filter(|(stats, unpacked_state)| is_suspect(stats, **unpacked_state, ledger, now)).count();
+            states.filter(|(stats, state)| is_suspected_leak(stats, **state, ledger, now)).count();
         (snapshot.use_time.buckets, snapshot.use_time.sum_nanos) = (totals.use_time.buckets, totals.use_time.sum_nanos);
     }
 
-    /// What each operation came to.
-    fn read_operations(&mut self, ledger: &Ledger, now: Nanos, reading: &mut Reading) {
-        let mut known = 0;
+    /// Reads the totals of each operation.
+    fn read_operations(&mut self, ledger: &Ledger, now: Nanos, buffer: &mut SnapshotBuffer) {
+        let mut count = 0;
         for (id, name) in ledger.operations().ids() {
-            let (uses, wire) = (reading.totals.by_operation[id.index()], reading.totals.wire[id.index()]);
+            let (uses, wire) = (buffer.totals.by_operation[id.index()], buffer.totals.wire[id.index()]);
             let waits = &self.waits[id.index()];
-            let operation = reading.operation(known, name);
-            known += 1;
+            let operation = buffer.operation(count, name);
+            count += 1;
             operation.started = waits.started + uses.served;
             operation.outcomes = waits.outcomes;
             operation.outcomes[Outcome::Ok.index()] += uses.served;
@@ -239,8 +239,8 @@ impl LedgerState {
             operation.recovered = self.retries.recovered(id);
             ledger.read_durations(id, &mut operation.durations);
         }
-        let Reading { snapshot, spare, .. } = reading;
-        spare.extend(snapshot.operations.drain(known..));
+        let SnapshotBuffer { snapshot, spare, .. } = buffer;
+        spare.extend(snapshot.operations.drain(count..));
 
         let (operations, phase_nanos) = (&mut snapshot.operations, &mut snapshot.phase_nanos);
         *phase_nanos = self.phase_nanos;
@@ -252,47 +252,47 @@ impl LedgerState {
             }
         }
         for (operation, waits) in operations.iter_mut().zip(&mut self.waits) {
-            operation.wait_nanos = rising(&mut waits.wait_reported, operation.wait_nanos);
+            operation.wait_nanos = monotonic(&mut waits.wait_reported, operation.wait_nanos);
             for (nanos, reported) in operation.activity_nanos.iter_mut().zip(&mut waits.activity_reported) {
-                *nanos = rising(reported, *nanos);
+                *nanos = monotonic(reported, *nanos);
             }
         }
         for (phase, reported) in phase_nanos.iter_mut().zip(&mut self.phase_reported) {
-            *phase = rising(reported, *phase);
+            *phase = monotonic(reported, *phase);
         }
     }
 
-    /// How long queries took: those that succeeded, and those that failed by their errors.
-    fn read_queries(&self, ledger: &Ledger, reading: &mut Reading) {
-        let succeeded = ledger.queries.ids().zip(&reading.totals.queries).zip(&ledger.query_exemplars);
+    /// Reads the durations of successful queries, and those of failed ones by error code.
+    fn read_queries(&self, ledger: &Ledger, buffer: &mut SnapshotBuffer) {
+        let succeeded = ledger.summaries.ids().zip(&buffer.totals.queries).zip(&ledger.query_exemplars);
         let succeeded = succeeded.map(|(((_, summary), durations), exemplars)| (summary, None, durations, exemplars));
         let failed = self.failed_queries.iter().map(|(query, code, failed)| {
-            (ledger.queries.shared(query.as_u16()), Some(code), &failed.durations, &failed.exemplars)
+            (ledger.summaries.shared(query.as_u16()), Some(code), &failed.durations, &failed.exemplars)
         });
-        let mut known = 0;
+        let mut count = 0;
         for (summary, error, durations, exemplars) in succeeded.chain(failed) {
             if durations.count() == 0 {
                 continue;
             }
-            if known == reading.snapshot.queries.len() {
+            if count == buffer.snapshot.queries.len() {
                 let blank = || QueryDurations { summary: Arc::clone(summary), error, durations: Histogram::default() };
-                reading.snapshot.queries.push(reading.spare_queries.pop().unwrap_or_else(blank));
+                buffer.snapshot.queries.push(buffer.spare_queries.pop().unwrap_or_else(blank));
             }
-            let query = &mut reading.snapshot.queries[known];
-            known += 1;
+            let query = &mut buffer.snapshot.queries[count];
+            count += 1;
             query.error = error;
             if !Arc::ptr_eq(&query.summary, summary) {
                 query.summary = Arc::clone(summary);
             }
             exemplars.read_into(&mut query.durations.exemplars);
             (query.durations.buckets, query.durations.sum_nanos) = (durations.buckets, durations.sum_nanos);
-            // The connections were read before these, and one that was traced may have come meanwhile.
+            // The durations were read before the exemplars, which may include a later observation.
             query.durations.exemplars.retain(|exemplar| durations.buckets[exemplar.bucket()] > 0);
         }
-        reading.spare_queries.extend(reading.snapshot.queries.drain(known..));
+        buffer.spare_queries.extend(buffer.snapshot.queries.drain(count..));
     }
 
-    /// What is listed by something else than the operation alone.
+    /// Reads the counters that are not per operation alone.
     fn read_lists(&mut self, ledger: &Ledger, now: Nanos, snapshot: &mut PoolSnapshot) {
         let name_of = |id| ledger.operations().shared_name(id);
         self.read_errors(&mut snapshot.errors);
@@ -316,22 +316,26 @@ impl LedgerState {
         snapshot.unpooled.extend(self.unpooled.totals(ledger, now));
     }
 
-    /// By phase and code; what queries report is put together over the operations.
+    /// Reads the errors by phase and code, summing up those of queries over the operations.
     fn read_errors(&self, errors: &mut Vec<ConnectionErrors>) {
         errors.clear();
-        let own = self.errors.iter();
-        errors.extend(own.map(|((phase, code), count)| ConnectionErrors { phase: *phase, code: *code, count: *count }));
+        let recorded = self.errors.iter();
+        errors.extend(recorded.map(|((phase, code), count)| ConnectionErrors {
+            phase: *phase,
+            code: *code,
+            count: *count,
+        }));
         for ((_, code), count) in &self.query_errors {
             let key = (ErrorPhase::Query, *code);
             match errors.binary_search_by_key(&key, |errors| (errors.phase, errors.code)) {
-                Ok(place) => errors[place].count += count,
-                Err(place) => errors.insert(place, ConnectionErrors { phase: key.0, code: key.1, count: *count }),
+                Ok(index) => errors[index].count += count,
+                Err(index) => errors.insert(index, ConnectionErrors { phase: key.0, code: key.1, count: *count }),
             }
         }
     }
 }
 
-/// What connections did while they were held: what the wire says, and nothing the rest of the time.
+/// Returns the time by activity: what was observed on the wire, and idle for the rest of the time held.
 fn activities(held: u64, wire: WireTotals) -> [u64; Activity::COUNT] {
     let mut nanos = [0; Activity::COUNT];
     nanos[Activity::Executing.index()] = wire.executing_nanos;

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::catalogue::{METRICS, Metric, POOL_LABEL};
-use super::histogram::BOUNDS_SECONDS;
-use super::requests::{RequestMethod, RequestWarning};
-use super::server::{BackendState, ServerRole};
-use super::spans::Destination;
-use crate::labels::{Activity, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
+use super::{METRICS, Metric, POOL_LABEL};
+use crate::labels::{
+    Activity, BackendState, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase, RequestMethod, RequestWarning,
+    ServerRole,
+};
+use crate::telemetry::spans::Destination;
+use crate::telemetry::{BOUNDS_SECONDS, MAX_OPERATIONS};
 
 /// `docs/metrics.md`.
 #[must_use]
@@ -50,7 +51,7 @@ pub fn reference() -> String {
         page,
         "- `operation`: the name given to `Pool::operation`, else the method and route of the request that the middleware \
          serves, else the file and line that asked for the connection; at most {} for each pool, then `other`.",
-        super::MAX_OPERATIONS
+        MAX_OPERATIONS
     );
     let _ = writeln!(page, "\n## Buckets\n\nAll histograms have the same upper bounds: {BOUNDS_SECONDS:?} seconds.");
     page.push_str(
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn every_metric_that_the_readme_and_the_guide_name_is_in_the_reference() {
         let reference = reference();
-        for page in [include_str!("../../README.md"), include_str!("../../docs/migration.md")] {
+        for page in [include_str!("../../../README.md"), include_str!("../../../docs/migration.md")] {
             let words = page.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
             let names: Vec<_> =
                 words.filter(|word| word.starts_with("poolscope_") || word.starts_with("db_client_")).collect();

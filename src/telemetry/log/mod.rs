@@ -4,13 +4,16 @@
 //! connections. Nothing is said of a checkout that is served. What a dead database would repeat without end is
 //! limited to one line a second for each pool and kind, which says how many were held back before it.
 
+#[cfg(feature = "middleware")]
+mod requests;
+
 use std::error::Error;
 use std::fmt::{self, Display};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::clock::{Clock, Nanos, seconds};
+use super::clock::{Clock, Nanos};
 use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, GiveUp};
 
 const INTERVAL_NANOS: u64 = 1_000_000_000;
@@ -47,8 +50,6 @@ pub(crate) struct Limiters {
     wires: Limiter,
     retries: Limiter,
     exhausted: Limiter,
-    held: Limiter,
-    many_checkouts: Limiter,
 }
 
 /// The log of one pool: a method for each line.
@@ -129,7 +130,7 @@ impl<'a> Log<'a> {
         tracing::warn!(
             pool = self.pool,
             operation,
-            call_site = place(call_site),
+            call_site = call_site_text(call_site),
             kind = dirt.as_str(),
             suppressed,
             "a connection came back dirty"
@@ -141,7 +142,7 @@ impl<'a> Log<'a> {
         tracing::warn!(
             pool = self.pool,
             operation,
-            call_site = place(call_site),
+            call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
             "suspected leak: a connection is held and silent"
         );
@@ -152,7 +153,7 @@ impl<'a> Log<'a> {
         tracing::info!(
             pool = self.pool,
             operation,
-            call_site = place(call_site),
+            call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
             "no leak: a connection that was suspected is in use again"
         );
@@ -163,7 +164,7 @@ impl<'a> Log<'a> {
         tracing::info!(
             pool = self.pool,
             operation,
-            call_site = place(call_site),
+            call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
             "no leak: a connection that was suspected came back"
         );
@@ -228,36 +229,6 @@ impl<'a> Log<'a> {
         tracing::debug!(pool = self.pool, operation, "connection outside the pool closed");
     }
 
-    /// Logs that a request held a connection without running a query; the times are in nanoseconds.
-    #[cold]
-    pub(crate) fn request_held(self, route: &str, method: &str, call_site: Site, idle: u64, executing: u64) {
-        let Some(suppressed) = self.pass(&self.limiters.held) else { return };
-        tracing::warn!(
-            pool = self.pool,
-            route,
-            method,
-            call_site = place(call_site),
-            idle_seconds = seconds(idle),
-            executing_seconds = seconds(executing),
-            suppressed,
-            "a request held a connection and asked nothing of it: does it call elsewhere meanwhile?"
-        );
-    }
-
-    #[cold]
-    pub(crate) fn request_many_checkouts(self, route: &str, method: &str, checkouts: u64, call_sites: &dyn Display) {
-        let Some(suppressed) = self.pass(&self.limiters.many_checkouts) else { return };
-        tracing::warn!(
-            pool = self.pool,
-            route,
-            method,
-            checkouts,
-            %call_sites,
-            suppressed,
-            "a request made many checkouts: could it do with one?"
-        );
-    }
-
     #[cold]
     pub(crate) fn operations_full(self, operation: &str, limit: usize) {
         tracing::warn!(
@@ -289,8 +260,8 @@ impl<'a> Log<'a> {
     }
 }
 
-/// Returns the whole path and the line, as in `src/orders.rs:42`.
-fn place(site: Site) -> String {
+/// Returns file and line, as in `src/orders.rs:42`, or an empty text.
+fn call_site_text(site: Site) -> String {
     site.map_or_else(String::new, |site| format!("{}:{}", site.file(), site.line()))
 }
 

@@ -1,0 +1,305 @@
+//! The statistics of one connection: its state, its operation, and what it has served.
+//!
+//! A connection has one holder at a time, and the pool passes it on under a lock, so its counters have one writer at a
+//! time and need no atomic read-modify-write. Readers may come at any time: state, operation and the time of the last
+//! change are packed into one word, so that they are always consistent with each other.
+
+mod holder;
+mod state;
+mod totals;
+
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use self::holder::{HolderSpans, LastUse};
+use self::state::MAINTENANCE;
+pub(crate) use self::state::UnpackedState;
+pub(crate) use self::totals::ConnectionTotals;
+use super::clock::Nanos;
+use super::counter::OwnedCounter;
+use super::histogram::OwnedHistogram;
+use super::operations::{OPERATION_IDS, OperationId, SiteId};
+use super::trace::{self, CurrentSpan, SampledSpan, TraceContext};
+use super::wire::WireStats;
+use crate::labels::ConnectionState;
+
+/// The counters of operations are allocated in groups of this size, when the first operation of a group is counted.
+const GROUP: usize = 8;
+const GROUPS: usize = OPERATION_IDS.div_ceil(GROUP);
+
+/// What one operation did on one connection.
+#[derive(Debug, Default)]
+struct OperationCounters {
+    /// Checkouts that were served at their first poll.
+    served: OwnedCounter,
+    /// Uses that ended.
+    returned: OwnedCounter,
+    /// The duration of those uses.
+    nanos: OwnedCounter,
+    /// Time for which the pool itself used the connection, to ping it or to clean it at checkout.
+    maintenance_nanos: OwnedCounter,
+}
+
+/// Aligned for the same reason as [`ConnectionStats`].
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Group([OperationCounters; GROUP]);
+
+/// The statistics of one connection, from the start of connecting until it is closed.
+///
+/// Aligned so that connections in use by different threads share neither a cache line nor a pair of lines, and laid out in
+/// declaration order so that the fields written on each use are on few lines.
+#[derive(Debug)]
+#[repr(C, align(128))]
+pub(crate) struct ConnectionStats {
+    packed_state: AtomicU64,
+    /// The task of the holder; zero if there was none.
+    task: AtomicU64,
+    /// The call site of the holder's checkout.
+    site: AtomicU16,
+    /// Whether the holder was reported as a suspected leak.
+    suspected: AtomicBool,
+    /// Whether the holder is part of a sampled trace.
+    traced: AtomicBool,
+    use_time: OwnedHistogram,
+    operations: [OnceLock<Box<Group>>; GROUPS],
+    wire: WireStats,
+    /// Locked only if the holder is part of a sampled trace.
+    spans: Mutex<HolderSpans>,
+}
+
+impl ConnectionStats {
+    /// Returns the statistics of a connection that is being created from now on.
+    pub(crate) fn new(operation: OperationId, at: Nanos) -> Self {
+        Self {
+            packed_state: AtomicU64::new(UnpackedState::pack(ConnectionState::Creating as u64, operation, at)),
+            site: AtomicU16::new(SiteId::NONE.as_u16()),
+            suspected: AtomicBool::new(false),
+            task: AtomicU64::new(0),
+            traced: AtomicBool::new(false),
+            spans: Mutex::default(),
+            use_time: OwnedHistogram::default(),
+            operations: [const { OnceLock::new() }; GROUPS],
+            wire: WireStats::default(),
+        }
+    }
+
+    /// Returns what was observed on the connection's wire.
+    #[inline]
+    pub(crate) fn wire(&self) -> &WireStats {
+        &self.wire
+    }
+
+    /// Returns the state of the connection.
+    pub(crate) fn state(&self) -> UnpackedState {
+        UnpackedState::unpack(self.packed_state())
+    }
+
+    /// Returns the packed state, which differs for each use of the connection.
+    pub(crate) fn packed_state(&self) -> u64 {
+        self.packed_state.load(Relaxed)
+    }
+
+    /// Sets the call site and the task of the next holder. Called before [`Self::set_used`].
+    #[inline]
+    pub(crate) fn set_holder(&self, site: SiteId, task: u64) {
+        self.site.store(site.as_u16(), Relaxed);
+        self.task.store(task, Relaxed);
+    }
+
+    /// Sets the span in which the next holder checks the connection out.
+    #[inline]
+    pub(crate) fn set_span(&self, span: Option<SampledSpan>) {
+        if span.is_some() || self.is_traced() {
+            self.replace_span(span);
+        }
+    }
+
+    #[cold]
+    fn replace_span(&self, span: Option<SampledSpan>) {
+        let traced = span.is_some();
+        // Dropped after the lock is released.
+        let _previous = std::mem::replace(&mut *self.spans(), HolderSpans::new(span));
+        self.traced.store(traced, Relaxed);
+    }
+
+    /// Records that the holder uses the connection in the current span.
+    #[inline]
+    pub(crate) fn record_use(&self) {
+        if self.is_traced() {
+            self.record_traced_use();
+        }
+    }
+
+    #[cold]
+    fn record_traced_use(&self) {
+        let last_use = match trace::current() {
+            CurrentSpan::Untraced => return,
+            CurrentSpan::Unsampled => LastUse::Unsampled,
+            CurrentSpan::Sampled(span) => LastUse::Within(span),
+        };
+        let _previous = std::mem::replace(&mut self.spans().last_use, last_use);
+    }
+
+    /// Keeps only the ids of the holder's span after a return, so that the span itself does not live longer.
+    #[inline]
+    pub(crate) fn release_span(&self) {
+        if self.is_traced() {
+            self.release_traced();
+        }
+    }
+
+    #[cold]
+    fn release_traced(&self) {
+        let mut spans = self.spans();
+        let released = spans.checkout.as_ref().map(SampledSpan::released);
+        let _previous = (std::mem::replace(&mut spans.checkout, released), std::mem::take(&mut spans.last_use));
+        drop(spans);
+    }
+
+    /// Counts one more link from the holder's span to a waiter. Returns whether the link may be added: the span is still
+    /// `holder` and has not reached its maximum.
+    pub(crate) fn count_waiter_link(&self, holder: TraceContext) -> bool {
+        self.spans().count_waiter_link(holder)
+    }
+
+    fn spans(&self) -> MutexGuard<'_, HolderSpans> {
+        self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns whether the holder is part of a sampled trace.
+    #[inline]
+    pub(crate) fn is_traced(&self) -> bool {
+        cfg!(feature = "otel") && self.traced.load(Relaxed)
+    }
+
+    /// Returns the span of the last checkout, until the next one.
+    pub(crate) fn span(&self) -> Option<SampledSpan> {
+        if self.is_traced() { self.spans().checkout.clone() } else { None }
+    }
+
+    /// Returns the span in which the holder last used the connection, which becomes the parent of query spans.
+    pub(crate) fn last_used_in(&self) -> Option<SampledSpan> {
+        if self.is_traced() { self.spans().last_used_in() } else { None }
+    }
+
+    /// Returns the ids of [`Self::span`].
+    pub(crate) fn span_ids(&self) -> Option<TraceContext> {
+        if self.is_traced() { self.spans().checkout.as_ref().map(SampledSpan::ids) } else { None }
+    }
+
+    /// Returns the call site of the last checkout.
+    pub(crate) fn site(&self) -> SiteId {
+        SiteId::from_u16(self.site.load(Relaxed))
+    }
+
+    /// Returns the task of the last checkout; zero if there was none.
+    pub(crate) fn task(&self) -> u64 {
+        self.task.load(Relaxed)
+    }
+
+    /// Returns whether the holder was reported as a suspected leak.
+    #[inline]
+    pub(crate) fn is_suspected(&self) -> bool {
+        self.suspected.load(Relaxed)
+    }
+
+    /// Sets whether the holder was reported as a suspected leak. Returns the previous value.
+    pub(crate) fn set_suspected(&self, suspected: bool) -> bool {
+        self.suspected.swap(suspected, Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set_used(&self, operation: OperationId, at: Nanos) {
+        self.packed_state.store(UnpackedState::pack(ConnectionState::Used as u64, operation, at), Relaxed);
+    }
+
+    /// Records that the pool itself uses the connection on behalf of the operation.
+    pub(crate) fn set_maintenance(&self, operation: OperationId, at: Nanos) {
+        self.packed_state.store(UnpackedState::pack(MAINTENANCE, operation, at), Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn set_idle(&self, at: Nanos) {
+        self.packed_state.store(UnpackedState::pack(ConnectionState::Idle as u64, OperationId::OTHER, at), Relaxed);
+    }
+
+    /// Counts a checkout that was served at its first poll.
+    #[inline]
+    pub(crate) fn count_served(&self, operation: OperationId) {
+        self.counters(operation).served.add(1);
+    }
+
+    /// Counts a use that ended. Called after the state has changed, so that a concurrent reader may miss the use but does
+    /// not count it twice.
+    #[inline]
+    pub(crate) fn count_use(&self, operation: OperationId, nanos: u64) {
+        fence(Release);
+        self.use_time.observe(nanos);
+        let counters = self.counters(operation);
+        counters.returned.add(1);
+        counters.nanos.add(nanos);
+    }
+
+    /// Counts time for which the pool itself used the connection. Called after the state has changed, as [`Self::count_use`].
+    pub(crate) fn count_maintenance(&self, operation: OperationId, nanos: u64) {
+        fence(Release);
+        self.counters(operation).maintenance_nanos.add(nanos);
+    }
+
+    /// Adds what the connection has counted to `totals`, including the use in progress up to `now`. Returns the state that
+    /// was read.
+    pub(crate) fn add_to(&self, totals: &mut ConnectionTotals, now: Nanos) -> UnpackedState {
+        self.use_time.add_to(&mut totals.use_time);
+        for (group, first) in self.operations.iter().zip((0..).step_by(GROUP)) {
+            let Some(group) = group.get() else { continue };
+            for (counters, total) in group.0.iter().zip(&mut totals.by_operation[first..]) {
+                total.served += counters.served.get();
+                total.returned += counters.returned.get();
+                total.nanos += counters.nanos.get();
+                total.held_nanos += counters.nanos.get() + counters.maintenance_nanos.get();
+            }
+        }
+        self.wire.add_query_durations_to(&mut totals.queries);
+        self.wire.add_to(&mut totals.wire, now);
+        // The state is written before the counters, so it is read after them.
+        fence(Acquire);
+        let state = self.state();
+        if state.is_used() {
+            totals.by_operation[state.operation.index()].held_nanos += now.since(state.since);
+        }
+        state
+    }
+
+    #[inline(always)]
+    fn counters(&self, operation: OperationId) -> &OperationCounters {
+        let index = operation.index();
+        &self.operations[index / GROUP].get_or_init(Box::default).0[index % GROUP]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_add_up_over_connections_and_operations() {
+        let mut totals = ConnectionTotals::default();
+        for _ in 0..2 {
+            let stats = ConnectionStats::new(OperationId::OTHER, Nanos::ZERO);
+            for id in [0, 7, 8, 200] {
+                let operation = OperationId::from_index(id);
+                stats.count_served(operation);
+                stats.count_use(operation, 10);
+            }
+            stats.add_to(&mut totals, Nanos::ZERO);
+        }
+        for id in [0, 7, 8, 200] {
+            let uses = totals.by_operation[id];
+            assert_eq!((uses.served, uses.returned, uses.nanos), (2, 2, 20));
+        }
+        assert_eq!(totals.use_time.count(), 8);
+        assert_eq!(totals.by_operation.iter().map(|uses| uses.served).sum::<u64>(), 8);
+    }
+}

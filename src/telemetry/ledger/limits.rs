@@ -1,0 +1,45 @@
+//! The limits of a pool.
+
+use std::time::Duration;
+
+/// The limits of a pool, from its settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// The maximum number of idle connections.
+    pub pool_size: usize,
+    /// The maximum number of connections beyond `pool_size`.
+    pub max_overflow: usize,
+    /// The mean wait that the recommended size aims at.
+    pub wait_target: Duration,
+    /// How long a connection is held and silent before it is a suspected leak; `None` disables the detection.
+    pub leak_threshold: Option<Duration>,
+    /// Retries per second that are always allowed.
+    pub retry_floor: usize,
+    /// Retries allowed per hundred operations.
+    pub retry_percent: usize,
+}
+
+impl Limits {
+    /// The limits in a snapshot that was not read yet.
+    pub(super) const NONE: Self = Self {
+        pool_size: 0,
+        max_overflow: 0,
+        wait_target: Duration::ZERO,
+        leak_threshold: None,
+        retry_floor: 0,
+        retry_percent: 0,
+    };
+
+    /// Returns limits for unit tests of a ledger.
+    #[cfg(test)]
+    pub(crate) const fn for_tests() -> Self {
+        Self { pool_size: 1, wait_target: Duration::from_millis(1), ..Self::NONE }
+    }
+
+    /// Returns the maximum number of connections: `pool_size + max_overflow`.
+    #[must_use]
+    pub fn max(&self) -> usize {
+        self.pool_size.saturating_add(self.max_overflow)
+    }
+}

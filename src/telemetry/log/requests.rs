@@ -1,0 +1,52 @@
+//! The log lines about requests.
+
+use std::fmt::Display;
+
+use super::{Limiter, Log, Site, call_site_text};
+use crate::labels::RequestMethod;
+use crate::telemetry::clock::seconds;
+
+impl Log<'_> {
+    /// Logs that a request held a connection without executing a query. The times are in nanoseconds.
+    #[cold]
+    pub(crate) fn request_held_idle(
+        self,
+        limiter: &Limiter,
+        (route, method): (&str, RequestMethod),
+        call_site: Site,
+        (idle, executing): (u64, u64),
+    ) {
+        let Some(suppressed) = self.pass(limiter) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            route,
+            method = method.as_str(),
+            call_site = call_site_text(call_site),
+            idle_seconds = seconds(idle),
+            executing_seconds = seconds(executing),
+            suppressed,
+            "a request held a connection and asked nothing of it: does it call elsewhere meanwhile?"
+        );
+    }
+
+    /// Logs that a request made many checkouts.
+    #[cold]
+    pub(crate) fn request_many_checkouts(
+        self,
+        limiter: &Limiter,
+        (route, method): (&str, RequestMethod),
+        checkouts: u64,
+        call_sites: &dyn Display,
+    ) {
+        let Some(suppressed) = self.pass(limiter) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            route,
+            method = method.as_str(),
+            checkouts,
+            %call_sites,
+            suppressed,
+            "a request made many checkouts: could it do with one?"
+        );
+    }
+}
