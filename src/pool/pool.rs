@@ -60,13 +60,23 @@ impl<M: Backend> Pool<M> {
         Self::with_clock(backend, name, settings, collector, Clock::new())
     }
 
-    /// Creates a pool that reads the time from `clock`, for tests.
+    /// Creates a pool whose measurements use a mock clock, for tests.
     ///
     /// # Errors
     ///
     /// Returns an error if a setting is out of range.
     #[doc(hidden)]
-    pub fn with_clock(
+    pub fn with_mock_clock(
+        backend: M,
+        name: &str,
+        settings: &Settings,
+        collector: &Collector,
+    ) -> Result<(Self, Arc<quanta::Mock>), ConfigError> {
+        let (clock, mock) = Clock::mock();
+        Ok((Self::with_clock(backend, name, settings, collector, clock)?, mock))
+    }
+
+    fn with_clock(
         backend: M,
         name: &str,
         settings: &Settings,

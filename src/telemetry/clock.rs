@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// A point in time, in nanoseconds since the first clock of the process was created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Nanos(u64);
+pub(crate) struct Nanos(u64);
 
 impl Nanos {
     pub(crate) const ZERO: Self = Self(0);
@@ -56,7 +56,7 @@ pub(crate) fn seconds(nanos: u64) -> f64 {
 
 /// A clock that measures the events of a pool.
 #[derive(Clone, Debug)]
-pub struct Clock {
+pub(crate) struct Clock {
     source: quanta::Clock,
     origin: u64,
 }
@@ -64,7 +64,7 @@ pub struct Clock {
 impl Clock {
     /// Returns the process's clock. The first call calibrates it, which takes up to 200 ms.
     #[must_use]
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static PROCESS: LazyLock<Clock> = LazyLock::new(|| {
             let source = quanta::Clock::new();
             let origin = source.raw();
@@ -75,7 +75,7 @@ impl Clock {
 
     /// Returns a clock for tests that advances only when its [`quanta::Mock`] does.
     #[must_use]
-    pub fn mock() -> (Self, std::sync::Arc<quanta::Mock>) {
+    pub(crate) fn mock() -> (Self, std::sync::Arc<quanta::Mock>) {
         let (source, mock) = quanta::Clock::mock();
         mock.increment(1);
         (Self { source, origin: 0 }, mock)

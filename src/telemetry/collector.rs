@@ -104,8 +104,8 @@ impl prometheus::core::Collector for Collector {
 /// Returns the metrics of the process itself: its build, and its spans.
 #[cfg(feature = "exporter")]
 pub(crate) fn process_families() -> Vec<proto::MetricFamily> {
-    let of_the_process = METRICS.iter().filter(|metric| !metric.is_of_a_pool());
-    families(&[], of_the_process)
+    let process_metrics = METRICS.iter().filter(|metric| !metric.has_pool_label());
+    families(&[], process_metrics)
 }
 
 /// Returns the families of `metrics` that have samples: a registry refuses a family without.
@@ -121,9 +121,9 @@ fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'
                     read(snapshot, &mut samples);
                 }
             }
-            Source::Spans(reader) => {
+            Source::Spans(read) => {
                 for (destination, totals) in &spans {
-                    samples.value(&[destination.as_str()], to_f64(reader.read(totals)));
+                    samples.value(&[destination.as_str()], to_f64(read(totals)));
                 }
             }
             Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),
@@ -137,7 +137,7 @@ fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'
 }
 
 fn desc(metric: &Metric) -> Option<Desc> {
-    let pool = metric.is_of_a_pool().then_some(POOL_LABEL);
+    let pool = metric.has_pool_label().then_some(POOL_LABEL);
     let labels = pool.iter().chain(metric.labels).map(|label| (*label).to_owned()).collect();
     Desc::new(metric.name.to_owned(), metric.help.to_owned(), labels, HashMap::new()).ok()
 }
@@ -165,7 +165,7 @@ struct Samples<'a> {
 impl Samples<'_> {
     fn labelled(&self, values: &[&str]) -> proto::Metric {
         debug_assert_eq!(values.len(), self.metric.labels.len(), "labels of {}", self.metric.name);
-        let pool = self.metric.is_of_a_pool().then_some((POOL_LABEL, self.pool));
+        let pool = self.metric.has_pool_label().then_some((POOL_LABEL, self.pool));
         let own = self.metric.labels.iter().copied().zip(values.iter().copied());
         let pairs = pool.into_iter().chain(own).map(|(name, value)| {
             let mut pair = proto::LabelPair::default();

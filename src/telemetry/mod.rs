@@ -15,7 +15,7 @@
 mod buckets;
 pub(crate) mod budget;
 pub mod catalogue;
-pub mod clock;
+pub(crate) mod clock;
 pub(crate) mod collector;
 pub(crate) mod connection;
 mod counter;

@@ -6,7 +6,6 @@ use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::pool::Pool;
 use poolscope::telemetry::BOUNDS_SECONDS;
 use poolscope::telemetry::catalogue::{Kind, METRICS, POOL_LABEL};
-use poolscope::telemetry::clock::Clock;
 use poolscope::{Collector, RetryPolicy};
 use prometheus::{Encoder, Registry, TextEncoder};
 
@@ -104,7 +103,7 @@ impl Page {
             assert!(waits.abs() < 1e-9, "{waits}");
             assert!(sum("db_client_connection_pending_requests") <= sum("poolscope_checkouts_in_flight"));
         }
-        for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram && metric.is_of_a_pool()) {
+        for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Histogram && metric.has_pool_label()) {
             for (labels, count) in self.select(&format!("{}_count", metric.name), &[]) {
                 let labels: Vec<_> = labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
                 let buckets = self.select(&format!("{}_bucket", metric.name), &labels);
@@ -230,7 +229,7 @@ async fn every_catalogued_metric_has_its_type_and_labels() {
     let test = TestPool::new(2, 1);
     exercise(&test).await;
     let page = Page::of(&test.collector);
-    let of_a_pool = METRICS.iter().filter(|metric| metric.is_of_a_pool());
+    let of_a_pool = METRICS.iter().filter(|metric| metric.has_pool_label());
     let of_a_pool =
         of_a_pool.filter(|metric| cfg!(feature = "middleware") || !metric.name.starts_with("poolscope_request_"));
     for metric in of_a_pool.filter(|metric| !ON_A_SERVER.iter().any(|begin| metric.name.starts_with(begin))) {
@@ -292,10 +291,8 @@ async fn collector_without_pools_can_be_gathered() {
 #[tokio::test(start_paused = true)]
 async fn equal_names_are_numbered_and_dropped_pools_go() {
     let collector = Collector::new();
-    let new_pool = || {
-        let (clock, _) = Clock::mock();
-        Pool::with_clock(ScriptedBackend::default(), "orders", &settings(1, 0), &collector, clock).unwrap()
-    };
+    let new_pool =
+        || Pool::with_mock_clock(ScriptedBackend::default(), "orders", &settings(1, 0), &collector).unwrap().0;
     let (first, second, third) = (new_pool(), new_pool(), new_pool());
     assert_eq!([first.name(), second.name(), third.name()], ["orders", "orders-2", "orders-3"]);
     let page = Page::of(&collector);

@@ -10,7 +10,6 @@ use std::time::Duration;
 use poolscope::error::CheckoutError;
 use poolscope::labels::{CloseReason, Outcome, Phase};
 use poolscope::pool::{Guard, Pool};
-use poolscope::telemetry::clock::Clock;
 use poolscope::telemetry::{OperationTotals, PoolSnapshot};
 use poolscope::{Collector, Settings};
 
@@ -52,8 +51,7 @@ impl TestPool {
     pub(crate) fn with(settings: &Settings) -> Self {
         let backend = ScriptedBackend::default();
         let collector = Collector::new();
-        let (clock, mock_clock) = Clock::mock();
-        let pool = Pool::with_clock(backend.clone(), "test", settings, &collector, clock).unwrap();
+        let (pool, mock_clock) = Pool::with_mock_clock(backend.clone(), "test", settings, &collector).unwrap();
         Self { pool, backend, collector, mock_clock }
     }
 

@@ -162,7 +162,7 @@ async fn exposition_matches_the_prometheus_crate() {
         (same && samples(&text) == samples(&open_metrics)).then_some((text, open_metrics))
     })
     .await;
-    let pools = METRICS.iter().filter(|metric| metric.is_of_a_pool());
+    let pools = METRICS.iter().filter(|metric| metric.has_pool_label());
     let missing: Vec<_> =
         pools.map(|metric| metric.name).filter(|name| !text.iter().any(|family| family.name == *name)).collect();
     assert_eq!(missing, ["poolscope_recommended_size"], "too little data");

@@ -132,7 +132,7 @@ impl Exposition {
     fn write_pools(&mut self, format: Format, families: &[MetricFamily], pieces: &mut [Vec<u8>]) {
         self.heads.clear();
         for (metric, piece) in METRICS.iter().zip(&mut *pieces) {
-            if metric.is_of_a_pool() {
+            if metric.has_pool_label() {
                 let kind = metric.kind.as_str();
                 family_head(piece, format, metric.name, kind, metric.help, |name| is_taken(name, families));
             }
@@ -237,7 +237,7 @@ impl<'a> OwnPools<'a> {
 
 /// Returns whether the catalogue has a metric of pools of this name.
 fn is_of_pools(name: &str) -> bool {
-    METRICS.iter().any(|metric| metric.name == name && metric.is_of_a_pool())
+    METRICS.iter().any(|metric| metric.name == name && metric.has_pool_label())
 }
 
 /// Returns whether a registry contains a collector of pools, and adds a prefix or labels to its metrics.

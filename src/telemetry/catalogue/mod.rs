@@ -1,8 +1,18 @@
-//! The one catalogue of metrics: what there is, what it means, and where its samples come from.
+//! The catalogue of all metrics: their names, types, labels and help texts.
 //!
-//! The collector is driven by it, `docs/metrics.md` is generated from it, and whoever names a metric elsewhere is
-//! held to it by a test.
+//! The collector, the exporter and `docs/metrics.md` are driven by it. Tools that generate queries, dashboards or alerts can read
+//! it too:
+//!
+//! ```
+//! use poolscope::telemetry::catalogue::{METRICS, POOL_LABEL};
+//!
+//! let timeouts = METRICS.iter().find(|metric| metric.name == "db_client_connection_timeouts_total").unwrap();
+//! assert!(timeouts.has_pool_label());
+//! assert_eq!(format!("sum by ({POOL_LABEL}) (rate({}[5m]))", timeouts.name),
+//!     "sum by (db_client_connection_pool_name) (rate(db_client_connection_timeouts_total[5m]))");
+//! ```
 
+#[cfg(test)]
 mod reference;
 mod requests;
 mod retries;
@@ -11,29 +21,28 @@ mod spans;
 mod table;
 mod unpooled;
 
-pub use self::reference::reference;
 pub use self::table::METRICS;
 use super::histogram::Histogram;
 use super::ledger::PoolSnapshot;
 use super::spans::SpanTotals;
 
-/// The label that every metric of a pool carries, as OpenTelemetry's `db.client.connection.pool.name` translates.
+/// The label that the metrics of pools carry: the pool's name, OpenTelemetry's `db.client.connection.pool.name`.
 pub const POOL_LABEL: &str = "db_client_connection_pool_name";
 
-/// What kind of metric it is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Kind {
-    /// Only grows, from zero when the pool is made.
+    /// A count that starts at zero when the pool is created and only increases.
     Counter,
-    /// Goes up and down.
+    /// A value that can increase and decrease.
     Gauge,
-    /// Counts observations by bucket.
+    /// Observations counted by bucket.
     Histogram,
 }
 
 impl Kind {
-    /// The kind's name in the exposition formats.
+    /// Returns the name of the type in the exposition formats.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -44,58 +53,47 @@ impl Kind {
     }
 }
 
-/// Where a metric's samples come from.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub enum Source {
-    /// Read from each pool's snapshot; its samples carry [`POOL_LABEL`] first.
-    Pool(fn(&PoolSnapshot, &mut dyn Sink)),
-    /// One for the process, kept by the collector.
-    Build,
-    /// What became of the process's spans, by where they go.
-    Spans(SpanReader),
-    /// Kept by the exporter.
-    Exporter,
-}
-
-/// Reads one figure of what became of the spans.
-#[derive(Clone, Copy, Debug)]
-pub struct SpanReader(fn(&SpanTotals) -> u64);
-
-impl SpanReader {
-    pub(crate) fn read(self, totals: &SpanTotals) -> u64 {
-        (self.0)(totals)
-    }
-}
-
-/// Takes the samples of one metric of one pool. `labels` are the values of the metric's own labels, in order.
-pub trait Sink {
-    /// A sample of a counter or a gauge.
-    fn value(&mut self, labels: &[&str], value: f64);
-    /// A sample of a histogram.
-    fn histogram(&mut self, labels: &[&str], histogram: &Histogram);
-}
-
-/// A metric.
+/// A metric of the catalogue.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Metric {
-    /// Its full name.
+    /// The full name.
     pub name: &'static str,
-    /// What kind it is.
+    /// The type.
     pub kind: Kind,
-    /// Its labels, beside [`POOL_LABEL`] where it is a pool's.
+    /// The label names, without [`POOL_LABEL`].
     pub labels: &'static [&'static str],
-    /// What it says, with its unit where the name does not tell.
+    /// The help text.
     pub help: &'static str,
-    /// Where its samples come from.
-    pub source: Source,
+    /// The source of the samples.
+    pub(crate) source: Source,
+}
+
+/// The source of a metric's samples.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Source {
+    /// The snapshot of each pool; the samples carry [`POOL_LABEL`] first.
+    Pool(fn(&PoolSnapshot, &mut dyn Sink)),
+    /// The build: one sample for the process.
+    Build,
+    /// The process's exported spans, by destination.
+    Spans(fn(&SpanTotals) -> u64),
+    /// The exporter.
+    Exporter,
+}
+
+/// Receives the samples of one metric of one pool. `labels` are the values of [`Metric::labels`], in order.
+pub(crate) trait Sink {
+    /// Adds a sample of a counter or a gauge.
+    fn value(&mut self, labels: &[&str], value: f64);
+    /// Adds a sample of a histogram.
+    fn histogram(&mut self, labels: &[&str], histogram: &Histogram);
 }
 
 impl Metric {
-    /// Whether the samples carry [`POOL_LABEL`].
+    /// Returns whether the metric is recorded per pool, with the label [`POOL_LABEL`].
     #[must_use]
-    pub const fn is_of_a_pool(&self) -> bool {
+    pub const fn has_pool_label(&self) -> bool {
         matches!(self.source, Source::Pool(_))
     }
 
@@ -110,34 +108,34 @@ impl Metric {
     }
 
     const fn of_spans(name: &'static str, kind: Kind, help: &'static str, read: fn(&SpanTotals) -> u64) -> Self {
-        Self { name, kind, labels: &["destination"], help, source: Source::Spans(SpanReader(read)) }
+        Self { name, kind, labels: &["destination"], help, source: Source::Spans(read) }
     }
 }
 
-/// Which build this is.
-pub const BUILD_INFO: Metric = Metric {
+/// The build of this process.
+pub(crate) const BUILD_INFO: Metric = Metric {
     name: "poolscope_build_info",
     kind: Kind::Gauge,
     labels: &["version"],
-    help: "Always 1. The version of poolscope that this process runs.",
+    help: "Always 1. The version of poolscope.",
     source: Source::Build,
 };
 
-/// Scrapes by status code.
-pub const SCRAPES: Metric = Metric {
+/// Scrapes by HTTP status.
+pub(crate) const SCRAPES: Metric = Metric {
     name: "poolscope_scrapes_total",
     kind: Kind::Counter,
     labels: &["code"],
-    help: "Scrapes that ended, by HTTP status: 200, 500 (a collector panicked or the metrics could not be encoded), 503 (too many at once), 499 (the client left first), 401 (a web configuration has users, and whoever asked is none of them).",
+    help: "Scrapes ended, by HTTP status: 200, 401 (the web configuration has users, and the credentials were missing or wrong), 499 (the client closed the connection first), 500 (a collector panicked or the metrics could not be encoded), 503 (too many concurrent scrapes).",
     source: Source::Exporter,
 };
 
-/// How long scrapes took.
-pub const SCRAPE_DURATION: Metric = Metric {
+/// The duration of scrapes.
+pub(crate) const SCRAPE_DURATION: Metric = Metric {
     name: "poolscope_scrape_duration_seconds",
     kind: Kind::Histogram,
     labels: &[],
-    help: "Time from a scrape's request until its answer was encoded, the wait for its turn included; failed and abandoned ones too, those that were refused (401) not.",
+    help: "Time from the request of a scrape until its response was encoded, including the wait for its turn and failed and abandoned scrapes, without refused ones (401).",
     source: Source::Exporter,
 };
 

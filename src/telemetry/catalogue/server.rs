@@ -1,4 +1,4 @@
-//! What PostgreSQL itself says, where somebody asks it: `Pool::watch_server`, as the binary does.
+//! The metrics of the server's view of itself, present if the server is watched (`Pool::watch_server`).
 
 use std::time::UNIX_EPOCH;
 
@@ -7,7 +7,7 @@ use crate::telemetry::clock::to_f64;
 use crate::telemetry::ledger::PoolSnapshot;
 use crate::telemetry::server::{ServerPoll, ServerView};
 
-/// What the server last said, if it was seen.
+/// Returns the server's view, if the last poll succeeded.
 fn seen(pool: &PoolSnapshot) -> Option<&ServerView> {
     match &pool.server {
         Some(ServerPoll::Seen(view)) => Some(view),
@@ -15,7 +15,7 @@ fn seen(pool: &PoolSnapshot) -> Option<&ServerView> {
     }
 }
 
-/// A gauge without labels, which is `$of` the [`ServerView`], and missing where the server was not seen.
+/// Defines a gauge without labels: `$of` the [`ServerView`], missing if the last poll failed.
 macro_rules! of_server {
     ($name:literal, $help:literal, $of:expr) => {
         Metric::of_pool($name, Kind::Gauge, &[], $help, |pool, sink| {
@@ -31,7 +31,7 @@ pub(super) const UP: Metric = Metric::of_pool(
     "poolscope_server_up",
     Kind::Gauge,
     &[],
-    "Whether PostgreSQL answered when it was last asked for its own view, on a connection that is not the pool's. 0: it could not be reached, had no slot left or was silent for 5 s, and the other poolscope_server_ metrics are missing. All are where nobody asks (Pool::watch_server).",
+    "Whether PostgreSQL replied to the last query of its own view, made on a connection outside the pool. 0 if it was unreachable, had no free slot or did not reply within 5 s; the other poolscope_server_ metrics are then missing. All are missing unless the server is watched (Pool::watch_server).",
     |pool, sink| match &pool.server {
         Some(ServerPoll::Seen(_)) => sink.value(&[], 1.0),
         Some(ServerPoll::Failed) => sink.value(&[], 0.0),
@@ -41,7 +41,7 @@ pub(super) const UP: Metric = Metric::of_pool(
 
 pub(super) const SEEN: Metric = of_server!(
     "poolscope_server_seen_timestamp_seconds",
-    "When the server last said what the other poolscope_server_ metrics show, in seconds since 1970 by this machine's clock.",
+    "Time of the last reply that the other poolscope_server_ metrics show, in seconds since 1970 by the clock of this machine.",
     |view| view.seen_at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 );
 
@@ -49,7 +49,7 @@ pub(super) const INFO: Metric = Metric::of_pool(
     "poolscope_server_info",
     Kind::Gauge,
     &["version", "role"],
-    "Always 1. The version of PostgreSQL, and its part in replication: primary or standby.",
+    "Always 1. The version of PostgreSQL and its role in replication: primary or standby.",
     |pool, sink| {
         if let Some(view) = seen(pool) {
             sink.value(&[&view.version, view.role.as_str()], 1.0);
@@ -61,7 +61,7 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
     "poolscope_server_backends",
     Kind::Gauge,
     &["application_name", "state"],
-    "Clients' backends of the whole server, in all databases, by what pg_stat_activity says of them: the application_name, which is a pool's setting, and the state. To see the state of other roles' takes pg_monitor; without it the state is hidden, and parallel workers are among them. The 200 names with the most backends are told apart, then the label says other.",
+    "Client backends of the whole server, in all databases, by application_name (a setting of the pool) and state as in pg_stat_activity. The state of backends of other roles is hidden unless the querying role has pg_monitor; parallel workers are then counted too. At most the 200 names with the most backends; further ones are counted as other.",
     |pool, sink| {
         if let Some(view) = seen(pool) {
             for backends in &view.backends {
@@ -73,30 +73,30 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
 
 pub(super) const SLOTS: Metric = of_server!(
     "poolscope_server_slots",
-    "How many backends of clients there may be at once for roles that are not privileged: max_connections less superuser_reserved_connections and reserved_connections; or the limit of the pool's database, where that is less. A role's own limit is not looked at.",
+    "Maximum number of client backends of unprivileged roles: max_connections minus superuser_reserved_connections and reserved_connections, or the connection limit of the database of the pool, if that is lower. Limits of roles are not considered.",
     |view| to_f64(view.slots)
 );
 
 pub(super) const SLOTS_LEFT: Metric = of_server!(
     "poolscope_server_slots_left",
-    "How many more of them there may be now; without pg_monitor fewer, by the parallel workers that cannot be told apart. At 0, connecting fails with SQLSTATE 53300.",
+    "Client backends that can still connect; without pg_monitor fewer, because parallel workers cannot be distinguished. At 0, connecting fails with SQLSTATE 53300.",
     |view| to_f64(view.slots_left)
 );
 
 pub(super) const LOCK_WAITERS: Metric = of_server!(
     "poolscope_server_lock_waiters",
-    "Backends that currently wait for a lock which another holds; those that may not be looked at are not counted.",
+    "Backends currently waiting for a lock held by another backend, as far as the querying role can see them.",
     |view| to_f64(view.lock_waiters)
 );
 
 pub(super) const OLDEST_TRANSACTION: Metric = of_server!(
     "poolscope_server_oldest_transaction_seconds",
-    "The age of the oldest transaction of all clients, in any database, prepared ones included; 0 if there is none that may be looked at.",
+    "Age of the oldest transaction of any client in any database, including prepared ones; 0 if there is none that the querying role can see.",
     |view| view.oldest_transaction.as_secs_f64()
 );
 
 pub(super) const OLDEST_IDLE_IN_TRANSACTION: Metric = of_server!(
     "poolscope_server_oldest_idle_in_transaction_seconds",
-    "The longest time for which a transaction of any client has been open while nothing is asked of it; 0 if there is none that may be looked at.",
+    "Longest time for which a client has been idle in a transaction; 0 if there is none that the querying role can see.",
     |view| view.oldest_idle_in_transaction.as_secs_f64()
 );

@@ -1,17 +1,17 @@
-//! The table of metrics.
+//! The table of all metrics.
 
 use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled};
 use crate::labels::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{seconds, to_f64};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
 
-/// Every metric, in the order of the reference.
+/// All metrics, in the order of `docs/metrics.md`.
 pub const METRICS: &[Metric] = &[
     Metric::of_pool(
         "db_client_connection_count",
         Kind::Gauge,
         &["db_client_connection_state"],
-        "Connections currently in the state: idle (in the pool) or used (held by a caller, or being pinged for one).",
+        "Connections by state: idle (in the pool) or used (checked out, or being pinged or cleaned by the pool).",
         |pool, sink| {
             sink.value(&["idle"], count(pool.connections.idle));
             sink.value(&["used"], count(pool.connections.used));
@@ -21,63 +21,63 @@ pub const METRICS: &[Metric] = &[
         "db_client_connection_max",
         Kind::Gauge,
         &[],
-        "How many connections there may be at once: pool_size + max_overflow.",
+        "Maximum number of connections: pool_size + max_overflow.",
         |pool, sink| sink.value(&[], count(pool.limits.max())),
     ),
     Metric::of_pool(
         "db_client_connection_idle_max",
         Kind::Gauge,
         &[],
-        "How many connections may lie idle: pool_size. What comes back beyond that is closed.",
+        "Maximum number of idle connections: pool_size. A connection that is returned beyond it is closed.",
         |pool, sink| sink.value(&[], count(pool.limits.pool_size)),
     ),
     Metric::of_pool(
         "db_client_connection_idle_min",
         Kind::Gauge,
         &[],
-        "How many idle connections the pool keeps ready: none, it connects when asked.",
+        "Minimum number of idle connections. Always 0, because the pool connects on demand.",
         |_, sink| sink.value(&[], 0.0),
     ),
     Metric::of_pool(
         "db_client_connection_pending_requests",
         Kind::Gauge,
         &[],
-        "Checkouts currently waiting for capacity; those that are connecting or pinging are not among them.",
+        "Checkouts currently waiting for capacity, without those that are connecting or pinging.",
         |pool, sink| sink.value(&[], count(pool.queued)),
     ),
     Metric::of_pool(
         "db_client_connection_timeouts_total",
         Kind::Counter,
         &[],
-        "Checkouts that met their deadline, whatever they were waiting for.",
+        "Checkouts that timed out, whatever they were waiting for.",
         |pool, sink| sink.value(&[], to_f64(sum(pool, |operation| operation.outcomes[Outcome::Timeout.index()]))),
     ),
     Metric::of_pool(
         "db_client_connection_create_time_seconds",
         Kind::Histogram,
         &[],
-        "Time to establish a connection, from the first socket to the server's readiness; successes only.",
+        "Duration of successful connects, from opening the socket until the server is ready.",
         |pool, sink| sink.histogram(&[], &pool.create_time),
     ),
     Metric::of_pool(
         "db_client_connection_wait_time_seconds",
         Kind::Histogram,
         &[],
-        "Time of a whole checkout, from its first poll until it ended, failed and cancelled ones included. One that is ready at its first poll, without connecting or pinging, counts as zero.",
+        "Duration of checkouts, from their first poll to their end, including failed and cancelled ones. A checkout that is ready at its first poll, without connecting or pinging, counts as zero.",
         |pool, sink| sink.histogram(&[], &pool.wait_time),
     ),
     Metric::of_pool(
         "db_client_connection_use_time_seconds",
         Kind::Histogram,
         &[],
-        "Time from a successful checkout until the connection was returned; counted at the return.",
+        "Time from a successful checkout to the return of the connection; counted at the return.",
         |pool, sink| sink.histogram(&[], &pool.use_time),
     ),
     Metric::of_pool(
         "poolscope_checkout_phase_seconds_total",
         Kind::Counter,
         &["phase"],
-        "Where the time of checkouts went: queue (for capacity), connect, ping, clean, suspended (for their turn to connect, after connecting had failed), share (for others of their route, which may hold no more of the pool). Those in flight included.",
+        "Time spent in checkouts, by what they waited for: queue (capacity), connect, ping, clean, suspended (a turn to connect, after connecting had failed), share (a turn within a route that holds its share of the pool). Includes checkouts in flight.",
         |pool, sink| {
             for phase in Phase::ALL {
                 sink.value(&[phase.as_str()], seconds(pool.phase_nanos[phase.index()]));
@@ -88,7 +88,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_operation_duration_seconds",
         Kind::Histogram,
         &["operation", "outcome"],
-        "Time of a whole operation given to run: its checkout and its work. A checkout that failed gives its own outcome, work that failed gives error.",
+        "Duration of operations passed to run, including their checkout. A failed checkout has its own outcome, a failed operation has the outcome error.",
         |pool, sink| {
             for operation in &pool.operations {
                 for outcome in Outcome::ALL {
@@ -104,7 +104,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkouts_started_total",
         Kind::Counter,
         &["operation"],
-        "Checkouts begun. At every scrape: the sum of poolscope_checkouts_total + poolscope_checkouts_in_flight.",
+        "Checkouts started. At every scrape equal to the sum of poolscope_checkouts_total plus poolscope_checkouts_in_flight.",
         |pool, sink| {
             for operation in active(pool) {
                 sink.value(&[&operation.name], to_f64(operation.started));
@@ -115,7 +115,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkouts_total",
         Kind::Counter,
         &["operation", "outcome"],
-        "Checkouts ended, each with exactly one outcome: ok, timeout, error (connecting failed), closed, shed, cancelled (the caller dropped the future).",
+        "Checkouts ended, by outcome; each has exactly one: ok, timeout, error (connecting failed), closed, shed, cancelled (the caller dropped the future).",
         |pool, sink| {
             for operation in active(pool) {
                 for outcome in Outcome::ALL {
@@ -128,14 +128,14 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkouts_in_flight",
         Kind::Gauge,
         &[],
-        "Checkouts currently begun and not ended, whatever they wait for.",
+        "Checkouts started and not yet ended, whatever they are waiting for.",
         |pool, sink| sink.value(&[], count(pool.in_flight)),
     ),
     Metric::of_pool(
         "poolscope_operation_wait_seconds_total",
         Kind::Counter,
         &["operation"],
-        "Time that checkouts of the operation spent waiting, those in flight included. Its rate is how many of them wait on average: who suffers.",
+        "Time that the checkouts of an operation spent waiting, including checkouts in flight. The rate is the mean number of its checkouts that are waiting.",
         |pool, sink| {
             for operation in active(pool) {
                 sink.value(&[&operation.name], seconds(operation.wait_nanos));
@@ -146,28 +146,28 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkout_wait_oldest_seconds",
         Kind::Gauge,
         &[],
-        "Current age of the checkout that has been in flight for longest; 0 if there is none.",
+        "Age of the oldest checkout in flight; 0 if there is none.",
         |pool, sink| sink.value(&[], pool.oldest_wait.as_secs_f64()),
     ),
     Metric::of_pool(
         "poolscope_connections_creating",
         Kind::Gauge,
         &[],
-        "Connections currently being established: neither idle nor used.",
+        "Connections currently being established, counted neither as idle nor as used.",
         |pool, sink| sink.value(&[], count(pool.connections.creating)),
     ),
     Metric::of_pool(
         "poolscope_connections_created_total",
         Kind::Counter,
         &[],
-        "Connections begun, counted when connecting starts. At every scrape: the sum of poolscope_connections_closed_total + idle + used + creating.",
+        "Connections created, counted when connecting starts. At every scrape equal to the sum of poolscope_connections_closed_total plus the idle, used and creating connections.",
         |pool, sink| sink.value(&[], to_f64(pool.created)),
     ),
     Metric::of_pool(
         "poolscope_connections_closed_total",
         Kind::Counter,
         &["reason"],
-        "Connections gone, by reason; connect_failed and connect_abandoned were never established.",
+        "Connections closed, by reason; connect_failed and connect_abandoned were never established.",
         |pool, sink| {
             for reason in CloseReason::ALL {
                 sink.value(&[reason.as_str()], to_f64(pool.closed[reason.index()]));
@@ -178,7 +178,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connection_errors_total",
         Kind::Counter,
         &["phase", "sqlstate"],
-        "Errors that connections reported, by what was under way: connect (outside the pool, too), ping, query (whatever the server reported while the connection was held or idle) or reset (cleaning). Where the server sent no SQLSTATE the label says io, timeout, tls, auth or other.",
+        "Errors on connections, by phase: connect (also outside the pool), ping, query (reported by the server while the connection was checked out or idle) or reset (cleaning). Where the server sent no SQLSTATE, the label sqlstate is io, timeout, tls, auth or other.",
         |pool, sink| {
             for errors in &pool.errors {
                 sink.value(&[errors.phase.as_str(), errors.code.as_str()], to_f64(errors.count));
@@ -189,7 +189,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connection_use_seconds_total",
         Kind::Counter,
         &["operation", "activity"],
-        "Time for which connections were held, by what they did: executing (from the first byte of a request until the server is ready for the next), idle_in_transaction, idle. Those that are held now included; pinging and cleaning too. Its rate is how many connections the operation holds on average: who holds the pool. The sum over operations is the integral of the used connections.",
+        "Time for which connections were held, by activity: executing (from the first byte of a request until the server is ready for the next one), idle_in_transaction, idle. Includes connections currently held, and pinging and cleaning. The rate is the mean number of connections that the operation holds; the sum over all operations is the time integral of the used connections.",
         |pool, sink| {
             for operation in active(pool) {
                 for activity in Activity::ALL {
@@ -205,7 +205,7 @@ pub const METRICS: &[Metric] = &[
         "db_client_operation_duration_seconds",
         Kind::Histogram,
         &["db_query_summary", "error_type"],
-        "Time of queries, read off the wire, by what they are: operations and tables, as in SELECT orders; BEGIN and COMMIT too. From a request's first byte until the server is ready for the next, so behind others in a pipeline the wait for those included. error_type is the SQLSTATE (io if no answer came), and empty for those that succeeded. At most 200 summaries are told apart, then the label says other.",
+        "Duration of queries as observed on the wire, by summary: operations and tables, for example SELECT orders; including BEGIN and COMMIT. From the first byte of the request until the server is ready for the next one, so pipelined queries include the wait for earlier ones. error_type is the SQLSTATE (io if there was no reply), empty on success. At most 200 summaries per pool; further ones are counted as other.",
         |pool, sink| {
             for query in &pool.queries {
                 let error = query.error.as_ref().map_or("", ErrorCode::as_str);
@@ -217,7 +217,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_queries_total",
         Kind::Counter,
         &["operation"],
-        "Queries sent, read off the wire: simple queries, executions of statements, function calls; BEGIN, COMMIT and ROLLBACK are queries too, the pool's own pings and cleaning are not.",
+        "Queries sent, as observed on the wire: simple queries, executions of statements and function calls, including BEGIN, COMMIT and ROLLBACK, without pinging and cleaning by the pool.",
         |pool, sink| {
             for operation in active(pool) {
                 sink.value(&[&operation.name], to_f64(operation.queries));
@@ -228,7 +228,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_queries_finished_total",
         Kind::Counter,
         &["operation"],
-        "Queries that came to an end, with success or without. What is sent and not finished is executing, or was on a connection that is gone.",
+        "Queries ended, successfully or not. Queries sent but not finished are executing, or were on a connection that was closed.",
         |pool, sink| {
             for operation in active(pool) {
                 sink.value(&[&operation.name], to_f64(operation.queries_finished));
@@ -239,7 +239,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_query_errors_total",
         Kind::Counter,
         &["operation", "sqlstate"],
-        "Errors that the server reported, by SQLSTATE. At most 1000 pairs are told apart, then the label says other.",
+        "Errors reported by the server, by SQLSTATE. At most 1000 combinations per pool; further codes are counted as other.",
         |pool, sink| {
             for errors in &pool.query_errors {
                 sink.value(&[&errors.operation, errors.code.as_str()], to_f64(errors.count));
@@ -250,7 +250,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_wire_bytes_total",
         Kind::Counter,
         &["operation", "direction"],
-        "Bytes of the protocol that passed on connections: sent to the server and received from it, before encryption; connecting, pinging and cleaning included.",
+        "Protocol bytes sent to and received from the server, before encryption, including connecting, pinging and cleaning.",
         |pool, sink| {
             for operation in active(pool) {
                 for direction in Direction::ALL {
@@ -263,14 +263,14 @@ pub const METRICS: &[Metric] = &[
         "poolscope_wires_lost_total",
         Kind::Counter,
         &[],
-        "Connections on which something passed that was not understood: they work on, but nothing more is known of them. Should be zero.",
+        "Connections whose protocol stream was not understood: they remain usable but are no longer observed. Should be 0.",
         |pool, sink| sink.value(&[], to_f64(pool.wires_lost)),
     ),
     Metric::of_pool(
         "poolscope_dirty_returns_total",
         Kind::Counter,
         &["operation", "kind"],
-        "Connections that came back dirty, by the operation that held them: in_transaction, failed_transaction, busy (at a query that nobody waits for any more); with reset_session also what was left in the session. Nobody else got one before it was clean.",
+        "Connections returned dirty, by the operation that held them and by kind: in_transaction, failed_transaction, busy (executing an abandoned query); with reset_session also session state that was left behind. They are cleaned before they are handed out again, or else closed.",
         |pool, sink| {
             for returns in &pool.dirty_returns {
                 sink.value(&[&returns.operation, returns.dirt.as_str()], to_f64(returns.count));
@@ -285,28 +285,28 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connecting_suspended_seconds",
         Kind::Gauge,
         &[],
-        "For how long connecting has currently been left to one checkout at a time, since it failed; 0 if it is not, or if nobody has needed to connect for ten seconds. How often that one tries is the rate of poolscope_connections_created_total.",
+        "Time for which connecting has been left to one checkout at a time since it failed; 0 if it is not, or if no checkout has needed to connect for ten seconds. The rate of poolscope_connections_created_total is the rate of its attempts.",
         |pool, sink| sink.value(&[], pool.connecting_suspended.as_secs_f64()),
     ),
     Metric::of_pool(
         "poolscope_suspected_leaks",
         Kind::Gauge,
         &[],
-        "Connections currently held past leak_threshold, silent on the wire for as long, and not executing.",
+        "Connections currently held longer than leak_threshold, silent on the wire for as long, and not executing.",
         |pool, sink| sink.value(&[], count(pool.suspected_leaks)),
     ),
     Metric::of_pool(
         "poolscope_self_deadlocks_total",
         Kind::Counter,
         &[],
-        "Checkouts that waited for capacity, 10 ms at least, while their own task held a connection of this pool: each may have waited for itself.",
+        "Checkouts that waited for capacity for at least 10 ms while their own task held a connection of the same pool: each may have waited for itself.",
         |pool, sink| sink.value(&[], to_f64(pool.self_deadlocks)),
     ),
     Metric::of_pool(
         "poolscope_saturated_seconds_total",
         Kind::Counter,
         &[],
-        "Time during which every connection was taken and somebody was waiting for one.",
+        "Time during which every connection was taken and at least one checkout was waiting for capacity.",
         |pool, sink| sink.value(&[], seconds(pool.saturated_nanos)),
     ),
     requests::DURATION,
@@ -333,7 +333,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_recommended_size",
         Kind::Gauge,
         &[],
-        "Connections that the last five minutes' arrivals and use time ask for, so that the mean wait stays within wait_target (Erlang's C formula). Missing until there is enough to tell.",
+        "Recommended number of connections, computed from the arrivals and use times of the last five minutes so that the mean wait stays within wait_target (Erlang C). Missing until there is enough data.",
         |pool, sink| {
             if let Some(size) = pool.recommended_size {
                 sink.value(&[], count(size));
@@ -350,7 +350,7 @@ pub const METRICS: &[Metric] = &[
     SCRAPE_DURATION,
 ];
 
-/// Operations that did something, or were named; `other` only once it was needed.
+/// Returns the operations to report: all that have a name, and `other` once it has been used.
 pub(super) fn active(pool: &PoolSnapshot) -> impl Iterator<Item = &OperationTotals> {
     pool.operations
         .iter()

@@ -240,7 +240,7 @@ impl Recorder {
         self.log().suspect_returned(operation, call_site, at.duration_since(since));
     }
 
-    /// Records that a connection came back dirty. `found_by` is the checkout that has to wait for it, if it is one.
+    /// Records that a connection was returned dirty. `found_by` is the checkout that has to wait for it, if it is one.
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_dirty(
@@ -342,7 +342,7 @@ impl Recorder {
         durations[outcome.index()].get_or_init(Box::default).observe(took, trace);
     }
 
-    /// Records that an operation failed and is tried again after `pause`.
+    /// Records that an operation failed and is retried after `pause`.
     #[cold]
     pub(crate) fn retrying(&self, operation: OperationId, code: ErrorCode, attempt: u32, pause: Duration) {
         let ledger = self.ledger();
@@ -359,7 +359,7 @@ impl Recorder {
         self.log().retry_recovered(ledger.operations.name(operation), attempts);
     }
 
-    /// Records that an operation failed and is not tried again.
+    /// Records that an operation failed and is not retried.
     #[cold]
     pub(crate) fn retry_exhausted(&self, operation: OperationId, code: ErrorCode, reason: GiveUp, attempts: u32) {
         let ledger = self.ledger();

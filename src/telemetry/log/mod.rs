@@ -1,8 +1,8 @@
 //! The log lines of a pool, written with `tracing`.
 //!
-//! Levels: `info` for a pool's beginning and end, `warn` for what somebody should look at, `debug` for the life of
-//! connections. Nothing is said of a checkout that is served. What a dead database would repeat without end is
-//! limited to one line a second for each pool and kind, which says how many were held back before it.
+//! Levels: `info` for the start and end of a pool, `warn` for conditions that need attention, `debug` for the life of
+//! connections. Checkouts that succeed are not logged. Lines that an unreachable server would repeat endlessly are limited to
+//! one per second for each pool and kind; the next line has the number of suppressed ones.
 
 #[cfg(feature = "middleware")]
 mod requests;
@@ -16,18 +16,19 @@ use std::time::Duration;
 use super::clock::{Clock, Nanos};
 use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, GiveUp};
 
+/// The minimum time between two lines of a limiter.
 const INTERVAL_NANOS: u64 = 1_000_000_000;
 
-/// Lets one line through each second, and counts the others.
+/// Passes one line per second and counts the others.
 #[derive(Debug, Default)]
 pub(crate) struct Limiter {
-    /// When the next line may pass, in nanoseconds.
+    /// When the next line may pass, in nanoseconds of the clock.
     next: AtomicU64,
     suppressed: AtomicU64,
 }
 
 impl Limiter {
-    /// How many lines were suppressed since the last one that passed, if this one may.
+    /// Returns the number of lines suppressed since the last one that passed, or `None` if this one is suppressed.
     pub(crate) fn pass(&self, now: Nanos) -> Option<u64> {
         let next = self.next.load(Relaxed);
         let free = now.as_nanos() >= next
@@ -41,7 +42,7 @@ impl Limiter {
     }
 }
 
-/// The limiters of one pool's log lines, one for each kind that a database that is down would repeat without end.
+/// The limiters of one pool's log lines, by kind.
 #[derive(Debug, Default)]
 pub(crate) struct Limiters {
     errors: Limiter,
@@ -67,7 +68,7 @@ impl<'a> Log<'a> {
         Self { pool, limiters, clock }
     }
 
-    /// Returns how many lines were suppressed before this one, or `None` if this one is suppressed too.
+    /// Passes a line; see [`Limiter::pass`].
     fn pass(self, limiter: &Limiter) -> Option<u64> {
         limiter.pass(self.clock.now())
     }
@@ -100,7 +101,7 @@ impl<'a> Log<'a> {
         tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
     }
 
-    /// Logs that a connection was closed; one that was never established had its error logged.
+    /// Logs that a connection was closed, unless connecting failed, whose error has been logged.
     #[cold]
     pub(crate) fn connection_closed(self, reason: CloseReason) {
         if reason != CloseReason::ConnectFailed {
@@ -115,13 +116,13 @@ impl<'a> Log<'a> {
             pool = self.pool,
             sqlstate = code.as_str(),
             %error,
-            "connecting failed: from now on one checkout at a time tries, until it succeeds"
+            "connecting failed; one checkout at a time retries until it succeeds"
         );
     }
 
     #[cold]
     pub(crate) fn connecting_resumed(self, after: Duration) {
-        tracing::info!(pool = self.pool, seconds = after.as_secs_f64(), "connecting succeeds again");
+        tracing::info!(pool = self.pool, seconds = after.as_secs_f64(), "connecting succeeded again");
     }
 
     #[cold]
@@ -133,7 +134,7 @@ impl<'a> Log<'a> {
             call_site = call_site_text(call_site),
             kind = dirt.as_str(),
             suppressed,
-            "a connection came back dirty"
+            "connection was returned dirty; it is cleaned or closed"
         );
     }
 
@@ -144,7 +145,7 @@ impl<'a> Log<'a> {
             operation,
             call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
-            "suspected leak: a connection is held and silent"
+            "suspected leak: connection is held but not used; check the call site"
         );
     }
 
@@ -155,7 +156,7 @@ impl<'a> Log<'a> {
             operation,
             call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
-            "no leak: a connection that was suspected is in use again"
+            "no leak: the suspected connection is used again"
         );
     }
 
@@ -166,7 +167,7 @@ impl<'a> Log<'a> {
             operation,
             call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
-            "no leak: a connection that was suspected came back"
+            "no leak: the suspected connection was returned"
         );
     }
 
@@ -177,7 +178,7 @@ impl<'a> Log<'a> {
             pool = self.pool,
             problem,
             suppressed,
-            "what passes on a connection is not understood, and no longer read"
+            "protocol of a connection was not understood; the connection is no longer observed"
         );
     }
 
@@ -191,16 +192,16 @@ impl<'a> Log<'a> {
             attempt,
             pause_seconds = pause.as_secs_f64(),
             suppressed,
-            "an operation failed: it is tried again"
+            "operation failed; retrying"
         );
     }
 
     #[cold]
     pub(crate) fn retry_recovered(self, operation: &str, attempts: u32) {
-        tracing::debug!(pool = self.pool, operation, attempts, "an operation succeeded that had failed");
+        tracing::debug!(pool = self.pool, operation, attempts, "operation succeeded after retries");
     }
 
-    /// Logs that an operation is given up; one that failed for good is its caller's to log.
+    /// Logs that an operation is not retried, unless its error is permanent, which is left to the caller.
     #[cold]
     pub(crate) fn retry_exhausted(self, operation: &str, code: ErrorCode, reason: GiveUp, attempts: u32) {
         if reason == GiveUp::Permanent {
@@ -214,7 +215,7 @@ impl<'a> Log<'a> {
             reason = reason.as_str(),
             attempts,
             suppressed,
-            "an operation failed: it is not tried again"
+            "operation failed; not retrying"
         );
     }
 
@@ -235,7 +236,7 @@ impl<'a> Log<'a> {
             pool = self.pool,
             operation,
             limit,
-            "too many operations: this one and all further new ones are counted as `other`"
+            "too many operations; this and further new ones are counted as `other`"
         );
     }
 
@@ -245,7 +246,7 @@ impl<'a> Log<'a> {
             pool = self.pool,
             route,
             limit,
-            "too many routes: this one and all further new ones are counted as `other`"
+            "too many routes; this and further new ones are counted as `other`"
         );
     }
 
@@ -255,7 +256,7 @@ impl<'a> Log<'a> {
             pool = self.pool,
             summary,
             limit,
-            "too many kinds of queries: this one and all further new ones are counted as `other`"
+            "too many query summaries; this and further new ones are counted as `other`"
         );
     }
 }
@@ -265,7 +266,7 @@ fn call_site_text(site: Site) -> String {
     site.map_or_else(String::new, |site| format!("{}:{}", site.file(), site.line()))
 }
 
-/// An error and its causes on one line.
+/// Displays an error and its causes on one line.
 pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
 
 impl Display for Chain<'_> {
@@ -285,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limiter_passes_one_line_a_second_and_says_how_many_it_held_back() {
+    fn limiter_passes_one_line_per_second() {
         let limiter = Limiter::default();
         let at = |millis: u64| Nanos::from_nanos(millis * 1_000_000);
         assert_eq!(limiter.pass(at(5)), Some(0));

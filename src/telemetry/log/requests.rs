@@ -25,7 +25,7 @@ impl Log<'_> {
             idle_seconds = seconds(idle),
             executing_seconds = seconds(executing),
             suppressed,
-            "a request held a connection and asked nothing of it: does it call elsewhere meanwhile?"
+            "request held a connection without running a query; check for calls to other services while it is checked out"
         );
     }
 
@@ -46,7 +46,7 @@ impl Log<'_> {
             checkouts,
             %call_sites,
             suppressed,
-            "a request made many checkouts: could it do with one?"
+            "request made many checkouts; consider using one connection for all of them"
         );
     }
 }

@@ -14,7 +14,6 @@ use poolscope::exporter::{Exposition, Format, Page};
 use poolscope::labels::ErrorCode;
 use poolscope::middleware::PoolLayer;
 use poolscope::pool::{Backend, Guard};
-use poolscope::telemetry::clock::Clock;
 use poolscope::{Collector, RetryPolicy, Settings};
 use prometheus::{Registry, TextEncoder};
 use tower::{Layer as _, ServiceExt as _, service_fn};
@@ -124,9 +123,9 @@ pub(crate) struct Pool {
 
 impl Pool {
     pub(crate) fn new(name: &str, collector: &Collector) -> Self {
-        let (clock, mock_clock) = Clock::mock();
         let backend = MockManager::default();
-        let core = poolscope::Pool::with_clock(backend.clone(), name, &settings(), collector, clock).unwrap();
+        let (core, mock_clock) =
+            poolscope::Pool::with_mock_clock(backend.clone(), name, &settings(), collector).unwrap();
         Self { core, backend, mock_clock, held: Vec::new() }
     }
 

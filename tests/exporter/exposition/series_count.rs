@@ -66,7 +66,7 @@ fn scale_page_has_the_right_numbers() {
 fn scale_page_lists_every_label() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/scale.md")).unwrap();
     let labels: BTreeSet<_> =
-        METRICS.iter().filter(|metric| metric.is_of_a_pool()).flat_map(|metric| metric.labels).collect();
+        METRICS.iter().filter(|metric| metric.has_pool_label()).flat_map(|metric| metric.labels).collect();
     for label in labels {
         assert!(page.contains(&format!("`{label}`")), "docs/scale.md lacks the number of values of `{label}`");
     }

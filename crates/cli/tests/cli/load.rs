@@ -41,7 +41,7 @@ fn a_demo_of_three_seconds_serves_a_pool_under_load_whose_numbers_add_up() {
     }
     assert!(out.ends_with("\nThe private server and its directory are gone.\n"), "{out}");
     // On a machine that is short of time, transactions that get into each other's way may do so once too often.
-    let expected = |line: &str| line.contains("an operation failed: it is not tried again") && line.contains("40001");
+    let expected = |line: &str| line.contains("operation failed; not retrying") && line.contains("40001");
     assert!(err.lines().all(expected), "{err}");
     assert!(!out.contains('\x1b') && !up.seen.contains('\x1b'), "escapes where there is no terminal");
     up.run.assert_no_leftovers();

@@ -44,7 +44,7 @@ impl KnownSeries {
         for metric in METRICS {
             let mut metric_labels = labels(metric.labels);
             metric_labels.extend(labels(&TARGET_LABELS));
-            if metric.is_of_a_pool() {
+            if metric.has_pool_label() {
                 metric_labels.insert(POOL_LABEL.to_owned());
             }
             match metric.kind {

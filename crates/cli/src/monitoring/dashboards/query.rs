@@ -56,7 +56,7 @@ pub(super) struct Series {
 impl Series {
     /// Returns the series of a metric in the catalogue; see [`metric!`].
     pub(super) fn of(name: &'static str) -> Self {
-        let has_pool = METRICS.iter().any(|metric| metric.name == name && metric.is_of_a_pool());
+        let has_pool = METRICS.iter().any(|metric| metric.name == name && metric.has_pool_label());
         let series = Self::of_instance(name);
         if has_pool { series.only(format!(r#"{POOL_LABEL}=~"$pool""#)) } else { series }
     }

@@ -64,9 +64,9 @@ pub(super) fn known(name: &str) -> KnownSeries {
         (catalogue::Kind::Histogram, None) => Kind::Histogram,
         _ => Kind::Gauge,
     };
-    let pool: &[&str] = if metric.is_of_a_pool() { &[POOL_LABEL] } else { &[] };
+    let pool: &[&str] = if metric.has_pool_label() { &[POOL_LABEL] } else { &[] };
     let le: &[&str] = if part == Some("_bucket") { &["le"] } else { &[] };
-    KnownSeries { kind, has_pool: metric.is_of_a_pool(), labels: [&target[..], pool, metric.labels, le].concat() }
+    KnownSeries { kind, has_pool: metric.has_pool_label(), labels: [&target[..], pool, metric.labels, le].concat() }
 }
 
 /// Returns a recorded series, whose labels follow from its level.
