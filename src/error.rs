@@ -105,7 +105,7 @@ impl fmt::Display for TimeoutReport {
             Phase::Queue => "waiting for one to be returned",
             Phase::Connect => "while connecting",
             Phase::Ping => "while pinging",
-            Phase::Clean => "while cleaning one",
+            Phase::Clean => "while resetting one",
             Phase::Suspended => "while another checkout was connecting",
             Phase::Share => "while its route was at its limit",
         };

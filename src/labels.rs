@@ -58,15 +58,15 @@ label_enum! {
 }
 
 label_enum! {
-    /// What a checkout in flight is waiting for.
+    /// The event that a checkout in flight waits for.
     Phase {
-        /// Capacity: every connection is taken.
+        /// A free connection: every connection is in use.
         Queue => "queue",
-        /// A new connection.
+        /// The establishment of a new connection.
         Connect => "connect",
         /// The reply to a pre-ping.
         Ping => "ping",
-        /// The cleaning of a connection.
+        /// The reset of a connection that was returned dirty.
         Clean => "clean",
         /// Its turn to connect: connecting has failed, and one checkout at a time retries.
         Suspended => "suspended",
@@ -85,27 +85,27 @@ impl Phase {
 label_enum! {
     /// Why a connection was closed.
     CloseReason {
-        /// It was never established: connecting failed.
+        /// The connection was never established: connecting failed.
         ConnectFailed => "connect_failed",
-        /// It was never established: the checkout that was connecting timed out or was dropped.
+        /// The connection was never established: the checkout that was connecting timed out or was dropped.
         ConnectAbandoned => "connect_abandoned",
-        /// It was older than `recycle_after`.
+        /// The connection was older than `recycle_after`.
         Recycled => "recycled",
-        /// It was returned when `pool_size` connections were already idle.
+        /// The connection was returned while `pool_size` connections were already idle.
         Overflow => "overflow",
         /// A pre-ping failed.
         PingFailed => "ping_failed",
-        /// The checkout that was pinging it timed out or was dropped.
+        /// The checkout that was pinging the connection timed out or was dropped.
         PingAbandoned => "ping_abandoned",
-        /// It was established before a ping was sent that failed.
+        /// A ping failed that was sent after the connection was established.
         Invalidated => "invalidated",
-        /// The server or the network had closed it.
+        /// The server or the network had closed the connection.
         Broken => "broken",
-        /// Its server no longer accepts writes: another one is the primary.
+        /// The server no longer accepts writes: another one is the primary.
         ReadOnly => "read_only",
-        /// It was returned dirty and could not be cleaned in time.
+        /// The connection was returned dirty and could not be reset in time.
         Dirty => "dirty",
-        /// Its holder closed it instead of returning it.
+        /// The holder closed the connection instead of returning it.
         Discarded => "discarded",
         /// The pool was closed or dropped.
         Shutdown => "shutdown",
@@ -113,7 +113,7 @@ label_enum! {
 }
 
 label_enum! {
-    /// What a connection was doing when it reported an error.
+    /// The activity of a connection when it reported an error.
     ErrorPhase {
         /// Connecting, from the first socket until the server is ready.
         Connect => "connect",
@@ -121,19 +121,19 @@ label_enum! {
         Ping => "ping",
         /// A query, as observed on the wire; also anything that the server reported on an idle connection.
         Query => "query",
-        /// Cleaning after a dirty return.
+        /// The reset after a dirty return.
         Reset => "reset",
     }
 }
 
 label_enum! {
-    /// What a checked-out connection is doing.
+    /// The activity of a checked-out connection.
     Activity {
         /// The server is working: from the first byte of a request until it is ready for the next one.
         Executing => "executing",
-        /// Nothing, and no transaction is open.
+        /// No query is running, and no transaction is open.
         Idle => "idle",
-        /// Nothing, and a transaction is open, or has failed and was not ended.
+        /// No query is running, and a transaction is open, or has failed and was not ended.
         IdleInTransaction => "idle_in_transaction",
     }
 }
@@ -163,9 +163,9 @@ label_enum! {
     GiveUp {
         /// A retry cannot succeed: the statement is invalid, a constraint is violated, or the operation itself failed.
         Permanent => "permanent",
-        /// Part of it may have taken effect, and it is not marked as idempotent.
+        /// Part of the operation may have taken effect, and it is not marked as idempotent.
         NotIdempotent => "not_idempotent",
-        /// It is unknown whether its COMMIT took effect, and it is not marked as idempotent.
+        /// It is unknown whether the COMMIT took effect, and the operation is not marked as idempotent.
         CommitUnknown => "commit_unknown",
         /// The cause of the failure is unknown, because the wire is not observed or was not understood.
         Unseen => "unseen",
@@ -195,7 +195,7 @@ label_enum! {
         Creating => "creating",
         /// In the pool, available to the next checkout.
         Idle => "idle",
-        /// Checked out, or being pinged or cleaned by the pool.
+        /// Checked out, or being pinged or reset by the pool.
         Used => "used",
     }
 }

@@ -1,4 +1,4 @@
-//! What a pool saves: the same request through a warm pool, and over a new connection.
+//! The time that a pool saves: the same request through a warm pool, and over a new connection.
 //!
 //! Both send the same statements, each in one round trip, which favours the new connection. Keys that end in
 //! `_prepared` measure the same page with prepared statements, which pooled connections cache. The control is a second

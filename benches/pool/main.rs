@@ -7,7 +7,7 @@
 //! cargo bench --bench pool -- --quick    # some seconds; runs everything, its figures are meaningless
 //! ```
 //!
-//! Every comparison runs its variants in one process, in rounds with a random order. Bare deadpool takes part twice:
+//! Every comparison runs its variants in one process, in rounds with a random order. Bare deadpool is measured twice:
 //! the ratio of the second to the first is noise, and is printed in the column `control`. Bare deadpool has timeouts,
 //! as in a service; where a key ends in `_untimed` it has none.
 //!

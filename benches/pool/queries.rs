@@ -73,8 +73,8 @@ impl Manager for SharedSessions {
         Ok(Arc::clone(&self.sessions[turn % self.sessions.len()]))
     }
 
-    /// As deadpool-postgres does by default: only checks whether it is closed. Poolscope checks that itself, and would
-    /// ping here.
+    /// Checks only whether the session is closed, as deadpool-postgres does by default. Poolscope checks that itself,
+    /// and would ping here.
     async fn recycle(&self, session: &mut Arc<Session>, _: &Metrics) -> RecycleResult<tokio_postgres::Error> {
         if session.client.is_closed() {
             return Err(deadpool::managed::RecycleError::message("closed"));

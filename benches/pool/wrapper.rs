@@ -1,7 +1,7 @@
 //! The baseline: a simple wrapper that records the usual metrics and spans with the usual crates.
 //!
-//! It is good code of its kind, with bounded labels and no lock of its own. At each checkout it looks up its labels,
-//! reads the clock three times, makes a span, and copies the labels for the guard.
+//! The wrapper is carefully written, with bounded labels and without a lock of its own. At each checkout it looks up
+//! its labels, reads the clock three times, makes a span, and copies the labels for the guard.
 
 use std::ops::Deref;
 use std::time::Instant;

@@ -45,7 +45,7 @@ pub struct Settings {
     pub tcp_user_timeout: Option<Duration>,
     /// The name in `pg_stat_activity`. `None`: the URL's, or else "poolscope".
     pub application_name: Option<String>,
-    /// The time limit of cleaning a connection that was returned dirty. Default 1 s.
+    /// The time limit of resetting a connection that was returned dirty. Default 1 s.
     pub clean_timeout: Duration,
     /// Whether session state is reset when a connection is returned. Default false.
     pub reset_session: bool,
@@ -55,7 +55,8 @@ pub struct Settings {
     pub read_wire: bool,
     /// Whether query spans have the query's text, with its literals replaced. Default false.
     pub trace_query_text: bool,
-    /// Whether a checkout that needs a new connection fails at once while connection attempts are failing. Default true.
+    /// Whether a checkout that needs a new connection fails at once while connection attempts are failing. Default
+    /// true.
     pub fail_fast: bool,
     /// The number of retries per second that are always allowed. Default 10.
     pub retry_floor: usize,
@@ -159,7 +160,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// As [`Settings::apply_env`]; also if the value of a `POOLSCOPE_` variable is not Unicode.
+    /// Returns the errors of [`Settings::apply_env`], and an error if the value of a `POOLSCOPE_` variable is not
+    /// Unicode.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::default().apply_env(env_vars()?)
     }
@@ -181,7 +183,7 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// As [`Settings::apply_toml`].
+    /// Returns the errors of [`Settings::apply_toml`].
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Self::default().apply_toml(text)
     }
@@ -218,8 +220,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Returns an error for the first value that is out of range, or if `wait_target` is above `checkout_timeout`, which
-    /// no successful checkout could meet.
+    /// Returns an error for the first value that is out of range, or if `wait_target` is above `checkout_timeout`,
+    /// which no successful checkout could meet.
     pub fn validate(&self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             if let Some(value) = self.value(setting).filter(|value| !setting.kind().accepts(value)) {

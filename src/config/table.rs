@@ -16,7 +16,7 @@ pub struct Setting {
     name: &'static str,
     kind: Kind,
     default: Value,
-    /// What replaces an absent default.
+    /// The description of a default that depends on other values.
     default_note: &'static str,
     description: &'static str,
 }
@@ -88,7 +88,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "checkout_timeout",
         duration(ms(1), DAY),
         Value::Duration(secs(30)),
-        "The time limit of a whole checkout: waiting, connecting, pinging and cleaning together.",
+        "The time limit of a whole checkout: waiting, connecting, pinging and resetting together.",
     ),
     setting(
         "recycle_after",
@@ -142,7 +142,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "clean_timeout",
         duration(ms(1), HOUR),
         Value::Duration(secs(1)),
-        "The time limit of cleaning a connection that was returned busy or in a transaction. After it the connection is \
+        "The time limit of resetting a connection that was returned busy or in a transaction. After it the connection is \
          closed.",
     ),
     setting(
@@ -251,7 +251,7 @@ impl Setting {
         SETTINGS.iter().find(|setting| setting.name == name)
     }
 
-    /// As [`find`](Self::find), with an error that suggests a similar name.
+    /// Returns the setting with a name, or an error that suggests a similar name.
     pub(super) fn require(name: &str, location: &Location) -> Result<&'static Self, ConfigError> {
         Self::find(name).ok_or_else(|| {
             let suggestion = nearest(name, SETTINGS.iter().map(Self::name)).map(str::to_owned);

@@ -56,7 +56,8 @@
 //!   "waiters": [{                            oldest first
 //!     "operation": "add_order",
 //!     "call_site": "src/orders.rs:77",
-//!     "phase": "queue",                      or "connect", "ping", "clean"; state.waiting counts "queue"
+//!     "phase": "queue",                      or "connect", "ping", "clean", "suspended", "share";
+//!                                            state.waiting counts "queue"
 //!     "age_seconds": 0.31,
 //!     "own": null,                           or operation and call_site of a connection that its own task holds
 //!     "trace_id": null                       or 32 hexadecimal digits, if its trace is sampled

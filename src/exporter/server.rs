@@ -17,10 +17,10 @@ use super::connection::ConnectionHandler;
 use super::error::ExporterError;
 use super::limits::{MAX_CONNECTIONS, SHUTDOWN_GRACE};
 
-/// The pause in accepting after the process ran out of file descriptors or memory.
+/// The pause before the next accept after the process ran out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The least time between two log lines about the connection limit.
+/// The minimum time between two log lines about the connection limit.
 const CONNECTION_LIMIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// An exporter that listens. Connections wait until [`serve`](Self::serve) is polled.
@@ -129,7 +129,7 @@ impl Acceptor {
     ///
     /// # Cancel safety
     ///
-    /// No connection is lost, and a pause is not cut short.
+    /// Dropping the future loses no connection and does not shorten a pause.
     async fn accept(&mut self) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
         let permit = self.permit().await;
         loop {
@@ -148,7 +148,7 @@ impl Acceptor {
         }
     }
 
-    /// Waits for a permit. `None` is for a closed semaphore, which this one never is.
+    /// Waits for a permit. Returns `None` only if the semaphore is closed, which never happens.
     async fn permit(&mut self) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Some(permit);

@@ -9,15 +9,15 @@ use crate::config::ConfigError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GlobalPoolError {
-    /// The global pool exists already. It is unchanged.
+    /// The global pool exists already, and remains unchanged.
     #[error("the global pool `{pool}` exists already, {}", Origin { call_site, from_environment: *from_environment })]
     #[non_exhaustive]
     AlreadyInitialised {
-        /// Its name.
+        /// The name of the existing pool.
         pool: String,
-        /// Where it was initialised or first used.
+        /// Where the existing pool was initialised or first used.
         call_site: &'static Location<'static>,
-        /// Whether it was created from the environment, because it was used before it was initialised.
+        /// Whether the existing pool was created from the environment, because it was used before it was initialised.
         from_environment: bool,
     },
     /// The settings given to [`init_connection_pool`](super::init_connection_pool) are invalid.
@@ -47,7 +47,7 @@ impl fmt::Display for Origin<'_> {
 
 /// The error of a function that uses the global pool.
 ///
-/// It is an [`Error`](std::error::Error) if `E` is one, and displays the contained error.
+/// Implements [`Error`](std::error::Error) if `E` does, and displays the contained error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GlobalError<E> {

@@ -1,7 +1,7 @@
 //! The global pool, for processes without a better place to keep one.
 //!
-//! Each function reads its caller's location before it creates a future, so that operations are named after that location
-//! instead of this file.
+//! Each function reads its caller's location before it creates a future, so that operations are named after that
+//! location instead of this file.
 
 mod cell;
 mod error;
@@ -37,14 +37,15 @@ static GLOBAL: PoolCell = PoolCell::new();
 ///
 /// # Errors
 ///
-/// Returns an error if the pool exists already, or its settings are invalid; in the latter case another call may succeed.
+/// Returns an error if the pool exists already, or its settings are invalid; in the latter case another call may
+/// succeed.
 #[track_caller]
 pub fn init_connection_pool(builder: PoolBuilder) -> Result<Pool, GlobalPoolError> {
     GLOBAL.init(Location::caller(), builder)
 }
 
-/// Returns the global pool: that of [`init_connection_pool`], or else one that is created from the environment at the first
-/// use (see [`Pool::from_env`]). Opens no connection.
+/// Returns the global pool: that of [`init_connection_pool`], or else one that is created from the environment at the
+/// first use (see [`Pool::from_env`]). Opens no connection.
 ///
 /// # Errors
 ///
@@ -54,7 +55,8 @@ pub fn get_connection_pool() -> Result<Pool, GlobalPoolError> {
     GLOBAL.get_or_create(Location::caller(), Pool::from_env).cloned()
 }
 
-/// Checks out a connection of the global pool, for an operation named after the caller's file and line. See [`Pool::get`].
+/// Checks out a connection of the global pool, for an operation named after the caller's file and line. See
+/// [`Pool::get`].
 ///
 /// # Errors
 ///
@@ -62,7 +64,7 @@ pub fn get_connection_pool() -> Result<Pool, GlobalPoolError> {
 ///
 /// # Cancel safety
 ///
-/// As [`Pool::get`].
+/// The same as for [`Pool::get`].
 #[track_caller]
 pub fn get_pooled_connection() -> impl Future<Output = Result<Connection, GlobalError<CheckoutError>>> + Send {
     let call_site = Location::caller();
@@ -90,9 +92,9 @@ where
     }
 }
 
-/// Checks out a connection of the global pool, passes it to `work`, and returns it; retries this where that is known to be
-/// safe, see [`retry`](crate::retry). The operation is named after the caller's file and line. It counts as not idempotent;
-/// use [`Operation::idempotent`](crate::pool::Operation::idempotent) for one that is.
+/// Checks out a connection of the global pool, passes it to `work`, and returns it; retries this where that is known to
+/// be safe, see [`retry`](crate::retry). The operation is named after the caller's file and line. It counts as not
+/// idempotent; use [`Operation::idempotent`](crate::pool::Operation::idempotent) for one that is.
 ///
 /// ```no_run
 /// # async fn example() {
@@ -111,7 +113,7 @@ where
 ///
 /// # Cancel safety
 ///
-/// As [`Retrying::run`](crate::retry::Retrying::run).
+/// The same as for [`Retrying::run`](crate::retry::Retrying::run).
 #[track_caller]
 pub fn execute_with_pool_connection<T, E, W>(
     policy: RetryPolicy,
@@ -133,8 +135,8 @@ where
     }
 }
 
-/// Opens a connection outside the global pool, to the same database with the same settings, which the pool counts under the
-/// caller's file and line. See [`Pool::connect_unpooled`].
+/// Opens a connection outside the global pool, to the same database with the same settings, which the pool counts under
+/// the caller's file and line. See [`Pool::connect_unpooled`].
 ///
 /// # Errors
 ///
@@ -142,7 +144,7 @@ where
 ///
 /// # Cancel safety
 ///
-/// As [`Pool::connect_unpooled`].
+/// The same as for [`Pool::connect_unpooled`].
 #[track_caller]
 pub fn get_postgres_connection() -> impl Future<Output = Result<UnpooledConnection, GlobalError<ConnectError>>> + Send {
     let call_site = Location::caller();

@@ -145,8 +145,8 @@ impl<M: Backend> PoolLayer<M> {
         self.rebuild_config()
     }
 
-    /// Returns the load of the pool if requests are refused now, for a readiness probe such as the exporter's
-    /// (`Readiness::unless`). Always `None` if neither [`max_queue_len`](Self::max_queue_len) nor
+    /// Returns the load of the pool if requests are shed now, for a readiness probe such as the exporter's
+    /// (`Readiness::add_check`). Always `None` if neither [`max_queue_len`](Self::max_queue_len) nor
     /// [`max_expected_wait`](Self::max_expected_wait) is set.
     #[must_use]
     pub fn overload(&self) -> Option<Overload> {

@@ -16,8 +16,8 @@ use crate::telemetry::trace::ServerAddress;
 
 /// A deadpool [`Manager`] whose connections a [`Pool`](crate::Pool) can hold.
 ///
-/// Any manager whose connections are `Send` and `Sync` qualifies: `impl Backend for MyManager {}`. The methods here let the
-/// pool know more of its connections. Of the manager's own methods,
+/// Any manager whose connections are `Send` and `Sync` qualifies: `impl Backend for MyManager {}`. The methods here let
+/// the pool know more of its connections. Of the manager's own methods,
 ///
 /// - `create` makes a connection;
 /// - `recycle` is the pre-ping: it is called only if the connection was not seen alive lately, so it should make a round
@@ -25,8 +25,8 @@ use crate::telemetry::trace::ServerAddress;
 /// - `detach` is called when a connection leaves the pool, sometimes under deadpool's lock, so it should be brief. It is
 ///   not called when the last handle to the pool is dropped.
 pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'static> + Send + Sync + 'static {
-    /// Returns whether a connection is known to be unusable, without asking the server. It is called at each checkout and
-    /// each return, so it must be cheap and must not panic. The default is `false`.
+    /// Returns whether a connection is known to be unusable, without asking the server. It is called at each checkout
+    /// and each return, so it must be cheap and must not panic. The default is `false`.
     fn is_broken(connection: &Self::Type) -> bool {
         let _ = connection;
         false
@@ -56,7 +56,8 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         let _ = connection;
     }
 
-    /// Asks the server, outside any transaction, whether it is read-only, as a standby is. The default is `false`.
+    /// Queries the server, outside any transaction, and returns whether it is read-only, as a standby is. The default
+    /// is `false`.
     fn is_read_only(
         &self,
         connection: &mut Self::Type,
@@ -65,8 +66,8 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Ok(false))
     }
 
-    /// Makes a connection whose protocol is observed. The default calls `create` and drops the observer, so that the pool
-    /// does not know whether a connection executes or is in a transaction. For this crate's own backend.
+    /// Makes a connection whose protocol is observed. The default calls `create` and drops the observer, so that the
+    /// pool does not know whether a connection executes or is in a transaction. For this crate's own backend.
     #[doc(hidden)]
     fn connect(&self, observer: Observer) -> impl Future<Output = Result<Self::Type, Self::Error>> + Send {
         drop(observer);
@@ -83,8 +84,8 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Err(RecycleError::message("this backend has no transactions")))
     }
 
-    /// Asks the server to cancel what it executes for a connection. When the future is ready, the request must be unable
-    /// to affect what the connection does next. The default is an error, so the pool closes the connection.
+    /// Requests the server to cancel the running query of a connection. When the future is ready, the request must be
+    /// unable to affect a later query of the connection. The default is an error, so the pool closes the connection.
     fn cancel(
         &self,
         connection: &Self::Type,
@@ -103,15 +104,15 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
     }
 }
 
-/// What a failure to connect implies for the next attempts.
+/// A failure to connect, by its implication for the next attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectFailure {
-    /// Nothing.
+    /// The failure concerns this attempt only.
     Transient,
-    /// They fail as well, for a while.
+    /// The server is unreachable: further attempts fail as well, for a while.
     ServerDown,
-    /// They fail until a connection to the server is closed, by this pool or another client.
+    /// The server is full: further attempts fail until a connection to it is closed, by this pool or another client.
     TooManyConnections,
 }
 
@@ -149,7 +150,7 @@ impl Observer {
         Self { recorder, stats, driver, observes, records_text, on_dirty }
     }
 
-    /// Returns whether the protocol is to be observed, see the setting `read_wire`.
+    /// Returns whether the protocol is observed; see the setting `read_wire`.
     pub(crate) fn observes(&self) -> bool {
         self.observes
     }

@@ -359,7 +359,7 @@ async fn every_checkout_has_exactly_one_outcome() {
             fixture.end(subject, held).await;
             fixture.check_afterwards().await;
             ran += 1;
-            // It completed by itself: further polls change nothing.
+            // The checkout completed: further polls change nothing.
             if early {
                 break;
             }

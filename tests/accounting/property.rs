@@ -1,7 +1,7 @@
 //! Random sequences of steps against a model.
 //!
-//! The model sees only what callers and the backend see. As the clock stands still between steps, it predicts every
-//! counter to the nanosecond.
+//! The model uses only what callers and the backend observe. The clock is paused between steps, so the model predicts
+//! every counter to the nanosecond.
 //!
 //! `PROPTEST_CASES` sets the number of sequences.
 
@@ -65,13 +65,13 @@ enum Step {
     Close,
 }
 
-/// What connect failures predict for further connects.
+/// The kinds of connect failures in a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Failures {
-    /// Nothing. Every counter is exact to the nanosecond.
+    /// Failures of one attempt, which do not affect the next. Every counter is exact to the nanosecond.
     Transient,
-    /// That they fail as well, or that the server is full. Who connects then, and who waits for what, is not modelled;
-    /// everything else is exact.
+    /// Also failures that suspend connecting: the server is down or full. Which checkout connects then, and in which
+    /// phase the others wait, is not modelled; everything else is exact.
     Outages,
 }
 
@@ -384,7 +384,7 @@ impl Runner {
         if self.failures == Failures::Transient {
             assert_eq!((errors, model.unavailable), (failed, 0), "every connect failure is returned");
         } else {
-            // Some waited instead.
+            // Some checkouts waited instead of failing.
             assert!(errors - model.unavailable <= failed, "{errors} errors of {failed} failures");
         }
 
@@ -472,7 +472,7 @@ fn config() -> ProptestConfig {
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = DEFAULT_CASES;
     }
-    // A failing sequence deserves a test of its own.
+    // Not persisted: a failing sequence should become a test.
     config.failure_persistence = None;
     config
 }

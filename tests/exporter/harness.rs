@@ -34,8 +34,8 @@ pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
 
 /// Tokio's clock, which stands still until it is advanced, so that the exporter's timeouts are met exactly.
 ///
-/// A paused clock would advance by itself whenever all tasks wait for a socket. It does not while a blocking task runs:
-/// the one that is spawned here, until a failing test has waited long enough.
+/// A paused clock would advance automatically whenever all tasks wait for a socket. It does not while a blocking task
+/// runs, so this spawns one, which ends with the clock or, in a failing test, after a limit.
 pub(crate) struct FrozenClock {
     _blocking: mpsc::Sender<()>,
 }
@@ -79,8 +79,8 @@ impl FrozenClock {
     }
 }
 
-/// Asserts that a timeout of `expected` ended something, to the step of [`FrozenClock::advance_until`], and some for
-/// what comes before and after.
+/// Asserts that `elapsed` is a timeout of `expected`, within a tolerance: one step of [`FrozenClock::advance_until`],
+/// and some time for the work before and after.
 #[track_caller]
 pub(crate) fn assert_timed_out(elapsed: Duration, expected: Duration) {
     let tolerance = Duration::from_millis(1500);

@@ -16,7 +16,7 @@ use super::files::Files;
 use crate::exporter::blocking::BlockingLimiter;
 use crate::telemetry::log::Chain;
 
-/// The least time between two checks of the files.
+/// The minimum time between two checks of the files.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The time that a request waits for a check, before it uses the current configuration.
@@ -77,8 +77,8 @@ impl LiveConfig {
         &self.password_limiter
     }
 
-    /// Returns the current configuration. The files are checked first, unless that was done within the last second or is
-    /// in progress.
+    /// Returns the current configuration. The files are checked first, unless that was done within the last second or
+    /// is in progress.
     pub(super) async fn current(self: &Arc<Self>) -> Arc<Rules> {
         if let Some(check) = self.begin_check() {
             // A disk that hangs occupies this one thread, and no other caller checks.

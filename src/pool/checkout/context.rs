@@ -13,21 +13,22 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Recorder, Ticket};
 use crate::telemetry::operations::{OperationId, SiteId};
 
-/// A checkout, as far as the pool's parts need to know it.
+/// The checkout in whose poll the manager is called.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::pool) struct Context {
     pub(in crate::pool) operation: OperationId,
     pub(in crate::pool) call_site: &'static Location<'static>,
     pub(in crate::pool) site: SiteId,
-    /// When it was first polled.
+    /// The time of the first poll.
     pub(in crate::pool) started: Nanos,
-    /// Its place among those in flight, once it waits.
+    /// The checkout's entry in the ledger, once it waits.
     pub(in crate::pool) ticket: Option<Ticket>,
 }
 
 thread_local! {
     static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
-    /// How many request scopes the thread is in. Kept here, so that a checkout outside of them reads one integer.
+    /// The number of request scopes that the thread is in. Kept here, so that a checkout outside of them reads one
+    /// integer.
     static REQUEST_SCOPES: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -122,8 +123,8 @@ pub(in crate::pool) fn count_request_scopes(change: isize) {
 /// Set in the numbers of threads, so that they differ from those of tasks.
 const THREAD: u64 = 1 << 63;
 
-/// Returns a number for the task that is polled, or for the thread if it polls none, as in `block_on`. Never zero, unless
-/// the thread is being destroyed.
+/// Returns a number for the task that is polled, or for the thread if it polls none, as in `block_on`. Never zero,
+/// unless the thread is being destroyed.
 #[inline]
 pub(super) fn task_id() -> u64 {
     tokio::task::try_id().map_or_else(thread_id, |id| number(&id) & !THREAD)

@@ -38,12 +38,12 @@ impl fmt::Debug for Sweep {
     }
 }
 
-/// Why the manager has no connection to give.
+/// Why the manager provides no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ManagerError<E: Error + 'static> {
     #[error(transparent)]
     Failed(E),
-    // Boxed, as it is rare and every checkout's result has room for it.
+    // Boxed, because it is rare and would enlarge every checkout's result.
     #[error("connecting is suspended")]
     Denied(Box<Denied>),
 }
@@ -122,7 +122,7 @@ impl<M: Backend> InstrumentedManager<M> {
         status.used + status.idle > 0
     }
 
-    /// Returns why a connection may not be handed out, as far as it is known without asking the server.
+    /// Returns why a connection may not be handed out, as far as this is known without a query to the server.
     #[inline]
     fn unfit(&self, pooled: &PooledConnection<M>, now: Nanos) -> Option<CloseReason> {
         let PooledConnection { connection, meta, .. } = pooled;
@@ -174,7 +174,8 @@ impl<M: Backend> InstrumentedManager<M> {
     }
 }
 
-/// Returns whether everything that was sent on a connection has reached the wire, and the next holder may use it as it is.
+/// Returns whether all requests of a connection have reached the network, and the next holder may use it without a
+/// reset.
 #[inline]
 fn is_settled(meta: &ConnectionMeta) -> bool {
     meta.driver.is_settled() && meta.stats.wire().status().is_clean() && !meta.unreset && !meta.refused_write

@@ -26,8 +26,8 @@ pub(super) type Pooled<M> = managed::Object<InstrumentedManager<M>>;
 
 /// A connection with its metadata.
 ///
-/// It is boxed, so that handing it on moves a pointer, and aligned, so that the fields that each return writes share no
-/// cache line with those of another connection.
+/// Boxed, so that moving it moves a pointer, and aligned, so that the fields that each return writes share no cache
+/// line with those of another connection.
 #[repr(align(128))]
 pub(crate) struct PooledConnection<M: Backend> {
     // Dropped first: the connection is closed before it is recorded as closed.
@@ -53,19 +53,19 @@ pub(super) struct ConnectionMeta {
     /// When the server was last known to respond: the connection was established or pinged, or bytes were received. If
     /// the protocol is not observed, a return counts too, although the holder may not have used the connection.
     pub(super) alive_at: Nanos,
-    /// Whether the connection is pinged at its next checkout in any case, as its last use failed.
+    /// Whether the connection is pinged at its next checkout in any case, because its last use failed.
     pub(super) doubtful: bool,
     /// Cached statements are valid if they were prepared after this.
     pub(super) prepared_since: Nanos,
     /// Whether the server refused a write with 25006, so that it may be a standby.
     pub(super) refused_write: bool,
-    /// When the connection was last found fit to be handed out.
+    /// When the connection was last found to be usable.
     pub(super) ready_at: Nanos,
     /// The reason to record if the connection is dropped now.
     pub(super) reason: CloseReason,
     /// The operation that used the connection last.
     pub(super) last_operation: OperationId,
-    /// Whether the session is to be reset before the next use.
+    /// Whether the session must be reset before the next use.
     pub(super) unreset: bool,
     /// The activity of the task that drives the connection.
     pub(super) driver: Arc<DriverActivity>,

@@ -1,7 +1,7 @@
 //! Limits on connecting while the server refuses connections.
 //!
-//! Without limits, every checkout that needs a new connection would find out by itself that the server is down, and all
-//! of them would connect at once when it is back. The gate lets one checkout at a time probe the server after a failure,
+//! Without limits, every checkout that needs a new connection would try on its own while the server is down, and all of
+//! them would connect at once when it is back. The gate lets one checkout at a time probe the server after a failure,
 //! and raises the number step by step after a success:
 //!
 //! ```text
@@ -23,13 +23,13 @@
 //! | `Probing` | is denied until the probe's lease expires, then probes |
 //! | `Ramping` | connects if fewer than the limit are connecting, otherwise waits |
 //!
-//! A denied checkout fails at once or waits, depending on the setting `fail_fast`. If the server is out of connection slots
-//! (`full`), a denied checkout waits for a connection that is in use or being established, if there is one.
+//! A denied checkout fails at once or waits, depending on the setting `fail_fast`. If the server is out of connection
+//! slots (`full`), a denied checkout waits for a connection that is in use or being established, if there is one.
 //!
-//! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`]. A failure that is no evidence of an outage
-//! ([`ConnectFailure::Transient`]) changes no state. A connect that is dropped after [`ABANDONED_AFTER`] counts as the
-//! failure that the backend names: otherwise checkouts with a short deadline would never notice a server that does not
-//! answer.
+//! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`]. A failure that is no evidence of an
+//! outage ([`ConnectFailure::Transient`]) changes no state. A connect that is dropped after [`ABANDONED_AFTER`] counts
+//! as the failure that the backend names: otherwise checkouts with a short deadline would never notice a server that
+//! does not answer.
 
 mod permit;
 mod state;
@@ -77,9 +77,9 @@ pub(super) struct Gate {
 /// Why a checkout may not connect now.
 #[derive(Debug)]
 pub(crate) enum Denied {
-    /// It waits.
+    /// The checkout waits.
     RetryAt(RetryAt),
-    /// It fails.
+    /// The checkout fails.
     Unavailable(ConnectBackoff),
 }
 
@@ -87,7 +87,7 @@ pub(crate) enum Denied {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetryAt {
     pub(super) phase: Phase,
-    /// When the checkout asks again at the latest. A return that coincides with the beginning of the wait may miss it,
+    /// When the checkout tries again at the latest. A return that coincides with the beginning of the wait may miss it,
     /// because ruling that out would cost every return.
     until: Instant,
 }

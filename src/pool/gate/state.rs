@@ -10,17 +10,17 @@ use super::{MAX_BACKOFF, MIN_BACKOFF};
 use crate::error::ConnectBackoff;
 use crate::labels::ErrorCode;
 
-/// How many checkouts may connect at once. See the diagram in the [parent module](super).
+/// The number of checkouts that may connect at once. See the diagram in the [parent module](super).
 #[derive(Debug, Default)]
 enum State {
-    /// As many as need a connection.
+    /// Any number.
     #[default]
     Open,
-    /// None until the next attempt is due.
+    /// No checkout, until the next attempt is due.
     Suspended(Outage),
-    /// One, on behalf of all, until its lease expires.
+    /// One checkout on behalf of all, until its lease expires.
     Probing { outage: Outage, probe: u64, lease_end: Instant },
-    /// `limit`, as connecting succeeds again.
+    /// At most `limit`, after connecting has succeeded again.
     Ramping { limit: usize },
 }
 
@@ -53,12 +53,12 @@ impl Outage {
     }
 }
 
-/// Connecting is suspended.
+/// The state of suspended connecting.
 pub(super) struct Suspension<'a> {
     pub(super) outage: &'a Outage,
     /// When another checkout may probe.
     pub(super) probe_at: Instant,
-    /// How long a checkout waits before it asks again, unless it is woken.
+    /// When a waiting checkout tries again, unless it is woken before.
     pub(super) until: Instant,
     /// Whether any checkout is connecting that is not a probe.
     pub(super) any_unprobed: bool,
@@ -78,13 +78,13 @@ pub(super) struct Connects {
     state: State,
     /// The largest number of connections of the pool.
     max: usize,
-    /// How many are connecting.
+    /// The number of connecting checkouts.
     running: usize,
-    /// How many of them are not probes.
+    /// The number of connecting checkouts that are not probes.
     unprobed: usize,
-    /// When one last began or ended.
+    /// When a connect last began or ended.
     changed: Instant,
-    /// How many probes have begun so far.
+    /// The number of probes that have begun so far.
     probes: u64,
 }
 

@@ -30,7 +30,7 @@ pub(in crate::pool) fn wait<O: AsRef<Gate> + Send + Sync + 'static>(owner: Arc<O
         let gate = (*owner).as_ref();
         gate.waiting.fetch_add(1, SeqCst);
         let _counted = Counted(gate);
-        // Woken or not, the checkout asks again.
+        // Woken or not, the checkout tries again.
         let _ = timeout_at(retry.until, gate.retry.notified()).await;
     })
 }

@@ -82,7 +82,7 @@ impl PoolBuilder {
         /// Sets for how long sent data may stay unacknowledged before TCP closes the connection. `None` for the
         /// operating system's default.
         tcp_user_timeout: Option<Duration>,
-        /// Sets the timeout of cleaning a connection that was returned dirty, after which it is closed. Default 1 s.
+        /// Sets the time limit of resetting a connection that was returned dirty, after which it is closed. Default 1 s.
         clean_timeout: Duration,
         /// Sets whether the session state (settings, advisory locks, LISTEN, temporary tables) is reset when a
         /// connection is returned. Costs a round trip for each use. Default off.

@@ -75,7 +75,8 @@ impl<M: Backend> Guard<M> {
         self.evidence_if(complete)
     }
 
-    /// Returns the evidence of work that was abandoned: waits until what was sent has reached the wire, and for no answer.
+    /// Returns the evidence of work that was abandoned: waits until what was sent has reached the wire, and for no
+    /// answer.
     pub(crate) async fn abandoned_evidence(&mut self, limit: Duration) -> Option<Evidence> {
         let object = self.object.as_mut()?;
         let complete = drain_within(object, limit).await;
@@ -91,8 +92,8 @@ impl<M: Backend> Guard<M> {
         Some(evidence)
     }
 
-    /// Asks a server that has refused a write whether it is read-only, and waits at most `limit` for the answer. If it is,
-    /// the connection is closed when it is returned, and other connections to that server at their next checkouts.
+    /// Queries a server that has refused a write, within `limit`, and returns whether it is read-only. If it is, the
+    /// connection is closed when it is returned, and other connections to that server at their next checkouts.
     pub(crate) async fn is_read_only(&mut self, limit: Duration) -> bool {
         let Some(object) = &mut self.object else { return false };
         let read_only = is_read_only_within(object, limit).await;
@@ -138,7 +139,7 @@ impl<M: Backend> Drop for Guard<M> {
             request.end_use(stats, operation, since, at);
         }
         shared.recorder.connection_returned(stats, operation, since, at);
-        // Checked after the state has changed: a leak check marks the holder, and then looks at the state again.
+        // Checked after the state has changed: a leak check marks the holder, and then reads the state again.
         if stats.is_suspected() {
             shared.recorder.suspect_returned(stats, operation, since, at);
         }
@@ -167,9 +168,9 @@ impl<M: Backend> Drop for Guard<M> {
         }
         let ConnectionMeta { shared, stats, .. } = meta;
         shared.recorder.connection_idle(stats, at);
-        // Without overflow there is room for every connection. Read only now, so that of two concurrent returns the later
-        // one counts both. (A fence would make that certain, at a cost to each return; a surplus that slips through is
-        // closed at the next one.)
+        // Without overflow there is room for every connection. Read only now, so that of two concurrent returns the
+        // later one counts both. (A fence would make that certain, at a cost to each return; a surplus that slips
+        // through is closed at the next one.)
         let crowded = shared.recorder.ledger().live_hint() > shared.hot.pool_size;
         if (crowded || shared.is_gate_awaited())
             && let Some(object) = self.object.take()

@@ -1,13 +1,13 @@
-//! What happens to a connection when its holder releases it, in this order:
+//! The release of a connection by its holder, in this order:
 //!
 //! 1. [`guard`]: `Guard::drop` records the use and decides: close, reset or return.
-//! 2. [`surplus`]: the connection goes back to deadpool. If that leaves more idle connections than `pool_size`, those
+//! 2. [`surplus`]: the connection is returned to deadpool. If that leaves more idle connections than `pool_size`, those
 //!    that were idle longest are closed.
 //! 3. [`reset_task`]: a connection that is in a transaction, or whose server is still executing, is reset by a task
-//!    before it goes back; or it is closed.
-//! 4. [`reset`]: drains the connection, cancels or rolls back what is under way, and resets the session. A checkout does
-//!    the same with what a return could not see.
-//! 5. [`cancel`]: if a connection is closed while the server executes, the server is asked to cancel.
+//!    before it is returned; or it is closed.
+//! 4. [`reset`]: drains the connection, cancels its query, rolls back its transaction and resets the session. A
+//!    checkout does the same if the return could not detect it.
+//! 5. [`cancel`]: if a connection is closed while a query is running, the query is cancelled at the server.
 
 mod cancel;
 mod guard;

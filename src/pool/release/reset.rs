@@ -16,11 +16,11 @@ use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::SpanOutcome;
 use crate::telemetry::wire::SessionStatus;
 
-/// How long an abandoned query may go on before the server is asked to cancel it. Most end sooner than a cancel request
-/// takes, which is a connection of its own.
+/// How long an abandoned query may run before it is cancelled at the server. Most end sooner than a cancel request
+/// takes, which needs its own connection.
 pub(in crate::pool) const CANCEL_DELAY: Duration = Duration::from_millis(5);
 
-/// How long a checkout waits for a query that another holder abandoned. To make a new connection takes longer.
+/// How long a checkout waits for a query that another holder abandoned. Opening a new connection takes longer.
 const ABANDONED_QUERY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// read_only_sql_transaction
@@ -79,14 +79,14 @@ pub(super) async fn wait_ready<M: Backend>(pooled: &PooledConnection<M>, limit: 
     timeout(limit.min(ABANDONED_QUERY_TIMEOUT), driver.wait_until(ready)).await.is_ok()
 }
 
-/// Asks the server of a connection in use whether it is read-only, within `limit` and `clean_timeout`. If it is, other
-/// connections to it are not handed out any more. No answer counts as no.
+/// Returns whether the server of a connection in use is read-only; `false` if it does not respond within `limit` and
+/// `clean_timeout`. If it is, other connections to it are no longer handed out.
 pub(super) async fn is_read_only_within<M: Backend>(pooled: &mut PooledConnection<M>, limit: Duration) -> bool {
     let limit = limit.min(pooled.meta.shared.settings.clean_timeout);
     timeout(limit, is_read_only(pooled)).await.is_ok_and(|answer| answer.unwrap_or(false))
 }
 
-/// Asks the server, outside any transaction, whether it is read-only.
+/// Queries the server, outside any transaction, and returns whether it is read-only.
 async fn is_read_only<M: Backend>(pooled: &mut PooledConnection<M>) -> Result<bool, RecycleError<M::Error>> {
     let backend = Arc::clone(&pooled.backend);
     if matches!(pooled.meta.stats.wire().status(), SessionStatus::InTransaction | SessionStatus::FailedTransaction) {
@@ -101,13 +101,13 @@ async fn is_read_only<M: Backend>(pooled: &mut PooledConnection<M>) -> Result<bo
     Ok(read_only)
 }
 
-/// Drains, and if need be resets, a connection that a checkout found unsettled or dirty, on behalf of the operation that
-/// used it before. Returns why to close it if that does not succeed soon, so that no checkout waits for the query of
-/// another.
+/// Drains, and if necessary resets, a connection that a checkout found unsettled or dirty, on behalf of the operation
+/// that used it before. Returns why to close it if that does not succeed soon, so that no checkout waits for another's
+/// query.
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, the connection is to be closed: what the server executes is cancelled.
+/// If the future is dropped, the running query is cancelled, and the caller must close the connection.
 pub(in crate::pool) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>) -> Result<(), CloseReason> {
     let meta = &mut pooled.meta;
     let operation = meta.last_operation;

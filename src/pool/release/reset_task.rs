@@ -1,7 +1,7 @@
 //! The task that resets a dirty connection before it returns to the pool.
 //!
-//! Such connections take places in the pool, so their number and the time of each reset are bounded. Beyond either bound
-//! the connection is closed.
+//! Such connections take places in the pool, so their number and the time of each reset are bounded. Beyond either
+//! bound the connection is closed.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ impl<M: Backend> ResetTask<M> {
         if !is_clean || pooled.meta.unreset || pooled.meta.refused_write {
             let resets = Arc::clone(&shared.resets);
             let permit = if is_clean {
-                // Only the session is to be reset, or the server to be asked: one round trip, which waits for a permit.
+                // Only a session reset or a query of the server is needed: one round trip, which waits for a permit.
                 // Without one, the next checkout does it.
                 timeout_at(deadline, resets.acquire_owned()).await.ok().and_then(Result::ok)
             } else {
@@ -103,7 +103,7 @@ impl<M: Backend> ResetTask<M> {
         }
     }
 
-    /// Records in what way the connection is dirty, as far as it is known, and closes it.
+    /// Records in what way the connection is dirty, if that is known, and closes it.
     fn give_up(self) {
         if let Some(object) = &self.object
             && let Some(dirt) = dirt_of(object.meta.stats.wire().status())

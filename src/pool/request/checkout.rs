@@ -94,7 +94,7 @@ impl RequestCheckout {
         self.before = stats.wire().times_of(operation, at);
     }
 
-    /// Records that the connection is released. The permit is released when this is dropped, which is to be after the
+    /// Records that the connection is released. The permit is released when this is dropped, which must be after the
     /// connection is returned.
     #[cold]
     pub(in crate::pool) fn end_use(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {

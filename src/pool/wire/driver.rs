@@ -177,7 +177,7 @@ impl<F> DriverTask<F> {
     #[cold]
     fn check_deferred(&self) {
         let status = self.stats.wire().status();
-        // Work that ends by itself is checked once it has ended.
+        // Work that ends without a cancel is checked once it has ended.
         if status != SessionStatus::Ending {
             self.driver.check_deferred.store(false, SeqCst);
             if !status.is_clean() {

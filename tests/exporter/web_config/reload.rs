@@ -9,7 +9,7 @@ use rcgen::KeyPair;
 use super::super::harness::{FrozenClock, Running};
 use super::{SESAME, Site, TLS, basic, encrypted, get_tls, status};
 
-/// The least time between two checks of the files.
+/// The minimum time between two checks of the files.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The captured log.

@@ -43,8 +43,8 @@ const ROLLBACK_TO: &[u8] = b"ROLLBACK TO ";
 const ROLLBACK_BYTES: usize = "ROLLBACK".len();
 const ROLLBACK_TO_BYTES: usize = ROLLBACK_TO.len();
 
-/// The command tags of a commit, of PREPARE TRANSACTION and of ROLLBACK PREPARED, each as long as needed to be told
-/// from other tags.
+/// The command tags of a commit, of PREPARE TRANSACTION and of ROLLBACK PREPARED, each as long as needed to distinguish
+/// it from other tags.
 const COMMIT_TAGS: [&[u8]; 3] = [b"COMMIT", b"PREPARE T", b"ROLLBACK P"];
 pub(super) const COMMAND_TAG_BYTES: usize = COMMIT_TAGS[2].len();
 

@@ -130,7 +130,7 @@ impl CheckedProtocol {
         Ok(())
     }
 
-    /// Feeds each byte by itself.
+    /// Feeds the bytes one by one.
     pub(crate) fn feed_bytewise(&mut self, from: Side, bytes: &[u8]) -> Result<(), ProtocolError> {
         bytes.chunks(1).try_for_each(|byte| self.feed(from, byte))
     }

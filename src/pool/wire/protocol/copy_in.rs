@@ -11,7 +11,7 @@ impl ProtocolState {
             return;
         }
         match self.pending.back_mut() {
-            // Sent before the server asked for data. Each of its queries may be a COPY, and a `Query` may hold several.
+            // Sent before the server requested data. Each of its queries may be a COPY, and a `Query` may hold several.
             Some(last)
                 if last.end == RequestEnd::SingleMessage
                     || (last.end == RequestEnd::Open && last.copy_ends < last.queries) =>
@@ -40,7 +40,7 @@ impl ProtocolState {
         }
     }
 
-    /// The server asks for data, and ignores every `Sync` until the data ends.
+    /// The server requests data, and ignores every `Sync` until the data ends.
     pub(super) fn copy_started(&mut self) -> Result<(), ProtocolError> {
         let Some(request) = self.pending.front_mut().filter(|request| request.queries > 0) else {
             return Err(ProtocolError("CopyInResponse without a query"));

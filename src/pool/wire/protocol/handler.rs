@@ -9,7 +9,7 @@ use crate::telemetry::evidence::{Risk, ServerError};
 /// Receives the protocol's events.
 pub(crate) trait ProtocolHandler {
     /// The server has pending work, or pending work of another kind than last reported. `ending` is true if all of it
-    /// ends by itself and no caller can have abandoned it: a ROLLBACK, a `Parse`, a request that has failed.
+    /// ends without a cancel and no caller can have abandoned it: a ROLLBACK, a `Parse`, a request that has failed.
     fn busy(&mut self, ending: bool);
     /// The client sent a query: a `Query`, an `Execute` or a `FunctionCall`. `first` is true for the first of its
     /// request.

@@ -38,13 +38,13 @@ pub(super) struct PendingRequest {
     pub(super) end: RequestEnd,
     /// Whether it counts as work: true unless it only closes statements.
     pub(super) work: bool,
-    /// Whether it ends by itself and no caller can have abandoned it: a ROLLBACK, a `Parse`, a request that has failed.
+    /// Whether it ends without a cancel and no caller can have abandoned it: a ROLLBACK, a `Parse`, a failed request.
     pub(super) ending: bool,
     pub(super) queries: u32,
     /// The number of requests with queries that were reported for it: more than one if they turned out to be a single
     /// request.
     pub(super) started: u32,
-    /// The number of ends of data that the client sent before the server asked for data.
+    /// The number of `CopyDone` and `CopyFail` messages that the client sent before the server requested data.
     pub(super) copy_ends: u32,
     /// The effects of its statements.
     pub(super) effects: StatementEffects,
