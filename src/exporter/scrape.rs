@@ -18,7 +18,7 @@ use super::page::{Gzip, ObjectPool, Page, PooledPage};
 use crate::telemetry::catalogue::{SCRAPE_DURATION, SCRAPES};
 use crate::telemetry::{BOUNDS_SECONDS, Collector};
 
-/// The number of characters of an encoding error that are shown: it may repeat a help text, at length.
+/// The maximum number of characters of an encoding error in the response: it may contain a long help text.
 const MAX_ERROR_CHARS: usize = 200;
 
 /// The format and the encoding of a page, as negotiated with the client.

@@ -16,17 +16,17 @@ use crate::telemetry::trace::ServerAddress;
 
 /// A deadpool [`Manager`] whose connections a [`Pool`](crate::Pool) can hold.
 ///
-/// Any manager whose connections are `Send` and `Sync` qualifies: `impl Backend for MyManager {}`. The methods here let
-/// the pool know more of its connections. Of the manager's own methods,
+/// Any manager whose connections are `Send` and `Sync` qualifies: `impl Backend for MyManager {}`. The methods here
+/// give the pool more information about its connections. Of the manager's own methods,
 ///
-/// - `create` makes a connection;
-/// - `recycle` is the pre-ping: it is called only if the connection was not seen alive lately, so it should make a round
+/// - `create` opens a connection;
+/// - `recycle` is the pre-ping: it is called only if the connection was not seen alive recently, so it should make a round
 ///   trip to the server;
 /// - `detach` is called when a connection leaves the pool, sometimes under deadpool's lock, so it should be brief. It is
 ///   not called when the last handle to the pool is dropped.
 pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'static> + Send + Sync + 'static {
-    /// Returns whether a connection is known to be unusable, without asking the server. It is called at each checkout
-    /// and each return, so it must be cheap and must not panic. The default is `false`.
+    /// Returns whether a connection is known to be unusable, without a query to the server. It is called at each
+    /// checkout and each return, so it must be cheap and must not panic. The default is `false`.
     fn is_broken(connection: &Self::Type) -> bool {
         let _ = connection;
         false
@@ -39,7 +39,7 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
     }
 
     /// Classifies a failure to connect. The default is [`ConnectFailure::Transient`]: every checkout that needs a
-    /// connection tries for itself.
+    /// connection tries to connect.
     fn connect_failure(error: &Self::Error) -> ConnectFailure {
         let _ = error;
         ConnectFailure::Transient

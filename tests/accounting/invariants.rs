@@ -5,7 +5,7 @@ use poolscope::telemetry::{Histogram, PoolSnapshot};
 
 use super::backend::ScriptedBackend;
 
-/// Checks what holds at every moment, whatever other threads do.
+/// Checks the invariants that hold at every moment, during any work of other threads.
 #[track_caller]
 pub(crate) fn check(snapshot: &PoolSnapshot) {
     for operation in &snapshot.operations {
@@ -38,7 +38,7 @@ pub(crate) fn check(snapshot: &PoolSnapshot) {
     assert_eq!(snapshot.phase_nanos[Phase::Clean.index()], 0, "nothing is reset");
 }
 
-/// Checks what holds between two steps of a single-threaded test whose clock stands still.
+/// Checks the invariants that hold between two steps of a single-threaded test with a paused clock.
 #[track_caller]
 pub(crate) fn check_quiescent(snapshot: &PoolSnapshot) {
     let sum = |of: fn(&poolscope::telemetry::OperationTotals) -> u64| snapshot.operations.iter().map(of).sum::<u64>();

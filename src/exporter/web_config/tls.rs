@@ -136,8 +136,8 @@ fn provider(section: &Section<'_>) -> Result<CryptoProvider, LineError> {
 const CURVES: &[(&str, NamedGroup)] =
     &[("X25519", NamedGroup::X25519), ("CurveP256", NamedGroup::secp256r1), ("CurveP384", NamedGroup::secp384r1)];
 
-/// Returns the suites of these names, and all those of TLS 1.3 if none of them is named: Go, whose list this is, uses it
-/// for TLS 1.2 only.
+/// Returns the suites of these names, and all those of TLS 1.3 if none of them is named: in Go, whose names
+/// these are, the list applies to TLS 1.2 only.
 fn suites(names: &[Located<&str>], known: &[SupportedCipherSuite]) -> Result<Vec<SupportedCipherSuite>, LineError> {
     let mut suites = Vec::new();
     for Located { line, value } in names {

@@ -1,8 +1,8 @@
 //! `Pool::get`, and the future of a checkout, over deadpool's.
 //!
-//! If deadpool's future is ready at its first poll, the checkout touches neither a timer nor the ledger's lock. Otherwise
-//! it is recorded among those in flight, starts its timer, and ends with exactly one outcome: when it is ready, when the
-//! deadline passes, or when it is dropped.
+//! If deadpool's future is ready at its first poll, the checkout touches neither a timer nor the ledger's lock.
+//! Otherwise it is recorded among those in flight, starts its timer, and ends with exactly one outcome: when it is
+//! ready, when the deadline passes, or when it is dropped.
 
 use std::panic::Location;
 use std::pin::Pin;
@@ -28,8 +28,8 @@ use crate::labels::{Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
 
-/// One deadline of ours covers the whole checkout. deadpool's cover its steps one by one, start again for each stale
-/// connection, and cost a timer each even where nothing waits.
+/// One deadline of the pool covers the whole checkout. Each of deadpool's timeouts covers one step, starts again for
+/// each stale connection, and needs a timer even if nothing waits.
 static NO_TIMEOUTS: Timeouts = Timeouts { wait: None, create: None, recycle: None };
 
 /// Acquires a connection only if there is one now. Joining deadpool's queue costs more, even if the queue is empty.
@@ -66,8 +66,8 @@ impl<M: Backend> Pool<M> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the checkout with the outcome `cancelled`; its place in the queue goes to the next one. A
-    /// connection that was being made or pinged for it is closed.
+    /// Dropping the future ends the checkout with the outcome `cancelled`; its place in the queue goes to the next one.
+    /// A connection that was being made or pinged for it is closed.
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
@@ -260,8 +260,8 @@ fn hand_out<M: Backend>(object: Pooled<M>, context: Context, request: &mut Optio
 
 /// The waits of a checkout that is not served at once.
 impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
-    /// Counts the checkout for the current request, if this pool serves one, and acquires a permit of its route or begins
-    /// to wait for one. Returns `false` if the pool is closed.
+    /// Counts the checkout for the current request, if this pool serves one, and acquires a permit of its route or
+    /// begins to wait for one. Returns `false` if the pool is closed.
     #[cold]
     fn begin_request(self: Pin<&mut Self>) -> bool {
         let mut this = self.project();

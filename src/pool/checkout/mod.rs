@@ -1,4 +1,4 @@
-//! Checkouts: `Pool::get` and its future, and what the manager knows of the checkout that it works for.
+//! Checkouts: `Pool::get`, its future, and the context that the future passes to the manager.
 
 pub(super) mod context;
 mod future;

@@ -11,7 +11,8 @@ use super::{Gate, RetryAt};
 /// The future of a wait at the gate.
 pub(in crate::pool) type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Waits at the gate of `owner` until the checkout is to ask again. It takes its place at the first poll.
+/// Waits at the gate of `owner` until the checkout may try again. The future takes its place in the line at the first
+/// poll.
 ///
 /// # Cancel safety
 ///

@@ -1,5 +1,5 @@
-//! The parts of a checkout that only requests need: whose request it is, what it costs that request, and the limits of its
-//! route. They are entered only within a request scope, and compiled only with the feature `middleware`.
+//! The parts of a checkout that only requests need: the request, its costs, and the limit of its route. They are
+//! entered only within a request scope, and compiled only with the feature `middleware`.
 
 mod checkout;
 mod route_limits;

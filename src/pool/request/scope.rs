@@ -1,8 +1,8 @@
 //! The request that the current thread works for.
 //!
-//! Code that checks out a connection knows nothing of the request that it serves. So the middleware puts the request into a
-//! thread-local while it polls the request's futures, and takes it back afterwards; spawned tasks get it handed on. Layers of
-//! several pools may be nested, so there may be several requests at once.
+//! Code that checks out a connection has no reference to the request that it serves. The middleware therefore puts the
+//! request into a thread-local while it polls the request's futures, and removes it afterwards; a spawned task receives
+//! it through its scope. Layers of several pools may be nested, so there may be several requests at once.
 
 use std::cell::RefCell;
 use std::panic::Location;

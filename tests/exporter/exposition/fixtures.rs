@@ -81,7 +81,7 @@ pub(crate) enum Step {
     },
 }
 
-/// A trace.
+/// A trace whose spans a step may enter.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) number: u8,
@@ -89,7 +89,7 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// Enters a span of it on this thread, until the returned guard is dropped.
+    /// Enters a span of the trace on this thread, until the returned guard is dropped.
     fn enter(self) -> impl Drop {
         let flags = if self.sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
         let id = self.number.max(1);
@@ -111,7 +111,7 @@ fn settings() -> Settings {
     settings
 }
 
-/// Longer than a checkout with capacity takes, on a paused clock.
+/// The checkout timeout: on a paused clock, it passes only for checkouts without capacity.
 const CHECKOUT_TIMEOUT: Duration = Duration::from_millis(1);
 
 pub(crate) struct Pool {
@@ -232,7 +232,7 @@ impl Writer {
         page
     }
 
-    /// Writes a page where registering the collector too would merge families that do not go together.
+    /// Writes a page where registering the collector too would merge incompatible families.
     pub(crate) fn page_of_others(&mut self, format: Format) -> String {
         self.exposition.write(format, &mut self.page).unwrap();
         self.page.to_text()

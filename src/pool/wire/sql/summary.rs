@@ -45,7 +45,7 @@ const TARGET_KEYWORDS: [&[u8]; 5] = [b"CALL", b"COPY", b"EXECUTE", b"LOCK", b"TR
 /// in the definition of a trigger.
 const NON_OPERATION_PREFIXES: [&[u8]; 7] = [b"FOR", b"DO", b"ON", b"KEY", b"BEFORE", b"AFTER", b"OF"];
 
-/// What the next name stands for.
+/// The role of the next name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Expected {
     /// Nothing of interest.
