@@ -121,8 +121,8 @@ fn versions() -> PanelBuilder {
 
 fn scrapes() -> PanelBuilder {
     let description = Description {
-        shows: "Scrapes per second by status code: 200; 500 (a collector panicked, or encoding failed); 503 (too many \
-                at once); 499 (the client disconnected).",
+        shows: "Scrapes per second by status code: 200; 401 (missing or wrong credentials); 499 (the client disconnected); 500 \
+                (a collector panicked, or encoding failed); 503 (too many at once).",
         normal: "200 only.",
         action: "500: the log has the cause. 503: too many Prometheus servers scrape at once. 499: raise \
                  scrape_timeout, or check why scrapes are slow.",

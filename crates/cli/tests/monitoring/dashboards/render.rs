@@ -160,7 +160,7 @@ fn panel_thresholds_equal_alert_thresholds() {
     let t = &thresholds;
     for (column, wanted) in [
         ("Exhausted", vec![t.saturated_share.value, t.exhausted_share.value]),
-        ("Checkout time, p99", vec![t.wait_p99_seconds.value]),
+        ("Checkout, p99", vec![t.wait_p99_seconds.value]),
         ("Timed out", vec![t.timeout_objective.complement().value]),
         ("Leaks", vec![t.suspected_leaks.value]),
     ] {

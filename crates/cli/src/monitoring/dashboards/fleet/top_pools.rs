@@ -108,7 +108,7 @@ fn columns(thresholds: &Thresholds) -> Vec<Column> {
         Column::new("Exhausted", &Series::recorded(SATURATED_SHARE), Unit::Share, &saturated),
         Column::new("Waiting", &metric!("db_client_connection_pending_requests"), Unit::Count, &[]),
         Column::new(
-            "Checkout time, p99",
+            "Checkout, p99",
             &Series::recorded(WAIT_P99),
             Unit::Seconds,
             &[(WARNING, &thresholds.wait_p99_seconds)],

@@ -87,7 +87,7 @@ fn wait_p99(thresholds: &Thresholds) -> PanelBuilder {
                  total.",
         action: "Check the phases: waiting for capacity, connecting or pinging.",
     };
-    PanelBuilder::stat(PanelId::WaitP99, "Checkout time, p99", description)
+    PanelBuilder::stat(PanelId::WaitP99, "Checkout, p99", description)
         .query(wait_quantile(0.99), "p99")
         .unit(Unit::Seconds)
         .threshold(WARNING, &thresholds.wait_p99_seconds)
@@ -115,7 +115,7 @@ fn connect_suspended() -> PanelBuilder {
         normal: "0 s. Otherwise the server is down, rejects connections or has no free slots.",
         action: "Check the SQLSTATE of the connection errors: 53300 means no free slots, io an unreachable server.",
     };
-    PanelBuilder::stat(PanelId::ConnectSuspended, "Connecting fails for", description)
+    PanelBuilder::stat(PanelId::ConnectSuspended, "Connecting fails", description)
         .query(max(metric!("poolscope_connecting_suspended_seconds")), "for")
         .unit(Unit::Seconds)
         .link_to(PanelId::ConnectSuspendedTime, "Over time")
