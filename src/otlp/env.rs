@@ -27,7 +27,7 @@ impl Settings {
     ///
     /// Returns an error with the name of the variable and the expected value, if a value is invalid.
     pub fn from_env(service_name: impl Into<String>) -> Result<Self, OtlpError> {
-        Self::from_env_and(service_name, None, None)
+        Self::from_env_with(service_name, None, None)
     }
 
     /// Like [`from_env`](Self::from_env), with a base URL and a protocol that override the environment.
@@ -35,7 +35,7 @@ impl Settings {
     /// # Errors
     ///
     /// As [`from_env`](Self::from_env), and if the URL is invalid. That error calls it `--otlp.endpoint`.
-    pub fn from_env_and(
+    pub fn from_env_with(
         service_name: impl Into<String>,
         endpoint: Option<&str>,
         protocol: Option<Protocol>,

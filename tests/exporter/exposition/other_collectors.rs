@@ -105,7 +105,7 @@ fn foreign_type_of_a_family_of_ours_is_left_out() {
 }
 
 #[test]
-fn counter_keeps_its_name_if_the_shorter_one_is_taken() {
+fn counter_keeps_its_name_if_the_short_one_is_taken() {
     block_on(async {
         let metrics = Metrics::new();
         register(&metrics, one(false, "poolscope_retries", ("of", "another's")));

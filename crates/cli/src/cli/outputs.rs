@@ -33,6 +33,6 @@ impl OutputArgs {
     /// How traces are sent of what is called `service`, unless the environment has another name: by the flags, and the environment
     /// beneath them.
     pub(super) fn traces(&self, service: &str) -> Result<Settings, OtlpError> {
-        Settings::from_env_and(service, self.otlp_endpoint.as_deref(), self.otlp_protocol)
+        Settings::from_env_with(service, self.otlp_endpoint.as_deref(), self.otlp_protocol)
     }
 }

@@ -153,7 +153,7 @@ fn a_collector_that_cannot_be_is_refused_without_a_secret() {
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization hunter2", "expected key=value"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp", "expected grpc or http/protobuf"),
         ("OTEL_TRACES_SAMPLER", "some", "expected always_on"),
-        ("OTEL_BSP_SCHEDULE_DELAY", "1s", "give whole milliseconds"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "1s", "expected whole milliseconds"),
     ] {
         refused(&[], &[(variable, value)], 2, &[&format!("environment variable {variable}: "), would_do]);
     }
