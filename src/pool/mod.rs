@@ -1,8 +1,8 @@
 //! The connection pool: deadpool's, instrumented.
 //!
-//! A checkout passes through the modules in this order: [`checkout`] names its operation and polls deadpool; deadpool
-//! calls the manager in [`connection`], which checks an idle connection or, if the [`gate`] admits it, opens a new one;
-//! and [`release`] has the guard that holds the connection and returns it.
+//! A checkout passes through the modules in this order: `checkout` names its operation and polls deadpool; deadpool
+//! calls the manager in `connection`, which checks an idle connection or, if the `gate` admits it, opens a new one;
+//! and `release` has the guard that holds the connection and returns it.
 
 mod backend;
 mod checkout;

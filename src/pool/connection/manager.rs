@@ -30,7 +30,9 @@ pub(crate) struct InstrumentedManager<M> {
 
 /// Closes the connection with these statistics if it is idle and dirty.
 #[derive(Clone)]
-struct Sweep(Arc<dyn Fn(&Arc<ConnectionStats>) + Send + Sync>);
+struct Sweep(Arc<SweepFn>);
+
+type SweepFn = dyn Fn(&Arc<ConnectionStats>) + Send + Sync;
 
 impl fmt::Debug for Sweep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -67,7 +67,7 @@ impl RoutePermits {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct LayerLimits;
+pub(crate) struct LayerLimits {}
 
 impl LayerLimits {
     pub(super) fn close(&self) {}
