@@ -1,21 +1,21 @@
-# What a contributor runs. Each target first installs what it needs and the machine lacks.
+# The commands of a contributor. Each target first installs its missing requirements.
 
 CARGO ?= cargo
-# Arguments of the demo, as in: make demo ARGS='--duration 30s'
+# Arguments of the demo, for example: make demo ARGS='--duration 30s'
 ARGS ?=
-# The duration of fuzzing in seconds.
+# The duration of fuzzing, in seconds.
 FUZZ_SECONDS ?= 600
-# How often the stack's Prometheus scrapes and evaluates; its rules are shortened in proportion.
+# The scrape and evaluation interval of the stack's Prometheus; durations in the rules are shortened in proportion.
 PACE ?= 1s
-# How many instances a fleet has, for how many minutes it is measured, and how often it is scraped.
+# The number of instances of a fleet, the duration of the measurement in minutes, and the scrape interval in seconds.
 INSTANCES ?= 1000
 MINUTES ?= 5
 INTERVAL ?= 15
-# What a change is compared with, to see whether it breaks somebody's code: a commit.
+# The commit to compare the public API with.
 BASELINE ?= origin/main
 # Combinations of the library's features that users choose.
 COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
-# The oldest compiler that is supported, as Cargo.toml says.
+# The oldest supported compiler: rust-version in Cargo.toml.
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
@@ -33,10 +33,10 @@ stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario l
 	@$(CARGO) build --release --locked --quiet -p poolscope-cli --features jaeger --bin poolscope
 	@PACE='$(PACE)' scripts/stack "$${CARGO_TARGET_DIR:-target}/release/poolscope" $(ARGS)
 
-test: ## Run every test, those with a real PostgreSQL and the documentation's included
+test: ## Run all tests, including those with a real PostgreSQL and the documentation's
 	@scripts/setup test
 	$(CARGO) test --locked --workspace --all-features
-	@# A short pass of the bench, without optimisation: it shows that all of it runs, and no figure.
+	@# Runs the benchmark briefly and without optimization, only to show that it works.
 	$(CARGO) test --locked --quiet -p poolscope --all-features --bench pool -- --quick
 
 lint: ## Check formatting, lints, features, documentation, public API, spelling, dependencies and scripts
@@ -65,40 +65,40 @@ lint: ## Check formatting, lints, features, documentation, public API, spelling,
 		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
 	fi
 
-bench: ## Measure what a checkout costs
+bench: ## Measure the cost of a checkout
 	@scripts/setup bench
 	$(CARGO) bench --locked -p poolscope --all-features --bench pool
 
 fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 	@scripts/setup fuzz
 	@mkdir -p fuzz/corpus/protocol
-	@# New inputs go to the first directory; the recorded streams are the seeds. Without unsafe code a sanitizer is of no use.
-	@# Overflow and assertions are checked.
+	@# New inputs go to the first directory; the recorded streams are the seeds. There is no unsafe code for a sanitizer;
+	@# overflow and assertions are checked.
 	$(CARGO) +nightly fuzz run --sanitizer none protocol fuzz/corpus/protocol src/pool/wire/recorded -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
 
-api: ## Update docs/public-api.txt after an intended change of the public API
+api: ## Update docs/public-api.txt after an intended API change
 	@scripts/setup lint
 	scripts/public-api update
 
-fleet: ## Have a real Prometheus and a real VictoriaMetrics take a fleet's metrics, and measure them (INSTANCES=1000 MINUTES=5)
+fleet: ## Measure Prometheus and VictoriaMetrics with a fleet's metrics (INSTANCES=1000 MINUTES=5)
 	@scripts/setup fleet
 	$(CARGO) build --release --locked --quiet -p poolscope-cli --bin poolscope --example fleet
 	target/release/examples/fleet --measure target/release/poolscope \
 		--instances $(INSTANCES) --minutes $(MINUTES) --interval $(INTERVAL)
 
-msrv: ## Check that the oldest supported compiler takes it
+msrv: ## Check that the oldest supported compiler builds it
 	@scripts/setup msrv
 	rustup run $(MSRV) $(CARGO) check --locked --workspace --all-features --lib --bins --target-dir target/msrv
 
-semver: ## Check that a change breaks nobody's code (BASELINE=origin/main)
+semver: ## Check the public API for breaking changes (BASELINE=origin/main)
 	@scripts/setup semver
 	$(CARGO) semver-checks -p poolscope --features axum,otlp,tls,web-config --only-explicit-features --baseline-rev $(BASELINE)
 
-package: ## Build the package that is published, from what is committed
+package: ## Build the package to publish, from the committed files
 	$(CARGO) package --locked -p poolscope
 
-schema: ## Make anew what dashboards are held to, from Grafana's own types
+schema: ## Regenerate the dashboards' JSON schema from Grafana's types
 	@scripts/setup schema
 	@mkdir -p target/schema
 	cp $(addprefix crates/cli/tests/monitoring/schema/,package.json package-lock.json tsconfig.json dashboard.ts make.mjs) target/schema
@@ -108,8 +108,8 @@ schema: ## Make anew what dashboards are held to, from Grafana's own types
 fmt: ## Format the code
 	$(CARGO) fmt
 
-setup: ## Install everything that the other targets need
+setup: ## Install the requirements of test, lint and bench
 	@for purpose in test lint bench; do scripts/setup $$purpose || exit; done
 
-clean: ## Remove what was built
+clean: ## Remove build output
 	$(CARGO) clean

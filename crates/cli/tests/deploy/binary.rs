@@ -1,4 +1,4 @@
-//! Whatever deploy/ gives the binary, flag or variable, it takes: it comes as far as to find that there is no database.
+//! The flags and variables in deploy/: the binary accepts them, and fails only later, as there is no database.
 
 use std::process::Command;
 
@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use crate::tools::{at, document, members, text, texts, yaml};
 
-/// Nobody listens there.
-const NOBODY: &str = "postgres://shop:hunter2@127.0.0.1:1/shop?connect_timeout=1s";
+/// The URL of a database at an unused address.
+const UNREACHABLE_URL: &str = "postgres://shop:hunter2@127.0.0.1:1/shop?connect_timeout=1s";
 
-/// The binary in an environment that has nothing but this.
+/// Runs the binary with only these variables, and returns its exit code and standard error.
 fn poolscope(arguments: &[&str], variables: &[(String, String)]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_poolscope"));
     command.args(arguments).env_clear().envs(variables.iter().cloned());
@@ -17,29 +17,29 @@ fn poolscope(arguments: &[&str], variables: &[(String, String)]) -> (Option<i32>
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Holds that it takes these, with addresses of this machine in the places of those that are elsewhere.
+/// Checks that the demo accepts these, with local addresses in place of others.
 #[track_caller]
-fn takes(who: &str, arguments: &[&str], variables: &[(String, String)]) {
-    let here = |(name, value): &(String, String)| {
+fn assert_demo_accepts(source: &str, arguments: &[&str], variables: &[(String, String)]) {
+    let localize = |(name, value): &(String, String)| {
         let value = match name.as_str() {
-            "POOLSCOPE_DATABASE_URL" => NOBODY.to_owned(),
+            "POOLSCOPE_DATABASE_URL" => UNREACHABLE_URL.to_owned(),
             name if name.ends_with("_LISTEN_ADDRESS") => {
-                assert!(value.rsplit_once(':').unwrap().1.parse::<u16>().is_ok(), "{who}: {name}={value}");
+                assert!(value.rsplit_once(':').unwrap().1.parse::<u16>().is_ok(), "{source}: {name}={value}");
                 "127.0.0.1:0".to_owned()
             }
             _ => value.clone(),
         };
         (name.clone(), value)
     };
-    known(who, variables);
-    let variables: Vec<_> = variables.iter().map(here).collect();
-    let (code, said) = poolscope(arguments, &variables);
-    assert!(code == Some(1) && said.contains("error: cannot connect to postgres://"), "{who}: {code:?}: {said}");
+    assert_documented(source, variables);
+    let variables: Vec<_> = variables.iter().map(localize).collect();
+    let (code, error) = poolscope(arguments, &variables);
+    assert!(code == Some(1) && error.contains("error: cannot connect to postgres://"), "{source}: {code:?}: {error}");
 }
 
-/// Holds that somebody reads each of these.
+/// Checks that the code or the documentation of settings names each variable.
 #[track_caller]
-fn known(who: &str, variables: &[(String, String)]) {
+fn assert_documented(source: &str, variables: &[(String, String)]) {
     let known = text("src/otlp/env.rs")
         + &text("crates/cli/src/cli.rs")
         + &text("crates/cli/src/cli/outputs.rs")
@@ -48,28 +48,28 @@ fn known(who: &str, variables: &[(String, String)]) {
         + &text("src/otlp/mod.rs");
     for (name, _) in variables {
         let mut words = known.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-        assert!(words.any(|word| word == name), "{who}: who reads {name}?");
+        assert!(words.any(|word| word == name), "{source}: unknown variable {name}");
     }
 }
 
-/// Holds that `serve` takes these, with a configuration of ours in the place of theirs: it comes as far as to listen where somebody
-/// else does, or to look for a socket that nobody hands it.
+/// Checks that `serve` accepts these, with a test configuration in place of the installed one. It fails only because the
+/// address is in use, or because systemd passed no socket.
 #[track_caller]
-fn serves(who: &str, arguments: &[&str], variables: &[(String, String)]) {
+fn assert_serve_accepts(source: &str, arguments: &[&str], variables: &[(String, String)]) {
     let scratch = tempfile::tempdir().unwrap();
     let config = scratch.path().join("poolscope.toml");
-    std::fs::write(&config, format!("[databases.shop]\ndatabase_url = '{NOBODY}'\n")).unwrap();
+    std::fs::write(&config, format!("[databases.shop]\ndatabase_url = '{UNREACHABLE_URL}'\n")).unwrap();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let ours = |argument: &&str| match argument.strip_prefix("--config=") {
-        Some(theirs) => {
-            assert!(theirs.starts_with("/etc/poolscope/"), "{who}: {theirs}");
+    let localize_argument = |argument: &&str| match argument.strip_prefix("--config=") {
+        Some(path) => {
+            assert!(path.starts_with("/etc/poolscope/"), "{source}: {path}");
             format!("--config={}", config.display())
         }
         None => (*argument).to_owned(),
     };
-    let arguments: Vec<_> = arguments.iter().map(ours).collect();
+    let arguments: Vec<_> = arguments.iter().map(localize_argument).collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let here = |(name, value): &(String, String)| match name.as_str() {
+    let localize = |(name, value): &(String, String)| match name.as_str() {
         "POOLSCOPE_WEB_LISTEN_ADDRESS" => (name.clone(), taken.local_addr().unwrap().to_string()),
         "POOLSCOPE_WEB_CONFIG_FILE" => {
             let file = scratch.path().join("web.yml");
@@ -78,35 +78,35 @@ fn serves(who: &str, arguments: &[&str], variables: &[(String, String)]) {
         }
         _ => (name.clone(), value.clone()),
     };
-    known(who, variables);
-    let variables: Vec<_> = variables.iter().map(here).collect();
-    let (code, said) = poolscope(&arguments, &variables);
-    let reached = if arguments.contains(&"--web.systemd-socket") { "error: --web.systemd-socket" } else { "in use" };
-    assert!(code.is_some_and(|code| code > 0) && said.contains(reached), "{who}: {code:?}: {said}");
+    assert_documented(source, variables);
+    let variables: Vec<_> = variables.iter().map(localize).collect();
+    let (code, error) = poolscope(&arguments, &variables);
+    let expected = if arguments.contains(&"--web.systemd-socket") { "error: --web.systemd-socket" } else { "in use" };
+    assert!(code.is_some_and(|code| code > 0) && error.contains(expected), "{source}: {code:?}: {error}");
 }
 
-/// What a file of variables says, with the lines that are commented out: they are to work, too.
-fn variables(file: &str) -> Vec<(String, String)> {
+/// Returns the variables of a file, including those commented out.
+fn read_variables(file: &str) -> Vec<(String, String)> {
     let lines = text(file);
     let pairs = lines.lines().filter_map(|line| line.trim_start_matches('#').split_once('='));
     let pairs = pairs.filter(|(name, _)| !name.contains(' '));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-/// What a unit starts.
-fn started(unit: &str) -> String {
+/// Returns the arguments in `ExecStart` of a unit.
+fn exec_start(unit: &str) -> String {
     let unit = text(unit);
     let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/local/bin/poolscope "));
     start.unwrap().to_owned()
 }
 
-/// The arguments and variables of the one container of a Deployment.
+/// Returns the arguments and variables of the only container of a Deployment.
 fn container(file: &str) -> (Vec<String>, Vec<(String, String)>) {
     let files = yaml([at(file)]);
     let deployment = files.iter().find(|resource| resource["kind"] == "Deployment").unwrap();
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     let variable = |variable: &Value| {
-        // What comes out of a Secret is not here.
+        // The value may come from a Secret.
         let value = variable["value"].as_str().unwrap_or_default();
         (variable["name"].as_str().unwrap().to_owned(), value.to_owned())
     };
@@ -119,64 +119,64 @@ fn pairs(environment: &Value) -> Vec<(String, String)> {
 }
 
 #[test]
-fn composes_flags_and_variables_are_taken() {
+fn compose_variables_are_accepted() {
     let shop = document("deploy/compose/compose.yaml")["services"]["shop"].clone();
-    takes("compose", &texts(&shop["command"]), &pairs(&shop["environment"]));
+    assert_demo_accepts("compose", &texts(&shop["command"]), &pairs(&shop["environment"]));
 }
 
 #[test]
-fn kubernetes_flags_and_variables_are_taken() {
-    for (file, take) in [
-        ("deploy/kubernetes/demo/deployment.yaml", takes as fn(&str, &[&str], &[(String, String)])),
-        ("deploy/kubernetes/standalone/deployment.yaml", serves),
+fn kubernetes_arguments_are_accepted() {
+    for (file, assert_accepts) in [
+        ("deploy/kubernetes/demo/deployment.yaml", assert_demo_accepts as fn(&str, &[&str], &[(String, String)])),
+        ("deploy/kubernetes/standalone/deployment.yaml", assert_serve_accepts),
     ] {
         let (arguments, variables) = container(file);
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        take(file, &arguments, &variables);
+        assert_accepts(file, &arguments, &variables);
     }
 }
 
 #[test]
-fn systemds_flags_and_variables_are_taken() {
+fn systemd_arguments_are_accepted() {
     let credentials = tempfile::tempdir().unwrap();
-    std::fs::write(credentials.path().join("database_url"), format!("{NOBODY}\n")).unwrap();
-    let start = started("deploy/systemd/poolscope-demo.service").replace("%d", credentials.path().to_str().unwrap());
-    let given = variables("deploy/systemd/demo.env");
-    assert!(given.len() > 6);
-    takes("systemd's demo", &start.split(' ').collect::<Vec<_>>(), &given);
+    std::fs::write(credentials.path().join("database_url"), format!("{UNREACHABLE_URL}\n")).unwrap();
+    let start = exec_start("deploy/systemd/poolscope-demo.service").replace("%d", credentials.path().to_str().unwrap());
+    let variables = read_variables("deploy/systemd/demo.env");
+    assert!(variables.len() > 6);
+    assert_demo_accepts("systemd demo", &start.split(' ').collect::<Vec<_>>(), &variables);
 
-    let start = started("deploy/systemd/poolscope.service");
-    let given = variables("deploy/systemd/poolscope.env");
-    assert!(given.len() > 4);
-    serves("systemd's exporter", &start.split(' ').collect::<Vec<_>>(), &given);
+    let start = exec_start("deploy/systemd/poolscope.service");
+    let variables = read_variables("deploy/systemd/poolscope.env");
+    assert!(variables.len() > 4);
+    assert_serve_accepts("systemd exporter", &start.split(' ').collect::<Vec<_>>(), &variables);
 }
 
 #[test]
-fn the_examples_of_configurations_are_taken_as_far_as_their_secrets_are_there() {
+fn example_configurations_need_only_their_secrets() {
     for (file, secret) in [
         ("deploy/systemd/poolscope.toml", "/run/credentials/poolscope.service/shop"),
         ("deploy/kubernetes/standalone/poolscope.toml", "/run/secrets/databases/shop"),
     ] {
-        let (code, said) = poolscope(&["check", "--config", at(file).to_str().unwrap()], &[]);
-        assert!(code == Some(2) && said.starts_with(&format!("error: {secret} cannot be read: ")), "{file}: {said}");
-        // With the secrets in place all of it is.
+        let (code, error) = poolscope(&["check", "--config", at(file).to_str().unwrap()], &[]);
+        assert!(code == Some(2) && error.starts_with(&format!("error: {secret} cannot be read: ")), "{file}: {error}");
+        // With the secrets in place, the check succeeds.
         let scratch = tempfile::tempdir().unwrap();
         let url = scratch.path().join("url");
-        std::fs::write(&url, format!("{NOBODY}\n")).unwrap();
+        std::fs::write(&url, format!("{UNREACHABLE_URL}\n")).unwrap();
         let config = scratch.path().join("poolscope.toml");
         std::fs::write(&config, text(file).replace(secret, url.to_str().unwrap())).unwrap();
-        let (code, said) = poolscope(&["check", "--config", config.to_str().unwrap()], &[]);
-        assert_eq!((code, &*said), (Some(0), ""), "{file}");
+        let (code, error) = poolscope(&["check", "--config", config.to_str().unwrap()], &[]);
+        assert_eq!((code, &*error), (Some(0), ""), "{file}");
     }
 }
 
 #[test]
-fn the_images_variables_and_its_health_check_are_taken() {
+fn image_variables_and_health_check_are_accepted() {
     let dockerfile = text("deploy/docker/Dockerfile");
     let variable = dockerfile.lines().find_map(|line| line.strip_prefix("ENV ")).unwrap();
     let (name, value) = variable.split_once('=').unwrap();
     let variables = [(name.to_owned(), value.to_owned()), ("POOLSCOPE_DATABASE_URL".to_owned(), String::new())];
-    takes("image", &["demo"], &variables);
+    assert_demo_accepts("image", &["demo"], &variables);
     let check = dockerfile.split("CMD [\"/usr/local/bin/poolscope\", ").nth(1).unwrap().split(']').next().unwrap();
     let arguments: Vec<_> = check.split(", ").map(|argument| argument.trim_matches('"')).collect();
     let (code, said) = poolscope(&arguments, &[(name.to_owned(), "127.0.0.1:1".to_owned())]);
@@ -184,8 +184,8 @@ fn the_images_variables_and_its_health_check_are_taken() {
 }
 
 #[test]
-fn a_variable_or_a_flag_that_nobody_reads_is_found() {
-    let variables = [("POOLSCOPE_DATABASE_URL".to_owned(), NOBODY.to_owned())];
+fn unknown_variable_or_flag_is_rejected() {
+    let variables = [("POOLSCOPE_DATABASE_URL".to_owned(), UNREACHABLE_URL.to_owned())];
     let wrong = [variables[0].clone(), ("POOLSCOPE_POOL_SIZ".to_owned(), "5".to_owned())];
     assert_eq!(poolscope(&["demo"], &wrong).0, Some(2));
     assert_eq!(poolscope(&["demo", "--database-uri=x"], &variables).0, Some(2));

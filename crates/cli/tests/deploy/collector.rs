@@ -1,22 +1,22 @@
-//! The collector's configuration. Its own program, which would say more, is in no registry; so its parts are held to each
-//! other, to the documentation of what it reads, and what is Prometheus' in it to Prometheus' own tool.
+//! The OpenTelemetry Collector's configuration. The collector is in no registry, so these tests check consistency: between
+//! its parts, with docs/traces.md, and of the scrape configuration with promtool.
 
 use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::tools::{content, document, members, text, texts};
+use crate::tools::{document, members, run_successfully, text, texts};
 
 const FILE: &str = "deploy/otel/collector.yaml";
 
 #[test]
-fn every_component_is_there_and_is_used() {
+fn components_are_defined_and_used() {
     let config = document(FILE);
-    for (kind, of) in [("receivers", "receivers"), ("processors", "processors"), ("exporters", "exporters")] {
+    for (kind, key) in [("receivers", "receivers"), ("processors", "processors"), ("exporters", "exporters")] {
         let mut defined: Vec<_> = members(&config[kind]).map(|(name, _)| name).collect();
         let pipelines = members(&config["service"]["pipelines"]);
-        let mut used: Vec<_> = pipelines.flat_map(|(_, pipeline)| texts(&pipeline[of])).collect();
+        let mut used: Vec<_> = pipelines.flat_map(|(_, pipeline)| texts(&pipeline[key])).collect();
         used.sort_unstable();
         used.dedup();
         defined.sort_unstable();
@@ -27,7 +27,7 @@ fn every_component_is_there_and_is_used() {
 }
 
 #[test]
-fn memory_is_limited_first_and_batches_are_made_last() {
+fn memory_limiter_is_first_and_batch_last() {
     let config = document(FILE);
     for (name, pipeline) in members(&config["service"]["pipelines"]) {
         let processors = texts(&pipeline["processors"]);
@@ -36,7 +36,7 @@ fn memory_is_limited_first_and_batches_are_made_last() {
 }
 
 #[test]
-fn traces_are_kept_by_attributes_and_events_that_there_are() {
+fn sampling_policies_name_documented_attributes() {
     let page = text("docs/traces.md");
     let config = document(FILE);
     let policies = config["processors"]["tail_sampling"]["policies"].as_array().unwrap();
@@ -46,7 +46,7 @@ fn traces_are_kept_by_attributes_and_events_that_there_are() {
     assert_eq!(names.len(), policies.len());
     let mut named = 0;
     for policy in policies {
-        // Each has its settings under its type's name.
+        // Each policy has its settings under the name of its type.
         let kind = policy["type"].as_str().unwrap();
         let settings = members(policy).filter(|(name, _)| !["name", "type"].contains(name)).map(|(name, _)| name);
         assert_eq!(settings.collect::<Vec<_>>(), [kind]);
@@ -57,15 +57,15 @@ fn traces_are_kept_by_attributes_and_events_that_there_are() {
         }
     }
     assert!(named > 10);
-    // Every step of a checkout that has its time is looked at.
+    // A policy covers the duration of every step of a checkout.
     for step in page.split('`').filter(|word| word.starts_with("poolscope.") && word.ends_with("_seconds")) {
-        let step_of_a_checkout = !["request", "held", "pause"].iter().any(|other| step.contains(other));
-        assert!(!step_of_a_checkout || text(FILE).contains(&format!("attributes[\"{step}\"] > ")), "{step}");
+        let is_checkout_step = !["request", "held", "pause"].iter().any(|other| step.contains(other));
+        assert!(!is_checkout_step || text(FILE).contains(&format!("attributes[\"{step}\"] > ")), "{step}");
     }
 }
 
 #[test]
-fn every_variable_is_explained_and_has_a_default_that_stays_on_this_machine() {
+fn variables_are_documented_with_local_defaults() {
     let file = text(FILE);
     let (comment, _) = file.split_once("\n\n").unwrap();
     let mut variables: Vec<(&str, &str)> = Vec::new();
@@ -76,9 +76,9 @@ fn every_variable_is_explained_and_has_a_default_that_stays_on_this_machine() {
     variables.sort_unstable();
     variables.dedup();
     let words = |line: &str| line.trim_start_matches('#').split_whitespace().map(str::to_owned).collect::<Vec<_>>();
-    let explained: Vec<_> = comment.lines().map(words).filter(|words| words.len() > 2).collect();
+    let documented: Vec<_> = comment.lines().map(words).filter(|words| words.len() > 2).collect();
     for (variable, default) in &variables {
-        assert!(explained.iter().any(|words| words[0] == *variable && words[1] == *default), "{variable}: {default}");
+        assert!(documented.iter().any(|words| words[0] == *variable && words[1] == *default), "{variable}: {default}");
         if variable.ends_with("_HOST") || variable.ends_with("_ENDPOINT") {
             assert!(default.contains("127.0.0.1"), "{variable}: {default}");
         }
@@ -90,7 +90,7 @@ fn every_variable_is_explained_and_has_a_default_that_stays_on_this_machine() {
 }
 
 #[test]
-fn promtool_takes_whom_it_scrapes() {
+fn promtool_accepts_scrape_configuration() {
     let config = document(FILE);
     let mut prometheus = config["receivers"]["prometheus"]["config"].clone();
     let files = &mut prometheus["scrape_configs"][0]["file_sd_configs"][0]["files"];
@@ -99,6 +99,6 @@ fn promtool_takes_whom_it_scrapes() {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().join("prometheus.yml");
     fs::write(&path, prometheus.to_string()).unwrap();
-    let said = content(Command::new("promtool").args(["check", "config"]).arg(&path));
-    assert!(said.contains("SUCCESS"), "{said}");
+    let output = run_successfully(Command::new("promtool").args(["check", "config"]).arg(&path));
+    assert!(output.contains("SUCCESS"), "{output}");
 }

@@ -1,11 +1,11 @@
-//! Compose, and what it hands to Prometheus, Alertmanager and Grafana.
+//! The Compose file, and the configurations of Prometheus, Alertmanager and Grafana that it mounts.
 
 use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::tools::{at, content, document, everywhere, members, schema, texts};
+use crate::tools::{at, check_schema, collect_values, document, members, run_successfully, texts};
 
 const COMPOSE: &str = "deploy/compose/compose.yaml";
 const SOURCES: &str = "deploy/compose/grafana/datasources/poolscope.yaml";
@@ -16,12 +16,12 @@ fn services() -> Value {
 }
 
 #[test]
-fn it_is_what_the_specification_of_compose_says() {
-    schema("vendor.compose-spec", COMPOSE);
+fn compose_file_matches_specification() {
+    check_schema("vendor.compose-spec", COMPOSE);
 }
 
 #[test]
-fn every_port_is_this_machines_own() {
+fn ports_listen_on_loopback_only() {
     let services = services();
     let mut ports = 0;
     for (name, service) in members(&services) {
@@ -37,7 +37,7 @@ fn every_port_is_this_machines_own() {
 }
 
 #[test]
-fn every_service_is_asked_for_its_health_but_the_one_that_cannot_be() {
+fn services_have_health_checks_except_collector() {
     let services = services();
     let dockerfile = fs::read_to_string(at("deploy/docker/Dockerfile")).unwrap();
     let without: Vec<_> = members(&services)
@@ -49,14 +49,17 @@ fn every_service_is_asked_for_its_health_but_the_one_that_cannot_be() {
         services["shop"]["build"]["dockerfile"] == "deploy/docker/Dockerfile" && dockerfile.contains("HEALTHCHECK")
     );
     for (name, service) in members(&services) {
-        for (needed, how) in service["depends_on"].as_object().into_iter().flatten() {
-            assert!(how["condition"] == "service_healthy" && !without.contains(&&**needed), "{name}: {needed}");
+        for (dependency, options) in service["depends_on"].as_object().into_iter().flatten() {
+            assert!(
+                options["condition"] == "service_healthy" && !without.contains(&&**dependency),
+                "{name}: {dependency}"
+            );
         }
     }
 }
 
 #[test]
-fn what_is_mounted_is_there_and_cannot_be_written() {
+fn mounts_exist_and_are_read_only() {
     let services = services();
     let mut mounts = 0;
     for (name, service) in members(&services) {
@@ -70,12 +73,14 @@ fn what_is_mounted_is_there_and_cannot_be_written() {
 }
 
 #[test]
-fn promtool_takes_prometheus_configuration_with_the_rules_where_they_are_mounted() {
+fn promtool_accepts_prometheus_configuration() {
     let directory = tempfile::tempdir().unwrap();
     fs::copy(at(PROMETHEUS), directory.path().join("prometheus.yml")).unwrap();
     std::os::unix::fs::symlink(at("alerts"), directory.path().join("rules")).unwrap();
-    let said = content(Command::new("promtool").args(["check", "config"]).arg(directory.path().join("prometheus.yml")));
-    assert_eq!(said.matches("rules found").count(), 2, "{said}");
+    let output = run_successfully(
+        Command::new("promtool").args(["check", "config"]).arg(directory.path().join("prometheus.yml")),
+    );
+    assert_eq!(output.matches("rules found").count(), 2, "{output}");
     let services = services();
     let mounted = texts(&services["prometheus"]["volumes"]);
     assert!(mounted.contains(&"../../alerts:/etc/prometheus/rules:ro"));
@@ -83,17 +88,17 @@ fn promtool_takes_prometheus_configuration_with_the_rules_where_they_are_mounted
 }
 
 #[test]
-fn amtool_takes_alertmanagers_configuration() {
+fn amtool_accepts_alertmanager_configuration() {
     let services = services();
     let mounted = texts(&services["alertmanager"]["volumes"]);
     let file = mounted[0].split(':').next().unwrap();
-    content(Command::new("amtool").arg("check-config").arg(at("deploy/compose").join(file)));
+    run_successfully(Command::new("amtool").arg("check-config").arg(at("deploy/compose").join(file)));
 }
 
 #[test]
-fn whoever_is_spoken_to_is_a_service_and_listens_there() {
+fn configured_addresses_are_services_that_listen() {
     let services = services();
-    // What the images listen at by themselves, or are told to.
+    // The ports on which the images listen, by default or by configuration.
     let listens = [
         ("alertmanager", "9093"),
         ("collector", "4317"),
@@ -104,21 +109,21 @@ fn whoever_is_spoken_to_is_a_service_and_listens_there() {
         ("prometheus", "9090"),
         ("shop", "9719"),
     ];
-    let mut spoken_to = Vec::new();
+    let mut addresses = Vec::new();
     let mut found = Vec::new();
     let prometheus = document(PROMETHEUS);
-    everywhere("targets", &prometheus, &mut found);
-    spoken_to.extend(found.iter().flat_map(|targets| texts(targets)).map(str::to_owned));
+    collect_values("targets", &prometheus, &mut found);
+    addresses.extend(found.iter().flat_map(|targets| texts(targets)).map(str::to_owned));
     let mut found = Vec::new();
     let sources = document(SOURCES);
-    everywhere("url", &sources, &mut found);
-    spoken_to.extend(found.iter().filter_map(|url| url.as_str()).map(str::to_owned));
+    collect_values("url", &sources, &mut found);
+    addresses.extend(found.iter().filter_map(|url| url.as_str()).map(str::to_owned));
     let environment = |service: &str, name: &str| services[service]["environment"][name].as_str().unwrap().to_owned();
-    spoken_to.push(environment("shop", "OTEL_EXPORTER_OTLP_ENDPOINT"));
-    spoken_to.push(environment("collector", "TRACES_ENDPOINT"));
-    spoken_to.push(environment("collector", "METRICS_ENDPOINT"));
-    assert_eq!(spoken_to.len(), 5 + 3 + 3);
-    for address in spoken_to {
+    addresses.push(environment("shop", "OTEL_EXPORTER_OTLP_ENDPOINT"));
+    addresses.push(environment("collector", "TRACES_ENDPOINT"));
+    addresses.push(environment("collector", "METRICS_ENDPOINT"));
+    assert_eq!(addresses.len(), 5 + 3 + 3);
+    for address in addresses {
         let (host, port) = address.trim_start_matches("http://").split('/').next().unwrap().split_once(':').unwrap();
         let own = host == "127.0.0.1" && port == "9090";
         assert!(own || services[host].is_object() && listens.contains(&(host, port)), "{address}");
@@ -127,15 +132,15 @@ fn whoever_is_spoken_to_is_a_service_and_listens_there() {
 }
 
 #[test]
-fn grafana_finds_data_sources_dashboards_and_the_way_from_an_exemplar_to_its_trace() {
+fn grafana_has_data_sources_dashboards_and_links() {
     let sources = document(SOURCES);
     let sources = sources["datasources"].as_array().unwrap();
-    let of = |kind: &str| sources.iter().find(|source| source["type"] == kind).unwrap();
-    let (prometheus, jaeger) = (of("prometheus"), of("jaeger"));
+    let source = |kind: &str| sources.iter().find(|source| source["type"] == kind).unwrap();
+    let (prometheus, jaeger) = (source("prometheus"), source("jaeger"));
     let uids: Vec<_> = sources.iter().map(|source| source["uid"].as_str().unwrap()).collect();
     assert_eq!(uids, ["prometheus", "jaeger", "alertmanager"]);
     let exemplar = &prometheus["jsonData"]["exemplarTraceIdDestinations"][0];
-    // The label that the exposition gives an exemplar: see docs/metrics.md.
+    // The label of exemplars: see docs/metrics.md.
     assert_eq!((exemplar["name"].as_str(), &exemplar["datasourceUid"]), (Some("trace_id"), &jaeger["uid"]));
     assert_eq!(jaeger["jsonData"]["tracesToMetrics"]["datasourceUid"], prometheus["uid"]);
     assert_eq!(prometheus["jsonData"]["alertmanagerUid"], "alertmanager");

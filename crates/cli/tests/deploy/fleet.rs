@@ -1,4 +1,4 @@
-//! What a fleet is watched by: each configuration as the real tools see it, and one that runs.
+//! The configurations for a fleet: checked with the real tools, and one run with a real agent.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,17 +13,17 @@ use poolscope::telemetry::catalogue::METRICS;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::tools::{at, content, document, files, run, text};
+use crate::tools::{at, document, files, run, run_successfully, text};
 
-/// Only a test that fails waits for so long.
-const PATIENCE: Duration = Duration::from_secs(90);
+/// The limit for samples to arrive; only a failing test reaches it.
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn configurations() -> Vec<String> {
     files("deploy/fleet").into_iter().filter(|file| file.ends_with(".yml")).collect()
 }
 
 #[test]
-fn promtool_takes_every_configuration() {
+fn promtool_accepts_configurations() {
     let all = configurations();
     assert_eq!(all.len(), 6, "{all:?}");
     for file in all {
@@ -32,15 +32,15 @@ fn promtool_takes_every_configuration() {
         if file.contains("/agent-") {
             command.arg("--agent");
         }
-        let said = content(command.arg(at(&file)));
-        assert_eq!(said.matches("rules found").count(), if file.contains("/agent-") { 0 } else { 2 }, "{said}");
+        let output = run_successfully(command.arg(at(&file)));
+        assert_eq!(output.matches("rules found").count(), if file.contains("/agent-") { 0 } else { 2 }, "{output}");
     }
 }
 
 #[test]
-fn vmalert_takes_the_rules() {
+fn vmalert_accepts_rules() {
     let rules = format!("-rule={}", at("alerts/*.rules.yml").display());
-    content(Command::new("vmalert").args(["-dryRun", &rules]));
+    run_successfully(Command::new("vmalert").args(["-dryRun", &rules]));
     let scratch = TempDir::new().unwrap();
     let file = scratch.path().join("wrong.yml");
     fs::write(&file, "groups: [{name: a, rules: [{record: b, expr: 'rate('}]}]\n").unwrap();
@@ -48,7 +48,7 @@ fn vmalert_takes_the_rules() {
 }
 
 #[test]
-fn of_the_shards_each_instance_has_one() {
+fn each_instance_belongs_to_one_shard() {
     const INSTANCES: usize = 200;
     let shard = text("deploy/fleet/shard.yml");
     let shards =
@@ -60,7 +60,7 @@ fn of_the_shards_each_instance_has_one() {
     fs::write(scratch.path().join("targets/shop.json"), list.to_string()).unwrap();
     let mut kept = Vec::new();
     for number in 0..shards {
-        // The two places that its comment speaks of.
+        // The two numbers in which the files of the shards differ.
         let own = shard.replace("regex: '0'", &format!("regex: '{number}'"));
         let own = own.replace("{shard: '0'}", &format!("{{shard: '{number}'}}"));
         assert_eq!(own == shard, number == 0);
@@ -72,7 +72,7 @@ fn of_the_shards_each_instance_has_one() {
         let found: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
         let own = found.as_array().unwrap().iter().filter(|target| target["labels"] != serde_json::json!({}));
         let own: Vec<_> = own.map(|target| target["labels"]["__address__"].as_str().unwrap().to_owned()).collect();
-        // No shard has more than twice its share.
+        // A shard has at most twice its share.
         assert!(own.len() * shards as usize <= 2 * INSTANCES, "{number}: {}", own.len());
         kept.extend(own);
     }
@@ -81,7 +81,7 @@ fn of_the_shards_each_instance_has_one() {
 }
 
 #[test]
-fn the_edge_sends_on_what_is_recorded_and_nothing_raw() {
+fn edge_forwards_only_recorded_series() {
     let edge = document("deploy/fleet/edge.yml");
     let kept = edge["remote_write"][0]["write_relabel_configs"][0]["regex"].as_str().unwrap();
     let (levels, others) = kept.strip_prefix('(').unwrap().split_once("):.+|").unwrap();
@@ -91,7 +91,7 @@ fn the_edge_sends_on_what_is_recorded_and_nothing_raw() {
     for group in document("alerts/recording.rules.yml")["groups"].as_array().unwrap() {
         for rule in group["rules"].as_array().unwrap() {
             let name = rule["record"].as_str().unwrap();
-            assert!(levels.contains(&name.split(':').next().unwrap()), "{name} stays at the edge");
+            assert!(levels.contains(&name.split(':').next().unwrap()), "the edge does not forward {name}");
             recorded += 1;
         }
     }
@@ -103,10 +103,10 @@ fn the_edge_sends_on_what_is_recorded_and_nothing_raw() {
     }
 }
 
-/// A program that ends with the test.
-struct Part(Child);
+/// A process that is killed when this is dropped.
+struct Process(Child);
 
-impl Part {
+impl Process {
     fn start(command: &mut Command) -> Self {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
@@ -114,18 +114,18 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-fn free() -> SocketAddr {
+fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
-/// The body of an answer, if there is one.
+/// Returns the body of a response; `None` if there is none.
 fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").ok()?;
@@ -134,8 +134,8 @@ fn get(address: SocketAddr, path: &str) -> Option<String> {
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
-/// An exporter of one page.
-fn exporter(page: &'static str) -> SocketAddr {
+/// Starts an exporter that serves a fixed page.
+fn start_exporter(page: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -149,46 +149,46 @@ fn exporter(page: &'static str) -> SocketAddr {
     address
 }
 
-fn agent(directory: &Path, target: SocketAddr, store: SocketAddr) -> Part {
+fn start_agent(directory: &Path, target: SocketAddr, store: SocketAddr) -> Process {
     let list = serde_json::json!([{ "targets": [target.to_string()] }]);
     fs::create_dir(directory.join("targets")).unwrap();
     fs::write(directory.join("targets/shop.json"), list.to_string()).unwrap();
     let configuration = text("deploy/fleet/agent-victoriametrics.yml");
-    let quick = configuration.replace("scrape_interval: 15s", "scrape_interval: 1s");
-    let here = quick.replace("http://victoria-metrics:8428/", &format!("http://{store}/"));
-    assert!(quick != configuration && here != quick);
-    fs::write(directory.join("agent.yml"), here).unwrap();
-    Part::start(
+    let fast = configuration.replace("scrape_interval: 15s", "scrape_interval: 1s");
+    let local = fast.replace("http://victoria-metrics:8428/", &format!("http://{store}/"));
+    assert!(fast != configuration && local != fast);
+    fs::write(directory.join("agent.yml"), local).unwrap();
+    Process::start(
         Command::new("prometheus")
             .args(["--enable-feature=agent", "--config.file"])
             .arg(directory.join("agent.yml"))
             .arg("--storage.agent.path")
             .arg(directory.join("agent"))
-            .arg(format!("--web.listen-address={}", free())),
+            .arg(format!("--web.listen-address={}", free_address())),
     )
 }
 
 #[test]
-fn a_real_agent_sends_a_real_victoriametrics_what_it_scrapes() {
+fn agent_writes_samples_to_victoriametrics() {
     let scratch = TempDir::new().unwrap();
-    let store = free();
-    let _victoria = Part::start(
+    let store = free_address();
+    let _victoria = Process::start(
         Command::new("victoria-metrics")
             .arg(format!("-storageDataPath={}", scratch.path().join("victoria").display()))
             .arg(format!("-httpListenAddr={store}")),
     );
     let page =
         "# TYPE db_client_connection_max gauge\ndb_client_connection_max{db_client_connection_pool_name=\"shop\"} 7\n";
-    let target = exporter(page);
-    let _agent = agent(scratch.path(), target, store);
-    let begun = Instant::now();
-    // It shows what came some seconds ago, and until then nothing.
+    let target = start_exporter(page);
+    let _agent = start_agent(scratch.path(), target, store);
+    let started = Instant::now();
+    // VictoriaMetrics shows a sample only some seconds after it arrived.
     let series = loop {
         let answer = get(store, "/api/v1/export?match%5B%5D=db_client_connection_max").unwrap_or_default();
         if let Some(line) = answer.lines().next() {
             break serde_json::from_str::<Value>(line).unwrap();
         }
-        assert!(begun.elapsed() < PATIENCE, "nothing arrives");
+        assert!(started.elapsed() < ARRIVAL_TIMEOUT, "no sample arrived");
         thread::sleep(Duration::from_millis(200));
     };
     assert_eq!(series["values"][0], 7);

@@ -1,17 +1,17 @@
-//! The image, as far as it can be held to anything without a container engine; and every tag.
+//! The Dockerfile, checked without a container engine, and the tags of all images.
 
 use std::fs;
 
-use crate::tools::{at, checker, content, document, everywhere, files, schema, text, yaml};
+use crate::tools::{at, check_schema, checker, collect_values, document, files, run_successfully, text, yaml};
 
 const DOCKERFILE: &str = "deploy/docker/Dockerfile";
 
 #[test]
-fn hadolint_takes_the_dockerfile() {
-    content(checker("hadolint").arg(at(DOCKERFILE)));
+fn hadolint_accepts_dockerfile() {
+    run_successfully(checker("hadolint").arg(at(DOCKERFILE)));
 }
 
-/// Whether a tag says which image it is, today and tomorrow: a whole version, or a digest.
+/// Returns whether an image has a full version or a digest.
 fn is_pinned(image: &str) -> bool {
     if let Some((_, digest)) = image.split_once("@sha256:") {
         return digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -25,7 +25,7 @@ fn is_pinned(image: &str) -> bool {
 }
 
 #[test]
-fn every_image_is_pinned() {
+fn images_are_pinned() {
     let mut images: Vec<String> = Vec::new();
     for line in text(DOCKERFILE).lines() {
         images.extend(line.strip_prefix("FROM ").and_then(|rest| rest.split(' ').next()).map(str::to_owned));
@@ -33,7 +33,7 @@ fn every_image_is_pinned() {
     let manifests = files("deploy").into_iter().filter(|file| file.ends_with(".yaml"));
     for manifest in yaml(manifests.map(|file| at(&file))) {
         let mut found = Vec::new();
-        everywhere("image", &manifest, &mut found);
+        collect_values("image", &manifest, &mut found);
         images.extend(found.into_iter().filter_map(|image| image.as_str().map(str::to_owned)));
     }
     assert!(images.len() > 8, "{images:?}");
@@ -51,7 +51,7 @@ fn every_image_is_pinned() {
 }
 
 #[test]
-fn the_build_has_what_the_binary_is_made_of_and_nothing_else() {
+fn build_context_is_what_dockerfile_copies() {
     let dockerfile = text(DOCKERFILE);
     let copied: Vec<_> = dockerfile
         .lines()
@@ -63,9 +63,9 @@ fn the_build_has_what_the_binary_is_made_of_and_nothing_else() {
     sent.sort_unstable();
     let mut wanted = copied.clone();
     wanted.sort();
-    assert_eq!(sent, wanted, "what is sent to the builder, and what it copies");
+    assert_eq!(sent, wanted, ".dockerignore and the COPY lines differ");
 
-    // What the sources name of the repository's other files.
+    // The other files of the repository that the sources include.
     let sources = ["src", "crates/cli/src", "crates/testing/src"].into_iter().flat_map(files);
     for source in sources.filter(|file| file.ends_with(".rs")).collect::<Vec<_>>().iter() {
         for part in text(source).split("include_str!(").skip(1) {
@@ -75,18 +75,18 @@ fn the_build_has_what_the_binary_is_made_of_and_nothing_else() {
                 continue;
             };
             let directory = at(source).parent().unwrap().to_owned();
-            // A name that goes on after this piece is that of a file in the directory.
+            // If more parts of the name follow, this one is the directory.
             let path =
                 fs::canonicalize(directory.join(named)).unwrap_or_else(|error| panic!("{source}, {named}: {error}"));
             let inside = path.strip_prefix(at("").canonicalize().unwrap()).unwrap().to_owned();
             let found = copied.iter().any(|copied| inside.starts_with(copied));
-            assert!(found, "{source} has {} in it, which {DOCKERFILE} does not copy", inside.display());
+            assert!(found, "{source} includes {}, which {DOCKERFILE} does not copy", inside.display());
         }
     }
 }
 
 #[test]
-fn nobody_is_root_and_health_is_asked_by_the_binary() {
+fn image_is_unprivileged_with_health_check() {
     let dockerfile = text(DOCKERFILE);
     let last = dockerfile.rsplit("\nFROM ").next().unwrap();
     let user = last.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
@@ -97,7 +97,7 @@ fn nobody_is_root_and_health_is_asked_by_the_binary() {
 }
 
 #[test]
-fn the_compiler_of_the_image_is_one_that_is_supported() {
+fn image_compiler_is_supported() {
     let version = |text: &str| text.split('.').map(|part| part.parse::<u32>().unwrap()).collect::<Vec<_>>();
     let dockerfile = text(DOCKERFILE);
     let tag = dockerfile.lines().find_map(|line| line.strip_prefix("FROM rust:")).unwrap();
@@ -105,8 +105,8 @@ fn the_compiler_of_the_image_is_one_that_is_supported() {
 }
 
 #[test]
-fn what_keeps_the_tags_current_knows_where_they_are() {
-    schema("vendor.dependabot", ".github/dependabot.yml");
+fn dependabot_covers_all_ecosystems() {
+    check_schema("vendor.dependabot", ".github/dependabot.yml");
     let config = document(".github/dependabot.yml");
     let updates = config["updates"].as_array().unwrap();
     let all: Vec<_> = updates.iter().map(|update| update["package-ecosystem"].as_str().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! Kubernetes: what kustomize makes of deploy/kubernetes, held to the published schemas; and what is generated, to its source.
+//! deploy/kubernetes: the output of kustomize against published schemas, and generated files against their sources.
 
 use std::fs;
 use std::path::Path;
@@ -6,137 +6,139 @@ use std::path::Path;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::tools::{at, checker, content, document, everywhere, run, text, texts, yaml};
+use crate::tools::{at, checker, collect_values, document, run, run_successfully, text, texts, yaml};
 
 const ROOTS: [&str; 4] =
     ["deploy/kubernetes/base", "deploy/kubernetes/demo", "deploy/kubernetes/embedded", "deploy/kubernetes/standalone"];
 
-/// The oldest and the newest version of Kubernetes that it is held to.
+/// The oldest and the newest version of Kubernetes to check against.
 const VERSIONS: [&str; 2] = ["1.30", "1.37"];
 
-/// What kustomize makes of a directory.
+/// Returns the resources that kustomize builds from a directory.
 #[track_caller]
-fn built(directory: &Path) -> Vec<Value> {
-    let made = content(checker("kubectl").arg("kustomize").arg(directory));
+fn build(directory: &Path) -> Vec<Value> {
+    let output = run_successfully(checker("kubectl").arg("kustomize").arg(directory));
     let scratch = TempDir::new().unwrap();
-    let file = scratch.path().join("made.yaml");
-    fs::write(&file, made).unwrap();
+    let file = scratch.path().join("resources.yaml");
+    fs::write(&file, output).unwrap();
     yaml([file])
 }
 
-/// Those of a kind.
-fn of<'a>(kind: &str, resources: &'a [Value]) -> Vec<&'a Value> {
+/// Returns the resources of a kind.
+fn of_kind<'a>(kind: &str, resources: &'a [Value]) -> Vec<&'a Value> {
     resources.iter().filter(|resource| resource["kind"] == kind).collect()
 }
 
-/// Holds resources to the schemas of Kubernetes and of the Prometheus operator.
+/// Checks resources against the schemas of Kubernetes and of the Prometheus operator.
 #[track_caller]
-fn valid(resources: &[Value]) {
+fn assert_valid(resources: &[Value]) {
     let scratch = TempDir::new().unwrap();
-    let (mut core, mut operators) = (Vec::new(), Vec::new());
+    let (mut core, mut operator) = (Vec::new(), Vec::new());
     for (number, resource) in resources.iter().enumerate() {
         let file = scratch.path().join(format!("{number}.json"));
         fs::write(&file, resource.to_string()).unwrap();
-        let operator = resource["apiVersion"].as_str().unwrap().starts_with("monitoring.coreos.com/");
-        if operator { operators.push(file) } else { core.push(file) }
+        let is_operator = resource["apiVersion"].as_str().unwrap().starts_with("monitoring.coreos.com/");
+        if is_operator { operator.push(file) } else { core.push(file) }
     }
     for version in VERSIONS {
-        content(checker("kubernetes-validate").args(["--strict", "--kubernetes-version", version]).args(&core));
+        run_successfully(
+            checker("kubernetes-validate").args(["--strict", "--kubernetes-version", version]).args(&core),
+        );
     }
-    if !operators.is_empty() {
-        content(checker("python").arg(at("crates/cli/tests/deploy/operator_resources.py")).args(&operators));
+    if !operator.is_empty() {
+        run_successfully(checker("python").arg(at("crates/cli/tests/deploy/operator_resources.py")).args(&operator));
     }
 }
 
 #[test]
-fn what_is_made_is_what_the_schemas_say() {
+fn resources_match_schemas() {
     for root in ROOTS {
-        let resources = built(&at(root));
+        let resources = build(&at(root));
         assert!(resources.len() > 3, "{root}");
-        valid(&resources);
+        assert_valid(&resources);
     }
 }
 
 #[test]
-fn what_the_schemas_do_not_know_is_found() {
-    let mut resources = built(&at("deploy/kubernetes/embedded"));
+fn unknown_field_is_rejected() {
+    let mut resources = build(&at("deploy/kubernetes/embedded"));
     let monitor = resources.iter_mut().find(|resource| resource["kind"] == "PodMonitor").unwrap();
-    monitor["spec"]["podMetricsEndpoints"][0]["intervall"] = "15s".into();
+    monitor["spec"]["podMetricsEndpoints"][0]["scrapeEvery"] = "15s".into();
     let scratch = TempDir::new().unwrap();
     let file = scratch.path().join("monitor.json");
     fs::write(&file, monitor.to_string()).unwrap();
-    let (good, said) = run(checker("python").arg(at("crates/cli/tests/deploy/operator_resources.py")).arg(&file));
-    assert!(!good && said.contains("PodMonitor.spec.podMetricsEndpoints[0].intervall"), "{said}");
+    let (success, output) = run(checker("python").arg(at("crates/cli/tests/deploy/operator_resources.py")).arg(&file));
+    assert!(!success && output.contains("PodMonitor.spec.podMetricsEndpoints[0].scrapeEvery"), "{output}");
 }
 
-/// Holds a committed file to what is generated, or writes it.
+/// Checks that a committed file equals the generated text, or writes it.
 #[track_caller]
-fn current(path: &str, generated: &str) {
+fn assert_current(path: &str, generated: &str) {
     if std::env::var_os("POOLSCOPE_BLESS").is_some() {
         fs::write(at(path), generated).unwrap();
     }
-    let written = fs::read_to_string(at(path)).unwrap_or_default();
+    let committed = fs::read_to_string(at(path)).unwrap_or_default();
     assert!(
-        written == generated,
-        "{path} is not what is generated: POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --test deploy kubernetes writes it anew"
+        committed == generated,
+        "{path} is outdated: regenerate it with POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --test deploy kubernetes"
     );
 }
 
-/// The lines of a text, each that is not empty set in by so many spaces.
-fn set_in(text: &str, by: usize) -> String {
+/// Indents the lines that are not empty by `by` spaces.
+fn indent(text: &str, by: usize) -> String {
     let line = |line: &str| if line.is_empty() { "\n".to_owned() } else { format!("{:by$}{line}\n", "") };
     text.lines().map(line).collect()
 }
 
-fn generated(from: &str) -> String {
+fn header(source: &str) -> String {
     format!(
-        "# Generated from {from}.\n\
-         # `POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --test deploy kubernetes` writes it anew.\n"
+        "# Generated from {source}.\n\
+         # Regenerate with `POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --test deploy kubernetes`.\n"
     )
 }
 
 #[test]
-fn the_rules_are_those_of_alerts() {
-    let mut rules = generated("alerts/");
+fn rules_equal_alerts_directory() {
+    let mut rules = header("alerts/");
     rules +=
         "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: poolscope\nspec:\n  groups:\n";
     for file in ["alerts/recording.rules.yml", "alerts/alerts.rules.yml"] {
         let text = text(file);
         let (_, groups) = text.split_once("\ngroups:\n").unwrap();
-        rules += &set_in(groups, 2);
+        rules += &indent(groups, 2);
     }
-    current("deploy/kubernetes/base/rules.yaml", &rules);
+    assert_current("deploy/kubernetes/base/rules.yaml", &rules);
 
-    // And as whoever reads it sees them.
-    let made = document("deploy/kubernetes/base/rules.yaml");
+    // The parsed YAML is equal, too.
+    let resource = document("deploy/kubernetes/base/rules.yaml");
     let [recording, alerts] = ["alerts/recording.rules.yml", "alerts/alerts.rules.yml"].map(document);
     let groups = [&recording, &alerts].map(|file| file["groups"].as_array().unwrap().clone()).concat();
-    assert_eq!(made["spec"]["groups"], Value::Array(groups));
+    assert_eq!(resource["spec"]["groups"], Value::Array(groups));
 }
 
 #[test]
-fn the_dashboards_are_those_of_dashboards() {
+fn config_maps_equal_dashboards() {
     for name in ["fleet", "pool", "exporter"] {
         let source = format!("dashboards/{name}.json");
         let dashboard = text(&source);
-        let mut map = generated(&source);
+        let mut map = header(&source);
         map += &format!(
             "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: poolscope-dashboard-{name}\n  labels:\n    \
              grafana_dashboard: \"1\"\n  annotations:\n    grafana_folder: poolscope\ndata:\n  poolscope-{name}.json: |\n"
         );
-        map += &set_in(&dashboard, 4);
+        map += &indent(&dashboard, 4);
         let path = format!("deploy/kubernetes/base/dashboard-{name}.yaml");
-        current(&path, &map);
-        let made = document(&path);
-        assert_eq!(made["data"][format!("poolscope-{name}.json")], dashboard);
-        // What `kubectl apply` writes down of a resource, unless it is told to leave that to the server, is an annotation.
+        assert_current(&path, &map);
+        let resource = document(&path);
+        assert_eq!(resource["data"][format!("poolscope-{name}.json")], dashboard);
+        // The limit of annotations: without --server-side, `kubectl apply` stores the resource in one.
         assert!(map.len() < 256 * 1024, "{path}: {}", map.len());
     }
 }
 
-/// What a pod has to be like, whoever made its template.
+/// Checks the security settings, probes and limits of a pod template.
 #[track_caller]
-fn is_confined(template: &Value) {
+fn assert_confined(template: &Value) {
     let pod = &template["spec"];
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
     assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
@@ -157,56 +159,56 @@ fn is_confined(template: &Value) {
     }
 }
 
-/// Holds that the one Deployment of a directory is confined, that these of its ports are open to some, by its policy, and that it is
-/// scraped; and answers with all resources.
+/// Checks that the only Deployment of a directory is confined, that its policy opens exactly these ports to selected peers,
+/// and that it is scraped. Returns all resources.
 #[track_caller]
-fn stands_alone(directory: &str, ports: &[&str]) -> Vec<Value> {
-    let resources = built(&at(directory));
-    let [deployment] = of("Deployment", &resources)[..] else { panic!("one Deployment") };
+fn check_deployment(directory: &str, ports: &[&str]) -> Vec<Value> {
+    let resources = build(&at(directory));
+    let [deployment] = of_kind("Deployment", &resources)[..] else { panic!("one Deployment") };
     let template = &deployment["spec"]["template"];
-    is_confined(template);
+    assert_confined(template);
     let labels = &template["metadata"]["labels"];
     let selects = |selector: &Value| selector.as_object().unwrap().iter().all(|(name, value)| labels[name] == *value);
 
-    let [policy] = of("NetworkPolicy", &resources)[..] else { panic!("one policy") };
+    let [policy] = of_kind("NetworkPolicy", &resources)[..] else { panic!("one policy") };
     assert!(selects(&policy["spec"]["podSelector"]["matchLabels"]));
     assert_eq!(texts(&policy["spec"]["policyTypes"]), ["Ingress", "Egress"]);
     let mut container_ports = Vec::new();
-    everywhere("containerPort", template, &mut container_ports);
+    collect_values("containerPort", template, &mut container_ports);
     assert_eq!(container_ports.len(), ports.len());
     let mut open = Vec::new();
     for rule in policy["spec"]["ingress"].as_array().unwrap() {
-        assert!(rule["from"].is_array(), "from whom: {rule}");
+        assert!(rule["from"].is_array(), "no peers: {rule}");
         open.extend(rule["ports"].as_array().unwrap().iter().map(|port| port["port"].as_str().unwrap()));
     }
     let named: Vec<_> = template["spec"]["containers"][0]["ports"].as_array().unwrap().iter().collect();
     assert!(open.iter().all(|open| named.iter().any(|port| port["name"] == *open)), "{open:?}");
     assert_eq!(open, ports);
 
-    let [service] = of("Service", &resources)[..] else { panic!("one Service") };
+    let [service] = of_kind("Service", &resources)[..] else { panic!("one Service") };
     assert!(selects(&service["spec"]["selector"]) && service["spec"]["type"].is_null());
-    let [monitor] = of("ServiceMonitor", &resources)[..] else { panic!("one ServiceMonitor") };
-    let wanted = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
-    assert!(wanted.iter().all(|(name, value)| service["metadata"]["labels"][name] == *value));
+    let [monitor] = of_kind("ServiceMonitor", &resources)[..] else { panic!("one ServiceMonitor") };
+    let selector = monitor["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    assert!(selector.iter().all(|(name, value)| service["metadata"]["labels"][name] == *value));
     let port = &monitor["spec"]["endpoints"][0]["port"];
     assert!(service["spec"]["ports"].as_array().unwrap().iter().any(|it| it["name"] == *port));
     for resource in &resources {
         let mut host_ports = Vec::new();
-        everywhere("hostPort", resource, &mut host_ports);
+        collect_values("hostPort", resource, &mut host_ports);
         assert!(host_ports.is_empty());
     }
     resources
 }
 
 #[test]
-fn the_demo_is_confined_and_every_port_is_behind_a_policy() {
-    stands_alone("deploy/kubernetes/demo", &["metrics", "http"]);
+fn demo_is_confined_with_policy_for_its_ports() {
+    check_deployment("deploy/kubernetes/demo", &["metrics", "http"]);
 }
 
 #[test]
-fn the_standalone_exporter_is_confined_and_reads_its_databases_from_a_secret() {
-    let resources = stands_alone("deploy/kubernetes/standalone", &["metrics"]);
-    let [deployment] = of("Deployment", &resources)[..] else { panic!("one Deployment") };
+fn exporter_is_confined_and_reads_urls_from_secret() {
+    let resources = check_deployment("deploy/kubernetes/standalone", &["metrics"]);
+    let [deployment] = of_kind("Deployment", &resources)[..] else { panic!("one Deployment") };
     let pod = &deployment["spec"]["template"]["spec"];
     let volume = |name: &str| pod["volumes"].as_array().unwrap().iter().find(|volume| volume["name"] == name).unwrap();
     let mounted = |name: &str| {
@@ -215,8 +217,8 @@ fn the_standalone_exporter_is_confined_and_reads_its_databases_from_a_secret() {
         assert_eq!(mount["readOnly"], true);
         mount["mountPath"].as_str().unwrap().to_owned()
     };
-    // The configuration's name goes with what it holds, so that a change of it is a change of the pods.
-    let maps = of("ConfigMap", &resources);
+    // The ConfigMap's name contains a hash of its content, so that a change restarts the pods.
+    let maps = of_kind("ConfigMap", &resources);
     let name = &volume("configuration")["configMap"]["name"];
     let map = maps.iter().find(|map| map["metadata"]["name"] == *name).unwrap();
     assert!(name.as_str().unwrap().starts_with("poolscope-"), "{name}");
@@ -232,8 +234,8 @@ fn the_standalone_exporter_is_confined_and_reads_its_databases_from_a_secret() {
 }
 
 #[test]
-fn a_service_with_the_library_in_it_gets_all_that_it_needs_from_the_component() {
-    // Kustomize takes directories from elsewhere by relative paths only.
+fn component_adds_port_probes_and_scraping() {
+    // Kustomize accepts other directories only by relative paths.
     let scratch = TempDir::with_prefix_in("embedded-", at("target")).unwrap();
     let write = |name: &str, text: &str| fs::write(scratch.path().join(name), text).unwrap();
     write(
@@ -252,9 +254,9 @@ fn a_service_with_the_library_in_it_gets_all_that_it_needs_from_the_component() 
          spec:\n  selector: {matchLabels: {a: b}}\n  template:\n    metadata: {labels: {a: b}}\n\
         \x20   spec: {containers: [{name: other, image: 'other:1.0.0', ports: []}]}\n",
     );
-    let resources = built(scratch.path());
-    valid(&resources);
-    let [one, other] = of("Deployment", &resources)[..] else { panic!("two Deployments") };
+    let resources = build(scratch.path());
+    assert_valid(&resources);
+    let [one, other] = of_kind("Deployment", &resources)[..] else { panic!("two Deployments") };
     let (orders, other) = if one["metadata"]["name"] == "orders" { (one, other) } else { (other, one) };
     assert!(!other.to_string().contains("metrics"), "{other}");
 
@@ -267,9 +269,9 @@ fn a_service_with_the_library_in_it_gets_all_that_it_needs_from_the_component() 
     assert_eq!(container["livenessProbe"]["httpGet"]["port"], "metrics");
     assert_eq!(container["ports"].as_array().unwrap().len(), 2);
 
-    // And the PodMonitor and the policy find it by that.
+    // The PodMonitor and the policy select it.
     let monitor = document("deploy/kubernetes/embedded/podmonitor.yaml");
-    let [policy] = of("NetworkPolicy", &resources)[..] else { panic!("one policy") };
+    let [policy] = of_kind("NetworkPolicy", &resources)[..] else { panic!("one policy") };
     for selector in [&monitor["spec"]["selector"]["matchLabels"], &policy["spec"]["podSelector"]["matchLabels"]] {
         assert_eq!(selector["poolscope"], template["metadata"]["labels"]["poolscope"]);
     }

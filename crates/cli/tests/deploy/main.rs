@@ -1,6 +1,6 @@
-//! What stands in deploy/, held to the tools and schemas of those who read it, and to the binary that it starts.
+//! Checks deploy/ against the tools and schemas of its consumers, and against the binary.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod binary;
 mod collector;

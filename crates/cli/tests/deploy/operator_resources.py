@@ -1,6 +1,6 @@
-"""Holds resources of the Prometheus operator to its definitions: the right types, and nothing that they do not know.
+"""Checks resources of the Prometheus operator: correct types, and no unknown fields.
 
-The models take what they do not know, and leave it out. So what they make of a resource is to be that resource.
+The models ignore unknown fields, so this compares a resource with the result of parsing and serializing it.
 """
 
 import json
@@ -8,24 +8,24 @@ import sys
 
 from cloudcoil.models.prometheus_operator import v1
 
-wrong = False
+failed = False
 for path in sys.argv[1:]:
     with open(path, encoding="utf-8") as file:
         resource = json.load(file)
     model = getattr(v1, resource["kind"]).model_validate(resource)
-    made = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    parsed = model.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
-    def differences(given, taken, where):
-        if isinstance(given, dict) and isinstance(taken, dict):
-            for key in given:
-                yield from differences(given[key], taken.get(key), f"{where}.{key}")
-        elif isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
-            for number, (one, other) in enumerate(zip(given, taken)):
+    def differences(original, parsed_value, where):
+        if isinstance(original, dict) and isinstance(parsed_value, dict):
+            for key in original:
+                yield from differences(original[key], parsed_value.get(key), f"{where}.{key}")
+        elif isinstance(original, list) and isinstance(parsed_value, list) and len(original) == len(parsed_value):
+            for number, (one, other) in enumerate(zip(original, parsed_value)):
                 yield from differences(one, other, f"{where}[{number}]")
-        elif given != taken:
-            yield f"{where}: {given!r} is taken as {taken!r}"
+        elif original != parsed_value:
+            yield f"{where}: {original!r} is parsed as {parsed_value!r}"
 
-    for difference in differences(resource, made, resource["kind"]):
+    for difference in differences(resource, parsed, resource["kind"]):
         print(difference)
-        wrong = True
-sys.exit(wrong)
+        failed = True
+sys.exit(failed)

@@ -1,4 +1,4 @@
-//! The units, as systemd's own tool sees them, where there is one.
+//! The systemd units, checked with systemd-analyze if it is installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,20 +6,18 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::tools::{at, content, run, text};
+use crate::tools::{at, run, run_successfully, text};
 
 const DEMO: &str = "poolscope-demo.service";
 const SERVE: &str = "poolscope.service";
 const SOCKET: &str = "poolscope.socket";
 
-/// How exposed they may be, of 100. A service without any confinement has 96.
-const EXPOSURE: &str = "15";
+/// The maximum exposure of a unit, of 100; a unit without confinement has 96.
+const MAX_EXPOSURE: &str = "15";
 
-/// A unit with our own binary in it, as a file beside the others; `None` on a system that has no systemd.
+/// Writes the units with the tested binary, and this one with a change. Returns its path; `None` without systemd.
 fn unit(name: &str, change: impl Fn(String) -> String) -> Option<(TempDir, PathBuf)> {
-    let has = Command::new("systemd-analyze").arg("--version").output();
-    // Where it is missing there is no systemd either, nor anybody who would use the units.
-    has.ok()?;
+    Command::new("systemd-analyze").arg("--version").output().ok()?;
     let scratch = TempDir::new().unwrap();
     for other in [DEMO, SERVE, SOCKET] {
         let text = text(&format!("deploy/systemd/{other}"));
@@ -31,69 +29,69 @@ fn unit(name: &str, change: impl Fn(String) -> String) -> Option<(TempDir, PathB
 }
 
 #[test]
-fn systemd_takes_the_units() {
+fn systemd_accepts_units() {
     for name in [DEMO, SERVE, SOCKET] {
         let Some((_scratch, path)) = unit(name, |unit| unit) else { return };
-        let said = content(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
-        assert!(!said.contains("poolscope"), "{said}");
+        let output = run_successfully(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
+        assert!(!output.contains("poolscope"), "{output}");
         let (known, unknown) = if name == SOCKET { ("NoDelay=", "NoDelai=") } else { ("WatchdogSec=", "WatchdocSec=") };
         let (_scratch, path) = unit(name, |unit| unit.replace(known, unknown)).unwrap();
-        let (_, said) = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
-        assert!(said.contains(unknown.trim_end_matches('=')), "{said}");
+        let (_, output) = run(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
+        assert!(output.contains(unknown.trim_end_matches('=')), "{output}");
     }
 }
 
 #[test]
-fn the_units_are_exposed_to_little() {
-    let exposed = |path: &Path| {
-        run(Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold", EXPOSURE]).arg(path))
+fn units_have_low_exposure() {
+    let check_exposure = |path: &Path| {
+        run(Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold", MAX_EXPOSURE]).arg(path))
     };
     for name in [DEMO, SERVE] {
         let Some((_scratch, path)) = unit(name, |unit| unit) else { return };
-        let (good, said) = exposed(&path);
-        assert!(good, "{said}");
+        let (success, output) = check_exposure(&path);
+        assert!(success, "{output}");
         let (_scratch, path) =
             unit(name, |unit| unit.replace("ProtectSystem=strict", "").replace("DynamicUser=yes", "")).unwrap();
-        assert!(!exposed(&path).0);
+        assert!(!check_exposure(&path).0);
     }
 }
 
-/// Whether a unit has this line.
+/// Checks that a unit contains a line.
 #[track_caller]
-fn says(name: &str, line: &str) {
+fn assert_line(name: &str, line: &str) {
     let unit = text(&format!("deploy/systemd/{name}"));
-    assert!(unit.lines().any(|own| own == line), "{name} has not {line}");
+    assert!(unit.lines().any(|other| other == line), "{name} does not contain {line}");
 }
 
 #[test]
-fn they_are_told_of_readiness_and_life_and_bind_what_they_are_told_to() {
+fn units_notify_and_bind_only_configured_ports() {
     for name in [DEMO, SERVE] {
         for line in ["Type=notify", "WatchdogSec=30s", "SocketBindDeny=any"] {
-            says(name, line);
+            assert_line(name, line);
         }
     }
-    says(DEMO, "LoadCredential=database_url:/etc/poolscope/database_url");
+    assert_line(DEMO, "LoadCredential=database_url:/etc/poolscope/database_url");
     for line in text("deploy/systemd/demo.env").lines().filter(|line| line.contains("_LISTEN_ADDRESS=")) {
         let (host, port) = line.split_once('=').unwrap().1.rsplit_once(':').unwrap();
         assert_eq!(host, "127.0.0.1");
-        says(DEMO, &format!("SocketBindAllow=tcp:{port}"));
+        assert_line(DEMO, &format!("SocketBindAllow=tcp:{port}"));
     }
-    // What is handed its socket needs no right to bind one.
+    // A service with a passed socket needs no permission to bind.
     assert!(!text("deploy/systemd/poolscope.service").contains("SocketBindAllow"));
-    says(SERVE, "Requires=poolscope.socket");
-    says(SOCKET, "ListenStream=127.0.0.1:9719");
+    assert_line(SERVE, "Requires=poolscope.socket");
+    assert_line(SOCKET, "ListenStream=127.0.0.1:9719");
 }
 
 #[test]
-fn each_database_of_the_example_has_a_credential() {
+fn example_databases_have_credentials() {
     let config = text("deploy/systemd/poolscope.toml");
     let files: Vec<_> = config.lines().filter_map(|line| line.strip_prefix("database_url_file = \"")).collect();
     assert!(!files.is_empty());
     for file in files {
         let name = file.trim_end_matches('"').strip_prefix("/run/credentials/poolscope.service/").unwrap();
-        says(SERVE, &format!("LoadCredential={name}:/etc/poolscope/credentials/{name}"));
+        assert_line(SERVE, &format!("LoadCredential={name}:/etc/poolscope/credentials/{name}"));
     }
-    // Where the head of the unit puts them is where they are looked for.
+    // The installation commands in the unit's header use the configured paths.
     let unit = text("deploy/systemd/poolscope.service");
     for file in ["poolscope.toml", "poolscope.env"] {
         assert!(at(&format!("deploy/systemd/{file}")).exists());

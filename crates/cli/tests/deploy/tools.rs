@@ -1,4 +1,4 @@
-//! The programs that check what is committed, and how they see it.
+//! Runs checkers, and reads files of the repository.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -8,34 +8,34 @@ use serde_json::Value;
 
 pub(crate) use crate::programs::{at, run};
 
-/// What stands in a file of the repository.
+/// Returns the text of a file in the repository.
 #[track_caller]
 pub(crate) fn text(path: &str) -> String {
     fs::read_to_string(at(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// A program of those that `scripts/setup test` puts into target/checks.
+/// Returns a command for a program that `scripts/setup test` installs in target/checks.
 pub(crate) fn checker(name: &str) -> Command {
     Command::new(at("target/checks/bin").join(name))
 }
 
-/// Holds that a program is content.
+/// Runs a program, checks that it succeeds, and returns its output.
 #[track_caller]
-pub(crate) fn content(command: &mut Command) -> String {
-    let (good, said) = run(command);
-    assert!(good, "{command:?}: {said}");
-    said
+pub(crate) fn run_successfully(command: &mut Command) -> String {
+    let (success, output) = run(command);
+    assert!(success, "{command:?}: {output}");
+    output
 }
 
-/// The documents of YAML files.
+/// Returns the documents of YAML files.
 #[track_caller]
 pub(crate) fn yaml<P: AsRef<OsStr>>(paths: impl IntoIterator<Item = P>) -> Vec<Value> {
     let mut command = checker("python");
     command.arg(at("crates/cli/tests/deploy/yaml_to_json.py")).args(paths);
-    serde_json::from_str(&content(&mut command)).unwrap()
+    serde_json::from_str(&run_successfully(&mut command)).unwrap()
 }
 
-/// The one document of a file in the repository.
+/// Returns the only document of a YAML file in the repository.
 #[track_caller]
 pub(crate) fn document(path: &str) -> Value {
     let mut documents = yaml([at(path)]);
@@ -43,36 +43,40 @@ pub(crate) fn document(path: &str) -> Value {
     documents.remove(0)
 }
 
-/// Holds files to a schema that check-jsonschema brings along.
+/// Checks a file against a schema that check-jsonschema contains.
 #[track_caller]
-pub(crate) fn schema(name: &str, path: &str) {
-    content(checker("check-jsonschema").args(["--builtin-schema", name]).arg(at(path)));
+pub(crate) fn check_schema(name: &str, path: &str) {
+    run_successfully(checker("check-jsonschema").args(["--builtin-schema", name]).arg(at(path)));
 }
 
-/// The texts of a JSON list.
+/// Returns the strings of a JSON list.
 pub(crate) fn texts(list: &Value) -> Vec<&str> {
     list.as_array().map(Vec::as_slice).unwrap_or_default().iter().filter_map(Value::as_str).collect()
 }
 
-/// The members of a JSON object.
+/// Returns the members of a JSON object.
 #[track_caller]
-pub(crate) fn members(of: &Value) -> impl Iterator<Item = (&str, &Value)> {
-    of.as_object().unwrap_or_else(|| panic!("no object: {of}")).iter().map(|(name, value)| (name.as_str(), value))
+pub(crate) fn members(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    object
+        .as_object()
+        .unwrap_or_else(|| panic!("no object: {object}"))
+        .iter()
+        .map(|(name, value)| (name.as_str(), value))
 }
 
-/// Every value with this name, wherever it stands.
-pub(crate) fn everywhere<'a>(name: &str, within: &'a Value, found: &mut Vec<&'a Value>) {
+/// Adds each value with this name, at any depth, to `found`.
+pub(crate) fn collect_values<'a>(name: &str, within: &'a Value, found: &mut Vec<&'a Value>) {
     match within {
-        Value::Array(list) => list.iter().for_each(|value| everywhere(name, value, found)),
+        Value::Array(list) => list.iter().for_each(|value| collect_values(name, value, found)),
         Value::Object(object) => {
             found.extend(object.get(name));
-            object.values().for_each(|value| everywhere(name, value, found));
+            object.values().for_each(|value| collect_values(name, value, found));
         }
         _ => {}
     }
 }
 
-/// All files beneath a directory of the repository, by their paths in it.
+/// Returns the paths of all files below a directory of the repository.
 pub(crate) fn files(directory: &str) -> Vec<String> {
     let mut files = Vec::new();
     for entry in fs::read_dir(at(directory)).unwrap_or_else(|error| panic!("{directory}: {error}")) {

@@ -1,4 +1,4 @@
-//! How a server is set up.
+//! The configuration of a server.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -7,17 +7,17 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 
-use super::watchdog::{Account, Watchdog, parents};
+use super::watchdog::{ServerUser, Watchdog, parent_directories};
 use super::{Server, ServerError, last_lines, programs};
 
-/// PostgreSQL's own port, which a Unix socket in a directory of its own can have for itself.
-const USUAL_PORT: u16 = 5432;
+/// PostgreSQL's default port, which is always free for a socket in a directory of its own.
+const DEFAULT_PORT: u16 = 5432;
 
-/// How often another port is tried when someone else was quicker to take one.
-const PORTS_TRIED: u32 = 8;
+/// How many ports are tried, as another process may take one between the check and the start.
+const MAX_PORTS: u32 = 8;
 
-/// What makes a server quick and small, and not durable.
-const QUICK: [(&str, &str); 7] = [
+/// Settings that make a server fast and small, at the cost of durability.
+const FAST_SETTINGS: [(&str, &str); 7] = [
     ("fsync", "off"),
     ("synchronous_commit", "off"),
     ("full_page_writes", "off"),
@@ -27,7 +27,7 @@ const QUICK: [(&str, &str); 7] = [
     ("unix_socket_permissions", "0700"),
 ];
 
-/// Sets up a [`Server`].
+/// Builds a [`Server`].
 #[derive(Clone, Default)]
 pub struct Builder {
     settings: Vec<(String, String)>,
@@ -47,28 +47,28 @@ impl fmt::Debug for Builder {
 }
 
 impl Builder {
-    /// Gives one of PostgreSQL's settings a value, as in `postgresql.conf` but without quotes.
-    /// The last value given counts. The port, addresses and socket directory are not settable.
+    /// Sets a PostgreSQL setting, as in `postgresql.conf` but without quotes.
+    /// The last value of a setting counts. The port, addresses and socket directory are fixed.
     #[must_use]
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.push((name.into(), value.into()));
         self
     }
 
-    /// Gives several settings their values.
+    /// Sets several PostgreSQL settings.
     #[must_use]
     pub fn settings<N: Into<String>, V: Into<String>>(self, settings: impl IntoIterator<Item = (N, V)>) -> Self {
         settings.into_iter().fold(self, |builder, (name, value)| builder.setting(name, value))
     }
 
-    /// Whether the server listens on a free port of 127.0.0.1 too. It does not by default.
+    /// Sets whether the server also listens on a free port of 127.0.0.1. Default: false.
     #[must_use]
     pub const fn tcp(mut self, tcp: bool) -> Self {
         self.tcp = tcp;
         self
     }
 
-    /// Has the server offer TLS with this certificate and key, both PEM. Implies [`tcp`](Self::tcp), since
+    /// Enables TLS with this certificate and key, both PEM. Implies [`tcp`](Self::tcp), since
     /// PostgreSQL has no TLS on Unix sockets.
     #[must_use]
     pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
@@ -77,26 +77,26 @@ impl Builder {
         self
     }
 
-    /// Makes the server, starts it, and returns when it answers.
+    /// Creates and starts the server, and waits until it accepts connections.
     ///
     /// # Errors
-    /// If there is no PostgreSQL on the machine, or it does not start.
+    /// If PostgreSQL is not installed, or does not start.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves nothing behind; it blocks until `initdb`, which takes about half a second, is done.
+    /// Dropping the future leaves nothing behind. The drop blocks until `initdb` ends, about half a second.
     pub async fn start(self) -> Result<Server, ServerError> {
         let watchdog = Watchdog::spawn(&programs::find()?)?;
-        let reported = watchdog.until(|state| state.initialised.is_some()).await;
+        let reported = watchdog.wait_for(|state| state.initialized.is_some()).await;
         let Some(directory) = watchdog.state().directory else {
-            return Err(ServerError::Directory { tried: parents() });
+            return Err(ServerError::Directory { tried: parent_directories() });
         };
-        if reported?.initialised == Some(false) {
+        if reported?.initialized == Some(false) {
             return Err(ServerError::Initdb { log: last_lines(&directory.join("initdb.log")) });
         }
-        self.configure(&directory, watchdog.account())?;
+        self.configure(&directory, watchdog.user())?;
         let mut server =
-            Server { watchdog, directory, port: USUAL_PORT, tcp: self.tcp, turn: tokio::sync::Mutex::default() };
-        for _ in 1..PORTS_TRIED {
+            Server { watchdog, directory, port: DEFAULT_PORT, tcp: self.tcp, lock: tokio::sync::Mutex::default() };
+        for _ in 1..MAX_PORTS {
             match server.choose_port().await {
                 Err(ServerError::Start { log }) if self.tcp && log.contains("Address already in use") => {}
                 outcome => return outcome.map(|()| server),
@@ -106,14 +106,14 @@ impl Builder {
         Ok(server)
     }
 
-    fn configure(&self, directory: &Path, account: Option<Account>) -> Result<(), ServerError> {
+    fn configure(&self, directory: &Path, user: Option<ServerUser>) -> Result<(), ServerError> {
         let mut lines = String::new();
-        let quick = QUICK.iter().copied();
+        let fast = FAST_SETTINGS.iter().copied();
         let own = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in quick.chain(own) {
+        for (name, value) in fast.chain(own) {
             lines += &line(name, value);
         }
-        // Quoted, for this is a list: a comma would part it.
+        // Quoted, since this is a list that commas separate.
         let run = directory.join("run").to_str().unwrap_or_default().replace('"', "\"\"");
         lines += &line("unix_socket_directories", &format!("\"{run}\""));
         lines += &line("listen_addresses", if self.tcp { "127.0.0.1" } else { "" });
@@ -121,8 +121,7 @@ impl Builder {
             for (name, file, pem) in [("ssl_cert_file", "server.crt", certificate), ("ssl_key_file", "server.key", key)]
             {
                 let path = directory.join(file);
-                write_private(&path, pem, account)
-                    .map_err(|source| ServerError::Write { path: path.clone(), source })?;
+                write_private(&path, pem, user).map_err(|source| ServerError::Write { path: path.clone(), source })?;
                 lines += &line(name, path.to_str().unwrap_or_default());
             }
             lines += &line("ssl", "on");
@@ -141,30 +140,30 @@ impl Server {
     }
 }
 
-/// A port below those that systems give to outgoing connections: one of these could take it while the
-/// server is down, or, looking for the server, even connect to itself.
+/// Returns a free port below the ephemeral range. An outgoing connection could occupy an ephemeral port
+/// while the server is down, or even connect to itself.
 fn free_port() -> u16 {
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
     let candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
-    candidates.take(100).find(free).unwrap_or(USUAL_PORT)
+    candidates.take(100).find(free).unwrap_or(DEFAULT_PORT)
 }
 
 fn line(name: &str, value: &str) -> String {
     format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }
 
-/// Adds to `postgresql.conf`, where the last line about a setting counts.
+/// Appends to `postgresql.conf`, where the last line of a setting counts.
 fn append(directory: &Path, lines: &str) -> Result<(), ServerError> {
     let path = directory.join("data/postgresql.conf");
     let written = OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(lines.as_bytes()));
     written.map_err(|source| ServerError::Write { path, source })
 }
 
-/// A file that only the server's user can read: PostgreSQL refuses any other as a key.
-fn write_private(path: &Path, text: &str, account: Option<Account>) -> io::Result<()> {
+/// Writes a file that only the server's user can read; PostgreSQL refuses any other as a key.
+fn write_private(path: &Path, text: &str, user: Option<ServerUser>) -> io::Result<()> {
     let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    if let Some(account) = account {
-        fchown(&file, Some(account.uid.as_raw()), Some(account.gid.as_raw()))?;
+    if let Some(user) = user {
+        fchown(&file, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
     file.write_all(text.as_bytes())
 }

@@ -1,68 +1,68 @@
-//! What can go wrong with a private server.
+//! Errors of a private server.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a private server could not be had, stopped or started.
+/// An error on creating, starting or stopping a private server.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServerError {
-    /// There is no PostgreSQL server on this machine, or not where one looks for it.
+    /// PostgreSQL is not installed, or not in a known directory.
     #[error(
-        "PostgreSQL's server programs `initdb` and `postgres` were not found; looked in {}. \
+        "PostgreSQL's server programs `initdb` and `postgres` were not found; searched {}. \
          Install them (`apt-get install postgresql`, `brew install postgresql`), \
-         or name the directory that holds them in POOLSCOPE_PG_BIN",
-        looked_in.join(", ")
+         or set POOLSCOPE_PG_BIN to their directory",
+        searched.join(", ")
     )]
-    Missing {
-        /// The places where they could have been.
-        looked_in: Vec<String>,
+    NotInstalled {
+        /// The directories that were searched.
+        searched: Vec<String>,
     },
-    /// PostgreSQL refuses to run as root, and there is no other user to run it as.
+    /// This process runs as root, which PostgreSQL refuses, and there is no other user to run it as.
     #[error("PostgreSQL does not run as root, and neither user `postgres` nor `nobody` exists")]
-    NoAccount,
-    /// The shell that keeps the server could not be started.
-    #[error("cannot start /bin/sh to keep a PostgreSQL server")]
+    NoUnprivilegedUser,
+    /// The watchdog could not be started.
+    #[error("cannot start /bin/sh for the watchdog of a PostgreSQL server")]
     Spawn {
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// No directory could be made.
-    #[error("cannot make a directory for a PostgreSQL server in {}", tried.join(" or "))]
+    /// No directory could be created.
+    #[error("cannot create a directory for a PostgreSQL server in {}", tried.join(" or "))]
     Directory {
-        /// The directories in which it should have been.
+        /// The parent directories that were tried.
         tried: Vec<String>,
     },
     /// `initdb` failed.
-    #[error("initdb failed; its last words:\n{log}")]
+    #[error("initdb failed; the end of its output:\n{log}")]
     Initdb {
-        /// The end of what it printed.
+        /// The end of its output.
         log: String,
     },
     /// A file of the server could not be written.
     #[error("cannot write {}", path.display())]
     Write {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The server ended before it took connections.
+    /// The server exited before it accepted connections.
     #[error("PostgreSQL did not start; the end of its log:\n{log}")]
     Start {
         /// The end of its log.
         log: String,
     },
-    /// The server runs, but takes no connections.
-    #[error("PostgreSQL took no connections within {waited:?}; the end of its log:\n{log}")]
+    /// The server runs, but accepts no connections.
+    #[error("PostgreSQL accepted no connections within {waited:?}; the end of its log:\n{log}")]
     NotReady {
-        /// How long it was given.
+        /// The time limit.
         waited: Duration,
         /// The end of its log.
         log: String,
     },
-    /// The shell that keeps the server ended, and with it the server.
-    #[error("the PostgreSQL server's keeper is gone")]
-    Gone,
+    /// The watchdog exited, and with it the server.
+    #[error("the watchdog of the PostgreSQL server exited")]
+    WatchdogExited,
 }

@@ -1,9 +1,9 @@
 //! A private PostgreSQL server, for the demo, the tests and the benches.
 //!
-//! It lives in a temporary directory named `poolscope-…`, is reached through a Unix socket there (and
-//! through TCP on the loopback address if asked), trusts everyone who reaches it, and gives up durability
-//! for speed. When the [`Server`] is dropped, or its process ends in any way, `kill -9` included, the
-//! server stops and the directory is removed. It needs PostgreSQL 12 or later on the machine.
+//! It uses a temporary directory named `poolscope-…`, listens on a Unix socket there (and on the loopback
+//! address with [`Builder::tcp`]), authenticates with `trust`, and gives up durability for speed. When the
+//! [`Server`] is dropped, or its process ends in any way, `kill -9` included, the server stops and the
+//! directory is removed. It needs PostgreSQL 12 or later on the machine.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,25 +34,25 @@ pub use builder::Builder;
 pub use error::ServerError;
 use watchdog::Watchdog;
 
-/// The user, and the database, that every server has.
+/// The name of the superuser and of the default database.
 const POSTGRES: &str = "postgres";
 
-/// What a URL's host must not have as it is.
+/// The characters to escape in a URL's host.
 const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// How long a server may take until it answers. Recovery after an immediate shutdown counts.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long a start may take, recovery after an immediate shutdown included.
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How many lines of a log an error carries.
-const LAST_LINES: usize = 20;
+/// How many lines of a log an error contains.
+const LOG_LINES: usize = 20;
 
-/// How a server is stopped.
+/// The shutdown mode of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Shutdown {
-    /// Sessions are ended, with an error that says so, and the server stops in good order.
+    /// Terminates sessions with an error, and stops the server cleanly.
     Fast,
-    /// Everything ends at once, and the server recovers at its next start, as after a crash.
+    /// Stops at once; the next start runs recovery, as after a crash.
     Immediate,
 }
 
@@ -65,26 +65,26 @@ impl Shutdown {
     }
 }
 
-/// A private PostgreSQL server. Dropping it stops the server at once and removes its directory, which
-/// blocks for some ten milliseconds, and for some seconds at worst.
+/// A private PostgreSQL server. Dropping it stops the server and removes its directory, which blocks for
+/// about ten milliseconds, and for up to six seconds at worst.
 #[derive(Debug)]
 pub struct Server {
     watchdog: Watchdog,
     directory: PathBuf,
     port: u16,
     tcp: bool,
-    /// Stopping and starting take turns.
-    turn: tokio::sync::Mutex<()>,
+    /// Serializes stops and starts.
+    lock: tokio::sync::Mutex<()>,
 }
 
 impl Server {
-    /// A server to be set up and started.
+    /// Returns a builder with default settings.
     #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// The URL of its database `postgres`, for its superuser, through its Unix socket.
+    /// Returns the URL of the database `postgres`, for the superuser, through the Unix socket.
     #[must_use]
     pub fn url(&self) -> String {
         let socket_directory = self.socket_directory();
@@ -92,88 +92,88 @@ impl Server {
         format!("postgres://{POSTGRES}@{host}:{}/{POSTGRES}", self.port)
     }
 
-    /// The same through TCP, if it was asked to listen there.
+    /// Returns the same URL through TCP; `None` without [`Builder::tcp`].
     #[must_use]
     pub fn tcp_url(&self) -> Option<String> {
         self.tcp.then(|| format!("postgres://{POSTGRES}@127.0.0.1:{}/{POSTGRES}", self.port))
     }
 
-    /// The port, which is also part of the Unix socket's name.
+    /// Returns the port, which is also part of the Unix socket's name.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The temporary directory with everything the server has: `data`, `run` (the socket), `postgres.log`.
+    /// Returns the temporary directory, which contains `data`, `run` (the socket) and `postgres.log`.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.directory
     }
 
-    /// The server's main process, while it runs.
+    /// Returns the id of the server's main process, while it runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.watchdog.state().pid
     }
 
-    /// Stops the server, and returns when it is down. Its directory and its port stay its own.
+    /// Stops the server and waits until it is down. It keeps its directory and port.
     ///
     /// # Errors
-    /// [`ServerError::Gone`] if the process that keeps the server was killed.
+    /// [`ServerError::WatchdogExited`] if the watchdog process was killed.
     ///
     /// # Cancel safety
     /// The server stops even if the future is dropped after its first poll.
-    pub async fn stop(&self, how: Shutdown) -> Result<(), ServerError> {
-        let _turn = self.turn.lock().await;
-        self.halt(how).await
+    pub async fn stop(&self, mode: Shutdown) -> Result<(), ServerError> {
+        let _lock = self.lock.lock().await;
+        self.stop_locked(mode).await
     }
 
-    /// Starts the server that was stopped, in the same place, and returns when it answers.
-    /// Does nothing more than wait for that if it runs.
+    /// Starts a stopped server in the same directory, and waits until it accepts connections.
+    /// If it runs already, only waits.
     ///
     /// # Errors
-    /// If it ends before it answers, or does not answer in time.
+    /// If it exits before it accepts connections, or does not accept them within 60 seconds.
     ///
     /// # Cancel safety
     /// The server starts even if the future is dropped after its first poll.
     pub async fn start(&self) -> Result<(), ServerError> {
-        let _turn = self.turn.lock().await;
-        self.launch().await
+        let _lock = self.lock.lock().await;
+        self.start_locked().await
     }
 
     /// Stops the server and starts it again.
     ///
     /// # Errors
     /// As [`stop`](Self::stop) and [`start`](Self::start).
-    pub async fn restart(&self, how: Shutdown) -> Result<(), ServerError> {
-        let _turn = self.turn.lock().await;
-        self.halt(how).await?;
-        self.launch().await
+    pub async fn restart(&self, mode: Shutdown) -> Result<(), ServerError> {
+        let _lock = self.lock.lock().await;
+        self.stop_locked(mode).await?;
+        self.start_locked().await
     }
 
-    async fn halt(&self, how: Shutdown) -> Result<(), ServerError> {
+    async fn stop_locked(&self, mode: Shutdown) -> Result<(), ServerError> {
         if self.pid().is_none() {
             return Ok(());
         }
-        self.watchdog.order(how.signal())?;
-        self.watchdog.until(|state| state.pid.is_none()).await?;
+        self.watchdog.send(mode.signal())?;
+        self.watchdog.wait_for(|state| state.pid.is_none()).await?;
         Ok(())
     }
 
-    async fn launch(&self) -> Result<(), ServerError> {
+    async fn start_locked(&self) -> Result<(), ServerError> {
         let before = self.watchdog.state();
         if before.pid.is_none() {
-            self.watchdog.order("start")?;
-            self.watchdog.until(|state| state.runs > before.runs).await?;
+            self.watchdog.send("start")?;
+            self.watchdog.wait_for(|state| state.starts > before.starts).await?;
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let socket = self.socket_directory().join(format!(".s.PGSQL.{}", self.port));
-        while !probe::answers(&socket).await {
+        while !probe::accepts_connections(&socket).await {
             if self.pid().is_none() {
                 return Err(ServerError::Start { log: self.log() });
             }
-            if begun.elapsed() > READY_WITHIN {
-                return Err(ServerError::NotReady { waited: READY_WITHIN, log: self.log() });
+            if started.elapsed() > READY_TIMEOUT {
+                return Err(ServerError::NotReady { waited: READY_TIMEOUT, log: self.log() });
             }
             probe::pause().await;
         }
@@ -184,7 +184,7 @@ impl Server {
         self.directory.join("run")
     }
 
-    /// The last lines of the server's log.
+    /// Returns the last lines of the server's log.
     fn log(&self) -> String {
         last_lines(&self.directory.join("postgres.log"))
     }
@@ -193,5 +193,5 @@ impl Server {
 fn last_lines(file: &Path) -> String {
     let log = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
     let lines: Vec<&str> = log.lines().collect();
-    lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }

@@ -1,4 +1,4 @@
-//! Whether a server takes connections: by connecting to it.
+//! Checks whether a server accepts connections, by connecting.
 
 use std::io;
 use std::path::Path;
@@ -12,10 +12,10 @@ use tokio_postgres::{Config, NoTls};
 
 use super::POSTGRES;
 
-/// Whether the server behind `socket` takes connections. Returns only when the connection that found out
-/// has given up its slot, so that nobody meets it later in `pg_stat_activity` or at the limit.
-pub(super) async fn answers(socket: &Path) -> bool {
-    let Ok((stream, mut witness)) = connect(socket).await else {
+/// Returns whether the server at `socket` accepts connections. Waits until the connection has released its
+/// slot, so that it does not show in `pg_stat_activity` or count against `max_connections` later.
+pub(super) async fn accepts_connections(socket: &Path) -> bool {
+    let Ok((stream, mut duplicate)) = connect(socket).await else {
         return false;
     };
     match Config::new().user(POSTGRES).dbname(POSTGRES).connect_raw(stream, NoTls).await {
@@ -25,19 +25,19 @@ pub(super) async fn answers(socket: &Path) -> bool {
         }
         Err(error) => return error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS),
     }
-    // A backend leaves its socket open until its process is gone.
-    let _ = witness.read_to_end(&mut Vec::new()).await;
+    // A backend keeps its socket open until its process ends.
+    let _ = duplicate.read_to_end(&mut Vec::new()).await;
     true
 }
 
-/// A stream, and a second handle to see its end by.
+/// Connects, and returns the stream and a second handle that reads its end.
 async fn connect(socket: &Path) -> io::Result<(UnixStream, UnixStream)> {
     let stream = UnixStream::connect(socket).await?.into_std()?;
-    let witness = stream.try_clone()?;
-    Ok((UnixStream::from_std(stream)?, UnixStream::from_std(witness)?))
+    let duplicate = stream.try_clone()?;
+    Ok((UnixStream::from_std(stream)?, UnixStream::from_std(duplicate)?))
 }
 
-/// Waits for a moment of real time. A test's paused clock would skip tokio's own timers.
+/// Sleeps 5 ms of real time; a test's paused clock would skip tokio's timers.
 pub(super) async fn pause() {
     let _ = tokio::task::spawn_blocking(|| thread::sleep(Duration::from_millis(5))).await;
 }

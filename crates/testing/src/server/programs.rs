@@ -1,4 +1,4 @@
-//! Finds PostgreSQL's server programs, which most packages keep off the `PATH`.
+//! Finds PostgreSQL's server programs, which most packages install outside the `PATH`.
 
 use std::cmp::Reverse;
 use std::env;
@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use super::ServerError;
 
-/// Names the directory of the programs; where it is set, nowhere else is looked.
-const VARIABLE: &str = "POOLSCOPE_PG_BIN";
+/// The variable with the directory of the programs. If it is set, no other directory is searched.
+const BIN_VARIABLE: &str = "POOLSCOPE_PG_BIN";
 
-/// Where packages put each version in a directory of its own: the parent, and how their names begin.
+/// Where packages install a directory for each version: the parent, and the prefix of the name.
 const VERSIONED: [(&str, &str); 4] = [
     ("usr/lib/postgresql", ""),          // Debian
     ("usr", "pgsql-"),                   // PostgreSQL's own RPMs
@@ -20,31 +20,32 @@ const VERSIONED: [(&str, &str); 4] = [
     ("usr/local/opt", "postgresql@"),    // Homebrew on Intel
 ];
 
-/// The directory that holds both `initdb` and `postgres`.
+/// Returns the directory that contains both `initdb` and `postgres`.
 ///
 /// # Errors
-/// [`ServerError::Missing`] when there is none.
+/// [`ServerError::NotInstalled`] if there is none.
 pub(super) fn find() -> Result<PathBuf, ServerError> {
-    search(env::var_os(VARIABLE).as_deref(), env::var_os("PATH").as_deref(), Path::new("/"))
+    search(env::var_os(BIN_VARIABLE).as_deref(), env::var_os("PATH").as_deref(), Path::new("/"))
 }
 
 fn search(chosen: Option<&OsStr>, path: Option<&OsStr>, root: &Path) -> Result<PathBuf, ServerError> {
     if let Some(chosen) = chosen.filter(|chosen| !chosen.is_empty()) {
         let bin = PathBuf::from(chosen);
-        return complete(&bin)
-            .ok_or_else(|| ServerError::Missing { looked_in: vec![format!("{} (from {VARIABLE})", bin.display())] });
+        return with_programs(&bin).ok_or_else(|| ServerError::NotInstalled {
+            searched: vec![format!("{} (from {BIN_VARIABLE})", bin.display())],
+        });
     }
-    let on_path = env::split_paths(path.unwrap_or_default()).find_map(|bin| complete(&bin));
+    let on_path = env::split_paths(path.unwrap_or_default()).find_map(|bin| with_programs(&bin));
     if let Some(bin) = on_path {
         return Ok(bin);
     }
     VERSIONED
         .iter()
         .find_map(|(parent, prefix)| newest(&root.join(parent), prefix))
-        .ok_or_else(|| ServerError::Missing { looked_in: places(root) })
+        .ok_or_else(|| ServerError::NotInstalled { searched: searched_directories(root) })
 }
 
-/// The `bin` of the highest version below `parent` that has both programs.
+/// Returns the `bin` of the highest version below `parent` that has both programs.
 fn newest(parent: &Path, prefix: &str) -> Option<PathBuf> {
     let mut versions: Vec<(Vec<u32>, PathBuf)> = fs::read_dir(parent)
         .ok()?
@@ -56,18 +57,18 @@ fn newest(parent: &Path, prefix: &str) -> Option<PathBuf> {
         })
         .collect();
     versions.sort_unstable_by(|a, b| Reverse(a).cmp(&Reverse(b)));
-    versions.into_iter().find_map(|(_, bin)| complete(&bin))
+    versions.into_iter().find_map(|(_, bin)| with_programs(&bin))
 }
 
-/// `bin`, as an absolute path, if it has both programs.
-fn complete(bin: &Path) -> Option<PathBuf> {
+/// Returns `bin` as an absolute path, if it contains both programs.
+fn with_programs(bin: &Path) -> Option<PathBuf> {
     let executable = |name: &str| {
         fs::metadata(bin.join(name)).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     };
     (executable("initdb") && executable("postgres")).then(|| std::path::absolute(bin).ok())?
 }
 
-fn places(root: &Path) -> Vec<String> {
+fn searched_directories(root: &Path) -> Vec<String> {
     let versioned = VERSIONED.iter().map(|(parent, prefix)| format!("{}/{prefix}*/bin", root.join(parent).display()));
     ["the directories of PATH".to_owned()].into_iter().chain(versioned).collect()
 }
@@ -82,17 +83,17 @@ mod tests {
         for program in programs {
             let file = bin.join(program);
             fs::write(&file, "").expect("a file");
-            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("its mode");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("a mode");
         }
         bin
     }
 
     fn message(found: Result<PathBuf, ServerError>) -> String {
-        found.expect_err("nothing to be found").to_string()
+        found.expect_err("an error").to_string()
     }
 
     #[test]
-    fn the_newest_version_that_is_complete_is_taken() {
+    fn newest_complete_version_is_found() {
         let root = tempfile::tempdir().expect("a directory");
         let both = ["initdb", "postgres"];
         install(root.path(), "usr/lib/postgresql/9.6/bin", &both);
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_comes_before_packages_and_the_variable_before_the_path() {
+    fn variable_precedes_path_and_path_precedes_packages() {
         let root = tempfile::tempdir().expect("a directory");
         let both = ["initdb", "postgres"];
         install(root.path(), "opt/homebrew/opt/postgresql@17/bin", &both);
@@ -116,13 +117,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_with_the_places_and_the_cure() {
+    fn error_lists_searched_directories_and_remedy() {
         let root = tempfile::tempdir().expect("a directory");
         let nothing = message(search(None, None, root.path()));
         for part in ["`initdb` and `postgres`", "PATH", "usr/lib/postgresql/*/bin", "apt-get install postgresql"] {
             assert!(nothing.contains(part), "{part} is not in: {nothing}");
         }
         let chosen = message(search(Some(OsStr::new("/nowhere")), None, root.path()));
-        assert!(chosen.contains("looked in /nowhere (from POOLSCOPE_PG_BIN)"), "{chosen}");
+        assert!(chosen.contains("searched /nowhere (from POOLSCOPE_PG_BIN)"), "{chosen}");
     }
 }

@@ -1,6 +1,6 @@
-//! The server's promises, each held against a real PostgreSQL.
+//! Tests of the server with a real PostgreSQL.
 
-mod remains;
+mod cleanup;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -19,8 +19,8 @@ async fn connect(url: &str) -> Client {
     client
 }
 
-async fn ask(client: &Client, query: &str) -> String {
-    client.query_one(query, &[]).await.expect("an answer").get(0)
+async fn query(client: &Client, sql: &str) -> String {
+    client.query_one(sql, &[]).await.expect("a row").get(0)
 }
 
 async fn start() -> Server {
@@ -28,22 +28,22 @@ async fn start() -> Server {
 }
 
 #[tokio::test]
-async fn a_server_has_the_settings_it_was_given_and_no_connection_but_ours() {
+async fn settings_apply_and_probe_leaves_no_connection() {
     let settings = [("max_connections", "7"), ("search_path", r"it''s, C:\n")];
     let server = Server::builder().settings(settings).start().await.expect("a server");
     let client = connect(&server.url()).await;
-    assert_eq!(ask(&client, "SHOW max_connections").await, "7");
-    assert_eq!(ask(&client, "SHOW search_path").await, r"it''s, C:\n");
-    assert_eq!(ask(&client, "SHOW fsync").await, "off");
-    assert_eq!(ask(&client, "SHOW autovacuum").await, "on");
-    assert_eq!(ask(&client, "SHOW listen_addresses").await, "");
+    assert_eq!(query(&client, "SHOW max_connections").await, "7");
+    assert_eq!(query(&client, "SHOW search_path").await, r"it''s, C:\n");
+    assert_eq!(query(&client, "SHOW fsync").await, "off");
+    assert_eq!(query(&client, "SHOW autovacuum").await, "on");
+    assert_eq!(query(&client, "SHOW listen_addresses").await, "");
     let backends = "SELECT count(*)::text FROM pg_stat_activity WHERE backend_type = 'client backend'";
-    assert_eq!(ask(&client, backends).await, "1");
+    assert_eq!(query(&client, backends).await, "1");
     assert_eq!(server.tcp_url(), None);
 }
 
 #[tokio::test]
-async fn a_dropped_server_leaves_neither_process_nor_directory() {
+async fn drop_ends_process_and_removes_directory() {
     let server = start().await;
     let _client = connect(&server.url()).await;
     let (directory, pid) = (server.dir().to_owned(), server.pid().expect("a process"));
@@ -56,71 +56,71 @@ async fn a_dropped_server_leaves_neither_process_nor_directory() {
 }
 
 #[tokio::test]
-async fn a_server_comes_back_in_its_place_with_its_data_after_either_shutdown() {
+async fn restart_keeps_address_and_data() {
     let server = Server::builder().tcp(true).start().await.expect("a server");
     let (socket, tcp) = (server.url(), server.tcp_url().expect("a URL"));
     connect(&tcp).await.batch_execute("CREATE TABLE kept AS SELECT 'yes'::text").await.expect("a table");
-    for how in [Shutdown::Fast, Shutdown::Immediate] {
+    for mode in [Shutdown::Fast, Shutdown::Immediate] {
         let session = connect(&socket).await;
         let before = server.pid();
-        server.stop(how).await.expect("a stop");
+        server.stop(mode).await.expect("a stop");
         assert_eq!(server.pid(), None);
         assert!(session.simple_query("SELECT 1").await.is_err());
         assert!(tokio_postgres::connect(&tcp, NoTls).await.is_err());
-        server.stop(how).await.expect("nothing to do");
+        server.stop(mode).await.expect("nothing to do");
         server.start().await.expect("a start");
         server.start().await.expect("nothing to do");
         assert_ne!(server.pid(), before);
         assert_eq!((server.url(), server.tcp_url()), (socket.clone(), Some(tcp.clone())));
-        assert_eq!(ask(&connect(&tcp).await, "TABLE kept").await, "yes");
+        assert_eq!(query(&connect(&tcp).await, "TABLE kept").await, "yes");
     }
     server.restart(Shutdown::Fast).await.expect("a restart");
-    assert_eq!(ask(&connect(&socket).await, "TABLE kept").await, "yes");
+    assert_eq!(query(&connect(&socket).await, "TABLE kept").await, "yes");
 }
 
 #[tokio::test]
-async fn a_server_that_was_killed_can_be_started_again() {
+async fn killed_server_restarts() {
     let server = start().await;
     let pid = server.pid().expect("a process");
     kill(Pid::from_raw(pid.try_into().expect("a pid")), Signal::SIGKILL).expect("a kill");
-    server.watchdog.until(|state| state.pid.is_none()).await.expect("a report");
-    // Its children still hold its shared memory for a moment.
+    server.watchdog.wait_for(|state| state.pid.is_none()).await.expect("a report");
+    // Its child processes still hold its shared memory for a moment.
     while server.start().await.is_err() {}
-    assert_eq!(ask(&connect(&server.url()).await, "SELECT 'here'").await, "here");
+    assert_eq!(query(&connect(&server.url()).await, "SELECT 'here'").await, "here");
 }
 
 #[tokio::test]
-async fn a_server_with_a_certificate_offers_tls() {
+async fn server_with_certificate_offers_tls() {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
     let server = Server::builder().tls(certificate, key).start().await.expect("a server");
     let mut stream = TcpStream::connect(("127.0.0.1", server.port())).await.expect("a connection");
     stream.write_all(&[0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f]).await.expect("an SSLRequest");
-    assert_eq!(stream.read_u8().await.expect("an answer"), b'S');
+    assert_eq!(stream.read_u8().await.expect("a response"), b'S');
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_starts_under_a_paused_clock() {
+async fn server_starts_with_paused_clock() {
     let server = start().await;
     server.restart(Shutdown::Fast).await.expect("a restart");
 }
 
 #[test]
-fn a_server_outlives_the_runtime_that_started_it() {
+fn server_outlives_its_runtime() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let server = runtime().block_on(start());
     let answer = async {
         server.restart(Shutdown::Fast).await.expect("a restart");
-        ask(&connect(&server.url()).await, "SELECT 'here'").await
+        query(&connect(&server.url()).await, "SELECT 'here'").await
     };
     assert_eq!(runtime().block_on(answer), "here");
 }
 
 #[tokio::test]
-async fn a_start_that_fails_tells_what_the_server_said() {
+async fn failed_start_contains_server_log() {
     let failed = Server::builder().setting("max_connections", "some").start().await;
     let Err(error @ ServerError::Start { .. }) = failed else {
-        panic!("not a failure to start: {failed:?}");
+        panic!("not a start error: {failed:?}");
     };
     let message = error.to_string();
     assert!(message.contains(r#"invalid value for parameter "max_connections": "some""#), "{message}");

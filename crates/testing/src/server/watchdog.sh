@@ -1,13 +1,13 @@
-# Keeps a private PostgreSQL, and outlives whoever ordered it only to clean up.
+# Runs a private PostgreSQL server, and cleans up when its owner ends.
 #
 # Usage: sh -c THIS poolscope-server BIN PARENT...
 #
-# Standard input is a pipe whose other end the owner holds: its end, whatever brought it about, means
-# "stop the server, remove its directory". Lines on it are orders: `start`, or, while the server runs, the
-# name of a signal for it. Lines on standard output tell what happened.
+# Standard input is a pipe from the owner. At its end, for whatever reason, the script stops the server and
+# removes the directory. Each line on it is a command: `start`, or, while the server runs, the name of a
+# signal to send. Each line on standard output reports a change of state.
 
 exec 3<&0 </dev/null
-# Only the pipe ends this script. Without PIPE here, a report to an owner that died would end it at once.
+# Only the pipe ends this script. PIPE is ignored too, since a report to an owner that has ended must not end it.
 trap '' HUP INT TERM PIPE
 umask 077
 
@@ -28,8 +28,8 @@ else
     printf 'initdb failed\n'
 fi
 
-while read -r order <&3; do
-    [ "$order" = start ] || continue
+while read -r command <&3; do
+    [ "$command" = start ] || continue
     "$bin/postgres" -D "$directory/data" >>"$directory/postgres.log" 2>&1 </dev/null 3<&- &
     server=$!
     printf 'running %s\n' "$server"
@@ -37,7 +37,7 @@ while read -r order <&3; do
         while read -r signal <&3; do
             kill -s "$signal" "$server"
         done
-        # A server that someone froze hears this only once it goes on.
+        # A stopped (SIGSTOP) server handles QUIT only after CONT.
         kill -s QUIT "$server"
         kill -s CONT "$server"
     ) >/dev/null &
@@ -49,7 +49,7 @@ while read -r order <&3; do
     printf 'stopped %s\n' "$status"
 done
 
-# Processes that lost a killed server end by themselves, but may still write for a moment.
+# The child processes of a killed server end by themselves, but may still write for a moment.
 rm -rf -- "$directory" || {
     sleep 1
     rm -rf -- "$directory"

@@ -1,4 +1,4 @@
-//! What remains of a server when its process ends: nothing, however that came about.
+//! Cleanup of a server when its process ends, in each way that a process can end.
 
 use std::env;
 use std::fs;
@@ -19,52 +19,52 @@ use super::{Server, start};
 
 use crate::leftovers::{entries, processes, temp_home};
 
-/// Tells [`stands_in_for_a_process_with_a_server`] how to end.
-const END: &str = "POOLSCOPE_TEST_END";
+/// The variable that selects how [`child_process`] ends.
+const EXIT_MODE: &str = "POOLSCOPE_TEST_EXIT_MODE";
 
-/// Not a test by itself: the tests below run it in a process of its own, and end that.
+/// Not a test by itself: the tests below run it as a child process with a server.
 #[test]
-fn stands_in_for_a_process_with_a_server() {
-    static KEPT: OnceLock<Server> = OnceLock::new();
-    let Ok(end) = env::var(END) else { return };
+fn child_process() {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    let Ok(mode) = env::var(EXIT_MODE) else { return };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    if end == "cancelled" {
+    if mode == "cancelled" {
         let mut starting = Box::pin(Server::builder().start());
         let polled = runtime.block_on(poll_fn(|context| Poll::Ready(starting.as_mut().poll(context))));
         assert!(polled.is_pending());
         drop(starting);
-        say("cancelled");
+        print_line("cancelled");
         return;
     }
     let server = runtime.block_on(start());
-    say("server is up");
-    match end.as_str() {
-        "panic" => panic!("as the test wants it"),
+    print_line("server is up");
+    match mode.as_str() {
+        "panic" => panic!("expected by the test"),
         "exit" => {
-            KEPT.set(server).expect("the only one");
+            SERVER.set(server).expect("an empty cell");
             std::process::exit(7);
         }
-        // Until the test kills this process, or ends and so closes the pipe.
+        // Blocks until the test kills this process, or ends and thereby closes the pipe.
         _ => drop(io::stdin().read_to_end(&mut Vec::new())),
     }
 }
 
-/// Prints a line past the test harness, which may have left one unfinished.
-fn say(word: &str) {
-    writeln!(io::stdout(), "\n{word}").expect("someone who listens");
+/// Prints a line directly, after a line that the test harness may have left incomplete.
+fn print_line(line: &str) {
+    writeln!(io::stdout(), "\n{line}").expect("an open output");
 }
 
-/// Leaves `output` open: a harness that cannot print fails.
+/// Waits for a line. `output` stays open, since a harness that cannot print fails.
 fn await_line(output: &mut BufReader<ChildStdout>, wanted: &str) {
     assert!(output.lines().map_while(Result::ok).any(|line| line == wanted), "no line `{wanted}`");
 }
 
-/// A process with a server under `home`, and its output.
-fn spawn(home: &Path, end: &str) -> (Child, BufReader<ChildStdout>) {
+/// Starts a process with a server under `home`, and returns it with its output.
+fn spawn(home: &Path, mode: &str) -> (Child, BufReader<ChildStdout>) {
     let (_, module) = module_path!().split_once("::").expect("a crate");
-    let mut child = Command::new(env::current_exe().expect("the tests"))
-        .args([&format!("{module}::stands_in_for_a_process_with_a_server"), "--exact", "--nocapture"])
-        .env(END, end)
+    let mut child = Command::new(env::current_exe().expect("the test binary"))
+        .args([&format!("{module}::child_process"), "--exact", "--nocapture"])
+        .env(EXIT_MODE, mode)
         .env("TMPDIR", home)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -79,27 +79,27 @@ fn program(process: &str) -> &str {
     process.split(['\0', ' ']).next().unwrap_or_default()
 }
 
-/// Waits until `holds` does: these are other processes, which tell nobody what they do.
+/// Polls until `holds` returns true, since other processes report no events.
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "still waiting for: {what}");
+        assert!(started.elapsed() < Duration::from_secs(30), "still waiting for: {what}");
         thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Runs a process with a server, ends it, and holds that nothing of the server remains.
-fn nothing_remains(end: &str, kill: impl FnOnce(&mut Child)) -> ExitStatus {
+/// Runs a process with a server, ends it by `kill`, and checks that nothing of the server remains.
+fn assert_cleaned_up(mode: &str, kill: impl FnOnce(&mut Child)) -> ExitStatus {
     let home = temp_home();
-    let (mut child, mut output) = spawn(home.path(), end);
+    let (mut child, mut output) = spawn(home.path(), mode);
     await_line(&mut output, "server is up");
-    if end == "killed" {
+    if mode == "killed" {
         assert_eq!(entries(home.path()).len(), 1);
-        // The server's main process, its children, and the two shells that keep them.
+        // The child, the server's main process with its children, and the watchdog's shells.
         assert!(processes(home.path()).len() > 5, "{:?}", processes(home.path()));
     }
     kill(&mut child);
-    let status = child.wait().expect("its end");
+    let status = child.wait().expect("an exit status");
     wait_until("no directory", || entries(home.path()).is_empty());
     wait_until("no process", || processes(home.path()).is_empty());
     status
@@ -110,40 +110,40 @@ fn signal(child: &Child, signal: Signal) {
 }
 
 #[test]
-fn nothing_remains_of_a_process_that_is_killed() {
-    let status = nothing_remains("killed", |child| signal(child, Signal::SIGKILL));
+fn killed_process_leaves_nothing() {
+    let status = assert_cleaned_up("killed", |child| signal(child, Signal::SIGKILL));
     assert_eq!(status.signal(), Some(9));
 }
 
 #[test]
-fn nothing_remains_of_a_process_that_is_terminated() {
-    let status = nothing_remains("killed", |child| signal(child, Signal::SIGTERM));
+fn terminated_process_leaves_nothing() {
+    let status = assert_cleaned_up("killed", |child| signal(child, Signal::SIGTERM));
     assert_eq!(status.signal(), Some(15));
 }
 
 #[test]
-fn nothing_remains_of_a_process_that_panics() {
-    assert_eq!(nothing_remains("panic", |_| {}).code(), Some(101));
+fn panicking_process_leaves_nothing() {
+    assert_eq!(assert_cleaned_up("panic", |_| {}).code(), Some(101));
 }
 
 #[test]
-fn nothing_remains_of_a_process_that_exits_with_a_server_in_a_static() {
-    assert_eq!(nothing_remains("exit", |_| {}).code(), Some(7));
+fn exit_with_server_in_static_leaves_nothing() {
+    assert_eq!(assert_cleaned_up("exit", |_| {}).code(), Some(7));
 }
 
 #[test]
-fn nothing_remains_of_a_start_that_is_cancelled() {
+fn cancelled_start_leaves_nothing() {
     let home = temp_home();
     let (mut child, mut output) = spawn(home.path(), "cancelled");
     await_line(&mut output, "cancelled");
-    // By now it is gone, unless the machine is so busy that initdb took longer than a drop waits.
+    // Usually removed by now, unless initdb took longer than a drop waits.
     wait_until("no directory", || entries(home.path()).is_empty());
     wait_until("no process", || processes(home.path()).is_empty());
-    assert!(child.wait().expect("its end").success());
+    assert!(child.wait().expect("an exit status").success());
 }
 
 #[test]
-fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_made() {
+fn process_killed_during_start_leaves_nothing() {
     let stages: [fn(&Path) -> bool; 3] = [
         |home| !processes(home).is_empty(),
         |home| !entries(home).is_empty(),
@@ -152,16 +152,16 @@ fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_made() {
     for reached in stages {
         let home = temp_home();
         let (mut child, _output) = spawn(home.path(), "killed");
-        wait_until("the stage", || reached(home.path()));
+        wait_until("the stage of the start", || reached(home.path()));
         signal(&child, Signal::SIGKILL);
-        child.wait().expect("its end");
+        child.wait().expect("an exit status");
         wait_until("no process", || processes(home.path()).is_empty());
         assert_eq!(entries(home.path()), Vec::<String>::new());
     }
 }
 
 #[test]
-fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_frozen() {
+fn process_killed_with_stopped_server_leaves_nothing() {
     let home = temp_home();
     let (mut child, mut output) = spawn(home.path(), "killed");
     await_line(&mut output, "server is up");
@@ -170,7 +170,7 @@ fn nothing_remains_of_a_process_that_is_killed_while_its_server_is_frozen() {
     let pid: i32 = file.lines().next().and_then(|line| line.parse().ok()).expect("a pid");
     kill(Pid::from_raw(pid), Signal::SIGSTOP).expect("a signal");
     signal(&child, Signal::SIGKILL);
-    child.wait().expect("its end");
+    child.wait().expect("an exit status");
     wait_until("no process", || processes(home.path()).is_empty());
     assert_eq!(entries(home.path()), Vec::<String>::new());
 }
