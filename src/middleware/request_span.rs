@@ -74,14 +74,14 @@ impl RequestSpan {
         // Otherwise the span would have each attribute twice.
         let is_recorded = self.joined().is_some() || self.caller.has_field(FIELDS[0]);
         if let Some(trace) = self.trace().filter(|_| !is_recorded) {
-            trace.set_attributes(&counts, &times);
+            trace::request::set_attributes(trace, &counts, &times);
         }
     }
 
     /// Ends the layer's own span, and releases the others.
     pub(super) fn end(&mut self, outcome: Outcome) {
         if let Some(joined) = self.joined() {
-            trace::end_server(joined, outcome);
+            trace::request::end(joined, outcome);
         }
         self.sampled = None;
         self.caller = Span::none();

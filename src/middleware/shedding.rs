@@ -7,7 +7,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::pool::request::LayerConfig;
-use crate::telemetry::ledger::Backlog;
+use crate::telemetry::ledger::backlog::Backlog;
 use crate::telemetry::requests::RouteKey;
 
 /// The limits beyond which requests are refused.

@@ -14,12 +14,12 @@ use crate::telemetry::trace;
 /// the service has created.
 pub(super) fn join<B>(active: &ActiveRequest, request: &Request<B>) -> Option<Span> {
     let header = request.headers().get("traceparent")?;
-    if trace::is_within_span() {
+    if trace::request::has_current_span() {
         return None;
     }
     let parent = parent(header.to_str().ok()?, request.headers())?;
     let route = Some(active.route()).filter(|route| *route != UNKNOWN_ROUTE);
-    trace::server(&parent, active.route_key().method(), route)
+    trace::request::span(&parent, active.route_key().method(), route)
 }
 
 /// Parses `traceparent` by [W3C Trace Context](https://www.w3.org/TR/trace-context/); `None` if it is invalid or the trace is

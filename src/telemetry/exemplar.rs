@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::buckets::{BUCKETS, bucket};
 use super::clock::nanos;
-use super::trace::TraceContext;
+use super::trace_context::TraceContext;
 
 /// An observation of a histogram, and the span in which it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

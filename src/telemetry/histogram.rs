@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::buckets::{BUCKETS, bucket};
 use super::counter::OwnedCounter;
 use super::exemplar::{Exemplar, Exemplars};
-use super::trace::TraceContext;
+use super::trace_context::TraceContext;
 
 /// A histogram of durations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -34,6 +34,7 @@ pub(crate) mod requests;
 pub(crate) mod server;
 pub(crate) mod spans;
 pub(crate) mod trace;
+mod trace_context;
 pub(crate) mod wire;
 
 pub use buckets::BOUNDS_SECONDS;
@@ -47,4 +48,4 @@ pub use ledger::{
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use requests::RequestTotals;
 pub use server::{Backends, ServerPoll, ServerView};
-pub use trace::{Hex, TraceContext};
+pub use trace_context::{Hex, TraceContext};

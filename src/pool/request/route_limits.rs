@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::telemetry::clock::Nanos;
-use crate::telemetry::ledger::{Backlog, QueueTracker, Recorder};
-use crate::telemetry::requests::{ROUTE_IDS, RouteKey};
+use crate::telemetry::ledger::Recorder;
+use crate::telemetry::ledger::backlog::{Backlog, QueueTracker};
+use crate::telemetry::requests::RouteKey;
 
 /// The same limit for every route, whatever the method.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ pub(crate) struct RouteLimits {
 impl RouteLimits {
     /// Limits each route to so many connections; zero counts as one.
     pub(crate) fn new(connections: usize) -> Self {
-        let routes = (0..ROUTE_IDS).map(|_| OnceLock::new()).collect();
+        let routes = (0..RouteKey::ROUTE_IDS).map(|_| OnceLock::new()).collect();
         Self { connections: connections.clamp(1, Semaphore::MAX_PERMITS), routes, closed: AtomicBool::new(false) }
     }
 

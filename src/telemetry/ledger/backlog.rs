@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::state::LedgerState;
-use super::{Connections, Limits};
+use super::{Connections, Ledger, Limits};
 use crate::labels::Phase;
 use crate::telemetry::clock::{Nanos, nanos};
 
@@ -70,6 +70,13 @@ impl LedgerState {
             return Backlog::default();
         }
         Backlog { queued: self.queued, expected_wait: self.service_interval.expected(self.queued, since, now) }
+    }
+}
+
+impl Ledger {
+    /// Returns the queue for capacity and the expected wait in it. Takes no lock if the queue is empty.
+    pub(crate) fn backlog(&self) -> Backlog {
+        if self.queue_hint() { self.state().backlog(&self.limits, self.clock.now()) } else { Backlog::default() }
     }
 }
 

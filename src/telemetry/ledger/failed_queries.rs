@@ -9,7 +9,7 @@ use crate::telemetry::clock::nanos;
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::queries::QueryId;
-use crate::telemetry::trace::TraceContext;
+use crate::telemetry::trace_context::TraceContext;
 
 /// At most [`MAX_ERRORS`] entries; beyond that the code is `other`.
 #[derive(Debug, Default)]

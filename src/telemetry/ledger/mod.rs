@@ -10,7 +10,7 @@
 //! - connections created = sum of closed by reason + live.
 
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware sheds load"))]
-mod backlog;
+pub(crate) mod backlog;
 mod deferred;
 mod failed_queries;
 mod history;
@@ -31,13 +31,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-#[cfg(feature = "middleware")]
-pub(crate) use self::backlog::{Backlog, QueueTracker};
 use self::holders::SuspicionChange;
 pub use self::holders::{Holder, OwnConnection, Waiter};
 pub(crate) use self::in_flight::Ticket;
 pub use self::limits::Limits;
-#[cfg(feature = "exporter")]
 pub(crate) use self::read::SnapshotBuffer;
 pub(crate) use self::recorder::Recorder;
 pub use self::snapshot::{
@@ -238,12 +235,6 @@ impl Ledger {
         Connections::of(state.states()).idle > state.max_idle(self.limits.pool_size)
     }
 
-    /// Returns the queue for capacity and the expected wait in it. Takes no lock if the queue is empty.
-    #[cfg(feature = "middleware")]
-    pub(crate) fn backlog(&self) -> Backlog {
-        if self.queue_hint() { self.state().backlog(&self.limits, self.clock.now()) } else { Backlog::default() }
-    }
-
     /// Returns the numbers of connections and checkouts.
     pub(crate) fn status(&self) -> Status {
         self.state().status(&self.limits)
@@ -281,24 +272,29 @@ impl Ledger {
     /// Returns everything that the pool has recorded, at one point in time.
     #[must_use]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
-        let now = self.clock.now();
-        let (snapshot, changes) = {
-            let mut state = self.state();
-            let changes = state.review_suspicions(self, now);
-            (state.snapshot(self, now), changes)
-        };
-        self.report_suspicions(&changes);
-        snapshot.with_unlocked(self)
+        let mut buffer = SnapshotBuffer::new();
+        self.read_with(&mut buffer, LedgerState::read_holders);
+        buffer.into_snapshot()
     }
 
     /// Reads a snapshot without holders and waiters into a buffer.
-    #[cfg(feature = "exporter")]
+    #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
+        self.read_with(buffer, |_, _, _, _| {});
+    }
+
+    /// Reads a snapshot into a buffer, and calls `read_more` under the same lock.
+    fn read_with(
+        &self,
+        buffer: &mut SnapshotBuffer,
+        read_more: impl FnOnce(&mut LedgerState, &Self, Nanos, &mut SnapshotBuffer),
+    ) {
         let now = self.clock.now();
         let changes = {
             let mut state = self.state();
             let changes = state.review_suspicions(self, now);
             state.read(self, now, buffer);
+            read_more(&mut state, self, now, buffer);
             changes
         };
         self.report_suspicions(&changes);

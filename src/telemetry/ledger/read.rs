@@ -1,4 +1,4 @@
-//! Reads a ledger at one point in time into a buffer that is reused by the next buffer.
+//! Reads a ledger at one point in time into a buffer that the next reading reuses.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use crate::labels::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::{ConnectionTotals, UnpackedState};
 use crate::telemetry::histogram::Histogram;
-#[cfg(feature = "exporter")]
 use crate::telemetry::requests::RequestTotals;
 use crate::telemetry::wire::WireTotals;
 
@@ -28,7 +27,6 @@ pub(crate) struct SnapshotBuffer {
     /// Likewise for queries.
     spare_queries: Vec<QueryDurations>,
     /// Likewise for requests.
-    #[cfg(feature = "exporter")]
     spare_requests: Vec<RequestTotals>,
     totals: ConnectionTotals,
     /// The state of each connection. Read once, because a connection may be returned meanwhile, and the holders listed must be
@@ -42,7 +40,6 @@ impl SnapshotBuffer {
             snapshot: PoolSnapshot::blank(),
             spare: Vec::new(),
             spare_queries: Vec::new(),
-            #[cfg(feature = "exporter")]
             spare_requests: Vec::new(),
             totals: ConnectionTotals::default(),
             states: Vec::new(),
@@ -50,13 +47,12 @@ impl SnapshotBuffer {
     }
 
     /// Returns the snapshot that was read last.
-    #[cfg(feature = "exporter")]
+    #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn snapshot(&self) -> &PoolSnapshot {
         &self.snapshot
     }
 
     /// Reads what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
-    #[cfg(feature = "exporter")]
     pub(super) fn read_unlocked(&mut self, ledger: &Ledger) {
         self.snapshot.server = ledger.server.latest();
         self.snapshot.connecting_suspended = ledger.connecting_suspended();
@@ -65,6 +61,10 @@ impl SnapshotBuffer {
         requests.append(spare);
         let count = ledger.routes.get().map_or(0, |routes| routes.read(requests));
         spare.extend(requests.drain(count..));
+    }
+
+    pub(super) fn into_snapshot(self) -> PoolSnapshot {
+        self.snapshot
     }
 
     /// Returns the totals of the operation at this index, adding them if needed.
@@ -102,16 +102,6 @@ impl OperationTotals {
 }
 
 impl PoolSnapshot {
-    /// Adds what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
-    pub(super) fn with_unlocked(mut self, ledger: &Ledger) -> Self {
-        self.server = ledger.server.latest();
-        self.connecting_suspended = ledger.connecting_suspended();
-        if let Some(routes) = ledger.routes.get() {
-            routes.read(&mut self.requests);
-        }
-        self
-    }
-
     fn blank() -> Self {
         Self {
             name: Arc::from(""),
@@ -150,15 +140,12 @@ impl PoolSnapshot {
 }
 
 impl LedgerState {
-    /// Returns a snapshot with holders and waiters.
-    pub(super) fn snapshot(&mut self, ledger: &Ledger, now: Nanos) -> PoolSnapshot {
-        let mut buffer = SnapshotBuffer::new();
-        self.read(ledger, now, &mut buffer);
-        let SnapshotBuffer { mut snapshot, states, .. } = buffer;
-        snapshot.holders = self.holders_of(self.connections.iter().zip(states), ledger, now);
+    /// Reads holders and waiters into `buffer`, after [`Self::read`].
+    pub(super) fn read_holders(&mut self, ledger: &Ledger, now: Nanos, buffer: &mut SnapshotBuffer) {
+        let SnapshotBuffer { snapshot, states, .. } = buffer;
+        snapshot.holders = self.holders_of(self.connections.iter().zip(states.iter().copied()), ledger, now);
         snapshot.waiters = self.waiters(ledger, now);
         snapshot.suspected_leaks = snapshot.holders.iter().filter(|holder| holder.suspected_leak).count();
-        snapshot
     }
 
     /// Reads everything except holders and waiters into `buffer`.

@@ -21,9 +21,9 @@ use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::trace::{self, CheckoutSpan, SampledSpan, TraceContext};
 
-/// Pools.
+/// Events of the pool itself.
 impl Recorder {
-    /// Records that the pool was built.
+    /// Records that the pool was created.
     pub(crate) fn pool_opened(&self) {
         let limits = self.ledger().limits();
         self.log().pool_opened(limits.pool_size, limits.max_overflow);
@@ -35,9 +35,9 @@ impl Recorder {
     }
 }
 
-/// Checkouts.
+/// Events of checkouts.
 impl Recorder {
-    /// Records that a connection is about to be given to `task`, which asked for it at `site`.
+    /// Records that a connection is about to be handed out to `task`, for a checkout at `site`.
     #[inline(always)]
     pub(crate) fn handing_out(&self, stats: &ConnectionStats, site: SiteId, task: u64) {
         stats.set_holder(site, task);
@@ -156,7 +156,7 @@ impl Recorder {
     }
 }
 
-/// Connections.
+/// Events of connections.
 impl Recorder {
     /// Records that connecting began: `stats` is live from now on.
     #[cold]
@@ -198,7 +198,7 @@ impl Recorder {
         stats.set_maintenance(operation, at);
     }
 
-    /// Records that the pool no longer does. Where the connection goes next is recorded apart.
+    /// Records that the pool itself no longer uses a connection. Its next state is recorded separately.
     #[inline(always)]
     pub(crate) fn maintenance_finished(
         &self,
@@ -211,7 +211,7 @@ impl Recorder {
         stats.count_maintenance(operation, at.since(since));
     }
 
-    /// Records that the holder released a connection. Where the connection goes next is recorded apart.
+    /// Records that the holder returned a connection. Its next state is recorded separately.
     #[inline(always)]
     pub(crate) fn connection_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
         // The state changes first, so that a concurrent reader does not count the time twice.
@@ -230,7 +230,7 @@ impl Recorder {
         }
     }
 
-    /// Records that a connection was released that had been suspected to have leaked.
+    /// Records the return of a connection that was a suspected leak.
     #[cold]
     #[inline(never)]
     pub(crate) fn suspect_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
@@ -240,7 +240,7 @@ impl Recorder {
         self.log().suspect_returned(operation, call_site, at.duration_since(since));
     }
 
-    /// Records that a connection was returned dirty. `found_by` is the checkout that has to wait for it, if it is one.
+    /// Records that a connection was returned dirty. `found_by` is the checkout that waits for it, if any.
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_dirty(
@@ -271,9 +271,9 @@ impl Recorder {
     }
 }
 
-/// The event that is recorded under a lock of the pool, and logged after that lock is released.
+/// The event that the pool records under a lock of its own, and logs after releasing it.
 impl Ledger {
-    /// Records that a connection is gone: `stats` is no longer live.
+    /// Records that a connection was closed: `stats` is no longer live.
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_closed(&self, stats: &ConnectionStats, reason: CloseReason) {
@@ -300,7 +300,7 @@ impl Ledger {
     }
 }
 
-/// Queries.
+/// Events of queries.
 impl Recorder {
     /// Records that the server reported an error on the wire.
     #[cold]
@@ -314,7 +314,7 @@ impl Recorder {
         self.ledger().update(|state| state.failed_queries.count(query, code, took, trace));
     }
 
-    /// Records that a request with queries succeeded that had a span.
+    /// Records the success of a request with queries that had a span.
     pub(crate) fn query_traced(&self, query: QueryId, took: Duration, trace: TraceContext) {
         self.ledger().query_exemplars[query.index()].record(nanos(took), trace);
     }
@@ -327,9 +327,9 @@ impl Recorder {
     }
 }
 
-/// Operations and their retries.
+/// Events of operations and their retries.
 impl Recorder {
-    /// Records that a named operation ended, its checkout included; `trace` is the span in which it began.
+    /// Records the duration of a named operation, including its checkout; `trace` is its span.
     pub(crate) fn operation_finished(
         &self,
         operation: OperationId,
@@ -351,7 +351,7 @@ impl Recorder {
         self.log().retrying(ledger.operations.name(operation), code, attempt, pause);
     }
 
-    /// Records that an operation succeeded that had failed before.
+    /// Records that an operation succeeded after a retry.
     #[cold]
     pub(crate) fn retry_recovered(&self, operation: OperationId, attempts: u32) {
         let ledger = self.ledger();
@@ -368,7 +368,7 @@ impl Recorder {
     }
 }
 
-/// Connections outside the pool.
+/// Events of connections outside the pool.
 impl Recorder {
     /// Records that connecting outside the pool began, and returns the connection's id.
     #[cold]
@@ -384,7 +384,7 @@ impl Recorder {
         self.log().unpooled_opened(ledger.operations.name(operation), took);
     }
 
-    /// Records that a connection outside the pool is gone; unless it was `open`, it was never established.
+    /// Records that a connection outside the pool was closed; unless it was `open`, it was never established.
     #[cold]
     pub(crate) fn unpooled_closed(&self, id: UnpooledId, operation: OperationId, open: bool, at: Nanos) {
         let ledger = self.ledger();

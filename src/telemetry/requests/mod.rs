@@ -7,8 +7,6 @@
 mod table;
 mod totals;
 
-#[cfg(feature = "middleware")]
-pub(crate) use self::table::ROUTE_IDS;
 pub(crate) use self::table::{RouteKey, RouteTable};
 pub use self::totals::RequestTotals;
 use crate::labels::Activity;

@@ -10,13 +10,16 @@ use crate::telemetry::histogram::{Histogram, SharedHistogram};
 use crate::telemetry::log::Limiter;
 use crate::telemetry::names::{Interned, NAME_IDS, NameTable};
 use crate::telemetry::operations::{MAX_NAME_BYTES, OperationId};
-use crate::telemetry::trace::TraceContext;
+use crate::telemetry::trace_context::TraceContext;
 
 /// The index of a route and method in its pool's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RouteKey(u16);
 
 impl RouteKey {
+    /// The number of route ids, including `other`.
+    pub(crate) const ROUTE_IDS: usize = NAME_IDS;
+
     // The largest index, of 201 routes with ten methods each, fits.
     fn new(route: u16, method: RequestMethod) -> Self {
         const METHODS: u16 = RequestMethod::COUNT as u16;
@@ -36,9 +39,6 @@ impl RouteKey {
         RequestMethod::ALL[self.index() % RequestMethod::COUNT]
     }
 }
-
-/// The number of route ids, including `other`.
-pub(crate) const ROUTE_IDS: usize = NAME_IDS;
 
 /// The counters of one pool's requests.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl RouteTable {
     pub(crate) fn new() -> Self {
         Self {
             routes: NameTable::new(MAX_NAME_BYTES),
-            counters: (0..ROUTE_IDS * RequestMethod::COUNT).map(|_| OnceLock::new()).collect(),
+            counters: (0..RouteKey::ROUTE_IDS * RequestMethod::COUNT).map(|_| OnceLock::new()).collect(),
             limiters: Default::default(),
         }
     }
@@ -195,7 +195,7 @@ mod tests {
             for method in RequestMethod::ALL {
                 let key = RouteKey::new(route, *method);
                 assert_eq!((key.route(), key.method()), (route, *method));
-                assert!(key.index() < ROUTE_IDS * RequestMethod::COUNT);
+                assert!(key.index() < RouteKey::ROUTE_IDS * RequestMethod::COUNT);
             }
         }
     }

@@ -10,22 +10,18 @@ mod checkout;
 #[cfg_attr(not(feature = "otel"), path = "off.rs")]
 mod otel;
 mod queries;
+#[cfg(feature = "middleware")]
+#[cfg_attr(not(feature = "otel"), path = "request_off.rs")]
+pub(crate) mod request;
 mod spans;
 
-use std::fmt;
-
 pub(crate) use self::checkout::CheckoutSpan;
-#[cfg(all(feature = "middleware", feature = "otel"))]
-pub(crate) use self::otel::is_within_span;
 pub(crate) use self::otel::{SampledSpan, current, current_context, current_span, ids_of, link};
 pub(crate) use self::queries::{QueryEnd, QuerySpans, ServerAddress};
-#[cfg(feature = "middleware")]
-pub(crate) use self::spans::end_server;
-#[cfg(all(feature = "middleware", feature = "otel"))]
-pub(crate) use self::spans::server;
 pub(crate) use self::spans::{
     OperationSpan, SpanOutcome, attempt, cleaning, record_dirty_return, record_retry, record_suspected_leak,
 };
+pub(crate) use super::trace_context::TraceContext;
 
 /// The target of every span, for use in filters.
 pub(crate) const TARGET: &str = "poolscope::trace";
@@ -60,69 +56,6 @@ impl From<&str> for AttributeValue {
 /// The attributes of an event or a link.
 pub(crate) type Attributes = Vec<(&'static str, AttributeValue)>;
 
-/// The ids of a span and its trace, as in [W3C Trace Context](https://www.w3.org/TR/trace-context/).
-///
-/// ```
-/// use poolscope::telemetry::TraceContext;
-///
-/// let span = TraceContext::new([0xab; 16], [0xcd; 8]);
-/// assert_eq!(span.span().to_string(), "cdcdcdcdcdcdcdcd");
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct TraceContext {
-    /// The id of the trace.
-    pub trace_id: [u8; 16],
-    /// The id of the span.
-    pub span_id: [u8; 8],
-}
-
-/// An id that displays as lower-case hexadecimal digits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hex<const BYTES: usize>([u8; BYTES]);
-
-impl TraceContext {
-    /// Creates the context from the ids of a trace and of a span in it.
-    #[must_use]
-    pub const fn new(trace_id: [u8; 16], span_id: [u8; 8]) -> Self {
-        Self { trace_id, span_id }
-    }
-
-    /// Returns the trace's id, which displays as 32 hexadecimal digits.
-    #[must_use]
-    pub const fn trace(self) -> Hex<16> {
-        Hex(self.trace_id)
-    }
-
-    /// Returns the span's id, which displays as 16 hexadecimal digits.
-    #[must_use]
-    pub const fn span(self) -> Hex<8> {
-        Hex(self.span_id)
-    }
-}
-
-impl<const BYTES: usize> Hex<BYTES> {
-    /// Returns the hexadecimal digits as ASCII characters.
-    pub(crate) fn digits(self) -> impl Iterator<Item = u8> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        self.0.into_iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
-    }
-}
-
-impl<const BYTES: usize> fmt::Display for Hex<BYTES> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-        self.digits().try_for_each(|digit| f.write_char(char::from(digit)))
-    }
-}
-
-/// Displays as `trace-span`, as in a `traceparent` header.
-impl fmt::Display for TraceContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.trace(), self.span())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,6 +74,7 @@ mod tests {
         let page = include_str!("../../../docs/traces.md");
         let sources = [
             include_str!("spans.rs"),
+            include_str!("request.rs"),
             include_str!("checkout.rs"),
             include_str!("queries.rs"),
             include_str!("../ledger/holder_links.rs"),
@@ -152,16 +86,6 @@ mod tests {
         let on_page = page.split('`').skip(1).step_by(2).filter(|word| word.starts_with("poolscope."));
         let unknown: Vec<_> = on_page.filter(|word| !names.contains(word)).collect();
         assert!(unknown.is_empty(), "docs/traces.md lists unknown names {unknown:?}");
-    }
-
-    #[test]
-    fn ids_display_as_hexadecimal_with_leading_zeros() {
-        let mut trace = TraceContext::new([0; 16], [0xab; 8]);
-        trace.trace_id[0] = 1;
-        trace.trace_id[15] = 0x0f;
-        assert_eq!(trace.trace().to_string(), "0100000000000000000000000000000f");
-        assert_eq!(trace.span().to_string(), "abababababababab");
-        assert_eq!(trace.to_string(), "0100000000000000000000000000000f-abababababababab");
     }
 
     #[test]

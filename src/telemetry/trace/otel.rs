@@ -1,7 +1,5 @@
 //! Access to OpenTelemetry: sampling, parents, links, and events that are not log lines. Counterpart of `off.rs`.
 
-#[cfg(feature = "middleware")]
-use std::time::Duration;
 use std::time::SystemTime;
 
 use opentelemetry::trace::TraceContextExt as _;
@@ -16,7 +14,7 @@ use super::{AttributeValue, Attributes, CurrentSpan, TraceContext};
 #[derive(Clone, Debug)]
 pub(crate) struct SampledSpan {
     ids: TraceContext,
-    context: Context,
+    pub(super) context: Context,
 }
 
 /// Returns the ids of this thread's current span, if it is sampled.
@@ -80,31 +78,10 @@ impl SampledSpan {
         self.context.span().add_event(event, key_values(attributes));
     }
 
-    /// Sets attributes of the span, unless it has ended.
-    #[cfg(feature = "middleware")]
-    pub(crate) fn set_attributes(&self, counts: &[(&'static str, u64)], times: &[(&'static str, Duration)]) {
-        let counts = counts.iter().map(|(key, count)| KeyValue::new(*key, i64::try_from(*count).unwrap_or(i64::MAX)));
-        let times = times.iter().map(|(key, time)| KeyValue::new(*key, time.as_secs_f64()));
-        self.context.span().set_attributes(counts.chain(times));
-    }
-
     /// Adds a link from this span to another, unless this one has ended.
     pub(crate) fn add_link(&self, other: TraceContext, attributes: Attributes) {
         self.context.span().add_link(span_context(other), key_values(attributes));
     }
-}
-
-/// Returns whether this thread has a current span, sampled or not.
-#[cfg(feature = "middleware")]
-pub(crate) fn is_within_span() -> bool {
-    Context::map_current(Context::has_active_span)
-}
-
-/// Makes a span, which has not been entered yet, a child of another process's span. Returns false if no OpenTelemetry layer is
-/// installed for this thread.
-#[cfg(feature = "middleware")]
-pub(super) fn join(span: &Span, parent: &opentelemetry::trace::SpanContext) -> bool {
-    span.set_parent(Context::new().with_remote_span_context(parent.clone())).is_ok()
 }
 
 /// Adds a link from one span to another.

@@ -1,4 +1,4 @@
-//! The spans of operations, their attempts, requests and the cleaning of connections, and the events on spans.
+//! The spans of operations, their attempts and the cleaning of connections, and the events on spans.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -8,8 +8,6 @@ use tracing::{Span, info_span};
 
 use super::otel::{ids_of, link};
 use super::{AttributeValue, SampledSpan, TARGET, TraceContext, current_context, current_span};
-#[cfg(all(feature = "middleware", feature = "otel"))]
-use crate::labels::RequestMethod;
 use crate::labels::{Dirt, ErrorCode, Outcome};
 
 /// The span of a named operation with all its attempts.
@@ -80,42 +78,6 @@ pub(crate) fn attempt(operation: &Span, number: u32) -> Span {
         db.response.status_code = Empty,
         otel.status_code = Empty,
     )
-}
-
-/// Returns a server span for a request that continues the remote trace `parent`, or `None` if no OpenTelemetry layer is
-/// installed.
-#[cfg(all(feature = "middleware", feature = "otel"))]
-pub(crate) fn server(
-    parent: &opentelemetry::trace::SpanContext,
-    method: RequestMethod,
-    route: Option<&str>,
-) -> Option<Span> {
-    // The name that OpenTelemetry's conventions prescribe for unknown methods.
-    let name = if method == RequestMethod::Other { "HTTP" } else { method.as_str() };
-    let span = info_span!(
-        target: TARGET,
-        "request",
-        otel.name = route.map_or_else(|| name.to_owned(), |route| format!("{name} {route}")),
-        otel.kind = "server",
-        http.request.method = method.as_str(),
-        http.route = route,
-        poolscope.outcome = Empty,
-        poolscope.request.checkouts = Empty,
-        poolscope.request.wait_seconds = Empty,
-        poolscope.request.executing_seconds = Empty,
-        poolscope.request.idle_seconds = Empty,
-        poolscope.request.retries = Empty,
-        "error.type" = Empty,
-        db.response.status_code = Empty,
-        otel.status_code = Empty,
-    );
-    super::otel::join(&span, parent).then_some(span)
-}
-
-/// Records on its span how a request ended.
-#[cfg(feature = "middleware")]
-pub(crate) fn end_server(span: &Span, outcome: Outcome) {
-    end(span, outcome, None);
 }
 
 /// Returns a span for the cleaning of a connection, in the trace of the holder that returned it dirty.
