@@ -1,7 +1,10 @@
-//! The parts of the `poolscope` binary: a demo, a standalone exporter, and the generator of rules and dashboards.
+//! The `poolscope` command line: a demo, a standalone exporter, and the generator of rules and dashboards.
 
-mod chain;
+mod cli;
 pub mod demo;
+mod error_chain;
 pub mod monitoring;
-pub mod serve;
-pub mod service;
+mod serve;
+mod service;
+
+pub use self::cli::run;

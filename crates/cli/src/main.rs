@@ -1,9 +1,7 @@
-//! The `poolscope` binary: see [`cli`].
-
-mod cli;
+//! The `poolscope` binary.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    cli::run()
+    poolscope_cli::run()
 }

@@ -1,4 +1,4 @@
-//! The log: which lines, in which format, and the trace that each belongs to.
+//! The log: filter, format, and the trace of each line.
 
 use std::env;
 use std::fmt;
@@ -15,35 +15,35 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-/// The variable that says what to log.
-const FILTER: &str = "RUST_LOG";
+/// The environment variable with the filter.
+const FILTER_VARIABLE: &str = "RUST_LOG";
 
-/// Left out of the log, whatever is asked for: it has no limit, and shows the endpoint. What it tells of failures the
-/// pipeline tells itself.
-const NEVER: &str = "opentelemetry-otlp";
+/// The target that is never logged: its lines are not rate limited and contain the endpoint. The pipeline logs its
+/// failures itself.
+const EXCLUDED_TARGET: &str = "opentelemetry-otlp";
 
-/// How a line is written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum LogFormat {
-    /// For people.
+    /// Human-readable lines.
     Text,
-    /// An object a line, for machines.
+    /// One JSON object a line.
     Json,
 }
 
-/// Sends the log to `writer`, of standard error, and the spans to where `traces` takes them. `default` says what is logged unless
-/// the environment does.
-pub(super) fn log_to<W, T>(writer: W, format: LogFormat, default: &str, traces: Option<T>) -> Result<(), String>
+/// Installs the subscriber: writes the log to `writer`, and passes spans to `traces`. `default` is the filter unless the
+/// environment has one.
+pub(super) fn init<W, T>(writer: W, format: LogFormat, default: &str, traces: Option<T>) -> Result<(), String>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
     T: Layer<Registry> + Send + Sync + 'static,
 {
     let filter = filter(default)?;
-    let colours = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
-    let colours = colours && std::io::stderr().is_terminal() && format == LogFormat::Text;
-    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer);
+    let ansi = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    let ansi = ansi && std::io::stderr().is_terminal() && format == LogFormat::Text;
+    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer);
     let lines = match format {
-        LogFormat::Text => lines.event_format(Text(Format::default().with_ansi(colours))).boxed(),
+        LogFormat::Text => lines.event_format(Text(Format::default().with_ansi(ansi))).boxed(),
         LogFormat::Json => lines.event_format(Json).boxed(),
     };
     tracing_subscriber::registry()
@@ -54,33 +54,33 @@ where
 }
 
 fn filter(default: &str) -> Result<EnvFilter, String> {
-    let directives = match env::var(FILTER) {
+    let directives = match env::var(FILTER_VARIABLE) {
         Ok(directives) if !directives.trim().is_empty() => directives,
         Ok(_) | Err(env::VarError::NotPresent) => default.to_owned(),
         Err(env::VarError::NotUnicode(_)) => {
-            return Err(format!("environment variable {FILTER}: the value is not Unicode: give it in UTF-8"));
+            return Err(format!("environment variable {FILTER_VARIABLE}: the value is not Unicode: give it in UTF-8"));
         }
     };
     let filter = EnvFilter::try_new(&directives).map_err(|error| {
         format!(
-            "environment variable {FILTER}: \"{}\" cannot be: {error}: give levels by target, such as \
+            "environment variable {FILTER_VARIABLE}: invalid \"{}\": {error}: give levels by target, such as \
              poolscope=debug,warn",
             directives.escape_debug()
         )
     })?;
-    let never = format!("{NEVER}=off").parse().map_err(|error| format!("{NEVER}: {error}"))?;
-    Ok(filter.add_directive(never))
+    let excluded = format!("{EXCLUDED_TARGET}=off").parse().map_err(|error| format!("{EXCLUDED_TARGET}: {error}"))?;
+    Ok(filter.add_directive(excluded))
 }
 
-/// The ids of the span that something happens in, if it is sampled: only then is there something to be found by them.
-fn ids() -> Option<(TraceId, SpanId)> {
+/// Returns the ids of the current span if it is sampled, because only then a trace store has it.
+fn sampled_ids() -> Option<(TraceId, SpanId)> {
     let context = opentelemetry::Context::current();
     let span = context.span();
     let span = span.span_context();
     (span.is_valid() && span.is_sampled()).then(|| (span.trace_id(), span.span_id()))
 }
 
-/// Lines for people, which end with the ids.
+/// Human-readable lines, which end with the ids of the span.
 struct Text(Format<Full, SystemTime>);
 
 impl<S, N> FormatEvent<S, N> for Text
@@ -89,7 +89,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let Some((trace_id, span_id)) = ids() else {
+        let Some((trace_id, span_id)) = sampled_ids() else {
             return self.0.format_event(ctx, writer, event);
         };
         let mut line = String::new();
@@ -112,7 +112,6 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let metadata = event.metadata();
-        // In the order in which a person would look for them.
         write!(
             writer,
             r#"{{"timestamp":"{time}","level":"{}","target":{},"message":{}"#,
@@ -123,14 +122,14 @@ where
         if !fields.others.is_empty() {
             write!(writer, r#","fields":{}"#, serde_json::Value::Object(fields.others))?;
         }
-        if let Some((trace_id, span_id)) = ids() {
+        if let Some((trace_id, span_id)) = sampled_ids() {
             write!(writer, r#","trace_id":"{trace_id}","span_id":"{span_id}""#)?;
         }
         writeln!(writer, "}}")
     }
 }
 
-/// A text as JSON.
+/// A string as JSON.
 struct Quoted<'a>(&'a str);
 
 impl fmt::Display for Quoted<'_> {
@@ -139,7 +138,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// What an event says.
+/// The fields of an event.
 #[derive(Default)]
 struct Fields {
     message: String,
@@ -147,33 +146,33 @@ struct Fields {
 }
 
 impl Fields {
-    fn keep(&mut self, field: &Field, value: impl Into<serde_json::Value>) {
+    fn insert(&mut self, field: &Field, value: impl Into<serde_json::Value>) {
         self.others.insert(field.name().to_owned(), value.into());
     }
 }
 
 impl Visit for Fields {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.keep(field, value);
+        self.insert(field, value);
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
         if field.name() == "message" {
             value.clone_into(&mut self.message);
         } else {
-            self.keep(field, value);
+            self.insert(field, value);
         }
     }
 
@@ -207,8 +206,8 @@ mod tests {
         }
     }
 
-    /// The lines that `say` logs, where every trace is sampled or none.
-    fn logged(json: bool, ratio: f64, say: impl FnOnce()) -> Vec<String> {
+    /// Returns the lines that `emit` logs. All traces are sampled with a ratio of 1, none with 0.
+    fn logged(json: bool, ratio: f64, emit: impl FnOnce()) -> Vec<String> {
         let lines = Lines::default();
         let writer = lines.clone();
         let mut settings = Settings::new("test");
@@ -220,36 +219,36 @@ mod tests {
         } else {
             layer.event_format(Text(Format::default().with_ansi(false))).boxed()
         };
-        // The lines do not see the span: what is logged does not depend on what is traced.
+        // As in `init`, the filter applies to lines only, and not to spans.
         let layer = layer.with_filter(EnvFilter::new("warn"));
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(pipeline.layer()).with(layer), say);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(pipeline.layer()).with(layer), emit);
         let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
         text.lines().map(str::to_owned).collect()
     }
 
-    fn complain() {
-        let error = "it said \"no\"\nand left".parse::<u8>().unwrap_err();
+    fn warn() {
+        let error = "not \"a\"\nnumber".parse::<u8>().unwrap_err();
         tracing::warn!(pool = "shop", suppressed = 3_u64, seconds = 0.5, open = true, %error, "connection error");
     }
 
     #[test]
-    fn a_line_of_text_has_ids_where_there_is_a_sampled_span_only() {
-        let within = || tracing::info_span!("request").in_scope(complain);
+    fn text_line_has_ids_of_a_sampled_span_only() {
+        let within = || tracing::info_span!("request").in_scope(warn);
         let line = &logged(false, 1.0, within)[0];
         let (begin, ids) = line.split_once(" trace_id=").unwrap();
         assert!(begin.contains(" WARN ") && begin.contains("connection error pool=\"shop\" suppressed=3"), "{line}");
         let (trace_id, span_id) = ids.split_once(" span_id=").unwrap();
         assert_eq!((trace_id.len(), span_id.len()), (32, 16), "{line}");
-        for lines in [logged(false, 1.0, complain), logged(false, 0.0, within)] {
+        for lines in [logged(false, 1.0, warn), logged(false, 0.0, within)] {
             assert!(lines[0].contains("connection error") && !lines[0].contains("trace_id"), "{lines:?}");
         }
     }
 
     #[test]
-    fn a_line_of_json_is_an_object_with_the_ids_of_its_span() {
+    fn json_line_is_an_object_with_ids() {
         let lines = logged(true, 1.0, || {
-            complain();
-            tracing::info_span!("request").in_scope(complain);
+            warn();
+            tracing::info_span!("request").in_scope(warn);
         });
         assert_eq!(lines.len(), 2, "{lines:?}");
         assert!(lines[0].starts_with(r#"{"timestamp":"2"#), "{lines:?}");
@@ -269,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_line_of_json_says_cannot_break_it() {
+    fn json_line_escapes_hostile_values() {
         let hostile = "\"}\n{\"level\":\"INFO\"\u{1b}[31m";
         let lines = logged(true, 1.0, || tracing::warn!(pool = hostile, nan = f64::NAN, "{hostile}"));
         assert_eq!(lines.len(), 1, "{lines:?}");

@@ -1,4 +1,4 @@
-//! The flags that say where a command's traces and its log go.
+//! The flags for traces and the log.
 
 use clap::Args;
 use poolscope::otlp::{OtlpError, Protocol, Settings};
@@ -7,18 +7,18 @@ use super::log::LogFormat;
 
 #[derive(Debug, Args)]
 pub(super) struct OutputArgs {
-    /// Send traces to this OpenTelemetry collector, as http://localhost:4317
+    /// Export traces to this OpenTelemetry collector, such as http://localhost:4317
     ///
-    /// It may be https. Over HTTP, `/v1/traces` is added. Without it, and without OTEL_EXPORTER_OTLP_ENDPOINT, nothing
-    /// is sent anywhere.
+    /// The scheme is http or https. With the protocol http/protobuf, `/v1/traces` is appended. Without the flag and without
+    /// OTEL_EXPORTER_OTLP_ENDPOINT, traces are not exported.
     #[arg(long = "otlp.endpoint", value_name = "URL")]
     otlp_endpoint: Option<String>,
 
-    /// How to send them: grpc or http/protobuf; by default grpc to port 4317, and http/protobuf to others
+    /// Export with grpc or http/protobuf; the default is grpc for port 4317, and http/protobuf for other ports
     #[arg(long = "otlp.protocol", value_name = "PROTOCOL", value_parser = str::parse::<Protocol>)]
     otlp_protocol: Option<Protocol>,
 
-    /// How lines of the log are written
+    /// The format of the log
     #[arg(
         long = "log.format",
         value_name = "FORMAT",
@@ -30,9 +30,9 @@ pub(super) struct OutputArgs {
 }
 
 impl OutputArgs {
-    /// How traces are sent of what is called `service`, unless the environment has another name: by the flags, and the environment
-    /// beneath them.
-    pub(super) fn traces(&self, service: &str) -> Result<Settings, OtlpError> {
+    /// Returns the export settings, from the flags and the environment. Flags take precedence. `service` is the default
+    /// service name.
+    pub(super) fn trace_settings(&self, service: &str) -> Result<Settings, OtlpError> {
         Settings::from_env_with(service, self.otlp_endpoint.as_deref(), self.otlp_protocol)
     }
 }

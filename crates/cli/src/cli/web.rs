@@ -1,16 +1,16 @@
-//! The flags of whatever serves an exporter, named as Prometheus' own exporters have them.
+//! The flags of commands that serve an exporter, named as in the Prometheus exporters.
 
 use std::ffi::OsString;
 
+use crate::service::{WebError, WebSettings};
 use clap::Args;
 use clap::builder::OsStringValueParser;
 use poolscope::exporter::{DEFAULT_ADDRESS, WebConfig};
-use poolscope_cli::service::{WebError, WebSettings};
 
 #[derive(Debug, Args)]
 pub(super) struct WebArgs {
-    /// Serve /metrics, /api/v1/pools, /-/healthy, /-/ready and a landing page at HOST:PORT; `:9719` for all interfaces, port 0 for
-    /// a free one
+    /// Serve /metrics, /api/v1/pools, /-/healthy, /-/ready and a landing page at HOST:PORT; `:9719` is all interfaces, port 0
+    /// is a free port
     #[arg(
         long = "web.listen-address",
         value_name = "ADDRESS",
@@ -22,16 +22,16 @@ pub(super) struct WebArgs {
     #[command(flatten)]
     config: WebConfigArgs,
 
-    /// Serve them at the socket that systemd passes, in place of --web.listen-address
+    /// Serve on the socket that systemd passes, instead of --web.listen-address
     #[arg(long = "web.systemd-socket")]
     systemd_socket: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct WebConfigArgs {
-    /// Serve them by TLS, or to those with a password only, as this file says
+    /// Enable TLS, basic authentication or response headers with this file
     ///
-    /// It is what Prometheus' own exporters take; docs/web-config.md has the keys. It is read anew when it changes.
+    /// The format is that of the Prometheus exporters; see docs/web-config.md. It is reloaded when it changes.
     #[arg(
         long = "web.config.file",
         value_name = "FILE",
@@ -42,16 +42,16 @@ pub(super) struct WebConfigArgs {
 }
 
 impl WebConfigArgs {
-    /// Reads the file, if one is named.
+    /// Reads the file, if one is given.
     pub(super) fn read(&self) -> Result<Option<WebConfig>, WebError> {
-        // An empty name is none, as for Prometheus' own exporters: a variable can be unset so.
+        // An empty value counts as unset, as in the Prometheus exporters.
         let file = self.config_file.as_deref().filter(|file| !file.is_empty());
         file.map(WebConfig::read).transpose().map_err(WebError::ConfigFile)
     }
 }
 
 impl WebArgs {
-    /// Reads the file and takes the socket. To be called before there are threads.
+    /// Reads the file and takes the socket. Must be called before the process has threads.
     pub(super) fn settings(&self) -> Result<WebSettings, WebError> {
         WebSettings::new(self.listen_address.clone(), self.config.read()?, self.systemd_socket)
     }

@@ -1,48 +1,49 @@
-//! What the demo says at its beginning and at its end.
+//! The texts that the demo prints when it starts and stops.
 
 use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use humantime::format_duration;
-
-use super::scenario::{Phase, Play};
-use super::schema::SCHEMA;
-use super::screen::clock;
-use crate::service::Ending;
 use poolscope::Settings;
 use poolscope_testing::server::Server;
 
-/// Where to look.
-pub(super) struct Places<'a> {
+use super::environment::Remains;
+use super::scenario::{Phase, ScenarioPlan};
+use super::schema::SCHEMA;
+use super::screen::clock;
+use crate::service::ShutdownReason;
+
+/// The addresses of the demo's components.
+pub(super) struct Addresses<'a> {
     /// The exporter's URL.
-    pub(super) metrics: &'a str,
+    pub(super) exporter: &'a str,
     /// The shop's URL.
     pub(super) shop: &'a str,
-    /// The URL of Jaeger's page.
-    pub(super) page: Option<&'a str>,
-    /// Where spans are sent.
+    /// The URL of the Jaeger UI.
+    pub(super) jaeger: Option<&'a str>,
+    /// The collector's endpoint and protocol.
     pub(super) collector: Option<&'a str>,
-    /// `None` where the server is somebody's own.
+    /// The private server; `None` with a server that the user named.
     pub(super) server: Option<&'a Server>,
 }
 
-/// What goes on from now on, where something is to go wrong.
-pub(super) fn turn(play: &Play, phase: Phase, elapsed: Duration) -> String {
-    let what = match phase {
-        Phase::Calm => return String::new(),
-        Phase::Fault => format!("the fault begins: {}", play.scenario.about()),
-        Phase::Over => "the fault is over".to_owned(),
+/// Returns the line for the start or end of the fault.
+pub(super) fn phase_notice(plan: &ScenarioPlan, phase: Phase, elapsed: Duration) -> String {
+    let event = match phase {
+        Phase::Normal => return String::new(),
+        Phase::Fault => format!("fault injected: {}", plan.scenario.about()),
+        Phase::Recovered => "fault removed".to_owned(),
     };
-    format!("{} {what}\n", clock(elapsed))
+    format!("{} {event}\n", clock(elapsed))
 }
 
-/// What runs, where to look, and how to end it.
+/// Returns the text that is printed once everything runs: the addresses, and how to stop.
 pub(super) fn banner(
     pool: &str,
     settings: &Settings,
-    places: &Places<'_>,
-    play: &Play,
+    addresses: &Addresses<'_>,
+    plan: &ScenarioPlan,
     duration: Option<Duration>,
 ) -> String {
     let mut text = String::new();
@@ -55,61 +56,61 @@ pub(super) fn banner(
         settings.max_overflow,
         format_duration(settings.checkout_timeout),
     );
-    let _ = writeln!(text, "  metrics  {}/metrics", places.metrics);
-    let _ = writeln!(text, "  shop     {}/products/7", places.shop);
-    for traces in [places.page, places.collector].into_iter().flatten() {
+    let _ = writeln!(text, "  metrics  {}/metrics", addresses.exporter);
+    let _ = writeln!(text, "  shop     {}/products/7", addresses.shop);
+    for traces in [addresses.jaeger, addresses.collector].into_iter().flatten() {
         let _ = writeln!(text, "  traces   {traces}");
     }
-    let database = match (places.server, &settings.database_url) {
+    let database = match (addresses.server, &settings.database_url) {
         (Some(server), _) => {
-            let sockets = quoted(&server.dir().join("run"));
+            let sockets = shell_quoted(&server.dir().join("run"));
             format!("psql -h {sockets} -p {} -U postgres postgres", server.port())
         }
         (None, Some(url)) => format!("{url}, schema {SCHEMA}"),
         (None, None) => String::new(),
     };
     let _ = writeln!(text, "  server   {database}");
-    let _ = writeln!(text, "  plays    {}", plays(play));
-    let _ = writeln!(text, "  watch    {}", play.scenario.shows().replace('`', ""));
-    let by_itself = duration.map(|duration| format!("by itself after {}, or by ", format_duration(duration)));
-    let _ = writeln!(text, "  ends     {}Ctrl-C or `kill {}`\n", by_itself.unwrap_or_default(), std::process::id());
+    let _ = writeln!(text, "  scenario {}", scenario(plan));
+    let _ = writeln!(text, "  watch    {}", plan.scenario.symptoms().replace('`', ""));
+    let after = duration.map(|duration| format!("after {}, or with ", format_duration(duration)));
+    let _ = writeln!(text, "  stop     {}Ctrl-C or `kill {}`\n", after.unwrap_or_default(), std::process::id());
     text
 }
 
-/// The scenario, and when its fault is there.
-fn plays(play: &Play) -> String {
-    let scenario = play.scenario;
-    let when = play.fault().map(|(after, lasts)| {
+/// Describes the scenario, and when its fault is injected.
+fn scenario(plan: &ScenarioPlan) -> String {
+    let scenario = plan.scenario;
+    let timing = plan.fault_timing().map(|(after, lasts)| {
         let lasts = lasts.map(|time| format!(", for {}", format_duration(time))).unwrap_or_default();
         format!(" (after {}{lasts})", format_duration(after))
     });
-    format!("{}: {}{}", scenario.name(), scenario.about(), when.unwrap_or_default())
+    format!("{}: {}{}", scenario.name(), scenario.about(), timing.unwrap_or_default())
 }
 
-/// That the demo ends, why, and what another signal would do.
-pub(super) fn stopping(why: Ending, server: Option<&Server>) -> String {
-    let why = match why {
-        Ending::Signal(name) => name,
-        Ending::Time => "Time is up",
-        Ending::Unread => "Nobody reads this",
-        Ending::Failure => "Something failed",
+/// Returns the line for the start of the shutdown.
+pub(super) fn shutdown_notice(reason: ShutdownReason, server: Option<&Server>) -> String {
+    let reason = match reason {
+        ShutdownReason::Signal(name) => name,
+        ShutdownReason::DurationElapsed => "Duration elapsed",
+        ShutdownReason::OutputClosed => "Standard output closed",
+        ShutdownReason::Failure => "Failure",
     };
-    let left = if server.is_some() { String::new() } else { format!(", and leaves schema {SCHEMA} behind") };
-    format!("{why}: what is under way may end. Ctrl-C once more ends at once{left}.\n")
+    let schema = if server.is_some() { String::new() } else { format!(" without dropping the schema {SCHEMA}") };
+    format!("{reason}: completing requests in flight. Press Ctrl-C again to exit at once{schema}.\n")
 }
 
-/// What became of the database. `gone` says whether the directory of a private server is.
-pub(super) fn left(directory: Option<(&Path, bool)>, is_dropped: bool) -> String {
-    match directory {
-        Some((_, true)) => "The private server and its directory are gone.\n".to_owned(),
-        Some((directory, false)) => format!("The private server is still at work in {}.\n", directory.display()),
-        None if is_dropped => format!("Schema {SCHEMA} is dropped.\n"),
-        None => String::new(),
+/// Returns the line about the removal of the server or the schema.
+pub(super) fn remains_notice(remains: &Remains) -> String {
+    match remains {
+        Remains::Nothing => "The private server was stopped, and its directory removed.\n".to_owned(),
+        Remains::Server(directory) => format!("The private server still runs in {}.\n", directory.display()),
+        Remains::DroppedSchema => format!("The schema {SCHEMA} was dropped.\n"),
+        Remains::Schema => String::new(),
     }
 }
 
-/// The path as a shell takes it.
-fn quoted(path: &Path) -> String {
+/// Quotes a path for a shell, if necessary.
+fn shell_quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
@@ -120,8 +121,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_quoted_where_a_shell_would_part_it() {
-        assert_eq!(quoted(Path::new("/tmp/poolscope-aB3/run")), "/tmp/poolscope-aB3/run");
-        assert_eq!(quoted(Path::new("/my tmp/it's")), r"'/my tmp/it'\''s'");
+    fn path_is_quoted_if_necessary() {
+        assert_eq!(shell_quoted(Path::new("/tmp/poolscope-aB3/run")), "/tmp/poolscope-aB3/run");
+        assert_eq!(shell_quoted(Path::new("/my tmp/it's")), r"'/my tmp/it'\''s'");
     }
 }

@@ -1,104 +1,105 @@
-//! Why the demo could not start, or not end as it should.
+//! The errors of the demo.
 
 use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 
-use super::schema::SCHEMA;
-use crate::service::ServiceError;
 use poolscope::ConnectError;
 use poolscope::config::ConfigError;
 use poolscope_testing::server::ServerError;
 
-/// Why the demo could not start, or not end as it should. No message shows a password.
+use super::schema::SCHEMA;
+use crate::service::ServiceError;
+
+/// Why the demo could not start, or not clean up. No message contains a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum DemoError {
-    /// A setting cannot be.
+pub(crate) enum DemoError {
+    /// A setting is invalid.
     #[error(transparent)]
     Settings(ConfigError),
-    /// The URL on the command line cannot be.
-    #[error("--database-url cannot be used")]
+    /// The URL on the command line is invalid.
+    #[error("invalid --database-url")]
     DatabaseUrl(#[source] ConfigError),
-    /// What the demo is made of failed.
+    /// A part that all long-running commands share failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The shop could not listen.
-    #[error("cannot open the shop at {address}; choose another address with --shop.listen-address")]
+    /// The shop cannot listen.
+    #[error("cannot serve the shop at {address}; choose another address with --shop.listen-address")]
     Shop {
-        /// Where.
+        /// The address.
         address: String,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The page of traces could not listen.
+    /// The Jaeger UI cannot listen.
     #[cfg(feature = "jaeger")]
-    #[error("cannot show traces at {address}; choose another address with --traces.listen-address")]
-    Page {
-        /// Where.
+    #[error("cannot serve traces at {address}; choose another address with --traces.listen-address")]
+    JaegerUi {
+        /// The address.
         address: String,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// There is no private server.
-    #[error("cannot have a private PostgreSQL; --database-url takes one of your own")]
+    /// The private server cannot be started, stopped or restarted.
+    #[error("cannot run a private PostgreSQL server; use an existing one with --database-url")]
     Server(#[source] ServerError),
-    /// The scenario does to a server what nobody wants done to their own.
+    /// The scenario disrupts the server, so it is not run on a server that others may use.
     #[error(
-        "--scenario {scenario} {does}, so it needs a private one: leave out --database-url, and unset \
+        "--scenario {scenario} {disruption}, so it requires a private server: remove --database-url and unset \
          POOLSCOPE_DATABASE_URL"
     )]
     NotPrivate {
         /// The scenario's name.
         scenario: &'static str,
-        /// What it does.
-        does: &'static str,
+        /// What it does to the server.
+        disruption: &'static str,
     },
-    /// There is no connection to set the schema up with, or to drop it.
+    /// The connection for the schema failed.
     #[error("cannot connect to {url}")]
     Connect {
-        /// Where to, without the password.
+        /// The URL, without its password.
         url: String,
-        /// Why not.
+        /// Why it failed.
         source: ConnectError,
     },
-    /// Somebody else has a schema of that name.
+    /// The database has a schema of that name.
     #[error(
-        "{url} has a schema {SCHEMA} already, which another demo uses or left behind: \
-         end that demo, or run `DROP SCHEMA {SCHEMA} CASCADE`, or give another database"
+        "the schema {SCHEMA} exists in {url}, because another demo uses it or did not drop it: \
+         stop that demo, or run `DROP SCHEMA {SCHEMA} CASCADE`, or use another database"
     )]
     SchemaExists {
-        /// Where, without the password.
+        /// The URL, without its password.
         url: String,
     },
-    /// The schema could not be made. Nothing of it was left.
+    /// The schema could not be created. The transaction was rolled back.
     #[error("cannot create the schema {SCHEMA} in {url}")]
     Create {
-        /// Where, without the password.
+        /// The URL, without its password.
         url: String,
-        /// What the server said.
+        /// The server's error.
         source: tokio_postgres::Error,
     },
-    /// The schema is still there.
-    #[error("the schema {SCHEMA} is still in {url}; run `DROP SCHEMA {SCHEMA} CASCADE` there")]
+    /// The schema could not be dropped.
+    #[error("cannot drop the schema {SCHEMA} in {url}; run `DROP SCHEMA {SCHEMA} CASCADE` there")]
     Drop {
-        /// Where, without the password.
+        /// The URL, without its password.
         url: String,
-        /// What the server, or the way to it, said.
+        /// The error of the connection or the server.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// The system refuses what the demo runs on: threads, signals, metrics.
+    /// The operating system refused a thread, a signal handler or process metrics.
     #[error("cannot start the demo")]
     System(#[source] Box<dyn StdError + Send + Sync>),
-    /// Standard output takes no more.
+    /// Standard output failed.
     #[error("cannot write to standard output")]
     Output(#[source] Arc<io::Error>),
 }
 
 impl DemoError {
-    /// Whether a flag, the URL or an environment variable is to blame.
+    /// Returns whether a flag, the URL or an environment variable is the cause.
     #[must_use]
-    pub fn is_usage(&self) -> bool {
+    pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Settings(_) | Self::DatabaseUrl(_) | Self::NotPrivate { .. } => true,
             Self::Service(error) => error.is_usage(),

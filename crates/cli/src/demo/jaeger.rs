@@ -1,7 +1,7 @@
-//! Jaeger's own page, with the demo's latest traces.
+//! The Jaeger UI with the demo's latest traces.
 //!
-//! `otlp-embedded` has the page and keeps the traces. Its types are its own, made from OTLP's definitions; what is
-//! handed over is therefore written and read as it would be on a wire.
+//! `otlp-embedded` stores the traces and serves the UI. It generates its own types from the OTLP definitions, so spans are
+//! passed to it in their encoded form.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,51 +24,53 @@ use tokio::task::JoinSet;
 
 use super::error::DemoError;
 
-/// What is kept: the latest traces, as many as fit.
-const MOST_TRACES: u32 = 2000;
-const MOST_BYTES: usize = 64 << 20;
+/// The bounds of the store. Beyond them, the oldest traces are dropped.
+const MAX_TRACES: u32 = 2000;
+const MAX_BYTES: usize = 64 << 20;
 
-/// How many connections are served at once, and how long one may take to ask for something.
-const MOST_CONNECTIONS: usize = 64;
-const HEAD_WITHIN: Duration = Duration::from_secs(30);
+/// How many connections are served at once.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may take to send the header of a request.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The traces that the page shows. Clones are handles to the same.
+/// The UI with its store of traces. Clones share the store.
 #[derive(Clone)]
-pub(super) struct Page {
+pub(super) struct JaegerUi {
     traces: StateRef,
     /// The resource of the spans.
     resource: Resource,
 }
 
-impl Page {
+impl JaegerUi {
+    /// Creates a UI without traces.
     pub(super) fn new() -> Self {
-        let config = Config { max_length: MOST_TRACES, max_memory_usage: MOST_BYTES };
+        let config = Config { max_length: MAX_TRACES, max_memory_usage: MAX_BYTES };
         Self { traces: State::new(config), resource: Resource::builder_empty().build() }
     }
 
-    /// Serves the page in `tasks`, and says where.
+    /// Serves the UI in `tasks`. Returns its address.
     pub(super) async fn serve(&self, address: &str, tasks: &mut JoinSet<()>) -> Result<SocketAddr, DemoError> {
-        let page = |source| DemoError::Page { address: address.to_owned(), source };
-        let listener = TcpListener::bind(address).await.map_err(page)?;
-        let local = listener.local_addr().map_err(page)?;
+        let failed = |source| DemoError::JaegerUi { address: address.to_owned(), source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let local = listener.local_addr().map_err(failed)?;
         let app = ui_app(self.traces.clone(), "/");
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
                     Some(_) = connections.join_next() => {}
-                    accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+                    accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                         Ok((stream, _)) => {
                             let service = TowerToHyperService::new(app.clone());
                             let connection = http1::Builder::new()
                                 .timer(TokioTimer::new())
-                                .header_read_timeout(HEAD_WITHIN)
+                                .header_read_timeout(HEADER_READ_TIMEOUT)
                                 .serve_connection(TokioIo::new(stream), service);
-                            // How a browser ends it is its affair.
+                            // Errors of a connection concern its client only.
                             connections.spawn(async { drop(connection.await) });
                         }
                         Err(error) => {
-                            tracing::debug!(%error, "the page could not take a connection");
+                            tracing::debug!(%error, "the Jaeger UI could not accept a connection");
                             tokio::time::sleep(Duration::from_secs(1)).await;
                         }
                     },
@@ -79,7 +81,7 @@ impl Page {
     }
 }
 
-impl SpanExporter for Page {
+impl SpanExporter for JaegerUi {
     async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
         let failure = |error: String| OTelSdkError::InternalFailure(error);
         batch.iter_mut().for_each(tag);
@@ -95,13 +97,13 @@ impl SpanExporter for Page {
     }
 }
 
-impl fmt::Debug for Page {
+impl fmt::Debug for JaegerUi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Page").finish_non_exhaustive()
+        f.debug_struct("JaegerUi").finish_non_exhaustive()
     }
 }
 
-/// Says kind and status in tags, as Jaeger does: the page knows them from nowhere else.
+/// Adds the kind and status as attributes, because the UI shows them only as tags.
 fn tag(span: &mut SpanData) {
     let kind = match span.span_kind {
         SpanKind::Client => "client",
@@ -115,8 +117,12 @@ fn tag(span: &mut SpanData) {
         Status::Unset => {}
         Status::Ok => span.attributes.push(KeyValue::new("otel.status_code", "OK")),
         Status::Error { description } => {
-            let said = KeyValue::new("otel.status_description", description.to_string());
-            span.attributes.extend([KeyValue::new("error", true), KeyValue::new("otel.status_code", "ERROR"), said]);
+            let description = KeyValue::new("otel.status_description", description.to_string());
+            span.attributes.extend([
+                KeyValue::new("error", true),
+                KeyValue::new("otel.status_code", "ERROR"),
+                description,
+            ]);
         }
     }
 }

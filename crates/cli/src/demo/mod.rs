@@ -1,17 +1,18 @@
-//! The demo: a private PostgreSQL, a workload that looks like a service, and the exporter.
+//! The demo: a private PostgreSQL server, a simulated web shop, and the exporter.
 //!
-//! [`Demo::run`] puts the parts together: [`poolscope_testing::server`] is the private PostgreSQL, `schema` the tables, `shop` the
-//! HTTP service that has them, `workload` its customers, [`Scenario`] what goes wrong with them, [`Screen`] what a person
-//! sees, [`Traces`] where its spans go. Whatever ends it, the parts end in the order in which they lean on each other:
-//! workload, shop, scenario, pool, traces, schema, server, exporter.
+//! [`Demo::run`] starts the components: the server ([`poolscope_testing::server`]), the tables (`schema`), the HTTP service
+//! (`shop`), its clients (`workload`), the injected fault ([`Scenario`]), the terminal output ([`Screen`]) and the export of
+//! spans ([`Traces`]). They are stopped in the order of their dependencies: workload, shop, scenario, pool, traces, schema,
+//! server, exporter.
 
 mod banner;
-mod chance;
-mod conduct;
-mod course;
+mod drain;
+mod environment;
 mod error;
 #[cfg(feature = "jaeger")]
 mod jaeger;
+mod random;
+mod run;
 mod scenario;
 mod schema;
 mod screen;
@@ -20,9 +21,10 @@ mod shop;
 mod traces;
 mod workload;
 
-pub use self::conduct::Demo;
-pub use self::error::DemoError;
-pub use self::scenario::{CALM_FOR, Fires, Play, Scenario, Timing};
-pub use self::screen::{LogWriter, Screen};
-pub use self::settings::defaults;
-pub use self::traces::{SERVICE_NAME, Traces};
+pub(crate) use self::error::DemoError;
+pub(crate) use self::run::Demo;
+pub(crate) use self::scenario::{DEFAULT_FAULT_DELAY, ScenarioPlan, Timing};
+pub use self::scenario::{ExpectedAlerts, Scenario};
+pub(crate) use self::screen::Screen;
+pub(crate) use self::settings::defaults;
+pub(crate) use self::traces::{SERVICE_NAME, Traces};

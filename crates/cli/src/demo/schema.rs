@@ -1,4 +1,4 @@
-//! The shop's tables.
+//! The schema with the shop's tables.
 
 use poolscope::config::{ConfigError, Settings};
 use poolscope::{Collector, ConnectError, Pool, UnpooledConnection};
@@ -8,15 +8,15 @@ use tracing::subscriber::NoSubscriber;
 
 use super::error::DemoError;
 
-/// The schema that holds everything the demo makes in a database.
+/// The schema that the demo creates in a database.
 pub(super) const SCHEMA: &str = "poolscope_demo";
 
-/// How many products and customers there are, with ids from 1.
+/// The number of products; their ids start at 1.
 pub(super) const PRODUCTS: i32 = 500;
-/// See [`PRODUCTS`].
+/// The number of customers; their ids start at 1.
 pub(super) const CUSTOMERS: i32 = 400;
 
-/// Run in one transaction: all of it is there, or nothing. `request` 1 to 5000 are taken.
+/// Runs in one transaction. Creates orders with the `request` numbers 1 to 5000.
 const CREATE: &str = "
     SET LOCAL statement_timeout = '60s';
     SET LOCAL client_min_messages = warning;
@@ -54,23 +54,23 @@ const DROP: &str = "
     COMMIT;
 ";
 
-/// Makes and drops the schema, each time over a connection of its own, outside the pool.
+/// Creates and drops the schema, over connections that are not in the demo's pool.
 #[derive(Debug)]
-pub(super) struct Keeper {
-    /// Makes the connections; it is apart from the demo's pool, so that no metric counts them.
+pub(super) struct SchemaManager {
+    /// Opens the connections. It has a collector of its own, so that no metric counts them.
     pool: Pool,
-    /// The database, without the password.
+    /// The database's URL, without its password.
     url: String,
 }
 
-/// A connection, until it is dropped.
+/// A connection outside of the demo's pool. Dropping it closes it.
 #[derive(Debug)]
 pub(super) struct Session {
     connection: UnpooledConnection,
 }
 
 impl Session {
-    /// Runs these, one after the other.
+    /// Runs the statements one after the other.
     pub(super) async fn run(&self, statements: &[&str]) -> Result<(), DemoError> {
         for statement in statements {
             self.connection.batch_execute(statement).await.map_err(DemoError::system)?;
@@ -79,7 +79,7 @@ impl Session {
     }
 }
 
-impl Keeper {
+impl SchemaManager {
     pub(super) fn new(settings: &Settings) -> Result<Self, ConfigError> {
         let url = settings.database_url.as_ref().map(ToString::to_string).unwrap_or_default();
         let builder = Pool::builder().settings(settings.clone()).name("schema").collector(Collector::new());
@@ -87,24 +87,24 @@ impl Keeper {
     }
 
     async fn open(&self) -> Result<Session, ConnectError> {
-        // The error goes to the caller, and so not to the log.
+        // The pool would log the error, which the caller reports.
         let connection = self.pool.connect_unpooled().with_subscriber(NoSubscriber::new()).await?;
         Ok(Session { connection })
     }
 
-    /// A connection.
+    /// Opens a connection.
     pub(super) async fn connect(&self) -> Result<Session, DemoError> {
         self.open().await.map_err(|source| DemoError::Connect { url: self.url.clone(), source })
     }
 
-    /// Makes the schema with everything in it.
+    /// Creates the schema with its tables and rows.
     pub(super) async fn create(&self, mut session: Session) -> Result<(), DemoError> {
         let result = create(&mut session.connection).await;
         drop(session);
         result.map_err(|source| {
             let url = self.url.clone();
             match source.code() {
-                // Of two at once, the later one trips over the catalogue's own index.
+                // If two demos create it at once, one violates an index of the system catalog.
                 Some(code) if [SqlState::DUPLICATE_SCHEMA, SqlState::UNIQUE_VIOLATION].contains(code) => {
                     DemoError::SchemaExists { url }
                 }
@@ -113,7 +113,7 @@ impl Keeper {
         })
     }
 
-    /// Drops the schema with everything in it.
+    /// Drops the schema.
     pub(super) async fn remove(&self) -> Result<(), DemoError> {
         let failed = |source| DemoError::Drop { url: self.url.clone(), source };
         let session = self.open().await.map_err(|error| failed(error.into()))?;

@@ -1,14 +1,15 @@
-//! The pool's settings in the demo: its own defaults, the environment, the URL on the command line.
+//! The settings of the demo's pool.
 
 use std::time::Duration;
 
+use poolscope::Settings;
+
 use super::error::DemoError;
 use super::scenario::Scenario;
-use poolscope::config::Settings;
 
-/// What the demo's pool has unless it is told otherwise: small enough to run out now and then.
+/// Returns the default settings of the demo's pool. It is small enough to be exhausted from time to time.
 #[must_use]
-pub fn defaults() -> Settings {
+pub(crate) fn defaults() -> Settings {
     let mut settings = Settings::default();
     settings.name = Some("shop".to_owned());
     settings.pool_size = 5;
@@ -18,8 +19,8 @@ pub fn defaults() -> Settings {
     settings
 }
 
-/// The defaults, then the scenario's, then the environment, then `url` with the settings in its query: what is later wins. A URL on the
-/// command line takes the place of the environment's with all that stands in it.
+/// Merges the defaults, the scenario's settings, the environment, and `url` with its query; the last one takes precedence.
+/// A URL on the command line replaces the environment's URL including its query.
 pub(super) fn resolve(
     scenario: &Scenario,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -35,8 +36,8 @@ pub(super) fn resolve(
         settings.set("database_url", url).map_err(DemoError::DatabaseUrl)?;
     }
     settings.validate().map_err(DemoError::Settings)?;
-    if let (Some(does), Some(_)) = (scenario.needs_private_server(), &settings.database_url) {
-        return Err(DemoError::NotPrivate { scenario: scenario.name(), does });
+    if let (Some(disruption), Some(_)) = (scenario.disruption(), &settings.database_url) {
+        return Err(DemoError::NotPrivate { scenario: scenario.name(), disruption });
     }
     Ok(settings)
 }
@@ -51,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scenarios_settings_are_no_more_than_defaults() {
+    fn environment_overrides_settings_of_a_scenario() {
         let leak = Scenario::named("leak").unwrap();
         let settings = resolve(leak, [], None).unwrap();
         assert_eq!(settings.leak_threshold, Some(Duration::from_secs(5)));
@@ -60,15 +61,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_to_a_server_is_not_done_to_somebodys_own() {
+    fn disruptive_scenarios_require_a_private_server() {
         for scenario in Scenario::all() {
             let refused = resolve(scenario, [], Some("postgres://h/d")).is_err_and(|error| error.is_usage());
-            assert_eq!(refused, scenario.needs_private_server().is_some(), "{}", scenario.name());
+            assert_eq!(refused, scenario.disruption().is_some(), "{}", scenario.name());
         }
     }
 
     #[test]
-    fn the_environment_overrides_the_defaults_and_the_command_line_the_environment() {
+    fn command_line_overrides_environment_overrides_defaults() {
         let settings = resolved(&[], None).unwrap();
         assert_eq!((settings.pool_size, settings.max_overflow, settings.name.as_deref()), (5, 5, Some("shop")));
         let environment = [("POOLSCOPE_POOL_SIZE", "7"), ("POOLSCOPE_CHECKOUT_TIMEOUT", "1s")];
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_in_the_environment_counts_unless_the_command_line_has_one() {
+    fn url_on_the_command_line_replaces_that_of_the_environment() {
         let environment = [("POOLSCOPE_DATABASE_URL", "postgres://here/d?pool_size=9")];
         let settings = resolved(&environment, None).unwrap();
         assert_eq!((settings.pool_size, settings.database_url.unwrap().default_pool_name()), (9, "here:5432/d".into()));

@@ -1,8 +1,9 @@
-//! Where the demo's spans go: its own page, if this build has it, and a collector, if there is one.
+//! The export of the demo's spans: to a collector, and to the Jaeger UI of builds with the feature `jaeger`.
 
 use std::fmt;
 use std::time::Duration;
 
+use poolscope::otlp::{OtlpError, Pipeline, Settings};
 #[cfg(feature = "jaeger")]
 use tokio::task::JoinSet;
 use tracing::{Level, Metadata, Subscriber};
@@ -12,69 +13,68 @@ use tracing_subscriber::registry::LookupSpan;
 #[cfg(feature = "jaeger")]
 use super::error::DemoError;
 #[cfg(feature = "jaeger")]
-use super::jaeger::Page;
-use poolscope::otlp::{OtlpError, Pipeline, Settings};
+use super::jaeger::JaegerUi;
 
-/// What the demo is called in a trace, unless the environment has another name.
-pub const SERVICE_NAME: &str = "poolscope-demo";
+/// The service name in traces, unless the environment sets another.
+pub(crate) const SERVICE_NAME: &str = "poolscope-demo";
 
-/// How long the end waits for spans that are not exported yet.
-const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+/// How long shutdown waits for spans to be exported.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The way of the demo's spans, from its start to its end.
-pub struct Traces {
+/// The exporter of the demo's spans.
+pub(crate) struct Traces {
     pipeline: Pipeline,
-    /// Where to, and how.
+    /// The collector's endpoint and protocol, if there is one.
     destination: Option<String>,
-    /// `None` if nothing is traced.
+    /// `None` if tracing is disabled.
     #[cfg(feature = "jaeger")]
-    page: Option<Page>,
+    ui: Option<JaegerUi>,
 }
 
 impl Traces {
-    /// Starts what takes them there.
+    /// Starts the export.
     ///
     /// # Errors
     ///
-    /// As [`Pipeline::start`].
-    pub fn start(settings: &Settings) -> Result<Self, OtlpError> {
+    /// Returns an error as [`Pipeline::start`] does.
+    pub(crate) fn start(settings: &Settings) -> Result<Self, OtlpError> {
         let destination = settings.destination().filter(|_| !settings.disabled);
         let destination = destination.map(|url| format!("{url}, {}", settings.protocol.as_str()));
         #[cfg(feature = "jaeger")]
         {
-            let page = Page::new();
-            let pipeline = Pipeline::start_with(settings, page.clone())?;
-            Ok(Self { pipeline, destination, page: (!settings.disabled).then_some(page) })
+            let ui = JaegerUi::new();
+            let pipeline = Pipeline::start_with(settings, ui.clone())?;
+            Ok(Self { pipeline, destination, ui: (!settings.disabled).then_some(ui) })
         }
         #[cfg(not(feature = "jaeger"))]
         Ok(Self { pipeline: Pipeline::start(settings)?, destination })
     }
 
-    /// What makes spans of those that the demo and its pool tell of.
-    pub fn layer<S>(&self) -> Option<impl Layer<S> + Send + Sync + use<S>>
+    /// Returns the layer that exports the spans of the demo and the pool.
+    pub(crate) fn layer<S>(&self) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
         self.pipeline.layer_with_filter(is_ours)
     }
 
-    /// Where to, and how; `None` if they are sent nowhere.
+    /// Returns the collector's endpoint and protocol; `None` if there is no collector.
     pub(super) fn destination(&self) -> Option<&str> {
         self.destination.as_deref()
     }
 
-    /// Serves the page in `tasks`, if there is one, and says at which URL.
+    /// Serves the Jaeger UI in `tasks`. Returns its URL, or `None` if tracing is disabled.
     #[cfg(feature = "jaeger")]
     pub(super) async fn serve(&self, address: &str, tasks: &mut JoinSet<()>) -> Result<Option<String>, DemoError> {
-        match &self.page {
-            Some(page) => Ok(Some(format!("http://{}", page.serve(address, tasks).await?))),
+        match &self.ui {
+            Some(ui) => Ok(Some(format!("http://{}", ui.serve(address, tasks).await?))),
             None => Ok(None),
         }
     }
 
-    /// Exports what waits still.
-    pub(super) async fn end(self) {
-        self.pipeline.shutdown(FLUSH_WITHIN).await;
+    /// Exports the remaining spans, and stops.
+    pub(super) async fn shutdown(self) {
+        self.pipeline.shutdown(FLUSH_TIMEOUT).await;
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use poolscope::Settings;
+use poolscope::config::{ConfigError, Setting, settings};
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::ServeError;
 use crate::service::masked;
-use poolscope::Settings;
-use poolscope::config::{ConfigError, Setting, settings};
 
 /// A key of a table, with its value.
 pub(super) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>);
@@ -16,7 +16,7 @@ pub(super) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<
 /// An invalid key or value in the configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("line {line}, column {column}: {problem}")]
-pub struct InvalidEntry {
+pub(crate) struct InvalidEntry {
     line: usize,
     column: usize,
     problem: String,
@@ -64,6 +64,7 @@ fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Opt
     similar.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
 }
 
+/// Parses a document.
 pub(super) fn parse(text: &str) -> Result<DeTable<'_>, InvalidEntry> {
     // Only the parser's message is used: its `Display` quotes the line of the error, which may hold a URL.
     DeTable::parse(text).map(Spanned::into_inner).map_err(|error| {
@@ -92,6 +93,7 @@ pub(super) fn table<'a, 't>(
     }
 }
 
+/// Returns the type of a value, for an error.
 pub(super) const fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",

@@ -1,81 +1,81 @@
-//! Why the databases could not be watched.
+//! The errors of the standalone exporter.
 
 use std::error::Error as StdError;
 use std::io;
 use std::path::PathBuf;
 
+use poolscope::config::ConfigError;
 use tokio::task::JoinError;
 
 use super::document::InvalidEntry;
 use crate::service::{NotAPath, ServiceError};
-use poolscope::config::ConfigError;
 
-/// Why the databases could not be watched. No message shows a password.
+/// Why the databases cannot be watched. No message contains a password.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ServeError {
+pub(crate) enum ServeError {
     /// A file cannot be read.
-    #[error("{} cannot be read", .path.display())]
+    #[error("cannot read {}", .path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A URL stands where the path of a file belongs.
+    /// A URL was given in place of a path.
     #[error(transparent)]
     NotAPath(#[from] NotAPath),
-    /// What stands in a file cannot be.
+    /// A file's content is invalid.
     #[error("{}", .path.display())]
     File {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What cannot be.
+        /// What is invalid.
         source: Box<dyn StdError + Send + Sync>,
     },
-    /// What was given elsewhere cannot be.
+    /// A setting is invalid.
     #[error(transparent)]
     Config(Box<ConfigError>),
     /// A key or value of the configuration is invalid.
     #[error(transparent)]
     Entry(#[from] InvalidEntry),
-    /// The settings of a database do not go together, or cannot be used.
+    /// The settings of a database contradict each other, or are unusable.
     #[error("database {name}")]
     Database {
-        /// Its name.
+        /// The database's name.
         name: String,
-        /// What cannot be.
+        /// What is invalid.
         source: Box<ConfigError>,
     },
-    /// The environment has settings beside a configuration.
+    /// The environment has a pool setting, in addition to a configuration file.
     #[error(
-        "environment variable {variable}: the configuration's file says how pools are set: give it under [defaults] there, or unset it"
+        "environment variable {variable}: the configuration file sets the pools: move it to [defaults] there, or unset it"
     )]
     Environment {
-        /// Which variable.
+        /// The variable.
         variable: String,
     },
-    /// There is no database to be watched.
+    /// No database is configured.
     #[error(
-        "no database is named: give --config a file with a table [databases.NAME] that has a database_url, or set \
+        "no database is configured: give --config a file with a table [databases.NAME] that has a database_url, or set \
          POOLSCOPE_DATABASE_URL"
     )]
-    Nothing,
-    /// Watching a database ended by itself, which is a fault of this program.
+    NoDatabase,
+    /// A task that watches a database ended, which is a bug.
     #[error("a task that watches a database has ended")]
-    Ended(#[source] Option<JoinError>),
-    /// What a service is made of failed.
+    TaskEnded(#[source] Option<JoinError>),
+    /// A part that all long-running commands share failed.
     #[error(transparent)]
     Service(#[from] ServiceError),
 }
 
 impl ServeError {
-    /// Whether a flag, a file or an environment variable is to blame.
+    /// Returns whether a flag, a file or an environment variable is the cause.
     #[must_use]
-    pub fn is_usage(&self) -> bool {
+    pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Service(error) => error.is_usage(),
-            Self::Ended(_) => false,
+            Self::TaskEnded(_) => false,
             _ => true,
         }
     }

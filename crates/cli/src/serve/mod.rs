@@ -1,12 +1,11 @@
-//! The standalone exporter: for each database that the configuration names an instrumented pool that is probed, and what the
-//! server says of itself.
+//! The standalone exporter. Each database of its configuration has an instrumented pool that is probed, and a view of its
+//! server.
 //!
-//! A probe is what a service does: it checks a connection out, asks `SELECT 1` and gives it back. So the pool's own metrics tell
-//! how long it takes to be given a connection, to connect, to be answered, and what fails. The server is asked beside that, on
-//! a connection of its own ([`Pool::watch_server`](poolscope::Pool::watch_server)).
+//! A probe does what a service does: it checks out a connection, runs `SELECT 1` and returns it. The pool's metrics
+//! therefore show how long checkouts, connecting and queries take, and what fails. The server's view is queried on a
+//! connection of its own ([`Pool::watch_server`](poolscope::Pool::watch_server)).
 
 mod check;
-mod conduct;
 mod config;
 mod document;
 mod error;
@@ -14,13 +13,13 @@ mod keys;
 mod probe;
 #[cfg(test)]
 mod reference;
+mod run;
 
-pub use self::check::check;
-pub use self::conduct::Serve;
-pub use self::config::{Config, defaults};
-pub use self::document::InvalidEntry;
-pub use self::error::ServeError;
-pub use self::keys::{KEYS, Key};
+pub(crate) use self::check::check;
+pub(crate) use self::config::Config;
+pub(crate) use self::error::ServeError;
+pub(crate) use self::keys::KEYS;
+pub(crate) use self::run::Serve;
 
-/// What it is called in a trace, unless the environment has another name.
-pub const SERVICE_NAME: &str = "poolscope";
+/// The service name in traces, unless the environment sets another.
+pub(crate) const SERVICE_NAME: &str = "poolscope";

@@ -1,44 +1,43 @@
-//! Asks a database for a sign of life every so often, as a service would.
+//! Probes a database periodically, as a service would use it.
 
 use std::time::Duration;
 
+use poolscope::Pool;
 use thiserror::Error;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::Instrument as _;
 
-use poolscope::Pool;
+/// The operation's name in metrics.
+const OPERATION: &str = "probe";
 
-/// What it is counted as.
-pub(super) const OPERATION: &str = "probe";
+/// How long the query may take. The checkout may take `checkout_timeout` before that.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the answer may take. To be given a connection may take `checkout_timeout` before that.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-
-/// Why there was none.
+/// Why a probe's query failed.
 #[derive(Debug, Error)]
 enum ProbeError {
-    #[error("no answer within {ANSWER_WITHIN:?}")]
-    Silent,
+    #[error("no answer within {QUERY_TIMEOUT:?}")]
+    Timeout,
     #[error(transparent)]
-    Refused(#[from] tokio_postgres::Error),
+    Query(#[from] tokio_postgres::Error),
 }
 
-/// Probes until it is dropped: first after `offset`, then each time `every` is over.
-pub(super) async fn probe(pool: Pool, every: Duration, offset: Duration) {
+/// Probes every `interval`, the first time after `offset`. Never returns.
+pub(super) async fn probe(pool: Pool, interval: Duration, offset: Duration) {
     let operation = pool.operation(OPERATION);
-    let mut ticks = interval_at(Instant::now() + offset, every);
+    let mut ticks = interval_at(Instant::now() + offset, interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let probed = operation.clone().run(async |connection| {
-            match timeout(ANSWER_WITHIN, connection.simple_query("SELECT 1")).await {
-                Ok(answer) => answer.map(drop).map_err(ProbeError::from),
-                Err(_) => Err(ProbeError::Silent),
+        let probe = operation.clone().run(async |connection| {
+            match timeout(QUERY_TIMEOUT, connection.simple_query("SELECT 1")).await {
+                Ok(result) => result.map(drop).map_err(ProbeError::from),
+                Err(_) => Err(ProbeError::Timeout),
             }
         });
-        // The accounts and the log have it already.
-        if let Err(error) = probed.instrument(tracing::info_span!("probe", pool = pool.name())).await {
-            tracing::debug!(pool = pool.name(), %error, "a probe failed");
+        // The pool counts and logs the failure.
+        if let Err(error) = probe.instrument(tracing::info_span!("probe", pool = pool.name())).await {
+            tracing::debug!(pool = pool.name(), %error, "probe failed");
         }
     }
 }

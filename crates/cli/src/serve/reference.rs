@@ -1,11 +1,12 @@
-//! Holds the reference page of the configuration to what it takes.
+//! Checks the reference of the configuration in `docs/serve.md`.
 
-use super::config::defaults;
-use super::keys::KEYS;
 use poolscope::Settings;
 use poolscope::config::settings;
 
-/// The page with what is generated written anew.
+use super::config::defaults;
+use super::keys::KEYS;
+
+/// Returns the page with a new table of keys.
 fn reference(page: &str) -> String {
     const BEGIN: &str = "<!-- keys -->\n";
     const END: &str = "<!-- /keys -->\n";
@@ -20,26 +21,29 @@ fn keys() -> String {
         table += &format!("| `{}` | {} | {} | {} |\n", key.name(), key.default_text(), key.range(), key.help());
     }
     let (own, usual) = (defaults(), Settings::default());
-    let differ = settings().filter(|setting| own.get(setting.name()) != usual.get(setting.name()));
-    let differ: Vec<_> =
-        differ.map(|setting| format!("`{}` {}", setting.name(), own.get(setting.name()).unwrap())).collect();
-    table + &format!("\nPools have other defaults here: {}.\n", differ.join(", "))
+    let changed = settings().filter(|setting| own.get(setting.name()) != usual.get(setting.name()));
+    let changed: Vec<_> =
+        changed.map(|setting| format!("`{}` {}", setting.name(), own.get(setting.name()).unwrap())).collect();
+    table + &format!("\nThese defaults differ from those of the library: {}.\n", changed.join(", "))
 }
 
 #[test]
-fn the_page_of_serve_is_up_to_date() {
+fn serve_page_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/serve.md");
     let page = std::fs::read_to_string(path).unwrap();
-    let wanted = reference(&page);
+    let expected = reference(&page);
     if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-        std::fs::write(path, &wanted).unwrap();
+        std::fs::write(path, &expected).unwrap();
     } else {
-        assert_eq!(page, wanted, "write docs/serve.md anew with POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib");
+        assert_eq!(
+            page, expected,
+            "regenerate docs/serve.md with POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib serve"
+        );
     }
 }
 
 #[test]
-fn the_example_of_the_page_is_one() {
+fn example_of_the_page_is_valid() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/serve.md")).unwrap();
     let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let directory = tempfile::tempdir().unwrap();

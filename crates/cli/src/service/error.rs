@@ -1,35 +1,36 @@
-//! Why what a service is made of could not start, or not go on.
+//! The errors of long-running commands.
 
 use std::error::Error as StdError;
 use std::io;
 use std::path::Path;
 
-use super::quote::may_be_url;
-use super::web_settings::WebError;
 use poolscope::exporter::ExporterError;
 
-/// Why what a service is made of could not start, or not go on.
+use super::quote::may_be_url;
+use super::web_settings::WebError;
+
+/// Why a long-running command could not start, or stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum ServiceError {
-    /// The exporter cannot serve as it was told to.
+pub(crate) enum ServiceError {
+    /// The exporter cannot listen or serve as configured.
     #[error(transparent)]
     Web(#[from] WebError),
-    /// The exporter could not go on.
+    /// The exporter stopped serving.
     #[error(transparent)]
     Exporter(#[from] ExporterError),
-    /// The service manager that the environment names cannot be told anything.
-    #[error("cannot reach the service manager that NOTIFY_SOCKET names")]
-    Manager(#[source] io::Error),
-    /// The system refuses what everything runs on: threads, signals, metrics.
+    /// The socket of the service manager is invalid or unreachable.
+    #[error("cannot connect to the service manager at NOTIFY_SOCKET")]
+    ServiceManager(#[source] io::Error),
+    /// The operating system refused a thread, a signal handler or process metrics.
     #[error("cannot start")]
     System(#[source] Box<dyn StdError + Send + Sync>),
 }
 
 impl ServiceError {
-    /// Whether a flag or an environment variable is to blame.
+    /// Returns whether a flag or an environment variable is the cause.
     #[must_use]
-    pub fn is_usage(&self) -> bool {
+    pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Self::Web(error) if error.is_usage())
     }
 
@@ -38,21 +39,21 @@ impl ServiceError {
     }
 }
 
-/// A URL stands where the path of a file belongs. Named as a file that cannot be read, it would be shown with its password.
+/// A URL was given in place of a path. An error about an unreadable file would print it with its password.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} takes the path of a file, and was given a URL: {remedy}")]
-pub struct NotAPath {
-    what: &'static str,
+#[error("{option} expects the path of a file, not a URL: {remedy}")]
+pub(crate) struct NotAPath {
+    option: &'static str,
     remedy: &'static str,
 }
 
 impl NotAPath {
-    /// Takes whatever is no URL.
+    /// Checks that the value of `option` is not a URL.
     ///
     /// # Errors
     ///
-    /// That `what` was given one; `remedy` says what would do.
-    pub fn check(path: &Path, what: &'static str, remedy: &'static str) -> Result<(), Self> {
-        if may_be_url(&path.to_string_lossy()) { Err(Self { what, remedy }) } else { Ok(()) }
+    /// Returns an error with `remedy` as the next step if it may be one.
+    pub(crate) fn check(path: &Path, option: &'static str, remedy: &'static str) -> Result<(), Self> {
+        if may_be_url(&path.to_string_lossy()) { Err(Self { option, remedy }) } else { Ok(()) }
     }
 }

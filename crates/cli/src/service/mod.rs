@@ -1,16 +1,15 @@
-//! What a command that runs until it is told to end is made of: the exporter as a task, what ends it, and whoever manages
-//! the service.
+//! What long-running commands share: the exporter as a task, shutdown, and notifications to the service manager.
 
-mod ending;
 mod error;
+mod exporter_task;
 mod notify;
 mod quote;
-mod web;
+mod shutdown;
 mod web_settings;
 
-pub(crate) use self::ending::{Ending, end, ended, watch_signals};
-pub use self::error::{NotAPath, ServiceError};
-pub(crate) use self::notify::Manager;
+pub(crate) use self::error::{NotAPath, ServiceError};
+pub(crate) use self::exporter_task::ExporterTask;
+pub(crate) use self::notify::ServiceManager;
 pub(crate) use self::quote::{masked, may_be_url, quoted};
-pub(crate) use self::web::Web;
-pub use self::web_settings::{Listen, WebError, WebSettings};
+pub(crate) use self::shutdown::{ShutdownReason, request_shutdown, shutdown_requested, watch_signals};
+pub(crate) use self::web_settings::{WebError, WebSettings};

@@ -1,59 +1,57 @@
-//! Where the exporter listens and by which rules it serves, as flags say it.
+//! The exporter's listener and web configuration, as given by flags.
 
 use std::io;
 use std::net::TcpListener;
 
 use listenfd::ListenFd;
+use poolscope::exporter::{BoundExporter, Exporter, ExporterError, WebConfig, WebConfigError};
 use thiserror::Error;
 
-use poolscope::exporter::{BoundExporter, Exporter, ExporterError, WebConfig, WebConfigError};
-
-/// Where the exporter listens and by which rules it serves.
+/// The exporter's listener and web configuration.
 #[derive(Debug)]
-pub struct WebSettings {
-    /// Where it listens.
-    pub listen: Listen,
-    /// TLS, users and headers; `None` for none.
-    pub config: Option<WebConfig>,
+pub(crate) struct WebSettings {
+    listen: Listen,
+    /// TLS, users and headers; `None` for plain HTTP.
+    config: Option<WebConfig>,
 }
 
 /// Where an exporter listens.
 #[derive(Debug)]
-pub enum Listen {
-    /// At this address, as [`Exporter::bind`] takes it.
+enum Listen {
+    /// An address, as for [`Exporter::bind`].
     Address(String),
-    /// At a socket that listens already.
-    Given(TcpListener),
+    /// A listening socket that systemd passed.
+    Socket(TcpListener),
 }
 
-/// Why the exporter cannot serve as the flags say.
+/// Why the exporter cannot be set up as the flags require.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum WebError {
-    /// The address cannot be.
-    #[error("--web.listen-address cannot be used")]
+pub(crate) enum WebError {
+    /// The address is invalid.
+    #[error("invalid --web.listen-address")]
     ListenAddress(#[source] ExporterError),
-    /// The web configuration cannot be.
-    #[error("--web.config.file cannot be used")]
+    /// The web configuration is invalid.
+    #[error("invalid --web.config.file")]
     ConfigFile(#[source] WebConfigError),
-    /// Nobody passed a socket.
+    /// systemd passed no socket.
     #[error(
-        "--web.systemd-socket: systemd passed no socket (LISTEN_FDS and LISTEN_PID name none for this process); start \
-         this by a .socket unit, or leave the flag out"
+        "--web.systemd-socket: systemd passed no socket (LISTEN_FDS and LISTEN_PID name none for this process); \
+         start the service from a .socket unit, or omit the flag"
     )]
     NoSocket,
-    /// More sockets were passed than there can be.
+    /// systemd passed several sockets.
     #[error(
-        "--web.systemd-socket: systemd passed {passed} sockets, and one is served; leave one ListenStream= in the .socket unit"
+        "--web.systemd-socket: systemd passed {passed} sockets, expected one; keep one ListenStream= in the .socket unit"
     )]
     Sockets {
         /// How many.
         passed: usize,
     },
-    /// What was passed is something else.
+    /// systemd passed a descriptor that is not a listening TCP socket.
     #[error(
-        "--web.systemd-socket: what systemd passed is no TCP socket that listens; give the .socket unit \
-         ListenStream= with a port, and no Accept=yes"
+        "--web.systemd-socket: systemd passed no listening TCP socket; set ListenStream= to a port in the .socket unit, \
+         without Accept=yes"
     )]
     NotListening(#[source] io::Error),
     /// The exporter cannot listen.
@@ -62,38 +60,42 @@ pub enum WebError {
 }
 
 impl WebError {
-    /// Whether a flag, or what it names, is to blame.
+    /// Returns whether the value of a flag is the cause.
     #[must_use]
-    pub fn is_usage(&self) -> bool {
+    pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Self::ListenAddress(_) | Self::ConfigFile(_))
     }
 }
 
 impl WebSettings {
-    /// At the address, or at the socket that systemd passed, if that is wanted in its place.
+    /// Creates settings for `listen_address`, or with `systemd_socket` for the socket that systemd passed.
     ///
-    /// To be called before there are threads: it takes variables from the environment.
+    /// Must be called before the process has threads, because it removes variables from the environment.
     ///
     /// # Errors
     ///
-    /// If there is not one socket.
-    pub fn new(listen_address: String, config: Option<WebConfig>, systemd_socket: bool) -> Result<Self, WebError> {
-        let listen = if systemd_socket { Listen::Given(passed()?) } else { Listen::Address(listen_address) };
+    /// Returns an error unless systemd passed exactly one listening TCP socket.
+    pub(crate) fn new(
+        listen_address: String,
+        config: Option<WebConfig>,
+        systemd_socket: bool,
+    ) -> Result<Self, WebError> {
+        let listen = if systemd_socket { Listen::Socket(passed_socket()?) } else { Listen::Address(listen_address) };
         Ok(Self { listen, config })
     }
 
-    /// Has `exporter` listen so.
+    /// Binds `exporter` to the listener, with the web configuration.
     ///
     /// # Errors
     ///
-    /// If it cannot.
-    pub async fn bind(self, mut exporter: Exporter) -> Result<BoundExporter, WebError> {
+    /// Returns an error if the address is invalid or in use.
+    pub(super) async fn bind(self, mut exporter: Exporter) -> Result<BoundExporter, WebError> {
         if let Some(config) = self.config {
             exporter = exporter.web_config(config);
         }
         let bound = match self.listen {
             Listen::Address(address) => exporter.bind(address).await,
-            Listen::Given(listener) => exporter.bind_to(listener).await,
+            Listen::Socket(listener) => exporter.bind_to(listener).await,
         };
         bound.map_err(|error| match error {
             ExporterError::InvalidAddress { .. } => WebError::ListenAddress(error),
@@ -102,8 +104,8 @@ impl WebSettings {
     }
 }
 
-/// The socket that systemd passed to this process.
-fn passed() -> Result<TcpListener, WebError> {
+/// Returns the socket that systemd passed to this process.
+fn passed_socket() -> Result<TcpListener, WebError> {
     let mut sockets = ListenFd::from_env();
     match sockets.len() {
         0 => return Err(WebError::NoSocket),
@@ -111,10 +113,10 @@ fn passed() -> Result<TcpListener, WebError> {
         passed => return Err(WebError::Sockets { passed }),
     }
     let socket = sockets.take_tcp_listener(0).map_err(WebError::NotListening)?.ok_or(WebError::NoSocket)?;
-    // Of Accept=yes, it would be a connection.
+    // With Accept=yes it is a connection.
     #[cfg(target_os = "linux")]
     if !socket2::SockRef::from(&socket).is_listener().map_err(WebError::NotListening)? {
-        return Err(WebError::NotListening(io::Error::new(io::ErrorKind::InvalidInput, "it does not listen")));
+        return Err(WebError::NotListening(io::Error::new(io::ErrorKind::InvalidInput, "the socket does not listen")));
     }
     Ok(socket)
 }

@@ -1,4 +1,4 @@
-//! What is wrong is told in one line, with an exit code that says whose fault it is, and without a secret.
+//! Errors: one line without secrets, and an exit code that distinguishes usage from failures.
 
 use std::net::TcpListener;
 
@@ -6,28 +6,28 @@ use crate::run::{demo, poolscope, run_to_end};
 
 const URL: &str = "postgres://app:hunter2@db.example/shop";
 
-/// Holds that these arguments and variables end with this code, and with an error that says all of `parts`.
+/// Checks that the demo exits with `code` and prints an error that contains all of `parts`.
 #[track_caller]
-fn refused(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) {
+fn assert_refused(arguments: &[&str], variables: &[(&str, &str)], code: i32, parts: &[&str]) {
     let mut command = demo(arguments);
     command.envs(variables.iter().copied());
     let ended = run_to_end(command);
-    let said = format!("{arguments:?} {variables:?}: {}", ended.err);
-    assert_eq!(ended.code, Some(code), "{said}");
-    assert!(ended.err.starts_with("error: "), "{said}");
+    let context = format!("{arguments:?} {variables:?}: {}", ended.err);
+    assert_eq!(ended.code, Some(code), "{context}");
+    assert!(ended.err.starts_with("error: "), "{context}");
     for part in parts {
-        assert!(ended.err.contains(part), "{part:?} is not in {said}");
+        assert!(ended.err.contains(part), "{part:?} is not in {context}");
     }
     for secret in ["hunter2", "panicked", "\x1b"] {
-        assert!(!ended.err.contains(secret) && !ended.out.contains(secret), "{said}");
+        assert!(!ended.err.contains(secret) && !ended.out.contains(secret), "{context}");
     }
     if !ended.err.contains("\nUsage: ") && !ended.err.contains("try '--help'") {
-        assert_eq!(ended.err.lines().count(), 1, "{said}");
+        assert_eq!(ended.err.lines().count(), 1, "{context}");
     }
 }
 
 #[test]
-fn a_url_that_cannot_be_is_refused_without_its_password() {
+fn invalid_url_is_refused_without_its_password() {
     let url = |query: &str| format!("{URL}?{query}");
     let cases = [
         ("mysql://app:hunter2@db/shop".to_owned(), "begins with neither postgres:// nor postgresql://"),
@@ -42,59 +42,72 @@ fn a_url_that_cannot_be_is_refused_without_its_password() {
         ("postgres://app:hunter2@db.example:x/shop".to_owned(), "invalid host or port"),
     ];
     for (url, part) in &cases {
-        refused(&["--database-url", url], &[], 2, &["error: --database-url cannot be used: ", part]);
-        refused(&[], &[("POOLSCOPE_DATABASE_URL", url)], 2, &["environment variable POOLSCOPE_DATABASE_URL"]);
+        assert_refused(&["--database-url", url], &[], 2, &["error: invalid --database-url: ", part]);
+        assert_refused(&[], &[("POOLSCOPE_DATABASE_URL", url)], 2, &["environment variable POOLSCOPE_DATABASE_URL"]);
     }
-    refused(&["--database-url", &url("sslmode=verify-full&sslrootcert=/nowhere.pem")], &[], 2, &["/nowhere.pem"]);
+    assert_refused(
+        &["--database-url", &url("sslmode=verify-full&sslrootcert=/nowhere.pem")],
+        &[],
+        2,
+        &["/nowhere.pem"],
+    );
 }
 
 #[test]
-fn a_url_may_stand_in_a_file_which_is_named_when_it_cannot_be_used() {
+fn url_file_is_named_in_errors() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("database_url");
     std::fs::write(&file, format!("{URL}?pool_size=0\n")).expect("a file");
     let file = file.to_str().expect("a path");
-    let parts = ["error: --database-url-file cannot be used: ", "invalid pool_size: \"0\""];
-    refused(&["--database-url-file", file], &[], 2, &parts);
-    refused(&["--database-url-file", "/nowhere/url"], &[], 2, &["--database-url-file cannot be read: /nowhere/url: "]);
-    refused(
+    let parts = ["error: invalid --database-url-file: ", "invalid pool_size: \"0\""];
+    assert_refused(&["--database-url-file", file], &[], 2, &parts);
+    assert_refused(
+        &["--database-url-file", "/nowhere/url"],
+        &[],
+        2,
+        &["cannot read --database-url-file /nowhere/url: "],
+    );
+    assert_refused(
         &["--database-url-file", URL],
         &[],
         2,
-        &["--database-url-file takes the path of a file, and was given a URL"],
+        &["--database-url-file expects the path of a file, not a URL"],
     );
-    refused(&["--database-url-file", file, "--database-url", URL], &[], 2, &["cannot be used with"]);
+    assert_refused(&["--database-url-file", file, "--database-url", URL], &[], 2, &["cannot be used with"]);
 }
 
 #[test]
-fn a_flag_that_cannot_be_is_refused_and_says_what_would_do() {
+fn invalid_flag_is_refused_with_a_remedy() {
     for time in ["30", "soon", "0s", "-1s", ""] {
         let flag = format!("--duration={time}");
-        refused(&[&flag], &[], 2, &["--duration <TIME>", "give a time with its unit, above zero, such as 30s"]);
+        assert_refused(
+            &[&flag],
+            &[],
+            2,
+            &["--duration <TIME>", "give a duration with its unit, above zero, such as 30s"],
+        );
     }
-    refused(
+    assert_refused(
         &["--scenario", "meteor"],
         &[],
         2,
         &["'meteor' for '--scenario <NAME>'", "possible values: shop, healthy,"],
     );
-    refused(&["--scenario-after", "3"], &[], 2, &["--scenario-after <TIME>", "give a time with its unit"]);
-    refused(&["--duratoin", "3s"], &[], 2, &["'--duratoin'", "'--duration'"]);
-    refused(&["--web.listen-address", "nonsense"], &[], 2, &["cannot be used multiple times"]);
-    refused(&[URL], &[], 2, &["unexpected argument '***'"]);
-    refused(&["--database-uri", URL], &[], 2, &["--database-uri", "'--database-url'"]);
-    refused(&["--duration", URL], &[], 2, &["invalid value '***' for '--duration <TIME>'"]);
+    assert_refused(&["--scenario-after", "3"], &[], 2, &["--scenario-after <TIME>", "give a duration with its unit"]);
+    assert_refused(&["--duratoin", "3s"], &[], 2, &["'--duratoin'", "'--duration'"]);
+    assert_refused(&["--web.listen-address", "nonsense"], &[], 2, &["cannot be used multiple times"]);
+    assert_refused(&[URL], &[], 2, &["unexpected argument '***'"]);
+    assert_refused(&["--database-uri", URL], &[], 2, &["--database-uri", "'--database-url'"]);
+    assert_refused(&["--duration", URL], &[], 2, &["invalid value '***' for '--duration <TIME>'"]);
 }
 
 #[test]
-fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
+fn invalid_address_is_refused_and_one_in_use_fails() {
     let run = |address: &str| run_to_end(poolscope(&["demo", "--web.listen-address", address]));
     let ended = run("nonsense");
     assert_eq!(ended.code, Some(2));
     assert!(
-        ended.err.starts_with(
-            "error: --web.listen-address cannot be used: invalid listen address `nonsense`; give host:port"
-        ),
+        ended.err.starts_with("error: invalid --web.listen-address: invalid listen address `nonsense`; give host:port"),
         "{}",
         ended.err
     );
@@ -111,8 +124,9 @@ fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
     );
     let ended = run_to_end(demo(&["--shop.listen-address", &address]));
     assert_eq!(ended.code, Some(1));
-    let said = format!("error: cannot open the shop at {address}; choose another address with --shop.listen-address: ");
-    assert!(ended.err.starts_with(&said) && ended.err.contains("ddress already in use"), "{}", ended.err);
+    let error =
+        format!("error: cannot serve the shop at {address}; choose another address with --shop.listen-address: ");
+    assert!(ended.err.starts_with(&error) && ended.err.contains("ddress already in use"), "{}", ended.err);
     assert_eq!(run_to_end(demo(&["--shop.listen-address", "nonsense"])).code, Some(2));
     let mut command = poolscope(&["demo"]);
     command.env("POOLSCOPE_WEB_LISTEN_ADDRESS", &address);
@@ -120,7 +134,7 @@ fn an_address_that_cannot_be_is_refused_and_one_in_use_is_a_failure() {
 }
 
 #[test]
-fn a_variable_that_cannot_be_is_refused_and_named() {
+fn invalid_variable_is_refused_by_name() {
     for (variable, value, parts) in [
         (
             "POOLSCOPE_POOL_SIZE",
@@ -130,37 +144,46 @@ fn a_variable_that_cannot_be_is_refused_and_named() {
         ("POOLSCOPE_POOLSIZE", "5", &["unknown setting `POOLSCOPE_POOLSIZE`: did you mean `POOLSCOPE_POOL_SIZE`?"]),
         ("POOLSCOPE_CHECKOUT_TIMEOUT", "soon", &["CHECKOUT_TIMEOUT", "expected a duration with its unit"]),
         ("POOLSCOPE_WAIT_TARGET", "5s", &["wait_target (5s) is above checkout_timeout (2s)"]),
-        ("RUST_LOG", "poolscope=loud", &["environment variable RUST_LOG: \"poolscope=loud\"", "poolscope=debug"]),
+        (
+            "RUST_LOG",
+            "poolscope=loud",
+            &["environment variable RUST_LOG: invalid \"poolscope=loud\"", "poolscope=debug"],
+        ),
     ] {
-        refused(&[], &[(variable, value)], 2, parts);
+        assert_refused(&[], &[(variable, value)], 2, parts);
     }
 }
 
 #[test]
-fn a_collector_that_cannot_be_is_refused_without_a_secret() {
-    let (endpoint, would_do) = ("--otlp.endpoint: ", "expected http://host:port or https://host:port");
-    refused(&["--otlp.endpoint", "collector:4317"], &[], 2, &[endpoint, would_do]);
-    refused(&["--otlp.endpoint", "http://me:hunter2@collector"], &[], 2, &[endpoint, "OTEL_EXPORTER_OTLP_HEADERS"]);
-    refused(
+fn invalid_collector_is_refused_without_a_secret() {
+    let (endpoint, remedy) = ("--otlp.endpoint: ", "expected http://host:port or https://host:port");
+    assert_refused(&["--otlp.endpoint", "collector:4317"], &[], 2, &[endpoint, remedy]);
+    assert_refused(
+        &["--otlp.endpoint", "http://me:hunter2@collector"],
+        &[],
+        2,
+        &[endpoint, "OTEL_EXPORTER_OTLP_HEADERS"],
+    );
+    assert_refused(
         &["--otlp.protocol", "http/json"],
         &[],
         2,
         &["'--otlp.protocol <PROTOCOL>'", "expected grpc or http/protobuf"],
     );
-    refused(&["--log.format", "xml"], &[], 2, &["'--log.format <FORMAT>'", "text, json"]);
-    for (variable, value, would_do) in [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2", would_do),
+    assert_refused(&["--log.format", "xml"], &[], 2, &["'--log.format <FORMAT>'", "text, json"]);
+    for (variable, value, remedy) in [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "hunter2", remedy),
         ("OTEL_EXPORTER_OTLP_HEADERS", "authorization hunter2", "expected key=value"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "udp", "expected grpc or http/protobuf"),
         ("OTEL_TRACES_SAMPLER", "some", "expected always_on"),
         ("OTEL_BSP_SCHEDULE_DELAY", "1s", "expected whole milliseconds"),
     ] {
-        refused(&[], &[(variable, value)], 2, &[&format!("environment variable {variable}: "), would_do]);
+        assert_refused(&[], &[(variable, value)], 2, &[&format!("environment variable {variable}: "), remedy]);
     }
 }
 
 #[test]
-fn an_address_for_links_that_cannot_be_is_refused() {
+fn invalid_base_url_of_links_is_refused() {
     for flag in ["--runbooks-url", "--grafana-url"] {
         for url in ["grafana:3000", "ftp://host", URL, "http://host/{{ $labels.job }}", ""] {
             let ended = run_to_end(poolscope(&["rules", flag, url]));
@@ -172,8 +195,8 @@ fn an_address_for_links_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn a_server_that_cannot_be_had_is_a_failure_that_says_what_would_do() {
-    refused(
+fn unavailable_server_is_a_failure_with_a_remedy() {
+    assert_refused(
         &[],
         &[("POOLSCOPE_PG_BIN", "/nowhere")],
         1,
@@ -181,26 +204,26 @@ fn a_server_that_cannot_be_had_is_a_failure_that_says_what_would_do() {
     );
     let free = TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
     let url = format!("postgres://app:hunter2@127.0.0.1:{free}/shop");
-    let said = format!("error: cannot connect to postgres://app:***@127.0.0.1:{free}/shop: could not connect");
-    refused(&["--database-url", &url], &[], 1, &[&said, "onnection refused"]);
+    let error = format!("error: cannot connect to postgres://app:***@127.0.0.1:{free}/shop: could not connect");
+    assert_refused(&["--database-url", &url], &[], 1, &[&error, "onnection refused"]);
 }
 
 #[test]
-fn what_a_scenario_does_to_a_server_is_refused_for_ones_own() {
-    let would_do = "leave out --database-url, and unset POOLSCOPE_DATABASE_URL";
-    for (scenario, does) in [
+fn disruptive_scenario_is_refused_for_existing_server() {
+    let remedy = "remove --database-url and unset POOLSCOPE_DATABASE_URL";
+    for (scenario, disruption) in [
         ("server_down", "stops the server"),
-        ("server_full", "takes all of the server's slots"),
+        ("server_full", "takes all slots of the server"),
         ("connect_slow", "changes the server's settings"),
     ] {
-        let said = format!("error: --scenario {scenario} {does}, so it needs a private one: ");
-        refused(&["--scenario", scenario, "--database-url", URL], &[], 2, &[&said, would_do]);
-        refused(&["--scenario", scenario], &[("POOLSCOPE_DATABASE_URL", URL)], 2, &[&said, would_do]);
+        let error = format!("error: --scenario {scenario} {disruption}, so it requires a private server: ");
+        assert_refused(&["--scenario", scenario, "--database-url", URL], &[], 2, &[&error, remedy]);
+        assert_refused(&["--scenario", scenario], &[("POOLSCOPE_DATABASE_URL", URL)], 2, &[&error, remedy]);
     }
 }
 
 #[test]
-fn the_help_and_the_version_are_there() {
+fn help_and_version_are_printed() {
     let run = |arguments: &[&str]| run_to_end(poolscope(arguments));
     let version = run(&["--version"]);
     assert_eq!((version.code, &*version.out), (Some(0), concat!("poolscope ", env!("CARGO_PKG_VERSION"), "\n")));
@@ -245,12 +268,12 @@ fn the_help_and_the_version_are_there() {
     {
         assert!(help.out.contains(part), "{part} is not in {}", help.out);
     }
-    let nothing = run(&[]);
-    assert!(nothing.code == Some(2) && nothing.err.contains("Usage: poolscope <COMMAND>"), "{}", nothing.err);
+    let no_command = run(&[]);
+    assert!(no_command.code == Some(2) && no_command.err.contains("Usage: poolscope <COMMAND>"), "{}", no_command.err);
 }
 
 #[test]
-fn the_help_shows_no_secret_that_the_environment_has() {
+fn help_shows_no_secret_of_the_environment() {
     let mut command = poolscope(&["demo", "--help"]);
     let ended = run_to_end({
         command.env("POOLSCOPE_DATABASE_URL", URL);

@@ -1,4 +1,4 @@
-//! The binary, as somebody uses it who has nothing else: its output, its exit codes, and what remains of it.
+//! The binary: its output, its exit codes, and the processes and files that it leaves.
 
 mod api;
 mod ends;

@@ -1,13 +1,13 @@
-//! Each scenario of the demo: its fault is really brought about, shows in the metrics, and is over when it is said to be.
+//! The scenarios of the demo: their faults show in the metrics, and are removed.
 
 use poolscope_cli::demo::Scenario;
-
-use crate::run::{Up, demo, up, wait_until};
 use poolscope_testing::scrape::Scrape;
 
-/// Those that have a test here.
+use crate::run::{RunningDemo, demo, start, wait_until};
+
+/// The scenarios with a test.
 const TESTED: [&str; 14] = [
-    // In the other files.
+    // In other files.
     "shop",
     "healthy",
     "undersized",
@@ -28,31 +28,31 @@ const EXECUTING: (&str, &str) = ("activity", "executing");
 const IDLE: (&str, &str) = ("activity", "idle");
 const IDLE_IN_TRANSACTION: (&str, &str) = ("activity", "idle_in_transaction");
 
-fn scrape(up: &Up) -> Scrape {
-    let scrape = Scrape::parse(&up.get("/metrics").expect("an answer").1);
+fn scrape(demo: &RunningDemo) -> Scrape {
+    let scrape = Scrape::parse(&demo.get("/metrics").expect("a response").1);
     scrape.assert_adds_up("shop");
     scrape
 }
 
-/// A demo whose fault begins soon.
-fn played(scenario: &str, arguments: &[&str]) -> Up {
+/// Starts a demo whose fault is injected after half a second.
+fn start_scenario(scenario: &str, arguments: &[&str]) -> RunningDemo {
     let mut command = demo(&["--scenario", scenario, "--scenario-after", "500ms"]);
-    let up = up(command.args(arguments));
-    assert!(up.seen.contains(&format!("\n  plays    {scenario}: ")), "{}", up.seen);
-    up
+    let demo = start(command.args(arguments));
+    assert!(demo.banner.contains(&format!("\n  scenario {scenario}: ")), "{}", demo.banner);
+    demo
 }
 
-/// Waits for a scrape that shows it.
-fn shows(up: &Up, what: &str, mut holds: impl FnMut(&Scrape) -> bool) {
-    wait_until(what, || holds(&scrape(up)));
+/// Waits for a scrape that satisfies `holds`.
+fn wait_until_scrape(demo: &RunningDemo, what: &str, mut holds: impl FnMut(&Scrape) -> bool) {
+    wait_until(what, || holds(&scrape(demo)));
 }
 
-/// For how long an operation held connections, and did this.
+/// Returns how long an operation held connections with this activity, in seconds.
 fn held(scrape: &Scrape, operation: &str, activity: (&str, &str)) -> f64 {
     scrape.sum("poolscope_connection_use_seconds_total", &[("operation", operation), activity])
 }
 
-/// For how long all did this.
+/// Returns how long all operations held connections with this activity, in seconds.
 fn held_by_all(scrape: &Scrape, activity: (&str, &str)) -> f64 {
     scrape.sum("poolscope_connection_use_seconds_total", &[activity])
 }
@@ -61,7 +61,7 @@ fn saturated(scrape: &Scrape) -> f64 {
     scrape.sum("poolscope_saturated_seconds_total", &[])
 }
 
-/// How many checkouts ended well.
+/// Returns the number of successful checkouts.
 fn ok(scrape: &Scrape) -> f64 {
     scrape.sum("poolscope_checkouts_total", &[("outcome", "ok")])
 }
@@ -73,16 +73,16 @@ fn every_scenario_has_a_test() {
 }
 
 #[test]
-fn a_healthy_load_has_nothing_to_complain_of() {
-    let mut up = up(&mut demo(&["--scenario", "healthy", "--duration", "4s"]));
+fn healthy_load_has_no_symptoms() {
+    let mut demo = start(&mut demo(&["--scenario", "healthy", "--duration", "4s"]));
     let mut last = None;
-    while let Some((_, text)) = up.get("/metrics") {
+    while let Some((_, text)) = demo.get("/metrics") {
         let scrape = Scrape::parse(&text);
         last = Some(scrape).filter(|scrape| ok(scrape) > 0.0).or(last);
     }
     let last = last.expect("a scrape under load");
     assert!(ok(&last) > 40.0, "{}", ok(&last));
-    for complaint in [
+    for metric in [
         "db_client_connection_timeouts_total",
         "poolscope_connection_errors_total",
         "poolscope_query_errors_total",
@@ -94,71 +94,71 @@ fn a_healthy_load_has_nothing_to_complain_of() {
         "poolscope_self_deadlocks_total",
         "poolscope_suspected_leaks",
     ] {
-        assert!(last.sum(complaint, &[]) <= 0.0, "{complaint}");
+        assert!(last.sum(metric, &[]) <= 0.0, "{metric}");
     }
     for outcome in ["error", "cancelled", "shed"] {
         assert!(last.sum("poolscope_request_duration_seconds_count", &[("outcome", outcome)]) <= 0.0, "{outcome}");
     }
-    assert_eq!(up.run.wait().code(), Some(0));
-    assert_eq!(up.run.stderr(), "");
+    assert_eq!(demo.run.wait().code(), Some(0));
+    assert_eq!(demo.run.stderr(), "");
 }
 
 #[test]
-fn a_pool_that_is_too_small_is_used_up_by_work() {
-    let up = played("undersized", &[]);
-    shows(&up, "a pool that is used up", |scrape| {
+fn undersized_pool_is_saturated_while_executing() {
+    let demo = start_scenario("undersized", &[]);
+    wait_until_scrape(&demo, "a saturated pool", |scrape| {
         saturated(scrape) > 1.0 && scrape.sum("db_client_connection_pending_requests", &[]) > 0.0
     });
-    let scrape = scrape(&up);
+    let scrape = scrape(&demo);
     let executing = held_by_all(&scrape, EXECUTING);
     assert!(executing > 4.0 * (held_by_all(&scrape, IDLE) + held_by_all(&scrape, IDLE_IN_TRANSACTION)), "{executing}");
 }
 
 #[test]
-fn slow_queries_make_the_server_the_one_that_holds_the_pool() {
-    let up = played("slow_queries", &[]);
-    shows(&up, "orders that are listed slowly", |scrape| {
+fn slow_queries_saturate_the_pool() {
+    let demo = start_scenario("slow_queries", &[]);
+    wait_until_scrape(&demo, "slow queries of the order list", |scrape| {
         held(scrape, "list_orders", EXECUTING) > 5.0 && saturated(scrape) > 0.0
     });
-    let scrape = scrape(&up);
+    let scrape = scrape(&demo);
     assert!(held(&scrape, "list_orders", EXECUTING) > 0.5 * held_by_all(&scrape, EXECUTING));
 }
 
 #[test]
-fn connections_are_held_idly_while_something_else_is_called() {
-    let up = played("held_idle", &[]);
-    shows(&up, "connections that are held idly", |scrape| {
+fn idle_holds_saturate_the_pool() {
+    let demo = start_scenario("held_idle", &[]);
+    wait_until_scrape(&demo, "connections held idle", |scrape| {
         let warnings = [("route", "/orders"), ("kind", "held_elsewhere")];
         held(scrape, "list_orders", IDLE) > 5.0
             && saturated(scrape) > 0.0
             && scrape.sum("poolscope_request_warnings_total", &warnings) > 0.0
     });
-    assert!(held(&scrape(&up), "list_orders", EXECUTING) < 1.0);
+    assert!(held(&scrape(&demo), "list_orders", EXECUTING) < 1.0);
 }
 
 #[test]
-fn transactions_are_left_open_while_the_payment_service_takes_its_time() {
-    let up = played("idle_in_transaction", &[]);
-    shows(&up, "transactions that are left open", |scrape| {
+fn idle_transactions_saturate_the_pool() {
+    let demo = start_scenario("idle_in_transaction", &[]);
+    wait_until_scrape(&demo, "idle transactions", |scrape| {
         held(scrape, "place_order", IDLE_IN_TRANSACTION) > 5.0 && saturated(scrape) > 0.0
     });
 }
 
 #[test]
-fn what_leaks_is_suspected_and_comes_back_when_the_fault_is_over() {
+fn leaks_are_suspected_until_the_fault_is_removed() {
     let mut command = demo(&["--scenario", "leak", "--scenario-after", "500ms", "--scenario-for", "5s"]);
-    let up = up(command.env("POOLSCOPE_LEAK_THRESHOLD", "1s"));
+    let demo = start(command.env("POOLSCOPE_LEAK_THRESHOLD", "1s"));
     let leaks = |scrape: &Scrape| scrape.sum("poolscope_suspected_leaks", &[]);
-    shows(&up, "suspected leaks", |scrape| leaks(scrape) > 1.5);
-    assert!(held(&scrape(&up), "GET /customers/count", IDLE) > 2.0);
-    up.run.line_containing("the fault is over");
-    shows(&up, "nothing that leaks", |scrape| leaks(scrape) < 0.5);
+    wait_until_scrape(&demo, "suspected leaks", |scrape| leaks(scrape) > 1.5);
+    assert!(held(&scrape(&demo), "GET /customers/count", IDLE) > 2.0);
+    demo.run.line_containing("fault removed");
+    wait_until_scrape(&demo, "no leaks", |scrape| leaks(scrape) < 0.5);
 }
 
 #[test]
-fn a_rush_that_takes_two_connections_each_waits_for_itself() {
-    let up = played("self_deadlock", &[]);
-    shows(&up, "tasks that wait for themselves", |scrape| {
+fn nested_checkouts_deadlock_in_the_pool() {
+    let demo = start_scenario("self_deadlock", &[]);
+    wait_until_scrape(&demo, "self-deadlocks", |scrape| {
         let audit = [("operation", "write_audit"), ("outcome", "timeout")];
         scrape.sum("poolscope_self_deadlocks_total", &[]) > 0.0
             && scrape.sum("poolscope_checkouts_total", &audit) > 0.0
@@ -167,35 +167,35 @@ fn a_rush_that_takes_two_connections_each_waits_for_itself() {
 }
 
 #[test]
-fn a_server_that_was_down_serves_again_when_it_is_up() {
-    let up = played("server_down", &["--scenario-for", "3s"]);
+fn stopped_server_recovers() {
+    let demo = start_scenario("server_down", &["--scenario-for", "3s"]);
     let suspended = |scrape: &Scrape| scrape.sum("poolscope_connecting_suspended_seconds", &[]);
     let connect = [("phase", "connect")];
-    shows(&up, "connecting that fails", |scrape| {
+    wait_until_scrape(&demo, "failed connects", |scrape| {
         suspended(scrape) > 0.0 && scrape.sum("poolscope_connection_errors_total", &connect) > 0.0
     });
-    assert!(scrape(&up).sum("poolscope_checkouts_total", &[("outcome", "error")]) > 0.0);
-    up.run.line_containing("the fault is over");
-    let before = ok(&scrape(&up));
-    shows(&up, "checkouts that succeed again", |scrape| suspended(scrape) <= 0.0 && ok(scrape) > before + 20.0);
+    assert!(scrape(&demo).sum("poolscope_checkouts_total", &[("outcome", "error")]) > 0.0);
+    demo.run.line_containing("fault removed");
+    let before = ok(&scrape(&demo));
+    wait_until_scrape(&demo, "successful checkouts", |scrape| suspended(scrape) <= 0.0 && ok(scrape) > before + 20.0);
 }
 
 #[test]
-fn a_server_whose_slots_are_taken_refuses_and_takes_connections_when_they_are_free() {
-    let up = played("server_full", &["--scenario-for", "10s"]);
+fn full_server_recovers() {
+    let demo = start_scenario("server_full", &["--scenario-for", "10s"]);
     let refused = [("phase", "connect"), ("sqlstate", "53300")];
-    shows(&up, "connections that are refused", |scrape| {
+    wait_until_scrape(&demo, "refused connections", |scrape| {
         scrape.sum("poolscope_connection_errors_total", &refused) > 0.0
     });
-    up.run.line_containing("the fault is over");
-    let before = ok(&scrape(&up));
-    shows(&up, "checkouts that succeed", |scrape| ok(scrape) > before + 20.0);
+    demo.run.line_containing("fault removed");
+    let before = ok(&scrape(&demo));
+    wait_until_scrape(&demo, "successful checkouts", |scrape| ok(scrape) > before + 20.0);
 }
 
 #[test]
-fn connections_that_take_a_second_to_make_show_in_the_time_of_connecting() {
-    let up = played("connect_slow", &[]);
-    shows(&up, "connections that took a second", |scrape| {
+fn slow_connects_show_in_the_create_time() {
+    let demo = start_scenario("connect_slow", &[]);
+    wait_until_scrape(&demo, "slow connects", |scrape| {
         let quick = scrape.sum("db_client_connection_create_time_seconds_bucket", &[("le", "0.5")]);
         scrape.sum("db_client_connection_create_time_seconds_count", &[]) > quick + 1.5
             && scrape.sum("poolscope_checkout_phase_seconds_total", &[("phase", "connect")]) > 2.0
@@ -203,27 +203,27 @@ fn connections_that_take_a_second_to_make_show_in_the_time_of_connecting() {
 }
 
 #[test]
-fn connections_that_are_thrown_away_are_made_anew() {
-    let up = played("churn", &[]);
-    shows(&up, "connections that are thrown away", |scrape| {
+fn discarded_connections_are_counted() {
+    let demo = start_scenario("churn", &[]);
+    wait_until_scrape(&demo, "discarded connections", |scrape| {
         scrape.sum("poolscope_connections_closed_total", &[("reason", "discarded")]) > 20.0
     });
 }
 
 #[test]
-fn retries_in_vain_spend_the_budget() {
-    let up = played("retry_storm", &[]);
-    shows(&up, "a budget that is spent", |scrape| {
+fn failed_retries_exhaust_the_budget() {
+    let demo = start_scenario("retry_storm", &[]);
+    wait_until_scrape(&demo, "an exhausted budget", |scrape| {
         scrape.sum("poolscope_retry_exhausted_total", &[("operation", "reserve_stock"), ("reason", "budget")]) > 0.0
             && scrape.sum("poolscope_retry_budget_available", &[]) < 1.0
     });
-    assert!(scrape(&up).sum("poolscope_retries_total", &[("sqlstate", "55P03")]) > 50.0);
+    assert!(scrape(&demo).sum("poolscope_retries_total", &[("sqlstate", "55P03")]) > 50.0);
 }
 
 #[test]
-fn connections_that_come_back_dirty_are_counted_by_who_left_them_so() {
-    let up = played("dirty", &[]);
-    shows(&up, "dirty returns of both kinds", |scrape| {
+fn dirty_returns_are_counted_by_operation() {
+    let demo = start_scenario("dirty", &[]);
+    wait_until_scrape(&demo, "dirty returns of both kinds", |scrape| {
         let dirty = |operation, kind| {
             scrape.sum("poolscope_dirty_returns_total", &[("operation", operation), ("kind", kind)]) > 2.0
         };
@@ -232,14 +232,16 @@ fn connections_that_come_back_dirty_are_counted_by_who_left_them_so() {
 }
 
 #[test]
-fn a_scenario_ends_in_good_order_in_the_midst_of_its_fault() {
-    // What is left out of the pool for ever, locked or down would hold up the end.
+fn demo_stops_gracefully_during_a_fault() {
+    // Leaked connections, locks and a stopped server would delay the shutdown.
     let scenarios = ["leak", "retry_storm", "server_down", "server_full"];
-    for (scenario, mut up) in scenarios.map(|scenario| (scenario, played(scenario, &["--duration", "1500ms"]))) {
-        assert_eq!(up.run.wait().code(), Some(0), "{scenario}");
-        let (out, err) = (up.run.remaining_output(), up.run.stderr());
-        assert!(out.contains("the fault begins: ") && out.contains("directory are gone."), "{scenario}: {out}");
-        assert!(!err.contains("cut off") && !err.contains("ERROR"), "{scenario}: {err}");
-        up.run.assert_no_leftovers();
+    for (scenario, mut demo) in
+        scenarios.map(|scenario| (scenario, start_scenario(scenario, &["--duration", "1500ms"])))
+    {
+        assert_eq!(demo.run.wait().code(), Some(0), "{scenario}");
+        let (out, err) = (demo.run.remaining_output(), demo.run.stderr());
+        assert!(out.contains("fault injected: ") && out.contains("its directory removed."), "{scenario}: {out}");
+        assert!(!err.contains("aborted") && !err.contains("ERROR"), "{scenario}: {err}");
+        demo.run.assert_no_leftovers();
     }
 }

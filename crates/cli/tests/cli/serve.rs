@@ -1,4 +1,4 @@
-//! The standalone exporter on real servers: what it watches, what it is told, and how it ends.
+//! The standalone exporter.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -7,30 +7,30 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use poolscope_testing::http;
+use poolscope_testing::otlp::Receiver;
+use poolscope_testing::scrape::Scrape;
 use poolscope_testing::server::{Server, Shutdown};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use crate::run::{Ended, Run, poolscope, run_to_end, wait_until};
-use poolscope_testing::http;
-use poolscope_testing::otlp::Receiver;
-use poolscope_testing::scrape::Scrape;
 
-/// A server, and a directory for configurations that name it.
-struct World {
+/// A server, and a directory for configurations.
+struct Environment {
     runtime: Runtime,
     server: Server,
     directory: TempDir,
 }
 
-impl World {
+impl Environment {
     fn new() -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(Server::builder().start()).expect("a server");
         Self { runtime, server, directory: tempfile::tempdir().expect("a directory") }
     }
 
-    /// Its URL with a password that it does not ask for.
+    /// Returns its URL, with a password that the server does not require.
     fn url(&self) -> String {
         self.server.url().replace("postgres@", "postgres:hunter2@")
     }
@@ -41,14 +41,14 @@ impl World {
         path
     }
 
-    /// A configuration with the server, the same by a file, and one where nobody is.
+    /// Writes a configuration with the server, the same server by a URL file, and an unreachable one.
     fn config(&self) -> String {
         self.file("url", &format!("{}\n", self.url()));
         let path = self.file(
             "poolscope.toml",
             &format!(
                 "probe_interval = '1s'\n[defaults]\nconnect_timeout = '2s'\n\
-                 [databases.gone]\ndatabase_url = 'postgres://app:hunter2@{NOBODY}/shop'\n\
+                 [databases.gone]\ndatabase_url = 'postgres://app:hunter2@{UNUSED_ADDRESS}/shop'\n\
                  [databases.shop]\ndatabase_url = '{}'\n\
                  [databases.filed]\ndatabase_url_file = 'url'\nserver_view = false\n",
                 self.url()
@@ -58,25 +58,26 @@ impl World {
     }
 }
 
-/// An address where nobody listens.
-const NOBODY: &str = "127.0.0.1:1";
+/// An address without a listener.
+const UNUSED_ADDRESS: &str = "127.0.0.1:1";
 
-/// A standalone exporter that is up, and what it said.
-struct Up {
+/// A running standalone exporter.
+struct RunningExporter {
     run: Run,
     address: SocketAddr,
-    said: String,
+    /// The first line of its output.
+    first_line: String,
 }
 
-impl Up {
+impl RunningExporter {
     fn start(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = poolscope(&["serve", "--web.listen-address", "127.0.0.1:0"]);
         command.args(arguments).envs(variables.iter().copied());
         let run = Run::start(&mut command);
-        let said = run.line();
-        let url = said.split(' ').find_map(|word| word.strip_prefix("http://")?.strip_suffix("/metrics"));
-        let address = url.unwrap_or_else(|| panic!("no URL in {said}")).parse().expect("an address");
-        Self { run, address, said }
+        let first_line = run.line();
+        let url = first_line.split(' ').find_map(|word| word.strip_prefix("http://")?.strip_suffix("/metrics"));
+        let address = url.unwrap_or_else(|| panic!("no URL in {first_line}")).parse().expect("an address");
+        Self { run, address, first_line }
     }
 
     fn scrape(&self) -> Scrape {
@@ -85,49 +86,53 @@ impl Up {
         Scrape::parse(&page)
     }
 
-    /// The value for a pool.
-    fn of(&self, pool: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    /// Scrapes the value of a series of a pool.
+    fn value(&self, pool: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
         let labels: Vec<_> = [("db_client_connection_pool_name", pool)].iter().chain(labels).copied().collect();
         self.scrape().sum(name, &labels)
     }
 
     fn probes(&self, pool: &str, outcome: &str) -> f64 {
-        self.of(pool, "poolscope_checkouts_total", &[("operation", "probe"), ("outcome", outcome)])
+        self.value(pool, "poolscope_checkouts_total", &[("operation", "probe"), ("outcome", outcome)])
     }
 
-    fn end(mut self) -> Ended {
+    fn stop(mut self) -> Ended {
         self.run.signal(Signal::SIGTERM);
         let code = self.run.wait().code();
-        let (out, err) = (self.said.clone() + "\n" + &self.run.remaining_output(), self.run.stderr());
+        let (out, err) = (self.first_line.clone() + "\n" + &self.run.remaining_output(), self.run.stderr());
         Ended { code, out, err }
     }
 }
 
 #[test]
-fn each_database_is_probed_and_its_server_asked_and_no_password_is_shown() {
-    let world = World::new();
-    let up = Up::start(&["--config", &world.config()], &[("RUST_LOG", "trace")]);
+fn databases_are_probed_and_servers_queried() {
+    let environment = Environment::new();
+    let exporter = RunningExporter::start(&["--config", &environment.config()], &[("RUST_LOG", "trace")]);
     wait_until("probes", || {
-        up.probes("shop", "ok") > 1.0 && up.probes("filed", "ok") > 1.0 && up.probes("gone", "error") > 0.0
+        exporter.probes("shop", "ok") > 1.0
+            && exporter.probes("filed", "ok") > 1.0
+            && exporter.probes("gone", "error") > 0.0
     });
-    wait_until("a look at each server", || {
-        up.scrape().values("poolscope_server_up", "db_client_connection_pool_name").len() == 2
+    wait_until("the view of each server", || {
+        exporter.scrape().values("poolscope_server_up", "db_client_connection_pool_name").len() == 2
     });
-    let up_of = |pool| up.of(pool, "poolscope_server_up", &[]);
-    assert_eq!((up_of("shop"), up_of("gone")), (1.0, 0.0));
-    // The pools' connections and the one that asks.
+    let server_up = |pool| exporter.value(pool, "poolscope_server_up", &[]);
+    assert_eq!((server_up("shop"), server_up("gone")), (1.0, 0.0));
+    // Two pools have a connection each, and the server's view has one.
     wait_until("the pools' connections", || {
-        up.of("shop", "poolscope_server_backends", &[("application_name", "poolscope")]) > 2.5
+        exporter.value("shop", "poolscope_server_backends", &[("application_name", "poolscope")]) > 2.5
     });
-    assert!(up.of("shop", "poolscope_server_slots_left", &[]) > 0.0);
-    assert!(up.of("shop", "db_client_operation_duration_seconds_count", &[("db_query_summary", "SELECT")]) > 1.0);
-    assert_eq!(up.of("shop", "db_client_connection_max", &[]), 1.0);
+    assert!(exporter.value("shop", "poolscope_server_slots_left", &[]) > 0.0);
+    assert!(
+        exporter.value("shop", "db_client_operation_duration_seconds_count", &[("db_query_summary", "SELECT")]) > 1.0
+    );
+    assert_eq!(exporter.value("shop", "db_client_connection_max", &[]), 1.0);
     for (path, part) in [("/-/ready", "poolscope is ready"), ("/api/v1/pools", "\"filed\""), ("/", "/metrics")] {
-        let (status, body) = http::get(up.address, path).expect("an answer");
+        let (status, body) = http::get(exporter.address, path).expect("an answer");
         assert!(status == 200 && body.contains(part), "{path}: {body}");
     }
 
-    let Ended { code, out, err } = up.end();
+    let Ended { code, out, err } = exporter.stop();
     assert_eq!(code, Some(0), "{err}");
     assert!(
         out.contains("shop: postgres://postgres:***@") && out.contains(" every 1s, with the server's view"),
@@ -137,75 +142,78 @@ fn each_database_is_probed_and_its_server_asked_and_no_password_is_shown() {
 }
 
 #[test]
-fn a_server_that_goes_and_comes_back_is_told_of() {
-    let world = World::new();
-    let up = Up::start(&["--config", &world.config()], &[]);
-    let is_up = || up.of("shop", "poolscope_server_up", &[]);
+fn server_restart_is_reported() {
+    let environment = Environment::new();
+    let exporter = RunningExporter::start(&["--config", &environment.config()], &[]);
+    let is_up = || exporter.value("shop", "poolscope_server_up", &[]);
     wait_until("the server", || is_up() > 0.5);
-    world.runtime.block_on(world.server.stop(Shutdown::Immediate)).expect("to stop");
-    wait_until("its absence", || is_up() < 0.5 && up.probes("shop", "error") > 0.0);
-    world.runtime.block_on(world.server.start()).expect("to start");
-    let before = up.probes("shop", "ok");
-    wait_until("the server again", || is_up() > 0.5 && up.probes("shop", "ok") > before);
-    let Ended { code, err, .. } = up.end();
+    environment.runtime.block_on(environment.server.stop(Shutdown::Immediate)).expect("to stop");
+    wait_until("the failure", || is_up() < 0.5 && exporter.probes("shop", "error") > 0.0);
+    environment.runtime.block_on(environment.server.start()).expect("to start");
+    let before = exporter.probes("shop", "ok");
+    wait_until("the recovery", || is_up() > 0.5 && exporter.probes("shop", "ok") > before);
+    let Ended { code, err, .. } = exporter.stop();
     assert_eq!(code, Some(0));
     assert_eq!(err.matches("querying the server's state failed pool=\"shop\"").count(), 1, "{err}");
     assert!(err.contains("querying the server's state succeeded again pool=\"shop\""), "{err}");
 }
 
 #[test]
-fn a_service_manager_is_told_when_it_serves_and_when_it_ends() {
-    let world = World::new();
-    let path = world.directory.path().join("notify");
+fn service_manager_is_notified() {
+    let environment = Environment::new();
+    let path = environment.directory.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
-    let hear = || {
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let receive = || {
         let mut message = [0; 64];
         let length = socket.recv(&mut message).expect("a message");
         String::from_utf8_lossy(&message[..length]).into_owned()
     };
-    let up = Up::start(&["--config", &world.config()], &[("NOTIFY_SOCKET", path.to_str().expect("a path"))]);
-    assert_eq!(hear(), "READY=1");
-    assert_eq!(up.end().code, Some(0));
-    assert_eq!(hear(), "STOPPING=1");
+    let exporter = RunningExporter::start(
+        &["--config", &environment.config()],
+        &[("NOTIFY_SOCKET", path.to_str().expect("a path"))],
+    );
+    assert_eq!(receive(), "READY=1");
+    assert_eq!(exporter.stop().code, Some(0));
+    assert_eq!(receive(), "STOPPING=1");
 }
 
 #[test]
-fn without_a_file_the_environment_names_the_database() {
-    let world = World::new();
-    let url = world.url();
+fn environment_configures_one_database() {
+    let environment = Environment::new();
+    let url = environment.url();
     let variables = [("POOLSCOPE_DATABASE_URL", &*url), ("POOLSCOPE_NAME", "from the environment")];
-    let up = Up::start(&[], &variables);
-    wait_until("a probe", || up.probes("from the environment", "ok") > 0.5);
-    assert_eq!(up.end().code, Some(0));
+    let exporter = RunningExporter::start(&[], &variables);
+    wait_until("a probe", || exporter.probes("from the environment", "ok") > 0.5);
+    assert_eq!(exporter.stop().code, Some(0));
 }
 
 #[test]
-fn probes_are_traced_where_there_is_a_collector_and_only_there() {
-    let world = World::new();
+fn probes_are_traced_only_with_a_collector() {
+    let environment = Environment::new();
     let receiver = Receiver::http();
-    let config = world.config();
-    let up = Up::start(
+    let config = environment.config();
+    let exporter = RunningExporter::start(
         &["--config", &config, "--otlp.endpoint", &receiver.endpoint()],
         &[("OTEL_BSP_SCHEDULE_DELAY", "100")],
     );
     wait_until("a probe's query", || receiver.spans().iter().any(|span| span.name.starts_with("SELECT")));
-    assert_eq!(up.end().code, Some(0));
+    assert_eq!(exporter.stop().code, Some(0));
     let spans = receiver.spans();
     let query = spans.iter().find(|span| span.name.starts_with("SELECT")).expect("seen");
     let root = spans.iter().find(|span| span.trace_id == query.trace_id && span.parent.is_none()).expect("a root");
     assert_eq!((&*root.name, &*root.resource["service.name"]), ("probe", "poolscope"));
 
-    let up = Up::start(&["--config", &config], &[]);
-    wait_until("a failure", || up.probes("gone", "error") > 0.5);
-    let err = up.end().err;
+    let exporter = RunningExporter::start(&["--config", &config], &[]);
+    wait_until("a failure", || exporter.probes("gone", "error") > 0.5);
+    let err = exporter.stop().err;
     assert!(err.contains("could not connect") && !err.contains("trace_id="), "{err}");
 }
 
 #[test]
-fn check_says_what_a_configuration_comes_to_and_whether_its_databases_can_be_had() {
-    let world = World::new();
-    let config = world.config();
+fn check_prints_settings_and_tests_connections() {
+    let environment = Environment::new();
+    let config = environment.config();
     let plain = run_to_end(poolscope(&["check", "--config", &config]));
     assert_eq!((plain.code, &*plain.err), (Some(0), ""));
     let lines: Vec<_> = plain.out.lines().collect();
@@ -217,10 +225,10 @@ fn check_says_what_a_configuration_comes_to_and_whether_its_databases_can_be_had
     );
 
     let connected = run_to_end(poolscope(&["check", "--config", &config, "--connect"]));
-    assert_eq!((connected.code, &*connected.err), (Some(1), "error: not every database can be had\n"));
+    assert_eq!((connected.code, &*connected.err), (Some(1), "error: at least one database is unreachable\n"));
     assert_eq!(connected.out.matches("  connects: PostgreSQL ").count(), 2, "{}", connected.out);
     assert!(
-        connected.out.contains("  cannot be had: could not connect to PostgreSQL at 127.0.0.1:"),
+        connected.out.contains("  unreachable: could not connect to PostgreSQL at 127.0.0.1:"),
         "{}",
         connected.out
     );
@@ -228,21 +236,21 @@ fn check_says_what_a_configuration_comes_to_and_whether_its_databases_can_be_had
 }
 
 #[test]
-fn what_cannot_be_ends_it_with_one_line_before_it_begins() {
-    let world = World::new();
+fn invalid_configuration_is_refused() {
+    let environment = Environment::new();
     let wrong =
-        world.file("wrong.toml", "[databases.shop]\ndatabase_url = 'postgres://app:hunter2@h/d'\npool_siz = 3\n");
+        environment.file("wrong.toml", "[databases.shop]\ndatabase_url = 'postgres://app:hunter2@h/d'\npool_siz = 3\n");
     let wrong = wrong.to_str().expect("a path");
-    let good = world.config();
+    let good = environment.config();
     for (arguments, variables, part) in [
-        (vec![], vec![], "error: no database is named: give --config a file"),
-        (vec![], vec![("POOLSCOPE_CONFIG_FILE", "")], "error: no database is named: give --config a file"),
+        (vec![], vec![], "error: no database is configured: give --config a file"),
+        (vec![], vec![("POOLSCOPE_CONFIG_FILE", "")], "error: no database is configured: give --config a file"),
         (
             vec!["--config", "postgres://app:hunter2@h/d"],
             vec![],
-            "error: --config takes the path of a file, and was given a URL",
+            "error: --config expects the path of a file, not a URL",
         ),
-        (vec!["--config", "/not/there.toml"], vec![], "error: /not/there.toml cannot be read: No such file"),
+        (vec!["--config", "/not/there.toml"], vec![], "error: cannot read /not/there.toml: No such file"),
         (
             vec!["--config", wrong],
             vec![],
@@ -259,16 +267,14 @@ fn what_cannot_be_ends_it_with_one_line_before_it_begins() {
             let mut run = poolscope(&[command]);
             run.args(&arguments).envs(variables.iter().copied());
             let ended = run_to_end(run);
-            let said = format!("{command} {arguments:?}: {}", ended.err);
-            assert_eq!((ended.code, ended.err.lines().count(), &*ended.out), (Some(2), 1, ""), "{said}");
-            assert!(ended.err.contains(part) && !ended.err.contains("hunter2"), "{said}");
+            let context = format!("{command} {arguments:?}: {}", ended.err);
+            assert_eq!((ended.code, ended.err.lines().count(), &*ended.out), (Some(2), 1, ""), "{context}");
+            assert!(ended.err.contains(part) && !ended.err.contains("hunter2"), "{context}");
         }
     }
     let taken = TcpListener::bind("127.0.0.1:0").expect("a socket");
     let taken = taken.local_addr().expect("an address").to_string();
-    for (address, code, part) in
-        [(&*taken, 1, "in use"), ("nonsense", 2, "error: --web.listen-address cannot be used: ")]
-    {
+    for (address, code, part) in [(&*taken, 1, "in use"), ("nonsense", 2, "error: invalid --web.listen-address: ")] {
         let ended = run_to_end(poolscope(&["serve", "--config", &good, "--web.listen-address", address]));
         let errors: Vec<_> = ended.err.lines().filter(|line| line.starts_with("error: ")).collect();
         assert!(ended.code == Some(code) && errors.len() == 1 && errors[0].contains(part), "{}", ended.err);

@@ -41,7 +41,7 @@ fn assert_demo_accepts(source: &str, arguments: &[&str], variables: &[(String, S
 #[track_caller]
 fn assert_documented(source: &str, variables: &[(String, String)]) {
     let known = text("src/otlp/env.rs")
-        + &text("crates/cli/src/cli.rs")
+        + &text("crates/cli/src/cli/demo.rs")
         + &text("crates/cli/src/cli/outputs.rs")
         + &text("crates/cli/src/cli/web.rs")
         + &text("docs/settings.md")

@@ -23,7 +23,7 @@ static RESULTS: LazyLock<Results> = LazyLock::new(results::run_all);
 
 /// Returns the runs of all scenarios with a fault.
 fn faults() -> impl Iterator<Item = &'static ScenarioRun> {
-    RESULTS.runs.iter().filter(|run| run.scenario.fires().is_some())
+    RESULTS.runs.iter().filter(|run| run.scenario.expected_alerts().is_some())
 }
 
 fn names(alerts: &[&'static str]) -> BTreeSet<String> {
@@ -34,9 +34,9 @@ fn names(alerts: &[&'static str]) -> BTreeSet<String> {
 fn faults_fire_exactly_the_expected_alerts() {
     let mut failures = Vec::new();
     for run in faults() {
-        let fires = run.scenario.fires().expect("a fault");
-        let expected = names(&fires.always());
-        let optional = names(fires.perhaps);
+        let alerts = run.scenario.expected_alerts().expect("a fault");
+        let expected = names(&alerts.always());
+        let optional = names(alerts.possible);
         let missing: Vec<_> = expected.difference(&run.fired).collect();
         let unexpected: Vec<_> =
             run.fired.iter().filter(|name| !expected.contains(*name) && !optional.contains(*name)).collect();
@@ -45,21 +45,21 @@ fn faults_fire_exactly_the_expected_alerts() {
         }
     }
     assert!(failures.is_empty(), "{failures:#?}");
-    let expected = Scenario::all().iter().filter(|scenario| scenario.fires().is_some()).count();
+    let expected = Scenario::all().iter().filter(|scenario| scenario.expected_alerts().is_some()).count();
     assert_eq!(faults().count(), expected);
 }
 
 #[test]
 fn notifications_name_the_top_contributor() {
     for run in faults() {
-        let fires = run.scenario.fires().expect("a fault");
-        for name in fires.always() {
+        let expected = run.scenario.expected_alerts().expect("a fault");
+        for name in expected.always() {
             let notice = run.notices.get(name).unwrap_or_else(|| panic!("{}: no {name}", run.scenario.name()));
             assert!(!notice.descriptions.is_empty(), "{name}");
         }
-        let descriptions = &run.notices[fires.alert].descriptions;
-        let named = descriptions.iter().any(|description| description.contains(&format!(": {} (", fires.blames)));
-        assert!(named, "{}: no description names {}: {descriptions:#?}", run.scenario.name(), fires.blames);
+        let descriptions = &run.notices[expected.alert].descriptions;
+        let named = descriptions.iter().any(|description| description.contains(&format!(": {} (", expected.cause)));
+        assert!(named, "{}: no description names {}: {descriptions:#?}", run.scenario.name(), expected.cause);
     }
 }
 

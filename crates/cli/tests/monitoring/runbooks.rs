@@ -90,10 +90,10 @@ fn runbooks_name_known_alerts_and_settings() {
 #[test]
 fn runbooks_list_all_alerts_of_their_scenario() {
     let alerts = alerts(&Thresholds::committed().expect("thresholds"));
-    for fires in Scenario::all().iter().filter_map(Scenario::fires) {
-        let alert = alerts.iter().find(|alert| alert.name == fires.alert).expect(fires.alert);
-        for name in fires.also.concat().iter().chain(fires.perhaps) {
-            assert!(alert.related().contains(name), "{} does not list {name} as related", fires.alert);
+    for expected in Scenario::all().iter().filter_map(Scenario::expected_alerts) {
+        let alert = alerts.iter().find(|alert| alert.name == expected.alert).expect(expected.alert);
+        for name in expected.also.concat().iter().chain(expected.possible) {
+            assert!(alert.related().contains(name), "{} does not list {name} as related", expected.alert);
         }
     }
 }

@@ -1,133 +1,126 @@
-//! Scenarios: what the demo brings about, so that it can be seen in the metrics.
+//! Scenarios: faults that the demo injects, to show them in the metrics.
 //!
-//! [`table`] says what there is, [`Director`] plays one: a calm load, then the fault, then the calm load again. A fault
-//! is any of a flaw in the shop's code, another load, and something that is done to the server (`act`).
+//! [`table`] lists the scenarios. [`FaultInjector`] runs one: normal load, then the fault, then normal load again. A fault
+//! consists of a fault in the shop's code, another load, and a fault of the server (`server_fault`), or some of them.
 
-mod act;
-mod director;
-mod fires;
+mod expected_alerts;
+mod injector;
 #[cfg(test)]
 mod reference;
+mod server_fault;
 mod table;
 
 use std::time::Duration;
 
-use self::act::Act;
-pub(super) use self::director::{Cast, Director, Phase};
-pub use self::fires::Fires;
+pub use self::expected_alerts::ExpectedAlerts;
+pub(super) use self::injector::{FaultInjector, Phase, Targets};
+use self::server_fault::ServerFault;
 use self::table::SCENARIOS;
-use super::shop::Manner;
+use super::shop::Behavior;
 use super::workload::Load;
 
-/// How long the load is calm before the fault, unless it is said.
-pub const CALM_FOR: Duration = Duration::from_secs(10);
+/// The default time of normal load before the fault.
+pub(crate) const DEFAULT_FAULT_DELAY: &str = "10s";
 
-/// Something that the demo can bring about.
+/// A fault that the demo can inject.
 #[derive(Debug)]
 pub struct Scenario {
     name: &'static str,
     about: &'static str,
-    shows: &'static str,
-    /// The pool's settings, where nobody gave others.
+    symptoms: &'static str,
+    /// Pool settings that replace the demo's defaults: names and values.
     settings: &'static [(&'static str, &'static str)],
-    /// Before and after the fault.
-    manner: Manner,
+    /// The shop's behavior and load before and after the fault.
+    behavior: Behavior,
     load: &'static Load,
     fault: Option<Fault>,
 }
 
-/// What goes wrong.
+/// What changes while the fault lasts.
 #[derive(Debug)]
 struct Fault {
-    manner: Manner,
+    behavior: Behavior,
     load: &'static Load,
-    act: Act,
-    /// How long, unless it is said; `None` for until the end.
+    server: ServerFault,
+    /// The default duration; `None` for until the end of the demo.
     lasts: Option<Duration>,
-    fires: Fires,
+    alerts: ExpectedAlerts,
 }
 
 impl Scenario {
-    /// Every scenario; the first is the one that is played when none is asked for.
+    /// Returns all scenarios. The first is the default.
     #[must_use]
     pub fn all() -> &'static [Self] {
         SCENARIOS
     }
 
-    /// The scenario of this name.
+    /// Returns the scenario called `name`.
     #[must_use]
     pub fn named(name: &str) -> Option<&'static Self> {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
-    /// Its name.
+    /// Returns its name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What it brings about, in a phrase.
+    /// Describes the fault in a phrase.
     #[must_use]
     pub const fn about(&self) -> &'static str {
         self.about
     }
 
-    /// Where it is to be seen.
-    pub(super) const fn shows(&self) -> &'static str {
-        self.shows
+    /// Returns the metrics that show the fault.
+    pub(super) const fn symptoms(&self) -> &'static str {
+        self.symptoms
     }
 
-    /// The pool's settings in it, where nobody gave others: names and values.
+    /// Returns the pool settings that replace the demo's defaults.
     pub(super) const fn settings(&self) -> &'static [(&'static str, &'static str)] {
         self.settings
     }
 
-    /// The alerts that its fault makes fire, if it has one.
+    /// Returns the alerts that fire for the fault, if there is one.
     #[must_use]
-    pub fn fires(&self) -> Option<&Fires> {
-        self.fault.as_ref().map(|fault| &fault.fires)
+    pub fn expected_alerts(&self) -> Option<&ExpectedAlerts> {
+        self.fault.as_ref().map(|fault| &fault.alerts)
     }
 
-    /// How many come before something goes wrong.
+    /// Returns the load before and after the fault.
     pub(super) const fn load(&self) -> &'static Load {
         self.load
     }
 
-    /// Why it needs a server of the demo's own, if it does.
-    #[must_use]
-    pub fn needs_private_server(&self) -> Option<&'static str> {
-        self.fault.as_ref()?.act.needs_private_server()
+    /// Describes what the scenario does to a server that others may use; `None` if it is harmless.
+    pub(super) fn disruption(&self) -> Option<&'static str> {
+        self.fault.as_ref()?.server.disruption()
     }
 }
 
-/// A scenario, and when its fault comes and goes.
+/// A scenario with its timing.
 #[derive(Clone, Copy, Debug)]
-pub struct Play {
-    /// What is played.
-    pub scenario: &'static Scenario,
-    /// When.
-    pub timing: Timing,
+pub(crate) struct ScenarioPlan {
+    /// The scenario.
+    pub(crate) scenario: &'static Scenario,
+    /// When its fault is injected and removed.
+    pub(crate) timing: Timing,
 }
 
-impl Play {
-    /// After which time the fault comes, and how long it lasts, if that ends before the demo does.
-    pub(super) fn fault(&self) -> Option<(Duration, Option<Duration>)> {
+impl ScenarioPlan {
+    /// Returns the time before the fault, and its duration unless it lasts until the end of the demo; `None` without a fault.
+    pub(super) fn fault_timing(&self) -> Option<(Duration, Option<Duration>)> {
         let fault = self.scenario.fault.as_ref()?;
         Some((self.timing.after, self.timing.lasts.or(fault.lasts)))
     }
 }
 
-/// When the fault of a scenario comes and goes.
+/// When the fault of a scenario is injected and removed.
 #[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// How long the load is calm before.
-    pub after: Duration,
-    /// How long the fault lasts; `None` for as long as the scenario has it.
-    pub lasts: Option<Duration>,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self { after: CALM_FOR, lasts: None }
-    }
+pub(crate) struct Timing {
+    /// The time of normal load before the fault.
+    pub(crate) after: Duration,
+    /// The duration of the fault; `None` for the scenario's default.
+    pub(crate) lasts: Option<Duration>,
 }

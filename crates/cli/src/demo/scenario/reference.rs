@@ -1,45 +1,44 @@
-//! The reference of scenarios, written from their table; a test holds it current.
+//! Generates `docs/demo.md` from the table of scenarios.
 
 use std::fmt::Write;
 
-use super::{CALM_FOR, Scenario};
+use super::{DEFAULT_FAULT_DELAY, Scenario};
 
-/// `docs/demo.md`.
+/// Returns the content of `docs/demo.md`.
 fn reference() -> String {
     let mut page = String::from(INTRODUCTION);
     page.push_str(
-        "| scenario | what it brings about | what shows it | settings of its own | over after | needs |\n\
+        "| scenario | fault | symptoms | settings | ends after | requires |\n\
          |---|---|---|---|---|---|\n",
     );
     for scenario in Scenario::all() {
         let settings: Vec<_> = scenario.settings.iter().map(|(name, value)| format!("`{name}={value}`")).collect();
-        let needs = scenario.needs_private_server().map(|why| format!("a private server: it {why}"));
-        let over = scenario.fault.as_ref().and_then(|fault| fault.lasts);
+        let requires = scenario.disruption().map(|disruption| format!("a private server: it {disruption}"));
+        let lasts = scenario.fault.as_ref().and_then(|fault| fault.lasts);
         // Writing to a string does not fail.
         let _ = writeln!(
             page,
             "| `{}` | {} | {} | {} | {} | {} |",
             scenario.name,
             scenario.about,
-            scenario.shows,
+            scenario.symptoms,
             settings.join(", "),
-            over.map(|time| humantime::format_duration(time).to_string()).unwrap_or_default(),
-            needs.unwrap_or_default(),
+            lasts.map(|time| humantime::format_duration(time).to_string()).unwrap_or_default(),
+            requires.unwrap_or_default(),
         );
     }
-    page.push_str(FIRES);
+    page.push_str(ALERTS);
     for scenario in Scenario::all() {
-        let Some(fires) = scenario.fires() else { continue };
+        let Some(alerts) = scenario.expected_alerts() else { continue };
         let listed = |names: &[&str]| names.iter().map(|name| linked(name)).collect::<Vec<_>>().join(", ");
-        let (alert, also, perhaps) = (linked(fires.alert), listed(&fires.also.concat()), listed(fires.perhaps));
-        let _ = writeln!(page, "| `{}` | {alert} | `{}` | {also} | {perhaps} |", scenario.name, fires.blames);
+        let (alert, also, possible) = (linked(alerts.alert), listed(&alerts.also.concat()), listed(alerts.possible));
+        let _ = writeln!(page, "| `{}` | {alert} | `{}` | {also} | {possible} |", scenario.name, alerts.cause);
     }
     let _ = write!(
         page,
-        "\nA fault begins after `--scenario-after` (default {}) of a calm load, which is that of `healthy`, and ends after\n\
-         `--scenario-for` (default: with the demo, if the table says nothing else); then the load is calm again, so that alerts\n\
-         can be seen to fire and to resolve. `shop` and `healthy` have no fault.\n",
-        humantime::format_duration(CALM_FOR)
+        "\nThe fault is injected after `--scenario-after` (default {DEFAULT_FAULT_DELAY}) of normal load, which is that of `healthy`. It is\n\
+         removed after `--scenario-for` (default: see the table, else at the end of the demo), and the load is normal again, so\n\
+         that alerts fire and resolve. `shop` and `healthy` have no fault.\n",
     );
     page
 }
@@ -48,28 +47,30 @@ const INTRODUCTION: &str = "\
 # Scenarios of the demo
 
 <!-- Generated from the table in crates/cli/src/demo/scenario/table.rs. Regenerate it with
-     POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib the_page_of_scenarios_is_up_to_date -->
+     POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib scenario -->
 
-`poolscope demo --scenario NAME` brings about, really, what makes a pool run out: each asks for another cure, and each shows in
-other metrics. Every scenario has the pool of the demo, 5 + 5 connections and a checkout timeout of 2 s, unless settings say
-something else; what is given in the environment or the URL wins.
+`poolscope demo --scenario NAME` injects a real fault that exhausts or degrades the pool. Each fault has its own symptoms and its
+own remedy. The demo's pool has 5 + 5 connections and a checkout timeout of 2 s; settings of the scenario replace these defaults,
+and settings in the environment or the URL take precedence over both.
 
 ";
 
-const FIRES: &str = "
-Its alerts, by the rules of [alerts.md](alerts.md), if the fault lasts for long enough. `make stack ARGS='--scenario NAME'` shows them.
+const ALERTS: &str = "
+## Alerts
 
-| scenario | fires | which names | with it | perhaps also |
+These alerts of [alerts.md](alerts.md) fire if the fault lasts long enough. `make stack ARGS='--scenario NAME'` shows them.
+
+| scenario | alert | cause it names | also fires | may fire |
 |---|---|---|---|---|
 ";
 
-/// The alert's name, as a link to its runbook.
+/// Returns the name of an alert, as a link to its runbook.
 fn linked(alert: &str) -> String {
     format!("[{}](runbooks/{alert}.md)", alert.trim_start_matches("Poolscope"))
 }
 
 #[test]
-fn the_page_of_scenarios_is_up_to_date() {
+fn scenario_page_is_up_to_date() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/demo.md");
     if std::env::var_os("POOLSCOPE_BLESS").is_some() {
         std::fs::write(path, reference()).unwrap();
@@ -78,15 +79,15 @@ fn the_page_of_scenarios_is_up_to_date() {
     assert!(
         page == reference(),
         "docs/demo.md differs from the table of scenarios: \
-         rewrite it with POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib the_page_of_scenarios_is_up_to_date"
+         regenerate it with POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib scenario"
     );
 }
 
 #[test]
-fn every_metric_that_is_said_to_show_a_scenario_is_in_the_catalogue() {
+fn symptoms_are_metrics_of_the_catalog() {
     let metrics = include_str!("../../../../../docs/metrics.md");
     for scenario in Scenario::all() {
-        let words = scenario.shows.split('`').skip(1).step_by(2);
+        let words = scenario.symptoms.split('`').skip(1).step_by(2);
         for metric in words.filter(|word| word.starts_with("poolscope_") || word.starts_with("db_client_")) {
             assert!(metrics.contains(&format!("| `{metric}` |")), "{}: {metric}", scenario.name);
         }
@@ -94,7 +95,7 @@ fn every_metric_that_is_said_to_show_a_scenario_is_in_the_catalogue() {
 }
 
 #[test]
-fn each_scenario_has_a_name_of_its_own_and_settings_that_can_be() {
+fn names_are_unique_and_settings_valid() {
     for (index, scenario) in Scenario::all().iter().enumerate() {
         assert!(Scenario::all()[..index].iter().all(|other| other.name != scenario.name), "{}", scenario.name);
         let mut settings = crate::demo::defaults();

@@ -1,18 +1,18 @@
-//! Every scenario.
+//! The table of scenarios.
 
 use std::time::Duration;
 
-use super::act::Act;
-use super::fires::EXHAUSTED;
-use super::{Fault, Fires, Scenario};
-use crate::demo::shop::{Endpoint, Flaw, Manner};
-use crate::demo::workload::{Arrival, Load, Rushes};
+use super::expected_alerts::EXHAUSTED;
+use super::server_fault::ServerFault;
+use super::{ExpectedAlerts, Fault, Scenario};
+use crate::demo::shop::{Behavior, CodeFault, Endpoint};
+use crate::demo::workload::{Arrival, Bursts, Load};
 use crate::monitoring::rules::alerts::EXHAUSTION_SYMPTOMS;
 
 use Arrival::{Archiving, Customer};
 
-/// The shop as it is in life: it runs out of connections now and then.
-static LIVELY: Load = Load {
+/// A mixed load that exhausts the pool from time to time.
+static MIXED: Load = Load {
     rates: &[
         (Customer(Endpoint::GetProduct), 16.0),
         (Customer(Endpoint::ListOrders), 12.0),
@@ -25,13 +25,18 @@ static LIVELY: Load = Load {
         (Customer(Endpoint::PrintInvoice), 0.4),
         (Archiving, 0.05),
     ],
-    more: &[],
-    rushes: Some(Rushes { first: Duration::from_secs(4), apart: [12.0, 20.0], size: [14, 24], third: [85, 105] }),
-    patience: Some(Duration::from_secs(1)),
+    extra: &[],
+    bursts: Some(Bursts {
+        first: Duration::from_secs(4),
+        interval_seconds: [12.0, 20.0],
+        size: [14, 24],
+        large_size: [85, 105],
+    }),
+    client_timeout: Some(Duration::from_secs(1)),
 };
 
-/// What keeps less than one connection busy, and never all of them.
-const CALM_RATES: &[(Arrival, f64)] = &[
+/// Rates that use less than one connection on average, and never all of them.
+const NORMAL_RATES: &[(Arrival, f64)] = &[
     (Customer(Endpoint::GetProduct), 16.0),
     (Customer(Endpoint::ListOrders), 12.0),
     (Customer(Endpoint::PlaceOrder), 3.0),
@@ -42,55 +47,60 @@ const CALM_RATES: &[(Arrival, f64)] = &[
     (Archiving, 0.05),
 ];
 
-static CALM: Load = calm_and(&[]);
+static NORMAL: Load = normal_and(&[]);
 
-/// The calm load, and this as well.
-const fn calm_and(more: &'static [(Arrival, f64)]) -> Load {
-    Load { rates: CALM_RATES, more, rushes: None, patience: None }
+/// Returns the normal load with extra requests.
+const fn normal_and(extra: &'static [(Arrival, f64)]) -> Load {
+    Load { rates: NORMAL_RATES, extra, bursts: None, client_timeout: None }
 }
 
-/// The calm load, and a rush every few seconds that needs all of the pool.
-static RUSHES: Load = Load {
-    rates: CALM_RATES,
-    more: &[],
-    rushes: Some(Rushes { first: Duration::from_millis(500), apart: [4.0, 6.0], size: [16, 24], third: [16, 24] }),
-    patience: None,
+/// The normal load, with a burst every few seconds that needs the whole pool.
+static BURSTS: Load = Load {
+    rates: NORMAL_RATES,
+    extra: &[],
+    bursts: Some(Bursts {
+        first: Duration::from_millis(500),
+        interval_seconds: [4.0, 6.0],
+        size: [16, 24],
+        large_size: [16, 24],
+    }),
+    client_timeout: None,
 };
 
-/// A sale: some twelve connections' worth of short transactions.
-static SALE: Load = calm_and(&[(Customer(Endpoint::CheckoutRush), 40.0)]);
+/// Short transactions that use about twelve connections.
+static SALE: Load = normal_and(&[(Customer(Endpoint::CheckoutRush), 40.0)]);
 
-/// A load that needs more than `pool_size` half of the time.
-static BUSY: Load = calm_and(&[(Customer(Endpoint::CheckoutRush), 14.0)]);
+/// A load that needs more than `pool_size` connections half of the time.
+static BUSY: Load = normal_and(&[(Customer(Endpoint::CheckoutRush), 14.0)]);
 
-static ORDERS: Load = calm_and(&[(Customer(Endpoint::PlaceOrder), 4.0)]);
-static COUNTS: Load = calm_and(&[(Customer(Endpoint::CountCustomers), 1.0)]);
-static RESERVATIONS: Load = calm_and(&[(Customer(Endpoint::ReserveStock), 20.0)]);
-static UPDATES: Load = calm_and(&[(Customer(Endpoint::UpdateStock), 5.0)]);
+static ORDERS: Load = normal_and(&[(Customer(Endpoint::PlaceOrder), 4.0)]);
+static COUNTS: Load = normal_and(&[(Customer(Endpoint::CountCustomers), 1.0)]);
+static RESERVATIONS: Load = normal_and(&[(Customer(Endpoint::ReserveStock), 20.0)]);
+static UPDATES: Load = normal_and(&[(Customer(Endpoint::UpdateStock), 5.0)]);
 
-/// A scenario whose load is calm before and after its fault.
+/// Returns a scenario with normal load before and after its fault.
 const fn fault(
     name: &'static str,
     about: &'static str,
-    shows: &'static str,
-    manner: Manner,
+    symptoms: &'static str,
+    behavior: Behavior,
     load: &'static Load,
-    fires: Fires,
+    alerts: ExpectedAlerts,
 ) -> Scenario {
-    let fault = Some(Fault { manner, load, act: Act::Nothing, lasts: None, fires });
-    Scenario { name, about, shows, settings: &[], manner: Manner::GOOD, load: &CALM, fault }
+    let fault = Some(Fault { behavior, load, server: ServerFault::None, lasts: None, alerts });
+    Scenario { name, about, symptoms, settings: &[], behavior: Behavior::GOOD, load: &NORMAL, fault }
 }
 
 impl Scenario {
-    /// The same, with something that is done to the server as well.
-    const fn and(mut self, act: Act) -> Self {
+    /// Adds a fault of the server.
+    const fn with_server_fault(mut self, server: ServerFault) -> Self {
         if let Some(fault) = &mut self.fault {
-            fault.act = act;
+            fault.server = server;
         }
         self
     }
 
-    /// The same, with a fault that is over after so many seconds.
+    /// Sets the default duration of the fault, in seconds.
     const fn lasting(mut self, seconds: u64) -> Self {
         if let Some(fault) = &mut self.fault {
             fault.lasts = Some(Duration::from_secs(seconds));
@@ -98,137 +108,142 @@ impl Scenario {
         self
     }
 
-    /// The same, with settings of its own.
-    const fn set(mut self, settings: &'static [(&'static str, &'static str)]) -> Self {
+    /// Sets pool settings.
+    const fn with_settings(mut self, settings: &'static [(&'static str, &'static str)]) -> Self {
         self.settings = settings;
         self
     }
 }
 
-/// The first one is played when none is asked for.
+/// All scenarios. The first is the default.
 pub(super) static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "shop",
-        about: "a shop as they are: rushes, retries, customers who leave, a connection held while a mail is sent",
-        shows: "everything, a little",
+        about: "a mixed load: bursts, retries, clients that disconnect, a connection held while an email is sent",
+        symptoms: "all metrics",
         settings: &[],
-        manner: Manner::USUAL,
-        load: &LIVELY,
+        behavior: Behavior::USUAL,
+        load: &MIXED,
         fault: None,
     },
     Scenario {
         name: "healthy",
-        about: "a calm load that never needs all of the pool: nobody waits, and nothing fails",
-        shows: "no wait, no timeout, no error, no retry",
+        about: "a normal load that never needs the whole pool: no waits and no errors",
+        symptoms: "no waits, timeouts, errors or retries",
         settings: &[],
-        manner: Manner::GOOD,
-        load: &CALM,
+        behavior: Behavior::GOOD,
+        load: &NORMAL,
         fault: None,
     },
     fault(
         "undersized",
-        "a sale: more short transactions than the pool has connections for",
-        "`poolscope_saturated_seconds_total`, the phase `queue`, timeouts; used connections execute; \
+        "more short transactions than the pool has connections for",
+        "`poolscope_saturated_seconds_total`, the phase `queue`, timeouts; used connections are executing; \
          `poolscope_recommended_size` rises",
-        Manner::GOOD,
+        Behavior::GOOD,
         &SALE,
-        Fires { alert: "PoolscopePoolExhausted", blames: "checkout_rush", also: &[EXHAUSTION_SYMPTOMS], perhaps: &[] },
+        ExpectedAlerts {
+            alert: "PoolscopePoolExhausted",
+            cause: "checkout_rush",
+            also: &[EXHAUSTION_SYMPTOMS],
+            possible: &[],
+        },
     ),
     fault(
         "slow_queries",
-        "listing orders takes the server two hundred times as long as before",
+        "queries of the order list take 200 times as long",
         "`db_client_operation_duration_seconds`; `poolscope_connection_use_seconds_total` of `list_orders`, executing",
-        Manner::with(Flaw::SlowQueries),
-        &CALM,
-        Fires {
+        Behavior::with(CodeFault::SlowQueries),
+        &NORMAL,
+        ExpectedAlerts {
             alert: "PoolscopeSlowQueries",
-            blames: "list_orders",
+            cause: "list_orders",
             also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
-            perhaps: &[],
+            possible: &[],
         },
     ),
     fault(
         "held_idle",
-        "listing orders calls another service while it holds its connection",
+        "the order list calls another service while it holds a connection",
         "`poolscope_connection_use_seconds_total` of `list_orders`, idle; \
          `poolscope_request_warnings_total`, held_elsewhere",
-        Manner::with(Flaw::CallsElsewhere),
-        &CALM,
-        Fires {
+        Behavior::with(CodeFault::ExternalCall),
+        &NORMAL,
+        ExpectedAlerts {
             alert: "PoolscopeHeldIdle",
-            blames: "list_orders",
+            cause: "list_orders",
             also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
-            perhaps: &[],
+            possible: &[],
         },
     ),
     fault(
         "idle_in_transaction",
-        "the payment service, which is called within a transaction, takes two seconds",
+        "the payment service, called in a transaction, takes two seconds",
         "`poolscope_connection_use_seconds_total` of `place_order`, idle_in_transaction",
-        Manner::with(Flaw::SlowPayment),
+        Behavior::with(CodeFault::SlowPayment),
         &ORDERS,
-        Fires {
+        ExpectedAlerts {
             alert: "PoolscopeIdleInTransaction",
-            blames: "place_order",
+            cause: "place_order",
             also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
-            perhaps: &[],
+            possible: &[],
         },
     ),
     fault(
         "leak",
-        "counting customers never gives its connection back, until nothing is left of the pool",
+        "the customer count never returns its connection, until the pool is exhausted",
         "`poolscope_suspected_leaks`; `GET /customers/count` in `poolscope_connection_use_seconds_total`, idle",
-        Manner::with(Flaw::Leaks),
+        Behavior::with(CodeFault::Leak),
         &COUNTS,
-        Fires {
+        ExpectedAlerts {
             alert: "PoolscopeSuspectedLeak",
-            blames: "GET /customers/count",
+            cause: "GET /customers/count",
             also: &[&[EXHAUSTED, "PoolscopeHeldIdle"], EXHAUSTION_SYMPTOMS],
-            perhaps: &["PoolscopeSelfDeadlock"],
+            possible: &["PoolscopeSelfDeadlock"],
         },
     )
-    .set(&[("leak_threshold", "5s")]),
+    .with_settings(&[("leak_threshold", "5s")]),
     fault(
         "self_deadlock",
-        "checking out takes a second connection while it holds its first: a rush waits for itself",
+        "the checkout acquires a second connection while it holds its first, so that bursts deadlock in the pool",
         "`poolscope_self_deadlocks_total`, `poolscope_saturated_seconds_total`, timeouts of `write_audit`",
-        Manner::with(Flaw::Nests),
-        &RUSHES,
-        Fires {
+        Behavior::with(CodeFault::NestedCheckout),
+        &BURSTS,
+        ExpectedAlerts {
             alert: "PoolscopeSelfDeadlock",
-            blames: "checkout_rush",
+            cause: "checkout_rush",
             also: &[EXHAUSTION_SYMPTOMS],
-            perhaps: &[EXHAUSTED, "PoolscopeHeldIdle"],
+            possible: &[EXHAUSTED, "PoolscopeHeldIdle"],
         },
     ),
     fault(
         "server_down",
-        "the server is stopped, and after a while started again",
+        "the server is stopped, and started again after a while",
         "`poolscope_server_up` at 0, `poolscope_connecting_suspended_seconds`, `poolscope_connection_errors_total` of \
-         connect, checkouts that end with `error`",
-        Manner::GOOD,
-        &CALM,
-        Fires {
+         connect, checkouts with the outcome `error`",
+        Behavior::GOOD,
+        &NORMAL,
+        ExpectedAlerts {
             alert: "PoolscopeServerDown",
-            blames: "io",
+            cause: "io",
             also: &[&["PoolscopeConnectingFails", "PoolscopeRetryBudgetSpent"]],
-            perhaps: &["PoolscopeRetryStorm"],
+            possible: &["PoolscopeRetryStorm"],
         },
     )
-    .and(Act::StopServer)
+    .with_server_fault(ServerFault::Stop)
     .lasting(30),
     fault(
         "server_full",
-        "others take all of the server's slots, while rushes need more connections",
+        "other clients take all slots of the server, while bursts need more connections",
         "`poolscope_server_slots_left` at 0, `poolscope_connection_errors_total` of connect, 53300; \
          `poolscope_connecting_suspended_seconds`",
-        Manner::GOOD,
-        &RUSHES,
-        Fires {
+        Behavior::GOOD,
+        &BURSTS,
+        ExpectedAlerts {
             alert: "PoolscopeServerFull",
-            blames: "checkout_rush",
+            cause: "checkout_rush",
             also: &[&["PoolscopeServerSlotsLow", "PoolscopeCheckoutWaitHigh"]],
-            perhaps: &[
+            possible: &[
                 "PoolscopeConnectingFails",
                 "PoolscopePoolSaturated",
                 "PoolscopeWaitersSustained",
@@ -239,57 +254,57 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             ],
         },
     )
-    .and(Act::FillServer),
+    .with_server_fault(ServerFault::Full),
     fault(
         "connect_slow",
-        "the server takes a second for each new connection, while the load needs some beyond pool_size",
+        "the server takes a second for each new connection, while the load needs more than pool_size",
         "`db_client_connection_create_time_seconds`, the phase `connect`",
-        Manner::GOOD,
+        Behavior::GOOD,
         &BUSY,
-        Fires {
+        ExpectedAlerts {
             alert: "PoolscopeCheckoutWaitHigh",
-            blames: "connect",
+            cause: "connect",
             also: &[&["PoolscopeWaitBudgetBurnsFast", "PoolscopeWaitBudgetBurns"]],
-            perhaps: &["PoolscopePoolSaturated", "PoolscopeWaitersSustained"],
+            possible: &["PoolscopePoolSaturated", "PoolscopeWaitersSustained"],
         },
     )
-    .and(Act::DelayConnects)
-    // Long enough for a second in the queue and one for the connection.
-    .set(&[("checkout_timeout", "5s")]),
+    .with_server_fault(ServerFault::SlowConnect)
+    // A second in the queue, and one for connecting.
+    .with_settings(&[("checkout_timeout", "5s")]),
     fault(
         "churn",
-        "finding a product throws its connection away each time",
+        "the product page discards its connection each time",
         "`poolscope_connections_created_total`, `poolscope_connections_closed_total` with reason discarded",
-        Manner::with(Flaw::Discards),
-        &CALM,
-        Fires {
+        Behavior::with(CodeFault::Discard),
+        &NORMAL,
+        ExpectedAlerts {
             alert: "PoolscopeConnectionChurn",
-            blames: "discarded",
+            cause: "discarded",
             also: &[],
-            perhaps: &["PoolscopeCheckoutWaitHigh"],
+            possible: &["PoolscopeCheckoutWaitHigh"],
         },
     ),
     fault(
         "retry_storm",
-        "somebody locks rows that reserving stock does not wait for: it is tried again and again, in vain",
+        "rows are locked that reservations lock without waiting, so that each retry fails",
         "`poolscope_retries_total` with 55P03, `poolscope_retry_budget_available` at 0, \
          `poolscope_retry_exhausted_total` with reason budget",
-        Manner::with(Flaw::WaitsForNobody),
+        Behavior::with(CodeFault::LockNoWait),
         &RESERVATIONS,
-        Fires {
+        ExpectedAlerts {
             alert: "PoolscopeRetryStorm",
-            blames: "reserve_stock",
+            cause: "reserve_stock",
             also: &[&["PoolscopeRetryBudgetSpent"]],
-            perhaps: EXHAUSTION_SYMPTOMS,
+            possible: EXHAUSTION_SYMPTOMS,
         },
     )
-    .and(Act::LockRows),
+    .with_server_fault(ServerFault::LockedRows),
     fault(
         "dirty",
-        "connections come back in transactions, and at work",
+        "connections are returned in a transaction or while busy",
         "`poolscope_dirty_returns_total`: in_transaction of `update_stock`, busy of `list_orders`",
-        Manner::with(Flaw::LeavesDirty),
+        Behavior::with(CodeFault::DirtyReturn),
         &UPDATES,
-        Fires { alert: "PoolscopeDirtyReturns", blames: "update_stock", also: &[], perhaps: &[] },
+        ExpectedAlerts { alert: "PoolscopeDirtyReturns", cause: "update_stock", also: &[], possible: &[] },
     ),
 ];

@@ -1,9 +1,8 @@
-//! What a person sees: lines, and on a terminal a status line below them that is rewritten in place.
+//! The output of the demo: lines, and on a terminal a status line below them that is rewritten in place.
 //!
-//! One thread owns standard output. It is told what to print through a channel, so that a terminal that was stopped
-//! (Ctrl-S) or a reader that is slow holds up nothing else. Lines of the log pass through it too, so that they
-//! appear above the status line; of them, as of statuses, only so many wait. The thread also notices when nobody
-//! reads standard output any more.
+//! One thread owns standard output, and receives text through a channel. A suspended terminal (Ctrl-S) or a slow reader
+//! therefore blocks nothing else. Log lines pass through it too, so that they appear above the status line; the number of
+//! queued log lines and statuses is bounded. The thread also detects that the reader of standard output is gone.
 
 mod printer;
 mod status;
@@ -24,74 +23,75 @@ use tracing_subscriber::fmt::MakeWriter;
 use self::printer::Printer;
 pub(super) use self::status::{Status, clock};
 pub(super) use self::summary::summary;
-use crate::service::{Ending, end};
+use crate::service::{ShutdownReason, request_shutdown};
 
-/// How many statuses and lines of the log may wait to be printed before more are dropped.
-const BACKLOG: usize = 4096;
+/// How many statuses and log lines may be queued before more are dropped.
+const MAX_QUEUED: usize = 4096;
 
-/// How often the thread looks whether somebody still reads.
-const LOOK: Duration = Duration::from_millis(250);
+/// How often the thread checks whether standard output is closed.
+const OUTPUT_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long the end waits for what is not printed yet.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long [`Screen::finish`] waits for the queue to be printed.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 enum Message {
     Lines(String),
     Log(Vec<u8>),
     Status(Box<Status>),
-    Settle,
-    End,
+    KeepStatus,
+    Finish,
 }
 
-/// Sends to the thread that prints.
+/// The sender to the thread that prints.
 #[derive(Clone, Debug)]
 struct Queue {
     messages: Sender<Message>,
     backlog: Arc<Backlog>,
 }
 
-/// What waits of that which may be dropped, and what was.
+/// The number of queued statuses and log lines, and of dropped ones.
 #[derive(Debug, Default)]
 struct Backlog {
-    waiting: AtomicUsize,
-    lost: AtomicU64,
+    queued: AtomicUsize,
+    dropped: AtomicU64,
 }
 
 impl Queue {
-    /// Sends what must not be lost. If the thread has ended, it is.
+    /// Queues a message that must not be dropped. It is lost only if the thread has ended.
     fn send(&self, message: Message) {
         let _ = self.messages.send(message);
     }
 
-    /// Sends what may be lost, if there is a place for it.
+    /// Queues a message, or drops it if the queue is full.
     fn offer(&self, message: Message) {
-        let place = |waiting| (waiting < BACKLOG).then_some(waiting + 1);
-        if self.backlog.waiting.fetch_update(Relaxed, Relaxed, place).is_ok() {
+        let increment = |queued| (queued < MAX_QUEUED).then_some(queued + 1);
+        if self.backlog.queued.fetch_update(Relaxed, Relaxed, increment).is_ok() {
             self.send(message);
         } else {
-            self.backlog.lost.fetch_add(1, Relaxed);
+            self.backlog.dropped.fetch_add(1, Relaxed);
         }
     }
 }
 
-/// What became of standard output.
+/// The state of standard output.
 #[derive(Clone, Debug)]
 pub(super) enum Output {
-    /// Somebody reads it, as far as one can tell.
+    /// It is open, as far as is known.
     Open,
-    /// Nobody reads it any more.
-    Unread,
-    /// It takes no more.
+    /// The reader closed it.
+    Closed,
+    /// Writing to it failed.
     Failed(Arc<io::Error>),
 }
 
 /// A handle to the thread that prints.
 #[derive(Debug)]
-pub struct Screen {
+pub(crate) struct Screen {
     queue: Queue,
     output: watch::Receiver<Output>,
+    /// Disconnected when the thread has ended.
     ended: Receiver<()>,
-    live: bool,
+    is_terminal: bool,
 }
 
 impl Screen {
@@ -99,18 +99,18 @@ impl Screen {
     ///
     /// # Errors
     ///
-    /// If the system has no thread to give.
-    pub fn start() -> io::Result<Self> {
+    /// Returns an error if the thread cannot be started.
+    pub(crate) fn start() -> io::Result<Self> {
         let (out, err) = (io::stdout(), io::stderr());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let live = out.is_terminal() && !dumb;
+        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let is_terminal = out.is_terminal() && !is_dumb;
         let printer = Printer {
-            colours: live && anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never,
-            live,
-            shared: live && err.is_terminal(),
+            ansi: is_terminal && anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never,
+            is_terminal,
+            is_shared: is_terminal && err.is_terminal(),
             glyphs: if is_utf8() { &status::BLOCKS } else { &status::ASCII },
             width: || terminal_size::terminal_size_of(io::stdout()).map_or(80, |(width, _)| width.0.into()),
-            shown: None,
+            status_line: None,
             out,
             err,
         };
@@ -118,62 +118,65 @@ impl Screen {
         let queue = Queue { messages, backlog: Arc::default() };
         let backlog = Arc::clone(&queue.backlog);
         let (report, output) = watch::channel(Output::Open);
-        let (end, ended) = mpsc::channel();
+        let (guard, ended) = mpsc::channel();
         thread::Builder::new().name("poolscope-screen".to_owned()).spawn(move || {
-            let _end: Sender<()> = end;
+            let _guard: Sender<()> = guard;
             print(printer, &incoming, &backlog, &report);
         })?;
-        Ok(Self { queue, output, ended, live })
+        Ok(Self { queue, output, ended, is_terminal })
     }
 
-    /// Whether there is a status line: on a terminal that can rewrite it.
+    /// Returns whether there is a status line, which requires a terminal.
     #[must_use]
-    pub const fn is_live(&self) -> bool {
-        self.live
+    pub(super) const fn is_terminal(&self) -> bool {
+        self.is_terminal
     }
 
-    /// Where the log goes: standard error, above the status line.
+    /// Returns the writer of the log, which prints to standard error above the status line.
     #[must_use]
-    pub fn log(&self) -> LogWriter {
+    pub(crate) fn log(&self) -> LogWriter {
         LogWriter(self.queue.clone())
     }
 
-    /// Prints what is there to be printed, and ends the thread. If it does not get rid of it, its loss.
-    pub fn finish(self) {
-        self.queue.send(Message::End);
-        let _ = self.ended.recv_timeout(PATIENCE);
+    /// Prints the queue, and stops the thread. Gives up after a second.
+    pub(crate) fn finish(self) {
+        self.queue.send(Message::Finish);
+        let _ = self.ended.recv_timeout(FLUSH_TIMEOUT);
     }
 
-    /// Prints lines, above the status line.
-    pub(super) fn lines(&self, lines: impl Into<String>) {
+    /// Prints lines above the status line.
+    pub(super) fn print(&self, lines: impl Into<String>) {
         self.queue.send(Message::Lines(lines.into()));
     }
 
-    /// Shows this status instead of the last one; elsewhere than on a terminal, prints it.
+    /// Replaces the status line on a terminal, and elsewhere prints a line.
     pub(super) fn status(&self, status: Status) {
         self.queue.offer(Message::Status(Box::new(status)));
     }
 
-    /// Leaves the last status line where it is.
-    pub(super) fn settle(&self) {
-        self.queue.send(Message::Settle);
+    /// Keeps the last status line, and continues below it.
+    pub(super) fn keep_status(&self) {
+        self.queue.send(Message::KeepStatus);
     }
 
-    /// What became of standard output.
+    /// Returns the state of standard output.
     pub(super) fn output(&self) -> watch::Receiver<Output> {
         self.output.clone()
     }
 }
 
-/// Ends the demo as soon as nobody reads its output.
-pub(super) fn watch_output(mut output: watch::Receiver<Output>, ending: watch::Sender<Option<Ending>>) {
+/// Requests shutdown as soon as standard output is closed or fails.
+pub(super) fn watch_output(mut output: watch::Receiver<Output>, shutdown: watch::Sender<Option<ShutdownReason>>) {
     tokio::spawn(async move {
         if let Ok(output) = output.wait_for(|output| !matches!(output, Output::Open)).await {
-            end(&ending, if matches!(*output, Output::Unread) { Ending::Unread } else { Ending::Failure });
+            let is_closed = matches!(*output, Output::Closed);
+            let reason = if is_closed { ShutdownReason::OutputClosed } else { ShutdownReason::Failure };
+            request_shutdown(&shutdown, reason);
         }
     });
 }
 
+/// Prints messages, and reports the state of standard output.
 fn print(
     mut printer: Printer<io::Stdout, io::Stderr>,
     incoming: &Receiver<Message>,
@@ -181,67 +184,67 @@ fn print(
     report: &watch::Sender<Output>,
 ) {
     loop {
-        let message = incoming.recv_timeout(LOOK);
+        let message = incoming.recv_timeout(OUTPUT_CHECK_INTERVAL);
         if matches!(message, Ok(Message::Log(_) | Message::Status(_))) {
-            backlog.waiting.fetch_sub(1, Relaxed);
+            backlog.queued.fetch_sub(1, Relaxed);
         }
         let printed = match message {
             Ok(Message::Lines(lines)) => printer.lines(&lines),
             Ok(Message::Log(line)) => {
-                let lost = backlog.lost.swap(0, Relaxed);
-                let lost = if lost > 0 { format!("{lost} lines were lost here\n") } else { String::new() };
-                printer.log(&[lost.as_bytes(), &line].concat())
+                let dropped = backlog.dropped.swap(0, Relaxed);
+                let notice = if dropped > 0 { format!("{dropped} lines dropped\n") } else { String::new() };
+                printer.log(&[notice.as_bytes(), &line].concat())
             }
             Ok(Message::Status(status)) => printer.status(&status),
-            Ok(Message::Settle) => printer.settle(),
-            Ok(Message::End) | Err(RecvTimeoutError::Disconnected) => return,
+            Ok(Message::KeepStatus) => printer.keep_status(),
+            Ok(Message::Finish) | Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => Ok(()),
         };
-        // What is wrong stays so: only the first time counts.
+        // The first failure is kept.
         if !matches!(*report.borrow(), Output::Open) {
             continue;
         }
         match printed {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => drop(report.send_replace(Output::Unread)),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => drop(report.send_replace(Output::Closed)),
             Err(error) => drop(report.send_replace(Output::Failed(Arc::new(error)))),
-            Ok(()) if is_unread(&io::stdout()) => drop(report.send_replace(Output::Unread)),
+            Ok(()) if is_closed(&io::stdout()) => drop(report.send_replace(Output::Closed)),
             Ok(()) => {}
         }
     }
 }
 
-/// Whether the other end of a pipe or a terminal is gone: writing would tell, but there may be nothing to write for
-/// long.
-fn is_unread(output: &impl AsFd) -> bool {
-    let mut asked = [PollFd::new(output.as_fd(), PollFlags::empty())];
-    let answered = poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0);
-    answered && asked[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
+/// Returns whether the other end of a pipe or terminal is closed, without writing to it.
+fn is_closed(output: &impl AsFd) -> bool {
+    let mut descriptors = [PollFd::new(output.as_fd(), PollFlags::empty())];
+    let has_events = poll(&mut descriptors, PollTimeout::ZERO).is_ok_and(|count| count > 0);
+    has_events
+        && descriptors[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
 }
 
-/// Whether the locale says that more than ASCII can be shown.
+/// Returns whether the locale is UTF-8.
 fn is_utf8() -> bool {
-    let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    let non_empty = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(non_empty).unwrap_or_default();
     let locale = locale.to_ascii_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-/// Writes the lines of the log past the status line.
+/// Prints log lines above the status line.
 #[derive(Clone, Debug)]
-pub struct LogWriter(Queue);
+pub(crate) struct LogWriter(Queue);
 
 impl<'a> MakeWriter<'a> for LogWriter {
     type Writer = LogLine;
 
     fn make_writer(&'a self) -> LogLine {
-        LogLine { to: self.0.clone(), line: Vec::new() }
+        LogLine { queue: self.0.clone(), line: Vec::new() }
     }
 }
 
-/// A line of the log, which is printed when it is dropped.
+/// A log line, which is printed when it is dropped.
 #[derive(Debug)]
-pub struct LogLine {
-    to: Queue,
+pub(crate) struct LogLine {
+    queue: Queue,
     line: Vec<u8>,
 }
 
@@ -259,8 +262,8 @@ impl Write for LogLine {
 impl Drop for LogLine {
     fn drop(&mut self) {
         if !self.line.is_empty() {
-            // A log that nobody takes off must not hold up what it tells of.
-            self.to.offer(Message::Log(std::mem::take(&mut self.line)));
+            // Logging must not block.
+            self.queue.offer(Message::Log(std::mem::take(&mut self.line)));
         }
     }
 }

@@ -1,15 +1,14 @@
-//! The pool's state on one line.
+//! The status of the pool on one line.
 
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-
 use poolscope::labels::Outcome;
 use poolscope::telemetry::{Connections, Holder, OperationTotals, PoolSnapshot};
 
-/// What the bar is made of.
+/// The characters of the bar.
 #[derive(Debug)]
 pub(in crate::demo) struct Glyphs {
     used: char,
@@ -18,22 +17,22 @@ pub(in crate::demo) struct Glyphs {
     free: char,
 }
 
-/// For terminals that show more than ASCII.
+/// Unicode characters.
 pub(super) const BLOCKS: Glyphs = Glyphs { used: '█', creating: '▓', idle: '▒', free: '·' };
-/// For others.
+/// ASCII characters.
 pub(super) const ASCII: Glyphs = Glyphs { used: '#', creating: '%', idle: '=', free: '.' };
 
-/// How many cells the bar has at most.
-const CELLS: usize = 20;
+/// The maximum number of cells of the bar.
+const MAX_CELLS: usize = 20;
 
-const GOOD: Style = AnsiColor::Green.on_default();
-const BUSY: Style = AnsiColor::Yellow.on_default();
-const BAD: Style = AnsiColor::Red.on_default().bold();
-const WHO: Style = AnsiColor::Cyan.on_default();
+const NORMAL: Style = AnsiColor::Green.on_default();
+const WARNING: Style = AnsiColor::Yellow.on_default();
+const CRITICAL: Style = AnsiColor::Red.on_default().bold();
+const NAME: Style = AnsiColor::Cyan.on_default();
 const DIM: Style = Style::new().dimmed();
 const PLAIN: Style = Style::new();
 
-/// What the line tells.
+/// The figures of the status line.
 #[derive(Debug, Clone)]
 pub(in crate::demo) struct Status {
     elapsed: Duration,
@@ -41,69 +40,75 @@ pub(in crate::demo) struct Status {
     max: usize,
     connections: Connections,
     waiting: usize,
-    /// Checkouts begun, per second, since the last status.
+    /// Checkouts started per second since the last status.
     rate: f64,
     timeouts: u64,
     errors: u64,
-    /// Whether there were timeouts since the last status.
-    timing_out: bool,
-    /// The operation that holds most, and how many.
-    top: Option<(Arc<str>, usize)>,
+    /// Whether checkouts timed out since the last status.
+    has_new_timeouts: bool,
+    /// The operation that holds the most connections, with their number.
+    top_holder: Option<(Arc<str>, usize)>,
 }
 
 impl Status {
-    /// What a snapshot shows, and how it differs from the one before.
-    pub(in crate::demo) fn new(now: &PoolSnapshot, before: &PoolSnapshot, apart: Duration, elapsed: Duration) -> Self {
+    /// Computes the status from a snapshot and the one before, which was taken `interval` earlier.
+    pub(in crate::demo) fn new(
+        now: &PoolSnapshot,
+        before: &PoolSnapshot,
+        interval: Duration,
+        elapsed: Duration,
+    ) -> Self {
         let started = |pool: &PoolSnapshot| pool.operations.iter().map(|operation| operation.started).sum::<u64>();
-        let began = u32::try_from(started(now).saturating_sub(started(before))).unwrap_or(u32::MAX);
+        let new = u32::try_from(started(now).saturating_sub(started(before))).unwrap_or(u32::MAX);
         Self {
             elapsed,
             size: now.limits.pool_size,
             max: now.limits.max(),
             connections: now.connections,
             waiting: now.queued,
-            rate: f64::from(began) / apart.as_secs_f64().max(1e-3),
+            rate: f64::from(new) / interval.as_secs_f64().max(1e-3),
             timeouts: timeouts(now),
             errors: now.operations.iter().map(errors).sum(),
-            timing_out: timeouts(now) > timeouts(before),
-            top: top(&now.holders),
+            has_new_timeouts: timeouts(now) > timeouts(before),
+            top_holder: top_holder(&now.holders),
         }
     }
 
-    /// The line for a terminal, at most so many columns wide: what matters least goes first where there is no room.
-    pub(super) fn line(&self, width: usize, glyphs: &Glyphs, colours: bool) -> String {
+    /// Returns the line for a terminal. Omits the least important parts if they exceed `width` columns.
+    pub(super) fn line(&self, width: usize, glyphs: &Glyphs, ansi: bool) -> String {
         let Connections { used, idle, .. } = self.connections;
         let load = match used {
-            used if used >= self.max => BAD,
-            used if used > self.size => BUSY,
-            _ => GOOD,
+            used if used >= self.max => CRITICAL,
+            used if used > self.size => WARNING,
+            _ => NORMAL,
         };
-        let timeouts = if self.timing_out { BAD } else { noticed(self.timeouts > 0) };
+        let timeouts = if self.has_new_timeouts { CRITICAL } else { warning_if(self.timeouts > 0) };
+        // Each with its rank: the highest is omitted first.
         let mut parts: Vec<(u8, Vec<Piece>)> = vec![
             (1, vec![Piece(DIM, clock(self.elapsed))]),
             (3, self.bar(glyphs)),
             (0, vec![Piece(load, format!("{used}/{} used", self.max))]),
             (7, vec![Piece(PLAIN, format!("{idle} idle"))]),
-            (1, vec![Piece(noticed(self.waiting > 0), format!("{} waiting", self.waiting))]),
+            (1, vec![Piece(warning_if(self.waiting > 0), format!("{} waiting", self.waiting))]),
             (5, vec![Piece(PLAIN, format!("{:.0}/s", self.rate))]),
             (2, vec![Piece(timeouts, counted(self.timeouts, "timeout"))]),
             (6, vec![Piece(DIM, counted(self.errors, "error"))]),
         ];
-        if let Some((operation, held)) = &self.top {
-            parts.push((4, vec![Piece(WHO, operation.to_string()), Piece(PLAIN, format!(" holds {held}"))]));
+        if let Some((operation, held)) = &self.top_holder {
+            parts.push((4, vec![Piece(NAME, operation.to_string()), Piece(PLAIN, format!(" holds {held}"))]));
         }
         while parts.len() > 1 && columns(&parts) > width {
-            let least = parts.iter().enumerate().max_by_key(|(_, (rank, _))| *rank).map(|(index, _)| index);
-            parts.remove(least.unwrap_or_default());
+            let least_important = parts.iter().enumerate().max_by_key(|(_, (rank, _))| *rank).map(|(index, _)| index);
+            parts.remove(least_important.unwrap_or_default());
         }
         let mut line = String::new();
-        let mut left = width;
+        let mut columns_left = width;
         for (index, (_, pieces)) in parts.iter().enumerate() {
             let gap = Piece(PLAIN, " ".repeat(if index == 0 { INDENT } else { GAP }));
             for Piece(style, text) in std::iter::once(&gap).chain(pieces) {
-                let text: String = text.chars().take(left).collect();
-                left -= text.chars().count();
-                let style = if colours { *style } else { PLAIN };
+                let text: String = text.chars().take(columns_left).collect();
+                columns_left -= text.chars().count();
+                let style = if ansi { *style } else { PLAIN };
                 // Writing to a string does not fail.
                 let _ = write!(line, "{style}{text}{style:#}");
             }
@@ -111,7 +116,7 @@ impl Status {
         line
     }
 
-    /// The same without a bar, for where lines stay.
+    /// Returns the line for anything but a terminal, without the bar.
     pub(super) fn plain(&self) -> String {
         let Connections { used, idle, creating, .. } = self.connections;
         let mut line = format!(
@@ -123,28 +128,28 @@ impl Status {
             counted(self.timeouts, "timeout"),
             counted(self.errors, "error"),
         );
-        if let Some((operation, held)) = &self.top {
+        if let Some((operation, held)) = &self.top_holder {
             let _ = write!(line, ", {operation} holds {held}");
         }
         line
     }
 
-    /// A cell for each connection; for many, a cell for several.
+    /// Returns the bar, with a cell for each connection, or for several if there are many.
     fn bar(&self, glyphs: &Glyphs) -> Vec<Piece> {
-        let cells = self.max.clamp(1, CELLS);
+        let cells = self.max.clamp(1, MAX_CELLS);
         let cell = |connections: usize| (connections * cells).div_ceil(self.max.max(1)).min(cells);
         let Connections { used, idle, creating, .. } = self.connections;
-        let (size, busy) = (cell(self.size), cell(used));
-        let (making, kept) = (cell(used + creating), cell(used + creating + idle));
+        let (size, used_end) = (cell(self.size), cell(used));
+        let (creating_end, idle_end) = (cell(used + creating), cell(used + creating + idle));
         let piece = |style, glyph: char, from: usize, to: usize| {
             Piece(style, std::iter::repeat_n(glyph, to.saturating_sub(from)).collect())
         };
         vec![
-            piece(GOOD, glyphs.used, 0, busy.min(size)),
-            piece(BUSY, glyphs.used, size, busy),
-            piece(BUSY, glyphs.creating, busy, making),
-            piece(DIM, glyphs.idle, making, kept),
-            piece(DIM, glyphs.free, kept, cells),
+            piece(NORMAL, glyphs.used, 0, used_end.min(size)),
+            piece(WARNING, glyphs.used, size, used_end),
+            piece(WARNING, glyphs.creating, used_end, creating_end),
+            piece(DIM, glyphs.idle, creating_end, idle_end),
+            piece(DIM, glyphs.free, idle_end, cells),
         ]
     }
 
@@ -161,17 +166,17 @@ impl Status {
             rate: 41.26,
             timeouts: 1,
             errors: 17,
-            timing_out: true,
-            top: Some(("place_order".into(), 3)),
+            has_new_timeouts: true,
+            top_holder: Some(("place_order".into(), 3)),
         }
     }
 }
 
-/// Text in one style.
+/// A text with its style.
 #[derive(Debug)]
 struct Piece(Style, String);
 
-/// Spaces before the first part, and between two.
+/// The number of spaces before the first part, and between two parts.
 const INDENT: usize = 1;
 const GAP: usize = 2;
 
@@ -180,36 +185,37 @@ fn columns(parts: &[(u8, Vec<Piece>)]) -> usize {
     INDENT + texts.sum::<usize>() + GAP * (parts.len() - 1)
 }
 
-const fn noticed(is: bool) -> Style {
-    if is { BUSY } else { PLAIN }
+const fn warning_if(condition: bool) -> Style {
+    if condition { WARNING } else { PLAIN }
 }
 
-/// The time since the beginning.
+/// Formats the time since the start, as in `1:05` or `1:00:05`.
 pub(in crate::demo) fn clock(elapsed: Duration) -> String {
     let seconds = elapsed.as_secs();
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
 }
 
-pub(super) fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+/// Formats a count with its noun.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 fn timeouts(pool: &PoolSnapshot) -> u64 {
     pool.operations.iter().map(|operation| operation.outcomes[Outcome::Timeout.index()]).sum()
 }
 
-/// How often an operation failed: its checkout, or its work where that is known.
+/// Returns how often an operation failed: its checkouts, or its work if that is known.
 pub(super) fn errors(operation: &OperationTotals) -> u64 {
     let error = Outcome::Error.index();
     operation.durations[error].count().max(operation.outcomes[error])
 }
 
-fn top(holders: &[Holder]) -> Option<(Arc<str>, usize)> {
+fn top_holder(holders: &[Holder]) -> Option<(Arc<str>, usize)> {
     let held = |name: &str| holders.iter().filter(|holder| *holder.operation == *name).count();
-    // The oldest comes first; of several that hold as many, it is to be named.
-    let top = holders.iter().rev().max_by_key(|holder| held(&holder.operation))?;
-    Some((top.operation.clone(), held(&top.operation)))
+    // Of several with the same number, returns that of the oldest holder, which is the first.
+    let holder = holders.iter().rev().max_by_key(|holder| held(&holder.operation))?;
+    Some((holder.operation.clone(), held(&holder.operation)))
 }
 
 #[cfg(test)]
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_tells_everything_where_there_is_room() {
+    fn wide_line_has_every_part() {
         assert_eq!(
             line(200),
             " 1:01:12  ██████▓▒▒·  6/10 used  2 idle  3 waiting  41/s  1 timeout  17 errors  place_order holds 3"
@@ -234,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_never_wider_than_the_terminal() {
+    fn line_fits_the_terminal() {
         for width in 0..120 {
             assert!(line(width).chars().count() <= width, "{width}: {}", line(width));
         }
@@ -245,14 +251,14 @@ mod tests {
     }
 
     #[test]
-    fn colours_add_nothing_but_escapes() {
-        let coloured = Status::example().line(200, &BLOCKS, true);
-        assert!(coloured.contains("\x1b["));
-        assert_eq!(anstream::adapter::strip_str(&coloured).to_string(), line(200));
+    fn colors_only_add_escapes() {
+        let colored = Status::example().line(200, &BLOCKS, true);
+        assert!(colored.contains("\x1b["));
+        assert_eq!(anstream::adapter::strip_str(&colored).to_string(), line(200));
     }
 
     #[test]
-    fn a_bar_has_one_cell_for_several_of_many_connections() {
+    fn cells_of_the_bar_are_bounded() {
         let mut status = Status::example();
         (status.size, status.max) = (60, 100);
         (status.connections.used, status.connections.creating, status.connections.idle) = (70, 0, 1);

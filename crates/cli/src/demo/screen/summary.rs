@@ -1,14 +1,15 @@
-//! What the pool has to show for itself at the end.
+//! The summary at the end of the demo.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::status::{counted, errors};
 use poolscope::labels::{Activity, CloseReason, Outcome};
 use poolscope::telemetry::{BOUNDS_SECONDS, Histogram, OperationTotals, PoolSnapshot};
 
-/// A table of the operations, and the pool as a whole.
+use super::status::{counted, errors};
+
+/// Returns a table of the operations, and the figures of the pool.
 pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String {
     let operations: Vec<_> = pool.operations.iter().filter(|operation| operation.started > 0).collect();
     let checkouts: u64 = operations.iter().map(|operation| operation.started).sum();
@@ -34,14 +35,14 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
     }
     holders(&mut text, &operations, name);
     text.push('\n');
-    for (what, times) in [("wait", &pool.wait_time), ("use", &pool.use_time)] {
+    for (name, times) in [("wait", &pool.wait_time), ("use", &pool.use_time)] {
         if times.count() > 0 {
             let _ = writeln!(
                 text,
-                "  {what:<12} half {}, 95 % {}, 99 % {}",
-                within(times, 50),
-                within(times, 95),
-                within(times, 99)
+                "  {name:<12} 50 % {}, 95 % {}, 99 % {}",
+                percentile(times, 50),
+                percentile(times, 95),
+                percentile(times, 99)
             );
         }
     }
@@ -50,10 +51,10 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
         let _ = writeln!(text, "  {:<12} {retries}", "retries");
     }
     let saturated = Duration::from_nanos(pool.saturated_nanos);
-    let _ = writeln!(text, "  {:<12} for {} all were taken and somebody waited", "saturated", short(saturated));
+    let _ = writeln!(text, "  {:<12} {} with all connections in use and waiters", "saturated", short(saturated));
     if let Some(size) = pool.recommended_size {
         let target = humantime::format_duration(pool.limits.wait_target);
-        let _ = writeln!(text, "  {:<12} {size} connections, for a mean wait within {target}", "recommended");
+        let _ = writeln!(text, "  {:<12} {size} connections, for a mean wait of at most {target}", "recommended");
     }
     text
 }
@@ -74,10 +75,10 @@ fn row(text: &mut String, operation: &OperationTotals, name: usize) {
     );
 }
 
-/// How many of those who held connections for longest are told.
-const TOLD: usize = 5;
+/// How many operations the table of holders has.
+const MAX_HOLDERS: usize = 5;
 
-/// Who held connections for longest, and what they did meanwhile.
+/// Appends the operations that held connections longest, with the shares of activities.
 fn holders(text: &mut String, operations: &[&OperationTotals], name: usize) {
     let held = |operation: &OperationTotals| operation.activity_nanos.iter().sum::<u64>();
     let mut longest = operations.to_vec();
@@ -85,9 +86,9 @@ fn holders(text: &mut String, operations: &[&OperationTotals], name: usize) {
     let _ = writeln!(
         text,
         "\n  {:name$} {:>9} {:>10} {:>20} {:>6}",
-        "who held it", "held", "executing", "idle in transaction", "idle"
+        "holder", "held", "executing", "idle in transaction", "idle"
     );
-    for operation in longest.into_iter().take(TOLD) {
+    for operation in longest.into_iter().take(MAX_HOLDERS) {
         let share = |activity: Activity| match held(operation) {
             0 => "-".to_owned(),
             all => format!("{} %", u128::from(operation.activity_nanos[activity.index()]) * 100 / u128::from(all)),
@@ -104,7 +105,7 @@ fn holders(text: &mut String, operations: &[&OperationTotals], name: usize) {
     }
 }
 
-/// The name; of a file and line, the file's and its folder's names: all of it makes the table too wide.
+/// Returns the name of an operation. Shortens a call site to the file with its directory, to limit the table's width.
 fn label(name: &str) -> &str {
     match name.rmatch_indices('/').nth(1) {
         Some((slash, _)) if name.contains(".rs:") => &name[slash + 1..],
@@ -112,14 +113,19 @@ fn label(name: &str) -> &str {
     }
 }
 
-/// How many were made, and what became of them.
+/// Returns the number of created connections, and of closed ones by reason.
 fn connections(pool: &PoolSnapshot) -> String {
     let closed = CloseReason::ALL.iter().map(|reason| (pool.closed[reason.index()], reason.as_str()));
-    let closed: Vec<_> = closed.filter(|(count, _)| *count > 0).map(|(count, why)| format!("{count} {why}")).collect();
-    format!("{} made; closed: {}", pool.created, if closed.is_empty() { "none".to_owned() } else { closed.join(", ") })
+    let closed: Vec<_> =
+        closed.filter(|(count, _)| *count > 0).map(|(count, reason)| format!("{count} {reason}")).collect();
+    format!(
+        "{} created; closed: {}",
+        pool.created,
+        if closed.is_empty() { "none".to_owned() } else { closed.join(", ") }
+    )
 }
 
-/// What was tried again, for which SQLSTATEs, and what came of it; nothing if nothing was.
+/// Returns the number of retries by SQLSTATE, and of operations that succeeded after one; `None` without retries.
 fn retries(pool: &PoolSnapshot) -> Option<String> {
     let mut by_code = BTreeMap::new();
     for retries in &pool.retries {
@@ -128,16 +134,16 @@ fn retries(pool: &PoolSnapshot) -> Option<String> {
     let all: u64 = by_code.values().sum();
     let recovered: u64 = pool.operations.iter().map(|operation| operation.recovered).sum();
     let codes: Vec<_> = by_code.iter().map(|(code, count)| format!("{count} for {}", code.as_str())).collect();
-    (all > 0).then(|| format!("{all}: {}; {} saved by them", codes.join(", "), counted(recovered, "operation")))
+    (all > 0).then(|| format!("{all}: {}; {} recovered", codes.join(", "), counted(recovered, "operation")))
 }
 
-/// The bound below which so many of a hundred are.
-fn within(times: &Histogram, of_hundred: u64) -> String {
-    let wanted = (times.count() * of_hundred).div_ceil(100);
+/// Returns the bucket bound of a percentile.
+fn percentile(times: &Histogram, percent: u64) -> String {
+    let rank = (times.count() * percent).div_ceil(100);
     let mut seen = 0;
     let bound = BOUNDS_SECONDS.iter().zip(times.buckets).find(|(_, count)| {
         seen += count;
-        seen >= wanted
+        seen >= rank
     });
     match (bound, BOUNDS_SECONDS.last()) {
         (Some((bound, _)), _) => format!("within {}", short(Duration::from_secs_f64(*bound))),
@@ -150,7 +156,7 @@ fn mean(nanos: u64, count: u64) -> Duration {
     Duration::from_nanos(nanos.checked_div(count).unwrap_or(0))
 }
 
-/// A time in the unit that suits it.
+/// Formats a duration with two significant digits and a suitable unit.
 fn short(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     match seconds {
@@ -168,33 +174,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_is_told_in_the_unit_that_suits_it() {
+    fn durations_have_a_suitable_unit() {
         let times = [0, 500, 999_000, 1_500_000, 25_000_000, 999_000_000, 2_500_000_000, 120_000_000_000];
-        let told = times.map(|nanos| short(Duration::from_nanos(nanos)));
-        assert_eq!(told, ["0", "0 us", "1.0 ms", "1.5 ms", "25 ms", "1.0 s", "2.5 s", "120 s"]);
+        let formatted = times.map(|nanos| short(Duration::from_nanos(nanos)));
+        assert_eq!(formatted, ["0", "0 us", "1.0 ms", "1.5 ms", "25 ms", "1.0 s", "2.5 s", "120 s"]);
     }
 
     #[test]
-    fn a_call_site_is_told_by_the_end_of_its_path() {
-        for (name, told) in [
+    fn call_site_is_shortened() {
+        for (name, expected) in [
             ("crates/cli/src/demo/workload/shop.rs:131", "workload/shop.rs:131"),
             ("src/main.rs:1", "src/main.rs:1"),
             ("get_product", "get_product"),
             ("GET /orders/list", "GET /orders/list"),
         ] {
-            assert_eq!(label(name), told);
+            assert_eq!(label(name), expected);
         }
     }
 
     #[test]
-    fn a_share_is_told_by_the_bound_it_lies_within() {
+    fn percentile_is_a_bucket_bound() {
         let mut times = Histogram::default();
         times.buckets[0] = 50;
         times.buckets[2] = 49;
         *times.buckets.last_mut().unwrap() = 1;
-        assert_eq!(within(&times, 50), "within 500 us");
-        assert_eq!(within(&times, 95), "within 2.5 ms");
-        assert_eq!(within(&times, 99), "within 2.5 ms");
-        assert_eq!(within(&times, 100), "above 30 s");
+        assert_eq!(percentile(&times, 50), "within 500 us");
+        assert_eq!(percentile(&times, 95), "within 2.5 ms");
+        assert_eq!(percentile(&times, 99), "within 2.5 ms");
+        assert_eq!(percentile(&times, 100), "above 30 s");
     }
 }

@@ -1,12 +1,15 @@
-//! What the shop does when it is asked.
+//! The request handlers of the shop.
 //!
-//! Each operation holds its connection in a way of its own: a short query, a transaction that calls a payment
-//! service while it is open, a report that keeps the server busy. Some fail, as they do in life. How the server
-//! spends its time is played by `pg_sleep`, so that the demo costs next to no CPU.
+//! Each operation holds its connection in its own way: a short query, a transaction that calls a payment service, a report
+//! with a long query. Some fail from time to time. `pg_sleep` simulates the server's work, so that the demo uses little CPU.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use poolscope::middleware::RequestScope;
+use poolscope::pool::PostgresManager;
+use poolscope::retry::{RetryPolicy, Retrying};
+use poolscope::{Client, Connection, Operation, Pool};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -14,31 +17,26 @@ use tokio_postgres::{Error, IsolationLevel};
 use tracing::Instrument;
 
 use super::Endpoint;
-use super::answer::Served;
-use super::manner::{Flaw, Manner};
-use crate::demo::chance::{between, exponential, one_in};
+use super::behavior::{Behavior, CodeFault};
+use super::response::HandlerResult;
+use crate::demo::random::{between, exponential, one_in};
 use crate::demo::schema::{CUSTOMERS, PRODUCTS};
-use poolscope::middleware::RequestScope;
-use poolscope::pool::PostgresManager;
-use poolscope::retry::{RetryPolicy, Retrying};
-use poolscope::{Client, Connection, Operation, Pool};
 
-/// A request number that is taken.
-const TAKEN: i64 = 1;
+/// The `request` of an existing order. Inserting it again violates the unique constraint.
+const DUPLICATE_REQUEST: i64 = 1;
 
-/// By how many times listing orders is slow, where it is.
-const SLOWNESS: f64 = 200.0;
+/// The factor by which queries of the order list are slow, with that fault.
+const SLOW_QUERY_FACTOR: f64 = 200.0;
 
-/// How long the service takes that is called while a connection is held, in seconds; and the payment service, where it
-/// is slow, and where not.
-const ELSEWHERE: [f64; 2] = [0.8, 1.4];
-const SLOW_PAYMENT: [f64; 2] = [1.5, 2.5];
-const PAYMENT: [f64; 2] = [0.04, 0.16];
+/// The bounds of the duration of calls to other services, in seconds.
+const EXTERNAL_CALL_SECONDS: [f64; 2] = [0.8, 1.4];
+const SLOW_PAYMENT_SECONDS: [f64; 2] = [1.5, 2.5];
+const PAYMENT_SECONDS: [f64; 2] = [0.04, 0.16];
 
-/// How long somebody waits for a statement who then leaves it to itself.
-const IMPATIENCE: Duration = Duration::from_millis(5);
+/// After which time a query is abandoned without cancelling it, with [`CodeFault::DirtyReturn`].
+const ABANDON_AFTER: Duration = Duration::from_millis(5);
 
-/// What serves requests: the pool, and what it does with that by name.
+/// The request handlers: the pool and its operations.
 #[derive(Debug)]
 pub(in crate::demo) struct Handlers {
     pool: Pool,
@@ -52,28 +50,28 @@ pub(in crate::demo) struct Handlers {
     archive_orders: Operation,
     checkout_rush: Operation,
     write_audit: Operation,
-    conduct: Arc<Mutex<Conduct>>,
+    state: Arc<Mutex<State>>,
 }
 
-/// How the shop goes about its work.
+/// The current behavior.
 #[derive(Debug, Default)]
-struct Conduct {
-    manner: Manner,
-    /// Connections that are never given back.
-    kept: Vec<Connection>,
+struct State {
+    behavior: Behavior,
+    /// Leaked connections.
+    leaked: Vec<Connection>,
 }
 
-impl Conduct {
-    /// Never gives a connection back, as long as that is what is wrong.
-    fn keep(&mut self, connection: Connection) {
-        if self.manner.flaw == Some(Flaw::Leaks) {
-            self.kept.push(connection);
+impl State {
+    /// Leaks the connection with [`CodeFault::Leak`], and otherwise returns it.
+    fn finish(&mut self, connection: Connection) {
+        if self.behavior.fault == Some(CodeFault::Leak) {
+            self.leaked.push(connection);
         }
     }
 }
 
-/// Products that everybody wants, so that transactions get into each other's way: the first two, and the next two.
-const WANTED: [i32; 2] = [1, 2];
+/// The products of concurrent transactions, which therefore conflict: those that are reserved, and those that are moved.
+const RESERVED: [i32; 2] = [1, 2];
 const MOVED: [i32; 2] = [3, 4];
 
 impl Handlers {
@@ -89,31 +87,31 @@ impl Handlers {
             archive_orders: pool.operation("archive_orders"),
             checkout_rush: pool.operation("checkout_rush"),
             write_audit: pool.operation("write_audit"),
-            conduct: Arc::default(),
+            state: Arc::default(),
             pool: pool.clone(),
         }
     }
 
-    /// Goes about its work like this from now on. What was kept before is given back, as when a process is restarted.
-    pub(in crate::demo) fn behave(&self, manner: Manner) {
-        *locked(&self.conduct) = Conduct { manner, kept: Vec::new() };
+    /// Changes the behavior. Returns leaked connections, as a restart of the process would.
+    pub(in crate::demo) fn set_behavior(&self, behavior: Behavior) {
+        *lock(&self.state) = State { behavior, leaked: Vec::new() };
     }
 
-    fn manner(&self) -> Manner {
-        locked(&self.conduct).manner
+    fn behavior(&self) -> Behavior {
+        lock(&self.state).behavior
     }
 
-    fn has(&self, flaw: Flaw) -> bool {
-        self.manner().flaw == Some(flaw)
+    fn has(&self, fault: CodeFault) -> bool {
+        self.behavior().fault == Some(fault)
     }
 
-    /// Whether something goes wrong that does once in so many times, in a shop where such things do.
-    fn mishap(&self, once_in: u32) -> bool {
-        self.manner().mishaps && one_in(once_in)
+    /// Returns whether a typical error occurs, with a probability of 1 / `n`.
+    fn typical_error(&self, n: u32) -> bool {
+        self.behavior().typical_errors && one_in(n)
     }
 
-    /// Does what is asked for; `id` is the number in the path, where there is one.
-    pub(super) async fn serve(&self, endpoint: Endpoint, id: Option<i32>, query: Option<&str>) -> Served {
+    /// Handles a request; `id` is the number in the path, if it has one.
+    pub(super) async fn serve(&self, endpoint: Endpoint, id: Option<i32>, query: Option<&str>) -> HandlerResult {
         let id = id.unwrap_or_default();
         match endpoint {
             Endpoint::GetProduct => self.get_product(id).await,
@@ -129,7 +127,7 @@ impl Handlers {
         }
     }
 
-    async fn get_product(&self, id: i32) -> Served {
+    async fn get_product(&self, id: i32) -> HandlerResult {
         let find = async |connection: &Client| {
             let sql = "SELECT name, cents, stock FROM poolscope_demo.products WHERE id = $1";
             let statement = connection.prepare_cached(sql).await?;
@@ -140,7 +138,7 @@ impl Handlers {
                 json!({ "id": id, "name": name, "cents": cents, "stock": stock })
             }))
         };
-        if self.has(Flaw::Discards) {
+        if self.has(CodeFault::Discard) {
             let connection = self.get_product.get().await?;
             let found: Result<_, Error> = find(&connection).await;
             connection.discard();
@@ -150,18 +148,18 @@ impl Handlers {
         Ok(self.get_product.clone().run(find).await?.into())
     }
 
-    async fn list_orders(&self, customer: i32) -> Served {
+    async fn list_orders(&self, customer: i32) -> HandlerResult {
         let list = async |connection: &mut Connection| {
             let sql = "SELECT id, product, cents FROM poolscope_demo.orders \
                        WHERE customer = $1 ORDER BY id DESC LIMIT 20";
             let statement = connection.prepare_cached(sql).await?;
             let orders = connection.query(&statement, &[&customer]).await?;
-            match self.manner().flaw {
-                Some(Flaw::SlowQueries) => work(connection, exponential(0.015).mul_f64(SLOWNESS)).await?,
-                Some(Flaw::CallsElsewhere) => sleep(between(ELSEWHERE)).await,
-                Some(Flaw::LeavesDirty) if one_in(4) => {
-                    // Given up, but not at the server: the connection comes back at work.
-                    let _ = timeout(IMPATIENCE, work(connection, Duration::from_millis(200))).await;
+            match self.behavior().fault {
+                Some(CodeFault::SlowQueries) => work(connection, exponential(0.015).mul_f64(SLOW_QUERY_FACTOR)).await?,
+                Some(CodeFault::ExternalCall) => sleep(between(EXTERNAL_CALL_SECONDS)).await,
+                Some(CodeFault::DirtyReturn) if one_in(4) => {
+                    // The server still runs the query: the connection is returned while busy.
+                    let _ = timeout(ABANDON_AFTER, work(connection, Duration::from_millis(200))).await;
                 }
                 _ => work(connection, exponential(0.015)).await?,
             }
@@ -173,15 +171,15 @@ impl Handlers {
         Ok(self.list_orders.clone().run(list).await?.collect())
     }
 
-    /// A payment service is called while the transaction is open. Now and then the same request comes twice, which is no
-    /// better when it is tried again.
-    async fn place_order(&self) -> Served {
+    /// Calls the payment service in a transaction. Some requests are duplicates, which a retry does not help.
+    async fn place_order(&self) -> HandlerResult {
         let place = async |connection: &mut Connection| {
-            let (request, product) = (if self.mishap(20) { TAKEN } else { new_request() }, any_product());
+            let (request, product) =
+                (if self.typical_error(20) { DUPLICATE_REQUEST } else { new_request() }, any_product());
             let transaction = connection.transaction().await?;
             let price = transaction.prepare_cached("SELECT cents FROM poolscope_demo.products WHERE id = $1").await?;
             let cents: i64 = transaction.query_one(&price, &[&product]).await?.get(0);
-            sleep(between(if self.has(Flaw::SlowPayment) { SLOW_PAYMENT } else { PAYMENT })).await;
+            sleep(between(if self.has(CodeFault::SlowPayment) { SLOW_PAYMENT_SECONDS } else { PAYMENT_SECONDS })).await;
             let insert = transaction.prepare_cached(INSERT_ORDER).await?;
             transaction.execute(&insert, &[&request, &any_customer(), &product, &cents]).await?;
             transaction.commit().await?;
@@ -190,39 +188,39 @@ impl Handlers {
         Ok(self.place_order.clone().run(place).await?)
     }
 
-    /// Some crates hold nothing, and dividing by that is an error.
-    async fn update_stock(&self, product: i32) -> Served {
+    /// Fails sometimes with a division by zero.
+    async fn update_stock(&self, product: i32) -> HandlerResult {
         let update = async |connection: &mut Connection| {
-            if self.has(Flaw::LeavesDirty) {
-                // And nobody says COMMIT.
+            if self.has(CodeFault::DirtyReturn) {
+                // Without COMMIT.
                 connection.batch_execute("BEGIN").await?;
             }
             let sql = "UPDATE poolscope_demo.products SET stock = (stock + 1200 / $2) % 10000 WHERE id = $1";
             let statement = connection.prepare_cached(sql).await?;
-            let in_a_crate: i32 = if self.mishap(30) { 0 } else { 12 };
-            let updated = connection.execute(&statement, &[&product, &in_a_crate]).await?;
+            let crate_size: i32 = if self.typical_error(30) { 0 } else { 12 };
+            let updated = connection.execute(&statement, &[&product, &crate_size]).await?;
             work(connection, exponential(0.02)).await?;
             Ok((updated > 0).then(|| json!({ "id": product })))
         };
         Ok(self.update_stock.clone().run(update).await?.into())
     }
 
-    /// Counts what is reserved before it reserves more: two at once cannot both be right, and one is tried again.
-    async fn reserve_stock(&self) -> Served {
+    /// Counts the stock in a serializable transaction: of two concurrent ones, one fails and is retried.
+    async fn reserve_stock(&self) -> HandlerResult {
         let reserve = async |connection: &mut Connection| {
             let serializable = connection.build_transaction().isolation_level(IsolationLevel::Serializable);
             let transaction = serializable.start().await?;
-            if self.has(Flaw::WaitsForNobody) {
+            if self.has(CodeFault::LockNoWait) {
                 let sql = "SELECT FROM poolscope_demo.products WHERE id = ANY($1) FOR UPDATE NOWAIT";
                 let lock = transaction.prepare_cached(sql).await?;
-                transaction.query(&lock, &[&&WANTED[..]]).await?;
+                transaction.query(&lock, &[&&RESERVED[..]]).await?;
             }
             let sql = "SELECT sum(stock) FROM poolscope_demo.products WHERE id = ANY($1)";
             let count = transaction.prepare_cached(sql).await?;
-            transaction.query_one(&count, &[&&WANTED[..]]).await?;
+            transaction.query_one(&count, &[&&RESERVED[..]]).await?;
             sleep(between([0.01, 0.05])).await;
             let take = transaction.prepare_cached(ADD_STOCK).await?;
-            let product = one_of(WANTED);
+            let product = either(RESERVED);
             transaction.execute(&take, &[&product, &-1]).await?;
             transaction.commit().await?;
             Ok(json!({ "product": product }))
@@ -230,9 +228,9 @@ impl Handlers {
         Ok(self.reserve_stock.clone().run(reserve).await?)
     }
 
-    /// From one shelf to the other, whichever comes first: two that go opposite ways block each other.
-    async fn move_stock(&self) -> Served {
-        let from = one_of(MOVED);
+    /// Updates two rows in random order: two transactions in opposite order deadlock.
+    async fn move_stock(&self) -> HandlerResult {
+        let from = either(MOVED);
         let to = if from == MOVED[0] { MOVED[1] } else { MOVED[0] };
         let shift = async |connection: &mut Connection| {
             let transaction = connection.transaction().await?;
@@ -246,7 +244,7 @@ impl Handlers {
         Ok(self.move_stock.clone().run(shift).await?)
     }
 
-    async fn sales_report(&self) -> Served {
+    async fn sales_report(&self) -> HandlerResult {
         let report = async |connection: &mut Connection| {
             let sql = "SELECT product, count(*), sum(cents)::bigint FROM poolscope_demo.orders \
                        GROUP BY product ORDER BY 3 DESC LIMIT 10";
@@ -261,28 +259,29 @@ impl Handlers {
         Ok(self.sales_report.clone().run(report).await?.collect())
     }
 
-    /// Somebody forgot to name this one, so that it is counted under its method and route; and to give the connection
-    /// back before the mail is sent. It has a task of its own, to which the request is handed on.
-    async fn count_customers(&self) -> Served {
-        let (pool, conduct, mishaps) = (self.pool.clone(), Arc::clone(&self.conduct), self.manner().mishaps);
+    /// Has no operation, so it is counted under its method and route. Holds its connection while an email is sent. Runs in a
+    /// task of its own, with the scope of the request.
+    async fn count_customers(&self) -> HandlerResult {
+        let (pool, state) = (self.pool.clone(), Arc::clone(&self.state));
+        let typical_errors = self.behavior().typical_errors;
         let count = async move {
             let connection = pool.get().await?;
             let sql = "SELECT count(DISTINCT customer) FROM poolscope_demo.orders";
             let counted = connection.query_one(sql, &[]).await?;
-            if mishaps {
+            if typical_errors {
                 sleep(between([0.1, 0.5])).await;
             }
-            locked(&conduct).keep(connection);
+            lock(&state).finish(connection);
             Ok(json!({ "customers": counted.get::<_, i64>(0) }))
         };
-        // It goes when the request does.
+        // Dropping the set aborts the task with the request.
         let mut task = JoinSet::new();
         task.spawn(RequestScope::current().scope(count.in_current_span()));
         task.join_next().await.map_or(Ok(Value::Null), |counted| counted?)
     }
 
-    /// Old code, which has a connection of its own each time.
-    async fn print_invoice(&self, customer: i32) -> Served {
+    /// Legacy code, which opens a connection for each request.
+    async fn print_invoice(&self, customer: i32) -> HandlerResult {
         let connection = self.pool.connect_unpooled().await?;
         let sql = "SELECT id, product, cents FROM poolscope_demo.orders WHERE customer = $1 ORDER BY id DESC LIMIT 1";
         let order = connection.query_opt(sql, &[&customer]).await?;
@@ -290,33 +289,33 @@ impl Handlers {
         Ok(order.map(|row| json!({ "order": row.get::<_, i64>(0), "cents": row.get::<_, i64>(2) })).into())
     }
 
-    /// Keeps the demo from growing, however long it runs: nobody asks for it, so it has no route.
+    /// Deletes old orders, so that the table does not grow. A background job without a route.
     pub(in crate::demo) async fn archive_orders(&self) {
         let archive = async |connection: &mut Connection| {
             let sql = "DELETE FROM poolscope_demo.orders WHERE request <> $1 \
                        AND id < (SELECT max(id) - 10000 FROM poolscope_demo.orders)";
             let statement = connection.prepare_cached(sql).await?;
-            connection.execute(&statement, &[&TAKEN]).await.map(drop)
+            connection.execute(&statement, &[&DUPLICATE_REQUEST]).await.map(drop)
         };
         let span = tracing::info_span!("job", otel.name = "archive orders", otel.status_code = tracing::field::Empty);
         if let Err(error) = self.archive_orders.clone().run(archive).instrument(span.clone()).await {
             span.record("otel.status_code", "ERROR");
-            span.in_scope(|| tracing::debug!(%error, "orders were not archived"));
+            span.in_scope(|| tracing::debug!(%error, "cannot archive orders"));
         }
     }
 
-    /// Everybody wants the same product at once.
-    async fn checkout_rush(&self) -> Served {
+    /// Buys the same product in each request of a burst.
+    async fn checkout_rush(&self) -> HandlerResult {
         let buy = async |connection: &mut Connection| {
             work(connection, between([0.1, 0.5])).await?;
             let insert = connection.prepare_cached(INSERT_ORDER).await?;
             connection.execute(&insert, &[&new_request(), &any_customer(), &1_i32, &990_i64]).await?;
             Ok(json!({ "product": 1, "cents": 990 }))
         };
-        if self.has(Flaw::Nests) {
+        if self.has(CodeFault::NestedCheckout) {
             let mut connection = self.checkout_rush.get().await?;
             let bought: Result<_, Error> = buy(&mut connection).await;
-            // While the first is held.
+            // The first connection is still held.
             self.write_audit.clone().run(async |connection| work(connection, exponential(0.005)).await).await?;
             return Ok(bought?);
         }
@@ -329,37 +328,37 @@ const INSERT_ORDER: &str =
 
 const ADD_STOCK: &str = "UPDATE poolscope_demo.products SET stock = stock + $2 WHERE id = $1";
 
-fn locked(conduct: &Mutex<Conduct>) -> MutexGuard<'_, Conduct> {
-    conduct.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps the server busy with the connection for this time.
+/// Simulates a query that takes this time.
 async fn work(connection: &Client, time: Duration) -> Result<(), Error> {
     let statement = connection.prepare_cached("SELECT pg_sleep($1)").await?;
     connection.query_one(&statement, &[&time.as_secs_f64()]).await.map(drop)
 }
 
-/// Any product's number.
+/// Returns a random product's id.
 pub(in crate::demo) fn any_product() -> i32 {
     fastrand::i32(1..=PRODUCTS)
 }
 
-/// Any customer's number.
+/// Returns a random customer's id.
 pub(in crate::demo) fn any_customer() -> i32 {
     fastrand::i32(1..=CUSTOMERS)
 }
 
-/// The customer that a query names, as in `customer=17`; any if it names none.
+/// Returns the customer of a query such as `customer=17`; a random one by default.
 fn customer(query: Option<&str>) -> i32 {
     let named = query.into_iter().flat_map(|query| query.split('&')).find_map(|part| part.strip_prefix("customer="));
     named.and_then(|number| number.parse().ok()).unwrap_or_else(any_customer)
 }
 
-/// A number that no request has had yet, as good as certainly.
+/// Returns a random request number, which is very likely unused.
 fn new_request() -> i64 {
     fastrand::i64(1_000_000..i64::MAX)
 }
 
-fn one_of(products: [i32; 2]) -> i32 {
+fn either(products: [i32; 2]) -> i32 {
     products[fastrand::usize(0..2)]
 }

@@ -1,12 +1,12 @@
-//! The shop: an HTTP service as many are, whose requests the middleware accounts to their routes.
+//! The shop: an HTTP service with the middleware.
 //!
-//! `endpoint` has its routes, `service` leads a request to its handler, `handlers` does what is asked for. It listens
-//! here, until it is closed: then it takes no more, lets those under way end, and cuts off what is left in the end.
+//! `endpoint` lists the routes, `service` routes requests, `handlers` serves them. This module has the listener with its
+//! graceful shutdown.
 
-mod answer;
+mod behavior;
 mod endpoint;
 mod handlers;
-mod manner;
+mod response;
 mod service;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,49 +17,49 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use poolscope::Pool;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+pub(super) use self::behavior::{Behavior, CodeFault};
 pub(super) use self::endpoint::Endpoint;
 pub(super) use self::handlers::{Handlers, any_customer, any_product};
-pub(super) use self::manner::{Flaw, Manner};
 use self::service::{ShopService, serve, service};
-use super::course::Course;
+use super::drain::DrainState;
 use super::error::DemoError;
-use poolscope::Pool;
 
-/// How long a customer may stay connected without asking for anything.
-const HEAD_WITHIN: Duration = Duration::from_secs(60);
+/// How long a connection may take to send the header of a request, idle time included.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How many connections are served at once.
-const MOST_CONNECTIONS: usize = 1000;
+const MAX_CONNECTIONS: usize = 1000;
 
-/// How long to leave the listener alone after the process ran out of something it needs to accept.
+/// The pause after a failed accept, such as for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The shop, open until [`close`](Self::close).
+/// The running shop. Stopped by [`drain`](Self::drain), then [`abort`](Self::abort).
 #[derive(Debug)]
 pub(super) struct Shop {
     handlers: Arc<Handlers>,
     address: SocketAddr,
-    course: watch::Sender<Course>,
+    state: watch::Sender<DrainState>,
     task: JoinHandle<()>,
 }
 
 impl Shop {
-    /// Opens it at `address`.
+    /// Starts to serve at `address`.
     pub(super) async fn open(address: &str, pool: &Pool) -> Result<Self, DemoError> {
         let failed = |source| DemoError::Shop { address: address.to_owned(), source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let handlers = Arc::new(Handlers::new(pool));
-        let (course, is_at) = watch::channel(Course::Open);
-        let task = tokio::spawn(receive(listener, service(pool, Arc::clone(&handlers)), is_at));
-        Ok(Self { handlers, address, course, task })
+        let (state, state_receiver) = watch::channel(DrainState::Running);
+        let task = tokio::spawn(accept(listener, service(pool, Arc::clone(&handlers)), state_receiver));
+        Ok(Self { handlers, address, state, task })
     }
 
-    /// Where customers on this machine find it.
+    /// Returns the URL for clients on this machine.
     pub(super) fn url(&self) -> String {
         let ip = match self.address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -69,55 +69,55 @@ impl Shop {
         format!("http://{}", SocketAddr::new(ip, self.address.port()))
     }
 
-    /// Who does its work.
+    /// Returns the request handlers.
     pub(super) fn handlers(&self) -> Arc<Handlers> {
         Arc::clone(&self.handlers)
     }
 
-    /// From now on it takes no request. Those under way go on.
-    pub(super) fn close(&self) {
-        self.course.send_replace(Course::Closing);
+    /// Stops accepting requests. Those in flight continue.
+    pub(super) fn drain(&self) {
+        self.state.send_replace(DrainState::Draining);
     }
 
-    /// Cuts off what is still under way, and waits until it has ended: what it has to tell is told by then.
+    /// Aborts the requests in flight, and waits for their end, so that they are counted.
     pub(super) async fn abort(self) {
-        self.course.send_replace(Course::Over);
+        self.state.send_replace(DrainState::Aborted);
         let _ = self.task.await;
     }
 }
 
-/// Takes connections as they come, and looks after them.
-async fn receive(listener: TcpListener, service: ShopService, mut course: watch::Receiver<Course>) {
+/// Accepts and serves connections until the shop is drained.
+async fn accept(listener: TcpListener, service: ShopService, mut state: watch::Receiver<DrainState>) {
     let (graceful, mut connections) = (GracefulShutdown::new(), JoinSet::new());
     loop {
         let accepted = tokio::select! {
             biased;
-            () = Course::Closing.reached(&mut course) => break,
+            () = DrainState::Draining.reached(&mut state) => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => accepted,
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                // Without it, the tail of an answer may wait for an acknowledgement.
+                // Otherwise the end of a response may wait for an acknowledgement.
                 let _ = stream.set_nodelay(true);
                 let service = service.clone();
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_WITHIN)
+                    .header_read_timeout(HEADER_READ_TIMEOUT)
                     .serve_connection(TokioIo::new(stream), service_fn(move |request| serve(service.clone(), request)));
                 let connection = graceful.watch(connection);
-                // How a customer ends it is his affair.
+                // Errors of a connection concern its client only.
                 connections.spawn(async { drop(connection.await) });
             }
             Err(error) => {
-                tracing::debug!(%error, "the shop could not take a connection");
+                tracing::debug!(%error, "the shop could not accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
     drop(listener);
     tokio::select! {
-        () = Course::Over.reached(&mut course) => {}
+        () = DrainState::Aborted.reached(&mut state) => {}
         () = graceful.shutdown() => {}
     }
     connections.shutdown().await;

@@ -1,4 +1,4 @@
-//! How a request reaches what serves it: its span, the layer that accounts it, its handler.
+//! The HTTP service of the shop: spans, the middleware, and the router.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -10,59 +10,59 @@ use std::time::Duration;
 use http::{Method, Request, Response};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use poolscope::Pool;
+use poolscope::middleware::{Head, PoolLayer, PoolService, ResponseBody};
+use poolscope::pool::PostgresManager;
 use tower_layer::Layer;
 use tower_service::Service;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use super::answer::{Answer, failed, found, unknown_method, unknown_path};
-use super::endpoint::{allowed, endpoint, routed};
+use super::endpoint::{allowed, endpoint, find_route};
 use super::handlers::Handlers;
-use poolscope::Pool;
-use poolscope::middleware::{Head, PoolLayer, PoolService, ResponseBody};
-use poolscope::pool::PostgresManager;
+use super::response::{ShopResponse, failure, success, unknown_method, unknown_path};
 
-/// For how long a request may hold a connection idly before it is warned of. The one that forgets to give it back holds it
-/// for half a second, which nobody wants to read each time.
-const HELD_ELSEWHERE: Duration = Duration::from_secs(1);
+/// After which time of an idle connection a request is reported. Above the half second for which the customer count holds
+/// its connection.
+const IDLE_HOLD_THRESHOLD: Duration = Duration::from_secs(1);
 
-/// The shop's service, within the layer.
-pub(super) type ShopService = PoolService<PostgresManager, Dispatch>;
+/// The router in the middleware.
+pub(super) type ShopService = PoolService<PostgresManager, Router>;
 
-/// The shop's service: each request is accounted to its route.
+/// Returns the service, which accounts pool usage to routes.
 pub(super) fn service(pool: &Pool, handlers: Arc<Handlers>) -> ShopService {
     PoolLayer::new(pool)
         .route_by(route)
-        // The handlers have it already.
+        // The handlers have the pool.
         .insert_pool(false)
-        .warn_idle_hold(HELD_ELSEWHERE)
+        .warn_idle_hold(IDLE_HOLD_THRESHOLD)
         .server_timing(true)
-        .layer(Dispatch { handlers })
+        .layer(Router { handlers })
 }
 
 fn route<'a>(head: Head<'a>) -> Option<Cow<'a, str>> {
-    routed(head.uri.path()).map(|(route, _)| route.into())
+    find_route(head.uri.path()).map(|(route, _)| route.into())
 }
 
-/// Serves a request in a span of its own.
+/// Serves a request in a new span.
 pub(super) async fn serve(
     mut service: ShopService,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody<Full<Bytes>>>, Infallible> {
     let span = span(&request);
     std::future::poll_fn(|cx| Service::<Request<Incoming>>::poll_ready(&mut service, cx)).await?;
-    // The layer looks at the span in which it is called.
-    let answering = span.in_scope(|| service.call(request));
-    let answer = answering.instrument(span.clone()).await?;
-    span.record("http.response.status_code", answer.status().as_u16());
-    if answer.status().is_server_error() {
+    // The middleware reads the span in which it is called.
+    let response = span.in_scope(|| service.call(request));
+    let response = response.instrument(span.clone()).await?;
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
         span.record("otel.status_code", "ERROR");
     }
-    Ok(answer)
+    Ok(response)
 }
 
 fn span(request: &Request<Incoming>) -> Span {
-    let route = routed(request.uri().path()).map(|(route, _)| route);
+    let route = find_route(request.uri().path()).map(|(route, _)| route);
     let known = route.and_then(|route| endpoint(request.method(), route).map(|_| route));
     match known {
         Some(route) => tracing::info_span!(
@@ -74,7 +74,7 @@ fn span(request: &Request<Incoming>) -> Span {
             http.route = route,
             http.response.status_code = Empty,
         ),
-        // Whoever asks for what there is not could make up any number of names.
+        // Unknown paths would result in an unlimited number of span names.
         None => tracing::info_span!(
             "request",
             otel.name = "HTTP",
@@ -85,30 +85,30 @@ fn span(request: &Request<Incoming>) -> Span {
     }
 }
 
-/// Where requests are told apart: a service as tower has it.
+/// Routes requests to their handlers.
 #[derive(Clone, Debug)]
-pub(super) struct Dispatch {
+pub(super) struct Router {
     handlers: Arc<Handlers>,
 }
 
-impl Dispatch {
-    async fn answer(self, method: Method, path: String, query: Option<String>) -> Answer {
-        let Some((route, id)) = routed(&path) else { return unknown_path() };
+impl Router {
+    async fn respond(self, method: Method, path: String, query: Option<String>) -> ShopResponse {
+        let Some((route, id)) = find_route(&path) else { return unknown_path() };
         let Some(endpoint) = endpoint(&method, route) else { return unknown_method(&allowed(route)) };
         match self.handlers.serve(endpoint, id, query.as_deref()).await {
-            Ok(value) => found(&value),
-            Err(failure) => {
-                tracing::debug!(?endpoint, error = %failure.source, "a request failed");
-                failed(failure.status)
+            Ok(value) => success(&value),
+            Err(error) => {
+                tracing::debug!(?endpoint, error = %error.source, "request failed");
+                failure(error.status)
             }
         }
     }
 }
 
-impl<B> Service<Request<B>> for Dispatch {
-    type Response = Answer;
+impl<B> Service<Request<B>> for Router {
+    type Response = ShopResponse;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<ShopResponse, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -117,7 +117,7 @@ impl<B> Service<Request<B>> for Dispatch {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let uri = request.uri();
         let (path, query) = (uri.path().to_owned(), uri.query().map(str::to_owned));
-        let answering = self.clone().answer(request.method().clone(), path, query);
-        Box::pin(async { Ok(answering.await) })
+        let response = self.clone().respond(request.method().clone(), path, query);
+        Box::pin(async { Ok(response.await) })
     }
 }

@@ -1,23 +1,23 @@
-//! When things come: each kind at its own rate, at random, as a Poisson process has it; and rushes, many at once.
+//! The times of arrivals: a Poisson process for each kind, and bursts.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::load::{Arrival, Load, Rushes};
-use crate::demo::chance::{between, exponential};
+use super::load::{Arrival, Bursts, Load};
+use crate::demo::random::{between, exponential};
 use crate::demo::shop::Endpoint;
 
-/// Which rushes are large.
-const EVERY_THIRD: u32 = 3;
+/// Every how many bursts one is large.
+const LARGE_BURST_PERIOD: u32 = 3;
 
-/// Within which time those of a rush come, in seconds.
-const RUSH_WITHIN: [f64; 2] = [0.0, 0.4];
+/// The bounds of the delays of requests in a burst, in seconds.
+const BURST_DELAY_SECONDS: [f64; 2] = [0.0, 0.4];
 
-/// What each customer of a rush wants.
-const RUSHING: Arrival = Arrival::Customer(Endpoint::CheckoutRush);
+/// The request of a burst.
+const BURST_ARRIVAL: Arrival = Arrival::Customer(Endpoint::CheckoutRush);
 
-/// Something that comes again and again.
+/// Arrivals of one kind.
 #[derive(Debug)]
 struct Stream {
     arrival: Arrival,
@@ -25,44 +25,44 @@ struct Stream {
     due: Instant,
 }
 
-/// When the next of each kind comes.
+/// The next arrivals of all kinds.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     streams: Vec<Stream>,
-    rushes: Option<Rushes>,
-    rush: Option<Instant>,
-    rushed: u32,
+    bursts: Option<Bursts>,
+    next_burst: Option<Instant>,
+    burst_count: u32,
 }
 
 impl Arrivals {
-    /// What comes with this load. Each kind comes a first time within the first second.
+    /// Schedules the arrivals of a load. The first of each kind is within a second.
     pub(super) fn new(load: &Load, now: Instant) -> Self {
         let within_a_second = || now + Duration::from_secs_f64(fastrand::f64());
         let streams = load.rates().map(|(arrival, rate)| Stream { arrival, rate, due: within_a_second() }).collect();
-        Self { streams, rushes: load.rushes, rush: load.rushes.map(|rushes| now + rushes.first), rushed: 0 }
+        Self { streams, bursts: load.bursts, next_burst: load.bursts.map(|bursts| now + bursts.first), burst_count: 0 }
     }
 
-    /// When the next comes; `None` if nothing does.
+    /// Returns the time of the next arrival; `None` without load.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.streams.iter().map(|stream| stream.due).chain(self.rush).min()
+        self.streams.iter().map(|stream| stream.due).chain(self.next_burst).min()
     }
 
-    /// Hands out what is due, with the time at which it comes. Whoever was away for long is not overrun afterwards:
-    /// of each kind one comes.
-    pub(super) fn take(&mut self, now: Instant, mut come: impl FnMut(Arrival, Instant)) {
+    /// Calls `arrive` with each arrival that is due and its time. After a long delay, only one of each kind is due.
+    pub(super) fn take(&mut self, now: Instant, mut arrive: impl FnMut(Arrival, Instant)) {
         for stream in self.streams.iter_mut().filter(|stream| stream.due <= now) {
-            come(stream.arrival, now);
+            arrive(stream.arrival, now);
             stream.due = now + exponential(1.0 / stream.rate);
         }
-        if let Some(rushes) = self.rushes
-            && self.rush.is_some_and(|rush| rush <= now)
+        if let Some(bursts) = self.bursts
+            && self.next_burst.is_some_and(|at| at <= now)
         {
-            self.rushed += 1;
-            let [least, most] = if self.rushed.is_multiple_of(EVERY_THIRD) { rushes.third } else { rushes.size };
+            self.burst_count += 1;
+            let is_large = self.burst_count.is_multiple_of(LARGE_BURST_PERIOD);
+            let [least, most] = if is_large { bursts.large_size } else { bursts.size };
             for _ in 0..fastrand::usize(least..=most) {
-                come(RUSHING, now + between(RUSH_WITHIN));
+                arrive(BURST_ARRIVAL, now + between(BURST_DELAY_SECONDS));
             }
-            self.rush = Some(now + between(rushes.apart));
+            self.next_burst = Some(now + between(bursts.interval_seconds));
         }
     }
 }
@@ -73,55 +73,60 @@ mod tests {
 
     const LOAD: Load = Load {
         rates: &[(Arrival::Customer(Endpoint::GetProduct), 16.0), (Arrival::Archiving, 0.05)],
-        more: &[(Arrival::Customer(Endpoint::SalesReport), 0.7)],
-        rushes: Some(Rushes { first: Duration::from_secs(4), apart: [12.0, 20.0], size: [14, 24], third: [85, 105] }),
-        patience: None,
+        extra: &[(Arrival::Customer(Endpoint::SalesReport), 0.7)],
+        bursts: Some(Bursts {
+            first: Duration::from_secs(4),
+            interval_seconds: [12.0, 20.0],
+            size: [14, 24],
+            large_size: [85, 105],
+        }),
+        client_timeout: None,
     };
 
     #[test]
-    fn requests_come_at_their_rates_and_every_third_rush_is_large() {
+    fn arrivals_have_their_rates_and_every_third_burst_is_large() {
         let begin = Instant::now();
         let (mut arrivals, mut now) = (Arrivals::new(&LOAD, begin), begin);
-        let (mut products, mut reports, mut archived, mut rushes) = (0, 0, 0, vec![0]);
+        let (mut products, mut reports, mut archived, mut bursts) = (0, 0, 0, vec![0]);
         while now < begin + Duration::from_secs(600) {
             now = arrivals.next().unwrap();
             arrivals.take(now, |arrival, at| {
                 assert!(at >= now);
                 match arrival {
                     Arrival::Archiving => archived += 1,
-                    RUSHING => *rushes.last_mut().unwrap() += 1,
+                    BURST_ARRIVAL => *bursts.last_mut().unwrap() += 1,
                     Arrival::Customer(Endpoint::GetProduct) => products += 1,
                     Arrival::Customer(_) => reports += 1,
                 }
             });
-            if rushes.last() != Some(&0) {
-                rushes.push(0);
+            if bursts.last() != Some(&0) {
+                bursts.push(0);
             }
         }
         assert!((8000..12000).contains(&products), "{products}");
         assert!((300..560).contains(&reports), "{reports}");
         assert!((10..60).contains(&archived), "{archived}");
-        rushes.pop();
-        assert!(rushes.len() > 25, "{rushes:?}");
-        for (index, size) in rushes.iter().enumerate() {
-            assert_eq!(index % 3 == 2, *size > 50, "{rushes:?}");
+        bursts.pop();
+        assert!(bursts.len() > 25, "{bursts:?}");
+        for (index, size) in bursts.iter().enumerate() {
+            assert_eq!(index % 3 == 2, *size > 50, "{bursts:?}");
         }
     }
 
     #[test]
-    fn whoever_was_away_is_not_overrun() {
+    fn missed_arrivals_are_skipped() {
         let begin = Instant::now();
         let mut arrivals = Arrivals::new(&LOAD, begin);
-        let mut came = 0;
+        let mut count = 0;
         let now = begin + Duration::from_secs(3600);
-        arrivals.take(now, |arrival, _| came += usize::from(arrival != RUSHING));
-        assert_eq!(came, LOAD.rates().count());
+        arrivals.take(now, |arrival, _| count += usize::from(arrival != BURST_ARRIVAL));
+        assert_eq!(count, LOAD.rates().count());
         assert!(arrivals.next().is_some_and(|next| next > now));
     }
 
     #[test]
-    fn nothing_comes_of_no_load() {
-        let load = Load { rates: &[], more: &[], rushes: None, patience: None };
+    fn no_load_has_no_arrivals() {
+        let load = Load { rates: &[], extra: &[], bursts: None, client_timeout: None };
         assert_eq!(Arrivals::new(&load, Instant::now()).next(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The shop's customers: an HTTP client that keeps its connections, as a proxy in front of a service does.
+//! The HTTP client of the workload. It keeps connections alive, as a reverse proxy does.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,10 +14,10 @@ use tokio::time::timeout;
 
 use crate::demo::shop::{Endpoint, any_customer, any_product};
 
-/// How long a connection is kept that nobody needs: less than the shop keeps it.
-const KEEP: Duration = Duration::from_secs(20);
+/// How long an idle connection is kept; less than the shop's timeout.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The customers of a shop. Clones are handles to the same connections.
+/// The client. Clones share the connections.
 #[derive(Clone)]
 pub(super) struct Customers {
     client: Client<HttpConnector, Empty<Bytes>>,
@@ -25,26 +25,26 @@ pub(super) struct Customers {
 }
 
 impl Customers {
-    /// Those of the shop at this URL.
-    pub(super) fn of(shop: String) -> Self {
+    /// Creates a client for the shop at this URL.
+    pub(super) fn new(shop: String) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(KEEP)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
         Self { client, shop }
     }
 
-    /// One asks for something, and takes the answer or leaves before.
-    pub(super) async fn ask(&self, endpoint: Endpoint, patience: Option<Duration>) {
-        let asked = match (endpoint, patience) {
-            // A customer who leaves takes the request along: its checkout ends as cancelled.
-            (Endpoint::ListOrders, Some(patience)) => timeout(patience, self.request(endpoint)).await.unwrap_or(Ok(())),
+    /// Sends a request, and reads or cancels its response.
+    pub(super) async fn send(&self, endpoint: Endpoint, client_timeout: Option<Duration>) {
+        let result = match (endpoint, client_timeout) {
+            // Cancelling drops the connection, and the shop drops the request: its checkout ends as cancelled.
+            (Endpoint::ListOrders, Some(time)) => timeout(time, self.request(endpoint)).await.unwrap_or(Ok(())),
             _ => self.request(endpoint).await,
         };
-        if let Err(error) = asked {
-            tracing::debug!(?endpoint, %error, "a customer got no answer");
+        if let Err(error) = result {
+            tracing::debug!(?endpoint, %error, "client received no response");
         }
     }
 
@@ -56,7 +56,7 @@ impl Customers {
         };
         let request = Request::builder().method(endpoint.method()).uri(format!("{}{path}", self.shop));
         let mut body = self.client.request(request.body(Empty::new())?).await?.into_body();
-        // The connection is of use to the next only if this answer was read to its end.
+        // The connection can be reused only after the whole response is read.
         while let Some(frame) = body.frame().await {
             frame?;
         }

@@ -1,47 +1,47 @@
-//! How much comes, and of what.
+//! The rates of requests.
 
 use std::time::Duration;
 
 use crate::demo::shop::Endpoint;
 
-/// What comes.
+/// A kind of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::demo) enum Arrival {
-    /// A customer, who asks the shop for something.
+    /// A request of a client.
     Customer(Endpoint),
-    /// The hour at which the shop archives orders.
+    /// A run of the job that archives orders.
     Archiving,
 }
 
-/// What comes, and how often.
+/// The rates of all arrivals.
 #[derive(Debug)]
 pub(in crate::demo) struct Load {
-    /// What comes by itself, and how often on average, per second. What stands here twice comes as often as both say.
+    /// Mean rates per second. Those of the same kind add up.
     pub(in crate::demo) rates: &'static [(Arrival, f64)],
-    /// What comes on top of that.
-    pub(in crate::demo) more: &'static [(Arrival, f64)],
-    /// When many come at once, if ever.
-    pub(in crate::demo) rushes: Option<Rushes>,
-    /// How long a customer waits for the list of orders before leaving; `None` for as long as it takes.
-    pub(in crate::demo) patience: Option<Duration>,
+    /// Additional rates.
+    pub(in crate::demo) extra: &'static [(Arrival, f64)],
+    /// Bursts of requests, if there are any.
+    pub(in crate::demo) bursts: Option<Bursts>,
+    /// After which time clients cancel a request for the order list; `None` for never.
+    pub(in crate::demo) client_timeout: Option<Duration>,
 }
 
 impl Load {
-    /// All that comes by itself.
+    /// Returns all rates.
     pub(super) fn rates(&self) -> impl Iterator<Item = (Arrival, f64)> + use<> {
-        self.rates.iter().chain(self.more).copied()
+        self.rates.iter().chain(self.extra).copied()
     }
 }
 
-/// When many come at once, all to check out.
+/// Bursts of checkout requests.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::demo) struct Rushes {
-    /// The first one comes after this time.
+pub(in crate::demo) struct Bursts {
+    /// The time until the first burst.
     pub(in crate::demo) first: Duration,
-    /// The others that far apart, in seconds.
-    pub(in crate::demo) apart: [f64; 2],
-    /// How many come.
+    /// The bounds of the time between two bursts, in seconds.
+    pub(in crate::demo) interval_seconds: [f64; 2],
+    /// The bounds of the number of requests.
     pub(in crate::demo) size: [usize; 2],
-    /// How many in every third one.
-    pub(in crate::demo) third: [usize; 2],
+    /// The bounds of the number of requests in every third burst.
+    pub(in crate::demo) large_size: [usize; 2],
 }

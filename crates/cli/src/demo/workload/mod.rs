@@ -1,7 +1,7 @@
-//! The shop's load: when customers come, and what becomes of them.
+//! The load on the shop.
 //!
-//! They come whether or not the shop keeps up (an open loop). When stands in `arrivals`, and what each does in
-//! `customers`.
+//! Requests arrive independently of the shop's response times (an open loop). `arrivals` schedules them, and `customers`
+//! sends them.
 
 mod arrivals;
 mod customers;
@@ -16,65 +16,69 @@ use tokio::time::{Instant, sleep_until};
 
 use self::arrivals::Arrivals;
 use self::customers::Customers;
-pub(super) use self::load::{Arrival, Load, Rushes};
-use super::course::Course;
+pub(super) use self::load::{Arrival, Bursts, Load};
+use super::drain::DrainState;
 use super::shop::{Handlers, Shop};
 
-/// How many may be under way at once; what comes beyond is turned away. Each has a socket of the process's at either end.
-const MAX_UNDER_WAY: usize = 400;
+/// How many requests may be in flight; others are dropped. Each needs two sockets of this process.
+const MAX_IN_FLIGHT: usize = 400;
 
-/// Customers who come, until [`stop`](Self::stop).
+/// The running load. Stopped by [`drain`](Self::drain), then [`abort`](Self::abort).
 #[derive(Debug)]
 pub(super) struct Workload {
-    course: watch::Sender<Course>,
+    state: watch::Sender<DrainState>,
     load: watch::Sender<&'static Load>,
     task: JoinHandle<()>,
 }
 
 impl Workload {
-    /// Lets customers come to the shop from now on.
+    /// Starts to send requests to the shop.
     pub(super) fn start(shop: &Shop, load: &'static Load) -> Self {
-        let (course, is_at) = watch::channel(Course::Open);
-        let (load, loads) = watch::channel(load);
-        let doings = Doings { customers: Customers::of(shop.url()), jobs: shop.handlers() };
-        Self { task: tokio::spawn(receive(doings, loads, is_at)), load, course }
+        let (state, state_receiver) = watch::channel(DrainState::Running);
+        let (load, load_receiver) = watch::channel(load);
+        let sender = RequestSender { customers: Customers::new(shop.url()), jobs: shop.handlers() };
+        Self { task: tokio::spawn(generate(sender, load_receiver, state_receiver)), load, state }
     }
 
-    /// By which others say how many come from now on.
+    /// Returns the sender to change the load with.
     pub(super) fn load(&self) -> watch::Sender<&'static Load> {
         self.load.clone()
     }
 
-    /// From now on nobody comes. Those under way go on.
-    pub(super) fn stop(&self) {
-        self.course.send_replace(Course::Closing);
+    /// Stops sending requests. Those in flight continue.
+    pub(super) fn drain(&self) {
+        self.state.send_replace(DrainState::Draining);
     }
 
-    /// Ends what is still under way, and waits until it has: what it has to tell is told by then.
+    /// Aborts the requests in flight, and waits for their end.
     pub(super) async fn abort(self) {
-        self.course.send_replace(Course::Over);
+        self.state.send_replace(DrainState::Aborted);
         let _ = self.task.await;
     }
 }
 
-/// Takes customers as they come, and looks after them.
-async fn receive(doings: Doings, mut loads: watch::Receiver<&'static Load>, mut course: watch::Receiver<Course>) {
+/// Sends requests until the workload is drained.
+async fn generate(
+    sender: RequestSender,
+    mut loads: watch::Receiver<&'static Load>,
+    mut state: watch::Receiver<DrainState>,
+) {
     let mut load = *loads.borrow_and_update();
     let mut arrivals = Arrivals::new(load, Instant::now());
-    let mut under_way = JoinSet::new();
+    let mut in_flight = JoinSet::new();
     loop {
         tokio::select! {
-            () = Course::Closing.reached(&mut course) => break,
-            Some(ended) = under_way.join_next() => report(ended),
+            () = DrainState::Draining.reached(&mut state) => break,
+            Some(result) = in_flight.join_next() => log_failure(result),
             Ok(()) = loads.changed() => {
                 load = *loads.borrow_and_update();
                 arrivals = Arrivals::new(load, Instant::now());
             }
-            () = arrival(&arrivals) => {
+            () = next_arrival(&arrivals) => {
                 let now = Instant::now();
                 arrivals.take(now, |arrival, at| {
-                    if under_way.len() < MAX_UNDER_WAY {
-                        under_way.spawn(arrive(doings.clone(), load.patience, arrival, at, course.clone()));
+                    if in_flight.len() < MAX_IN_FLIGHT {
+                        in_flight.spawn(send(sender.clone(), load.client_timeout, arrival, at, state.clone()));
                     }
                 });
             }
@@ -82,52 +86,52 @@ async fn receive(doings: Doings, mut loads: watch::Receiver<&'static Load>, mut 
     }
     loop {
         tokio::select! {
-            () = Course::Over.reached(&mut course) => break,
-            ended = under_way.join_next() => match ended {
-                Some(ended) => report(ended),
+            () = DrainState::Aborted.reached(&mut state) => break,
+            result = in_flight.join_next() => match result {
+                Some(result) => log_failure(result),
                 None => break,
             },
         }
     }
-    under_way.shutdown().await;
+    in_flight.shutdown().await;
 }
 
-/// Waits until the next comes.
-async fn arrival(arrivals: &Arrivals) {
+/// Waits until the next arrival.
+async fn next_arrival(arrivals: &Arrivals) {
     match arrivals.next() {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
 }
 
-/// Who comes, and what the shop does by itself.
+/// What executes arrivals.
 #[derive(Clone, Debug)]
-struct Doings {
+struct RequestSender {
     customers: Customers,
     jobs: Arc<Handlers>,
 }
 
-async fn arrive(
-    doings: Doings,
-    patience: Option<Duration>,
+/// Executes an arrival at its time, unless the workload is drained before.
+async fn send(
+    sender: RequestSender,
+    client_timeout: Option<Duration>,
     arrival: Arrival,
     at: Instant,
-    mut course: watch::Receiver<Course>,
+    mut state: watch::Receiver<DrainState>,
 ) {
     tokio::select! {
         biased;
-        // Whoever was still on the way turns round.
-        () = Course::Closing.reached(&mut course) => return,
+        () = DrainState::Draining.reached(&mut state) => return,
         () = sleep_until(at) => {}
     }
     match arrival {
-        Arrival::Customer(endpoint) => doings.customers.ask(endpoint, patience).await,
-        Arrival::Archiving => doings.jobs.archive_orders().await,
+        Arrival::Customer(endpoint) => sender.customers.send(endpoint, client_timeout).await,
+        Arrival::Archiving => sender.jobs.archive_orders().await,
     }
 }
 
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(%error, "a request did not end");
+fn log_failure(result: Result<(), JoinError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "request task failed");
     }
 }

@@ -7,7 +7,7 @@ use poolscope_cli::demo::Scenario;
 use poolscope_cli::monitoring::rules::alerts::alerts;
 
 use super::environment::{Environment, thresholds, wait_until};
-use crate::run::{Up, demo, up};
+use crate::run::{RunningDemo, demo, start as start_demo};
 
 /// The calm load before the fault, so that counters exist before they grow.
 const CALM_LOAD: &str = "6s";
@@ -61,20 +61,20 @@ pub(super) struct ScenarioRun {
 }
 
 /// Starts a demo, and adds it as a target.
-pub(super) fn start(environment: &Environment, scenario: &'static Scenario) -> Up {
+pub(super) fn start(environment: &Environment, scenario: &'static Scenario) -> RunningDemo {
     let fault = format!("{}s", FAULT_DURATION.as_secs());
     let arguments = ["--scenario", scenario.name(), "--scenario-after", CALM_LOAD, "--scenario-for", &fault];
-    let up = up(&mut demo(&arguments));
+    let up = start_demo(&mut demo(&arguments));
     environment.scrape(scenario.name(), up.address);
     up
 }
 
 /// Runs a scenario until its fault is over and its alerts have resolved, except for the slow ones. The demo keeps running.
-pub(super) fn run(environment: &Environment, scenario: &'static Scenario) -> (ScenarioRun, Up) {
+pub(super) fn run(environment: &Environment, scenario: &'static Scenario) -> (ScenarioRun, RunningDemo) {
     let begin = SystemTime::now();
     let up = start(environment, scenario);
     let mut notices = BTreeMap::new();
-    if scenario.fires().is_none() {
+    if scenario.expected_alerts().is_none() {
         // The purpose of this scenario; for some scrapes at least, since it may occur at once.
         let started = Instant::now();
         wait_until(FAULT_DURATION, || environment.query(RECOVERED) > 0.0 && started.elapsed() >= MIN_DURATION);

@@ -1,4 +1,4 @@
-//! What the shop answers.
+//! The responses of the shop.
 
 use std::error::Error as StdError;
 
@@ -6,20 +6,20 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use poolscope::{CheckoutError, ConnectError, RetryError, RunError};
 use serde_json::Value;
 use tokio::task::JoinError;
 use tokio_postgres::Error;
 
-use super::endpoint::listed;
-use poolscope::{CheckoutError, ConnectError, RetryError, RunError};
+use super::endpoint::list;
 
-/// What a handler has to say, or why it failed.
-pub(super) type Served = Result<Value, Failure>;
+/// The result of a handler.
+pub(super) type HandlerResult = Result<Value, Failure>;
 
-/// An answer as it is sent.
-pub(super) type Answer = Response<Full<Bytes>>;
+/// A response with its body.
+pub(super) type ShopResponse = Response<Full<Bytes>>;
 
-/// Why a request failed.
+/// Why a request failed, with the status of the response.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) status: StatusCode,
@@ -69,34 +69,34 @@ impl From<RetryError<Error>> for Failure {
     }
 }
 
-/// What was asked for. Nothing that there is not is a 404.
-pub(super) fn found(value: &Value) -> Answer {
+/// Returns the response with a value; 404 if it is null.
+pub(super) fn success(value: &Value) -> ShopResponse {
     let status = if value.is_null() { StatusCode::NOT_FOUND } else { StatusCode::OK };
-    answer(status, "application/json", format!("{value}\n"))
+    response(status, "application/json", format!("{value}\n"))
 }
 
-/// That it failed. Why is for the shop's log.
-pub(super) fn failed(status: StatusCode) -> Answer {
-    answer(status, "text/plain", format!("{status}\n"))
+/// Returns the response of a failed request. The error is logged only.
+pub(super) fn failure(status: StatusCode) -> ShopResponse {
+    response(status, "text/plain", format!("{status}\n"))
 }
 
-/// That there is nothing at this path, and what there is elsewhere.
-pub(super) fn unknown_path() -> Answer {
-    answer(StatusCode::NOT_FOUND, "text/plain", format!("The shop has:\n{}", listed()))
+/// Returns the response for an unknown path, which lists the endpoints.
+pub(super) fn unknown_path() -> ShopResponse {
+    response(StatusCode::NOT_FOUND, "text/plain", format!("The shop has:\n{}", list()))
 }
 
-/// That there is something at this path, which is asked for in another way.
-pub(super) fn unknown_method(allowed: &str) -> Answer {
-    let mut answer = failed(StatusCode::METHOD_NOT_ALLOWED);
+/// Returns the response for a method that the path does not support.
+pub(super) fn unknown_method(allowed: &str) -> ShopResponse {
+    let mut response = failure(StatusCode::METHOD_NOT_ALLOWED);
     if let Ok(allowed) = HeaderValue::from_str(allowed) {
-        answer.headers_mut().insert(ALLOW, allowed);
+        response.headers_mut().insert(ALLOW, allowed);
     }
-    answer
+    response
 }
 
-fn answer(status: StatusCode, kind: &'static str, text: String) -> Answer {
-    let mut answer = Response::new(Full::from(text));
-    *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
+fn response(status: StatusCode, content_type: &'static str, body: String) -> ShopResponse {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
 }

@@ -1,4 +1,4 @@
-//! What ends a service: a signal, its time, its output, a failure.
+//! The reasons to shut down, and the signals that request it.
 
 use std::process;
 
@@ -7,20 +7,20 @@ use tokio::sync::watch;
 
 use super::error::ServiceError;
 
-/// Why it ends.
+/// Why a command shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    /// Somebody sent this signal.
+pub(crate) enum ShutdownReason {
+    /// The process received this signal.
     Signal(&'static str),
-    /// Its time is over.
-    Time,
-    /// Nobody reads its output any more.
-    Unread,
-    /// A part of it failed.
+    /// The requested duration has elapsed.
+    DurationElapsed,
+    /// The reader of standard output closed it.
+    OutputClosed,
+    /// A component failed.
     Failure,
 }
 
-/// Waits for the signals that end a service: `SIGINT`, `SIGTERM`, and `SIGHUP` unless somebody had it ignored.
+/// The signals that end a service: `SIGINT`, `SIGTERM`, and `SIGHUP` unless the process was started with it ignored.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -36,7 +36,7 @@ impl Signals {
         })
     }
 
-    /// The next signal's name, and the exit code by which a shell tells it.
+    /// Waits for the next signal. Returns its name, and the exit code that a shell reports for it.
     async fn next(&mut self) -> (&'static str, i32) {
         let hang_up = async {
             match &mut self.hang_up {
@@ -52,38 +52,38 @@ impl Signals {
     }
 }
 
-/// Reports the first signal, and ends the process at the second: what a private server leaves is cleaned up by the
-/// process that keeps it.
-pub(crate) fn watch_signals(ending: watch::Sender<Option<Ending>>) -> Result<(), ServiceError> {
+/// Requests shutdown at the first signal, and exits the process at the second. A private server is then stopped by its
+/// watchdog process.
+pub(crate) fn watch_signals(shutdown: watch::Sender<Option<ShutdownReason>>) -> Result<(), ServiceError> {
     let mut signals = Signals::listen().map_err(ServiceError::system)?;
     tokio::spawn(async move {
         let (name, _) = signals.next().await;
-        tracing::debug!(signal = name, "ending");
-        end(&ending, Ending::Signal(name));
+        tracing::debug!(signal = name, "shutting down");
+        request_shutdown(&shutdown, ShutdownReason::Signal(name));
         let (_, code) = signals.next().await;
         process::exit(code);
     });
     Ok(())
 }
 
-/// Gives a reason to end. The first one counts.
-pub(crate) fn end(ending: &watch::Sender<Option<Ending>>, why: Ending) {
-    ending.send_if_modified(|ending| ending.is_none() && ending.replace(why).is_none());
+/// Requests shutdown. The first reason is kept.
+pub(crate) fn request_shutdown(shutdown: &watch::Sender<Option<ShutdownReason>>, reason: ShutdownReason) {
+    shutdown.send_if_modified(|current| current.is_none() && current.replace(reason).is_none());
 }
 
-/// Whether this process was started with `SIGHUP` ignored, as by `nohup`: then it stays so. Where the system does
-/// not tell, it is left as it is.
+/// Waits until shutdown is requested, and returns the reason.
+pub(crate) async fn shutdown_requested(shutdown: &mut watch::Receiver<Option<ShutdownReason>>) -> ShutdownReason {
+    match shutdown.wait_for(Option::is_some).await {
+        Ok(reason) => (*reason).unwrap_or(ShutdownReason::Failure),
+        Err(_) => ShutdownReason::Failure,
+    }
+}
+
+/// Returns whether this process was started with `SIGHUP` ignored, as by `nohup`; true where `/proc` does not exist, so
+/// that the disposition is left alone there.
 fn is_hang_up_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_none_or(|mask| mask & 1 != 0)
-}
-
-/// Waits until it is to end, and says why.
-pub(crate) async fn ended(ending: &mut watch::Receiver<Option<Ending>>) -> Ending {
-    match ending.wait_for(Option::is_some).await {
-        Ok(ending) => (*ending).unwrap_or(Ending::Failure),
-        Err(_) => Ending::Failure,
-    }
 }

@@ -1,32 +1,32 @@
-//! The exporter, as a task of its own.
+//! The exporter in a task of its own.
 
 use std::net::SocketAddr;
 
+use poolscope::Collector;
+use poolscope::exporter::{Exporter, ExporterError, Readiness};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::ending::{Ending, end};
 use super::error::ServiceError;
+use super::shutdown::{ShutdownReason, request_shutdown};
 use super::web_settings::WebSettings;
-use poolscope::Collector;
-use poolscope::exporter::{Exporter, ExporterError, Readiness};
 
-/// The exporter, which serves until [`stop`](Self::stop).
+/// An exporter that serves until [`stop`](Self::stop).
 #[derive(Debug)]
-pub(crate) struct Web {
+pub(crate) struct ExporterTask {
     address: SocketAddr,
     scheme: &'static str,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), ExporterError>>,
 }
 
-impl Web {
-    /// Listens as `settings` say. If serving fails later, that ends the service.
+impl ExporterTask {
+    /// Listens as configured by `settings`, and serves in a new task. Requests shutdown if serving fails later.
     pub(crate) async fn start(
         settings: WebSettings,
         collector: Collector,
         readiness: Readiness,
-        ending: watch::Sender<Option<Ending>>,
+        shutdown: watch::Sender<Option<ShutdownReason>>,
     ) -> Result<Self, ServiceError> {
         let exporter = Exporter::new(collector).readiness(readiness);
         let exporter = settings.bind(exporter).await?;
@@ -35,14 +35,14 @@ impl Web {
         let task = tokio::spawn(async move {
             let served = exporter.serve(async { drop(stopped.await) }).await;
             if served.is_err() {
-                end(&ending, Ending::Failure);
+                request_shutdown(&shutdown, ShutdownReason::Failure);
             }
             served
         });
         Ok(Self { address, scheme, stop, task })
     }
 
-    /// Where a browser on this machine finds it.
+    /// Returns the base URL for a browser on this machine.
     pub(crate) fn url(&self) -> String {
         match self.address {
             address if address.ip().is_unspecified() => format!("{}://localhost:{}", self.scheme, address.port()),
@@ -50,9 +50,9 @@ impl Web {
         }
     }
 
-    /// Lets the requests under way end, and says whether it served as it should.
+    /// Stops gracefully. Returns the error if serving has failed.
     pub(crate) async fn stop(self) -> Result<(), ServiceError> {
-        // It may have failed already: then nobody waits for this.
+        // Fails if the task has already ended.
         let _ = self.stop.send(());
         Ok(self.task.await.map_err(ServiceError::system)??)
     }

@@ -1,0 +1,224 @@
+//! Runs the demo.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use poolscope::config::env_vars;
+use poolscope::exporter::Readiness;
+use poolscope::{Collector, Pool, Settings};
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+#[cfg(feature = "jaeger")]
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+
+use super::banner::{Addresses, banner, phase_notice, remains_notice, shutdown_notice};
+use super::environment::Environment;
+use super::error::DemoError;
+use super::scenario::{FaultInjector, Phase, ScenarioPlan, Targets};
+use super::screen::{Output, Screen, Status, summary, watch_output};
+use super::settings::resolve;
+use super::shop::Shop;
+use super::traces::Traces;
+use super::workload::Workload;
+use crate::service::{ExporterTask, ServiceManager, ShutdownReason, WebSettings, shutdown_requested, watch_signals};
+
+/// The time between two statuses on a terminal, and in a log.
+const TERMINAL_STATUS_INTERVAL: Duration = Duration::from_secs(1);
+const LOG_STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The time between two queries of the server's view.
+const SERVER_VIEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long shutdown waits for requests in flight, and for blocking threads of the runtime.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The demo.
+pub(crate) struct Demo {
+    /// The server to use; `None` for that of the environment, or a private one.
+    pub(crate) database_url: Option<String>,
+    /// The exporter's listener and web configuration.
+    pub(crate) web: WebSettings,
+    /// The address of the shop.
+    pub(crate) shop_address: String,
+    /// The scenario and its timing.
+    pub(crate) plan: ScenarioPlan,
+    /// When to stop; `None` to run until a signal arrives.
+    pub(crate) duration: Option<Duration>,
+    /// The export of spans.
+    pub(crate) traces: Traces,
+    /// The address of the Jaeger UI.
+    #[cfg(feature = "jaeger")]
+    pub(crate) traces_address: String,
+}
+
+impl std::fmt::Debug for Demo {
+    /// Omits the URL, which may contain a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Demo")
+            .field("database_url", &self.database_url.is_some())
+            .field("web", &self.web)
+            .field("shop_address", &self.shop_address)
+            .field("plan", &self.plan)
+            .field("duration", &self.duration)
+            .field("traces", &self.traces)
+            .finish()
+    }
+}
+
+impl Demo {
+    /// Runs until the duration elapses or a signal arrives, and cleans up.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the demo cannot start or clean up. A signal is not an error.
+    pub(crate) fn run(self, screen: &Screen) -> Result<(), DemoError> {
+        let environment = env_vars().map_err(DemoError::Settings)?;
+        let settings = resolve(self.plan.scenario, environment, self.database_url.as_deref())?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("poolscope-demo")
+            .enable_all()
+            .build()
+            .map_err(DemoError::system)?;
+        let result = runtime.block_on(self.run_async(settings, screen));
+        // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
+        runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+        result
+    }
+
+    async fn run_async(self, settings: Settings, screen: &Screen) -> Result<(), DemoError> {
+        let (request_shutdown, mut shutdown) = watch::channel(None);
+        watch_signals(request_shutdown.clone())?;
+        watch_output(screen.output(), request_shutdown.clone());
+        let manager = ServiceManager::from_env()?;
+
+        let collector = Collector::new();
+        let readiness = Readiness::new();
+        let exporter = ExporterTask::start(self.web, collector.clone(), readiness.clone(), request_shutdown).await?;
+
+        // Dropping the tasks stops the Jaeger UI.
+        #[cfg(feature = "jaeger")]
+        let mut tasks = JoinSet::new();
+        #[cfg(feature = "jaeger")]
+        let jaeger = self.traces.serve(&self.traces_address, &mut tasks).await?;
+        #[cfg(not(feature = "jaeger"))]
+        let jaeger = None::<String>;
+
+        let Some(environment) = Environment::set_up(settings, &collector, screen, &mut shutdown).await? else {
+            screen.print("Stopped before the start was complete.\n");
+            return Ok(exporter.stop().await?).and(output_result(screen));
+        };
+        let shop = match Shop::open(&self.shop_address, &environment.pool).await {
+            Ok(shop) => shop,
+            Err(error) => {
+                let (torn_down, _) = environment.tear_down().await;
+                return Ok(exporter.stop().await?).and(torn_down).and(Err(error));
+            }
+        };
+        let server_watch = tokio::spawn(environment.pool.watch_server(SERVER_VIEW_INTERVAL));
+        readiness.ready();
+        let _watchdog = manager.ready();
+        let addresses = Addresses {
+            exporter: &exporter.url(),
+            shop: &shop.url(),
+            jaeger: jaeger.as_deref(),
+            collector: self.traces.destination(),
+            server: environment.server.as_deref(),
+        };
+        let pool = &environment.pool;
+        screen.print(banner(pool.name(), &environment.settings, &addresses, &self.plan, self.duration));
+        let started_at = Instant::now();
+        let workload = Workload::start(&shop, self.plan.scenario.load());
+        let targets = Targets {
+            shop: shop.handlers(),
+            load: workload.load(),
+            schema: Arc::clone(&environment.schema),
+            server: environment.server.clone(),
+        };
+        let injector = FaultInjector::start(self.plan, targets);
+        let reason =
+            StatusLoop { pool, plan: &self.plan, screen }.run(self.duration, injector.phase(), &mut shutdown).await;
+
+        screen.keep_status();
+        screen.print(shutdown_notice(reason, environment.server.as_deref()));
+        readiness.not_ready("the demo is shutting down");
+        manager.stopping();
+        workload.drain();
+        shop.drain();
+        injector.stop().await;
+        server_watch.abort();
+        let elapsed = started_at.elapsed();
+        if let Err(error) = pool.close_within(CLOSE_TIMEOUT).await {
+            tracing::warn!(%error, "requests aborted");
+        }
+        workload.abort().await;
+        shop.abort().await;
+        self.traces.shutdown().await;
+        let summary = summary(&pool.snapshot(), elapsed);
+        let (torn_down, remains) = environment.tear_down().await;
+        let served = exporter.stop().await.map_err(DemoError::from);
+        screen.print(format!("\n{summary}\n{}", remains_notice(&remains)));
+        torn_down.and(served).and(output_result(screen))
+    }
+}
+
+/// Prints the pool's status and the scenario's progress.
+struct StatusLoop<'a> {
+    pool: &'a Pool,
+    plan: &'a ScenarioPlan,
+    screen: &'a Screen,
+}
+
+impl StatusLoop<'_> {
+    /// Runs until the duration elapses or shutdown is requested. Returns the reason.
+    async fn run(
+        &self,
+        duration: Option<Duration>,
+        mut phase: watch::Receiver<Phase>,
+        shutdown: &mut watch::Receiver<Option<ShutdownReason>>,
+    ) -> ShutdownReason {
+        let Self { pool, plan, screen } = *self;
+        let started_at = Instant::now();
+        let (first, period) = if screen.is_terminal() {
+            (started_at, TERMINAL_STATUS_INTERVAL)
+        } else {
+            (started_at + LOG_STATUS_INTERVAL, LOG_STATUS_INTERVAL)
+        };
+        let mut ticks = interval_at(first, period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let elapsed = async {
+            match duration {
+                Some(duration) => sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(elapsed);
+        let (mut previous, mut previous_at) = (pool.snapshot(), started_at);
+        loop {
+            tokio::select! {
+                biased;
+                reason = shutdown_requested(shutdown) => return reason,
+                () = &mut elapsed => return ShutdownReason::DurationElapsed,
+                Ok(()) = phase.changed() => {
+                    let phase = *phase.borrow_and_update();
+                    screen.print(phase_notice(plan, phase, started_at.elapsed()));
+                }
+                now = ticks.tick() => {
+                    let snapshot = pool.snapshot();
+                    screen.status(Status::new(&snapshot, &previous, now - previous_at, now - started_at));
+                    (previous, previous_at) = (snapshot, now);
+                }
+            }
+        }
+    }
+}
+
+/// Returns the error of standard output, if it failed.
+fn output_result(screen: &Screen) -> Result<(), DemoError> {
+    match &*screen.output().borrow() {
+        Output::Failed(error) => Err(DemoError::Output(error.clone())),
+        Output::Open | Output::Closed => Ok(()),
+    }
+}
