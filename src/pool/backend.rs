@@ -22,8 +22,8 @@ use crate::telemetry::trace::ServerAddress;
 /// - `create` opens a connection;
 /// - `recycle` is the pre-ping: it is called only if the connection was not seen alive recently, so it should make a
 ///   round trip to the server;
-/// - `detach` is called when a connection leaves the pool, sometimes under deadpool's lock, so it should be brief. It is
-///   not called when the last handle to the pool is dropped.
+/// - `detach` is called when a connection leaves the pool, sometimes under deadpool's lock, so it should be brief. It
+///   is not called when the last handle to the pool is dropped.
 pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'static> + Send + Sync + 'static {
     /// Returns whether a connection is known to be unusable, without a query to the server. It is called at each
     /// checkout and each return, so it must be cheap and must not panic. The default is `false`.

@@ -103,11 +103,12 @@ impl<M: Backend> Operation<M> {
         self.checkout_at(Location::caller())
     }
 
-    /// Checks out a connection, calls `work` with it, and returns it. If `work` fails, the connection is pinged at its next
-    /// checkout regardless of `pre_ping_idle`, unless `pre_ping` is off.
+    /// Checks out a connection, calls `work` with it, and returns it. If `work` fails, the connection is pinged at its
+    /// next checkout regardless of `pre_ping_idle`, unless `pre_ping` is off.
     ///
     /// The whole is one observation of `poolscope_operation_duration_seconds`. Its outcome is `ok` or `error` after the
-    /// result of `work`, the checkout's outcome if that failed, or `cancelled` if the future is dropped or `work` panics.
+    /// result of `work`, the checkout's outcome if that failed, or `cancelled` if the future is dropped or `work`
+    /// panics.
     ///
     /// # Errors
     ///

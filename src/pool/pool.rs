@@ -21,9 +21,9 @@ use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 
 /// A connection pool that records its checkouts, waits and uses.
 ///
-/// It pools PostgreSQL connections by default, and those of any other [`Backend`] as `Pool<M>`. Clones are handles to the
-/// same pool. When the last one is dropped, idle connections are closed, and connections in use are closed when they are
-/// returned.
+/// It pools PostgreSQL connections by default, and those of any other [`Backend`] as `Pool<M>`. Clones are handles to
+/// the same pool. When the last one is dropped, idle connections are closed, and connections in use are closed when
+/// they are returned.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -50,8 +50,8 @@ impl<M: Backend> Drop for Inner<M> {
 }
 
 impl<M: Backend> Pool<M> {
-    /// Creates a pool of `backend`'s connections, and does not connect yet. Settings that concern connecting to PostgreSQL
-    /// have no effect. `name` is the pool's name unless the settings have one.
+    /// Creates a pool of `backend`'s connections, and does not connect yet. Settings that concern connecting to
+    /// PostgreSQL have no effect. `name` is the pool's name unless the settings have one.
     ///
     /// # Errors
     ///
@@ -156,8 +156,8 @@ impl<M: Backend> Pool<M> {
     /// Returns a handle for the operation of this name.
     ///
     /// The look-up takes about 30 ns; keep the handle where that matters. A pool distinguishes at most
-    /// [`MAX_OPERATIONS`](crate::telemetry::MAX_OPERATIONS) names; further ones are counted as `other`, and the first of
-    /// them is logged.
+    /// [`MAX_OPERATIONS`](crate::telemetry::MAX_OPERATIONS) names; further ones are counted as `other`, and the first
+    /// of them is logged.
     #[must_use]
     pub fn operation(&self, name: &str) -> Operation<M> {
         Operation::new(self.clone(), self.shared().recorder.operation(name))
@@ -197,8 +197,9 @@ impl<M: Backend> Pool<M> {
 
     /// Closes the pool, and waits until it has no connections and no checkouts in flight.
     ///
-    /// Checkouts that wait for capacity end with [`CheckoutError::Closed`](crate::error::CheckoutError::Closed). Idle connections are closed, and those in use
-    /// when they are returned. A checkout that is connecting or pinging finishes that first, within its own limits.
+    /// Checkouts that wait for capacity end with [`CheckoutError::Closed`](crate::error::CheckoutError::Closed). Idle
+    /// connections are closed, and those in use when they are returned. A checkout that is connecting or pinging
+    /// finishes that first, within its own limits.
     ///
     /// A backend that closes its connections in the background, as PostgreSQL's does, may not have finished then.
     ///
@@ -214,8 +215,8 @@ impl<M: Backend> Pool<M> {
     ///
     /// # Errors
     ///
-    /// Returns an error if connections are in use or checkouts in flight after `limit`. The pool stays closed, and these
-    /// connections are closed when they are returned.
+    /// Returns an error if connections are in use or checkouts in flight after `limit`. The pool stays closed, and
+    /// these connections are closed when they are returned.
     ///
     /// # Cancel safety
     ///

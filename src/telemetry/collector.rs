@@ -6,11 +6,11 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use prometheus::core::Desc;
 use prometheus::proto;
 
-use super::buckets::BOUNDS_SECONDS;
 use super::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink, Source};
 use super::clock::{seconds, to_f64};
 use super::histogram::Histogram;
 use super::ledger::{Ledger, PoolSnapshot};
+use super::owned::BOUNDS_SECONDS;
 use super::spans;
 
 /// A set of pools whose metrics are collected together, as a [`prometheus::core::Collector`].

@@ -56,7 +56,7 @@ const STALE_PLAN: u8 = 2;
 #[derive(Debug, Default)]
 pub(super) struct EvidenceCells {
     /// The code of the last error; zero if there is none.
-    error: AtomicU64,
+    pub(super) error: AtomicU64,
     flags: AtomicU8,
     risk: AtomicU8,
 }
@@ -91,11 +91,6 @@ impl EvidenceCells {
 
     pub(super) fn set_risk(&self, risk: Risk) {
         self.risk.store(risk as u8, Relaxed);
-    }
-
-    #[inline]
-    pub(super) fn is_last_error(&self, code: ErrorCode) -> bool {
-        self.error.load(Relaxed) == code.to_bits()
     }
 
     /// Returns the evidence. `is_current` is whether the cells belong to the use in question; a use without requests has none.

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use super::buckets::{BUCKETS, bucket};
 use super::clock::nanos;
+use super::owned::{BUCKETS, bucket};
 use super::trace_context::TraceContext;
 
 /// An observation of a histogram, and the span in which it was made.

@@ -2,9 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::buckets::{BUCKETS, bucket};
-use super::counter::OwnedCounter;
 use super::exemplar::{Exemplar, Exemplars};
+use super::owned::{BUCKETS, OwnedHistogram, bucket};
 use super::trace_context::TraceContext;
 
 /// A histogram of durations.
@@ -37,6 +36,15 @@ impl Histogram {
         self.buckets[0] += count;
     }
 
+    /// Adds the observations of `owned`.
+    pub(crate) fn add(&mut self, owned: &OwnedHistogram) {
+        let (buckets, sum_nanos) = owned.read();
+        for (total, count) in self.buckets.iter_mut().zip(buckets) {
+            *total += count;
+        }
+        self.sum_nanos = self.sum_nanos.saturating_add(sum_nanos);
+    }
+
     /// Becomes a copy of `other`, reusing the allocated memory.
     pub(crate) fn set(&mut self, other: &Self) {
         (self.buckets, self.sum_nanos) = (other.buckets, other.sum_nanos);
@@ -53,29 +61,6 @@ impl Histogram {
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
-    }
-}
-
-/// A histogram that only one thread at a time may write; see [`OwnedCounter`].
-#[derive(Debug, Default)]
-pub(crate) struct OwnedHistogram {
-    buckets: [OwnedCounter; BUCKETS],
-    sum_nanos: OwnedCounter,
-}
-
-impl OwnedHistogram {
-    #[inline]
-    pub(crate) fn observe(&self, nanos: u64) {
-        self.buckets[bucket(nanos)].add(1);
-        self.sum_nanos.add(nanos);
-    }
-
-    /// Adds the observations to `total`.
-    pub(crate) fn add_to(&self, total: &mut Histogram) {
-        for (total, count) in total.buckets.iter_mut().zip(&self.buckets) {
-            *total += count.get();
-        }
-        total.sum_nanos = total.sum_nanos.saturating_add(self.sum_nanos.get());
     }
 }
 
@@ -122,12 +107,12 @@ mod tests {
             shared.observe(nanos, None);
         }
         let (mut of_owned, mut of_shared) = (Histogram::default(), plain.clone());
-        owned.add_to(&mut of_owned);
+        of_owned.add(&owned);
         shared.read_into(&mut of_shared);
         assert_eq!(plain, of_owned);
         assert_eq!(plain, of_shared);
         assert_eq!(plain.count(), 7);
-        owned.add_to(&mut of_owned);
+        of_owned.add(&owned);
         assert_eq!((of_owned.count(), of_owned.sum_nanos), (14, 2 * plain.sum_nanos));
     }
 }

@@ -12,13 +12,11 @@
 //! }
 //! ```
 
-mod buckets;
 pub(crate) mod budget;
 pub mod catalogue;
 pub(crate) mod clock;
 pub(crate) mod collector;
 pub(crate) mod connection;
-mod counter;
 pub(crate) mod evidence;
 mod exemplar;
 mod histogram;
@@ -26,6 +24,7 @@ pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod names;
 pub(crate) mod operations;
+mod owned;
 pub(crate) mod queries;
 #[cfg(feature = "middleware")]
 pub(crate) mod request_usage;
@@ -37,7 +36,6 @@ pub(crate) mod trace;
 mod trace_context;
 pub(crate) mod wire;
 
-pub use buckets::BOUNDS_SECONDS;
 pub use collector::Collector;
 pub use exemplar::Exemplar;
 pub use histogram::Histogram;
@@ -46,6 +44,7 @@ pub use ledger::{
     PoolSnapshot, PoolUsage, QueryDurations, QueryErrors, Retries, RetriesExhausted, Status, UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
+pub use owned::BOUNDS_SECONDS;
 pub use requests::RequestTotals;
 pub use server::{Backends, ServerPoll, ServerView};
 pub use trace_context::{Hex, TraceContext};

@@ -2,8 +2,9 @@
 
 use std::sync::OnceLock;
 
-use super::histogram::{Histogram, OwnedHistogram};
+use super::histogram::Histogram;
 use super::names::NAME_IDS;
+use super::owned::OwnedHistogram;
 
 /// The index of a query summary in its pool's table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,7 +53,7 @@ impl QueryHistograms {
         for (group, totals) in self.groups.iter().zip(totals.chunks_mut(GROUP)) {
             let Some(group) = group.get() else { continue };
             for (histogram, total) in group.iter().zip(totals) {
-                histogram.add_to(total);
+                total.add(histogram);
             }
         }
     }

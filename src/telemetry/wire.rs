@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, fence};
 
 use super::clock::Nanos;
-use super::counter::OwnedCounter;
 use super::evidence::{Evidence, EvidenceCells, Risk, ServerError};
 use super::histogram::Histogram;
 use super::operations::{OPERATION_IDS, OperationId};
+use super::owned::OwnedCounter;
 use super::queries::{QueryHistograms, QueryId};
 use crate::labels::{Activity, ErrorCode};
 
@@ -300,7 +300,7 @@ impl WireStats {
     /// Returns whether this was the last error of the use identified by `packed_state`.
     #[inline]
     pub(crate) fn is_last_error(&self, packed_state: u64, code: ErrorCode) -> bool {
-        self.evidence.is_last_error(code) && self.current_use.load(Acquire) == packed_state
+        self.evidence.error.load(Relaxed) == code.to_bits() && self.current_use.load(Acquire) == packed_state
     }
 
     /// Returns for how many nanoseconds, up to `now`, the connection was executing and was idle in a transaction for this

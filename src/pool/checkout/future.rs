@@ -138,7 +138,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
     #[inline]
     fn new(pool: &'a ObjectPool<M>, context: Context, acquire: A) -> Self {
         // Where others queue, no connection is available now.
-        let queued = pool.manager().shared().recorder.ledger().queue_hint();
+        let queued = pool.manager().shared().recorder.queue_hint();
         let inner = Some(acquire(pool, if queued { &NO_TIMEOUTS } else { &WITHOUT_WAIT }));
         Self {
             pool,

@@ -43,7 +43,8 @@ impl<'a> ConnectPermit<'a> {
         self.gate.wake_all();
     }
 
-    /// Ends the connect with an error. Returns the wait at the gate that the checkout begins instead of failing, if any.
+    /// Ends the connect with an error. Returns the wait at the gate that the checkout begins instead of failing, if
+    /// any.
     pub(in crate::pool) fn failed(
         mut self,
         failure: ConnectFailure,

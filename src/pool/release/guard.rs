@@ -171,7 +171,7 @@ impl<M: Backend> Drop for Guard<M> {
         // Without overflow there is room for every connection. Read only now, so that of two concurrent returns the
         // later one counts both. (A fence would make that certain, at a cost to each return; a surplus that slips
         // through is closed at the next one.)
-        let crowded = shared.recorder.ledger().live_hint() > shared.hot.pool_size;
+        let crowded = shared.recorder.live_hint() > shared.hot.pool_size;
         if (crowded || shared.is_gate_awaited())
             && let Some(object) = self.object.take()
         {

@@ -21,14 +21,14 @@ pub(super) fn return_and_close_surplus<M: Backend>(object: Pooled<M>) {
     }
 }
 
-/// Closes connections that a checkout without a connection may leave behind: connections beyond `pool_size` were kept for
-/// it, or it was about to take one when the pool was closed.
+/// Closes connections that a checkout without a connection may leave behind: connections beyond `pool_size` were kept
+/// for it, or it was about to take one when the pool was closed.
 pub(in crate::pool) fn after_failed_checkout<M: Backend>(pool: &ObjectPool<M>) {
     let shared = pool.manager().shared();
     if shared.is_closing() {
         close_idle(pool);
         shared.notify_if_closing();
-    } else if shared.recorder.ledger().live_hint() > shared.hot.pool_size {
+    } else if shared.recorder.live_hint() > shared.hot.pool_size {
         close_surplus(pool);
     }
 }

@@ -5,7 +5,6 @@
 //! change are packed into one word, so that they are always consistent with each other.
 
 mod holder;
-mod state;
 mod totals;
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -13,13 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use self::holder::{HolderSpans, LastUse};
-use self::state::MAINTENANCE;
-pub(crate) use self::state::UnpackedState;
 pub(crate) use self::totals::ConnectionTotals;
 use super::clock::Nanos;
-use super::counter::OwnedCounter;
-use super::histogram::OwnedHistogram;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
+use super::owned::{OwnedCounter, OwnedHistogram};
 use super::trace::{self, CurrentSpan, SampledSpan, TraceContext};
 use super::wire::WireStats;
 use crate::labels::ConnectionState;
@@ -48,8 +44,8 @@ struct Group([OperationCounters; GROUP]);
 
 /// The statistics of one connection, from the start of connecting until it is closed.
 ///
-/// Aligned so that connections in use by different threads share neither a cache line nor a pair of lines, and laid out in
-/// declaration order so that the fields written on each use are on few lines.
+/// Aligned so that connections in use by different threads share neither a cache line nor a pair of lines, and laid out
+/// in declaration order so that the fields written on each use are on few lines.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct ConnectionStats {
@@ -67,6 +63,56 @@ pub(crate) struct ConnectionStats {
     wire: WireStats,
     /// Locked only if the holder is part of a sampled trace.
     spans: Mutex<HolderSpans>,
+}
+
+/// The state of a connection, for which operation, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnpackedState {
+    /// The state as it is reported.
+    pub(crate) label: ConnectionState,
+    /// Whether the pool itself uses the connection, to ping or clean it on behalf of the operation.
+    pub(crate) maintenance: bool,
+    /// The operation that the connection is created or used for; meaningless while it is idle.
+    pub(crate) operation: OperationId,
+    /// When this state began, to the microsecond.
+    pub(crate) since: Nanos,
+}
+
+const OPERATION_BITS: u32 = 12;
+const STATE_BITS: u32 = 2;
+/// Marks use by the pool itself, in addition to the three values of [`ConnectionState`].
+const MAINTENANCE: u64 = 3;
+/// Times are kept in units of 1,024 nanoseconds: 50 bits of those last for 36 years.
+const TIME_SHIFT: u32 = 10;
+const SINCE_SHIFT: u32 = OPERATION_BITS + STATE_BITS;
+
+impl UnpackedState {
+    #[inline]
+    fn pack(state: u64, operation: OperationId, since: Nanos) -> u64 {
+        ((since.as_nanos() >> TIME_SHIFT) << SINCE_SHIFT) | ((operation.index() as u64) << STATE_BITS) | state
+    }
+
+    pub(crate) fn unpack(packed: u64) -> Self {
+        let bits = packed & ((1 << STATE_BITS) - 1);
+        let label = match bits {
+            0 => ConnectionState::Creating,
+            1 => ConnectionState::Idle,
+            _ => ConnectionState::Used,
+        };
+        let operation = OperationId::from_index((packed >> STATE_BITS) & ((1 << OPERATION_BITS) - 1));
+        let since = Nanos::from_nanos((packed >> SINCE_SHIFT) << TIME_SHIFT);
+        Self { label, maintenance: bits == MAINTENANCE, operation, since }
+    }
+
+    /// Returns whether the connection is checked out, or used by the pool itself.
+    pub(crate) fn is_used(self) -> bool {
+        self.label == ConnectionState::Used
+    }
+
+    /// Returns whether the connection is checked out.
+    pub(crate) fn is_checked_out(self) -> bool {
+        self.is_used() && !self.maintenance
+    }
 }
 
 impl ConnectionStats {
@@ -158,8 +204,8 @@ impl ConnectionStats {
         drop(spans);
     }
 
-    /// Counts one more link from the holder's span to a waiter. Returns whether the link may be added: the span is still
-    /// `holder` and has not reached its maximum.
+    /// Counts one more link from the holder's span to a waiter. Returns whether the link may be added: the span is
+    /// still `holder` and has not reached its maximum.
     pub(crate) fn count_waiter_link(&self, holder: TraceContext) -> bool {
         self.spans().count_waiter_link(holder)
     }
@@ -231,8 +277,8 @@ impl ConnectionStats {
         self.counters(operation).served.add(1);
     }
 
-    /// Counts a use that ended. Called after the state has changed, so that a concurrent reader may miss the use but does
-    /// not count it twice.
+    /// Counts a use that ended. Called after the state has changed, so that a concurrent reader may miss the use but
+    /// does not count it twice.
     #[inline]
     pub(crate) fn count_use(&self, operation: OperationId, nanos: u64) {
         fence(Release);
@@ -242,16 +288,17 @@ impl ConnectionStats {
         counters.nanos.add(nanos);
     }
 
-    /// Counts time for which the pool itself used the connection. Called after the state has changed, as [`Self::count_use`].
+    /// Counts time for which the pool itself used the connection. Called after the state has changed, as
+    /// [`Self::count_use`].
     pub(crate) fn count_maintenance(&self, operation: OperationId, nanos: u64) {
         fence(Release);
         self.counters(operation).maintenance_nanos.add(nanos);
     }
 
-    /// Adds what the connection has counted to `totals`, including the use in progress up to `now`. Returns the state that
-    /// was read.
+    /// Adds what the connection has counted to `totals`, including the use in progress up to `now`. Returns the state
+    /// that was read.
     pub(crate) fn add_to(&self, totals: &mut ConnectionTotals, now: Nanos) -> UnpackedState {
-        self.use_time.add_to(&mut totals.use_time);
+        totals.use_time.add(&self.use_time);
         for (group, first) in self.operations.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
             for (counters, total) in group.0.iter().zip(&mut totals.by_operation[first..]) {
@@ -281,7 +328,20 @@ impl ConnectionStats {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn packing_round_trips(state in 0..4usize, operation in 0..OPERATION_IDS as u64, micros in 0..(1u64 << 50)) {
+            let operation = OperationId::from_index(operation);
+            let since = Nanos::from_nanos(micros << TIME_SHIFT);
+            let label = ConnectionState::ALL[state.min(2)];
+            let expected = UnpackedState { label, maintenance: state as u64 == MAINTENANCE, operation, since };
+            prop_assert_eq!(UnpackedState::unpack(UnpackedState::pack(state as u64, operation, since)), expected);
+        }
+    }
 
     #[test]
     fn totals_add_up_over_connections_and_operations() {

@@ -27,7 +27,6 @@ mod state;
 mod unpooled;
 mod usage;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
@@ -36,6 +35,7 @@ pub use self::holders::{Holder, OwnConnection, Waiter};
 pub(crate) use self::in_flight::Ticket;
 pub use self::limits::Limits;
 pub(crate) use self::read::SnapshotBuffer;
+use self::recorder::Hints;
 pub(crate) use self::recorder::Recorder;
 pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
@@ -102,29 +102,6 @@ pub(crate) struct Ledger {
 #[repr(align(128))]
 struct Contended {
     state: Mutex<LedgerState>,
-}
-
-/// What every checkout and return reads of the state without its lock. Written under the lock and only when it changes, which
-/// is rare under load, so that it stays in the caches of all threads.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Hints {
-    /// The number of live connections.
-    live: AtomicUsize,
-    /// Whether checkouts wait for capacity.
-    queued: AtomicBool,
-}
-
-impl Hints {
-    fn update(&self, state: &LedgerState) {
-        let (live, queued) = (state.connections.len(), state.queued > 0);
-        if self.live.load(Relaxed) != live {
-            self.live.store(live, Relaxed);
-        }
-        if self.queued.load(Relaxed) != queued {
-            self.queued.store(queued, Relaxed);
-        }
-    }
 }
 
 impl Ledger {
@@ -202,18 +179,6 @@ impl Ledger {
     /// Returns the tracker of query spans for a connection to `server`.
     pub(crate) fn query_spans(&self, server: Option<Arc<ServerAddress>>) -> QuerySpans {
         QuerySpans::new(Arc::clone(&self.name), &self.summaries, server)
-    }
-
-    /// Returns a recent number of live connections, without taking the lock.
-    #[inline]
-    pub(crate) fn live_hint(&self) -> usize {
-        self.hints.live.load(Relaxed)
-    }
-
-    /// Returns whether checkouts recently waited for capacity, without taking the lock.
-    #[inline]
-    pub(crate) fn queue_hint(&self) -> bool {
-        self.hints.queued.load(Relaxed)
     }
 
     /// Returns whether no connection is live and no checkout is in flight.

@@ -1,8 +1,7 @@
 //! The events of a pool, and how each changes its ledger.
 //!
-//! What every checkout and every return records is inlined and touches only the connection's own counters; everything
-//! else takes the ledger's lock. Spans are opened before the lock is taken and updated after it is released, and log
-//! lines are written after it is released.
+//! Everything but what every checkout and every return records (see [`Recorder`]) takes the ledger's lock. Spans are
+//! opened before the lock is taken and updated after it is released, and log lines are written after it is released.
 
 use std::error::Error;
 use std::panic::Location;
@@ -17,7 +16,7 @@ use super::{Ledger, Recorder, UnpooledId};
 use crate::labels::{CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
-use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::operations::OperationId;
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::trace::{self, CheckoutSpan, SampledSpan, TraceContext};
 
@@ -37,20 +36,6 @@ impl Recorder {
 
 /// Events of checkouts.
 impl Recorder {
-    /// Records that a connection is about to be handed out to `task`, for a checkout at `site`.
-    #[inline(always)]
-    pub(crate) fn handing_out(&self, stats: &ConnectionStats, site: SiteId, task: u64) {
-        stats.set_holder(site, task);
-        stats.set_span(trace::current_span());
-    }
-
-    /// Records a checkout that was served at its first poll, without a wait.
-    #[inline(always)]
-    pub(crate) fn checkout_served(&self, stats: &ConnectionStats, operation: OperationId, at: Nanos) {
-        stats.set_used(operation, at);
-        stats.count_served(operation);
-    }
-
     /// Records that a checkout could not be served at once, and returns its ticket.
     #[cold]
     #[inline(never)]
@@ -192,7 +177,8 @@ impl Recorder {
         self.log().connection_error(phase, code, error);
     }
 
-    /// Records that the pool itself uses a connection on behalf of `operation`: to ping it for a checkout, or to clean it.
+    /// Records that the pool itself uses a connection on behalf of `operation`: to ping it for a checkout, or to clean
+    /// it.
     #[inline(always)]
     pub(crate) fn maintenance_started(&self, stats: &ConnectionStats, operation: OperationId, at: Nanos) {
         stats.set_maintenance(operation, at);
@@ -209,25 +195,6 @@ impl Recorder {
     ) {
         stats.set_maintenance(operation, at);
         stats.count_maintenance(operation, at.since(since));
-    }
-
-    /// Records that the holder returned a connection. Its next state is recorded separately.
-    #[inline(always)]
-    pub(crate) fn connection_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
-        // The state changes first, so that a concurrent reader does not count the time twice.
-        stats.set_used(operation, at);
-        stats.count_use(operation, at.since(since));
-        if stats.is_traced() {
-            self.record_use_exemplar(stats, at.since(since));
-        }
-    }
-
-    /// Records a use as an exemplar of the trace in which the connection was checked out.
-    #[cold]
-    fn record_use_exemplar(&self, stats: &ConnectionStats, nanos: u64) {
-        if let Some(trace) = stats.span_ids() {
-            self.ledger().use_exemplars.record(nanos, trace);
-        }
     }
 
     /// Records the return of a connection that was a suspected leak.
@@ -262,13 +229,6 @@ impl Recorder {
         trace::record_dirty_return(cause.as_ref(), name, dirt, span.as_ref());
         self.log().connection_dirty(name, ledger.operations.location(stats.site()), dirt);
     }
-
-    /// Records that a connection went back into the pool.
-    #[inline(always)]
-    pub(crate) fn connection_idle(&self, stats: &ConnectionStats, at: Nanos) {
-        stats.set_idle(at);
-        stats.release_span();
-    }
 }
 
 /// The event that the pool records under a lock of its own, and logs after releasing it.
@@ -295,7 +255,7 @@ impl Ledger {
     fn update<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
-        self.hints.update(&state);
+        self.hints.update(state.connections.len(), state.queued > 0);
         changed
     }
 }
@@ -308,7 +268,8 @@ impl Recorder {
         self.ledger().update(|state| state.count_query_error(operation, code));
     }
 
-    /// Records that a request with queries ended in an error or will not be answered; `trace` is its span, if it has one.
+    /// Records that a request with queries ended in an error or will not be answered; `trace` is its span, if it has
+    /// one.
     #[cold]
     pub(crate) fn query_failed(&self, query: QueryId, code: ErrorCode, took: Duration, trace: Option<TraceContext>) {
         self.ledger().update(|state| state.failed_queries.count(query, code, took, trace));

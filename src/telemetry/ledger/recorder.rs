@@ -2,12 +2,14 @@
 
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use tracing::Span;
 
 use super::Ledger;
 use crate::labels::RequestMethod;
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::log::Log;
 use crate::telemetry::names::MAX_NAMES;
 use crate::telemetry::operations::{Interned, MAX_OPERATIONS, OperationId, SiteId};
@@ -15,8 +17,8 @@ use crate::telemetry::queries::QueryId;
 use crate::telemetry::requests::{RouteKey, RouteTable};
 use crate::telemetry::trace::{self, OperationSpan, SampledSpan};
 
-/// Records the events of one pool in its [`Ledger`], and logs those that have a log line. Clones are handles to the same
-/// ledger.
+/// Records the events of one pool in its [`Ledger`], and logs those that have a log line. Clones are handles to the
+/// same ledger.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorder {
     ledger: Arc<Ledger>,
@@ -107,5 +109,90 @@ impl Recorder {
     /// Returns a span for the cleaning of a connection, in the trace of the holder that returned it dirty.
     pub(crate) fn cleaning_span(&self, operation: OperationId, cause: Option<&SampledSpan>) -> Span {
         trace::cleaning(&self.ledger.name, self.ledger.operations.name(operation), cause)
+    }
+}
+
+/// What every checkout and every return reads and records. It is inlined, and touches only hints and the connection's
+/// own statistics.
+impl Recorder {
+    /// Returns a recent number of live connections, without taking the lock.
+    #[inline]
+    pub(crate) fn live_hint(&self) -> usize {
+        self.ledger.hints.live.load(Relaxed)
+    }
+
+    /// Returns whether checkouts recently waited for capacity, without taking the lock.
+    #[inline]
+    pub(crate) fn queue_hint(&self) -> bool {
+        self.ledger.hints.is_queued()
+    }
+
+    /// Records that a connection is about to be handed out to `task`, for a checkout at `site`.
+    #[inline(always)]
+    pub(crate) fn handing_out(&self, stats: &ConnectionStats, site: SiteId, task: u64) {
+        stats.set_holder(site, task);
+        if cfg!(feature = "otel") {
+            stats.set_span(trace::current_span());
+        }
+    }
+
+    /// Records a checkout that was served at its first poll, without a wait.
+    #[inline(always)]
+    pub(crate) fn checkout_served(&self, stats: &ConnectionStats, operation: OperationId, at: Nanos) {
+        stats.set_used(operation, at);
+        stats.count_served(operation);
+    }
+
+    /// Records that the holder returned a connection. Its next state is recorded separately.
+    #[inline(always)]
+    pub(crate) fn connection_returned(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
+        // The state changes first, so that a concurrent reader does not count the time twice.
+        stats.set_used(operation, at);
+        stats.count_use(operation, at.since(since));
+        if stats.is_traced() {
+            self.record_use_exemplar(stats, at.since(since));
+        }
+    }
+
+    /// Records a use as an exemplar of the trace in which the connection was checked out.
+    #[cold]
+    fn record_use_exemplar(&self, stats: &ConnectionStats, nanos: u64) {
+        if let Some(trace) = stats.span_ids() {
+            self.ledger().use_exemplars.record(nanos, trace);
+        }
+    }
+
+    /// Records that a connection went back into the pool.
+    #[inline(always)]
+    pub(crate) fn connection_idle(&self, stats: &ConnectionStats, at: Nanos) {
+        stats.set_idle(at);
+        stats.release_span();
+    }
+}
+
+/// What every checkout and return reads of the state without its lock. Written under the lock and only when it changes,
+/// which is rare under load, so that it stays in the caches of all threads.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(super) struct Hints {
+    /// The number of live connections.
+    live: AtomicUsize,
+    /// Whether checkouts wait for capacity.
+    queued: AtomicBool,
+}
+
+impl Hints {
+    pub(super) fn update(&self, live: usize, queued: bool) {
+        if self.live.load(Relaxed) != live {
+            self.live.store(live, Relaxed);
+        }
+        if self.queued.load(Relaxed) != queued {
+            self.queued.store(queued, Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_queued(&self) -> bool {
+        self.queued.load(Relaxed)
     }
 }
