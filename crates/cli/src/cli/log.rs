@@ -227,7 +227,7 @@ mod tests {
     }
 
     fn warn() {
-        let error = "not \"a\"\nnumber".parse::<u8>().unwrap_err();
+        let error = "not \"a\"\n7 digits".parse::<u8>().unwrap_err();
         tracing::warn!(pool = "shop", suppressed = 3_u64, seconds = 0.5, open = true, %error, "connection error");
     }
 
