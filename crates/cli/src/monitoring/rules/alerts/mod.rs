@@ -11,7 +11,7 @@ mod requests;
 mod retries;
 mod saturation;
 mod server;
-mod watching;
+mod telemetry;
 
 use crate::monitoring::thresholds::Thresholds;
 
@@ -27,7 +27,7 @@ pub fn alerts(thresholds: &Thresholds) -> Vec<Alert> {
         requests::alerts(thresholds),
         server::alerts(thresholds),
         retries::alerts(thresholds),
-        watching::alerts(thresholds),
+        telemetry::alerts(thresholds),
     ];
     parts.into_iter().flatten().collect()
 }

@@ -1,4 +1,4 @@
-//! Alerts on the monitoring itself: scrapes, metrics, protocol observation and span export.
+//! Alerts on telemetry itself: scrapes, metrics, protocol observation and span export.
 
 use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::{BUILD_INFO, SPANS_DROPPED, SPANS_ENDED, SPANS_FAILED, WIRES_LOST};
