@@ -15,9 +15,9 @@ use crate::leftovers::{entries, processes, temp_home};
 /// Long enough for a busy machine; only failing tests wait for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The result of a program that ended by itself.
+/// The exit code and output of a program that ended by itself.
 #[derive(Debug)]
-pub struct Ended {
+pub struct Output {
     /// The exit code; `None` if it was killed by a signal.
     pub code: Option<i32>,
     /// Standard output.
@@ -27,10 +27,10 @@ pub struct Ended {
 }
 
 /// Runs `command` until it ends.
-pub fn run_to_end(mut command: Command) -> Ended {
+pub fn run_to_end(mut command: Command) -> Output {
     let mut run = Run::start(command.env("TMPDIR", "/tmp"));
     let code = run.wait().code();
-    Ended { code, out: run.remaining_output(), err: run.stderr() }
+    Output { code, out: run.remaining_output(), err: run.stderr() }
 }
 
 /// A running program, which is killed when this is dropped.

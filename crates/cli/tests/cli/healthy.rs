@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::run::{Ended, demo, poolscope, run_to_end, start};
+use crate::run::{Output, demo, poolscope, run_to_end, start};
 
 /// Starts a server that sends a response to one request, or none.
 fn respond_with(response: Option<&'static str>) -> SocketAddr {
@@ -25,7 +25,7 @@ fn respond_with(response: Option<&'static str>) -> SocketAddr {
 
 /// Checks that the exit code is 1, and the error one line that contains `part`.
 #[track_caller]
-fn assert_failed(ended: &Ended, part: &str) {
+fn assert_failed(ended: &Output, part: &str) {
     assert!(ended.code == Some(1) && ended.out.is_empty(), "{}{}", ended.out, ended.err);
     assert!(ended.err.starts_with("error: ") && ended.err.lines().count() == 1, "{}", ended.err);
     assert!(ended.err.contains(part), "{part} is not in {}", ended.err);

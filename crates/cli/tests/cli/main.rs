@@ -1,16 +1,16 @@
 //! The binary: its output, its exit codes, and the processes and files that it leaves.
 
 mod api;
-mod ends;
+mod existing_server;
 mod healthy;
 mod inputs;
 mod load;
-mod own_server;
 #[path = "../support/run.rs"]
 mod run;
 mod scenarios;
 mod serve;
 mod shop;
+mod shutdown;
 mod terminal;
 mod traces;
 mod web;

@@ -14,7 +14,7 @@ use poolscope_testing::server::{Server, Shutdown};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::run::{Ended, Run, poolscope, run_to_end, wait_until};
+use crate::run::{Output, Run, poolscope, run_to_end, wait_until};
 
 /// A server, and a directory for configurations.
 struct Environment {
@@ -96,11 +96,11 @@ impl RunningExporter {
         self.value(pool, "poolscope_checkouts_total", &[("operation", "probe"), ("outcome", outcome)])
     }
 
-    fn stop(mut self) -> Ended {
+    fn stop(mut self) -> Output {
         self.run.signal(Signal::SIGTERM);
         let code = self.run.wait().code();
         let (out, err) = (self.first_line.clone() + "\n" + &self.run.remaining_output(), self.run.stderr());
-        Ended { code, out, err }
+        Output { code, out, err }
     }
 }
 
@@ -132,7 +132,7 @@ fn databases_are_probed_and_servers_queried() {
         assert!(status == 200 && body.contains(part), "{path}: {body}");
     }
 
-    let Ended { code, out, err } = exporter.stop();
+    let Output { code, out, err } = exporter.stop();
     assert_eq!(code, Some(0), "{err}");
     assert!(
         out.contains("shop: postgres://postgres:***@") && out.contains(" every 1s, with the server's view"),
@@ -152,7 +152,7 @@ fn server_restart_is_reported() {
     environment.runtime.block_on(environment.server.start()).expect("to start");
     let before = exporter.probes("shop", "ok");
     wait_until("the recovery", || is_up() > 0.5 && exporter.probes("shop", "ok") > before);
-    let Ended { code, err, .. } = exporter.stop();
+    let Output { code, err, .. } = exporter.stop();
     assert_eq!(code, Some(0));
     assert_eq!(err.matches("querying the server's state failed pool=\"shop\"").count(), 1, "{err}");
     assert!(err.contains("querying the server's state succeeded again pool=\"shop\""), "{err}");

@@ -16,7 +16,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tempfile::TempDir;
 
-use crate::run::{Ended, Run, demo, poolscope, run_to_end, start};
+use crate::run::{Output, Run, demo, poolscope, run_to_end, start};
 
 /// Creates a directory with a certificate for localhost, its key, and a web configuration.
 fn web_directory(web_yml: &str) -> (TempDir, String) {
@@ -195,7 +195,7 @@ fn systemd_socket_activate_starts_the_demo() {
 
 /// Checks that the exit code is 1, and the error one line that contains `part`.
 #[track_caller]
-fn assert_failed(ended: &Ended, part: &str) {
+fn assert_failed(ended: &Output, part: &str) {
     assert!(ended.code == Some(1) && ended.out.is_empty(), "{}{}", ended.out, ended.err);
     let begin = "error: --web.systemd-socket: ";
     assert!(ended.err.starts_with(begin) && ended.err.lines().count() == 1, "{}", ended.err);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use poolscope_testing::http;
 
-pub(crate) use poolscope_testing::run::{Ended, Run, run_to_end, wait, wait_until};
+pub(crate) use poolscope_testing::run::{Output, Run, run_to_end, wait, wait_until};
 
 /// Returns a command for the binary, without variables of this process that affect it.
 pub(crate) fn poolscope(arguments: &[&str]) -> Command {
