@@ -50,8 +50,8 @@ enum Command {
     /// `poolscope-…`, which is removed when the demo ends, even if it is killed.
     ///
     /// The shop is an HTTP service, and its customers are HTTP clients, some of which disconnect before they have their
-    /// response. Several operations share one pool; each has its own rate and holds connections in its own way. From time
-    /// to time the load rises and the pool uses its overflow; at every third rise checkouts time out.
+    /// response. Several operations share one pool; each has its own rate and holds connections in its own way. Bursts of
+    /// requests use the pool's overflow; in every third burst, checkouts time out.
     Demo(DemoArgs),
 
     /// Watch the databases of a configuration file, as a standalone exporter

@@ -158,7 +158,7 @@ fn example_configurations_need_only_their_secrets() {
         ("deploy/kubernetes/standalone/poolscope.toml", "/run/secrets/databases/shop"),
     ] {
         let (code, error) = poolscope(&["check", "--config", at(file).to_str().unwrap()], &[]);
-        assert!(code == Some(2) && error.starts_with(&format!("error: {secret} cannot be read: ")), "{file}: {error}");
+        assert!(code == Some(2) && error.starts_with(&format!("error: cannot read {secret}: ")), "{file}: {error}");
         // With the secrets in place, the check succeeds.
         let scratch = tempfile::tempdir().unwrap();
         let url = scratch.path().join("url");
@@ -179,8 +179,8 @@ fn image_variables_and_health_check_are_accepted() {
     assert_demo_accepts("image", &["demo"], &variables);
     let check = dockerfile.split("CMD [\"/usr/local/bin/poolscope\", ").nth(1).unwrap().split(']').next().unwrap();
     let arguments: Vec<_> = check.split(", ").map(|argument| argument.trim_matches('"')).collect();
-    let (code, said) = poolscope(&arguments, &[(name.to_owned(), "127.0.0.1:1".to_owned())]);
-    assert!(code == Some(1) && said.contains("http://127.0.0.1:1/-/healthy does not answer"), "{said}");
+    let (code, error) = poolscope(&arguments, &[(name.to_owned(), "127.0.0.1:1".to_owned())]);
+    assert!(code == Some(1) && error.contains("no response from http://127.0.0.1:1/-/healthy"), "{error}");
 }
 
 #[test]

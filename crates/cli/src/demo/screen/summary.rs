@@ -39,7 +39,7 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
         if times.count() > 0 {
             let _ = writeln!(
                 text,
-                "  {name:<12} 50 % {}, 95 % {}, 99 % {}",
+                "  {name:<12} p50 {}, p95 {}, p99 {}",
                 percentile(times, 50),
                 percentile(times, 95),
                 percentile(times, 99)
@@ -51,7 +51,8 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
         let _ = writeln!(text, "  {:<12} {retries}", "retries");
     }
     let saturated = Duration::from_nanos(pool.saturated_nanos);
-    let _ = writeln!(text, "  {:<12} {} with all connections in use and waiters", "saturated", short(saturated));
+    let _ =
+        writeln!(text, "  {:<12} {} with all connections in use and checkouts waiting", "saturated", short(saturated));
     if let Some(size) = pool.recommended_size {
         let target = humantime::format_duration(pool.limits.wait_target);
         let _ = writeln!(text, "  {:<12} {size} connections, for a mean wait of at most {target}", "recommended");
@@ -146,8 +147,8 @@ fn percentile(times: &Histogram, percent: u64) -> String {
         seen >= rank
     });
     match (bound, BOUNDS_SECONDS.last()) {
-        (Some((bound, _)), _) => format!("within {}", short(Duration::from_secs_f64(*bound))),
-        (None, Some(last)) => format!("above {}", short(Duration::from_secs_f64(*last))),
+        (Some((bound, _)), _) => format!("<= {}", short(Duration::from_secs_f64(*bound))),
+        (None, Some(last)) => format!("> {}", short(Duration::from_secs_f64(*last))),
         (None, None) => String::new(),
     }
 }
@@ -198,9 +199,9 @@ mod tests {
         times.buckets[0] = 50;
         times.buckets[2] = 49;
         *times.buckets.last_mut().unwrap() = 1;
-        assert_eq!(percentile(&times, 50), "within 500 us");
-        assert_eq!(percentile(&times, 95), "within 2.5 ms");
-        assert_eq!(percentile(&times, 99), "within 2.5 ms");
-        assert_eq!(percentile(&times, 100), "above 30 s");
+        assert_eq!(percentile(&times, 50), "<= 500 us");
+        assert_eq!(percentile(&times, 95), "<= 2.5 ms");
+        assert_eq!(percentile(&times, 99), "<= 2.5 ms");
+        assert_eq!(percentile(&times, 100), "> 30 s");
     }
 }
