@@ -36,8 +36,8 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
         #[source]
         source: E,
     },
-    /// A new connection is needed, but connecting has just failed: another checkout is retrying, or will after a pause. See
-    /// the setting `fail_fast`.
+    /// A new connection is needed, but connecting has just failed: another checkout is retrying, or will after a pause.
+    /// See the setting `fail_fast`.
     #[error("pool `{pool}` cannot connect now")]
     Unavailable {
         /// The pool's name.

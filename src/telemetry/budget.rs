@@ -1,9 +1,9 @@
-//! The retry budget of a pool: retries may be a fraction of its operations plus a fixed rate, so that they never dominate
-//! the load.
+//! The retry budget of a pool: retries may be a fraction of its operations plus a fixed rate, so that they never
+//! dominate the load.
 //!
 //! Works as Finagle's `RetryBudget` and tower's `TpsBudget`, whose values are the defaults: each operation deposits a
-//! fraction of a token, each retry withdraws a token, deposits expire after [`WINDOW`], and a floor of retries per second
-//! is always available. Neither of the two exposes its balance, which is a metric here.
+//! fraction of a token, each retry withdraws a token, deposits expire after [`WINDOW`], and a floor of retries per
+//! second is always available. Neither of the two exposes its balance, which is a metric here.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

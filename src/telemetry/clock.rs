@@ -1,7 +1,7 @@
 //! The clock of all measurements.
 //!
-//! [`quanta`] reads the processor's time-stamp counter where it is reliable (about 10 ns per reading), and the operating
-//! system's monotonic clock elsewhere. Deadlines do not use this clock; they are tokio timers.
+//! [`quanta`] reads the processor's time-stamp counter where it is reliable (about 10 ns per reading), and the
+//! operating system's monotonic clock elsewhere. Deadlines do not use this clock; they are tokio timers.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -15,8 +15,8 @@ use super::spans;
 
 /// A set of pools whose metrics are collected together, as a [`prometheus::core::Collector`].
 ///
-/// Pools join [`Collector::global`] unless their builder names another collector. A pool leaves, and its series end, when its
-/// last handle and its last connection are dropped. Clones are handles to the same set.
+/// Pools join [`Collector::global`] unless their builder names another collector. A pool leaves, and its series end,
+/// when its last handle and its last connection are dropped. Clones are handles to the same set.
 ///
 /// ```
 /// let registry = prometheus::Registry::new();
@@ -42,8 +42,8 @@ impl Collector {
         GLOBAL.clone()
     }
 
-    /// Returns a snapshot of each pool, in the order in which they joined. Each snapshot is consistent in itself; the pools are
-    /// read one after another.
+    /// Returns a snapshot of each pool, in the order in which they joined. Each snapshot is consistent in itself; the
+    /// pools are read one after another.
     #[must_use]
     pub fn snapshots(&self) -> Vec<PoolSnapshot> {
         // The list is not locked while a ledger is read: a pool may join meanwhile.
@@ -57,8 +57,8 @@ impl Collector {
         ledgers.extend(self.lock().iter().filter_map(Weak::upgrade));
     }
 
-    /// Adds a pool under `name`, or under `name-2`, `name-3`… if the name is taken: two pools with the same name would have
-    /// series with the same labels, which Prometheus rejects.
+    /// Adds a pool under `name`, or under `name-2`, `name-3`… if the name is taken: two pools with the same name would
+    /// have series with the same labels, which Prometheus rejects.
     pub(crate) fn join(&self, name: &str, make: impl FnOnce(Arc<str>) -> Ledger) -> Arc<Ledger> {
         let mut ledgers = self.lock();
         ledgers.retain(|ledger| ledger.strong_count() > 0);

@@ -1,5 +1,5 @@
-//! What the wire shows about one checkout's use of a connection: the last error of the server, and whether any statement may
-//! have taken effect. Retries are decided from it.
+//! What the wire shows about one checkout's use of a connection: the last error of the server, and whether any
+//! statement may have taken effect. Retries are decided from it.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU8, AtomicU64};
@@ -93,7 +93,8 @@ impl EvidenceCells {
         self.risk.store(risk as u8, Relaxed);
     }
 
-    /// Returns the evidence. `is_current` is whether the cells belong to the use in question; a use without requests has none.
+    /// Returns the evidence. `is_current` is whether the cells belong to the use in question; a use without requests
+    /// has none.
     pub(super) fn read(&self, is_current: bool, ended: bool) -> Evidence {
         if !is_current {
             return Evidence { ended, ..Evidence::default() };

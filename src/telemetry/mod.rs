@@ -1,8 +1,8 @@
 //! What pools record, and how it is read.
 //!
-//! Each pool records its events in a ledger. A [`Collector`] reads the ledgers of its pools when Prometheus scrapes them, and
-//! [`Pool::snapshot`](crate::Pool::snapshot) returns the same data as a [`PoolSnapshot`]. This module does not depend on the
-//! pool.
+//! Each pool records its events in a ledger. A [`Collector`] reads the ledgers of its pools when Prometheus scrapes
+//! them, and [`Pool::snapshot`](crate::Pool::snapshot) returns the same data as a [`PoolSnapshot`]. This module does
+//! not depend on the pool.
 //!
 //! ```
 //! use poolscope::Collector;

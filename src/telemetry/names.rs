@@ -124,7 +124,8 @@ impl NameTable {
     }
 }
 
-/// Returns the first slot for a name. FNV-1a suffices: names are short and the table is bounded, so collisions cost little.
+/// Returns the first slot for a name. FNV-1a suffices: names are short and the table is bounded, so collisions cost
+/// little.
 fn slot_of(name: &str) -> usize {
     usize::try_from(fnv(name.as_bytes()) % HASH_SLOTS as u64).unwrap_or(0)
 }

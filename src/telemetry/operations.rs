@@ -190,8 +190,8 @@ fn site_slot(address: usize) -> usize {
     ((address >> 3).wrapping_mul(0x9E37_79B9) >> 7) % SITE_SLOTS
 }
 
-/// Returns file and line, as in `src/orders.rs:42`. Absolute paths, such as those of dependencies, are shortened to their last
-/// three components.
+/// Returns file and line, as in `src/orders.rs:42`. Absolute paths, such as those of dependencies, are shortened to
+/// their last three components.
 fn site_name(site: &Location<'_>) -> String {
     let file = site.file();
     let short = if file.starts_with('/') {

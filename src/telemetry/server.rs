@@ -74,7 +74,8 @@ pub struct ServerView {
     pub role: ServerRole,
     /// Client backends in all databases of the server, by application and state, including the one that ran the query.
     pub backends: Vec<Backends>,
-    /// The maximum number of client backends, without reserved ones; or the limit of the pool's database, if that is lower.
+    /// The maximum number of client backends, without reserved ones; or the limit of the pool's database, if that is
+    /// lower.
     pub slots: u64,
     /// How many more client backends can connect.
     pub slots_left: u64,

@@ -1,8 +1,8 @@
 //! What was observed on a connection's wire, written by the task that drives the connection.
 //!
 //! That task is not the holder's, so these cells are kept apart from those of
-//! [`ConnectionStats`](super::connection::ConnectionStats): each group has a single writer. Readers may come at any time; a
-//! sequence number shows them whether their reading is consistent, and they retry if it is not.
+//! [`ConnectionStats`](super::connection::ConnectionStats): each group has a single writer. Readers may come at any
+//! time; a sequence number shows them whether their reading is consistent, and they retry if it is not.
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -56,7 +56,7 @@ impl SessionStatus {
         }
     }
 
-    /// Returns whether the connection can be handed out without cleaning, as far as is known.
+    /// Returns whether the connection can be handed out without a reset, as far as is known.
     #[inline]
     pub(crate) const fn is_clean(self) -> bool {
         matches!(self, Self::Unread | Self::Idle)
@@ -97,8 +97,8 @@ pub(crate) struct WireTotals {
     pub(crate) received: u64,
 }
 
-/// The statistics of one connection's wire. Laid out in declaration order: the fields that each message writes and each return
-/// reads come first.
+/// The statistics of one connection's wire. Laid out in declaration order: the fields that each message writes and each
+/// return reads come first.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct WireStats {
@@ -145,14 +145,15 @@ impl Default for WireStats {
 
 /// Methods for the single writer, the connection's task.
 impl WireStats {
-    /// Sets the status and the operation it belongs to, and counts the time spent in the previous status for its operation.
+    /// Sets the status and the operation it belongs to, and counts the time spent in the previous status for its
+    /// operation.
     pub(crate) fn enter(&self, status: SessionStatus, operation: Option<OperationId>, at: Nanos) {
         let left = self.current();
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Relaxed);
         fence(Release);
-        // A reader that gives up on a consistent reading then misses the activity in progress instead of counting it twice:
-        // a counter must never decrease.
+        // A reader that gives up on a consistent reading then misses the activity in progress instead of counting it
+        // twice: a counter must never decrease.
         self.operation.store(NO_OPERATION, Relaxed);
         fence(Release);
         if let Some(left_by) = left.operation {
@@ -200,8 +201,8 @@ impl WireStats {
         self.evidence.record_error(error);
     }
 
-    /// Records the reply to a request: whether it committed something, and whether its success clears earlier errors; see
-    /// [`Evidence`].
+    /// Records the reply to a request: whether it committed something, and whether its success clears earlier errors;
+    /// see [`Evidence`].
     pub(crate) fn record_reply(&self, committed: bool, clears_error: bool) {
         if committed {
             self.evidence.commit();
@@ -303,8 +304,8 @@ impl WireStats {
         self.evidence.error.load(Relaxed) == code.to_bits() && self.current_use.load(Acquire) == packed_state
     }
 
-    /// Returns for how many nanoseconds, up to `now`, the connection was executing and was idle in a transaction for this
-    /// operation.
+    /// Returns for how many nanoseconds, up to `now`, the connection was executing and was idle in a transaction for
+    /// this operation.
     #[cfg(feature = "middleware")]
     pub(crate) fn times_of(&self, operation: OperationId, now: Nanos) -> (u64, u64) {
         let mut times = (0, 0);

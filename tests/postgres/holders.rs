@@ -122,7 +122,7 @@ async fn suspected_leak_is_logged_once_and_once_resolved() {
     drop(forgotten);
     let over = log.containing("no leak");
     assert_eq!(over.len(), 1, "{over:?}");
-    assert!(over[0].contains("INFO") && over[0].contains("came back") && over[0].contains(&site), "{over:?}");
+    assert!(over[0].contains("INFO") && over[0].contains("was returned") && over[0].contains(&site), "{over:?}");
     drop(test.get().await);
     assert_eq!(log.containing("leak").len(), 2);
 }

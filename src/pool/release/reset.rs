@@ -149,7 +149,7 @@ pub(super) async fn reset_until<M: Backend>(
 ) -> Result<(), CloseReason> {
     let cause = pooled.meta.stats.span();
     let recorder = &pooled.meta.shared.recorder;
-    let mut span_outcome = SpanOutcome::of(recorder.cleaning_span(operation, cause.as_ref()));
+    let mut span_outcome = SpanOutcome::of(recorder.reset_span(operation, cause.as_ref()));
     let resetting = reset(pooled, operation).instrument(span_outcome.span().clone());
     let failure = match timeout_at(deadline, resetting).await {
         Ok(Ok(())) => {

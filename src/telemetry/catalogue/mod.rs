@@ -1,7 +1,7 @@
 //! The catalogue of all metrics: their names, types, labels and help texts.
 //!
-//! The collector, the exporter and `docs/metrics.md` are driven by it. Tools that generate queries, dashboards or alerts can read
-//! it too:
+//! The collector, the exporter and `docs/metrics.md` are driven by it. Tools that generate queries, dashboards or
+//! alerts can read it too:
 //!
 //! ```
 //! use poolscope::telemetry::catalogue::{METRICS, POOL_LABEL};

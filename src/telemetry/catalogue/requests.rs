@@ -4,7 +4,8 @@ use super::{Kind, Metric};
 use crate::labels::{Activity, Outcome, RequestWarning};
 use crate::telemetry::clock::{seconds, to_f64};
 
-/// Defines a metric with a sample for each route and method: `$of` its [`RequestTotals`](crate::telemetry::RequestTotals).
+/// Defines a metric with a sample for each route and method: `$of` its
+/// [`RequestTotals`](crate::telemetry::RequestTotals).
 macro_rules! of_requests {
     ($name:literal, $kind:ident, $help:literal, $of:expr) => {
         Metric::of_pool($name, Kind::$kind, &["route", "method"], $help, |pool, sink| {

@@ -11,7 +11,7 @@ pub const METRICS: &[Metric] = &[
         "db_client_connection_count",
         Kind::Gauge,
         &["db_client_connection_state"],
-        "Connections by state: idle (in the pool) or used (checked out, or being pinged or cleaned by the pool).",
+        "Connections by state: idle (in the pool) or used (checked out, or being pinged or reset by the pool).",
         |pool, sink| {
             sink.value(&["idle"], count(pool.connections.idle));
             sink.value(&["used"], count(pool.connections.used));
@@ -77,7 +77,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkout_phase_seconds_total",
         Kind::Counter,
         &["phase"],
-        "Time spent in checkouts, by what they waited for: queue (capacity), connect, ping, clean, suspended (a turn to connect, after connecting had failed), share (a turn within a route that holds its share of the pool). Includes checkouts in flight.",
+        "Time spent in checkouts, by what they waited for: queue (capacity), connect, ping, clean (a reset), suspended (a turn to connect, after connecting had failed), share (a turn within a route that holds its share of the pool). Includes checkouts in flight.",
         |pool, sink| {
             for phase in Phase::ALL {
                 sink.value(&[phase.as_str()], seconds(pool.phase_nanos[phase.index()]));
@@ -178,7 +178,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connection_errors_total",
         Kind::Counter,
         &["phase", "sqlstate"],
-        "Errors on connections, by phase: connect (also outside the pool), ping, query (reported by the server while the connection was checked out or idle) or reset (cleaning). Where the server sent no SQLSTATE, the label sqlstate is io, timeout, tls, auth or other.",
+        "Errors on connections, by phase: connect (also outside the pool), ping, query (reported by the server while the connection was checked out or idle) or reset. Where the server sent no SQLSTATE, the label sqlstate is io, timeout, tls, auth or other.",
         |pool, sink| {
             for errors in &pool.errors {
                 sink.value(&[errors.phase.as_str(), errors.code.as_str()], to_f64(errors.count));
@@ -189,7 +189,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connection_use_seconds_total",
         Kind::Counter,
         &["operation", "activity"],
-        "Time for which connections were held, by activity: executing (from the first byte of a request until the server is ready for the next one), idle_in_transaction, idle. Includes connections currently held, and pinging and cleaning. The rate is the mean number of connections that the operation holds; the sum over all operations is the time integral of the used connections.",
+        "Time for which connections were held, by activity: executing (from the first byte of a request until the server is ready for the next one), idle_in_transaction, idle. Includes connections currently held, and pinging and resetting. The rate is the mean number of connections that the operation holds; the sum over all operations is the time integral of the used connections.",
         |pool, sink| {
             for operation in active(pool) {
                 for activity in Activity::ALL {
@@ -217,7 +217,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_queries_total",
         Kind::Counter,
         &["operation"],
-        "Queries sent, as observed on the wire: simple queries, executions of statements and function calls, including BEGIN, COMMIT and ROLLBACK, without pinging and cleaning by the pool.",
+        "Queries sent, as observed on the wire: simple queries, executions of statements and function calls, including BEGIN, COMMIT and ROLLBACK, without pinging and resetting by the pool.",
         |pool, sink| {
             for operation in active(pool) {
                 sink.value(&[&operation.name], to_f64(operation.queries));
@@ -250,7 +250,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_wire_bytes_total",
         Kind::Counter,
         &["operation", "direction"],
-        "Protocol bytes sent to and received from the server, before encryption, including connecting, pinging and cleaning.",
+        "Protocol bytes sent to and received from the server, before encryption, including connecting, pinging and resetting.",
         |pool, sink| {
             for operation in active(pool) {
                 for direction in Direction::ALL {
@@ -270,7 +270,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_dirty_returns_total",
         Kind::Counter,
         &["operation", "kind"],
-        "Connections returned dirty, by the operation that held them and by kind: in_transaction, failed_transaction, busy (executing an abandoned query); with reset_session also session state that was left behind. They are cleaned before they are handed out again, or else closed.",
+        "Connections returned dirty, by the operation that held them and by kind: in_transaction, failed_transaction, busy (executing an abandoned query); with reset_session also session state that was left behind. They are reset before they are handed out again, or else closed.",
         |pool, sink| {
             for returns in &pool.dirty_returns {
                 sink.value(&[&returns.operation, returns.dirt.as_str()], to_f64(returns.count));

@@ -42,8 +42,8 @@ impl HolderSpans {
         }
     }
 
-    /// Counts one more link to a waiter, if the holder's span is still `holder` and may have one more. Returns whether it
-    /// may.
+    /// Counts one more link to a waiter, if the holder's span is still `holder` and may have one more. Returns whether
+    /// it may.
     pub(super) fn count_waiter_link(&mut self, holder: TraceContext) -> bool {
         let is_current = self.checkout.as_ref().is_some_and(|span| span.ids() == holder);
         let may_link = is_current && self.waiter_links < MAX_WAITER_LINKS;

@@ -33,7 +33,7 @@ struct OperationCounters {
     returned: OwnedCounter,
     /// The duration of those uses.
     nanos: OwnedCounter,
-    /// Time for which the pool itself used the connection, to ping it or to clean it at checkout.
+    /// Time for which the pool itself used the connection, to ping it or to reset it at checkout.
     maintenance_nanos: OwnedCounter,
 }
 
@@ -70,7 +70,7 @@ pub(crate) struct ConnectionStats {
 pub(crate) struct UnpackedState {
     /// The state as it is reported.
     pub(crate) label: ConnectionState,
-    /// Whether the pool itself uses the connection, to ping or clean it on behalf of the operation.
+    /// Whether the pool itself uses the connection, to ping or reset it on behalf of the operation.
     pub(crate) maintenance: bool,
     /// The operation that the connection is created or used for; meaningless while it is idle.
     pub(crate) operation: OperationId,

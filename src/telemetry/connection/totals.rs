@@ -28,8 +28,8 @@ pub(crate) struct UseTotals {
 }
 
 impl ConnectionTotals {
-    /// Becomes a copy of `other`, in which only the first `operations` and `queries` have counted anything. The histograms
-    /// of further queries are removed, so that nothing is added to them.
+    /// Becomes a copy of `other`, in which only the first `operations` and `queries` have counted anything. The
+    /// histograms of further queries are removed, so that nothing is added to them.
     pub(crate) fn set(&mut self, other: &Self, operations: usize, queries: usize) {
         self.use_time.set(&other.use_time);
         self.by_operation[..operations].copy_from_slice(&other.by_operation[..operations]);

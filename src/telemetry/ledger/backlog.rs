@@ -44,7 +44,8 @@ impl ServiceInterval {
         if now.since(self.last) > nanos(INTERVAL_TTL) { 0 } else { self.mean }
     }
 
-    /// Returns one interval for each checkout ahead and one for the new checkout, plus the time since the last one was served.
+    /// Returns one interval for each checkout ahead and one for the new checkout, plus the time since the last one was
+    /// served.
     fn expected(&self, queued: usize, since: Nanos, now: Nanos) -> Duration {
         let position = u64::try_from(queued).unwrap_or(u64::MAX).saturating_add(1);
         let stalled = now.since(since.max(self.last));
@@ -61,8 +62,8 @@ impl LedgerState {
         }
     }
 
-    /// Returns the queue for capacity. It counts as empty while there is capacity: a queued checkout is then about to be
-    /// served, or is no longer polled.
+    /// Returns the queue for capacity. It counts as empty while there is capacity: a queued checkout is then about to
+    /// be served, or is no longer polled.
     pub(super) fn backlog(&self, limits: &Limits, now: Nanos) -> Backlog {
         let Some(since) = self.saturated_since else { return Backlog::default() };
         let connections = Connections::of(self.states());

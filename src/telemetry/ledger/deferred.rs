@@ -11,8 +11,8 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::{CheckoutSpan, SampledSpan};
 
-/// The span of a checkout in flight that has not been opened yet: so far the checkout has only waited for a connection to be
-/// cleaned, which mostly takes microseconds.
+/// The span of a checkout in flight that has not been opened yet: so far the checkout has only waited for a connection
+/// to be reset, which mostly takes microseconds.
 pub(super) struct DeferredSpan {
     within: SampledSpan,
     operation: OperationId,

@@ -28,7 +28,8 @@ pub(super) struct LoadHistory {
 }
 
 impl LoadHistory {
-    /// Adds a sample and returns the size recommended for the window, or `None` if the window is too short or had no uses.
+    /// Adds a sample and returns the size recommended for the window, or `None` if the window is too short or had no
+    /// uses.
     ///
     /// Counts arrivals, not served checkouts: a pool that is too small serves less than the demand.
     pub(super) fn recommend(&mut self, now: LoadSample, target: Duration) -> Option<usize> {
@@ -54,8 +55,8 @@ const fn window_nanos() -> u64 {
     RECOMMENDATION_WINDOW.as_secs() * 1_000_000_000
 }
 
-/// Returns the smallest number of connections for which the mean wait is at most `target` seconds, if `rate` checkouts per
-/// second arrive at random and hold a connection for `mean_use` seconds: Erlang's C formula, computed recursively.
+/// Returns the smallest number of connections for which the mean wait is at most `target` seconds, if `rate` checkouts
+/// per second arrive at random and hold a connection for `mean_use` seconds: Erlang's C formula, computed recursively.
 fn size_for(rate: f64, mean_use: f64, target: f64) -> usize {
     let load = rate * mean_use;
     // Erlang B for n servers by recursion, which does not overflow as factorials would.

@@ -23,8 +23,8 @@ pub(super) struct HeldConnection {
     pub(super) stats: Arc<ConnectionStats>,
 }
 
-/// Records on the span of a checkout of `operation` which connections were held when it began to queue, and adds links from
-/// it to the holders' spans and back.
+/// Records on the span of a checkout of `operation` which connections were held when it began to queue, and adds links
+/// from it to the holders' spans and back.
 pub(super) fn record_holders(span: &Span, operation: &str, mut held: Vec<HeldConnection>) {
     held.sort_by_key(|held| std::cmp::Reverse(held.age));
     span.record("poolscope.holders", by_operation(&held));

@@ -31,7 +31,7 @@ pub struct Holder {
     pub queries: u64,
     /// The process id of the server's backend, as in `pg_stat_activity.pid`.
     pub backend_pid: Option<i32>,
-    /// Whether the pool itself uses the connection, to ping or clean it on behalf of the operation.
+    /// Whether the pool itself uses the connection, to ping or reset it on behalf of the operation.
     pub maintenance: bool,
     /// Whether the connection is held longer than `leak_threshold`, silent and not executing.
     pub suspected_leak: bool,
@@ -136,8 +136,8 @@ impl LedgerState {
         self.in_flight.get(ticket.key())?.own_connection.map(|own| own_connection(own, ledger))
     }
 
-    /// Returns the holders that became suspected leaks, or no longer are, since the last call. No background task does this:
-    /// it happens whenever the state of the pool is read.
+    /// Returns the holders that became suspected leaks, or no longer are, since the last call. No background task does
+    /// this: it happens whenever the state of the pool is read.
     pub(super) fn review_suspicions(&self, ledger: &Ledger, now: Nanos) -> Vec<SuspicionChange> {
         let mut changes = Vec::new();
         for stats in &self.connections {
@@ -159,7 +159,8 @@ impl LedgerState {
     }
 }
 
-/// Returns whether the connection has been held, and silent, for longer than the threshold while the server is not executing.
+/// Returns whether the connection has been held, and silent, for longer than the threshold while the server is not
+/// executing.
 pub(super) fn is_suspected_leak(stats: &ConnectionStats, state: UnpackedState, ledger: &Ledger, now: Nanos) -> bool {
     let Some(threshold) = ledger.limits().leak_threshold.map(nanos) else { return false };
     let activity = stats.wire().status().activity();

@@ -1,9 +1,9 @@
 //! The ledger of one pool: what the pool records, and the snapshots that are read from it.
 //!
-//! Counters that every checkout needs are on its connection ([`ConnectionStats`](super::connection::ConnectionStats)), without
-//! a lock or a shared cache line. Everything else (a checkout that waits or fails, a connection that is created or closed)
-//! takes one lock, that of [`LedgerState`], which is cheap compared with the event. A snapshot holds this lock, so these
-//! invariants hold in every snapshot:
+//! Counters that every checkout needs are on its connection ([`ConnectionStats`](super::connection::ConnectionStats)),
+//! without a lock or a shared cache line. Everything else (a checkout that waits or fails, a connection that is created
+//! or closed) takes one lock, that of [`LedgerState`], which is cheap compared with the event. A snapshot holds this
+//! lock, so these invariants hold in every snapshot:
 //!
 //! - checkouts started = sum of outcomes + in flight, for each operation;
 //! - connections idle + used + creating = live, because each live connection is in exactly one state;
@@ -60,7 +60,8 @@ use crate::labels::{Outcome, Phase};
 /// The maximum length of a query summary in bytes.
 pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
 
-/// The durations of one operation by outcome, allocated at the first operation with that outcome: most operations have two.
+/// The durations of one operation by outcome, allocated at the first operation with that outcome: most operations have
+/// two.
 type Durations = [OnceLock<Box<SharedHistogram>>; Outcome::COUNT];
 
 /// A source of the pool's connect backoff.
@@ -96,8 +97,8 @@ pub(crate) struct Ledger {
     limiters: Limiters,
 }
 
-/// What is written under load. Aligned so that it shares neither a cache line nor a pair of lines with what every checkout
-/// reads, such as the clock.
+/// What is written under load. Aligned so that it shares neither a cache line nor a pair of lines with what every
+/// checkout reads, such as the clock.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Contended {
@@ -205,8 +206,8 @@ impl Ledger {
         self.state().status(&self.limits)
     }
 
-    /// Returns the pool's usage. The cost does not depend on the number of waiters, because many may time out together and each
-    /// calls this.
+    /// Returns the pool's usage. The cost does not depend on the number of waiters, because many may time out together
+    /// and each calls this.
     pub(crate) fn usage(&self) -> PoolUsage {
         let now = self.clock.now();
         let (usage, changes) = {

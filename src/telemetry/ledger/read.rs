@@ -29,8 +29,8 @@ pub(crate) struct SnapshotBuffer {
     /// Likewise for requests.
     spare_requests: Vec<RequestTotals>,
     totals: ConnectionTotals,
-    /// The state of each connection. Read once, because a connection may be returned meanwhile, and the holders listed must be
-    /// those counted as used.
+    /// The state of each connection. Read once, because a connection may be returned meanwhile, and the holders listed
+    /// must be those counted as used.
     states: Vec<UnpackedState>,
 }
 

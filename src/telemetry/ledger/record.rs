@@ -49,7 +49,7 @@ impl Recorder {
     ) -> Ticket {
         let ledger = &**self.ledger();
         let trace = trace::current_span().map(|within| {
-            // Waits for cleaning mostly take microseconds: their span is deferred.
+            // Waits for a reset mostly take microseconds: their span is deferred.
             let has_span = phase != Phase::Clean;
             let span = has_span.then(|| ledger.checkout_span(operation, &within, call_site, (phase, started)));
             Box::new(CheckoutTrace { within, span })
@@ -169,7 +169,7 @@ impl Recorder {
         self.log().connection_created(took);
     }
 
-    /// Records that connecting, pinging or cleaning failed.
+    /// Records that connecting, pinging or resetting failed.
     #[cold]
     #[inline(never)]
     pub(crate) fn connection_error(&self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
@@ -177,7 +177,7 @@ impl Recorder {
         self.log().connection_error(phase, code, error);
     }
 
-    /// Records that the pool itself uses a connection on behalf of `operation`: to ping it for a checkout, or to clean
+    /// Records that the pool itself uses a connection on behalf of `operation`: to ping it for a checkout, or to reset
     /// it.
     #[inline(always)]
     pub(crate) fn maintenance_started(&self, stats: &ConnectionStats, operation: OperationId, at: Nanos) {

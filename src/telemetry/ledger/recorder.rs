@@ -106,9 +106,9 @@ impl Recorder {
         OperationSpan::new(&self.ledger.name, self.ledger.operations.name(operation), call_site)
     }
 
-    /// Returns a span for the cleaning of a connection, in the trace of the holder that returned it dirty.
-    pub(crate) fn cleaning_span(&self, operation: OperationId, cause: Option<&SampledSpan>) -> Span {
-        trace::cleaning(&self.ledger.name, self.ledger.operations.name(operation), cause)
+    /// Returns a span for the reset of a connection, in the trace of the holder that returned it dirty.
+    pub(crate) fn reset_span(&self, operation: OperationId, cause: Option<&SampledSpan>) -> Span {
+        trace::reset(&self.ledger.name, self.ledger.operations.name(operation), cause)
     }
 }
 

@@ -8,7 +8,8 @@ use super::state::MAX_ERRORS;
 use crate::labels::{ErrorCode, GiveUp};
 use crate::telemetry::operations::OperationId;
 
-/// Counters of retries by operation and error code. At most [`MAX_ERRORS`] entries of each; beyond that the code is `other`.
+/// Counters of retries by operation and error code. At most [`MAX_ERRORS`] entries of each; beyond that the code is
+/// `other`.
 #[derive(Debug, Default)]
 pub(super) struct RetryTotals {
     retries: BTreeMap<(OperationId, ErrorCode), u64>,
@@ -49,7 +50,8 @@ impl RetryTotals {
     }
 }
 
-/// Increments the counter of the key with this code or, if there are too many counters, of the key with the code `other`.
+/// Increments the counter of the key with this code or, if there are too many counters, of the key with the code
+/// `other`.
 pub(super) fn count<K: Ord>(counts: &mut BTreeMap<K, u64>, key: impl Fn(ErrorCode) -> K, code: ErrorCode) {
     let known = counts.len() < MAX_ERRORS || counts.contains_key(&key(code));
     *counts.entry(key(if known { code } else { ErrorCode::OTHER })).or_insert(0) += 1;

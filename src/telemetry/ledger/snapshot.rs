@@ -20,7 +20,7 @@ pub struct Connections {
     pub creating: usize,
     /// Idle connections.
     pub idle: usize,
-    /// Connections that are checked out, or being pinged or cleaned by the pool.
+    /// Connections that are checked out, or being pinged or reset by the pool.
     pub used: usize,
 }
 
@@ -62,8 +62,8 @@ pub struct OperationTotals {
     pub use_nanos: u64,
     /// Uses that ended.
     pub returned: u64,
-    /// Time for which connections were held, in nanoseconds, by [`Activity::ALL`]; includes connections currently held, and
-    /// pinging and cleaning on behalf of this operation.
+    /// Time for which connections were held, in nanoseconds, by [`Activity::ALL`]; includes connections currently held,
+    /// and pinging and resetting on behalf of this operation.
     pub activity_nanos: [u64; Activity::COUNT],
     /// Queries sent.
     pub queries: u64,
@@ -213,8 +213,8 @@ pub struct PoolSnapshot {
     pub retries_exhausted: Vec<RetriesExhausted>,
     /// The number of retries that may be made now.
     pub retry_budget: f64,
-    /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not, or if no checkout
-    /// has tried to connect for ten seconds.
+    /// For how long connecting has been left to one checkout at a time since it failed; zero if it is not, or if no
+    /// checkout has tried to connect for ten seconds.
     pub connecting_suspended: Duration,
     /// Connections outside the pool, by operation. Of the other fields only `errors` includes them.
     pub unpooled: Vec<UnpooledTotals>,

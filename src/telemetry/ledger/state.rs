@@ -36,8 +36,8 @@ pub(super) struct WaitTotals {
 
 /// The state under the ledger's lock.
 ///
-/// Laid out in declaration order: each checkout that queues changes the first fields, and the fewer cache lines they occupy,
-/// the less has to be fetched from the thread that changed them last.
+/// Laid out in declaration order: each checkout that queues changes the first fields, and the fewer cache lines they
+/// occupy, the less has to be fetched from the thread that changed them last.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct LedgerState {
@@ -84,12 +84,12 @@ pub(super) struct LedgerState {
     pub(super) retries: RetryTotals,
 }
 
-/// The maximum number of error counters over all operations; further codes are counted as `other`. PostgreSQL defines about
-/// 250 codes, and functions can raise others.
+/// The maximum number of error counters over all operations; further codes are counted as `other`. PostgreSQL defines
+/// about 250 codes, and functions can raise others.
 pub(super) const MAX_ERRORS: usize = 1000;
 
-/// How long a checkout waits before its own task is checked for a connection. Shorter waits are no self-deadlock, or a harmless
-/// one.
+/// How long a checkout waits before its own task is checked for a connection. Shorter waits are no self-deadlock, or a
+/// harmless one.
 const SELF_DEADLOCK_DELAY: Duration = Duration::from_millis(10);
 
 /// `arrivals` is compacted when it has this many entries beyond twice the number of checkouts in flight.
@@ -102,8 +102,8 @@ fn is_in_flight(in_flight: &Slab<InFlight>, (ticket, started): &(Ticket, Nanos))
 
 /// Prevents a counter that includes activity in progress from ever decreasing.
 ///
-/// A snapshot counts a wait up to its own reading of the clock, while the end of the wait may be read earlier and recorded
-/// later. Prometheus interprets any decrease, even by a nanosecond, as a restart from zero.
+/// A snapshot counts a wait up to its own reading of the clock, while the end of the wait may be read earlier and
+/// recorded later. Prometheus interprets any decrease, even by a nanosecond, as a restart from zero.
 pub(super) fn monotonic(reported: &mut u64, value: u64) -> u64 {
     *reported = value.max(*reported);
     *reported
@@ -145,7 +145,8 @@ impl Default for LedgerState {
 }
 
 impl LedgerState {
-    /// Adds a checkout that is still in its first poll, so that all the time since its start belongs to its first phase.
+    /// Adds a checkout that is still in its first poll, so that all the time since its start belongs to its first
+    /// phase.
     pub(super) fn begin(&mut self, checkout: InFlight) -> Ticket {
         let started = checkout.started;
         self.waits[checkout.operation.index()].started += 1;
@@ -159,8 +160,8 @@ impl LedgerState {
         ticket
     }
 
-    /// Returns since when the first checkout in the queue has been waiting. Does not scan all waiters, because many may time
-    /// out together and each calls this.
+    /// Returns since when the first checkout in the queue has been waiting. Does not scan all waiters, because many may
+    /// time out together and each calls this.
     pub(super) fn first_in_queue(&mut self) -> Option<Nanos> {
         while self.arrivals.front().is_some_and(|arrival| !is_in_flight(&self.in_flight, arrival)) {
             self.arrivals.pop_front();
@@ -170,9 +171,9 @@ impl LedgerState {
         first.map(|(_, started)| *started)
     }
 
-    /// Detects a checkout that waits for capacity while its own task holds a connection, which it may not return before it
-    /// gets another. Done only after [`SELF_DEADLOCK_DELAY`], because scanning all connections for each checkout that queues would be
-    /// expensive. `got` is the connection that the checkout obtained, which is ignored.
+    /// Detects a checkout that waits for capacity while its own task holds a connection, which it may not return before
+    /// it gets another. Done only after [`SELF_DEADLOCK_DELAY`], because scanning all connections for each checkout
+    /// that queues would be expensive. `got` is the connection that the checkout obtained, which is ignored.
     pub(super) fn detect_self_deadlock(&mut self, ticket: Ticket, now: Nanos, got: Option<&ConnectionStats>) {
         let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
         let long = checkout.phase == Phase::Queue && now.since(checkout.phase_since) >= nanos(SELF_DEADLOCK_DELAY);
@@ -184,8 +185,8 @@ impl LedgerState {
             self.connections.iter().filter(|stats| !got.is_some_and(|got| std::ptr::eq(Arc::as_ptr(stats), got)));
         let own_connection = others.map(|stats| (stats, stats.state())).find_map(|(stats, state)| {
             let holds = state.is_checked_out() && stats.task() == task;
-            // A task may run several futures by turns. Only a connection that it held before it began to wait, and has not
-            // used since, can be blocked by the wait.
+            // A task may run several futures by turns. Only a connection that it held before it began to wait, and has
+            // not used since, can be blocked by the wait.
             let wire = stats.wire();
             let is_blocked = state.since <= began
                 && wire.last_activity() <= began.after(SELF_DEADLOCK_DELAY)
@@ -316,8 +317,8 @@ impl LedgerState {
         self.connections.iter().map(|stats| stats.state())
     }
 
-    /// Returns how many connections may be idle now: `pool_size`, and one for each checkout in the queue or waiting for its
-    /// turn, which is about to take it.
+    /// Returns how many connections may be idle now: `pool_size`, and one for each checkout in the queue or waiting for
+    /// its turn, which is about to take it.
     pub(super) fn max_idle(&self, pool_size: usize) -> usize {
         pool_size.saturating_add(self.queued).saturating_add(self.turns)
     }

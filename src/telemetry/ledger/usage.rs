@@ -28,7 +28,7 @@ pub struct Status {
     pub max: usize,
     /// Idle connections.
     pub idle: usize,
-    /// Connections that are checked out, or being pinged or cleaned by the pool.
+    /// Connections that are checked out, or being pinged or reset by the pool.
     pub used: usize,
     /// Connections being established.
     pub creating: usize,

@@ -1,8 +1,8 @@
 //! The log lines of a pool, written with `tracing`.
 //!
 //! Levels: `info` for the start and end of a pool, `warn` for conditions that need attention, `debug` for the life of
-//! connections. Checkouts that succeed are not logged. Lines that an unreachable server would repeat endlessly are limited to
-//! one per second for each pool and kind; the next line has the number of suppressed ones.
+//! connections. Checkouts that succeed are not logged. Lines that an unreachable server would repeat endlessly are
+//! limited to one per second for each pool and kind; the next line has the number of suppressed ones.
 
 #[cfg(feature = "middleware")]
 mod requests;
@@ -134,7 +134,7 @@ impl<'a> Log<'a> {
             call_site = call_site_text(call_site),
             kind = dirt.as_str(),
             suppressed,
-            "connection was returned dirty; it is cleaned or closed"
+            "connection was returned dirty; it is reset or closed"
         );
     }
 

@@ -1,8 +1,8 @@
 //! What requests cost a pool, by route and method.
 //!
 //! Each event is counted twice when it ends, by the task that ends it: in the request's own
-//! [`RequestUsage`](super::request_usage::RequestUsage), for its span and its response, and in the counters of its route
-//! and method here, for the metrics.
+//! [`RequestUsage`](super::request_usage::RequestUsage), for its span and its response, and in the counters of its
+//! route and method here, for the metrics.
 
 mod table;
 mod totals;

@@ -75,8 +75,8 @@ impl RouteTable {
         }
     }
 
-    /// Returns the key of a route and method, adding the route if there is room. Returns `None` for the first route that is
-    /// refused; further ones get the key of [`Self::other`].
+    /// Returns the key of a route and method, adding the route if there is room. Returns `None` for the first route
+    /// that is refused; further ones get the key of [`Self::other`].
     pub(crate) fn key(&self, route: &str, method: RequestMethod) -> Option<RouteKey> {
         match self.routes.id(route) {
             Interned::Known(route) => Some(RouteKey::new(route, method)),
@@ -141,7 +141,8 @@ impl RouteTable {
         self.of(key).operation.get().copied()
     }
 
-    /// Returns the operation for checkouts of this route and method that have no name of their own; `name` interns its name.
+    /// Returns the operation for checkouts of this route and method that have no name of their own; `name` interns its
+    /// name.
     pub(crate) fn operation(&self, key: RouteKey, name: impl FnOnce(&str) -> OperationId) -> OperationId {
         *self.of(key).operation.get_or_init(|| name(&format!("{} {}", key.method().as_str(), self.route(key))))
     }

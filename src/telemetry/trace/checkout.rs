@@ -12,8 +12,8 @@ use super::{SampledSpan, TARGET};
 use crate::labels::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, seconds};
 
-/// The maximum number of phases that are recorded as events. A checkout may alternate between queueing and connecting many
-/// times.
+/// The maximum number of phases that are recorded as events. A checkout may alternate between queueing and connecting
+/// many times.
 const MAX_PHASE_EVENTS: usize = 16;
 
 /// The span of a checkout in flight.

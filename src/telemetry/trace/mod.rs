@@ -1,8 +1,8 @@
 //! Tracing: the current span, and the spans that a pool adds to its trace.
 //!
-//! OpenTelemetry keeps the current span in a thread-local context, and bridges such as `tracing-opentelemetry` store theirs
-//! there too. Reading it takes a nanosecond or two and allocates nothing; nothing else is done unless that span is sampled.
-//! Without the feature `otel` the context is not read, and no tracing code is compiled into a checkout.
+//! OpenTelemetry keeps the current span in a thread-local context, and bridges such as `tracing-opentelemetry` store
+//! theirs there too. Reading it takes a nanosecond or two and allocates nothing; nothing else is done unless that span
+//! is sampled. Without the feature `otel` the context is not read, and no tracing code is compiled into a checkout.
 //!
 //! Spans are created with `tracing` under the target [`TARGET`], so that all layers of the service receive them.
 
@@ -19,7 +19,7 @@ pub(crate) use self::checkout::CheckoutSpan;
 pub(crate) use self::otel::{SampledSpan, current, current_context, current_span, ids_of, link};
 pub(crate) use self::queries::{QueryEnd, QuerySpans, ServerAddress};
 pub(crate) use self::spans::{
-    OperationSpan, SpanOutcome, attempt, cleaning, record_dirty_return, record_retry, record_suspected_leak,
+    OperationSpan, SpanOutcome, attempt, record_dirty_return, record_retry, record_suspected_leak, reset,
 };
 pub(crate) use super::trace_context::TraceContext;
 

@@ -9,8 +9,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{AttributeValue, Attributes, CurrentSpan, TraceContext};
 
-/// A span of a sampled trace, which may have ended. A span that was created with OpenTelemetry's own API, and is ended only by
-/// dropping it, stays open while this is kept.
+/// A span of a sampled trace, which may have ended. A span that was created with OpenTelemetry's own API, and is ended
+/// only by dropping it, stays open while this is kept.
 #[derive(Clone, Debug)]
 pub(crate) struct SampledSpan {
     ids: TraceContext,

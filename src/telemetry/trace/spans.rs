@@ -1,4 +1,4 @@
-//! The spans of operations, their attempts and the cleaning of connections, and the events on spans.
+//! The spans of operations, their attempts and the reset of connections, and the events on spans.
 
 use std::panic::Location;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::labels::{Dirt, ErrorCode, Outcome};
 #[derive(Debug)]
 pub(crate) struct OperationSpan {
     span: Span,
-    /// Whether the operation is part of a sampled trace. The span may be disabled nevertheless, because no layer of `tracing` is
-    /// installed that passes spans on to OpenTelemetry.
+    /// Whether the operation is part of a sampled trace. The span may be disabled nevertheless, because no layer of
+    /// `tracing` is installed that passes spans on to OpenTelemetry.
     is_traced: bool,
 }
 
@@ -80,8 +80,8 @@ pub(crate) fn attempt(operation: &Span, number: u32) -> Span {
     )
 }
 
-/// Returns a span for the cleaning of a connection, in the trace of the holder that returned it dirty.
-pub(crate) fn cleaning(pool: &str, operation: &str, cause: Option<&SampledSpan>) -> Span {
+/// Returns a span for the reset of a connection, in the trace of the holder that returned it dirty.
+pub(crate) fn reset(pool: &str, operation: &str, cause: Option<&SampledSpan>) -> Span {
     let Some(cause) = cause else { return Span::none() };
     let span = info_span!(
         target: TARGET,
@@ -166,16 +166,16 @@ pub(crate) fn record_retry(code: ErrorCode, attempt: u32, pause: Duration) {
     }
 }
 
-/// Adds an event to the span of the holder that returned a connection dirty, and a link to it from the checkout that found the
-/// connection so.
+/// Adds an event to the span of the holder that returned a connection dirty, and a link to it from the checkout that
+/// found the connection so.
 pub(crate) fn record_dirty_return(cause: Option<&SampledSpan>, operation: &str, dirt: Dirt, found_by: Option<&Span>) {
     let Some(cause) = cause else { return };
     let kind = ("poolscope.dirty.kind", dirt.as_str().into());
     let attributes = vec![kind.clone(), ("poolscope.operation", operation.into())];
-    // The holder's span may have ended by now; the span of the cleaning, which is in the same trace, has not.
-    let is_cleaning = |span: &SampledSpan| is_in_trace_of(span.ids(), cause) && span.ids() != cause.ids();
-    if let Some(cleaning) = current_span().filter(is_cleaning) {
-        cleaning.add_event(DIRTY_RETURN, attributes.clone());
+    // The holder's span may have ended by now; the span of the reset, which is in the same trace, has not.
+    let is_reset = |span: &SampledSpan| is_in_trace_of(span.ids(), cause) && span.ids() != cause.ids();
+    if let Some(reset) = current_span().filter(is_reset) {
+        reset.add_event(DIRTY_RETURN, attributes.clone());
     }
     cause.add_event(DIRTY_RETURN, attributes);
     if let Some(checkout) = found_by
