@@ -298,10 +298,12 @@ impl WireStats {
         (self.status() != SessionStatus::Unread).then(|| self.evidence.read(is_current(), ended))
     }
 
-    /// Returns whether this was the last error of the use identified by `packed_state`.
+    /// Returns whether the use identified by `packed_state` ended with a write that the server refused as read-only.
     #[inline]
-    pub(crate) fn is_last_error(&self, packed_state: u64, code: ErrorCode) -> bool {
-        self.evidence.error.load(Relaxed) == code.to_bits() && self.current_use.load(Acquire) == packed_state
+    pub(crate) fn has_refused_write(&self, packed_state: u64) -> bool {
+        /// read_only_sql_transaction
+        const READ_ONLY: u64 = ErrorCode::new("25006").to_bits();
+        self.evidence.error.load(Relaxed) == READ_ONLY && self.current_use.load(Acquire) == packed_state
     }
 
     /// Returns for how many nanoseconds, up to `now`, the connection was executing and was idle in a transaction for

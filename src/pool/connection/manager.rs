@@ -11,7 +11,7 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use super::super::backend::{Backend, Observer};
 use super::super::checkout::context::Context;
 use super::super::gate::{ConnectPermit, Denied};
-use super::super::release::reset;
+use super::super::release::{CANCEL_DELAY, reset};
 use super::super::shared::Shared;
 use super::super::wire::DirtyCallback;
 use super::{ConnectionMeta, PooledConnection};
@@ -108,7 +108,7 @@ impl<M: Backend> InstrumentedManager<M> {
         let on_dirty = DirtyCallback(Arc::new(move || {
             let (sweep, stats) = (sweep.clone(), Weak::clone(&stats));
             drop(tokio::spawn(async move {
-                tokio::time::sleep(reset::CANCEL_DELAY).await;
+                tokio::time::sleep(CANCEL_DELAY).await;
                 if let (Some(Sweep(sweep)), Some(stats)) = (sweep, stats.upgrade()) {
                     sweep(&stats);
                 }

@@ -9,9 +9,12 @@ use tokio::runtime::Handle;
 
 use super::super::backend::Backend;
 use super::super::connection::PooledConnection;
-use super::reset::CANCEL_DELAY;
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::wire::SessionStatus;
+
+/// How long an abandoned query may run before it is cancelled at the server. Most end sooner than a cancel request
+/// takes, which needs its own connection.
+pub(in crate::pool) const CANCEL_DELAY: Duration = Duration::from_millis(5);
 
 /// The time between the two cancel requests.
 const SECOND_CANCEL_DELAY: Duration = Duration::from_millis(250);

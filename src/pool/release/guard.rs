@@ -9,7 +9,7 @@ use super::super::connection::{ConnectionMeta, Pooled, PooledConnection};
 use super::super::postgres::PostgresManager;
 use super::super::request::RequestCheckout;
 use super::cancel::cancel_if_executing;
-use super::reset::{READ_ONLY_TRANSACTION, drain_within, is_read_only_within, wait_ready};
+use super::reset::{drain_within, is_read_only_within, wait_ready};
 use super::reset_task::reset_and_return;
 use super::surplus::return_and_close_surplus;
 use crate::labels::CloseReason;
@@ -154,7 +154,7 @@ impl<M: Backend> Drop for Guard<M> {
         }
         meta.last_operation = operation;
         meta.unreset |= unreset;
-        meta.refused_write |= meta.stats.wire().is_last_error(use_id, READ_ONLY_TRANSACTION);
+        meta.refused_write |= meta.stats.wire().has_refused_write(use_id);
         meta.alive_at =
             if status == SessionStatus::Unread { at } else { meta.alive_at.max(meta.stats.wire().last_received()) };
         // If the connection's task has not run by now, it reports a dirty connection when it has.

@@ -15,5 +15,6 @@ pub(super) mod reset;
 mod reset_task;
 mod surplus;
 
+pub(super) use self::cancel::CANCEL_DELAY;
 pub use self::guard::Guard;
 pub(super) use self::surplus::{after_failed_checkout, close_idle, sweep};

@@ -10,21 +10,14 @@ use tracing::Instrument as _;
 use super::super::backend::Backend;
 use super::super::checkout::context::Context;
 use super::super::connection::PooledConnection;
-use super::cancel::cancel_on_drop;
+use super::cancel::{CANCEL_DELAY, cancel_on_drop};
 use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, Outcome};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::SpanOutcome;
 use crate::telemetry::wire::SessionStatus;
 
-/// How long an abandoned query may run before it is cancelled at the server. Most end sooner than a cancel request
-/// takes, which needs its own connection.
-pub(in crate::pool) const CANCEL_DELAY: Duration = Duration::from_millis(5);
-
 /// How long a checkout waits for a query that another holder abandoned. Opening a new connection takes longer.
 const ABANDONED_QUERY_TIMEOUT: Duration = Duration::from_millis(100);
-
-/// read_only_sql_transaction
-pub(super) const READ_ONLY_TRANSACTION: ErrorCode = ErrorCode::new("25006");
 
 /// Returns in what way a connection with this status is dirty, if it is.
 pub(super) fn dirt_of(status: SessionStatus) -> Option<Dirt> {
