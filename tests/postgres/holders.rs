@@ -104,6 +104,9 @@ async fn suspected_leak_is_logged_once_and_once_resolved() {
     let log = CapturedLog::default();
     let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
     let _logging = tracing::subscriber::set_default(subscriber);
+    // With a single dispatcher, `tracing` decides whether a log line is enabled by the thread that first reaches it,
+    // which may be that of another test.
+    let _second_dispatcher = tracing::Dispatch::new(tracing_subscriber::registry());
     let settings = |builder: PoolBuilder| two_connections(builder).leak_threshold(Some(Duration::from_millis(50)));
     let test = TestPool::shared("holders_log", settings).await;
     let line = line!() + 1;
