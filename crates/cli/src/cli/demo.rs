@@ -11,10 +11,11 @@ use clap::builder::PossibleValuesParser;
 use poolscope::config::settings;
 use poolscope::otlp::OtlpError;
 
+use super::duration::duration;
+use super::exit::{USAGE, fail, print_error};
 use super::log;
 use super::outputs::OutputArgs;
 use super::web::WebArgs;
-use super::{USAGE, duration, fail, print_error};
 use crate::demo::{self, DEFAULT_FAULT_DELAY, Demo, DemoError, Scenario, ScenarioPlan, Screen, Timing, Traces};
 use crate::error_chain::ErrorChain;
 use crate::service::NotAPath;

@@ -28,7 +28,7 @@ pub(super) struct HealthyArgs {
     url: Option<Target>,
 
     /// How long the request may take
-    #[arg(long, value_name = "TIME", value_parser = super::duration, default_value = "3s")]
+    #[arg(long, value_name = "TIME", value_parser = super::duration::duration, default_value = "3s")]
     timeout: Duration,
 
     /// The address that the exporter listens on

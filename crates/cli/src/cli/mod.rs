@@ -3,6 +3,8 @@
 //! Exit codes: 0 for success, 1 for a failure, 2 for an invalid flag, URL or environment variable.
 
 mod demo;
+mod duration;
+mod exit;
 mod healthy;
 mod log;
 mod outputs;
@@ -11,22 +13,16 @@ mod serve;
 mod web;
 
 use std::env;
-use std::error::Error;
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::demo::DemoArgs;
+use self::exit::{USAGE, fail};
 use self::healthy::HealthyArgs;
 use self::rules::RulesArgs;
 use self::serve::{CheckArgs, ServeArgs};
-use crate::error_chain::ErrorChain;
-
-const FAILURE: u8 = 1;
-const USAGE: u8 = 2;
 
 /// Observability for PostgreSQL connection pools.
 #[derive(Debug, Parser)]
@@ -134,28 +130,10 @@ fn masked(argument: &OsStr) -> OsString {
     }
 }
 
-/// Parses a duration above zero.
-fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err("give a duration with its unit, above zero, such as 30s, 5m or 1h30m".to_owned()),
-    }
-}
-
-/// Prints the error with its sources. Returns the exit code of invalid usage, or of a failure.
-fn fail(error: &dyn Error, is_usage: bool) -> ExitCode {
-    print_error(&ErrorChain(error).to_string(), if is_usage { USAGE } else { FAILURE })
-}
-
-fn print_error(problem: &str, code: u8) -> ExitCode {
-    let style = Cli::command().get_styles().get_error().to_owned();
-    // Fails only if standard error is closed.
-    let _ = writeln!(anstream::stderr(), "{style}error:{style:#} {problem}");
-    ExitCode::from(code)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::demo::Scenario;
 

@@ -10,10 +10,10 @@ use clap::Args;
 use clap::builder::OsStringValueParser;
 use poolscope::otlp::{OtlpError, Pipeline};
 
+use super::exit::{FAILURE, USAGE, fail, print_error};
 use super::log;
 use super::outputs::OutputArgs;
 use super::web::{WebArgs, WebConfigArgs};
-use super::{FAILURE, USAGE, fail, print_error};
 
 /// The filter of the log unless the environment has one.
 const LOG_FILTER: &str = "poolscope=info,warn";

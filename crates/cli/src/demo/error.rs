@@ -8,7 +8,6 @@ use poolscope::ConnectError;
 use poolscope::config::ConfigError;
 use poolscope_testing::server::ServerError;
 
-use super::schema::SCHEMA;
 use crate::service::ServiceError;
 
 /// Why the demo could not start, or not clean up. No message contains a password.
@@ -65,15 +64,15 @@ pub(crate) enum DemoError {
     },
     /// The database has a schema of that name.
     #[error(
-        "the schema {SCHEMA} exists in {url}, because another demo uses it or did not drop it: \
-         stop that demo, or run `DROP SCHEMA {SCHEMA} CASCADE`, or use another database"
+        "the schema poolscope_demo exists in {url}, because another demo uses it or did not drop it: \
+         stop that demo, or run `DROP SCHEMA poolscope_demo CASCADE`, or use another database"
     )]
     SchemaExists {
         /// The URL, without its password.
         url: String,
     },
     /// The schema could not be created. The transaction was rolled back.
-    #[error("cannot create the schema {SCHEMA} in {url}")]
+    #[error("cannot create the schema poolscope_demo in {url}")]
     Create {
         /// The URL, without its password.
         url: String,
@@ -81,7 +80,7 @@ pub(crate) enum DemoError {
         source: tokio_postgres::Error,
     },
     /// The schema could not be dropped.
-    #[error("cannot drop the schema {SCHEMA} in {url}; run `DROP SCHEMA {SCHEMA} CASCADE` there")]
+    #[error("cannot drop the schema poolscope_demo in {url}; run `DROP SCHEMA poolscope_demo CASCADE` there")]
     Drop {
         /// The URL, without its password.
         url: String,

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn url_on_the_command_line_replaces_that_of_the_environment() {
+    fn url_flag_replaces_url_of_the_environment() {
         let environment = [("POOLSCOPE_DATABASE_URL", "postgres://here/d?pool_size=9")];
         let settings = resolved(&environment, None).unwrap();
         assert_eq!((settings.pool_size, settings.database_url.unwrap().default_pool_name()), (9, "here:5432/d".into()));

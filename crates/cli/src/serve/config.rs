@@ -9,8 +9,9 @@ use poolscope::config::{self, Setting, env_vars};
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use super::document::{self, Entry, InvalidEntry, setting};
+use super::document::{self, Entry, setting};
 use super::error::ServeError;
+use super::invalid_entry::InvalidEntry;
 use super::keys::{DATABASE_URL_FILE, DEFAULT_PROBE_INTERVAL, KEYS, PROBE_INTERVAL, SERVER_VIEW};
 use crate::service::{NotAPath, masked, may_be_url};
 

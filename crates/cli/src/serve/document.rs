@@ -1,4 +1,4 @@
-//! The TOML document of the configuration: its entries, and errors with line and column.
+//! The TOML document of the configuration and its entries.
 
 use std::ops::Range;
 
@@ -8,61 +8,10 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::ServeError;
-use crate::service::masked;
+use super::invalid_entry::InvalidEntry;
 
 /// A key of a table, with its value.
 pub(super) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>);
-
-/// An invalid key or value in the configuration.
-#[derive(Debug, thiserror::Error)]
-#[error("line {line}, column {column}: {problem}")]
-pub(crate) struct InvalidEntry {
-    line: usize,
-    column: usize,
-    problem: String,
-}
-
-impl InvalidEntry {
-    /// Returns the error for the byte at `offset` in `text`.
-    pub(super) fn at(text: &str, offset: usize, problem: impl Into<String>) -> Self {
-        let before = text.get(..offset).unwrap_or(text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-        Self { line, column, problem: problem.into() }
-    }
-
-    /// Returns the error for a value that a key does not accept.
-    pub(super) fn value<T>(
-        text: &str,
-        value: &Spanned<T>,
-        key: &str,
-        found: impl AsRef<str>,
-        expected: impl AsRef<str>,
-    ) -> Self {
-        let problem = format!("invalid {key}: {}, expected {}", found.as_ref(), expected.as_ref());
-        Self::at(text, value.span().start, problem)
-    }
-
-    /// Returns the error for a key that is not among `known`.
-    pub(super) fn unknown<'a>(
-        text: &str,
-        key: &Spanned<DeString<'_>>,
-        known: impl IntoIterator<Item = &'a str>,
-    ) -> Self {
-        let name = &**key.get_ref();
-        let hint = nearest(name, known).map_or_else(String::new, |nearest| format!(": did you mean `{nearest}`?"));
-        let problem = format!("unknown setting `{}`{hint}", masked(name).escape_debug());
-        Self::at(text, key.span().start, problem)
-    }
-}
-
-/// Returns the candidate most similar to `name`, ignoring case, if at most a third of its characters differ.
-fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let name = name.to_lowercase();
-    let distances = candidates.into_iter().map(|candidate| (strsim::levenshtein(&name, candidate), candidate));
-    let similar = distances.filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1));
-    similar.min_by_key(|(distance, _)| *distance).map(|(_, candidate)| candidate)
-}
 
 /// Parses a document.
 pub(super) fn parse(text: &str) -> Result<DeTable<'_>, InvalidEntry> {

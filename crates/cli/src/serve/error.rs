@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use poolscope::config::ConfigError;
 use tokio::task::JoinError;
 
-use super::document::InvalidEntry;
+use super::invalid_entry::InvalidEntry;
 use crate::service::{NotAPath, ServiceError};
 
 /// Why the databases cannot be watched. No message contains a password.

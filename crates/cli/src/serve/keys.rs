@@ -6,7 +6,8 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::document::{InvalidEntry, type_name};
+use super::document::type_name;
+use super::invalid_entry::InvalidEntry;
 use crate::service::quoted;
 
 /// A key: its name, range, default and meaning.

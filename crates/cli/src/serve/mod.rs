@@ -9,6 +9,7 @@ mod check;
 mod config;
 mod document;
 mod error;
+mod invalid_entry;
 mod keys;
 mod probe;
 #[cfg(test)]

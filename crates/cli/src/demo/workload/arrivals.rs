@@ -84,7 +84,7 @@ mod tests {
     };
 
     #[test]
-    fn arrivals_have_their_rates_and_every_third_burst_is_large() {
+    fn rates_hold_and_every_third_burst_is_large() {
         let begin = Instant::now();
         let (mut arrivals, mut now) = (Arrivals::new(&LOAD, begin), begin);
         let (mut products, mut reports, mut archived, mut bursts) = (0, 0, 0, vec![0]);
