@@ -56,7 +56,7 @@ impl Readiness {
     /// # #[cfg(feature = "middleware")]
     /// # fn follow(
     /// #     readiness: &poolscope::exporter::Readiness,
-    /// #     layer: poolscope::middleware::PoolLayer<poolscope::pool::PostgresManager>,
+    /// #     layer: poolscope::middleware::PoolLayer,
     /// # ) {
     /// readiness.add_check(move || layer.overload().map(|overload| overload.to_string()));
     /// # }

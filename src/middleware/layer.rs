@@ -14,12 +14,12 @@ use super::service::PoolService;
 use super::settings::LayerSettings;
 use super::shedding::Overload;
 use crate::pool::request::LayerConfig;
-use crate::pool::{Backend, Pool};
+use crate::pool::{Backend, Pool, PostgresManager};
 
 /// A layer that accounts the use of a pool to requests. See [the module](crate::middleware).
 ///
 /// Clones, and all services that the layer creates, share the pool and its route limits.
-pub struct PoolLayer<M: Backend> {
+pub struct PoolLayer<M: Backend = PostgresManager> {
     pool: Pool<M>,
     settings: LayerSettings,
     /// Shared by the requests; rebuilt when a setting changes that it contains.
@@ -48,7 +48,7 @@ impl<M: Backend> PoolLayer<M> {
     /// use std::borrow::Cow;
     /// use poolscope::middleware::{Head, PoolLayer};
     ///
-    /// # fn layer(pool: &poolscope::Pool) -> PoolLayer<poolscope::pool::PostgresManager> {
+    /// # fn layer(pool: &poolscope::Pool) -> PoolLayer {
     /// fn route<'a>(head: Head<'a>) -> Option<Cow<'a, str>> {
     ///     match head.uri.path() {
     ///         "/orders" => Some("/orders".into()),

@@ -5,7 +5,7 @@
 //! use poolscope::Pool;
 //! use poolscope::middleware::PoolLayer;
 //!
-//! # fn layer(pool: &Pool) -> PoolLayer<poolscope::pool::PostgresManager> {
+//! # fn layer(pool: &Pool) -> PoolLayer {
 //! PoolLayer::new(pool)
 //!     // Refuse requests that would wait longer.
 //!     .max_expected_wait(std::time::Duration::from_secs(2))
