@@ -36,7 +36,7 @@ impl Stack {
         for address in [prometheus, alertmanager] {
             run.line_containing(&format!("http://{address}"));
         }
-        run.line_starting_with("  ends ");
+        run.line_starting_with("  stop ");
         Self { run, prometheus, alertmanager }
     }
 
@@ -86,7 +86,7 @@ fn stack_evaluates_rules_and_ends_on_sigterm() {
     // SIGTERM rather than SIGINT, which background processes may ignore.
     stack.run.signal(Signal::SIGTERM);
     assert_eq!(stack.run.wait().code(), Some(0));
-    assert!(stack.run.remaining_output().contains("The private server and its directory are gone."));
+    assert!(stack.run.remaining_output().contains("The private server was stopped, and its directory removed."));
     assert_eq!(stack.run.stderr(), "");
     stack.run.assert_no_leftovers();
 }
@@ -97,7 +97,7 @@ fn stack_ends_when_a_process_dies() {
     let address = format!("--web.listen-address={}", stack.alertmanager);
     kill(stack.process(&address), Signal::SIGKILL).expect("a signal");
     assert_eq!(stack.run.wait().code(), Some(1));
-    assert!(stack.run.remaining_output().contains("The private server and its directory are gone."));
+    assert!(stack.run.remaining_output().contains("The private server was stopped, and its directory removed."));
     assert!(stack.run.stderr().contains("stack: alertmanager has ended:"));
     stack.run.assert_no_leftovers();
 }

@@ -82,14 +82,14 @@ pub(super) fn run(environment: &Environment, scenario: &'static Scenario) -> (Sc
         let run = ScenarioRun { scenario, start: begin, end, notices, fired: BTreeSet::new(), unresolved: Vec::new() };
         return (run, up);
     }
-    up.run.line_containing("the fault begins");
+    up.run.line_containing("fault injected");
     let fault = Instant::now();
     // Records alerts during the whole fault, to find unexpected ones.
     wait_until(FAULT_DURATION, || {
         record(&mut notices, environment, scenario, fault);
         false
     });
-    up.run.line_containing("the fault is over");
+    up.run.line_containing("fault removed");
     let over = Instant::now();
     let awaited = |name: &String| !SLOW_TO_RESOLVE.contains(&&**name) && !NOT_AWAITED.contains(&&**name);
     await_resolved(environment, scenario, &mut notices, over, RESOLVE_TIMEOUT, awaited);
