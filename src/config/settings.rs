@@ -43,7 +43,7 @@ pub struct Settings {
     pub tcp_keepalive: Option<Duration>,
     /// How long sent data may stay unacknowledged. Default 20 s; `None`: the operating system's default.
     pub tcp_user_timeout: Option<Duration>,
-    /// The name in `pg_stat_activity`. `None`: the URL's, or else "poolscope".
+    /// The name in `pg_stat_activity`. `None`: the URL's, or else the program's name.
     pub application_name: Option<String>,
     /// The time limit of resetting a connection that was returned dirty. Default 1 s.
     pub clean_timeout: Duration,

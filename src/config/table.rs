@@ -137,7 +137,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "How long sent data may stay unacknowledged before the connection is closed (Linux). off: the operating \
          system's default, about 15 minutes.",
     ),
-    unset("application_name", text(63), "poolscope", "The name of the connections in `pg_stat_activity`."),
+    unset("application_name", text(63), "the program's name", "The name of the connections in `pg_stat_activity`."),
     setting(
         "clean_timeout",
         duration(ms(1), HOUR),

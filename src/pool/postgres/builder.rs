@@ -52,7 +52,8 @@ impl PoolBuilder {
         self
     }
 
-    /// Sets the `application_name` that the server shows. Default: the URL's, or else `poolscope`.
+    /// Sets the `application_name` that the server shows. Default: the URL's, or else the
+    /// program's name.
     pub fn application_name(mut self, name: impl Into<String>) -> Self {
         self.settings.application_name = Some(name.into());
         self

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,8 @@ use crate::pool::backend::Observer;
 use crate::pool::wire::{AwaitPeerClose, Tap};
 use crate::telemetry::log::Chain;
 
-const DEFAULT_APPLICATION_NAME: &str = "poolscope";
+/// The `application_name` of a program without a name.
+const UNKNOWN_PROGRAM: &str = "poolscope";
 
 /// With a `tcp_keepalive` of 30 s, a silent peer is detected after one minute. The kernel's defaults are 75 s and 9.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -210,7 +212,7 @@ impl fmt::Debug for Connector {
 /// Adds the settings to the configuration from the URL.
 fn configure(settings: &Settings, mut config: Config) -> Config {
     let name = settings.application_name.as_deref();
-    let name = name.or(config.get_application_name()).unwrap_or(DEFAULT_APPLICATION_NAME).to_owned();
+    let name = name.or(config.get_application_name()).map_or_else(program_name, str::to_owned);
     config.application_name(name);
     config.keepalives(settings.tcp_keepalive.is_some());
     if let Some(idle) = settings.tcp_keepalive {
@@ -228,6 +230,14 @@ fn configure(settings: &Settings, mut config: Config) -> Config {
     let timeout = settings.connect_timeout / attempts(&config);
     config.connect_timeout(timeout);
     config
+}
+
+/// Returns the file name of the program as it was called. The server shortens it to 63 bytes, and replaces characters
+/// that are not ASCII.
+fn program_name() -> String {
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&program).file_name().map(|name| name.to_string_lossy().replace('\0', ""));
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| UNKNOWN_PROGRAM.to_owned())
 }
 
 /// Returns the number of addresses among which `connect_timeout` is divided.

@@ -24,7 +24,7 @@ async fn startup_names_user_and_client_ends_the_task() {
     tokio::time::timeout(TEST_TIMEOUT, task).await.unwrap().unwrap();
     let (startup, rest) = seen.recv_timeout(TEST_TIMEOUT).unwrap();
     let startup = String::from_utf8_lossy(&startup).into_owned();
-    for pair in ["user\0app\0", "database\0shop\0", "application_name\0poolscope\0"] {
+    for pair in ["user\0app\0", "database\0shop\0", &*format!("application_name\0{}\0", program_name())] {
         assert!(startup.contains(pair), "{startup:?}");
     }
     assert_eq!(rest, message(b'X', b""));
@@ -119,6 +119,9 @@ fn application_name_of_the_settings_wins() {
         connector.0.config.get_application_name().unwrap().to_owned()
     };
     let mut settings = Settings::default();
+    let unnamed = configured("postgres://u@h/d");
+    let program = std::env::current_exe().unwrap();
+    assert_eq!(unnamed.get_application_name(), program.file_name().unwrap().to_str());
     assert_eq!(name(&settings), "fromurl");
     settings.application_name = Some("set".to_owned());
     assert_eq!(name(&settings), "set");
