@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pool", &["config", "error", "labels", "telemetry"]),
     ("retry", &["error", "labels", "telemetry", "pool"]),
     ("global", &["config", "error", "labels", "telemetry", "pool", "retry"]),
+    ("query_error", &["pool", "retry", "global"]),
     ("middleware", &["error", "labels", "telemetry", "pool"]),
     ("exporter", &["suggest", "telemetry"]),
     ("otlp", &["telemetry"]),

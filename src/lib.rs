@@ -17,6 +17,7 @@ pub mod middleware;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod pool;
+mod query_error;
 pub mod retry;
 mod suggest;
 pub mod telemetry;
@@ -40,6 +41,9 @@ pub mod fuzzing {
     }
 }
 
+pub use deadpool_postgres;
+pub use tokio_postgres;
+
 pub use config::{ConfigError, Settings};
 pub use global::{
     ExecutionResult, ExecutionStatus, GlobalError, GlobalPoolError, execute_with_pool, execute_with_pool_connection,
@@ -50,5 +54,6 @@ pub use pool::postgres::{
     UnpooledConnection,
 };
 pub use pool::{Operation, Pool};
+pub use query_error::Error;
 pub use retry::{RetryError, RetryPolicy};
 pub use telemetry::Collector;

@@ -34,6 +34,16 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
         Self(Box::new(details))
     }
 
+    /// Converts the error of the work.
+    pub(crate) fn map<U>(self, convert: impl FnOnce(T) -> U) -> RetryError<U, E> {
+        let Details { operation, class, code, effects, reason, report, deadline, error } = *self.0;
+        let error = error.map(|error| match error {
+            RunError::Checkout(error) => RunError::Checkout(error),
+            RunError::Operation(error) => RunError::Operation(convert(error)),
+        });
+        RetryError::new(Details { operation, class, code, effects, reason, report, deadline, error })
+    }
+
     pub(super) fn code(&self) -> Option<ErrorCode> {
         self.0.code
     }

@@ -2,7 +2,8 @@
 
 use std::pin::Pin;
 
-use poolscope::{Connection, Pool, RunError, Settings};
+use poolscope::deadpool_postgres::{self, GenericClient};
+use poolscope::{Connection, Pool, RetryPolicy, RunError, Settings};
 use tokio::task::JoinSet;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Error, IsolationLevel, NoTls};
@@ -198,6 +199,101 @@ async fn environment_settings_reach_the_server() {
     let connection = pool.get().await.unwrap();
     let name: String = connection.query_one("SHOW application_name", &[]).await.unwrap().get(0);
     assert_eq!(name, "client_api_environment");
+}
+
+/// Generic code as deadpool-postgres's users write it.
+async fn answer(client: &impl GenericClient) -> Result<i64, Error> {
+    let statement = client.prepare_cached("SELECT 42::bigint").await?;
+    Ok(client.query_one(&statement, &[]).await?.get(0))
+}
+
+async fn answer_in_transaction(client: &mut impl GenericClient) -> Result<i64, Error> {
+    let transaction = client.transaction().await?;
+    let answer = answer(&transaction).await?;
+    transaction.commit().await?;
+    Ok(answer)
+}
+
+async fn answer_of(client: &deadpool_postgres::Client) -> Result<i64, Error> {
+    answer(client).await
+}
+
+#[tokio::test]
+async fn generic_code_of_deadpool_postgres_works() {
+    let test = TestPool::shared("client_api_generic", |builder| builder.pool_size(1).max_overflow(0)).await;
+    for _ in 0..2 {
+        let mut connection = test.get().await;
+        assert_eq!(answer(&**connection).await.unwrap(), 42);
+        assert_eq!(answer_of(&connection).await.unwrap(), 42);
+        assert_eq!(answer_in_transaction(&mut **connection).await.unwrap(), 42);
+        let mut transaction = connection.transaction().await.unwrap();
+        assert_eq!(answer(&transaction).await.unwrap(), 42);
+        assert_eq!(answer_in_transaction(&mut transaction).await.unwrap(), 42);
+        drop(transaction);
+        assert_eq!(connection.statement_cache.size(), 1);
+    }
+    let unpooled = test.pool.connect_unpooled().await.unwrap();
+    assert_eq!(answer(&**unpooled).await.unwrap(), 42);
+    test.scrape();
+}
+
+/// Each `?` converts another error.
+async fn checks_out_and_queries(pool: &Pool, query: &str) -> Result<i64, poolscope::Error> {
+    let connection = pool.get().await?;
+    let one: i64 = connection.query_one("SELECT 1::bigint", &[]).await?.get(0);
+    drop(connection);
+    let outside: i64 = pool.connect_unpooled().await?.query_one("SELECT 1::bigint", &[]).await?.get(0);
+    let two: i64 = pool.run(async |connection| connection.query_one("SELECT 2::bigint", &[]).await).await?.get(0);
+    let retried = pool.operation("retried").retry(RetryPolicy::default());
+    let work = async |connection: &mut Connection| {
+        // An error of this crate's own in the work.
+        let row = connection.query_one(query, &[]).await?;
+        Ok::<i64, poolscope::Error>(row.get(0))
+    };
+    Ok(one + outside + two + retried.run(work).await?)
+}
+
+#[tokio::test]
+async fn one_error_for_checkouts_and_queries() {
+    let test = TestPool::shared("client_api_error", |builder| builder.pool_size(1).max_overflow(0)).await;
+    assert_eq!(checks_out_and_queries(&test.pool, "SELECT 3::bigint").await.unwrap(), 7);
+
+    let error = checks_out_and_queries(&test.pool, "SELECT 'canary'::bigint").await.unwrap_err();
+    assert_eq!(error.code(), Some(&SqlState::INVALID_TEXT_REPRESENTATION));
+    assert!(matches!(error, poolscope::Error::Retry(_)), "{error:?}");
+    assert!(error.as_db_error().unwrap().message().contains("canary"));
+    assert!(!error.is_checkout_timeout());
+
+    let connection = test.get().await;
+    let error: poolscope::Error = connection.query("SELECT 'canary'::bigint", &[]).await.unwrap_err().into();
+    assert_eq!(error.to_string(), "query failed (SQLSTATE 22P02)");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("canary"), "{source}");
+
+    test.pool.close_within(std::time::Duration::ZERO).await.unwrap_err();
+    let error = checks_out_and_queries(&test.pool, "").await.unwrap_err();
+    assert!(matches!(error, poolscope::Error::Checkout(poolscope::CheckoutError::Closed { .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn timeout_is_recognised_in_every_form() {
+    let brief = std::time::Duration::from_millis(20);
+    let settings = |builder: poolscope::PoolBuilder| {
+        builder.pool_size(1).max_overflow(0).checkout_timeout(brief).wait_target(brief / 2)
+    };
+    let test = TestPool::shared("client_api_timeout", settings).await;
+    let held = test.get().await;
+    let work = async |connection: &mut Connection| connection.batch_execute("").await;
+    let errors: [poolscope::Error; 3] = [
+        test.pool.get().await.unwrap_err().into(),
+        test.pool.run(work).await.unwrap_err().into(),
+        test.pool.operation("retried").retry(RetryPolicy::default()).run(work).await.unwrap_err().into(),
+    ];
+    for error in errors {
+        assert!(error.is_checkout_timeout(), "{error:?}");
+        assert!(error.code().is_none());
+    }
+    drop(held);
 }
 
 #[tokio::test]

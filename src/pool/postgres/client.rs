@@ -4,20 +4,20 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use deadpool_postgres::ClientWrapper;
-
 use super::cancel::CancelToken;
 use super::connect::{Connector, Established};
+use super::deadpool_client;
 use super::error::ConnectError;
 use super::peer::Peer;
 use crate::pool::backend::Observer;
 
 /// A connection to PostgreSQL.
 ///
-/// It dereferences to [`ClientWrapper`], with its cached statements and transactions, and through that to
-/// [`tokio_postgres::Client`].
+/// It dereferences to [`deadpool_postgres::Client`], with its cached statements and transactions, and through that to
+/// [`tokio_postgres::Client`]. The pool that deadpool-postgres's client refers to does not exist: dropping the client
+/// closes the connection.
 pub struct Client {
-    inner: ClientWrapper,
+    inner: deadpool_postgres::Client,
     connector: Connector,
     peer: Arc<Peer>,
 }
@@ -26,7 +26,7 @@ impl Client {
     /// Connects; see [`Connector::connect`].
     pub(super) async fn connect(connector: &Connector, observer: Option<&Observer>) -> Result<Self, ConnectError> {
         let Established { client, task, peer } = connector.connect(observer).await?;
-        let inner = ClientWrapper::new(client, task);
+        let inner = deadpool_client::wrap(client, task).await;
         Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer) })
     }
 
@@ -53,17 +53,17 @@ impl Client {
 }
 
 impl Deref for Client {
-    type Target = ClientWrapper;
+    type Target = deadpool_postgres::Client;
 
     #[inline]
-    fn deref(&self) -> &ClientWrapper {
+    fn deref(&self) -> &deadpool_postgres::Client {
         &self.inner
     }
 }
 
 impl DerefMut for Client {
     #[inline]
-    fn deref_mut(&mut self) -> &mut ClientWrapper {
+    fn deref_mut(&mut self) -> &mut deadpool_postgres::Client {
         &mut self.inner
     }
 }

@@ -4,6 +4,7 @@ mod builder;
 mod cancel;
 mod client;
 mod connect;
+mod deadpool_client;
 mod error;
 mod error_source;
 mod hosts;
@@ -38,6 +39,23 @@ pub type RunError<T> = crate::error::RunError<T, ConnectError>;
 
 /// A connection that was checked out; see [`Guard`](crate::pool::Guard).
 ///
-/// It dereferences to [`Client`], and through that to [`deadpool_postgres::ClientWrapper`], like deadpool-postgres's
-/// own `Client`: queries, transactions and cached statements work as they do there.
+/// It dereferences to [`Client`], and through that to [`deadpool_postgres::Client`]: queries, transactions and cached
+/// statements work as they do there. A function that takes a `&deadpool_postgres::Client` takes `&connection`, and one
+/// that is generic over [`deadpool_postgres::GenericClient`] takes `&**connection`:
+///
+/// ```no_run
+/// use poolscope::deadpool_postgres::GenericClient;
+/// use poolscope::{Error, Pool};
+///
+/// async fn newest(client: &impl GenericClient) -> Result<i64, poolscope::tokio_postgres::Error> {
+///     Ok(client.query_one("SELECT max(id) FROM orders", &[]).await?.get(0))
+/// }
+///
+/// async fn newest_twice(pool: &Pool) -> Result<(i64, i64), Error> {
+///     let mut connection = pool.get().await?;
+///     let first = newest(&**connection).await?;
+///     let transaction = connection.transaction().await?;
+///     Ok((first, newest(&transaction).await?))
+/// }
+/// ```
 pub type Connection = Guard<PostgresManager>;
