@@ -280,6 +280,8 @@ impl ErrorCode {
     pub const TLS: Self = Self::new("tls");
     /// The client could not authenticate, and the server sent no SQLSTATE.
     pub const AUTH: Self = Self::new("auth");
+    /// The code that used the connection panicked.
+    pub const PANIC: Self = Self::new("panic");
     /// Nothing failed that would have a code.
     pub const NONE: Self = Self::new("none");
     /// Any other failure.

@@ -6,12 +6,13 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 
-use super::outcome::is_failure;
+use super::outcome::of_response;
 use super::request_span::RequestSpan;
 use super::server_timing;
 use super::settings::LayerSettings;
-use crate::labels::Outcome;
+use crate::labels::{ErrorCode, Outcome};
 use crate::pool::request::{ActiveRequest, ScopeGuard};
+use crate::pool::unwind::run_guarded;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::request_usage::RequestUsage;
@@ -26,6 +27,8 @@ pub(super) struct Accounting {
     outcome_if_dropped: Option<Outcome>,
     /// The outcome at the end of the body.
     outcome_at_end: Outcome,
+    /// Why the request failed, if that is known.
+    error: Option<ErrorCode>,
     /// The bytes of the body that are still to be sent, if known.
     remaining: Option<u64>,
     warn_checkouts_over: u64,
@@ -45,6 +48,7 @@ impl Accounting {
             started,
             outcome_if_dropped: Some(Outcome::Cancelled),
             outcome_at_end: Outcome::Ok,
+            error: None,
             remaining: None,
             warn_checkouts_over: settings.warn_checkouts_over,
             server_timing: settings.server_timing,
@@ -53,12 +57,22 @@ impl Accounting {
         }
     }
 
-    /// Runs code of the request in its scope.
+    /// Runs code of the request in its scope. If it panics, the request has failed.
     #[inline]
     pub(super) fn enter<T>(&mut self, run: impl FnOnce() -> T) -> T {
-        let _span = self.span.enter();
-        let _scope = ScopeGuard::enter(&mut self.request);
-        run()
+        let Self { request, span, outcome_if_dropped, outcome_at_end, error, .. } = self;
+        let in_scope = || {
+            let _span = span.enter();
+            let _scope = ScopeGuard::enter(request);
+            run()
+        };
+        run_guarded(in_scope, || {
+            *outcome_at_end = Outcome::Error;
+            *error = Some(ErrorCode::PANIC);
+            if let Some(outcome) = outcome_if_dropped {
+                *outcome = Outcome::Error;
+            }
+        })
     }
 
     /// Ends the request as refused, and records a refused checkout of it.
@@ -75,9 +89,11 @@ impl Accounting {
 
     /// Records the head of the response, whose body follows.
     pub(super) fn respond<R: Body>(&mut self, response: &mut Response<R>) {
-        if is_failure(response.status(), response.headers()) {
-            self.outcome_at_end = Outcome::Error;
-        }
+        let status = response.status();
+        self.outcome_at_end = of_response(status, response.headers());
+        // As OpenTelemetry's conventions prescribe.
+        self.error = status.is_server_error().then(|| ErrorCode::new(status.as_str()));
+        self.span.respond(status);
         let declared = content_length(response.headers());
         self.remaining = declared.or_else(|| response.body().size_hint().exact());
         if let Some(account) = self.account().filter(|_| self.server_timing) {
@@ -101,9 +117,9 @@ impl Accounting {
         }
     }
 
-    /// Records a failure that takes effect at the end of the body.
-    pub(super) fn fail_at_end(&mut self) {
-        self.outcome_at_end = Outcome::Error;
+    /// Records an outcome that takes effect at the end of the body.
+    pub(super) fn end_as(&mut self, outcome: Outcome) {
+        self.outcome_at_end = outcome;
     }
 
     /// Ends the request, whose body was read to its end.
@@ -131,7 +147,7 @@ impl Accounting {
             account.warn_of_many_checkouts(self.warn_checkouts_over);
             self.span.record(account);
         }
-        self.span.end(outcome);
+        self.span.end(outcome, self.error);
     }
 
     /// Returns the account of the request, if it has checked out.

@@ -7,7 +7,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::accounting::Accounting;
-use super::outcome::is_grpc_failure;
+use super::outcome::of_grpc_status;
 use crate::labels::Outcome;
 
 pin_project! {
@@ -64,8 +64,8 @@ impl<B: Body> Body for ResponseBody<B> {
                 if let Some(data) = frame.data_ref() {
                     accounting.send(bytes::Buf::remaining(data));
                 }
-                if frame.trailers_ref().is_some_and(is_grpc_failure) {
-                    accounting.fail_at_end();
+                if let Some(outcome) = frame.trailers_ref().and_then(of_grpc_status) {
+                    accounting.end_as(outcome);
                 }
                 // A server that knows that the body has ended does not poll again.
                 if frame.is_trailers() || inner.is_end_stream() {

@@ -34,6 +34,11 @@
 //! request's scope is passed to it: [`RequestScope::current`]. Requests are kept apart even if they share tasks and
 //! threads.
 //!
+//! # Outcomes
+//!
+//! A request whose response has the status 504 or 408, or gRPC's deadline exceeded, is counted as `timeout`; other statuses of
+//! 500 or above, server-side gRPC failures, an error of the service or the body, and a panic of either as `error`.
+//!
 //! A request that is dropped before the end of its response body, as hyper does when the client disconnects, is counted as
 //! `cancelled`. Its connections are returned as with any dropped future, and cleaned before their next use.
 //!
@@ -45,6 +50,11 @@
 //! counted as `unknown`, and routes beyond the first 200 as `other`.
 //!
 //! # Position in the stack
+//!
+//! Place a layer that limits the time of requests *inside* this one (in axum, add it to the router before this one), together with
+//! the layer that turns its error into a response: the request then ends with that response, and the outcome `timeout`. A layer
+//! outside drops the request at its limit, as if the client had disconnected, and the layer cannot know that there was a
+//! response: the request is counted as `cancelled`. A layer that catches panics may be inside or outside.
 //!
 //! Place the layer inside layers that create spans, so that it can record its fields, and only around routes that use the
 //! pool: with limits set it refuses every request, including probes and static files. A request's span stays open until the

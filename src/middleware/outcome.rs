@@ -2,17 +2,28 @@
 
 use http::{HeaderMap, StatusCode};
 
-/// Returns whether the server failed: a status of 500 or more, or a gRPC failure.
-pub(super) fn is_failure(status: StatusCode, headers: &HeaderMap) -> bool {
-    status.is_server_error() || is_grpc_failure(headers)
+use crate::labels::Outcome;
+
+/// Returns the outcome of a request with this response: `timeout` for the statuses of layers that limit the time (504 Gateway
+/// Timeout, and 408 Request Timeout, which is tower-http's default), `error` for others of 500 or more and for gRPC failures.
+pub(super) fn of_response(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    match status {
+        StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => Outcome::Timeout,
+        status if status.is_server_error() => Outcome::Error,
+        _ => of_grpc_status(headers).unwrap_or(Outcome::Ok),
+    }
 }
 
-/// Returns whether headers or trailers have a gRPC status that
-/// [OpenTelemetry](https://opentelemetry.io/docs/specs/semconv/rpc/grpc/) classifies as a server error: unknown, deadline
-/// exceeded, unimplemented, internal, unavailable, data loss.
-pub(super) fn is_grpc_failure(headers: &HeaderMap) -> bool {
+/// Returns the outcome if headers or trailers have a gRPC status that
+/// [OpenTelemetry](https://opentelemetry.io/docs/specs/semconv/rpc/grpc/) classifies as a server error: `timeout` for deadline
+/// exceeded, and `error` for unknown, unimplemented, internal, unavailable, data loss.
+pub(super) fn of_grpc_status(headers: &HeaderMap) -> Option<Outcome> {
     let status = headers.get("grpc-status").and_then(|status| status.to_str().ok());
-    matches!(status, Some("2" | "4" | "12" | "13" | "14" | "15"))
+    match status {
+        Some("4") => Some(Outcome::Timeout),
+        Some("2" | "12" | "13" | "14" | "15") => Some(Outcome::Error),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -22,12 +33,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn client_errors_are_no_failures() {
-        let none = HeaderMap::new();
-        let grpc = |status| HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]);
-        assert!(!is_failure(StatusCode::OK, &none) && !is_failure(StatusCode::NOT_FOUND, &none));
-        assert!(is_failure(StatusCode::BAD_GATEWAY, &none));
-        assert!(is_failure(StatusCode::OK, &grpc("13")));
-        assert!(!is_failure(StatusCode::OK, &grpc("0")) && !is_failure(StatusCode::OK, &grpc("5")));
+    fn status_determines_the_outcome() {
+        let expected = [
+            (200, Outcome::Ok),
+            (404, Outcome::Ok),
+            (408, Outcome::Timeout),
+            (499, Outcome::Ok),
+            (500, Outcome::Error),
+            (502, Outcome::Error),
+            (503, Outcome::Error),
+            (504, Outcome::Timeout),
+        ];
+        for (status, outcome) in expected {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(of_response(status, &HeaderMap::new()), outcome, "{status}");
+        }
+    }
+
+    #[test]
+    fn grpc_status_determines_the_outcome() {
+        let expected = [
+            ("0", Outcome::Ok),
+            ("4", Outcome::Timeout),
+            ("5", Outcome::Ok),
+            ("13", Outcome::Error),
+            ("x", Outcome::Ok),
+        ];
+        for (status, outcome) in expected {
+            let headers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static(status))]);
+            assert_eq!(of_response(StatusCode::OK, &headers), outcome, "{status}");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! The span of a request: joins the caller's trace, and records the cost of the request.
 
-use http::Request;
+use http::{Request, StatusCode};
 use tracing::Span;
 use tracing::span::Entered;
 
 use super::traceparent::join;
-use crate::labels::{Activity, Outcome};
+use crate::labels::{Activity, ErrorCode, Outcome};
 use crate::pool::request::ActiveRequest;
 use crate::telemetry::request_usage::RequestUsage;
 use crate::telemetry::trace::{self, SampledSpan, TraceContext};
@@ -78,10 +78,21 @@ impl RequestSpan {
         }
     }
 
-    /// Ends the layer's own span, and releases the others.
-    pub(super) fn end(&mut self, outcome: Outcome) {
+    /// Records the status of the response on the layer's own span.
+    pub(super) fn respond(&self, status: StatusCode) {
         if let Some(joined) = self.joined() {
-            trace::request::end(joined, outcome);
+            joined.record("http.response.status_code", i64::from(status.as_u16()));
+        }
+    }
+
+    /// Ends the layer's own span, and releases the others. `error` is the reason of a failure.
+    pub(super) fn end(&mut self, outcome: Outcome, error: Option<ErrorCode>) {
+        if let Some(joined) = self.joined() {
+            trace::request::end(joined, outcome, error);
+        }
+        if error == Some(ErrorCode::PANIC) {
+            // The layer that created the span sees neither a response nor an error.
+            trace::request::mark_panic(&self.caller);
         }
         self.sampled = None;
         self.caller = Span::none();

@@ -16,10 +16,12 @@ mod release;
 #[cfg_attr(not(feature = "middleware"), path = "request/off.rs")]
 pub(crate) mod request;
 mod shared;
+pub(crate) mod unwind;
 mod wire;
 
 pub(crate) use self::backend::error_code;
 pub use self::backend::{Backend, ConnectFailure, Observer};
+pub(crate) use self::operation::End;
 pub use self::operation::Operation;
 pub use self::pool::Pool;
 pub use self::postgres::PostgresManager;

@@ -1,6 +1,8 @@
 //! Named operations.
 
 use std::panic::Location;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 
 use tracing::{Instrument as _, Span};
 
@@ -8,6 +10,7 @@ use super::backend::{Backend, error_code};
 use super::pool::Pool;
 use super::postgres::PostgresManager;
 use super::release::Guard;
+use super::unwind::guarded;
 use crate::error::{CheckoutError, RunError};
 use crate::labels::{ErrorCode, Outcome};
 use crate::telemetry::clock::Nanos;
@@ -107,8 +110,8 @@ impl<M: Backend> Operation<M> {
     /// next checkout regardless of `pre_ping_idle`, unless `pre_ping` is off.
     ///
     /// The whole is one observation of `poolscope_operation_duration_seconds`. Its outcome is `ok` or `error` after the
-    /// result of `work`, the checkout's outcome if that failed, or `cancelled` if the future is dropped or `work`
-    /// panics.
+    /// result of `work`, the checkout's outcome if that failed, `error` if `work` panics, or `cancelled` if the future is
+    /// dropped.
     ///
     /// # Errors
     ///
@@ -136,25 +139,44 @@ impl<M: Backend> Operation<M> {
     {
         let mut timing = self.timing(call_site);
         let span = timing.span().clone();
-        async {
-            let result = match self.checkout_at(call_site).await {
+        let attempt = async {
+            match self.checkout_at(call_site).await {
                 Ok(mut connection) => work(&mut connection).await.map_err(|error| {
                     // The server may have ended the session with this error before the connection knows of it.
                     connection.doubt();
-                    timing.code = connection.evidence().and_then(|evidence| evidence.error);
-                    RunError::Operation(error)
+                    let code = connection.evidence().and_then(|evidence| evidence.error);
+                    (RunError::Operation(error), code)
                 }),
                 Err(error) => {
-                    timing.code = error_code::<M>(&error);
-                    Err(RunError::Checkout(error))
+                    let code = error_code::<M>(&error);
+                    Err((RunError::Checkout(error), code))
                 }
-            };
-            timing.outcome = result.as_ref().map_or_else(RunError::outcome, |_| Outcome::Ok);
-            result
-        }
-        .instrument(span)
-        .await
+            }
+        };
+        let end = &mut timing.end;
+        let result = guarded(attempt.instrument(span), || *end = End::PANICKED).await;
+        let (outcome, code) = match &result {
+            Ok(_) => (Outcome::Ok, None),
+            Err((error, code)) => (error.outcome(), *code),
+        };
+        timing.end = End { outcome, code };
+        result.map_err(|(error, _)| error)
     }
+}
+
+/// How an operation or an attempt ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    pub(crate) outcome: Outcome,
+    /// The error's code, if it failed with one.
+    pub(crate) code: Option<ErrorCode>,
+}
+
+impl End {
+    /// The future was dropped.
+    const CANCELLED: Self = Self { outcome: Outcome::Cancelled, code: None };
+    /// The work panicked.
+    pub(crate) const PANICKED: Self = Self { outcome: Outcome::Error, code: Some(ErrorCode::PANIC) };
 }
 
 /// Records an operation when dropped.
@@ -163,19 +185,21 @@ pub(crate) struct Timing<'a> {
     operation: OperationId,
     started: Nanos,
     span: OperationSpan,
-    /// `Cancelled` until it is known how the operation ended.
-    pub(crate) outcome: Outcome,
-    /// The error's code, if the operation failed with one.
-    pub(crate) code: Option<ErrorCode>,
-    /// The number of attempts.
-    pub(crate) attempts: u32,
+    /// Cancelled until it is known how the operation ended.
+    pub(crate) end: End,
+    /// The number of attempts begun.
+    pub(crate) attempts: AtomicU32,
 }
 
 impl<'a> Timing<'a> {
     fn start(recorder: &'a Recorder, operation: OperationId, call_site: &'static Location<'static>) -> Self {
         let span = recorder.operation_span(operation, call_site);
-        let (started, outcome) = (recorder.now(), Outcome::Cancelled);
-        Self { recorder, operation, started, span, outcome, code: None, attempts: 1 }
+        Self { recorder, operation, started: recorder.now(), span, end: End::CANCELLED, attempts: AtomicU32::new(1) }
+    }
+
+    /// Returns what changes while the operation runs: how it ended, and the number of attempts begun.
+    pub(crate) fn progress(&mut self) -> (&mut End, &AtomicU32) {
+        (&mut self.end, &self.attempts)
     }
 
     /// Returns the operation's span; a disabled one if it is not part of a trace.
@@ -186,8 +210,8 @@ impl<'a> Timing<'a> {
 
 impl Drop for Timing<'_> {
     fn drop(&mut self) {
-        let Self { recorder, operation, started, ref span, outcome, code, attempts } = *self;
-        let trace = span.end(outcome, code, attempts);
+        let Self { recorder, operation, started, ref span, end: End { outcome, code }, ref attempts } = *self;
+        let trace = span.end(outcome, code, attempts.load(Relaxed));
         recorder.operation_finished(operation, outcome, started, trace);
     }
 }

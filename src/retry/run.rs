@@ -2,6 +2,8 @@
 
 use std::panic::Location;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -14,7 +16,8 @@ use super::policy::RetryPolicy;
 use super::report::{Completed, Report};
 use crate::error::RunError;
 use crate::labels::{ErrorCode, GiveUp, Outcome};
-use crate::pool::{Backend, Guard, Operation, request};
+use crate::pool::unwind::guarded;
+use crate::pool::{Backend, End, Guard, Operation, request};
 use crate::telemetry::trace::{self, SpanOutcome};
 
 /// An operation that is retried where that is safe.
@@ -118,17 +121,17 @@ impl<M: Backend> Retrying<M> {
     {
         let mut timing = self.operation.timing(call_site);
         let span = timing.span().clone();
-        async {
-            let mut retries = RetryLoop::begin(&self, &span);
+        let (end, attempts) = timing.progress();
+        let run = async {
+            let mut retries = RetryLoop::begin(&self, &span, attempts);
             let result = retries.run(call_site, work).await;
-            timing.outcome = result.as_ref().map_or_else(RetryError::outcome, |_| Outcome::Ok);
-            timing.code = result.as_ref().err().and_then(RetryError::code);
-            timing.attempts = retries.report.attempts;
             retries.record(&result);
             result
-        }
-        .instrument(span.clone())
-        .await
+        };
+        let result = guarded(run.instrument(span.clone()), || *end = End::PANICKED).await;
+        let outcome = result.as_ref().map_or_else(RetryError::outcome, |_| Outcome::Ok);
+        timing.end = End { outcome, code: result.as_ref().err().and_then(RetryError::code) };
+        result
     }
 }
 
@@ -142,6 +145,8 @@ struct RetryLoop<'a, M: Backend, E> {
     policy: &'a RetryPolicy,
     /// The operation's span, if it has one.
     span: &'a Span,
+    /// Equals `report.attempts`, and can be read if the future is dropped.
+    attempts: &'a AtomicU32,
     deadline: Option<Instant>,
     report: Report,
     /// The most severe effects of any attempt.
@@ -152,7 +157,7 @@ struct RetryLoop<'a, M: Backend, E> {
 }
 
 impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
-    fn begin(retrying: &'a Retrying<M>, span: &'a Span) -> Self {
+    fn begin(retrying: &'a Retrying<M>, span: &'a Span, attempts: &'a AtomicU32) -> Self {
         let Retrying { operation, policy } = retrying;
         let ledger = operation.recorder().ledger();
         ledger.budget().deposit(operation.recorder().now());
@@ -160,6 +165,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
             operation,
             policy,
             span,
+            attempts,
             deadline: policy.time_limit().and_then(|limit| Instant::now().checked_add(limit)),
             report: Report::default(),
             effects: Effects::None,
@@ -178,8 +184,11 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
     {
         loop {
             self.report.attempts += 1;
+            self.attempts.store(self.report.attempts, Relaxed);
             let mut span_outcome = SpanOutcome::of(trace::attempt(self.span, self.report.attempts));
-            match self.attempt(call_site, work.clone()).instrument(span_outcome.span().clone()).await {
+            let span = span_outcome.span().clone();
+            let attempt = self.attempt(call_site, work.clone()).instrument(span);
+            match guarded(attempt, || span_outcome.record_panic()).await {
                 Attempt::Done(value) => {
                     span_outcome.outcome = Outcome::Ok;
                     return Ok(Completed { value, report: self.report });

@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use poolscope::RetryPolicy;
 use poolscope::error::RunError;
 use poolscope::labels::Outcome;
 use poolscope::telemetry::{MAX_NAME_BYTES, MAX_OPERATIONS, OperationTotals};
@@ -148,6 +150,28 @@ async fn dropped_run_counts_as_cancelled() {
     let totals = test.totals("dropped");
     assert_eq!(duration(&totals, Outcome::Cancelled), (2, ms(20)));
     assert_eq!((totals.returned, totals.outcomes[Outcome::Ok.index()]), (1, 1));
+    test.assert_usable();
+}
+
+#[tokio::test(start_paused = true)]
+async fn panicking_work_counts_as_error() {
+    let test = TestPool::new(1, 0);
+    for retried in [false, true] {
+        let name = if retried { "retried" } else { "run" };
+        let operation = test.pool.operation(name);
+        let work = async |_: &mut _| -> Result<(), ScriptedError> { std::panic::resume_unwind(Box::new("scripted")) };
+        // Not an async block, which would drop the operation while it unwinds.
+        let mut running = if retried {
+            let running = operation.retry(RetryPolicy::new()).run(work);
+            ManualFuture::new(running.map(|result| result.is_ok()))
+        } else {
+            ManualFuture::new(operation.run(work).map(|result| result.is_ok()))
+        };
+        running.try_poll().unwrap_err();
+        drop(running);
+        assert_eq!(duration(&test.totals(name), Outcome::Error).0, 1, "{name}");
+        assert_eq!(duration(&test.totals(name), Outcome::Cancelled).0, 0, "{name}");
+    }
     test.assert_usable();
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use futures_util::SinkExt;
+use futures_util::{FutureExt as _, SinkExt};
 use opentelemetry_semantic_conventions::attribute as names;
 use poolscope::retry::RetryPolicy;
 use poolscope::{CheckoutError, Connection, RunError};
@@ -186,6 +186,32 @@ async fn failed_operation_records_its_error() {
         );
     }
     assert_eq!(single_span(&spans, "divide").attributes["poolscope.outcome"], "error");
+}
+
+#[tokio::test]
+async fn panic_fails_the_attempt_and_its_operation() {
+    let test = TestPool::shared("spans_panicking", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
+    let (trace, ()) = traced("GET /panicking", async {
+        let retried = test.pool.operation("reserve").retry(RetryPolicy::default()).run(async |connection| {
+            connection.batch_execute("SELECT 1").await?;
+            std::panic::resume_unwind(Box::new("scripted"));
+            #[allow(unreachable_code, reason = "determines the type of the result")]
+            Ok::<_, tokio_postgres::Error>(())
+        });
+        std::panic::AssertUnwindSafe(retried).catch_unwind().await.unwrap_err();
+    })
+    .await;
+    let spans = trace.spans(4).await;
+    for name in ["reserve", "attempt"] {
+        let span = single_span(&spans, name);
+        let attribute = |name: &str| &*span.attributes[name];
+        assert_eq!(
+            (span.status.0, attribute("poolscope.outcome"), attribute("error.type")),
+            ("error", "error", "panic"),
+            "{span:#?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ pub(super) const DURATION: Metric = Metric::of_pool(
     "poolscope_request_duration_seconds",
     Kind::Histogram,
     &["route", "method", "outcome"],
-    "Duration of requests served by the middleware, whether they used the pool or not, from the call of the service to the end of the response body, by outcome: ok, error (a status of 500 or above, a server-side gRPC failure, or an error of the service or the body), shed (refused at once because the pool was overloaded) or cancelled (dropped before its end). At most 200 routes per pool; further ones are counted as other, and requests without a known route as unknown.",
+    "Duration of requests served by the middleware, whether they used the pool or not, from the call of the service to the end of the response body, by outcome: ok, timeout (a status of 504 or 408, or gRPC's deadline exceeded), error (another status of 500 or above, a server-side gRPC failure, an error of the service or the body, or a panic), shed (refused at once because the pool was overloaded) or cancelled (dropped before its end). At most 200 routes per pool; further ones are counted as other, and requests without a known route as unknown.",
     |pool, sink| {
         for request in &pool.requests {
             for outcome in Outcome::ALL {

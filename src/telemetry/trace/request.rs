@@ -9,7 +9,7 @@ use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use super::{SampledSpan, TARGET, spans};
-use crate::labels::{Outcome, RequestMethod};
+use crate::labels::{ErrorCode, Outcome, RequestMethod};
 
 /// Returns whether this thread has a current span, sampled or not.
 pub(crate) fn has_current_span() -> bool {
@@ -28,6 +28,7 @@ pub(crate) fn span(parent: &SpanContext, method: RequestMethod, route: Option<&s
         otel.kind = "server",
         http.request.method = method.as_str(),
         http.route = route,
+        http.response.status_code = Empty,
         poolscope.outcome = Empty,
         poolscope.request.checkouts = Empty,
         poolscope.request.wait_seconds = Empty,
@@ -42,8 +43,13 @@ pub(crate) fn span(parent: &SpanContext, method: RequestMethod, route: Option<&s
 }
 
 /// Records on its server span how a request ended.
-pub(crate) fn end(span: &Span, outcome: Outcome) {
-    spans::end(span, outcome, None);
+pub(crate) fn end(span: &Span, outcome: Outcome, error: Option<ErrorCode>) {
+    spans::end(span, outcome, error);
+}
+
+/// Marks a span as failed by a panic, if it declares the fields.
+pub(crate) fn mark_panic(span: &Span) {
+    spans::fail(span, Some(ErrorCode::PANIC), spans::UNKNOWN);
 }
 
 /// Sets attributes of a span, unless it has ended.

@@ -113,6 +113,11 @@ impl SpanOutcome {
         Self { span, outcome: Outcome::Cancelled, code: None }
     }
 
+    /// Records that the code within the span panicked.
+    pub(crate) fn record_panic(&mut self) {
+        (self.outcome, self.code) = (Outcome::Error, Some(ErrorCode::PANIC));
+    }
+
     pub(crate) fn span(&self) -> &Span {
         &self.span
     }

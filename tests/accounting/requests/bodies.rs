@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Empty, Full};
 use poolscope::labels::Outcome;
 use poolscope::pool::Pool;
-use tower::{Layer as _, ServiceExt as _, service_fn};
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 
 use super::super::backend::ScriptedBackend;
 use super::super::harness::{ManualFuture, TestPool, ms};
@@ -162,7 +162,7 @@ async fn trailers_end_a_request_with_grpc_status() {
 #[tokio::test(start_paused = true)]
 async fn response_status_determines_the_outcome() {
     let test = TestPool::new(1, 0);
-    let statuses = [(200, Outcome::Ok), (404, Outcome::Ok), (499, Outcome::Ok), (500, Outcome::Error)];
+    let statuses = [(200, Outcome::Ok), (404, Outcome::Ok), (500, Outcome::Error), (504, Outcome::Timeout)];
     for (status, outcome) in statuses {
         let handler = service_fn(move |_| async move {
             let mut response = response();
@@ -173,6 +173,42 @@ async fn response_status_determines_the_outcome() {
         serve(layer(&test).layer(handler), get(&route)).poll().unwrap().unwrap();
         assert_eq!(request_count(&test, &route, outcome), 1, "{status}");
     }
+}
+
+/// As the documentation of the module recommends for layers that limit the time of requests.
+#[tokio::test(start_paused = true)]
+async fn time_limit_inside_the_layer_is_a_timeout() {
+    let test = TestPool::new(1, 0);
+    let pool = test.pool.clone();
+    let handler = service_fn(move |_: Request<Full<Bytes>>| {
+        let pool = pool.clone();
+        async move {
+            let _held = pool.get().await.unwrap();
+            tokio::time::sleep(ms(1000)).await;
+            Ok::<_, Infallible>(response())
+        }
+    });
+    let limited = || {
+        let into_response = |limited: Result<TestResponse, tower::BoxError>| {
+            Ok::<_, tower::BoxError>(limited.unwrap_or_else(|_| {
+                let mut response = response();
+                *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+                response
+            }))
+        };
+        ServiceBuilder::new().map_result(into_response).timeout(ms(50)).service(handler.clone())
+    };
+    let mut request = serve(layer(&test).layer(limited()), get("/inside")).assert_pending();
+    test.advance(ms(50)).await;
+    assert_eq!(request.poll().unwrap().unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(request_count(&test, "/inside", Outcome::Timeout), 1);
+
+    let outside = ServiceBuilder::new().timeout(ms(50)).layer(layer(&test)).service(handler.clone());
+    let mut request = serve(outside, get("/outside")).assert_pending();
+    test.advance(ms(50)).await;
+    request.poll().unwrap().unwrap_err();
+    assert_eq!(request_count(&test, "/outside", Outcome::Cancelled), 1, "the layer sees no response");
+    test.assert_usable();
 }
 
 #[tokio::test(start_paused = true)]

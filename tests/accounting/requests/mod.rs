@@ -1,6 +1,7 @@
 //! Accounting of requests: each checkout counts for its own request, and for no other.
 
 mod bodies;
+mod panics;
 mod readiness;
 mod route_limits;
 mod scopes;
@@ -222,7 +223,7 @@ async fn panic_ends_the_request_scope() {
     let mut request = serve(layer(&test).layer(handler), get("/orders"));
     request.try_poll().unwrap_err();
     drop(request);
-    assert_eq!(request_count(&test, "/orders", Outcome::Cancelled), 1);
+    assert_eq!(request_count(&test, "/orders", Outcome::Error), 1);
     drop(test.get("afterwards"));
     assert_eq!(totals(&test, "/orders").checkouts, 1, "later checkouts belong to no request");
     test.assert_usable();

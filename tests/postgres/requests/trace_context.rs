@@ -2,8 +2,10 @@
 
 use axum::Router;
 use axum::extract::Request;
+use axum::response::IntoResponse as _;
 use axum::routing::get;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::Full;
 use poolscope::Pool;
 use poolscope::middleware::PoolLayer;
@@ -40,6 +42,28 @@ async fn request_joins_the_incoming_trace() {
     assert_eq!((attribute("http.route"), attribute("http.request.method")), (Some("/orders/{id}"), Some("GET")));
     assert_eq!((attribute("poolscope.request.checkouts"), attribute("poolscope.outcome")), (Some("1"), Some("ok")));
     assert_eq!((&*query.name, query.parent.as_ref()), ("SELECT", Some(&request.span_id)));
+}
+
+#[tokio::test]
+async fn panicking_handler_fails_its_server_span() {
+    let id = "4bf92f3577b34da6a3ce929d0e0e4737";
+    let trace = Trace::with_id(id);
+    let test = TestPool::shared("parents_panicking", |builder| builder.pool_size(1)).await;
+    let panics = async || -> &'static str { std::panic::resume_unwind(Box::new("scripted")) };
+    // Outside of the pool's layer, as is tower-http's `CatchPanicLayer`.
+    let catch = axum::middleware::from_fn(async |request: Request, next: axum::middleware::Next| {
+        let served = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        served.unwrap_or_else(|_| axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    });
+    let router = Router::new().route("/orders/{id}", get(panics)).layer(PoolLayer::new(&test.pool)).layer(catch);
+    let mut server = TestServer::start(router).await;
+    assert_eq!(server.connect().await.request(request(id, "01")).await.status(), 500);
+    let spans = trace.spans_when("a span", |spans| spans.len() == 1).await;
+    let attribute = |name: &str| spans[0].attributes.get(name).map(String::as_str);
+    assert_eq!((spans[0].status.0, attribute("poolscope.outcome")), ("error", Some("error")), "{spans:#?}");
+    assert_eq!((attribute("error.type"), attribute("http.response.status_code")), (Some("panic"), None));
+    let outcomes = &test.pool.snapshot().requests[0].durations;
+    assert_eq!(outcomes[poolscope::labels::Outcome::Error.index()].count(), 1);
 }
 
 #[tokio::test]
