@@ -50,8 +50,8 @@ pub use global::{
     get_connection_pool, get_pooled_connection, get_postgres_connection, init_connection_pool,
 };
 pub use pool::postgres::{
-    CancelToken, CheckoutError, Client, ConnectError, Connection, PoolBuilder, RunError, ServerViewError,
-    UnpooledConnection,
+    CancelToken, CheckoutError, Client, ConnectError, Connection, ListenError, Listener, Notification, PoolBuilder,
+    RunError, ServerViewError, UnpooledConnection,
 };
 pub use pool::{Operation, Pool};
 pub use query_error::Error;

@@ -11,6 +11,7 @@ mod exposition;
 mod global;
 mod guards;
 mod holders;
+mod listen;
 mod outage;
 mod overflow;
 mod proxy;

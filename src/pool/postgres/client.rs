@@ -25,7 +25,7 @@ pub struct Client {
 impl Client {
     /// Connects; see [`Connector::connect`].
     pub(super) async fn connect(connector: &Connector, observer: Option<&Observer>) -> Result<Self, ConnectError> {
-        let Established { client, task, peer } = connector.connect(observer).await?;
+        let Established { client, driving: task, peer } = connector.connect(observer).await?;
         let inner = deadpool_client::wrap(client, task).await;
         Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer) })
     }

@@ -1,17 +1,19 @@
 //! Establishes connections: socket, TLS, authentication, and the task that drives the connection.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{CancelToken, Client, Config, Error, NoTls};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls};
 
-use super::error::{ConnectError, error_code};
+use super::drive::{ByCaller, Driver, InTask, PolledConnection};
+use super::error::ConnectError;
 use super::hosts::candidates;
 use super::peer::Peer;
 use super::session::{SHOW_TRANSACTION_READ_ONLY, first_column};
@@ -20,7 +22,6 @@ use super::tls::ClientTls;
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
 use crate::pool::wire::{AwaitPeerClose, Tap};
-use crate::telemetry::log::Chain;
 
 /// The `application_name` of a program without a name.
 const UNKNOWN_PROGRAM: &str = "poolscope";
@@ -31,11 +32,11 @@ const KEEPALIVE_RETRIES: u32 = 3;
 
 /// An established connection.
 #[derive(Debug)]
-pub(crate) struct Established {
-    pub(crate) client: Client,
-    /// Drives the connection, and ends when the client is dropped.
-    pub(crate) task: JoinHandle<()>,
-    pub(crate) peer: Peer,
+pub(super) struct Established<D = JoinHandle<()>> {
+    pub(super) client: Client,
+    /// Drives the connection; a task ends when the client is dropped.
+    pub(super) driving: D,
+    pub(super) peer: Peer,
 }
 
 /// Establishes connections to one database. Cheap to clone.
@@ -82,8 +83,40 @@ impl Connector {
     /// # Cancel safety
     ///
     /// Dropping the future closes the socket.
-    pub(crate) async fn connect(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
-        self.with_timeout(self.try_each_host(observer)).await
+    pub(super) async fn connect(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
+        self.with_timeout(self.try_each_host(observer, InTask(observer))).await
+    }
+
+    /// Connects as [`connect`](Self::connect) does and executes `statement`, all within `connect_timeout`. The caller
+    /// drives the connection. Returns the messages that arrived meanwhile.
+    pub(super) async fn connect_and_execute(
+        &self,
+        statement: &str,
+    ) -> Result<(Established<Box<dyn PolledConnection>>, Vec<AsyncMessage>), ConnectError> {
+        self.with_timeout(async {
+            let Established { client, mut driving, peer } = self.try_each_host(None, ByCaller).await?;
+            let (mut messages, mut ended) = (Vec::new(), false);
+            let mut executed = Box::pin(client.batch_execute(statement));
+            let result = poll_fn(|cx| {
+                loop {
+                    if let Poll::Ready(result) = executed.as_mut().poll(cx) {
+                        return Poll::Ready(result);
+                    }
+                    if ended {
+                        return Poll::Pending;
+                    }
+                    match ready!(driving.poll_message(cx)) {
+                        Some(Ok(message)) => messages.push(message),
+                        Some(Err(error)) => return Poll::Ready(Err(error)),
+                        None => ended = true,
+                    }
+                }
+            });
+            result.await.map_err(|error| self.classify(error))?;
+            drop(executed);
+            Ok((Established { client, driving, peer }, messages))
+        })
+        .await
     }
 
     /// Requests that the server at `peer` cancels the query of this token's connection, and waits until it has done so.
@@ -108,14 +141,18 @@ impl Connector {
         ConnectError::classify(error, &self.0.mode)
     }
 
-    async fn try_each_host(&self, observer: Option<&Observer>) -> Result<Established, ConnectError> {
+    async fn try_each_host<D: Driver>(
+        &self,
+        observer: Option<&Observer>,
+        driver: D,
+    ) -> Result<Established<D::Driving>, ConnectError> {
         let config = &self.0.config;
         let mut failure = None;
         for candidate in candidates(config)? {
             match candidate.peers(config).await {
                 Ok(peers) => {
                     for peer in peers {
-                        match self.connect_to(peer, observer).await {
+                        match self.connect_to(peer, observer, driver).await {
                             Ok(established) => return Ok(established),
                             Err(error) => failure = Some(error),
                         }
@@ -127,36 +164,37 @@ impl Connector {
         Err(failure.unwrap_or_else(ConnectError::no_host))
     }
 
-    async fn connect_to(&self, peer: Peer, observer: Option<&Observer>) -> Result<Established, ConnectError> {
+    async fn connect_to<D: Driver>(
+        &self,
+        peer: Peer,
+        observer: Option<&Observer>,
+        driver: D,
+    ) -> Result<Established<D::Driving>, ConnectError> {
         let protocol_observer =
             observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.0.config))));
         let socket = Tap::new(open_socket(&peer).await?, protocol_observer);
         match self.0.tls.for_host(peer.hostname()) {
-            Some(tls) => self.start_session(peer, socket, tls, observer).await,
-            None => self.start_session(peer, socket, NoTls, observer).await,
+            Some(tls) => self.start_session(peer, socket, tls, driver).await,
+            None => self.start_session(peer, socket, NoTls, driver).await,
         }
     }
 
-    /// Starts a session with the server, checks it, and spawns the task that drives the connection.
-    async fn start_session<T>(
+    /// Starts a session with the server, checks it, and passes the connection to `driver`.
+    async fn start_session<T, D>(
         &self,
         peer: Peer,
         socket: Tap<Socket>,
         tls: T,
-        observer: Option<&Observer>,
-    ) -> Result<Established, ConnectError>
+        driver: D,
+    ) -> Result<Established<D::Driving>, ConnectError>
     where
         T: TlsConnect<Tap<Socket>, Stream: Send + 'static>,
+        D: Driver,
     {
         let connecting = self.0.config.connect_raw(socket, tls);
         let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
         let connection = self.check_session(&client, connection, &peer).await?;
-        let pool = Arc::clone(&self.0.pool);
-        let task = match observer {
-            Some(observer) => tokio::spawn(drive(observer.drive(connection), pool)),
-            None => tokio::spawn(drive(connection, pool)),
-        };
-        Ok(Established { client, task, peer })
+        Ok(Established { client, driving: driver.drive(connection, &self.0.pool), peer })
     }
 
     /// Returns the connection if its session matches `target_session_attrs`. Drives the connection itself, not in a
@@ -188,14 +226,6 @@ impl Connector {
             _ => return Ok(connection),
         };
         Err(ConnectError::WrongSession { address: peer.to_string(), problem })
-    }
-}
-
-/// Drives a connection until it ends.
-async fn drive(connection: impl Future<Output = Result<(), Error>>, pool: Arc<str>) {
-    if let Err(error) = connection.await {
-        let sqlstate = error_code(&error);
-        tracing::warn!(pool = &*pool, sqlstate = sqlstate.as_str(), error = %Chain(&error), "connection lost");
     }
 }
 

@@ -18,7 +18,7 @@ async fn startup_names_user_and_client_ends_the_task() {
         (startup, read_to_end(&mut socket))
     });
     let connector = connector(&format!("postgres://app@127.0.0.1:{port}/shop?sslmode=disable"));
-    let Established { client, task, .. } = establish(&connector).await.unwrap();
+    let Established { client, driving: task, .. } = establish(&connector).await.unwrap();
     assert!(!task.is_finished());
     drop(client);
     tokio::time::timeout(TEST_TIMEOUT, task).await.unwrap().unwrap();

@@ -32,8 +32,8 @@ impl Pool {
     /// It uses the pool's settings and `connect_timeout`, but is otherwise independent of the pool: it is also
     /// available when all connections are in use or the pool is closed, and closing the pool does not wait for it. It
     /// costs the setup that a pool avoids, and counts against the server's `max_connections`. Use it for work that
-    /// needs a session to itself, and for code that does not use the pool yet. Notifications are not delivered:
-    /// `LISTEN` requires a connection of tokio-postgres whose messages are polled.
+    /// needs a session to itself, and for code that does not use the pool yet. Notifications are not delivered: use
+    /// [`listen`](Self::listen).
     ///
     /// It is counted in `poolscope_unpooled_…` and in no other metric. The protocol observer does not read it.
     ///
@@ -84,7 +84,7 @@ impl Pool {
 
 /// Counts a connection from the start of connecting until it is dropped.
 #[derive(Debug)]
-struct UnpooledTracker {
+pub(super) struct UnpooledTracker {
     recorder: Recorder,
     operation: OperationId,
     place: UnpooledId,
@@ -93,7 +93,7 @@ struct UnpooledTracker {
 }
 
 impl UnpooledTracker {
-    fn start(recorder: &Recorder, operation: OperationId) -> Self {
+    pub(super) fn start(recorder: &Recorder, operation: OperationId) -> Self {
         let at = recorder.now();
         let place = recorder.unpooled_connecting(operation, at);
         Self { recorder: recorder.clone(), operation, place, started: at, open: false }
@@ -103,7 +103,7 @@ impl UnpooledTracker {
         self.recorder.ledger().operations().name(self.operation)
     }
 
-    fn opened(&mut self) {
+    pub(super) fn opened(&mut self) {
         self.open = true;
         let at = self.recorder.now();
         self.recorder.unpooled_opened(self.place, self.operation, at.duration_since(self.started), at);

@@ -19,7 +19,7 @@ macro_rules! of_unpooled {
 pub(super) const CONNECTIONS: Metric = of_unpooled!(
     "poolscope_unpooled_connections_total",
     Counter,
-    "Connections established outside the pool (connect_unpooled). Failed ones are counted in poolscope_connection_errors_total with the phase connect. No other metric of the pool includes them.",
+    "Connections established outside the pool (connect_unpooled, listen). Failed ones are counted in poolscope_connection_errors_total with the phase connect. No other metric of the pool includes them.",
     |unpooled| to_f64(unpooled.opened)
 );
 

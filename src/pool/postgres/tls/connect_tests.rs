@@ -60,7 +60,7 @@ async fn direct_tls_negotiates_its_protocol() {
     config.alpn_protocols = vec![b"postgresql".to_vec()];
     let (port, protocol) = serve_tls(Arc::new(config), true);
     let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=require&sslnegotiation=direct");
-    let Established { client, task, .. } = establish(&connector(&url)).await.unwrap();
+    let Established { client, driving: task, .. } = establish(&connector(&url)).await.unwrap();
     drop(client);
     task.await.unwrap();
     assert_eq!(protocol.recv_timeout(TEST_TIMEOUT).unwrap().as_deref(), Some(&b"postgresql"[..]));
@@ -145,7 +145,7 @@ async fn cancel_request_is_encrypted_and_awaits_close() {
         Some((opening, std::io::Read::read(&mut stream.sock, &mut [0]).map_err(|error| error.kind())))
     });
     let connector = connector(&format!("postgres://u@localhost:{port}/d?hostaddr=127.0.0.1&sslmode=require"));
-    let Established { client, task: _task, peer } = establish(&connector).await.unwrap();
+    let Established { client, driving: _task, peer } = establish(&connector).await.unwrap();
     connector.cancel(&client.cancel_token(), &peer).await.unwrap();
     let expected = [80_877_102_i32.to_be_bytes(), 4711_i32.to_be_bytes(), (-17_i32).to_be_bytes()].concat();
     assert_eq!(requests.iter().flatten().next(), Some((expected, Err(std::io::ErrorKind::WouldBlock))));
