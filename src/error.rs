@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::labels::{Activity, ErrorCode, Outcome, Phase};
+use crate::labels::{Activity, ConnectFailure, ErrorCode, Outcome, Phase};
 use crate::telemetry::{OperationUsage, OwnConnection, PoolUsage};
 
 /// The error of a checkout.
@@ -67,15 +67,25 @@ impl<E: std::error::Error + 'static> CheckoutError<E> {
 
 /// The state of connecting while it fails.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("connecting has been failing for {}: {message}", human(*failing_for))]
+#[error("connecting has been failing for {}{}: {message}", human(*failing_for), cause(*failure))]
 #[non_exhaustive]
 pub struct ConnectBackoff {
     /// The time since connecting first failed.
     pub failing_for: Duration,
+    /// The kind of the last failure.
+    pub failure: ConnectFailure,
     /// The code of the last failure, as in the `sqlstate` label.
     pub code: ErrorCode,
     /// The message of the last failure and its causes, on one line.
     pub message: Arc<str>,
+}
+
+/// Returns what a message adds about a failure that does not pass by itself.
+fn cause(failure: ConnectFailure) -> &'static str {
+    match failure {
+        ConnectFailure::Configuration => " because of the credentials or the configuration",
+        _ => "",
+    }
 }
 
 /// The state of the pool when a checkout timed out. Displays as the error message.

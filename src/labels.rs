@@ -83,6 +83,28 @@ impl Phase {
 }
 
 label_enum! {
+    /// The kind of a failure to connect, by its implication for the next attempts of all checkouts.
+    ConnectFailure {
+        /// The failure concerns this attempt only: others may succeed, and are not delayed.
+        Transient => "transient",
+        /// This host, or the server's accept queue, is short of something for a moment: file descriptors, ports,
+        /// buffers, an answer of the resolver. The same attempt may succeed shortly after, with fewer at once.
+        LocalResource => "local_resource",
+        /// The server refuses connections, or cannot be reached, or does not answer: further attempts fail as well, for
+        /// a while.
+        ServerDown => "server_down",
+        /// The server is starting or shutting down, and accepts no connections yet.
+        ServerStarting => "server_starting",
+        /// The server is full: further attempts fail until a connection to it is closed, by this pool or another
+        /// client.
+        TooManyConnections => "too_many_connections",
+        /// The credentials or the configuration, here or on the server, are wrong: further attempts fail until somebody
+        /// changes them.
+        Configuration => "configuration",
+    }
+}
+
+label_enum! {
     /// Why a connection was closed.
     CloseReason {
         /// The connection was never established: connecting failed.

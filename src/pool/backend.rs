@@ -9,6 +9,7 @@ use deadpool::managed::{Manager, RecycleError};
 use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver};
 use crate::config::Settings;
 use crate::error::CheckoutError;
+pub use crate::labels::ConnectFailure;
 use crate::labels::{Dirt, ErrorCode};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::ledger::Recorder;
@@ -102,18 +103,6 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         let _ = connection;
         std::future::ready(Ok(Vec::new()))
     }
-}
-
-/// A failure to connect, by its implication for the next attempts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConnectFailure {
-    /// The failure concerns this attempt only.
-    Transient,
-    /// The server is unreachable: further attempts fail as well, for a while.
-    ServerDown,
-    /// The server is full: further attempts fail until a connection to it is closed, by this pool or another client.
-    TooManyConnections,
 }
 
 /// Returns the error code of a failed checkout, if it has one.

@@ -1,6 +1,6 @@
 //! Classes of failures, by SQLSTATE.
 
-use crate::labels::{ErrorCode, label_enum};
+use crate::labels::{ConnectFailure, ErrorCode, label_enum};
 
 label_enum! {
     /// The kind of a failure; the [module](crate::retry) lists the SQLSTATEs of each.
@@ -46,13 +46,11 @@ label_enum! {
     }
 }
 
-/// Returns the class of an error that occurred while connecting.
-pub(super) fn of_connect(code: ErrorCode) -> Class {
-    match code.as_str() {
-        "08000" | "08001" | "08006" | "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "io" | "timeout" => {
-            Class::Connect
-        }
-        _ => Class::Permanent,
+/// Returns the class of a failure to connect. Nothing was executed, so only one that cannot pass is not retried.
+pub(super) fn of_connect(failure: ConnectFailure) -> Class {
+    match failure {
+        ConnectFailure::Configuration => Class::Permanent,
+        _ => Class::Connect,
     }
 }
 
@@ -107,12 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn connect_errors_are_retryable_unless_refused() {
-        for code in ["53300", "57P03", "08001", "57P01", "io", "timeout"] {
-            assert_eq!(of_connect(ErrorCode::new(code)), Class::Connect, "{code}");
-        }
-        for code in ["28P01", "28000", "3D000", "08004", "42501", "57P04", "tls", "auth", "other"] {
-            assert_eq!(of_connect(ErrorCode::new(code)), Class::Permanent, "{code}");
+    fn connect_failures_are_retried_unless_permanent() {
+        for failure in ConnectFailure::ALL {
+            let permanent = *failure == ConnectFailure::Configuration;
+            assert_eq!(of_connect(*failure) == Class::Permanent, permanent, "{failure:?}");
         }
     }
 }

@@ -18,12 +18,12 @@ pub(super) struct Failure {
 impl Failure {
     /// Classifies a failed checkout, which executed nothing.
     pub(super) fn of_checkout<M: Backend>(error: &CheckoutError<M::Error>) -> Self {
-        let code = error_code::<M>(error);
-        let class = match (error, code) {
-            (CheckoutError::Connect { .. } | CheckoutError::Unavailable { .. }, Some(code)) => of_connect(code),
+        let class = match error {
+            CheckoutError::Connect { source, .. } => of_connect(M::connect_failure(source)),
+            CheckoutError::Unavailable { source, .. } => of_connect(source.failure),
             _ => Class::Permanent,
         };
-        Self { class, code, effects: Effects::None }
+        Self { class, code: error_code::<M>(error), effects: Effects::None }
     }
 
     /// Classifies a failure of the work by the evidence in the protocol messages, if they were read.

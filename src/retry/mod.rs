@@ -32,13 +32,13 @@
 //! | class | SQLSTATE | retried |
 //! |---|---|---|
 //! | `transient` | 40001, 40P01, 55P03, 55006 | if nothing took effect |
-//! | `connect` | the connection could not be established: 08000, 08001, 08006, 53300, 57P01, 57P02, 57P03, 57P05, no answer, timeout, no writable server | always: nothing was executed |
+//! | `connect` | the connection could not be established: refused, unreachable, no answer, 53300, 57P03, a shortage on this host, no writable server, … ([`ConnectFailure`](crate::labels::ConnectFailure)) | always: nothing was executed |
 //! | `read_only` | 25006 of a server that is verified to be read-only; its connections are closed first | if nothing took effect |
 //! | `stale_statement` | 26000; 0A000 "cached plan must not change result type"; cached statements are dropped first | once, if nothing took effect |
 //! | `lost` | 25P03, 57P01, 57P02, 57P05, and a broken connection | if nothing took effect |
 //! | `unknown` | 08007, 40003, and 08000, 08003, 08006 of a session that continues: the server itself does not know the effects | only if idempotent |
 //! | `resources` | 53000, 53200, 53400, 58000, 58030; after ten times the backoff | only if idempotent |
-//! | `permanent` | all others: 22, 23, 28, 42, 53100, 57014, … | never |
+//! | `permanent` | all others: 22, 23, 28, 42, 53100, 57014, …; connecting failed because of the credentials or the configuration | never |
 //! | `application` | none: the server reported no error, or the work recovered from it | never |
 //! | `unseen` | unknown, because `read_wire` is off or the messages were not understood | never |
 //!

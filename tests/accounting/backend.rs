@@ -18,6 +18,10 @@ pub(crate) enum Behavior {
     Error,
     Down,
     Full,
+    /// Fails for a shortage on this host.
+    Short,
+    /// Fails for a wrong configuration.
+    Misconfigured,
     Panic,
     /// Pending twice, then completes.
     Slow(Completion),
@@ -36,6 +40,10 @@ pub(crate) enum Completion {
     Down,
     /// With an error that reports too many connections.
     Full,
+    /// With an error for a shortage on this host.
+    Short,
+    /// With an error for a wrong configuration.
+    Misconfigured,
     Panic,
 }
 
@@ -46,6 +54,8 @@ impl Behavior {
             Self::Error => Completion::Error,
             Self::Down => Completion::Down,
             Self::Full => Completion::Full,
+            Self::Short => Completion::Short,
+            Self::Misconfigured => Completion::Misconfigured,
             Self::Panic => Completion::Panic,
             Self::Slow(end) => {
                 for _ in 0..2 {
@@ -68,6 +78,8 @@ impl Behavior {
             Completion::Error => Err(TRANSIENT_ERROR),
             Completion::Down => Err(ScriptedError(ConnectFailure::ServerDown)),
             Completion::Full => Err(ScriptedError(ConnectFailure::TooManyConnections)),
+            Completion::Short => Err(ScriptedError(ConnectFailure::LocalResource)),
+            Completion::Misconfigured => Err(ScriptedError(ConnectFailure::Configuration)),
             // Like `panic!`, without invoking the panic hook.
             Completion::Panic => resume_unwind(Box::new("scripted")),
         }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use poolscope::error::CheckoutError;
-use poolscope::labels::{Outcome, Phase};
+use poolscope::labels::{ConnectFailure, Outcome, Phase};
 
 use super::backend::{Behavior, Completion};
 use super::harness::{CheckoutResult, ManualFuture, TestPool, ms, poll_woken, settings};
@@ -222,4 +222,130 @@ async fn transient_failure_does_not_suspend() {
     }
     assert_eq!(test.backend.creates().started(), 5);
     assert_eq!(test.snapshot().connecting_suspended, Duration::ZERO);
+}
+
+/// One shortage on this host, such as a full accept queue, fails no checkout: neither its own nor, with `fail_fast`, any
+/// other.
+#[tokio::test(start_paused = true)]
+async fn one_local_shortage_fails_no_checkout() {
+    let test = TestPool::new(10, 0);
+    test.backend.push_connect(Behavior::Short);
+    let mut attempts: Vec<_> = (0..10).map(|_| test.checkout("checkout").assert_pending()).collect();
+    assert_eq!(test.backend.creates().started(), 1, "the others wait for the pause as well");
+    test.advance(ms(50)).await;
+    let mut held = Vec::new();
+    assert_eq!(poll_served(&mut attempts, &mut held), 10);
+    assert_eq!(test.backend.creates().failed(), 1);
+    assert_eq!(test.snapshot().connecting_suspended, Duration::ZERO);
+    drop(held);
+    test.assert_usable();
+}
+
+/// After a shortage on this host half as many checkouts connect at once.
+#[tokio::test(start_paused = true)]
+async fn local_shortage_halves_concurrent_connects() {
+    let test = pool_without_fail_fast(15);
+    test.backend.set_connect(Behavior::Blocked);
+    let mut attempts: Vec<_> = (0..8).map(|_| test.checkout("checkout").assert_pending()).collect();
+    test.backend.release(0, Completion::Short);
+    for _ in 0..7 {
+        test.backend.release(0, Completion::Ok);
+    }
+    let mut held = Vec::new();
+    assert_eq!(poll_served(&mut attempts, &mut held), 7);
+    // Seven successes later, at most eleven may connect; all that want to do.
+    test.advance(ms(50)).await;
+    assert_eq!(poll_served(&mut attempts, &mut held), 0);
+    assert_eq!(test.backend.blocked(), 1);
+    let more: Vec<_> = (0..7).map(|_| test.checkout("more").assert_pending()).collect();
+    assert_eq!(test.backend.blocked(), 8);
+    // All fail together.
+    for _ in 0..8 {
+        test.backend.release(0, Completion::Short);
+    }
+    attempts.extend(more);
+    assert_eq!(poll_served(&mut attempts, &mut held), 0);
+    test.advance(ms(50)).await;
+    poll_served(&mut attempts, &mut held);
+    assert_eq!(test.backend.blocked(), 1, "halved eight times");
+}
+
+/// If every connect fails for a shortage, connecting is suspended after a second, and reports it.
+#[tokio::test(start_paused = true)]
+async fn lasting_local_shortage_suspends_connecting() {
+    let mut settings = settings(10, 0);
+    settings.checkout_timeout = ms(10_000);
+    let test = TestPool::with(&settings);
+    test.backend.set_connect(Behavior::Short);
+    let mut attempts = vec![test.checkout("first").assert_pending()];
+    // It is reported to the checkout that meets it.
+    while !attempts.is_empty() {
+        test.advance(ms(10)).await;
+        assert!(test.now() < 1_100_000_000, "no suspension");
+        poll_woken(&mut attempts, |_, result| assert!(result.is_err()));
+    }
+    let tries = test.backend.creates().started();
+    assert!((10..=45).contains(&tries), "{tries} within a second");
+    let error = test.checkout("others").poll().unwrap().unwrap_err();
+    let CheckoutError::Unavailable { source, .. } = &error else { panic!("{error:?}") };
+    assert_eq!(source.failure, ConnectFailure::LocalResource);
+    assert!(source.failing_for >= ms(1000), "{source:?}");
+    test.backend.recover();
+    test.advance(MAX_BACKOFF).await;
+    test.assert_usable();
+}
+
+/// A shortage does not turn a full server, at which checkouts wait for returned connections, into one that is down.
+#[tokio::test(start_paused = true)]
+async fn local_shortage_changes_no_outage() {
+    let test = TestPool::new(10, 0);
+    let held = test.get_many("holder", 2);
+    test.backend.push_connect(Behavior::Full);
+    test.backend.set_connect(Behavior::Short);
+    let mut attempts = vec![test.checkout("waits").assert_pending()];
+    test.advance(ms(50)).await;
+    let mut served = Vec::new();
+    assert_eq!(poll_served(&mut attempts, &mut served), 0);
+    assert_eq!(test.backend.creates().started(), 4);
+    assert!(test.checkout("waits").poll().is_none());
+    drop(held);
+    assert_eq!(poll_served(&mut attempts, &mut served), 1);
+}
+
+/// Wrong credentials or a wrong configuration are tried rarely, and reported as such.
+#[tokio::test(start_paused = true)]
+async fn wrong_configuration_is_tried_rarely() {
+    let test = TestPool::new(10, 0);
+    test.backend.set_connect(Behavior::Misconfigured);
+    assert!(matches!(test.checkout("first").poll(), Some(Err(CheckoutError::Connect { .. }))));
+    for _ in 0..600 {
+        test.advance(ms(100)).await;
+        let error = test.checkout("checkout").poll().unwrap().unwrap_err();
+        if let CheckoutError::Unavailable { source, .. } = &error {
+            assert_eq!(source.failure, ConnectFailure::Configuration);
+            let text = source.to_string();
+            assert!(text.contains(" because of the credentials or the configuration: "), "{text}");
+        }
+    }
+    // Pauses of up to 1, 2, 4 and 8 s, then 10 s; all at least half of that.
+    let tries = test.backend.creates().started();
+    assert!((8..=18).contains(&tries), "{tries} in a minute");
+    test.backend.recover();
+    test.advance(ms(10_000)).await;
+    test.assert_usable();
+}
+
+/// The pauses follow the kind of the last failure.
+#[tokio::test(start_paused = true)]
+async fn pauses_shorten_when_the_failure_changes() {
+    let test = TestPool::new(10, 0);
+    test.backend.set_connect(Behavior::Misconfigured);
+    for _ in 0..3 {
+        let _ = test.checkout("checkout").poll();
+        test.advance(ms(10_000)).await;
+    }
+    test.backend.set_connect(Behavior::Down);
+    assert!(!is_unavailable(&test.checkout("probe").poll().unwrap()));
+    test.advance(ms(800)).await;
+    assert!(!is_unavailable(&test.checkout("probe").poll().unwrap()));
 }

@@ -3,7 +3,8 @@
 //! The model uses only what callers and the backend observe. The clock is paused between steps, so the model predicts
 //! every counter to the nanosecond.
 //!
-//! `PROPTEST_CASES` sets the number of sequences.
+//! `PROPTEST_CASES` sets the number of sequences. A failing test prints its seed, with which `PROPTEST_RNG_SEED` repeats
+//! it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 use poolscope::pool::Pool;
 use poolscope::telemetry::PoolSnapshot;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use tokio::time::Instant;
 
 use super::backend::{Behavior, Completion, ScriptedBackend};
@@ -467,6 +469,7 @@ fn check_close_reasons(snapshot: &PoolSnapshot, model: &Model, test: &TestPool) 
     );
 }
 
+#[allow(clippy::print_stdout, reason = "shown if the test fails")]
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
@@ -474,6 +477,12 @@ fn config() -> ProptestConfig {
     }
     // Not persisted: a failing sequence should become a test.
     config.failure_persistence = None;
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(fastrand::u64(..));
+    }
+    if let RngSeed::Fixed(seed) = config.rng_seed {
+        println!("PROPTEST_RNG_SEED={seed}");
+    }
     config
 }
 

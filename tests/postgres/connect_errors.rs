@@ -3,7 +3,8 @@
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 
-use poolscope::CheckoutError;
+use poolscope::labels::{ConnectFailure, GiveUp};
+use poolscope::{CheckoutError, RetryPolicy};
 use poolscope_testing::server::{Server, Shutdown};
 
 use crate::support::{Admin, TestPool, backend, error_chain, eventually, poll_until, shared, with_deadline};
@@ -111,4 +112,17 @@ async fn wrong_session_attrs_differ_from_server_down() {
     let message = error_chain(&connect_error(&refused).await);
     assert!(message.ends_with(" allows writes (target_session_attrs=read-only)"), "{message}");
     assert_eq!((refused.errors("connect", "io"), refused.closed("connect_failed")), (1, 1));
+}
+
+#[tokio::test]
+async fn missing_database_is_not_retried() {
+    let url = shared().await.url();
+    let (server, _) = url.rsplit_once('/').unwrap();
+    let url = format!("{server}/missing");
+    let test = TestPool::new("connect_errors_database", &url, |builder| builder);
+    let operation = test.pool.operation("work").retry(RetryPolicy::default());
+    let error = operation.run(async |connection| connection.query_one("SELECT 1", &[]).await).await.unwrap_err();
+    assert_eq!((error.sqlstate(), error.gave_up(), error.attempts()), (Some("3D000"), GiveUp::Permanent, 1));
+    let CheckoutError::Unavailable { source, .. } = test.pool.get().await.unwrap_err() else { panic!("no pause") };
+    assert_eq!(source.failure, ConnectFailure::Configuration);
 }

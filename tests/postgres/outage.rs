@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
+use poolscope::labels::{CloseReason, ConnectFailure, ErrorPhase, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
 use poolscope::{CheckoutError, Collector, ConnectError, Pool};
 use poolscope_testing::server::{Server, Shutdown};
@@ -177,6 +177,10 @@ async fn wrong_password_is_never_shown() {
     .await;
     let error = error.unwrap();
     assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "28P01"), "{error:?}");
+    // It is not tried again at once, and reported as what it is.
+    let CheckoutError::Unavailable { source, .. } = refused.get().await.unwrap_err() else { panic!("no pause") };
+    assert_eq!(source.failure, ConnectFailure::Configuration);
+    assert!(source.to_string().contains("because of the credentials or the configuration"), "{source}");
     for shown in [error_chain(&error), format!("{error:?}"), format!("{refused:?}"), format!("{:?}", refused.backend())]
     {
         assert!(!shown.contains("hunter2"), "{shown}");

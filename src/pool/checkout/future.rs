@@ -395,7 +395,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
                 phase,
                 usage: ledger.usage(),
                 own_connection,
-                backoff: shared.gate.backoff(),
+                backoff: shared.gate.last_failure(),
             })),
             Failure::Closed => CheckoutError::Closed { pool },
             Failure::Connect(source) => CheckoutError::Connect { pool, source },

@@ -26,8 +26,11 @@
 //! A denied checkout fails at once or waits, depending on the setting `fail_fast`. If the server is out of connection
 //! slots (`full`), a denied checkout waits for a connection that is in use or being established, if there is one.
 //!
-//! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`]. A failure that is no evidence of an
-//! outage ([`ConnectFailure::Transient`]) changes no state. A connect that is dropped after [`ABANDONED_AFTER`] counts
+//! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`], or from [`MIN_CONFIGURATION_BACKOFF`] to
+//! [`MAX_CONFIGURATION_BACKOFF`] if somebody has to change the configuration. Two kinds of failures are no evidence of an
+//! outage. [`ConnectFailure::Transient`] changes no state. After [`ConnectFailure::LocalResource`] the checkout tries again
+//! after a pause and half as many connect at once, as in `Ramping`; connecting is suspended only if none succeeds within
+//! [`SHORTAGE_TOLERANCE`]. A connect that is dropped after [`ABANDONED_AFTER`] counts
 //! as the failure that the backend names: otherwise checkouts with a short deadline would never notice a server that
 //! does not answer.
 
@@ -45,15 +48,22 @@ use tokio::time::Instant;
 pub(super) use self::permit::ConnectPermit;
 use self::state::{Connects, Outage, Suspension};
 pub(super) use self::wait::{Waiting, wait};
-use super::backend::ConnectFailure;
 use crate::error::ConnectBackoff;
-use crate::labels::Phase;
+use crate::labels::{ConnectFailure, Phase};
 use crate::telemetry::ledger::Recorder;
 
 /// Bounds of the pause between two attempts. The pause is drawn between half of its bound and all of it, so that many
 /// processes do not connect at the same moment.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_millis(800);
+
+/// The same if somebody has to change the credentials or the configuration first. Servers lock accounts, and log each
+/// attempt.
+const MIN_CONFIGURATION_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_CONFIGURATION_BACKOFF: Duration = Duration::from_secs(10);
+
+/// The time for which connects may fail for a shortage on this host before connecting is suspended.
+const SHORTAGE_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// How long a failure is reported after the next attempt was due, if no attempt is made.
 const CONNECT_FAILURE_TTL: Duration = Duration::from_secs(10);
@@ -123,8 +133,8 @@ impl Gate {
             return Err(self.denied(&suspension, any_returnable));
         }
         match connects.begin(now, self.lease) {
-            Some(attempt) => Ok(ConnectPermit::new(self, recorder, attempt, abandoned)),
-            None => Err(Denied::RetryAt(RetryAt { phase: Phase::Suspended, until: now + MAX_BACKOFF })),
+            Ok(attempt) => Ok(ConnectPermit::new(self, recorder, attempt, abandoned)),
+            Err(until) => Err(Denied::RetryAt(RetryAt { phase: Phase::Suspended, until })),
         }
     }
 
@@ -132,7 +142,7 @@ impl Gate {
     fn denied(&self, suspension: &Suspension<'_>, any_returnable: impl FnOnce() -> bool) -> Denied {
         let Suspension { outage, until, any_unprobed, .. } = *suspension;
         // In this order: a connect that has left the first count was counted in the second before.
-        if outage.full && (any_unprobed || any_returnable()) {
+        if outage.is_full() && (any_unprobed || any_returnable()) {
             Denied::RetryAt(RetryAt { phase: Phase::Queue, until })
         } else if self.fail_fast {
             Denied::Unavailable(outage.report())
@@ -149,7 +159,7 @@ impl Gate {
         if waiting == 0 || idle > waiting {
             return None;
         }
-        let full = self.connects().outage().is_some_and(|outage| outage.full);
+        let full = self.connects().outage().is_some_and(Outage::is_full);
         let phase = if full { Phase::Queue } else { Phase::Suspended };
         // If all of them are served before it waits, it is not woken.
         Some(RetryAt { phase, until: Instant::now() + MIN_BACKOFF })
@@ -173,7 +183,13 @@ impl Gate {
     /// Describes the outage, if connecting is known to fail.
     pub(super) fn backoff(&self) -> Option<ConnectBackoff> {
         let connects = self.connects();
-        connects.outage().filter(|outage| outage.due.elapsed() < CONNECT_FAILURE_TTL).map(Outage::report)
+        connects.outage().filter(|outage| outage.is_recent()).map(Outage::report)
+    }
+
+    /// Describes the last failures to connect, also if they do not suspend connecting.
+    pub(super) fn last_failure(&self) -> Option<ConnectBackoff> {
+        let connects = self.connects();
+        connects.outage().or(connects.shortage()).filter(|outage| outage.is_recent()).map(Outage::report)
     }
 
     fn is_awaited(&self) -> bool {

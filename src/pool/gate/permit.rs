@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::backend::ConnectFailure;
-use super::state::Attempt;
+use super::state::{Attempt, Effect};
 use super::{ABANDONED_AFTER, Denied, Gate, RetryAt};
-use crate::labels::ErrorCode;
+use crate::labels::{ConnectFailure, ErrorCode, Phase};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::log::Chain;
 
@@ -67,17 +66,18 @@ impl<'a> ConnectPermit<'a> {
         // Not under the lock: the backend's `Display` may do anything.
         let message: Arc<str> = Chain(error).to_string().into();
         let mut connects = self.gate.connects();
-        let suspended = connects.failed(self.attempt, failure, code, message, now);
+        let effect = connects.failed(self.attempt, failure, code, message, now);
         let suspension = connects.suspension(now);
         let denied = suspension.map(|suspension| self.gate.denied(&suspension, any_returnable));
         drop(connects);
-        if suspended {
-            self.recorder.log().connecting_suspended(code, error);
+        if effect == Effect::Suspends {
+            self.recorder.log().connecting_suspended(failure, code, error);
         }
         self.gate.wake_all();
-        match denied {
-            Some(Denied::RetryAt(retry)) => Some(retry),
-            Some(Denied::Unavailable(_)) | None => None,
+        match (effect, denied) {
+            (Effect::TryAgain(until), _) => Some(RetryAt { phase: Phase::Suspended, until }),
+            (_, Some(Denied::RetryAt(retry))) => Some(retry),
+            (_, Some(Denied::Unavailable(_)) | None) => None,
         }
     }
 }

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::backend::ConnectFailure;
-use super::{MAX_BACKOFF, MIN_BACKOFF};
+use super::{
+    CONNECT_FAILURE_TTL, MAX_BACKOFF, MAX_CONFIGURATION_BACKOFF, MIN_BACKOFF, MIN_CONFIGURATION_BACKOFF,
+    SHORTAGE_TOLERANCE,
+};
 use crate::error::ConnectBackoff;
-use crate::labels::ErrorCode;
+use crate::labels::{ConnectFailure, ErrorCode};
 
 /// The number of checkouts that may connect at once. See the diagram in the [parent module](super).
 #[derive(Debug, Default)]
@@ -27,8 +29,8 @@ enum State {
 /// A time during which connecting fails.
 #[derive(Debug)]
 pub(super) struct Outage {
-    /// Whether the server is out of connection slots, rather than down.
-    pub(super) full: bool,
+    /// The kind of the last failure that was evidence of an outage.
+    failure: ConnectFailure,
     pub(super) since: Instant,
     pub(super) code: ErrorCode,
     pub(super) message: Arc<str>,
@@ -38,19 +40,57 @@ pub(super) struct Outage {
 }
 
 impl Outage {
-    fn new(full: bool, code: ErrorCode, message: Arc<str>, now: Instant) -> Self {
-        let mut outage = Self { full, since: now, code, message, due: now, pause: MIN_BACKOFF };
+    fn new(failure: ConnectFailure, code: ErrorCode, message: Arc<str>, now: Instant) -> Self {
+        let pause = pause_bounds(failure).0;
+        let mut outage = Self { failure, since: now, code, message, due: now, pause };
         outage.schedule(now);
         outage
+    }
+
+    /// Returns whether the server is out of connection slots, rather than down.
+    pub(super) fn is_full(&self) -> bool {
+        self.failure == ConnectFailure::TooManyConnections
+    }
+
+    /// Returns whether an attempt was due within [`CONNECT_FAILURE_TTL`].
+    pub(super) fn is_recent(&self) -> bool {
+        self.due.elapsed() < CONNECT_FAILURE_TTL
     }
 
     fn schedule(&mut self, now: Instant) {
         self.due = now + self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
     }
 
-    pub(super) fn report(&self) -> ConnectBackoff {
-        ConnectBackoff { failing_for: self.since.elapsed(), code: self.code, message: Arc::clone(&self.message) }
+    /// Schedules the next attempt after a longer pause.
+    fn back_off(&mut self, now: Instant) {
+        let (min, max) = pause_bounds(self.failure);
+        self.pause = (self.pause * 2).clamp(min, max);
+        self.schedule(now);
     }
+
+    pub(super) fn report(&self) -> ConnectBackoff {
+        let Self { failure, since, code, .. } = *self;
+        ConnectBackoff { failing_for: since.elapsed(), failure, code, message: Arc::clone(&self.message) }
+    }
+}
+
+/// Returns the bounds of the pause before an attempt after failures of this kind.
+fn pause_bounds(failure: ConnectFailure) -> (Duration, Duration) {
+    match failure {
+        ConnectFailure::Configuration => (MIN_CONFIGURATION_BACKOFF, MAX_CONFIGURATION_BACKOFF),
+        _ => (MIN_BACKOFF, MAX_BACKOFF),
+    }
+}
+
+/// The effect of a failed connect on the others, and on its checkout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// None.
+    Unchanged,
+    /// Connecting is suspended, and was not before.
+    Suspends,
+    /// The checkout tries again at this time. The others may have to wait as well, since fewer connect at once.
+    TryAgain(Instant),
 }
 
 /// The state of suspended connecting.
@@ -86,11 +126,13 @@ pub(super) struct Connects {
     changed: Instant,
     /// The number of probes that have begun so far.
     probes: u64,
+    /// Failures for a shortage on this host since the last success, while they do not suspend connecting.
+    shortage: Option<Outage>,
 }
 
 impl Connects {
     pub(super) fn new(max: usize) -> Self {
-        Self { state: State::Open, max, running: 0, unprobed: 0, changed: Instant::now(), probes: 0 }
+        Self { state: State::Open, max, running: 0, unprobed: 0, changed: Instant::now(), probes: 0, shortage: None }
     }
 
     pub(super) fn outage(&self) -> Option<&Outage> {
@@ -98,6 +140,11 @@ impl Connects {
             State::Suspended(outage) | State::Probing { outage, .. } => Some(outage),
             State::Open | State::Ramping { .. } => None,
         }
+    }
+
+    /// Returns the failures for a shortage on this host that do not suspend connecting.
+    pub(super) fn shortage(&self) -> Option<&Outage> {
+        self.shortage.as_ref()
     }
 
     pub(super) fn suspension(&self, now: Instant) -> Option<Suspension<'_>> {
@@ -112,21 +159,30 @@ impl Connects {
     /// Makes an attempt due at a server that was full.
     pub(super) fn slot_freed(&mut self) {
         if let State::Suspended(outage) | State::Probing { outage, .. } = &mut self.state
-            && outage.full
+            && outage.is_full()
         {
             outage.due = Instant::now();
         }
     }
 
-    /// Begins a connect: a probe, if connecting is suspended. Returns `None` if as many as the limit are connecting and
-    /// one of them began or ended within `lease`.
-    pub(super) fn begin(&mut self, now: Instant, lease: Duration) -> Option<Attempt> {
+    /// Begins a connect: a probe, if connecting is suspended.
+    ///
+    /// # Errors
+    ///
+    /// Returns when to ask again, unless woken before, if as many as the limit are connecting and one of them began or
+    /// ended within `lease`, or if this host was short of something just now.
+    pub(super) fn begin(&mut self, now: Instant, lease: Duration) -> Result<Attempt, Instant> {
         let probe = match std::mem::take(&mut self.state) {
             State::Open => None,
             State::Ramping { limit } => {
                 self.state = State::Ramping { limit };
                 if self.running >= limit && now < self.changed + lease {
-                    return None;
+                    return Err(now + MAX_BACKOFF);
+                }
+                if let Some(shortage) = &self.shortage
+                    && now < shortage.due
+                {
+                    return Err(shortage.due);
                 }
                 None
             }
@@ -139,7 +195,7 @@ impl Connects {
         self.running += 1;
         self.unprobed += usize::from(probe.is_none());
         self.changed = now;
-        Some(Attempt { probe, began: now })
+        Ok(Attempt { probe, began: now })
     }
 
     fn end(&mut self, attempt: Attempt) {
@@ -151,6 +207,7 @@ impl Connects {
     /// Ends a connect that succeeded. Returns for how long connecting was suspended, if it was.
     pub(super) fn succeeded(&mut self, attempt: Attempt) -> Option<Duration> {
         self.end(attempt);
+        self.shortage = None;
         let (limit, suspended_for) = match std::mem::take(&mut self.state) {
             State::Open => return None,
             State::Ramping { limit } => (limit + 1, None),
@@ -162,7 +219,7 @@ impl Connects {
         suspended_for
     }
 
-    /// Ends a connect that failed. Returns whether that suspends connecting, which was not suspended before.
+    /// Ends a connect that failed.
     pub(super) fn failed(
         &mut self,
         attempt: Attempt,
@@ -170,29 +227,50 @@ impl Connects {
         code: ErrorCode,
         message: Arc<str>,
         now: Instant,
-    ) -> bool {
+    ) -> Effect {
         self.end(attempt);
-        let full = failure == ConnectFailure::TooManyConnections;
         match &mut self.state {
             State::Open | State::Ramping { .. } => {
-                if failure == ConnectFailure::Transient {
-                    return false;
-                }
-                self.state = State::Suspended(Outage::new(full, code, message, now));
-                return true;
+                return match failure {
+                    ConnectFailure::Transient => Effect::Unchanged,
+                    ConnectFailure::LocalResource => self.run_short(code, message, now),
+                    _ => {
+                        self.state = State::Suspended(Outage::new(failure, code, message, now));
+                        Effect::Suspends
+                    }
+                };
             }
-            State::Suspended(outage) | State::Probing { outage, .. } => {
-                if failure != ConnectFailure::Transient {
-                    outage.full = full;
-                }
-                (outage.code, outage.message) = (code, message);
-            }
+            State::Suspended(outage) | State::Probing { outage, .. } => match failure {
+                // This is no evidence about the server.
+                ConnectFailure::LocalResource => {}
+                ConnectFailure::Transient => (outage.code, outage.message) = (code, message),
+                _ => (outage.failure, outage.code, outage.message) = (failure, code, message),
+            },
         }
-        self.end_probe(attempt, |outage| {
-            outage.pause = (outage.pause * 2).min(MAX_BACKOFF);
-            outage.schedule(now);
-        });
-        false
+        self.end_probe(attempt, |outage| outage.back_off(now));
+        Effect::Unchanged
+    }
+
+    /// Ends a connect that failed for a shortage on this host: half as many may connect at once, after a pause. If no
+    /// connect has succeeded for [`SHORTAGE_TOLERANCE`], connecting is suspended.
+    fn run_short(&mut self, code: ErrorCode, message: Arc<str>, now: Instant) -> Effect {
+        let recent = self.shortage.take().filter(|shortage| now < shortage.due + SHORTAGE_TOLERANCE);
+        let mut shortage = Outage::new(ConnectFailure::LocalResource, code, message, now);
+        if let Some(recent) = recent {
+            shortage.since = recent.since;
+        }
+        if now >= shortage.since + SHORTAGE_TOLERANCE {
+            self.state = State::Suspended(shortage);
+            return Effect::Suspends;
+        }
+        let limit = match self.state {
+            State::Ramping { limit } => limit.min(self.running + 1),
+            _ => self.running + 1,
+        };
+        self.state = State::Ramping { limit: (limit / 2).max(1) };
+        let due = shortage.due;
+        self.shortage = Some(shortage);
+        Effect::TryAgain(due)
     }
 
     /// Ends a connect that was dropped, and proves nothing: the next checkout may probe at once.

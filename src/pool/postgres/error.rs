@@ -10,7 +10,6 @@ use super::error_source::find_source;
 use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
-use crate::pool::ConnectFailure;
 
 /// An error of establishing a connection.
 ///
@@ -97,19 +96,6 @@ impl ConnectError {
     }
 }
 
-impl ConnectError {
-    /// Classifies the failure. Every error but 53300, a wrong password included, would be the same for the next
-    /// checkouts.
-    pub(crate) fn connect_failure(&self) -> ConnectFailure {
-        // too_many_connections, of the server, of a database or of a role.
-        if self.code() == ErrorCode::new("53300") {
-            ConnectFailure::TooManyConnections
-        } else {
-            ConnectFailure::ServerDown
-        }
-    }
-}
-
 /// Returns the code of an error of tokio-postgres for the `sqlstate` label.
 pub(crate) fn error_code(error: &Error) -> ErrorCode {
     if let Some(state) = error.code() {
@@ -140,7 +126,7 @@ fn is_tls(error: &Error) -> bool {
     error.to_string() == "error performing TLS handshake"
 }
 
-fn is_authentication(error: &Error) -> bool {
+pub(super) fn is_authentication(error: &Error) -> bool {
     let no_password = || error.source().is_some_and(|source| source.to_string() == "password missing");
     error.to_string() == "authentication error" || no_password()
 }

@@ -4,6 +4,7 @@ mod builder;
 mod cancel;
 mod client;
 mod connect;
+mod connect_failure;
 mod deadpool_client;
 mod drive;
 mod error;

@@ -16,6 +16,11 @@ pub(super) fn socket_path(_: &Host, _: u16) -> Option<PathBuf> {
     None
 }
 
+/// Returns whether an error is `WSAEMFILE` or `WSAENOBUFS`: this host is out of sockets or of their buffers.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(10_024 | 10_055))
+}
+
 pub(super) async fn connect(_: &Path) -> io::Result<UnixStream> {
     Err(io::ErrorKind::Unsupported.into())
 }

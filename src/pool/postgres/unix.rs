@@ -14,6 +14,11 @@ pub(super) fn socket_path(host: &Host, port: u16) -> Option<PathBuf> {
     }
 }
 
+/// Returns whether an error says that this host is out of file descriptors or socket buffers.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS))
+}
+
 pub(super) async fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(path).await
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::clock::{Clock, Nanos};
-use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, GiveUp};
+use crate::labels::{CloseReason, ConnectFailure, Dirt, ErrorCode, ErrorPhase, GiveUp};
 
 /// The minimum time between two lines of a limiter.
 const INTERVAL_NANOS: u64 = 1_000_000_000;
@@ -110,14 +110,16 @@ impl<'a> Log<'a> {
     }
 
     #[cold]
-    pub(crate) fn connecting_suspended(self, code: ErrorCode, error: &dyn Error) {
-        let error = Chain(error);
-        tracing::warn!(
-            pool = self.pool,
-            sqlstate = code.as_str(),
-            %error,
-            "connecting failed; one checkout at a time retries until it succeeds"
-        );
+    pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &dyn Error) {
+        let (error, kind) = (Chain(error), failure.as_str());
+        let (pool, sqlstate) = (self.pool, code.as_str());
+        if failure == ConnectFailure::Configuration {
+            let message = "connecting failed because of the credentials or the configuration, which have to be corrected; one \
+                           checkout at a time retries after pauses of up to 10 s";
+            tracing::warn!(pool, sqlstate, kind, %error, "{message}");
+        } else {
+            tracing::warn!(pool, sqlstate, kind, %error, "connecting failed; one checkout at a time retries until it succeeds");
+        }
     }
 
     #[cold]
