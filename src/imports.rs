@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("labels", &[]),
     ("suggest", &[]),
+    ("text", &[]),
     ("config", &["suggest"]),
     ("error", &["labels", "telemetry"]),
-    ("telemetry", &["labels"]),
-    ("pool", &["config", "error", "labels", "telemetry"]),
+    ("telemetry", &["labels", "text"]),
+    ("pool", &["config", "error", "labels", "telemetry", "text"]),
     ("retry", &["error", "labels", "telemetry", "pool"]),
-    ("global", &["config", "error", "labels", "telemetry", "pool", "retry"]),
+    ("global", &["config", "error", "labels", "telemetry", "pool", "retry", "text"]),
     ("query_error", &["pool", "retry", "global"]),
     ("middleware", &["error", "labels", "telemetry", "pool"]),
-    ("exporter", &["suggest", "telemetry"]),
-    ("otlp", &["telemetry"]),
+    ("exporter", &["suggest", "telemetry", "text"]),
+    ("otlp", &["telemetry", "text"]),
 ];
 
 /// Returns the sources of a top-level module, with the number of `super::` that leads from each to the crate's root.

@@ -21,6 +21,7 @@ mod query_error;
 pub mod retry;
 mod suggest;
 pub mod telemetry;
+pub mod text;
 
 /// Compiles the examples of the guides as documentation tests.
 #[cfg(doctest)]

@@ -7,6 +7,8 @@ use tokio::sync::Semaphore;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio::time::timeout;
 
+use crate::text::printable;
+
 /// A limit on concurrent blocking jobs. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct BlockingLimiter {
@@ -60,7 +62,7 @@ impl From<JoinError> for JobError {
             .copied()
             .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("(no message)");
-        Self::Panicked(message.to_owned())
+        Self::Panicked(printable(message).into_owned())
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::time::{Sleep, sleep};
 use super::limits::{MAX_HEAD_BYTES, MAX_HEADERS, REQUEST_HEAD_TIMEOUT, WRITE_TIMEOUT};
 use super::routes::{Body, Routes};
 use super::web_config::Auth;
+use crate::text::ErrorChain;
 
 /// Serves the connections of one bound exporter.
 #[derive(Debug)]
@@ -71,7 +72,7 @@ impl ConnectionHandler {
             }
         });
         if let Err(error) = watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await {
-            tracing::debug!(%error, "a connection ended early");
+            tracing::debug!(error = %ErrorChain(&error), "a connection ended early");
         }
     }
 

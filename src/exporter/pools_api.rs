@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::blocking::{BlockingLimiter, JobError};
 use crate::telemetry::{Collector, Holder, OwnConnection, PoolSnapshot, TraceContext, Waiter};
+use crate::text::printable;
 
 /// The number of holders, and of waiters, that are listed for one pool: the oldest of them. It bounds the size of a
 /// response, however many tasks wait during an outage.
@@ -102,7 +103,7 @@ impl Query {
                 }
                 "pool" => parsed.pool = Some(decoded(value)?.into_owned()),
                 unknown => {
-                    let quoted: String = unknown.chars().take(MAX_QUOTED_CHARS).collect();
+                    let quoted: String = printable(unknown).chars().take(MAX_QUOTED_CHARS).collect();
                     return Err(format!("unknown parameter `{quoted}`; the only one is pool=NAME"));
                 }
             }
@@ -123,7 +124,9 @@ struct PoolList<'a> {
 
 impl<'a> PoolList<'a> {
     fn new(snapshots: &'a [PoolSnapshot], only: Option<&str>) -> Self {
-        let is_selected = |snapshot: &&PoolSnapshot| only.is_none_or(|name| *snapshot.name == *name);
+        // By the name given to the pool, or as it is displayed.
+        let only = only.map(printable);
+        let is_selected = |snapshot: &&PoolSnapshot| only.as_ref().is_none_or(|name| *snapshot.name == **name);
         Self { pools: snapshots.iter().filter(is_selected).map(PoolJson::new).collect() }
     }
 }

@@ -2,6 +2,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::text::printable;
+
 /// The readiness of the process, as `/-/ready` reports it.
 ///
 /// Clones share the state: pass one to the [`Exporter`](super::Exporter), and keep another where readiness is decided.
@@ -72,6 +74,13 @@ impl Readiness {
 
     /// Returns why the process is not ready.
     pub(super) fn reason(&self) -> Option<Cow<'static, str>> {
+        self.given_reason().map(|reason| match printable(&reason) {
+            Cow::Borrowed(_) => reason,
+            Cow::Owned(printable) => printable.into(),
+        })
+    }
+
+    fn given_reason(&self) -> Option<Cow<'static, str>> {
         let checks = {
             let state = self.lock();
             if state.reason.is_some() {
@@ -98,5 +107,20 @@ impl fmt::Debug for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let State { reason, checks } = &*self.lock();
         f.debug_struct("Readiness").field("reason", reason).field("checks", &checks.len()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_printable() {
+        let readiness = Readiness::new();
+        readiness.not_ready("a\nb");
+        assert_eq!(readiness.reason().as_deref(), Some(r"a\nb"));
+        readiness.ready();
+        readiness.add_check(|| Some("\u{1b}[31m".to_owned()));
+        assert_eq!(readiness.reason().as_deref(), Some(r"\u{1b}[31m"));
     }
 }

@@ -17,6 +17,7 @@ use super::limits::{MAX_SCRAPES, SCRAPE_QUEUE_TIMEOUT};
 use super::page::{Gzip, ObjectPool, Page, PooledPage};
 use crate::telemetry::catalogue::{SCRAPE_DURATION, SCRAPES};
 use crate::telemetry::{BOUNDS_SECONDS, Collector};
+use crate::text::printable;
 
 /// The maximum number of characters of an encoding error in the response: it may contain a long help text.
 const MAX_ERROR_CHARS: usize = 200;
@@ -207,7 +208,7 @@ impl Scraper {
         match self.limiter.run(move || writer.write(negotiated)).await {
             Ok(Ok(page)) => Ok(page),
             Ok(Err(error)) => {
-                let error: String = error.chars().take(MAX_ERROR_CHARS).collect();
+                let error: String = printable(&error).chars().take(MAX_ERROR_CHARS).collect();
                 tracing::error!(error, "could not encode the metrics");
                 Err(ScrapeError::Encoding(error))
             }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::connection::ConnectionHandler;
 use super::error::ExporterError;
 use super::limits::{MAX_CONNECTIONS, SHUTDOWN_GRACE};
+use crate::text::Printable;
 
 /// The pause before the next accept after the process ran out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -101,7 +102,7 @@ fn log_panic(ended: Result<(), JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        tracing::error!(%error, "serving a connection panicked");
+        tracing::error!(error = %Printable(error), "serving a connection panicked");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::error::GlobalError;
 use crate::labels::label_enum;
 use crate::retry::{Completed, Report, RetryError};
-use crate::telemetry::log::Chain;
+use crate::text::ErrorChain;
 
 label_enum! {
     /// The status of an [`ExecutionResult`].
@@ -48,7 +48,7 @@ impl<T, E> ExecutionResult<T, E> {
     where
         E: std::error::Error + 'static,
     {
-        self.outcome.as_ref().err().map(|error| Chain(error).to_string())
+        self.outcome.as_ref().err().map(|error| ErrorChain(error).to_string())
     }
 
     /// Returns the number of attempts; zero if there was no pool.

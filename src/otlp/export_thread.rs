@@ -16,6 +16,7 @@ use super::queue::SpanQueue;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::log::Limiter;
 use crate::telemetry::spans::{Destination, SpanCounters};
+use crate::text::Printable;
 
 /// The timing of exports.
 #[derive(Clone, Copy, Debug)]
@@ -176,8 +177,8 @@ struct LossLog {
 impl LossLog {
     fn failed(&self, problem: &str, spans: u64, destination: Destination) {
         if let Some(suppressed) = self.failures.pass(self.clock.now()) {
-            let destination = destination.as_str();
-            tracing::warn!(destination, spans, problem, suppressed, "could not export spans");
+            let (destination, problem) = (destination.as_str(), Printable(problem));
+            tracing::warn!(destination, spans, %problem, suppressed, "could not export spans");
         }
     }
 

@@ -12,6 +12,7 @@ use super::histogram::Histogram;
 use super::ledger::{Ledger, PoolSnapshot};
 use super::owned::BOUNDS_SECONDS;
 use super::spans;
+use crate::text::{Printable, printable};
 
 /// A set of pools whose metrics are collected together, as a [`prometheus::core::Collector`].
 ///
@@ -60,6 +61,7 @@ impl Collector {
     /// Adds a pool under `name`, or under `name-2`, `name-3`… if the name is taken: two pools with the same name would
     /// have series with the same labels, which Prometheus rejects.
     pub(crate) fn join(&self, name: &str, make: impl FnOnce(Arc<str>) -> Ledger) -> Arc<Ledger> {
+        let name = &*printable(name);
         let mut ledgers = self.lock();
         ledgers.retain(|ledger| ledger.strong_count() > 0);
         let taken = |name: &str| ledgers.iter().filter_map(Weak::upgrade).any(|ledger| **ledger.name() == *name);
@@ -76,7 +78,7 @@ impl Collector {
         if renamed {
             tracing::warn!(
                 pool = unique,
-                wanted = name,
+                wanted = %Printable(name),
                 "pool name is already in use; the metrics of this pool use another name"
             );
         }

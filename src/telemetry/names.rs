@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use crate::text::printable;
+
 /// The maximum number of names in a table; further ones are counted as `other`.
 pub(crate) const MAX_NAMES: usize = 200;
 
@@ -67,7 +69,8 @@ impl NameTable {
         (0u16..).zip(self.names.iter()).map_while(|(id, name)| Some((id, name.get()?)))
     }
 
-    /// Returns the id of a name, adding the name if there is room.
+    /// Returns the id of a name, adding the name if there is room. Unprintable characters are escaped, so that the name
+    /// can be shown wherever names are.
     pub(crate) fn id(&self, name: &str) -> Interned<u16> {
         let name = self.truncated(name);
         if name.is_empty() || name == "other" {
@@ -76,6 +79,9 @@ impl NameTable {
         if let Ok(id) = self.find(name) {
             return Interned::Known(id);
         }
+        // Only now, since a name in the table is printable.
+        let printable = printable(name);
+        let name = self.truncated(&printable);
         if self.full.load(Ordering::Relaxed) {
             return self.refuse();
         }

@@ -276,6 +276,19 @@ mod tests {
     }
 
     #[test]
+    fn unprintable_name_is_escaped_once() {
+        let operations = Operations::new();
+        let raw = "a\0b\n\u{1b}[2J\u{9b}\u{202e}";
+        let id = known(operations.by_name(raw));
+        assert_eq!(operations.name(id), r"a\0b\n\u{1b}[2J\u{9b}\u{202e}");
+        assert_eq!((id, id), (known(operations.by_name(raw)), known(operations.by_name(operations.name(id)))));
+        let long = known(operations.by_name(&"\0".repeat(100)));
+        assert_eq!(operations.name(long), r"\0".repeat(MAX_NAME_BYTES / 2));
+        assert_eq!(long, known(operations.by_name(&"\0".repeat(101))));
+        assert_eq!(operations.ids().count(), 3);
+    }
+
+    #[test]
     fn concurrent_interning_yields_one_id() {
         let operations = Operations::new();
         std::thread::scope(|scope| {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::names::MAX_NAMES;
 use crate::labels::{BackendState, ServerRole};
+use crate::text::printable;
 
 /// The application name for backends beyond the limit.
 const OTHER: &str = "other";
@@ -44,7 +45,7 @@ impl Backends {
     /// Returns the counts of the 200 applications with the most backends, and of all others together. Names are limited
     /// because any client can choose one.
     pub(crate) fn bounded(counts: BTreeMap<(&str, BackendState), u64>) -> Vec<Self> {
-        let named = |name: &'_ str| if name.is_empty() { UNNAMED.to_owned() } else { name.to_owned() };
+        let named = |name: &'_ str| if name.is_empty() { UNNAMED.to_owned() } else { printable(name).into_owned() };
         let mut sums = BTreeMap::<&str, u64>::new();
         for ((application, _), count) in &counts {
             *sums.entry(application).or_default() += count;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use poolscope::exporter::Exporter;
+use poolscope::text::printable;
 use poolscope::{Collector, Connection, Pool};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -278,7 +279,7 @@ async fn unknown_parameter_is_a_json_error() {
     let running = Fixture::new().await.serve().await;
     for (query, message) in [
         ("?name=shop", "unknown parameter `name`; the only one is pool=NAME"),
-        ("?pool=shop&%22%5C%0A=", "unknown parameter `\"\\\n`; the only one is pool=NAME"),
+        ("?pool=shop&%22%5C%0A=", "unknown parameter `\"\\\\n`; the only one is pool=NAME"),
         ("?pool=%ff", "pool is not UTF-8 once percent-decoded; give UTF-8"),
     ] {
         let response = running.get(&format!("/api/v1/pools{query}")).await;
@@ -329,7 +330,7 @@ async fn hanging_collector_does_not_hide_holders() {
 }
 
 /// Names that break hand-written encoders.
-const HOSTILE: [&str; 8] = [
+const HOSTILE: [&str; 10] = [
     r#"","operation":"forged"#,
     r"C:\new\table\u0041",
     "two\nlines\r\n\tand\0more\u{1}\u{1f}\u{7f}",
@@ -338,9 +339,12 @@ const HOSTILE: [&str; 8] = [
     "</script><!--",
     "{{}}${PATH}%00%s",
     "\u{fffd}\u{10ffff}",
+    "\0\u{1b}[2J\r\n\u{9b}31m\u{85}",
+    "\u{202e}txt\u{2066}\u{200f}\u{61c}\u{2028}",
 ];
 
-/// Asserts that a pool of this name, whose holder has an operation of this name, is listed with both.
+/// Asserts that a pool of this name, whose holder has an operation of this name, is listed with both, escaped as they
+/// are on the metrics page.
 async fn assert_listed(fixture: &Fixture, running: &Running, name: &str) -> Result<(), TestCaseError> {
     // The name of a pool must not have control characters.
     let pool_name: String = "pool ".chars().chain(name.chars()).filter(|c| !c.is_control()).collect();
@@ -348,15 +352,30 @@ async fn assert_listed(fixture: &Fixture, running: &Running, name: &str) -> Resu
     let held = held(&pool, name).await;
     let query = format!("?pool={}", utf8_percent_encode(&pool_name, NON_ALPHANUMERIC));
     let response = running.get(&format!("/api/v1/pools{query}")).await;
+    let page = running.get("/metrics").await;
     drop((held, pool));
 
-    prop_assert_eq!(response.status, 200);
-    prop_assert!(!response.body.contains(|c| c < ' '), "{}", response.body);
+    prop_assert_eq!((response.status, page.status), (200, 200));
+    for body in [response.body.as_str(), &page.body.replace('\n', "")] {
+        prop_assert_eq!(body.find(|c: char| c.is_control() || BIDIRECTIONAL.contains(&c)), None, "{:?}", body);
+    }
     let listing: Value = serde_json::from_str(&response.body).unwrap();
-    prop_assert_eq!(each(&listing["pools"], "name"), vec![&pool_name]);
+    let (pool_name, name) = (printable(&pool_name), printable(name));
+    prop_assert_eq!(each(&listing["pools"], "name"), vec![&*pool_name]);
     let holders = &listing["pools"][0]["holders"];
-    prop_assert_eq!(each(holders, "operation"), vec![name]);
+    prop_assert_eq!(each(holders, "operation"), vec![truncated(&name, 120)]);
+    let label = |text: &str| text.replace('\\', r"\\").replace('"', r#"\""#);
+    let label = format!("operation=\"{}\"", label(truncated(&name, 120)));
+    prop_assert!(page.body.contains(&label), "{} in {}", label, page.body);
     Ok(())
+}
+
+const BIDIRECTIONAL: [char; 4] = ['\u{202e}', '\u{2066}', '\u{200f}', '\u{61c}'];
+
+/// Returns the beginning of the text, of at most `length` bytes.
+fn truncated(text: &str, length: usize) -> &str {
+    let end = (0..=text.len().min(length)).rev().find(|end| text.is_char_boundary(*end)).unwrap();
+    &text[..end]
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 mod cli;
 pub mod demo;
-mod error_chain;
 pub mod monitoring;
 mod serve;
 mod service;

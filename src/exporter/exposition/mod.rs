@@ -19,6 +19,7 @@ use super::page::Page;
 use crate::telemetry::catalogue::{BUILD_INFO, METRICS, POOL_LABEL, Source};
 use crate::telemetry::collector::{self, Collector};
 use crate::telemetry::ledger::{Ledger, SnapshotBuffer};
+use crate::text::Printable;
 
 /// An error that prevents metrics from being written.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +193,7 @@ impl Exposition {
                 Some(_) => {
                     if !std::mem::replace(&mut self.conflict_logged, true) {
                         tracing::warn!(
-                            metric = name,
+                            metric = %Printable(name),
                             kind,
                             "a collector of the registry uses the name of a poolscope metric with another type; its \
                              samples are left out"

@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::config;
 use super::reload::LiveConfig;
 use crate::exporter::blocking::{BlockingLimiter, JobError};
+use crate::text::Printable;
 
 /// Time from accepting a connection to the end of its TLS handshake.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -93,7 +94,7 @@ async fn handshake<S: Stream + 'static>(
     match TlsAcceptor::from(Arc::clone(&tls.server)).accept(wrap(stream)).await {
         Ok(stream) => Some((Box::new(stream), false)),
         Err(error) => {
-            tracing::debug!(%error, "a TLS handshake failed");
+            tracing::debug!(error = %Printable(error), "a TLS handshake failed");
             None
         }
     }

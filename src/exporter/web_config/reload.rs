@@ -14,7 +14,7 @@ use super::config::{self, Rules, WebConfig};
 use super::error::WebConfigError;
 use super::files::Files;
 use crate::exporter::blocking::BlockingLimiter;
-use crate::telemetry::log::Chain;
+use crate::text::ErrorChain;
 
 /// The minimum time between two checks of the files.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -148,7 +148,7 @@ impl FileCheck {
     fn replace(&self, read: Result<Rules, WebConfigError>) -> Result<(), Option<String>> {
         let mut state = self.config.lock();
         let error = match read {
-            Err(error) => Chain(&error).to_string(),
+            Err(error) => ErrorChain(&error).to_string(),
             Ok(mut rules) => match state.rules.restart_reason(&rules) {
                 Some(reason) => format!("{}: {reason} requires a restart", self.config.path.display()),
                 None => {

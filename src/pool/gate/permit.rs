@@ -10,7 +10,7 @@ use super::state::{Attempt, Effect};
 use super::{ABANDONED_AFTER, Denied, Gate, RetryAt};
 use crate::labels::{ConnectFailure, ErrorCode, Phase};
 use crate::telemetry::ledger::Recorder;
-use crate::telemetry::log::Chain;
+use crate::text::ErrorChain;
 
 /// A permit to connect. Dropping it means that the connect was abandoned.
 #[must_use]
@@ -64,7 +64,7 @@ impl<'a> ConnectPermit<'a> {
     ) -> Option<RetryAt> {
         let now = Instant::now();
         // Not under the lock: the backend's `Display` may do anything.
-        let message: Arc<str> = Chain(error).to_string().into();
+        let message: Arc<str> = ErrorChain(error).to_string().into();
         let mut connects = self.gate.connects();
         let effect = connects.failed(self.attempt, failure, code, message, now);
         let suspension = connects.suspension(now);

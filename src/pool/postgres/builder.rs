@@ -6,6 +6,7 @@ use super::super::pool::Pool;
 use super::manager::PostgresManager;
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::Collector;
+use crate::text::printable;
 
 /// Builds a [`Pool`]. Settings that are not set have their default, see [`Settings`]; of two values, the later one
 /// counts.
@@ -126,6 +127,7 @@ impl PoolBuilder {
         settings.validate()?;
         let url = settings.require_database_url()?;
         let name = settings.name.clone().unwrap_or_else(|| url.default_pool_name());
+        let name = printable(&name);
         let manager = PostgresManager::new(&settings, url, &name)?;
         Pool::new(manager, &name, &settings, &self.collector.unwrap_or_else(Collector::global))
     }

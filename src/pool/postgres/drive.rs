@@ -9,7 +9,7 @@ use tokio_postgres::{AsyncMessage, Connection, Error};
 
 use super::error::error_code;
 use crate::pool::backend::Observer;
-use crate::telemetry::log::Chain;
+use crate::text::ErrorChain;
 
 /// A connection that transfers data only while it is polled.
 pub(super) trait PolledConnection: Future<Output = Result<(), Error>> + Send + Unpin + 'static {
@@ -74,5 +74,5 @@ async fn until_end(connection: impl Future<Output = Result<(), Error>>, pool: Ar
 /// Logs the error with which a connection ended.
 pub(super) fn log_loss(error: &Error, pool: &str) {
     let sqlstate = error_code(error);
-    tracing::warn!(pool, sqlstate = sqlstate.as_str(), error = %Chain(error), "connection lost");
+    tracing::warn!(pool, sqlstate = sqlstate.as_str(), error = %ErrorChain(error), "connection lost");
 }

@@ -10,6 +10,7 @@ use super::error_source::find_source;
 use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
+use crate::text::printable;
 
 /// An error of establishing a connection.
 ///
@@ -29,7 +30,7 @@ pub enum ConnectError {
     #[error("{problem}")]
     #[non_exhaustive]
     Tls {
-        /// A description, with a remedy if there is one.
+        /// A description, with a remedy if there is one. Names in the server's certificate are escaped.
         problem: String,
         /// The error underneath.
         source: Error,
@@ -72,7 +73,7 @@ impl ConnectError {
     /// Classifies an error of connecting under `mode`.
     pub(crate) fn classify(error: Error, mode: &TlsMode) -> Self {
         match tls_problem(&error, mode) {
-            Some(problem) => Self::Tls { problem, source: error },
+            Some(problem) => Self::Tls { problem: printable(&problem).into_owned(), source: error },
             None => Self::Postgres(error),
         }
     }

@@ -14,9 +14,9 @@ use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
 use crate::labels::{BackendState, ServerRole};
-use crate::telemetry::log::Chain;
 use crate::telemetry::server::{LatestServerView, ServerWatcher};
 use crate::telemetry::{Backends, ServerPoll, ServerView};
+use crate::text::{ErrorChain, printable};
 
 /// The timeouts of connecting and of the query. The server's own statement timeout is a little shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ impl ServerWatch {
     fn log(&mut self, pool: &str, error: Option<&ServerViewError>) {
         match (error, self.failing) {
             (Some(error), false) => {
-                tracing::warn!(pool, error = %Chain(error), "querying the server's state failed");
+                tracing::warn!(pool, error = %ErrorChain(error), "querying the server's state failed");
             }
             (None, true) => tracing::info!(pool, "querying the server's state succeeded again"),
             _ => {}
@@ -206,9 +206,10 @@ fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
     let mut rows = rows.peekable();
     // There is at least the backend that runs the query.
     let first = *rows.peek().ok_or(ServerViewError::Unexpected("pg_stat_activity"))?;
+    let version = text(first, "version").and_then(|text| text.split_whitespace().next());
     let mut view = ServerView {
         seen_at: SystemTime::now(),
-        version: text(first, "version").and_then(|text| text.split_whitespace().next()).unwrap_or_default().into(),
+        version: printable(version.unwrap_or_default()).into(),
         role: if text(first, "standby") == Some("t") { ServerRole::Standby } else { ServerRole::Primary },
         backends: Vec::new(),
         slots: number(first, "slots")?,

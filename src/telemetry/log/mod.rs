@@ -8,13 +8,13 @@
 mod requests;
 
 use std::error::Error;
-use std::fmt::{self, Display};
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::clock::{Clock, Nanos};
 use crate::labels::{CloseReason, ConnectFailure, Dirt, ErrorCode, ErrorPhase, GiveUp};
+use crate::text::{ErrorChain, Printable};
 
 /// The minimum time between two lines of a limiter.
 const INTERVAL_NANOS: u64 = 1_000_000_000;
@@ -97,7 +97,7 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn connection_error(self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
         let Some(suppressed) = self.pass(&self.limiters.errors) else { return };
-        let (pool, error) = (self.pool, Chain(error));
+        let (pool, error) = (self.pool, ErrorChain(error));
         tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
     }
 
@@ -111,7 +111,7 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &dyn Error) {
-        let (error, kind) = (Chain(error), failure.as_str());
+        let (error, kind) = (ErrorChain(error), failure.as_str());
         let (pool, sqlstate) = (self.pool, code.as_str());
         if failure == ConnectFailure::Configuration {
             let message = "connecting failed because of the credentials or the configuration, which have to be corrected; one \
@@ -236,7 +236,7 @@ impl<'a> Log<'a> {
     pub(crate) fn operations_full(self, operation: &str, limit: usize) {
         tracing::warn!(
             pool = self.pool,
-            operation,
+            operation = %Printable(operation),
             limit,
             "too many operations; this and further new ones are counted as `other`"
         );
@@ -246,7 +246,7 @@ impl<'a> Log<'a> {
     pub(crate) fn routes_full(self, route: &str, limit: usize) {
         tracing::warn!(
             pool = self.pool,
-            route,
+            route = %Printable(route),
             limit,
             "too many routes; this and further new ones are counted as `other`"
         );
@@ -256,7 +256,7 @@ impl<'a> Log<'a> {
     pub(crate) fn queries_full(self, summary: &str, limit: usize) {
         tracing::warn!(
             pool = self.pool,
-            summary,
+            summary = %Printable(summary),
             limit,
             "too many query summaries; this and further new ones are counted as `other`"
         );
@@ -266,21 +266,6 @@ impl<'a> Log<'a> {
 /// Returns file and line, as in `src/orders.rs:42`, or an empty text.
 fn call_site_text(site: Site) -> String {
     site.map_or_else(String::new, |site| format!("{}:{}", site.file(), site.line()))
-}
-
-/// Displays an error and its causes on one line.
-pub(crate) struct Chain<'a>(pub(crate) &'a dyn Error);
-
-impl Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

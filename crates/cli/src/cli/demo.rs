@@ -17,8 +17,8 @@ use super::log;
 use super::outputs::OutputArgs;
 use super::web::WebArgs;
 use crate::demo::{self, DEFAULT_FAULT_DELAY, Demo, DemoError, Scenario, ScenarioPlan, Screen, Timing, Traces};
-use crate::error_chain::ErrorChain;
 use crate::service::NotAPath;
+use poolscope::text::ErrorChain;
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::builder::Styles;
 
-use crate::error_chain::ErrorChain;
+use poolscope::text::ErrorChain;
 
 /// The exit code of a failure.
 pub(super) const FAILURE: u8 = 1;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use http::Uri;
 use poolscope::exporter::DEFAULT_ADDRESS;
+use poolscope::text::printable;
 use thiserror::Error;
 
 /// The path unless the URL has one.
@@ -166,17 +167,19 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Returns the status of a response, and the first line of its body without control characters.
+/// Returns the status of a response, and the first line of its body.
 fn parse(response: &str) -> Option<(u16, String)> {
     let (head, body) = response.split_once("\r\n\r\n")?;
     let (version, rest) = head.lines().next()?.split_once(' ')?;
     let status = rest.get(..3)?.parse().ok().filter(|_| version.starts_with("HTTP/1."))?;
     let line = body.lines().next().unwrap_or_default();
-    Some((status, line.chars().filter(|c| !c.is_control()).take(200).collect()))
+    Some((status, printable(line).into_owned()))
 }
 
 #[cfg(test)]
 mod tests {
+    use poolscope::text::MAX_CHARS;
+
     use super::*;
 
     fn target(text: &str) -> Option<String> {
@@ -222,7 +225,9 @@ mod tests {
     fn response_has_a_status_and_a_line() {
         assert_eq!(parse("HTTP/1.1 200 OK\r\na: b\r\n\r\nHealthy.\nMore.\n"), Some((200, "Healthy.".to_owned())));
         assert_eq!(parse("HTTP/1.0 503 \r\n\r\n"), Some((503, String::new())));
-        assert_eq!(parse("HTTP/1.1 200 OK\r\n\r\n\x1b[31mred"), Some((200, "[31mred".to_owned())));
+        assert_eq!(parse("HTTP/1.1 200 OK\r\n\r\n\x1b[31mred"), Some((200, r"\u{1b}[31mred".to_owned())));
+        let (_, long) = parse(&format!("HTTP/1.1 200 OK\r\n\r\n{}", "x".repeat(10_000))).unwrap();
+        assert_eq!(long.chars().count(), MAX_CHARS);
         for invalid in ["", "HTTP/1.1 200 OK\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 2\r\n\r\n", "HTTP/1.1 abc\r\n\r\n"] {
             assert_eq!(parse(invalid), None, "{invalid:?}");
         }

@@ -6,9 +6,11 @@ use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
+use poolscope::text::{Printable, printable};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::field::MakeExt as _;
+use tracing_subscriber::fmt::format::{Format, Full, Writer, debug_fn};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::prelude::*;
@@ -43,7 +45,9 @@ where
     let ansi = ansi && std::io::stderr().is_terminal() && format == LogFormat::Text;
     let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(writer);
     let lines = match format {
-        LogFormat::Text => lines.event_format(Text(Format::default().with_ansi(ansi))).boxed(),
+        LogFormat::Text => {
+            lines.event_format(Text(Format::default().with_ansi(ansi))).fmt_fields(text_fields()).boxed()
+        }
         LogFormat::Json => lines.event_format(Json).boxed(),
     };
     tracing_subscriber::registry()
@@ -78,6 +82,20 @@ fn sampled_ids() -> Option<(TraceId, SpanId)> {
     let span = context.span();
     let span = span.span_context();
     (span.is_valid() && span.is_sampled()).then(|| (span.trace_id(), span.span_id()))
+}
+
+/// Returns the format of a line's fields: as that of `tracing_subscriber`, and each value printable, since messages of
+/// servers, clients and collectors are among them.
+fn text_fields() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
+    let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let value = Printable(format_args!("{value:?}")).to_string();
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name if writer.has_ansi_escapes() => write!(writer, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    };
+    debug_fn(field).delimited(" ")
 }
 
 /// Human-readable lines, which end with the ids of the span.
@@ -149,6 +167,14 @@ impl Fields {
     fn insert(&mut self, field: &Field, value: impl Into<serde_json::Value>) {
         self.others.insert(field.name().to_owned(), value.into());
     }
+
+    fn record_text(&mut self, field: &Field, value: String) {
+        if field.name() == "message" {
+            self.message = value;
+        } else {
+            self.insert(field, value);
+        }
+    }
 }
 
 impl Visit for Fields {
@@ -169,15 +195,11 @@ impl Visit for Fields {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            value.clone_into(&mut self.message);
-        } else {
-            self.insert(field, value);
-        }
+        self.record_text(field, printable(value).into_owned());
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
+        self.record_text(field, Printable(format_args!("{value:?}")).to_string());
     }
 }
 
@@ -189,6 +211,7 @@ mod tests {
     use std::sync::{Arc, Mutex, PoisonError};
 
     use poolscope::otlp::{Pipeline, Settings};
+    use poolscope::text::MAX_CHARS;
 
     use super::*;
 
@@ -217,7 +240,7 @@ mod tests {
         let layer = if json {
             layer.event_format(Json).boxed()
         } else {
-            layer.event_format(Text(Format::default().with_ansi(false))).boxed()
+            layer.event_format(Text(Format::default().with_ansi(false))).fmt_fields(text_fields()).boxed()
         };
         // As in `init`, the filter applies to lines only, and not to spans.
         let layer = layer.with_filter(EnvFilter::new("warn"));
@@ -268,11 +291,28 @@ mod tests {
     }
 
     #[test]
-    fn json_line_escapes_hostile_values() {
-        let hostile = "\"}\n{\"level\":\"INFO\"\u{1b}[31m";
-        let lines = logged(true, 1.0, || tracing::warn!(pool = hostile, nan = f64::NAN, "{hostile}"));
-        assert_eq!(lines.len(), 1, "{lines:?}");
+    fn foreign_values_are_escaped_and_cut() {
+        const HOSTILE: &str = "\"}\n{\"level\":\"INFO\"\u{1b}[31m\u{9b}m\u{202e}";
+        let emit = || {
+            tracing::warn!(pool = HOSTILE, error = %HOSTILE, nan = f64::NAN, "{HOSTILE}");
+            let long = "\n".repeat(300_000);
+            tracing::warn!(error = %long, pool = long, "{long}");
+            tracing::warn_span!("probe", pool = %HOSTILE).in_scope(|| tracing::warn!("within"));
+        };
+        let hostile = printable(HOSTILE);
+        let lines = logged(true, 1.0, emit);
+        assert_eq!(lines.len(), 3, "{lines:?}");
         let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
-        assert_eq!((&line["message"], &line["fields"]["pool"]), (&hostile.into(), &hostile.into()));
+        for value in [&line["message"], &line["fields"]["pool"], &line["fields"]["error"]] {
+            assert_eq!(*value, *hostile);
+        }
+        let texts = logged(false, 1.0, emit);
+        assert_eq!(texts.len(), 3, "{texts:?}");
+        assert!(texts[0].contains(&format!(" {hostile} pool=")) && texts[0].contains(&format!(" error={hostile} ")));
+        assert!(texts[2].contains(&format!("{{pool={hostile}}}")), "{texts:?}");
+        for line in lines.iter().chain(&texts) {
+            assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+            assert!(line.len() < 3 * 2 * MAX_CHARS + 200, "{line:?}");
+        }
     }
 }

@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 use super::config::{Config, Database};
 use super::error::ServeError;
 use super::run::build_pools;
-use crate::error_chain::ErrorChain;
 use crate::service::ServiceError;
+use poolscope::text::ErrorChain;
 
 /// Prints for each database how it is watched and which settings of its pool differ from the defaults; with `connect` also
 /// what its server reports. Calls `print` with each line. Returns whether all databases are reachable.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use poolscope::Settings;
 use poolscope::config::{self, Setting, env_vars};
+use poolscope::text::Printable;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
@@ -43,7 +44,7 @@ impl Database {
         let url = self.settings.database_url.as_ref().map_or_else(String::new, ToString::to_string);
         let view = if self.server_view { "with" } else { "without" };
         let interval = humantime::format_duration(self.probe_interval);
-        format!("{}: {url} every {interval}, {view} the server's view", self.name())
+        format!("{}: {url} every {interval}, {view} the server's view", Printable(self.name()))
     }
 }
 
@@ -240,7 +241,7 @@ fn invalid<T>(text: &str, key: &Spanned<T>, problem: impl Into<String>) -> Serve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error_chain::ErrorChain;
+    use poolscope::text::ErrorChain;
 
     fn parse(text: &str) -> Result<Config, ServeError> {
         Config::parse(text, Path::new("/etc/poolscope"))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use poolscope::Pool;
+use poolscope::text::ErrorChain;
 use thiserror::Error;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::Instrument as _;
@@ -37,7 +38,7 @@ pub(super) async fn probe(pool: Pool, interval: Duration, offset: Duration) {
         });
         // The pool counts and logs the failure.
         if let Err(error) = probe.instrument(tracing::info_span!("probe", pool = pool.name())).await {
-            tracing::debug!(pool = pool.name(), %error, "probe failed");
+            tracing::debug!(pool = pool.name(), error = %ErrorChain(&error), "probe failed");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! The standalone exporter.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -278,5 +280,57 @@ fn invalid_configuration_is_refused() {
         let ended = run_to_end(poolscope(&["serve", "--config", &good, "--web.listen-address", address]));
         let errors: Vec<_> = ended.err.lines().filter(|line| line.starts_with("error: ")).collect();
         assert!(ended.code == Some(code) && errors.len() == 1 && errors[0].contains(part), "{}", ended.err);
+    }
+}
+
+/// Starts a server that answers each client's startup with an error of this text, and returns its address.
+fn refusing_server(text: &str) -> SocketAddr {
+    let fields = format!("SFATAL\0VFATAL\0C28P01\0M{text}\0\0");
+    let length = u32::try_from(fields.len() + 4).expect("a message");
+    let message = [b"E", &length.to_be_bytes()[..], fields.as_bytes()].concat();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = listener.local_addr().expect("an address");
+    thread::spawn(move || {
+        for mut client in listener.incoming().map_while(Result::ok) {
+            let message = message.clone();
+            thread::spawn(move || {
+                // A client that does not ask for TLS sends its startup message first.
+                let _ = client.read(&mut [0; 1024]);
+                let _ = client.write_all(&message);
+            });
+        }
+    });
+    address
+}
+
+#[test]
+fn foreign_errors_are_escaped_and_cut() {
+    let environment = Environment::new();
+    let forged = "x\n2026-12-01T12:00:00Z ERROR poolscope: forged\r\u{1b}[31mred\u{1b}]0;title\u{7}\u{9b}m\u{202e}";
+    let (forging, flooding) = (refusing_server(forged), refusing_server(&"A".repeat(300_000)));
+    let config = environment.file(
+        "foreign.toml",
+        &format!(
+            "probe_interval = '1s'\n\
+             [databases.forging]\ndatabase_url = 'postgres://app@{forging}/shop?sslmode=disable'\n\
+             [databases.flooding]\ndatabase_url = 'postgres://app@{flooding}/shop?sslmode=disable'\n",
+        ),
+    );
+    let config = config.to_str().expect("a path");
+    let check = run_to_end(poolscope(&["check", "--config", config, "--connect"]));
+    assert_eq!((check.code, check.out.lines().count()), (Some(1), 6), "{}", check.out);
+    let mut outputs = vec![check.out, check.err];
+    for format in ["text", "json"] {
+        let exporter = RunningExporter::start(&["--config", config, "--log.format", format], &[("RUST_LOG", "debug")]);
+        let failed = |pool| exporter.probes(pool, "error") > 0.5;
+        wait_until("failures", || failed("forging") && failed("flooding"));
+        let Output { out, err, .. } = exporter.stop();
+        assert!(err.contains("connection error") && err.contains("AAAA") && err.contains(r"]0;title"), "{err}");
+        outputs.extend([out, err]);
+    }
+    for line in outputs.iter().flat_map(|output| output.split('\n')) {
+        assert_eq!(line.find(|c: char| c.is_control() || c == '\u{202e}'), None, "{line:?}");
+        assert!(!line.trim_start().starts_with("2026-12-01T12:00:00Z"), "{line}");
+        assert!(line.len() < 1500, "{line}");
     }
 }

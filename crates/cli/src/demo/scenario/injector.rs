@@ -13,7 +13,7 @@ use crate::demo::drain::DrainState;
 use crate::demo::schema::SchemaManager;
 use crate::demo::shop::Handlers;
 use crate::demo::workload::Load;
-use crate::error_chain::ErrorChain;
+use poolscope::text::ErrorChain;
 
 /// The progress of a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
