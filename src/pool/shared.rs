@@ -1,12 +1,12 @@
 //! The state that the parts of one pool share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use super::gate::Gate;
+use super::release::Resets;
 use super::request::LayerLimits;
 use crate::config::Settings;
 use crate::telemetry::Limits;
@@ -59,8 +59,7 @@ pub(crate) struct Shared {
     pub(super) hot: HotSettings,
     pub(super) gate: Gate,
     pub(super) settings: Settings,
-    /// Bounds the number of connections that are reset at once.
-    pub(super) resets: Arc<Semaphore>,
+    pub(super) resets: Resets,
     pub(crate) route_limits: LayerLimits,
     /// When a server was last found to be no longer the primary; zero for never.
     demoted_at: AtomicU64,
@@ -91,7 +90,7 @@ impl Shared {
             hot: HotSettings::from(&settings),
             gate: Gate::new(max, settings.fail_fast, settings.connect_timeout),
             settings,
-            resets: Arc::new(Semaphore::new((max / 4).max(1))),
+            resets: Resets::new(max),
             route_limits: LayerLimits::default(),
             demoted_at: AtomicU64::new(0),
             ended: Notify::new(),

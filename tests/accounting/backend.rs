@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use deadpool::managed::{Manager, Metrics, RecycleResult};
-use poolscope::labels::ErrorCode;
+use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use poolscope::labels::{Dirt, ErrorCode};
 use poolscope::pool::{Backend, ConnectFailure};
 
-/// How a call to connect or to ping behaves.
+/// How a call to connect, to ping or to reset behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behavior {
     Ok,
@@ -202,6 +202,7 @@ struct State {
     blocked: Mutex<Vec<Weak<BlockedCall>>>,
     creates: Calls,
     pings: Calls,
+    resets: Mutex<Plan>,
     /// Connections opened, and connections closed.
     opened: AtomicUsize,
     closed: AtomicUsize,
@@ -234,6 +235,11 @@ impl ScriptedBackend {
     /// Sets the behavior of all further pings.
     pub(crate) fn set_ping(&self, behavior: Behavior) {
         self.plans().1.then = behavior;
+    }
+
+    /// Sets the behavior of all further resets.
+    pub(crate) fn set_reset(&self, behavior: Behavior) {
+        self.0.resets.lock().unwrap().then = behavior;
     }
 
     /// Queues a behavior for one connect.
@@ -367,5 +373,11 @@ impl Backend for ScriptedBackend {
 
     fn connect_failure(failure: &ScriptedError) -> ConnectFailure {
         failure.0
+    }
+
+    async fn reset(&self, _: &mut Connection) -> Result<Vec<Dirt>, RecycleError<ScriptedError>> {
+        let behavior = self.0.resets.lock().unwrap().behavior();
+        behavior.run(&self.0.blocked).await?;
+        Ok(Vec::new())
     }
 }

@@ -25,6 +25,7 @@ mod pinging;
 mod property;
 #[cfg(feature = "middleware")]
 mod requests;
+mod resets;
 mod retries;
 mod stress;
 mod waiting;

@@ -19,10 +19,10 @@ use super::super::backend::Backend;
 use super::super::connection::{ManagerError, ObjectPool, Pooled};
 use super::super::gate::{self, Denied, RetryAt, Waiting};
 use super::super::pool::Pool;
-use super::super::release::{Guard, after_failed_checkout};
+use super::super::release::{Guard, after_failed_checkout, wait_for_reset};
 use super::super::request::{self, Entry, RequestCheckout};
 use super::super::shared::Shared;
-use super::context::{Context, CurrentGuard, in_request_scope, task_id};
+use super::context::{Context, CurrentGuard, ResetWait, in_request_scope, task_id};
 use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
 use crate::labels::{Outcome, Phase};
 use crate::telemetry::clock::Nanos;
@@ -96,7 +96,8 @@ impl<M: Backend> Pool<M> {
         call_site: &'static Location<'static>,
         site: SiteId,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        let context = Context { operation, call_site, site, started: Nanos::ZERO, ticket: None };
+        let context =
+            Context { operation, call_site, site, started: Nanos::ZERO, ticket: None, reset_wait: ResetWait::NotYet };
         Checkout::new(&self.inner.pool, context, |pool: &ObjectPool<M>, timeouts: &'static Timeouts| {
             pool.timeout_get(timeouts)
         })
@@ -113,7 +114,7 @@ pin_project! {
         inner: Option<F>,
         #[pin]
         deadline: Option<Sleep>,
-        // The wait at the gate. Boxed, as hardly any checkout waits there.
+        // The wait at the gate or for a reset. Boxed, as hardly any checkout waits there.
         gate_wait: Option<Waiting>,
         // The wait for a permit of the request's route.
         permit_wait: Option<PermitWait>,
@@ -225,6 +226,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F: Future
                 Poll::Ready(Err(PoolError::Backend(ManagerError::Denied(denied)))) => match *denied {
                     Denied::RetryAt(retry) => self.as_mut().wait_at_gate(retry, cx),
                     Denied::Unavailable(backoff) => break Failure::Unavailable(backoff),
+                    Denied::AwaitReset => self.as_mut().wait_for_reset(cx),
                 },
                 // deadpool's other errors are those of its hooks, which are not used.
                 Poll::Ready(Err(_)) => break Failure::Closed,
@@ -297,22 +299,41 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
 
     /// Waits at the gate, as the checkout may not connect now.
     #[cold]
-    fn wait_at_gate(self: Pin<&mut Self>, retry: RetryAt, cx: &mut TaskContext<'_>) {
-        let mut this = self.project();
+    fn wait_at_gate(mut self: Pin<&mut Self>, retry: RetryAt, cx: &mut TaskContext<'_>) {
+        let mut this = self.as_mut().project();
         let shared = this.pool.manager().shared();
         this.inner.set(None);
         *this.requeues |= retry.phase == Phase::Suspended;
         this.context.wait_for(&shared.recorder, retry.phase);
         if this.gate_wait.is_none() {
-            // It tries once more when it has its place, so that no wake-up in between is missed.
-            let mut waiting = gate::wait(Arc::clone(shared), retry);
-            let woken = waiting.as_mut().poll(cx).is_ready();
-            if !woken {
-                *this.gate_wait = Some(waiting);
-            }
-            let timeouts = if woken { &NO_TIMEOUTS } else { &WITHOUT_WAIT };
-            this.inner.set(Some((this.acquire)(*this.pool, timeouts)));
+            let waiting = gate::wait(Arc::clone(shared), retry);
+            self.begin_gate_wait(waiting, cx);
         }
+    }
+
+    /// Waits for a connection that is being reset, before the checkout opens one.
+    #[cold]
+    fn wait_for_reset(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) {
+        let mut this = self.as_mut().project();
+        let shared = this.pool.manager().shared();
+        this.inner.set(None);
+        if this.gate_wait.is_none() {
+            this.context.reset_wait = ResetWait::Waiting;
+            this.context.wait_for(&shared.recorder, Phase::Clean);
+            let waiting = wait_for_reset(Arc::clone(shared));
+            self.begin_gate_wait(waiting, cx);
+        }
+    }
+
+    /// Takes a place in a line, and tries once more then, so that no wake-up in between is missed.
+    fn begin_gate_wait(self: Pin<&mut Self>, mut waiting: Waiting, cx: &mut TaskContext<'_>) {
+        let mut this = self.project();
+        let woken = waiting.as_mut().poll(cx).is_ready();
+        if !woken {
+            *this.gate_wait = Some(waiting);
+        }
+        let timeouts = if woken { &NO_TIMEOUTS } else { &WITHOUT_WAIT };
+        this.inner.set(Some((this.acquire)(*this.pool, timeouts)));
     }
 
     /// Polls the wait for a permit or at the gate, and calls deadpool after it. Returns `false` if the pool is closed.
@@ -336,6 +357,10 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         } else if let Some(waiting) = this.gate_wait {
             ready!(waiting.as_mut().poll(cx));
             *this.gate_wait = None;
+            if this.context.reset_wait == ResetWait::Waiting {
+                this.context.reset_wait = ResetWait::Over;
+                this.context.wait_for(&this.pool.manager().shared().recorder, Phase::Queue);
+            }
         } else {
             return Poll::Pending;
         }

@@ -188,6 +188,9 @@ impl<M: Backend> Manager for InstrumentedManager<M> {
     type Error = ManagerError<M::Error>;
 
     async fn create(&self) -> Result<Self::Type, Self::Error> {
+        if self.shared.resets.is_awaited_by_current() {
+            return Err(ManagerError::Denied(Box::new(Denied::AwaitReset)));
+        }
         let (gate, recorder) = (&self.shared.gate, &self.shared.recorder);
         let permit = gate
             .admit(recorder, M::abandoned_connect(), || self.any_returnable())

@@ -91,6 +91,8 @@ pub(crate) enum Denied {
     RetryAt(RetryAt),
     /// The checkout fails.
     Unavailable(ConnectBackoff),
+    /// The checkout waits for a connection that is being reset, and connects if that takes long.
+    AwaitReset,
 }
 
 /// A wait at the gate.

@@ -77,7 +77,7 @@ impl<'a> ConnectPermit<'a> {
         match (effect, denied) {
             (Effect::TryAgain(until), _) => Some(RetryAt { phase: Phase::Suspended, until }),
             (_, Some(Denied::RetryAt(retry))) => Some(retry),
-            (_, Some(Denied::Unavailable(_)) | None) => None,
+            (_, Some(Denied::Unavailable(_) | Denied::AwaitReset) | None) => None,
         }
     }
 }

@@ -4,7 +4,8 @@
 //! 2. [`surplus`]: the connection is returned to deadpool. If that leaves more idle connections than `pool_size`, those
 //!    that were idle longest are closed.
 //! 3. [`reset_task`]: a connection that is in a transaction, or whose server is still executing, is reset by a task
-//!    before it is returned; or it is closed.
+//!    before it is returned; or it is closed. A checkout that finds no idle connection meanwhile waits for it, but not
+//!    for long ([`resets`]).
 //! 4. [`reset`]: drains the connection, cancels its query, rolls back its transaction and resets the session. A
 //!    checkout does the same if the return could not detect it.
 //! 5. [`cancel`]: if a connection is closed while a query is running, the query is cancelled at the server.
@@ -13,8 +14,10 @@ mod cancel;
 mod guard;
 pub(super) mod reset;
 mod reset_task;
+mod resets;
 mod surplus;
 
 pub(super) use self::cancel::CANCEL_DELAY;
 pub use self::guard::Guard;
+pub(super) use self::resets::{Resets, wait_for_reset};
 pub(super) use self::surplus::{after_failed_checkout, close_idle, sweep};

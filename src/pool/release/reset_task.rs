@@ -12,6 +12,7 @@ use super::super::backend::Backend;
 use super::super::connection::Pooled;
 use super::cancel::cancel_if_executing;
 use super::reset::{dirt_of, drain, reset_until};
+use super::resets::ResetUnderWay;
 use super::surplus::return_and_close_surplus;
 use crate::labels::CloseReason;
 use crate::telemetry::clock::Nanos;
@@ -28,6 +29,8 @@ struct ResetTask<M: Backend> {
     reason: CloseReason,
     /// The permit of the request's route, released after the connection is returned.
     _permit: Option<OwnedSemaphorePermit>,
+    /// Ended after the connection is returned, so that a checkout that waits for the reset finds it.
+    _under_way: ResetUnderWay,
 }
 
 /// Starts a task that resets a connection that `operation` released, and then returns it; or closes it, if that fails.
@@ -43,7 +46,8 @@ pub(super) fn reset_and_return<M: Backend>(
     let runtime = meta.runtime.clone();
     meta.shared.recorder.maintenance_started(&meta.stats, operation, at);
     let reason = CloseReason::Dirty;
-    let task = ResetTask { object: Some(object), operation, since: at, reason, _permit: permit };
+    let _under_way = ResetUnderWay::begin(&meta.shared);
+    let task = ResetTask { object: Some(object), operation, since: at, reason, _permit: permit, _under_way };
     match runtime {
         // If the runtime is shut down, the task is dropped and closes the connection.
         Some(runtime) => drop(runtime.spawn(task.run())),
@@ -61,7 +65,7 @@ impl<M: Backend> ResetTask<M> {
         let drained = timeout_at(deadline, drain(pooled)).await.is_ok();
         let is_clean = drained && pooled.meta.stats.wire().status().is_clean();
         if !is_clean || pooled.meta.unreset || pooled.meta.refused_write {
-            let resets = Arc::clone(&shared.resets);
+            let resets = Arc::clone(&shared.resets.permits);
             let permit = if is_clean {
                 // Only a session reset or a query of the server is needed: one round trip, which waits for a permit.
                 // Without one, the next checkout does it.
