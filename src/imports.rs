@@ -7,18 +7,19 @@ use std::path::{Path, PathBuf};
 /// Each top-level module, and the modules that it may name.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("labels", &[]),
+    ("files", &[]),
     ("suggest", &[]),
     ("text", &[]),
-    ("config", &["suggest"]),
+    ("config", &["files", "suggest"]),
     ("error", &["labels", "telemetry"]),
     ("telemetry", &["labels", "text"]),
-    ("pool", &["config", "error", "labels", "telemetry", "text"]),
+    ("pool", &["config", "error", "files", "labels", "telemetry", "text"]),
     ("retry", &["error", "labels", "telemetry", "pool"]),
     ("global", &["config", "error", "labels", "telemetry", "pool", "retry", "text"]),
     ("query_error", &["pool", "retry", "global"]),
     ("middleware", &["error", "labels", "telemetry", "pool"]),
-    ("exporter", &["suggest", "telemetry", "text"]),
-    ("otlp", &["telemetry", "text"]),
+    ("exporter", &["files", "suggest", "telemetry", "text"]),
+    ("otlp", &["files", "telemetry", "text"]),
 ];
 
 /// Returns the sources of a top-level module, with the number of `super::` that leads from each to the crate's root.

@@ -8,6 +8,8 @@ pub mod config;
 pub mod error;
 #[cfg(feature = "exporter")]
 pub mod exporter;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, unused_imports, reason = "some of it is for TLS only"))]
+mod files;
 mod global;
 #[cfg(test)]
 mod imports;

@@ -1,6 +1,7 @@
 //! The error of an invalid configuration.
 
 use std::io;
+use std::path::PathBuf;
 
 use super::location::{Location, masked};
 
@@ -100,7 +101,24 @@ pub enum ConfigError {
         sslmode: &'static str,
     },
 
-    /// The certificates for verifying the server could not be loaded.
+    /// A file that a setting or a URL parameter names cannot be read, or its content is invalid.
+    #[error("{setting} `{}` {problem}: {remedy}", path.display())]
+    #[non_exhaustive]
+    File {
+        /// The name of the setting or parameter.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with the line if there is one.
+        problem: String,
+        /// How to correct it.
+        remedy: &'static str,
+        /// The operating system's error, if it is the cause.
+        #[source]
+        source: Option<io::Error>,
+    },
+
+    /// The system's certificates for verifying the server could not be loaded.
     #[error("{problem}: {remedy}")]
     #[non_exhaustive]
     Certificates {

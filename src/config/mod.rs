@@ -46,5 +46,5 @@ pub use self::env::env_vars;
 pub use self::error::ConfigError;
 pub use self::settings::Settings;
 pub use self::table::{Setting, settings};
-pub use self::tls::{Roots, TlsMode, Verify};
+pub use self::tls::{ClientCertificate, Roots, TlsMode, Verify};
 pub use self::url::DatabaseUrl;

@@ -33,7 +33,8 @@ above, the query accepts:
 | parameter | values | meaning |
 |---|---|---|
 | `sslmode` | `disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full` | As in libpq, but `allow` means `prefer`. `prefer` (the default) and `require` encrypt without verifying the server, unless `sslrootcert` is given: then the server's certificate must be issued by that authority, and an invalid certificate is an error with `prefer` too, instead of a fallback to plaintext. `verify-ca` requires `sslrootcert`; `verify-full` without it trusts the system's authorities. Connections over a Unix socket are not encrypted. |
-| `sslrootcert` | a file, or `system` | The trusted authorities, as PEM. `system` implies `verify-full`, and no other mode is accepted with it. |
+| `sslrootcert` | a file, or `system` | The trusted authorities, as PEM. The file is read again after it has changed. `system` implies `verify-full`, and no other mode is accepted with it. |
+| `sslcert`, `sslkey` | files | The client's certificate (with those of intermediate authorities) and its private key, both PEM, for servers that require one. The key must not be encrypted, and readable by its owner only, or by a group if it belongs to root, as in libpq. Both are read again after they have changed. |
 | `sslnegotiation` | `postgres`, `direct` | `direct` starts with TLS immediately (PostgreSQL 17), and requires `require` or a stricter mode. |
 | `connect_timeout` | seconds, or a duration with its unit | The setting above. |
 | `tcp_user_timeout` | a duration with its unit, or 0 | The setting above; 0 is off. Other bare numbers are errors, as libpq reads milliseconds and tokio-postgres seconds. |

@@ -39,6 +39,16 @@ pub enum Roots {
     File(PathBuf),
 }
 
+/// The files of the certificate that the client presents, libpq's `sslcert` and `sslkey`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClientCertificate {
+    /// The PEM file with the certificate, followed by those of intermediate authorities.
+    pub certificate: PathBuf,
+    /// The PEM file with its private key, not encrypted.
+    pub key: PathBuf,
+}
+
 impl TlsMode {
     /// Returns the corresponding `sslmode` of libpq.
     #[must_use]
@@ -78,6 +88,28 @@ impl SslMode {
             _ => return None,
         })
     }
+}
+
+/// Returns the client's certificate for the parameters of a URL.
+pub(super) fn client_certificate(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    mode: Option<SslMode>,
+    location: &Location,
+) -> Result<Option<ClientCertificate>, ConfigError> {
+    let problem = match (certificate, key) {
+        (None, None) => return Ok(None),
+        (Some(_), None) => "sslcert requires its private key: give the key's PEM file as sslkey",
+        (None, Some(_)) => "sslkey requires its certificate: give the certificate's PEM file as sslcert",
+        _ if !cfg!(feature = "tls") => {
+            "sslcert requires TLS, which this build lacks: enable the feature `tls` of poolscope"
+        }
+        _ if mode == Some(SslMode::Disable) => {
+            "sslcert has no effect with sslmode=disable: give another sslmode, or remove sslcert and sslkey"
+        }
+        (Some(certificate), Some(key)) => return Ok(Some(ClientCertificate { certificate, key })),
+    };
+    Err(ConfigError::conflict(location, problem))
 }
 
 /// Returns the mode for the parameters of a URL; `direct` is `sslnegotiation=direct`.

@@ -218,7 +218,7 @@ fn tls<F: Fn(&str) -> Option<OsString>>(settings: &mut Settings, variables: &Var
         let Some((variable, path)) = variables.exporter(name)? else {
             return Ok(None);
         };
-        match std::fs::read(&path) {
+        match crate::files::read(path.as_ref()) {
             Ok(pem) if is_valid(&pem) => Ok(Some(pem)),
             Ok(_) => Err(OtlpError::variable(&variable, format!("invalid file {path}, expected {expected}"))),
             Err(error) => Err(OtlpError::variable(&variable, format!("cannot read {path}: {error}"))),

@@ -17,6 +17,8 @@ const PARAMETERS: &[&str] = &[
     "options",
     "password",
     "port",
+    "sslcert",
+    "sslkey",
     "sslmode",
     "sslnegotiation",
     "sslrootcert",

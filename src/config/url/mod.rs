@@ -21,7 +21,7 @@ use self::parameters::Target;
 use super::error::ConfigError;
 use super::location::Location;
 use super::table::Setting;
-use super::tls::{self, TlsMode};
+use super::tls::{self, ClientCertificate, TlsMode};
 use super::value::Value;
 
 /// A parsed `postgres://` or `postgresql://` URL. `Display` and `Debug` print it without the password.
@@ -44,6 +44,7 @@ pub struct DatabaseUrl(Arc<Parsed>);
 struct Parsed {
     config: Config,
     tls: TlsMode,
+    client_certificate: Option<ClientCertificate>,
     redacted: String,
     settings: Vec<(&'static Setting, Value)>,
 }
@@ -58,10 +59,11 @@ impl DatabaseUrl {
         for parameter in &parts.parameters {
             target.apply(parameter)?;
         }
-        let Target { mut config, sslmode, sslrootcert, settings, .. } = target.finish();
+        let Target { mut config, sslmode, sslrootcert, sslcert, sslkey, settings, .. } = target.finish();
 
         complete_hosts(&mut config).map_err(invalid)?;
         let direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
+        let client_certificate = tls::client_certificate(sslcert, sslkey, sslmode, location)?;
         let mut tls = tls::resolve(sslmode, sslrootcert, direct, location)?;
         if config.get_hosts().iter().all(is_socket) {
             // As in libpq: the server does not support TLS on a Unix socket, which is local.
@@ -73,7 +75,7 @@ impl DatabaseUrl {
             TlsMode::Prefer(_) => SslMode::Prefer,
             TlsMode::Require(_) => SslMode::Require,
         });
-        Ok(Self(Arc::new(Parsed { config, tls, redacted: parts.redacted(text), settings })))
+        Ok(Self(Arc::new(Parsed { config, tls, client_certificate, redacted: parts.redacted(text), settings })))
     }
 
     /// Returns the configuration for tokio-postgres, without the time limits, keepalive and `application_name` of the
@@ -87,6 +89,12 @@ impl DatabaseUrl {
     #[must_use]
     pub fn tls(&self) -> &TlsMode {
         &self.0.tls
+    }
+
+    /// Returns the files of the certificate that the client presents, if it has one.
+    #[must_use]
+    pub fn client_certificate(&self) -> Option<&ClientCertificate> {
+        self.0.client_certificate.as_ref()
     }
 
     /// Returns the default name of a pool, OpenTelemetry's `server.address:server.port/database`. The address is the

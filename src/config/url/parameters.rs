@@ -21,6 +21,8 @@ pub(super) struct Target<'a> {
     pub(super) config: Config,
     pub(super) sslmode: Option<SslMode>,
     pub(super) sslrootcert: Option<Roots>,
+    pub(super) sslcert: Option<PathBuf>,
+    pub(super) sslkey: Option<PathBuf>,
     pub(super) settings: Vec<(&'static Setting, Value)>,
     no_keepalive: bool,
     location: &'a Location,
@@ -77,7 +79,16 @@ impl<'a> Target<'a> {
         if !parts.database.is_empty() {
             config.dbname(decode(parts.database)?);
         }
-        Ok(Self { config, sslmode: None, sslrootcert: None, settings: Vec::new(), no_keepalive: false, location })
+        Ok(Self {
+            config,
+            sslmode: None,
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
+            settings: Vec::new(),
+            no_keepalive: false,
+            location,
+        })
     }
 
     pub(super) fn apply(&mut self, parameter: &Parameter<'_>) -> Result<(), ConfigError> {
@@ -155,6 +166,9 @@ impl<'a> Target<'a> {
                     path => Roots::File(PathBuf::from(path)),
                 });
             }
+            "sslcert" | "sslkey" if value.is_empty() => return Err("a PEM file".into()),
+            "sslcert" => self.sslcert = Some(PathBuf::from(value)),
+            "sslkey" => self.sslkey = Some(PathBuf::from(value)),
             "sslnegotiation" => drop(config.ssl_negotiation(match value {
                 "postgres" => SslNegotiation::Postgres,
                 "direct" => SslNegotiation::Direct,

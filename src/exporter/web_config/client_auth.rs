@@ -34,7 +34,7 @@ type Verifier = Arc<dyn ClientCertVerifier>;
 /// Reads the keys about client certificates.
 pub(super) fn read(
     section: &Section<'_>,
-    files: &mut Files,
+    files: &mut Files<'_>,
     provider: &Arc<CryptoProvider>,
 ) -> Result<(ClientAuth, Option<Verifier>), LineError> {
     let kind = section.text("client_auth_type")?;

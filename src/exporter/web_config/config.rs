@@ -41,7 +41,7 @@ const KEYS: &[&str] = &[tls::NAME, headers::NAME, users::NAME];
 pub struct WebConfig {
     pub(super) path: PathBuf,
     pub(super) rules: Rules,
-    pub(super) files: Files,
+    pub(super) files: crate::files::Files,
 }
 
 impl WebConfig {
@@ -55,7 +55,7 @@ impl WebConfig {
     /// Returns an error if a file cannot be read or is invalid, with the line and the correction.
     pub fn read(path: impl AsRef<Path>) -> Result<Self, WebConfigError> {
         let path = path.as_ref();
-        let mut files = Files::new(path);
+        let mut files = crate::files::Files::first();
         let rules = read(path, &mut files)?;
         Ok(Self { path: path.to_owned(), rules, files })
     }
@@ -115,12 +115,13 @@ impl Rules {
 }
 
 /// Reads the file at `path` and those that it refers to.
-pub(super) fn read(path: &Path, files: &mut Files) -> Result<Rules, WebConfigError> {
+pub(super) fn read(path: &Path, files: &mut crate::files::Files) -> Result<Rules, WebConfigError> {
+    let mut files = Files::new(path, files);
     let content = files.read_main().map_err(|source| WebConfigError::Unreadable { file: path.to_owned(), source })?;
-    parse(&content, files).map_err(|error| error.in_file(path))
+    parse(&content, &mut files).map_err(|error| error.in_file(path))
 }
 
-fn parse(content: &[u8], files: &mut Files) -> Result<Rules, LineError> {
+fn parse(content: &[u8], files: &mut Files<'_>) -> Result<Rules, LineError> {
     let text = str::from_utf8(content).map_err(|error| {
         let line = content.iter().take(error.valid_up_to()).filter(|byte| **byte == b'\n').count() + 1;
         LineError::new(line, "invalid UTF-8")

@@ -18,7 +18,7 @@ pub(super) struct Pem {
 /// Reads the data of the key `inline`, or of the file at the path of the key `file`.
 pub(super) fn read(
     section: &Section<'_>,
-    files: &mut Files,
+    files: &mut Files<'_>,
     inline: &'static str,
     file: &'static str,
 ) -> Result<Option<Pem>, LineError> {

@@ -54,7 +54,7 @@ impl fmt::Debug for Tls {
 }
 
 /// Reads the section and the files that it refers to. Returns `None` if it has no values.
-pub(super) fn read(node: Option<&Node>, files: &mut Files) -> Result<Option<Tls>, LineError> {
+pub(super) fn read(node: Option<&Node>, files: &mut Files<'_>) -> Result<Option<Tls>, LineError> {
     let section = Section::read(node, NAME, KEYS)?;
     let Some(node) = node.filter(|_| KEYS.iter().any(|key| section.node(key).is_some())) else { return Ok(None) };
     let missing = |key: &str| LineError::new(node.line, format!("{NAME} has neither {key} nor {key}_file"));

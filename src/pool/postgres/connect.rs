@@ -18,7 +18,7 @@ use super::hosts::candidates;
 use super::peer::Peer;
 use super::session::{SHOW_TRANSACTION_READ_ONLY, first_column};
 use super::socket::Socket;
-use super::tls::ClientTls;
+use super::tls::{ClientTls, CurrentTls};
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
 use crate::pool::wire::{AwaitPeerClose, Tap};
@@ -59,15 +59,14 @@ impl Connector {
     ///
     /// # Errors
     ///
-    /// Returns [`ConfigError::Certificates`] if they cannot be read.
+    /// Returns an error if they cannot be read or are invalid.
     pub(crate) fn new(settings: &Settings, url: &DatabaseUrl, pool: impl Into<Arc<str>>) -> Result<Self, ConfigError> {
-        let config = configure(settings, url.config().clone());
-        let tls = ClientTls::new(url.tls(), config.get_ssl_negotiation())?;
+        let pool = pool.into();
         Ok(Self(Arc::new(Inner {
-            config,
+            config: configure(settings, url.config().clone()),
             mode: url.tls().clone(),
-            tls,
-            pool: pool.into(),
+            tls: ClientTls::new(url, &pool)?,
+            pool,
             connect_timeout: settings.connect_timeout,
         })))
     }
@@ -122,12 +121,13 @@ impl Connector {
     /// Requests that the server at `peer` cancels the query of this token's connection, and waits until it has done so.
     pub(super) async fn cancel(&self, token: &CancelToken, peer: &Peer) -> Result<(), ConnectError> {
         self.with_timeout(async {
+            let tls = self.0.tls.current().await;
             let socket = AwaitPeerClose(open_socket(peer).await?);
-            match self.0.tls.for_host(peer.hostname()) {
+            match tls.for_host(peer.hostname()) {
                 Some(tls) => token.cancel_query_raw(socket, tls).await,
                 None => token.cancel_query_raw(socket, NoTls).await,
             }
-            .map_err(|error| self.classify(error))
+            .map_err(|error| tls.explain(self.classify(error)))
         })
         .await
     }
@@ -147,12 +147,13 @@ impl Connector {
         driver: D,
     ) -> Result<Established<D::Driving>, ConnectError> {
         let config = &self.0.config;
+        let tls = self.0.tls.current().await;
         let mut failure = None;
         for candidate in candidates(config)? {
             match candidate.peers(config).await {
                 Ok(peers) => {
                     for peer in peers {
-                        match self.connect_to(peer, observer, driver).await {
+                        match self.connect_to(peer, &tls, observer, driver).await {
                             Ok(established) => return Ok(established),
                             Err(error) => failure = Some(error),
                         }
@@ -167,16 +168,18 @@ impl Connector {
     async fn connect_to<D: Driver>(
         &self,
         peer: Peer,
+        tls: &CurrentTls,
         observer: Option<&Observer>,
         driver: D,
     ) -> Result<Established<D::Driving>, ConnectError> {
         let protocol_observer =
             observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.0.config))));
         let socket = Tap::new(open_socket(&peer).await?, protocol_observer);
-        match self.0.tls.for_host(peer.hostname()) {
-            Some(tls) => self.start_session(peer, socket, tls, driver).await,
+        let session = match tls.for_host(peer.hostname()) {
+            Some(stream) => self.start_session(peer, socket, stream, driver).await,
             None => self.start_session(peer, socket, NoTls, driver).await,
-        }
+        };
+        session.map_err(|error| tls.explain(error))
     }
 
     /// Starts a session with the server, checks it, and passes the connection to `driver`.

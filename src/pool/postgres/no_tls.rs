@@ -1,19 +1,33 @@
 //! Stands in for TLS in builds without it.
 
-use tokio_postgres::config::SslNegotiation;
+use std::sync::Arc;
+
 use tokio_postgres::{Error, NoTls};
 
-use crate::config::{ConfigError, TlsMode};
+use super::error::ConnectError;
+use crate::config::{ConfigError, DatabaseUrl};
 
 pub(super) struct ClientTls;
 
 impl ClientTls {
-    pub(super) fn new(_: &TlsMode, _: SslNegotiation) -> Result<Self, ConfigError> {
+    pub(super) fn new(_: &DatabaseUrl, _: &Arc<str>) -> Result<Self, ConfigError> {
         Ok(Self)
     }
 
+    pub(super) async fn current(&self) -> CurrentTls {
+        CurrentTls
+    }
+}
+
+pub(super) struct CurrentTls;
+
+impl CurrentTls {
     pub(super) fn for_host(&self, _: &str) -> Option<NoTls> {
         None
+    }
+
+    pub(super) fn explain(&self, error: ConnectError) -> ConnectError {
+        error
     }
 }
 

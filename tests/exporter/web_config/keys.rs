@@ -182,7 +182,7 @@ fn unreadable_files_are_named() {
     let error = WebConfig::read(site.path("latin")).expect_err("not UTF-8");
     assert!(error.to_string().ends_with("latin, line 2: invalid UTF-8"), "{error}");
     let error = WebConfig::read(site.directory.path()).expect_err("a directory");
-    assert_eq!(error.source().unwrap().to_string(), "not a regular file");
+    assert_eq!(error.source().unwrap().to_string(), "neither a regular file nor a FIFO");
 }
 
 #[test]

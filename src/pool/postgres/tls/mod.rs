@@ -3,226 +3,150 @@
 //! The cryptography is always ring's, chosen here: the process-wide default belongs to the application, and may not be
 //! set.
 
+mod config;
+mod problem;
 mod rewrap;
+mod verifier;
 
-use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, Error};
 use tokio_postgres::config::SslNegotiation;
 use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+pub(super) use self::problem::tls_problem;
 use self::rewrap::RewrapTls;
+use super::error::ConnectError;
 use super::error_source::find_source;
 use super::socket::Socket;
-use crate::config::{ConfigError, Roots, TlsMode, Verify};
+use crate::config::{ClientCertificate, ConfigError, DatabaseUrl, Roots, TlsMode, Verify};
+use crate::files::{Files, Live, Source};
+use crate::text::ErrorChain;
 
-/// The TLS configuration of a pool's connections.
-pub(super) struct ClientTls(Option<MakeRustlsConnect>);
+/// The TLS configuration of a pool's connections, which follows its certificate files.
+pub(super) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
 
 impl ClientTls {
-    /// Creates the configuration for `mode`, and reads its certificate files.
-    pub(super) fn new(mode: &TlsMode, negotiation: SslNegotiation) -> Result<Self, ConfigError> {
-        let (TlsMode::Prefer(verify) | TlsMode::Require(verify)) = mode else {
-            return Ok(Self(None));
+    /// Creates the configuration for `url`, and reads its certificate files. `pool` is the name for the log.
+    pub(super) fn new(url: &DatabaseUrl, pool: &Arc<str>) -> Result<Self, ConfigError> {
+        let (TlsMode::Prefer(verify) | TlsMode::Require(verify)) = url.tls() else { return Ok(Self(None)) };
+        let source = CertificateFiles {
+            verify: verify.clone(),
+            certificate: url.client_certificate().cloned(),
+            negotiation: url.config().get_ssl_negotiation(),
+            pool: Arc::clone(pool),
         };
-        let mut config = client_config(verify)?;
-        // Without PostgreSQL's own negotiation, the server requires ALPN.
-        if negotiation == SslNegotiation::Direct {
-            config.alpn_protocols = vec![b"postgresql".to_vec()];
-        }
-        Ok(Self(Some(MakeRustlsConnect::new(config))))
+        let mut files = Files::first();
+        let loaded = source.load(&mut files)?;
+        Ok(Self(Some(Arc::new(Live::new(source, loaded, files)))))
     }
 
+    /// Returns the configuration for a connection, after a check of the certificate files; see [`Live::current`].
+    pub(super) async fn current(&self) -> CurrentTls {
+        let Some(live) = &self.0 else { return CurrentTls(None) };
+        CurrentTls(Some((live.current().await, Arc::clone(live))))
+    }
+}
+
+/// The TLS configuration of one connection attempt.
+pub(super) struct CurrentTls(Option<(Arc<Loaded>, Arc<Live<CertificateFiles>>)>);
+
+impl CurrentTls {
     /// Returns what connects TLS to the server of this name, below a wrapper of the socket; `None` for plaintext.
     pub(super) fn for_host(
         &self,
         hostname: &str,
     ) -> Option<RewrapTls<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect>> {
-        let mut tls = self.0.clone()?;
+        let mut tls = self.0.as_ref()?.0.connector.clone();
         let Ok(tls) = MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, hostname);
         Some(RewrapTls(tls))
     }
+
+    /// Adds to the error of a verification which files it used, and when they were read.
+    pub(super) fn explain(&self, error: ConnectError) -> ConnectError {
+        let ConnectError::Tls { problem, source } = error else { return error };
+        let explanation = self.explanation(&source).map(|explanation| format!(" ({explanation})"));
+        ConnectError::Tls { problem: problem + &explanation.unwrap_or_default(), source }
+    }
+
+    /// Returns `None` if no other files would help.
+    fn explanation(&self, error: &tokio_postgres::Error) -> Option<String> {
+        let (loaded, live) = self.0.as_ref()?;
+        let files = live.source().name_of_files(find_source(error)?)?;
+        let read_at = humantime::format_rfc3339_seconds(loaded.read_at);
+        Some(match live.error() {
+            None => format!("{files} read at {read_at}"),
+            Some(error) => format!("{files} read at {read_at}; not usable since: {error}"),
+        })
+    }
 }
 
-fn client_config(verify: &Verify) -> Result<ClientConfig, ConfigError> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = verifier(verify, &provider)?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| certificates(format!("TLS could not be set up: {error}"), None))?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(config)
+/// What is read for TLS.
+pub(super) struct CertificateFiles {
+    verify: Verify,
+    certificate: Option<ClientCertificate>,
+    negotiation: SslNegotiation,
+    pool: Arc<str>,
 }
 
-fn verifier(verify: &Verify, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
-    let algorithms = provider.signature_verification_algorithms;
-    Ok(match verify {
-        Verify::Nothing => Arc::new(NoHostnameVerifier { roots: None, algorithms }),
-        Verify::Chain(roots) => Arc::new(NoHostnameVerifier { roots: Some(load(roots)?), algorithms }),
-        Verify::ChainAndName(roots) => {
-            let roots = Arc::new(load(roots)?);
-            WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider))
-                .build()
-                .map_err(|error| certificates(format!("the trusted certificates: {error}"), None))?
+/// A configuration of TLS.
+pub(super) struct Loaded {
+    connector: MakeRustlsConnect,
+    read_at: SystemTime,
+}
+
+impl CertificateFiles {
+    fn load(&self, files: &mut Files) -> Result<Loaded, ConfigError> {
+        let read_at = SystemTime::now();
+        let mut config = config::client_config(&self.verify, self.certificate.as_ref(), files)?;
+        // Without PostgreSQL's own negotiation, the server requires ALPN.
+        if self.negotiation == SslNegotiation::Direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
         }
-    })
-}
-
-/// Returns the trusted authorities. An error if there are none.
-fn load(roots: &Roots) -> Result<RootCertStore, ConfigError> {
-    match roots {
-        Roots::System => load_system(),
-        Roots::File(path) => load_file(path),
-    }
-}
-
-fn load_system() -> Result<RootCertStore, ConfigError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut store = RootCertStore::empty();
-    // Among a system's many certificates, webpki always rejects some.
-    let (usable, _) = store.add_parsable_certificates(found.certs);
-    if usable == 0 {
-        return Err(certificates(
-            "the system has no certificate authorities to verify the server's certificate".to_owned(),
-            None,
-        ));
-    }
-    Ok(store)
-}
-
-fn load_file(path: &Path) -> Result<RootCertStore, ConfigError> {
-    let problem = |what: &str| certificates(format!("sslrootcert `{}` {what}", path.display()), None);
-    let pem = std::fs::read(path)
-        .map_err(|error| certificates(format!("sslrootcert `{}` cannot be read", path.display()), Some(error)))?;
-    let mut store = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|_| problem("is not well-formed PEM"))?;
-        store.add(certificate).map_err(|_| problem("holds a certificate that cannot be read"))?;
-    }
-    if store.is_empty() {
-        return Err(problem("holds no certificate"));
-    }
-    Ok(store)
-}
-
-fn certificates(problem: String, source: Option<std::io::Error>) -> ConfigError {
-    ConfigError::Certificates {
-        problem,
-        remedy: "give a PEM file with the certificate of the server's authority as sslrootcert",
-        source,
-    }
-}
-
-/// Ignores the server's name. With `roots` it verifies the certificate's chain, without them nothing of the
-/// certificate.
-///
-/// In both cases it verifies the handshake's signature: the server must hold the certificate's key.
-#[derive(Debug)]
-struct NoHostnameVerifier {
-    roots: Option<RootCertStore>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for NoHostnameVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        if let Some(roots) = &self.roots {
-            let certificate = ParsedCertificate::try_from(end_entity)?;
-            verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, self.algorithms.all)?;
-        }
-        Ok(ServerCertVerified::assertion())
+        Ok(Loaded { connector: MakeRustlsConnect::new(config), read_at })
     }
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
-}
-
-/// Returns what is wrong with the TLS of a connection that failed with `error`; `None` if rustls reported nothing.
-pub(super) fn tls_problem(error: &tokio_postgres::Error, sslmode: &str) -> Option<String> {
-    Some(match find_source::<Error>(error)? {
-        Error::InvalidCertificate(reason) => {
-            format!(
-                "verification of the server's certificate failed (sslmode={sslmode}): {}",
-                certificate_problem(reason)
-            )
-        }
-        _ => format!("the TLS handshake failed (sslmode={sslmode})"),
-    })
-}
-
-fn certificate_problem(reason: &CertificateError) -> String {
-    use CertificateError as Reason;
-    match reason {
-        Reason::UnknownIssuer => "unknown issuer: give the certificate of its authority as sslrootcert".to_owned(),
-        Reason::NotValidForNameContext { expected, presented } => {
-            let expected = expected.to_str();
-            if presented.is_empty() {
-                format!(
-                    "it has no host name as subjectAltName, and its common name does not count: \
-                     issue one for `{expected}`, or give sslmode=verify-ca"
-                )
-            } else {
-                format!(
-                    "it is for other names than `{expected}` ({}): connect by one of them, or give sslmode=verify-ca",
-                    presented.iter().map(|name| bare_name(name)).collect::<Vec<_>>().join(", ")
-                )
+    /// Returns the name of the files that were used for what failed with `error`.
+    fn name_of_files(&self, error: &Error) -> Option<String> {
+        match (error, &self.verify, &self.certificate) {
+            (
+                Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature),
+                Verify::Chain(roots) | Verify::ChainAndName(roots),
+                _,
+            ) => Some(match roots {
+                Roots::System => "the system's authorities were".to_owned(),
+                Roots::File(path) => format!("`{}` was", path.display()),
+            }),
+            (Error::AlertReceived(alert), _, Some(ClientCertificate { certificate, .. }))
+                if problem::rejects_client(*alert) =>
+            {
+                Some(format!("`{}` was", certificate.display()))
             }
+            _ => None,
         }
-        Reason::NotValidForName => "it is for other names than the host's".to_owned(),
-        Reason::Expired | Reason::ExpiredContext { .. } => "it has expired: renew it".to_owned(),
-        Reason::BadSignature => "a signature does not match: the server does not hold the certificate's key, or the \
-                                 authority in sslrootcert has the same name and another key"
-            .to_owned(),
-        Reason::NotValidYet | Reason::NotValidYetContext { .. } => {
-            "it is not valid yet: compare the clocks of client and server".to_owned()
-        }
-        // webpki's error, which rustls passes on without its type.
-        Reason::Other(other) if other.to_string() == "CaUsedAsEndEntity" => {
-            "it is self-signed, as an authority's: issue one for the server with CA:FALSE".to_owned()
-        }
-        other => other.to_string(),
     }
 }
 
-/// Strips the type from a name as rustls presents it, such as `DnsName("db.example")`.
-fn bare_name(name: &str) -> &str {
-    let inner = name.split_once('(').map_or(name, |(_, inner)| inner.trim_end_matches(')'));
-    inner.trim_matches('"')
+impl Source for CertificateFiles {
+    type Value = Loaded;
+
+    fn reread(&self, _: &Loaded, files: &mut Files) -> Result<Loaded, String> {
+        self.load(files).map_err(|error| ErrorChain(&error).to_string())
+    }
+
+    fn log(&self, result: Result<(), &str>) {
+        let pool = &*self.pool;
+        match result {
+            Ok(()) => tracing::info!(pool, "reloaded the certificates for TLS"),
+            Err(error) => tracing::error!(
+                pool,
+                error,
+                "the certificate files have changed and cannot be used; new connections use the previous ones"
+            ),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::crypto::ring;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{CertificateError, ClientConnection, ServerConfig, ServerConnection};
 
+use super::config::*;
 use super::*;
 
 /// A certificate authority.
@@ -83,7 +85,7 @@ impl Drop for TemporaryFile {
 
 /// Performs a handshake in memory, and returns the client's result.
 fn handshake(verify: &Verify, server: Arc<ServerConfig>, host: &str) -> Result<(), Error> {
-    let config = client_config(verify).unwrap();
+    let config = client_config(verify, None, &mut Files::first()).unwrap();
     let host = ServerName::try_from(host.to_owned()).unwrap();
     let mut client = ClientConnection::new(Arc::new(config), host).unwrap();
     let mut server = ServerConnection::new(server).unwrap();
@@ -187,11 +189,11 @@ fn unusable_certificate_file_is_named_in_the_error() {
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_owned(), "cannot be read"),
     ] {
         let file = TemporaryFile::new(&text);
-        let error = load(&file.roots()).unwrap_err().to_string();
+        let error = load(&file.roots(), &mut Files::first()).unwrap_err().to_string();
         let path = file.path().display().to_string();
         assert!(error.contains(&path) && error.contains(problem) && error.contains(": give "), "{error}");
     }
-    let missing = load(&Roots::File("/nonexistent/ca.pem".into())).unwrap_err();
+    let missing = load(&Roots::File("/nonexistent/ca.pem".into()), &mut Files::first()).unwrap_err();
     assert!(missing.to_string().starts_with("sslrootcert `/nonexistent/ca.pem` cannot be read: give "));
     assert!(std::error::Error::source(&missing).is_some());
 }
@@ -207,7 +209,7 @@ fn certificate_file_may_hold_several_authorities() {
 
 #[test]
 fn tls_is_configured_unless_disabled() {
-    let tls = |mode| ClientTls::new(&mode, SslNegotiation::Postgres).unwrap().0;
-    assert!(tls(TlsMode::Disable).is_none());
-    assert!(tls(TlsMode::Prefer(Verify::Nothing)).is_some());
+    let tls = |url: &str| ClientTls::new(&url.parse().unwrap(), &"tls".into()).unwrap().0;
+    assert!(tls("postgres://h/d?sslmode=disable").is_none());
+    assert!(tls("postgres://h/d").is_some());
 }
