@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, SinkExt};
 use opentelemetry_semantic_conventions::attribute as names;
+use poolscope::labels::Activity;
 use poolscope::retry::RetryPolicy;
 use poolscope::{CheckoutError, Connection, RunError};
 use tokio_postgres::config::Host;
@@ -123,6 +124,116 @@ async fn query_is_a_child_of_the_current_span() {
     let spans = trace.spans(5).await;
     assert_eq!(children(&spans, &spans[0]), ["SELECT", "load", "SELECT"]);
     assert_eq!(children(&spans, single_span(&spans, "load")), ["SHOW"]);
+}
+
+/// The wire does not show whose request is whose.
+#[tokio::test]
+async fn concurrent_queries_are_children_of_the_checkout() {
+    let test = TestPool::shared("spans_joined", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
+    let (trace, ()) = traced("GET /joined", async {
+        let connection = test.get().await;
+        let load = |sql: &'static str| {
+            let connection = &connection;
+            async move { connection.query(sql, &[]).await.unwrap() }
+        };
+        let one = load("SELECT 1").instrument(tracing::info_span!("one"));
+        let two = load("SHOW work_mem").instrument(tracing::info_span!("two"));
+        tokio::join!(one, two);
+        // Once both were answered, spans are attributed again.
+        load("VALUES (3)").instrument(tracing::info_span!("three")).await;
+        let simple = |sql: &'static str| {
+            let connection = &connection;
+            async move { connection.batch_execute(sql).await.unwrap() }
+        };
+        let long = simple("SELECT pg_sleep(0.05)").instrument(tracing::info_span!("long"));
+        let later = async {
+            eventually("the query runs", async || {
+                test.pool.holders().iter().any(|holder| holder.activity == Some(Activity::Executing))
+            })
+            .await;
+            simple("SHOW port").await;
+        };
+        tokio::join!(long, later.instrument(tracing::info_span!("later")));
+    })
+    .await;
+    let spans = trace.spans(11).await;
+    let mut of_checkout = children(&spans, &spans[0]);
+    of_checkout.sort_unstable();
+    assert_eq!(of_checkout, ["SELECT", "SHOW", "later", "long", "one", "three", "two"]);
+    for (span, queries) in
+        [("one", &[][..]), ("two", &[]), ("three", &["VALUES"]), ("long", &["SELECT"]), ("later", &["SHOW"])]
+    {
+        assert_eq!(children(&spans, single_span(&spans, span)), queries, "{span}");
+    }
+}
+
+/// Also while the connection's task runs on another thread, and has the closing of a statement to send.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn successive_queries_keep_their_own_spans() {
+    let test = TestPool::shared("spans_successive", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
+    let (trace, ()) = traced("GET /successive", async {
+        let connection = test.get().await;
+        for _ in 0..20 {
+            let load = async { connection.query("SELECT 1", &[]).await.unwrap() };
+            load.instrument(tracing::info_span!("load")).await;
+        }
+    })
+    .await;
+    let spans = trace.spans(41).await;
+    for span in spans.iter().filter(|span| span.name == "load") {
+        assert_eq!(children(&spans, span), ["SELECT"]);
+    }
+    assert_eq!(children(&spans, &spans[0]), ["load"; 20]);
+}
+
+#[tokio::test]
+async fn connection_shared_by_traces_joins_none_of_them() {
+    let test = TestPool::shared("spans_shared", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
+    let (checkout, connection) = traced("GET /checkout", test.get()).await;
+    let run = |sql: &'static str| {
+        let connection = &connection;
+        async move { connection.query(sql, &[]).await.unwrap() }
+    };
+    let ((first, _), (second, _)) =
+        tokio::join!(traced("GET /first", run("SELECT 1")), traced("GET /second", run("SELECT 2")));
+    assert_eq!(checkout.spans(3).await.iter().filter(|span| span.name == "SELECT").count(), 2);
+    assert_eq!((first.spans(1).await.len(), second.spans(1).await.len()), (1, 1));
+    // A connection used by one at a time joins its trace, with a link to the checkout.
+    let (third, _) = traced("GET /third", run("SELECT 3")).await;
+    let spans = third.spans(2).await;
+    assert_eq!(children(&spans, &spans[0]), ["SELECT"]);
+    let [link] = &link_attributes(single_span(&spans, "SELECT"), &checkout.spans(3).await[0])[..] else {
+        panic!("{spans:#?}")
+    };
+    assert_eq!(link["poolscope.link"], "checkout");
+}
+
+/// `.instrument` may wrap the checkout, the query, or a future that runs both.
+#[tokio::test]
+async fn instrumented_futures_are_in_the_trace() {
+    let test = TestPool::shared("spans_instrument", |builder| builder.pool_size(1).max_overflow(0)).await;
+    drop(test.get().await);
+    let (trace, ()) = traced("GET /instrument", async {
+        let connection = test.get().instrument(tracing::info_span!("checking out")).await;
+        connection.batch_execute("SELECT 1").instrument(tracing::info_span!("querying")).await.unwrap();
+        let both = async {
+            drop(connection);
+            test.get().await.batch_execute("SHOW port").await.unwrap();
+        };
+        both.instrument(tracing::info_span!("both")).await;
+    })
+    .await;
+    let spans = trace.spans(6).await;
+    // The client is dereferenced before the future of the query is wrapped.
+    assert_eq!(children(&spans, &spans[0]), ["checking out", "querying", "SELECT", "both"]);
+    assert_eq!(children(&spans, single_span(&spans, "both")), ["SHOW"]);
+    let (outside, connection) = traced("GET /outside", test.get()).await;
+    connection.batch_execute("SELECT 2").await.unwrap();
+    let spans = outside.spans(2).await;
+    assert_eq!(children(&spans, &spans[0]), ["SELECT"], "outside of any span, the trace is the checkout's");
 }
 
 #[tokio::test]

@@ -76,6 +76,20 @@ pub(super) struct ConnectionMeta {
 }
 
 impl ConnectionMeta {
+    /// Records that the holder uses the connection in the current span; `is_exclusive` means that it is not borrowed
+    /// otherwise.
+    #[inline]
+    pub(super) fn record_use(&self, is_exclusive: bool) {
+        if self.stats.is_traced() {
+            self.record_traced_use(is_exclusive);
+        }
+    }
+
+    #[cold]
+    fn record_traced_use(&self, is_exclusive: bool) {
+        self.stats.record_traced_use(is_exclusive, || self.driver.is_settled());
+    }
+
     /// Records that connecting began.
     pub(super) fn begin(shared: Arc<Shared>, operation: OperationId, at: Nanos) -> Self {
         let stats = Arc::new(ConnectionStats::new(operation, at));

@@ -187,7 +187,7 @@ impl<M: Backend> Deref for Guard<M> {
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref(&self) -> &M::Type {
         let object = self.object.as_ref().expect("a guard that is not dropped holds a connection");
-        object.meta.stats.record_use();
+        object.meta.record_use(false);
         &object.connection
     }
 }
@@ -197,7 +197,7 @@ impl<M: Backend> DerefMut for Guard<M> {
     #[allow(clippy::expect_used, reason = "only drop takes the object")]
     fn deref_mut(&mut self) -> &mut M::Type {
         let object = self.object.as_mut().expect("a guard that is not dropped holds a connection");
-        object.meta.stats.record_use();
+        object.meta.record_use(true);
         &mut object.connection
     }
 }

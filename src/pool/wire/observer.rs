@@ -168,7 +168,7 @@ impl ProtocolHandler for StatsWriter {
             self.stats.wire().count_query(self.unpacked_state.operation);
         }
         if first {
-            self.spans.begin(if is_held { self.stats.last_used_in() } else { None });
+            self.spans.begin(if is_held { self.stats.begin_request() } else { None });
         }
     }
 

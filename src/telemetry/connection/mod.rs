@@ -11,14 +11,15 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use self::holder::{HolderSpans, LastUse};
+use self::holder::HolderSpans;
+pub(crate) use self::holder::QueryParent;
 pub(crate) use self::totals::ConnectionTotals;
 use super::clock::Nanos;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
 use super::owned::{OwnedCounter, OwnedHistogram};
-use super::trace::{self, CurrentSpan, SampledSpan, TraceContext};
+use super::trace::{self, SampledSpan, TraceContext};
 use super::wire::WireStats;
-use crate::labels::ConnectionState;
+use crate::labels::{Activity, ConnectionState};
 
 /// The counters of operations are allocated in groups of this size, when the first operation of a group is counted.
 const GROUP: usize = 8;
@@ -170,22 +171,12 @@ impl ConnectionStats {
         self.traced.store(traced, Relaxed);
     }
 
-    /// Records that the holder uses the connection in the current span.
-    #[inline]
-    pub(crate) fn record_use(&self) {
-        if self.is_traced() {
-            self.record_traced_use();
-        }
-    }
-
-    #[cold]
-    fn record_traced_use(&self) {
-        let last_use = match trace::current() {
-            CurrentSpan::Untraced => return,
-            CurrentSpan::Unsampled => LastUse::Unsampled,
-            CurrentSpan::Sampled(span) => LastUse::Within(span),
-        };
-        let _previous = std::mem::replace(&mut self.spans().last_use, last_use);
+    /// Records that the holder, which is part of a sampled trace, uses the connection in the current span. For the
+    /// arguments, see `HolderSpans::record_use`.
+    pub(crate) fn record_traced_use(&self, is_exclusive: bool, is_settled: impl FnOnce() -> bool) {
+        let current = trace::current();
+        let is_settled = || is_settled() && self.wire.status().activity() != Some(Activity::Executing);
+        let _previous = self.spans().record_use(current, is_exclusive, is_settled);
     }
 
     /// Keeps only the ids of the holder's span after a return, so that the span itself does not live longer.
@@ -225,9 +216,9 @@ impl ConnectionStats {
         if self.is_traced() { self.spans().checkout.clone() } else { None }
     }
 
-    /// Returns the span in which the holder last used the connection, which becomes the parent of query spans.
-    pub(crate) fn last_used_in(&self) -> Option<SampledSpan> {
-        if self.is_traced() { self.spans().last_used_in() } else { None }
+    /// Records that a request of the holder was sent. Returns the parent of its query's span, if it is to have one.
+    pub(crate) fn begin_request(&self) -> Option<QueryParent> {
+        if self.is_traced() { self.spans().begin_request() } else { None }
     }
 
     /// Returns the ids of [`Self::span`].

@@ -8,10 +8,11 @@ use std::sync::{Arc, Weak};
 use tracing::field::Empty;
 use tracing::{Span, info_span};
 
-use super::otel::ids_of;
+use super::otel::{ids_of, link};
 use super::spans::{UNKNOWN, fail};
-use super::{SampledSpan, TARGET, TraceContext};
+use super::{TARGET, TraceContext};
 use crate::labels::ErrorCode;
+use crate::telemetry::connection::QueryParent;
 use crate::telemetry::names::NameTable;
 use crate::telemetry::queries::QueryId;
 
@@ -60,17 +61,17 @@ impl QuerySpans {
         Self { pool, summaries: Arc::downgrade(summaries), server, begun: 0, ended: 0, open: VecDeque::new() }
     }
 
-    /// Records that a request with queries was sent. `holder` is the span in which the connection was last used.
+    /// Records that a request with queries was sent, whose span is a child of `parent`.
     #[inline]
-    pub(crate) fn begin(&mut self, holder: Option<SampledSpan>) {
+    pub(crate) fn begin(&mut self, parent: Option<QueryParent>) {
         self.begun += 1;
-        if let Some(holder) = holder {
-            self.open(&holder);
+        if let Some(parent) = parent {
+            self.open(&parent);
         }
     }
 
     #[cold]
-    fn open(&mut self, holder: &SampledSpan) {
+    fn open(&mut self, parent: &QueryParent) {
         if self.summaries.strong_count() == 0 {
             return;
         }
@@ -94,7 +95,10 @@ impl QuerySpans {
             "error.type" = Empty,
             otel.status_code = Empty,
         );
-        holder.set_as_parent_of(&span);
+        parent.span.set_as_parent_of(&span);
+        if let Some(checkout) = &parent.checkout {
+            link(&span, checkout, vec![("poolscope.link", "checkout".into())]);
+        }
         self.open.push_back((self.begun, span));
     }
 
@@ -206,7 +210,8 @@ mod tests {
                 assert_eq!(ended, expected);
             };
             for traced in [true, false, true, true, true] {
-                queries.begin(current_span().filter(|_| traced));
+                let parent = current_span().filter(|_| traced);
+                queries.begin(parent.map(|span| QueryParent { span, checkout: None }));
             }
             expect(&[]);
             queries.end(1, || answer(None));
