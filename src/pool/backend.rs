@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use deadpool::managed::{Manager, RecycleError};
 
-use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver};
+use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver, StatementCaches};
 use crate::config::Settings;
 use crate::error::CheckoutError;
 pub use crate::labels::ConnectFailure;
@@ -125,6 +125,7 @@ pub struct Observer {
     observes: bool,
     records_text: bool,
     on_dirty: DirtyCallback,
+    caches: Arc<StatementCaches>,
 }
 
 impl Observer {
@@ -134,9 +135,10 @@ impl Observer {
         driver: Arc<DriverActivity>,
         settings: &Settings,
         on_dirty: DirtyCallback,
+        caches: StatementCaches,
     ) -> Self {
         let Settings { read_wire: observes, trace_query_text: records_text, .. } = *settings;
-        Self { recorder, stats, driver, observes, records_text, on_dirty }
+        Self { recorder, stats, driver, observes, records_text, on_dirty, caches: Arc::new(caches) }
     }
 
     /// Returns whether the protocol is observed; see the setting `read_wire`.
@@ -147,7 +149,12 @@ impl Observer {
     /// Returns an observer of the protocol for a stream to `server`.
     pub(crate) fn protocol_observer(&self, server: Arc<ServerAddress>) -> Box<ProtocolObserver> {
         let (stats, ledger) = (Arc::clone(&self.stats), self.recorder.ledger());
-        Box::new(ProtocolObserver::new(stats, ledger, Some(server), self.records_text))
+        Box::new(ProtocolObserver::new(stats, ledger, Some(server), self.records_text, Arc::clone(&self.caches)))
+    }
+
+    /// Returns the caches of prepared statements, to which the connection's own is to be added.
+    pub(crate) fn statement_caches(&self) -> &StatementCaches {
+        &self.caches
     }
 
     /// Wraps the future that drives the connection, so that its activity is known.

@@ -73,11 +73,6 @@ impl<M: Backend> Operation<M> {
         &self.pool.shared().recorder
     }
 
-    /// Makes every connection of the pool drop the statements that it has cached.
-    pub(crate) fn forget_statements(&self) {
-        self.pool.shared().forget_statements_before(self.recorder().now());
-    }
-
     /// Starts the timing of the operation, which is recorded when it is dropped.
     pub(crate) fn timing(&self, call_site: &'static Location<'static>) -> Timing<'_> {
         Timing::start(self.recorder(), self.id, call_site)

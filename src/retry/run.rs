@@ -153,7 +153,7 @@ struct RetryLoop<'a, M: Backend, E> {
     effects: Effects,
     last_failure: Option<(Failure, RunError<E, M::Error>)>,
     /// Whether there was a retry for a stale statement.
-    statements_forgotten: bool,
+    has_retried_stale: bool,
 }
 
 impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
@@ -170,7 +170,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
             report: Report::default(),
             effects: Effects::None,
             last_failure: None,
-            statements_forgotten: false,
+            has_retried_stale: false,
         }
     }
 
@@ -246,17 +246,15 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
         attempt
     }
 
-    /// Classifies the failure by the protocol messages, and removes its cause where that is cached state.
+    /// Classifies the failure by the protocol messages.
     async fn classify(&self, connection: &mut Guard<M>) -> Failure {
         // The server may have ended the session with this error before the connection has read so.
         connection.doubt();
         // A dropped transaction sends its ROLLBACK, and unanswered requests may still take effect.
         let mut failure = Failure::of_work(connection.settled_evidence(self.evidence_wait()).await);
-        match failure.class {
-            // A transaction that was begun as READ ONLY reports the same error.
-            Class::ReadOnly if !connection.is_read_only(self.evidence_wait()).await => failure.class = Class::Permanent,
-            Class::StaleStatement => self.operation.forget_statements(),
-            _ => {}
+        // A transaction that was begun as READ ONLY reports the same error.
+        if failure.class == Class::ReadOnly && !connection.is_read_only(self.evidence_wait()).await {
+            failure.class = Class::Permanent;
         }
         failure
     }
@@ -271,8 +269,8 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
     fn next(&mut self, failure: Failure) -> Result<Duration, GiveUp> {
         self.effects = self.effects.max(failure.effects);
         failure.allows_retry(self.operation.is_idempotent())?;
-        // If it fails again, the statement is not one of the cache.
-        if failure.class == Class::StaleStatement && std::mem::replace(&mut self.statements_forgotten, true) {
+        // The caches have dropped the statement. If it fails again, it is not one of them.
+        if failure.class == Class::StaleStatement && std::mem::replace(&mut self.has_retried_stale, true) {
             return Err(GiveUp::Permanent);
         }
         if self.report.attempts >= self.policy.max_attempts() {

@@ -25,6 +25,7 @@ mod retries;
 mod saturation;
 mod server_view;
 mod spans;
+mod statements;
 mod support;
 mod thundering_herd;
 #[cfg(feature = "tls")]

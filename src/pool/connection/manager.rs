@@ -13,7 +13,7 @@ use super::super::checkout::context::Context;
 use super::super::gate::{ConnectPermit, Denied};
 use super::super::release::{CANCEL_DELAY, reset};
 use super::super::shared::Shared;
-use super::super::wire::DirtyCallback;
+use super::super::wire::{DirtyCallback, StatementCaches};
 use super::{ConnectionMeta, PooledConnection};
 use crate::labels::{CloseReason, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::Nanos;
@@ -114,8 +114,14 @@ impl<M: Backend> InstrumentedManager<M> {
                 }
             }));
         }));
+        let shared = Arc::downgrade(&self.shared);
+        let caches = StatementCaches::new(true, move |at| {
+            if let Some(shared) = shared.upgrade() {
+                shared.forget_statements_before(at);
+            }
+        });
         let Shared { recorder, settings, .. } = &*self.shared;
-        Observer::new(recorder.clone(), Arc::clone(&meta.stats), Arc::clone(&meta.driver), settings, on_dirty)
+        Observer::new(recorder.clone(), Arc::clone(&meta.stats), Arc::clone(&meta.driver), settings, on_dirty, caches)
     }
 
     /// Returns whether there are connections that may be returned to the pool.

@@ -27,6 +27,14 @@ impl Client {
     pub(super) async fn connect(connector: &Connector, observer: Option<&Observer>) -> Result<Self, ConnectError> {
         let Established { client, driving: task, peer } = connector.connect(observer).await?;
         let inner = deadpool_client::wrap(client, task).await;
+        if let Some(observer) = observer {
+            let cache = Arc::downgrade(&inner.statement_cache);
+            observer.statement_caches().set_own(move || {
+                if let Some(cache) = cache.upgrade() {
+                    cache.clear();
+                }
+            });
+        }
         Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer) })
     }
 

@@ -12,6 +12,7 @@ mod observer;
 mod peer_close;
 mod protocol;
 mod sql;
+mod statements;
 mod tap;
 mod transaction;
 
@@ -20,4 +21,5 @@ pub(crate) use self::observer::ProtocolObserver;
 pub(crate) use self::peer_close::AwaitPeerClose;
 #[cfg(fuzzing)]
 pub(crate) use self::protocol::checker::fuzz_protocol;
+pub(crate) use self::statements::StatementCaches;
 pub(crate) use self::tap::Tap;

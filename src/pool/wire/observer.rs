@@ -3,8 +3,9 @@
 use std::sync::{Arc, Weak};
 
 use super::hash::FoldHasher;
-use super::protocol::{ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome};
+use super::protocol::{ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome, StatementProblem};
 use super::sql::{QueryRef, QueryTexts, summary};
+use super::statements::StatementCaches;
 use super::transaction::TransactionStatus;
 use crate::labels::ConnectionState;
 use crate::telemetry::clock::{Clock, Nanos, nanos};
@@ -40,6 +41,7 @@ struct StatsWriter {
     /// The texts of queries, if spans are to show them.
     texts: Option<QueryTexts>,
     spans: QuerySpans,
+    caches: Arc<StatementCaches>,
 }
 
 const RECENT_TEXTS: usize = 32;
@@ -51,6 +53,7 @@ impl ProtocolObserver {
         ledger: &Arc<Ledger>,
         server: Option<Arc<ServerAddress>>,
         has_texts: bool,
+        caches: Arc<StatementCaches>,
     ) -> Self {
         let spans = ledger.query_spans(server);
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
@@ -65,6 +68,7 @@ impl ProtocolObserver {
             recent: [(0, QueryRef::OTHER); RECENT_TEXTS],
             texts: has_texts.then(QueryTexts::default),
             spans,
+            caches,
         };
         Self { protocol: Some(ProtocolState::new()), writer }
     }
@@ -255,6 +259,17 @@ impl ProtocolHandler for StatsWriter {
                 self.record(|recorder| recorder.query_error(unpacked_state.operation, code));
             }
             ConnectionState::Idle => self.record(|recorder| recorder.query_error(OperationId::OTHER, code)),
+        }
+    }
+
+    fn statement_prepared(&mut self) {
+        self.caches.prepared();
+    }
+
+    #[cold]
+    fn statement_refused(&mut self, problem: StatementProblem) {
+        if problem != StatementProblem::NameTaken {
+            self.caches.invalidate(self.at);
         }
     }
 

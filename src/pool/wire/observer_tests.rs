@@ -16,6 +16,10 @@ struct TestConnection {
     observer: ProtocolObserver,
 }
 
+fn caches() -> Arc<StatementCaches> {
+    Arc::new(StatementCaches::new(true, |_| ()))
+}
+
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
     [&[tag], &length[..], body].concat()
@@ -29,7 +33,7 @@ impl TestConnection {
         let recorder = Recorder::new(Arc::clone(&ledger));
         let stats = Arc::new(ConnectionStats::new(recorder.operation("connects"), recorder.now()));
         recorder.connection_creating(&stats);
-        let mut observer = ProtocolObserver::new(Arc::clone(&stats), &ledger, None, false);
+        let mut observer = ProtocolObserver::new(Arc::clone(&stats), &ledger, None, false, caches());
         observer.sent(&[0, 0, 0, 10, 0, 3, 0, 0, b'u', 0]);
         observer.received(&[message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4])].concat());
         mock_clock.increment(Duration::from_millis(40));
@@ -268,7 +272,7 @@ fn queries_are_timed_by_summary_and_error() {
     connection.advance(1);
     drop(std::mem::replace(
         &mut connection.observer,
-        ProtocolObserver::new(Arc::clone(&connection.stats), &connection.ledger, None, false),
+        ProtocolObserver::new(Arc::clone(&connection.stats), &connection.ledger, None, false, caches()),
     ));
     assert_eq!(times(&connection)[2..], expected(&[done[2], ("COMMIT", "io", 1, 8)]));
     // The counts outlive the connection.

@@ -2,12 +2,13 @@
 
 use super::error_fields::ErrorFields;
 use super::frames::ProtocolError;
-use super::handler::ProtocolHandler;
+use super::handler::{ProtocolHandler, StatementProblem};
 use super::prepared::{Bind, Close, Parse};
 use super::requests::{RequestEnd, open_request};
 use super::{MAX_QUERY_TEXT_BYTES, ProtocolState};
 use crate::pool::wire::sql::EffectScanner;
 use crate::pool::wire::transaction::TransactionStatus;
+use crate::telemetry::evidence::ServerError;
 
 /// The body that is being read.
 #[derive(Clone, Copy, Debug)]
@@ -81,15 +82,37 @@ impl ProtocolState {
             MessageBody::Parse(parse) => {
                 let query = handler.query_ref(&self.text);
                 self.prepared.parse(&parse, query);
+                if parse.is_named() {
+                    handler.statement_prepared();
+                }
             }
             MessageBody::Bind(bind) => {
                 let statement = self.prepared.bind(&bind);
                 let request = open_request(&mut self.pending);
                 request.effects.add(statement.effects);
                 request.query.get_or_insert(statement.query);
+                request.bound = statement.generation;
             }
             MessageBody::Close(close) => self.prepared.close(&close),
             _ => {}
+        }
+    }
+
+    /// Reports an error that concerns a prepared statement of the first request.
+    #[cold]
+    fn statement_error(&mut self, error: ServerError, handler: &mut impl ProtocolHandler) {
+        let Some(request) = self.pending.front().filter(|request| request.end != RequestEnd::SingleMessage) else {
+            return;
+        };
+        let problem = match error.code.as_str() {
+            "0A000" if error.stale_plan => StatementProblem::Stale,
+            "26000" => StatementProblem::Missing,
+            // Else it is of a PREPARE in SQL.
+            "42P05" if request.queries == 0 => StatementProblem::NameTaken,
+            _ => return,
+        };
+        if problem == StatementProblem::NameTaken || self.prepared.refused(request.bound) {
+            handler.statement_refused(problem);
         }
     }
 
@@ -169,6 +192,7 @@ impl ProtocolState {
                         request.failed = !error.fatal;
                         request.error = Some(error.code);
                     }
+                    self.statement_error(error, handler);
                     self.mark_first_ending(handler);
                     self.report_risk(handler);
                 }

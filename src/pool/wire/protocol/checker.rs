@@ -1,6 +1,6 @@
 //! A handler that records what is reported and checks the invariants of the protocol, for the tests and for fuzzing.
 
-use super::{MessageBody, ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome};
+use super::{MessageBody, ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome, StatementProblem};
 use crate::labels::ErrorCode;
 use crate::pool::wire::sql::QueryRef;
 use crate::pool::wire::transaction::TransactionStatus;
@@ -16,6 +16,7 @@ pub(crate) enum Report {
     Ready(TransactionStatus),
     /// The error's code, and whether it is fatal.
     Error(ErrorCode, bool),
+    StatementRefused(StatementProblem),
     BackendPid(i32),
 }
 
@@ -32,6 +33,8 @@ pub(crate) struct CheckingHandler {
     /// The number of requests that may have committed something.
     pub(crate) committed: u32,
     pub(crate) risk: Risk,
+    /// The number of statements with a name that the client prepared.
+    pub(crate) prepared: u32,
     /// The query and the error of the last request that ended.
     pub(crate) last: Option<(QueryRef, Option<ErrorCode>)>,
     /// The last error, unless a later request has cleared it.
@@ -86,6 +89,14 @@ impl ProtocolHandler for CheckingHandler {
     fn risk_changed(&mut self, risk: Risk) {
         assert_ne!(self.risk, risk, "reported twice");
         self.risk = risk;
+    }
+
+    fn statement_prepared(&mut self) {
+        self.prepared += 1;
+    }
+
+    fn statement_refused(&mut self, problem: StatementProblem) {
+        self.reports.push(Report::StatementRefused(problem));
     }
 
     fn backend_pid(&mut self, pid: i32) {

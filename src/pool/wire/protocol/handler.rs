@@ -28,8 +28,23 @@ pub(crate) trait ProtocolHandler {
     fn request_ended(&mut self, outcome: RequestOutcome);
     /// The risk has changed: what a lost connection would leave unknown of the pending requests.
     fn risk_changed(&mut self, risk: Risk);
+    /// The client prepares a statement with a name.
+    fn statement_prepared(&mut self);
+    /// The server refused to use a statement with a name, and is about to report the error to the caller.
+    fn statement_refused(&mut self, problem: StatementProblem);
     /// The server reported its process id.
     fn backend_pid(&mut self, pid: i32);
+}
+
+/// Why the server does not use a statement with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StatementProblem {
+    /// The type of its result has changed since it was prepared.
+    Stale,
+    /// The server does not know it.
+    Missing,
+    /// It was to be prepared, but the server knows another statement of its name.
+    NameTaken,
 }
 
 /// The outcome of a request with queries.

@@ -27,7 +27,7 @@ use self::bodies::{COMMAND_TAG_BYTES, MessageBody};
 use self::error_fields::ErrorFields;
 pub(super) use self::frames::ProtocolError;
 use self::frames::{FramePart, FrameReader};
-pub(super) use self::handler::{ProtocolHandler, RequestOutcome};
+pub(super) use self::handler::{ProtocolHandler, RequestOutcome, StatementProblem};
 use self::prepared::{Bind, Close, Parse, PreparedStatements};
 use self::requests::{PendingRequest, PendingWork, RequestEnd, RequestStart, open_request};
 use super::sql::{EffectScanner, StatementEffects};

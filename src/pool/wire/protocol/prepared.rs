@@ -69,6 +69,11 @@ impl Parse {
         Self { name: ObjectName::default(), scanner: EffectScanner::new() }
     }
 
+    /// Returns whether the statement has a name, under which it can be bound later.
+    pub(super) fn is_named(&self) -> bool {
+        !self.name.is_empty()
+    }
+
     /// Returns what of `part` belongs to the text.
     pub(super) fn read<'a>(&mut self, part: &'a [u8]) -> &'a [u8] {
         let text = self.name.read(part);
@@ -120,27 +125,41 @@ impl Close {
     }
 }
 
-/// A prepared statement: its effects, and the query that it is.
+/// A prepared statement: its effects, the query that it is, and the generation in which it was prepared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PreparedStatement {
     pub(super) effects: StatementEffects,
     pub(super) query: QueryRef,
+    pub(super) generation: u32,
 }
 
 /// The prepared statements of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PreparedStatements {
     known: HashMap<ObjectName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
     /// The effects that a statement missing in `known` may have.
     unknown_effects: StatementEffects,
     /// The effects that a named portal may have.
     portal_effects: StatementEffects,
+    /// The number of times that the statements prepared so far were dropped from the caches, counted from one.
+    generation: u32,
+}
+
+impl Default for PreparedStatements {
+    fn default() -> Self {
+        Self {
+            known: HashMap::default(),
+            unknown_effects: StatementEffects::default(),
+            portal_effects: StatementEffects::default(),
+            generation: 1,
+        }
+    }
 }
 
 impl PreparedStatements {
     pub(super) fn parse(&mut self, parse: &Parse, query: QueryRef) {
         self.known.remove(&parse.name);
-        let statement = PreparedStatement { effects: parse.scanner.effects(), query };
+        let statement = PreparedStatement { effects: parse.scanner.effects(), query, generation: self.generation };
         if self.known.len() < MAX_STATEMENTS && !parse.name.is_truncated() {
             self.known.insert(parse.name, statement);
         } else {
@@ -159,7 +178,7 @@ impl PreparedStatements {
         let mut statement = self.known.get(&bind.statement).copied().unwrap_or_else(|| {
             let mut effects = StatementEffects::TRANSACTIONAL;
             effects.add(self.unknown_effects);
-            PreparedStatement { effects, query: QueryRef::OTHER }
+            PreparedStatement { effects, query: QueryRef::OTHER, generation: self.generation }
         });
         if bind.statement.is_truncated() {
             statement.effects.add(self.unknown_effects);
@@ -168,6 +187,14 @@ impl PreparedStatements {
             self.portal_effects.add(statement.effects);
         }
         statement
+    }
+
+    /// Begins a new generation if a statement of `generation`, which the server refused, may be in a cache. Returns
+    /// whether it may: one that was prepared before the caches were last dropped is held by the caller itself.
+    pub(super) fn refused(&mut self, generation: u32) -> bool {
+        let may_be_cached = generation == self.generation;
+        self.generation = self.generation.wrapping_add(u32::from(may_be_cached)).max(1);
+        may_be_cached
     }
 
     /// Returns the effects that a portal bound in an earlier request may have.
@@ -212,14 +239,32 @@ mod tests {
         prepared.parse(&parse("s1", "SELECT 1"), select);
         prepared.parse(&parse("s2", "COMMIT"), end);
         prepared.parse(&parse("", "COMMIT"), end);
-        let selects = PreparedStatement { effects: StatementEffects::TRANSACTIONAL, query: select };
-        let ends = PreparedStatement { effects: commit(), query: end };
+        let selects = PreparedStatement { effects: StatementEffects::TRANSACTIONAL, query: select, generation: 1 };
+        let ends = PreparedStatement { effects: commit(), query: end, generation: 1 };
         assert_eq!(["s1", "s2", ""].map(|name| prepared.bind(&bind("", name))), [selects, ends, ends]);
         prepared.parse(&parse("", "SELECT 1"), select);
         prepared.close(&close("s2"));
-        let other = PreparedStatement { effects: StatementEffects::TRANSACTIONAL, query: QueryRef::OTHER };
+        let other =
+            PreparedStatement { effects: StatementEffects::TRANSACTIONAL, query: QueryRef::OTHER, generation: 1 };
         assert_eq!(["s1", "s2", ""].map(|name| prepared.bind(&bind("", name))), [selects, other, selects]);
         assert_eq!(prepared.portal_effects(), StatementEffects::NONE);
+    }
+
+    #[test]
+    fn refused_statement_ends_its_generation_once() {
+        let mut prepared = PreparedStatements::default();
+        prepared.parse(&parse("s1", "SELECT 1"), QueryRef::OTHER);
+        prepared.parse(&parse("s2", "SELECT 2"), QueryRef::OTHER);
+        let generation = |prepared: &mut PreparedStatements, name| prepared.bind(&bind("", name)).generation;
+        let (first, second) = (generation(&mut prepared, "s1"), generation(&mut prepared, "s2"));
+        assert!(prepared.refused(first), "it may be cached");
+        assert!(!prepared.refused(first) && !prepared.refused(second), "no cache has either");
+        prepared.parse(&parse("s3", "SELECT 3"), QueryRef::OTHER);
+        let third = generation(&mut prepared, "s3");
+        assert!(prepared.refused(third) && !prepared.refused(third));
+        // One that is not remembered may be cached.
+        let unknown = generation(&mut prepared, "s4");
+        assert!(prepared.refused(unknown));
     }
 
     #[test]

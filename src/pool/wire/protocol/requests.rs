@@ -50,6 +50,8 @@ pub(super) struct PendingRequest {
     pub(super) effects: StatementEffects,
     /// Its first query, once that is known.
     pub(super) query: Option<QueryRef>,
+    /// The generation of the statement that it bound last; zero if there is none.
+    pub(super) bound: u32,
     pub(super) sent_at: Nanos,
     /// The error that it ended with.
     pub(super) error: Option<ErrorCode>,
