@@ -21,6 +21,8 @@ pub mod otlp;
 pub mod pool;
 mod query_error;
 pub mod retry;
+#[cfg(all(doc, not(doctest)))]
+pub mod runbooks;
 mod suggest;
 pub mod telemetry;
 pub mod text;

@@ -67,8 +67,11 @@ enum Command {
     /// Print recording and alerting rules for Prometheus
     ///
     /// The output is one file for `rule_files` in the Prometheus configuration. docs/alerts.md lists the alerts with their
-    /// thresholds, and the exporter serves the runbooks at /runbooks/.
-    #[command(after_help = "Example:\n  poolscope rules > /etc/prometheus/rules/poolscope.yml")]
+    /// thresholds.
+    #[command(
+        after_help = "Example:\n  poolscope rules --server-connections 200 --grafana-url https://grafana.shop.net \\\n    > \
+                            /etc/prometheus/rules/poolscope.yml"
+    )]
     Rules(RulesArgs),
 
     /// Query an exporter's health, for health checks

@@ -1,23 +1,39 @@
 //! `poolscope rules`: prints rules for Prometheus.
 
+use std::fs;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::monitoring::rules::{self, Links};
-use crate::monitoring::{Thresholds, ThresholdsError};
+use crate::monitoring::rules::{self, Links, Runbooks};
+use crate::monitoring::{ThresholdFileError, Thresholds, ThresholdsError};
 use clap::Args;
 use http::Uri;
 use thiserror::Error;
 
 #[derive(Debug, Args)]
 pub(super) struct RulesArgs {
+    /// Replace thresholds of the alerts by those in this TOML file
+    ///
+    /// The file has tables as in alerts/thresholds.toml, of which only `value` is required: [waiters] and value = 5.
+    /// docs/alerts.md lists the thresholds with their reasons.
+    #[arg(long, value_name = "FILE")]
+    thresholds: Option<PathBuf>,
+
+    /// The server's max_connections, for alerts on servers that no process polls [default: 100]
+    ///
+    /// Where `poolscope serve` or `Pool::watch_server` polls the server, its own value is used.
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    server_connections: Option<u32>,
+
     /// Link alerts to this copy of the runbooks, such as https://wiki.example/runbooks; the alert's name is appended
     ///
-    /// By default, alerts link to the runbooks that the instance's exporter serves.
-    #[arg(long, value_name = "URL", value_parser = base_url)]
-    runbooks_url: Option<String>,
+    /// By default, alerts link to the runbooks in the library's documentation on docs.rs. The word `exporter` links them to
+    /// the exporter of the alert's instance, which a service that writes its own page does not have.
+    #[arg(long, value_name = "URL", value_parser = runbooks)]
+    runbooks_url: Option<Runbooks>,
 
-    /// Link alerts to the dashboards of this Grafana; the default is http://localhost:3000
+    /// Link alerts to the dashboards of this Grafana; without it there are no such links
     #[arg(long, value_name = "URL", value_parser = base_url)]
     grafana_url: Option<String>,
 
@@ -34,7 +50,16 @@ pub(super) struct RulesArgs {
 pub(super) enum RulesError {
     /// The thresholds in the binary are invalid.
     #[error("invalid thresholds")]
-    Thresholds(#[from] ThresholdsError),
+    Committed(#[from] ThresholdsError),
+    /// The file of thresholds cannot be read.
+    #[error("cannot read the thresholds {}", .0.display())]
+    Unreadable(PathBuf, #[source] io::Error),
+    /// The file of thresholds is invalid.
+    #[error("invalid thresholds {}", .0.display())]
+    Thresholds(PathBuf, #[source] ThresholdFileError),
+    /// The number of connections contradicts other thresholds.
+    #[error("--server-connections {0}: {1}")]
+    ServerConnections(u32, String),
     /// Standard output is closed.
     #[error("cannot write the rules")]
     Output(#[from] io::Error),
@@ -42,12 +67,20 @@ pub(super) enum RulesError {
 
 /// Prints the rules.
 pub(super) fn print(args: RulesArgs) -> Result<(), RulesError> {
-    let links = Links { runbooks: args.runbooks_url, grafana: args.grafana_url };
-    let committed = Thresholds::committed()?;
-    let thresholds = match args.pace {
-        Some(pace) => committed.paced(pace),
-        None => committed,
-    };
+    let links = Links { runbooks: args.runbooks_url.unwrap_or_default(), grafana: args.grafana_url };
+    let mut thresholds = Thresholds::committed()?;
+    if let Some(path) = args.thresholds {
+        let file = fs::read_to_string(&path).map_err(|error| RulesError::Unreadable(path.clone(), error))?;
+        thresholds = thresholds.replaced_by(&file).map_err(|error| RulesError::Thresholds(path, error))?;
+    }
+    if let Some(number) = args.server_connections {
+        thresholds = thresholds
+            .with_server_connections(number)
+            .map_err(|problem| RulesError::ServerConnections(number, problem))?;
+    }
+    if let Some(pace) = args.pace {
+        thresholds = thresholds.paced(pace);
+    }
     let rules = rules::all(&thresholds, &links);
     let mut output = io::stdout().lock();
     match output.write_all(rules.as_bytes()).and_then(|()| output.flush()) {
@@ -62,6 +95,11 @@ fn pace(text: &str) -> Result<Duration, &'static str> {
     const RANGE: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(15);
     let pace = humantime::parse_duration(text).ok().filter(|pace| RANGE.contains(pace));
     pace.ok_or("give a duration with its unit, from 100ms to 15s")
+}
+
+/// Parses where the runbooks are.
+fn runbooks(text: &str) -> Result<Runbooks, &'static str> {
+    if text == "exporter" { Ok(Runbooks::Exporter) } else { base_url(text).map(Runbooks::At) }
 }
 
 /// Parses the base URL of links. It must not contain a password, because notifications contain it, nor anything that

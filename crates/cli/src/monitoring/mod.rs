@@ -11,6 +11,8 @@ pub mod page;
 pub mod recording;
 pub mod rules;
 pub mod runbooks;
+mod threshold_file;
 pub mod thresholds;
 
+pub use self::threshold_file::ThresholdFileError;
 pub use self::thresholds::{Threshold, Thresholds, ThresholdsError};

@@ -11,19 +11,33 @@ const INTRODUCTION: &str = "\
 `poolscope rules` prints all rules for Prometheus, recording rules first:
 
 ```console
-$ poolscope rules > /etc/prometheus/rules/poolscope.yml
-$ poolscope rules --runbooks-url https://wiki.example/runbooks --grafana-url https://grafana.example
+$ poolscope rules --server-connections 200 --grafana-url https://grafana.shop.net > /etc/prometheus/rules/poolscope.yml
 ```
 
-`alerts/recording.rules.yml` and `alerts/alerts.rules.yml` contain the same rules with the default URLs.
+| flag | default | effect |
+|---|---|---|
+| `--thresholds FILE` | those [below](#thresholds) | A TOML file replaces thresholds. Of each table only `value` is required. |
+| `--server-connections N` | 100 | The server's `max_connections`, for servers that no process polls. |
+| `--grafana-url URL` | none | Links alerts to the dashboards (`dashboard_url`). |
+| `--runbooks-url URL` | docs.rs | Links alerts to another copy of the runbooks; `exporter` for the instance's exporter, which serves them under `/runbooks/`. |
+
+```toml
+[slow_query_seconds]
+value = 0.5
+
+[for_ticket]
+value = \"15m\"
+```
+
+`alerts/recording.rules.yml` and `alerts/alerts.rules.yml` contain the same rules for `deploy/compose`, whose Grafana they link to.
 `alerts/alertmanager.yml` is an example of routing and inhibition.
 
 ## Labels and annotations
 
 Unless stated otherwise, an alert concerns one pool of one instance, and fires once for each. Its labels are those of its target and
 pool, and `severity`. The description names the top contributor, such as the operation that holds most connections, as of the last
-evaluation. `runbook_url` points to the instance's exporter, which serves the runbooks under `/runbooks/`, and `dashboard_url` to
-the panel of the pool in Grafana.
+evaluation. `runbook_url` points to the runbook in the library's documentation, and `dashboard_url`, with `--grafana-url`, to the panel
+of the pool in Grafana.
 
 Sums over the instances of a job drop `instance`, `pod`, `node` and `host`. If instances differ in another label, each of its values
 has its own sum.

@@ -41,6 +41,19 @@ impl Unit {
             Self::Duration => "duration",
         }
     }
+
+    /// Returns a value of this unit, in seconds for a duration; `None` if it is invalid.
+    pub(super) fn value_of(self, value: &DeValue<'_>) -> Option<f64> {
+        let value: f64 = match (self, value) {
+            (Self::Duration, DeValue::String(text)) => humantime::parse_duration(text).ok()?.as_secs_f64(),
+            (Self::Duration, _) => return None,
+            (_, DeValue::Float(number)) => number.as_str().parse().ok()?,
+            (_, DeValue::Integer(number)) => number.as_str().parse().ok()?,
+            _ => return None,
+        };
+        let limit = if self == Self::Ratio { 1.0 } else { f64::MAX };
+        (value > 0.0 && value <= limit).then_some(value)
+    }
 }
 
 /// A threshold. It displays as in PromQL: `0.1`, `5m`.
@@ -160,7 +173,7 @@ macro_rules! thresholds {
                 vec![$(&self.$name,)+]
             }
 
-            fn all_mut(&mut self) -> Vec<&mut Threshold> {
+            pub(super) fn all_mut(&mut self) -> Vec<&mut Threshold> {
                 vec![$(&mut self.$name,)+]
             }
         }
@@ -253,16 +266,7 @@ fn take(table: &mut Entries<'_>, name: &'static str, unit: Unit) -> Result<Thres
     if !reason.ends_with(['.', ')']) {
         return Err(invalid("a reason, as a sentence with a full stop"));
     }
-    let value = match (unit, entry.remove("value")) {
-        (Unit::Duration, Some(DeValue::String(text))) => {
-            humantime::parse_duration(text).ok().map(|duration| duration.as_secs_f64())
-        }
-        (Unit::Duration, _) => None,
-        (_, Some(DeValue::Float(number))) => number.as_str().parse().ok(),
-        (_, Some(DeValue::Integer(number))) => number.as_str().parse().ok(),
-        _ => None,
-    };
-    let value = value.filter(|value: &f64| value.is_finite() && *value > 0.0);
+    let value = entry.remove("value").and_then(|value| unit.value_of(value));
     let value = value.ok_or_else(|| match unit {
         Unit::Duration => invalid("a positive duration such as \"5m\""),
         _ => invalid("a positive number"),

@@ -195,6 +195,34 @@ fn invalid_base_url_of_links_is_refused() {
 }
 
 #[test]
+fn invalid_thresholds_are_refused_with_their_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("mine.toml");
+    std::fs::write(&file, "[waiters]\nvalue = 5\n\n[waitrs]\nvalue = 5\n").unwrap();
+    let path = file.to_str().unwrap();
+    let missing = directory.path().join("none.toml");
+    for (arguments, problem) in [
+        (
+            ["--thresholds", path],
+            format!("error: invalid thresholds {path}: line 4: unknown threshold `waitrs`: did you"),
+        ),
+        (
+            ["--thresholds", missing.to_str().unwrap()],
+            format!("error: cannot read the thresholds {}: ", missing.display()),
+        ),
+        (
+            ["--server-connections", "3"],
+            "error: --server-connections 3: `server_connections` (3) must be larger".to_owned(),
+        ),
+        (["--server-connections", "0"], "error: invalid value '0' for '--server-connections <NUMBER>'".to_owned()),
+    ] {
+        let ended = run_to_end(poolscope(&[&["rules"], &arguments[..]].concat()));
+        assert_eq!(ended.out, "");
+        assert!(ended.code.is_some_and(|code| code > 0) && ended.err.starts_with(&problem), "{}", ended.err);
+    }
+}
+
+#[test]
 fn unavailable_server_is_a_failure_with_a_remedy() {
     assert_refused(
         &[],
@@ -242,7 +270,9 @@ fn help_and_version_are_printed() {
         assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
     }
     let help = run(&["rules", "--help"]);
-    for part in ["--runbooks-url", "--grafana-url", "http://localhost:3000", "/runbooks/", "Example:"] {
+    for part in
+        ["--runbooks-url", "--grafana-url", "--thresholds <FILE>", "--server-connections", "docs.rs", "Example:"]
+    {
         assert!(help.code == Some(0) && help.out.contains(part), "{part} is not in {}", help.out);
     }
     let help = run(&["healthy", "--help"]);

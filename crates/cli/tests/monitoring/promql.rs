@@ -154,8 +154,14 @@ impl KnownSeries {
         if !["sum", "count", "max", "min", "avg"].contains(&&*operator) {
             return Err(format!("unsupported aggregation {operator}"));
         }
-        let Some(LabelModifier::Exclude(without)) = &aggregate.modifier else {
-            return Err(format!("{operator} without `without` drops labels of the target"));
+        let without = match &aggregate.modifier {
+            Some(LabelModifier::Exclude(without)) => without,
+            // To be matched by pool, whichever target reports it.
+            Some(LabelModifier::Include(by)) if by.labels == [POOL_LABEL] => {
+                self.expression_labels(&aggregate.expr)?;
+                return Ok(labels(&[POOL_LABEL]));
+            }
+            _ => return Err(format!("{operator} without `without` drops labels of the target")),
         };
         let mut labels = self.expression_labels(&aggregate.expr)?;
         for label in &without.labels {
@@ -190,12 +196,13 @@ impl KnownSeries {
             None => Err(format!("{operator} between {left:?} and {right:?} never matches")),
             Some(LabelModifier::Include(on)) if matches!(&*operator, "and" | "unless") => {
                 let on: Labels = on.labels.iter().cloned().collect();
-                if on == labels(&TARGET_LABELS) {
+                if on == labels(&TARGET_LABELS) || on == labels(&[POOL_LABEL]) {
                     Ok(left)
                 } else {
-                    Err(format!("{on:?} are not the labels of a target"))
+                    Err(format!("{on:?} are not the labels of a target or a pool"))
                 }
             }
+            Some(LabelModifier::Include(on)) if on.labels == [POOL_LABEL] && right == labels(&[POOL_LABEL]) => Ok(left),
             Some(_) => Err(format!("{operator} with `on` or `ignoring`")),
         }
     }
@@ -236,7 +243,7 @@ fn invalid_expressions_are_rejected() {
         ("poolscope_suspected_leaks / (db_client_connection_max >= 0)", "may be zero"),
         ("poolscope_suspected_leaks / (up > 0)", "never matches"),
         ("poolscope_suspected_leaks / on (job) (db_client_connection_max > 0)", "with `on` or `ignoring`"),
-        ("up and on (instance) poolscope_build_info", "not the labels of a target"),
+        ("up and on (instance) poolscope_build_info", "not the labels of a target or a pool"),
         ("poolscope_suspected_leaks > bool 0", "does not filter"),
         ("histogram_quantile(0.9, rate(poolscope_saturated_seconds_total[5m]))", "without buckets"),
         ("poolscope_suspected_leaks >", "poolscope_suspected_leaks >: "),

@@ -37,6 +37,22 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     .collect()
 }
 
+/// The addresses in notifications lead to modules of the library's documentation.
+#[test]
+fn published_documentation_has_each_runbook() {
+    let source = fs::read_to_string(crate::tools::at("src/runbooks.rs")).expect("the module");
+    let (_, list) = source.split_once("runbooks![").expect("a list");
+    let published: Vec<_> = words(list, "Poolscope").collect();
+    let names: Vec<_> = runbooks().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(published, names);
+    let links = poolscope_cli::monitoring::rules::Links::default();
+    for alert in alerts(&Thresholds::committed().expect("thresholds")) {
+        let annotations = poolscope_cli::monitoring::rules::annotations(&alert, &links);
+        let url = format!("https://docs.rs/poolscope/latest/poolscope/runbooks/{}/index.html", alert.name);
+        assert!(annotations.contains(&("runbook_url", url)), "{annotations:?}");
+    }
+}
+
 #[test]
 fn runbooks_have_all_sections() {
     let alerts = alerts(&Thresholds::committed().expect("thresholds"));

@@ -2,29 +2,19 @@
 
 use super::alert::{Alert, Scope};
 use super::contributor::Contributor;
+use super::links::{Links, Runbooks};
 use crate::monitoring::names::{POOL_LABEL, SCRAPES};
-
-/// Grafana's default address.
-const DEFAULT_GRAFANA: &str = "http://localhost:3000";
-
-/// The base addresses of links in notifications.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Links {
-    /// The base address of the runbooks, or `None` for the exporter of the alert's instance.
-    pub runbooks: Option<String>,
-    /// Grafana's address, or `None` for its default.
-    pub grafana: Option<String>,
-}
 
 /// Returns the annotations of an alert, in the order of the file.
 #[must_use]
-pub fn annotations(alert: &Alert, links: &Links) -> [(&'static str, String); 4] {
-    [
+pub fn annotations(alert: &Alert, links: &Links) -> Vec<(&'static str, String)> {
+    let mut annotations = vec![
         ("summary", alert.summary.to_owned()),
         ("description", description(alert)),
-        ("runbook_url", runbook_url(alert, links)),
-        ("dashboard_url", dashboard_url(alert, links)),
-    ]
+        ("runbook_url", runbook_url(alert, &links.runbooks)),
+    ];
+    annotations.extend(links.grafana.as_deref().map(|base| ("dashboard_url", dashboard_url(alert, base))));
+    annotations
 }
 
 fn description(alert: &Alert) -> String {
@@ -39,23 +29,32 @@ fn description(alert: &Alert) -> String {
     text
 }
 
-/// Returns the runbook's URL: under the configured address, or at the exporter of the alert's instance. If that instance is
-/// down, or if there are several, the URL points to any exporter that answers, since all serve the same runbooks.
-fn runbook_url(alert: &Alert, links: &Links) -> String {
+/// Returns the runbook's URL. If the instance whose exporter serves it is down, or if there are several, the URL points to
+/// any exporter that answers, since all serve the same runbooks.
+fn runbook_url(alert: &Alert, runbooks: &Runbooks) -> String {
     let name = alert.name;
-    match (&links.runbooks, alert.scope) {
-        (Some(base), _) => format!("{}/{name}", base.trim_end_matches('/')),
-        (None, Scope::Pool | Scope::Instance) => format!("http://{{{{ $labels.instance }}}}/runbooks/{name}"),
-        (None, Scope::Fleet | Scope::Target | Scope::Job) => format!(
+    match (runbooks, alert.scope) {
+        (Runbooks::Published, _) => published(name),
+        (Runbooks::At(base), _) => format!("{}/{name}", base.trim_end_matches('/')),
+        (Runbooks::Exporter, Scope::Pool | Scope::Instance) => {
+            format!("http://{{{{ $labels.instance }}}}/runbooks/{name}")
+        }
+        (Runbooks::Exporter, Scope::Fleet | Scope::Target | Scope::Job) => format!(
             "{{{{ with query `{SCRAPES}{{code=\"200\"}}` | sortByLabel \"instance\" }}}}\
              http://{{{{ . | first | label \"instance\" }}}}/runbooks/{name}\
-             {{{{ else }}}}docs/runbooks/{name}.md{{{{ end }}}}"
+             {{{{ else }}}}{}{{{{ end }}}}",
+            published(name)
         ),
     }
 }
 
-fn dashboard_url(alert: &Alert, links: &Links) -> String {
-    let base = links.grafana.as_deref().unwrap_or(DEFAULT_GRAFANA).trim_end_matches('/');
+/// Returns the address of a runbook in the library's documentation.
+fn published(name: &str) -> String {
+    format!("https://docs.rs/poolscope/latest/poolscope/runbooks/{name}/index.html")
+}
+
+fn dashboard_url(alert: &Alert, base: &str) -> String {
+    let base = base.trim_end_matches('/');
     let variable = |name: &str, label: &str| format!("var-{name}={{{{ $labels.{label} | urlquery }}}}");
     let (job, instance, pool) =
         (variable("job", "job"), variable("instance", "instance"), variable("pool", POOL_LABEL));

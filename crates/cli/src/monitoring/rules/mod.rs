@@ -5,15 +5,17 @@ pub mod alerts;
 mod annotations;
 mod contributor;
 mod group;
+mod links;
 mod yaml;
 
 use super::generated::COMMAND;
 use super::recording::{Recording, recordings, slow_recordings};
 use super::thresholds::Thresholds;
 
-pub use self::annotations::{Links, annotations};
+pub use self::annotations::annotations;
 pub use self::contributor::Contributor;
 pub use self::group::{Group, Rule};
+pub use self::links::{Links, Runbooks};
 
 /// Returns the groups of recording rules.
 #[must_use]
@@ -46,13 +48,20 @@ pub fn recording_file(thresholds: &Thresholds) -> String {
 /// Returns the content of `alerts/alerts.rules.yml`.
 #[must_use]
 pub fn alerts_file(thresholds: &Thresholds) -> String {
-    yaml::write(&header("crates/cli/src/monitoring/rules/alerts/"), &alert_groups(thresholds), &Links::default())
+    let header = header("crates/cli/src/monitoring/rules/alerts/");
+    let comment = format!(
+        "{header}\n\nThe links to dashboards are those of deploy/compose. `poolscope rules` prints the rules for your installation."
+    );
+    yaml::write(&comment, &alert_groups(thresholds), &Links::of_compose())
 }
 
 /// Returns all rules as one file, with the given links.
 #[must_use]
 pub fn all(thresholds: &Thresholds, links: &Links) -> String {
-    let comment = format!("The rules of poolscope {}.", env!("CARGO_PKG_VERSION"));
+    let mut comment = format!("The rules of poolscope {}.", env!("CARGO_PKG_VERSION"));
+    for line in links.comments() {
+        comment += &format!("\n{line}");
+    }
     let groups = [recording_groups(thresholds), alert_groups(thresholds)].concat();
     yaml::write(&comment, &groups, links)
 }

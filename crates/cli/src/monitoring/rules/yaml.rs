@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 
 use super::alert::Alert;
-use super::annotations::{Links, annotations};
+use super::annotations::annotations;
 use super::group::{Group, Rule};
+use super::links::Links;
 use crate::monitoring::recording::Recording;
 
 /// Returns a rule file of the groups, with `comment` at the top.
 pub(super) fn write(comment: &str, groups: &[Group], links: &Links) -> String {
     let mut file = String::new();
     for line in comment.lines() {
-        let _ = writeln!(file, "# {line}");
+        let _ = writeln!(file, "{}", format!("# {line}").trim_end());
     }
     file.push_str("groups:\n");
     for group in groups {

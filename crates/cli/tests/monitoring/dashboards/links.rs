@@ -52,7 +52,8 @@ fn alerts_link_to_existing_panels() {
     for alert in all {
         let id = alert.panel;
         assert!(panels(&committed(id.dashboard())).any(|panel| panel["id"] == id.number()), "{id:?}");
-        let [.., (_, url)] = annotations(&alert, &Links::default());
+        let annotations = annotations(&alert, &Links::of_compose());
+        let (_, url) = annotations.last().unwrap();
         assert!(url.contains(&format!("/d/{}?", id.dashboard().uid())), "{url}");
         assert!(url.ends_with(&format!("&viewPanel={}", id.number())), "{url}");
     }

@@ -52,7 +52,7 @@ impl Environment {
         let (prometheus, alertmanager) = runtime.block_on(async {
             let example = fs::read_to_string(at("alerts/alertmanager.yml")).expect("the example");
             let alertmanager = ServerProcess::start("alertmanager", &[("alertmanager.yml", &example)], arguments).await;
-            let rules = rules::all(&thresholds(), &Links::default());
+            let rules = rules::all(&thresholds(), &Links::of_compose());
             let alerting = format!(
                 "alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{}']}}]}}]}}",
                 alertmanager.address()

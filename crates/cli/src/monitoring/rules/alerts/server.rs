@@ -2,8 +2,8 @@
 
 use super::growth::{increase_with_new_series, indented};
 use crate::monitoring::dashboards::PanelId;
-use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS, SERVER_SLOTS, SERVER_SLOTS_LEFT, SERVER_UP};
-use crate::monitoring::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, QUERIES, SLOW_QUERY_SHARE};
+use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS, POOL_LABEL, SERVER_SLOTS, SERVER_SLOTS_LEFT, SERVER_UP};
+use crate::monitoring::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, INSTANCE_LABELS, QUERIES, SLOW_QUERY_SHARE};
 use crate::monitoring::rules::alert::{Alert, EXHAUSTION_SYMPTOMS, Scope, Severity, cloned};
 use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::Thresholds;
@@ -124,22 +124,37 @@ fn slots_low(t: &Thresholds) -> Alert {
 }
 
 fn slots_short(t: &Thresholds) -> Alert {
+    let share = &t.server_share;
+    let own = format!("max without ({INSTANCE_LABELS}) ({SERVER_SLOTS})");
+    let polled =
+        format!("max({SERVER_SLOTS}{{job=%[1]q,{POOL_LABEL}=%[2]q}}) or max({SERVER_SLOTS}{{{POOL_LABEL}=%[2]q}})");
     Alert {
         name: "PoolscopeServerSlotsShort",
         severity: Severity::Warning,
         scope: Scope::Fleet,
-        expr: format!("{FLEET_MAX} > ({} * ({} - {}))", t.server_share, t.server_connections, t.server_reserved),
+        // Of the same job, or else of any process that polls the server for a pool of that name, as `poolscope serve` does.
+        expr: format!(
+            "{FLEET_MAX} > {share} * {own}\n\
+             or\n\
+             ({FLEET_MAX} unless {own}) > on ({POOL_LABEL}) group_left () {share} * max by ({POOL_LABEL}) ({SERVER_SLOTS})\n\
+             or\n\
+             ({FLEET_MAX} unless on ({POOL_LABEL}) {SERVER_SLOTS}) > ({share} * ({} - {}))",
+            t.server_connections, t.server_reserved
+        ),
         for_duration: t.for_ticket.clone(),
         summary: "The maxima of the pools together nearly reach or exceed the database server's slots.",
         description: format!(
-            "all instances together may open {{{{ $value | humanize }}}} connections, and the server has {} slots.",
+            "all instances together may open {{{{ $value | humanize }}}} connections, and {{{{ with printf `{polled}` \
+             $labels.job $labels.{POOL_LABEL} | query }}}}the server has {{{{ . | first | value | humanize }}}} slots.\
+             {{{{ else }}}}the server is assumed to have {} slots: no process polls it.{{{{ end }}}}",
             t.server_connections.value - t.server_reserved.value
         ),
         contributors: Vec::new(),
         condition: format!(
             "The maxima of the pools of one name, over all instances of a job, together exceed {} of the server's \
-             slots: {} less {} reserved. This is an estimate by `server_connections` in `alerts/thresholds.toml`; \
-             PoolscopeServerSlotsLow reports the slots that are actually free.",
+             slots. Where no process polls the server, it is assumed to have {} less {} reserved: `poolscope rules \
+             --server-connections` sets its `max_connections`. PoolscopeServerSlotsLow reports the slots that are \
+             actually free.",
             t.server_share.human(),
             t.server_connections.human(),
             t.server_reserved.human()
