@@ -109,7 +109,7 @@ label_enum! {
     CloseReason {
         /// The connection was never established: connecting failed.
         ConnectFailed => "connect_failed",
-        /// The connection was never established: the checkout that was connecting timed out or was dropped.
+        /// The connection was never established: the pool was closed, the runtime ended, or the backend panicked.
         ConnectAbandoned => "connect_abandoned",
         /// The connection was older than `recycle_after`.
         Recycled => "recycled",

@@ -46,12 +46,6 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         ConnectFailure::Transient
     }
 
-    /// Classifies a connect that was dropped after a second or more, because its checkout ended. The default is
-    /// [`ConnectFailure::Transient`].
-    fn abandoned_connect() -> ConnectFailure {
-        ConnectFailure::Transient
-    }
-
     /// Drops the statements that a connection has cached, as they may be stale. The default does nothing.
     fn forget_statements(connection: &mut Self::Type) {
         let _ = connection;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use tracing::{Instrument as _, Span};
 
 use super::backend::{Backend, error_code};
+use super::checkout::AtGate;
 use super::pool::Pool;
 use super::postgres::PostgresManager;
 use super::release::Guard;
@@ -82,7 +83,7 @@ impl<M: Backend> Operation<M> {
         &self,
         call_site: &'static Location<'static>,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        self.pool.checkout(self.id, call_site, self.recorder().site(call_site))
+        self.pool.checkout(self.id, call_site, self.recorder().site(call_site), AtGate::Default)
     }
 
     /// Checks out a connection for this operation. See [`Pool::get`].

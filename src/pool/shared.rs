@@ -147,6 +147,12 @@ impl Shared {
         }
     }
 
+    /// Returns whether there are connections that may be returned to the pool.
+    pub(super) fn any_returnable(&self) -> bool {
+        let status = self.recorder.ledger().status();
+        status.used + status.idle > 0
+    }
+
     pub(super) fn notify_if_closing(&self) {
         if self.is_closing() {
             self.ended.notify_waiters();

@@ -9,7 +9,7 @@ use poolscope::telemetry::catalogue::{Kind, METRICS, POOL_LABEL};
 use poolscope::{Collector, RetryPolicy};
 use prometheus::{Encoder, Registry, TextEncoder};
 
-use super::backend::{Behavior, ScriptedBackend};
+use super::backend::{Behavior, Completion, ScriptedBackend};
 use super::harness::{TestPool, ms, settings};
 
 /// The labels and the value of one sample.
@@ -141,6 +141,7 @@ async fn exercise(test: &TestPool) {
         let attempts = (test.checkout("leaves").assert_pending(), test.checkout("leaves").assert_pending());
         test.advance(ms(10)).await;
         drop(attempts);
+        test.release_all(Completion::Panic).await;
         test.backend.recover();
         if phase == Phase::Connect {
             drop(test.get("again"));

@@ -129,8 +129,9 @@ async fn failure_during_ramp_suspends_again() {
     drop(test.get("fifth"));
 }
 
+/// A probe goes on after its checkout was dropped: the others wait for it, and get its connection.
 #[tokio::test(start_paused = true)]
-async fn dropped_probe_passes_its_permit_on() {
+async fn dropped_probe_goes_on() {
     let test = pool_without_fail_fast(3);
     test.backend.set_connect(Behavior::Down);
     let mut attempts: Vec<_> = (0..3).map(|_| test.checkout("waits").assert_pending()).collect();
@@ -141,10 +142,12 @@ async fn dropped_probe_passes_its_permit_on() {
     assert_eq!(test.backend.blocked(), 1);
     // The probing checkout was polled first.
     drop(attempts.remove(0));
-    assert_eq!(test.backend.blocked(), 0);
+    assert_eq!(test.backend.blocked(), 1);
+    assert_eq!(poll_served(&mut attempts, &mut held), 0);
     test.backend.recover();
+    test.release_all(Completion::Ok).await;
     assert_eq!(poll_served(&mut attempts, &mut held), 2, "without another pause");
-    assert_eq!(test.outcomes("waits", Outcome::Cancelled), 1);
+    assert_eq!((test.outcomes("waits", Outcome::Cancelled), test.backend.opened()), (1, 3));
     drop(held);
     test.assert_usable();
 }

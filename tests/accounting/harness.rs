@@ -13,7 +13,7 @@ use poolscope::pool::{Guard, Pool};
 use poolscope::telemetry::{OperationTotals, PoolSnapshot};
 use poolscope::{Collector, Settings};
 
-use super::backend::{ScriptedBackend, ScriptedError};
+use super::backend::{Completion, ScriptedBackend, ScriptedError};
 use super::invariants;
 
 pub(crate) type TestGuard = Guard<ScriptedBackend>;
@@ -23,12 +23,13 @@ pub(crate) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// Settings of a small pool: 1 s to check out, ping after 0.5 s idle, recycle after 10 s.
+/// Settings of a small pool: 1 s to check out, an hour to connect, ping after 0.5 s idle, recycle after 10 s.
 pub(crate) fn settings(pool_size: usize, max_overflow: usize) -> Settings {
     let mut settings = Settings::default();
     settings.pool_size = pool_size;
     settings.max_overflow = max_overflow;
     settings.checkout_timeout = ms(1000);
+    settings.connect_timeout = ms(3_600_000);
     settings.pre_ping_idle = ms(500);
     settings.ping_timeout = ms(300);
     settings.recycle_after = Some(ms(10_000));
@@ -61,6 +62,22 @@ impl TestPool {
         tokio::time::advance(time).await;
         // Lets the expired timers fire.
         tokio::task::yield_now().await;
+    }
+
+    /// Lets detached attempts to connect run.
+    pub(crate) async fn run_detached(&self) {
+        // A slow call completes at its third poll.
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Completes blocked calls, and lets detached attempts to connect run.
+    pub(crate) async fn release_all(&self, end: Completion) {
+        while self.backend.blocked() > 0 {
+            self.backend.release(0, end);
+        }
+        self.run_detached().await;
     }
 
     /// Advances the pool's own clock only.

@@ -50,8 +50,9 @@ pub(crate) fn check_quiescent(snapshot: &PoolSnapshot) {
     let pinged = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Ping).count();
     assert_eq!(snapshot.connections.used as u64, held + pinged as u64, "used = checked out + being pinged");
     let connecting = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Connect).count();
-    assert_eq!(
-        snapshot.connections.creating, connecting,
+    // The others are attempts whose checkout has ended.
+    assert!(
+        snapshot.connections.creating >= connecting,
         "every connecting checkout has one connection being established"
     );
     let queue = snapshot.phase_nanos[Phase::Queue.index()];

@@ -15,6 +15,7 @@ mod backend;
 mod cancellation;
 mod closing;
 mod connect_permits;
+mod detached;
 mod exposition;
 mod gate;
 mod harness;

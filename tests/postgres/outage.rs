@@ -9,7 +9,7 @@ use poolscope::telemetry::PoolSnapshot;
 use poolscope::{CheckoutError, Collector, ConnectError, Pool};
 use poolscope_testing::server::{Server, Shutdown};
 
-use super::support::{Admin, TEST_TIMEOUT, error_chain, eventually};
+use super::support::{Admin, Proxy, TEST_TIMEOUT, error_chain, eventually};
 use super::{assert_adds_up, closed, outcomes, pool, server};
 
 fn errors(snapshot: &PoolSnapshot, code: &str) -> u64 {
@@ -123,22 +123,70 @@ async fn full_server_times_out_with_the_cause() {
     );
 }
 
+/// A server that accepts and never answers, and callers that give up long before `connect_timeout`.
 #[tokio::test]
-async fn checkout_timeouts_detect_silent_server() {
+async fn silent_server_is_detected_by_impatient_callers() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://u@127.0.0.1:{}/d?sslmode=disable", silent.local_addr().unwrap().port());
-    let builder = Pool::builder().url(&url).collector(Collector::new());
-    let pool = builder.checkout_timeout(Duration::from_millis(1100)).build().unwrap();
-    let error = pool.get().await.unwrap_err();
-    assert!(matches!(&error, CheckoutError::Timeout(report) if report.phase == Phase::Connect), "{error:?}");
-    let error = pool.get().await.unwrap_err();
-    assert!(
-        matches!(&error, CheckoutError::Unavailable { source, .. } if source.code.as_str() == "timeout"),
-        "{error:?}"
-    );
-    assert!(error_chain(&error).contains("no connection after 1.1"), "{}", error_chain(&error));
+    let (accepted, counted) = (Arc::new(AtomicU64::new(0)), Duration::from_millis(50));
+    let acceptor = tokio::spawn({
+        let accepted = Arc::clone(&accepted);
+        async move {
+            let mut kept = Vec::new();
+            while let Ok((socket, _)) = silent.accept().await {
+                accepted.fetch_add(1, Ordering::Relaxed);
+                kept.push(socket);
+            }
+        }
+    });
+    let builder = Pool::builder().url(&url).collector(Collector::new()).pool_size(2).max_overflow(2);
+    let pool = builder.connect_timeout(Duration::from_millis(600)).build().unwrap();
+    // They wrap the checkout in a timeout of their own.
+    let began = std::time::Instant::now();
+    let mut unavailable = None;
+    while began.elapsed() < Duration::from_secs(4) {
+        let checkouts = (0..10).map(|_| tokio::time::timeout(counted, pool.get()));
+        for result in futures_util::future::join_all(checkouts).await {
+            if let Ok(Err(CheckoutError::Unavailable { source, .. })) = result {
+                unavailable = Some(source);
+            }
+        }
+    }
+    let source = unavailable.expect("connecting is suspended");
+    assert_eq!(source.code.as_str(), "timeout");
+    assert!(source.message.contains("connect_timeout (600ms)"), "{source}");
+    // Four at once, then one at a time: each takes 600 ms, after a pause of 25 ms at least.
+    let attempts = accepted.load(Ordering::Relaxed);
+    assert!((5..=4 + 6).contains(&attempts), "{attempts}");
     let snapshot = pool.snapshot();
-    assert_eq!((closed(&snapshot, CloseReason::ConnectAbandoned), snapshot.created), (1, 1));
+    assert_eq!(closed(&snapshot, CloseReason::ConnectAbandoned), 0);
+    assert_adds_up(&snapshot);
+    acceptor.abort();
+}
+
+/// Connecting takes longer than callers wait: each attempt goes on, and the pool fills with its connections.
+#[tokio::test]
+async fn slow_server_fills_the_pool() {
+    let server = Server::builder().tcp(true).start().await.unwrap();
+    let proxy = Proxy::to((std::net::Ipv4Addr::LOCALHOST, server.port()).into()).await;
+    proxy.delay(Duration::from_millis(150));
+    let url = format!("{}?sslmode=disable", proxy.url(&server.tcp_url().unwrap()));
+    let builder = Pool::builder().url(&url).collector(Collector::new()).pool_size(4).max_overflow(0);
+    let pool = builder.checkout_timeout(Duration::from_millis(100)).build().unwrap();
+    let mut served = 0;
+    eventually("the pool is full", async || {
+        for result in futures_util::future::join_all((0..8).map(|_| pool.get())).await {
+            served += usize::from(result.is_ok());
+        }
+        pool.status().idle == 4
+    })
+    .await;
+    assert_eq!(proxy.accepted(), 4);
+    assert_eq!(closed(&pool.snapshot(), CloseReason::ConnectAbandoned), 0);
+    let connection = pool.get().await.unwrap();
+    proxy.delay(Duration::ZERO);
+    assert_eq!(connection.query_one("SELECT 1", &[]).await.unwrap().get::<_, i32>(0), 1);
+    assert_adds_up(&pool.snapshot());
 }
 
 #[tokio::test]

@@ -88,8 +88,9 @@ async fn waiters_are_served_while_others_give_up() {
     assert_eq!(test.get_many(8).await.len(), 8);
 }
 
+/// An attempt to connect outlives its checkout, and ends when the pool is closed.
 #[tokio::test]
-async fn timeout_while_connecting_closes_the_socket() {
+async fn attempt_outlives_its_checkout_and_ends_with_the_pool() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let url = format!("postgres://u@{}/d", listener.local_addr().unwrap());
     let test = TestPool::new("waiting_deadline", &url, |builder| {
@@ -101,9 +102,10 @@ async fn timeout_while_connecting_closes_the_socket() {
     });
     let (mut peer, _) = with_deadline("a client", listener.accept()).await.unwrap();
     let error = with_deadline("a timeout", checkout).await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("ms, while connecting: 0 used"), "{error}");
-    assert_eq!((test.outcomes("timeout"), test.closed("connect_abandoned")), (1, 1));
-    assert_eq!(test.pool.status().live(), 0);
+    assert!(error.to_string().contains("ms, while connecting: 0 used, 0 idle, 1 being created"), "{error}");
+    assert_eq!((test.outcomes("timeout"), test.pool.status().creating), (1, 1));
+    with_deadline("the pool is closed", test.pool.close()).await;
+    assert_eq!((test.closed("connect_abandoned"), test.pool.status().live()), (1, 0));
     with_deadline("the socket is closed", peer.read_to_end(&mut Vec::new())).await.unwrap();
 }
 

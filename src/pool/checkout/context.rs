@@ -23,15 +23,6 @@ pub(in crate::pool) struct Context {
     pub(in crate::pool) started: Nanos,
     /// The checkout's entry in the ledger, once it waits.
     pub(in crate::pool) ticket: Option<Ticket>,
-    pub(in crate::pool) reset_wait: ResetWait,
-}
-
-/// Whether a checkout waits for the reset of a returned connection, which it does once at most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::pool) enum ResetWait {
-    NotYet,
-    Waiting,
-    Over,
 }
 
 thread_local! {

@@ -2,3 +2,5 @@
 
 pub(super) mod context;
 mod future;
+
+pub(super) use self::future::AtGate;

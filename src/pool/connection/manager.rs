@@ -1,5 +1,6 @@
-//! The manager that deadpool calls to make and to check connections.
+//! The manager that deadpool calls for a place, and to check a connection before it is handed out.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
@@ -10,11 +11,10 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 
 use super::super::backend::{Backend, Observer};
 use super::super::checkout::context::Context;
-use super::super::gate::{ConnectPermit, Denied};
 use super::super::release::{CANCEL_DELAY, reset};
 use super::super::shared::Shared;
 use super::super::wire::{DirtyCallback, StatementCaches};
-use super::{ConnectionMeta, PooledConnection};
+use super::{ConnectionMeta, PooledConnection, Slot};
 use crate::labels::{CloseReason, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::ConnectionStats;
@@ -40,16 +40,6 @@ impl fmt::Debug for Sweep {
     }
 }
 
-/// Why the manager provides no connection.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ManagerError<E: Error + 'static> {
-    #[error(transparent)]
-    Failed(E),
-    // Boxed, because it is rare and would enlarge every checkout's result.
-    #[error("connecting is suspended")]
-    Denied(Box<Denied>),
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error("no answer to the ping within {0:?}")]
 struct PingTimeout(Duration);
@@ -71,38 +61,16 @@ impl<M: Backend> InstrumentedManager<M> {
         &self.backend
     }
 
+    pub(super) fn shared_backend(&self) -> Arc<M> {
+        Arc::clone(&self.backend)
+    }
+
     #[inline]
     pub(in crate::pool) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    async fn connect(&self, permit: ConnectPermit<'_>) -> Result<Box<PooledConnection<M>>, ManagerError<M::Error>> {
-        let recorder = &self.shared.recorder;
-        Context::enter_phase(recorder, Phase::Connect);
-        let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
-        // From here on the connection is counted, also if this future is dropped.
-        let mut meta = ConnectionMeta::begin(Arc::clone(&self.shared), operation, recorder.now());
-        match self.backend.connect(self.observer(&meta)).await {
-            Ok(connection) => {
-                meta.established(recorder.now());
-                permit.succeeded();
-                Ok(Box::new(PooledConnection { connection, meta, backend: Arc::clone(&self.backend) }))
-            }
-            Err(error) => {
-                meta.reason = CloseReason::ConnectFailed;
-                let code = M::code(&error);
-                recorder.connection_error(ErrorPhase::Connect, code, &error);
-                // Dropped before the gate counts the connections that may be returned.
-                drop(meta);
-                match permit.failed(M::connect_failure(&error), code, &error, || self.any_returnable()) {
-                    Some(retry) => Err(ManagerError::Denied(Box::new(Denied::RetryAt(retry)))),
-                    None => Err(ManagerError::Failed(error)),
-                }
-            }
-        }
-    }
-
-    fn observer(&self, meta: &ConnectionMeta) -> Observer {
+    pub(super) fn observer(&self, meta: &ConnectionMeta) -> Observer {
         let (sweep, stats) = (self.sweep.get().cloned(), Arc::downgrade(&meta.stats));
         // Called by the connection's task, so within its runtime.
         let on_dirty = DirtyCallback(Arc::new(move || {
@@ -124,12 +92,6 @@ impl<M: Backend> InstrumentedManager<M> {
         Observer::new(recorder.clone(), Arc::clone(&meta.stats), Arc::clone(&meta.driver), settings, on_dirty, caches)
     }
 
-    /// Returns whether there are connections that may be returned to the pool.
-    fn any_returnable(&self) -> bool {
-        let status = self.shared.recorder.ledger().status();
-        status.used + status.idle > 0
-    }
-
     /// Returns why a connection may not be handed out, as far as this is known without a query to the server.
     #[inline]
     fn unfit(&self, pooled: &PooledConnection<M>, now: Nanos) -> Option<CloseReason> {
@@ -146,7 +108,7 @@ impl<M: Backend> InstrumentedManager<M> {
         }
     }
 
-    async fn ping(&self, pooled: &mut PooledConnection<M>, metrics: &Metrics) -> RecycleResult<ManagerError<M::Error>> {
+    async fn ping(&self, pooled: &mut PooledConnection<M>, metrics: &Metrics) -> RecycleResult<Infallible> {
         let recorder = &self.shared.recorder;
         Context::enter_phase(recorder, Phase::Ping);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
@@ -190,22 +152,16 @@ fn is_settled(meta: &ConnectionMeta) -> bool {
 }
 
 impl<M: Backend> Manager for InstrumentedManager<M> {
-    type Type = Box<PooledConnection<M>>;
-    type Error = ManagerError<M::Error>;
+    type Type = Slot<M>;
+    type Error = Infallible;
 
-    async fn create(&self) -> Result<Self::Type, Self::Error> {
-        if self.shared.resets.is_awaited_by_current() {
-            return Err(ManagerError::Denied(Box::new(Denied::AwaitReset)));
-        }
-        let (gate, recorder) = (&self.shared.gate, &self.shared.recorder);
-        let permit = gate
-            .admit(recorder, M::abandoned_connect(), || self.any_returnable())
-            .map_err(|denied| ManagerError::Denied(Box::new(denied)))?;
-        let connecting: Rare<'_, _> = Box::pin(self.connect(permit));
-        connecting.await
+    /// Returns a vacant slot: the checkout connects.
+    async fn create(&self) -> Result<Slot<M>, Infallible> {
+        Ok(Slot::VACANT)
     }
 
-    async fn recycle(&self, pooled: &mut Self::Type, metrics: &Metrics) -> RecycleResult<Self::Error> {
+    async fn recycle(&self, slot: &mut Slot<M>, metrics: &Metrics) -> RecycleResult<Infallible> {
+        let pooled = &mut **slot;
         let mut now = match Context::current() {
             Some(context) => context.now(&self.shared.recorder),
             None => self.shared.recorder.now(),
@@ -237,7 +193,9 @@ impl<M: Backend> Manager for InstrumentedManager<M> {
         Ok(())
     }
 
-    fn detach(&self, pooled: &mut Self::Type) {
-        self.backend.detach(&mut pooled.connection);
+    fn detach(&self, slot: &mut Slot<M>) {
+        if !slot.is_vacant() {
+            self.backend.detach(&mut slot.connection);
+        }
     }
 }

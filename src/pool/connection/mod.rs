@@ -1,6 +1,8 @@
 //! A pooled connection and its metadata.
 
+mod connect;
 mod manager;
+mod slot;
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -9,7 +11,9 @@ use std::time::Duration;
 use deadpool::managed;
 use tokio::runtime::Handle;
 
-pub(super) use self::manager::{InstrumentedManager, ManagerError};
+pub(super) use self::connect::{Connect, Connected};
+pub(super) use self::manager::InstrumentedManager;
+pub(super) use self::slot::{Place, Slot};
 use super::backend::Backend;
 use super::shared::Shared;
 use super::wire::DriverActivity;

@@ -28,18 +28,20 @@
 //!
 //! The pause before an attempt doubles from [`MIN_BACKOFF`] to [`MAX_BACKOFF`], or from [`MIN_CONFIGURATION_BACKOFF`] to
 //! [`MAX_CONFIGURATION_BACKOFF`] if somebody has to change the configuration. Two kinds of failures are no evidence of an
-//! outage. [`ConnectFailure::Transient`] changes no state. After [`ConnectFailure::LocalResource`] the checkout tries again
+//! outage. [`ConnectFailure::Transient`](crate::labels::ConnectFailure::Transient) changes no state. After
+//! [`ConnectFailure::LocalResource`](crate::labels::ConnectFailure::LocalResource) the checkout tries again
 //! after a pause and half as many connect at once, as in `Ramping`; connecting is suspended only if none succeeds within
-//! [`SHORTAGE_TOLERANCE`]. A connect that is dropped after [`ABANDONED_AFTER`] counts
-//! as the failure that the backend names: otherwise checkouts with a short deadline would never notice a server that
-//! does not answer.
+//! [`SHORTAGE_TOLERANCE`].
+//!
+//! An attempt belongs to the checkout that began it. If that times out or is dropped, the attempt goes on in a task: its
+//! end is reported here in either case, and a connection that takes longer than its caller waits is of use to the next.
 
 mod permit;
 mod state;
 mod wait;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -49,7 +51,7 @@ pub(super) use self::permit::ConnectPermit;
 use self::state::{Connects, Outage, Suspension};
 pub(super) use self::wait::{Waiting, wait};
 use crate::error::ConnectBackoff;
-use crate::labels::{ConnectFailure, Phase};
+use crate::labels::Phase;
 use crate::telemetry::ledger::Recorder;
 
 /// Bounds of the pause between two attempts. The pause is drawn between half of its bound and all of it, so that many
@@ -68,8 +70,8 @@ const SHORTAGE_TOLERANCE: Duration = Duration::from_secs(1);
 /// How long a failure is reported after the next attempt was due, if no attempt is made.
 const CONNECT_FAILURE_TTL: Duration = Duration::from_secs(10);
 
-/// The time after which a connect that is dropped counts as a failure.
-const ABANDONED_AFTER: Duration = Duration::from_secs(1);
+/// How much longer than `connect_timeout` an attempt may take. Within that time its backend reports the timeout itself.
+const CONNECT_TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
 /// Decides which checkouts may connect.
 #[derive(Debug)]
@@ -79,8 +81,8 @@ pub(super) struct Gate {
     pub(super) waiting: AtomicUsize,
     retry: Notify,
     fail_fast: bool,
-    /// How long other checkouts wait for those that are connecting. A checkout that is not polled would otherwise block
-    /// them for ever.
+    /// The time limit of an attempt, and how long other checkouts wait for those that are connecting. A checkout that is
+    /// not polled would otherwise block them for ever.
     lease: Duration,
 }
 
@@ -91,8 +93,6 @@ pub(crate) enum Denied {
     RetryAt(RetryAt),
     /// The checkout fails.
     Unavailable(ConnectBackoff),
-    /// The checkout waits for a connection that is being reset, and connects if that takes long.
-    AwaitReset,
 }
 
 /// A wait at the gate.
@@ -107,7 +107,7 @@ pub(crate) struct RetryAt {
 impl Gate {
     /// Creates a gate for at most `max` connections, each of which is established or fails within `connect_timeout`.
     pub(super) fn new(max: usize, fail_fast: bool, connect_timeout: Duration) -> Self {
-        let lease = connect_timeout.saturating_add(ABANDONED_AFTER);
+        let lease = connect_timeout.saturating_add(CONNECT_TIMEOUT_MARGIN);
         Self {
             connects: Mutex::new(Connects::new(max)),
             waiting: AtomicUsize::new(0),
@@ -121,32 +121,41 @@ impl Gate {
         self.connects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns a permit to connect, or why there is none. `abandoned` is the failure as which a connect counts that is
-    /// dropped after [`ABANDONED_AFTER`]; `any_returnable`, whether there are connections that may be returned.
-    pub(super) fn admit<'a>(
-        &'a self,
-        recorder: &'a Recorder,
-        abandoned: ConnectFailure,
+    /// Returns the time limit of an attempt to connect that its backend does not end.
+    pub(super) fn connect_limit(&self) -> Duration {
+        self.lease
+    }
+
+    /// Returns a permit to connect, or why there is none. With `waits` the checkout waits where it would fail.
+    /// `any_returnable` is whether there are connections that may be returned.
+    pub(super) fn admit<O: AsRef<Self>>(
+        owner: &Arc<O>,
+        recorder: &Recorder,
+        waits: bool,
         any_returnable: impl FnOnce() -> bool,
-    ) -> Result<ConnectPermit<'a>, Denied> {
-        let mut connects = self.connects();
+    ) -> Result<ConnectPermit<O>, Denied> {
+        let gate = (**owner).as_ref();
+        let mut connects = gate.connects();
         let now = Instant::now();
         if let Some(suspension) = connects.suspension(now).filter(|suspension| now < suspension.probe_at) {
-            return Err(self.denied(&suspension, any_returnable));
+            return Err(gate.denied(&suspension, waits, any_returnable));
         }
-        match connects.begin(now, self.lease) {
-            Ok(attempt) => Ok(ConnectPermit::new(self, recorder, attempt, abandoned)),
+        match connects.begin(now, gate.lease) {
+            Ok(attempt) => {
+                drop(connects);
+                Ok(ConnectPermit::new(Arc::clone(owner), recorder.clone(), attempt))
+            }
             Err(until) => Err(Denied::RetryAt(RetryAt { phase: Phase::Suspended, until })),
         }
     }
 
     /// Returns whether a checkout waits or fails while connecting is suspended.
-    fn denied(&self, suspension: &Suspension<'_>, any_returnable: impl FnOnce() -> bool) -> Denied {
+    fn denied(&self, suspension: &Suspension<'_>, waits: bool, any_returnable: impl FnOnce() -> bool) -> Denied {
         let Suspension { outage, until, any_unprobed, .. } = *suspension;
         // In this order: a connect that has left the first count was counted in the second before.
         if outage.is_full() && (any_unprobed || any_returnable()) {
             Denied::RetryAt(RetryAt { phase: Phase::Queue, until })
-        } else if self.fail_fast {
+        } else if self.fail_fast && !waits {
             Denied::Unavailable(outage.report())
         } else {
             Denied::RetryAt(RetryAt { phase: Phase::Suspended, until })

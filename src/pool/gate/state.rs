@@ -109,7 +109,6 @@ pub(super) struct Suspension<'a> {
 pub(super) struct Attempt {
     /// The number of the probe, if it is one.
     probe: Option<u64>,
-    pub(super) began: Instant,
 }
 
 /// The checkouts that are connecting, and the state that follows from how the last connects ended.
@@ -195,7 +194,7 @@ impl Connects {
         self.running += 1;
         self.unprobed += usize::from(probe.is_none());
         self.changed = now;
-        Ok(Attempt { probe, began: now })
+        Ok(Attempt { probe })
     }
 
     fn end(&mut self, attempt: Attempt) {

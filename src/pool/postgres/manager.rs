@@ -59,10 +59,6 @@ impl Backend for PostgresManager {
         error.connect_failure()
     }
 
-    fn abandoned_connect() -> ConnectFailure {
-        ConnectFailure::ServerDown
-    }
-
     fn forget_statements(client: &mut Client) {
         client.statement_cache.clear();
     }

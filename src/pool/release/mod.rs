@@ -19,5 +19,5 @@ mod surplus;
 
 pub(super) use self::cancel::CANCEL_DELAY;
 pub use self::guard::Guard;
-pub(super) use self::resets::{Resets, wait_for_reset};
-pub(super) use self::surplus::{after_failed_checkout, close_idle, sweep};
+pub(super) use self::resets::{ResetWait, Resets, wait_for_reset};
+pub(super) use self::surplus::{after_failed_checkout, close_idle, return_unused, sweep};

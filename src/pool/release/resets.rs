@@ -12,12 +12,19 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 
-use super::super::checkout::context::{Context, ResetWait};
 use super::super::gate::Waiting;
 use super::super::shared::Shared;
 
 /// How long a checkout waits for a reset before it opens a connection. Most resets take one round trip.
 const RESET_WAIT_LIMIT: Duration = Duration::from_millis(100);
+
+/// Whether a checkout waits for the reset of a returned connection, which it does once at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::pool) enum ResetWait {
+    NotYet,
+    Waiting,
+    Over,
+}
 
 /// The resets of one pool.
 #[derive(Debug)]
@@ -43,12 +50,12 @@ impl Resets {
         }
     }
 
-    /// Returns whether the current checkout waits for a reset rather than open a connection.
-    pub(in crate::pool) fn is_awaited_by_current(&self) -> bool {
-        match Context::current().map(|context| context.reset_wait) {
-            Some(ResetWait::NotYet) => self.waiting.load(SeqCst) < self.under_way.load(SeqCst),
-            Some(ResetWait::Waiting) => self.under_way.load(SeqCst) > 0,
-            Some(ResetWait::Over) | None => false,
+    /// Returns whether a checkout waits for a reset rather than open a connection.
+    pub(in crate::pool) fn is_awaited(&self, wait: ResetWait) -> bool {
+        match wait {
+            ResetWait::NotYet => self.waiting.load(SeqCst) < self.under_way.load(SeqCst),
+            ResetWait::Waiting => self.under_way.load(SeqCst) > 0,
+            ResetWait::Over => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::super::backend::Backend;
-use super::super::connection::{ObjectPool, Pooled};
+use super::super::connection::{ConnectionMeta, ObjectPool, Pooled};
 use super::cancel::cancel_on_drop;
 use super::reset::dirt_of;
 use crate::labels::CloseReason;
@@ -18,6 +18,20 @@ pub(super) fn return_and_close_surplus<M: Backend>(object: Pooled<M>) {
     shared.gate.wake_one();
     if let Some(pool) = pool {
         close_surplus(&pool);
+    }
+}
+
+/// Returns a connection that was made for a checkout that has ended meanwhile.
+pub(in crate::pool) fn return_unused<M: Backend>(object: Pooled<M>) {
+    let ConnectionMeta { shared, stats, ready_at, .. } = &object.meta;
+    let (recorder, at) = (&shared.recorder, shared.recorder.now());
+    recorder.maintenance_finished(stats, stats.state().operation, *ready_at, at);
+    if shared.is_closing() {
+        object.meta.close(CloseReason::Shutdown);
+        drop(Pooled::take(object));
+    } else {
+        recorder.connection_idle(stats, at);
+        return_and_close_surplus(object);
     }
 }
 

@@ -1,0 +1,110 @@
+//! The deadline of a checkout, and its end without a connection.
+
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use tokio::time::sleep;
+
+use super::super::super::backend::Backend;
+use super::super::super::release::after_failed_checkout;
+use super::super::super::request::RequestCheckout;
+use super::{Checkout, Stage};
+use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
+use crate::labels::{Outcome, Phase};
+use crate::telemetry::clock::Nanos;
+
+impl<M: Backend, A, F> Checkout<'_, M, A, F> {
+    /// Records that the checkout waits, starts its timer if it does not run yet, and polls it.
+    #[cold]
+    pub(super) fn poll_deadline(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let mut this = self.project();
+        let shared = this.pool.manager().shared();
+        if this.context.ticket.is_none() {
+            this.context.wait_for(&shared.recorder, Phase::Queue);
+        }
+        if this.deadline.is_none() {
+            // Started at the end of the first poll, which took next to no time.
+            this.deadline.set(Some(sleep(shared.settings.checkout_timeout)));
+        }
+        this.deadline.as_pin_mut().map_or(Poll::Pending, |deadline| deadline.poll(cx))
+    }
+
+    #[cold]
+    pub(super) fn fail(self: Pin<&mut Self>, failure: Failure<M::Error>) -> CheckoutError<M::Error> {
+        let mut this = self.project();
+        // An ended checkout that is not dropped keeps no place in a queue.
+        this.inner.set(None);
+        (*this.gate_wait, *this.permit_wait) = (None, None);
+        if let Some(connect) = this.connect.take() {
+            connect.detach(this.pool.manager().shared());
+        }
+        this.deadline.set(None);
+        *this.stage = Stage::Ended;
+
+        let shared = this.pool.manager().shared();
+        let (recorder, ledger) = (&shared.recorder, shared.recorder.ledger());
+        let at = recorder.now();
+        let outcome = match failure {
+            Failure::Timeout => Outcome::Timeout,
+            Failure::Closed => Outcome::Closed,
+            Failure::Connect(_) | Failure::Unavailable(_) => Outcome::Error,
+        };
+        let (phase, own_connection) =
+            this.context.ticket.map_or((Phase::Queue, None), |ticket| ledger.wait_state(ticket));
+        let code = match &failure {
+            Failure::Connect(error) => Some(M::code(error)),
+            Failure::Unavailable(backoff) => Some(backoff.code),
+            Failure::Timeout | Failure::Closed => None,
+        };
+        this.context.end(recorder, outcome, code, at);
+        end_request(this.request, this.context.started, at);
+        after_failed_checkout(this.pool);
+        let pool = ledger.name().clone();
+        match failure {
+            Failure::Timeout => CheckoutError::Timeout(Box::new(TimeoutReport {
+                waited: at.duration_since(this.context.started),
+                phase,
+                usage: ledger.usage(),
+                own_connection,
+                backoff: shared.gate.last_failure(),
+            })),
+            Failure::Closed => CheckoutError::Closed { pool },
+            Failure::Connect(source) => CheckoutError::Connect { pool, source },
+            Failure::Unavailable(source) => CheckoutError::Unavailable { pool, source },
+        }
+    }
+
+    #[cold]
+    pub(super) fn cancel(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        // What it waits for is dropped first, so that it is never seen as ended and still in a queue.
+        this.inner.set(None);
+        (*this.gate_wait, *this.permit_wait) = (None, None);
+        let shared = this.pool.manager().shared();
+        if let Some(connect) = this.connect.take() {
+            connect.detach(shared);
+        }
+        let recorder = &shared.recorder;
+        let at = recorder.now();
+        // It has no ticket if the backend panicked in its first poll.
+        this.context.end(recorder, Outcome::Cancelled, None, at);
+        end_request(this.request, this.context.started, at);
+        after_failed_checkout(this.pool);
+    }
+}
+
+/// Records for the request that its checkout ended without a connection.
+#[cold]
+fn end_request(request: &mut Option<Box<RequestCheckout>>, started: Nanos, at: Nanos) {
+    if let Some(request) = request.take() {
+        request.end_wait(at.since(started));
+    }
+}
+
+/// Why a checkout ended without a connection.
+pub(super) enum Failure<E> {
+    Timeout,
+    Closed,
+    Connect(E),
+    Unavailable(ConnectBackoff),
+}

@@ -1,0 +1,214 @@
+//! The waits of a checkout that is not served at once: for a permit of its route, at the gate, for a reset, and for its
+//! own attempt to connect.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+
+use deadpool::managed::Timeouts;
+
+use super::super::super::backend::Backend;
+use super::super::super::connection::{Connect, Connected, ObjectPool, Place, Pooled};
+use super::super::super::gate::{self, Denied, Gate, RetryAt, Waiting};
+use super::super::super::release::{ResetWait, return_unused, wait_for_reset};
+use super::super::super::request::{self, Entry};
+use super::end::Failure;
+use super::{AtGate, Checkout, NO_TIMEOUTS, Stage, WITHOUT_WAIT};
+use crate::labels::Phase;
+
+impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checkout<'a, M, A, F> {
+    /// Counts the checkout for the current request, if this pool serves one, and acquires a permit of its route or
+    /// begins to wait for one. Returns `false` if the pool is closed.
+    #[cold]
+    pub(super) fn begin_request(self: Pin<&mut Self>) -> bool {
+        let mut this = self.project();
+        let recorder = &this.pool.manager().shared().recorder;
+        *this.request = request::begin_checkout(recorder.ledger(), this.context.site).map(Box::new);
+        match this.request.as_mut().map_or(Entry::Admitted, |request| request.enter()) {
+            Entry::Admitted => true,
+            Entry::Closed => false,
+            Entry::Full(permits) => {
+                this.inner.set(None);
+                *this.requeues = true;
+                this.context.wait_for(recorder, Phase::Share);
+                *this.permit_wait = Some(Box::pin(permits.wait(recorder.clone())));
+                true
+            }
+        }
+    }
+
+    /// Joins the checkouts that wait at the gate, unless more connections are idle than those can take.
+    #[cold]
+    pub(super) fn wait_behind_others(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        let shared = this.pool.manager().shared();
+        if !shared.is_closing()
+            && let Some(retry) = shared.gate.wait_behind(shared.recorder.ledger().status().idle)
+        {
+            this.inner.set(None);
+            *this.requeues |= retry.phase == Phase::Suspended;
+            this.context.wait_for(&shared.recorder, retry.phase);
+            *this.gate_wait = Some(gate::wait(Arc::clone(shared), retry));
+        }
+    }
+
+    /// Waits at the gate, as the checkout may not connect now.
+    #[cold]
+    fn wait_at_gate(mut self: Pin<&mut Self>, retry: RetryAt, cx: &mut TaskContext<'_>) {
+        let mut this = self.as_mut().project();
+        let shared = this.pool.manager().shared();
+        this.inner.set(None);
+        *this.requeues |= retry.phase == Phase::Suspended;
+        this.context.wait_for(&shared.recorder, retry.phase);
+        if this.gate_wait.is_none() {
+            let waiting = gate::wait(Arc::clone(shared), retry);
+            self.begin_gate_wait(waiting, cx);
+        }
+    }
+
+    /// Waits for a connection that is being reset, before the checkout opens one.
+    #[cold]
+    fn wait_for_reset(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) {
+        let mut this = self.as_mut().project();
+        let shared = this.pool.manager().shared();
+        this.inner.set(None);
+        if this.gate_wait.is_none() {
+            *this.reset_wait = ResetWait::Waiting;
+            this.context.wait_for(&shared.recorder, Phase::Clean);
+            let waiting = wait_for_reset(Arc::clone(shared));
+            self.begin_gate_wait(waiting, cx);
+        }
+    }
+
+    /// Takes a place in a line, and tries once more then, so that no wake-up in between is missed.
+    fn begin_gate_wait(self: Pin<&mut Self>, mut waiting: Waiting, cx: &mut TaskContext<'_>) {
+        let mut this = self.project();
+        let woken = waiting.as_mut().poll(cx).is_ready();
+        if !woken {
+            *this.gate_wait = Some(waiting);
+        }
+        let timeouts = if woken { &NO_TIMEOUTS } else { &WITHOUT_WAIT };
+        this.inner.set(Some((this.acquire)(*this.pool, timeouts)));
+    }
+
+    /// Polls the wait for a permit or at the gate, and calls deadpool after it. Returns `false` if the pool is closed.
+    #[cold]
+    fn poll_waits(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
+        let mut this = self.as_mut().project();
+        if let Some(waiting) = this.permit_wait {
+            let Some(permit) = ready!(waiting.as_mut().poll(cx)) else { return Poll::Ready(false) };
+            *this.permit_wait = None;
+            if let Some(request) = this.request {
+                request.admit(permit);
+            }
+            // Those at the gate came before.
+            if this.pool.manager().shared().is_gate_awaited() {
+                self.as_mut().wait_behind_others();
+                this = self.project();
+                if this.gate_wait.is_some() {
+                    return Poll::Ready(true);
+                }
+            }
+        } else if let Some(waiting) = this.gate_wait {
+            ready!(waiting.as_mut().poll(cx));
+            *this.gate_wait = None;
+            if *this.reset_wait == ResetWait::Waiting {
+                *this.reset_wait = ResetWait::Over;
+                this.context.wait_for(&this.pool.manager().shared().recorder, Phase::Queue);
+            }
+        } else {
+            return Poll::Pending;
+        }
+        this.inner.set(Some((this.acquire)(*this.pool, &NO_TIMEOUTS)));
+        Poll::Ready(true)
+    }
+
+    /// Begins to connect in a vacant place, or to wait until it may. Returns why the checkout fails instead, if it does.
+    #[cold]
+    pub(super) fn begin_connect(
+        mut self: Pin<&mut Self>,
+        vacant: Pooled<M>,
+        cx: &mut TaskContext<'_>,
+    ) -> Option<Failure<M::Error>> {
+        let place = Place::new(vacant);
+        let mut this = self.as_mut().project();
+        let shared = this.pool.manager().shared();
+        if shared.is_closing() {
+            return Some(Failure::Closed);
+        }
+        if shared.resets.is_awaited(*this.reset_wait) {
+            drop(place);
+            self.wait_for_reset(cx);
+            return None;
+        }
+        let waits = *this.at_gate == AtGate::Waits;
+        match Gate::admit(shared, &shared.recorder, waits, || shared.any_returnable()) {
+            Ok(permit) => {
+                // It leaves its place at the gate to others.
+                this.inner.set(None);
+                *this.gate_wait = None;
+                this.context.wait_for(&shared.recorder, Phase::Connect);
+                *this.connect = Some(Connect::new(this.pool, place, permit, this.context.operation));
+                None
+            }
+            Err(Denied::RetryAt(retry)) => {
+                drop(place);
+                self.wait_at_gate(retry, cx);
+                None
+            }
+            Err(Denied::Unavailable(backoff)) => Some(Failure::Unavailable(backoff)),
+        }
+    }
+
+    /// Polls what the checkout waits for, other than deadpool's future, and its deadline.
+    #[cold]
+    pub(super) fn poll_slow(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Step<M> {
+        if self.stage == Stage::Ended {
+            // Polled again after it failed.
+            return Step::Pending;
+        }
+        // Taken out: an attempt whose poll panics is not polled again.
+        let step = match self.as_mut().project().connect.take() {
+            Some(connect) => self.as_mut().poll_connect(connect, cx),
+            None => match self.as_mut().poll_waits(cx) {
+                Poll::Ready(true) => Step::Again,
+                Poll::Ready(false) => Step::Failed(Failure::Closed),
+                Poll::Pending => Step::Pending,
+            },
+        };
+        match step {
+            Step::Pending if self.poll_deadline(cx).is_ready() => Step::Failed(Failure::Timeout),
+            step => step,
+        }
+    }
+
+    fn poll_connect(mut self: Pin<&mut Self>, mut connect: Connect<M>, cx: &mut TaskContext<'_>) -> Step<M> {
+        match connect.poll(cx) {
+            Poll::Pending => {
+                *self.project().connect = Some(connect);
+                Step::Pending
+            }
+            Poll::Ready(Connected::Ok(object)) if self.pool.manager().shared().is_closing() => {
+                // The pool was closed while the connection was made.
+                return_unused(object);
+                Step::Failed(Failure::Closed)
+            }
+            Poll::Ready(Connected::Ok(object)) => Step::Ready(object),
+            Poll::Ready(Connected::Failed(error)) => Step::Failed(Failure::Connect(error)),
+            Poll::Ready(Connected::GivenUp(backoff)) => Step::Failed(Failure::Unavailable(backoff)),
+            Poll::Ready(Connected::RetryAt(retry)) => {
+                self.as_mut().wait_at_gate(retry, cx);
+                Step::Again
+            }
+        }
+    }
+}
+
+/// How a checkout continues after a poll of what it waits for.
+pub(super) enum Step<M: Backend> {
+    /// With another poll.
+    Again,
+    Pending,
+    Ready(Pooled<M>),
+    Failed(Failure<M::Error>),
+}

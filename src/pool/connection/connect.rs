@@ -1,0 +1,151 @@
+//! Connecting: the attempt of one checkout, which may outlive it.
+
+use std::fmt;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use super::super::backend::Backend;
+use super::super::gate::{ConnectPermit, RetryAt};
+use super::super::release::return_unused;
+use super::super::shared::Shared;
+use super::{ConnectionMeta, ObjectPool, Place, Pooled, PooledConnection};
+use crate::error::ConnectBackoff;
+use crate::labels::{CloseReason, ConnectFailure, ErrorCode, ErrorPhase};
+use crate::telemetry::operations::OperationId;
+
+/// How an attempt to connect ended.
+pub(in crate::pool) enum Connected<M: Backend> {
+    Ok(Pooled<M>),
+    Failed(M::Error),
+    /// The backend did not end the attempt in time.
+    GivenUp(ConnectBackoff),
+    /// It failed, and the checkout waits at the gate for another.
+    RetryAt(RetryAt),
+}
+
+/// An attempt to connect. It owns its place in the pool and its permit of the gate.
+pub(in crate::pool) struct Connect<M: Backend> {
+    future: Pin<Box<dyn Future<Output = Connected<M>> + Send>>,
+    /// The runtime in which the attempt has its sockets and timers.
+    runtime: Option<Handle>,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no connection after {0:?}, when the attempt was given up")]
+struct GivenUp(Duration);
+
+impl<M: Backend> Connect<M> {
+    /// Creates an attempt on behalf of `operation`. It begins at its first poll, and ends within the gate's limit
+    /// whatever the backend does.
+    pub(in crate::pool) fn new(
+        pool: &ObjectPool<M>,
+        place: Place<M>,
+        permit: ConnectPermit<Shared>,
+        operation: OperationId,
+    ) -> Self {
+        Self { future: Box::pin(connect(pool.clone(), place, permit, operation)), runtime: Handle::try_current().ok() }
+    }
+
+    pub(in crate::pool) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Connected<M>> {
+        self.future.as_mut().poll(cx)
+    }
+
+    /// Continues the attempt in a task, as its checkout has ended. Its connection goes to the pool, and its failure to
+    /// the gate. It ends early when the pool is closed.
+    #[cold]
+    pub(in crate::pool) fn detach(self, shared: &Arc<Shared>) {
+        let Self { future, runtime } = self;
+        let Some(runtime) = runtime.filter(|_| !shared.is_closing()) else { return };
+        let shared = Arc::clone(shared);
+        // If the runtime is shut down, the task is dropped, and the attempt with it.
+        drop(runtime.spawn(async move {
+            tokio::select! {
+                biased;
+                connected = future => {
+                    if let Connected::Ok(object) = connected {
+                        return_unused(object);
+                    }
+                }
+                () = shared.closing() => {}
+            }
+        }));
+    }
+}
+
+impl<M: Backend> fmt::Debug for Connect<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connect")
+    }
+}
+
+async fn connect<M: Backend>(
+    pool: ObjectPool<M>,
+    place: Place<M>,
+    permit: ConnectPermit<Shared>,
+    operation: OperationId,
+) -> Connected<M> {
+    let manager = pool.manager();
+    let (shared, backend) = (manager.shared(), manager.backend());
+    let recorder = &shared.recorder;
+    // Declared last, so that a dropped attempt is closed before its place is free.
+    let mut meta = ConnectionMeta::begin(Arc::clone(shared), operation, recorder.now());
+    let limit = shared.gate.connect_limit();
+    let connection = match within(limit, backend.connect(manager.observer(&meta))).await {
+        Some(Ok(connection)) => connection,
+        Some(Err(error)) => {
+            let (failure, code) = (M::connect_failure(&error), M::code(&error));
+            recorder.connection_error(ErrorPhase::Connect, code, &error);
+            meta.reason = CloseReason::ConnectFailed;
+            // Dropped before the gate counts the connections that may be returned.
+            drop(meta);
+            return match permit.failed(failure, code, &error, || shared.any_returnable()) {
+                Some(retry) => Connected::RetryAt(retry),
+                None => Connected::Failed(error),
+            };
+        }
+        None => {
+            let error = GivenUp(limit);
+            recorder.connection_error(ErrorPhase::Connect, ErrorCode::TIMEOUT, &error);
+            meta.reason = CloseReason::ConnectFailed;
+            drop(meta);
+            let failure = ConnectFailure::ServerDown;
+            return match permit.failed(failure, ErrorCode::TIMEOUT, &error, || shared.any_returnable()) {
+                Some(retry) => Connected::RetryAt(retry),
+                None => Connected::GivenUp(shared.gate.last_failure().unwrap_or_else(|| ConnectBackoff {
+                    failing_for: limit,
+                    failure,
+                    code: ErrorCode::TIMEOUT,
+                    message: error.to_string().into(),
+                })),
+            };
+        }
+    };
+    meta.established(recorder.now());
+    permit.succeeded();
+    let backend = manager.shared_backend();
+    Connected::Ok(place.fill(Box::new(PooledConnection { connection, meta, backend })))
+}
+
+/// Returns the output of the future, or `None` if it is not ready in time. Unlike tokio's `timeout`, it needs no runtime
+/// for a future that is ready at once.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let (mut future, mut timer) = (pin!(future), pin!(None));
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        if timer.is_none() {
+            timer.set(Some(sleep(limit)));
+        }
+        if let Some(timer) = timer.as_mut().as_pin_mut() {
+            ready!(timer.poll(cx));
+        }
+        Poll::Ready(None)
+    })
+    .await
+}
