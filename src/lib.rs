@@ -8,7 +8,6 @@ pub mod config;
 pub mod error;
 #[cfg(feature = "exporter")]
 pub mod exporter;
-#[cfg_attr(not(feature = "tls"), allow(dead_code, unused_imports, reason = "some of it is for TLS only"))]
 mod files;
 mod global;
 #[cfg(test)]
@@ -56,7 +55,7 @@ pub use global::{
 };
 pub use pool::postgres::{
     CancelToken, CheckoutError, Client, ConnectError, Connection, ListenError, Listener, Notification, PoolBuilder,
-    RunError, ServerViewError, UnpooledConnection,
+    RunError, Secret, ServerViewError, UnpooledConnection,
 };
 pub use pool::{Operation, Pool};
 pub use query_error::Error;

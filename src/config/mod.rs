@@ -30,6 +30,7 @@
 mod assignment;
 mod env;
 mod error;
+mod file;
 mod location;
 #[cfg(test)]
 mod reference;
@@ -44,6 +45,7 @@ mod value;
 
 pub use self::env::env_vars;
 pub use self::error::ConfigError;
+pub use self::file::read_file;
 pub use self::settings::Settings;
 pub use self::table::{Setting, settings};
 pub use self::tls::{ClientCertificate, Roots, TlsMode, Verify};

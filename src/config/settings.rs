@@ -23,6 +23,11 @@ pub struct Settings {
     /// The database to connect to. Assigning this field ignores the settings in the URL's query;
     /// [`Settings::from_url`] and [`Settings::set`] apply them.
     pub database_url: Option<DatabaseUrl>,
+    /// The file that contains the password, in place of the URL's; read again after it has changed. `None`: no file.
+    pub password_file: Option<String>,
+    /// The password file in libpq's format, in place of the URL's password; read again after it has changed. `None`: no
+    /// file.
+    pub passfile: Option<String>,
     /// The number of connections that stay open when idle, at least 1. Default 10.
     pub pool_size: usize,
     /// The number of connections allowed beyond `pool_size`. Default 20; 0: none.
@@ -90,6 +95,8 @@ macro_rules! fields_by_name {
 
 fields_by_name! {
     name: Text,
+    password_file: Text,
+    passfile: Text,
     pool_size: Count,
     max_overflow: Count,
     checkout_timeout: Duration,
@@ -117,6 +124,8 @@ impl Default for Settings {
         let mut settings = Self {
             name: None,
             database_url: None,
+            password_file: None,
+            passfile: None,
             pool_size: 0,
             max_overflow: 0,
             checkout_timeout: Duration::ZERO,

@@ -72,6 +72,22 @@ pub(super) static SETTINGS: &[Setting] = &[
         "The database to connect to: `postgres://user:password@host:5432/database`. Its query accepts every other \
          setting as a parameter.",
     ),
+    unset(
+        "password_file",
+        text(4096),
+        "none",
+        "The file that contains the password and nothing else, such as a mounted secret, in place of the password in the \
+         URL. A line break at its end does not count. It is checked for changes whenever a connection is opened, at most \
+         once a second; an invalid content is logged and the previous one used.",
+    ),
+    unset(
+        "passfile",
+        text(4096),
+        "none",
+        "A password file in libpq's format (`host:port:database:user:password`), in place of the password in the URL, \
+         which must name the user. Only its owner may read it, or a group if it belongs to root. Checked for changes \
+         like `password_file`. `PGPASSFILE` and `~/.pgpass` are not read unless they are given here.",
+    ),
     setting(
         "pool_size",
         count(1, 10_000),

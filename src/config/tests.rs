@@ -28,6 +28,8 @@ fn defaults_are_documented_and_valid() {
     let expected = [
         ("name", ""),
         ("database_url", ""),
+        ("password_file", ""),
+        ("passfile", ""),
         ("pool_size", "10"),
         ("max_overflow", "20"),
         ("checkout_timeout", "30s"),
@@ -62,6 +64,8 @@ fn table_has_each_field_once() {
     let Settings {
         name: _,
         database_url: _,
+        password_file: _,
+        passfile: _,
         pool_size: _,
         max_overflow: _,
         checkout_timeout: _,
@@ -83,7 +87,7 @@ fn table_has_each_field_once() {
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 22);
+    assert_eq!(names.len(), 24);
 }
 
 /// A setting; accepted values with their canonical form; refused values.
@@ -91,6 +95,8 @@ type Bounds = (&'static str, &'static [(&'static str, &'static str)], &'static [
 
 const BOUNDS: &[Bounds] = &[
     ("name", &[("orders", "orders"), ("Größe 1", "Größe 1")], &["", "a\nb", "a\0"]),
+    ("password_file", &[("/run/secrets/db", "/run/secrets/db")], &["", "a\nb"]),
+    ("passfile", &[("/home/app/.pgpass", "/home/app/.pgpass")], &["", "a\nb"]),
     (
         "pool_size",
         &[("1", "1"), ("10000", "10000"), (" 7 ", "7")],

@@ -10,7 +10,6 @@ mod reload;
 mod watched;
 
 pub(crate) use self::permissions::readable_by_others;
-#[cfg(feature = "otlp")]
 pub(crate) use self::read::read;
 #[cfg(test)]
 pub(crate) use self::reload::FILE_CHECK_INTERVAL;

@@ -14,6 +14,7 @@ mod holders;
 mod listen;
 mod outage;
 mod overflow;
+mod passwords;
 mod places;
 mod proxy;
 mod queries;

@@ -1,9 +1,11 @@
 //! The builder of a PostgreSQL pool.
 
+use std::error::Error;
 use std::time::Duration;
 
 use super::super::pool::Pool;
 use super::manager::PostgresManager;
+use super::password::{PasswordProvider, Secret};
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::Collector;
 use crate::text::printable;
@@ -17,6 +19,7 @@ pub struct PoolBuilder {
     /// The error of a URL, which `build` returns.
     url_error: Option<ConfigError>,
     collector: Option<Collector>,
+    password_provider: Option<PasswordProvider>,
 }
 
 /// Defines a setter for each setting.
@@ -107,6 +110,44 @@ impl PoolBuilder {
         wait_target: Duration,
     }
 
+    /// Sets the file that contains the password, in place of the URL's. It is read again after it has changed.
+    pub fn password_file(mut self, path: impl Into<String>) -> Self {
+        self.settings.password_file = Some(path.into());
+        self
+    }
+
+    /// Sets a password file in libpq's format, in place of the URL's password. It is read again after it has changed.
+    pub fn passfile(mut self, path: impl Into<String>) -> Self {
+        self.settings.passfile = Some(path.into());
+        self
+    }
+
+    /// Sets a callback that returns the password of each new connection, in place of the URL's: for tokens that expire.
+    ///
+    /// It is called whenever the pool connects, within `connect_timeout`, and also for connections outside the pool. Its
+    /// answer is not cached. If it fails, so does connecting, like that to a server that is down: checkouts fail or wait,
+    /// by `fail_fast`, and it is called again after a pause.
+    ///
+    /// ```no_run
+    /// # async fn token() -> Result<String, std::io::Error> { unimplemented!() }
+    /// # fn example() -> Result<(), poolscope::ConfigError> {
+    /// let pool = poolscope::Pool::builder()
+    ///     .url("postgres://app@db.example/shop?sslmode=verify-full")
+    ///     .password_provider(|| async { token().await.map(poolscope::Secret::from) })
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn password_provider<F, Fut, E>(mut self, provider: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Secret, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.password_provider = Some(PasswordProvider::new(provider));
+        self
+    }
+
     /// Sets the collector that counts the pool, instead of [`Collector::global`].
     pub fn collector(mut self, collector: Collector) -> Self {
         self.collector = Some(collector);
@@ -117,8 +158,8 @@ impl PoolBuilder {
     ///
     /// # Errors
     ///
-    /// Returns an error if a setting is out of range, the URL is missing or invalid, or a certificate file cannot be
-    /// read.
+    /// Returns an error if a setting is out of range, the URL is missing or invalid, more than one source of passwords is
+    /// given, or the file of a certificate or password cannot be read.
     pub fn build(self) -> Result<Pool, ConfigError> {
         let settings = self.settings;
         if let Some(error) = self.url_error {
@@ -128,7 +169,7 @@ impl PoolBuilder {
         let url = settings.require_database_url()?;
         let name = settings.name.clone().unwrap_or_else(|| url.default_pool_name());
         let name = printable(&name);
-        let manager = PostgresManager::new(&settings, url, &name)?;
+        let manager = PostgresManager::new(&settings, url, self.password_provider, &name)?;
         Pool::new(manager, &name, &settings, &self.collector.unwrap_or_else(Collector::global))
     }
 }

@@ -15,6 +15,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls};
 use super::drive::{ByCaller, Driver, InTask, PolledConnection};
 use super::error::ConnectError;
 use super::hosts::candidates;
+use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
 use super::session::{SHOW_TRANSACTION_READ_ONLY, first_column};
 use super::socket::Socket;
@@ -50,22 +51,35 @@ struct Inner {
     config: Config,
     mode: TlsMode,
     tls: ClientTls,
+    passwords: Passwords,
     pool: Arc<str>,
     connect_timeout: Duration,
 }
 
+/// What one connection attempt authenticates with.
+struct Credentials {
+    tls: CurrentTls,
+    password: CurrentPassword,
+}
+
 impl Connector {
-    /// Creates a connector and reads the certificate files. Does not connect yet. `pool` is the name for the log.
+    /// Creates a connector and reads the files of certificates and passwords. Does not connect yet. `pool` is the name for the log.
     ///
     /// # Errors
     ///
     /// Returns an error if they cannot be read or are invalid.
-    pub(crate) fn new(settings: &Settings, url: &DatabaseUrl, pool: impl Into<Arc<str>>) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        settings: &Settings,
+        url: &DatabaseUrl,
+        provider: Option<PasswordProvider>,
+        pool: impl Into<Arc<str>>,
+    ) -> Result<Self, ConfigError> {
         let pool = pool.into();
         Ok(Self(Arc::new(Inner {
             config: configure(settings, url.config().clone()),
             mode: url.tls().clone(),
             tls: ClientTls::new(url, &pool)?,
+            passwords: Passwords::new(settings, url, provider, &pool)?,
             pool,
             connect_timeout: settings.connect_timeout,
         })))
@@ -147,13 +161,13 @@ impl Connector {
         driver: D,
     ) -> Result<Established<D::Driving>, ConnectError> {
         let config = &self.0.config;
-        let tls = self.0.tls.current().await;
+        let credentials = Credentials { tls: self.0.tls.current().await, password: self.0.passwords.current().await? };
         let mut failure = None;
         for candidate in candidates(config)? {
             match candidate.peers(config).await {
                 Ok(peers) => {
                     for peer in peers {
-                        match self.connect_to(peer, &tls, observer, driver).await {
+                        match self.connect_to(peer, &credentials, observer, driver).await {
                             Ok(established) => return Ok(established),
                             Err(error) => failure = Some(error),
                         }
@@ -168,36 +182,42 @@ impl Connector {
     async fn connect_to<D: Driver>(
         &self,
         peer: Peer,
-        tls: &CurrentTls,
+        credentials: &Credentials,
         observer: Option<&Observer>,
         driver: D,
     ) -> Result<Established<D::Driving>, ConnectError> {
         let protocol_observer =
             observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.0.config))));
         let socket = Tap::new(open_socket(&peer).await?, protocol_observer);
+        let Credentials { tls, password } = credentials;
+        let config = password.configure(&self.0.config, &peer);
         let session = match tls.for_host(peer.hostname()) {
-            Some(stream) => self.start_session(peer, socket, stream, driver).await,
-            None => self.start_session(peer, socket, NoTls, driver).await,
+            Some(tls) => self.start_session(&config, &peer, socket, tls, driver).await,
+            None => self.start_session(&config, &peer, socket, NoTls, driver).await,
         };
-        session.map_err(|error| tls.explain(error))
+        match session {
+            Ok((client, driving)) => Ok(Established { client, driving, peer }),
+            Err(error) => Err(password.explain(tls.explain(error), &config, &peer)),
+        }
     }
 
     /// Starts a session with the server, checks it, and passes the connection to `driver`.
     async fn start_session<T, D>(
         &self,
-        peer: Peer,
+        config: &Config,
+        peer: &Peer,
         socket: Tap<Socket>,
         tls: T,
         driver: D,
-    ) -> Result<Established<D::Driving>, ConnectError>
+    ) -> Result<(Client, D::Driving), ConnectError>
     where
         T: TlsConnect<Tap<Socket>, Stream: Send + 'static>,
         D: Driver,
     {
-        let connecting = self.0.config.connect_raw(socket, tls);
+        let connecting = config.connect_raw(socket, tls);
         let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
-        let connection = self.check_session(&client, connection, &peer).await?;
-        Ok(Established { client, driving: driver.drive(connection, &self.0.pool), peer })
+        let connection = self.check_session(&client, connection, peer).await?;
+        Ok((client, driver.drive(connection, &self.0.pool)))
     }
 
     /// Returns the connection if its session matches `target_session_attrs`. Drives the connection itself, not in a

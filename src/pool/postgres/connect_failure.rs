@@ -7,10 +7,10 @@
 //! | unreachable host or network, unknown name | `server_down` | the same |
 //! | `connect_timeout`, ETIMEDOUT | `server_down` | the same |
 //! | connection reset or closed during the handshake; SQLSTATE 57P01, 57P02, 08xxx, 53xxx, 58xxx, XXxxx, others | `server_down` | the same |
-//! | no server matches `target_session_attrs` | `server_down` | the same |
+//! | no server matches `target_session_attrs`; the password provider failed | `server_down` | the same |
 //! | 57P03 | `server_starting` | the same |
 //! | 53300 | `too_many_connections` | the same; checkouts wait for a returned connection |
-//! | 28xxx, 3D000, 22xxx, 42xxx, 0Axxx, 08004, 57P04; authentication, certificates, TLS, socket permissions, number of hosts | `configuration` | suspended, with pauses of 1 s to 10 s; not retried |
+//! | 28xxx, 3D000, 22xxx, 42xxx, 0Axxx, 08004, 57P04; authentication, certificates, TLS, socket permissions, number of hosts, no password in the password file | `configuration` | suspended, with pauses of 1 s to 10 s; not retried |
 
 use std::io::{self, ErrorKind};
 
@@ -25,7 +25,9 @@ impl ConnectError {
         match self {
             Self::Timeout { .. } | Self::WrongSession { .. } => ConnectFailure::ServerDown,
             Self::Unreachable { source, .. } => of_io(source),
-            Self::Hosts { .. } => ConnectFailure::Configuration,
+            Self::Hosts { .. } | Self::Password { source: None, .. } => ConnectFailure::Configuration,
+            // The service that provides passwords is unavailable.
+            Self::Password { source: Some(_), .. } => ConnectFailure::ServerDown,
             Self::Tls { source, .. } => of_tls(source),
             Self::Postgres(error) => match error.code() {
                 Some(state) => of_sqlstate(state.code()),

@@ -115,7 +115,7 @@ fn settings_reach_the_socket() {
 fn application_name_of_the_settings_wins() {
     let url = "postgres://u@h/d?application_name=fromurl".parse().unwrap();
     let name = |settings: &Settings| {
-        let connector = Connector::new(settings, &url, "test").unwrap();
+        let connector = Connector::new(settings, &url, None, "test").unwrap();
         connector.0.config.get_application_name().unwrap().to_owned()
     };
     let mut settings = Settings::default();
@@ -155,7 +155,7 @@ async fn manager_creates_clients() {
     });
     let settings = Settings::from_url(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).unwrap();
     let url = settings.require_database_url().unwrap();
-    let manager = super::super::manager::PostgresManager::new(&settings, url, "test").unwrap();
+    let manager = super::super::manager::PostgresManager::new(&settings, url, None, "test").unwrap();
     let client = manager.create().await.unwrap();
     assert!(!client.is_closed());
     assert_eq!(format!("{client:?}"), format!("Client {{ peer: Peer(127.0.0.1:{port}), .. }}"));

@@ -64,6 +64,16 @@ pub enum ConnectError {
         problem: String,
     },
 
+    /// The password provider failed, or the password file has no password for this server.
+    #[error("{problem}")]
+    #[non_exhaustive]
+    Password {
+        /// A description with a remedy.
+        problem: String,
+        /// The provider's error.
+        source: Option<Box<dyn StdError + Send + Sync>>,
+    },
+
     /// The server refused the connection, or closed it.
     #[error("could not connect to PostgreSQL")]
     Postgres(#[source] Error),
@@ -92,6 +102,7 @@ impl ConnectError {
             Self::Unreachable { source, .. } => io_code(source),
             Self::WrongSession { .. } => ErrorCode::IO,
             Self::Hosts { .. } => ErrorCode::OTHER,
+            Self::Password { .. } => ErrorCode::AUTH,
             Self::Postgres(error) => error_code(error),
         }
     }
@@ -128,8 +139,12 @@ fn is_tls(error: &Error) -> bool {
 }
 
 pub(super) fn is_authentication(error: &Error) -> bool {
-    let no_password = || error.source().is_some_and(|source| source.to_string() == "password missing");
-    error.to_string() == "authentication error" || no_password()
+    error.to_string() == "authentication error" || is_password_missing(error)
+}
+
+/// Returns whether the server requires a password and none was configured.
+pub(super) fn is_password_missing(error: &Error) -> bool {
+    error.source().is_some_and(|source| source.to_string() == "password missing")
 }
 
 /// Returns what is wrong with the connection's TLS; `None` if the error has another cause.

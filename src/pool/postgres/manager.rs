@@ -5,6 +5,7 @@ use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
+use super::password::PasswordProvider;
 use super::session::{is_read_only, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::labels::{Dirt, ErrorCode};
@@ -18,8 +19,13 @@ pub struct PostgresManager {
 
 impl PostgresManager {
     /// Creates a manager from the settings and the URL. `pool` is the name for the log.
-    pub(super) fn new(settings: &Settings, url: &DatabaseUrl, pool: &str) -> Result<Self, ConfigError> {
-        Ok(Self { connector: Connector::new(settings, url, pool)? })
+    pub(super) fn new(
+        settings: &Settings,
+        url: &DatabaseUrl,
+        provider: Option<PasswordProvider>,
+        pool: &str,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self { connector: Connector::new(settings, url, provider, pool)? })
     }
 
     /// Returns the connector, for connections outside the pool.

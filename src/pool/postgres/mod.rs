@@ -12,6 +12,7 @@ mod error_source;
 mod hosts;
 mod listen;
 mod manager;
+mod password;
 mod peer;
 #[cfg(test)]
 mod scripted_server;
@@ -31,6 +32,7 @@ pub use self::client::Client;
 pub use self::error::ConnectError;
 pub use self::listen::{ListenError, Listener, Notification};
 pub use self::manager::PostgresManager;
+pub use self::password::Secret;
 pub use self::server_watch::ServerViewError;
 pub use self::unpooled::UnpooledConnection;
 use super::release::Guard;

@@ -1,9 +1,10 @@
 //! One address of a server.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -45,6 +46,22 @@ impl Peer {
     /// Returns the server's name for TLS. Empty on a Unix socket, where TLS is not used.
     pub(super) fn hostname(&self) -> &str {
         self.hostname.as_deref().unwrap_or_default()
+    }
+
+    /// Returns host and port as configured: a name, an address, or the directory of a Unix socket.
+    pub(super) fn configured(&self) -> (Cow<'_, str>, u16) {
+        match &self.address {
+            Address::Tcp(address) => match &self.hostname {
+                Some(name) => (Cow::Borrowed(name), address.port()),
+                None => (Cow::Owned(address.ip().to_string()), address.port()),
+            },
+            Address::Unix(path) => {
+                let directory = path.parent().map_or(Cow::Borrowed(""), Path::to_string_lossy);
+                // The socket's name is `.s.PGSQL.` and the port.
+                let port = path.extension().and_then(|port| port.to_str()?.parse().ok());
+                (directory, port.unwrap_or_default())
+            }
+        }
     }
 
     /// Returns the server's attributes for spans. Without a database name, the server uses the user's name.

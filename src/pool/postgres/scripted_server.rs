@@ -106,7 +106,7 @@ pub(super) fn read_to_end(stream: &mut impl Read) -> Vec<u8> {
 
 pub(super) fn connector(url: &str) -> Connector {
     let settings = Settings::from_url(url).unwrap();
-    Connector::new(&settings, settings.require_database_url().unwrap(), "test").unwrap()
+    Connector::new(&settings, settings.require_database_url().unwrap(), None, "test").unwrap()
 }
 
 pub(super) async fn establish(connector: &Connector) -> Result<Established, ConnectError> {

@@ -221,6 +221,9 @@ impl DatabaseParser<'_> {
             }
         }
         settings = document::apply(settings, text, others)?;
+        for path in [&mut settings.password_file, &mut settings.passfile].into_iter().flatten() {
+            *path = directory.join(&*path).display().to_string();
+        }
         // The table's name replaces one in the URL's query.
         settings.name = Some(name.to_owned());
         settings
