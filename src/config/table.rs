@@ -197,7 +197,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         Value::Switch(true),
         "Whether a checkout that needs a new connection fails at once while connection attempts are failing. One \
          checkout at a time tries, after growing pauses of up to 0.8 s. off: the others wait until that one succeeds, \
-         up to their `checkout_timeout`. In either case checkouts wait for a server that has no free slots, as long \
+         up to their `checkout_timeout`, as retries of operations always do. In either case checkouts wait for a server that has no free slots, as long \
          as the pool has or is opening connections that may be returned.",
     ),
     setting(

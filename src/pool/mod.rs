@@ -21,6 +21,7 @@ mod wire;
 
 pub(crate) use self::backend::error_code;
 pub use self::backend::{Backend, ConnectFailure, Observer};
+pub(crate) use self::checkout::AtGate;
 pub(crate) use self::operation::End;
 pub use self::operation::Operation;
 pub use self::pool::Pool;

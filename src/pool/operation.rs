@@ -82,8 +82,9 @@ impl<M: Backend> Operation<M> {
     pub(crate) fn checkout_at(
         &self,
         call_site: &'static Location<'static>,
+        at_gate: AtGate,
     ) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        self.pool.checkout(self.id, call_site, self.recorder().site(call_site), AtGate::Default)
+        self.pool.checkout(self.id, call_site, self.recorder().site(call_site), at_gate)
     }
 
     /// Checks out a connection for this operation. See [`Pool::get`].
@@ -99,7 +100,7 @@ impl<M: Backend> Operation<M> {
     #[track_caller]
     #[inline]
     pub fn get(&self) -> impl Future<Output = Result<Guard<M>, CheckoutError<M::Error>>> + Send {
-        self.checkout_at(Location::caller())
+        self.checkout_at(Location::caller(), AtGate::Default)
     }
 
     /// Checks out a connection, calls `work` with it, and returns it. If `work` fails, the connection is pinged at its
@@ -136,7 +137,7 @@ impl<M: Backend> Operation<M> {
         let mut timing = self.timing(call_site);
         let span = timing.span().clone();
         let attempt = async {
-            match self.checkout_at(call_site).await {
+            match self.checkout_at(call_site, AtGate::Default).await {
                 Ok(mut connection) => work(&mut connection).await.map_err(|error| {
                     // The server may have ended the session with this error before the connection knows of it.
                     connection.doubt();

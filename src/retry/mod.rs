@@ -42,6 +42,9 @@
 //! | `application` | none: the server reported no error, or the work recovered from it | never |
 //! | `unseen` | unknown, because `read_wire` is off or the messages were not understood | never |
 //!
+//! While connecting is suspended, checkouts fail at once by the setting `fail_fast`. A retry waits instead until it may make
+//! an attempt of its own, within the policy's deadline: five attempts are five attempts at the server.
+//!
 //! A checkout that exceeds `checkout_timeout` is `permanent`: that setting limits how long callers wait.
 //!
 //! The protocol does not show two things. Effects of the work outside its connection (a request to another service,

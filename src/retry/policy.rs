@@ -45,7 +45,8 @@ impl RetryPolicy {
         Self { attempts: 1, deadline: None, ..Self::new() }
     }
 
-    /// Sets the maximum number of attempts, including the first. Zero counts as one.
+    /// Sets the maximum number of attempts, including the first. Zero counts as one. While connecting is suspended, a
+    /// first attempt that fails at once for that (`fail_fast`) does not count if it is retried.
     pub const fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = if attempts == 0 { 1 } else { attempts };
         self

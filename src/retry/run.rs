@@ -14,10 +14,10 @@ use super::error::{Details, RetryError};
 use super::failure::{Failure, effects};
 use super::policy::RetryPolicy;
 use super::report::{Completed, Report};
-use crate::error::RunError;
-use crate::labels::{ErrorCode, GiveUp, Outcome};
+use crate::error::{CheckoutError, RunError};
+use crate::labels::{ErrorCode, GiveUp, Outcome, Phase};
 use crate::pool::unwind::guarded;
-use crate::pool::{Backend, End, Guard, Operation, request};
+use crate::pool::{AtGate, Backend, End, Guard, Operation, request};
 use crate::telemetry::trace::{self, SpanOutcome};
 
 /// An operation that is retried where that is safe.
@@ -152,6 +152,8 @@ struct RetryLoop<'a, M: Backend, E> {
     /// The most severe effects of any attempt.
     effects: Effects,
     last_failure: Option<(Failure, RunError<E, M::Error>)>,
+    /// Whether there was no retry yet.
+    is_first: bool,
     /// Whether there was a retry for a stale statement.
     has_retried_stale: bool,
 }
@@ -170,6 +172,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
             report: Report::default(),
             effects: Effects::None,
             last_failure: None,
+            is_first: true,
             has_retried_stale: false,
         }
     }
@@ -200,12 +203,19 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
                 }
                 Attempt::Failed(failure, error) => {
                     (span_outcome.outcome, span_outcome.code) = (error.outcome(), failure.code);
+                    // The gate denied it, so it reached no server.
+                    let denied =
+                        self.is_first && matches!(error, RunError::Checkout(CheckoutError::Unavailable { .. }));
                     // The event of a retry belongs to the attempt's span.
                     let next = span_outcome.span().in_scope(|| self.next(failure));
                     self.last_failure = Some((failure, error));
                     drop(span_outcome);
                     match next {
-                        Ok(pause) => self.back_off(pause).await,
+                        Ok(pause) => {
+                            self.is_first = false;
+                            self.report.attempts -= u32::from(denied);
+                            self.back_off(pause).await;
+                        }
                         Err(reason) => return Err(self.give_up(reason)),
                     }
                 }
@@ -223,7 +233,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
     {
         let recorder = self.operation.recorder();
         let started = recorder.now();
-        let checkout = before(self.deadline, self.operation.checkout_at(call_site)).await;
+        let checkout = before(self.deadline, self.check_out(call_site)).await;
         let checked_out = recorder.now();
         self.report.waiting += checked_out.duration_since(started);
         let mut connection = match checkout {
@@ -244,6 +254,21 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
         drop(connection);
         self.report.executing += recorder.now().duration_since(checked_out);
         attempt
+    }
+
+    /// Checks out a connection. A retry waits for its own attempt to connect, for as long as the deadline allows, where
+    /// the first attempt fails at once.
+    async fn check_out(&self, call_site: &'static Location<'static>) -> Result<Guard<M>, CheckoutError<M::Error>> {
+        if self.is_first {
+            return self.operation.checkout_at(call_site, AtGate::Default).await;
+        }
+        loop {
+            match self.operation.checkout_at(call_site, AtGate::Waits).await {
+                Err(CheckoutError::Timeout(report))
+                    if self.deadline.is_some() && report.phase == Phase::Suspended && report.backoff.is_some() => {}
+                result => return result,
+            }
+        }
     }
 
     /// Classifies the failure by the protocol messages.
@@ -316,7 +341,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
         let (recorder, operation) = (self.operation.recorder(), self.operation.id());
         let attempts = self.report.attempts;
         match result {
-            Ok(_) if attempts > 1 => recorder.retry_recovered(operation, attempts),
+            Ok(_) if !self.is_first => recorder.retry_recovered(operation, attempts),
             Ok(_) => {}
             Err(error) => {
                 let code = error.code().unwrap_or(ErrorCode::NONE);

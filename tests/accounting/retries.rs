@@ -9,7 +9,7 @@ use poolscope::retry::{Class, Completed, Effects, RetryError};
 use poolscope::telemetry::PoolSnapshot;
 
 use super::backend::{Behavior, ScriptedError};
-use super::harness::{ManualFuture, TestPool, ms, settings};
+use super::harness::{ManualFuture, TestPool, ms, poll_woken, settings};
 
 type RunResult = Result<Completed<u32>, RetryError<ScriptedError, ScriptedError>>;
 
@@ -214,4 +214,95 @@ impl ManualFuture<RunResult> {
             test.advance(Duration::ZERO).await;
         }
     }
+}
+
+/// Polls runs until all have ended, for at most `limit`, and recovers the backend at `recovery`. Returns their results.
+async fn finish_all(
+    test: &TestPool,
+    mut running: Vec<ManualFuture<RunResult>>,
+    recovery: Option<Duration>,
+    limit: Duration,
+) -> Vec<RunResult> {
+    let (began, mut results) = (test.now(), Vec::new());
+    while !running.is_empty() {
+        poll_woken(&mut running, |_, result| results.push(result));
+        test.advance(ms(1)).await;
+        let waited = Duration::from_nanos(test.now() - began);
+        if recovery.is_some_and(|recovery| waited >= recovery) {
+            test.backend.recover();
+        }
+        assert!(waited <= limit, "{} of them still run", running.len());
+    }
+    results
+}
+
+/// Five attempts are five attempts at the server, also with `fail_fast`: a retry waits for the gate's next one.
+#[tokio::test(start_paused = true)]
+async fn denied_retry_waits_for_the_gate() {
+    for suspended in [false, true] {
+        let test = TestPool::new(2, 0);
+        test.backend.set_connect(Behavior::Down);
+        if suspended {
+            assert!(test.checkout("other").poll().unwrap().is_err());
+        }
+        let before = test.backend.creates().started();
+        let running = vec![run(&test, "waits", NO_BACKOFF)];
+        let began = test.now();
+        let error = finish_all(&test, running, None, ms(2000)).await.pop().unwrap().unwrap_err();
+        assert_eq!((error.attempts(), error.gave_up()), (5, GiveUp::Attempts));
+        assert_eq!(test.backend.creates().started() - before, 5);
+        assert!(matches!(error.error(), Some(RunError::Checkout(CheckoutError::Connect { .. }))));
+        // Pauses of at most 50, 100, 200 and 400 ms, and at least half of that.
+        let took = Duration::from_nanos(test.now() - began);
+        assert!(took >= ms(375), "{took:?}");
+    }
+}
+
+/// No attempt of any operation is used up while another one tries.
+#[tokio::test(start_paused = true)]
+async fn denied_retries_outlast_a_long_outage() {
+    let mut settings = settings(4, 0);
+    settings.checkout_timeout = ms(500);
+    let test = TestPool::with(&settings);
+    test.backend.set_connect(Behavior::Down);
+    let running: Vec<_> = (0..20).map(|_| run(&test, "waits", NO_BACKOFF)).collect();
+    let results = finish_all(&test, running, Some(ms(8000)), ms(12_000)).await;
+    let (mut failed_attempts, mut served) = (0, 0);
+    for result in results {
+        match result {
+            Ok(completed) => {
+                served += 1;
+                failed_attempts += completed.report.attempts - 1;
+            }
+            Err(error) => failed_attempts += error.attempts(),
+        }
+    }
+    assert_eq!(failed_attempts as usize, test.backend.creates().failed(), "each attempt was one at the server");
+    // Four attempts in the first 0.8 s, then one each 0.4 s at most: four operations may have used up theirs.
+    assert!(served >= 20 - 5, "{served} of 20");
+}
+
+#[tokio::test(start_paused = true)]
+async fn denied_retry_is_bounded_by_the_deadline() {
+    let test = TestPool::new(2, 0);
+    test.backend.set_connect(Behavior::Down);
+    let policy = NO_BACKOFF.attempts(100).deadline(Some(ms(3000)));
+    let running = vec![run(&test, "waits", policy), run(&test, "waits", policy)];
+    let began = test.now();
+    for result in finish_all(&test, running, None, ms(3100)).await {
+        let error = result.unwrap_err();
+        assert_eq!((error.gave_up(), error.sqlstate()), (GiveUp::Deadline, Some("57P03")));
+    }
+    assert!(test.now() - began >= 3_000_000_000);
+}
+
+/// Without a retry there is nothing to wait for.
+#[tokio::test(start_paused = true)]
+async fn only_attempt_fails_at_once() {
+    let test = TestPool::new(2, 0);
+    test.backend.set_connect(Behavior::Down);
+    assert!(test.checkout("other").poll().unwrap().is_err());
+    let error = run(&test, "fails", NO_BACKOFF.attempts(1)).poll().unwrap().unwrap_err();
+    assert_eq!((error.attempts(), error.gave_up()), (1, GiveUp::Attempts));
+    assert!(matches!(error.error(), Some(RunError::Checkout(CheckoutError::Unavailable { .. }))));
 }

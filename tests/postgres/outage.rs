@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use poolscope::labels::{CloseReason, ConnectFailure, ErrorPhase, Outcome, Phase};
 use poolscope::telemetry::PoolSnapshot;
-use poolscope::{CheckoutError, Collector, ConnectError, Pool};
+use poolscope::{CheckoutError, Collector, ConnectError, Pool, RetryPolicy};
 use poolscope_testing::server::{Server, Shutdown};
 
 use super::support::{Admin, Proxy, TEST_TIMEOUT, error_chain, eventually};
@@ -234,4 +234,24 @@ async fn wrong_password_is_never_shown() {
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     drop(with("right").get().await.unwrap());
+}
+
+/// The default policy outlasts a server that is away for a second, with `fail_fast`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retried_operations_outlast_a_restart() {
+    let server = server().await;
+    let pool = pool(&server, |pool| pool.pool_size(4).max_overflow(0));
+    server.stop(Shutdown::Fast).await.unwrap();
+    let operations: Vec<_> = (0..20)
+        .map(|_| {
+            let operation = pool.operation("work").retry(RetryPolicy::default());
+            tokio::spawn(operation.run(async |connection| connection.query_one("SELECT 1", &[]).await.map(drop)))
+        })
+        .collect();
+    eventually("connecting has failed a few times", async || errors(&pool.snapshot(), "io") >= 4).await;
+    server.start().await.unwrap();
+    for operation in operations {
+        tokio::time::timeout(TEST_TIMEOUT, operation).await.expect("no operation hangs").unwrap().unwrap();
+    }
+    assert_adds_up(&pool.snapshot());
 }

@@ -3,4 +3,4 @@
 pub(super) mod context;
 mod future;
 
-pub(super) use self::future::AtGate;
+pub(crate) use self::future::AtGate;

@@ -115,7 +115,7 @@ impl<M: Backend> Pool<M> {
 
 /// What a checkout does while connecting is suspended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::pool) enum AtGate {
+pub(crate) enum AtGate {
     /// It fails or waits, by the setting `fail_fast`.
     Default,
     /// It waits until it may connect.
