@@ -4,9 +4,15 @@
 //! sequences that a terminal obeys, controls that reorder the text around them, or megabytes. The same holds for names
 //! that an application takes from its input. Every such text passes through this module before it is shown.
 
+mod server_message;
+
 use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Display, Write};
+
+use tokio_postgres::error::DbError;
+
+use self::server_message::ServerMessage;
 
 /// The maximum length of a displayed text in characters, including its escapes and the `…` that marks a cut.
 pub const MAX_CHARS: usize = 500;
@@ -36,6 +42,9 @@ impl<T: Display> Display for Printable<T> {
 }
 
 /// Displays an error and its sources on one line, separated by colons, as [`Printable`].
+///
+/// The line may be logged: of an error that PostgreSQL reported, it omits DETAIL and HINT, and the message if that may
+/// quote literals, parameters or values of rows. [`DbError`] has all of them.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 
@@ -53,7 +62,10 @@ impl Display for Unescaped<'_> {
         write!(f, "{}", self.0)?;
         let mut source = self.0.source();
         while let Some(cause) = source {
-            write!(f, ": {cause}")?;
+            match cause.downcast_ref::<DbError>() {
+                Some(error) => write!(f, ": {}", ServerMessage(error))?,
+                None => write!(f, ": {cause}")?,
+            }
             source = cause.source();
         }
         Ok(())

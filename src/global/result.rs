@@ -42,7 +42,8 @@ impl<T, E> ExecutionResult<T, E> {
         }
     }
 
-    /// Returns the error with all its causes on one line, if the work failed.
+    /// Returns the error with all its causes on one line, if the work failed. Parts of the server's message that may quote
+    /// values are omitted, see [`ErrorChain`].
     #[must_use]
     pub fn message(&self) -> Option<String>
     where

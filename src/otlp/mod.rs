@@ -37,6 +37,14 @@
 //! `OTEL_EXPORTER_OTLP_ENDPOINT`, and uses the endpoint for traces unchanged. Unlike there, nothing is exported without
 //! an endpoint, and an invalid value is an error.
 //!
+//! # What is exported
+//!
+//! [`Pipeline::layer`] exports the spans of the process, and the events within them that are poolscope's or come from the
+//! service's own source. The events of dependencies stay in the process, because they may contain statements with their
+//! literals, parameters, or messages of the server that quote values: tokio-postgres logs each statement.
+//! Poolscope's own spans and events contain none of these ([`trace_query_text`](crate::PoolBuilder::trace_query_text) adds the
+//! text of statements without literals). [`Pipeline::layer_with_filter`] exports another selection.
+//!
 //! # Cost and losses
 //!
 //! Ending a span adds it to a queue without blocking; if the queue is full, the span is dropped. A thread with a runtime
@@ -48,6 +56,7 @@
 mod env;
 mod error;
 mod export_thread;
+mod filter;
 mod partial_success;
 mod pipeline;
 mod queue;

@@ -16,6 +16,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::error::OtlpError;
 use super::export_thread::{ExportThread, Timing};
+use super::filter;
 use super::partial_success::PartialSuccess;
 use super::queue::SpanQueue;
 use super::settings::{Sampling, Settings};
@@ -24,9 +25,6 @@ use crate::telemetry::spans::Destination;
 
 /// The instrumentation scope of the spans.
 const SCOPE: &str = "poolscope";
-
-/// The crates that export. Exporting their spans would create further ones.
-const EXPORTING_CRATES: [&str; 8] = ["h2", "hyper", "hyper_util", "opentelemetry", "rustls", "tokio", "tonic", "tower"];
 
 /// The timing of an exporter in this process: a viewer should show recent spans.
 const IN_PROCESS: Timing = Timing { delay: Duration::from_millis(500), timeout: Duration::from_secs(5) };
@@ -65,18 +63,30 @@ impl Pipeline {
         Ok(pipeline.build())
     }
 
-    /// Returns a layer that exports the spans of [`tracing`]; `None` if tracing is disabled.
+    /// Returns a layer that exports the spans of [`tracing`], and the events within them; `None` if tracing is disabled.
     ///
-    /// It ignores the spans of the crates that export (hyper, h2, tonic …), which would create further ones.
+    /// It ignores the spans of the crates that export (hyper, h2, tonic …), which would create further ones, and those of
+    /// database drivers. Of events, it exports those of poolscope, and those of the service: whose target is their module, and
+    /// whose file is in the workspace that was compiled. Those of dependencies may contain statements and values.
     pub fn layer<S>(&self) -> Option<impl Layer<S> + Send + Sync + use<S>>
     where
         S: Subscriber + for<'span> LookupSpan<'span> + Send + Sync,
     {
-        self.layer_with_filter(|metadata| !is_exporting(metadata))
+        self.layer_with_filter(filter::exports)
     }
 
     /// Returns a layer that exports only the spans and events for which `filter` returns `true`; `None` if tracing is
-    /// disabled.
+    /// disabled. Events of drivers contain statements and values, and spans of the crates that export create further ones.
+    ///
+    /// ```
+    /// # fn layer(pipeline: &poolscope::otlp::Pipeline) -> impl tracing_subscriber::Layer<tracing_subscriber::Registry> {
+    /// // No events but poolscope's.
+    /// pipeline.layer_with_filter(|metadata| {
+    ///     let of = |name| metadata.target().split("::").next() == Some(name);
+    ///     of("poolscope") || (metadata.is_span() && of("shop"))
+    /// })
+    /// # }
+    /// ```
     pub fn layer_with_filter<S>(
         &self,
         filter: fn(&Metadata<'_>) -> bool,
@@ -204,11 +214,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, OtlpError> {
 fn sampler(sampling: Sampling) -> Sampler {
     let root = Sampler::TraceIdRatioBased(sampling.ratio);
     if sampling.parent_based { Sampler::ParentBased(Box::new(root)) } else { root }
-}
-
-fn is_exporting(metadata: &Metadata<'_>) -> bool {
-    let crate_name = metadata.target().split("::").next().unwrap_or_default();
-    EXPORTING_CRATES.contains(&crate_name) || crate_name.starts_with("opentelemetry")
 }
 
 /// Pushes ended spans to a queue. The SDK calls it on the thread that ends a span.
