@@ -11,6 +11,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer};
 
 use super::blocking::{BlockingLimiter, JobError};
+use crate::telemetry::log::Limiter;
 use crate::telemetry::{Collector, Holder, OwnConnection, PoolSnapshot, TraceContext, Waiter};
 use crate::text::printable;
 
@@ -54,6 +55,8 @@ impl PoolsApi {
     ///
     /// A list that is being built is completed, and counts against the limit until then.
     pub(super) async fn list(&self, query: &str) -> Result<Vec<u8>, PoolsError> {
+        static FAILURES: Limiter = Limiter::new();
+        static PANICS: Limiter = Limiter::new();
         let Query { pool } = Query::parse(query).map_err(PoolsError::Query)?;
         let collector = self.collector.clone();
         let listed = self.limiter.run(move || {
@@ -63,12 +66,16 @@ impl PoolsApi {
         match listed.await {
             Ok(Ok(json)) => Ok(json),
             Ok(Err(error)) => {
-                tracing::error!(%error, "could not encode the pools as JSON");
+                if let Some(suppressed) = FAILURES.pass_now() {
+                    tracing::error!(%error, suppressed, "could not encode the pools as JSON");
+                }
                 Err(PoolsError::Encoding)
             }
             Err(error) => {
-                if let JobError::Panicked(message) = &error {
-                    tracing::error!(panic = message, "listing the pools panicked");
+                if let JobError::Panicked(message) = &error
+                    && let Some(suppressed) = PANICS.pass_now()
+                {
+                    tracing::error!(panic = message, suppressed, "listing the pools panicked");
                 }
                 Err(PoolsError::Job(error))
             }

@@ -16,6 +16,7 @@ use super::exposition::{Exposition, Format};
 use super::limits::{MAX_SCRAPES, SCRAPE_QUEUE_TIMEOUT};
 use super::page::{Gzip, ObjectPool, Page, PooledPage};
 use crate::telemetry::catalogue::{SCRAPE_DURATION, SCRAPES};
+use crate::telemetry::log::Limiter;
 use crate::telemetry::{BOUNDS_SECONDS, Collector};
 use crate::text::printable;
 
@@ -204,17 +205,27 @@ impl Scraper {
     }
 
     async fn write(&self, negotiated: Negotiated) -> Result<PooledPage, ScrapeError> {
+        static FAILURES: Limiter = Limiter::new();
+        static PANICS: Limiter = Limiter::new();
         let writer = self.writer.clone();
         match self.limiter.run(move || writer.write(negotiated)).await {
             Ok(Ok(page)) => Ok(page),
             Ok(Err(error)) => {
                 let error: String = printable(&error).chars().take(MAX_ERROR_CHARS).collect();
-                tracing::error!(error, "could not encode the metrics");
+                if let Some(suppressed) = FAILURES.pass_now() {
+                    tracing::error!(error, suppressed, "could not encode the metrics");
+                }
                 Err(ScrapeError::Encoding(error))
             }
             Err(error) => {
-                if let JobError::Panicked(message) = &error {
-                    tracing::error!(panic = message, "a collector panicked while the metrics were gathered");
+                if let JobError::Panicked(message) = &error
+                    && let Some(suppressed) = PANICS.pass_now()
+                {
+                    tracing::error!(
+                        panic = message,
+                        suppressed,
+                        "a collector panicked while the metrics were gathered"
+                    );
                 }
                 Err(ScrapeError::Job(error))
             }

@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::connection::ConnectionHandler;
 use super::error::ExporterError;
 use super::limits::{MAX_CONNECTIONS, SHUTDOWN_GRACE};
+use crate::telemetry::clock::Clock;
+use crate::telemetry::log::{ConditionLimiter, Limiter};
 use crate::text::Printable;
 
 /// The pause before the next accept after the process ran out of file descriptors or memory.
@@ -99,10 +101,12 @@ impl BoundExporter {
 }
 
 fn log_panic(ended: Result<(), JoinError>) {
+    static PANICS: Limiter = Limiter::new();
     if let Err(error) = ended
         && error.is_panic()
+        && let Some(suppressed) = PANICS.pass_now()
     {
-        tracing::error!(error = %Printable(error), "serving a connection panicked");
+        tracing::error!(error = %Printable(error), suppressed, "serving a connection panicked");
     }
 }
 
@@ -170,6 +174,7 @@ impl Acceptor {
 #[derive(Debug, Default)]
 struct AcceptBackoff {
     until: Option<Instant>,
+    limiter: ConditionLimiter,
 }
 
 impl AcceptBackoff {
@@ -185,8 +190,8 @@ impl AcceptBackoff {
             io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => Err(error),
             // Out of file descriptors or memory. The connection stays in the queue, so trying again at once would spin.
             _ => {
-                if self.until.is_none() {
-                    tracing::error!(%error, "cannot accept connections; trying again each second");
+                if let Some(suppressed) = self.limiter.holds(Clock::new().now()) {
+                    tracing::error!(%error, suppressed, "cannot accept connections; trying again each second");
                 }
                 self.until = Some(Instant::now() + ACCEPT_PAUSE);
                 Ok(())
@@ -195,7 +200,7 @@ impl AcceptBackoff {
     }
 
     fn reset(&mut self) {
-        if self.until.take().is_some() {
+        if self.until.take().is_some() && self.limiter.ended() {
             tracing::info!("accepting connections again");
         }
     }

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use crate::pool::{Backend, Pool};
+use crate::telemetry::log::Limiter;
 
 /// The rejection if the request contains no pool: there is no [`PoolLayer`](super::PoolLayer), or it does not insert the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,11 @@ impl std::error::Error for PoolMissing {}
 
 impl IntoResponse for PoolMissing {
     fn into_response(self) -> Response {
+        static FAILURES: Limiter = Limiter::new();
         // The cause is logged and not disclosed to the client.
-        tracing::error!(error = %self, "could not extract the pool from a request");
+        if let Some(suppressed) = FAILURES.pass_now() {
+            tracing::error!(error = %self, suppressed, "could not extract the pool from a request");
+        }
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     }
 }

@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::error::CheckoutError;
 pub use crate::labels::ConnectFailure;
 use crate::labels::{Dirt, ErrorCode};
-use crate::telemetry::connection::ConnectionStats;
+use crate::telemetry::connection::{ConnectionStats, UnpackedState};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::trace::ServerAddress;
 
@@ -144,6 +144,12 @@ impl Observer {
     pub(crate) fn protocol_observer(&self, server: Arc<ServerAddress>) -> Box<ProtocolObserver> {
         let (stats, ledger) = (Arc::clone(&self.stats), self.recorder.ledger());
         Box::new(ProtocolObserver::new(stats, ledger, Some(server), self.records_text, Arc::clone(&self.caches)))
+    }
+
+    /// Returns a function that returns whether a caller uses the connection.
+    pub(crate) fn is_held(&self) -> impl Fn() -> bool + Send + use<> {
+        let stats = Arc::clone(&self.stats);
+        move || UnpackedState::unpack(stats.packed_state()).is_checked_out()
     }
 
     /// Returns the caches of prepared statements, to which the connection's own is to be added.

@@ -10,6 +10,7 @@ use super::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink, Source};
 use super::clock::{seconds, to_f64};
 use super::histogram::Histogram;
 use super::ledger::{Ledger, PoolSnapshot};
+use super::log::Limiter;
 use super::owned::BOUNDS_SECONDS;
 use super::spans;
 use crate::text::{Printable, printable};
@@ -75,10 +76,12 @@ impl Collector {
         let ledger = Arc::new(make(unique.as_str().into()));
         ledgers.push(Arc::downgrade(&ledger));
         drop(ledgers);
-        if renamed {
+        static RENAMES: Limiter = Limiter::new();
+        if renamed && let Some(suppressed) = RENAMES.pass_now() {
             tracing::warn!(
                 pool = unique,
                 wanted = %Printable(name),
+                suppressed,
                 "pool name is already in use; the metrics of this pool use another name"
             );
         }

@@ -20,6 +20,7 @@ mod exposition;
 mod gate;
 mod harness;
 mod invariants;
+mod log_lines;
 mod operations;
 mod overflow;
 mod pinging;

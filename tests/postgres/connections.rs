@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use poolscope::labels::CloseReason;
 use tokio_postgres::error::SqlState;
+use tracing::Level;
 
+use super::support::log_lines::{Count, LogLines};
 use super::support::{Admin, backend, eventually};
 use super::{assert_adds_up, closed, pool, server};
 
@@ -39,7 +41,7 @@ async fn connection_offers_the_deadpool_client_api() {
 async fn overflow_backends_are_closed_on_the_server() {
     let server = server().await;
     let admin = Admin::new(&server).await;
-    let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(3));
+    let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(3).application_name("poolscope"));
     let mut held = Vec::new();
     for _ in 0..5 {
         held.push(pool.get().await.unwrap());
@@ -143,4 +145,36 @@ async fn closing_awaits_connections_in_use() {
     closing.await.unwrap();
     eventually("the backends are gone", async || admin.backends("poolscope").await == 0).await;
     assert_adds_up(&pool.snapshot());
+}
+
+#[tokio::test]
+async fn lost_connections_are_counted_together() {
+    let server = server().await;
+    let admin = Admin::new(&server).await;
+    let pool = pool(&server, |pool| pool.pool_size(20).max_overflow(0).application_name("lost"));
+    let lines = LogLines::default();
+    let _capture = lines.capture();
+    let get_all = async || {
+        let mut held = Vec::new();
+        for _ in 0..20 {
+            held.push(pool.get().await.unwrap());
+        }
+        held
+    };
+    let terminate_all = async || {
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lost'").await;
+        admin.await_backends("lost", 0).await;
+    };
+    let lost = || (lines.count(Level::WARN, "connection lost"), lines.count(Level::DEBUG, "the server closed an idle"));
+    let debug = |lines| Count { lines, suppressed: 0 };
+
+    drop(get_all().await);
+    terminate_all().await;
+    eventually("idle ones are debug", async || lost() == (Count::default(), debug(20))).await;
+    let held = get_all().await;
+    terminate_all().await;
+    eventually("they are closed", async || held.iter().all(|connection| connection.is_closed())).await;
+    let (Count { lines: warnings, .. }, idle) = lost();
+    // The limiter passes a second one after a second.
+    assert!((1..=2).contains(&warnings) && idle == debug(20), "{lines:?}");
 }

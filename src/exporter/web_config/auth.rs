@@ -13,6 +13,7 @@ use tokio_rustls::TlsAcceptor;
 use super::config;
 use super::reload::LiveConfig;
 use crate::exporter::blocking::{BlockingLimiter, JobError};
+use crate::telemetry::log::Limiter;
 use crate::text::Printable;
 
 /// Time from accepting a connection to the end of its TLS handshake.
@@ -106,11 +107,14 @@ pub(in crate::exporter) struct Rules(Option<(Arc<config::Rules>, BlockingLimiter
 impl Rules {
     /// Returns whether a request with these headers is authorized.
     pub(in crate::exporter) async fn is_authorized(&self, headers: &HeaderMap) -> Result<bool, JobError> {
+        static PANICS: Limiter = Limiter::new();
         let Some((rules, password_limiter)) = &self.0 else { return Ok(true) };
         let Some(users) = &rules.users else { return Ok(true) };
         let authorized = users.is_authorized(headers, password_limiter).await;
-        if let Err(JobError::Panicked(message)) = &authorized {
-            tracing::error!(panic = message, "verifying a password panicked");
+        if let Err(JobError::Panicked(message)) = &authorized
+            && let Some(suppressed) = PANICS.pass_now()
+        {
+            tracing::error!(panic = message, suppressed, "verifying a password panicked");
         }
         authorized
     }

@@ -58,7 +58,7 @@ impl<O: AsRef<Gate>> ConnectPermit<O> {
         let suspension = connects.suspension(now);
         let denied = suspension.map(|suspension| gate.denied(&suspension, false, any_returnable));
         drop(connects);
-        if effect == Effect::Suspends {
+        if denied.is_some() {
             self.recorder.log().connecting_suspended(failure, code, error);
         }
         gate.wake_all();

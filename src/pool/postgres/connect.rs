@@ -15,6 +15,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls};
 use super::drive::{ByCaller, Driver, InTask, PolledConnection};
 use super::error::ConnectError;
 use super::hosts::candidates;
+use super::losses::LossLog;
 use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
 use super::session::{SHOW_TRANSACTION_READ_ONLY, first_column};
@@ -23,6 +24,7 @@ use super::tls::{ClientTls, CurrentTls};
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
 use crate::pool::wire::{AwaitPeerClose, Tap};
+use crate::telemetry::clock::Clock;
 
 /// The `application_name` of a program without a name.
 const UNKNOWN_PROGRAM: &str = "poolscope";
@@ -52,7 +54,7 @@ struct Inner {
     mode: TlsMode,
     tls: ClientTls,
     passwords: Passwords,
-    pool: Arc<str>,
+    losses: Arc<LossLog>,
     connect_timeout: Duration,
 }
 
@@ -80,7 +82,7 @@ impl Connector {
             mode: url.tls().clone(),
             tls: ClientTls::new(url, &pool)?,
             passwords: Passwords::new(settings, url, provider, &pool)?,
-            pool,
+            losses: Arc::new(LossLog::new(pool, Clock::new())),
             connect_timeout: settings.connect_timeout,
         })))
     }
@@ -144,6 +146,11 @@ impl Connector {
             .map_err(|error| tls.explain(self.classify(error)))
         })
         .await
+    }
+
+    /// Returns the log of lost connections.
+    pub(super) fn losses(&self) -> &LossLog {
+        &self.0.losses
     }
 
     async fn with_timeout<T>(&self, work: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
@@ -217,7 +224,7 @@ impl Connector {
         let connecting = config.connect_raw(socket, tls);
         let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
         let connection = self.check_session(&client, connection, peer).await?;
-        Ok((client, driver.drive(connection, &self.0.pool)))
+        Ok((client, driver.drive(connection, &self.0.losses)))
     }
 
     /// Returns the connection if its session matches `target_session_attrs`. Drives the connection itself, not in a
@@ -258,7 +265,10 @@ async fn open_socket(peer: &Peer) -> Result<Socket, ConnectError> {
 
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connector").field("pool", &self.0.pool).field("tls", &self.0.mode).finish_non_exhaustive()
+        f.debug_struct("Connector")
+            .field("pool", self.0.losses.pool())
+            .field("tls", &self.0.mode)
+            .finish_non_exhaustive()
     }
 }
 

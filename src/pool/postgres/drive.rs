@@ -7,9 +7,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, Connection, Error};
 
-use super::error::error_code;
+use super::losses::LossLog;
 use crate::pool::backend::Observer;
-use crate::text::ErrorChain;
 
 /// A connection that transfers data only while it is polled.
 pub(super) trait PolledConnection: Future<Output = Result<(), Error>> + Send + Unpin + 'static {
@@ -32,8 +31,8 @@ pub(super) trait Driver: Copy + Send + Sync {
     /// What drives the connection from then on.
     type Driving: Send;
 
-    /// Takes the connection. `pool` is the name for the log.
-    fn drive(self, connection: impl PolledConnection, pool: &Arc<str>) -> Self::Driving;
+    /// Takes the connection, and records in `losses` if it is lost.
+    fn drive(self, connection: impl PolledConnection, losses: &Arc<LossLog>) -> Self::Driving;
 }
 
 /// Spawns a task that drives the connection until it ends, under an observer if there is one.
@@ -43,11 +42,11 @@ pub(super) struct InTask<'a>(pub(super) Option<&'a Observer>);
 impl Driver for InTask<'_> {
     type Driving = JoinHandle<()>;
 
-    fn drive(self, connection: impl PolledConnection, pool: &Arc<str>) -> JoinHandle<()> {
-        let pool = Arc::clone(pool);
+    fn drive(self, connection: impl PolledConnection, losses: &Arc<LossLog>) -> JoinHandle<()> {
+        let losses = Arc::clone(losses);
         match self.0 {
-            Some(observer) => tokio::spawn(until_end(observer.drive(connection), pool)),
-            None => tokio::spawn(until_end(connection, pool)),
+            Some(observer) => tokio::spawn(until_end(observer.drive(connection), losses, observer.is_held())),
+            None => tokio::spawn(until_end(connection, losses, || true)),
         }
     }
 }
@@ -59,20 +58,18 @@ pub(super) struct ByCaller;
 impl Driver for ByCaller {
     type Driving = Box<dyn PolledConnection>;
 
-    fn drive(self, connection: impl PolledConnection, _: &Arc<str>) -> Box<dyn PolledConnection> {
+    fn drive(self, connection: impl PolledConnection, _: &Arc<LossLog>) -> Box<dyn PolledConnection> {
         Box::new(connection)
     }
 }
 
-/// Drives a connection until it ends.
-async fn until_end(connection: impl Future<Output = Result<(), Error>>, pool: Arc<str>) {
+/// Drives a connection until it ends. `is_held` returns whether a caller uses it.
+async fn until_end(
+    connection: impl Future<Output = Result<(), Error>>,
+    losses: Arc<LossLog>,
+    is_held: impl Fn() -> bool,
+) {
     if let Err(error) = connection.await {
-        log_loss(&error, &pool);
+        losses.record(&error, is_held());
     }
-}
-
-/// Logs the error with which a connection ended.
-pub(super) fn log_loss(error: &Error, pool: &str) {
-    let sqlstate = error_code(error);
-    tracing::warn!(pool, sqlstate = sqlstate.as_str(), error = %ErrorChain(error), "connection lost");
 }

@@ -17,7 +17,7 @@ use tokio_postgres::{AsyncMessage, Client, Error};
 use super::super::pool::Pool;
 use super::super::shared::Shared;
 use super::connect::{Connector, Established};
-use super::drive::{PolledConnection, log_loss};
+use super::drive::PolledConnection;
 use super::unpooled::UnpooledTracker;
 use crate::labels::ErrorPhase;
 use crate::telemetry::ledger::Recorder;
@@ -191,9 +191,8 @@ impl Worker {
                 match session.message().await {
                     Ok(message) => return Notification::Message(message),
                     Err(error) => {
-                        let pool = self.shared.recorder.ledger().name();
                         if let Some(error) = error {
-                            log_loss(&error, pool);
+                            self.connector.losses().record(&error, true);
                         }
                         self.pauses.ended(session.since.elapsed());
                         self.session = None;

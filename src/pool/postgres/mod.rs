@@ -11,6 +11,7 @@ mod error;
 mod error_source;
 mod hosts;
 mod listen;
+mod losses;
 mod manager;
 mod password;
 mod peer;

@@ -14,9 +14,10 @@ use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
 use crate::labels::{BackendState, ServerRole};
+use crate::telemetry::log::Log;
 use crate::telemetry::server::{LatestServerView, ServerWatcher};
 use crate::telemetry::{Backends, ServerPoll, ServerView};
-use crate::text::{ErrorChain, printable};
+use crate::text::printable;
 
 /// The timeouts of connecting and of the query. The server's own statement timeout is a little shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,11 +68,11 @@ impl Pool {
             let Some(shared) = shared.upgrade() else { return };
             let ledger = shared.recorder.ledger();
             let published = Published { account: ledger.server(), watcher: ledger.server().watcher() };
-            let mut watch = ServerWatch { reader: ServerReader { connector, client: None }, failing: false };
+            let mut watch = ServerWatch { reader: ServerReader { connector, client: None } };
             tokio::select! {
                 biased;
                 () = shared.closing() => {}
-                () = watch.run(&published, ledger.name(), every.max(Duration::from_millis(1))) => {}
+                () = watch.run(&published, ledger.log(), every.max(Duration::from_millis(1))) => {}
             }
         }
     }
@@ -107,17 +108,18 @@ impl Drop for Published<'_> {
 /// The state kept between queries.
 struct ServerWatch {
     reader: ServerReader,
-    /// Whether the last query failed.
-    failing: bool,
 }
 
 impl ServerWatch {
-    async fn run(&mut self, published: &Published<'_>, pool: &str, every: Duration) {
+    async fn run(&mut self, published: &Published<'_>, log: Log<'_>, every: Duration) {
         let mut pause = every;
         loop {
             let begun = Instant::now();
             let result = self.reader.read().await;
-            self.log(pool, result.as_ref().err());
+            match &result {
+                Ok(_) => log.server_view_succeeded(),
+                Err(error) => log.server_view_failed(error),
+            }
             pause = match &result {
                 Err(error) if error.is_unresponsive() => (pause * 2).min(MAX_UNRESPONSIVE_INTERVAL.max(every)),
                 _ => every,
@@ -125,17 +127,6 @@ impl ServerWatch {
             published.publish(result.map_or(ServerPoll::Failed, |view| ServerPoll::Seen(Arc::new(view))));
             sleep_until(begun + pause).await;
         }
-    }
-
-    fn log(&mut self, pool: &str, error: Option<&ServerViewError>) {
-        match (error, self.failing) {
-            (Some(error), false) => {
-                tracing::warn!(pool, error = %ErrorChain(error), "querying the server's state failed");
-            }
-            (None, true) => tracing::info!(pool, "querying the server's state succeeded again"),
-            _ => {}
-        }
-        self.failing = error.is_some();
     }
 }
 

@@ -271,9 +271,10 @@ impl Ledger {
     /// Logs changes of suspected leaks, and adds events to the holders' spans.
     fn report_suspicions(&self, changes: &[SuspicionChange]) {
         for SuspicionChange { suspected, operation, site, age, span } in changes {
-            let (operation, call_site) = (self.operations.name(*operation), self.operations.location(*site));
+            let (id, operation) = (*operation, self.operations.name(*operation));
+            let call_site = self.operations.location(*site);
             if *suspected {
-                self.log().leak_suspected(operation, call_site, *age);
+                self.log().leak_suspected((id, operation), call_site, *age);
                 if let Some(span) = span {
                     trace::record_suspected_leak(span, operation, *age);
                 }

@@ -1,46 +1,27 @@
 //! The log lines of a pool, written with `tracing`.
 //!
 //! Levels: `info` for the start and end of a pool, `warn` for conditions that need attention, `debug` for the life of
-//! connections. Checkouts that succeed are not logged. Lines that an unreachable server would repeat endlessly are
-//! limited to one per second for each pool and kind; the next line has the number of suppressed ones.
+//! connections. Checkouts that succeed are not logged. Lines above `debug` that a lasting fault would repeat pass a
+//! limiter for each pool and kind: the first at once, then one after 1 s, 2 s, 4 s, …, and at last every five minutes.
+//! Each has the number of those suppressed before it.
 
+mod limiter;
+#[cfg(test)]
+#[path = "../../../tests/support/log_lines.rs"]
+pub(crate) mod log_lines;
 #[cfg(feature = "middleware")]
 mod requests;
 
 use std::error::Error;
 use std::panic::Location;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use super::clock::{Clock, Nanos};
+pub(crate) use self::limiter::{ConditionLimiter, Limiter};
+use super::clock::Clock;
+use super::operations::{OPERATION_IDS, OperationId};
 use crate::labels::{CloseReason, ConnectFailure, Dirt, ErrorCode, ErrorPhase, GiveUp};
 use crate::text::{ErrorChain, Printable};
-
-/// The minimum time between two lines of a limiter.
-const INTERVAL_NANOS: u64 = 1_000_000_000;
-
-/// Passes one line per second and counts the others.
-#[derive(Debug, Default)]
-pub(crate) struct Limiter {
-    /// When the next line may pass, in nanoseconds of the clock.
-    next: AtomicU64,
-    suppressed: AtomicU64,
-}
-
-impl Limiter {
-    /// Returns the number of lines suppressed since the last one that passed, or `None` if this one is suppressed.
-    pub(crate) fn pass(&self, now: Nanos) -> Option<u64> {
-        let next = self.next.load(Relaxed);
-        let free = now.as_nanos() >= next
-            && self.next.compare_exchange(next, now.as_nanos() + INTERVAL_NANOS, Relaxed, Relaxed).is_ok();
-        if free {
-            Some(self.suppressed.swap(0, Relaxed))
-        } else {
-            self.suppressed.fetch_add(1, Relaxed);
-            None
-        }
-    }
-}
 
 /// The limiters of one pool's log lines, by kind.
 #[derive(Debug, Default)]
@@ -51,6 +32,12 @@ pub(crate) struct Limiters {
     wires: Limiter,
     retries: Limiter,
     exhausted: Limiter,
+    suspension: ConditionLimiter,
+    server_view: ConditionLimiter,
+    /// By operation, since each leak is reported once, and another operation's must not hide it. Allocated at the first.
+    leaks: OnceLock<Box<[Limiter]>>,
+    used_suspects: Limiter,
+    returned_suspects: Limiter,
 }
 
 /// The log of one pool: a method for each line.
@@ -109,22 +96,40 @@ impl<'a> Log<'a> {
         }
     }
 
+    /// Logs that connecting is suspended. Called at each failure while it is.
     #[cold]
     pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &dyn Error) {
+        let Some(suppressed) = self.limiters.suspension.holds(self.clock.now()) else { return };
         let (error, kind) = (ErrorChain(error), failure.as_str());
         let (pool, sqlstate) = (self.pool, code.as_str());
-        if failure == ConnectFailure::Configuration {
-            let message = "connecting failed because of the credentials or the configuration, which have to be corrected; one \
-                           checkout at a time retries after pauses of up to 10 s";
-            tracing::warn!(pool, sqlstate, kind, %error, "{message}");
+        let message = if failure == ConnectFailure::Configuration {
+            "connecting failed because of the credentials or the configuration, which have to be corrected; one checkout at a \
+             time retries after pauses of up to 10 s"
         } else {
-            tracing::warn!(pool, sqlstate, kind, %error, "connecting failed; one checkout at a time retries until it succeeds");
-        }
+            "connecting failed; one checkout at a time retries until it succeeds"
+        };
+        tracing::warn!(pool, sqlstate, kind, %error, suppressed, "{message}");
     }
 
     #[cold]
     pub(crate) fn connecting_resumed(self, after: Duration) {
-        tracing::info!(pool = self.pool, seconds = after.as_secs_f64(), "connecting succeeded again");
+        if self.limiters.suspension.ended() {
+            tracing::info!(pool = self.pool, seconds = after.as_secs_f64(), "connecting succeeded again");
+        }
+    }
+
+    /// Logs that the server's view cannot be queried. Called at each failure.
+    #[cold]
+    pub(crate) fn server_view_failed(self, error: &dyn Error) {
+        let Some(suppressed) = self.limiters.server_view.holds(self.clock.now()) else { return };
+        tracing::warn!(pool = self.pool, error = %ErrorChain(error), suppressed, "querying the server's state failed");
+    }
+
+    /// Logs that the server's view is queried again. Called at each success.
+    pub(crate) fn server_view_succeeded(self) {
+        if self.limiters.server_view.ended() {
+            tracing::info!(pool = self.pool, "querying the server's state succeeded again");
+        }
     }
 
     #[cold]
@@ -141,34 +146,41 @@ impl<'a> Log<'a> {
     }
 
     #[cold]
-    pub(crate) fn leak_suspected(self, operation: &str, call_site: Site, held: Duration) {
+    pub(crate) fn leak_suspected(self, (id, operation): (OperationId, &str), call_site: Site, held: Duration) {
+        let limiters = self.limiters.leaks.get_or_init(|| (0..OPERATION_IDS).map(|_| Limiter::new()).collect());
+        let Some(suppressed) = limiters.get(id.index()).and_then(|limiter| self.pass(limiter)) else { return };
         tracing::warn!(
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
+            suppressed,
             "suspected leak: connection is held but not used; check the call site"
         );
     }
 
     #[cold]
     pub(crate) fn suspect_used(self, operation: &str, call_site: Site, held: Duration) {
+        let Some(suppressed) = self.pass(&self.limiters.used_suspects) else { return };
         tracing::info!(
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
+            suppressed,
             "no leak: the suspected connection is used again"
         );
     }
 
     #[cold]
     pub(crate) fn suspect_returned(self, operation: &str, call_site: Site, held: Duration) {
+        let Some(suppressed) = self.pass(&self.limiters.returned_suspects) else { return };
         tracing::info!(
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
             held_seconds = held.as_secs_f64(),
+            suppressed,
             "no leak: the suspected connection was returned"
         );
     }
@@ -269,17 +281,4 @@ fn call_site_text(site: Site) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limiter_passes_one_line_per_second() {
-        let limiter = Limiter::default();
-        let at = |millis: u64| Nanos::from_nanos(millis * 1_000_000);
-        assert_eq!(limiter.pass(at(5)), Some(0));
-        assert_eq!(limiter.pass(at(6)), None);
-        assert_eq!(limiter.pass(at(1004)), None);
-        assert_eq!(limiter.pass(at(1005)), Some(2));
-        assert_eq!(limiter.pass(at(2005)), Some(0));
-    }
-}
+mod tests;

@@ -1,6 +1,8 @@
 //! Helpers shared by the tests.
 
 mod http;
+#[path = "../../support/log_lines.rs"]
+pub(crate) mod log_lines;
 #[path = "../../support/pages/mod.rs"]
 pub(crate) mod pages;
 mod server;

@@ -8,6 +8,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -95,9 +96,15 @@ impl Drop for WatchdogTask {
     }
 }
 
-/// Sends a notification. A failure is logged, and is not an error of the service.
+/// Sends a notification. A failure is not an error of the service. It is logged unless the previous one failed as well,
+/// since the watchdog is notified again and again.
 fn send(socket: &UnixDatagram, state: &str) {
-    if let Err(error) = socket.send(state.as_bytes()) {
+    static IS_FAILING: AtomicBool = AtomicBool::new(false);
+    let sent = socket.send(state.as_bytes());
+    let was_failing = IS_FAILING.swap(sent.is_err(), Relaxed);
+    if let Err(error) = sent
+        && !was_failing
+    {
         tracing::warn!(%error, state, "cannot notify the service manager");
     }
 }

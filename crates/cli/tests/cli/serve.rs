@@ -334,3 +334,20 @@ fn foreign_errors_are_escaped_and_cut() {
         assert!(line.len() < 1500, "{line}");
     }
 }
+
+#[test]
+fn repeated_failures_are_counted_together() {
+    let environment = Environment::new();
+    let config = environment.file(
+        "gone.toml",
+        &format!("probe_interval = '1s'\n[databases.gone]\ndatabase_url = 'postgres://app@{UNUSED_ADDRESS}/shop'\n"),
+    );
+    let exporter = RunningExporter::start(&["--config", config.to_str().expect("a path")], &[]);
+    wait_until("six failed probes", || exporter.probes("gone", "error") > 5.5);
+    let Output { err, .. } = exporter.stop();
+    // After 0, 1 and 3 s, or later on a busy machine.
+    let count = |message: &str| err.lines().filter(|line| line.contains(message)).count();
+    let counts = (count("connecting failed;"), count("querying the server's state failed"));
+    assert!((2..=4).contains(&count("connection error")) && counts == (1, 1), "{err}");
+    assert!(err.lines().any(|line| line.contains("connection error") && !line.contains("suppressed=0")), "{err}");
+}

@@ -1,0 +1,137 @@
+//! Limits the lines that a lasting fault repeats.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::telemetry::clock::{Clock, Nanos};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// The bounds of the time between two lines of a limiter. It doubles with each line.
+const MIN_INTERVAL_NANOS: u64 = SECOND;
+const MAX_INTERVAL_NANOS: u64 = 300 * SECOND;
+
+/// The time without an event after which the next one counts as that of a new fault.
+const QUIET_NANOS: u64 = 300 * SECOND;
+
+/// Passes one line for each interval, and counts the others.
+///
+/// The first line of a fault passes at once, and the intervals grow while it lasts: its beginning is visible in detail,
+/// and an hour of it takes some twenty lines.
+#[derive(Debug, Default)]
+pub(crate) struct Limiter {
+    /// When the next line may pass, in nanoseconds of the clock.
+    next: AtomicU64,
+    /// The interval that ends then; zero before the first line.
+    interval: AtomicU64,
+    /// When the last event was.
+    last: AtomicU64,
+    suppressed: AtomicU64,
+}
+
+impl Limiter {
+    pub(crate) const fn new() -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            interval: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            suppressed: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the number of lines suppressed since the last one that passed, or `None` if this one is suppressed.
+    pub(crate) fn pass(&self, now: Nanos) -> Option<u64> {
+        let now = now.as_nanos();
+        let is_new_fault = now.saturating_sub(self.last.swap(now, Relaxed)) >= QUIET_NANOS;
+        let (next, interval) = (self.next.load(Relaxed), self.interval.load(Relaxed));
+        let interval = match interval {
+            0 => MIN_INTERVAL_NANOS,
+            _ if is_new_fault => MIN_INTERVAL_NANOS,
+            interval => interval.saturating_mul(2).min(MAX_INTERVAL_NANOS),
+        };
+        let passes = now >= next && self.next.compare_exchange(next, now + interval, Relaxed, Relaxed).is_ok();
+        if passes {
+            self.interval.store(interval, Relaxed);
+            Some(self.suppressed.swap(0, Relaxed))
+        } else {
+            self.suppressed.fetch_add(1, Relaxed);
+            None
+        }
+    }
+
+    /// As [`pass`](Self::pass), by the process's clock, for lines that belong to no pool.
+    pub(crate) fn pass_now(&self) -> Option<u64> {
+        self.pass(Clock::new().now())
+    }
+}
+
+/// Limits the lines about a condition that begins and ends, such as an outage: its end is logged only if its beginning
+/// was, so that the last line shows the condition as it is.
+#[derive(Debug, Default)]
+pub(crate) struct ConditionLimiter {
+    beginnings: Limiter,
+    is_logged: AtomicBool,
+}
+
+impl ConditionLimiter {
+    /// Returns the number of suppressed lines if the condition, which holds now, is to be logged. To be called whenever
+    /// it is found to hold, so that one whose beginning was suppressed is logged later if it lasts.
+    pub(crate) fn holds(&self, now: Nanos) -> Option<u64> {
+        if self.is_logged.load(Relaxed) {
+            return None;
+        }
+        let suppressed = self.beginnings.pass(now)?;
+        self.is_logged.store(true, Relaxed);
+        Some(suppressed)
+    }
+
+    /// Returns whether the end of the condition is to be logged.
+    pub(crate) fn ended(&self) -> bool {
+        self.is_logged.swap(false, Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Nanos {
+        Nanos::from_nanos(seconds * SECOND)
+    }
+
+    #[test]
+    fn intervals_of_a_lasting_fault_double() {
+        let limiter = Limiter::default();
+        let mut passed = Vec::new();
+        let mut suppressed = 0;
+        for second in 7..=3607 {
+            if let Some(count) = limiter.pass(at(second)) {
+                passed.push(second - 7);
+                suppressed += count;
+            }
+        }
+        assert_eq!(passed[..10], [0, 1, 3, 7, 15, 31, 63, 127, 255, 511]);
+        assert_eq!((passed[10], passed.len()), (811, 20));
+        assert_eq!(suppressed + 20 + limiter.suppressed.into_inner(), 3601, "each event is a line or counted in one");
+    }
+
+    #[test]
+    fn new_fault_after_a_quiet_time_starts_anew() {
+        let limiter = Limiter::default();
+        let lines = |from| (from..from + 60).filter(|second| limiter.pass(at(*second)).is_some()).count();
+        assert_eq!((lines(0), lines(60)), (6, 1));
+        // 300 s after the last event.
+        assert_eq!((lines(419), limiter.pass(at(4190))), (6, Some(28)));
+    }
+
+    #[test]
+    fn end_of_a_condition_is_logged_if_its_beginning_was() {
+        let condition = ConditionLimiter::default();
+        assert!(!condition.ended());
+        let flap = |second| (condition.holds(at(second)), condition.ended());
+        assert_eq!([flap(10), flap(10), flap(11)], [(Some(0), true), (None, false), (Some(1), true)]);
+        // Its beginning is suppressed, and it lasts.
+        assert_eq!([condition.holds(at(12)), condition.holds(at(13)), condition.holds(at(14))], [None, Some(1), None]);
+        assert!(condition.ended() && !condition.ended());
+    }
+}
