@@ -80,7 +80,7 @@ const STATEMENTS: [&str; 24] = [
     "DO $$ BEGIN RAISE EXCEPTION 'canary exception' USING DETAIL = 'canary detail', HINT = 'canary hint'; END $$",
     "DO $$ BEGIN RAISE EXCEPTION 'canary retry' USING ERRCODE = '40001'; END $$",
     "NOTIFY news, 'canary'",
-    "SET application_name = 'canary'",
+    "SET app.customer = 'canary'",
     "SELECT set_config('search_path', 'canary, public', false)",
     "CREATE ROLE someone PASSWORD 'canary'",
     "PREPARE named AS SELECT 'canary', $1::text; EXECUTE named('canary')",
