@@ -58,6 +58,8 @@ pub struct Settings {
     pub leak_threshold: Option<Duration>,
     /// Whether the pool reads the headers of protocol messages. Default true.
     pub read_wire: bool,
+    /// The limit of one answer of the server, in KiB. Default 0: no limit.
+    pub max_answer_kib: usize,
     /// Whether query spans have the query's text, with its literals replaced. Default false.
     pub trace_query_text: bool,
     /// Whether a checkout that needs a new connection fails at once while connection attempts are failing. Default
@@ -112,6 +114,7 @@ fields_by_name! {
     reset_session: Switch,
     leak_threshold: OptionalDuration,
     read_wire: Switch,
+    max_answer_kib: Count,
     trace_query_text: Switch,
     fail_fast: Switch,
     retry_floor: Count,
@@ -141,6 +144,7 @@ impl Default for Settings {
             reset_session: false,
             leak_threshold: None,
             read_wire: false,
+            max_answer_kib: 0,
             trace_query_text: false,
             fail_fast: false,
             retry_floor: 0,

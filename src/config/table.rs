@@ -185,6 +185,14 @@ pub(super) static SETTINGS: &[Setting] = &[
          returned connections are unknown.",
     ),
     setting(
+        "max_answer_kib",
+        count(0, 1024 * 1024),
+        Value::Count(0),
+        "The limit, in KiB, of what a server sends from the end of one answer to the end of the next. Beyond it the \
+         connection is closed, as soon as a message that exceeds it is announced. 0: no limit for an application's own \
+         queries.",
+    ),
+    setting(
         "trace_query_text",
         Kind::Switch,
         Value::Switch(false),

@@ -45,6 +45,7 @@ fn defaults_are_documented_and_valid() {
         ("reset_session", "off"),
         ("leak_threshold", "1m"),
         ("read_wire", "on"),
+        ("max_answer_kib", "0"),
         ("trace_query_text", "off"),
         ("fail_fast", "on"),
         ("retry_floor", "10"),
@@ -81,13 +82,14 @@ fn table_has_each_field_once() {
         reset_session: _,
         leak_threshold: _,
         read_wire: _,
+        max_answer_kib: _,
         trace_query_text: _,
         fail_fast: _,
         retry_floor: _,
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 24);
+    assert_eq!(names.len(), 25);
 }
 
 /// A setting; accepted values with their canonical form; refused values.
@@ -141,6 +143,7 @@ const BOUNDS: &[Bounds] = &[
     ("reset_session", &[("on", "on"), ("off", "off")], &["", "maybe"]),
     ("leak_threshold", &[("1ms", "1ms"), ("24h", "1day"), ("off", "off")], &["0s", "25h", "60"]),
     ("read_wire", &[("on", "on"), ("off", "off")], &["", "2"]),
+    ("max_answer_kib", &[("0", "0"), ("1048576", "1048576")], &["1048577", "-1", "off"]),
     ("trace_query_text", &[("on", "on"), ("off", "off")], &["", "plain"]),
     ("fail_fast", &[("on", "on"), ("off", "off")], &["", "2"]),
     ("retry_floor", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),

@@ -23,6 +23,7 @@ mod requests;
 mod reset;
 mod restarts;
 mod retries;
+mod rogue;
 mod saturation;
 mod server_view;
 mod spans;

@@ -3,6 +3,7 @@
 //! - [`server`]: a private PostgreSQL server, which ends with its process;
 //! - `proxy` (feature `proxy`): a fault-injecting TCP proxy;
 //! - `otlp` (feature `otlp-receiver`): an OTLP collector that keeps the spans it receives;
+//! - `rogue` (feature `harness`): servers that send too much, nonsense, or nothing;
 //! - `run`, `leftovers`, `http`, `server_process`, `prometheus`, `scrape` (feature `harness`): processes under test,
 //!   what they leave behind, and their metrics.
 
@@ -18,6 +19,8 @@ pub mod otlp;
 pub mod prometheus;
 #[cfg(feature = "proxy")]
 pub mod proxy;
+#[cfg(feature = "harness")]
+pub mod rogue;
 #[cfg(feature = "harness")]
 pub mod run;
 #[cfg(feature = "harness")]

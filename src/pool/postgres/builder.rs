@@ -97,6 +97,9 @@ impl PoolBuilder {
         leak_threshold: Option<Duration>,
         /// Sets whether the wire protocol is observed. Default on.
         read_wire: bool,
+        /// Sets the limit, in KiB, of what the server sends from the end of one answer to the end of the next, beyond which
+        /// the connection is closed. Default 0: no limit.
+        max_answer_kib: usize,
         /// Sets whether the spans of queries have the query text, with `?` for each literal. Default off.
         trace_query_text: bool,
         /// Sets whether a checkout that needs a new connection fails at once, rather than waits, while connecting is

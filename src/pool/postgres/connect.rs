@@ -18,12 +18,12 @@ use super::hosts::candidates;
 use super::losses::LossLog;
 use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
-use super::session::{SHOW_TRANSACTION_READ_ONLY, first_column};
+use super::session::{MAX_OWN_MESSAGES, SHOW_TRANSACTION_READ_ONLY, bounded_query, first_column};
 use super::socket::Socket;
 use super::tls::{ClientTls, CurrentTls};
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
-use crate::pool::wire::{AwaitPeerClose, Tap};
+use crate::pool::wire::{AnswerLimit, AwaitPeerClose, ServerGuard, Tap};
 use crate::telemetry::clock::Clock;
 
 /// The `application_name` of a program without a name.
@@ -47,7 +47,10 @@ pub(super) struct Established<D = JoinHandle<()>> {
 /// tokio-postgres is given sockets that are already connected, so that a [`Tap`] can sit below it. Everything that its
 /// own `connect` does before that is done here, in the same order.
 #[derive(Clone)]
-pub(crate) struct Connector(Arc<Inner>);
+pub(crate) struct Connector {
+    inner: Arc<Inner>,
+    answers: AnswerLimit,
+}
 
 struct Inner {
     config: Config,
@@ -77,14 +80,24 @@ impl Connector {
         pool: impl Into<Arc<str>>,
     ) -> Result<Self, ConfigError> {
         let pool = pool.into();
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             config: configure(settings, url.config().clone()),
             mode: url.tls().clone(),
             tls: ClientTls::new(url, &pool)?,
             passwords: Passwords::new(settings, url, provider, &pool)?,
             losses: Arc::new(LossLog::new(pool, Clock::new())),
             connect_timeout: settings.connect_timeout,
-        })))
+        };
+        let answers = match u64::try_from(settings.max_answer_kib).unwrap_or(u64::MAX) {
+            0 => AnswerLimit::Unlimited,
+            limit => AnswerLimit::Bytes(limit.saturating_mul(1024)),
+        };
+        Ok(Self { inner: Arc::new(inner), answers })
+    }
+
+    /// Returns a connector to the same database whose connections have another limit of answers.
+    pub(super) fn with_answers(&self, answers: AnswerLimit) -> Self {
+        Self { answers, ..self.clone() }
     }
 
     /// Connects to the first server that accepts the connection, within `connect_timeout` in total.
@@ -137,7 +150,7 @@ impl Connector {
     /// Requests that the server at `peer` cancels the query of this token's connection, and waits until it has done so.
     pub(super) async fn cancel(&self, token: &CancelToken, peer: &Peer) -> Result<(), ConnectError> {
         self.with_timeout(async {
-            let tls = self.0.tls.current().await;
+            let tls = self.inner.tls.current().await;
             let socket = AwaitPeerClose(open_socket(peer).await?);
             match tls.for_host(peer.hostname()) {
                 Some(tls) => token.cancel_query_raw(socket, tls).await,
@@ -150,16 +163,16 @@ impl Connector {
 
     /// Returns the log of lost connections.
     pub(super) fn losses(&self) -> &LossLog {
-        &self.0.losses
+        &self.inner.losses
     }
 
     async fn with_timeout<T>(&self, work: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
-        let after = self.0.connect_timeout;
+        let after = self.inner.connect_timeout;
         tokio::time::timeout(after, work).await.unwrap_or(Err(ConnectError::Timeout { after }))
     }
 
     fn classify(&self, error: Error) -> ConnectError {
-        ConnectError::classify(error, &self.0.mode)
+        ConnectError::classify(error, &self.inner.mode)
     }
 
     async fn try_each_host<D: Driver>(
@@ -167,8 +180,9 @@ impl Connector {
         observer: Option<&Observer>,
         driver: D,
     ) -> Result<Established<D::Driving>, ConnectError> {
-        let config = &self.0.config;
-        let credentials = Credentials { tls: self.0.tls.current().await, password: self.0.passwords.current().await? };
+        let config = &self.inner.config;
+        let credentials =
+            Credentials { tls: self.inner.tls.current().await, password: self.inner.passwords.current().await? };
         let mut failure = None;
         for candidate in candidates(config)? {
             match candidate.peers(config).await {
@@ -194,10 +208,13 @@ impl Connector {
         driver: D,
     ) -> Result<Established<D::Driving>, ConnectError> {
         let protocol_observer =
-            observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.0.config))));
-        let socket = Tap::new(open_socket(&peer).await?, protocol_observer);
+            observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.inner.config))));
+        // The observer does the rest on connections whose answers are unlimited.
+        let answers = (observer.is_none() || self.answers != AnswerLimit::Unlimited).then_some(self.answers);
+        let guard = Box::new(ServerGuard::new(answers));
+        let socket = Tap::new(open_socket(&peer).await?, protocol_observer, Some(guard));
         let Credentials { tls, password } = credentials;
-        let config = password.configure(&self.0.config, &peer);
+        let config = password.configure(&self.inner.config, &peer);
         let session = match tls.for_host(peer.hostname()) {
             Some(tls) => self.start_session(&config, &peer, socket, tls, driver).await,
             None => self.start_session(&config, &peer, socket, NoTls, driver).await,
@@ -224,7 +241,7 @@ impl Connector {
         let connecting = config.connect_raw(socket, tls);
         let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
         let connection = self.check_session(&client, connection, peer).await?;
-        Ok((client, driver.drive(connection, &self.0.losses)))
+        Ok((client, driver.drive(connection, &self.inner.losses)))
     }
 
     /// Returns the connection if its session matches `target_session_attrs`. Drives the connection itself, not in a
@@ -233,11 +250,11 @@ impl Connector {
     where
         C: Future<Output = Result<(), Error>> + Unpin,
     {
-        let wanted = self.0.config.get_target_session_attrs();
+        let wanted = self.inner.config.get_target_session_attrs();
         if wanted == TargetSessionAttrs::Any {
             return Ok(connection);
         }
-        let mut query = std::pin::pin!(client.simple_query(SHOW_TRANSACTION_READ_ONLY));
+        let mut query = std::pin::pin!(bounded_query(client, SHOW_TRANSACTION_READ_ONLY, MAX_OWN_MESSAGES));
         let answer = tokio::select! {
             answer = &mut query => answer,
             Err(error) = &mut connection => {
@@ -266,8 +283,8 @@ async fn open_socket(peer: &Peer) -> Result<Socket, ConnectError> {
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector")
-            .field("pool", self.0.losses.pool())
-            .field("tls", &self.0.mode)
+            .field("pool", self.inner.losses.pool())
+            .field("tls", &self.inner.mode)
             .finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@
 //! | no server matches `target_session_attrs`; the password provider failed | `server_down` | the same |
 //! | 57P03 | `server_starting` | the same |
 //! | 53300 | `too_many_connections` | the same; checkouts wait for a returned connection |
+//! | more sent than a session's start may need, an impossible message | `configuration` | suspended, with pauses of 1 s to 10 s; not retried |
 //! | 28xxx, 3D000, 22xxx, 42xxx, 0Axxx, 08004, 57P04; authentication, certificates, TLS, socket permissions, number of hosts, no password in the password file | `configuration` | suspended, with pauses of 1 s to 10 s; not retried |
 
 use std::io::{self, ErrorKind};
@@ -18,6 +19,7 @@ use super::error::{ConnectError, is_authentication};
 use super::error_source::find_source;
 use super::unix;
 use crate::pool::ConnectFailure;
+use crate::pool::wire::LimitExceeded;
 
 impl ConnectError {
     /// Classifies the failure by the table in this module's documentation.
@@ -25,7 +27,7 @@ impl ConnectError {
         match self {
             Self::Timeout { .. } | Self::WrongSession { .. } => ConnectFailure::ServerDown,
             Self::Unreachable { source, .. } => of_io(source),
-            Self::Hosts { .. } | Self::Password { source: None, .. } => ConnectFailure::Configuration,
+            Self::Hosts { .. } | Self::Answer {} | Self::Password { source: None, .. } => ConnectFailure::Configuration,
             // The service that provides passwords is unavailable.
             Self::Password { source: Some(_), .. } => ConnectFailure::ServerDown,
             Self::Tls { source, .. } => of_tls(source),
@@ -46,6 +48,7 @@ fn of_io(error: &io::Error) -> ConnectFailure {
             ConnectFailure::LocalResource
         }
         ErrorKind::PermissionDenied => ConnectFailure::Configuration,
+        _ if LimitExceeded::is_source_of(error) => ConnectFailure::Configuration,
         _ if unix::is_exhausted(error) || is_interrupted_lookup(error) => ConnectFailure::LocalResource,
         _ => ConnectFailure::ServerDown,
     }

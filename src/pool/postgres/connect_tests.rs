@@ -7,7 +7,7 @@ use super::*;
 use crate::labels::ErrorCode;
 
 fn configured(url: &str) -> Config {
-    connector(url).0.config.clone()
+    connector(url).inner.config.clone()
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ fn application_name_of_the_settings_wins() {
     let url = "postgres://u@h/d?application_name=fromurl".parse().unwrap();
     let name = |settings: &Settings| {
         let connector = Connector::new(settings, &url, None, "test").unwrap();
-        connector.0.config.get_application_name().unwrap().to_owned()
+        connector.inner.config.get_application_name().unwrap().to_owned()
     };
     let mut settings = Settings::default();
     let unnamed = configured("postgres://u@h/d");

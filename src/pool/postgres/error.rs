@@ -74,7 +74,12 @@ pub enum ConnectError {
         source: Option<Box<dyn StdError + Send + Sync>>,
     },
 
-    /// The server refused the connection, or closed it.
+    /// The server's answer to a query of the pool itself is longer than PostgreSQL's.
+    #[error("the server's answer to a query of the pool is too long: check that the address is a PostgreSQL server's")]
+    #[non_exhaustive]
+    Answer {},
+
+    /// The server refused the connection, closed it, or sent more than a session's start may need.
     #[error("could not connect to PostgreSQL")]
     Postgres(#[source] Error),
 }
@@ -100,7 +105,7 @@ impl ConnectError {
             Self::Timeout { .. } => ErrorCode::TIMEOUT,
             Self::Tls { .. } => ErrorCode::TLS,
             Self::Unreachable { source, .. } => io_code(source),
-            Self::WrongSession { .. } => ErrorCode::IO,
+            Self::WrongSession { .. } | Self::Answer {} => ErrorCode::IO,
             Self::Hosts { .. } => ErrorCode::OTHER,
             Self::Password { .. } => ErrorCode::AUTH,
             Self::Postgres(error) => error_code(error),

@@ -20,6 +20,7 @@ use super::connect::{Connector, Established};
 use super::drive::PolledConnection;
 use super::unpooled::UnpooledTracker;
 use crate::labels::ErrorPhase;
+use crate::pool::wire::AnswerLimit;
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
 
@@ -77,7 +78,7 @@ impl Pool {
         let statement = listen_statement(channels)?;
         let shared = Arc::clone(self.shared_handle());
         let (operation, _) = shared.recorder.operation_at(Location::caller());
-        let connector = self.backend().connector().clone();
+        let connector = self.backend().connector().with_answers(AnswerLimit::SmallMessages);
         let worker =
             Worker { shared, connector, operation, statement, session: None, pauses: Pauses::default(), lost: None };
         Ok(Listener(unfold(worker, Worker::next).fuse().boxed()))

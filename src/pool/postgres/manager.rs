@@ -6,7 +6,7 @@ use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
 use super::password::PasswordProvider;
-use super::session::{is_read_only, reset};
+use super::session::{is_read_only, own_query, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::labels::{Dirt, ErrorCode};
 use crate::pool::{Backend, ConnectFailure, Observer};
@@ -47,7 +47,7 @@ impl Manager for PostgresManager {
         if client.is_closed() {
             return Err(RecycleError::message("Connection closed"));
         }
-        client.simple_query("").await.map_err(ConnectError::Postgres)?;
+        own_query(client, "").await?;
         Ok(())
     }
 }
@@ -70,7 +70,7 @@ impl Backend for PostgresManager {
     }
 
     async fn is_read_only(&self, client: &mut Client) -> Result<bool, RecycleError<ConnectError>> {
-        Ok(is_read_only(client).await.map_err(ConnectError::Postgres)?)
+        Ok(is_read_only(client).await?)
     }
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {
@@ -87,6 +87,6 @@ impl Backend for PostgresManager {
     }
 
     async fn reset(&self, client: &mut Client) -> Result<Vec<Dirt>, RecycleError<ConnectError>> {
-        Ok(reset(client).await.map_err(ConnectError::Postgres)?)
+        Ok(reset(client).await?)
     }
 }

@@ -13,7 +13,9 @@ use super::super::pool::Pool;
 use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
+use super::session::bounded_query;
 use crate::labels::{BackendState, ServerRole};
+use crate::pool::wire::AnswerLimit;
 use crate::telemetry::log::Log;
 use crate::telemetry::server::{LatestServerView, ServerWatcher};
 use crate::telemetry::{Backends, ServerPoll, ServerView};
@@ -25,6 +27,10 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The timeout of cancelling a query that was not answered in time.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The bounds of the answer. The query groups the backends, so that it is far smaller.
+const MAX_ANSWER: AnswerLimit = AnswerLimit::Bytes(1024 * 1024);
+const MAX_ANSWER_MESSAGES: usize = 10_000;
 
 /// The longest interval between queries of a server that does not answer. Each may leave a hanging backend there.
 const MAX_UNRESPONSIVE_INTERVAL: Duration = Duration::from_secs(60);
@@ -63,12 +69,12 @@ impl Pool {
     ///
     /// Dropping the future closes the connection and removes the server's state from the metrics.
     pub fn watch_server(&self, every: Duration) -> impl Future<Output = ()> + Send + use<> {
-        let (shared, connector) = (Arc::downgrade(self.shared_handle()), self.backend().connector().clone());
+        let (shared, reader) = (Arc::downgrade(self.shared_handle()), ServerReader::new(self));
         async move {
             let Some(shared) = shared.upgrade() else { return };
             let ledger = shared.recorder.ledger();
             let published = Published { account: ledger.server(), watcher: ledger.server().watcher() };
-            let mut watch = ServerWatch { reader: ServerReader { connector, client: None } };
+            let mut watch = ServerWatch { reader };
             tokio::select! {
                 biased;
                 () = shared.closing() => {}
@@ -83,7 +89,7 @@ impl Pool {
     ///
     /// Returns an error if the server cannot be connected to or does not answer as PostgreSQL does.
     pub async fn server_view(&self) -> Result<ServerView, ServerViewError> {
-        ServerReader { connector: self.backend().connector().clone(), client: None }.read().await
+        ServerReader::new(self).read().await
     }
 }
 
@@ -137,6 +143,10 @@ struct ServerReader {
 }
 
 impl ServerReader {
+    fn new(pool: &Pool) -> Self {
+        Self { connector: pool.backend().connector().with_answers(MAX_ANSWER), client: None }
+    }
+
     async fn read(&mut self) -> Result<ServerView, ServerViewError> {
         // Taken out, so that it is closed unless the server answers.
         let client = match self.client.take().filter(|client| !client.is_closed()) {
@@ -146,13 +156,16 @@ impl ServerReader {
                 Err(_) => return Err(ServerViewError::NotConnected),
             },
         };
-        match timeout(QUERY_TIMEOUT, client.simple_query(SERVER_QUERY)).await {
+        match timeout(QUERY_TIMEOUT, bounded_query(&client, SERVER_QUERY, MAX_ANSWER_MESSAGES)).await {
             Err(_) => {
                 // Only closing the connection would leave the query running on the server.
                 let _ = timeout(CANCEL_TIMEOUT, client.cancel_token().cancel()).await;
                 Err(ServerViewError::NoAnswer)
             }
             Ok(answer) => {
+                if answer.as_ref().is_ok_and(|answer| answer.len() == MAX_ANSWER_MESSAGES) {
+                    return Err(ServerViewError::AnswerTooLong);
+                }
                 self.client = Some(client);
                 parse(&answer.map_err(ServerViewError::Query)?)
             }
@@ -176,6 +189,9 @@ pub enum ServerViewError {
     /// The query failed.
     #[error("connected, but the query of the server's state failed")]
     Query(#[source] tokio_postgres::Error),
+    /// The answer has more rows than a server has backends.
+    #[error("connected, but the server's answer is too long: check that the address is a PostgreSQL server's")]
+    AnswerTooLong,
     /// A column is missing or invalid: the server is not PostgreSQL, or an unknown version.
     #[error("connected, but the server's answer has no valid `{0}`")]
     Unexpected(&'static str),

@@ -1,8 +1,37 @@
 //! The state of a session: its reset, and whether it accepts writes.
 
+use std::pin::pin;
+
+use futures_util::TryStreamExt as _;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
+use super::error::ConnectError;
 use crate::labels::Dirt;
+
+/// The messages of an answer to a query of the pool itself, which are at most about twenty.
+pub(super) const MAX_OWN_MESSAGES: usize = 256;
+
+/// Executes a query of the pool itself, and returns its answer.
+///
+/// # Errors
+///
+/// Returns [`ConnectError::Answer`] if the answer is too long. What follows is discarded as it arrives.
+pub(super) async fn own_query(client: &Client, query: &str) -> Result<Vec<SimpleQueryMessage>, ConnectError> {
+    let answer = bounded_query(client, query, MAX_OWN_MESSAGES).await.map_err(ConnectError::Postgres)?;
+    if answer.len() < MAX_OWN_MESSAGES { Ok(answer) } else { Err(ConnectError::Answer {}) }
+}
+
+/// Executes a query, and returns at most the first `max` messages of its answer.
+pub(super) async fn bounded_query(client: &Client, query: &str, max: usize) -> Result<Vec<SimpleQueryMessage>, Error> {
+    let mut answer = pin!(client.simple_query_raw(query).await?);
+    let mut messages = Vec::new();
+    while messages.len() < max
+        && let Some(message) = answer.try_next().await?
+    {
+        messages.push(message);
+    }
+    Ok(messages)
+}
 
 /// Counts the state that the session's user left, then resets it like `DISCARD ALL`, except for prepared statements,
 /// which are cached.
@@ -36,8 +65,9 @@ const READ_ONLY_SERVER: &str = "\
        AND source OPERATOR(pg_catalog.=) ANY ('{configuration file,command line,environment variable}'::pg_catalog.text[]))";
 
 /// Returns whether the server rejects writes.
-pub(super) async fn is_read_only(client: &Client) -> Result<bool, Error> {
-    Ok(first_column(&client.simple_query(READ_ONLY_SERVER).await?)?.is_some_and(|answer| answer == "t"))
+pub(super) async fn is_read_only(client: &Client) -> Result<bool, ConnectError> {
+    let answer = own_query(client, READ_ONLY_SERVER).await?;
+    Ok(first_column(&answer).map_err(ConnectError::Postgres)?.is_some_and(|answer| answer == "t"))
 }
 
 /// Queries whether the session's transactions are read-only by default, like libpq for `target_session_attrs`.
@@ -53,8 +83,8 @@ pub(super) fn first_column(answer: &[SimpleQueryMessage]) -> Result<Option<&str>
 }
 
 /// Resets the session, and returns the kinds of state that were reset.
-pub(super) async fn reset(client: &Client) -> Result<Vec<Dirt>, Error> {
-    let answer = client.simple_query(RESET).await?;
+pub(super) async fn reset(client: &Client) -> Result<Vec<Dirt>, ConnectError> {
+    let answer = own_query(client, RESET).await?;
     let row = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,

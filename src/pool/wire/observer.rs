@@ -3,7 +3,9 @@
 use std::sync::{Arc, Weak};
 
 use super::hash::FoldHasher;
-use super::protocol::{ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome, StatementProblem};
+use super::protocol::{
+    LimitExceeded, ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome, ServerGuard, StatementProblem,
+};
 use super::sql::{QueryRef, QueryTexts, summary};
 use super::statements::StatementCaches;
 use super::transaction::TransactionStatus;
@@ -19,9 +21,19 @@ use crate::telemetry::wire::SessionStatus;
 /// Observes the bytes that pass through a [`Tap`](super::Tap).
 #[derive(Debug)]
 pub(crate) struct ProtocolObserver {
-    /// `None` after the first protocol error.
-    protocol: Option<ProtocolState>,
+    protocol: Reading,
     writer: StatsWriter,
+}
+
+/// What reads the bytes.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "the large variant is the usual one, and the observer is in a box")]
+enum Reading {
+    Protocol(ProtocolState),
+    /// After the first protocol error. Only the lengths of the server's messages are read.
+    Lengths(Box<ServerGuard>),
+    /// Nothing, since the connection is being closed.
+    Ended,
 }
 
 /// Writes the statistics of one connection.
@@ -70,32 +82,63 @@ impl ProtocolObserver {
             spans,
             caches,
         };
-        Self { protocol: Some(ProtocolState::new()), writer }
+        Self { protocol: Reading::Protocol(ProtocolState::new()), writer }
     }
 
     /// Reads bytes that were written to the server.
     pub(crate) fn sent(&mut self, bytes: &[u8]) {
         let Self { protocol, writer } = self;
         writer.at = writer.clock.now();
-        if let Some(state) = protocol
+        if let Reading::Protocol(state) = protocol
             && let Err(error) = state.sent(bytes, writer)
         {
-            *protocol = None;
-            writer.protocol_error(error);
+            protocol.lose(error, writer);
         }
         writer.stats.wire().count_sent(writer.unpacked_state.operation, bytes.len() as u64, writer.at);
     }
 
     /// Reads bytes that came from the server.
-    pub(crate) fn received(&mut self, bytes: &[u8]) {
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server sent more than it may. The connection must be closed then.
+    pub(crate) fn received(&mut self, mut bytes: &[u8]) -> Result<(), LimitExceeded> {
         let Self { protocol, writer } = self;
         writer.at = writer.clock.now();
         writer.stats.wire().count_received(writer.unpacked_state.operation, bytes.len() as u64, writer.at);
-        if let Some(state) = protocol
-            && let Err(error) = state.received(bytes, writer)
-        {
-            *protocol = None;
-            writer.protocol_error(error);
+        match protocol {
+            Reading::Protocol(state) => match state.received(&mut bytes, writer) {
+                Ok(()) => Ok(()),
+                Err(ProtocolError::Limit(exceeded)) => Err(exceeded),
+                Err(error) => {
+                    protocol.lose(error, writer);
+                    protocol.check_lengths(bytes)
+                }
+            },
+            _ => protocol.check_lengths(bytes),
+        }
+    }
+}
+
+impl Reading {
+    /// Reads only lengths from now on.
+    #[cold]
+    fn lose(&mut self, error: ProtocolError, writer: &mut StatsWriter) {
+        if let Self::Protocol(state) = std::mem::replace(self, Self::Ended) {
+            *self = Self::Lengths(Box::new(state.into_guard()));
+        }
+        let problem = match error {
+            ProtocolError::Unknown(problem) => problem,
+            ProtocolError::Limit(_) => "message length out of range",
+        };
+        writer.protocol_error(problem);
+    }
+
+    #[cold]
+    fn check_lengths(&mut self, bytes: &[u8]) -> Result<(), LimitExceeded> {
+        match self {
+            Self::Lengths(guard) => guard.received(bytes).map(drop),
+            Self::Protocol(_) | Self::Ended => Ok(()),
         }
     }
 }
@@ -105,7 +148,7 @@ impl Drop for ProtocolObserver {
     fn drop(&mut self) {
         let Self { protocol, writer } = self;
         writer.at = writer.clock.now();
-        if let Some(protocol) = protocol {
+        if let Reading::Protocol(protocol) = protocol {
             protocol.end_unanswered(writer);
         }
         if !writer.stats.wire().status().is_clean() {
@@ -146,7 +189,7 @@ impl StatsWriter {
     }
 
     #[cold]
-    fn protocol_error(&mut self, ProtocolError(problem): ProtocolError) {
+    fn protocol_error(&mut self, problem: &'static str) {
         self.stats.wire().enter(SessionStatus::Unread, None, self.at);
         self.spans.abandon();
         self.record(|recorder| recorder.wire_lost(problem));
@@ -203,6 +246,11 @@ impl ProtocolHandler for StatsWriter {
             *slot = (hash, QueryRef { query, text: self.texts.as_mut().and_then(|texts| texts.intern(text)) });
         }
         slot.1
+    }
+
+    fn is_maintenance(&mut self) -> bool {
+        self.refresh_state();
+        !self.is_held()
     }
 
     fn now(&self) -> Nanos {

@@ -35,9 +35,9 @@ impl TestConnection {
         recorder.connection_creating(&stats);
         let mut observer = ProtocolObserver::new(Arc::clone(&stats), &ledger, None, false, caches());
         observer.sent(&[0, 0, 0, 10, 0, 3, 0, 0, b'u', 0]);
-        observer.received(&[message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4])].concat());
+        observer.received(&[message(b'R', &[0; 4]), message(b'K', &[0, 0, 0, 7, 1, 2, 3, 4])].concat()).unwrap();
         mock_clock.increment(Duration::from_millis(40));
-        observer.received(&message(b'Z', b"I"));
+        observer.received(&message(b'Z', b"I")).unwrap();
         Self { ledger, recorder, mock_clock, stats, observer }
     }
 
@@ -66,7 +66,7 @@ impl TestConnection {
     }
 
     fn ready(&mut self, status: &[u8]) {
-        self.observer.received(&message(b'Z', status));
+        self.observer.received(&message(b'Z', status)).unwrap();
     }
 
     fn snapshot(&self) -> PoolSnapshot {
@@ -180,11 +180,11 @@ fn errors_count_for_the_user_and_fatal_end_the_session() {
         |code: &str, severity: &str| message(b'E', format!("S{severity}\0V{severity}\0C{code}\0Mx\0\0").as_bytes());
     let held = connection.check_out("works");
     connection.query("SELECT 1/0");
-    connection.observer.received(&error("22012", "ERROR"));
+    connection.observer.received(&error("22012", "ERROR")).unwrap();
     connection.ready(b"I");
     assert!(!connection.stats.wire().is_ended());
     connection.check_in(held);
-    connection.observer.received(&error("57P01", "FATAL"));
+    connection.observer.received(&error("57P01", "FATAL")).unwrap();
     assert!(connection.stats.wire().is_ended());
     let counted: Vec<_> = connection
         .snapshot()
@@ -205,8 +205,8 @@ fn bytes_are_counted_after_a_protocol_error() {
     connection.query("SELECT 1");
     connection.advance(6);
     let before = connection.snapshot().operations[2].wire_bytes;
-    connection.observer.received(b"?nonsense");
-    connection.observer.received(b"?nonsense");
+    connection.observer.received(b"?\0\0\0\x08text").unwrap();
+    connection.observer.received(b"?\0\0\0\x08text").unwrap();
     connection.observer.sent(b"?");
     connection.advance(10);
     let snapshot = connection.snapshot();
@@ -222,7 +222,7 @@ fn observer_does_not_keep_a_dropped_pool_alive() {
     let TestConnection { ledger, recorder, mut observer, .. } = TestConnection::new();
     drop((ledger, recorder));
     assert!(observer.writer.ledger.upgrade().is_none());
-    observer.received(b"?");
+    observer.received(b"?").unwrap();
 }
 
 /// Returns the summary, error, count and total milliseconds of the queries that ended.
@@ -246,7 +246,7 @@ fn queries_are_timed_by_summary_and_error() {
     }
     connection.query("UPDATE orders SET a = 'secret'");
     connection.advance(3);
-    connection.observer.received(&message(b'E', b"SERROR\0VERROR\0C40001\0\0"));
+    connection.observer.received(&message(b'E', b"SERROR\0VERROR\0C40001\0\0")).unwrap();
     connection.advance(2);
     connection.ready(b"I");
     // A prepared statement.

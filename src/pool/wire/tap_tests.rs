@@ -79,14 +79,15 @@ impl TapObserver for RecordingObserver {
         self.sent.push(bytes.to_vec());
     }
 
-    fn received(&mut self, bytes: &[u8]) {
+    fn received(&mut self, bytes: &[u8]) -> Result<(), LimitExceeded> {
         self.received.push(bytes.to_vec());
+        Ok(())
     }
 }
 
 fn tap(reads: impl Into<VecDeque<io::Result<&'static [u8]>>>) -> Tap<Scripted, RecordingObserver> {
     let scripted = Scripted { reads: reads.into(), ..Scripted::default() };
-    Tap::new(scripted, Some(Box::default()))
+    Tap::new(scripted, Some(Box::default()), None)
 }
 
 fn parts(tap: Tap<Scripted, RecordingObserver>) -> (Scripted, RecordingObserver) {
@@ -140,7 +141,7 @@ async fn vectored_write_shows_the_bytes_accepted_in_order() {
 #[tokio::test]
 async fn bytes_pass_without_an_observer() {
     let scripted = Scripted { reads: [Ok(&b"one"[..])].into(), ..Scripted::default() };
-    let mut tap: Tap<Scripted> = Tap::new(scripted, None);
+    let mut tap: Tap<Scripted> = Tap::new(scripted, None, None);
     tap.write_all(b"word").await.unwrap();
     let mut bytes = Vec::new();
     tap.read_to_end(&mut bytes).await.unwrap();
@@ -163,5 +164,5 @@ fn vectored_writes_depend_on_the_stream() {
             Poll::Pending
         }
     }
-    assert!(!Tap::<_, RecordingObserver>::new(Plain, None).is_write_vectored());
+    assert!(!Tap::<_, RecordingObserver>::new(Plain, None, None).is_write_vectored());
 }

@@ -55,6 +55,8 @@ pub(super) fn defaults() -> Settings {
     settings.pool_size = 1;
     settings.max_overflow = 0;
     settings.checkout_timeout = Duration::from_secs(5);
+    // A probe's answer has some 70 bytes.
+    settings.max_answer_kib = 64;
     settings.application_name = Some("poolscope".to_owned());
     settings
 }

@@ -1,6 +1,9 @@
 //! Probes a database periodically, as a service would use it.
 
+use std::pin::pin;
 use std::time::Duration;
+
+use futures_util::TryStreamExt as _;
 
 use poolscope::Pool;
 use poolscope::text::ErrorChain;
@@ -19,8 +22,26 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 enum ProbeError {
     #[error("no answer within {QUERY_TIMEOUT:?}")]
     Timeout,
+    #[error("the answer has more than {MAX_MESSAGES} messages")]
+    TooLong,
     #[error(transparent)]
     Query(#[from] tokio_postgres::Error),
+}
+
+/// The messages of an answer to `SELECT 1`, which are three.
+const MAX_MESSAGES: usize = 10;
+
+/// Executes `SELECT 1`, and reads a bounded answer.
+async fn query(connection: &tokio_postgres::Client) -> Result<(), ProbeError> {
+    let mut answer = pin!(connection.simple_query_raw("SELECT 1").await?);
+    let mut messages = 0;
+    while answer.try_next().await?.is_some() {
+        messages += 1;
+        if messages > MAX_MESSAGES {
+            return Err(ProbeError::TooLong);
+        }
+    }
+    Ok(())
 }
 
 /// Probes every `interval`, the first time after `offset`. Never returns.
@@ -31,10 +52,7 @@ pub(super) async fn probe(pool: Pool, interval: Duration, offset: Duration) {
     loop {
         ticks.tick().await;
         let probe = operation.clone().run(async |connection| {
-            match timeout(QUERY_TIMEOUT, connection.simple_query("SELECT 1")).await {
-                Ok(result) => result.map(drop).map_err(ProbeError::from),
-                Err(_) => Err(ProbeError::Timeout),
-            }
+            timeout(QUERY_TIMEOUT, query(connection)).await.unwrap_or(Err(ProbeError::Timeout))
         });
         // The pool counts and logs the failure.
         if let Err(error) = probe.instrument(tracing::info_span!("probe", pool = pool.name())).await {

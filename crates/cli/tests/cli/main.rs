@@ -5,6 +5,7 @@ mod existing_server;
 mod healthy;
 mod inputs;
 mod load;
+mod rogue;
 #[path = "../support/run.rs"]
 mod run;
 mod scenarios;

@@ -27,9 +27,9 @@ where
     type Future = Connecting<Self::Stream, T::Error>;
 
     fn connect(self, tap: Tap<S>) -> Self::Future {
-        let Tap { stream, observer } = tap;
+        let Tap { stream, observer, guard } = tap;
         let connecting = self.0.connect(stream);
-        Box::pin(async move { Ok(Tap { stream: connecting.await?, observer }) })
+        Box::pin(async move { Ok(Tap { stream: connecting.await?, observer, guard }) })
     }
 }
 

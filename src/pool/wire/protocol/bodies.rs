@@ -37,6 +37,8 @@ pub(super) enum MessageBody {
     },
     /// The fields of an `ErrorResponse`.
     Error(ErrorFields),
+    /// The name in a `ParameterStatus`.
+    Parameter,
 }
 
 /// For a dropped transaction, tokio-postgres sends `ROLLBACK`, or this and the name of a savepoint.
@@ -72,6 +74,7 @@ impl ProtocolState {
             | MessageBody::ReadyForQuery
             | MessageBody::BackendKey { .. }
             | MessageBody::Error(_)
+            | MessageBody::Parameter
             | MessageBody::CommandTag { .. } => return,
         };
         if !known && !self.client.is_body_read() {
@@ -166,7 +169,7 @@ impl ProtocolState {
                     b"I" => TransactionStatus::Idle,
                     b"T" => TransactionStatus::Open,
                     b"E" => TransactionStatus::Failed,
-                    _ => return Err(ProtocolError("unknown transaction status")),
+                    _ => return Err(ProtocolError::Unknown("unknown transaction status")),
                 };
                 let before = std::mem::replace(&mut self.transaction, transaction);
                 self.ready_for_query(before, handler)?;
@@ -195,6 +198,11 @@ impl ProtocolState {
                     self.statement_error(error, handler);
                     self.mark_first_ending(handler);
                     self.report_risk(handler);
+                }
+            }
+            MessageBody::Parameter => {
+                if self.parameters.read(part).map_err(ProtocolError::Limit)? {
+                    self.server.skip_body();
                 }
             }
             MessageBody::CommandTag { bytes, length } => {

@@ -39,6 +39,8 @@ pub(crate) struct CheckingHandler {
     pub(crate) last: Option<(QueryRef, Option<ErrorCode>)>,
     /// The last error, unless a later request has cleared it.
     pub(crate) error: Option<ServerError>,
+    /// Whether the pool itself uses the connection.
+    pub(crate) maintenance: bool,
 }
 
 impl ProtocolHandler for CheckingHandler {
@@ -73,6 +75,10 @@ impl ProtocolHandler for CheckingHandler {
     /// Derives the reference from the text without allocating.
     fn query_ref(&mut self, text: &[u8]) -> QueryRef {
         QueryRef::without_text(fnv(text) as u16)
+    }
+
+    fn is_maintenance(&mut self) -> bool {
+        self.maintenance
     }
 
     fn now(&self) -> Nanos {
@@ -126,7 +132,7 @@ impl CheckedProtocol {
     pub(crate) fn feed(&mut self, from: Side, bytes: &[u8]) -> Result<(), ProtocolError> {
         match from {
             Side::Client => self.protocol.sent(bytes, &mut self.handler),
-            Side::Server => self.protocol.received(bytes, &mut self.handler),
+            Side::Server => self.protocol.received(&mut &*bytes, &mut self.handler),
         }?;
         // The state agrees with the reports.
         let ProtocolState { pending, work, client_body, .. } = &self.protocol;

@@ -43,7 +43,7 @@ impl ProtocolState {
     /// The server requests data, and ignores every `Sync` until the data ends.
     pub(super) fn copy_started(&mut self) -> Result<(), ProtocolError> {
         let Some(request) = self.pending.front_mut().filter(|request| request.queries > 0) else {
-            return Err(ProtocolError("CopyInResponse without a query"));
+            return Err(ProtocolError::Unknown("CopyInResponse without a query"));
         };
         if request.copy_ends > 0 {
             // The client sent the data right after the query.

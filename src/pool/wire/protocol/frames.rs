@@ -3,18 +3,24 @@
 //! Only headers are decoded. A body is skipped, or passed on as it arrives if requested. Nothing is copied except a
 //! header that is split between two chunks.
 
-/// The longest possible message: a body of the largest block that the server allocates, and the length field.
-const MAX_MESSAGE_LENGTH: u32 = 0x3fff_ffff + 4;
+use super::limits::{LARGE_MESSAGE_LENGTH, LimitExceeded, MAX_MESSAGE_LENGTH};
 
-/// The bytes do not follow the protocol as implemented here. Holds a description of the problem.
+/// Why a stream is not read any further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ProtocolError(pub(crate) &'static str);
+pub(crate) enum ProtocolError {
+    /// The bytes do not follow the protocol as implemented here. Holds a description of the problem.
+    Unknown(&'static str),
+    /// The server sent more than it may.
+    Limit(LimitExceeded),
+}
 
 /// A part of the stream found by [`FrameReader::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FramePart<'a> {
     /// The header of a message. `tag` is zero for messages without one.
     Header { tag: u8, length: u32 },
+    /// The header of a message longer than [`LARGE_MESSAGE_LENGTH`].
+    LargeHeader { tag: u8, length: u32 },
     /// A part of a body, if the body was requested.
     Body(&'a [u8]),
 }
@@ -97,11 +103,20 @@ impl FrameReader {
             },
         };
         // The length includes itself.
-        if !(4..=MAX_MESSAGE_LENGTH).contains(&length) {
-            return Err(ProtocolError("message length out of range"));
+        if !(4..=LARGE_MESSAGE_LENGTH).contains(&length) {
+            return self.unusual_length(tag, length);
         }
         self.body_left = length - 4;
         Ok(Some(FramePart::Header { tag, length }))
+    }
+
+    #[cold]
+    fn unusual_length<'a>(&mut self, tag: u8, length: u32) -> Result<Option<FramePart<'a>>, ProtocolError> {
+        if !(4..=MAX_MESSAGE_LENGTH).contains(&length) {
+            return Err(ProtocolError::Limit(LimitExceeded::ImpossibleLength { length }));
+        }
+        self.body_left = length - 4;
+        Ok(Some(FramePart::LargeHeader { tag, length }))
     }
 
     /// Assembles a header that is split between chunks or has no tag.
@@ -134,7 +149,7 @@ mod tests {
         for mut chunk in chunks.iter().copied() {
             while let Some(next) = frames.next(&mut chunk)? {
                 match next {
-                    FramePart::Header { tag, length } => {
+                    FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length } => {
                         found.push((tag, length, Vec::new()));
                         frames.expect_tags();
                         if tag == b'K' {

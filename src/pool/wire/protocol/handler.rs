@@ -22,6 +22,8 @@ pub(crate) trait ProtocolHandler {
     fn server_error(&mut self, error: ServerError);
     /// Returns the reference of the query with this text, which may be truncated.
     fn query_ref(&mut self, text: &[u8]) -> QueryRef;
+    /// Returns whether no caller uses the connection, but the pool itself or nobody.
+    fn is_maintenance(&mut self) -> bool;
     /// Returns the time at which the bytes that are being read passed.
     fn now(&self) -> Nanos;
     /// A request with queries was answered, or never will be.

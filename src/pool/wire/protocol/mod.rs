@@ -15,7 +15,9 @@ pub(super) mod checker;
 mod copy_in;
 mod error_fields;
 mod frames;
+mod guard;
 mod handler;
+mod limits;
 mod prepared;
 mod requests;
 #[cfg(test)]
@@ -27,7 +29,10 @@ use self::bodies::{COMMAND_TAG_BYTES, MessageBody};
 use self::error_fields::ErrorFields;
 pub(super) use self::frames::ProtocolError;
 use self::frames::{FramePart, FrameReader};
+pub(crate) use self::guard::{AnswerLimit, ServerGuard};
 pub(super) use self::handler::{ProtocolHandler, RequestOutcome, StatementProblem};
+pub(crate) use self::limits::LimitExceeded;
+use self::limits::{MAX_MAINTENANCE_MESSAGE_LENGTH, ReportedParameters};
 use self::prepared::{Bind, Close, Parse, PreparedStatements};
 use self::requests::{PendingRequest, PendingWork, RequestEnd, RequestStart, open_request};
 use super::sql::{EffectScanner, StatementEffects};
@@ -63,6 +68,7 @@ pub(super) struct ProtocolState {
     /// The status in the last `ReadyForQuery`.
     transaction: TransactionStatus,
     prepared: PreparedStatements,
+    parameters: ReportedParameters,
     /// The beginning of the text that is being read. Allocated once.
     text: Vec<u8>,
     /// The number of rows received since the last `ReadyForQuery`.
@@ -89,6 +95,7 @@ impl ProtocolState {
             negotiating: false,
             transaction: TransactionStatus::Idle,
             prepared: PreparedStatements::default(),
+            parameters: ReportedParameters::default(),
             text: Vec::with_capacity(MAX_QUERY_TEXT_BYTES),
             rows: 0,
             reported_work: None,
@@ -107,7 +114,9 @@ impl ProtocolState {
         }
         while let Some(part) = self.client.next(&mut bytes)? {
             match part {
-                FramePart::Header { tag, length } => self.client_message(tag, length, handler)?,
+                FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length } => {
+                    self.client_message(tag, length, handler)?;
+                }
                 FramePart::Body(part) => self.client_body(part, handler),
             }
         }
@@ -120,30 +129,52 @@ impl ProtocolState {
         Ok(())
     }
 
-    /// Reads bytes that the server sent.
+    /// Reads bytes that the server sent, and advances `bytes` past what was read.
     ///
     /// # Errors
     ///
-    /// Returns an error if the bytes do not follow the protocol. The state must not be used after that.
+    /// Returns an error if the bytes do not follow the protocol, or exceed a limit. After that, the state may only be
+    /// turned into a guard.
     pub(super) fn received(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &mut &[u8],
         handler: &mut impl ProtocolHandler,
     ) -> Result<(), ProtocolError> {
         if self.negotiating
             && let Some((answer, rest)) = bytes.split_first()
         {
             if !matches!(answer, b'S' | b'N') {
-                return Err(ProtocolError("unknown answer to the request for encryption"));
+                return Err(ProtocolError::Unknown("unknown answer to the request for encryption"));
             }
             self.negotiating = false;
-            bytes = rest;
+            *bytes = rest;
         }
-        while let Some(part) = self.server.next(&mut bytes)? {
+        while let Some(part) = self.server.next(bytes)? {
             match part {
                 FramePart::Header { tag, length } => self.server_message(tag, length, handler)?,
+                FramePart::LargeHeader { tag, length } => {
+                    self.check_large(length, handler).map_err(ProtocolError::Limit)?;
+                    self.server_message(tag, length, handler)?;
+                }
                 FramePart::Body(part) => self.server_body(part, handler)?,
             }
+        }
+        Ok(())
+    }
+
+    /// Returns a guard that continues to read what the server sends.
+    pub(super) fn into_guard(self) -> ServerGuard {
+        ServerGuard::of_session(self.server, self.parameters)
+    }
+
+    /// Checks whether the server may send a large message now.
+    #[cold]
+    fn check_large(&self, length: u32, handler: &mut impl ProtocolHandler) -> Result<(), LimitExceeded> {
+        if self.pending.is_empty() {
+            return Err(LimitExceeded::Unrequested { length });
+        }
+        if length > MAX_MAINTENANCE_MESSAGE_LENGTH && handler.is_maintenance() {
+            return Err(LimitExceeded::Maintenance { length });
         }
         Ok(())
     }
@@ -199,7 +230,7 @@ impl ProtocolState {
             (b'S', 4) => self.sync(),
             (b'c', 4) | (b'f', _) => self.copy_ended(),
             (b'd' | b'p', _) | (b'H' | b'X', 4) => {}
-            _ => return Err(ProtocolError("unknown message from the client")),
+            _ => return Err(ProtocolError::Unknown("unknown message from the client")),
         }
         Ok(())
     }
@@ -244,7 +275,7 @@ impl ProtocolState {
         self.copy_interrupted();
         if let Some(last) = self.pending.back().filter(|last| last.end == RequestEnd::Open) {
             if last.work {
-                return Err(ProtocolError("query inside another request"));
+                return Err(ProtocolError::Unknown("query inside another request"));
             }
             self.pending.pop_back();
         }
@@ -347,9 +378,13 @@ impl ProtocolState {
                 self.rows += 1;
                 MessageBody::Ignored
             }
-            (b'd' | b'T' | b't' | b'R' | b'S' | b'A' | b'N' | b'H' | b'V' | b'W' | b'v', _)
+            (b'S', _) => {
+                self.parameters.begin(length).map_err(ProtocolError::Limit)?;
+                MessageBody::Parameter
+            }
+            (b'd' | b'T' | b't' | b'R' | b'A' | b'N' | b'H' | b'V' | b'W' | b'v', _)
             | (b'1' | b'2' | b'3' | b'n' | b's' | b'I', 4) => MessageBody::Ignored,
-            _ => return Err(ProtocolError("unknown message from the server")),
+            _ => return Err(ProtocolError::Unknown("unknown message from the server")),
         };
         if !matches!(self.server_body, MessageBody::Ignored) {
             self.server.want_body();
@@ -374,7 +409,7 @@ impl ProtocolState {
     ) -> Result<(), ProtocolError> {
         self.copying = false;
         if self.pending.len() == 1 && matches!(self.client_body, MessageBody::Query { .. }) {
-            return Err(ProtocolError("answer to an incomplete query"));
+            return Err(ProtocolError::Unknown("answer to an incomplete query"));
         }
         let first = self.pending.front();
         let is_next = first.is_some_and(|request| request.end != RequestEnd::Open);
@@ -386,7 +421,7 @@ impl ProtocolState {
         if !is_next || answers_ignored_sync {
             // A COPY IN failed before the server had read a `Sync` that counted as ignored.
             self.ignored_syncs =
-                self.ignored_syncs.checked_sub(1).ok_or(ProtocolError("ReadyForQuery without a request"))?;
+                self.ignored_syncs.checked_sub(1).ok_or(ProtocolError::Unknown("ReadyForQuery without a request"))?;
         }
         if !answers_ignored_sync && let Some(request) = self.pending.pop_front() {
             self.work.remove(&request);

@@ -1,0 +1,149 @@
+//! Bounds what a server may send, where nothing else does: while a session starts, on connections that are not observed,
+//! and where an answer is limited.
+
+use super::frames::{FramePart, FrameReader, ProtocolError};
+use super::limits::{LARGE_MESSAGE_LENGTH, LimitExceeded, MAX_STARTUP_BYTES, ReportedParameters};
+
+/// How much a server may send once the session has started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AnswerLimit {
+    /// Any message that the protocol allows.
+    Unlimited,
+    /// Messages without large ones, in any number once the first request was answered, as for notifications.
+    SmallMessages,
+    /// This many bytes from one `ReadyForQuery` to the next.
+    Bytes(u64),
+}
+
+/// Reads the headers of the server's messages, and compares their lengths with the limits. A limit is exceeded as soon as
+/// a message is announced.
+#[derive(Debug)]
+pub(crate) struct ServerGuard {
+    client: FrameReader,
+    server: FrameReader,
+    /// Whether the session has not started.
+    starting: bool,
+    /// Whether the server's next byte is its answer to a request for encryption.
+    negotiating: bool,
+    /// Whether the name of a parameter is being read.
+    in_parameter: bool,
+    /// The limit once the session has started. `None`: the guard is done then.
+    limit: Option<AnswerLimit>,
+    /// The bytes that may arrive until the next `ReadyForQuery`.
+    left: u64,
+    parameters: ReportedParameters,
+}
+
+impl ServerGuard {
+    /// Creates a guard for a connection that has passed no bytes.
+    pub(crate) fn new(limit: Option<AnswerLimit>) -> Self {
+        let (client, server) = (FrameReader::from_client(), FrameReader::default());
+        Self { starting: true, left: MAX_STARTUP_BYTES, ..Self::with_readers(client, server, limit) }
+    }
+
+    /// Creates a guard without a limit of answers for a session that `server` has read so far.
+    pub(super) fn of_session(server: FrameReader, parameters: ReportedParameters) -> Self {
+        let guard = Self::with_readers(FrameReader::default(), server, Some(AnswerLimit::Unlimited));
+        Self { parameters, ..guard }
+    }
+
+    fn with_readers(client: FrameReader, server: FrameReader, limit: Option<AnswerLimit>) -> Self {
+        Self {
+            client,
+            server,
+            starting: false,
+            negotiating: false,
+            in_parameter: false,
+            limit,
+            left: u64::MAX,
+            parameters: ReportedParameters::default(),
+        }
+    }
+
+    /// Reads what the client sent, up to the startup message.
+    #[cold]
+    pub(crate) fn sent(&mut self, mut bytes: &[u8]) {
+        while self.client.is_untagged()
+            && let Ok(Some(part)) = self.client.next(&mut bytes)
+        {
+            match part {
+                // A request for encryption consists of a code.
+                FramePart::Header { length: 8, .. } => self.negotiating = true,
+                _ => self.client.expect_tags(),
+            }
+        }
+    }
+
+    /// Reads what the server sent. Returns whether the guard is still needed.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the server exceeds a limit. The guard must not be used after that.
+    #[cold]
+    pub(crate) fn received(&mut self, mut bytes: &[u8]) -> Result<bool, LimitExceeded> {
+        if std::mem::take(&mut self.negotiating) {
+            bytes = bytes.get(1..).unwrap_or_default();
+        }
+        loop {
+            match self.server.next(&mut bytes) {
+                Ok(None) => return Ok(true),
+                Ok(Some(FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length })) => {
+                    self.message(tag, length)?;
+                    if !self.starting && self.limit.is_none() {
+                        return Ok(false);
+                    }
+                }
+                Ok(Some(FramePart::Body(part))) => {
+                    if self.in_parameter && self.parameters.read(part)? {
+                        self.server.skip_body();
+                    }
+                }
+                Err(ProtocolError::Limit(exceeded)) => return Err(exceeded),
+                // Not returned by the reader.
+                Err(ProtocolError::Unknown(_)) => return Ok(true),
+            }
+        }
+    }
+
+    fn message(&mut self, tag: u8, length: u32) -> Result<(), LimitExceeded> {
+        let is_large = length > LARGE_MESSAGE_LENGTH;
+        if self.starting && is_large {
+            return Err(LimitExceeded::StartupMessage { length });
+        }
+        if self.limit == Some(AnswerLimit::SmallMessages) && is_large {
+            return Err(LimitExceeded::Unrequested { length });
+        }
+        let left = self.left.checked_sub(u64::from(length) + 1);
+        self.left = left.ok_or_else(|| self.exceeded())?;
+        self.in_parameter = tag == b'S';
+        if self.in_parameter {
+            self.parameters.begin(length)?;
+            self.server.want_body();
+        }
+        if tag == b'Z' {
+            self.left = self.max_answer();
+            self.starting = false;
+        }
+        Ok(())
+    }
+
+    fn max_answer(&self) -> u64 {
+        match self.limit {
+            Some(AnswerLimit::Bytes(limit)) => limit,
+            Some(AnswerLimit::SmallMessages) if self.starting => MAX_STARTUP_BYTES,
+            _ => u64::MAX,
+        }
+    }
+
+    fn exceeded(&self) -> LimitExceeded {
+        match self.limit {
+            _ if self.starting => LimitExceeded::Startup,
+            Some(AnswerLimit::Bytes(limit)) => LimitExceeded::Answer { limit },
+            _ => LimitExceeded::Answer { limit: MAX_STARTUP_BYTES },
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

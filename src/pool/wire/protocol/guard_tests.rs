@@ -1,0 +1,112 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+    [&[tag], &length[..], body].concat()
+}
+
+/// Returns the header of a message.
+fn announced(tag: u8, length: u32) -> Vec<u8> {
+    [&[tag], &length.to_be_bytes()[..]].concat()
+}
+
+fn parameter(name: &str, value: &str) -> Vec<u8> {
+    message(b'S', format!("{name}\0{value}\0").as_bytes())
+}
+
+/// Returns a guard whose session has started.
+fn started(limit: AnswerLimit) -> ServerGuard {
+    let mut guard = ServerGuard::new(Some(limit));
+    guard.sent(b"\0\0\0\x0d\0\x03\0\0user\0");
+    assert_eq!(guard.received(&[message(b'R', &[0; 4]), message(b'Z', b"I")].concat()), Ok(true));
+    guard
+}
+
+/// Reads a stream at once and byte by byte, which must have the same result.
+fn read(new: impl Fn() -> ServerGuard, stream: &[u8]) -> Result<bool, LimitExceeded> {
+    let at_once = new().received(stream);
+    let mut guard = new();
+    let bytewise = stream.chunks(1).try_fold(true, |needed, byte| Ok(needed && guard.received(byte)?));
+    assert_eq!(at_once, bytewise);
+    at_once
+}
+
+#[test]
+fn messages_of_a_starting_session_are_bounded() {
+    let new = || ServerGuard::new(None);
+    for tag in *b"RSNKEv" {
+        assert_eq!(read(new, &announced(tag, 65_536)), Ok(true));
+        let result = read(new, &announced(tag, 65_537));
+        assert!(matches!(result, Err(LimitExceeded::StartupMessage { length: 65_537 })), "{result:?}");
+    }
+    let notices = message(b'N', &[0; 1019]).repeat(1024);
+    assert_eq!(read(new, &notices), Ok(true), "1 MiB");
+    assert_eq!(read(new, &[&notices[..], b"Z\0\0\0\x05I"].concat()), Err(LimitExceeded::Startup));
+}
+
+#[test]
+fn guard_ends_with_the_start_of_an_unlimited_session() {
+    assert_eq!(read(|| ServerGuard::new(None), &message(b'Z', b"I")), Ok(false));
+    let limited = || ServerGuard::new(Some(AnswerLimit::Unlimited));
+    assert_eq!(read(limited, &[message(b'Z', b"I"), announced(b'D', 0x4000_0003)].concat()), Ok(true));
+}
+
+#[test]
+fn impossible_lengths_are_refused_in_each_state() {
+    for length in [0, 3, 0x4000_0004, 0x7fff_fff4, u32::MAX] {
+        let expected = Err(LimitExceeded::ImpossibleLength { length });
+        assert_eq!(read(|| ServerGuard::new(None), &announced(b'R', length)), expected);
+        assert_eq!(read(|| started(AnswerLimit::Unlimited), &announced(b'D', length)), expected);
+    }
+}
+
+#[test]
+fn answers_are_bounded_from_ready_to_ready() {
+    let new = || started(AnswerLimit::Bytes(100));
+    let answer = [message(b'D', &[0; 50]), message(b'Z', b"I")].concat();
+    assert_eq!(read(new, &answer.repeat(10)), Ok(true));
+    let expected = Err(LimitExceeded::Answer { limit: 100 });
+    assert_eq!(read(new, &message(b'D', &[0; 50]).repeat(2)), expected);
+    assert_eq!(read(new, &announced(b'D', 100)), expected, "as soon as it is announced");
+    assert_eq!(read(new, &announced(b'D', 99)), Ok(true));
+}
+
+#[test]
+fn notifications_are_small_in_any_number() {
+    let new = || started(AnswerLimit::SmallMessages);
+    let listening = [message(b'C', b"LISTEN\0"), message(b'Z', b"I")].concat();
+    let notifications = message(b'A', &[b'x'; 8000]).repeat(300);
+    assert_eq!(new().received(&[&listening[..], &notifications].concat()), Ok(true));
+    assert!(new().received(&notifications).is_err(), "while LISTEN is not answered");
+    let large = [&listening[..], &announced(b'A', 65_537)].concat();
+    assert_eq!(read(new, &large), Err(LimitExceeded::Unrequested { length: 65_537 }));
+}
+
+#[test]
+fn parameters_are_bounded_by_name() {
+    let new = || started(AnswerLimit::Unlimited);
+    assert_eq!(new().received(&parameter("application_name", &"x".repeat(60_000)).repeat(100)), Ok(true));
+    let distinct: Vec<u8> = (0..129).flat_map(|number| parameter(&format!("p{number}"), "on")).collect();
+    assert_eq!(read(new, &distinct), Err(LimitExceeded::Parameters));
+    let long: Vec<u8> =
+        ["a", "b", "c", "d", "e"].iter().flat_map(|name| parameter(name, &"x".repeat(60_000))).collect();
+    assert_eq!(new().received(&long), Err(LimitExceeded::Parameters));
+    assert_eq!(read(new, &announced(b'S', 65_537)), Err(LimitExceeded::Parameters));
+}
+
+/// The server's answer to the request for encryption is a byte, which is not the beginning of a message.
+#[test]
+fn answer_to_the_request_for_encryption_is_skipped() {
+    for answer in [b"S", b"N"] {
+        for chunk in [1, 100] {
+            let mut guard = ServerGuard::new(None);
+            b"\0\0\0\x08\x04\xd2\x16\x2f".chunks(chunk).for_each(|part| guard.sent(part));
+            assert_eq!(guard.received(answer), Ok(true));
+            guard.sent(b"\0\0\0\x0d\0\x03\0\0user\0");
+            assert_eq!(guard.received(&message(b'R', &[0; 4])), Ok(true));
+            assert_eq!(guard.received(&message(b'Z', b"I")), Ok(false));
+        }
+    }
+}
