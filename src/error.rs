@@ -121,11 +121,12 @@ impl fmt::Display for TimeoutReport {
         };
         write!(
             f,
-            "no connection from pool `{name}` within {}, {waiting_for}: {} used, {} idle, {} being created of {}, {} waiting{}{}{}",
+            "no connection from pool `{name}` within {}, {waiting_for}: {} used, {} idle, {} being created{} of {}, {} waiting{}{}{}",
             human(*waited),
             status.used,
             status.idle,
             status.creating,
+            Closing(status.closing),
             status.max,
             status.waiting,
             LongestWait(*longest_wait),
@@ -135,6 +136,19 @@ impl fmt::Display for TimeoutReport {
         match backoff {
             Some(backoff) => write!(f, "; {backoff}"),
             None => Ok(()),
+        }
+    }
+}
+
+/// The connections that the server has not let go of, if there are any.
+struct Closing(usize);
+
+impl fmt::Display for Closing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == 0 {
+            Ok(())
+        } else {
+            write!(f, ", {} closing (the server still executes abandoned queries)", self.0)
         }
     }
 }
@@ -216,8 +230,8 @@ impl<T: std::error::Error, E: std::error::Error + 'static> std::error::Error for
 /// The error of closing a pool that still had connections in use, or checkouts in flight, at the deadline.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "pool `{}` is not closed after {}: {} used, {} being created, {} checkouts in flight{}",
-    .usage.name, human(*.waited), .usage.status.used, .usage.status.creating,
+    "pool `{}` is not closed after {}: {} used, {} being created{}, {} checkouts in flight{}",
+    .usage.name, human(*.waited), .usage.status.used, .usage.status.creating, Closing(.usage.status.closing),
     .usage.status.in_flight, Holders(&.usage.operations)
 )]
 #[non_exhaustive]

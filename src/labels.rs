@@ -219,6 +219,8 @@ label_enum! {
         Idle => "idle",
         /// Checked out, or being pinged or reset by the pool.
         Used => "used",
+        /// Closed by the pool, while the server may still execute its query.
+        Closing => "closing",
     }
 }
 

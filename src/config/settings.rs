@@ -52,6 +52,8 @@ pub struct Settings {
     pub application_name: Option<String>,
     /// The time limit of resetting a connection that was returned dirty. Default 1 s.
     pub clean_timeout: Duration,
+    /// How long a connection keeps its place after it was closed while the server executed its query. Default 30 s.
+    pub close_timeout: Duration,
     /// Whether session state is reset when a connection is returned. Default false.
     pub reset_session: bool,
     /// The time a connection is held without traffic before it is a suspected leak. Default 60 s; `None`: never.
@@ -111,6 +113,7 @@ fields_by_name! {
     tcp_user_timeout: OptionalDuration,
     application_name: Text,
     clean_timeout: Duration,
+    close_timeout: Duration,
     reset_session: Switch,
     leak_threshold: OptionalDuration,
     read_wire: Switch,
@@ -141,6 +144,7 @@ impl Default for Settings {
             tcp_user_timeout: None,
             application_name: None,
             clean_timeout: Duration::ZERO,
+            close_timeout: Duration::ZERO,
             reset_session: false,
             leak_threshold: None,
             read_wire: false,

@@ -162,6 +162,15 @@ pub(super) static SETTINGS: &[Setting] = &[
          closed.",
     ),
     setting(
+        "close_timeout",
+        duration(ms(1), HOUR),
+        Value::Duration(secs(30)),
+        "How long a connection keeps its place after it was closed while the server executed its query. The query is \
+         cancelled, and the place is free when the server has closed its side. After this time the place is free in \
+         any case, and the server may have more backends of this pool than its maximum until the query ends. Other \
+         closed connections free their places at once. No effect with `read_wire` off.",
+    ),
+    setting(
         "reset_session",
         Kind::Switch,
         Value::Switch(false),

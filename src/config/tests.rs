@@ -42,6 +42,7 @@ fn defaults_are_documented_and_valid() {
         ("tcp_user_timeout", "20s"),
         ("application_name", ""),
         ("clean_timeout", "1s"),
+        ("close_timeout", "30s"),
         ("reset_session", "off"),
         ("leak_threshold", "1m"),
         ("read_wire", "on"),
@@ -79,6 +80,7 @@ fn table_has_each_field_once() {
         tcp_user_timeout: _,
         application_name: _,
         clean_timeout: _,
+        close_timeout: _,
         reset_session: _,
         leak_threshold: _,
         read_wire: _,
@@ -89,7 +91,7 @@ fn table_has_each_field_once() {
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 25);
+    assert_eq!(names.len(), 26);
 }
 
 /// A setting; accepted values with their canonical form; refused values.
@@ -140,6 +142,7 @@ const BOUNDS: &[Bounds] = &[
         &["", "a\u{7}", "0123456789012345678901234567890123456789012345678901234567890123"],
     ),
     ("clean_timeout", &[("1ms", "1ms"), ("1h", "1h")], &["0s", "61m", "off"]),
+    ("close_timeout", &[("1ms", "1ms"), ("1h", "1h")], &["0s", "61m", "off"]),
     ("reset_session", &[("on", "on"), ("off", "off")], &["", "maybe"]),
     ("leak_threshold", &[("1ms", "1ms"), ("24h", "1day"), ("off", "off")], &["0s", "25h", "60"]),
     ("read_wire", &[("on", "on"), ("off", "off")], &["", "2"]),

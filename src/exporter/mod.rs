@@ -40,7 +40,7 @@
 //! ```text
 //! {"pools": [{
 //!   "name": "shop",
-//!   "state": {"used": 2, "idle": 0, "creating": 0, "waiting": 1, "max": 2},
+//!   "state": {"used": 2, "idle": 0, "creating": 0, "closing": 0, "waiting": 1, "max": 2},
 //!   "holders": [{                            oldest first
 //!     "operation": "list_orders",
 //!     "call_site": "src/orders.rs:42",       of the checkout, or null

@@ -171,6 +171,7 @@ struct StateJson {
     used: usize,
     idle: usize,
     creating: usize,
+    closing: usize,
     /// The number of waiters in the phase `queue`.
     waiting: usize,
     max: usize,
@@ -183,6 +184,7 @@ impl StateJson {
             used: connections.used,
             idle: connections.idle,
             creating: connections.creating,
+            closing: connections.closing,
             waiting: snapshot.queued,
             max: snapshot.limits.max(),
         }

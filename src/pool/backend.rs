@@ -89,6 +89,22 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Err(RecycleError::message("this backend cannot cancel")))
     }
 
+    /// Returns whether the server may go on executing for a connection after it is dropped. Such a connection keeps its
+    /// place in the pool until [`end`](Self::end) is ready or `close_timeout` has passed. `executing` is whether the
+    /// protocol observer has seen that the server executes, and the default.
+    fn may_outlive_drop(connection: &Self::Type, executing: bool) -> bool {
+        let _ = connection;
+        executing
+    }
+
+    /// Ends the session of a connection that is dropped right after this call and may outlive that: cancels what the
+    /// server executes, and is ready when the server has let go of the connection. Dropping the future gives it up. By
+    /// default, the future is ready at once.
+    fn end(&self, connection: &Self::Type) -> impl Future<Output = ()> + Send + 'static + use<Self> {
+        let _ = connection;
+        std::future::ready(())
+    }
+
     /// Resets the session of a connection, and returns what there was to reset. The default finds nothing.
     fn reset(
         &self,

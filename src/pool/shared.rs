@@ -1,14 +1,18 @@
 //! The state that the parts of one pool share.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::gate::Gate;
-use super::release::Resets;
+use super::release::{Background, Resets};
 use super::request::LayerLimits;
 use crate::config::Settings;
+use crate::labels::CloseReason;
 use crate::telemetry::Limits;
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::ledger::{BackoffSource, Recorder};
@@ -43,6 +47,9 @@ impl From<&Settings> for Limits {
 /// primary, new connections lead to the old one.
 const DEMOTION_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The shortest time between two looks of a checkout for overdue work, however short `clean_timeout` is.
+const MIN_OVERDUE_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The state that the pool, its manager, its checkouts and its connections share.
 ///
 /// Laid out in declaration order: what every checkout reads is on one cache line, which a query in between may have
@@ -60,6 +67,8 @@ pub(crate) struct Shared {
     pub(super) gate: Gate,
     pub(super) settings: Settings,
     pub(super) resets: Resets,
+    /// What the pool does with returned and closed connections.
+    pub(super) background: Background,
     pub(crate) route_limits: LayerLimits,
     /// When a server was last found to be no longer the primary; zero for never.
     demoted_at: AtomicU64,
@@ -91,6 +100,7 @@ impl Shared {
             gate: Gate::new(max, settings.fail_fast, settings.connect_timeout),
             settings,
             resets: Resets::new(max),
+            background: Background::default(),
             route_limits: LayerLimits::default(),
             demoted_at: AtomicU64::new(0),
             ended: Notify::new(),
@@ -150,7 +160,17 @@ impl Shared {
     /// Returns whether there are connections that may be returned to the pool.
     pub(super) fn any_returnable(&self) -> bool {
         let status = self.recorder.ledger().status();
-        status.used + status.idle > 0
+        status.used + status.idle + status.closing > 0
+    }
+
+    /// Logs that a connection was closed, and wakes whatever waits for its end.
+    pub(super) fn connection_gone(&self, reason: CloseReason) {
+        self.recorder.log().connection_closed(reason);
+        // A connection that the server refused had no slot.
+        if reason != CloseReason::ConnectFailed {
+            self.gate.slot_freed();
+        }
+        self.notify_if_closing();
     }
 
     pub(super) fn notify_if_closing(&self) {
@@ -161,7 +181,21 @@ impl Shared {
 
     /// Waits until there are no connections and no checkouts in flight.
     pub(super) async fn drained(&self) {
-        self.until(|| self.recorder.ledger().is_drained()).await;
+        let is_drained = || self.recorder.ledger().is_drained();
+        let mut drained = pin!(self.until(is_drained));
+        // Without a timer, connections of runtimes that do not run are waited for.
+        while !is_drained() && Handle::try_current().is_ok() {
+            if timeout(self.overdue_interval(), drained.as_mut()).await.is_ok() {
+                return;
+            }
+            self.background.drop_overdue();
+        }
+        drained.await;
+    }
+
+    /// Returns how often whatever waits for a place looks for work that is overdue.
+    pub(super) fn overdue_interval(&self) -> Duration {
+        self.settings.clean_timeout.max(MIN_OVERDUE_INTERVAL)
     }
 
     /// Waits until the pool begins to close or its last handle is dropped.

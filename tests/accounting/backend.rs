@@ -203,6 +203,7 @@ struct State {
     creates: Calls,
     pings: Calls,
     resets: Mutex<Plan>,
+    ends: Mutex<Plan>,
     /// Connections opened, and connections closed.
     opened: AtomicUsize,
     closed: AtomicUsize,
@@ -242,6 +243,11 @@ impl ScriptedBackend {
         self.0.resets.lock().unwrap().then = behavior;
     }
 
+    /// Sets how the server behaves that executes for connections when they are closed.
+    pub(crate) fn set_end(&self, behavior: Behavior) {
+        self.0.ends.lock().unwrap().then = behavior;
+    }
+
     /// Queues a behavior for one connect.
     pub(crate) fn push_connect(&self, behavior: Behavior) {
         self.plans().0.next.push_back(behavior);
@@ -250,6 +256,7 @@ impl ScriptedBackend {
     /// Clears all queued behavior; further calls succeed.
     pub(crate) fn recover(&self) {
         *self.plans() = Default::default();
+        *self.0.ends.lock().unwrap() = Plan::default();
     }
 
     /// Returns the number of blocked calls.
@@ -321,12 +328,18 @@ impl Drop for Socket {
 /// An established connection.
 pub(crate) struct Connection {
     broken: Arc<AtomicBool>,
-    socket: Socket,
+    executing: AtomicBool,
+    socket: Arc<Socket>,
 }
 
 impl Connection {
     pub(crate) fn id(&self) -> usize {
         self.socket.id
+    }
+
+    /// Has the server execute beyond the end of the connection.
+    pub(crate) fn mark_executing(&self) {
+        self.executing.store(true, SeqCst);
     }
 
     pub(crate) fn mark_broken(&self) {
@@ -350,7 +363,7 @@ impl Manager for ScriptedBackend {
         self.0.creates.count(behavior.run(&self.0.blocked)).await?;
         let broken = Arc::new(AtomicBool::new(false));
         self.0.established.lock().unwrap().insert(socket.id, Arc::clone(&broken));
-        Ok(Connection { broken, socket })
+        Ok(Connection { broken, executing: AtomicBool::new(false), socket: Arc::new(socket) })
     }
 
     async fn recycle(&self, _: &mut Connection, _: &Metrics) -> RecycleResult<ScriptedError> {
@@ -373,6 +386,19 @@ impl Backend for ScriptedBackend {
 
     fn connect_failure(failure: &ScriptedError) -> ConnectFailure {
         failure.0
+    }
+
+    fn may_outlive_drop(connection: &Connection, _: bool) -> bool {
+        connection.executing.load(SeqCst)
+    }
+
+    fn end(&self, connection: &Connection) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let behavior = self.0.ends.lock().unwrap().behavior();
+        let (state, socket) = (Arc::clone(&self.0), Arc::clone(&connection.socket));
+        async move {
+            let _ = behavior.run(&state.blocked).await;
+            drop(socket);
+        }
     }
 
     async fn reset(&self, _: &mut Connection) -> Result<Vec<Dirt>, RecycleError<ScriptedError>> {

@@ -91,7 +91,8 @@ impl Page {
                 let operation = ("operation", labels["operation"].as_str());
                 assert!(*started >= self.sum("poolscope_checkouts_total", &[pool, operation]));
             }
-            let live = sum("db_client_connection_count") + sum("poolscope_connections_creating");
+            let [creating, closing] = ["poolscope_connections_creating", "poolscope_connections_closing"].map(sum);
+            let live = sum("db_client_connection_count") + creating + closing;
             assert_eq!(sum("poolscope_connections_created_total"), sum("poolscope_connections_closed_total") + live);
             assert!(live <= sum("db_client_connection_max"));
             assert_eq!(sum("db_client_connection_wait_time_seconds_count"), sum("poolscope_checkouts_total"));

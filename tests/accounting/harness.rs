@@ -33,6 +33,7 @@ pub(crate) fn settings(pool_size: usize, max_overflow: usize) -> Settings {
     settings.pre_ping_idle = ms(500);
     settings.ping_timeout = ms(300);
     settings.recycle_after = Some(ms(10_000));
+    settings.close_timeout = ms(1200);
     settings
 }
 

@@ -14,6 +14,7 @@
 mod backend;
 mod cancellation;
 mod closing;
+mod closing_connections;
 mod connect_permits;
 mod detached;
 mod exposition;

@@ -45,6 +45,10 @@ enum Step {
     Discard {
         which: usize,
     },
+    /// Discards a connection for which the server executes.
+    DiscardExecuting {
+        which: usize,
+    },
     Advance {
         time: Duration,
     },
@@ -52,6 +56,9 @@ enum Step {
         behavior: Behavior,
     },
     SetPing {
+        behavior: Behavior,
+    },
+    SetEnd {
         behavior: Behavior,
     },
     Release {
@@ -121,10 +128,12 @@ fn step(failures: Failures) -> impl Strategy<Value = Step> {
         5 => which.clone().prop_map(|which| Step::Drop { which }),
         10 => (which.clone(), any::<bool>()).prop_map(|(which, elsewhere)| Step::Return { which, elsewhere }),
         3 => which.clone().prop_map(|which| Step::Discard { which }),
+        4 => which.clone().prop_map(|which| Step::DiscardExecuting { which }),
         8 => prop_oneof![Just(1), Just(25), Just(50), Just(120), Just(310), Just(500), Just(1001), Just(9_300), Just(10_000)]
             .prop_map(|millis| Step::Advance { time: ms(millis) }),
         3 => behavior(failures).prop_map(|behavior| Step::SetConnect { behavior }),
         3 => behavior(failures).prop_map(|behavior| Step::SetPing { behavior }),
+        3 => behavior(failures).prop_map(|behavior| Step::SetEnd { behavior }),
         6 => (which.clone(), end(failures)).prop_map(|(which, end)| Step::Release { which, end }),
         2 => which.clone().prop_map(|which| Step::Break { which }),
         2 => which.prop_map(|which| Step::BreakHeld { which }),
@@ -234,9 +243,19 @@ impl Runner {
                     connection.guard.discard();
                 }
             }
+            Step::DiscardExecuting { which } => {
+                if which < self.held_connections.len() {
+                    let connection = self.held_connections.remove(which);
+                    self.count_use(&connection);
+                    self.model.discarded += 1;
+                    connection.guard.mark_executing();
+                    connection.guard.discard();
+                }
+            }
             Step::Advance { time } => self.advance(time).await,
             Step::SetConnect { behavior } => self.test.backend.set_connect(behavior),
             Step::SetPing { behavior } => self.test.backend.set_ping(behavior),
+            Step::SetEnd { behavior } => self.test.backend.set_end(behavior),
             Step::Release { which, end } => self.test.backend.release(which, end),
             Step::Break { which } => drop(self.test.backend.break_connection(which)),
             Step::BreakHeld { which } => {
@@ -270,6 +289,10 @@ impl Runner {
         }
         let failed = self.test.backend.creates().failed();
         self.test.advance(time).await;
+        // Lets the tasks end whose timers have fired.
+        for _ in 0..4 {
+            tokio::task::yield_now().await;
+        }
         // No checkout was polled meanwhile.
         self.model.detached_failures += (self.test.backend.creates().failed() - failed) as u64;
     }
@@ -358,7 +381,8 @@ impl Runner {
         let snapshot = self.test.pool.snapshot();
         let waiting = snapshot.queued + suspended(&snapshot);
         if waiting > 0 {
-            let taken = snapshot.connections.used + snapshot.connections.creating;
+            let connections = snapshot.connections;
+            let taken = connections.used + connections.creating + connections.closing;
             if self.failures == Failures::Transient {
                 assert_eq!(
                     taken,
@@ -468,7 +492,7 @@ fn check_close_reasons(snapshot: &PoolSnapshot, model: &Model, test: &TestPool) 
     let closed = |reason: CloseReason| snapshot.closed[reason.index()];
     assert_eq!(closed(CloseReason::ConnectFailed), creates.failed() as u64, "connect_failed");
     assert_eq!(closed(CloseReason::ConnectAbandoned), creates.abandoned() as u64, "connect_abandoned");
-    assert_eq!(closed(CloseReason::Discarded), model.discarded, "discarded");
+    assert_eq!(closed(CloseReason::Discarded) + snapshot.connections.closing as u64, model.discarded, "discarded");
     let errors = |phase: ErrorPhase, code: &str| {
         let mut found = snapshot.errors.iter().filter(|errors| errors.phase == phase && errors.code.as_str() == code);
         found.next().map_or(0, |errors| errors.count)

@@ -287,7 +287,7 @@ async fn timeout_reports_phase_and_holders() {
         error.to_string(),
         "no connection from pool `test` within 1s 1ms, waiting for one to be returned: 3 used, 0 idle, \
          0 being created of 3, 2 waiting (the first for 1s 1ms); held by report ×2 (oldest 5s 1ms), \
-         checkout ×1 (oldest 1s 1ms); the waiting task itself held one, checked out for report at tests/accounting/harness.rs:96"
+         checkout ×1 (oldest 1s 1ms); the waiting task itself held one, checked out for report at tests/accounting/harness.rs:97"
     );
     assert!(error.source().is_none());
     drop((other, last, held));

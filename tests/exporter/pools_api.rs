@@ -124,7 +124,7 @@ async fn fields_are_stable() {
     let pool_keys = ["holders", "holders_omitted", "name", "state", "suspected_leaks", "waiters", "waiters_omitted"];
     assert_eq!(keys(shop), pool_keys);
     assert_eq!(shop["name"], "shop");
-    assert_eq!(shop["state"], json!({"used": 1, "idle": 0, "creating": 0, "waiting": 1, "max": 1}));
+    assert_eq!(shop["state"], json!({"used": 1, "idle": 0, "creating": 0, "closing": 0, "waiting": 1, "max": 1}));
     assert_eq!(shop["suspected_leaks"], 0);
     assert_eq!((&shop["holders_omitted"], &shop["waiters_omitted"]), (&json!(0), &json!(0)));
 
@@ -155,7 +155,7 @@ async fn fields_are_stable() {
     assert!(waiter["age_seconds"].as_f64().unwrap() > 0.0, "{waiter}");
 
     // In the documented order, for people who read it unformatted.
-    let first = r#"{"pools":[{"name":"shop","state":{"used":1,"idle":0,"creating":0,"waiting":1,"max":1},"holders":[{"operation":"list_orders","call_site":"#;
+    let first = r#"{"pools":[{"name":"shop","state":{"used":1,"idle":0,"creating":0,"closing":0,"waiting":1,"max":1},"holders":[{"operation":"list_orders","call_site":"#;
     assert!(response.body.starts_with(first), "{}", response.body);
 }
 
@@ -221,7 +221,7 @@ async fn connecting_waiter_is_listed() {
     let _waiter = waiting(&pool, "add_order");
 
     let shop = &listing(&fixture.serve().await, "").await["pools"][0];
-    assert_eq!(shop["state"], json!({"used": 0, "idle": 0, "creating": 1, "waiting": 0, "max": 1}));
+    assert_eq!(shop["state"], json!({"used": 0, "idle": 0, "creating": 1, "closing": 0, "waiting": 0, "max": 1}));
     let waiter = &shop["waiters"][0];
     assert_eq!((&waiter["phase"], &waiter["own"]), (&json!("connect"), &Value::Null));
 }

@@ -170,10 +170,11 @@ async fn long_query_is_no_leak_without_read_wire() {
     assert_eq!(test.pool.snapshot().suspected_leaks, 0);
 }
 
-/// `clean_timeout` bounds the whole reset.
+/// `clean_timeout` bounds the whole reset, and `close_timeout` what follows.
 #[tokio::test]
 async fn close_awaits_pending_resets() {
-    let test = TestPool::shared("cancellation_close", single_connection).await;
+    let settings = |builder| single_connection(builder).close_timeout(Duration::from_millis(100));
+    let test = TestPool::shared("cancellation_close", settings).await;
     let connection = test.get().await;
     let query = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(0.5); EXIT; EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
     assert!(tokio::time::timeout(Duration::from_millis(50), connection.batch_execute(query)).await.is_err());

@@ -84,7 +84,8 @@ impl Scrape {
         assert_eq!(in_flight_by_operation, in_flight, "in flight is the sum over operations");
 
         let creating = count("poolscope_connections_creating", &[]);
-        let live = count("db_client_connection_count", &[]) + creating;
+        let closing = count("poolscope_connections_closing", &[]);
+        let live = count("db_client_connection_count", &[]) + creating + closing;
         let created = count("poolscope_connections_created_total", &[]);
         let closed = |reason: &str| count("poolscope_connections_closed_total", &[("reason", reason)]);
         let max = count("db_client_connection_max", &[]);

@@ -93,7 +93,9 @@ async fn connect<M: Backend>(
     let (shared, backend) = (manager.shared(), manager.backend());
     let recorder = &shared.recorder;
     // Declared last, so that a dropped attempt is closed before its place is free.
-    let mut meta = ConnectionMeta::begin(Arc::clone(shared), operation, recorder.now());
+    let Some(mut meta) = ConnectionMeta::begin(Arc::clone(shared), operation, recorder.now()) else {
+        return Connected::RetryAt(RetryAt::no_place());
+    };
     let limit = shared.gate.connect_limit();
     let connection = match within(limit, backend.connect(manager.observer(&meta))).await {
         Some(Ok(connection)) => connection,

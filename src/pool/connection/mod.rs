@@ -1,5 +1,6 @@
 //! A pooled connection and its metadata.
 
+mod closing;
 mod connect;
 mod manager;
 mod slot;
@@ -21,6 +22,7 @@ use crate::labels::CloseReason;
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::wire::SessionStatus;
 
 /// deadpool's pool of instrumented connections.
 pub(super) type ObjectPool<M> = managed::Pool<InstrumentedManager<M>>;
@@ -34,10 +36,32 @@ pub(super) type Pooled<M> = managed::Object<InstrumentedManager<M>>;
 /// line with those of another connection.
 #[repr(align(128))]
 pub(crate) struct PooledConnection<M: Backend> {
-    // Dropped first: the connection is closed before it is recorded as closed.
+    // Dropped before the metadata: the connection is closed before it is recorded as closed.
     pub(super) connection: M::Type,
     pub(super) meta: ConnectionMeta,
     pub(super) backend: Arc<M>,
+}
+
+impl<M: Backend> PooledConnection<M> {
+    /// Records that the connection is closed or, if the server may go on executing for it, that it is closing. Repeated
+    /// calls have no effect. Called before its place is given to another connection, so that no more are counted than
+    /// the pool may have. What follows happens when the connection is dropped, as a lock may be held here.
+    pub(super) fn close(&self, reason: CloseReason) {
+        let outlives = M::may_outlive_drop(&self.connection, self.meta.may_execute());
+        self.meta.record_closed(reason, outlives);
+    }
+}
+
+impl<M: Backend> Drop for PooledConnection<M> {
+    fn drop(&mut self) {
+        self.close(self.meta.reason);
+        let Some(Closed { reason, end }) = self.meta.closed.get() else { return };
+        match end {
+            End::Known => {}
+            End::Awaited => closing::await_end(&self.meta, self.backend.end(&self.connection), *reason),
+            End::Unknown => closing::end_elsewhere(&self.meta, self.backend.end(&self.connection)),
+        }
+    }
 }
 
 impl<M: Backend> fmt::Debug for PooledConnection<M> {
@@ -73,10 +97,27 @@ pub(super) struct ConnectionMeta {
     pub(super) unreset: bool,
     /// The activity of the task that drives the connection.
     pub(super) driver: Arc<DriverActivity>,
-    /// The runtime in which the connection was made, for background work on it.
+    /// The runtime in which the connection was made, for background work on it; `None` if it does not run.
     pub(super) runtime: Option<Handle>,
-    /// The reason that was recorded.
-    closed: OnceLock<CloseReason>,
+    closed: OnceLock<Closed>,
+}
+
+/// How a connection was recorded as closed.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    reason: CloseReason,
+    end: End,
+}
+
+/// When the server lets go of a closed connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// At once.
+    Known,
+    /// When it has ended what it may execute; the connection keeps its place until then.
+    Awaited,
+    /// The same, but the runtime that would notice does not run.
+    Unknown,
 }
 
 impl ConnectionMeta {
@@ -94,11 +135,13 @@ impl ConnectionMeta {
         self.stats.record_traced_use(is_exclusive, || self.driver.is_settled());
     }
 
-    /// Records that connecting began.
-    pub(super) fn begin(shared: Arc<Shared>, operation: OperationId, at: Nanos) -> Self {
+    /// Records that connecting began. Returns `None` if every place is taken, some by connections that are closing.
+    pub(super) fn begin(shared: Arc<Shared>, operation: OperationId, at: Nanos) -> Option<Self> {
         let stats = Arc::new(ConnectionStats::new(operation, at));
-        shared.recorder.connection_creating(&stats);
-        Self {
+        if !shared.recorder.connection_creating(&stats) {
+            return None;
+        }
+        Some(Self {
             shared,
             stats,
             created_at: at,
@@ -114,7 +157,7 @@ impl ConnectionMeta {
             driver: Arc::default(),
             runtime: Handle::try_current().ok(),
             closed: OnceLock::new(),
-        }
+        })
     }
 
     /// Records that the connection was established.
@@ -132,24 +175,45 @@ impl ConnectionMeta {
         self.shared.recorder.connection_created(&self.stats, took);
     }
 
-    /// Records that the connection is closed, once. Called before its place is given to another connection, so that no
-    /// more are counted than the pool may have. The log line follows when this is dropped, as a lock may be held here.
-    pub(super) fn close(&self, reason: CloseReason) {
-        if self.closed.set(reason).is_ok() {
-            self.shared.recorder.ledger().connection_closed(&self.stats, reason);
+    /// Returns whether the server may be executing a request, or a request may be about to be sent.
+    fn may_execute(&self) -> bool {
+        let wire = self.stats.wire();
+        match wire.status() {
+            SessionStatus::Unread => false,
+            _ if wire.is_ended() => false,
+            SessionStatus::Executing => true,
+            _ => !self.driver.is_settled(),
+        }
+    }
+
+    fn record_closed(&self, reason: CloseReason, outlives: bool) {
+        let end = match (outlives, &self.runtime) {
+            (false, _) => End::Known,
+            (true, Some(_)) => End::Awaited,
+            (true, None) => End::Unknown,
+        };
+        if self.closed.set(Closed { reason, end }).is_err() {
+            return;
+        }
+        let ledger = self.shared.recorder.ledger();
+        if end == End::Awaited {
+            ledger.connection_closing(&self.stats, self.last_operation);
+        } else {
+            ledger.connection_closed(&self.stats, reason);
         }
     }
 }
 
 impl Drop for ConnectionMeta {
     fn drop(&mut self) {
-        self.close(self.reason);
-        let reason = *self.closed.get().unwrap_or(&self.reason);
-        self.shared.recorder.log().connection_closed(reason);
-        // A connection that the server refused had no slot.
-        if reason != CloseReason::ConnectFailed {
-            self.shared.gate.slot_freed();
+        // Not yet recorded if connecting failed.
+        self.record_closed(self.reason, false);
+        let Some(Closed { reason, end }) = self.closed.get() else { return };
+        if *end == End::Unknown {
+            self.shared.recorder.close_timed_out(self.last_operation);
         }
-        self.shared.notify_if_closing();
+        if *end != End::Awaited {
+            self.shared.connection_gone(*reason);
+        }
     }
 }

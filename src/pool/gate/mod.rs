@@ -104,6 +104,13 @@ pub(crate) struct RetryAt {
     until: Instant,
 }
 
+impl RetryAt {
+    /// Returns the wait of a checkout for which there is no place, as connections that are closing keep theirs.
+    pub(super) fn no_place() -> Self {
+        Self { phase: Phase::Queue, until: Instant::now() + MAX_BACKOFF }
+    }
+}
+
 impl Gate {
     /// Creates a gate for at most `max` connections, each of which is established or fails within `connect_timeout`.
     pub(super) fn new(max: usize, fail_fast: bool, connect_timeout: Duration) -> Self {
@@ -170,8 +177,7 @@ impl Gate {
         if waiting == 0 || idle > waiting {
             return None;
         }
-        let full = self.connects().outage().is_some_and(Outage::is_full);
-        let phase = if full { Phase::Queue } else { Phase::Suspended };
+        let phase = if self.connects().waits_for_connection() { Phase::Queue } else { Phase::Suspended };
         // If all of them are served before it waits, it is not woken.
         Some(RetryAt { phase, until: Instant::now() + MIN_BACKOFF })
     }
@@ -182,7 +188,8 @@ impl Gate {
         self.backoff().is_some()
     }
 
-    /// Makes an attempt due at a server that was full, as a connection to it was closed.
+    /// Wakes a checkout that waits for a place, and makes an attempt due at a server that was full, as a connection to it
+    /// was closed.
     pub(super) fn slot_freed(&self) {
         if !self.is_awaited() {
             return;

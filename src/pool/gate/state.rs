@@ -134,6 +134,16 @@ impl Connects {
         Self { state: State::Open, max, running: 0, unprobed: 0, changed: Instant::now(), probes: 0, shortage: None }
     }
 
+    /// Returns whether a checkout that waits does so for a connection, as the number that may connect is no limit or the
+    /// server is full.
+    pub(super) fn waits_for_connection(&self) -> bool {
+        match &self.state {
+            State::Open => true,
+            State::Suspended(outage) | State::Probing { outage, .. } => outage.is_full(),
+            State::Ramping { .. } => false,
+        }
+    }
+
     pub(super) fn outage(&self) -> Option<&Outage> {
         match &self.state {
             State::Suspended(outage) | State::Probing { outage, .. } => Some(outage),

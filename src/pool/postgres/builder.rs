@@ -89,6 +89,9 @@ impl PoolBuilder {
         tcp_user_timeout: Option<Duration>,
         /// Sets the time limit of resetting a connection that was returned dirty, after which it is closed. Default 1 s.
         clean_timeout: Duration,
+        /// Sets how long a connection keeps its place after it was closed while the server executed its query. Default
+        /// 30 s.
+        close_timeout: Duration,
         /// Sets whether the session state (settings, advisory locks, LISTEN, temporary tables) is reset when a
         /// connection is returned. Costs a round trip for each use. Default off.
         reset_session: bool,

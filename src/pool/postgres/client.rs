@@ -9,7 +9,9 @@ use super::connect::{Connector, Established};
 use super::deadpool_client;
 use super::error::ConnectError;
 use super::peer::Peer;
+use super::socket::SocketHandover;
 use crate::pool::backend::Observer;
+use crate::pool::release::CANCEL_DELAY;
 
 /// A connection to PostgreSQL.
 ///
@@ -20,12 +22,13 @@ pub struct Client {
     inner: deadpool_postgres::Client,
     connector: Connector,
     peer: Arc<Peer>,
+    handover: Arc<SocketHandover>,
 }
 
 impl Client {
     /// Connects; see [`Connector::connect`].
     pub(super) async fn connect(connector: &Connector, observer: Option<&Observer>) -> Result<Self, ConnectError> {
-        let Established { client, driving: task, peer } = connector.connect(observer).await?;
+        let Established { client, driving: task, peer, handover } = connector.connect(observer).await?;
         let inner = deadpool_client::wrap(client, task).await;
         if let Some(observer) = observer {
             let cache = Arc::downgrade(&inner.statement_cache);
@@ -35,7 +38,29 @@ impl Client {
                 }
             });
         }
-        Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer) })
+        Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer), handover })
+    }
+
+    /// Cancels what the server executes, and is ready when the server has closed the connection. The client is dropped
+    /// right after this call.
+    pub(super) fn end(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (token, closed) = (self.cancel_token(), self.handover.closed_by_peer());
+        let cancelling = async move {
+            let mut delay = CANCEL_DELAY;
+            // Repeated, as a request that arrives before the server has begun with the query has no effect, and a
+            // request may be lost.
+            loop {
+                tokio::time::sleep(delay).await;
+                let _ = token.cancel().await;
+                delay *= 2;
+            }
+        };
+        async move {
+            tokio::select! {
+                () = closed => {}
+                () = cancelling => {}
+            }
+        }
     }
 
     /// Returns a token that cancels this connection's current query from anywhere.

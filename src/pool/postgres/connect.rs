@@ -19,7 +19,7 @@ use super::losses::LossLog;
 use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
 use super::session::{MAX_OWN_MESSAGES, SHOW_TRANSACTION_READ_ONLY, bounded_query, first_column};
-use super::socket::Socket;
+use super::socket::{Socket, SocketHandover};
 use super::tls::{ClientTls, CurrentTls};
 use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
@@ -40,6 +40,7 @@ pub(super) struct Established<D = JoinHandle<()>> {
     /// Drives the connection; a task ends when the client is dropped.
     pub(super) driving: D,
     pub(super) peer: Peer,
+    pub(super) handover: Arc<SocketHandover>,
 }
 
 /// Establishes connections to one database. Cheap to clone.
@@ -122,7 +123,7 @@ impl Connector {
         statement: &str,
     ) -> Result<(Established<Box<dyn PolledConnection>>, Vec<AsyncMessage>), ConnectError> {
         self.with_timeout(async {
-            let Established { client, mut driving, peer } = self.try_each_host(None, ByCaller).await?;
+            let Established { client, mut driving, peer, handover } = self.try_each_host(None, ByCaller).await?;
             let (mut messages, mut ended) = (Vec::new(), false);
             let mut executed = Box::pin(client.batch_execute(statement));
             let result = poll_fn(|cx| {
@@ -142,7 +143,7 @@ impl Connector {
             });
             result.await.map_err(|error| self.classify(error))?;
             drop(executed);
-            Ok((Established { client, driving, peer }, messages))
+            Ok((Established { client, driving, peer, handover }, messages))
         })
         .await
     }
@@ -212,15 +213,17 @@ impl Connector {
         // The observer does the rest on connections whose answers are unlimited.
         let answers = (observer.is_none() || self.answers != AnswerLimit::Unlimited).then_some(self.answers);
         let guard = Box::new(ServerGuard::new(answers));
-        let socket = Tap::new(open_socket(&peer).await?, protocol_observer, Some(guard));
+        let mut socket = open_socket(&peer).await?;
+        let handover = socket.handover();
+        let tap = Tap::new(socket, protocol_observer, Some(guard));
         let Credentials { tls, password } = credentials;
         let config = password.configure(&self.inner.config, &peer);
         let session = match tls.for_host(peer.hostname()) {
-            Some(tls) => self.start_session(&config, &peer, socket, tls, driver).await,
-            None => self.start_session(&config, &peer, socket, NoTls, driver).await,
+            Some(tls) => self.start_session(&config, &peer, tap, tls, driver).await,
+            None => self.start_session(&config, &peer, tap, NoTls, driver).await,
         };
         match session {
-            Ok((client, driving)) => Ok(Established { client, driving, peer }),
+            Ok((client, driving)) => Ok(Established { client, driving, peer, handover }),
             Err(error) => Err(password.explain(tls.explain(error), &config, &peer)),
         }
     }

@@ -86,6 +86,10 @@ impl Backend for PostgresManager {
         async move { Ok(token.cancel().await?) }
     }
 
+    fn end(&self, client: &Client) -> impl Future<Output = ()> + Send + 'static + use<> {
+        client.end()
+    }
+
     async fn reset(&self, client: &mut Client) -> Result<Vec<Dirt>, RecycleError<ConnectError>> {
         Ok(reset(client).await?)
     }

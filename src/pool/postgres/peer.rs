@@ -88,9 +88,9 @@ impl Peer {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect(address).await?;
                 self.tcp_options.apply(&stream)?;
-                Ok(Socket::Tcp(stream))
+                Ok(Socket::tcp(stream))
             }
-            Address::Unix(path) => Ok(Socket::Unix(unix::connect(path).await?)),
+            Address::Unix(path) => Ok(Socket::unix(unix::connect(path).await?)),
         }
     }
 }

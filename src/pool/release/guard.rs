@@ -8,7 +8,6 @@ use super::super::backend::Backend;
 use super::super::connection::{ConnectionMeta, Pooled, PooledConnection};
 use super::super::postgres::PostgresManager;
 use super::super::request::RequestCheckout;
-use super::cancel::cancel_if_executing;
 use super::reset::{drain_within, is_read_only_within, wait_ready};
 use super::reset_task::reset_and_return;
 use super::surplus::return_and_close_surplus;
@@ -45,7 +44,8 @@ impl<M: Backend> Guard<M> {
         Self { object: Some(object), operation, since, discard: None, request }
     }
 
-    /// Closes the connection instead of returning it. Its place in the pool is free at once.
+    /// Closes the connection instead of returning it. Its place in the pool is free at once or, if the server is still
+    /// executing a query, when that is cancelled.
     ///
     /// Use it after an error with which the server ends the session, such as 57P01: the connection learns of its end a
     /// moment after the caller, and would be handed out again if it were returned before that.
@@ -145,9 +145,9 @@ impl<M: Backend> Drop for Guard<M> {
         }
         let meta = &mut pooled.meta;
         if let Some(reason) = close_reason {
-            meta.close(reason);
+            meta.last_operation = operation;
+            pooled.close(reason);
             if let Some(object) = self.object.take() {
-                cancel_if_executing(&object);
                 drop(Pooled::take(object));
             }
             return;

@@ -8,16 +8,23 @@
 //!    for long ([`resets`]).
 //! 4. [`reset`]: drains the connection, cancels its query, rolls back its transaction and resets the session. A
 //!    checkout does the same if the return could not detect it.
-//! 5. [`cancel`]: if a connection is closed while a query is running, the query is cancelled at the server.
+//! 5. A connection that is closed while the server executes keeps its place until the server has let go of it; see
+//!    `connection::closing`. This and the reset are [`background`] work.
 
-mod cancel;
+mod background;
 mod guard;
 pub(super) mod reset;
 mod reset_task;
 mod resets;
 mod surplus;
 
-pub(super) use self::cancel::CANCEL_DELAY;
+use std::time::Duration;
+
+pub(super) use self::background::Background;
 pub use self::guard::Guard;
 pub(super) use self::resets::{ResetWait, Resets, wait_for_reset};
 pub(super) use self::surplus::{after_failed_checkout, close_idle, return_unused, sweep};
+
+/// How long an abandoned query may run before it is cancelled at the server. Most end sooner than a cancel request
+/// takes, which needs its own connection.
+pub(in crate::pool) const CANCEL_DELAY: Duration = Duration::from_millis(5);

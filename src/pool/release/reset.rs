@@ -10,7 +10,7 @@ use tracing::Instrument as _;
 use super::super::backend::Backend;
 use super::super::checkout::context::Context;
 use super::super::connection::PooledConnection;
-use super::cancel::{CANCEL_DELAY, cancel_on_drop};
+use super::CANCEL_DELAY;
 use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, Outcome};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::SpanOutcome;
@@ -100,7 +100,7 @@ async fn is_read_only<M: Backend>(pooled: &mut PooledConnection<M>) -> Result<bo
 ///
 /// # Cancel safety
 ///
-/// If the future is dropped, the running query is cancelled, and the caller must close the connection.
+/// If the future is dropped, the caller must close the connection.
 pub(in crate::pool) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>) -> Result<(), CloseReason> {
     let meta = &mut pooled.meta;
     let operation = meta.last_operation;
@@ -109,10 +109,13 @@ pub(in crate::pool) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>
     let since = shared.recorder.now();
     shared.recorder.maintenance_started(&stats, operation, since);
     meta.reason = CloseReason::Dirty;
-    let mut cancel = cancel_on_drop(pooled);
     let wire = stats.wire();
     let deadline = Instant::now() + shared.settings.clean_timeout;
     let drained = timeout_at(deadline, drain(pooled)).await.is_ok();
+    if !drained && !pooled.meta.driver.is_settled() {
+        // Its runtime does not run, and can do nothing more for the connection.
+        pooled.meta.runtime = None;
+    }
     let settled = if wire.status().is_clean() && !pooled.meta.unreset && !pooled.meta.refused_write {
         if drained { Ok(()) } else { Err(CloseReason::Dirty) }
     } else {
@@ -126,7 +129,6 @@ pub(in crate::pool) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>
         return Err(CloseReason::Broken);
     }
     settled?;
-    cancel.disarm();
     let meta = &mut pooled.meta;
     meta.reason = CloseReason::Shutdown;
     meta.ready_at = at;

@@ -10,13 +10,21 @@ use tokio::time::{Instant, timeout_at};
 
 use super::super::backend::Backend;
 use super::super::connection::Pooled;
-use super::cancel::cancel_if_executing;
 use super::reset::{dirt_of, drain, reset_until};
 use super::resets::ResetUnderWay;
 use super::surplus::return_and_close_surplus;
 use crate::labels::CloseReason;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
+
+/// How far a reset task has got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    New,
+    Running,
+    /// It has given up.
+    Ended,
+}
 
 /// A connection that is reset before it is returned. Dropping it closes the connection.
 struct ResetTask<M: Backend> {
@@ -27,6 +35,7 @@ struct ResetTask<M: Backend> {
     since: Nanos,
     /// The reason to record if this is dropped.
     reason: CloseReason,
+    progress: Progress,
     /// The permit of the request's route, released after the connection is returned.
     _permit: Option<OwnedSemaphorePermit>,
     /// Ended after the connection is returned, so that a checkout that waits for the reset finds it.
@@ -43,24 +52,35 @@ pub(super) fn reset_and_return<M: Backend>(
     permit: Option<OwnedSemaphorePermit>,
 ) {
     let meta = &object.meta;
-    let runtime = meta.runtime.clone();
+    let (runtime, shared) = (meta.runtime.clone(), Arc::clone(&meta.shared));
     meta.shared.recorder.maintenance_started(&meta.stats, operation, at);
     let reason = CloseReason::Dirty;
     let _under_way = ResetUnderWay::begin(&meta.shared);
-    let task = ResetTask { object: Some(object), operation, since: at, reason, _permit: permit, _under_way };
+    let task = ResetTask {
+        object: Some(object),
+        operation,
+        since: at,
+        reason,
+        progress: Progress::New,
+        _permit: permit,
+        _under_way,
+    };
     match runtime {
         // If the runtime is shut down, the task is dropped and closes the connection.
-        Some(runtime) => drop(runtime.spawn(task.run())),
-        None => task.give_up(),
+        Some(runtime) => {
+            let limit = shared.settings.clean_timeout;
+            shared.background.spawn(&shared, &runtime, limit, task.run(Instant::now() + limit));
+        }
+        None => drop(task),
     }
 }
 
 impl<M: Backend> ResetTask<M> {
-    async fn run(mut self) {
+    async fn run(mut self, deadline: Instant) {
+        self.progress = Progress::Running;
         let (Some(object), operation) = (&mut self.object, self.operation) else { return };
         let pooled = &mut ***object;
         let shared = Arc::clone(&pooled.meta.shared);
-        let deadline = Instant::now() + shared.settings.clean_timeout;
         // Most are dropped transactions, which roll themselves back: that is no reset by the pool.
         let drained = timeout_at(deadline, drain(pooled)).await.is_ok();
         let is_clean = drained && pooled.meta.stats.wire().status().is_clean();
@@ -76,7 +96,7 @@ impl<M: Backend> ResetTask<M> {
             match permit {
                 Some(_permit) => {
                     if let Err(reason) = reset_until(deadline, pooled, operation).await {
-                        self.reason = reason;
+                        (self.reason, self.progress) = (reason, Progress::Ended);
                         return;
                     }
                 }
@@ -95,10 +115,10 @@ impl<M: Backend> ResetTask<M> {
         let (recorder, stats) = (&meta.shared.recorder, &meta.stats);
         recorder.maintenance_finished(stats, self.operation, self.since, at);
         if meta.shared.is_closing() {
-            meta.close(CloseReason::Shutdown);
+            object.close(CloseReason::Shutdown);
             drop(Pooled::take(object));
         } else if meta.stats.wire().is_ended() {
-            meta.close(CloseReason::Broken);
+            object.close(CloseReason::Broken);
             drop(Pooled::take(object));
         } else {
             recorder.connection_idle(stats, at);
@@ -107,25 +127,37 @@ impl<M: Backend> ResetTask<M> {
         }
     }
 
-    /// Records in what way the connection is dirty, if that is known, and closes it.
-    fn give_up(self) {
-        if let Some(object) = &self.object
-            && let Some(dirt) = dirt_of(object.meta.stats.wire().status())
-        {
-            let stats = &object.meta.stats;
-            object.meta.shared.recorder.connection_dirty(stats, self.operation, dirt, None);
+    /// Records in what way the connection is dirty, and closes it.
+    fn give_up(mut self) {
+        self.progress = Progress::Ended;
+        if let Some(object) = &self.object {
+            self.record_dirt(object);
+        }
+    }
+
+    /// Records in what way the connection is dirty, if that is known.
+    fn record_dirt(&self, object: &Pooled<M>) {
+        let meta = &object.meta;
+        if let Some(dirt) = dirt_of(meta.stats.wire().status()) {
+            meta.shared.recorder.connection_dirty(&meta.stats, self.operation, dirt, None);
         }
     }
 }
 
 impl<M: Backend> Drop for ResetTask<M> {
     fn drop(&mut self) {
-        let Some(object) = self.object.take() else { return };
+        let Some(mut object) = self.object.take() else { return };
+        if self.progress == Progress::New {
+            self.record_dirt(&object);
+        }
+        if self.progress != Progress::Ended {
+            // Its runtime does not run, and can do nothing more for the connection.
+            object.meta.runtime = None;
+        }
         let meta = &object.meta;
         let recorder = &meta.shared.recorder;
         recorder.maintenance_finished(&meta.stats, self.operation, self.since, recorder.now());
-        meta.close(self.reason);
-        cancel_if_executing(&object);
+        object.close(self.reason);
         drop(Pooled::take(object));
     }
 }

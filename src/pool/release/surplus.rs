@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::super::backend::Backend;
 use super::super::connection::{ConnectionMeta, ObjectPool, Pooled};
-use super::cancel::cancel_on_drop;
 use super::reset::dirt_of;
 use crate::labels::CloseReason;
 use crate::telemetry::connection::ConnectionStats;
@@ -27,7 +26,7 @@ pub(in crate::pool) fn return_unused<M: Backend>(object: Pooled<M>) {
     let (recorder, at) = (&shared.recorder, shared.recorder.now());
     recorder.maintenance_finished(stats, stats.state().operation, *ready_at, at);
     if shared.is_closing() {
-        object.meta.close(CloseReason::Shutdown);
+        object.close(CloseReason::Shutdown);
         drop(Pooled::take(object));
     } else {
         recorder.connection_idle(stats, at);
@@ -69,7 +68,7 @@ fn close_while<M: Backend>(pool: &ObjectPool<M>, reason: CloseReason, condition:
         let closes = condition();
         if closes {
             // Recorded under deadpool's lock, before another connection can take the place.
-            pooled.meta.close(reason);
+            pooled.close(reason);
         }
         !closes
     });
@@ -83,7 +82,7 @@ pub(in crate::pool) fn sweep<M: Backend>(pool: &ObjectPool<M>, stats: &Arc<Conne
     let swept = pool.retain(|pooled, _| {
         let dirty = Arc::ptr_eq(&pooled.meta.stats, stats) && dirt_of(stats.wire().status()).is_some();
         if dirty {
-            pooled.meta.close(CloseReason::Dirty);
+            pooled.close(CloseReason::Dirty);
         }
         !dirty
     });
@@ -91,6 +90,5 @@ pub(in crate::pool) fn sweep<M: Backend>(pool: &ObjectPool<M>, stats: &Arc<Conne
         if let Some(dirt) = dirt_of(stats.wire().status()) {
             pooled.meta.shared.recorder.connection_dirty(stats, pooled.meta.last_operation, dirt, None);
         }
-        drop(cancel_on_drop(pooled));
     }
 }

@@ -151,7 +151,9 @@ impl Drop for ProtocolObserver {
         if let Reading::Protocol(protocol) = protocol {
             protocol.end_unanswered(writer);
         }
-        if !writer.stats.wire().status().is_clean() {
+        // While a connection is closing, the server may execute beyond the end of its driver.
+        let closing = writer.stats.state().label == ConnectionState::Closing;
+        if !closing && !writer.stats.wire().status().is_clean() {
             writer.refresh_state();
             writer.stats.wire().enter(SessionStatus::Idle, writer.user(), writer.clock.now());
         }
@@ -301,7 +303,7 @@ impl ProtocolHandler for StatsWriter {
         let unpacked_state = UnpackedState::unpack(self.stats.packed_state());
         match unpacked_state.label {
             // The pool receives the error of its own queries, and records it.
-            ConnectionState::Creating => {}
+            ConnectionState::Creating | ConnectionState::Closing => {}
             ConnectionState::Used if unpacked_state.maintenance => {}
             ConnectionState::Used => {
                 self.record(|recorder| recorder.query_error(unpacked_state.operation, code));

@@ -157,10 +157,17 @@ pub const METRICS: &[Metric] = &[
         |pool, sink| sink.value(&[], count(pool.connections.creating)),
     ),
     Metric::of_pool(
+        "poolscope_connections_closing",
+        Kind::Gauge,
+        &[],
+        "Connections that the pool has closed and that keep their places, because the server may still execute their queries; counted neither as idle nor as used. See the setting close_timeout.",
+        |pool, sink| sink.value(&[], count(pool.connections.closing)),
+    ),
+    Metric::of_pool(
         "poolscope_connections_created_total",
         Kind::Counter,
         &[],
-        "Connections created, counted when connecting starts. At every scrape equal to the sum of poolscope_connections_closed_total plus the idle, used and creating connections.",
+        "Connections created, counted when connecting starts. At every scrape equal to the sum of poolscope_connections_closed_total plus the idle, used, creating and closing connections.",
         |pool, sink| sink.value(&[], to_f64(pool.created)),
     ),
     Metric::of_pool(
@@ -173,6 +180,13 @@ pub const METRICS: &[Metric] = &[
                 sink.value(&[reason.as_str()], to_f64(pool.closed[reason.index()]));
             }
         },
+    ),
+    Metric::of_pool(
+        "poolscope_close_timeouts_total",
+        Kind::Counter,
+        &[],
+        "Closed connections whose places were given up after close_timeout, or because their runtime did not run, although the server may not have let go of them. Each may be a backend beyond the pool's maximum until its query ends.",
+        |pool, sink| sink.value(&[], to_f64(pool.close_timeouts)),
     ),
     Metric::of_pool(
         "poolscope_connection_errors_total",

@@ -80,10 +80,10 @@ pub(crate) struct UnpackedState {
 }
 
 const OPERATION_BITS: u32 = 12;
-const STATE_BITS: u32 = 2;
-/// Marks use by the pool itself, in addition to the three values of [`ConnectionState`].
-const MAINTENANCE: u64 = 3;
-/// Times are kept in units of 1,024 nanoseconds: 50 bits of those last for 36 years.
+const STATE_BITS: u32 = 3;
+/// Marks use by the pool itself, in addition to the four values of [`ConnectionState`].
+const MAINTENANCE: u64 = 4;
+/// Times are kept in units of 1,024 nanoseconds: 49 bits of those last for 18 years.
 const TIME_SHIFT: u32 = 10;
 const SINCE_SHIFT: u32 = OPERATION_BITS + STATE_BITS;
 
@@ -98,6 +98,7 @@ impl UnpackedState {
         let label = match bits {
             0 => ConnectionState::Creating,
             1 => ConnectionState::Idle,
+            3 => ConnectionState::Closing,
             _ => ConnectionState::Used,
         };
         let operation = OperationId::from_index((packed >> STATE_BITS) & ((1 << OPERATION_BITS) - 1));
@@ -108,6 +109,12 @@ impl UnpackedState {
     /// Returns whether the connection is checked out, or used by the pool itself.
     pub(crate) fn is_used(self) -> bool {
         self.label == ConnectionState::Used
+    }
+
+    /// Returns whether the time counts as use of the operation: the connection is used, or the server may still execute
+    /// what the operation has left.
+    fn is_held(self) -> bool {
+        matches!(self.label, ConnectionState::Used | ConnectionState::Closing)
     }
 
     /// Returns whether the connection is checked out.
@@ -257,6 +264,14 @@ impl ConnectionStats {
         self.packed_state.store(UnpackedState::pack(MAINTENANCE, operation, at), Relaxed);
     }
 
+    /// Records that the pool closes the connection while the server may still execute for the operation. A use of the
+    /// connection continues as this state.
+    pub(crate) fn set_closing(&self, operation: OperationId, at: Nanos) {
+        let state = self.state();
+        let since = if state.is_used() { state.since } else { at };
+        self.packed_state.store(UnpackedState::pack(ConnectionState::Closing as u64, operation, since), Relaxed);
+    }
+
     #[inline]
     pub(crate) fn set_idle(&self, at: Nanos) {
         self.packed_state.store(UnpackedState::pack(ConnectionState::Idle as u64, OperationId::OTHER, at), Relaxed);
@@ -304,7 +319,7 @@ impl ConnectionStats {
         // The state is written before the counters, so it is read after them.
         fence(Acquire);
         let state = self.state();
-        if state.is_used() {
+        if state.is_held() {
             totals.by_operation[state.operation.index()].held_nanos += now.since(state.since);
         }
         state
@@ -325,11 +340,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn packing_round_trips(state in 0..4usize, operation in 0..OPERATION_IDS as u64, micros in 0..(1u64 << 50)) {
+        fn packing_round_trips(state in 0..5usize, operation in 0..OPERATION_IDS as u64, micros in 0..(1u64 << 49)) {
             let operation = OperationId::from_index(operation);
             let since = Nanos::from_nanos(micros << TIME_SHIFT);
-            let label = ConnectionState::ALL[state.min(2)];
-            let expected = UnpackedState { label, maintenance: state as u64 == MAINTENANCE, operation, since };
+            let maintenance = state as u64 == MAINTENANCE;
+            let label = if maintenance { ConnectionState::Used } else { ConnectionState::ALL[state] };
+            let expected = UnpackedState { label, maintenance, operation, since };
             prop_assert_eq!(UnpackedState::unpack(UnpackedState::pack(state as u64, operation, since)), expected);
         }
     }

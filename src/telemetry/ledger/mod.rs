@@ -6,7 +6,7 @@
 //! lock, so these invariants hold in every snapshot:
 //!
 //! - checkouts started = sum of outcomes + in flight, for each operation;
-//! - connections idle + used + creating = live, because each live connection is in exactly one state;
+//! - connections idle + used + creating + closing = live, because each live connection is in exactly one state;
 //! - connections created = sum of closed by reason + live.
 
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware sheds load"))]
@@ -199,6 +199,11 @@ impl Ledger {
     pub(crate) fn has_surplus(&self) -> bool {
         let state = self.state();
         Connections::of(state.states()).idle > state.max_idle(self.limits.pool_size)
+    }
+
+    /// Returns whether the pool has less than its maximum of connections.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state().connections.len() < self.limits.max()
     }
 
     /// Returns the numbers of connections and checkouts.

@@ -118,6 +118,7 @@ impl PoolSnapshot {
             saturated_nanos: 0,
             created: 0,
             closed: [0; CloseReason::COUNT],
+            close_timeouts: 0,
             errors: Vec::new(),
             queries: Vec::new(),
             query_errors: Vec::new(),
@@ -183,6 +184,7 @@ impl LedgerState {
         snapshot.saturated_nanos = monotonic(&mut self.saturated_reported, saturated);
         snapshot.created = self.created;
         snapshot.closed = self.closed;
+        snapshot.close_timeouts = self.close_timeouts;
         snapshot.self_deadlocks = self.self_deadlocks;
         snapshot.wires_lost = self.wires_lost;
         snapshot.retry_budget = ledger.budget().balance(now);

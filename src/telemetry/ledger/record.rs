@@ -143,11 +143,13 @@ impl Recorder {
 
 /// Events of connections.
 impl Recorder {
-    /// Records that connecting began: `stats` is live from now on.
+    /// Records that connecting began: `stats` is live from now on. Returns `false`, and records nothing, if the pool has
+    /// its maximum of connections, some of which deadpool no longer knows because they are closing.
     #[cold]
     #[inline(never)]
-    pub(crate) fn connection_creating(&self, stats: &Arc<ConnectionStats>) {
-        self.ledger().update(|state| state.open(stats));
+    pub(crate) fn connection_creating(&self, stats: &Arc<ConnectionStats>) -> bool {
+        let ledger = self.ledger();
+        ledger.update(|state| state.open(stats, ledger.limits.max()))
     }
 
     /// Records that a connection was established, `took` after connecting began.
@@ -197,6 +199,15 @@ impl Recorder {
         stats.count_maintenance(operation, at.since(since));
     }
 
+    /// Records that a connection is given up that the server may not have let go of; `operation` used it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn close_timed_out(&self, operation: OperationId) {
+        let ledger = self.ledger();
+        ledger.update(|state| state.close_timeouts += 1);
+        self.log().close_timed_out(ledger.operations.name(operation));
+    }
+
     /// Records the return of a connection that was a suspected leak.
     #[cold]
     #[inline(never)]
@@ -231,8 +242,16 @@ impl Recorder {
     }
 }
 
-/// The event that the pool records under a lock of its own, and logs after releasing it.
+/// The events that the pool records under a lock of its own, and logs after releasing it.
 impl Ledger {
+    /// Records that the pool closes a connection, while the server may still execute what `operation` left: `stats`
+    /// stays live.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn connection_closing(&self, stats: &ConnectionStats, operation: OperationId) {
+        self.update(|_| stats.set_closing(operation, self.clock.now()));
+    }
+
     /// Records that a connection was closed: `stats` is no longer live.
     #[cold]
     #[inline(never)]

@@ -22,6 +22,8 @@ pub struct Connections {
     pub idle: usize,
     /// Connections that are checked out, or being pinged or reset by the pool.
     pub used: usize,
+    /// Connections that the pool has closed, while the server may still execute their queries.
+    pub closing: usize,
 }
 
 impl Connections {
@@ -32,6 +34,7 @@ impl Connections {
                 ConnectionState::Creating => connections.creating += 1,
                 ConnectionState::Idle => connections.idle += 1,
                 ConnectionState::Used => connections.used += 1,
+                ConnectionState::Closing => connections.closing += 1,
             }
         }
         connections
@@ -40,7 +43,7 @@ impl Connections {
     /// Returns the number of connections in all states.
     #[must_use]
     pub fn live(&self) -> usize {
-        self.creating + self.idle + self.used
+        self.creating + self.idle + self.used + self.closing
     }
 }
 
@@ -193,6 +196,8 @@ pub struct PoolSnapshot {
     pub created: u64,
     /// Connections closed, by [`CloseReason::ALL`].
     pub closed: [u64; CloseReason::COUNT],
+    /// Closed connections that the server may not have let go of, because `close_timeout` passed or their runtime ended.
+    pub close_timeouts: u64,
     /// Errors on connections, by phase and code.
     pub errors: Vec<ConnectionErrors>,
     /// Durations of queries, by summary and error code.

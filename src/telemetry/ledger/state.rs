@@ -67,6 +67,8 @@ pub(super) struct LedgerState {
     pub(super) created: u64,
     /// By reason.
     pub(super) closed: [u64; CloseReason::COUNT],
+    /// Closed connections that the server may not have let go of.
+    pub(super) close_timeouts: u64,
     /// What closed connections have counted.
     pub(super) retired: ConnectionTotals,
     pub(super) errors: BTreeMap<(ErrorPhase, ErrorCode), u64>,
@@ -130,6 +132,7 @@ impl Default for LedgerState {
             connections: Vec::new(),
             created: 0,
             closed: [0; CloseReason::COUNT],
+            close_timeouts: 0,
             retired: ConnectionTotals::default(),
             errors: BTreeMap::new(),
             history: LoadHistory::default(),
@@ -298,9 +301,14 @@ impl LedgerState {
         self.wait_time.observe(0);
     }
 
-    pub(super) fn open(&mut self, stats: &Arc<ConnectionStats>) {
-        self.created += 1;
-        self.connections.push(Arc::clone(stats));
+    /// Adds a connection, unless there are `max` already. Returns whether it did.
+    pub(super) fn open(&mut self, stats: &Arc<ConnectionStats>, max: usize) -> bool {
+        let has_room = self.connections.len() < max;
+        if has_room {
+            self.created += 1;
+            self.connections.push(Arc::clone(stats));
+        }
+        has_room
     }
 
     pub(super) fn close(&mut self, stats: &ConnectionStats, reason: CloseReason, now: Nanos) {

@@ -32,6 +32,8 @@ pub struct Status {
     pub used: usize,
     /// Connections being established.
     pub creating: usize,
+    /// Connections that the pool has closed, while the server may still execute their queries.
+    pub closing: usize,
     /// Checkouts waiting for capacity.
     pub waiting: usize,
     /// Checkouts that have begun and not ended, whatever they are waiting for.
@@ -39,10 +41,10 @@ pub struct Status {
 }
 
 impl Status {
-    /// Returns the number of connections, including those being established.
+    /// Returns the number of connections, including those being established and closed.
     #[must_use]
     pub const fn live(&self) -> usize {
-        self.idle + self.used + self.creating
+        self.idle + self.used + self.creating + self.closing
     }
 
     /// Returns the number of connections beyond `pool_size`.
@@ -86,9 +88,9 @@ impl LedgerState {
     }
 
     fn status_with(&self, limits: &Limits, connections: Connections) -> Status {
-        let Connections { creating, idle, used } = connections;
+        let Connections { creating, idle, used, closing } = connections;
         let (size, max) = (limits.pool_size, limits.max());
-        Status { size, max, idle, used, creating, waiting: self.queued, in_flight: self.in_flight.len() }
+        Status { size, max, idle, used, creating, closing, waiting: self.queued, in_flight: self.in_flight.len() }
     }
 
     pub(super) fn usage(&mut self, ledger: &Ledger, now: Nanos) -> PoolUsage {

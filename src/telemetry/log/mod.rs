@@ -30,6 +30,7 @@ pub(crate) struct Limiters {
     timeouts: Limiter,
     dirt: Limiter,
     wires: Limiter,
+    closes: Limiter,
     retries: Limiter,
     exhausted: Limiter,
     suspension: ConditionLimiter,
@@ -97,6 +98,17 @@ impl<'a> Log<'a> {
     }
 
     /// Logs that connecting is suspended. Called at each failure while it is.
+    #[cold]
+    pub(crate) fn close_timed_out(self, operation: &str) {
+        let Some(suppressed) = self.pass(&self.limiters.closes) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            operation,
+            suppressed,
+            "the server has not let go of a closed connection in time; it may have more backends of this pool than its maximum"
+        );
+    }
+
     #[cold]
     pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &dyn Error) {
         let Some(suppressed) = self.limiters.suspension.holds(self.clock.now()) else { return };

@@ -1,9 +1,10 @@
 //! The deadline of a checkout, and its end without a connection.
 
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 
-use tokio::time::sleep;
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::super::super::backend::Backend;
 use super::super::super::release::after_failed_checkout;
@@ -12,6 +13,16 @@ use super::{Checkout, Stage};
 use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
 use crate::labels::{Outcome, Phase};
 use crate::telemetry::clock::Nanos;
+
+pin_project! {
+    /// The deadline of a checkout, and a timer that fires earlier from time to time, to look for places that are kept by
+    /// runtimes that do not run.
+    pub(super) struct Deadline {
+        #[pin]
+        timer: Sleep,
+        at: Instant,
+    }
+}
 
 impl<M: Backend, A, F> Checkout<'_, M, A, F> {
     /// Records that the checkout waits, starts its timer if it does not run yet, and polls it.
@@ -24,9 +35,22 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         }
         if this.deadline.is_none() {
             // Started at the end of the first poll, which took next to no time.
-            this.deadline.set(Some(sleep(shared.settings.checkout_timeout)));
+            shared.background.drop_overdue();
+            let now = Instant::now();
+            let at = now + shared.settings.checkout_timeout;
+            this.deadline.set(Some(Deadline { timer: sleep_until(at.min(now + shared.overdue_interval())), at }));
         }
-        this.deadline.as_pin_mut().map_or(Poll::Pending, |deadline| deadline.poll(cx))
+        let Some(deadline) = this.deadline.as_pin_mut() else { return Poll::Pending };
+        let mut deadline = deadline.project();
+        loop {
+            ready!(deadline.timer.as_mut().poll(cx));
+            if deadline.timer.deadline() >= *deadline.at {
+                return Poll::Ready(());
+            }
+            shared.background.drop_overdue();
+            let next = Instant::now() + shared.overdue_interval();
+            deadline.timer.as_mut().reset((*deadline.at).min(next));
+        }
     }
 
     #[cold]

@@ -19,9 +19,8 @@ use std::time::Duration;
 use deadpool::managed::{PoolError, Timeouts};
 use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::Sleep;
 
-use self::end::Failure;
+use self::end::{Deadline, Failure};
 use self::waits::Step;
 use super::super::backend::Backend;
 use super::super::connection::{Connect, ObjectPool, Pooled};
@@ -131,7 +130,7 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         #[pin]
-        deadline: Option<Sleep>,
+        deadline: Option<Deadline>,
         // The wait at the gate or for a reset. Boxed, as hardly any checkout waits there.
         gate_wait: Option<Waiting>,
         // The wait for a permit of the request's route.

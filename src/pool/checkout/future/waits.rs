@@ -141,6 +141,12 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             self.wait_for_reset(cx);
             return None;
         }
+        // Connections that are closing keep their places, although deadpool no longer knows them.
+        if !shared.recorder.ledger().has_room() {
+            drop(place);
+            self.wait_at_gate(RetryAt::no_place(), cx);
+            return None;
+        }
         let waits = *this.at_gate == AtGate::Waits;
         match Gate::admit(shared, &shared.recorder, waits, || shared.any_returnable()) {
             Ok(permit) => {

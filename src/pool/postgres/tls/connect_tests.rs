@@ -144,7 +144,7 @@ async fn cancel_request_is_encrypted_and_awaits_close() {
         Some((opening, std::io::Read::read(&mut stream.sock, &mut [0]).map_err(|error| error.kind())))
     });
     let connector = connector(&format!("postgres://u@localhost:{port}/d?hostaddr=127.0.0.1&sslmode=require"));
-    let Established { client, driving: _task, peer } = establish(&connector).await.unwrap();
+    let Established { client, driving: _task, peer, .. } = establish(&connector).await.unwrap();
     connector.cancel(&client.cancel_token(), &peer).await.unwrap();
     let expected = [80_877_102_i32.to_be_bytes(), 4711_i32.to_be_bytes(), (-17_i32).to_be_bytes()].concat();
     assert_eq!(requests.iter().flatten().next(), Some((expected, Err(std::io::ErrorKind::WouldBlock))));

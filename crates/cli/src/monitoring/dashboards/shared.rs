@@ -28,8 +28,9 @@ pub(super) fn connections_by_state(id: PanelId, description: Description) -> Pan
             "{{db_client_connection_state}}",
         )
         .query(sum(metric!("poolscope_connections_creating")), "creating")
+        .query(sum(metric!("poolscope_connections_closing")), "closing")
         .query(sum(metric!("db_client_connection_max")), "maximum")
         .stacked()
-        .colors(&[("used", "blue"), ("idle", "#6e7079"), ("creating", "purple")])
+        .colors(&[("used", "blue"), ("idle", "#6e7079"), ("creating", "purple"), ("closing", "orange")])
         .limit("maximum", NEUTRAL)
 }
