@@ -63,7 +63,9 @@ pub(super) static SETTINGS: &[Setting] = &[
         "name",
         text(200),
         "host:port/database",
-        "The pool's name, used in the label `db_client_connection_pool_name` and in the log.",
+        "The pool's name, used in the label `db_client_connection_pool_name` and in the log. A second pool of the same name \
+         gets the name with `-2`, `-3` and so on for as long as it exists, unless it replaces the first \
+         (`PoolBuilder::replaces`): then it has the name, and the counters go on.",
     ),
     unset(
         "database_url",

@@ -57,7 +57,7 @@ impl<M: Backend> Pool<M> {
     ///
     /// Returns an error if a setting is out of range.
     pub fn new(backend: M, name: &str, settings: &Settings, collector: &Collector) -> Result<Self, ConfigError> {
-        Self::with_clock(backend, name, settings, collector, Clock::new())
+        Self::with_clock(backend, name, settings, collector, None, Clock::new())
     }
 
     /// Creates a pool whose measurements use a mock clock, for tests.
@@ -73,7 +73,23 @@ impl<M: Backend> Pool<M> {
         collector: &Collector,
     ) -> Result<(Self, Arc<quanta::Mock>), ConfigError> {
         let (clock, mock) = Clock::mock();
-        Ok((Self::with_clock(backend, name, settings, collector, clock)?, mock))
+        Ok((Self::with_clock(backend, name, settings, collector, None, clock)?, mock))
+    }
+
+    /// Creates a pool that replaces another under its name; see
+    /// [`PoolBuilder::replaces`](crate::PoolBuilder::replaces). Otherwise the same as [`Pool::new`].
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a setting is out of range.
+    pub fn new_replacing(
+        backend: M,
+        replaced: &Self,
+        settings: &Settings,
+        collector: &Collector,
+    ) -> Result<Self, ConfigError> {
+        let replaced = replaced.shared().recorder.ledger();
+        Self::with_clock(backend, replaced.name(), settings, collector, Some(replaced), Clock::new())
     }
 
     fn with_clock(
@@ -81,12 +97,13 @@ impl<M: Backend> Pool<M> {
         name: &str,
         settings: &Settings,
         collector: &Collector,
+        replaced: Option<&Arc<Ledger>>,
         clock: Clock,
     ) -> Result<Self, ConfigError> {
         settings.validate()?;
         let limits = Limits::from(settings);
         let name = settings.name.as_deref().unwrap_or(name);
-        let ledger = collector.join(name, |name| Ledger::new(name, limits, clock));
+        let ledger = collector.join(name, replaced, |name| Ledger::new(name, limits, clock));
         let shared = Arc::new(Shared::new(Recorder::new(ledger), settings.clone()));
         let backoff: Weak<Shared> = Arc::downgrade(&shared);
         shared.recorder.ledger().set_backoff_source(backoff);

@@ -51,20 +51,36 @@ impl Collector {
         // The list is not locked while a ledger is read: a pool may join meanwhile.
         let mut ledgers = Vec::new();
         self.ledgers(&mut ledgers);
-        ledgers.iter().map(|ledger| ledger.snapshot()).collect()
+        ledgers.iter().map(|ledger| ledger.collected_snapshot(true)).collect()
     }
 
-    /// Appends the ledgers of the pools to `ledgers`, in the order in which they joined.
+    /// Appends the ledgers of the pools to `ledgers`, in the order in which they joined. A replaced pool is part of its
+    /// successor.
     pub(crate) fn ledgers(&self, ledgers: &mut Vec<Arc<Ledger>>) {
-        ledgers.extend(self.lock().iter().filter_map(Weak::upgrade));
+        ledgers.extend(self.lock().iter().filter_map(Weak::upgrade).filter(|ledger| !ledger.is_replaced()));
     }
 
-    /// Adds a pool under `name`, or under `name-2`, `name-3`… if the name is taken: two pools with the same name would
-    /// have series with the same labels, which Prometheus rejects.
-    pub(crate) fn join(&self, name: &str, make: impl FnOnce(Arc<str>) -> Ledger) -> Arc<Ledger> {
+    /// Adds a pool under the name of `replaced`, if that is in this collector and was not replaced before.
+    ///
+    /// Otherwise adds it under `name`, or under `name-2`, `name-3`… if the name is taken: two pools with the same name
+    /// would have series with the same labels, which Prometheus rejects.
+    pub(crate) fn join(
+        &self,
+        name: &str,
+        replaced: Option<&Arc<Ledger>>,
+        make: impl FnOnce(Arc<str>) -> Ledger,
+    ) -> Arc<Ledger> {
         let name = &*printable(name);
         let mut ledgers = self.lock();
         ledgers.retain(|ledger| ledger.strong_count() > 0);
+        let is_here =
+            |replaced: &&Arc<Ledger>| ledgers.iter().any(|ledger| std::ptr::eq(ledger.as_ptr(), Arc::as_ptr(replaced)));
+        if let Some(replaced) = replaced.filter(is_here).filter(|replaced| !replaced.is_replaced()) {
+            let ledger = Arc::new(make(Arc::clone(replaced.name())));
+            ledger.replace(replaced);
+            ledgers.push(Arc::downgrade(&ledger));
+            return ledger;
+        }
         let taken = |name: &str| ledgers.iter().filter_map(Weak::upgrade).any(|ledger| **ledger.name() == *name);
         let mut unique = name.to_owned();
         let mut next = 2;

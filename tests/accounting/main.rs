@@ -27,6 +27,7 @@ mod overflow;
 mod pinging;
 mod property;
 #[cfg(feature = "middleware")]
+mod replacement;
 mod requests;
 mod resets;
 mod retries;

@@ -153,6 +153,8 @@ impl Exposition {
                 }
             }
         }
+        // A pool that was replaced is no longer listed, but may still exist.
+        self.labels.truncate(self.ledgers.len());
         for (piece, head) in pieces.iter_mut().zip(&self.heads) {
             // A family without samples is left out.
             if piece.len() == *head {

@@ -20,6 +20,7 @@ pub struct PoolBuilder {
     url_error: Option<ConfigError>,
     collector: Option<Collector>,
     password_provider: Option<PasswordProvider>,
+    replaced: Option<Pool>,
 }
 
 /// Defines a setter for each setting.
@@ -51,6 +52,9 @@ impl PoolBuilder {
     }
 
     /// Sets the pool's name in metrics and messages. Default: `host:port/database`.
+    ///
+    /// A name belongs to one pool at a time. A second pool of the same name gets the name with `-2`, `-3` and so on for as
+    /// long as it exists, which is logged, unless it [`replaces`](Self::replaces) the first.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.settings.name = Some(name.into());
         self
@@ -160,6 +164,26 @@ impl PoolBuilder {
         self
     }
 
+    /// Lets the pool replace `old` without a gap: it takes over its name, whatever [`name`](Self::name) is.
+    ///
+    /// While both exist, the metrics of the name are the sum of both pools, limits included; afterwards, the counters of
+    /// `old` stay in them, so no counter decreases. Build the new pool, give it to those that use the old one, and
+    /// [close](Pool::close) that. Both must have the same collector, and a pool can be replaced by one other at a time;
+    /// otherwise the name is as without this call.
+    ///
+    /// ```no_run
+    /// # async fn example(mut pool: poolscope::Pool) -> Result<(), poolscope::ConfigError> {
+    /// let new = poolscope::Pool::builder().url("postgres://app@db2.example/shop").replaces(&pool).build()?;
+    /// let old = std::mem::replace(&mut pool, new);
+    /// old.close().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn replaces(mut self, old: &Pool) -> Self {
+        self.replaced = Some(old.clone());
+        self
+    }
+
     /// Builds the pool. Does not connect yet.
     ///
     /// # Errors
@@ -173,10 +197,17 @@ impl PoolBuilder {
         }
         settings.validate()?;
         let url = settings.require_database_url()?;
-        let name = settings.name.clone().unwrap_or_else(|| url.default_pool_name());
+        let name = match &self.replaced {
+            Some(replaced) => replaced.name().to_owned(),
+            None => settings.name.clone().unwrap_or_else(|| url.default_pool_name()),
+        };
         let name = printable(&name);
         let manager = PostgresManager::new(&settings, url, self.password_provider, &name)?;
-        Pool::new(manager, &name, &settings, &self.collector.unwrap_or_else(Collector::global))
+        let collector = self.collector.unwrap_or_else(Collector::global);
+        match &self.replaced {
+            Some(replaced) => Pool::new_replacing(manager, replaced, &settings, &collector),
+            None => Pool::new(manager, &name, &settings, &collector),
+        }
     }
 }
 

@@ -18,6 +18,8 @@ mod holder_links;
 mod holders;
 mod in_flight;
 mod limits;
+mod merge;
+mod predecessor;
 mod read;
 mod record;
 mod recorder;
@@ -34,6 +36,7 @@ use self::holders::SuspicionChange;
 pub use self::holders::{Holder, OwnConnection, Waiter};
 pub(crate) use self::in_flight::Ticket;
 pub use self::limits::Limits;
+use self::predecessor::Replacement;
 pub(crate) use self::read::SnapshotBuffer;
 use self::recorder::Hints;
 pub(crate) use self::recorder::Recorder;
@@ -95,6 +98,7 @@ pub(crate) struct Ledger {
     contended: Contended,
     budget: Budget,
     limiters: Limiters,
+    replacement: Replacement,
 }
 
 /// What is written under load. Aligned so that it shares neither a cache line nor a pair of lines with what every
@@ -123,6 +127,7 @@ impl Ledger {
             contended: Contended::default(),
             budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
             limiters: Limiters::default(),
+            replacement: Replacement::default(),
         }
     }
 
@@ -248,10 +253,24 @@ impl Ledger {
         buffer.into_snapshot()
     }
 
-    /// Reads a snapshot without holders and waiters into a buffer.
+    /// Returns a snapshot for the series of the pool's name, which include the pool that this one has replaced.
+    pub(crate) fn collected_snapshot(&self, holders: bool) -> PoolSnapshot {
+        let mut buffer = SnapshotBuffer::new();
+        self.read_with(&mut buffer, |state, ledger, now, buffer| {
+            if holders {
+                state.read_holders(ledger, now, buffer);
+            }
+        });
+        let mut snapshot = buffer.into_snapshot();
+        self.add_predecessor(&mut snapshot, holders);
+        snapshot
+    }
+
+    /// Reads a snapshot without holders and waiters, including the pool that this one has replaced, into a buffer.
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
         self.read_with(buffer, |_, _, _, _| {});
+        self.add_predecessor(buffer.snapshot_mut(), false);
     }
 
     /// Reads a snapshot into a buffer, and calls `read_more` under the same lock.

@@ -52,6 +52,11 @@ impl SnapshotBuffer {
         &self.snapshot
     }
 
+    #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
+    pub(super) fn snapshot_mut(&mut self) -> &mut PoolSnapshot {
+        &mut self.snapshot
+    }
+
     /// Reads what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
     pub(super) fn read_unlocked(&mut self, ledger: &Ledger) {
         self.snapshot.server = ledger.server.latest();

@@ -129,6 +129,14 @@ impl Pool {
         Self { core, backend, mock_clock, held: Vec::new() }
     }
 
+    pub(crate) fn core(&self) -> &poolscope::Pool<MockManager> {
+        &self.core
+    }
+
+    pub(crate) fn backend(&self) -> MockManager {
+        self.backend.clone()
+    }
+
     pub(crate) async fn apply(&mut self, step: &Step) {
         match step {
             Step::Run { operation, micros, fails, trace } => {

@@ -1,8 +1,9 @@
 //! Cached labels are not used for another line: lines are inserted, and pools join and leave.
 
+use poolscope::Settings;
 use poolscope::exporter::Format;
 
-use super::fixtures::{Metrics, Pool, Step, Trace, Writer, block_on};
+use super::fixtures::{ConnectRefused, Metrics, Pool, Step, Trace, Writer, block_on};
 use super::pages::samples;
 
 fn run(operation: &str, fails: bool) -> Step {
@@ -76,5 +77,44 @@ fn pools_keep_their_lines_when_others_join_and_leave() {
         drop(pools);
         assert_eq!(started(&mut writer), ["pool 1: operation 3"]);
         agree(&mut writer);
+    });
+}
+
+#[test]
+fn replaced_pool_is_part_of_its_successor() {
+    block_on(async {
+        let metrics = Metrics::new();
+        let mut writer = Writer::new(&metrics);
+        let (mut old, mut other) = (Pool::new("pool", &metrics.collector), Pool::new("other", &metrics.collector));
+        for step in
+            [run("both", false), run("old", true), Step::Hold { operation: "b".into(), trace: Trace::default() }]
+        {
+            old.apply(&step).await;
+        }
+        old.apply(&Step::Serve { route: "/old".to_owned(), micros: 10, fails: false }).await;
+        agree(&mut writer);
+        let ended = |writer: &mut Writer| {
+            let samples = samples(&writer.ours(Format::Text));
+            let is_ended = |name: &str| name == "poolscope_operation_duration_seconds_count";
+            let ended = samples.into_iter().filter(|((name, _), _)| is_ended(name));
+            ended
+                .map(|((_, labels), count)| (labels.into_values().collect::<Vec<_>>().join(" "), count))
+                .collect::<Vec<_>>()
+        };
+        let before = ended(&mut writer);
+        let core = poolscope::Pool::new_replacing(old.backend(), old.core(), &Settings::default(), &metrics.collector);
+        let new = core.unwrap();
+        agree(&mut writer);
+        assert_eq!(ended(&mut writer), before);
+        for operation in ["both", "new"] {
+            new.operation(operation).run(async |_| Ok::<_, ConnectRefused>(())).await.unwrap();
+        }
+        other.apply(&run("other", false)).await;
+        agree(&mut writer);
+        let both = ended(&mut writer);
+        assert_eq!((both.len(), both.iter().map(|(_, count)| count).sum::<f64>()), (before.len() + 2, 6.0), "{both:?}");
+        drop(old);
+        agree(&mut writer);
+        assert_eq!(ended(&mut writer), both);
     });
 }
