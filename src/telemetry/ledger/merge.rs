@@ -1,6 +1,6 @@
 //! Adds the snapshot of a replaced pool to that of its successor.
 
-use super::{ConnectionErrors, Limits, PoolSnapshot};
+use super::{ConnectionErrors, Connections, Limits, PoolSnapshot};
 use crate::telemetry::histogram::Histogram;
 
 impl PoolSnapshot {
@@ -22,6 +22,7 @@ impl PoolSnapshot {
             saturated_nanos,
             created,
             closed,
+            close_timeouts,
             errors,
             queries,
             query_errors,
@@ -42,9 +43,11 @@ impl PoolSnapshot {
         } = replaced;
         self.limits.pool_size += limits.pool_size;
         self.limits.max_overflow += limits.max_overflow;
-        self.connections.creating += connections.creating;
-        self.connections.idle += connections.idle;
-        self.connections.used += connections.used;
+        let Connections { creating, idle, used, closing } = *connections;
+        self.connections.creating += creating;
+        self.connections.idle += idle;
+        self.connections.used += used;
+        self.connections.closing += closing;
         self.queued += queued;
         self.in_flight += in_flight;
         self.oldest_wait = self.oldest_wait.max(*oldest_wait);
@@ -55,6 +58,7 @@ impl PoolSnapshot {
         self.saturated_nanos += saturated_nanos;
         self.created += created;
         add_each(&mut self.closed, closed);
+        self.close_timeouts += close_timeouts;
         self.suspected_leaks += suspected_leaks;
         self.self_deadlocks += self_deadlocks;
         self.wires_lost += wires_lost;
