@@ -102,6 +102,18 @@ pub struct TimeoutReport {
     pub own_connection: Option<OwnConnection>,
     /// The state of connecting, if it fails.
     pub backoff: Option<ConnectBackoff>,
+    /// Present if the checkout's task did not poll it when it was woken: it may have timed out only because of that.
+    pub late_poll: Option<LatePoll>,
+}
+
+/// A poll of a checkout long after it was woken, as by a task that keeps the future and awaits another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LatePoll {
+    /// When it was woken, counted from its first poll: what it waited for was there, or its deadline had passed.
+    pub ready_at: Duration,
+    /// When it was polled next, counted from its first poll.
+    pub polled_at: Duration,
 }
 
 /// The maximum number of operations that an error message names.
@@ -109,7 +121,7 @@ const MAX_NAMED_OPERATIONS: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, usage, own_connection, backoff } = self;
+        let Self { waited, phase, usage, own_connection, backoff, late_poll } = self;
         let PoolUsage { name, status, longest_wait, operations } = usage;
         let waiting_for = match phase {
             Phase::Queue => "waiting for one to be returned",
@@ -121,7 +133,7 @@ impl fmt::Display for TimeoutReport {
         };
         write!(
             f,
-            "no connection from pool `{name}` within {}, {waiting_for}: {} used, {} idle, {} being created{} of {}, {} waiting{}{}{}",
+            "no connection from pool `{name}` within {}, {waiting_for}: {} used, {} idle, {} being created{} of {}, {} waiting{}{}{}{}",
             human(*waited),
             status.used,
             status.idle,
@@ -132,6 +144,7 @@ impl fmt::Display for TimeoutReport {
             LongestWait(*longest_wait),
             Holders(operations),
             OwnConnectionNote(own_connection.as_ref()),
+            LatePollNote(late_poll.as_ref()),
         )?;
         match backoff {
             Some(backoff) => write!(f, "; {backoff}"),
@@ -171,6 +184,16 @@ impl fmt::Display for OwnConnectionNote<'_> {
             Some(site) => write!(f, " at {}:{}", site.file(), site.line()),
             None => Ok(()),
         }
+    }
+}
+
+struct LatePollNote<'a>(Option<&'a LatePoll>);
+
+impl fmt::Display for LatePollNote<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(LatePoll { ready_at, polled_at }) = self.0 else { return Ok(()) };
+        let (ready_at, polled_at) = (human(*ready_at), human(*polled_at));
+        write!(f, "; its task did not poll the checkout: ready at {ready_at}, polled at {polled_at}")
     }
 }
 

@@ -329,3 +329,60 @@ async fn panicked_checkout_is_in_flight_until_dropped() {
     assert_eq!(test.outcomes("kept", Outcome::Cancelled), 1);
     test.assert_usable();
 }
+
+/// A future that is kept and not polled times out although it could have gone on: the error says so.
+#[tokio::test(start_paused = true)]
+async fn late_poll_is_reported() {
+    let late_poll = |result: Option<super::harness::CheckoutResult>| {
+        let Some(Err(CheckoutError::Timeout(report))) = result else { panic!("no timeout") };
+        let text = report.to_string();
+        let late = report.late_poll.map(|late| (late.ready_at, late.polled_at));
+        assert_eq!(text.contains("its task did not poll the checkout: ready at "), late.is_some(), "{text}");
+        late
+    };
+    // It queues, and is offered a connection that has to be pinged by now.
+    let test = TestPool::new(1, 0);
+    let held = test.get("holder");
+    let mut kept = test.checkout("kept").assert_pending();
+    test.advance(ms(20)).await;
+    drop(held);
+    test.backend.set_ping(Behavior::Blocked);
+    test.advance(ms(5000)).await;
+    let (ready, polled) = late_poll(kept.poll()).unwrap();
+    // The state's time is kept in units of 1,024 ns.
+    assert_eq!((ready.as_millis(), polled), (19, ms(5020)));
+
+    // Its attempt to connect ends, and it would try again.
+    let mut settings = settings(1, 0);
+    settings.fail_fast = false;
+    let test = TestPool::with(&settings);
+    test.backend.set_connect(Behavior::Blocked);
+    let mut kept = test.checkout("kept").assert_pending();
+    test.advance(ms(30)).await;
+    test.backend.release(0, Completion::Down);
+    test.advance(ms(700)).await;
+    assert!(kept.poll().is_none());
+    test.advance(ms(271)).await;
+    assert_eq!(late_poll(kept.poll()), Some((ms(30), ms(730))));
+
+    // It waits for its turn to connect, which comes.
+    let test = TestPool::with(&settings);
+    test.backend.push_connect(Behavior::Down);
+    test.backend.set_connect(Behavior::Blocked);
+    let mut kept = test.checkout("kept").assert_pending();
+    test.advance(ms(50)).await;
+    test.advance(ms(3000)).await;
+    assert_eq!(late_poll(kept.poll()), Some((ms(50), ms(3050))));
+
+    // Only its deadline passes.
+    let test = TestPool::new(1, 0);
+    let _held = test.get("holder");
+    let mut kept = test.checkout("kept").assert_pending();
+    test.advance(ms(4000)).await;
+    assert_eq!(late_poll(kept.poll()), Some((ms(1000), ms(4000))));
+
+    // It is polled in time.
+    let mut polled = test.checkout("polled").assert_pending();
+    test.advance(ms(1001)).await;
+    assert_eq!(late_poll(polled.poll()), None);
+}

@@ -27,6 +27,8 @@ pub(in crate::pool) struct Context {
 
 thread_local! {
     static CURRENT: Cell<Option<Context>> = const { Cell::new(None) };
+    /// A checkout to which a connection was offered that cannot be handed out at once, and since when it was idle.
+    static OFFERED: Cell<Option<(Ticket, Nanos)>> = const { Cell::new(None) };
     /// The number of request scopes that the thread is in. Kept here, so that a checkout outside of them reads one
     /// integer.
     static REQUEST_SCOPES: Cell<usize> = const { Cell::new(0) };
@@ -69,6 +71,20 @@ impl Context {
             context.wait_for(recorder, phase);
             CURRENT.set(Some(context));
         }
+    }
+
+    /// Records that the current checkout, if any, was offered a connection that had been idle since then.
+    pub(in crate::pool) fn offer(idle_since: Nanos) {
+        if let Some(Self { ticket: Some(ticket), .. }) = CURRENT.get() {
+            OFFERED.set(Some((ticket, idle_since)));
+        }
+    }
+
+    /// Returns since when the connection was idle that was offered to this checkout in its last poll, if any was.
+    #[cold]
+    pub(super) fn offered(&self) -> Option<Nanos> {
+        let (ticket, idle_since) = OFFERED.take()?;
+        (self.ticket == Some(ticket)).then_some(idle_since)
     }
 
     /// Returns the time, as exact as needed: a checkout that does not wait has only just started.

@@ -15,7 +15,7 @@ use super::super::release::{CANCEL_DELAY, reset};
 use super::super::shared::Shared;
 use super::super::wire::{DirtyCallback, StatementCaches};
 use super::{ConnectionMeta, PooledConnection, Slot};
-use crate::labels::{CloseReason, ErrorCode, ErrorPhase, Phase};
+use crate::labels::{CloseReason, ConnectionState, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
@@ -113,6 +113,7 @@ impl<M: Backend> InstrumentedManager<M> {
         Context::enter_phase(recorder, Phase::Ping);
         let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
         let PooledConnection { connection, meta, .. } = pooled;
+        offer(meta);
         let began = recorder.now();
         recorder.maintenance_started(&meta.stats, operation, began);
 
@@ -144,6 +145,14 @@ impl<M: Backend> InstrumentedManager<M> {
     }
 }
 
+/// Records that the current checkout was offered a connection that is pinged or reset first.
+fn offer(meta: &ConnectionMeta) {
+    let state = meta.stats.state();
+    if state.label == ConnectionState::Idle {
+        Context::offer(state.since);
+    }
+}
+
 /// Returns whether all requests of a connection have reached the network, and the next holder may use it without a
 /// reset.
 #[inline]
@@ -172,6 +181,7 @@ impl<M: Backend> Manager for InstrumentedManager<M> {
         }
         if !is_settled(&pooled.meta) {
             Context::enter_phase(&self.shared.recorder, Phase::Clean);
+            offer(&pooled.meta);
             let settling: Rare<'_, _> = Box::pin(reset::settle(pooled));
             if let Err(reason) = settling.await {
                 pooled.meta.reason = reason;

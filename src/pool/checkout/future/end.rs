@@ -1,7 +1,7 @@
 //! The deadline of a checkout, and its end without a connection.
 
 use std::pin::Pin;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -9,6 +9,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::super::super::backend::Backend;
 use super::super::super::release::after_failed_checkout;
 use super::super::super::request::RequestCheckout;
+use super::late_poll::{WakeRecord, longer};
 use super::{Checkout, Stage};
 use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
 use crate::labels::{Outcome, Phase};
@@ -53,6 +54,15 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         }
     }
 
+    /// Records that this poll was offered a connection that has been idle since then.
+    #[cold]
+    pub(super) fn note_offer(self: Pin<&mut Self>, idle_since: Nanos, waker: &Waker) {
+        let this = self.project();
+        let recorder = &this.pool.manager().shared().recorder;
+        let wakes = this.wakes.get_or_insert_with(|| WakeRecord::new(recorder, waker));
+        wakes.note(this.context.started, idle_since.max(this.context.started), recorder.now());
+    }
+
     #[cold]
     pub(super) fn fail(self: Pin<&mut Self>, failure: Failure<M::Error>) -> CheckoutError<M::Error> {
         let mut this = self.project();
@@ -68,6 +78,10 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let shared = this.pool.manager().shared();
         let (recorder, ledger) = (&shared.recorder, shared.recorder.ledger());
         let at = recorder.now();
+        // The timer has woken the task.
+        let deadline = this.context.started.after(shared.settings.checkout_timeout);
+        let known = this.wakes.take().and_then(|wakes| wakes.late_poll());
+        let late_poll = longer(known, this.context.started, deadline.min(at), at);
         let outcome = match failure {
             Failure::Timeout => Outcome::Timeout,
             Failure::Closed => Outcome::Closed,
@@ -91,6 +105,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
                 usage: ledger.usage(),
                 own_connection,
                 backoff: shared.gate.last_failure(),
+                late_poll,
             })),
             Failure::Closed => CheckoutError::Closed { pool },
             Failure::Connect(source) => CheckoutError::Connect { pool, source },

@@ -8,11 +8,13 @@
 //! reset, and the attempt to connect in [`waits`]. [`end`] is its end without a connection.
 
 mod end;
+mod late_poll;
 mod waits;
 
 use std::convert::Infallible;
 use std::panic::Location;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::OwnedSemaphorePermit;
 
 use self::end::{Deadline, Failure};
+use self::late_poll::WakeRecord;
 use self::waits::Step;
 use super::super::backend::Backend;
 use super::super::connection::{Connect, ObjectPool, Pooled};
@@ -144,6 +147,8 @@ pin_project! {
         reset_wait: ResetWait,
         at_gate: AtGate,
         stage: Stage,
+        // When it was woken, while it waited for something other than deadpool's queue.
+        wakes: Option<Arc<WakeRecord>>,
     }
 
     impl<M: Backend, A, F> PinnedDrop for Checkout<'_, M, A, F> {
@@ -176,6 +181,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             reset_wait: ResetWait::NotYet,
             at_gate,
             stage: Stage::New,
+            wakes: None,
         }
     }
 }
@@ -240,6 +246,9 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F: Future
                     *this.gate_wait = None;
                     if *this.requeues {
                         this.context.requeue(&shared.recorder);
+                    }
+                    if let Some(ready) = this.context.offered() {
+                        self.as_mut().note_offer(ready, cx.waker());
                     }
                     if self.as_mut().poll_deadline(cx).is_pending() {
                         return Poll::Pending;

@@ -3,7 +3,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use deadpool::managed::Timeouts;
 
@@ -13,6 +13,7 @@ use super::super::super::gate::{self, Denied, Gate, RetryAt, Waiting};
 use super::super::super::release::{ResetWait, return_unused, wait_for_reset};
 use super::super::super::request::{self, Entry};
 use super::end::Failure;
+use super::late_poll::WakeRecord;
 use super::{AtGate, Checkout, NO_TIMEOUTS, Stage, WITHOUT_WAIT};
 use crate::labels::Phase;
 
@@ -173,6 +174,12 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             // Polled again after it failed.
             return Step::Pending;
         }
+        let this = self.as_mut().project();
+        let recorder = &this.pool.manager().shared().recorder;
+        let wakes = Arc::clone(this.wakes.get_or_insert_with(|| WakeRecord::new(recorder, cx.waker())));
+        wakes.polled(cx.waker(), this.context.started);
+        let waker = Waker::from(wakes);
+        let cx = &mut TaskContext::from_waker(&waker);
         // Taken out: an attempt whose poll panics is not polled again.
         let step = match self.as_mut().project().connect.take() {
             Some(connect) => self.as_mut().poll_connect(connect, cx),
