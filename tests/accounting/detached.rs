@@ -178,3 +178,26 @@ async fn panicked_attempt_frees_its_place() {
     test.assert_usable();
     assert_eq!(test.snapshot().connecting_suspended, Duration::ZERO);
 }
+
+/// The runtime of an attempt may exist and not run: whoever waits for the place ends the attempt when it is overdue.
+#[tokio::test(start_paused = true)]
+async fn attempt_of_an_idle_runtime_frees_its_place() {
+    let mut settings = settings(1, 0);
+    settings.connect_timeout = ms(1_000);
+    settings.checkout_timeout = ms(30_000);
+    let test = TestPool::with(&settings);
+    test.backend.push_connect(Behavior::Blocked);
+    let idle = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let attempt = std::thread::scope(|scope| {
+        scope.spawn(|| idle.block_on(async { test.checkout("leaves").assert_pending() })).join().unwrap()
+    });
+    drop(attempt);
+    let mut waiting = vec![test.checkout("waits").assert_pending()];
+    for _ in 0..40 {
+        test.advance(ms(100)).await;
+        poll_woken(&mut waiting, |_, result| drop(result.unwrap()));
+    }
+    assert_eq!((waiting.len(), test.closed(CloseReason::ConnectAbandoned)), (0, 1));
+    test.assert_usable();
+    std::thread::spawn(move || drop(idle)).join().unwrap();
+}

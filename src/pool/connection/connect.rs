@@ -61,9 +61,8 @@ impl<M: Backend> Connect<M> {
     pub(in crate::pool) fn detach(self, shared: &Arc<Shared>) {
         let Self { future, runtime } = self;
         let Some(runtime) = runtime.filter(|_| !shared.is_closing()) else { return };
-        let shared = Arc::clone(shared);
-        // If the runtime is shut down, the task is dropped, and the attempt with it.
-        drop(runtime.spawn(async move {
+        let owner = Arc::clone(shared);
+        shared.background.spawn(shared, &runtime, shared.gate.connect_limit(), async move {
             tokio::select! {
                 biased;
                 connected = future => {
@@ -71,9 +70,9 @@ impl<M: Backend> Connect<M> {
                         return_unused(object);
                     }
                 }
-                () = shared.closing() => {}
+                () = owner.closing() => {}
             }
-        }));
+        });
     }
 }
 

@@ -1,4 +1,5 @@
-//! Work on connections that were returned or closed, and its end if nothing drives it.
+//! Work on connections that no checkout waits for, and its end if nothing drives it: resets, closing connections, and
+//! attempts to connect whose checkouts have ended.
 //!
 //! Such work runs in the runtime of its connection, and is bounded in time by a timer of that runtime. A runtime that
 //! exists but is not driven, as a current-thread runtime outside `block_on`, would keep the connection's place for ever.

@@ -179,11 +179,11 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         let wakes = Arc::clone(this.wakes.get_or_insert_with(|| WakeRecord::new(recorder, cx.waker())));
         wakes.polled(cx.waker(), this.context.started);
         let waker = Waker::from(wakes);
-        let cx = &mut TaskContext::from_waker(&waker);
+        let recorded = &mut TaskContext::from_waker(&waker);
         // Taken out: an attempt whose poll panics is not polled again.
         let step = match self.as_mut().project().connect.take() {
-            Some(connect) => self.as_mut().poll_connect(connect, cx),
-            None => match self.as_mut().poll_waits(cx) {
+            Some(connect) => self.as_mut().poll_connect(connect, recorded),
+            None => match self.as_mut().poll_waits(recorded) {
                 Poll::Ready(true) => Step::Again,
                 Poll::Ready(false) => Step::Failed(Failure::Closed),
                 Poll::Pending => Step::Pending,
