@@ -139,7 +139,8 @@ pub(super) static SETTINGS: &[Setting] = &[
         "connect_timeout",
         duration(ms(1), HOUR),
         Value::Duration(secs(5)),
-        "The time limit of a whole connection attempt: name lookup, all hosts and addresses, TLS and authentication.",
+        "The time limit of a whole connection attempt: name lookup, all hosts and addresses, TLS and authentication. An \
+         attempt goes on if its checkout ends first, and its connection goes to the pool.",
     ),
     setting(
         "tcp_keepalive",

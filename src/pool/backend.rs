@@ -20,7 +20,8 @@ use crate::telemetry::trace::ServerAddress;
 /// Any manager whose connections are `Send` and `Sync` qualifies: `impl Backend for MyManager {}`. The methods here
 /// give the pool more information about its connections. Of the manager's own methods,
 ///
-/// - `create` opens a connection;
+/// - `create` opens a connection. It goes on after its checkout has timed out or was dropped, and is dropped itself 1 s
+///   after `connect_timeout`, or when the pool is closed;
 /// - `recycle` is the pre-ping: it is called only if the connection was not seen alive recently, so it should make a
 ///   round trip to the server;
 /// - `detach` is called when a connection leaves the pool, sometimes under deadpool's lock, so it should be brief. It

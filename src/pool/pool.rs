@@ -51,7 +51,7 @@ impl<M: Backend> Drop for Inner<M> {
 
 impl<M: Backend> Pool<M> {
     /// Creates a pool of `backend`'s connections, and does not connect yet. Settings that concern connecting to
-    /// PostgreSQL have no effect. `name` is the pool's name unless the settings have one.
+    /// PostgreSQL have no effect, except `connect_timeout`: an attempt that `backend` does not end within 1 s more fails. `name` is the pool's name unless the settings have one.
     ///
     /// # Errors
     ///

@@ -179,7 +179,7 @@ async fn panicked_attempt_frees_its_place() {
     assert_eq!(test.snapshot().connecting_suspended, Duration::ZERO);
 }
 
-/// The runtime of an attempt may exist and not run: whoever waits for the place ends the attempt when it is overdue.
+/// The runtime of an attempt may exist and not run: a checkout that waits for the place ends the attempt when it is overdue.
 #[tokio::test(start_paused = true)]
 async fn attempt_of_an_idle_runtime_frees_its_place() {
     let mut settings = settings(1, 0);

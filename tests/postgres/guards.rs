@@ -27,7 +27,7 @@ async fn panicking_task_returns_its_connection() {
         assert_eq!((status.idle, status.used), (1, 0));
         assert_eq!(test.next_backend().await, first);
     }
-    let panicked = [("operation", "panicking"), ("outcome", "cancelled")];
+    let panicked = [("operation", "panicking"), ("outcome", "error")];
     assert_eq!(test.scrape().count("poolscope_operation_duration_seconds_count", &panicked), 1);
 }
 

@@ -255,3 +255,48 @@ async fn retried_operations_outlast_a_restart() {
     }
     assert_adds_up(&pool.snapshot());
 }
+
+/// The accept queue of the Unix socket is full for a moment: connecting fails with EAGAIN, and no checkout does.
+#[tokio::test]
+async fn full_accept_queue_fails_no_checkout() {
+    let server = Server::builder().setting("max_connections", "20").start().await.unwrap();
+    let pid = std::fs::read_to_string(server.dir().join("data/postmaster.pid")).unwrap();
+    let postmaster = nix::unistd::Pid::from_raw(pid.lines().next().unwrap().parse().unwrap());
+    let socket = server.dir().join(format!("run/.s.PGSQL.{}", server.port()));
+    let pool = pool(&server, |pool| pool.pool_size(8).max_overflow(0).fail_fast(true));
+
+    /// Resumes a stopped process when dropped.
+    struct Stopped(nix::unistd::Pid);
+
+    impl Drop for Stopped {
+        fn drop(&mut self) {
+            let _ = nix::sys::signal::kill(self.0, nix::sys::signal::Signal::SIGCONT);
+        }
+    }
+
+    nix::sys::signal::kill(postmaster, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let stopped = Stopped(postmaster);
+    let address = socket2::SockAddr::unix(&socket).unwrap();
+    let mut queued = Vec::new();
+    loop {
+        let client = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        match client.connect(&address) {
+            Ok(()) => queued.push(client),
+            Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    }
+    let checkouts: Vec<_> = (0..50)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.get().await.map(drop) })
+        })
+        .collect();
+    eventually("connecting has failed", async || errors(&pool.snapshot(), "io") > 0).await;
+    drop((queued, stopped));
+    for checkout in checkouts {
+        tokio::time::timeout(TEST_TIMEOUT, checkout).await.expect("no checkout hangs").unwrap().unwrap();
+    }
+    assert_eq!(outcomes(&pool.snapshot(), Outcome::Error), 0);
+    assert_adds_up(&pool.snapshot());
+}
