@@ -62,6 +62,8 @@ pub struct Settings {
     pub read_wire: bool,
     /// The limit of one answer of the server, in KiB. Default 0: no limit.
     pub max_answer_kib: usize,
+    /// Whether `prepare_cached` keeps statements. Default true.
+    pub cache_statements: bool,
     /// Whether query spans have the query's text, with its literals replaced. Default false.
     pub trace_query_text: bool,
     /// Whether a checkout that needs a new connection fails at once while connection attempts are failing. Default
@@ -118,6 +120,7 @@ fields_by_name! {
     leak_threshold: OptionalDuration,
     read_wire: Switch,
     max_answer_kib: Count,
+    cache_statements: Switch,
     trace_query_text: Switch,
     fail_fast: Switch,
     retry_floor: Count,
@@ -149,6 +152,7 @@ impl Default for Settings {
             leak_threshold: None,
             read_wire: false,
             max_answer_kib: 0,
+            cache_statements: false,
             trace_query_text: false,
             fail_fast: false,
             retry_floor: 0,
@@ -237,8 +241,8 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Returns an error for the first value that is out of range, or if `wait_target` is above `checkout_timeout`,
-    /// which no successful checkout could meet.
+    /// Returns an error for the first value that is out of range; if `wait_target` is above `checkout_timeout`, which no
+    /// successful checkout could meet; or if `cache_statements` and `read_wire` are both off.
     pub fn validate(&self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             if let Some(value) = self.value(setting).filter(|value| !setting.kind().accepts(value)) {
@@ -251,6 +255,10 @@ impl Settings {
                 humantime::format_duration(self.wait_target),
                 humantime::format_duration(self.checkout_timeout),
             );
+            return Err(ConfigError::conflict(&Location::CODE, problem));
+        }
+        if !self.cache_statements && !self.read_wire {
+            let problem = "cache_statements (off) needs read_wire: set read_wire to on".to_owned();
             return Err(ConfigError::conflict(&Location::CODE, problem));
         }
         Ok(())

@@ -205,6 +205,13 @@ pub(super) static SETTINGS: &[Setting] = &[
          queries.",
     ),
     setting(
+        "cache_statements",
+        Kind::Switch,
+        Value::Switch(true),
+        "Whether `prepare_cached` keeps prepared statements. off: it prepares the statement each time, for a pooler such \
+         as PgBouncer in transaction mode; execute it in the same transaction. Needs `read_wire`.",
+    ),
+    setting(
         "trace_query_text",
         Kind::Switch,
         Value::Switch(false),

@@ -47,6 +47,7 @@ fn defaults_are_documented_and_valid() {
         ("leak_threshold", "1m"),
         ("read_wire", "on"),
         ("max_answer_kib", "0"),
+        ("cache_statements", "on"),
         ("trace_query_text", "off"),
         ("fail_fast", "on"),
         ("retry_floor", "10"),
@@ -85,13 +86,14 @@ fn table_has_each_field_once() {
         leak_threshold: _,
         read_wire: _,
         max_answer_kib: _,
+        cache_statements: _,
         trace_query_text: _,
         fail_fast: _,
         retry_floor: _,
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 26);
+    assert_eq!(names.len(), 27);
 }
 
 /// A setting; accepted values with their canonical form; refused values.
@@ -147,6 +149,7 @@ const BOUNDS: &[Bounds] = &[
     ("leak_threshold", &[("1ms", "1ms"), ("24h", "1day"), ("off", "off")], &["0s", "25h", "60"]),
     ("read_wire", &[("on", "on"), ("off", "off")], &["", "2"]),
     ("max_answer_kib", &[("0", "0"), ("1048576", "1048576")], &["1048577", "-1", "off"]),
+    ("cache_statements", &[("on", "on"), ("off", "off")], &["", "2"]),
     ("trace_query_text", &[("on", "on"), ("off", "off")], &["", "plain"]),
     ("fail_fast", &[("on", "on"), ("off", "off")], &["", "2"]),
     ("retry_floor", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
@@ -233,6 +236,14 @@ fn wait_target_above_checkout_timeout_is_refused() {
         message(settings.validate()),
         "settings: wait_target (2s) is above checkout_timeout (1s): give a shorter wait_target"
     );
+}
+
+#[test]
+fn uncached_statements_without_observer_are_refused() {
+    let settings = Settings { cache_statements: false, read_wire: false, ..Settings::default() };
+    let problem = "settings: cache_statements (off) needs read_wire: set read_wire to on";
+    assert_eq!(message(settings.validate()), problem);
+    assert!(Settings { cache_statements: false, ..Settings::default() }.validate().is_ok());
 }
 
 #[test]

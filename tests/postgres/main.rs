@@ -15,6 +15,7 @@ mod listen;
 mod outage;
 mod overflow;
 mod passwords;
+mod pgbouncer;
 mod places;
 mod proxy;
 mod queries;

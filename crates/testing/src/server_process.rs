@@ -27,8 +27,7 @@ wait "$server" 2>/dev/null
 rm -rf -- "$directory"
 "#;
 
-/// A program that serves HTTP on a free port and reports readiness at `/-/ready`. Dropping it kills it and removes its
-/// files.
+/// A program that listens on a free port. Dropping it kills it and removes its files.
 #[derive(Debug)]
 pub struct ServerProcess {
     supervisor: Child,
@@ -36,9 +35,28 @@ pub struct ServerProcess {
     address: SocketAddr,
 }
 
+/// How a program shows that it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// By its response to an HTTP request for `/-/ready`.
+    Http,
+    /// By accepting connections.
+    Listening,
+}
+
 impl ServerProcess {
-    /// Starts a program in a directory with `files`; `arguments` makes it listen at the given address.
+    /// Starts a program that serves HTTP, in a directory with `files`; `arguments` makes it listen at the given address.
     pub async fn start(
+        program: &str,
+        files: &[(&str, &str)],
+        arguments: impl Fn(&Path, SocketAddr) -> Vec<String>,
+    ) -> Self {
+        Self::start_until(Readiness::Http, program, files, arguments).await
+    }
+
+    /// As [`start`](Self::start), for a program that shows otherwise that it is ready.
+    pub async fn start_until(
+        readiness: Readiness,
         program: &str,
         files: &[(&str, &str)],
         arguments: impl Fn(&Path, SocketAddr) -> Vec<String>,
@@ -46,7 +64,7 @@ impl ServerProcess {
         // Another process may take the free port meanwhile.
         for _ in 0..5 {
             let mut process = Self::spawn(program, files, &arguments);
-            if process.is_ready(program).await {
+            if process.is_ready(program, readiness).await {
                 return process;
             }
         }
@@ -54,7 +72,9 @@ impl ServerProcess {
     }
 
     fn spawn(program: &str, files: &[(&str, &str)], arguments: impl Fn(&Path, SocketAddr) -> Vec<String>) -> Self {
-        let directory = tempfile::Builder::new().prefix(&format!("poolscope-{program}-")).tempdir();
+        // The program may be a path.
+        let name = Path::new(program).file_name().expect("a program").display();
+        let directory = tempfile::Builder::new().prefix(&format!("poolscope-{name}-")).tempdir();
         let directory = directory.expect("a directory").keep();
         for (name, text) in files {
             fs::write(directory.join(name), text).expect("a file");
@@ -62,7 +82,7 @@ impl ServerProcess {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = free.expect("a free port");
         let supervisor = Command::new("/bin/sh")
-            .args(["-c", SUPERVISOR_SCRIPT, &format!("poolscope-{program}")])
+            .args(["-c", SUPERVISOR_SCRIPT, &format!("poolscope-{name}")])
             .arg(&directory)
             .arg(program)
             .args(arguments(&directory, address))
@@ -75,14 +95,18 @@ impl ServerProcess {
     }
 
     /// Waits until it is ready. Returns false if its port was taken.
-    async fn is_ready(&mut self, program: &str) -> bool {
+    async fn is_ready(&mut self, program: &str, readiness: Readiness) -> bool {
         let start = Instant::now();
         loop {
-            if self.request("/-/ready").await.is_ok_and(|response| response.contains(" 200 ")) {
+            let is_ready = match readiness {
+                Readiness::Http => self.request("/-/ready").await.is_ok_and(|response| response.contains(" 200 ")),
+                Readiness::Listening => TcpStream::connect(self.address).await.is_ok(),
+            };
+            if is_ready {
                 return true;
             }
             let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            if log.contains("address already in use") {
+            if log.to_lowercase().contains("address already in use") {
                 return false;
             }
             assert!(

@@ -99,7 +99,7 @@ fn every_setting_is_a_parameter() {
         "postgres://h/d?name=orders&password_file=/a&passfile=/b&pool_size=5&max_overflow=0&checkout_timeout=2s&recycle_after=off&pre_ping=off\
          &pre_ping_idle=0s&ping_timeout=1s&connect_timeout=3s&tcp_keepalive=off&tcp_user_timeout=9s\
          &application_name=billing&clean_timeout=2s&close_timeout=3s&reset_session=on&leak_threshold=5m\
-         &read_wire=off&max_answer_kib=64&trace_query_text=on&fail_fast=off\
+         &read_wire=off&max_answer_kib=64&cache_statements=off&trace_query_text=on&fail_fast=off\
          &retry_floor=1&retry_percent=5&wait_target=5ms",
     );
     let values: Vec<_> = all_settings().filter(|s| !s.is_url()).map(|s| settings.get(s.name()).unwrap()).collect();
@@ -107,7 +107,7 @@ fn every_setting_is_a_parameter() {
         values,
         [
             "orders", "/a", "/b", "5", "0", "2s", "off", "off", "0s", "1s", "3s", "off", "9s", "billing", "2s", "3s",
-            "on", "5m", "off", "64", "on", "off", "1", "5", "5ms"
+            "on", "5m", "off", "64", "off", "on", "off", "1", "5", "5ms"
         ]
     );
     assert_eq!(settings.database_url.unwrap().config().get_application_name(), Some("billing"));

@@ -83,7 +83,7 @@ impl<M: Backend> InstrumentedManager<M> {
             }));
         }));
         let shared = Arc::downgrade(&self.shared);
-        let caches = StatementCaches::new(true, move |at| {
+        let caches = StatementCaches::new(self.shared.settings.cache_statements, move |at| {
             if let Some(shared) = shared.upgrade() {
                 shared.forget_statements_before(at);
             }

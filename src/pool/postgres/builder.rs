@@ -107,6 +107,8 @@ impl PoolBuilder {
         /// Sets the limit, in KiB, of what the server sends from the end of one answer to the end of the next, beyond which
         /// the connection is closed. Default 0: no limit.
         max_answer_kib: usize,
+        /// Sets whether `prepare_cached` keeps statements. Default on. Off for a pooler in transaction mode.
+        cache_statements: bool,
         /// Sets whether the spans of queries have the query text, with `?` for each literal. Default off.
         trace_query_text: bool,
         /// Sets whether a checkout that needs a new connection fails at once, rather than waits, while connecting is

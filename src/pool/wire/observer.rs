@@ -321,6 +321,9 @@ impl ProtocolHandler for StatsWriter {
         if problem != StatementProblem::NameTaken {
             self.caches.invalidate(self.at);
         }
+        if problem != StatementProblem::Stale {
+            self.record(|recorder| recorder.log().statement_unknown(problem.code()));
+        }
     }
 
     fn backend_pid(&mut self, pid: i32) {

@@ -15,6 +15,7 @@ mod requests;
 use std::error::Error;
 use std::panic::Location;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 pub(crate) use self::limiter::{ConditionLimiter, Limiter};
@@ -34,6 +35,8 @@ pub(crate) struct Limiters {
     retries: Limiter,
     exhausted: Limiter,
     suspension: ConditionLimiter,
+    /// Whether it was logged that the server does not keep prepared statements.
+    unknown_statements: AtomicBool,
     server_view: ConditionLimiter,
     /// By operation, since each leak is reported once, and another operation's must not hide it. Allocated at the first.
     leaks: OnceLock<Box<[Limiter]>>,
@@ -206,6 +209,21 @@ impl<'a> Log<'a> {
             suppressed,
             "protocol of a connection was not understood; the connection is no longer observed"
         );
+    }
+
+    /// Logs, once, that the server does not know a statement that was prepared on its connection, or knows another one of
+    /// its name.
+    #[cold]
+    pub(crate) fn statement_unknown(self, code: ErrorCode) {
+        if !self.limiters.unknown_statements.swap(true, Relaxed) {
+            tracing::warn!(
+                pool = self.pool,
+                sqlstate = code.as_str(),
+                "the server does not keep the prepared statements of a connection; if a pooler such as PgBouncer is in \
+                 transaction mode, set its max_prepared_statements (PgBouncer 1.21), or turn cache_statements off and use \
+                 each statement in the transaction that prepares it; otherwise check for DEALLOCATE and DISCARD ALL"
+            );
+        }
     }
 
     #[cold]

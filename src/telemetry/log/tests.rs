@@ -68,6 +68,11 @@ fn lasting_condition_is_logged_once() {
 }
 
 #[test]
+fn unknown_statements_are_logged_once() {
+    assert_eq!(repeat(|log, _| log.statement_unknown(ErrorCode::new("26000"))).total(), 1);
+}
+
+#[test]
 fn flapping_condition_is_counted_together() {
     let events: &[(&str, &str, LogEvent)] = &[
         ("connecting failed", "connecting succeeded again", |log, error| {

@@ -49,6 +49,17 @@ pub(crate) enum StatementProblem {
     NameTaken,
 }
 
+impl StatementProblem {
+    /// Returns the SQLSTATE that reports it.
+    pub(crate) const fn code(self) -> ErrorCode {
+        ErrorCode::new(match self {
+            Self::Stale => "0A000",
+            Self::Missing => "26000",
+            Self::NameTaken => "42P05",
+        })
+    }
+}
+
 /// The outcome of a request with queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestOutcome {

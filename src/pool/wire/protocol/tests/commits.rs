@@ -1,7 +1,7 @@
 //! Commits, and what would remain unknown if the server answered no more.
 
-use super::checker::{CheckedProtocol, Side};
-use super::{Client, Dialogue, Server, client, error, message, query, ready, server};
+use super::checker::{CheckedProtocol, Report, Side};
+use super::{Client, Dialogue, Server, StatementProblem, client, error, message, query, ready, server};
 use crate::labels::ErrorCode;
 use crate::telemetry::evidence::Risk;
 
@@ -143,4 +143,29 @@ fn stale_plan_is_told_from_unsupported_features() {
         let exchange = [sends("SELECT 1"), (Server, message(b'E', fields.as_bytes()))];
         assert_eq!(replay(&exchange).handler.error.map(|error| error.stale_plan), Some(stale), "{fields}");
     }
+}
+
+#[test]
+fn refused_statements_are_reported() {
+    let refused = |exchange: &[&[(Side, Vec<u8>)]]| -> Vec<_> {
+        let reports = replay(&exchange.concat()).handler.reports.into_iter();
+        let problem = |report| if let Report::StatementRefused(problem) = report { Some(problem) } else { None };
+        reports.filter_map(problem).collect()
+    };
+    let (prepared, run) = (prepares("s1", "SELECT 1"), [runs("s1")]);
+    let missing = [runs("s1"), fails("26000", b'I')];
+    assert_eq!(refused(&[&prepared, &missing]), [StatementProblem::Missing]);
+    // It is in no cache any more, unless it was prepared again.
+    assert_eq!(refused(&[&prepared, &missing, &missing]), [StatementProblem::Missing]);
+    assert_eq!(refused(&[&prepared, &missing, &prepared, &missing]), [StatementProblem::Missing; 2]);
+    let stale = message(b'E', b"SERROR\0VERROR\0C0A000\0RRevalidateCachedQuery\0\0");
+    let stale = [(Server, [stale, ready(b'I')].concat())];
+    assert_eq!(refused(&[&prepared, &run, &stale]), [StatementProblem::Stale]);
+    let taken = [prepared[0].clone(), fails("42P05", b'I')];
+    assert_eq!(refused(&[&taken]), [StatementProblem::NameTaken]);
+    // Of PREPARE and EXECUTE in SQL.
+    for code in ["26000", "42P05"] {
+        assert_eq!(refused(&[&[sends("EXECUTE s1"), fails(code, b'I')]]), []);
+    }
+    assert_eq!(refused(&[&prepared, &run, &[fails("22P02", b'I')]]), []);
 }
