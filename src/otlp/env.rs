@@ -11,10 +11,13 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::error::OtlpError;
-use super::settings::{Protocol, Sampling, Settings};
+use super::settings::{Protocol, Sampling, Settings, Signal};
 
 /// The flag of the endpoint.
 const ENDPOINT_FLAG: &str = "--otlp.endpoint";
+
+/// The time between two exports of metrics, as in OpenTelemetry's specification.
+const METRICS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The largest queue.
 const MAX_QUEUE_SIZE: usize = 1_000_000;
@@ -40,12 +43,22 @@ impl Settings {
         endpoint: Option<&str>,
         protocol: Option<Protocol>,
     ) -> Result<Self, OtlpError> {
-        read(Self::new(service_name), endpoint, protocol, |name| std::env::var_os(name))
+        read(Self::new(service_name), Signal::Traces, endpoint, protocol, |name| std::env::var_os(name))
+    }
+
+    /// Creates the settings of [`MetricsExport`](super::MetricsExport) from the environment of the process: like
+    /// [`from_env`](Self::from_env), with the variables of metrics instead of those of traces.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
+    pub fn metrics_from_env(service_name: impl Into<String>) -> Result<Self, OtlpError> {
+        read(Self::new(service_name), Signal::Metrics, None, None, |name| std::env::var_os(name))
     }
 }
 
 /// Reads variables. An empty one counts as absent, as in the specification.
-struct Variables<F>(F);
+struct Variables<F>(F, Signal);
 
 impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
     fn text(&self, name: &str) -> Result<Option<String>, OtlpError> {
@@ -70,10 +83,10 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         }
     }
 
-    /// Returns name and value of `OTEL_EXPORTER_OTLP_TRACES_…`, or else of `OTEL_EXPORTER_OTLP_…`.
+    /// Returns name and value of the signal's variable, as in `OTEL_EXPORTER_OTLP_TRACES_…`, or else of
+    /// `OTEL_EXPORTER_OTLP_…`.
     fn exporter(&self, name: &str) -> Result<Option<(String, String)>, OtlpError> {
-        for prefix in ["OTEL_EXPORTER_OTLP_TRACES", "OTEL_EXPORTER_OTLP"] {
-            let variable = format!("{prefix}_{name}");
+        for variable in [format!("{}_{name}", self.1.prefix()), format!("OTEL_EXPORTER_OTLP_{name}")] {
             if let Some(value) = self.text(&variable)? {
                 return Ok(Some((variable, value)));
             }
@@ -95,21 +108,33 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
 /// Reads variables into `settings`. `endpoint` and `protocol` override them.
 pub(super) fn read(
     mut settings: Settings,
+    signal: Signal,
     endpoint: Option<&str>,
     protocol: Option<Protocol>,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Settings, OtlpError> {
-    let variables = Variables(variable);
+    let variables = Variables(variable, signal);
     let yes = |text: &str| bool::from_str(&text.to_ascii_lowercase()).ok();
     settings.disabled = variables.parsed("OTEL_SDK_DISABLED", yes, "true or false")?.unwrap_or_default();
     address(&mut settings, &variables, endpoint, protocol)?;
     transport(&mut settings, &variables)?;
     tls(&mut settings, &variables)?;
     resource(&mut settings, &variables)?;
-    if let Some(sampling) = sampling(&variables)? {
-        settings.sampling = sampling;
+    match signal {
+        Signal::Traces => {
+            if let Some(sampling) = sampling(&variables)? {
+                settings.sampling = sampling;
+            }
+            batches(&mut settings, &variables)?;
+        }
+        Signal::Metrics => {
+            settings.delay = variables.millis("OTEL_METRIC_EXPORT_INTERVAL")?.unwrap_or(METRICS_INTERVAL);
+            // The shorter timeout applies.
+            if let Some(limit) = variables.millis("OTEL_METRIC_EXPORT_TIMEOUT")? {
+                settings.timeout = settings.timeout.min(limit);
+            }
+        }
     }
-    batches(&mut settings, &variables)?;
     Ok(settings)
 }
 
@@ -121,7 +146,8 @@ fn address<F: Fn(&str) -> Option<OsString>>(
     flag: Option<&str>,
     protocol: Option<Protocol>,
 ) -> Result<(), OtlpError> {
-    let is_enabled = variables.parsed("OTEL_TRACES_EXPORTER", exporter, "otlp or none")?;
+    let signal = variables.1;
+    let is_enabled = variables.parsed(signal.exporter(), exporter, "otlp or none")?;
     let found = match flag {
         Some(url) => Some((ENDPOINT_FLAG.to_owned(), url.to_owned())),
         None => {
@@ -131,7 +157,7 @@ fn address<F: Fn(&str) -> Option<OsString>>(
     let endpoint = match &found {
         Some((origin, url)) => {
             let problem = |problem: &str| OtlpError::Setting { origin: origin.clone(), problem: problem.to_owned() };
-            Some((parse(url).map_err(problem)?, !origin.contains("_TRACES_")))
+            Some((parse(url).map_err(problem)?, !origin.contains(signal.prefix())))
         }
         None => None,
     };
@@ -144,14 +170,14 @@ fn address<F: Fn(&str) -> Option<OsString>>(
     };
     match (endpoint, is_enabled) {
         (_, Some(false)) if flag.is_none() => {}
-        (Some((uri, is_base)), _) => settings.endpoint = Some(endpoint_url(&uri, is_base, settings.protocol)),
-        (None, Some(true)) => settings.endpoint = Some(settings.protocol.local_endpoint().to_owned()),
+        (Some((uri, is_base)), _) => settings.endpoint = Some(endpoint_url(&uri, is_base, settings.protocol, signal)),
+        (None, Some(true)) => settings.endpoint = Some(settings.protocol.local_endpoint(signal)),
         (None, _) => {}
     }
     Ok(())
 }
 
-/// Parses whether spans are exported.
+/// Parses whether the signal is exported.
 fn exporter(text: &str) -> Option<bool> {
     match text {
         "otlp" => Some(true),
@@ -173,11 +199,11 @@ fn parse(url: &str) -> Result<http::Uri, &'static str> {
     Ok(uri)
 }
 
-/// Returns the URL of the endpoint. HTTP adds the path of traces to a base URL.
-fn endpoint_url(uri: &http::Uri, is_base: bool, protocol: Protocol) -> String {
+/// Returns the URL of the endpoint. HTTP adds the path of the signal to a base URL.
+fn endpoint_url(uri: &http::Uri, is_base: bool, protocol: Protocol, signal: Signal) -> String {
     let url = uri.to_string();
     match protocol {
-        Protocol::HttpProtobuf if is_base => format!("{}/v1/traces", url.trim_end_matches('/')),
+        Protocol::HttpProtobuf if is_base => format!("{}{}", url.trim_end_matches('/'), signal.path()),
         Protocol::HttpProtobuf | Protocol::Grpc => url,
     }
 }
@@ -186,7 +212,7 @@ fn transport<F: Fn(&str) -> Option<OsString>>(
     settings: &mut Settings,
     variables: &Variables<F>,
 ) -> Result<(), OtlpError> {
-    for name in ["OTEL_EXPORTER_OTLP_TIMEOUT", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT"] {
+    for name in ["OTEL_EXPORTER_OTLP_TIMEOUT", &format!("{}_TIMEOUT", variables.1.prefix())] {
         settings.timeout = variables.millis(name)?.unwrap_or(settings.timeout);
     }
     if let Some((variable, text)) = variables.exporter("COMPRESSION")? {

@@ -1,4 +1,6 @@
-//! Exports spans to an OpenTelemetry collector, over gRPC or HTTP.
+//! Exports spans and metrics to an OpenTelemetry collector, over gRPC or HTTP.
+//!
+//! [`Pipeline`] exports spans; [`MetricsExport`] pushes the metrics for those who do not scrape them.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -37,6 +39,9 @@
 //! `OTEL_EXPORTER_OTLP_ENDPOINT`, and uses the endpoint for traces unchanged. Unlike there, nothing is exported without
 //! an endpoint, and an invalid value is an error.
 //!
+//! The settings of metrics ([`Settings::metrics_from_env`]) are read from the variables with `METRICS` in place of
+//! `TRACES`. `OTEL_METRIC_EXPORT_INTERVAL` (60000 milliseconds) and `OTEL_METRIC_EXPORT_TIMEOUT` replace those of `BSP`.
+//!
 //! # What is exported
 //!
 //! [`Pipeline::layer`] exports the spans of the process, and the events within them that are poolscope's or come from the
@@ -57,6 +62,7 @@ mod env;
 mod error;
 mod export_thread;
 mod filter;
+mod metrics;
 mod partial_success;
 mod pipeline;
 mod queue;
@@ -67,5 +73,6 @@ mod transport;
 mod tests;
 
 pub use self::error::OtlpError;
+pub use self::metrics::MetricsExport;
 pub use self::pipeline::Pipeline;
 pub use self::settings::{Protocol, Sampling, Settings};

@@ -28,10 +28,43 @@ impl Protocol {
     }
 
     /// Returns the default endpoint of a collector on this machine.
-    pub(super) const fn local_endpoint(self) -> &'static str {
+    pub(super) fn local_endpoint(self, signal: Signal) -> String {
         match self {
-            Self::Grpc => "http://localhost:4317",
-            Self::HttpProtobuf => "http://localhost:4318/v1/traces",
+            Self::Grpc => "http://localhost:4317".to_owned(),
+            Self::HttpProtobuf => format!("http://localhost:4318{}", signal.path()),
+        }
+    }
+}
+
+/// What is exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    Traces,
+    Metrics,
+}
+
+impl Signal {
+    /// Returns the beginning of the variables that concern this signal only.
+    pub(super) const fn prefix(self) -> &'static str {
+        match self {
+            Self::Traces => "OTEL_EXPORTER_OTLP_TRACES",
+            Self::Metrics => "OTEL_EXPORTER_OTLP_METRICS",
+        }
+    }
+
+    /// Returns the variable that selects the exporter.
+    pub(super) const fn exporter(self) -> &'static str {
+        match self {
+            Self::Traces => "OTEL_TRACES_EXPORTER",
+            Self::Metrics => "OTEL_METRICS_EXPORTER",
+        }
+    }
+
+    /// Returns the path that HTTP adds to a base URL.
+    pub(super) const fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
         }
     }
 }
@@ -70,7 +103,7 @@ pub struct Sampling {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
-    /// The URL of the collector; for [`Protocol::HttpProtobuf`] with the path, usually `/v1/traces`.
+    /// The URL of the collector; for [`Protocol::HttpProtobuf`] with the path, usually `/v1/traces` or `/v1/metrics`.
     pub endpoint: Option<String>,
     /// The protocol.
     pub protocol: Protocol,
@@ -94,7 +127,7 @@ pub struct Settings {
     pub queue_size: usize,
     /// The largest number of spans in a batch.
     pub batch_size: usize,
-    /// The longest time a span waits for a batch to fill.
+    /// The longest time a span waits for a batch to fill; the interval between two exports of metrics.
     pub delay: Duration,
     /// Whether tracing is disabled.
     pub disabled: bool,

@@ -55,7 +55,7 @@ pub(super) fn exporter(settings: &Settings, endpoint: &str) -> Result<SpanExport
     built.map_err(|_| "the endpoint and the certificates do not make a valid exporter".to_owned())
 }
 
-fn headers(settings: &Settings) -> HeaderMap {
+pub(super) fn headers(settings: &Settings) -> HeaderMap {
     let parsed = settings
         .headers
         .iter()
@@ -68,15 +68,15 @@ fn headers(settings: &Settings) -> HeaderMap {
         .collect()
 }
 
-type Connector = hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>;
+pub(super) type Connector = hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>;
 
-fn http_client(settings: &Settings, endpoint: &str) -> Result<HyperClient<Connector>, String> {
+pub(super) fn http_client(settings: &Settings, endpoint: &str) -> Result<HyperClient<Connector>, String> {
     let config = http_tls(settings, endpoint.starts_with("https:")).map_err(|error| error.to_string())?;
     let connector = HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build();
     Ok(HyperClient::new(connector, settings.timeout, None))
 }
 
-fn grpc_tls(settings: &Settings) -> ClientTlsConfig {
+pub(super) fn grpc_tls(settings: &Settings) -> ClientTlsConfig {
     let config = match &settings.certificate {
         Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
         None => ClientTlsConfig::new().with_native_roots(),

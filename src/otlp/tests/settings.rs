@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::super::OtlpError;
 use super::super::env::read;
+use super::super::settings::Signal;
 use super::*;
 
 fn settings_with(
@@ -12,7 +13,7 @@ fn settings_with(
     protocol: Option<Protocol>,
 ) -> Result<Settings, OtlpError> {
     let variables: HashMap<_, _> = variables.iter().copied().collect();
-    read(Settings::new("shop"), endpoint, protocol, |name| variables.get(name).map(Into::into))
+    read(Settings::new("shop"), Signal::Traces, endpoint, protocol, |name| variables.get(name).map(Into::into))
 }
 
 fn env(variables: &[(&str, &str)]) -> Settings {
@@ -24,6 +25,32 @@ fn refused(variables: &[(&str, &str)], message: &str) {
     let error = settings_with(variables, None, None).unwrap_err();
     assert!(error.is_usage());
     assert_eq!(error.to_string(), message);
+}
+
+#[test]
+fn metrics_have_their_own_variables() {
+    let metrics = |variables: &[(&str, &str)]| {
+        let variables: HashMap<_, _> = variables.iter().copied().collect();
+        read(Settings::new("shop"), Signal::Metrics, None, None, |name| variables.get(name).map(Into::into)).unwrap()
+    };
+    let settings = metrics(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318/")]);
+    assert_eq!(settings.endpoint.unwrap(), "http://a:4318/v1/metrics");
+    assert_eq!(settings.delay, Duration::from_secs(60));
+    let settings = metrics(&[
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318"),
+        ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "http://b:1/own"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:1"),
+        ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "3000"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "1500"),
+        ("OTEL_METRIC_EXPORT_TIMEOUT", "2000"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "invalid"),
+    ]);
+    assert_eq!(settings.endpoint.unwrap(), "http://b:1/own");
+    assert_eq!((settings.delay, settings.timeout), (Duration::from_millis(1500), Duration::from_secs(2)));
+    let none = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318"), ("OTEL_METRICS_EXPORTER", "none")];
+    assert_eq!(metrics(&none).endpoint, None);
+    let local = metrics(&[("OTEL_METRICS_EXPORTER", "otlp")]);
+    assert_eq!(local.endpoint.unwrap(), "http://localhost:4318/v1/metrics");
 }
 
 #[test]

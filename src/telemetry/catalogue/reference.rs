@@ -65,7 +65,12 @@ fn reference() -> String {
          In OpenMetrics and with the feature `otel`, the buckets of all histograms of pools carry the latest observation made in a\n\
          sampled trace: `trace_id` and `span_id` in hexadecimal, the value, and when it was recorded. The span of\n\
          `db_client_operation_duration_seconds` is that of the query; for other histograms it is the span in which the pool was\n\
-         used.\n",
+         used.\n\n\
+         ## Push by OTLP\n\n\
+         With the feature `otlp`, `poolscope::otlp::MetricsExport` pushes all of them but those of scrapes to an OpenTelemetry\n\
+         collector, over gRPC or HTTP, every `OTEL_METRIC_EXPORT_INTERVAL` (60 s). Metrics and labels that begin with `db_client_`,\n\
+         `db_query_` or `error_` have the names of the semantic conventions there, such as `db.client.connection.wait_time` and\n\
+         `db.client.connection.pool.name`; the others keep theirs. Sums and histograms are cumulative, with exemplars.\n",
     );
     page
 }

@@ -1,4 +1,4 @@
-//! An OTLP collector that keeps the spans it receives.
+//! An OTLP collector that keeps the spans and metrics it receives.
 //!
 //! It runs on a thread of its own, so that it works while the test's threads are busy or blocked.
 
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -100,6 +101,23 @@ impl Receiver {
             assert!(start.elapsed() < TIMEOUT, "still waiting for: {what}; {} spans", spans.len());
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits until there is a request with metrics, after the first `after` ones, and returns it. Blocks the thread.
+    pub fn metrics_after(&self, after: usize) -> ExportMetricsServiceRequest {
+        let start = Instant::now();
+        loop {
+            if let Some(request) = self.store.metrics.lock().unwrap().get(after) {
+                return request.clone();
+            }
+            assert!(start.elapsed() < TIMEOUT, "still waiting for request {after} with metrics");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Returns the number of requests with metrics.
+    pub fn metrics_requests(&self) -> usize {
+        self.store.metrics.lock().unwrap().len()
     }
 
     /// Returns the headers of all requests, including refused ones.

@@ -10,10 +10,14 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
+use hyper::service::{Service as _, service_fn};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use opentelemetry_proto::tonic::collector::metrics::v1::metrics_service_server::{
+    MetricsService, MetricsServiceServer,
+};
+use opentelemetry_proto::tonic::collector::metrics::v1::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -49,6 +53,7 @@ pub(super) struct Store {
     pub(super) behavior: Mutex<Behavior>,
     pub(super) spans: Mutex<Vec<Span>>,
     pub(super) headers: Mutex<Vec<Attributes>>,
+    pub(super) metrics: Mutex<Vec<ExportMetricsServiceRequest>>,
 }
 
 /// Returns a self-signed certificate as PEM, and a TLS acceptor that uses it.
@@ -120,8 +125,17 @@ async fn serve_connection(protocol: Protocol, stream: impl AsyncRead + AsyncWrit
     // Errors of a connection concern its client only.
     match protocol {
         Protocol::Grpc => {
-            let service = TraceServiceServer::new(Service(store)).accept_compressed(CompressionEncoding::Gzip);
-            let service = TowerToHyperService::new(service);
+            let traces =
+                TraceServiceServer::new(Service(Arc::clone(&store))).accept_compressed(CompressionEncoding::Gzip);
+            let metrics = MetricsServiceServer::new(Service(store)).accept_compressed(CompressionEncoding::Gzip);
+            let (traces, metrics) = (TowerToHyperService::new(traces), TowerToHyperService::new(metrics));
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (traces, metrics) = (traces.clone(), metrics.clone());
+                async move {
+                    let of_metrics = request.uri().path().contains(".metrics.");
+                    if of_metrics { metrics.call(request).await } else { traces.call(request).await }
+                }
+            });
             let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;
         }
         Protocol::Http => {
@@ -147,10 +161,25 @@ impl TraceService for Service {
     }
 }
 
+#[tonic::async_trait]
+impl MetricsService for Service {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportMetricsServiceRequest>,
+    ) -> Result<tonic::Response<ExportMetricsServiceResponse>, tonic::Status> {
+        let headers = request.metadata().clone().into_headers();
+        match self.0.take_metrics(&headers, || request.into_inner()).await {
+            Some(response) => Ok(tonic::Response::new(response)),
+            None => Err(tonic::Status::unavailable("not now")),
+        }
+    }
+}
+
 async fn handle_http(store: Arc<Store>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
     let mut response = Response::new(Full::default());
-    if head.uri.path() != "/v1/traces" || head.headers["content-type"] != "application/x-protobuf" {
+    let of_metrics = head.uri.path() == "/v1/metrics";
+    if !(of_metrics || head.uri.path() == "/v1/traces") || head.headers["content-type"] != "application/x-protobuf" {
         *response.status_mut() = StatusCode::NOT_FOUND;
         return Ok(response);
     }
@@ -160,28 +189,49 @@ async fn handle_http(store: Arc<Store>, request: Request<Incoming>) -> Result<Re
         flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).unwrap();
         body = plain;
     }
-    match store.take(&head.headers, || ExportTraceServiceRequest::decode(&*body).unwrap()).await {
-        Some(taken) => *response.body_mut() = Full::new(taken.encode_to_vec().into()),
+    let taken = if of_metrics {
+        let request = || ExportMetricsServiceRequest::decode(&*body).unwrap();
+        store.take_metrics(&head.headers, request).await.map(|response| response.encode_to_vec())
+    } else {
+        let request = || ExportTraceServiceRequest::decode(&*body).unwrap();
+        store.take(&head.headers, request).await.map(|response| response.encode_to_vec())
+    };
+    match taken {
+        Some(taken) => *response.body_mut() = Full::new(taken.into()),
         None => *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE,
     }
     Ok(response)
 }
 
 impl Store {
+    /// Keeps the metrics of a request. Returns `None` if requests are refused.
+    async fn take_metrics(
+        &self,
+        headers: &hyper::HeaderMap,
+        request: impl FnOnce() -> ExportMetricsServiceRequest,
+    ) -> Option<ExportMetricsServiceResponse> {
+        self.admit(headers).await?;
+        self.metrics.lock().unwrap().push(request());
+        Some(ExportMetricsServiceResponse::default())
+    }
+
+    /// Keeps the headers of a request, and returns how it is answered; `None` if it is refused.
+    async fn admit(&self, headers: &hyper::HeaderMap) -> Option<Behavior> {
+        let text = |value: &hyper::header::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+        let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
+        self.headers.lock().unwrap().push(headers);
+        let behavior = *self.behavior.lock().unwrap();
+        sleep(behavior.delay).await;
+        (!behavior.unavailable).then_some(behavior)
+    }
+
     /// Keeps the spans of a request. Returns `None` if requests are refused.
     async fn take(
         &self,
         headers: &hyper::HeaderMap,
         request: impl FnOnce() -> ExportTraceServiceRequest,
     ) -> Option<ExportTraceServiceResponse> {
-        let text = |value: &hyper::header::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-        let headers = headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect();
-        self.headers.lock().unwrap().push(headers);
-        let behavior = *self.behavior.lock().unwrap();
-        sleep(behavior.delay).await;
-        if behavior.unavailable {
-            return None;
-        }
+        let behavior = self.admit(headers).await?;
         let mut spans = flatten(request());
         spans.truncate(spans.len().saturating_sub(usize::try_from(behavior.rejected_spans).unwrap()));
         self.spans.lock().unwrap().extend(spans);
