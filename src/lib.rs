@@ -1,8 +1,5 @@
-#![cfg_attr(all(feature = "axum", feature = "exporter"), doc = include_str!("../README.md"))]
-#![cfg_attr(
-    not(all(feature = "axum", feature = "exporter")),
-    doc = "Observability for PostgreSQL connection pools. See [`Pool`]; the examples of the README need the features `axum` and `exporter`."
-)]
+#![cfg_attr(not(doctest), doc = include_str!("../README.md"))]
+#![cfg_attr(doctest, doc = "Observability for PostgreSQL connection pools.")]
 
 pub mod config;
 pub mod error;
@@ -25,16 +22,6 @@ pub mod runbooks;
 mod suggest;
 pub mod telemetry;
 pub mod text;
-
-/// Compiles the examples of the guides as documentation tests.
-#[cfg(doctest)]
-mod guides {
-    #[doc = include_str!("../docs/migration.md")]
-    struct Migration;
-
-    #[doc = include_str!("../docs/pool.md")]
-    struct PoolBehaviour;
-}
 
 /// The entry points of `fuzz/`, which sees only the public API.
 #[cfg(fuzzing)]

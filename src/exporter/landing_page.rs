@@ -46,9 +46,12 @@ a { color: var(--link); text-underline-offset: .15em; }
 @media (max-width: 30rem) { li { grid-template-columns: 1fr; } }
 ";
 
-/// Renders the landing page.
-pub(super) fn landing(state: &State, links: &[Link]) -> String {
+/// Renders the landing page. `exhausted` describes the pools without a free connection, which `/-/ready` does not consider.
+pub(super) fn landing(state: &State, exhausted: &[String], links: &[Link]) -> String {
     let (class, sentence) = match state {
+        State::Ready if !exhausted.is_empty() => {
+            ("bad", Cow::Owned(format!("Ready, but checkouts wait: {}", exhausted.join("; "))))
+        }
         State::Ready => ("good", Cow::Borrowed("Ready")),
         State::NotReady(reason) => ("bad", Cow::Owned(format!("Not ready: {reason}"))),
     };
@@ -128,10 +131,20 @@ mod tests {
         let hostile = r#""><script>alert('&')</script>"#;
         let page = landing(
             &State::NotReady(hostile.into()),
+            &[],
             &[Link { address: hostile.into(), text: hostile.into(), description: hostile.into() }],
         );
         let escaped = "&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;";
         assert_eq!(page.matches(escaped).count(), 4);
         assert!(!page.contains("<script"));
+    }
+
+    #[test]
+    fn exhausted_pools_are_named() {
+        let page = |exhausted: &[String]| landing(&State::Ready, exhausted, &[]);
+        assert!(page(&[]).contains("<p class=\"state good\">Ready</p>"));
+        let page = page(&["pool `a<b`: 1 of 1".to_owned(), "pool `c`: 2 of 2".to_owned()]);
+        let expected = "<p class=\"state bad\">Ready, but checkouts wait: pool `a&lt;b`: 1 of 1; pool `c`: 2 of 2</p>";
+        assert!(page.contains(expected), "{page}");
     }
 }

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::blocking::{BlockingLimiter, JobError};
 use crate::telemetry::log::Limiter;
-use crate::telemetry::{Collector, Holder, OwnConnection, PoolSnapshot, TraceContext, Waiter};
+use crate::telemetry::{Collector, Holder, OwnConnection, PoolSnapshot, Status, TraceContext, Waiter};
 use crate::text::printable;
 
 /// The number of holders, and of waiters, that are listed for one pool: the oldest of them. It bounds the size of a
@@ -46,6 +46,21 @@ pub(super) struct PoolsApi {
 impl PoolsApi {
     pub(super) fn new(collector: Collector, limiter: BlockingLimiter) -> Self {
         Self { collector, limiter }
+    }
+
+    /// Describes each pool all of whose connections are in use while checkouts wait.
+    pub(super) fn exhausted(&self) -> Vec<String> {
+        let mut ledgers = Vec::new();
+        self.collector.ledgers(&mut ledgers);
+        let describe = |ledger: &std::sync::Arc<crate::telemetry::ledger::Ledger>| {
+            let status = ledger.status();
+            let exhausted = status.idle == 0 && status.used >= status.max && status.waiting > 0;
+            exhausted.then(|| {
+                let (name, Status { used, max, waiting, .. }) = (printable(ledger.name()), status);
+                format!("pool `{name}`: {used} of {max} connections used, {waiting} waiting")
+            })
+        };
+        ledgers.iter().filter_map(describe).collect()
     }
 
     /// Returns the pools that `query` selects, as JSON. It is built off the runtime's workers, since a ledger has a lock

@@ -158,7 +158,7 @@ impl Routes {
             return with(response, ALLOW, "GET, HEAD");
         }
         match endpoint {
-            Endpoint::Landing => html(landing_page::landing(&self.state(), &self.links)),
+            Endpoint::Landing => html(landing_page::landing(&self.state(), &self.pools.exhausted(), &self.links)),
             Endpoint::Metrics => self.metrics(headers).await,
             Endpoint::Pools => self.pools(uri.query().unwrap_or_default()).await,
             Endpoint::Runbooks => runbook(path.strip_prefix(endpoint.path()).unwrap_or_default()),

@@ -109,6 +109,21 @@ async fn empty_collector_has_no_pools() {
 }
 
 #[tokio::test]
+async fn landing_page_names_exhausted_pools() {
+    let fixture = Fixture::new().await;
+    let (shop, _jobs) = (fixture.pool("shop", 1), fixture.pool("jobs", 1));
+    let running = fixture.serve().await;
+    let held = held(&shop, "list_orders").await;
+    assert!(running.get("/").await.body.contains(">Ready</p>"), "no checkout waits");
+    let waiter = waiting(&shop, "add_order");
+    let page = running.get("/").await.body;
+    let expected = ">Ready, but checkouts wait: pool `shop`: 1 of 1 connections used, 1 waiting</p>";
+    assert!(page.contains(expected), "{page}");
+    drop((waiter, held));
+    assert!(running.get("/").await.body.contains(">Ready</p>"));
+}
+
+#[tokio::test]
 async fn fields_are_stable() {
     let fixture = Fixture::new().await;
     let pool = fixture.pool("shop", 1);

@@ -21,7 +21,7 @@ use super::super::transport::{self, Connector};
 /// Sends requests to one endpoint.
 pub(super) enum Sender {
     Grpc { client: MetricsServiceClient<Channel>, headers: HeaderMap },
-    Http { client: HyperClient<Connector>, endpoint: String, headers: HeaderMap, gzip: bool },
+    Http { client: Box<HyperClient<Connector>>, endpoint: String, headers: HeaderMap, gzip: bool },
 }
 
 impl Sender {
@@ -47,7 +47,7 @@ impl Sender {
                 Ok(Self::Grpc { client, headers })
             }
             Protocol::HttpProtobuf => {
-                let client = transport::http_client(settings, endpoint)?;
+                let client = Box::new(transport::http_client(settings, endpoint)?);
                 Ok(Self::Http { client, endpoint: endpoint.to_owned(), headers, gzip: settings.gzip })
             }
         }

@@ -10,8 +10,8 @@ use crate::telemetry::operations::OperationId;
 
 /// The numbers of connections and checkouts of a pool.
 ///
-/// Compared with SQLAlchemy's pool, [`size`](Self::size) is `size()`, [`idle`](Self::idle) is `checkedin()`,
-/// [`used`](Self::used) is `checkedout()`, and [`overflow`](Self::overflow) is `overflow()`, but never negative.
+/// Compared with deadpool's status, [`max`](Self::max) is `max_size`, [`live`](Self::live) is `size`, [`idle`](Self::idle)
+/// is `available`, and [`waiting`](Self::waiting) is `waiting`, but without the checkouts that connect.
 ///
 /// ```no_run
 /// # fn example(pool: &poolscope::Pool) {
