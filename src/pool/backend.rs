@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use deadpool::managed::{Manager, RecycleError};
 
+use super::release::HolderCancels;
 use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver, StatementCaches};
 use crate::config::Settings;
 use crate::error::CheckoutError;
@@ -137,6 +138,7 @@ pub struct Observer {
     records_text: bool,
     on_dirty: DirtyCallback,
     caches: Arc<StatementCaches>,
+    cancels: Arc<HolderCancels>,
 }
 
 impl Observer {
@@ -147,9 +149,10 @@ impl Observer {
         settings: &Settings,
         on_dirty: DirtyCallback,
         caches: StatementCaches,
+        cancels: Arc<HolderCancels>,
     ) -> Self {
         let Settings { read_wire: observes, trace_query_text: records_text, .. } = *settings;
-        Self { recorder, stats, driver, observes, records_text, on_dirty, caches: Arc::new(caches) }
+        Self { recorder, stats, driver, observes, records_text, on_dirty, caches: Arc::new(caches), cancels }
     }
 
     /// Returns whether the protocol is observed; see the setting `read_wire`.
@@ -167,6 +170,11 @@ impl Observer {
     pub(crate) fn is_held(&self) -> impl Fn() -> bool + Send + use<> {
         let stats = Arc::clone(&self.stats);
         move || UnpackedState::unpack(stats.packed_state()).is_checked_out()
+    }
+
+    /// Returns the cancel requests of the connection's holders.
+    pub(crate) fn cancels(&self) -> &Arc<HolderCancels> {
+        &self.cancels
     }
 
     /// Returns the caches of prepared statements, to which the connection's own is to be added.

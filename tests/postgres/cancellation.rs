@@ -1,6 +1,7 @@
 //! Dropped futures, guards that are dropped before their queries end, and connections that die.
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use futures_util::StreamExt;
 use poolscope::PoolBuilder;
 use poolscope::labels::{Activity, Phase};
 
-use crate::support::{Admin, TestPool, backend, eventually, shared};
+use crate::support::{Admin, Proxy, TestPool, backend, eventually, shared};
 
 fn single_connection(builder: PoolBuilder) -> PoolBuilder {
     builder.pool_size(1).max_overflow(0)
@@ -247,4 +248,70 @@ async fn abandoned_work_never_reaches_the_next_holder() {
     let snapshot = test.pool.snapshot();
     crate::assert_adds_up(&snapshot);
     assert!(snapshot.connections.live() <= 4, "the overflow is closed");
+}
+
+/// A token does nothing once its hold has ended.
+#[tokio::test]
+async fn token_that_outlives_its_hold_cancels_nothing() {
+    let test = TestPool::shared("cancellation_token", single_connection).await;
+    for _ in 0..20 {
+        let connection = test.get().await;
+        let token = connection.cancel_token();
+        connection.query_one("SELECT 1", &[]).await.unwrap();
+        drop(connection);
+        let connection = test.get().await;
+        let (slept, cancelled) = tokio::join!(connection.execute("SELECT pg_sleep(0.05)", &[]), async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            token.cancel().await
+        });
+        slept.unwrap();
+        cancelled.unwrap();
+    }
+    assert_eq!(test.scrape().count("poolscope_connections_created_total", &[]), 1);
+}
+
+/// Returns a pool behind a proxy that delays everything.
+async fn delayed(name: &str) -> (Proxy, TestPool) {
+    let server = shared().await;
+    let proxy = Proxy::to((Ipv4Addr::LOCALHOST, server.port()).into()).await;
+    let test = TestPool::new(name, &proxy.url(&server.tcp_url().unwrap()), |builder| {
+        single_connection(builder).clean_timeout(Duration::from_secs(20))
+    });
+    drop(test.get().await);
+    proxy.delay(Duration::from_millis(50));
+    (proxy, test)
+}
+
+#[tokio::test]
+async fn return_awaits_a_cancel_request_under_way() {
+    let (proxy, test) = delayed("cancellation_late").await;
+    for _ in 0..3 {
+        let connection = test.get().await;
+        let first = backend(&connection).await;
+        let (token, accepted) = (connection.cancel_token(), proxy.accepted());
+        let cancelling = tokio::spawn(async move { token.cancel().await });
+        eventually("the request is under way", async || proxy.accepted() > accepted).await;
+        drop(connection);
+        let connection = test.get().await;
+        assert!(cancelling.is_finished(), "the next holder waits for it");
+        connection.execute("SELECT pg_sleep(0.3)", &[]).await.unwrap();
+        assert_eq!(backend(&connection).await, first);
+        cancelling.await.unwrap().unwrap();
+    }
+}
+
+/// The server may process it at any time.
+#[tokio::test]
+async fn dropped_cancel_request_closes_the_connection() {
+    let (proxy, test) = delayed("cancellation_dropped").await;
+    let connection = test.get().await;
+    let first = backend(&connection).await;
+    let (token, accepted) = (connection.cancel_token(), proxy.accepted());
+    let cancelling = tokio::spawn(async move { token.cancel().await });
+    eventually("the request is under way", async || proxy.accepted() > accepted).await;
+    cancelling.abort();
+    assert!(cancelling.await.is_err());
+    drop(connection);
+    assert_ne!(test.next_backend().await, first);
+    assert_eq!(test.closed("dirty"), 1);
 }

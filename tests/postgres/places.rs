@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use poolscope::{Connection, PoolBuilder};
 use tokio::runtime::Builder;
+use tracing::Level;
 
+use crate::support::log_lines::LogLines;
 use crate::support::{Admin, Proxy, TestPool, backend, eventually, shared, with_deadline};
 
 /// One connection serves uses that follow each other, although each is reset after its return.
@@ -148,18 +150,21 @@ async fn close_timeout_bounds_a_query_that_goes_on() {
     admin.terminate(first).await;
 }
 
-/// A COPY sink that is kept blocks the driver, not the server: the server notices the end of the connection.
+/// A COPY sink that is kept blocks the driver, not the server: the server notices the end of the connection. The log says
+/// what to change.
 #[tokio::test]
 async fn kept_copy_sink_does_not_keep_the_place() {
     let test = TestPool::shared("places_sink", |builder| builder.pool_size(1).max_overflow(0)).await;
     test.get().await.batch_execute("CREATE TABLE places_sink (line text)").await.unwrap();
-    let started = Instant::now();
+    let (started, lines) = (Instant::now(), LogLines::default());
+    let capture = lines.capture();
     let connection = test.get().await;
     let sink = connection.copy_in::<_, bytes::Bytes>("COPY places_sink FROM STDIN").await.unwrap();
     drop(connection);
     test.get().await.query_one("SELECT 1", &[]).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
-    drop(sink);
+    assert_eq!(lines.count(Level::WARN, "connection was busy until clean_timeout").lines, 1);
+    drop((sink, capture));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ pub(super) use self::connect::{Connect, Connected};
 pub(super) use self::manager::InstrumentedManager;
 pub(super) use self::slot::{Place, Slot};
 use super::backend::Backend;
+use super::release::HolderCancels;
 use super::shared::Shared;
 use super::wire::DriverActivity;
 use crate::labels::CloseReason;
@@ -95,6 +96,8 @@ pub(super) struct ConnectionMeta {
     pub(super) last_operation: OperationId,
     /// Whether the session must be reset before the next use.
     pub(super) unreset: bool,
+    /// The cancel requests of the holders.
+    pub(super) cancels: Arc<HolderCancels>,
     /// The activity of the task that drives the connection.
     pub(super) driver: Arc<DriverActivity>,
     /// The runtime in which the connection was made, for background work on it; `None` if it does not run.
@@ -141,6 +144,7 @@ impl ConnectionMeta {
         if !shared.recorder.connection_creating(&stats) {
             return None;
         }
+        let cancels = Arc::new(HolderCancels::of_pooled(Arc::clone(&stats)));
         Some(Self {
             shared,
             stats,
@@ -154,6 +158,7 @@ impl ConnectionMeta {
             reason: CloseReason::ConnectAbandoned,
             last_operation: operation,
             unreset: false,
+            cancels,
             driver: Arc::default(),
             runtime: Handle::try_current().ok(),
             closed: OnceLock::new(),

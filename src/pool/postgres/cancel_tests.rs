@@ -15,7 +15,7 @@ fn request(pid: i32, key: i32) -> Vec<u8> {
 }
 
 async fn client(url: &str) -> Client {
-    Client::connect(&connector(url), None).await.unwrap()
+    Client::connect(&connector(url), None, Arc::default()).await.unwrap()
 }
 
 #[tokio::test]

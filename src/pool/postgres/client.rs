@@ -4,14 +4,14 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
-use super::cancel::CancelToken;
+use super::cancel::{CancelRequest, CancelToken};
 use super::connect::{Connector, Established};
 use super::deadpool_client;
 use super::error::ConnectError;
 use super::peer::Peer;
 use super::socket::SocketHandover;
 use crate::pool::backend::Observer;
-use crate::pool::release::CANCEL_DELAY;
+use crate::pool::release::{CANCEL_DELAY, HolderCancels};
 
 /// A connection to PostgreSQL.
 ///
@@ -23,11 +23,16 @@ pub struct Client {
     connector: Connector,
     peer: Arc<Peer>,
     handover: Arc<SocketHandover>,
+    cancels: Arc<HolderCancels>,
 }
 
 impl Client {
     /// Connects; see [`Connector::connect`].
-    pub(super) async fn connect(connector: &Connector, observer: Option<&Observer>) -> Result<Self, ConnectError> {
+    pub(super) async fn connect(
+        connector: &Connector,
+        observer: Option<&Observer>,
+        cancels: Arc<HolderCancels>,
+    ) -> Result<Self, ConnectError> {
         let Established { client, driving: task, peer, handover } = connector.connect(observer).await?;
         let inner = deadpool_client::wrap(client, task).await;
         if let Some(observer) = observer {
@@ -38,20 +43,20 @@ impl Client {
                 }
             });
         }
-        Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer), handover })
+        Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer), handover, cancels })
     }
 
     /// Cancels what the server executes, and is ready when the server has closed the connection. The client is dropped
     /// right after this call.
     pub(super) fn end(&self) -> impl Future<Output = ()> + Send + use<> {
-        let (token, closed) = (self.cancel_token(), self.handover.closed_by_peer());
+        let (request, closed) = (self.cancel_request(), self.handover.closed_by_peer());
         let cancelling = async move {
             let mut delay = CANCEL_DELAY;
             // Repeated, as a request that arrives before the server has begun with the query has no effect, and a
             // request may be lost.
             loop {
                 tokio::time::sleep(delay).await;
-                let _ = token.cancel().await;
+                let _ = request.send().await;
                 delay *= 2;
             }
         };
@@ -63,7 +68,13 @@ impl Client {
         }
     }
 
-    /// Returns a token that cancels this connection's current query from anywhere.
+    /// Returns the request that cancels the query of the connection, of any holder.
+    pub(super) fn cancel_request(&self) -> CancelRequest {
+        CancelRequest::new(self.inner.cancel_token(), self.connector.clone(), Arc::clone(&self.peer))
+    }
+
+    /// Returns a token that cancels the current holder's query on this connection from anywhere. It has no effect once
+    /// the connection is returned.
     ///
     /// Create it before a transaction begins. A transaction borrows the connection, and its own `cancel_token` is
     /// tokio-postgres's, which does not know the address that the pool connected to: it fails with `unknown host`.
@@ -81,7 +92,7 @@ impl Client {
     /// ```
     #[must_use]
     pub fn cancel_token(&self) -> CancelToken {
-        CancelToken::new(self.inner.cancel_token(), self.connector.clone(), Arc::clone(&self.peer))
+        CancelToken::new(self.cancel_request(), self.cancels.current())
     }
 }
 

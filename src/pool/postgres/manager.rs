@@ -1,5 +1,7 @@
 //! The manager of PostgreSQL connections.
 
+use std::sync::Arc;
+
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 
 use super::client::Client;
@@ -39,7 +41,7 @@ impl Manager for PostgresManager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Client, ConnectError> {
-        Client::connect(&self.connector, None).await
+        Client::connect(&self.connector, None, Arc::default()).await
     }
 
     /// Pings the server with an empty query.
@@ -74,7 +76,8 @@ impl Backend for PostgresManager {
     }
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {
-        Client::connect(&self.connector, Some(&observer).filter(|observer| observer.observes())).await
+        let cancels = Arc::clone(observer.cancels());
+        Client::connect(&self.connector, Some(&observer).filter(|observer| observer.observes()), cancels).await
     }
 
     async fn rollback(&self, client: &mut Client) -> RecycleResult<ConnectError> {
@@ -82,8 +85,8 @@ impl Backend for PostgresManager {
     }
 
     fn cancel(&self, client: &Client) -> impl Future<Output = RecycleResult<ConnectError>> + Send + use<> {
-        let token = client.cancel_token();
-        async move { Ok(token.cancel().await?) }
+        let request = client.cancel_request();
+        async move { Ok(request.send().await?) }
     }
 
     fn end(&self, client: &Client) -> impl Future<Output = ()> + Send + 'static + use<> {

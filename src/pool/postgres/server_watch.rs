@@ -151,7 +151,7 @@ impl ServerReader {
         // Taken out, so that it is closed unless the server answers.
         let client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => match timeout(CONNECT_TIMEOUT, Client::connect(&self.connector, None)).await {
+            None => match timeout(CONNECT_TIMEOUT, Client::connect(&self.connector, None, Arc::default())).await {
                 Ok(connected) => connected?,
                 Err(_) => return Err(ServerViewError::NotConnected),
             },

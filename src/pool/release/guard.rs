@@ -20,6 +20,9 @@ use crate::telemetry::wire::SessionStatus;
 /// A connection that was checked out. Dropping it returns the connection to the pool.
 ///
 /// It does not keep the pool alive: a connection that is returned after its pool was dropped is closed.
+///
+/// Drop row streams and COPY sinks before it: one that is kept keeps the connection busy after its return, until it is
+/// closed after `clean_timeout`.
 #[must_use = "dropping it returns the connection at once"]
 pub struct Guard<M: Backend = PostgresManager> {
     /// `Some` until it is dropped.
@@ -119,6 +122,17 @@ impl<M: Backend> Guard<M> {
     }
 }
 
+/// Ends what was recorded for this use beyond the usual. Returns whether a cancel request may still take effect.
+#[cold]
+#[inline(never)]
+fn end_marks(meta: &ConnectionMeta, operation: OperationId, since: Nanos, at: Nanos) -> bool {
+    let ConnectionMeta { shared, stats, cancels, .. } = meta;
+    if stats.is_suspected() {
+        shared.recorder.suspect_returned(stats, operation, since, at);
+    }
+    stats.set_cancellable(false) && cancels.end_hold()
+}
+
 impl<M: Backend> Drop for Guard<M> {
     #[inline]
     fn drop(&mut self) {
@@ -140,8 +154,9 @@ impl<M: Backend> Drop for Guard<M> {
         }
         shared.recorder.connection_returned(stats, operation, since, at);
         // Checked after the state has changed: a leak check marks the holder, and then reads the state again.
-        if stats.is_suspected() {
-            shared.recorder.suspect_returned(stats, operation, since, at);
+        let mut must_wait = unreset;
+        if stats.is_marked() {
+            must_wait |= end_marks(&pooled.meta, operation, since, at);
         }
         let meta = &mut pooled.meta;
         if let Some(reason) = close_reason {
@@ -159,7 +174,7 @@ impl<M: Backend> Drop for Guard<M> {
             if status == SessionStatus::Unread { at } else { meta.alive_at.max(meta.stats.wire().last_received()) };
         // If the connection's task has not run by now, it reports a dirty connection when it has.
         let status = if pending && meta.driver.defer_check() { meta.stats.wire().status() } else { status };
-        if !status.is_clean() || unreset || meta.refused_write {
+        if !status.is_clean() || must_wait || meta.refused_write {
             if let Some(object) = self.object.take() {
                 let permit = self.request.take().and_then(|request| request.into_permit());
                 reset_and_return(object, operation, at, permit);

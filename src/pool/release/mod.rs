@@ -13,6 +13,7 @@
 
 mod background;
 mod guard;
+mod hold;
 pub(super) mod reset;
 mod reset_task;
 mod resets;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 pub(super) use self::background::Background;
 pub use self::guard::Guard;
+pub(crate) use self::hold::{CancelHold, HolderCancels};
 pub(super) use self::resets::{ResetWait, Resets, wait_for_reset};
 pub(super) use self::surplus::{after_failed_checkout, close_idle, return_unused, sweep};
 

@@ -16,6 +16,7 @@ use super::surplus::return_and_close_surplus;
 use crate::labels::CloseReason;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
+use crate::telemetry::wire::SessionStatus;
 
 /// How far a reset task has got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,10 @@ impl<M: Backend> ResetTask<M> {
         let (Some(object), operation) = (&mut self.object, self.operation) else { return };
         let pooled = &mut ***object;
         let shared = Arc::clone(&pooled.meta.shared);
+        // Before anything is executed that a late request would cancel.
+        if !timeout_at(deadline, pooled.meta.cancels.settled()).await.unwrap_or(false) {
+            return self.give_up();
+        }
         // Most are dropped transactions, which roll themselves back: that is no reset by the pool.
         let drained = timeout_at(deadline, drain(pooled)).await.is_ok();
         let is_clean = drained && pooled.meta.stats.wire().status().is_clean();
@@ -96,6 +101,10 @@ impl<M: Backend> ResetTask<M> {
             match permit {
                 Some(_permit) => {
                     if let Err(reason) = reset_until(deadline, pooled, operation).await {
+                        if pooled.meta.stats.wire().status() == SessionStatus::Executing {
+                            let recorder = &shared.recorder;
+                            recorder.kept_busy(&pooled.meta.stats, operation);
+                        }
                         (self.reason, self.progress) = (reason, Progress::Ended);
                         return;
                     }

@@ -8,7 +8,7 @@ mod holder;
 mod totals;
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, fence};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use self::holder::HolderSpans;
@@ -55,8 +55,8 @@ pub(crate) struct ConnectionStats {
     task: AtomicU64,
     /// The call site of the holder's checkout.
     site: AtomicU16,
-    /// Whether the holder was reported as a suspected leak.
-    suspected: AtomicBool,
+    /// What a return has to consider beyond the usual, which is read as a whole: [`SUSPECTED`] and [`CANCELLABLE`].
+    marks: AtomicU8,
     /// Whether the holder is part of a sampled trace.
     traced: AtomicBool,
     use_time: OwnedHistogram,
@@ -78,6 +78,11 @@ pub(crate) struct UnpackedState {
     /// When this state began, to the microsecond.
     pub(crate) since: Nanos,
 }
+
+/// The holder was reported as a suspected leak.
+const SUSPECTED: u8 = 1;
+/// The holder has a token that cancels its query.
+const CANCELLABLE: u8 = 2;
 
 const OPERATION_BITS: u32 = 12;
 const STATE_BITS: u32 = 3;
@@ -129,7 +134,7 @@ impl ConnectionStats {
         Self {
             packed_state: AtomicU64::new(UnpackedState::pack(ConnectionState::Creating as u64, operation, at)),
             site: AtomicU16::new(SiteId::NONE.as_u16()),
-            suspected: AtomicBool::new(false),
+            marks: AtomicU8::new(0),
             task: AtomicU64::new(0),
             traced: AtomicBool::new(false),
             spans: Mutex::default(),
@@ -243,15 +248,30 @@ impl ConnectionStats {
         self.task.load(Relaxed)
     }
 
-    /// Returns whether the holder was reported as a suspected leak.
+    /// Returns whether the holder is a suspected leak or has a cancel token.
     #[inline]
+    pub(crate) fn is_marked(&self) -> bool {
+        self.marks.load(Relaxed) != 0
+    }
+
+    /// Returns whether the holder was reported as a suspected leak.
     pub(crate) fn is_suspected(&self) -> bool {
-        self.suspected.load(Relaxed)
+        self.marks.load(Relaxed) & SUSPECTED != 0
     }
 
     /// Sets whether the holder was reported as a suspected leak. Returns the previous value.
     pub(crate) fn set_suspected(&self, suspected: bool) -> bool {
-        self.suspected.swap(suspected, Relaxed)
+        self.set_mark(SUSPECTED, suspected)
+    }
+
+    /// Sets whether the holder has a token that cancels its query. Returns the previous value.
+    pub(crate) fn set_cancellable(&self, cancellable: bool) -> bool {
+        self.set_mark(CANCELLABLE, cancellable)
+    }
+
+    fn set_mark(&self, mark: u8, set: bool) -> bool {
+        let before = if set { self.marks.fetch_or(mark, Relaxed) } else { self.marks.fetch_and(!mark, Relaxed) };
+        before & mark != 0
     }
 
     #[inline]

@@ -208,6 +208,14 @@ impl Recorder {
         self.log().close_timed_out(ledger.operations.name(operation));
     }
 
+    /// Logs that a connection that `operation` returned stayed busy.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn kept_busy(&self, stats: &ConnectionStats, operation: OperationId) {
+        let operations = &self.ledger().operations;
+        self.log().kept_busy(operations.name(operation), operations.location(stats.site()));
+    }
+
     /// Records the return of a connection that was a suspected leak.
     #[cold]
     #[inline(never)]

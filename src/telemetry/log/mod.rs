@@ -32,6 +32,7 @@ pub(crate) struct Limiters {
     dirt: Limiter,
     wires: Limiter,
     closes: Limiter,
+    busy: Limiter,
     retries: Limiter,
     exhausted: Limiter,
     suspension: ConditionLimiter,
@@ -101,6 +102,19 @@ impl<'a> Log<'a> {
     }
 
     /// Logs that connecting is suspended. Called at each failure while it is.
+    #[cold]
+    pub(crate) fn kept_busy(self, operation: &str, call_site: Site) {
+        let Some(suppressed) = self.pass(&self.limiters.busy) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            operation,
+            call_site = call_site_text(call_site),
+            suppressed,
+            "connection was busy until clean_timeout after its return, and is closed; drop COPY sinks and row streams before \
+             the connection they belong to"
+        );
+    }
+
     #[cold]
     pub(crate) fn close_timed_out(self, operation: &str) {
         let Some(suppressed) = self.pass(&self.limiters.closes) else { return };

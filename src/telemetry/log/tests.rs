@@ -39,6 +39,8 @@ fn repeated_events_are_counted_together() {
         (Level::WARN, "checkout timed out", |log, _| log.checkout_timed_out()),
         (Level::WARN, "connection error", |log, error| log.connection_error(ErrorPhase::Connect, ErrorCode::IO, error)),
         (Level::WARN, "connection was returned dirty", |log, _| log.connection_dirty("a", None, Dirt::ALL[0])),
+        (Level::WARN, "connection was busy until", |log, _| log.kept_busy("a", None)),
+        (Level::WARN, "the server has not let go", |log, _| log.close_timed_out("a")),
         (Level::WARN, "suspected leak", |log, _| log.leak_suspected((OperationId::OTHER, "other"), None, PERIOD)),
         (Level::INFO, "no leak: the suspected connection is", |log, _| log.suspect_used("a", None, PERIOD)),
         (Level::INFO, "no leak: the suspected connection was", |log, _| log.suspect_returned("a", None, PERIOD)),
