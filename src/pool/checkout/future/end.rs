@@ -1,6 +1,7 @@
 //! The deadline of a checkout, and its end without a connection.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
@@ -9,7 +10,9 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::super::super::backend::Backend;
 use super::super::super::release::after_failed_checkout;
 use super::super::super::request::RequestCheckout;
+use super::super::super::shared::Shared;
 use super::late_poll::{WakeRecord, longer};
+use super::waits::Waits;
 use super::{Checkout, Stage};
 use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
 use crate::labels::{Outcome, Phase};
@@ -59,7 +62,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
     pub(super) fn note_offer(self: Pin<&mut Self>, idle_since: Nanos, waker: &Waker) {
         let this = self.project();
         let recorder = &this.pool.manager().shared().recorder;
-        let wakes = this.wakes.get_or_insert_with(|| WakeRecord::new(recorder, waker));
+        let wakes = Waits::of(this.waits).wakes.get_or_insert_with(|| WakeRecord::new(recorder, waker));
         wakes.note(this.context.started, idle_since.max(this.context.started), recorder.now());
     }
 
@@ -68,10 +71,9 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         // An ended checkout that is not dropped keeps no place in a queue.
         this.inner.set(None);
-        (*this.gate_wait, *this.permit_wait) = (None, None);
-        if let Some(connect) = this.connect.take() {
-            connect.detach(this.pool.manager().shared());
-        }
+        let waits = this.waits.take();
+        let known = waits.as_ref().and_then(|waits| waits.wakes.as_ref()?.late_poll());
+        end_waits(waits, this.pool.manager().shared());
         this.deadline.set(None);
         *this.stage = Stage::Ended;
 
@@ -80,7 +82,6 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let at = recorder.now();
         // The timer has woken the task.
         let deadline = this.context.started.after(shared.settings.checkout_timeout);
-        let known = this.wakes.take().and_then(|wakes| wakes.late_poll());
         let late_poll = longer(known, this.context.started, deadline.min(at), at);
         let outcome = match failure {
             Failure::Timeout => Outcome::Timeout,
@@ -118,17 +119,22 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         let mut this = self.project();
         // What it waits for is dropped first, so that it is never seen as ended and still in a queue.
         this.inner.set(None);
-        (*this.gate_wait, *this.permit_wait) = (None, None);
         let shared = this.pool.manager().shared();
-        if let Some(connect) = this.connect.take() {
-            connect.detach(shared);
-        }
+        end_waits(this.waits.take(), shared);
         let recorder = &shared.recorder;
         let at = recorder.now();
         // It has no ticket if the backend panicked in its first poll.
         this.context.end(recorder, Outcome::Cancelled, None, at);
         end_request(this.request, this.context.started, at);
         after_failed_checkout(this.pool);
+    }
+}
+
+/// Gives up the places in queues. An attempt to connect goes on.
+#[cold]
+fn end_waits<M: Backend>(waits: Option<Box<Waits<M>>>, shared: &Arc<Shared>) {
+    if let Some(connect) = waits.and_then(|mut waits| waits.connect.take()) {
+        connect.detach(shared);
     }
 }
 

@@ -14,20 +14,16 @@ mod waits;
 use std::convert::Infallible;
 use std::panic::Location;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use deadpool::managed::{PoolError, Timeouts};
 use pin_project_lite::pin_project;
-use tokio::sync::OwnedSemaphorePermit;
 
 use self::end::{Deadline, Failure};
-use self::late_poll::WakeRecord;
-use self::waits::Step;
+use self::waits::{Step, Waits};
 use super::super::backend::Backend;
-use super::super::connection::{Connect, ObjectPool, Pooled};
-use super::super::gate::Waiting;
+use super::super::connection::{ObjectPool, Pooled};
 use super::super::pool::Pool;
 use super::super::release::{Guard, ResetWait};
 use super::super::request::{self, RequestCheckout};
@@ -46,9 +42,6 @@ static NO_TIMEOUTS: Timeouts = Timeouts { wait: None, create: None, recycle: Non
 static WITHOUT_WAIT: Timeouts = Timeouts { wait: Some(Duration::ZERO), create: None, recycle: None };
 
 type Acquired<M> = Result<Pooled<M>, PoolError<Infallible>>;
-
-/// The wait for a permit of the request's route; `None` if the pool is closed.
-type PermitWait = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -134,12 +127,8 @@ pin_project! {
         inner: Option<F>,
         #[pin]
         deadline: Option<Deadline>,
-        // The wait at the gate or for a reset. Boxed, as hardly any checkout waits there.
-        gate_wait: Option<Waiting>,
-        // The wait for a permit of the request's route.
-        permit_wait: Option<PermitWait>,
-        // The attempt to connect.
-        connect: Option<Connect<M>>,
+        // What it waits for other than deadpool's future. Boxed, as few checkouts wait for anything else.
+        waits: Option<Box<Waits<M>>>,
         // Whether it has waited at the gate or for a permit, so that its phase is not yet that of deadpool's queue.
         requeues: bool,
         request: Option<Box<RequestCheckout>>,
@@ -147,8 +136,6 @@ pin_project! {
         reset_wait: ResetWait,
         at_gate: AtGate,
         stage: Stage,
-        // When it was woken, while it waited for something other than deadpool's queue.
-        wakes: Option<Arc<WakeRecord>>,
     }
 
     impl<M: Backend, A, F> PinnedDrop for Checkout<'_, M, A, F> {
@@ -172,16 +159,13 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             acquire,
             inner,
             deadline: None,
-            gate_wait: None,
-            permit_wait: None,
-            connect: None,
+            waits: None,
             requeues: false,
             request: None,
             context,
             reset_wait: ResetWait::NotYet,
             at_gate,
             stage: Stage::New,
-            wakes: None,
         }
     }
 }
@@ -201,7 +185,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F: Future
             if in_request_scope() && !self.as_mut().begin_request() {
                 return Poll::Ready(Err(self.fail(Failure::Closed)));
             }
-            if shared.is_gate_awaited() && self.permit_wait.is_none() {
+            if shared.is_gate_awaited() && self.waits.is_none() {
                 self.as_mut().wait_behind_others();
             }
         }
@@ -231,8 +215,8 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F: Future
                 Poll::Ready(Ok(object)) if !shared.is_closing() => {
                     *this.stage = Stage::Ended;
                     // An ended checkout that is not dropped keeps no place at the gate.
-                    if this.gate_wait.is_some() {
-                        *this.gate_wait = None;
+                    if let Some(waits) = this.waits {
+                        waits.gate = None;
                     }
                     return Poll::Ready(Ok(hand_out(object, *this.context, this.request)));
                 }
@@ -243,7 +227,9 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F: Future
                 }
                 Poll::Pending => {
                     // It queues, and leaves its place at the gate to others.
-                    *this.gate_wait = None;
+                    if let Some(waits) = this.waits {
+                        waits.gate = None;
+                    }
                     if *this.requeues {
                         this.context.requeue(&shared.recorder);
                     }
@@ -256,7 +242,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F: Future
                     break Failure::Timeout;
                 }
                 // A checkout at the gate only looks, and does not queue for the permits of others that look as well.
-                Poll::Ready(Err(PoolError::Timeout(_))) if this.gate_wait.is_some() => this.inner.set(None),
+                Poll::Ready(Err(PoolError::Timeout(_))) if Waits::is_at_gate(this.waits) => this.inner.set(None),
                 Poll::Ready(Err(PoolError::Timeout(_))) => {
                     this.inner.set(Some((this.acquire)(*this.pool, &NO_TIMEOUTS)));
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker, ready};
 
 use deadpool::managed::Timeouts;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::super::backend::Backend;
 use super::super::super::connection::{Connect, Connected, ObjectPool, Place, Pooled};
@@ -32,7 +33,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
                 this.inner.set(None);
                 *this.requeues = true;
                 this.context.wait_for(recorder, Phase::Share);
-                *this.permit_wait = Some(Box::pin(permits.wait(recorder.clone())));
+                Waits::of(this.waits).permit = Some(Box::pin(permits.wait(recorder.clone())));
                 true
             }
         }
@@ -49,7 +50,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             this.inner.set(None);
             *this.requeues |= retry.phase == Phase::Suspended;
             this.context.wait_for(&shared.recorder, retry.phase);
-            *this.gate_wait = Some(gate::wait(Arc::clone(shared), retry));
+            Waits::of(this.waits).gate = Some(gate::wait(Arc::clone(shared), retry));
         }
     }
 
@@ -61,7 +62,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         this.inner.set(None);
         *this.requeues |= retry.phase == Phase::Suspended;
         this.context.wait_for(&shared.recorder, retry.phase);
-        if this.gate_wait.is_none() {
+        if !Waits::is_at_gate(this.waits) {
             let waiting = gate::wait(Arc::clone(shared), retry);
             self.begin_gate_wait(waiting, cx);
         }
@@ -73,7 +74,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         let mut this = self.as_mut().project();
         let shared = this.pool.manager().shared();
         this.inner.set(None);
-        if this.gate_wait.is_none() {
+        if !Waits::is_at_gate(this.waits) {
             *this.reset_wait = ResetWait::Waiting;
             this.context.wait_for(&shared.recorder, Phase::Clean);
             let waiting = wait_for_reset(Arc::clone(shared));
@@ -86,7 +87,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         let mut this = self.project();
         let woken = waiting.as_mut().poll(cx).is_ready();
         if !woken {
-            *this.gate_wait = Some(waiting);
+            Waits::of(this.waits).gate = Some(waiting);
         }
         let timeouts = if woken { &NO_TIMEOUTS } else { &WITHOUT_WAIT };
         this.inner.set(Some((this.acquire)(*this.pool, timeouts)));
@@ -96,9 +97,10 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
     #[cold]
     fn poll_waits(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<bool> {
         let mut this = self.as_mut().project();
-        if let Some(waiting) = this.permit_wait {
+        let waits = Waits::of(this.waits);
+        if let Some(waiting) = &mut waits.permit {
             let Some(permit) = ready!(waiting.as_mut().poll(cx)) else { return Poll::Ready(false) };
-            *this.permit_wait = None;
+            waits.permit = None;
             if let Some(request) = this.request {
                 request.admit(permit);
             }
@@ -106,13 +108,13 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             if this.pool.manager().shared().is_gate_awaited() {
                 self.as_mut().wait_behind_others();
                 this = self.project();
-                if this.gate_wait.is_some() {
+                if Waits::is_at_gate(this.waits) {
                     return Poll::Ready(true);
                 }
             }
-        } else if let Some(waiting) = this.gate_wait {
+        } else if let Some(waiting) = &mut waits.gate {
             ready!(waiting.as_mut().poll(cx));
-            *this.gate_wait = None;
+            waits.gate = None;
             if *this.reset_wait == ResetWait::Waiting {
                 *this.reset_wait = ResetWait::Over;
                 this.context.wait_for(&this.pool.manager().shared().recorder, Phase::Queue);
@@ -153,9 +155,10 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             Ok(permit) => {
                 // It leaves its place at the gate to others.
                 this.inner.set(None);
-                *this.gate_wait = None;
+                let waits = Waits::of(this.waits);
+                waits.gate = None;
                 this.context.wait_for(&shared.recorder, Phase::Connect);
-                *this.connect = Some(Connect::new(this.pool, place, permit, this.context.operation));
+                waits.connect = Some(Connect::new(this.pool, place, permit, this.context.operation));
                 None
             }
             Err(Denied::RetryAt(retry)) => {
@@ -176,12 +179,13 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         }
         let this = self.as_mut().project();
         let recorder = &this.pool.manager().shared().recorder;
-        let wakes = Arc::clone(this.wakes.get_or_insert_with(|| WakeRecord::new(recorder, cx.waker())));
+        let waits = Waits::of(this.waits);
+        let wakes = Arc::clone(waits.wakes.get_or_insert_with(|| WakeRecord::new(recorder, cx.waker())));
         wakes.polled(cx.waker(), this.context.started);
         let waker = Waker::from(wakes);
         let recorded = &mut TaskContext::from_waker(&waker);
         // Taken out: an attempt whose poll panics is not polled again.
-        let step = match self.as_mut().project().connect.take() {
+        let step = match waits.connect.take() {
             Some(connect) => self.as_mut().poll_connect(connect, recorded),
             None => match self.as_mut().poll_waits(recorded) {
                 Poll::Ready(true) => Step::Again,
@@ -198,7 +202,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
     fn poll_connect(mut self: Pin<&mut Self>, mut connect: Connect<M>, cx: &mut TaskContext<'_>) -> Step<M> {
         match connect.poll(cx) {
             Poll::Pending => {
-                *self.project().connect = Some(connect);
+                Waits::of(self.project().waits).connect = Some(connect);
                 Step::Pending
             }
             Poll::Ready(Connected::Ok(object)) if self.pool.manager().shared().is_closing() => {
@@ -214,6 +218,31 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
                 Step::Again
             }
         }
+    }
+}
+
+/// What a checkout waits for, other than deadpool's future.
+pub(super) struct Waits<M: Backend> {
+    /// The wait at the gate or for a reset.
+    pub(super) gate: Option<Waiting>,
+    /// The wait for a permit of the request's route.
+    permit: Option<PermitWait>,
+    /// The attempt to connect.
+    pub(super) connect: Option<Connect<M>>,
+    /// When it was woken meanwhile.
+    pub(super) wakes: Option<Arc<WakeRecord>>,
+}
+
+/// The wait for a permit of the request's route; `None` if the pool is closed.
+type PermitWait = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
+
+impl<M: Backend> Waits<M> {
+    pub(super) fn of(waits: &mut Option<Box<Self>>) -> &mut Self {
+        waits.get_or_insert_with(|| Box::new(Self { gate: None, permit: None, connect: None, wakes: None }))
+    }
+
+    pub(super) fn is_at_gate(waits: &Option<Box<Self>>) -> bool {
+        waits.as_ref().is_some_and(|waits| waits.gate.is_some())
     }
 }
 
