@@ -223,7 +223,8 @@ fn check_prints_settings_and_tests_connections() {
     assert!(lines[2].starts_with("shop: postgres://postgres:***@") && lines[4].ends_with("without the server's view"));
     assert_eq!(
         lines[3],
-        "  pool_size 1, max_overflow 0, checkout_timeout 5s, connect_timeout 2s, application_name poolscope"
+        "  pool_size 1, max_overflow 0, checkout_timeout 5s, connect_timeout 2s, application_name poolscope, \
+         max_answer_kib 64"
     );
 
     let connected = run_to_end(poolscope(&["check", "--config", &config, "--connect"]));
@@ -307,7 +308,7 @@ fn refusing_server(text: &str) -> SocketAddr {
 fn foreign_errors_are_escaped_and_cut() {
     let environment = Environment::new();
     let forged = "x\n2026-12-01T12:00:00Z ERROR poolscope: forged\r\u{1b}[31mred\u{1b}]0;title\u{7}\u{9b}m\u{202e}";
-    let (forging, flooding) = (refusing_server(forged), refusing_server(&"A".repeat(300_000)));
+    let (forging, flooding) = (refusing_server(forged), refusing_server(&"A".repeat(60_000)));
     let config = environment.file(
         "foreign.toml",
         &format!(
