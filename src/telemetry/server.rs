@@ -179,6 +179,16 @@ mod tests {
         );
     }
 
+    /// Any client chooses its name, and a server that misbehaves sends any text.
+    #[test]
+    fn application_names_are_printable() {
+        let long = "x".repeat(10_000);
+        let names = ["a\n\u{1b}[2J\u{202e}", r"a\n\u{1b}[2J\u{202e}", &long];
+        let backends = Backends::bounded(names.iter().map(|name| ((*name, BackendState::Active), 1)).collect());
+        let names: Vec<_> = backends.iter().map(|of| (&*of.application, of.count)).collect();
+        assert_eq!(names, [(r"a\n\u{1b}[2J\u{202e}", 2), (&*printable(&long), 1)]);
+    }
+
     #[test]
     fn result_is_cleared_only_by_its_own_watcher() {
         let view = LatestServerView::default();
