@@ -573,3 +573,24 @@ proptest! {
         runtime.block_on(run_sequence(settings, Failures::Outages, steps.into()));
     }
 }
+
+/// A probe that ends only after the last step: the capacity is available once the next attempt is due.
+#[tokio::test(start_paused = true)]
+async fn probe_ends_after_the_last_step() {
+    let start = || [Step::Start { operation: 0 }, Step::Poll { which: 0 }];
+    let mut steps = Vec::from(start());
+    steps.push(Step::SetConnect { behavior: Behavior::Down });
+    steps.extend(start());
+    // The pauses grow to their maximum.
+    for _ in 0..8 {
+        steps.extend([Step::Advance { time: ms(500) }, Step::PollWoken]);
+        steps.extend(start());
+    }
+    steps.extend([Step::Drop { which: 0 }; 8]);
+    steps.push(Step::SetConnect { behavior: Behavior::After(ms(1_400), Completion::Down) });
+    steps.push(Step::Advance { time: ms(1_001) });
+    steps.extend(start());
+    let mut settings = settings(3, 1);
+    settings.fail_fast = false;
+    run_sequence(settings, Failures::Outages, steps.into()).await;
+}
