@@ -218,7 +218,8 @@ impl<M: Backend> Pool<M> {
     /// connections are closed, and those in use when they are returned. A checkout that is connecting or pinging
     /// finishes that first, within its own limits.
     ///
-    /// A backend that closes its connections in the background, as PostgreSQL's does, may not have finished then.
+    /// An abandoned query is cancelled, and its end awaited for at most `clean_timeout` and `close_timeout`. A backend that
+    /// closes its connections in the background, as PostgreSQL's does, may otherwise not have finished then.
     ///
     /// # Cancel safety
     ///

@@ -48,7 +48,9 @@ impl<M: Backend> PooledConnection<M> {
     /// calls have no effect. Called before its place is given to another connection, so that no more are counted than
     /// the pool may have. What follows happens when the connection is dropped, as a lock may be held here.
     pub(super) fn close(&self, reason: CloseReason) {
-        let outlives = M::may_outlive_drop(&self.connection, self.meta.may_execute());
+        // A ping executes nothing, and a connection that does not answer it counts as dead.
+        let is_pinged = matches!(reason, CloseReason::PingFailed | CloseReason::PingAbandoned);
+        let outlives = !is_pinged && M::may_outlive_drop(&self.connection, self.meta.is_executing());
         self.meta.record_closed(reason, outlives);
     }
 }
@@ -180,15 +182,10 @@ impl ConnectionMeta {
         self.shared.recorder.connection_created(&self.stats, took);
     }
 
-    /// Returns whether the server may be executing a request, or a request may be about to be sent.
-    fn may_execute(&self) -> bool {
+    /// Returns whether the server executes a request, as far as is known.
+    fn is_executing(&self) -> bool {
         let wire = self.stats.wire();
-        match wire.status() {
-            SessionStatus::Unread => false,
-            _ if wire.is_ended() => false,
-            SessionStatus::Executing => true,
-            _ => !self.driver.is_settled(),
-        }
+        wire.status() == SessionStatus::Executing && !wire.is_ended()
     }
 
     fn record_closed(&self, reason: CloseReason, outlives: bool) {

@@ -47,8 +47,8 @@ impl<M: Backend> Guard<M> {
         Self { object: Some(object), operation, since, discard: None, request }
     }
 
-    /// Closes the connection instead of returning it. Its place in the pool is free at once or, if the server is still
-    /// executing a query, when that is cancelled.
+    /// Closes the connection instead of returning it. Its place in the pool is free at once or, if the server may be
+    /// executing something, when that is cancelled and the server has let go of the connection.
     ///
     /// Use it after an error with which the server ends the session, such as 57P01: the connection learns of its end a
     /// moment after the caller, and would be handed out again if it were returned before that.
