@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::labels::{Activity, ConnectFailure, ErrorCode, Outcome, Phase};
-use crate::telemetry::{OperationUsage, OwnConnection, PoolUsage};
+use crate::telemetry::{OperationUsage, OwnConnection, PoolUsage, Verdict};
 
 /// The error of a checkout.
 ///
@@ -104,6 +104,8 @@ pub struct TimeoutReport {
     pub backoff: Option<ConnectBackoff>,
     /// Present if the checkout's task did not poll it when it was woken: it may have timed out only because of that.
     pub late_poll: Option<LatePoll>,
+    /// The last verdict about the pool, if it is diagnosed. The message ends with it if it names a problem.
+    pub verdict: Option<Arc<Verdict>>,
 }
 
 /// A poll of a checkout long after it was woken, as by a task that keeps the future and awaits another one.
@@ -121,7 +123,7 @@ const MAX_NAMED_OPERATIONS: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, usage, own_connection, backoff, late_poll } = self;
+        let Self { waited, phase, usage, own_connection, backoff, late_poll, verdict } = self;
         let PoolUsage { name, status, longest_wait, operations } = usage;
         let waiting_for = match phase {
             Phase::Queue => "waiting for one to be returned",
@@ -146,8 +148,11 @@ impl fmt::Display for TimeoutReport {
             OwnConnectionNote(own_connection.as_ref()),
             LatePollNote(late_poll.as_ref()),
         )?;
-        match backoff {
-            Some(backoff) => write!(f, "; {backoff}"),
+        if let Some(backoff) = backoff {
+            write!(f, "; {backoff}")?;
+        }
+        match verdict.as_deref().filter(|verdict| verdict.is_problem()) {
+            Some(verdict) => write!(f, "; diagnosis: {verdict}"),
             None => Ok(()),
         }
     }

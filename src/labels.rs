@@ -288,6 +288,44 @@ label_enum! {
     }
 }
 
+label_enum! {
+    /// The state that a pool is diagnosed with: healthy, or the cause of its problem.
+    Cause {
+        /// Checkouts are served without a long wait, and nothing accumulates.
+        Healthy => "healthy",
+        /// The load needs more connections than the pool may have, all the time.
+        Undersized => "undersized",
+        /// The load suits the pool on average, and its peaks exceed it.
+        Burst => "burst",
+        /// Queries take so long that they occupy the pool.
+        SlowQueries => "slow_queries",
+        /// Queries wait for a lock that another session holds.
+        LockWait => "lock_wait",
+        /// Connections are held without a query and outside a transaction.
+        HeldIdle => "held_idle",
+        /// Connections are held in an open transaction without a query.
+        IdleInTransaction => "idle_in_transaction",
+        /// Connections are not returned.
+        Leak => "leak",
+        /// Tasks that hold a connection wait for another one of the same pool.
+        SelfDeadlock => "self_deadlock",
+        /// The server cannot be connected to.
+        ServerDown => "server_down",
+        /// The server has no free slot for a connection.
+        ServerFull => "server_full",
+        /// Connecting takes long.
+        ConnectSlow => "connect_slow",
+        /// Connections are closed and replaced all the time.
+        Churn => "churn",
+        /// A large share of the load is retries.
+        RetryStorm => "retry_storm",
+        /// The executor does not poll its tasks in time.
+        RuntimeStalled => "runtime_stalled",
+        /// The pool was not observed for long enough.
+        NotEnoughData => "not_enough_data",
+    }
+}
+
 /// The value of the `sqlstate` label: the server's five characters or, where the server sent none, a short word for
 /// the kind of failure.
 ///

@@ -2,6 +2,7 @@
 #![cfg_attr(doctest, doc = "Observability for PostgreSQL connection pools.")]
 
 pub mod config;
+mod diagnosis;
 pub mod error;
 #[cfg(feature = "exporter")]
 pub mod exporter;

@@ -64,9 +64,30 @@
 //!   }, …],
 //!   "suspected_leaks": 0,
 //!   "holders_omitted": 0,                    the oldest 1000 holders and 1000 waiters are listed
-//!   "waiters_omitted": 0
+//!   "waiters_omitted": 0,
+//!   "diagnosis": {                           null before the first sample
+//!     "cause": "held_idle",                  "healthy", or another cause of docs/diagnosis.md
+//!     "since_seconds": 74.0,                 for how long the cause has held
+//!     "operation": "list_orders",            responsible, or null
+//!     "call_site": "src/orders.rs:42",       responsible, or null
+//!     "evidence": [{                         at least one
+//!       "name": "held_idle_share",
+//!       "value": 0.47,
+//!       "unit": "ratio",                     or "seconds", "per_second", "connections", "checkouts", "count"
+//!       "usual": 0.02                        while the pool was healthy, or null
+//!     }, …],
+//!     "advice": "…",                         one sentence; empty if the pool is healthy
+//!     "consequences": ["undersized"],        causes whose conditions hold because of this one
+//!     "finding": "…",                        one sentence
+//!     "sample_interval_seconds": 1.0         above 2, short events may have been missed
+//!   }
 //! }, …]}
 //! ```
+//!
+//! # Diagnosis
+//!
+//! While it serves, the exporter samples each pool of its collector once per second, which takes some ten microseconds,
+//! and derives a verdict from the samples of the last minute.
 //!
 //! # Limits of scrapes
 //!
@@ -264,6 +285,6 @@ impl Exporter {
         let pools = PoolsApi::new(self.collector.clone(), self.pool_listings.get_or_init(limiter).clone());
         let routes = Routes::new(Arc::clone(scraper), pools, self.readiness.clone(), &self.links);
         let handler = ConnectionHandler::new(Auth::new(self.web_config.clone()), routes);
-        Ok(BoundExporter::new(listener, local_addr, handler))
+        Ok(BoundExporter::new(listener, local_addr, handler, self.collector.clone()))
     }
 }

@@ -12,7 +12,9 @@ use serde::{Serialize, Serializer};
 
 use super::blocking::{BlockingLimiter, JobError};
 use crate::telemetry::log::Limiter;
-use crate::telemetry::{Collector, Holder, OwnConnection, PoolSnapshot, Status, TraceContext, Waiter};
+use crate::telemetry::{
+    Collector, Evidence, Holder, OwnConnection, PoolSnapshot, Status, TraceContext, Verdict, Waiter,
+};
 use crate::text::printable;
 
 /// The number of holders, and of waiters, that are listed for one pool: the oldest of them. It bounds the size of a
@@ -164,11 +166,12 @@ struct PoolJson<'a> {
     holders_omitted: usize,
     /// The number of waiters beyond [`MAX_LISTED`].
     waiters_omitted: usize,
+    diagnosis: Option<DiagnosisJson<'a>>,
 }
 
 impl<'a> PoolJson<'a> {
     fn new(snapshot: &'a PoolSnapshot) -> Self {
-        let PoolSnapshot { name, holders, waiters, suspected_leaks, .. } = snapshot;
+        let PoolSnapshot { name, holders, waiters, suspected_leaks, diagnosis, .. } = snapshot;
         Self {
             name,
             state: StateJson::new(snapshot),
@@ -177,6 +180,7 @@ impl<'a> PoolJson<'a> {
             suspected_leaks: *suspected_leaks,
             holders_omitted: holders.len().saturating_sub(MAX_LISTED),
             waiters_omitted: waiters.len().saturating_sub(MAX_LISTED),
+            diagnosis: diagnosis.as_deref().map(DiagnosisJson::new),
         }
     }
 }
@@ -271,6 +275,55 @@ impl<'a> OwnHoldJson<'a> {
     fn new(own: &'a OwnConnection) -> Self {
         Self { operation: &own.operation, call_site: own.call_site.map(CallSite) }
     }
+}
+
+#[derive(Debug, Serialize)]
+struct DiagnosisJson<'a> {
+    cause: &'static str,
+    since_seconds: Seconds,
+    operation: Option<&'a str>,
+    call_site: Option<&'a str>,
+    evidence: Vec<EvidenceJson>,
+    advice: &'a str,
+    consequences: Vec<&'static str>,
+    finding: &'a str,
+    sample_interval_seconds: Seconds,
+}
+
+impl<'a> DiagnosisJson<'a> {
+    fn new(verdict: &'a Verdict) -> Self {
+        Self {
+            cause: verdict.cause.as_str(),
+            since_seconds: Seconds(verdict.lasting),
+            operation: verdict.operation.as_deref(),
+            call_site: verdict.call_site.as_deref(),
+            evidence: verdict.evidence.iter().map(EvidenceJson::new).collect(),
+            advice: &verdict.advice,
+            consequences: verdict.consequences.iter().map(|cause| cause.as_str()).collect(),
+            finding: &verdict.finding,
+            sample_interval_seconds: Seconds(verdict.sample_interval),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct EvidenceJson {
+    name: &'static str,
+    value: f64,
+    unit: &'static str,
+    usual: Option<f64>,
+}
+
+impl EvidenceJson {
+    fn new(evidence: &Evidence) -> Self {
+        let Evidence { name, value, unit, usual } = *evidence;
+        Self { name, value: rounded(value), unit, usual: usual.map(rounded) }
+    }
+}
+
+/// Rounds to six decimals.
+fn rounded(value: f64) -> f64 {
+    (value * 1e6).round() / 1e6
 }
 
 /// A call site, as in `src/orders.rs:42`.

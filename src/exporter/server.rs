@@ -16,8 +16,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::connection::ConnectionHandler;
 use super::error::ExporterError;
 use super::limits::{MAX_CONNECTIONS, SHUTDOWN_GRACE};
+use crate::telemetry::Collector;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::log::{ConditionLimiter, Limiter};
+use crate::telemetry::sampler::sample_all;
 use crate::text::Printable;
 
 /// The pause before the next accept after the process ran out of file descriptors or memory.
@@ -32,11 +34,17 @@ pub struct BoundExporter {
     listener: TcpListener,
     local_addr: SocketAddr,
     handler: Arc<ConnectionHandler>,
+    collector: Collector,
 }
 
 impl BoundExporter {
-    pub(super) fn new(listener: TcpListener, local_addr: SocketAddr, handler: ConnectionHandler) -> Self {
-        Self { listener, local_addr, handler: Arc::new(handler) }
+    pub(super) fn new(
+        listener: TcpListener,
+        local_addr: SocketAddr,
+        handler: ConnectionHandler,
+        collector: Collector,
+    ) -> Self {
+        Self { listener, local_addr, handler: Arc::new(handler), collector }
     }
 
     /// Returns the address of the socket, with the actual port if it was bound to port 0.
@@ -49,7 +57,8 @@ impl BoundExporter {
         self.handler.scheme()
     }
 
-    /// Serves until `shutdown` completes, then stops listening and waits for requests in progress.
+    /// Serves until `shutdown` completes, then stops listening and waits for requests in progress. Meanwhile it samples
+    /// the pools once per second for their diagnosis.
     ///
     /// Idle connections are closed at once, and requests that have not ended 5 s after `shutdown` completed are
     /// aborted. A collector that hangs still occupies its blocking thread then; if that matters, end the runtime with
@@ -64,7 +73,8 @@ impl BoundExporter {
     ///
     /// Dropping the future closes the listener and all connections at once.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ExporterError> {
-        let Self { listener, local_addr, handler } = self;
+        let Self { listener, local_addr, handler, collector } = self;
+        let mut sampler = pin!(sample_all(collector));
         let graceful = GracefulShutdown::new();
         let mut acceptor = Acceptor::new(listener);
         let mut connections = JoinSet::new();
@@ -75,6 +85,7 @@ impl BoundExporter {
             let (stream, permit) = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
+                never = &mut sampler => match never {},
                 Some(ended) = connections.join_next() => {
                     log_panic(ended);
                     continue;

@@ -14,9 +14,11 @@ use super::release::{Guard, close_idle, sweep};
 use super::request;
 use super::shared::Shared;
 use crate::config::{ConfigError, Settings};
+use crate::diagnosis::Engine;
 use crate::error::{CloseTimeout, RunError};
 use crate::telemetry::clock::Clock;
 use crate::telemetry::ledger::{Ledger, Recorder};
+use crate::telemetry::sampler::sample_one;
 use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
 
 /// A connection pool that records its checkouts, waits and uses.
@@ -107,6 +109,7 @@ impl<M: Backend> Pool<M> {
         let shared = Arc::new(Shared::new(Recorder::new(ledger), settings.clone()));
         let backoff: Weak<Shared> = Arc::downgrade(&shared);
         shared.recorder.ledger().set_backoff_source(backoff);
+        shared.recorder.ledger().set_diagnoser(Box::new(Engine::default()));
         let pool = ObjectPool::builder(InstrumentedManager::new(backend, Arc::clone(&shared)))
             .max_size(limits.max())
             .build()
@@ -210,6 +213,39 @@ impl<M: Backend> Pool<M> {
     #[must_use]
     pub fn snapshot(&self) -> PoolSnapshot {
         self.shared().recorder.ledger().snapshot()
+    }
+
+    /// Samples the pool once per second for its diagnosis ([`PoolSnapshot::diagnosis`], the metric `poolscope_diagnosis`,
+    /// the log, and the errors of checkouts that time out), until the pool is closed or no longer exists. It does not
+    /// keep the pool alive.
+    ///
+    /// Spawn it unless an [`exporter`](crate::exporter) in this process serves the pool's collector, which samples its
+    /// pools itself. Without either, each scrape is a sample, so that a verdict takes several scrapes and short events
+    /// are missed.
+    ///
+    /// ```no_run
+    /// # fn example(pool: poolscope::Pool) {
+    /// tokio::spawn(pool.watch());
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if polled outside a tokio runtime with its time driver enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the sampling.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<M> {
+        let shared = Arc::downgrade(self.shared_handle());
+        async move {
+            let Some(shared) = shared.upgrade() else { return };
+            tokio::select! {
+                biased;
+                () = shared.closing() => {}
+                () = sample_one(Arc::downgrade(shared.recorder.ledger())) => {}
+            }
+        }
     }
 
     /// Closes the pool, and waits until it has no connections and no checkouts in flight.

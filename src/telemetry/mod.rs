@@ -30,10 +30,12 @@ pub(crate) mod queries;
 pub(crate) mod request_usage;
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
 pub(crate) mod requests;
+pub(crate) mod sampler;
 pub(crate) mod server;
 pub(crate) mod spans;
 pub(crate) mod trace;
 mod trace_context;
+pub(crate) mod verdict;
 pub(crate) mod wire;
 
 pub use collector::Collector;
@@ -46,5 +48,6 @@ pub use ledger::{
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use owned::BOUNDS_SECONDS;
 pub use requests::RequestTotals;
-pub use server::{Backends, ServerPoll, ServerView};
+pub use server::{Backends, BlockedBackend, ServerPoll, ServerView};
 pub use trace_context::{Hex, TraceContext};
+pub use verdict::{Evidence, Verdict};

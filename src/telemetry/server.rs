@@ -13,7 +13,7 @@ use crate::text::printable;
 const OTHER: &str = "other";
 
 /// The application name for backends that have none.
-const UNNAMED: &str = "unnamed";
+pub(crate) const UNNAMED: &str = "unnamed";
 
 impl BackendState {
     /// Returns the state for a value of `pg_stat_activity.state`, or for "hidden".
@@ -63,6 +63,26 @@ impl Backends {
     }
 }
 
+/// A backend that waits for a lock, and one that blocks it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BlockedBackend {
+    /// The process id of the backend that waits.
+    pub pid: i32,
+    /// The time since its query began.
+    pub waiting: Duration,
+    /// The process id of a backend that blocks it, by `pg_blocking_pids`; 0 for a prepared transaction.
+    pub blocker_pid: i32,
+    /// The blocker's `application_name`; `unnamed` if it is empty or hidden.
+    pub blocker_application: Arc<str>,
+    /// The blocker's user; empty if it is hidden.
+    pub blocker_user: Arc<str>,
+    /// The blocker's state.
+    pub blocker_state: BackendState,
+    /// The time since the blocker entered that state.
+    pub blocker_state_age: Duration,
+}
+
 /// The server's view of itself, as last queried by [`Pool::watch_server`](crate::Pool::watch_server).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -86,6 +106,8 @@ pub struct ServerView {
     pub oldest_transaction: Duration,
     /// The longest time for which a transaction has been waiting for its client.
     pub oldest_idle_in_transaction: Duration,
+    /// Backends that wait for a lock and who blocks them, those that have waited longest first, at most 50 pairs.
+    pub blocked: Vec<BlockedBackend>,
 }
 
 /// The result of the last query of the server's view.

@@ -136,12 +136,30 @@ async fn fields_are_stable() {
     let (holder, waiter) = (&shop["holders"][0], &shop["waiters"][0]);
 
     assert_eq!(keys(&listing), ["pools"]);
-    let pool_keys = ["holders", "holders_omitted", "name", "state", "suspected_leaks", "waiters", "waiters_omitted"];
+    let pool_keys =
+        ["diagnosis", "holders", "holders_omitted", "name", "state", "suspected_leaks", "waiters", "waiters_omitted"];
     assert_eq!(keys(shop), pool_keys);
     assert_eq!(shop["name"], "shop");
     assert_eq!(shop["state"], json!({"used": 1, "idle": 0, "creating": 0, "closing": 0, "waiting": 1, "max": 1}));
     assert_eq!(shop["suspected_leaks"], 0);
     assert_eq!((&shop["holders_omitted"], &shop["waiters_omitted"]), (&json!(0), &json!(0)));
+
+    let diagnosis_keys = [
+        "advice",
+        "call_site",
+        "cause",
+        "consequences",
+        "evidence",
+        "finding",
+        "operation",
+        "sample_interval_seconds",
+        "since_seconds",
+    ];
+    let diagnosis = &shop["diagnosis"];
+    assert_eq!(keys(diagnosis), diagnosis_keys);
+    assert_eq!((&diagnosis["cause"], &diagnosis["operation"]), (&json!("not_enough_data"), &Value::Null));
+    assert_eq!(keys(&diagnosis["evidence"][0]), ["name", "unit", "usual", "value"]);
+    assert_eq!((&diagnosis["evidence"][0]["name"], &diagnosis["consequences"]), (&json!("sampled"), &json!([])));
 
     let holder_keys = [
         "activity",

@@ -5,6 +5,7 @@ mod cancellation;
 mod client_api;
 mod connect_errors;
 mod connections;
+mod diagnosis;
 mod examples;
 mod exporter;
 mod exposition;

@@ -17,8 +17,8 @@ use super::session::bounded_query;
 use crate::labels::{BackendState, ServerRole};
 use crate::pool::wire::AnswerLimit;
 use crate::telemetry::log::Log;
-use crate::telemetry::server::{LatestServerView, ServerWatcher};
-use crate::telemetry::{Backends, ServerPoll, ServerView};
+use crate::telemetry::server::{LatestServerView, ServerWatcher, UNNAMED};
+use crate::telemetry::{Backends, BlockedBackend, ServerPoll, ServerView};
 use crate::text::printable;
 
 /// The timeouts of connecting and of the query. The server's own statement timeout is a little shorter.
@@ -210,7 +210,8 @@ fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
-    let mut rows = rows.peekable();
+    let (blocked, rows): (Vec<_>, Vec<_>) = rows.partition(|row| text(row, "blocked_pid").is_some());
+    let mut rows = rows.into_iter().peekable();
     // There is at least the backend that runs the query.
     let first = *rows.peek().ok_or(ServerViewError::Unexpected("pg_stat_activity"))?;
     let version = text(first, "version").and_then(|text| text.split_whitespace().next());
@@ -224,6 +225,7 @@ fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
         lock_waiters: 0,
         oldest_transaction: age(first, "prepared_seconds")?,
         oldest_idle_in_transaction: Duration::ZERO,
+        blocked: blocked.into_iter().map(parse_blocked).collect::<Result<_, _>>()?,
     };
     let mut backends = BTreeMap::<(&str, BackendState), u64>::new();
     for row in rows {
@@ -236,6 +238,19 @@ fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
     }
     view.backends = Backends::bounded(backends);
     Ok(view)
+}
+
+fn parse_blocked(row: &SimpleQueryRow) -> Result<BlockedBackend, ServerViewError> {
+    let application = text(row, "application_name").filter(|name| !name.is_empty()).unwrap_or(UNNAMED);
+    Ok(BlockedBackend {
+        pid: number(row, "blocked_pid")?,
+        waiting: age(row, "blocked_seconds")?,
+        blocker_pid: number(row, "blocker_pid")?,
+        blocker_application: printable(application).into(),
+        blocker_user: printable(text(row, "usename").unwrap_or_default()).into(),
+        blocker_state: BackendState::from_server(text(row, "state").unwrap_or_default()),
+        blocker_state_age: age(row, "state_seconds")?,
+    })
 }
 
 fn text<'a>(row: &'a SimpleQueryRow, column: &str) -> Option<&'a str> {

@@ -42,4 +42,20 @@ SELECT pg_catalog.current_setting('server_version') AS version,
            FILTER (WHERE backend.state LIKE 'idle in transaction%')), 0) AS idle_in_transaction_seconds
 FROM server, backend
 GROUP BY server.slots, server.taken, server.database_slots, server.database_taken, server.prepared,
-         backend.application_name, backend.hidden, backend.state
+         backend.application_name, backend.hidden, backend.state;
+-- Who blocks whom, for the queries that have waited for a lock longest. pg_blocking_pids is called for those only, because
+-- it locks the lock table.
+SELECT waiter.pid AS blocked_pid,
+       coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - waiter.query_start), 0) AS blocked_seconds,
+       blocking.pid AS blocker_pid,
+       coalesce(blocker.application_name, '') AS application_name,
+       coalesce(blocker.usename, '') AS usename,
+       CASE WHEN blocker.backend_type IS NULL AND blocker.pid IS NOT NULL THEN 'hidden'
+            ELSE coalesce(blocker.state, 'starting') END AS state,
+       coalesce(extract(epoch FROM pg_catalog.clock_timestamp() - blocker.state_change), 0) AS state_seconds
+FROM (SELECT pid, query_start FROM pg_catalog.pg_stat_activity
+      WHERE wait_event_type = 'Lock' ORDER BY query_start LIMIT 20) AS waiter
+CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiter.pid)) AS blocking(pid)
+LEFT JOIN pg_catalog.pg_stat_activity AS blocker ON blocker.pid = blocking.pid
+ORDER BY waiter.query_start
+LIMIT 50

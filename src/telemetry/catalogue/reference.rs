@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{METRICS, Metric, POOL_LABEL};
 use crate::labels::{
-    Activity, BackendState, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase, RequestMethod, RequestWarning,
+    Activity, BackendState, Cause, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase, RequestMethod, RequestWarning,
     ServerRole,
 };
 use crate::telemetry::spans::Destination;
@@ -52,6 +52,7 @@ fn reference() -> String {
         "state` of `poolscope_server_backends",
         BackendState::ALL.iter().map(|value| value.as_str()),
     );
+    label_values(&mut page, "cause", Cause::ALL.iter().map(|value| value.as_str()));
     label_values(&mut page, "role", ServerRole::ALL.iter().map(|value| value.as_str()));
     label_values(&mut page, "destination", Destination::ALL.iter().map(|value| value.as_str()));
     let _ = writeln!(

@@ -1,7 +1,7 @@
 //! The table of all metrics.
 
 use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled};
-use crate::labels::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
+use crate::labels::{Activity, Cause, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{seconds, to_f64};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
 
@@ -343,6 +343,18 @@ pub const METRICS: &[Metric] = &[
     unpooled::ACTIVE,
     unpooled::SECONDS,
     unpooled::CONNECT_SECONDS,
+    Metric::of_pool(
+        "poolscope_diagnosis",
+        Kind::Gauge,
+        &["cause"],
+        "1 for the cause that the pool is diagnosed with, healthy if there is no problem, and 0 for every other. docs/diagnosis.md lists the causes and their conditions.",
+        |pool, sink| {
+            let diagnosed = pool.diagnosis.as_ref().map_or(Cause::NotEnoughData, |verdict| verdict.cause);
+            for cause in Cause::ALL {
+                sink.value(&[cause.as_str()], if *cause == diagnosed { 1.0 } else { 0.0 });
+            }
+        },
+    ),
     Metric::of_pool(
         "poolscope_recommended_size",
         Kind::Gauge,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Ledger;
-use super::in_flight::Ticket;
+use super::in_flight::{InFlight, Ticket};
 use super::state::LedgerState;
 use crate::labels::{Activity, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
@@ -114,9 +114,17 @@ impl LedgerState {
 
     pub(super) fn waiters(&mut self, ledger: &Ledger, now: Nanos) -> Vec<Waiter> {
         self.detect_self_deadlocks(now);
-        let mut waiters: Vec<_> = self
-            .in_flight
-            .iter()
+        self.waiters_where(ledger, now, |_| true)
+    }
+
+    /// Returns the waiters whose task holds a connection. Those were detected by the reading of the state.
+    pub(super) fn waiters_with_connection(&self, ledger: &Ledger, now: Nanos) -> Vec<Waiter> {
+        self.waiters_where(ledger, now, |checkout| checkout.own_connection.is_some())
+    }
+
+    fn waiters_where(&self, ledger: &Ledger, now: Nanos, is_listed: impl Fn(&InFlight) -> bool) -> Vec<Waiter> {
+        let listed = self.in_flight.iter().filter(|(_, checkout)| is_listed(checkout));
+        let mut waiters: Vec<_> = listed
             .map(|(_, checkout)| Waiter {
                 operation: ledger.operations().shared_name(checkout.operation),
                 call_site: checkout.call_site,

@@ -58,6 +58,7 @@ use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::requests::RouteTable;
 use super::server::LatestServerView;
 use super::trace::{self, QuerySpans, ServerAddress};
+use super::verdict::{Diagnoser, Verdict};
 use crate::labels::{Outcome, Phase};
 
 /// The maximum length of a query summary in bytes.
@@ -66,6 +67,9 @@ pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
 /// The durations of one operation by outcome, allocated at the first operation with that outcome: most operations have
 /// two.
 type Durations = [OnceLock<Box<SharedHistogram>>; Outcome::COUNT];
+
+/// After this time without a sample, a scrape is one: nothing samples the pool.
+const UNSAMPLED_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A source of the pool's connect backoff.
 pub(crate) trait BackoffSource: std::fmt::Debug + Send + Sync {
@@ -94,6 +98,8 @@ pub(crate) struct Ledger {
     server: LatestServerView,
     /// The pool's connect backoff.
     backoff: OnceLock<Weak<dyn BackoffSource>>,
+    /// The pool's diagnosis.
+    diagnoser: OnceLock<Box<dyn Diagnoser>>,
     hints: Hints,
     contended: Contended,
     budget: Budget,
@@ -123,6 +129,7 @@ impl Ledger {
             routes: OnceLock::new(),
             server: LatestServerView::default(),
             backoff: OnceLock::new(),
+            diagnoser: OnceLock::new(),
             hints: Hints::default(),
             contended: Contended::default(),
             budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -174,6 +181,16 @@ impl Ledger {
     /// Sets the source of [`PoolSnapshot::connecting_suspended`]. A second call has no effect.
     pub(crate) fn set_backoff_source(&self, source: Weak<dyn BackoffSource>) {
         let _ = self.backoff.set(source);
+    }
+
+    /// Sets what derives [`PoolSnapshot::diagnosis`]. A second call has no effect.
+    pub(crate) fn set_diagnoser(&self, diagnoser: Box<dyn Diagnoser>) {
+        let _ = self.diagnoser.set(diagnoser);
+    }
+
+    /// Returns the last verdict about the pool, if it is diagnosed.
+    pub(crate) fn verdict(&self) -> Option<Arc<Verdict>> {
+        self.diagnoser.get()?.verdict()
     }
 
     /// Returns for how long connecting has been suspended, or zero.
@@ -249,18 +266,21 @@ impl Ledger {
     #[must_use]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
         let mut buffer = SnapshotBuffer::new();
-        self.read_with(&mut buffer, LedgerState::read_holders);
+        let now = self.read_with(&mut buffer, LedgerState::read_holders);
+        self.diagnose_if_due(now, &mut buffer);
         buffer.into_snapshot()
     }
 
     /// Returns a snapshot for the series of the pool's name, which include the pool that this one has replaced.
     pub(crate) fn collected_snapshot(&self, holders: bool) -> PoolSnapshot {
         let mut buffer = SnapshotBuffer::new();
-        self.read_with(&mut buffer, |state, ledger, now, buffer| {
-            if holders {
-                state.read_holders(ledger, now, buffer);
-            }
-        });
+        if holders {
+            let now = self.read_with(&mut buffer, LedgerState::read_holders);
+            self.diagnose_if_due(now, &mut buffer);
+        } else if !self.sample(&mut buffer, UNSAMPLED_INTERVAL, Duration::ZERO) {
+            self.read_with(&mut buffer, |_, _, _, _| {});
+            buffer.set_diagnosis(self.verdict());
+        }
         let mut snapshot = buffer.into_snapshot();
         self.add_predecessor(&mut snapshot, holders);
         snapshot
@@ -269,16 +289,50 @@ impl Ledger {
     /// Reads a snapshot without holders and waiters, including the pool that this one has replaced, into a buffer.
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
-        self.read_with(buffer, |_, _, _, _| {});
+        if !self.sample(buffer, UNSAMPLED_INTERVAL, Duration::ZERO) {
+            self.read_with(buffer, |_, _, _, _| {});
+            buffer.set_diagnosis(self.verdict());
+        }
         self.add_predecessor(buffer.snapshot_mut(), false);
     }
 
-    /// Reads a snapshot into a buffer, and calls `read_more` under the same lock.
+    /// Reads a snapshot into a buffer and diagnoses it, unless the last one that was diagnosed is younger than
+    /// `interval`. Returns whether it did. Of the waiters, only those whose task holds a connection are read, which
+    /// bounds the time for which the lock is held. `late` is the delay of the caller's timer.
+    pub(crate) fn sample(&self, buffer: &mut SnapshotBuffer, interval: Duration, late: Duration) -> bool {
+        let now = self.clock.now();
+        if !self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(now, interval)) {
+            return false;
+        }
+        let now = self.read_with(buffer, LedgerState::read_sample);
+        self.diagnose(now, late, buffer);
+        true
+    }
+
+    /// Diagnoses a snapshot with holders, unless a sampler does so more often.
+    fn diagnose_if_due(&self, now: Nanos, buffer: &mut SnapshotBuffer) {
+        if self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(now, UNSAMPLED_INTERVAL)) {
+            self.diagnose(now, Duration::ZERO, buffer);
+        } else {
+            buffer.set_diagnosis(self.verdict());
+        }
+    }
+
+    /// Passes a snapshot with holders to the diagnosis, and adds the verdict to it.
+    fn diagnose(&self, now: Nanos, late: Duration, buffer: &mut SnapshotBuffer) {
+        let Some(diagnoser) = self.diagnoser.get() else { return };
+        if let Some(verdict) = diagnoser.observe(now, late, buffer.snapshot()) {
+            self.log().diagnosis_changed(&verdict);
+        }
+        buffer.set_diagnosis(diagnoser.verdict());
+    }
+
+    /// Reads a snapshot into a buffer, and calls `read_more` under the same lock. Returns the time of the snapshot.
     fn read_with(
         &self,
         buffer: &mut SnapshotBuffer,
         read_more: impl FnOnce(&mut LedgerState, &Self, Nanos, &mut SnapshotBuffer),
-    ) {
+    ) -> Nanos {
         let now = self.clock.now();
         let changes = {
             let mut state = self.state();
@@ -290,6 +344,7 @@ impl Ledger {
         self.report_suspicions(&changes);
         // Not part of the consistent state, so read without its lock.
         buffer.read_unlocked(self);
+        now
     }
 
     /// Logs changes of suspected leaks, and adds events to the holders' spans.

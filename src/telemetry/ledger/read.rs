@@ -15,6 +15,7 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::{ConnectionTotals, UnpackedState};
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
+use crate::telemetry::verdict::Verdict;
 use crate::telemetry::wire::WireTotals;
 
 /// A snapshot, without holders and waiters, that the ledgers of several pools can be read into one after another. It
@@ -47,7 +48,6 @@ impl SnapshotBuffer {
     }
 
     /// Returns the snapshot that was read last.
-    #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn snapshot(&self) -> &PoolSnapshot {
         &self.snapshot
     }
@@ -55,6 +55,10 @@ impl SnapshotBuffer {
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(super) fn snapshot_mut(&mut self) -> &mut PoolSnapshot {
         &mut self.snapshot
+    }
+
+    pub(super) fn set_diagnosis(&mut self, verdict: Option<Arc<Verdict>>) {
+        self.snapshot.diagnosis = verdict;
     }
 
     /// Reads what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
@@ -139,6 +143,7 @@ impl PoolSnapshot {
             requests: Vec::new(),
             server: None,
             recommended_size: None,
+            diagnosis: None,
             holders: Vec::new(),
             waiters: Vec::new(),
         }
@@ -151,6 +156,14 @@ impl LedgerState {
         let SnapshotBuffer { snapshot, states, .. } = buffer;
         snapshot.holders = self.holders_of(self.connections.iter().zip(states.iter().copied()), ledger, now);
         snapshot.waiters = self.waiters(ledger, now);
+        snapshot.suspected_leaks = snapshot.holders.iter().filter(|holder| holder.suspected_leak).count();
+    }
+
+    /// Reads holders, and waiters whose task holds a connection, into `buffer`, after [`Self::read`].
+    pub(super) fn read_sample(&mut self, ledger: &Ledger, now: Nanos, buffer: &mut SnapshotBuffer) {
+        let SnapshotBuffer { snapshot, states, .. } = buffer;
+        snapshot.holders = self.holders_of(self.connections.iter().zip(states.iter().copied()), ledger, now);
+        snapshot.waiters = self.waiters_with_connection(ledger, now);
         snapshot.suspected_leaks = snapshot.holders.iter().filter(|holder| holder.suspected_leak).count();
     }
 

@@ -11,6 +11,7 @@ use crate::telemetry::connection::UnpackedState;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
 use crate::telemetry::server::ServerPoll;
+use crate::telemetry::verdict::Verdict;
 
 /// The number of connections in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -229,6 +230,8 @@ pub struct PoolSnapshot {
     pub server: Option<ServerPoll>,
     /// The size recommended from the load of the last five minutes, if there was enough.
     pub recommended_size: Option<usize>,
+    /// The verdict of the diagnosis as of the last sample; `None` before the first one.
+    pub diagnosis: Option<Arc<Verdict>>,
     /// The holders of connections, oldest first.
     pub holders: Vec<Holder>,
     /// The checkouts in flight, oldest first.

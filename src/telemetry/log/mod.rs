@@ -21,6 +21,7 @@ use std::time::Duration;
 pub(crate) use self::limiter::{ConditionLimiter, Limiter};
 use super::clock::Clock;
 use super::operations::{OPERATION_IDS, OperationId};
+use super::verdict::Verdict;
 use crate::labels::{CloseReason, ConnectFailure, Dirt, ErrorCode, ErrorPhase, GiveUp};
 use crate::text::{ErrorChain, Printable};
 
@@ -212,6 +213,18 @@ impl<'a> Log<'a> {
             suppressed,
             "no leak: the suspected connection was returned"
         );
+    }
+
+    /// Logs a verdict with another cause than the last one.
+    #[cold]
+    pub(crate) fn diagnosis_changed(self, verdict: &Verdict) {
+        let (pool, cause) = (self.pool, verdict.cause.as_str());
+        if verdict.is_problem() {
+            let operation = verdict.operation.as_deref().unwrap_or_default();
+            tracing::warn!(pool, cause, operation, "diagnosis: {verdict}");
+        } else {
+            tracing::info!(pool, cause, "diagnosis: {verdict}");
+        }
     }
 
     #[cold]

@@ -107,6 +107,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
                 own_connection,
                 backoff: shared.gate.last_failure(),
                 late_poll,
+                verdict: ledger.verdict(),
             })),
             Failure::Closed => CheckoutError::Closed { pool },
             Failure::Connect(source) => CheckoutError::Connect { pool, source },

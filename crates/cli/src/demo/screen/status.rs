@@ -48,6 +48,8 @@ pub(in crate::demo) struct Status {
     has_new_timeouts: bool,
     /// The operation that holds the most connections, with their number.
     top_holder: Option<(Arc<str>, usize)>,
+    /// The cause that the pool is diagnosed with, unless it is healthy, and the operation responsible.
+    diagnosis: Option<(&'static str, Option<Arc<str>>)>,
 }
 
 impl Status {
@@ -71,6 +73,11 @@ impl Status {
             errors: now.operations.iter().map(errors).sum(),
             has_new_timeouts: timeouts(now) > timeouts(before),
             top_holder: top_holder(&now.holders),
+            diagnosis: now
+                .diagnosis
+                .as_ref()
+                .filter(|verdict| verdict.is_problem())
+                .map(|verdict| (verdict.cause.as_str(), verdict.operation.clone())),
         }
     }
 
@@ -96,6 +103,10 @@ impl Status {
         ];
         if let Some((operation, held)) = &self.top_holder {
             parts.push((4, vec![Piece(NAME, operation.to_string()), Piece(PLAIN, format!(" holds {held}"))]));
+        }
+        if let Some((cause, operation)) = &self.diagnosis {
+            let by = operation.as_ref().map_or_else(String::new, |operation| format!(" by {operation}"));
+            parts.push((1, vec![Piece(CRITICAL, (*cause).to_owned()), Piece(PLAIN, by)]));
         }
         while parts.len() > 1 && columns(&parts) > width {
             let least_important = parts.iter().enumerate().max_by_key(|(_, (rank, _))| *rank).map(|(index, _)| index);
@@ -130,6 +141,12 @@ impl Status {
         );
         if let Some((operation, held)) = &self.top_holder {
             let _ = write!(line, ", {operation} holds {held}");
+        }
+        if let Some((cause, operation)) = &self.diagnosis {
+            let _ = write!(line, "; diagnosis: {cause}");
+            if let Some(operation) = operation {
+                let _ = write!(line, " by {operation}");
+            }
         }
         line
     }
@@ -168,6 +185,7 @@ impl Status {
             errors: 17,
             has_new_timeouts: true,
             top_holder: Some(("place_order".into(), 3)),
+            diagnosis: None,
         }
     }
 }

@@ -1,0 +1,113 @@
+//! Generates `docs/diagnosis.md` from the rules.
+
+use std::fmt::Write as _;
+
+use super::measures::Measure;
+use super::rules::{Condition, RELAXED, RULES, Rule};
+use crate::labels::Cause;
+
+/// Returns the content of `docs/diagnosis.md`.
+fn reference() -> String {
+    let mut page = String::from(
+        "# Diagnosis\n\n\
+         <!-- Generated from src/diagnosis/rules.rs. `POOLSCOPE_BLESS=1 cargo test -p poolscope --lib diagnosis` regenerates it. -->\n\n\
+         From one sample per second, poolscope derives a verdict about each pool: the cause of a problem, the operation and call site\n\
+         responsible, the evidence, and what to do. It appears\n\n\
+         - as the gauge `poolscope_diagnosis{cause}`, 1 for the cause that applies;\n\
+         - in `/api/v1/pools`, with evidence and advice, and from `poolscope diagnose`, which prints it;\n\
+         - in the log, one line per change;\n\
+         - at the end of the error of a checkout that times out;\n\
+         - in `Pool::snapshot().diagnosis`.\n\n\
+         An exporter samples the pools of its collector while it serves; without one, spawn `Pool::watch()`. Without either, each scrape\n\
+         is a sample, and the verdict says how far apart they are.\n\n\
+         ## Causes\n\n",
+    );
+    let _ = writeln!(
+        page,
+        "The first cause whose conditions hold is the verdict; those that it explains are listed as its consequences. A cause is\n\
+         diagnosed once its conditions have held for the stated time, and no longer after they have not held for 10 s; until then\n\
+         each threshold is relaxed by the factor {RELAXED}. Most measures cover the last 15 s.\n",
+    );
+    for rule in RULES {
+        section(&mut page, rule);
+    }
+    let named = [Cause::Healthy, Cause::NotEnoughData].map(Cause::as_str);
+    let _ = writeln!(
+        page,
+        "### `{}` and `{}`\n\nNone of the above holds; or the pool has been sampled for less than 3 s.\n",
+        named[0], named[1]
+    );
+    page.push_str(
+        "## Measures\n\nThe evidence of a verdict names these measures.\n\n| name | unit | meaning |\n|---|---|---|\n",
+    );
+    for measure in Measure::ALL {
+        let _ = writeln!(page, "| `{}` | {} | {} |", measure.name(), measure.unit(), measure.meaning());
+    }
+    page
+}
+
+fn section(page: &mut String, rule: &Rule) {
+    let _ = writeln!(page, "### `{}`\n", rule.cause.as_str());
+    for (index, alternative) in rule.alternatives.iter().enumerate() {
+        if index > 0 {
+            page.push_str("\nor\n\n");
+        }
+        page.push_str("| measure | threshold | reason |\n|---|---|---|\n");
+        for condition in *alternative {
+            let measure = condition.measure();
+            let unit = match measure.unit() {
+                "ratio" | "count" => String::new(),
+                "per_second" => " per second".to_owned(),
+                unit => format!(" {unit}"),
+            };
+            let (threshold, why) = match condition {
+                Condition::AtLeast(_, value, why) => (format!("≥ {value}{unit}"), why),
+                Condition::Below(_, value, why) => (format!("< {value}{unit}"), why),
+                Condition::TimesUsual { factor, floor, otherwise, why, .. } => (
+                    format!(
+                        "≥ {factor} times the usual value, at least {floor}{unit}; {otherwise}{unit} if that is unknown"
+                    ),
+                    why,
+                ),
+            };
+            let _ = writeln!(page, "| `{}` | {threshold} | {why} |", measure.name());
+        }
+    }
+    let explains: Vec<_> = rule.explains.iter().map(|cause| format!("`{}`", cause.as_str())).collect();
+    let _ = writeln!(page, "\n- diagnosed after {} s", rule.adopt_after);
+    let _ = writeln!(page, "- distinguished from {}", rule.distinguished_from);
+    if !explains.is_empty() {
+        let _ = writeln!(page, "- explains {}", explains.join(", "));
+    }
+    page.push('\n');
+}
+
+#[test]
+fn diagnosis_page_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/diagnosis.md");
+    if std::env::var_os("POOLSCOPE_BLESS").is_some() {
+        std::fs::write(path, reference()).unwrap();
+    }
+    let written = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(written == reference(), "docs/diagnosis.md differs from the rules; POOLSCOPE_BLESS=1 regenerates it");
+}
+
+#[test]
+fn every_cause_has_one_rule_or_is_no_problem() {
+    for cause in Cause::ALL {
+        let rules = RULES.iter().filter(|rule| rule.cause == *cause).count();
+        let expected = usize::from(!matches!(cause, Cause::Healthy | Cause::NotEnoughData));
+        assert_eq!(rules, expected, "{}", cause.as_str());
+    }
+}
+
+#[test]
+fn causes_explain_only_those_of_later_rules() {
+    for (index, rule) in RULES.iter().enumerate() {
+        assert!(!rule.alternatives.is_empty() && rule.alternatives.iter().all(|conditions| !conditions.is_empty()));
+        for explained in rule.explains {
+            let position = RULES.iter().position(|rule| rule.cause == *explained).unwrap();
+            assert!(position > index, "{} explains {}", rule.cause.as_str(), explained.as_str());
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! Verdicts from synthetic intervals, and properties of all verdicts.
+
+use std::panic::Location;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::engine::State;
+use super::interval::{BUCKETS, HolderGroup, Interval, OperationInterval, SelfBlocked, ServerState};
+use super::locks::{LockBlock, LockParty};
+use super::rules::RULES;
+use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode, Outcome, Phase};
+use crate::telemetry::{Evidence, Verdict};
+
+const EXECUTING: usize = Activity::Executing.index();
+const IDLE: usize = Activity::Idle.index();
+const IN_TRANSACTION: usize = Activity::IdleInTransaction.index();
+
+/// A second of a healthy pool of 10: 100 checkouts of 10 ms, which execute two queries each.
+fn healthy() -> Interval {
+    let mut second = Interval { seconds: 1.0, max: 10.0, used: 1.0, idle: 4.0, ..Interval::default() };
+    second.started = 100.0;
+    second.returned = 100.0;
+    second.outcomes[Outcome::Ok.index()] = 100.0;
+    second.waits[0] = 100.0;
+    second.queries = 200.0;
+    hold(&mut second, "list_orders", [0.9, 0.1, 0.0]);
+    second.operations[0].queries = 200.0;
+    second
+}
+
+/// Adds connections held by an operation.
+fn hold(second: &mut Interval, name: &str, held: [f64; Activity::COUNT]) {
+    let name: Arc<str> = name.into();
+    for (sum, held) in second.held.iter_mut().zip(held) {
+        *sum += held;
+    }
+    let connections = held.iter().sum();
+    second.operations.push(OperationInterval {
+        name: Arc::clone(&name),
+        held,
+        waited: 0.0,
+        started: 100.0,
+        queries: 0.0,
+        retries: 0.0,
+    });
+    second.holders.push(HolderGroup {
+        operation: name,
+        call_site: Some(Location::caller()),
+        connections,
+        activities: held,
+        suspected_leaks: 0.0,
+        oldest: 1.0,
+        silent: if held[EXECUTING] < connections { 1.0 } else { 0.0 },
+    });
+    second.used = second.held.iter().sum();
+}
+
+/// A second in which the pool is exhausted: most checkouts wait for a second and some time out.
+fn exhausted(name: &str, held: [f64; Activity::COUNT]) -> Interval {
+    let mut second =
+        Interval { seconds: 1.0, max: 10.0, idle: 0.0, queued: 20.0, oldest_wait: 1.5, ..Interval::default() };
+    second.saturated = 1.0;
+    second.started = 50.0;
+    second.outcomes[Outcome::Ok.index()] = 45.0;
+    second.outcomes[Outcome::Timeout.index()] = 5.0;
+    second.waits[10] = 50.0;
+    second.phases[Phase::Queue.index()] = 20.0;
+    hold(&mut second, name, held);
+    second
+}
+
+struct Diagnosis {
+    state: State,
+    verdict: Option<Verdict>,
+}
+
+impl Diagnosis {
+    /// Starts with a healthy minute.
+    fn new() -> Self {
+        let mut diagnosis = Self { state: State::default(), verdict: None };
+        diagnosis.run(60, healthy);
+        diagnosis
+    }
+
+    fn run(&mut self, seconds: usize, second: impl Fn() -> Interval) -> &Verdict {
+        for _ in 0..seconds {
+            self.verdict = Some(self.state.push(second()));
+        }
+        self.verdict.as_ref().unwrap()
+    }
+
+    fn cause(&self) -> Cause {
+        self.verdict.as_ref().unwrap().cause
+    }
+}
+
+/// Returns the verdict after a healthy minute and half a minute of the fault.
+fn diagnose(second: impl Fn() -> Interval) -> Verdict {
+    Diagnosis::new().run(30, second).clone()
+}
+
+#[test]
+fn healthy_pool_is_healthy() {
+    let mut diagnosis = Diagnosis { state: State::default(), verdict: None };
+    assert_eq!(diagnosis.run(2, healthy).cause, Cause::NotEnoughData);
+    let verdict = diagnosis.run(60, healthy);
+    assert_eq!((verdict.cause, &*verdict.advice), (Cause::Healthy, ""));
+    let is_usual = |evidence: &Evidence| (evidence.usual.unwrap() - evidence.value).abs() <= 0.001 * evidence.value;
+    assert!(verdict.evidence.iter().all(is_usual), "{verdict:?}");
+    // At rest for an hour.
+    let verdict = diagnosis.run(3600, || Interval { seconds: 1.0, max: 10.0, idle: 5.0, ..Interval::default() });
+    assert_eq!(verdict.cause, Cause::Healthy);
+}
+
+#[test]
+fn busy_pool_with_short_waits_is_healthy() {
+    let verdict = diagnose(|| {
+        let mut second = exhausted("list_orders", [9.5, 0.0, 0.0]);
+        (second.saturated, second.oldest_wait, second.queued) = (0.8, 0.02, 1.0);
+        second.outcomes = [0.0; Outcome::COUNT];
+        second.outcomes[Outcome::Ok.index()] = 950.0;
+        second.waits = [0.0; BUCKETS];
+        (second.waits[0], second.waits[4]) = (200.0, 750.0);
+        second
+    });
+    assert_eq!(verdict.cause, Cause::Healthy);
+}
+
+#[test]
+fn one_burst_is_healthy_and_repeated_ones_are_not() {
+    let mut diagnosis = Diagnosis::new();
+    diagnosis.run(1, || exhausted("list_orders", [10.0, 0.0, 0.0]));
+    for _ in 0..60 {
+        diagnosis.run(1, healthy);
+        assert_eq!(diagnosis.cause(), Cause::Healthy);
+    }
+    for _ in 0..8 {
+        diagnosis.run(1, || exhausted("list_orders", [10.0, 0.0, 0.0]));
+        diagnosis.run(5, healthy);
+    }
+    assert_eq!(diagnosis.cause(), Cause::Burst);
+    assert_eq!(diagnosis.run(120, healthy).cause, Cause::Healthy);
+}
+
+#[test]
+fn quick_queries_that_exhaust_the_pool_mean_undersized() {
+    let verdict = diagnose(|| {
+        let mut second = exhausted("checkout_rush", [9.0, 0.5, 0.5]);
+        second.operations[0].queries = 500.0;
+        second
+    });
+    assert_eq!((verdict.cause, verdict.operation.as_deref()), (Cause::Undersized, Some("checkout_rush")));
+    assert!(verdict.call_site.is_some() && verdict.consequences.is_empty(), "{verdict:?}");
+}
+
+#[test]
+fn slow_queries_come_before_the_exhausted_pool() {
+    let verdict = diagnose(|| {
+        let mut second = exhausted("list_orders", [10.0, 0.0, 0.0]);
+        second.operations[0].queries = 10.0;
+        second
+    });
+    assert_eq!((verdict.cause, verdict.operation.as_deref()), (Cause::SlowQueries, Some("list_orders")));
+    assert_eq!(verdict.consequences, [Cause::Undersized]);
+    let query = verdict.evidence.iter().find(|evidence| evidence.name == "query_time").unwrap();
+    // 150 connection-seconds of 150 queries that ended and 10 that run.
+    assert!((query.value - 150.0 / 160.0).abs() < 1e-9 && query.usual.is_some_and(|usual| usual < 0.01), "{query:?}");
+}
+
+#[test]
+fn holding_without_a_query_is_told_apart() {
+    for (held, cause) in [([1.0, 9.0, 0.0], Cause::HeldIdle), ([1.0, 0.0, 9.0], Cause::IdleInTransaction)] {
+        let verdict = diagnose(|| exhausted("export_report", held));
+        assert_eq!((verdict.cause, verdict.operation.as_deref()), (cause, Some("export_report")));
+        assert_eq!(verdict.consequences, [Cause::Undersized]);
+    }
+    assert_eq!((IDLE, IN_TRANSACTION), (1, 2), "the order of the arrays above");
+}
+
+#[test]
+fn leak_explains_held_connections() {
+    let verdict = diagnose(|| {
+        let mut second = exhausted("count_customers", [0.0, 10.0, 0.0]);
+        second.suspected_leaks = 9.0;
+        second.holders[0].suspected_leaks = 9.0;
+        second.holders[0].silent = 40.0;
+        second
+    });
+    assert_eq!((verdict.cause, verdict.operation.as_deref()), (Cause::Leak, Some("count_customers")));
+    assert_eq!(verdict.consequences, [Cause::HeldIdle, Cause::Undersized]);
+}
+
+#[test]
+fn self_deadlock_names_holder_and_waiter() {
+    let verdict = diagnose(|| {
+        let mut second = exhausted("place_order", [0.0, 0.0, 10.0]);
+        second.self_blocked = 10.0;
+        second.first_self_blocked = Some(SelfBlocked {
+            operation: "write_audit".into(),
+            held_by: "place_order".into(),
+            held_at: Some(Location::caller()),
+            waits_at: Location::caller(),
+        });
+        second
+    });
+    assert_eq!((verdict.cause, verdict.operation.as_deref()), (Cause::SelfDeadlock, Some("place_order")));
+    assert!(verdict.finding.contains("`write_audit`"), "{}", verdict.finding);
+    assert!(verdict.consequences.contains(&Cause::IdleInTransaction));
+}
+
+fn lock(blocker: Option<LockParty>) -> LockBlock {
+    LockBlock {
+        waiter: LockParty { operation: "update_stock".into(), call_site: Some(Location::caller()) },
+        blocker,
+        application: "psql".into(),
+        user: "admin".into(),
+        state: BackendState::IdleInTransaction,
+        pid: 4711,
+        state_seconds: 300.0,
+        waiting: 12.0,
+    }
+}
+
+#[test]
+fn lock_wait_says_who_blocks_whom() {
+    let second = |blocker: Option<LockParty>| {
+        move || {
+            let mut second = exhausted("update_stock", [10.0, 0.0, 0.0]);
+            second.blocked_on_locks = 9.0;
+            second.first_lock = Some(lock(blocker.clone()));
+            second
+        }
+    };
+    let verdict = diagnose(second(None));
+    assert_eq!((verdict.cause, verdict.operation.as_deref()), (Cause::LockWait, Some("update_stock")));
+    for part in ["`psql` (user admin, pid 4711)", "idle in a transaction for 5 min", "`update_stock` at src/"] {
+        assert!(verdict.finding.contains(part), "{}", verdict.finding);
+    }
+    assert_eq!(verdict.consequences, [Cause::SlowQueries, Cause::Undersized]);
+    let own = LockParty { operation: "export".into(), call_site: Some(Location::caller()) };
+    let verdict = diagnose(second(Some(own)));
+    assert_eq!(verdict.operation.as_deref(), Some("export"));
+    assert!(verdict.finding.contains("`export` at src/diagnosis/tests.rs"), "{}", verdict.finding);
+}
+
+#[test]
+fn failing_connects_are_told_apart() {
+    let failing = |full: bool| {
+        move || {
+            let mut second = exhausted("list_orders", [0.0, 0.0, 0.0]);
+            (second.connecting, second.suspended) = (1.0, 5.0);
+            if full {
+                second.refused = 1.0;
+                let top_application = Some(("nightly".into(), 80.0));
+                second.server = Some(ServerState { slots: 97.0, top_application, ..ServerState::default() });
+            } else {
+                second.connect_failures = 1.0;
+                second.last_connect_failure = Some(ErrorCode::IO);
+            }
+            second
+        }
+    };
+    let verdict = diagnose(failing(false));
+    assert_eq!((verdict.cause, verdict.operation), (Cause::ServerDown, None));
+    let verdict = diagnose(failing(true));
+    assert_eq!(verdict.cause, Cause::ServerFull);
+    assert!(verdict.finding.contains("`nightly` has 80"), "{}", verdict.finding);
+}
+
+#[test]
+fn slow_connects_churn_and_retries_are_recognized() {
+    let verdict = diagnose(|| {
+        let mut second = healthy();
+        second.connecting = 2.0;
+        second.phases[Phase::Connect.index()] = 2.0;
+        second.waits[10] = 2.0;
+        second
+    });
+    assert_eq!(verdict.cause, Cause::ConnectSlow);
+    let verdict = diagnose(|| {
+        let mut second = healthy();
+        second.closed[CloseReason::Discarded.index()] = 30.0;
+        second
+    });
+    assert_eq!(verdict.cause, Cause::Churn);
+    assert!(verdict.finding.contains("discarded"), "{}", verdict.finding);
+    let verdict = diagnose(|| {
+        let mut second = healthy();
+        second.retries = 30.0;
+        second.operations[0].retries = 30.0;
+        second
+    });
+    assert_eq!((verdict.cause, verdict.operation.as_deref()), (Cause::RetryStorm, Some("list_orders")));
+}
+
+#[test]
+fn late_timers_mean_that_the_runtime_stalls() {
+    let verdict = diagnose(|| {
+        let mut second = exhausted("list_orders", [10.0, 0.0, 0.0]);
+        (second.late, second.seconds) = (0.8, 1.8);
+        second
+    });
+    assert_eq!(verdict.cause, Cause::RuntimeStalled);
+    assert!(verdict.consequences.contains(&Cause::Undersized), "{verdict:?}");
+}
+
+#[test]
+fn restart_of_all_connections_is_no_churn() {
+    let mut diagnosis = Diagnosis::new();
+    diagnosis.run(1, || {
+        let mut second = healthy();
+        second.closed[CloseReason::Broken.index()] = 10.0;
+        (second.connecting, second.connect_failures) = (12.0, 2.0);
+        second
+    });
+    for _ in 0..60 {
+        assert_eq!(diagnosis.run(1, healthy).cause, Cause::Healthy);
+    }
+}
+
+#[test]
+fn verdict_comes_within_30_seconds_and_does_not_flap() {
+    let mut diagnosis = Diagnosis::new();
+    let held = || exhausted("export_report", [1.0, 9.0, 0.0]);
+    let mut causes = vec![diagnosis.cause()];
+    let mut follow = |diagnosis: &Diagnosis| {
+        if causes.last() != Some(&diagnosis.cause()) {
+            causes.push(diagnosis.cause());
+        }
+    };
+    for _ in 0..25 {
+        diagnosis.run(1, held);
+        follow(&diagnosis);
+    }
+    // On and off, several times a minute.
+    for _ in 0..20 {
+        diagnosis.run(4, held);
+        follow(&diagnosis);
+        diagnosis.run(4, healthy);
+        follow(&diagnosis);
+    }
+    for _ in 0..60 {
+        diagnosis.run(1, healthy);
+        follow(&diagnosis);
+    }
+    assert_eq!(causes, [Cause::Healthy, Cause::HeldIdle, Cause::Healthy]);
+}
+
+#[test]
+fn coarse_samples_suffice_and_are_mentioned() {
+    let mut diagnosis = Diagnosis { state: State::default(), verdict: None };
+    let coarse = |mut second: Interval| {
+        second.seconds *= 15.0;
+        second.saturated *= 15.0;
+        second.held.iter_mut().for_each(|held| *held *= 15.0);
+        second.operations[0].held.iter_mut().for_each(|held| *held *= 15.0);
+        second
+    };
+    diagnosis.run(4, || coarse(healthy()));
+    assert_eq!(diagnosis.cause(), Cause::Healthy);
+    let verdict = diagnosis.run(2, || coarse(exhausted("export_report", [1.0, 9.0, 0.0])));
+    assert_eq!(verdict.cause, Cause::HeldIdle);
+    assert!(verdict.to_string().contains("sampled every 15s"), "{verdict}");
+}
+
+#[test]
+fn message_has_finding_call_site_duration_and_advice() {
+    let text = diagnose(|| exhausted("export_report", [1.0, 9.0, 0.0])).to_string();
+    assert!(text.starts_with("`export_report` holds most of the 9 of 10 connections"), "{text}");
+    assert!(text.contains(" (src/diagnosis/tests.rs:") && text.contains("for 2"), "{text}");
+    assert!(text.ends_with("share of the pool."), "{text}");
+}
+
+/// Any number that a counter or a gauge may have, with the extremes.
+fn any_number() -> impl Strategy<Value = f64> {
+    prop_oneof![
+        4 => 0.0..100.0,
+        2 => Just(0.0),
+        1 => Just(u64::MAX as f64),
+        1 => 0.0..1e-9,
+        1 => any::<u32>().prop_map(f64::from),
+    ]
+}
+
+prop_compose! {
+    fn any_interval()(
+        numbers in prop::collection::vec(any_number(), 48),
+        has in any::<[bool; 6]>(),
+        length in prop_oneof![Just(1.0), Just(15.0), 1e-3..1e9],
+    ) -> Interval {
+        let mut next = numbers.into_iter().cycle();
+        let mut number = || next.next().unwrap();
+        let mut interval = Interval {
+            seconds: length, late: number(), max: number(), used: number(), idle: number(), creating: number(),
+            queued: number(), oldest_wait: number(), suspected_leaks: number(), suspended: number(),
+            self_blocked: number(), blocked_on_locks: number(), started: number(), returned: number(),
+            queries: number(), saturated: number(), connecting: number(), connect_failures: number(), refused: number(), retries: number(),
+            budget_refusals: number(), ..Interval::default()
+        };
+        interval.outcomes = std::array::from_fn(|_| number());
+        interval.waits = std::array::from_fn(|_| number());
+        interval.phases = std::array::from_fn(|_| number());
+        interval.closed = std::array::from_fn(|_| number());
+        if has[0] {
+            hold(&mut interval, "a", [number(), number(), number()]);
+            interval.holders[0].suspected_leaks = number();
+            interval.holders[0].silent = number();
+            interval.operations[0].queries = number();
+            interval.operations[0].retries = number();
+        }
+        if has[1] {
+            hold(&mut interval, "b", [number(), number(), number()]);
+        }
+        if has[2] {
+            interval.server = Some(ServerState {
+                unreachable: has[3], slots: number(), slots_left: number(),
+                top_application: has[4].then(|| ("app".into(), number())),
+            });
+            interval.first_lock = Some(lock(None));
+        }
+        if has[5] {
+            interval.last_connect_failure = Some(ErrorCode::new("28P01"));
+        }
+        interval
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_verdict_has_finite_evidence(intervals in prop::collection::vec((any_interval(), 1..20usize), 1..12)) {
+        let mut state = State::default();
+        for (interval, times) in intervals {
+            for _ in 0..times {
+                let verdict = state.push(interval.clone());
+                prop_assert!(!verdict.evidence.is_empty());
+                for evidence in &verdict.evidence {
+                    prop_assert!(evidence.value.is_finite() && evidence.value >= 0.0, "{evidence:?}");
+                    prop_assert!(evidence.usual.is_none_or(f64::is_finite), "{evidence:?}");
+                }
+                let text = verdict.to_string();
+                prop_assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+                prop_assert_eq!(verdict.is_problem(), !verdict.advice.is_empty());
+                let position = |cause: Cause| RULES.iter().position(|rule| rule.cause == cause);
+                prop_assert!(verdict.consequences.iter().all(|other| position(*other) > position(verdict.cause)));
+            }
+        }
+    }
+}
