@@ -38,6 +38,7 @@ impl PoolSnapshot {
             requests,
             server,
             recommended_size: _,
+            diagnosis: _,
             holders,
             waiters,
         } = replaced;

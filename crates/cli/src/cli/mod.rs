@@ -3,9 +3,11 @@
 //! Exit codes: 0 for success, 1 for a failure, 2 for an invalid flag, URL or environment variable.
 
 mod demo;
+mod diagnose;
 mod duration;
 mod exit;
 mod healthy;
+mod http;
 mod log;
 mod outputs;
 mod rules;
@@ -19,6 +21,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::demo::DemoArgs;
+use self::diagnose::DiagnoseArgs;
 use self::exit::{USAGE, fail};
 use self::healthy::HealthyArgs;
 use self::rules::RulesArgs;
@@ -79,6 +82,15 @@ enum Command {
     /// It prints the response. The exit code is 0 if the status is 200, and 1 otherwise.
     #[command(after_help = "Examples:\n  poolscope healthy\n  poolscope healthy http://127.0.0.1:9719/-/ready")]
     Healthy(HealthyArgs),
+
+    /// Print the verdict about each pool of one or more exporters: cause, evidence and advice
+    ///
+    /// The exit code is 0 if all pools are healthy, 1 if one is not, and 2 if that is unknown: an exporter does not
+    /// answer, has no pools, or has observed them for too short a time. docs/diagnosis.md lists the causes.
+    #[command(
+        after_help = "Examples:\n  poolscope diagnose\n  poolscope diagnose https://shop-1:9719 https://shop-2:9719 --cacert ca.pem --user admin"
+    )]
+    Diagnose(DiagnoseArgs),
 }
 
 /// Runs the command that the arguments of this process name, and returns its exit code.
@@ -100,6 +112,7 @@ pub fn run() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, false),
         },
+        Command::Diagnose(args) => diagnose::run(args),
         Command::Rules(args) => match rules::print(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, false),

@@ -1,6 +1,7 @@
 //! The binary: its output, its exit codes, and the processes and files that it leaves.
 
 mod api;
+mod diagnose;
 mod existing_server;
 mod healthy;
 mod inputs;

@@ -1,0 +1,312 @@
+//! `poolscope diagnose`: prints the verdicts about the pools of exporters.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use poolscope::exporter::DEFAULT_ADDRESS;
+use poolscope::text::printable;
+use serde_json::{Value, json};
+
+use super::exit::fail;
+use super::http::{ClientArgs, HttpClient, Target};
+
+/// The path unless the URL has one.
+const DEFAULT_PATH: &str = "/api/v1/pools";
+
+/// How many bytes of a response are read: enough for a hundred pools with as many holders as are listed.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The exit code if a pool is not healthy.
+const NOT_HEALTHY: u8 = 1;
+/// The exit code if it is unknown whether the pools are healthy.
+const UNKNOWN: u8 = 2;
+
+const PROBLEM: Style = AnsiColor::Red.on_default().bold();
+const HEALTHY: Style = AnsiColor::Green.on_default();
+const NEUTRAL: Style = AnsiColor::Yellow.on_default();
+
+#[derive(Debug, Args)]
+pub(super) struct DiagnoseArgs {
+    /// The URLs of exporters, such as http://127.0.0.1:9719 or https://shop:9719
+    ///
+    /// The default path is /api/v1/pools; a pool is selected with /api/v1/pools?pool=NAME. The default URL is that of
+    /// --web.listen-address.
+    #[arg(value_name = "URL")]
+    urls: Vec<Target>,
+
+    /// Print JSON: an array with an object for each exporter, with its verdicts as in /api/v1/pools
+    #[arg(long)]
+    json: bool,
+
+    /// Query every two seconds, and print the verdicts whenever a cause changes, until interrupted
+    ///
+    /// With --json each change is one line.
+    #[arg(long)]
+    watch: bool,
+
+    #[command(flatten)]
+    client: ClientArgs,
+
+    /// The address that the exporter listens on
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS",
+        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
+        default_value = DEFAULT_ADDRESS
+    )]
+    listen_address: Target,
+}
+
+/// The time between two queries of `--watch`.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What one exporter answered.
+struct Answer {
+    url: String,
+    /// The pools, or why they are unknown.
+    pools: Result<Vec<Value>, String>,
+}
+
+/// Queries the exporters and prints the verdicts.
+pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
+    let DiagnoseArgs { mut urls, json, watch, client, listen_address } = args;
+    if urls.is_empty() {
+        urls.push(listen_address);
+    }
+    let targets: Vec<_> = urls.into_iter().map(|target| target.or_path(DEFAULT_PATH)).collect();
+    let client = match HttpClient::new(&client, HttpClient::is_tls(&targets)) {
+        Ok(client) => client,
+        Err(error) => return fail(&error, true),
+    };
+    let mut last = None;
+    loop {
+        let answers = query(&client, &targets);
+        let causes = causes(&answers);
+        if last.as_ref() != Some(&causes) {
+            let printed = print(&answers, json, watch);
+            if let Err(error) = printed {
+                // The reader has gone, and with it the interest in further output.
+                let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
+                return if is_closed { ExitCode::from(exit_code(&answers)) } else { fail(&error, false) };
+            }
+            last = Some(causes);
+        }
+        if !watch {
+            return ExitCode::from(exit_code(&answers));
+        }
+        thread::sleep(WATCH_INTERVAL);
+    }
+}
+
+/// Queries all exporters at once, so that one that hangs does not delay the others.
+fn query(client: &HttpClient, targets: &[Target]) -> Vec<Answer> {
+    thread::scope(|scope| {
+        let queries: Vec<_> = targets.iter().map(|target| scope.spawn(|| query_one(client, target))).collect();
+        let answers = queries.into_iter().zip(targets).map(|(query, target)| Answer {
+            url: target.to_string(),
+            pools: query.join().unwrap_or_else(|_| Err("the query panicked".to_owned())),
+        });
+        answers.collect()
+    })
+}
+
+fn query_one(client: &HttpClient, target: &Target) -> Result<Vec<Value>, String> {
+    let response = client.get(target, "application/json", MAX_RESPONSE_BYTES).map_err(|error| error.to_string())?;
+    if response.status != 200 {
+        let line = response.body.lines().next().unwrap_or_default();
+        return Err(format!("it responded {}: {}", response.status, printable(line)));
+    }
+    let mut listing: Value = serde_json::from_str(&response.body)
+        .map_err(|_| "the response is not that of /api/v1/pools; check the URL".to_owned())?;
+    match listing.get_mut("pools").map(Value::take) {
+        Some(Value::Array(pools)) => Ok(pools),
+        _ => Err("the response has no pools; check the URL".to_owned()),
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// Returns the cause of a pool; `unknown` if the exporter does not report one.
+fn cause(pool: &Value) -> &str {
+    pool["diagnosis"]["cause"].as_str().unwrap_or("unknown")
+}
+
+/// Returns what a change of is printed with `--watch`.
+fn causes(answers: &[Answer]) -> BTreeMap<(String, String), String> {
+    let mut causes = BTreeMap::new();
+    for Answer { url, pools } in answers {
+        match pools {
+            Ok(pools) => {
+                causes.extend(
+                    pools.iter().map(|pool| ((url.clone(), text(pool, "name").to_owned()), cause(pool).to_owned())),
+                );
+            }
+            Err(error) => {
+                causes.insert((url.clone(), String::new()), error.clone());
+            }
+        }
+    }
+    causes
+}
+
+fn exit_code(answers: &[Answer]) -> u8 {
+    let pools = || answers.iter().filter_map(|answer| answer.pools.as_ref().ok()).flatten();
+    let is_known = |pool: &Value| !matches!(cause(pool), "not_enough_data" | "unknown");
+    if pools().any(|pool| is_known(pool) && cause(pool) != "healthy") {
+        NOT_HEALTHY
+    } else if pools().next().is_none() || !pools().all(is_known) || answers.iter().any(|answer| answer.pools.is_err()) {
+        UNKNOWN
+    } else {
+        0
+    }
+}
+
+fn print(answers: &[Answer], as_json: bool, watch: bool) -> io::Result<()> {
+    if as_json {
+        let exporters: Vec<_> = answers.iter().map(answer_json).collect();
+        let all = Value::Array(exporters);
+        let line = if watch { all.to_string() } else { format!("{all:#}") };
+        let mut output = io::stdout().lock();
+        writeln!(output, "{line}")?;
+        return output.flush();
+    }
+    let mut page = String::new();
+    for answer in answers {
+        add_answer(&mut page, answer);
+    }
+    let mut output = anstream::stdout().lock();
+    output.write_all(page.as_bytes())?;
+    output.flush()
+}
+
+fn answer_json(Answer { url, pools }: &Answer) -> Value {
+    match pools {
+        Ok(pools) => {
+            let pools: Vec<_> =
+                pools.iter().map(|pool| json!({"name": pool["name"], "diagnosis": pool["diagnosis"]})).collect();
+            json!({"url": url, "error": null, "pools": pools})
+        }
+        Err(error) => json!({"url": url, "error": error, "pools": []}),
+    }
+}
+
+fn add_answer(page: &mut String, Answer { url, pools }: &Answer) {
+    // Writing to a string does not fail.
+    match pools {
+        Err(error) => drop(writeln!(page, "{url}: {NEUTRAL}unknown{NEUTRAL:#}, {error}")),
+        Ok(pools) if pools.is_empty() => drop(writeln!(page, "{url}: no pools")),
+        Ok(pools) => {
+            for pool in pools {
+                add_pool(page, url, pool);
+            }
+        }
+    }
+}
+
+fn add_pool(page: &mut String, url: &str, pool: &Value) {
+    let diagnosis = &pool["diagnosis"];
+    let cause = cause(pool);
+    let style = match cause {
+        "healthy" => HEALTHY,
+        "not_enough_data" | "unknown" => NEUTRAL,
+        _ => PROBLEM,
+    };
+    let _ = write!(page, "{}: {style}{}{style:#}", printable(text(pool, "name")), printable(cause));
+    if let Some(since) = diagnosis["since_seconds"].as_f64() {
+        let since = Duration::try_from_secs_f64(since.floor()).unwrap_or_default();
+        let _ = write!(page, " for {}", humantime::format_duration(since));
+    }
+    let _ = writeln!(page, " ({url})");
+    let mut line = |lead: &str, text: &str| {
+        if !text.is_empty() {
+            let _ = writeln!(page, "  {lead}{}", printable(text));
+        }
+    };
+    line("", text(diagnosis, "finding"));
+    line("at ", text(diagnosis, "call_site"));
+    let list = |key: &str| diagnosis[key].as_array().map(Vec::as_slice).unwrap_or_default();
+    let evidence: Vec<_> = list("evidence").iter().map(evidence).collect();
+    line("evidence: ", &evidence.join(", "));
+    let consequences: Vec<_> = list("consequences").iter().filter_map(Value::as_str).collect();
+    line("consequences: ", &consequences.join(", "));
+    line("advice: ", text(diagnosis, "advice"));
+}
+
+/// Returns an entry of the evidence, as in `wait_p99 2.5 seconds (usually 0.01)`.
+fn evidence(entry: &Value) -> String {
+    let number = |value: f64| format!("{}", (value * 1000.0).round() / 1000.0);
+    let mut shown = format!("{} {}", text(entry, "name"), number(entry["value"].as_f64().unwrap_or_default()));
+    match text(entry, "unit") {
+        "ratio" | "count" => {}
+        "per_second" => shown.push_str(" per second"),
+        unit => drop(write!(shown, " {unit}")),
+    }
+    if let Some(usual) = entry["usual"].as_f64() {
+        let _ = write!(shown, " (usually {})", number(usual));
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(cause: &str) -> Value {
+        json!({"name": "shop", "diagnosis": {
+            "cause": cause, "since_seconds": 74.2, "operation": "list_orders", "call_site": "src/orders.rs:42",
+            "evidence": [
+                {"name": "held_idle_share", "value": 0.46999, "unit": "ratio", "usual": 0.02},
+                {"name": "wait_p99", "value": 2.5, "unit": "seconds", "usual": null},
+            ],
+            "advice": "Return it earlier.", "consequences": ["undersized"], "finding": "`list_orders` holds it",
+        }})
+    }
+
+    fn answer(pools: Result<Vec<Value>, String>) -> Answer {
+        Answer { url: "http://shop:9719/api/v1/pools".to_owned(), pools }
+    }
+
+    #[test]
+    fn exit_code_tells_problems_from_unknown() {
+        let code = |causes: &[&str]| exit_code(&[answer(Ok(causes.iter().map(|cause| pool(cause)).collect()))]);
+        assert_eq!((code(&["healthy"]), code(&["healthy", "leak"]), code(&["not_enough_data", "leak"])), (0, 1, 1));
+        assert_eq!((code(&[]), code(&["healthy", "not_enough_data"])), (2, 2));
+        let failed = || answer(Err("refused".to_owned()));
+        assert_eq!(exit_code(&[failed(), answer(Ok(vec![pool("healthy")]))]), 2);
+        assert_eq!(exit_code(&[failed(), answer(Ok(vec![pool("churn")]))]), 1);
+        assert_eq!(exit_code(&[answer(Ok(vec![json!({"name": "old"})]))]), 2);
+    }
+
+    #[test]
+    fn verdict_is_printed_with_evidence_and_advice() {
+        let mut page = String::new();
+        add_answer(&mut page, &answer(Ok(vec![pool("held_idle")])));
+        let plain = anstream::adapter::strip_str(&page).to_string();
+        assert_eq!(
+            plain,
+            "shop: held_idle for 1m 14s (http://shop:9719/api/v1/pools)\n  \
+             `list_orders` holds it\n  \
+             at src/orders.rs:42\n  \
+             evidence: held_idle_share 0.47 (usually 0.02), wait_p99 2.5 seconds\n  \
+             consequences: undersized\n  \
+             advice: Return it earlier.\n"
+        );
+    }
+
+    #[test]
+    fn names_cannot_forge_lines() {
+        let mut page = String::new();
+        let mut forged = pool("leak");
+        forged["name"] = json!("a\nb: healthy \u{1b}[2J");
+        add_answer(&mut page, &answer(Ok(vec![forged])));
+        assert!(page.starts_with("a\\nb: healthy \\u{1b}[2J: "), "{page}");
+    }
+}
