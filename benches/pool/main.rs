@@ -26,6 +26,7 @@ mod middleware;
 mod pools;
 mod queries;
 mod report;
+mod sampler;
 mod scrape;
 mod spans;
 mod wire;
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
 }
 
 /// Sections that can be run separately.
-const SECTIONS: [&str; 7] = ["select", "no-io", "instructions", "scrapes", "pooling", "traces", "requests"];
+const SECTIONS: [&str; 8] = ["select", "no-io", "instructions", "scrapes", "sampler", "pooling", "traces", "requests"];
 
 /// Parses the scale and the sections; all sections by default.
 fn parse_arguments<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), BoxError> {
@@ -125,6 +126,9 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), BoxError> {
     }
     if section("scrapes", "scrapes") {
         rows.extend(scrape::measure(scale)?);
+    }
+    if section("sampler", "the sampler of the diagnosis") {
+        rows.extend(sampler::measure(scale)?);
     }
     let described = server.as_ref().map(|server| (&*server.version, server.pinned));
     let described = environment::describe(described);
