@@ -80,6 +80,10 @@
 //!     "consequences": ["undersized"],        causes whose conditions hold because of this one
 //!     "finding": "…",                        one sentence
 //!     "sample_interval_seconds": 1.0         above 2, short events may have been missed
+//!   },
+//!   "sizing": {
+//!     "recommended_size": null,              connections, or null
+//!     "withheld_by": "held_idle"             the cause to remove before a size can be recommended, or null
 //!   }
 //! }, …]}
 //! ```

@@ -167,6 +167,7 @@ struct PoolJson<'a> {
     /// The number of waiters beyond [`MAX_LISTED`].
     waiters_omitted: usize,
     diagnosis: Option<DiagnosisJson<'a>>,
+    sizing: SizingJson,
 }
 
 impl<'a> PoolJson<'a> {
@@ -181,6 +182,7 @@ impl<'a> PoolJson<'a> {
             holders_omitted: holders.len().saturating_sub(MAX_LISTED),
             waiters_omitted: waiters.len().saturating_sub(MAX_LISTED),
             diagnosis: diagnosis.as_deref().map(DiagnosisJson::new),
+            sizing: SizingJson::new(snapshot),
         }
     }
 }
@@ -303,6 +305,19 @@ impl<'a> DiagnosisJson<'a> {
             finding: &verdict.finding,
             sample_interval_seconds: Seconds(verdict.sample_interval),
         }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct SizingJson {
+    recommended_size: Option<usize>,
+    withheld_by: Option<&'static str>,
+}
+
+impl SizingJson {
+    fn new(snapshot: &PoolSnapshot) -> Self {
+        let verdict = snapshot.diagnosis.as_ref().filter(|verdict| verdict.withholds_size());
+        Self { recommended_size: snapshot.recommended_size, withheld_by: verdict.map(|verdict| verdict.cause.as_str()) }
     }
 }
 

@@ -54,6 +54,23 @@ impl Verdict {
     pub fn is_problem(&self) -> bool {
         !matches!(self.cause, Cause::Healthy | Cause::NotEnoughData)
     }
+
+    /// Returns whether no size is recommended while this verdict lasts. Connections are then in use for longer than the
+    /// workload needs them, and a size computed from that would answer the wrong question.
+    #[must_use]
+    pub fn withholds_size(&self) -> bool {
+        matches!(
+            self.cause,
+            Cause::HeldIdle
+                | Cause::IdleInTransaction
+                | Cause::Leak
+                | Cause::LockWait
+                | Cause::RuntimeStalled
+                | Cause::SelfDeadlock
+                | Cause::ServerDown
+                | Cause::SlowQueries
+        )
+    }
 }
 
 /// The longest time between samples that is not mentioned.

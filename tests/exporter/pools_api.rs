@@ -136,8 +136,17 @@ async fn fields_are_stable() {
     let (holder, waiter) = (&shop["holders"][0], &shop["waiters"][0]);
 
     assert_eq!(keys(&listing), ["pools"]);
-    let pool_keys =
-        ["diagnosis", "holders", "holders_omitted", "name", "state", "suspected_leaks", "waiters", "waiters_omitted"];
+    let pool_keys = [
+        "diagnosis",
+        "holders",
+        "holders_omitted",
+        "name",
+        "sizing",
+        "state",
+        "suspected_leaks",
+        "waiters",
+        "waiters_omitted",
+    ];
     assert_eq!(keys(shop), pool_keys);
     assert_eq!(shop["name"], "shop");
     assert_eq!(shop["state"], json!({"used": 1, "idle": 0, "creating": 0, "closing": 0, "waiting": 1, "max": 1}));
@@ -160,6 +169,8 @@ async fn fields_are_stable() {
     assert_eq!((&diagnosis["cause"], &diagnosis["operation"]), (&json!("not_enough_data"), &Value::Null));
     assert_eq!(keys(&diagnosis["evidence"][0]), ["name", "unit", "usual", "value"]);
     assert_eq!((&diagnosis["evidence"][0]["name"], &diagnosis["consequences"]), (&json!("sampled"), &json!([])));
+
+    assert_eq!(shop["sizing"], json!({"recommended_size": null, "withheld_by": null}));
 
     let holder_keys = [
         "activity",

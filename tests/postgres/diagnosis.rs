@@ -67,6 +67,7 @@ async fn held_idle_connections_are_diagnosed_everywhere() {
     let site = format!("{}:{line}", file!());
     assert_eq!((verdict.operation.as_deref(), verdict.call_site.as_deref()), (Some(&*site), Some(&*site)));
     assert!(verdict.evidence.iter().any(|evidence| evidence.name == "held_idle_share" && evidence.value > 0.5));
+    assert_eq!(test.pool.snapshot().recommended_size, None, "the fault is to be removed first");
     let gauge = |cause: Cause| test.scrape().count("poolscope_diagnosis", &[("cause", cause.as_str())]);
     assert_eq!((gauge(Cause::HeldIdle), gauge(Cause::Healthy), gauge(Cause::Leak)), (1, 0, 0));
     let error = poll_until("a timeout", async || test.pool.get().await.err()).await;
@@ -97,6 +98,8 @@ async fn short_queries_of_many_tasks_mean_undersized() {
     });
     let verdict = verdict(&test, Cause::Undersized).await;
     assert_eq!(verdict.operation.as_deref(), Some("rush"));
+    let size = test.pool.snapshot().recommended_size;
+    assert!(size.is_some_and(|size| size > 3), "{size:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -359,7 +359,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_recommended_size",
         Kind::Gauge,
         &[],
-        "Recommended number of connections, computed from the arrivals and use times of the last five minutes so that the mean wait stays within wait_target (Erlang C). Missing until there is enough data.",
+        "Recommended number of connections, computed from the arrivals and use times of the last five minutes so that the mean wait stays within wait_target (Erlang C). Missing until there is enough data, and while poolscope_diagnosis is held_idle, idle_in_transaction, leak, lock_wait, runtime_stalled, self_deadlock, server_down or slow_queries: connections are then in use for longer than the load needs them.",
         |pool, sink| {
             if let Some(size) = pool.recommended_size {
                 sink.value(&[], count(size));

@@ -28,6 +28,11 @@ pub(super) struct LoadHistory {
 }
 
 impl LoadHistory {
+    /// Removes all samples.
+    pub(super) fn clear(&mut self) {
+        self.samples.clear();
+    }
+
     /// Adds a sample and returns the size recommended for the window, or `None` if the window is too short or had no
     /// uses.
     ///

@@ -58,6 +58,9 @@ impl SnapshotBuffer {
     }
 
     pub(super) fn set_diagnosis(&mut self, verdict: Option<Arc<Verdict>>) {
+        if verdict.as_ref().is_some_and(|verdict| verdict.withholds_size()) {
+            self.snapshot.recommended_size = None;
+        }
         self.snapshot.diagnosis = verdict;
     }
 
@@ -182,7 +185,13 @@ impl LedgerState {
             returned: snapshot.operations.iter().map(|operation| operation.returned).sum(),
             use_nanos: snapshot.operations.iter().map(|operation| operation.use_nanos).sum(),
         };
-        snapshot.recommended_size = self.history.recommend(sample, ledger.limits().wait_target);
+        // Meanwhile connections are in use for longer than the workload needs them; the history starts again afterwards.
+        snapshot.recommended_size = if ledger.verdict().is_some_and(|verdict| verdict.withholds_size()) {
+            self.history.clear();
+            None
+        } else {
+            self.history.recommend(sample, ledger.limits().wait_target)
+        };
 
         if !Arc::ptr_eq(&snapshot.name, ledger.name()) {
             snapshot.name = Arc::clone(ledger.name());

@@ -228,7 +228,8 @@ pub struct PoolSnapshot {
     pub requests: Vec<RequestTotals>,
     /// The server's view of itself, if [`Pool::watch_server`](crate::Pool::watch_server) queries it.
     pub server: Option<ServerPoll>,
-    /// The size recommended from the load of the last five minutes, if there was enough.
+    /// The size recommended from the load of the last five minutes, if there was enough, and unless the
+    /// [verdict](Verdict::withholds_size) shows that the load is not what determines the use of connections.
     pub recommended_size: Option<usize>,
     /// The verdict of the diagnosis as of the last sample; `None` before the first one.
     pub diagnosis: Option<Arc<Verdict>>,

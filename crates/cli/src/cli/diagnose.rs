@@ -238,6 +238,19 @@ fn add_pool(page: &mut String, url: &str, pool: &Value) {
     let consequences: Vec<_> = list("consequences").iter().filter_map(Value::as_str).collect();
     line("consequences: ", &consequences.join(", "));
     line("advice: ", text(diagnosis, "advice"));
+    line("size: ", &size(pool));
+}
+
+/// Returns what is recommended about the pool's size, if anything.
+fn size(pool: &Value) -> String {
+    let sizing = &pool["sizing"];
+    match (sizing["recommended_size"].as_u64(), sizing["withheld_by"].as_str()) {
+        (_, Some(cause)) => format!("none is recommended until {cause} is removed"),
+        (Some(size), None) => {
+            format!("{size} connections suffice for the load; the maximum is {}", pool["state"]["max"])
+        }
+        (None, None) => String::new(),
+    }
 }
 
 /// Returns an entry of the evidence, as in `wait_p99 2.5 seconds (usually 0.01)`.
@@ -260,7 +273,7 @@ mod tests {
     use super::*;
 
     fn pool(cause: &str) -> Value {
-        json!({"name": "shop", "diagnosis": {
+        json!({"name": "shop", "sizing": {"recommended_size": null, "withheld_by": "held_idle"}, "diagnosis": {
             "cause": cause, "since_seconds": 74.2, "operation": "list_orders", "call_site": "src/orders.rs:42",
             "evidence": [
                 {"name": "held_idle_share", "value": 0.46999, "unit": "ratio", "usual": 0.02},
@@ -297,7 +310,8 @@ mod tests {
              at src/orders.rs:42\n  \
              evidence: held_idle_share 0.47 (usually 0.02), wait_p99 2.5 seconds\n  \
              consequences: undersized\n  \
-             advice: Return it earlier.\n"
+             advice: Return it earlier.\n  \
+             size: none is recommended until held_idle is removed\n"
         );
     }
 
