@@ -28,6 +28,7 @@
 //
 // Imports run one way: location <- error, value <- table, tls <- url <- assignment <- env, toml <- settings.
 mod assignment;
+mod authentication;
 mod env;
 mod error;
 mod file;
@@ -43,6 +44,7 @@ mod toml;
 mod url;
 mod value;
 
+pub(crate) use self::authentication::{AuthenticationMethod, AuthenticationMethods};
 pub use self::env::env_vars;
 pub use self::error::ConfigError;
 pub use self::file::read_file;

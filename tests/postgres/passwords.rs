@@ -168,3 +168,37 @@ fn sources_of_passwords_exclude_each_other() {
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 }
+
+#[tokio::test]
+async fn server_must_request_a_required_method() {
+    let fixture = Fixture::new().await;
+    let connect = async |password: &str, query: &str| {
+        let url = format!("{}?{query}", fixture.url_with(password));
+        let test = TestPool::new("passwords_method", &url, |builder| builder);
+        test.pool.connect_unpooled().await.map(drop)
+    };
+    connect(":first", "require_auth=scram-sha-256").await.unwrap();
+    connect(":first", "require_auth=!password,!md5,!none").await.unwrap();
+    let error = connect(":first", "require_auth=md5,none").await.unwrap_err();
+    assert!(
+        error_chain(&error).contains("the server requests the authentication method scram-sha-256, which require_auth"),
+        "{}",
+        error_chain(&error)
+    );
+    assert_eq!(error.code().as_str(), "auth");
+    fs::write(fixture.server.dir().join("data/pg_hba.conf"), "local all all trust\nhost all all all password\n")
+        .unwrap();
+    fixture.admin.execute("SELECT pg_reload_conf()").await;
+    let refused = async || connect(":first", "require_auth=scram-sha-256").await.err();
+    let error = poll_until("the reload", refused).await;
+    assert!(error_chain(&error).contains("requests the authentication method password"), "{}", error_chain(&error));
+    // The server is on a loopback address.
+    connect(":first", "").await.unwrap();
+    fs::write(fixture.server.dir().join("data/pg_hba.conf"), "local all all trust\nhost all all all trust\n").unwrap();
+    fixture.admin.execute("SELECT pg_reload_conf()").await;
+    let unauthenticated = async || {
+        let error = connect(":wrong", "require_auth=scram-sha-256").await.unwrap_err();
+        error_chain(&error).contains("requests the authentication method none").then_some(())
+    };
+    poll_until("the reload", unauthenticated).await;
+}

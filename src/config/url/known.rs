@@ -17,6 +17,7 @@ const PARAMETERS: &[&str] = &[
     "options",
     "password",
     "port",
+    "require_auth",
     "sslcert",
     "sslkey",
     "sslmode",

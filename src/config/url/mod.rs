@@ -18,13 +18,15 @@ use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, SslNegotiation};
 
 use self::parameters::Target;
+use super::authentication::AuthenticationMethods;
 use super::error::ConfigError;
 use super::location::Location;
 use super::table::Setting;
 use super::tls::{self, ClientCertificate, TlsMode};
 use super::value::Value;
 
-/// A parsed `postgres://` or `postgresql://` URL. `Display` and `Debug` print it without the password.
+/// A parsed `postgres://` or `postgresql://` URL. `Display` and `Debug` print it without the password
+/// and the values of `options`.
 ///
 /// Cheap to clone.
 ///
@@ -45,6 +47,7 @@ struct Parsed {
     config: Config,
     tls: TlsMode,
     client_certificate: Option<ClientCertificate>,
+    require_auth: Option<AuthenticationMethods>,
     redacted: String,
     settings: Vec<(&'static Setting, Value)>,
 }
@@ -59,7 +62,7 @@ impl DatabaseUrl {
         for parameter in &parts.parameters {
             target.apply(parameter)?;
         }
-        let Target { mut config, sslmode, sslrootcert, sslcert, sslkey, settings, .. } = target.finish();
+        let Target { mut config, sslmode, sslrootcert, sslcert, sslkey, require_auth, settings, .. } = target.finish();
 
         complete_hosts(&mut config).map_err(invalid)?;
         let direct = config.get_ssl_negotiation() == SslNegotiation::Direct;
@@ -75,7 +78,14 @@ impl DatabaseUrl {
             TlsMode::Prefer(_) => SslMode::Prefer,
             TlsMode::Require(_) => SslMode::Require,
         });
-        Ok(Self(Arc::new(Parsed { config, tls, client_certificate, redacted: parts.redacted(text), settings })))
+        Ok(Self(Arc::new(Parsed {
+            config,
+            tls,
+            client_certificate,
+            require_auth,
+            redacted: parts.redacted(text),
+            settings,
+        })))
     }
 
     /// Returns the configuration for tokio-postgres, without the time limits, keepalive and `application_name` of the
@@ -95,6 +105,11 @@ impl DatabaseUrl {
     #[must_use]
     pub fn client_certificate(&self) -> Option<&ClientCertificate> {
         self.0.client_certificate.as_ref()
+    }
+
+    /// Returns the authentication methods that the server may request; `None` for all.
+    pub(crate) fn require_auth(&self) -> Option<AuthenticationMethods> {
+        self.0.require_auth
     }
 
     /// Returns the default name of a pool, OpenTelemetry's `server.address:server.port/database`. The address is the

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_postgres::Config;
 use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation, TargetSessionAttrs};
 
+use super::super::authentication::AuthenticationMethods;
 use super::super::error::ConfigError;
 use super::super::location::{Location, quoted};
 use super::super::table::Setting;
@@ -21,6 +22,7 @@ pub(super) struct Target<'a> {
     pub(super) config: Config,
     pub(super) sslmode: Option<SslMode>,
     pub(super) sslrootcert: Option<Roots>,
+    pub(super) require_auth: Option<AuthenticationMethods>,
     pub(super) sslcert: Option<PathBuf>,
     pub(super) sslkey: Option<PathBuf>,
     pub(super) settings: Vec<(&'static Setting, Value)>,
@@ -83,6 +85,7 @@ impl<'a> Target<'a> {
             config,
             sslmode: None,
             sslrootcert: None,
+            require_auth: None,
             sslcert: None,
             sslkey: None,
             settings: Vec::new(),
@@ -166,6 +169,10 @@ impl<'a> Target<'a> {
                     path => Roots::File(PathBuf::from(path)),
                 });
             }
+            "require_auth" => {
+                let methods = AuthenticationMethods::parse(value).ok_or(AuthenticationMethods::EXPECTED)?;
+                self.require_auth = Some(methods);
+            }
             "sslcert" | "sslkey" if value.is_empty() => return Err("a PEM file".into()),
             "sslcert" => self.sslcert = Some(PathBuf::from(value)),
             "sslkey" => self.sslkey = Some(PathBuf::from(value)),
@@ -229,5 +236,5 @@ impl<'a> Target<'a> {
 /// Parses a number without a unit, as in libpq; `None` if it exceeds what the kernel accepts.
 fn number(text: &str) -> Option<u32> {
     const KERNEL_MAX: u32 = 0x7fff;
-    text.parse().ok().filter(|number| *number <= KERNEL_MAX)
+    text.parse().ok().filter(|number| *number <= KERNEL_MAX && !text.starts_with('+'))
 }

@@ -21,9 +21,9 @@ use super::peer::Peer;
 use super::session::{MAX_OWN_MESSAGES, SHOW_TRANSACTION_READ_ONLY, bounded_query, first_column};
 use super::socket::{Socket, SocketHandover};
 use super::tls::{ClientTls, CurrentTls};
-use crate::config::{ConfigError, DatabaseUrl, Settings, TlsMode};
+use crate::config::{AuthenticationMethod, AuthenticationMethods, ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
-use crate::pool::wire::{AnswerLimit, AwaitPeerClose, ServerGuard, Tap};
+use crate::pool::wire::{AnswerLimit, AuthenticationPolicy, AwaitPeerClose, ServerGuard, Tap};
 use crate::telemetry::clock::Clock;
 
 /// The `application_name` of a program without a name.
@@ -58,6 +58,7 @@ struct Inner {
     mode: TlsMode,
     tls: ClientTls,
     passwords: Passwords,
+    require_auth: Option<AuthenticationMethods>,
     losses: Arc<LossLog>,
     connect_timeout: Duration,
 }
@@ -86,6 +87,7 @@ impl Connector {
             mode: url.tls().clone(),
             tls: ClientTls::new(url, &pool)?,
             passwords: Passwords::new(settings, url, provider, &pool)?,
+            require_auth: url.require_auth(),
             losses: Arc::new(LossLog::new(pool, Clock::new())),
             connect_timeout: settings.connect_timeout,
         };
@@ -212,7 +214,7 @@ impl Connector {
             observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.inner.config))));
         // The observer does the rest on connections whose answers are unlimited.
         let answers = (observer.is_none() || self.answers != AnswerLimit::Unlimited).then_some(self.answers);
-        let guard = Box::new(ServerGuard::new(answers));
+        let guard = Box::new(ServerGuard::new(answers).authentication(self.authentication_policy(&peer)));
         let mut socket = open_socket(&peer).await?;
         let handover = socket.handover();
         let tap = Tap::new(socket, protocol_observer, Some(guard));
@@ -226,6 +228,15 @@ impl Connector {
             Ok((client, driving)) => Ok(Established { client, driving, peer, handover }),
             Err(error) => Err(password.explain(tls.explain(error), &config, &peer)),
         }
+    }
+
+    /// Returns what the server at `peer` may request. Where TLS is optional, an attacker could suppress it to read the
+    /// password.
+    fn authentication_policy(&self, peer: &Peer) -> AuthenticationPolicy {
+        let Inner { mode, require_auth, .. } = &*self.inner;
+        let allowed = require_auth.is_some_and(|methods| methods.contain(AuthenticationMethod::Password));
+        let is_optional = matches!(mode, TlsMode::Prefer(_));
+        AuthenticationPolicy { methods: *require_auth, clear_text: !is_optional || allowed || peer.is_local() }
     }
 
     /// Starts a session with the server, checks it, and passes the connection to `driver`.

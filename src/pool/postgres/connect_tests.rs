@@ -165,3 +165,32 @@ async fn manager_creates_clients() {
 fn debug_omits_the_password() {
     assert!(!format!("{:?}", connector("postgres://u:hunter2@h/d")).contains("hunter2"));
 }
+
+#[test]
+fn clear_text_password_needs_tls_or_a_local_server() {
+    use super::super::peer::Address;
+
+    let clear_text = |query: &str, address: &str| {
+        let url: DatabaseUrl = format!("postgres://h/d?{query}").parse().unwrap();
+        let connector = Connector::new(&Settings::default(), &url, None, "test").unwrap();
+        let address = match address.parse() {
+            Ok(address) => Address::Tcp(address),
+            Err(_) => Address::Unix(address.into()),
+        };
+        let peer = Peer::new(address, None, url.config());
+        connector.authentication_policy(&peer).clear_text
+    };
+    for (query, remote) in [
+        ("", false),
+        ("sslmode=prefer", false),
+        ("sslmode=allow", false),
+        ("require_auth=!none", true),
+        ("require_auth=password,scram-sha-256", true),
+        ("sslmode=disable", true),
+    ] {
+        assert_eq!(clear_text(query, "10.1.2.3:5432"), remote, "{query}");
+        for local in ["127.0.0.1:5432", "[::1]:5432", "[::ffff:127.0.0.2]:5432", "/run/.s.PGSQL.5432"] {
+            assert!(clear_text(query, local), "{query} {local}");
+        }
+    }
+}

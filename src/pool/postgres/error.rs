@@ -10,6 +10,7 @@ use super::error_source::find_source;
 use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
+use crate::pool::wire::LimitExceeded;
 use crate::text::printable;
 
 /// An error of establishing a connection.
@@ -125,6 +126,7 @@ pub(crate) fn error_code(error: &Error) -> ErrorCode {
         return ErrorCode::AUTH;
     }
     match find_source::<io::Error>(error) {
+        Some(error) if LimitExceeded::is_authentication(error) => ErrorCode::AUTH,
         Some(error) => io_code(error),
         None if error.is_closed() => ErrorCode::IO,
         None => ErrorCode::OTHER,

@@ -48,6 +48,14 @@ impl Peer {
         self.hostname.as_deref().unwrap_or_default()
     }
 
+    /// Returns whether no network is between client and server.
+    pub(super) fn is_local(&self) -> bool {
+        match &self.address {
+            Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => true,
+        }
+    }
+
     /// Returns host and port as configured: a name, an address, or the directory of a Unix socket.
     pub(super) fn configured(&self) -> (Cow<'_, str>, u16) {
         match &self.address {

@@ -22,6 +22,6 @@ pub(crate) use self::observer::ProtocolObserver;
 pub(crate) use self::peer_close::AwaitPeerClose;
 #[cfg(fuzzing)]
 pub(crate) use self::protocol::checker::fuzz_protocol;
-pub(crate) use self::protocol::{AnswerLimit, LimitExceeded, ServerGuard};
+pub(crate) use self::protocol::{AnswerLimit, AuthenticationPolicy, LimitExceeded, ServerGuard};
 pub(crate) use self::statements::StatementCaches;
 pub(crate) use self::tap::Tap;

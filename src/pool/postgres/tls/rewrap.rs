@@ -27,9 +27,15 @@ where
     type Future = Connecting<Self::Stream, T::Error>;
 
     fn connect(self, tap: Tap<S>) -> Self::Future {
-        let Tap { stream, observer, guard } = tap;
+        let Tap { stream, observer, mut guard } = tap;
         let connecting = self.0.connect(stream);
-        Box::pin(async move { Ok(Tap { stream: connecting.await?, observer, guard }) })
+        Box::pin(async move {
+            let stream = connecting.await?;
+            if let Some(guard) = &mut guard {
+                guard.begin_tls();
+            }
+            Ok(Tap { stream, observer, guard })
+        })
     }
 }
 

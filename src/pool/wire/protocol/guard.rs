@@ -1,6 +1,7 @@
 //! Bounds what a server may send, where nothing else does: while a session starts, on connections that are not observed,
 //! and where an answer is limited.
 
+use super::authentication::{AuthenticationCheck, AuthenticationPolicy};
 use super::frames::{FramePart, FrameReader, ProtocolError};
 use super::limits::{LARGE_MESSAGE_LENGTH, LimitExceeded, MAX_STARTUP_BYTES, ReportedParameters};
 
@@ -32,6 +33,10 @@ pub(crate) struct ServerGuard {
     /// The bytes that may arrive until the next `ReadyForQuery`.
     left: u64,
     parameters: ReportedParameters,
+    /// The check of the authentication method, until it was read.
+    authentication: Option<AuthenticationCheck>,
+    /// Whether the server's authentication message is being read.
+    in_authentication: bool,
 }
 
 impl ServerGuard {
@@ -57,6 +62,22 @@ impl ServerGuard {
             limit,
             left: u64::MAX,
             parameters: ReportedParameters::default(),
+            authentication: None,
+            in_authentication: false,
+        }
+    }
+
+    /// Also refuses the authentication methods that `policy` does not allow.
+    pub(crate) fn authentication(mut self, policy: AuthenticationPolicy) -> Self {
+        self.authentication = Some(AuthenticationCheck::new(policy));
+        self
+    }
+
+    /// Records that the connection is encrypted from now on.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "called by TLS"))]
+    pub(crate) fn begin_tls(&mut self) {
+        if let Some(authentication) = &mut self.authentication {
+            authentication.begin_tls();
         }
     }
 
@@ -97,6 +118,13 @@ impl ServerGuard {
                     if self.in_parameter && self.parameters.read(part)? {
                         self.server.skip_body();
                     }
+                    if self.in_authentication
+                        && let Some(authentication) = &mut self.authentication
+                        && authentication.read(part)?
+                    {
+                        self.authentication = None;
+                        self.server.skip_body();
+                    }
                 }
                 Err(ProtocolError::Limit(exceeded)) => return Err(exceeded),
                 // Not returned by the reader.
@@ -115,6 +143,10 @@ impl ServerGuard {
         }
         let left = self.left.checked_sub(u64::from(length) + 1);
         self.left = left.ok_or_else(|| self.exceeded())?;
+        self.in_authentication = tag == b'R' && self.authentication.is_some();
+        if self.in_authentication {
+            self.server.want_body();
+        }
         self.in_parameter = tag == b'S';
         if self.in_parameter {
             self.parameters.begin(length)?;

@@ -110,3 +110,44 @@ fn answer_to_the_request_for_encryption_is_skipped() {
         }
     }
 }
+
+#[test]
+fn authentication_methods_are_checked_before_a_password_is_sent() {
+    use crate::config::{AuthenticationMethods, DatabaseUrl};
+
+    let methods = |list: &str| -> Option<AuthenticationMethods> {
+        format!("postgres://h/d?require_auth={list}").parse::<DatabaseUrl>().unwrap().require_auth()
+    };
+    let request = |code: u32| message(b'R', &[&code.to_be_bytes()[..], b"more"].concat());
+    let refused = |method| Err(LimitExceeded::AuthenticationMethod { method });
+    for (methods, clear_text, code, expected) in [
+        (None, true, 3, Ok(true)),
+        (None, false, 3, Err(LimitExceeded::ClearTextPassword)),
+        (None, false, 5, Ok(true)),
+        (None, false, 10, Ok(true)),
+        (methods("scram-sha-256"), true, 10, Ok(true)),
+        (methods("scram-sha-256"), true, 3, refused("password")),
+        (methods("scram-sha-256"), true, 5, refused("md5")),
+        (methods("scram-sha-256"), true, 0, refused("none")),
+        (methods("!password"), true, 3, refused("password")),
+        (methods("!password"), true, 0, Ok(true)),
+    ] {
+        let policy = AuthenticationPolicy { methods, clear_text };
+        let result = read(|| ServerGuard::new(None).authentication(policy), &request(code));
+        assert_eq!(result, expected, "{methods:?} {clear_text} {code}");
+    }
+    // With TLS, it is encrypted.
+    let encrypted = || {
+        let policy = AuthenticationPolicy { methods: None, clear_text: false };
+        let mut guard = ServerGuard::new(None).authentication(policy);
+        guard.sent(b"\0\0\0\x08\x04\xd2\x16\x2f");
+        assert_eq!(guard.received(b"S"), Ok(true));
+        guard.begin_tls();
+        guard
+    };
+    assert_eq!(read(encrypted, &request(3)), Ok(true));
+    // The further messages of an exchange are not requests.
+    let scram = AuthenticationPolicy { methods: methods("scram-sha-256"), clear_text: false };
+    let exchange = [request(10), request(11), request(12), request(0), message(b'Z', b"I")].concat();
+    assert_eq!(read(|| ServerGuard::new(None).authentication(scram), &exchange), Ok(false));
+}

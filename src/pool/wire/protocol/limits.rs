@@ -20,7 +20,7 @@ pub(super) const MAX_STARTUP_BYTES: u64 = 1024 * 1024;
 const MAX_PARAMETERS: usize = 128;
 const MAX_PARAMETER_BYTES: u32 = 256 * 1024;
 
-/// The server sent more than it may; the connection is closed.
+/// The server sent more than it may, or requests what it must not; the connection is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LimitExceeded {
     #[error(
@@ -51,11 +51,27 @@ pub(crate) enum LimitExceeded {
         "the server reported more than {MAX_PARAMETERS} parameters, or more than {MAX_PARAMETER_BYTES} bytes of them"
     )]
     Parameters,
+    #[error(
+        "the server requests the authentication method {method}, which require_auth does not allow: configure another one \
+         there, or add it to require_auth"
+    )]
+    AuthenticationMethod { method: &'static str },
+    #[error(
+        "the server requests a password in clear text on a connection without TLS: enable TLS there and give \
+         sslmode=verify-full or require, or give require_auth=password if the network is trusted"
+    )]
+    ClearTextPassword,
     #[error("the server's answer is longer than {limit} bytes, the limit of this connection")]
     Answer { limit: u64 },
 }
 
 impl LimitExceeded {
+    /// Returns whether the error of a stream is about the authentication method.
+    pub(crate) fn is_authentication(error: &io::Error) -> bool {
+        let exceeded = error.get_ref().and_then(|source| source.downcast_ref());
+        matches!(exceeded, Some(Self::AuthenticationMethod { .. } | Self::ClearTextPassword))
+    }
+
     /// Returns whether the error of a stream is this one.
     pub(crate) fn is_source_of(error: &io::Error) -> bool {
         error.get_ref().is_some_and(|source| source.is::<Self>())

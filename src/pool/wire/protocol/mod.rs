@@ -9,6 +9,7 @@
 //! Source: PostgreSQL's documentation, "Frontend/Backend Protocol", "Message Flow", and the server's `copyfromparse.c`
 //! and `postgres.c` for what it leaves open.
 
+mod authentication;
 mod bodies;
 #[cfg(any(test, fuzzing))]
 pub(super) mod checker;
@@ -25,6 +26,7 @@ mod tests;
 
 use std::collections::VecDeque;
 
+pub(crate) use self::authentication::AuthenticationPolicy;
 use self::bodies::{COMMAND_TAG_BYTES, MessageBody};
 use self::error_fields::ErrorFields;
 pub(super) use self::frames::ProtocolError;
