@@ -1,7 +1,13 @@
 //! Suggestions for misspelled names.
 
+const MAX_NAME_BYTES: usize = 100;
+
 /// Returns the candidate most similar to `name`, ignoring case, if at most a third of its characters differ.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No name is as long, and the comparison takes time in proportion to the length.
+    if name.len() > MAX_NAME_BYTES {
+        return None;
+    }
     let name = name.to_lowercase();
     candidates
         .into_iter()

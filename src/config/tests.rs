@@ -100,13 +100,13 @@ fn table_has_each_field_once() {
 type Bounds = (&'static str, &'static [(&'static str, &'static str)], &'static [&'static str]);
 
 const BOUNDS: &[Bounds] = &[
-    ("name", &[("orders", "orders"), ("Größe 1", "Größe 1")], &["", "a\nb", "a\0"]),
+    ("name", &[("orders", "orders"), ("Größe 1", "Größe 1")], &["", "a\nb", "a\0", " a", "a "]),
     ("password_file", &[("/run/secrets/db", "/run/secrets/db")], &["", "a\nb"]),
     ("passfile", &[("/home/app/.pgpass", "/home/app/.pgpass")], &["", "a\nb"]),
     (
         "pool_size",
-        &[("1", "1"), ("10000", "10000"), (" 7 ", "7")],
-        &["0", "10001", "-1", "1.5", "ten", "", "99999999999999999999"],
+        &[("1", "1"), ("10000", "10000")],
+        &["0", "10001", "-1", "+7", " 7", "7 ", "1.5", "ten", "", "99999999999999999999"],
     ),
     ("max_overflow", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
     (

@@ -35,15 +35,18 @@ const OFF: &str = "off";
 impl Kind {
     /// Parses a value; `None` if the text has another form or the value is out of range, or for [`Kind::Url`].
     pub(super) fn parse(self, text: &str) -> Option<Value> {
-        let trimmed = text.trim();
+        // No surrounding space: in the environment and in files, it is a mistake that would be hard to see.
+        if text.trim() != text {
+            return None;
+        }
         let value = match self {
             Self::Text { .. } => Value::Text(Some(text.to_owned())),
             Self::Url => return None,
-            Self::Count { .. } => Value::Count(trimmed.parse().ok()?),
-            Self::Switch => Value::Switch(parse_switch(trimmed)?),
-            Self::Duration { .. } => Value::Duration(parse_duration(trimmed)?),
-            Self::OptionalDuration { .. } if trimmed.eq_ignore_ascii_case(OFF) => Value::OptionalDuration(None),
-            Self::OptionalDuration { .. } => Value::OptionalDuration(Some(parse_duration(trimmed)?)),
+            Self::Count { .. } => Value::Count(text.parse().ok().filter(|_| !text.starts_with('+'))?),
+            Self::Switch => Value::Switch(parse_switch(text)?),
+            Self::Duration { .. } => Value::Duration(parse_duration(text)?),
+            Self::OptionalDuration { .. } if text.eq_ignore_ascii_case(OFF) => Value::OptionalDuration(None),
+            Self::OptionalDuration { .. } => Value::OptionalDuration(Some(parse_duration(text)?)),
         };
         self.accepts(&value).then_some(value)
     }
@@ -51,9 +54,7 @@ impl Kind {
     /// Returns whether `value` is of this kind and in its range.
     pub(super) fn accepts(self, value: &Value) -> bool {
         match (self, value) {
-            (Self::Text { max_bytes }, Value::Text(text)) => text
-                .as_ref()
-                .is_none_or(|text| (1..=max_bytes).contains(&text.len()) && !text.contains(char::is_control)),
+            (Self::Text { max_bytes }, Value::Text(text)) => text.as_ref().is_none_or(|text| is_text(text, max_bytes)),
             (Self::Count { min, max }, Value::Count(count)) => (min..=max).contains(count),
             (Self::Duration { min, max }, Value::Duration(duration))
             | (Self::OptionalDuration { min, max }, Value::OptionalDuration(Some(duration))) => {
@@ -67,7 +68,9 @@ impl Kind {
     /// Describes the accepted values for an error message.
     pub(super) fn expected(self, default: &Value) -> String {
         match self {
-            Self::Text { max_bytes } => format!("1 to {max_bytes} bytes of text without control characters"),
+            Self::Text { max_bytes } => {
+                format!("1 to {max_bytes} bytes of text without control characters and surrounding space")
+            }
             Self::Url => "a URL such as postgres://user:password@host:5432/database".to_owned(),
             Self::Count { min, max } => format!("a whole number from {min} to {max}"),
             Self::Switch => "on or off".to_owned(),
@@ -90,6 +93,10 @@ impl Kind {
             }
         }
     }
+}
+
+fn is_text(text: &str, max_bytes: usize) -> bool {
+    (1..=max_bytes).contains(&text.len()) && !text.contains(char::is_control) && text.trim() == text
 }
 
 impl fmt::Display for Value {

@@ -1,4 +1,4 @@
-//! Splits the URL into its parts, and prints it without the password.
+//! Splits the URL into its parts, and prints it without the password and the values of `options`.
 //!
 //! As in RFC 3986 the user name and the password end at the only `@` before the first `/` or `?`, so a password must not
 //! contain these characters unless they are percent-encoded. A URL that seems to have such a password is refused: no part
@@ -15,6 +15,8 @@ const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
 
 const UNESCAPED: &str =
     "unescaped `@`, `/` or `?`, most likely in the password: percent-encode them as %40, %2F and %3F";
+
+const SPACE: &str = "space at a place where none is allowed: remove it, or percent-encode it as %20";
 
 /// The parts of a URL, still percent-encoded except for the parameters' names.
 pub(super) struct Parts<'a> {
@@ -40,6 +42,7 @@ pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
     if url.contains(char::is_control) {
         return Err("line break or other control character: percent-encode it, as in %0A, or remove it");
     }
+    check_escapes(url)?;
     let rest = SCHEMES
         .iter()
         .find_map(|scheme| url.strip_prefix(scheme))
@@ -58,6 +61,14 @@ pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
     if hosts.contains('@') || path.contains('@') || is_cut_off {
         return Err(UNESCAPED);
     }
+    // Around a part, a space is a mistake. Passwords and values of parameters may contain one.
+    let is_padded = |part: &str| part.trim() != part;
+    if hosts.contains(char::is_whitespace)
+        || is_padded(path)
+        || login.is_some_and(|login| login.split(':').any(is_padded))
+    {
+        return Err(SPACE);
+    }
     let offset_of = |part: &str| part.as_ptr() as usize - url.as_ptr() as usize;
     let range_of = |part: &str| offset_of(part)..offset_of(part) + part.len();
 
@@ -73,6 +84,10 @@ pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
         None => (None, None),
     };
     secrets.extend(password.map(range_of));
+    for parameter in parameters.iter().filter(|parameter| parameter.name == "options") {
+        let offset = offset_of(parameter.value);
+        secrets.extend(option_values(parameter.value).map(|range| range.start + offset..range.end + offset));
+    }
     Ok(Parts {
         user: user.filter(|user| !user.is_empty()),
         password,
@@ -94,6 +109,9 @@ fn parameters(query: &str) -> Result<Vec<Parameter<'_>>, &'static str> {
             "query parameter without a value: give name=value, and percent-encode `?` and `&` in a password as %3F \
              and %26"
         })?;
+        if [name, value].iter().any(|text| text.trim() != *text) {
+            return Err(SPACE);
+        }
         let name = decode(name)?;
         if has_at && !is_known(&name) {
             return Err(UNESCAPED);
@@ -103,6 +121,53 @@ fn parameters(query: &str) -> Result<Vec<Parameter<'_>>, &'static str> {
         may_be_password |= is_password;
     }
     Ok(parameters)
+}
+
+/// Checks that each `%` begins a percent-escape.
+fn check_escapes(url: &str) -> Result<(), &'static str> {
+    let mut escapes = url.split('%').skip(1);
+    let is_escape =
+        |rest: &str| rest.as_bytes().first_chunk::<2>().is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
+    if escapes.all(is_escape) {
+        Ok(())
+    } else {
+        Err("`%` without two hexadecimal digits, most likely in the password: percent-encode it as %25")
+    }
+}
+
+/// Returns where the values of settings are in the parameter `options`, such as `-c%20work_mem%3D64MB`. They may be
+/// secrets of the application. What follows a backslash is part of a value, as for the server.
+fn option_values(options: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut values = Vec::new();
+    // The beginning of the current word and of its value.
+    let (mut word, mut value) = (None, None);
+    let (mut at, mut is_escaped) = (0, false);
+    let mut end = |at: usize, word: &mut Option<(usize, bool)>, value: &mut Option<usize>| {
+        if let Some((begin, is_switch)) = word.take() {
+            // A word without `=` is a switch such as `-c`, which may be followed by a value.
+            let begin = value.take().unwrap_or(if is_switch { at.min(begin + "-c".len()) } else { begin });
+            values.push(begin..at);
+        }
+    };
+    while let Some(first) = options.as_bytes().get(at) {
+        let hex = options.get(at + 1..at + 3).filter(|_| *first == b'%');
+        let (byte, len) = match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => (byte, 3),
+            None => (*first, 1),
+        };
+        if byte.is_ascii_whitespace() && !is_escaped {
+            end(at, &mut word, &mut value);
+        } else {
+            word.get_or_insert((at, byte == b'-'));
+            if byte == b'=' && value.is_none() {
+                value = Some(at + len);
+            }
+        }
+        is_escaped = byte == b'\\' && !is_escaped;
+        at += len;
+    }
+    end(at, &mut word, &mut value);
+    values.into_iter().filter(|range| !range.is_empty())
 }
 
 /// Percent-decodes `part`.
@@ -144,11 +209,11 @@ fn host(text: &str) -> Option<(&str, Option<u16>)> {
 }
 
 pub(super) fn parse_port(text: &str) -> Option<u16> {
-    text.parse().ok().filter(|port| *port != 0)
+    text.parse().ok().filter(|port| *port != 0 && !text.starts_with('+'))
 }
 
 impl Parts<'_> {
-    /// Returns `url`, which these are the parts of, with `***` in place of each password.
+    /// Returns `url`, which these are the parts of, with `***` in place of each password and each value of `options`.
     pub(super) fn redacted(&self, url: &str) -> String {
         let mut secrets = self.secrets.clone();
         secrets.sort_by_key(|range| range.start);

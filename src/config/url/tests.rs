@@ -37,7 +37,7 @@ fn parses_like_tokio_postgres() {
         "postgres://u:p:q@h/d?channel_binding=require&load_balance_hosts=random",
         "postgres://h:1?hostaddr=127.0.0.1&keepalives_interval=5&keepalives_retries=2",
         "postgres://u:@h",
-        "postgres://u:100%25%zz@h/",
+        "postgres://u:100%25zz@h/",
         "postgres://h/db#1",
     ] {
         let theirs: Config = url.parse().unwrap();
@@ -238,4 +238,49 @@ fn required_tls_needs_the_feature() {
 fn unix_socket_is_not_encrypted() {
     let url = parse("postgres://u@%2Frun%2Fpg/d?sslmode=prefer");
     assert_eq!((url.tls(), url.config().get_ssl_mode()), (&TlsMode::Disable, SslMode::Disable));
+}
+
+#[test]
+fn invalid_escape_and_space_are_refused() {
+    for url in
+        ["postgres://u:100%@h/d", "postgres://u:%zz@h/d", "postgres://h/d?name=a%2", "postgres://h/%\u{e9}\u{e9}"]
+    {
+        let error = error(url);
+        assert!(error.contains("`%` without two hexadecimal digits") && !error.contains("zz"), "{url}: {error}");
+    }
+    for url in [
+        "postgres://a, b/d",
+        "postgres://h/d ",
+        "postgres://u @h/d",
+        "postgres://h/d?sslrootcert= /ca.pem",
+        "postgres://h/d?sslrootcert=/ca.pem ",
+        "postgres://h/d? name=a",
+    ] {
+        assert!(error(url).contains("space at a place where none is allowed"), "{url}: {}", error(url));
+    }
+    assert_eq!(parse("postgres://%20u@h/d?options=-c%20a%3Db -c c=d").config().get_user(), Some(" u"));
+    assert!(error(" postgres://h/d").contains("begins with neither"));
+    for url in
+        ["postgres://h:+5/d", "postgres://h/d?port=+5", "postgres://h/d?pool_size=+5", "postgres://h/d?pool_size=%205"]
+    {
+        assert!(url.parse::<DatabaseUrl>().is_err(), "{url}");
+    }
+}
+
+#[test]
+fn values_of_options_are_not_shown() {
+    for (options, shown) in [
+        ("-c%20app.key%3Dhunter2", "-c%20app.key%3D***"),
+        ("-c app.key=hunter2 -c geqo=off", "-c app.key=*** -c geqo=***"),
+        ("-capp.key=hunter2", "-capp.key=***"),
+        ("--app.key=hunter2%20--geqo%3doff", "--app.key=***%20--geqo%3d***"),
+        ("-c%20app.key=hunter%5C%202=2", "-c%20app.key=***"),
+        ("-c%20app.key=hunter2%09-d%205", "-c%20app.key=***%09-d%20***"),
+        ("-e -c", "-e -c"),
+        ("hunter2", "***"),
+        ("-chunter2", "-c***"),
+    ] {
+        let url = format!("postgres://u:hunter2@h/d?options={options}&pool_size=2");
+        assert_eq!(parse(&url).to_string(), format!("postgres://u:***@h/d?options={shown}&pool_size=2"));
+    }
 }

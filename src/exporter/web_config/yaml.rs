@@ -4,6 +4,8 @@
 //! accepts anchors and expands aliases, reports no line of a first duplicate key, and has no limit of depth. Tags,
 //! anchors, aliases and further documents are rejected, so that the tree cannot become larger than the file.
 
+use std::collections::HashMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
 use super::error::LineError;
@@ -49,7 +51,7 @@ impl Value {
 /// A list or a mapping whose end has not been parsed yet.
 enum Open {
     List { line: usize, nodes: Vec<Node> },
-    Map { line: usize, entries: Vec<Entry>, key: Option<(usize, String)> },
+    Map { line: usize, entries: Vec<Entry>, lines: HashMap<String, usize>, key: Option<(usize, String)> },
 }
 
 /// Parses the document in `text`; returns `None` if there is none.
@@ -85,7 +87,7 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, LineError> {
             }
             Event::MappingStart(anchor, tag) => {
                 reject_properties(line, anchor, tag.is_some())?;
-                open.push(Open::Map { line, entries: Vec::new(), key: None });
+                open.push(Open::Map { line, entries: Vec::new(), lines: HashMap::new(), key: None });
                 check_depth(line, open.len())?;
                 continue;
             }
@@ -99,8 +101,8 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, LineError> {
         match open.last_mut() {
             None => root = Some(node),
             Some(Open::List { nodes, .. }) => nodes.push(node),
-            Some(Open::Map { entries, key, .. }) => match key.take() {
-                None => *key = Some(unique_key(node, entries)?),
+            Some(Open::Map { entries, lines, key, .. }) => match key.take() {
+                None => *key = Some(unique_key(node, lines)?),
                 Some((line, key)) => entries.push(Entry { line, key, node }),
             },
         }
@@ -108,14 +110,14 @@ pub(super) fn parse(text: &str) -> Result<Option<Node>, LineError> {
     Ok(root)
 }
 
-/// Returns the line and text of a key that is not among `entries`.
-fn unique_key(node: Node, entries: &[Entry]) -> Result<(usize, String), LineError> {
+/// Returns the line and text of a key that is not among the keys in `lines`, and adds it.
+fn unique_key(node: Node, lines: &mut HashMap<String, usize>) -> Result<(usize, String), LineError> {
     let Value::Text(key) = node.value else {
         return Err(LineError::new(node.line, format!("a key must be a single value, not {}", node.value.kind())));
     };
-    match entries.iter().find(|entry| entry.key == key) {
+    match lines.insert(key.clone(), node.line) {
         None => Ok((node.line, key)),
-        Some(first) => Err(LineError::new(node.line, format!("duplicate key; first used in line {}", first.line))),
+        Some(first) => Err(LineError::new(node.line, format!("duplicate key; first used in line {first}"))),
     }
 }
 

@@ -1,14 +1,13 @@
 //! `poolscope demo`.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use poolscope::config::settings;
+use poolscope::config::{read_file, settings};
 use poolscope::otlp::OtlpError;
 
 use super::duration::duration;
@@ -17,7 +16,7 @@ use super::log;
 use super::outputs::OutputArgs;
 use super::web::WebArgs;
 use crate::demo::{self, DEFAULT_FAULT_DELAY, Demo, DemoError, Scenario, ScenarioPlan, Screen, Timing, Traces};
-use crate::service::NotAPath;
+use crate::service::{NotAPath, without_line_break};
 use poolscope::text::ErrorChain;
 
 #[derive(Debug, Args)]
@@ -108,9 +107,9 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
     {
         return fail(&error, true);
     }
-    let database_url = match args.database_url_file.map(|file| (fs::read_to_string(&file), file)) {
+    let database_url = match args.database_url_file.map(|file| (read_file(&file), file)) {
         None => args.database_url,
-        Some((Ok(url), _)) => Some(url.trim_end().to_owned()),
+        Some((Ok(url), _)) => Some(without_line_break(&url).to_owned()),
         Some((Err(error), file)) => {
             return print_error(&format!("cannot read --database-url-file {}: {error}", file.display()), USAGE);
         }

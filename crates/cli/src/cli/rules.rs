@@ -1,6 +1,5 @@
 //! `poolscope rules`: prints rules for Prometheus.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +8,7 @@ use crate::monitoring::rules::{self, Links, Runbooks};
 use crate::monitoring::{ThresholdFileError, Thresholds, ThresholdsError};
 use clap::Args;
 use http::Uri;
+use poolscope::config::read_file;
 use thiserror::Error;
 
 #[derive(Debug, Args)]
@@ -70,7 +70,7 @@ pub(super) fn print(args: RulesArgs) -> Result<(), RulesError> {
     let links = Links { runbooks: args.runbooks_url.unwrap_or_default(), grafana: args.grafana_url };
     let mut thresholds = Thresholds::committed()?;
     if let Some(path) = args.thresholds {
-        let file = fs::read_to_string(&path).map_err(|error| RulesError::Unreadable(path.clone(), error))?;
+        let file = read_file(&path).map_err(|error| RulesError::Unreadable(path.clone(), error))?;
         thresholds = thresholds.replaced_by(&file).map_err(|error| RulesError::Thresholds(path, error))?;
     }
     if let Some(number) = args.server_connections {

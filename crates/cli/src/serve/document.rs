@@ -68,7 +68,12 @@ pub(super) fn apply(settings: Settings, text: &str, mut entries: Vec<Entry<'_, '
         if let (DeValue::Table(_), Some(setting)) = (value.get_ref(), setting(key.get_ref())) {
             return Err(InvalidEntry::value(text, value, setting.name(), "a table", setting.range()).into());
         }
-        Ok(settings.apply_toml(&only(text, key.span().start..value.span().end))?)
+        let range = key.span().start..value.span().end;
+        // Alone, so that the time is linear in the length of the text; only an error needs the place.
+        match text.get(range.clone()).map(|entry| settings.clone().apply_toml(entry)) {
+            Some(Ok(applied)) => Ok(applied),
+            _ => Ok(settings.apply_toml(&only(text, range))?),
+        }
     })
 }
 

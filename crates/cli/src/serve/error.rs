@@ -15,8 +15,10 @@ use crate::service::{NotAPath, ServiceError};
 #[non_exhaustive]
 pub(crate) enum ServeError {
     /// A file cannot be read.
-    #[error("cannot read {}", .path.display())]
+    #[error("cannot read {option} {}", .path.display())]
     Read {
+        /// The option or key that names it.
+        option: &'static str,
         /// The file.
         path: PathBuf,
         /// The error of the operating system.

@@ -48,8 +48,14 @@ impl InvalidEntry {
     }
 }
 
+const MAX_NAME_BYTES: usize = 100;
+
 /// Returns the candidate most similar to `name`, ignoring case, if at most a third of its characters differ.
 fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No name is as long, and the comparison takes time in proportion to the length.
+    if name.len() > MAX_NAME_BYTES {
+        return None;
+    }
     let name = name.to_lowercase();
     let distances = candidates.into_iter().map(|candidate| (strsim::levenshtein(&name, candidate), candidate));
     let similar = distances.filter(|(distance, candidate)| *distance <= (candidate.len() / 3).max(1));

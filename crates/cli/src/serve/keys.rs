@@ -56,8 +56,10 @@ impl Key {
     /// Parses a duration.
     pub(super) fn duration(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<Duration, InvalidEntry> {
         let found = match value.get_ref() {
-            DeValue::String(duration) => match humantime::parse_duration(duration.trim()) {
-                Ok(duration) if PROBE_INTERVALS.contains(&duration) => return Ok(duration),
+            DeValue::String(duration) => match humantime::parse_duration(duration) {
+                Ok(interval) if PROBE_INTERVALS.contains(&interval) && duration.trim() == duration => {
+                    return Ok(interval);
+                }
                 _ => quoted(duration),
             },
             DeValue::Integer(number) => number.to_string(),
@@ -71,7 +73,7 @@ impl Key {
     pub(super) fn switch(&self, text: &str, value: &Spanned<DeValue<'_>>) -> Result<bool, InvalidEntry> {
         let found = match value.get_ref() {
             DeValue::Boolean(on) => return Ok(*on),
-            DeValue::String(switch) => match &*switch.trim().to_ascii_lowercase() {
+            DeValue::String(switch) => match &*switch.to_ascii_lowercase() {
                 "on" | "true" | "yes" | "1" => return Ok(true),
                 "off" | "false" | "no" | "0" => return Ok(false),
                 _ => quoted(switch),

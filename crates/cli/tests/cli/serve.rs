@@ -253,7 +253,7 @@ fn invalid_configuration_is_refused() {
             vec![],
             "error: --config expects the path of a file, not a URL",
         ),
-        (vec!["--config", "/not/there.toml"], vec![], "error: cannot read /not/there.toml: No such file"),
+        (vec!["--config", "/not/there.toml"], vec![], "error: cannot read --config /not/there.toml: No such file"),
         (
             vec!["--config", wrong],
             vec![],

@@ -158,7 +158,10 @@ fn example_configurations_need_only_their_secrets() {
         ("deploy/kubernetes/standalone/poolscope.toml", "/run/secrets/databases/shop"),
     ] {
         let (code, error) = poolscope(&["check", "--config", at(file).to_str().unwrap()], &[]);
-        assert!(code == Some(2) && error.starts_with(&format!("error: cannot read {secret}: ")), "{file}: {error}");
+        assert!(
+            code == Some(2) && error.starts_with(&format!("error: cannot read database_url_file {secret}: ")),
+            "{file}: {error}"
+        );
         // With the secrets in place, the check succeeds.
         let scratch = tempfile::tempdir().unwrap();
         let url = scratch.path().join("url");

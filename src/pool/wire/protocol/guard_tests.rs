@@ -112,7 +112,7 @@ fn answer_to_the_request_for_encryption_is_skipped() {
 }
 
 #[test]
-fn authentication_methods_are_checked_before_a_password_is_sent() {
+fn requested_authentication_method_is_checked() {
     use crate::config::{AuthenticationMethods, DatabaseUrl};
 
     let methods = |list: &str| -> Option<AuthenticationMethods> {
