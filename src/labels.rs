@@ -342,6 +342,8 @@ impl ErrorCode {
     pub const TLS: Self = Self::new("tls");
     /// The client could not authenticate, and the server sent no SQLSTATE.
     pub const AUTH: Self = Self::new("auth");
+    /// A hook of the service failed.
+    pub const HOOK: Self = Self::new("hook");
     /// The code that used the connection panicked.
     pub const PANIC: Self = Self::new("panic");
     /// Nothing failed that would have a code.

@@ -32,6 +32,8 @@ pub struct Settings {
     pub pool_size: usize,
     /// The number of connections allowed beyond `pool_size`. Default 20; 0: none.
     pub max_overflow: usize,
+    /// The number of connections that [`Pool::warm_up`](crate::Pool::warm_up) opens, at most `pool_size`. Default 0.
+    pub min_idle: usize,
     /// The time limit of a whole checkout, from its first poll. Default 30 s.
     pub checkout_timeout: Duration,
     /// The age at which a connection is replaced, less up to 10 % at random. Default 1 h; `None`: never.
@@ -105,6 +107,7 @@ fields_by_name! {
     passfile: Text,
     pool_size: Count,
     max_overflow: Count,
+    min_idle: Count,
     checkout_timeout: Duration,
     recycle_after: OptionalDuration,
     pre_ping: Switch,
@@ -137,6 +140,7 @@ impl Default for Settings {
             passfile: None,
             pool_size: 0,
             max_overflow: 0,
+            min_idle: 0,
             checkout_timeout: Duration::ZERO,
             recycle_after: None,
             pre_ping: false,
@@ -241,13 +245,21 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// Returns an error for the first value that is out of range; if `wait_target` is above `checkout_timeout`, which no
-    /// successful checkout could meet; or if `cache_statements` and `read_wire` are both off.
+    /// Returns an error for the first value that is out of range; if `min_idle` is above `pool_size`; if `wait_target` is
+    /// above `checkout_timeout`, which no successful checkout could meet; or if `cache_statements` and `read_wire` are both
+    /// off.
     pub fn validate(&self) -> Result<(), ConfigError> {
         for setting in SETTINGS {
             if let Some(value) = self.value(setting).filter(|value| !setting.kind().accepts(value)) {
                 return Err(setting.invalid(quoted(&value.to_string()), &Location::CODE));
             }
+        }
+        if self.min_idle > self.pool_size {
+            let problem = format!(
+                "min_idle ({}) is above pool_size ({}): give a smaller min_idle, since idle connections beyond pool_size are closed",
+                self.min_idle, self.pool_size
+            );
+            return Err(ConfigError::conflict(&Location::CODE, problem));
         }
         if self.wait_target > self.checkout_timeout {
             let problem = format!(

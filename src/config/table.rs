@@ -103,6 +103,12 @@ pub(super) static SETTINGS: &[Setting] = &[
         "The number of connections allowed beyond `pool_size` while all are in use. 0: never more than `pool_size`.",
     ),
     setting(
+        "min_idle",
+        count(0, 10_000),
+        Value::Count(0),
+        "The number of connections that `Pool::warm_up` opens, at most `pool_size`. Later the pool connects on demand.",
+    ),
+    setting(
         "checkout_timeout",
         duration(ms(1), DAY),
         Value::Duration(secs(30)),

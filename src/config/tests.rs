@@ -32,6 +32,7 @@ fn defaults_are_documented_and_valid() {
         ("passfile", ""),
         ("pool_size", "10"),
         ("max_overflow", "20"),
+        ("min_idle", "0"),
         ("checkout_timeout", "30s"),
         ("recycle_after", "1h"),
         ("pre_ping", "on"),
@@ -71,6 +72,7 @@ fn table_has_each_field_once() {
         passfile: _,
         pool_size: _,
         max_overflow: _,
+        min_idle: _,
         checkout_timeout: _,
         recycle_after: _,
         pre_ping: _,
@@ -93,7 +95,7 @@ fn table_has_each_field_once() {
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 27);
+    assert_eq!(names.len(), 28);
 }
 
 /// A setting; accepted values with their canonical form; refused values.
@@ -109,6 +111,7 @@ const BOUNDS: &[Bounds] = &[
         &["0", "10001", "-1", "+7", " 7", "7 ", "1.5", "ten", "", "99999999999999999999"],
     ),
     ("max_overflow", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
+    ("min_idle", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
     (
         "checkout_timeout",
         &[("1ms", "1ms"), ("24h", "1day"), ("1m 30s", "1m 30s")],
@@ -223,6 +226,16 @@ fn validate_checks_fields_set_in_code() {
     assert!(message(settings.validate()).starts_with("settings: invalid recycle_after: \"0s\", "));
     let settings = Settings { application_name: Some(String::new()), ..Settings::default() };
     assert!(settings.validate().is_err());
+}
+
+#[test]
+fn min_idle_above_pool_size_is_refused() {
+    let settings = Settings { pool_size: 3, min_idle: 4, ..Settings::default() };
+    assert_eq!(
+        message(settings.validate()),
+        "settings: min_idle (4) is above pool_size (3): give a smaller min_idle, since idle connections beyond pool_size are closed"
+    );
+    assert!(Settings { pool_size: 3, min_idle: 3, ..Settings::default() }.validate().is_ok());
 }
 
 #[test]

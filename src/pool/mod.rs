@@ -17,6 +17,7 @@ mod release;
 pub(crate) mod request;
 mod shared;
 pub(crate) mod unwind;
+mod warm_up;
 mod wire;
 
 pub(crate) use self::backend::error_code;

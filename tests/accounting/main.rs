@@ -33,3 +33,4 @@ mod resets;
 mod retries;
 mod stress;
 mod waiting;
+mod warm_up;

@@ -1,6 +1,7 @@
 //! The pool against a real PostgreSQL.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod after_connect;
 mod cancellation;
 mod client_api;
 mod connect_errors;

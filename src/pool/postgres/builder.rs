@@ -1,9 +1,12 @@
 //! The builder of a PostgreSQL pool.
 
 use std::error::Error;
+use std::pin::Pin;
 use std::time::Duration;
 
 use super::super::pool::Pool;
+use super::after_connect::AfterConnect;
+use super::client::Client;
 use super::manager::PostgresManager;
 use super::password::{PasswordProvider, Secret};
 use crate::config::{ConfigError, Settings};
@@ -21,6 +24,7 @@ pub struct PoolBuilder {
     collector: Option<Collector>,
     password_provider: Option<PasswordProvider>,
     replaced: Option<Pool>,
+    after_connect: Option<AfterConnect>,
 }
 
 /// Defines a setter for each setting.
@@ -72,6 +76,8 @@ impl PoolBuilder {
         pool_size: usize,
         /// Sets the number of further connections while they are needed. Default 20; 0 for none.
         max_overflow: usize,
+        /// Sets the number of connections that [`Pool::warm_up`] opens, at most `pool_size`. Default 0.
+        min_idle: usize,
         /// Sets the timeout of a whole checkout, from its first poll. Default 30 s.
         checkout_timeout: Duration,
         /// Sets the age at which a connection is replaced at its next checkout. The age is reduced at random by up to a
@@ -160,6 +166,35 @@ impl PoolBuilder {
         self
     }
 
+    /// Sets a function that is called with each new connection before its first use, as for `SET` or to load types. It
+    /// replaces one that was set before.
+    ///
+    /// It takes at most `connect_timeout`. If it fails, so does connecting: the connection is closed, the error is
+    /// [`ConnectError::AfterConnect`](crate::ConnectError::AfterConnect), and it is counted in
+    /// `poolscope_connection_errors_total` with the code `hook`. It is called for connections outside the pool, too. The
+    /// session state that it sets is not restored after `reset_session`; put such settings into the URL's `options`.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), poolscope::ConfigError> {
+    /// let pool = poolscope::Pool::builder()
+    ///     .url("postgres://app@localhost/shop")
+    ///     .after_connect(|client| Box::pin(async move { client.batch_execute("SET jit = off").await }))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn after_connect<F, E>(mut self, hook: F) -> Self
+    where
+        F: for<'a> Fn(&'a mut Client) -> Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>
+            + Send
+            + Sync
+            + 'static,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    {
+        self.after_connect = Some(AfterConnect::new(hook));
+        self
+    }
+
     /// Sets the collector that counts the pool, instead of [`Collector::global`].
     pub fn collector(mut self, collector: Collector) -> Self {
         self.collector = Some(collector);
@@ -204,7 +239,7 @@ impl PoolBuilder {
             None => settings.name.clone().unwrap_or_else(|| url.default_pool_name()),
         };
         let name = printable(&name);
-        let manager = PostgresManager::new(&settings, url, self.password_provider, &name)?;
+        let manager = PostgresManager::new(&settings, url, self.password_provider, self.after_connect, &name)?;
         let collector = self.collector.unwrap_or_else(Collector::global);
         match &self.replaced {
             Some(replaced) => Pool::new_replacing(manager, replaced, &settings, &collector),

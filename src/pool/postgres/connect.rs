@@ -103,6 +103,10 @@ impl Connector {
         Self { answers, ..self.clone() }
     }
 
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.inner.connect_timeout
+    }
+
     /// Connects to the first server that accepts the connection, within `connect_timeout` in total.
     ///
     /// With an observer, each address that is tried has a protocol observer of its own.

@@ -7,12 +7,13 @@
 //! | unreachable host or network, unknown name | `server_down` | the same |
 //! | `connect_timeout`, ETIMEDOUT | `server_down` | the same |
 //! | connection reset or closed during the handshake; SQLSTATE 57P01, 57P02, 08xxx, 53xxx, 58xxx, XXxxx, others | `server_down` | the same |
-//! | no server matches `target_session_attrs`; the password provider failed | `server_down` | the same |
+//! | no server matches `target_session_attrs`; the password provider failed; the hook `after_connect` failed without an error of the server | `server_down` | the same |
 //! | 57P03 | `server_starting` | the same |
 //! | 53300 | `too_many_connections` | the same; checkouts wait for a returned connection |
 //! | more sent than a session's start may need, an impossible message | `configuration` | suspended, with pauses of 1 s to 10 s; not retried |
 //! | 28xxx, 3D000, 22xxx, 42xxx, 0Axxx, 08004, 57P04; authentication, certificates, TLS, socket permissions, number of hosts, no password in the password file | `configuration` | suspended, with pauses of 1 s to 10 s; not retried |
 
+use std::error::Error as StdError;
 use std::io::{self, ErrorKind};
 
 use super::error::{ConnectError, is_authentication};
@@ -31,12 +32,20 @@ impl ConnectError {
             // The service that provides passwords is unavailable.
             Self::Password { source: Some(_), .. } => ConnectFailure::ServerDown,
             Self::Tls { source, .. } => of_tls(source),
-            Self::Postgres(error) => match error.code() {
-                Some(state) => of_sqlstate(state.code()),
-                None if is_authentication(error) => ConnectFailure::Configuration,
-                None => find_source(error).map_or(ConnectFailure::ServerDown, of_io),
-            },
+            // Of the server, if it is one.
+            Self::AfterConnect { source, .. } => {
+                find_source(&**source as &(dyn StdError + 'static)).map_or(ConnectFailure::ServerDown, of_postgres)
+            }
+            Self::Postgres(error) => of_postgres(error),
         }
+    }
+}
+
+fn of_postgres(error: &tokio_postgres::Error) -> ConnectFailure {
+    match error.code() {
+        Some(state) => of_sqlstate(state.code()),
+        None if is_authentication(error) => ConnectFailure::Configuration,
+        None => find_source(error).map_or(ConnectFailure::ServerDown, of_io),
     }
 }
 

@@ -80,6 +80,14 @@ pub enum ConnectError {
     #[non_exhaustive]
     Answer {},
 
+    /// The hook [`after_connect`](crate::PoolBuilder::after_connect) failed, or took longer than `connect_timeout`.
+    #[error("the hook after_connect failed")]
+    #[non_exhaustive]
+    AfterConnect {
+        /// The hook's error.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+
     /// The server refused the connection, closed it, or sent more than a session's start may need.
     #[error("could not connect to PostgreSQL")]
     Postgres(#[source] Error),
@@ -99,7 +107,7 @@ impl ConnectError {
     }
 
     /// Returns the error's code for the `sqlstate` label: the server's SQLSTATE if it sent one, otherwise `timeout`,
-    /// `tls`, `auth`, `io` or `other`.
+    /// `tls`, `auth`, `hook`, `io` or `other`.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -109,6 +117,7 @@ impl ConnectError {
             Self::WrongSession { .. } | Self::Answer {} => ErrorCode::IO,
             Self::Hosts { .. } => ErrorCode::OTHER,
             Self::Password { .. } => ErrorCode::AUTH,
+            Self::AfterConnect { .. } => ErrorCode::HOOK,
             Self::Postgres(error) => error_code(error),
         }
     }

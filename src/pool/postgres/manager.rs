@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 
+use super::after_connect::AfterConnect;
 use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
@@ -11,12 +12,14 @@ use super::password::PasswordProvider;
 use super::session::{is_read_only, own_query, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::labels::{Dirt, ErrorCode};
+use crate::pool::release::HolderCancels;
 use crate::pool::{Backend, ConnectFailure, Observer};
 
 /// Creates, pings and resets PostgreSQL connections.
 #[derive(Debug)]
 pub struct PostgresManager {
     connector: Connector,
+    after_connect: Option<AfterConnect>,
 }
 
 impl PostgresManager {
@@ -25,9 +28,22 @@ impl PostgresManager {
         settings: &Settings,
         url: &DatabaseUrl,
         provider: Option<PasswordProvider>,
+        after_connect: Option<AfterConnect>,
         pool: &str,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { connector: Connector::new(settings, url, provider, pool)? })
+        Ok(Self { connector: Connector::new(settings, url, provider, pool)?, after_connect })
+    }
+
+    async fn establish(
+        &self,
+        observer: Option<&Observer>,
+        cancels: Arc<HolderCancels>,
+    ) -> Result<Client, ConnectError> {
+        let mut client = Client::connect(&self.connector, observer, cancels).await?;
+        if let Some(hook) = &self.after_connect {
+            hook.call(&mut client, self.connector.connect_timeout()).await?;
+        }
+        Ok(client)
     }
 
     /// Returns the connector, for connections outside the pool.
@@ -41,7 +57,7 @@ impl Manager for PostgresManager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Client, ConnectError> {
-        Client::connect(&self.connector, None, Arc::default()).await
+        self.establish(None, Arc::default()).await
     }
 
     /// Pings the server with an empty query.
@@ -77,7 +93,7 @@ impl Backend for PostgresManager {
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {
         let cancels = Arc::clone(observer.cancels());
-        Client::connect(&self.connector, Some(&observer).filter(|observer| observer.observes()), cancels).await
+        self.establish(Some(&observer).filter(|observer| observer.observes()), cancels).await
     }
 
     async fn rollback(&self, client: &mut Client) -> RecycleResult<ConnectError> {

@@ -1,5 +1,6 @@
 //! The PostgreSQL pool.
 
+mod after_connect;
 mod builder;
 mod cancel;
 mod client;
