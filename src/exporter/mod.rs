@@ -51,7 +51,8 @@
 //!     "trace_id": null,                      or 32 hexadecimal digits, if its trace is sampled
 //!     "silent_seconds": 1.201,               since the last traffic of the connection
 //!     "maintenance": false,                  whether the pool is pinging or resetting it for the operation
-//!     "suspected_leak": false                held and silent for longer than leak_threshold
+//!     "suspected_leak": false,               held and silent for longer than leak_threshold
+//!     "waits_for_own_pool": false            whether its task waits for another connection of this pool
 //!   }, …],
 //!   "waiters": [{                            oldest first
 //!     "operation": "add_order",

@@ -224,6 +224,7 @@ struct HolderJson<'a> {
     silent_seconds: Seconds,
     maintenance: bool,
     suspected_leak: bool,
+    waits_for_own_pool: bool,
 }
 
 impl<'a> HolderJson<'a> {
@@ -239,6 +240,7 @@ impl<'a> HolderJson<'a> {
             silent_seconds: Seconds(holder.silent),
             maintenance: holder.maintenance,
             suspected_leak: holder.suspected_leak,
+            waits_for_own_pool: holder.waits_for_own_pool,
         }
     }
 }

@@ -101,7 +101,8 @@ impl<M: Backend> PoolLayer<M> {
     }
 
     /// Logs and counts a warning for a request that holds a connection at least this long while the server executes
-    /// nothing for it, summed over one hold. Default: 250 ms. No warnings with `read_wire` off, where this time is unknown.
+    /// nothing for it, summed over one hold, apart from waits of its task for another connection of this pool, which
+    /// `poolscope_self_deadlocks_total` counts. Default: 250 ms. No warnings with `read_wire` off, where this time is unknown.
     #[must_use]
     pub fn warn_idle_hold(mut self, min: Duration) -> Self {
         self.settings.warn_idle_hold = min;

@@ -43,7 +43,8 @@ pub use exemplar::Exemplar;
 pub use histogram::Histogram;
 pub use ledger::{
     ConnectionErrors, Connections, DirtyReturns, Holder, Limits, OperationTotals, OperationUsage, OwnConnection,
-    PoolSnapshot, PoolUsage, QueryDurations, QueryErrors, Retries, RetriesExhausted, Status, UnpooledTotals, Waiter,
+    PoolSnapshot, PoolUsage, QueryDurations, QueryErrors, Retries, RetriesExhausted, SelfDeadlocks, Status,
+    UnpooledTotals, Waiter,
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use owned::BOUNDS_SECONDS;

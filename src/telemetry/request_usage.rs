@@ -64,13 +64,15 @@ impl RequestUsage {
         self.ledger().routes().count_use(self.route, time);
     }
 
-    /// Warns if a connection that was checked out at `site` was held without executing for too long.
-    pub(crate) fn warn_of_idle_hold(&self, site: SiteId, time: UseBreakdown) {
-        if time.not_executing() >= self.idle_limit {
+    /// Warns if a connection that was checked out at `site` was held without executing for too long, apart from the time
+    /// `own_wait` for which its task waited for another connection of the pool: that is a self-deadlock.
+    pub(crate) fn warn_of_idle_hold(&self, site: SiteId, time: UseBreakdown, own_wait: u64) {
+        let elsewhere = time.not_executing().saturating_sub(own_wait);
+        if elsewhere >= self.idle_limit {
             let (ledger, warning) = (self.ledger(), RequestWarning::HeldElsewhere);
             ledger.routes().count_warning(self.route, warning);
             let (limiter, call_site) = (ledger.routes().limiter(warning), ledger.operations().location(site));
-            let times = (time.not_executing(), time.executing);
+            let times = (elsewhere, time.executing);
             ledger.log().request_held_idle(limiter, self.route(), call_site, times);
         }
     }

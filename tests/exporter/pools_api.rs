@@ -183,6 +183,7 @@ async fn fields_are_stable() {
         "silent_seconds",
         "suspected_leak",
         "trace_id",
+        "waits_for_own_pool",
     ];
     assert_eq!(keys(holder), holder_keys);
     assert_eq!(holder["operation"], "list_orders");
@@ -191,7 +192,8 @@ async fn fields_are_stable() {
     assert!(holder["silent_seconds"].as_f64().unwrap() <= holder["age_seconds"].as_f64().unwrap(), "{holder}");
     assert_eq!((&holder["activity"], &holder["backend_pid"]), (&json!("idle"), &json!(4711)));
     assert_eq!((&holder["queries"], &holder["trace_id"]), (&json!(0), &Value::Null));
-    assert_eq!((&holder["maintenance"], &holder["suspected_leak"]), (&json!(false), &json!(false)));
+    let flags = ["maintenance", "suspected_leak", "waits_for_own_pool"].map(|flag| &holder[flag]);
+    assert_eq!(flags, [&json!(false); 3]);
 
     assert_eq!(keys(waiter), ["age_seconds", "call_site", "operation", "own", "phase", "trace_id"]);
     assert_eq!((&waiter["operation"], &waiter["phase"]), (&json!("add_order"), &json!("queue")));

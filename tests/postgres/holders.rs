@@ -134,7 +134,11 @@ async fn suspected_leak_is_logged_once_and_once_resolved() {
 async fn self_deadlock_is_reported() {
     let settings = |builder: PoolBuilder| two_connections(builder).checkout_timeout(Duration::from_millis(300));
     let test = TestPool::shared("holders_self", settings).await;
-    let deadlocks = || test.scrape().count("poolscope_self_deadlocks_total", &[]);
+    let deadlocks = || test.scrape().count("poolscope_self_deadlocks_total", &[("operation", "inner")]);
+    let log = CapturedLog::default();
+    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let _second_dispatcher = tracing::Dispatch::new(tracing_subscriber::registry());
     let pool = test.pool.clone();
     let other = tokio::spawn({
         let pool = pool.clone();
@@ -152,6 +156,15 @@ async fn self_deadlock_is_reported() {
     });
     eventually("a self-deadlock", async || deadlocks() == 1).await;
     assert_eq!(test.pool.waiters()[0].own_connection.as_ref().unwrap().call_site.unwrap().line(), line);
+    let holders = test.pool.holders();
+    let waiting: Vec<_> = holders.iter().filter(|holder| holder.waits_for_own_pool).collect();
+    assert_eq!((holders.len(), waiting.len(), &*waiting[0].operation), (2, 1, "outer"), "{holders:?}");
+    let lines = log.containing("self-deadlock");
+    let sites = [line, line + 1].map(|line| format!("call_site=\"{}:{line}\"", file!()));
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    for part in ["operation=\"inner\"", "held_operation=\"outer\"", &format!("held_{}", sites[0]), &sites[1]] {
+        assert!(lines[0].contains(part), "{part} in {lines:?}");
+    }
     let error = with_deadline("the deadline", greedy).await.unwrap().unwrap_err();
     let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
     assert_eq!(&*report.own_connection.as_ref().unwrap().operation, "outer");

@@ -19,6 +19,8 @@ pub(in crate::pool) struct RequestCheckout {
     permit: Permit,
     /// For how long the connection had been executing, and in a transaction, for the operation before this use.
     before: (u64, u64),
+    /// For how long holders had waited for another connection before this use.
+    own_wait_before: u64,
 }
 
 /// The permit of the request's route.
@@ -45,7 +47,7 @@ impl RequestCheckout {
     /// Counts a checkout. It holds none of `permits` yet.
     pub(super) fn begin(request: Arc<RequestUsage>, site: SiteId, permits: Option<Arc<RoutePermits>>) -> Self {
         request.begin_checkout(site);
-        Self { request, permit: permits.map_or(Permit::Unlimited, Permit::Wanted), before: (0, 0) }
+        Self { request, permit: permits.map_or(Permit::Unlimited, Permit::Wanted), before: (0, 0), own_wait_before: 0 }
     }
 
     /// Acquires a permit of the route, if the checkout needs one and there is one.
@@ -92,6 +94,7 @@ impl RequestCheckout {
     ) {
         self.end_wait(waited);
         self.before = stats.wire().times_of(operation, at);
+        self.own_wait_before = stats.own_wait();
     }
 
     /// Records that the connection is released. The permit is released when this is dropped, which must be after the
@@ -107,7 +110,8 @@ impl RequestCheckout {
         self.request.end_use(breakdown);
         // Unless the protocol is observed, it is unknown what the connection did.
         if stats.wire().status() != SessionStatus::Unread {
-            self.request.warn_of_idle_hold(stats.site(), breakdown);
+            let own_wait = stats.own_wait().saturating_sub(self.own_wait_before);
+            self.request.warn_of_idle_hold(stats.site(), breakdown, own_wait);
         }
     }
 }

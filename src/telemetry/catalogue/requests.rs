@@ -77,7 +77,7 @@ pub(super) const WARNINGS: Metric = Metric::of_pool(
     "poolscope_request_warnings_total",
     Kind::Counter,
     &["route", "method", "kind"],
-    "Requests that misused the pool, by kind of misuse: many_checkouts (more checkouts than PoolLayer::warn_checkouts_over) or held_elsewhere (a connection was held without executing a query for PoolLayer::warn_idle_hold or longer). The log has the call sites.",
+    "Requests that misused the pool, by kind of misuse: many_checkouts (more checkouts than PoolLayer::warn_checkouts_over) or held_elsewhere (a connection was held without executing a query for PoolLayer::warn_idle_hold or longer, apart from waits for another connection of the same pool). The log has the call sites.",
     |pool, sink| {
         for request in &pool.requests {
             for warning in RequestWarning::ALL {

@@ -312,9 +312,13 @@ pub const METRICS: &[Metric] = &[
     Metric::of_pool(
         "poolscope_self_deadlocks_total",
         Kind::Counter,
-        &[],
-        "Checkouts that waited for capacity for at least 10 ms while their own task held a connection of the same pool: each may have waited for itself.",
-        |pool, sink| sink.value(&[], to_f64(pool.self_deadlocks)),
+        &["operation"],
+        "Checkouts that waited for capacity for at least 10 ms while their own task held a connection of the same pool, by the operation that waited: each may have waited for itself.",
+        |pool, sink| {
+            for deadlocks in &pool.self_deadlocks {
+                sink.value(&[&deadlocks.operation], to_f64(deadlocks.count));
+            }
+        },
     ),
     Metric::of_pool(
         "poolscope_saturated_seconds_total",

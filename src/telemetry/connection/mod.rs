@@ -64,6 +64,8 @@ pub(crate) struct ConnectionStats {
     wire: WireStats,
     /// Locked only if the holder is part of a sampled trace.
     spans: Mutex<HolderSpans>,
+    /// The time for which holders waited for another connection of the pool, in nanoseconds. Written under the ledger's lock.
+    own_wait: AtomicU64,
 }
 
 /// The state of a connection, for which operation, and since when.
@@ -141,7 +143,19 @@ impl ConnectionStats {
             use_time: OwnedHistogram::default(),
             operations: [const { OnceLock::new() }; GROUPS],
             wire: WireStats::default(),
+            own_wait: AtomicU64::new(0),
         }
+    }
+
+    /// Adds time for which the holder's task waited for another connection of the pool.
+    pub(crate) fn add_own_wait(&self, nanos: u64) {
+        self.own_wait.fetch_add(nanos, Relaxed);
+    }
+
+    /// Returns the time for which holders' tasks waited for another connection of the pool, in nanoseconds.
+    #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only requests are warned of idle holds"))]
+    pub(crate) fn own_wait(&self) -> u64 {
+        self.own_wait.load(Relaxed)
     }
 
     /// Returns what was observed on the connection's wire.

@@ -35,6 +35,8 @@ pub struct Holder {
     pub maintenance: bool,
     /// Whether the connection is held longer than `leak_threshold`, silent and not executing.
     pub suspected_leak: bool,
+    /// Whether the holder's task waits for another connection of the pool, see [`Waiter::own_connection`].
+    pub waits_for_own_pool: bool,
     /// The span of the checkout, if it is sampled.
     pub trace: Option<TraceContext>,
 }
@@ -68,6 +70,15 @@ pub struct OwnConnection {
     pub call_site: Option<&'static Location<'static>>,
 }
 
+/// A checkout that waits while its own task holds a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SelfDeadlock {
+    pub(super) operation: OperationId,
+    pub(super) call_site: &'static Location<'static>,
+    /// The operation and the call site of the held connection.
+    pub(super) held: (OperationId, SiteId),
+}
+
 /// A holder that became a suspected leak, or no longer is one.
 #[derive(Clone, Debug)]
 pub(super) struct SuspicionChange {
@@ -79,7 +90,8 @@ pub(super) struct SuspicionChange {
 }
 
 impl LedgerState {
-    pub(super) fn holders(&self, ledger: &Ledger, now: Nanos) -> Vec<Holder> {
+    pub(super) fn holders(&mut self, ledger: &Ledger, now: Nanos) -> Vec<Holder> {
+        self.detect_self_deadlocks(now);
         self.holders_of(self.connections.iter().map(|stats| (stats, stats.state())), ledger, now)
     }
 
@@ -89,6 +101,7 @@ impl LedgerState {
         ledger: &Ledger,
         now: Nanos,
     ) -> Vec<Holder> {
+        let deadlocked = self.self_deadlocked_tasks();
         let mut holders: Vec<_> = states
             .filter(|(_, state)| state.is_used())
             .map(|(stats, state)| {
@@ -103,6 +116,7 @@ impl LedgerState {
                     backend_pid: wire.backend(),
                     maintenance: state.maintenance,
                     suspected_leak: is_suspected_leak(stats, state, ledger, now),
+                    waits_for_own_pool: state.is_checked_out() && deadlocked.contains(&stats.task()),
                     // If the state has changed, the span may already be the next holder's.
                     trace: stats.span_ids().filter(|_| stats.state() == state),
                 }

@@ -61,7 +61,6 @@ impl PoolSnapshot {
         add_each(&mut self.closed, closed);
         self.close_timeouts += close_timeouts;
         self.suspected_leaks += suspected_leaks;
-        self.self_deadlocks += self_deadlocks;
         self.wires_lost += wires_lost;
         if self.server.is_none() {
             self.server.clone_from(server);
@@ -107,6 +106,12 @@ impl PoolSnapshot {
             &mut self.dirty_returns,
             dirty_returns,
             |one, other| one.operation == other.operation && one.dirt == other.dirt,
+            |total, other| total.count += other.count,
+        );
+        merge(
+            &mut self.self_deadlocks,
+            self_deadlocks,
+            |one, other| one.operation == other.operation,
             |total, other| total.count += other.count,
         );
         merge(

@@ -32,8 +32,8 @@ mod usage;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use self::holders::SuspicionChange;
 pub use self::holders::{Holder, OwnConnection, Waiter};
+use self::holders::{SelfDeadlock, SuspicionChange};
 pub(crate) use self::in_flight::Ticket;
 pub use self::limits::Limits;
 use self::predecessor::Replacement;
@@ -42,7 +42,7 @@ use self::recorder::Hints;
 pub(crate) use self::recorder::Recorder;
 pub use self::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors, Retries,
-    RetriesExhausted,
+    RetriesExhausted, SelfDeadlocks,
 };
 use self::state::LedgerState;
 pub(crate) use self::unpooled::UnpooledId;
@@ -214,7 +214,11 @@ impl Ledger {
     pub(crate) fn wait_state(&self, ticket: Ticket) -> (Phase, Option<OwnConnection>) {
         let now = self.clock.now();
         let mut state = self.state();
-        (state.phase_of(ticket), state.own_connection(ticket, self, now))
+        let wait = (state.phase_of(ticket), state.own_connection(ticket, self, now));
+        let found = state.take_self_deadlocks();
+        drop(state);
+        self.report_self_deadlocks(&found);
+        wait
     }
 
     /// Returns whether more connections are idle than `pool_size` and the waiting checkouts account for.
@@ -248,18 +252,24 @@ impl Ledger {
     /// Returns the holders of connections, oldest first.
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
-        let (holders, changes) = {
-            let state = self.state();
-            (state.holders(self, now), state.review_suspicions(self, now))
+        let (holders, changes, found) = {
+            let mut state = self.state();
+            (state.holders(self, now), state.review_suspicions(self, now), state.take_self_deadlocks())
         };
         self.report_suspicions(&changes);
+        self.report_self_deadlocks(&found);
         holders
     }
 
     /// Returns the checkouts in flight, oldest first.
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let now = self.clock.now();
-        self.state().waiters(self, now)
+        let (waiters, found) = {
+            let mut state = self.state();
+            (state.waiters(self, now), state.take_self_deadlocks())
+        };
+        self.report_self_deadlocks(&found);
+        waiters
     }
 
     /// Returns everything that the pool has recorded, at one point in time.
@@ -334,14 +344,15 @@ impl Ledger {
         read_more: impl FnOnce(&mut LedgerState, &Self, Nanos, &mut SnapshotBuffer),
     ) -> Nanos {
         let now = self.clock.now();
-        let changes = {
+        let (changes, found) = {
             let mut state = self.state();
             let changes = state.review_suspicions(self, now);
             state.read(self, now, buffer);
             read_more(&mut state, self, now, buffer);
-            changes
+            (changes, state.take_self_deadlocks())
         };
         self.report_suspicions(&changes);
+        self.report_self_deadlocks(&found);
         // Not part of the consistent state, so read without its lock.
         buffer.read_unlocked(self);
         now
@@ -360,6 +371,15 @@ impl Ledger {
             } else {
                 self.log().suspect_used(operation, call_site, *age);
             }
+        }
+    }
+
+    /// Logs checkouts that wait while their own task holds a connection.
+    fn report_self_deadlocks(&self, found: &[SelfDeadlock]) {
+        for SelfDeadlock { operation, call_site, held: (held_operation, held_site) } in found {
+            let waiting = (self.operations.name(*operation), *call_site);
+            let held = (self.operations.name(*held_operation), self.operations.location(*held_site));
+            self.log().self_deadlock(waiting, held);
         }
     }
 

@@ -7,6 +7,7 @@ use super::history::LoadSample;
 use super::holders::is_suspected_leak;
 use super::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors,
+    SelfDeadlocks,
 };
 use super::state::{LedgerState, monotonic};
 use super::{Ledger, Limits};
@@ -136,7 +137,7 @@ impl PoolSnapshot {
             query_errors: Vec::new(),
             dirty_returns: Vec::new(),
             suspected_leaks: 0,
-            self_deadlocks: 0,
+            self_deadlocks: Vec::new(),
             wires_lost: 0,
             retries: Vec::new(),
             retries_exhausted: Vec::new(),
@@ -212,7 +213,6 @@ impl LedgerState {
         snapshot.created = self.created;
         snapshot.closed = self.closed;
         snapshot.close_timeouts = self.close_timeouts;
-        snapshot.self_deadlocks = self.self_deadlocks;
         snapshot.wires_lost = self.wires_lost;
         snapshot.retry_budget = ledger.budget().balance(now);
     }
@@ -324,6 +324,10 @@ impl LedgerState {
             dirt: *dirt,
             count: *count,
         }));
+        snapshot.self_deadlocks.clear();
+        snapshot.self_deadlocks.extend(
+            self.self_deadlocks.iter().map(|(id, count)| SelfDeadlocks { operation: name_of(*id), count: *count }),
+        );
         snapshot.retries.clear();
         snapshot.retries.extend(self.retries.retries(name_of));
         snapshot.retries_exhausted.clear();

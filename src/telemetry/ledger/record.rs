@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::deferred::DeferredSpan;
 use super::holder_links::record_holders;
+use super::holders::SelfDeadlock;
 use super::in_flight::{CheckoutTrace, InFlight, Ticket};
 use super::state::LedgerState;
 use super::{Ledger, Recorder, UnpooledId};
@@ -73,7 +74,7 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn enter_phase(&self, ticket: Ticket, phase: Phase, at: Nanos) {
         let ledger = &**self.ledger();
-        let (deferred, span, held) = ledger.update(|state| {
+        let ((deferred, span, held), found) = ledger.update_and_find(|state| {
             let deferred = state.enter_phase(ticket, phase, at);
             if phase != Phase::Queue {
                 return (deferred, None, None);
@@ -83,6 +84,7 @@ impl Recorder {
             let held = is_traced.then(|| (state.operation_of(ticket), state.held_connections(&ledger.operations, at)));
             (deferred, span, held)
         });
+        ledger.report_self_deadlocks(&found);
         let span = deferred.map(|deferred| deferred.attach(ledger, ticket)).or(span);
         if let (Some(span), Some((operation, held))) = (span, held) {
             record_holders(&span, ledger.operations.name(operation), held);
@@ -101,13 +103,14 @@ impl Recorder {
         at: Nanos,
     ) {
         let ledger = &**self.ledger();
-        let traced = ledger.update(|state| {
+        let (traced, found) = ledger.update_and_find(|state| {
             let checkout = state.finish(ticket, outcome, stats, at)?;
             if let Some(stats) = stats {
                 stats.set_used(checkout.operation, at);
             }
             checkout.trace.is_some().then(|| Box::new(checkout))
         });
+        ledger.report_self_deadlocks(&found);
         if let Some(checkout) = traced {
             let deferred = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
             let span = checkout.trace.and_then(|trace| trace.span);
@@ -276,6 +279,11 @@ impl Ledger {
         since: (Phase, Nanos),
     ) -> CheckoutSpan {
         CheckoutSpan::begin(&self.name, self.operations.name(operation), within, call_site, since)
+    }
+
+    /// As [`Self::update`], and also returns the self-deadlocks that were not logged yet.
+    fn update_and_find<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> (T, Vec<SelfDeadlock>) {
+        self.update(|state| (change(state), state.take_self_deadlocks()))
     }
 
     /// Changes the state under its lock, and updates the hints before the lock is released.

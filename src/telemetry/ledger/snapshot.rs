@@ -143,6 +143,16 @@ pub struct DirtyReturns {
     pub count: u64,
 }
 
+/// The number of checkouts of an operation that waited for capacity while their own task held a connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SelfDeadlocks {
+    /// The name of the operation that waited.
+    pub operation: Arc<str>,
+    /// The number since the pool was created.
+    pub count: u64,
+}
+
 /// The number of errors on connections.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -209,8 +219,8 @@ pub struct PoolSnapshot {
     pub dirty_returns: Vec<DirtyReturns>,
     /// Connections held longer than `leak_threshold`, silent and not executing.
     pub suspected_leaks: usize,
-    /// Checkouts that waited for capacity while their own task held a connection.
-    pub self_deadlocks: u64,
+    /// Checkouts that waited for capacity while their own task held a connection, by the operation that waited.
+    pub self_deadlocks: Vec<SelfDeadlocks>,
     /// Connections whose wire is no longer observed because it was not understood.
     pub wires_lost: u64,
     /// Retries, by operation and code.

@@ -12,6 +12,7 @@ use super::deferred::DeferredSpan;
 use super::failed_queries::FailedQueries;
 use super::history::LoadHistory;
 use super::holder_links::HeldConnection;
+use super::holders::SelfDeadlock;
 use super::in_flight::{InFlight, Ticket};
 use super::retries::{RetryTotals, count};
 use super::unpooled::Unpooled;
@@ -75,8 +76,10 @@ pub(super) struct LedgerState {
     pub(super) history: LoadHistory,
     /// Counted separately; of the fields above only `errors` includes them.
     pub(super) unpooled: Unpooled,
-    /// Checkouts that waited while their own task held a connection.
-    pub(super) self_deadlocks: u64,
+    /// Checkouts that waited while their own task held a connection, by the operation that waited.
+    pub(super) self_deadlocks: BTreeMap<OperationId, u64>,
+    /// Those that were not logged yet, at most [`MAX_UNREPORTED`].
+    unreported_self_deadlocks: Vec<SelfDeadlock>,
     pub(super) dirty: BTreeMap<(OperationId, Dirt), u64>,
     /// At most [`MAX_ERRORS`] entries, as in `retries` and `failed_queries`.
     pub(super) query_errors: BTreeMap<(OperationId, ErrorCode), u64>,
@@ -93,6 +96,9 @@ pub(super) const MAX_ERRORS: usize = 1000;
 /// How long a checkout waits before its own task is checked for a connection. Shorter waits are no self-deadlock, or a
 /// harmless one.
 const SELF_DEADLOCK_DELAY: Duration = Duration::from_millis(10);
+
+/// The maximum number of self-deadlocks that wait to be logged; lines are limited anyway.
+const MAX_UNREPORTED: usize = 16;
 
 /// `arrivals` is compacted when it has this many entries beyond twice the number of checkouts in flight.
 const MAX_STALE_ARRIVALS: usize = 64;
@@ -137,7 +143,8 @@ impl Default for LedgerState {
             errors: BTreeMap::new(),
             history: LoadHistory::default(),
             unpooled: Unpooled::default(),
-            self_deadlocks: 0,
+            self_deadlocks: BTreeMap::new(),
+            unreported_self_deadlocks: Vec::new(),
             dirty: BTreeMap::new(),
             query_errors: BTreeMap::new(),
             failed_queries: FailedQueries::default(),
@@ -196,10 +203,41 @@ impl LedgerState {
                 && wire.status().activity() != Some(Activity::Executing);
             (holds && is_blocked).then(|| (state.operation, stats.site()))
         });
-        if own_connection.is_some() {
-            checkout.own_connection = own_connection;
-            self.self_deadlocks += 1;
+        let Some(held) = own_connection else { return };
+        checkout.own_connection = Some(held);
+        let (operation, call_site) = (checkout.operation, checkout.call_site);
+        *self.self_deadlocks.entry(operation).or_insert(0) += 1;
+        if self.unreported_self_deadlocks.len() < MAX_UNREPORTED {
+            self.unreported_self_deadlocks.push(SelfDeadlock { operation, call_site, held });
         }
+    }
+
+    /// Removes and returns the self-deadlocks that were not logged yet. Does not allocate.
+    pub(super) fn take_self_deadlocks(&mut self) -> Vec<SelfDeadlock> {
+        std::mem::take(&mut self.unreported_self_deadlocks)
+    }
+
+    /// Adds the time that a checkout spent in the queue to the connections that its own task holds, which it therefore could
+    /// not use. Called when it leaves the queue.
+    fn count_own_wait(&self, checkout: &InFlight, got: Option<&ConnectionStats>, at: Nanos) {
+        if checkout.phase != Phase::Queue || checkout.own_connection.is_none() {
+            return;
+        }
+        let (task, began) = (checkout.task, checkout.phase_since);
+        for stats in &self.connections {
+            let is_got = got.is_some_and(|got| std::ptr::eq(Arc::as_ptr(stats), got));
+            let state = stats.state();
+            if !is_got && state.is_checked_out() && stats.task() == task && state.since <= began {
+                stats.add_own_wait(at.since(began));
+            }
+        }
+    }
+
+    /// Returns the tasks that wait for capacity while they hold a connection.
+    pub(super) fn self_deadlocked_tasks(&self) -> Vec<u64> {
+        let checkouts = self.in_flight.iter().map(|(_, checkout)| checkout);
+        let waiting = checkouts.filter(|checkout| checkout.phase == Phase::Queue && checkout.own_connection.is_some());
+        waiting.map(|checkout| checkout.task).collect()
     }
 
     /// Calls [`Self::detect_self_deadlock`] for all checkouts in flight.
@@ -218,6 +256,9 @@ impl LedgerState {
     /// Records that a checkout entered another phase. Returns its deferred span if that is to be opened now.
     pub(super) fn enter_phase(&mut self, ticket: Ticket, phase: Phase, at: Nanos) -> Option<DeferredSpan> {
         self.detect_self_deadlock(ticket, at, None);
+        if let Some(checkout) = self.in_flight.get(ticket.key()) {
+            self.count_own_wait(checkout, None, at);
+        }
         let checkout = self.in_flight.get_mut(ticket.key())?;
         let left = std::mem::replace(&mut checkout.phase, phase);
         let since = std::mem::replace(&mut checkout.phase_since, at);
@@ -246,6 +287,7 @@ impl LedgerState {
     ) -> Option<InFlight> {
         self.detect_self_deadlock(ticket, at, got);
         let checkout = self.in_flight.try_remove(ticket.key())?;
+        self.count_own_wait(&checkout, got, at);
         let waited = at.since(checkout.started);
         let totals = &mut self.waits[checkout.operation.index()];
         totals.outcomes[outcome.index()] += 1;

@@ -36,6 +36,7 @@ pub(crate) struct Limiters {
     busy: Limiter,
     retries: Limiter,
     exhausted: Limiter,
+    self_deadlocks: Limiter,
     suspension: ConditionLimiter,
     /// Whether it was logged that the server does not keep prepared statements.
     unknown_statements: AtomicBool,
@@ -80,6 +81,25 @@ impl<'a> Log<'a> {
     pub(crate) fn checkout_timed_out(self) {
         let Some(suppressed) = self.pass(&self.limiters.timeouts) else { return };
         tracing::warn!(pool = self.pool, suppressed, "checkout timed out");
+    }
+
+    /// Logs that a checkout waits while its own task holds a connection, each with its operation.
+    #[cold]
+    pub(crate) fn self_deadlock(
+        self,
+        (operation, call_site): (&str, &'static Location<'static>),
+        (held_operation, held_call_site): (&str, Site),
+    ) {
+        let Some(suppressed) = self.pass(&self.limiters.self_deadlocks) else { return };
+        tracing::warn!(
+            pool = self.pool,
+            operation,
+            call_site = call_site_text(Some(call_site)),
+            held_operation,
+            held_call_site = call_site_text(held_call_site),
+            suppressed,
+            "possible self-deadlock: a task waits for a connection while it holds one of the same pool; pass the held one on"
+        );
     }
 
     #[cold]

@@ -150,6 +150,26 @@ async fn idle_hold_is_warned_of() {
     }
 }
 
+/// It is a self-deadlock, and no call to another service.
+#[tokio::test]
+async fn wait_for_the_own_pool_is_no_idle_hold() {
+    let settings =
+        |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).checkout_timeout(Duration::from_secs(2));
+    let test = TestPool::shared("requests_deadlocked", settings).await;
+    async fn work(pool: Pool) {
+        let connection = pool.get().await.unwrap();
+        connection.execute("SELECT 1", &[]).await.unwrap();
+        pool.operation("audit").get().await.unwrap_err();
+    }
+    let layer = PoolLayer::new(&test.pool).warn_idle_hold(Duration::from_secs(1));
+    let mut server = TestServer::start(Router::new().route("/work", get(work)).layer(layer)).await;
+    server.get("/work").await;
+    let snapshot = test.pool.snapshot();
+    assert_eq!(snapshot.requests[0].warnings, [0, 0], "{snapshot:?}");
+    let [deadlocks] = &snapshot.self_deadlocks[..] else { panic!("{snapshot:?}") };
+    assert_eq!((&*deadlocks.operation, deadlocks.count), ("audit", 1));
+}
+
 /// A route's permit is returned with the connection, after its reset.
 #[tokio::test]
 async fn route_permit_is_held_during_reset() {

@@ -211,7 +211,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         &BURSTS,
         ExpectedAlerts {
             alert: "PoolscopeSelfDeadlock",
-            cause: "checkout_rush",
+            cause: "write_audit",
             also: &[EXHAUSTION_SYMPTOMS],
             possible: &[EXHAUSTED, "PoolscopeHeldIdle"],
         },

@@ -1,8 +1,9 @@
 //! The top contributor to an alert, such as the operation that holds most connections.
 
+use super::alerts::growth::increase_with_new_series;
 use crate::monitoring::names::{
     CHECKOUT_PHASE_SECONDS, CLOSED, CONNECTION_ERRORS, DIRTY_RETURNS, POOL_LABEL, QUERY_TIME, REQUEST_TIME,
-    REQUEST_WARNINGS, RETRIES, RETRY_EXHAUSTED, SERVER_BACKENDS, USE_SECONDS,
+    REQUEST_WARNINGS, RETRIES, RETRY_EXHAUSTED, SELF_DEADLOCKS, SERVER_BACKENDS, USE_SECONDS,
 };
 use crate::monitoring::recording::{HELD_BY_OPERATION, WAITING_BY_OPERATION, bucket};
 use crate::monitoring::thresholds::Thresholds;
@@ -93,6 +94,16 @@ impl Contributor {
             query: format!("sum without (kind) (rate({DIRTY_RETURNS}{{{POOL_MATCHERS}}}[{}]))", t.window),
             label: "operation",
             sentence: "Most dirty returns: $name ($value per second).",
+        }
+    }
+
+    /// Finds the operation with most checkouts that waited while their own task held a connection.
+    pub(super) fn self_deadlock(t: &Thresholds) -> Self {
+        let series = format!("{SELF_DEADLOCKS}{{{POOL_MATCHERS}}}");
+        Self {
+            query: increase_with_new_series(&series, &t.window_rare).split_whitespace().collect::<Vec<_>>().join(" "),
+            label: "operation",
+            sentence: "Most frequent: $name, which waits while its task holds a connection ($count checkouts).",
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::monitoring::dashboards::layout::Row;
 use crate::monitoring::dashboards::panel::{Description, PanelBuilder, WARNING};
 use crate::monitoring::dashboards::panel_id::PanelId;
-use crate::monitoring::dashboards::query::{Series, metric, sum, sum_by, unless_zero};
+use crate::monitoring::dashboards::query::{Series, metric, sum_by, unless_zero};
 use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::thresholds::Thresholds;
 
@@ -96,15 +96,14 @@ fn query_errors() -> PanelBuilder {
 
 fn self_deadlocks() -> PanelBuilder {
     let description = Description {
-        shows: "Checkouts per second that waited while their own task held a connection of this pool.",
+        shows: "Checkouts per second that waited while their own task held a connection of this pool, by the operation that \
+                waited.",
         normal: "0. When every connection is held by such a task, all of them wait until they time out.",
-        action: "Pass the connection on instead of checking out a second one. The error of a timed-out checkout has \
-                 the call site.",
+        action: "Pass the connection on instead of checking out a second one. The log has the call sites of both.",
     };
     PanelBuilder::lines(PanelId::SelfDeadlocks, "Possible self-deadlocks", description)
         .size(6, 8)
         .soft_max(1.0)
-        .query(sum(metric!("poolscope_self_deadlocks_total").rate()), "checkouts")
+        .query(unless_zero(sum_by(&["operation"], metric!("poolscope_self_deadlocks_total").rate())), "{{operation}}")
         .unit(Unit::PerSecond)
-        .colors(&[("checkouts", "orange")])
 }

@@ -6,7 +6,7 @@ use crate::monitoring::thresholds::Threshold;
 ///
 /// `increase` does not see the first event of a series that begins with it. A series that did not exist one window ago,
 /// although its target was up, is new, and its value is its increase.
-pub(super) fn increase_with_new_series(series: &str, window: &Threshold) -> String {
+pub(in crate::monitoring::rules) fn increase_with_new_series(series: &str, window: &Threshold) -> String {
     format!(
         "  increase({series}[{window}]) > 0\n\
          or\n\

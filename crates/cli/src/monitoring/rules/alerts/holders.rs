@@ -1,5 +1,6 @@
 //! Alerts on connections that are held without need or returned dirty.
 
+use super::growth::{increase_with_new_series, indented};
 use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::names::{DIRTY_RETURNS, MAX, SELF_DEADLOCKS, SUSPECTED_LEAKS, USE_TIME};
 use crate::monitoring::recording::{CHECKOUTS, HELD_BY_ACTIVITY};
@@ -127,14 +128,17 @@ fn self_deadlock(t: &Thresholds) -> Alert {
         name: "PoolscopeSelfDeadlock",
         severity: Severity::Warning,
         scope: Scope::Pool,
-        expr: format!("increase({SELF_DEADLOCKS}[{window}]) > 0"),
+        expr: format!(
+            "sum without (operation) (\n{}\n) > 0",
+            indented(&increase_with_new_series(SELF_DEADLOCKS, window))
+        ),
         for_duration: t.for_event.clone(),
         summary: "A task waits for a connection while it holds one: risk of a self-deadlock.",
         description: format!(
-            "{{{{ $value | humanize }}}} checkouts in the last {window} waited while their own task held a connection."
+            "{{{{ $value | printf \"%.0f\" }}}} checkouts in the last {window} waited while their own task held a \
+             connection."
         ),
-        // The operation that waits most is not necessarily one that deadlocks.
-        contributors: vec![Contributor::holder()],
+        contributors: vec![Contributor::self_deadlock(t)],
         condition: format!(
             "In the last {window}, a checkout waited for capacity while its own task held a connection of the same \
              pool. Enough such tasks at once block each other until they time out."

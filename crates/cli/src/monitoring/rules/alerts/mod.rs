@@ -4,7 +4,7 @@
 //! one name, a job. The top contributor is not a label: it may change while the fault lasts, and each change would be a new
 //! alert with a new `for`. The description queries it at each evaluation instead.
 
-mod growth;
+pub(super) mod growth;
 mod holders;
 mod objectives;
 mod requests;
