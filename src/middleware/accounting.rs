@@ -42,7 +42,7 @@ impl Accounting {
         let recorder = &active.config().recorder;
         let started = recorder.now();
         recorder.ledger().routes().start(active.route_key());
-        let span = RequestSpan::begin(&active, request);
+        let span = RequestSpan::begin(&active, request, settings.server_span);
         Self {
             request: Some(active),
             started,

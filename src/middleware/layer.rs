@@ -85,6 +85,15 @@ impl<M: Backend> PoolLayer<M> {
         self.rebuild_config()
     }
 
+    /// Sets whether a request that is served outside any OpenTelemetry span gets a server span: a child of the caller's, if
+    /// the request has a `traceparent`, or the first of a trace. Its sampling is that of the tracer. Default: yes, with the
+    /// feature `otel` and an OpenTelemetry layer of `tracing`; without them there is no span.
+    #[must_use]
+    pub fn server_span(mut self, enabled: bool) -> Self {
+        self.settings.server_span = enabled;
+        self
+    }
+
     /// Sets whether responses to requests that checked out have a `Server-Timing` header: `pool-wait` and `pool-use` in
     /// milliseconds until the response's head was ready, and the number of checkouts. Default: no, as clients can read it.
     #[must_use]

@@ -34,6 +34,13 @@
 //! request's scope is passed to it: [`RequestScope::current`]. Requests are kept apart even if they share tasks and
 //! threads.
 //!
+//! # Traces
+//!
+//! With the feature `otel`, a request that is served outside any OpenTelemetry span gets a server span, named after its method
+//! and route: a child of the caller's span, if the request has a `traceparent`, or else the first of a trace. The tracer's
+//! sampler decides whether that trace is exported. [`PoolLayer::server_span`] turns it off; services whose own layer creates
+//! server spans need not, if that layer is outside.
+//!
 //! # Outcomes
 //!
 //! A request whose response has the status 504 or 408, or gRPC's deadline exceeded, is counted as `timeout`; other statuses of

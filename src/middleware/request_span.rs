@@ -1,10 +1,10 @@
-//! The span of a request: joins the caller's trace, and records the cost of the request.
+//! The span of a request: joins the caller's trace or begins one, and records the cost of the request.
 
 use http::{Request, StatusCode};
 use tracing::Span;
 use tracing::span::Entered;
 
-use super::traceparent::join;
+use super::traceparent::server_span;
 use crate::labels::{Activity, ErrorCode, Outcome};
 use crate::pool::request::ActiveRequest;
 use crate::telemetry::request_usage::RequestUsage;
@@ -26,36 +26,36 @@ pub const FIELDS: [&str; 5] = [
 pub(super) struct RequestSpan {
     /// The span in which the layer was called.
     caller: Span,
-    /// Boxed, since most traces are not sampled.
-    sampled: Option<Box<Sampled>>,
+    /// Boxed, since most requests are not traced.
+    traced: Option<Box<Traced>>,
 }
 
-/// The part of a request in a sampled trace.
+/// The part of a request in a trace.
 #[derive(Debug)]
-struct Sampled {
-    /// The layer's own span, if it joined the trace of the request's `traceparent`.
-    joined: Option<Span>,
-    /// OpenTelemetry's current span.
-    trace: Option<SampledSpan>,
+struct Traced {
+    /// The layer's own span, if there was none. If it is not sampled, neither are the spans within.
+    own: Option<Span>,
+    /// OpenTelemetry's current span, if it is sampled.
+    sampled: Option<SampledSpan>,
 }
 
 impl RequestSpan {
-    pub(super) fn begin<B>(active: &ActiveRequest, request: &Request<B>) -> Self {
-        let joined = join(active, request);
-        let trace = joined.as_ref().map_or_else(trace::current_span, |joined| joined.in_scope(trace::current_span));
-        let sampled = (joined.is_some() || trace.is_some()).then(|| Box::new(Sampled { joined, trace }));
-        Self { caller: Span::current(), sampled }
+    pub(super) fn begin<B>(active: &ActiveRequest, request: &Request<B>, opens_span: bool) -> Self {
+        let own = if opens_span { server_span(active, request) } else { None };
+        let sampled = own.as_ref().map_or_else(trace::current_span, |own| own.in_scope(trace::current_span));
+        let traced = (own.is_some() || sampled.is_some()).then(|| Box::new(Traced { own, sampled }));
+        Self { caller: Span::current(), traced }
     }
 
     /// Enters the layer's own span, if there is one.
     #[inline]
     pub(super) fn enter(&self) -> Option<Entered<'_>> {
-        self.joined().map(Span::enter)
+        self.own().map(Span::enter)
     }
 
     /// Returns the identifiers of the sampled span, for exemplars.
     pub(super) fn context(&self) -> Option<TraceContext> {
-        self.trace().map(SampledSpan::ids)
+        self.sampled().map(SampledSpan::ids)
     }
 
     /// Records the cost of the request as [`FIELDS`].
@@ -63,7 +63,7 @@ impl RequestSpan {
         let idle = account.used(Activity::Idle) + account.used(Activity::IdleInTransaction);
         let counts = [(FIELDS[0], account.checkouts()), (FIELDS[4], account.retries())];
         let times = [(FIELDS[1], account.waited()), (FIELDS[2], account.used(Activity::Executing)), (FIELDS[3], idle)];
-        for span in [Some(&self.caller), self.joined()].into_iter().flatten() {
+        for span in [Some(&self.caller), self.own()].into_iter().flatten() {
             for (field, count) in counts {
                 span.record(field, count);
             }
@@ -72,37 +72,37 @@ impl RequestSpan {
             }
         }
         // Otherwise the span would have each attribute twice.
-        let is_recorded = self.joined().is_some() || self.caller.has_field(FIELDS[0]);
-        if let Some(trace) = self.trace().filter(|_| !is_recorded) {
+        let is_recorded = self.own().is_some() || self.caller.has_field(FIELDS[0]);
+        if let Some(trace) = self.sampled().filter(|_| !is_recorded) {
             trace::request::set_attributes(trace, &counts, &times);
         }
     }
 
     /// Records the status of the response on the layer's own span.
     pub(super) fn respond(&self, status: StatusCode) {
-        if let Some(joined) = self.joined() {
-            joined.record("http.response.status_code", i64::from(status.as_u16()));
+        if let Some(own) = self.own() {
+            own.record("http.response.status_code", i64::from(status.as_u16()));
         }
     }
 
     /// Ends the layer's own span, and releases the others. `error` is the reason of a failure.
     pub(super) fn end(&mut self, outcome: Outcome, error: Option<ErrorCode>) {
-        if let Some(joined) = self.joined() {
-            trace::request::end(joined, outcome, error);
+        if let Some(own) = self.own() {
+            trace::request::end(own, outcome, error);
         }
         if error == Some(ErrorCode::PANIC) {
             // The layer that created the span sees neither a response nor an error.
             trace::request::mark_panic(&self.caller);
         }
-        self.sampled = None;
+        self.traced = None;
         self.caller = Span::none();
     }
 
-    fn joined(&self) -> Option<&Span> {
-        self.sampled.as_ref()?.joined.as_ref()
+    fn own(&self) -> Option<&Span> {
+        self.traced.as_ref()?.own.as_ref()
     }
 
-    fn trace(&self) -> Option<&SampledSpan> {
-        self.sampled.as_ref()?.trace.as_ref()
+    fn sampled(&self) -> Option<&SampledSpan> {
+        self.traced.as_ref()?.sampled.as_ref()
     }
 }

@@ -21,6 +21,7 @@ pub(super) struct LayerSettings {
     pub(super) warn_checkouts_over: u64,
     pub(super) shedding: SheddingLimits,
     pub(super) name_operations: bool,
+    pub(super) server_span: bool,
     pub(super) warn_idle_hold: Duration,
     pub(super) max_route_connections: Option<usize>,
     /// Where the layer was created.
@@ -36,6 +37,7 @@ impl LayerSettings {
             warn_checkouts_over: 10,
             shedding: SheddingLimits::default(),
             name_operations: true,
+            server_span: true,
             warn_idle_hold: Duration::from_millis(250),
             max_route_connections: None,
             call_site,
@@ -58,7 +60,7 @@ impl LayerSettings {
 impl fmt::Debug for LayerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { route_by, insert_pool, server_timing, warn_checkouts_over, shedding, .. } = self;
-        let Self { name_operations, warn_idle_hold, max_route_connections, .. } = self;
+        let Self { name_operations, server_span, warn_idle_hold, max_route_connections, .. } = self;
         f.debug_struct("LayerSettings")
             .field("route_by", &route_by.is_some())
             .field("insert_pool", insert_pool)
@@ -66,6 +68,7 @@ impl fmt::Debug for LayerSettings {
             .field("warn_checkouts_over", warn_checkouts_over)
             .field("shedding", shedding)
             .field("name_operations", name_operations)
+            .field("server_span", server_span)
             .field("warn_idle_hold", warn_idle_hold)
             .field("max_route_connections", max_route_connections)
             .finish()

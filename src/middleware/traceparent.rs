@@ -1,4 +1,4 @@
-//! Joining the trace of a request's `traceparent` header.
+//! The server span of a request, which joins the trace of its `traceparent` header.
 
 use std::str::FromStr as _;
 
@@ -10,20 +10,19 @@ use crate::pool::request::ActiveRequest;
 use crate::telemetry::requests::UNKNOWN_ROUTE;
 use crate::telemetry::trace;
 
-/// Creates a server span for a request that is part of a sampled trace. `None` if there is a current span, which a layer of
-/// the service has created.
-pub(super) fn join<B>(active: &ActiveRequest, request: &Request<B>) -> Option<Span> {
-    let header = request.headers().get("traceparent")?;
+/// Creates a server span for a request: a child of the caller's span, or the first of a trace. `None` if there is a current
+/// span, which a layer of the service has created, or no OpenTelemetry layer of `tracing`.
+pub(super) fn server_span<B>(active: &ActiveRequest, request: &Request<B>) -> Option<Span> {
     if trace::request::has_current_span() {
         return None;
     }
-    let parent = parent(header.to_str().ok()?, request.headers())?;
+    let header = request.headers().get("traceparent").and_then(|header| header.to_str().ok());
+    let parent = header.and_then(|header| parent(header, request.headers()));
     let route = Some(active.route()).filter(|route| *route != UNKNOWN_ROUTE);
-    trace::request::span(&parent, active.route_key().method(), route)
+    trace::request::span(parent.as_ref(), active.route_key().method(), route)
 }
 
-/// Parses `traceparent` by [W3C Trace Context](https://www.w3.org/TR/trace-context/); `None` if it is invalid or the trace is
-/// not sampled. Of later versions the part in common with the first is parsed.
+/// Parses `traceparent` by [W3C Trace Context](https://www.w3.org/TR/trace-context/); `None` if it is invalid. Of later versions the part in common with the first is parsed.
 fn parent(header: &str, headers: &HeaderMap) -> Option<SpanContext> {
     let mut parts = header.trim().split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -38,7 +37,7 @@ fn parent(header: &str, headers: &HeaderMap) -> Option<SpanContext> {
     let state = state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default();
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let parent = SpanContext::new(trace, span, flags & TraceFlags::SAMPLED, true, state);
-    (parent.is_valid() && parent.is_sampled()).then_some(parent)
+    parent.is_valid().then_some(parent)
 }
 
 #[cfg(test)]
@@ -53,20 +52,20 @@ mod tests {
     }
 
     #[test]
-    fn a_sampled_parent_is_parse() {
+    fn valid_parent_is_parsed() {
         let parent = parse(&format!("00-{TRACE}-{SPAN}-01")).unwrap();
         assert_eq!((parent.trace_id().to_string(), parent.span_id().to_string()), (TRACE.into(), SPAN.into()));
         assert!(parent.is_remote() && parent.is_sampled());
         assert!(parse(&format!("00-{TRACE}-{SPAN}-03")).is_some(), "other flags are ignored");
+        assert!(!parse(&format!("00-{TRACE}-{SPAN}-00")).unwrap().is_sampled());
         assert!(parse(&format!("01-{TRACE}-{SPAN}-01-what comes later")).is_some());
     }
 
     #[test]
-    fn unsampled_or_invalid_parent_is_ignored() {
+    fn invalid_parent_is_ignored() {
         for header in [
             "",
             "00",
-            &format!("00-{TRACE}-{SPAN}-00"),
             &format!("00-{TRACE}-{SPAN}-01-more"),
             &format!("ff-{TRACE}-{SPAN}-01"),
             &format!("00-{}-{SPAN}-01", "0".repeat(32)),

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::partial_success::take_rejected;
 use super::queue::SpanQueue;
+use super::sampling::SamplingWatch;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::log::Limiter;
 use crate::telemetry::spans::{Destination, SpanCounters};
@@ -34,6 +35,8 @@ pub(super) struct ExportThread {
     /// When to drop the remaining spans; `None` before the shutdown.
     deadline: watch::Sender<Option<Instant>>,
     ended: oneshot::Receiver<()>,
+    #[cfg_attr(not(test), allow(dead_code, reason = "only tests read it"))]
+    sampling: Arc<SamplingWatch>,
 }
 
 impl ExportThread {
@@ -43,10 +46,12 @@ impl ExportThread {
         queue: Arc<SpanQueue<SpanData>>,
         exporter: impl SpanExporter + 'static,
         timing: Timing,
+        sampling: Arc<SamplingWatch>,
     ) -> io::Result<Self> {
         let (deadline, deadlines) = watch::channel(None);
         let (ending, ended) = oneshot::channel();
-        let run = Run { queue: Arc::clone(&queue), timing, deadlines, log: LossLog::default() };
+        let watch = Arc::clone(&sampling);
+        let run = Run { queue: Arc::clone(&queue), timing, deadlines, log: LossLog::default(), sampling: watch };
         thread::Builder::new().name(format!("poolscope-{}", queue.destination().as_str())).spawn(move || {
             runtime.block_on(run.run(exporter));
             // Does not wait for name resolution that is in progress, for example.
@@ -54,13 +59,18 @@ impl ExportThread {
             // The receiver may be gone.
             let _ = ending.send(());
         })?;
-        Ok(Self { queue, deadline, ended })
+        Ok(Self { queue, deadline, ended, sampling })
     }
 
     /// Closes the queue. Waiting spans are exported until `deadline`, and then dropped.
     pub(super) fn close(&self, deadline: Instant) {
         self.deadline.send_replace(Some(deadline));
         self.queue.close();
+    }
+
+    #[cfg(test)]
+    pub(super) fn sampling(&self) -> &SamplingWatch {
+        &self.sampling
     }
 
     #[cfg(test)]
@@ -81,12 +91,14 @@ struct Run {
     timing: Timing,
     deadlines: watch::Receiver<Option<Instant>>,
     log: LossLog,
+    sampling: Arc<SamplingWatch>,
 }
 
 impl Run {
     async fn run(mut self, exporter: impl SpanExporter) {
         loop {
             self.wait().await;
+            self.sampling.log();
             loop {
                 let batch = self.queue.take_batch();
                 if batch.is_empty() {

@@ -42,6 +42,12 @@
 //! The settings of metrics ([`Settings::metrics_from_env`]) are read from the variables with `METRICS` in place of
 //! `TRACES`. `OTEL_METRIC_EXPORT_INTERVAL` (60000 milliseconds) and `OTEL_METRIC_EXPORT_TIMEOUT` replace those of `BSP`.
 //!
+//! # Sampling
+//!
+//! `OTEL_TRACES_SAMPLER` decides which traces are sampled: all by default, and a trace that a caller has begun as the caller
+//! decided. With `middleware`, a request without a span gets a [server span](crate::middleware#traces), which begins a trace or
+//! continues the caller's. If no trace is sampled although some were to be expected, the pipeline logs that once.
+//!
 //! # What is exported
 //!
 //! [`Pipeline::layer`] exports the spans of the process, and the events within them that are poolscope's or come from the
@@ -66,6 +72,7 @@ mod metrics;
 mod partial_success;
 mod pipeline;
 mod queue;
+mod sampling;
 mod settings;
 mod transport;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use opentelemetry::Context;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor};
+use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor};
 use tokio::time::Instant;
 use tracing::{Metadata, Subscriber};
 use tracing_subscriber::Layer;
@@ -19,7 +19,8 @@ use super::export_thread::{ExportThread, Timing};
 use super::filter;
 use super::partial_success::PartialSuccess;
 use super::queue::SpanQueue;
-use super::settings::{Sampling, Settings};
+use super::sampling::{SamplingWatch, WatchedSampler};
+use super::settings::Settings;
 use super::transport;
 use crate::telemetry::spans::Destination;
 
@@ -106,6 +107,11 @@ impl Pipeline {
         self.threads.iter().map(ExportThread::accounts).collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn sampling(&self) -> &SamplingWatch {
+        self.threads[0].sampling()
+    }
+
     /// Exports the queued spans, and ends. Spans that are not exported `within` this time count as failed or dropped, and
     /// spans that end later are dropped.
     ///
@@ -143,11 +149,13 @@ struct Builder<'a> {
     settings: &'a Settings,
     processors: Vec<QueueProcessor>,
     threads: Vec<ExportThread>,
+    sampling: Arc<SamplingWatch>,
 }
 
 impl<'a> Builder<'a> {
     fn new(settings: &'a Settings) -> Self {
-        Self { settings, processors: Vec::new(), threads: Vec::new() }
+        let sampling = SamplingWatch::new(settings.sampling);
+        Self { settings, processors: Vec::new(), threads: Vec::new(), sampling }
     }
 
     fn add_endpoint(&mut self) -> Result<(), OtlpError> {
@@ -188,7 +196,8 @@ impl<'a> Builder<'a> {
     ) -> Result<(), OtlpError> {
         exporter.set_resource(&self.settings.sdk_resource());
         let queue = SpanQueue::new(destination, self.settings.queue_size, self.settings.batch_size);
-        let thread = ExportThread::start(runtime, Arc::clone(&queue), exporter, timing);
+        let sampling = Arc::clone(&self.sampling);
+        let thread = ExportThread::start(runtime, Arc::clone(&queue), exporter, timing, sampling);
         self.threads.push(thread.map_err(OtlpError::Thread)?);
         self.processors.push(QueueProcessor(queue));
         Ok(())
@@ -199,7 +208,7 @@ impl<'a> Builder<'a> {
             return Pipeline { provider: None, threads: self.threads };
         }
         let provider = SdkTracerProvider::builder()
-            .with_sampler(sampler(self.settings.sampling))
+            .with_sampler(WatchedSampler::new(self.sampling))
             .with_resource(self.settings.sdk_resource());
         let provider =
             self.processors.into_iter().fold(provider, |provider, processor| provider.with_span_processor(processor));
@@ -209,11 +218,6 @@ impl<'a> Builder<'a> {
 
 fn runtime() -> Result<tokio::runtime::Runtime, OtlpError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(OtlpError::Thread)
-}
-
-fn sampler(sampling: Sampling) -> Sampler {
-    let root = Sampler::TraceIdRatioBased(sampling.ratio);
-    if sampling.parent_based { Sampler::ParentBased(Box::new(root)) } else { root }
 }
 
 /// Pushes ended spans to a queue. The SDK calls it on the thread that ends a span.

@@ -80,6 +80,11 @@ async fn unsampled_spans_are_not_exported() {
     settings.sampling.ratio = 0.0;
     let traced = Traced::start(&settings);
     traced.spans(10);
+    let begun = Instant::now();
+    while !traced.pipeline.sampling().was_logged() {
+        assert!(begun.elapsed() < TEST_TIMEOUT, "still waiting for the notice that nothing is sampled");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
     assert_eq!(traced.end(TEST_TIMEOUT).await, SpanTotals::default());
     settings.disabled = true;
     assert!(Pipeline::start(&settings).unwrap().layer::<tracing_subscriber::Registry>().is_none());

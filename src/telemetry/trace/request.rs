@@ -1,4 +1,4 @@
-//! The server spans of requests that continue a remote trace. Counterpart of `request_off.rs`.
+//! The server spans of requests, which continue a remote trace or begin one. Counterpart of `request_off.rs`.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ pub(crate) fn has_current_span() -> bool {
     Context::map_current(Context::has_active_span)
 }
 
-/// Returns a server span for a request that continues the remote trace `parent`, or `None` if no OpenTelemetry layer is
-/// installed for this thread.
-pub(crate) fn span(parent: &SpanContext, method: RequestMethod, route: Option<&str>) -> Option<Span> {
+/// Returns a server span for a request that continues the remote trace of `parent`, or begins one. The sampler decides whether
+/// it is exported. `None` if no OpenTelemetry layer is installed for this thread.
+pub(crate) fn span(parent: Option<&SpanContext>, method: RequestMethod, route: Option<&str>) -> Option<Span> {
     // The name that OpenTelemetry's conventions prescribe for unknown methods.
     let name = if method == RequestMethod::Other { "HTTP" } else { method.as_str() };
     let span = info_span!(
@@ -39,7 +39,11 @@ pub(crate) fn span(parent: &SpanContext, method: RequestMethod, route: Option<&s
         db.response.status_code = Empty,
         otel.status_code = Empty,
     );
-    span.set_parent(Context::new().with_remote_span_context(parent.clone())).is_ok().then_some(span)
+    if let Some(parent) = parent {
+        let _ = span.set_parent(Context::new().with_remote_span_context(parent.clone()));
+    }
+    // Whether sampled or not, so that the spans within follow the decision.
+    span.context().has_active_span().then_some(span)
 }
 
 /// Records on its server span how a request ended.

@@ -45,6 +45,44 @@ async fn request_joins_the_incoming_trace() {
 }
 
 #[tokio::test]
+async fn request_without_a_trace_begins_one() {
+    let test = TestPool::shared("parents_begun", |builder| builder.pool_size(1)).await;
+    drop(test.get().await);
+    let begun = async |pool: Pool| {
+        let query = async { drop(pool.get().await.unwrap().query("SELECT 1", &[]).await.unwrap()) };
+        query.instrument(tracing::info_span!("load")).await;
+    };
+    let router = Router::new().route("/begun/{id}", get(begun)).layer(PoolLayer::new(&test.pool));
+    let mut server = TestServer::start(router).await;
+    let trace = Trace::begun_by("GET /begun/{id}", async { drop(server.get("/begun/7").await) }).await;
+    let spans = trace.spans(3).await;
+    let [request, load, query] = &spans[..] else { panic!("{spans:#?}") };
+    let status = request.attributes.get("http.response.status_code").map(String::as_str);
+    assert_eq!((request.kind, status), ("server", Some("200")));
+    assert_eq!((&*load.name, load.parent.as_ref()), ("load", Some(&request.span_id)));
+    assert_eq!((&*query.name, query.parent.as_ref()), ("SELECT", Some(&load.span_id)));
+}
+
+#[tokio::test]
+async fn server_spans_can_be_turned_off() {
+    let test = TestPool::shared("parents_off", |builder| builder.pool_size(1)).await;
+    drop(test.get().await);
+    let order = async |pool: Pool| drop(pool.get().await.unwrap().query("SELECT 1", &[]).await.unwrap());
+    let layer = |enabled| PoolLayer::new(&test.pool).server_span(enabled);
+    let routes = |path, enabled| Router::new().route(path, get(order)).layer(layer(enabled));
+    let router = routes("/turned/off", false).merge(routes("/turned/on", true));
+    let mut server = TestServer::start(router).await;
+    let id = "4bf92f3577b34da6a3ce929d0e0e4738";
+    let trace = Trace::with_id(id);
+    let requested = Request::get("/turned/off").header("traceparent", format!("00-{id}-00f067aa0ba902b7-01"));
+    server.connect().await.request(requested.body(Full::default()).unwrap()).await;
+    // Earlier spans arrive before those of a later trace.
+    let after = Trace::begun_by("GET /turned/on", async { drop(server.get("/turned/on").await) }).await;
+    after.spans(2).await;
+    assert!(trace.received().is_empty());
+}
+
+#[tokio::test]
 async fn panicking_handler_fails_its_server_span() {
     let id = "4bf92f3577b34da6a3ce929d0e0e4737";
     let trace = Trace::with_id(id);

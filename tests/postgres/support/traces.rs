@@ -67,6 +67,18 @@ impl Trace {
         Self { id: id.to_owned(), request: String::new() }
     }
 
+    /// Returns the trace whose first span was created by `request`, and is called `name`.
+    pub(crate) async fn begun_by(name: &str, request: impl Future<Output = ()>) -> Self {
+        LazyLock::force(&COLLECTOR);
+        request.await;
+        let id = poll_until("the first span", async || {
+            let spans = COLLECTOR.0.spans();
+            let first = spans.into_iter().find(|span| span.name == name && span.parent.is_none())?;
+            Some(first.trace_id)
+        });
+        Self { id: id.await, request: name.to_owned() }
+    }
+
     /// Waits for `count` spans. Returns them by start time; the request's is the first.
     pub(crate) async fn spans(&self, count: usize) -> Vec<Span> {
         let all = |spans: &[Span]| spans.len() >= count && spans.iter().any(|span| span.parent.is_none());
