@@ -388,10 +388,25 @@ impl ErrorCode {
         code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
     }
 
+    /// Returns the code as the values of the log's fields `sqlstate` and `error_type`, of which one is omitted.
+    pub(crate) fn fields(&self) -> (Option<&str>, Option<&str>) {
+        let code = self.as_str();
+        if self.is_sqlstate() { (Some(code), None) } else { (None, Some(code)) }
+    }
+
     /// Returns the code as it is spelled in labels and logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
         let len = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
         std::str::from_utf8(&self.0[..len]).unwrap_or("other")
+    }
+}
+
+#[test]
+fn words_are_no_sqlstates_in_logs() {
+    assert_eq!(ErrorCode::new("57P01").fields(), (Some("57P01"), None));
+    for word in [ErrorCode::IO, ErrorCode::TIMEOUT, ErrorCode::TLS, ErrorCode::AUTH, ErrorCode::PANIC, ErrorCode::OTHER]
+    {
+        assert_eq!(word.fields(), (None, Some(word.as_str())));
     }
 }

@@ -34,12 +34,12 @@ impl LossLog {
     }
 
     fn log(&self, code: ErrorCode, is_held: bool, error: &dyn Display) {
-        let (pool, sqlstate) = (&*self.pool, code.as_str());
+        let (pool, (sqlstate, error_type)) = (&*self.pool, code.fields());
         // By a shutdown, or by `idle_session_timeout`: no caller is affected.
-        if !is_held && matches!(sqlstate, "57P01" | "57P05") {
+        if !is_held && matches!(sqlstate, Some("57P01" | "57P05")) {
             tracing::debug!(pool, sqlstate, %error, "the server closed an idle connection");
         } else if let Some(suppressed) = self.limiter.pass(self.clock.now()) {
-            tracing::warn!(pool, sqlstate, %error, suppressed, "connection lost");
+            tracing::warn!(pool, sqlstate, error_type, %error, suppressed, "connection lost");
         }
     }
 }

@@ -111,7 +111,8 @@ impl<'a> Log<'a> {
     pub(crate) fn connection_error(self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
         let Some(suppressed) = self.pass(&self.limiters.errors) else { return };
         let (pool, error) = (self.pool, ErrorChain(error));
-        tracing::warn!(pool, phase = phase.as_str(), sqlstate = code.as_str(), %error, suppressed, "connection error");
+        let (sqlstate, error_type) = code.fields();
+        tracing::warn!(pool, phase = phase.as_str(), sqlstate, error_type, %error, suppressed, "connection error");
     }
 
     /// Logs that a connection was closed, unless connecting failed, whose error has been logged.
@@ -151,14 +152,14 @@ impl<'a> Log<'a> {
     pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &dyn Error) {
         let Some(suppressed) = self.limiters.suspension.holds(self.clock.now()) else { return };
         let (error, kind) = (ErrorChain(error), failure.as_str());
-        let (pool, sqlstate) = (self.pool, code.as_str());
+        let (pool, (sqlstate, error_type)) = (self.pool, code.fields());
         let message = if failure == ConnectFailure::Configuration {
             "connecting failed because of the credentials or the configuration, which have to be corrected; one checkout at a \
              time retries after pauses of up to 10 s"
         } else {
             "connecting failed; one checkout at a time retries until it succeeds"
         };
-        tracing::warn!(pool, sqlstate, kind, %error, suppressed, "{message}");
+        tracing::warn!(pool, sqlstate, error_type, kind, %error, suppressed, "{message}");
     }
 
     #[cold]
@@ -265,7 +266,8 @@ impl<'a> Log<'a> {
         if !self.limiters.unknown_statements.swap(true, Relaxed) {
             tracing::warn!(
                 pool = self.pool,
-                sqlstate = code.as_str(),
+                sqlstate = code.fields().0,
+                error_type = code.fields().1,
                 "the server does not keep the prepared statements of a connection; if a pooler such as PgBouncer is in \
                  transaction mode, set its max_prepared_statements (PgBouncer 1.21), or turn cache_statements off and use \
                  each statement in the transaction that prepares it; otherwise check for DEALLOCATE and DISCARD ALL"
@@ -279,7 +281,8 @@ impl<'a> Log<'a> {
         tracing::info!(
             pool = self.pool,
             operation,
-            sqlstate = code.as_str(),
+            sqlstate = code.fields().0,
+            error_type = code.fields().1,
             attempt,
             pause_seconds = pause.as_secs_f64(),
             suppressed,
@@ -302,7 +305,8 @@ impl<'a> Log<'a> {
         tracing::warn!(
             pool = self.pool,
             operation,
-            sqlstate = code.as_str(),
+            sqlstate = code.fields().0,
+            error_type = code.fields().1,
             reason = reason.as_str(),
             attempts,
             suppressed,
