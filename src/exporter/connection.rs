@@ -1,12 +1,7 @@
 //! Serves one connection: TLS, HTTP, and authorization before the routes.
 
 use std::convert::Infallible;
-use std::future::Future as _;
-use std::io::{self, IoSlice};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http_body_util::Full;
 use hyper::Response;
@@ -15,12 +10,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::Watcher;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Sleep, sleep};
 
-use super::limits::{MAX_HEAD_BYTES, MAX_HEADERS, REQUEST_HEAD_TIMEOUT, WRITE_TIMEOUT};
-use super::routes::{Body, Routes};
+use super::client_stream::ClientStream;
+use super::clients::Client;
+use super::limits::{IDLE_TIMEOUT, MAX_HEAD_BYTES, MAX_HEADERS};
+use super::routes::{self, Body, Routes};
 use super::web_config::Auth;
 use crate::text::ErrorChain;
 
@@ -48,26 +44,38 @@ impl ConnectionHandler {
         self.auth.begin_shutdown();
     }
 
-    /// Serves a connection to its end.
-    pub(super) async fn handle(self: Arc<Self>, stream: TcpStream, watcher: Watcher) {
-        let with_timeout = |stream| WriteTimeout::new(stream, WRITE_TIMEOUT);
-        if let Some((stream, lacks_tls)) = self.auth.accept(stream, with_timeout).await {
-            self.serve_http(stream, watcher, lacks_tls).await;
+    /// Serves a connection until it ends, or is to be closed for another one or because it has no request.
+    pub(super) async fn handle(self: Arc<Self>, stream: TcpStream, client: Arc<Client>, watcher: Watcher) {
+        let serving = async {
+            let bounded = |stream| ClientStream::new(stream, Arc::clone(&client));
+            if let Some((stream, lacks_tls)) = self.auth.accept(stream, bounded).await {
+                Arc::clone(&self).serve_http(stream, &client, watcher, lacks_tls).await;
+            }
+        };
+        tokio::select! {
+            () = serving => {}
+            cause = client.overdue() => tracing::debug!(?cause, "closed a connection"),
         }
     }
 
     /// Serves HTTP. `lacks_tls`: to a client that should use TLS, and gets only that answer.
-    async fn serve_http<S>(self: Arc<Self>, stream: S, watcher: Watcher, lacks_tls: bool)
+    async fn serve_http<S>(self: Arc<Self>, stream: S, client: &Arc<Client>, watcher: Watcher, lacks_tls: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let http = self.http.clone();
         let service = service_fn(move |request: hyper::Request<_>| {
-            let handler = Arc::clone(&self);
+            let (handler, client) = (Arc::clone(&self), Arc::clone(client));
             // The body is dropped unread.
             let (head, _) = request.into_parts();
             async move {
-                let response = if lacks_tls { handler.routes.tls_required() } else { handler.respond(&head).await };
+                client.begin_request();
+                let (response, is_authorized) = if lacks_tls {
+                    (handler.routes.tls_required(), false)
+                } else {
+                    handler.respond(&head, client.is_reserved()).await
+                };
+                client.begin_response(is_authorized);
                 Ok::<_, Infallible>(response)
             }
         });
@@ -76,92 +84,33 @@ impl ConnectionHandler {
         }
     }
 
-    async fn respond(&self, request: &Parts) -> Response<Full<Body>> {
+    /// Returns the response, and whether the client is authorized. `is_reserved`: only to health checks.
+    async fn respond(&self, request: &Parts, is_reserved: bool) -> (Response<Full<Body>>, bool) {
         let rules = self.auth.rules().await;
-        let mut response = match rules.is_authorized(&request.headers).await {
-            Ok(true) => self.routes.respond(request).await,
-            Ok(false) => self.routes.unauthorized(request),
-            Err(error) => self.routes.unverified(&error),
+        let is_health_check = routes::is_health_check(request);
+        let (mut response, is_authorized) = if is_reserved && !is_health_check {
+            (self.routes.full(), false)
+        } else if !is_health_check && !rules.allows_host(request) {
+            (self.routes.host_not_allowed(), false)
+        } else {
+            match rules.is_authorized(&request.headers).await {
+                Ok(true) => (self.routes.respond(request).await, true),
+                Ok(false) => (self.routes.unauthorized(request), false),
+                Err(error) => (self.routes.unverified(&error), false),
+            }
         };
         rules.set_headers(response.headers_mut());
-        response
+        (response, is_authorized)
     }
 }
 
 fn http() -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(REQUEST_HEAD_TIMEOUT)
+        .header_read_timeout(IDLE_TIMEOUT)
         .max_header_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         // Enough to find that a head is too large, and to respond.
         .max_buf_size(2 * MAX_HEAD_BYTES);
     http
-}
-
-/// A stream whose writes fail once nothing could be written for `timeout`.
-///
-/// hyper has a timeout for a request's head but none for its response. A client that stops reading would hold the
-/// memory of the response and its connection permit forever.
-#[derive(Debug)]
-struct WriteTimeout<S> {
-    stream: S,
-    timeout: Duration,
-    pending: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S: Unpin> WriteTimeout<S> {
-    fn new(stream: S, timeout: Duration) -> Self {
-        Self { stream, timeout, pending: None }
-    }
-
-    fn poll_with_timeout<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(Pin<&mut S>, &mut Context<'_>) -> Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        match poll(Pin::new(&mut self.stream), cx) {
-            Poll::Ready(progress) => {
-                self.pending = None;
-                Poll::Ready(progress)
-            }
-            Poll::Pending => {
-                let timeout = self.timeout;
-                let pending = self.pending.get_or_insert_with(|| Box::pin(sleep(timeout)));
-                pending.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_with_timeout(cx, |stream, cx| stream.poll_write(cx, buf))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_with_timeout(cx, |stream, cx| stream.poll_flush(cx))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_with_timeout(cx, |stream, cx| stream.poll_shutdown(cx))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_with_timeout(cx, |stream, cx| stream.poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
 }

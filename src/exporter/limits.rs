@@ -2,16 +2,30 @@
 
 use std::time::Duration;
 
-/// Connections open at once. Further ones wait in the listen queue.
+/// Connections open at once. For a further one, another is closed.
 pub(super) const MAX_CONNECTIONS: usize = 128;
 
-/// Time for a request's head, and for a connection to stay idle: hyper measures both by the same clock.
+/// Connections of one IPv4 address or one IPv6 network of 64 bits.
+pub(super) const MAX_CONNECTIONS_PER_PEER: usize = 64;
+
+/// Connections in addition to [`MAX_CONNECTIONS`], for health checks only, while all others have a request under way.
+/// Further ones wait in the listen queue.
+pub(super) const RESERVED_CONNECTIONS: usize = 16;
+
+/// Time from accepting a connection to the end of its first request's head, with the TLS handshake, and from the first
+/// byte of a later head to its end.
+pub(super) const FIRST_HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time from the end of a response to the end of the next request's head.
 ///
 /// Longer than the usual scrape intervals of 15 s and 30 s, and equal to none, so that Prometheus keeps its connection.
-pub(super) const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(40);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(40);
 
 /// Time in which a client may read nothing of a response that is ready.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time for a client to read a whole response, from the moment in which it does not read.
+pub(super) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Size of the request line and the headers together. Generous, because browsers send a host's cookies to each of its
 /// ports.

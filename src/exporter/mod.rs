@@ -109,12 +109,14 @@
 //!
 //! | limit | value | when exceeded |
 //! |---|---|---|
-//! | open connections | 128 | new ones wait in the listen queue |
+//! | open connections | 128 in all, 64 of one IPv4 address or IPv6 /64 network | for a new one, another is closed: the one that waits longest without a request, first of clients that were never authorized, then the one whose client has not read its response for longest |
+//! | further connections, if all have a request under way | 16 | health checks are answered, other requests get 503; then new ones wait in the listen queue |
 //! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
-//! | time to receive a request's head, and to stay idle | 40 s | the connection is closed |
-//! | time for a TLS handshake | 10 s | the connection is closed |
+//! | time for a TLS handshake and the first request's head, and for a later head from its first byte on | 10 s | the connection is closed |
+//! | time without a request between two requests | 40 s | the connection is closed |
 //! | concurrent password verifications | 2, or 1 with up to two processors; others wait 10 s | 503 with `Retry-After` |
 //! | time without reading the response | 30 s | the connection is closed |
+//! | time to read a whole response, if it is longer than the sockets' buffers | 60 s | the connection is closed |
 //! | request body | never read | the connection is closed after the response, unless the body has arrived |
 //! | time for requests in progress at shutdown | 5 s | they are aborted |
 
@@ -127,6 +129,8 @@ use tokio::sync::OnceCell;
 
 mod address;
 mod blocking;
+mod client_stream;
+mod clients;
 mod connection;
 mod error;
 mod exposition;

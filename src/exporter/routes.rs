@@ -193,6 +193,20 @@ impl Routes {
         }
     }
 
+    /// Responds to a client for which only health checks have room.
+    pub(super) fn full(&self) -> Response<Full<Body>> {
+        let message = "Too many connections: all others have a request under way.\n";
+        let response = with_retry_after(text(StatusCode::SERVICE_UNAVAILABLE, message));
+        with(response, CONNECTION, "close")
+    }
+
+    /// Responds to a client that addresses the exporter by a host that the web configuration does not allow.
+    pub(super) fn host_not_allowed(&self) -> Response<Full<Body>> {
+        let message = "The host in the request is not in allowed_hosts of the web configuration.\n";
+        let response = text(StatusCode::MISDIRECTED_REQUEST, message);
+        with(response, CONNECTION, "close")
+    }
+
     /// Responds to a client that uses HTTP where TLS is required. hyper closes the connection afterwards.
     pub(super) fn tls_required(&self) -> Response<Full<Body>> {
         let response = text(StatusCode::BAD_REQUEST, "This port serves HTTPS; use https:// instead of http://.\n");
@@ -264,6 +278,11 @@ impl Routes {
             Some(reason) => State::NotReady(reason),
         }
     }
+}
+
+/// Returns whether a request is a health check.
+pub(super) fn is_health_check(request: &Parts) -> bool {
+    matches!(Endpoint::at(request.uri.path()), Some(Endpoint::Healthy | Endpoint::Ready))
 }
 
 /// Responds with a runbook as plain text, which every browser shows; some would download Markdown.

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::clients::{Admission, Clients};
 use super::connection::ConnectionHandler;
 use super::error::ExporterError;
-use super::limits::{MAX_CONNECTIONS, SHUTDOWN_GRACE};
+use super::limits::{MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER, SHUTDOWN_GRACE};
 use crate::telemetry::Collector;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::log::{ConditionLimiter, Limiter};
@@ -82,7 +82,7 @@ impl BoundExporter {
         tracing::info!(address = %local_addr, scheme = handler.scheme(), "serving metrics");
 
         loop {
-            let (stream, permit) = tokio::select! {
+            let (stream, admission) = tokio::select! {
                 biased;
                 () = &mut shutdown => break,
                 never = &mut sampler => match never {},
@@ -94,10 +94,11 @@ impl BoundExporter {
                     accepted.map_err(|source| ExporterError::Accept { source })?
                 }
             };
-            let connection = Arc::clone(&handler).handle(stream, graceful.watcher());
+            let client = Arc::clone(&admission.client);
+            let connection = Arc::clone(&handler).handle(stream, client, graceful.watcher());
             connections.spawn(async move {
                 connection.await;
-                drop(permit);
+                drop(admission);
             });
         }
 
@@ -125,7 +126,7 @@ fn log_panic(ended: Result<(), JoinError>) {
 #[derive(Debug)]
 struct Acceptor {
     listener: TcpListener,
-    permits: Arc<Semaphore>,
+    clients: Clients,
     /// When the connection limit was last logged.
     limit_logged: Option<Instant>,
     backoff: AcceptBackoff,
@@ -133,51 +134,46 @@ struct Acceptor {
 
 impl Acceptor {
     fn new(listener: TcpListener) -> Self {
-        Self {
-            listener,
-            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            limit_logged: None,
-            backoff: AcceptBackoff::default(),
-        }
+        Self { listener, clients: Clients::default(), limit_logged: None, backoff: AcceptBackoff::default() }
     }
 
-    /// Accepts the next connection, with its permit.
+    /// Accepts the next connection, and admits it.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future loses no connection and does not shorten a pause.
-    async fn accept(&mut self) -> io::Result<(TcpStream, Option<OwnedSemaphorePermit>)> {
-        let permit = self.permit().await;
+    async fn accept(&mut self) -> io::Result<(TcpStream, Admission)> {
+        self.clients.has_room().await;
         loop {
             if let Some(until) = self.backoff.until {
                 sleep_until(until).await;
             }
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     self.backoff.reset();
+                    let admission = self.clients.admit(peer);
+                    if admission.evicts || admission.client.is_reserved() {
+                        self.log_limit();
+                    }
                     // Otherwise the tail of a response may wait for an acknowledgement.
                     let _ = stream.set_nodelay(true);
-                    return Ok((stream, permit));
+                    return Ok((stream, admission));
                 }
                 Err(error) => self.backoff.record(error)?,
             }
         }
     }
 
-    /// Waits for a permit. Returns `None` only if the semaphore is closed, which never happens.
-    async fn permit(&mut self) -> Option<OwnedSemaphorePermit> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Some(permit);
-        }
+    fn log_limit(&mut self) {
         // A client that connects again and again must not fill the log.
         if self.limit_logged.is_none_or(|logged| logged.elapsed() >= CONNECTION_LIMIT_LOG_INTERVAL) {
             self.limit_logged = Some(Instant::now());
             tracing::warn!(
                 connections = MAX_CONNECTIONS,
-                "connection limit reached; new connections wait until one ends"
+                of_one_client = MAX_CONNECTIONS_PER_PEER,
+                "connection limit reached; for each new connection, one without a request under way is closed"
             );
         }
-        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 }
 

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use prometheus::{IntGauge, Registry};
 use tokio::net::TcpSocket;
-use tokio::time::timeout;
 
-use super::harness::{Client, FrozenClock, MAX_CONNECTIONS, NEVER, Running, assert_timed_out, exporter, in_time};
+use super::harness::{
+    Client, FrozenClock, Gate, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER, Running, assert_timed_out, exporter, in_time,
+};
 
-/// The exporter's timeout for a request's head, and for idle connections.
-const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(40);
+/// The exporter's timeouts for the head of a request, and between requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// The exporter's timeout for a whole response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The exporter's timeout for a client that does not read.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -24,7 +29,7 @@ pub(crate) fn large_registry() -> Registry {
     registry
 }
 
-const LARGE: usize = 32 << 20;
+pub(crate) const LARGE: usize = 32 << 20;
 
 #[tokio::test]
 async fn unfinished_request_is_cut_off() {
@@ -34,7 +39,20 @@ async fn unfinished_request_is_cut_off() {
     slow.send(b"GET /metrics HTTP/1.1\r\nHost: te").await;
     let (rest, elapsed) = clock.advance_until(slow.rest()).await;
     assert_eq!(rest, "");
-    assert_timed_out(elapsed, REQUEST_HEAD_TIMEOUT);
+    assert_timed_out(elapsed, HEAD_TIMEOUT);
+}
+
+#[tokio::test]
+async fn unfinished_later_request_is_cut_off() {
+    let clock = FrozenClock::new();
+    let running = Running::start(&exporter()).await;
+    let mut slow = running.connect().await;
+    slow.request("GET", "/-/healthy").await;
+    slow.send(b"GET /metrics HTTP/1.1\r\nHost: te").await;
+    clock.settle(SETTLE).await;
+    let (rest, elapsed) = clock.advance_until(slow.rest()).await;
+    assert_eq!(rest, "");
+    assert_timed_out(elapsed, HEAD_TIMEOUT);
 }
 
 #[tokio::test]
@@ -44,9 +62,12 @@ async fn idle_connections_are_closed() {
     let silent = running.connect().await;
     let mut idle = running.connect().await;
     idle.request("GET", "/-/healthy").await;
-    let (rests, elapsed) = clock.advance_until(async { (silent.rest().await, idle.rest().await) }).await;
-    assert_eq!(rests, (String::new(), String::new()));
-    assert_timed_out(elapsed, REQUEST_HEAD_TIMEOUT);
+    let (rest, elapsed) = clock.advance_until(silent.rest()).await;
+    assert_eq!(rest, "");
+    assert_timed_out(elapsed, HEAD_TIMEOUT);
+    let (rest, more) = clock.advance_until(idle.rest()).await;
+    assert_eq!(rest, "");
+    assert_timed_out(elapsed + more, IDLE_TIMEOUT);
 }
 
 #[tokio::test]
@@ -74,35 +95,94 @@ async fn request_body_is_not_read() {
     assert_eq!(client.rest().await, "");
 }
 
-#[tokio::test]
-async fn client_that_does_not_read_is_cut_off() {
-    let clock = FrozenClock::new();
-    let running = Running::start(&exporter().registry(large_registry())).await;
-    let _others = running.idle_connections(MAX_CONNECTIONS - 1).await;
-
+/// Connects with a small buffer, and requests a page that does not fit into it.
+async fn connect_greedily(running: &Running) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let greedy = Client::new(socket.connect(running.address).await.unwrap());
     greedy.send_request("GET", "/metrics").await;
     in_time(greedy.stream.readable()).await.unwrap();
-    clock.settle(SETTLE).await;
+    greedy
+}
 
-    // The connection limit is reached, so this is served once the other client is cut off.
-    let (response, elapsed) = clock.advance_until(running.get("/-/healthy")).await;
-    assert_eq!(response.status, 200);
-    assert_timed_out(elapsed, WRITE_TIMEOUT);
+#[tokio::test]
+async fn client_that_does_not_read_is_cut_off() {
+    let clock = FrozenClock::new();
+    let running = Running::start(&exporter().registry(large_registry())).await;
+    let greedy = connect_greedily(&running).await;
+    clock.settle(SETTLE).await;
+    clock.advance(WRITE_TIMEOUT + Duration::from_secs(1)).await;
     assert!(greedy.rest().await.len() < LARGE);
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait() {
+async fn client_that_reads_slowly_is_cut_off() {
+    let clock = FrozenClock::new();
+    let running = Running::start(&exporter().registry(large_registry())).await;
+    let mut greedy = connect_greedily(&running).await;
+    let mut elapsed = Duration::ZERO;
+    // Something is read before the other timeout elapses, again and again.
+    while elapsed <= RESPONSE_TIMEOUT {
+        clock.settle(SETTLE / 10).await;
+        assert!(greedy.receive().await, "{elapsed:?}");
+        clock.advance(WRITE_TIMEOUT / 6).await;
+        elapsed += WRITE_TIMEOUT / 6;
+    }
+    assert!(greedy.rest().await.len() < LARGE);
+}
+
+/// The 128 connections of each kind are more than the exporter keeps open.
+#[tokio::test(flavor = "multi_thread")]
+async fn scrape_is_answered_whatever_other_clients_do() {
+    // Not as large as the other page, since each of these clients has one.
+    let registry = Registry::new();
+    registry.register(Box::new(IntGauge::new("large", "x".repeat(3 << 20)).unwrap())).unwrap();
+    let running = Running::start(&exporter().registry(registry)).await;
+    let (mut silent, mut slow, mut greedy) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..MAX_CONNECTIONS {
+        silent.push(running.connect().await);
+        let client = running.connect().await;
+        client.send(b"GET /metrics HTTP/1.1\r\n").await;
+        slow.push(client);
+    }
+    for _ in 0..MAX_CONNECTIONS {
+        greedy.push(connect_greedily(&running).await);
+    }
+    for path in ["/-/healthy", "/metrics"] {
+        let begun = std::time::Instant::now();
+        let mut client = running.connect().await;
+        assert_eq!(client.request("GET", path).await.status, 200);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{path}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn longest_idle_connection_gives_way() {
     let running = Running::start(&exporter()).await;
-    let mut others = running.idle_connections(MAX_CONNECTIONS).await;
+    let mut idle = running.idle_connections(MAX_CONNECTIONS_PER_PEER).await;
+    assert_eq!(running.get("/metrics").await.status, 200);
+    assert_eq!(idle.remove(0).rest().await, "");
+    for client in &mut idle {
+        assert_eq!(client.request("GET", "/-/healthy").await.status, 200);
+    }
+}
 
-    let mut waiting = running.connect().await;
-    waiting.send_request("GET", "/-/healthy").await;
-    timeout(NEVER, waiting.receive()).await.expect_err("the limit is reached");
-
-    others.pop();
-    assert_eq!(waiting.response(true).await.status, 200);
+#[tokio::test]
+async fn health_checks_have_room_beside_requests_under_way() {
+    let clock = FrozenClock::new();
+    let (registry, mut gate) = Gate::new();
+    let running = Running::start(&exporter().registry(registry)).await;
+    let mut scrapes = Vec::new();
+    for _ in 0..MAX_CONNECTIONS_PER_PEER {
+        let client = running.connect().await;
+        client.send_request("GET", "/metrics").await;
+        scrapes.push(client);
+    }
+    // Some run, and the others wait for them while the clock stands still.
+    gate.entered().await;
+    clock.settle(SETTLE).await;
+    assert_eq!(running.get("/-/healthy").await.status, 200);
+    assert_eq!(running.get("/-/ready").await.status, 200);
+    let response = running.get("/metrics").await;
+    assert_eq!((response.status, &*response.headers["connection"]), (503, "close"));
 }

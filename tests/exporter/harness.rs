@@ -22,11 +22,9 @@ use tokio::time::{Instant, advance, timeout};
 /// Long enough for a busy machine: only a failing test waits for it.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A time after which something that should not happen has not happened.
-pub(crate) const NEVER: Duration = Duration::from_millis(50);
-
-/// The exporter's limit of open connections.
+/// The exporter's limits of open connections: of all clients, and of one.
 pub(crate) const MAX_CONNECTIONS: usize = 128;
+pub(crate) const MAX_CONNECTIONS_PER_PEER: usize = 64;
 
 pub(crate) async fn in_time<T>(future: impl Future<Output = T>) -> T {
     timeout(TEST_TIMEOUT, future).await.expect("ends in time")

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::HeaderMap;
+use hyper::http::request::Parts;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -117,6 +118,11 @@ impl Rules {
             tracing::error!(panic = message, suppressed, "verifying a password panicked");
         }
         authorized
+    }
+
+    /// Returns whether a request addresses the exporter by an allowed host.
+    pub(in crate::exporter) fn allows_host(&self, request: &Parts) -> bool {
+        self.0.as_ref().and_then(|(rules, _)| rules.hosts.as_ref()).is_none_or(|hosts| hosts.allow(request))
     }
 
     /// Sets the headers that all responses have.

@@ -8,6 +8,8 @@ use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::{LineError, WebConfigError};
 use super::files::Files;
+use super::headers::HttpServer;
+use super::hosts::AllowedHosts;
 use super::section::Section;
 use super::tls::{self, Tls};
 use super::users::{self, Users};
@@ -24,7 +26,7 @@ const KEYS: &[&str] = &[tls::NAME, headers::NAME, users::NAME];
 /// effect, and the error is logged once. A new configuration applies to the next request, and its TLS to the next
 /// connection. Some changes require a restart, because a half-written file could make them by mistake: to enable or
 /// disable TLS, to allow an older version of it, to weaken the verification of client certificates, and to remove all
-/// users.
+/// users or all allowed hosts.
 ///
 /// Neither `Debug` nor errors show secrets.
 ///
@@ -78,6 +80,7 @@ impl fmt::Debug for WebConfig {
 pub(super) struct Rules {
     pub(super) tls: Option<Tls>,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) hosts: Option<AllowedHosts>,
     pub(super) users: Option<Arc<Users>>,
 }
 
@@ -109,6 +112,7 @@ impl Rules {
             _ if self.users.is_some() && next.users.is_none() => {
                 Some("removing all users, which would authorize everyone,")
             }
+            _ if self.hosts.is_some() && next.hosts.is_none() => Some("removing allowed_hosts"),
             _ => None,
         }
     }
@@ -135,8 +139,10 @@ fn parse(content: &[u8], files: &mut Files<'_>) -> Result<Rules, LineError> {
         return Err(LineError::new(entry.line, problem));
     }
     let section = Section::read(root.as_ref(), "the file", KEYS)?;
+    let HttpServer { headers, hosts } = headers::read(section.node(headers::NAME))?;
     Ok(Rules {
-        headers: headers::read(section.node(headers::NAME))?,
+        headers,
+        hosts,
         users: users::read(section.node(users::NAME))?.map(Arc::new),
         tls: tls::read(section.node(tls::NAME), files)?,
     })

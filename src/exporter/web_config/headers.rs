@@ -1,4 +1,4 @@
-//! Reads `http_server_config`: the headers of every response.
+//! Reads `http_server_config`: the headers of every response, and the allowed hosts.
 
 use hyper::header::{
     CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS,
@@ -6,6 +6,7 @@ use hyper::header::{
 };
 
 use super::error::LineError;
+use super::hosts::{self, AllowedHosts};
 use super::section::{Located, Section};
 use super::yaml::Node;
 
@@ -13,7 +14,7 @@ use super::yaml::Node;
 pub(super) const NAME: &str = "http_server_config";
 
 /// The keys of the section.
-pub(super) const KEYS: &[&str] = &["http2", "headers"];
+pub(super) const KEYS: &[&str] = &["http2", "headers", hosts::NAME];
 
 /// The headers that can be set, with the allowed values (case-insensitive) of those that have a fixed set.
 pub(super) const HEADERS: &[(&str, HeaderName, &[&str])] = &[
@@ -24,8 +25,14 @@ pub(super) const HEADERS: &[(&str, HeaderName, &[&str])] = &[
     ("Strict-Transport-Security", STRICT_TRANSPORT_SECURITY, &[]),
 ];
 
+/// The content of the section.
+pub(super) struct HttpServer {
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) hosts: Option<AllowedHosts>,
+}
+
 /// Reads the section.
-pub(super) fn read(node: Option<&Node>) -> Result<Vec<(HeaderName, HeaderValue)>, LineError> {
+pub(super) fn read(node: Option<&Node>) -> Result<HttpServer, LineError> {
     let section = Section::read(node, NAME, KEYS)?;
     if let Some(Located { line, value: true }) = section.flag("http2")? {
         let problem =
@@ -44,5 +51,5 @@ pub(super) fn read(node: Option<&Node>) -> Result<Vec<(HeaderName, HeaderValue)>
             .map_err(|_| LineError::new(line, format!("{key} contains a character that is invalid in a header")))?;
         headers.push((name.clone(), value));
     }
-    Ok(headers)
+    Ok(HttpServer { headers, hosts: hosts::read(&section)? })
 }

@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod files;
 mod headers;
+mod hosts;
 mod pem;
 mod reload;
 mod section;

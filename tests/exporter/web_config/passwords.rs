@@ -87,6 +87,21 @@ async fn headers_replace_those_of_every_response() {
 }
 
 #[tokio::test]
+async fn hosts_that_are_not_allowed_are_refused() {
+    let site = Site::new();
+    let running = site.serve("http_server_config:\n  allowed_hosts: [localhost]\n").await;
+    for path in ["/metrics", "/api/v1/pools", "/", "/nothing"] {
+        let response = running.get(path).await;
+        assert_eq!((response.status, &*response.headers["connection"]), (421, "close"), "{path}");
+    }
+    // Probes address them by IP address.
+    assert_eq!(running.get("/-/healthy").await.status, 200);
+    let site = Site::new();
+    let running = site.serve("http_server_config:\n  allowed_hosts: [localhost, Test]\n").await;
+    assert_eq!(running.get("/metrics").await.status, 200);
+}
+
+#[tokio::test]
 async fn empty_configuration_changes_nothing() {
     let site = Site::new();
     for nothing in ["", "# nothing\n", "tls_server_config:\nhttp_server_config: {}\nbasic_auth_users:\n"] {

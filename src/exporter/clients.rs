@@ -1,0 +1,230 @@
+//! The open connections, and which of them is closed to make room for another.
+//!
+//! When there is no room, the connection that waits longest without a request is closed, first among those that were never
+//! authorized; then the one whose client has not read its response for longest. A connection whose request is being
+//! worked on is never closed. If nothing else is left, a few more connections are admitted, for health checks only.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::limits::{FIRST_HEAD_TIMEOUT, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_PEER, RESERVED_CONNECTIONS};
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// The first request, or the rest of a request's head, is awaited since this moment.
+    Head(Instant),
+    /// The next request is awaited since this moment.
+    Idle(Instant),
+    /// A request is being worked on.
+    Working,
+    /// The response is being written.
+    Writing,
+    /// The response is being written, and the client has not read it since this moment.
+    Blocked(Instant),
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub(super) struct Client {
+    peer: IpAddr,
+    /// Whether it was admitted for health checks only.
+    is_reserved: bool,
+    is_authorized: AtomicBool,
+    phase: watch::Sender<Phase>,
+    evicted: Notify,
+}
+
+impl Client {
+    fn new(peer: IpAddr, is_reserved: bool) -> Self {
+        Self {
+            peer,
+            is_reserved,
+            is_authorized: AtomicBool::new(false),
+            phase: watch::Sender::new(Phase::Head(Instant::now())),
+            evicted: Notify::new(),
+        }
+    }
+
+    /// Returns whether the connection was admitted for health checks only.
+    pub(super) fn is_reserved(&self) -> bool {
+        self.is_reserved
+    }
+
+    /// Records that a part of a request has arrived.
+    pub(super) fn received(&self) {
+        self.enter(|phase| matches!(phase, Phase::Idle(_)).then(|| Phase::Head(Instant::now())));
+    }
+
+    /// Records that a request's head has arrived.
+    pub(super) fn begin_request(&self) {
+        self.enter(|_| Some(Phase::Working));
+    }
+
+    /// Records that the response is about to be written.
+    pub(super) fn begin_response(&self, is_authorized: bool) {
+        self.is_authorized.fetch_or(is_authorized, Relaxed);
+        self.enter(|_| Some(Phase::Writing));
+    }
+
+    /// Records that the client does not read.
+    pub(super) fn blocked(&self) {
+        self.enter(|phase| matches!(phase, Phase::Writing).then(|| Phase::Blocked(Instant::now())));
+    }
+
+    /// Records that everything was written that there is to write.
+    pub(super) fn flushed(&self) {
+        let is_response = |phase| matches!(phase, Phase::Writing | Phase::Blocked(_));
+        self.enter(|phase| is_response(phase).then(|| Phase::Idle(Instant::now())));
+    }
+
+    fn enter(&self, next: impl FnOnce(Phase) -> Option<Phase>) {
+        self.phase.send_if_modified(|phase| match next(*phase) {
+            Some(next) => {
+                *phase = next;
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Waits until the connection is to be closed: it was evicted, or has not sent the head of a request in time.
+    pub(super) async fn overdue(&self) -> CloseCause {
+        let mut phases = self.phase.subscribe();
+        let late = async {
+            loop {
+                let phase = *phases.borrow_and_update();
+                let changed = phases.changed();
+                match phase {
+                    Phase::Head(since) => tokio::select! {
+                        biased;
+                        _ = changed => {}
+                        () = sleep_until(since + FIRST_HEAD_TIMEOUT) => return,
+                    },
+                    // hyper has a timeout for idle connections. The sender outlives this future.
+                    _ => drop(changed.await),
+                }
+            }
+        };
+        tokio::select! {
+            () = self.evicted.notified() => CloseCause::Evicted,
+            () = late => CloseCause::NoRequest,
+        }
+    }
+
+    /// Returns how soon the connection is to be closed for another, lowest first; `None` for never.
+    fn rank(&self) -> Option<(u8, Instant)> {
+        match *self.phase.borrow() {
+            Phase::Head(since) | Phase::Idle(since) => Some((u8::from(self.is_authorized.load(Relaxed)), since)),
+            Phase::Blocked(since) => Some((2, since)),
+            Phase::Working | Phase::Writing => None,
+        }
+    }
+}
+
+/// Why a connection is closed that its client keeps open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CloseCause {
+    /// To make room for another.
+    Evicted,
+    /// The head of a request did not arrive in time.
+    NoRequest,
+}
+
+/// The open connections of one bound exporter.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Clients(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    open: Mutex<Vec<Arc<Client>>>,
+    closed: Notify,
+}
+
+/// A connection in the table, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Admission {
+    pub(super) client: Arc<Client>,
+    /// Whether another connection is closed for it.
+    pub(super) evicts: bool,
+    clients: Clients,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.clients.remove(&self.client);
+    }
+}
+
+impl Clients {
+    fn open(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remove(&self, client: &Arc<Client>) {
+        self.open().retain(|open| !Arc::ptr_eq(open, client));
+        self.0.closed.notify_one();
+    }
+
+    /// Waits until a connection can be admitted.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future only ends the wait.
+    pub(super) async fn has_room(&self) {
+        loop {
+            let has_room = {
+                let open = self.open();
+                open.len() < MAX_CONNECTIONS + RESERVED_CONNECTIONS || open.iter().any(|client| client.rank().is_some())
+            };
+            if has_room {
+                return;
+            }
+            self.0.closed.notified().await;
+        }
+    }
+
+    /// Admits a connection, and closes another one if that is necessary.
+    pub(super) fn admit(&self, peer: SocketAddr) -> Admission {
+        let peer = network(peer.ip());
+        let mut open = self.open();
+        let of_peer = open.iter().filter(|client| client.peer == peer).count();
+        let victim = if of_peer >= MAX_CONNECTIONS_PER_PEER {
+            first(open.iter().filter(|client| client.peer == peer))
+        } else if open.len() >= MAX_CONNECTIONS {
+            first(open.iter())
+        } else {
+            None
+        };
+        if let Some(victim) = &victim {
+            open.retain(|client| !Arc::ptr_eq(client, victim));
+            victim.evicted.notify_one();
+        }
+        let is_full = of_peer >= MAX_CONNECTIONS_PER_PEER || open.len() >= MAX_CONNECTIONS;
+        let client = Arc::new(Client::new(peer, is_full && victim.is_none()));
+        open.push(Arc::clone(&client));
+        Admission { client, evicts: victim.is_some(), clients: self.clone() }
+    }
+}
+
+/// Returns the connection to close first.
+fn first<'a>(clients: impl Iterator<Item = &'a Arc<Client>>) -> Option<Arc<Client>> {
+    let ranked = clients.filter_map(|client| Some((client.rank()?, client)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, client)| Arc::clone(client))
+}
+
+/// Returns what counts as one peer: an IPv4 address, or a network of 64 bits, of which one host may have every address.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => IpAddr::V6((u128::from(address) & !u128::from(u64::MAX)).into()),
+    }
+}
+
+#[cfg(test)]
+#[path = "clients_tests.rs"]
+mod tests;

@@ -1,0 +1,96 @@
+use std::time::Duration;
+
+use super::*;
+
+fn peer(number: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, u8::try_from(number / 250).unwrap(), u8::try_from(number % 250).unwrap()], 1000))
+}
+
+/// Admits connections of different peers, a millisecond apart.
+async fn admit(clients: &Clients, count: usize) -> Vec<Admission> {
+    let mut admitted = Vec::new();
+    for number in 0..count {
+        admitted.push(clients.admit(peer(number)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    admitted
+}
+
+async fn is_evicted(admission: &Admission) -> bool {
+    tokio::time::timeout(Duration::ZERO, admission.client.overdue()).await == Ok(CloseCause::Evicted)
+}
+
+fn begin(admission: &Admission) -> &Client {
+    admission.client.begin_request();
+    &admission.client
+}
+
+#[tokio::test(start_paused = true)]
+async fn longest_idle_is_closed_and_unauthorized_ones_first() {
+    let clients = Clients::default();
+    let admitted = admit(&clients, MAX_CONNECTIONS).await;
+    for (number, admission) in admitted.iter().enumerate() {
+        // All have been served, the last two without authorization.
+        begin(admission).begin_response(number < MAX_CONNECTIONS - 2);
+        admission.client.flushed();
+    }
+    let new = clients.admit(peer(900));
+    assert!(new.evicts && !new.client.is_reserved() && is_evicted(&admitted[MAX_CONNECTIONS - 2]).await);
+    begin(&new);
+    let _second = clients.admit(peer(901));
+    assert!(is_evicted(&admitted[MAX_CONNECTIONS - 1]).await);
+    assert!(!is_evicted(&admitted[0]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_under_way_are_never_closed() {
+    let clients = Clients::default();
+    let admitted = admit(&clients, MAX_CONNECTIONS).await;
+    for admission in &admitted {
+        begin(admission);
+    }
+    let mut reserved = Vec::new();
+    for number in 0..RESERVED_CONNECTIONS {
+        let admission = clients.admit(peer(900 + number));
+        assert!(admission.client.is_reserved() && !admission.evicts);
+        begin(&admission);
+        reserved.push(admission);
+    }
+    assert!(tokio::time::timeout(Duration::from_secs(1), clients.has_room()).await.is_err());
+    // A client that does not read its response gives way.
+    admitted[7].client.begin_response(true);
+    admitted[7].client.blocked();
+    clients.has_room().await;
+    assert!(!clients.admit(peer(800)).client.is_reserved() && is_evicted(&admitted[7]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_peer_closes_its_own_connections_first() {
+    let clients = Clients::default();
+    let other = clients.admit(peer(1));
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let address = |host: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 7, 0, 0, 0, host], 1));
+    let own: Vec<_> =
+        (0..MAX_CONNECTIONS_PER_PEER).map(|host| clients.admit(address(u16::try_from(host).unwrap()))).collect();
+    let new = clients.admit(address(999));
+    assert!(new.evicts && is_evicted(&own[0]).await && !is_evicted(&other).await);
+    assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), IpAddr::from([10, 0, 0, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_of_a_request_has_a_timeout() {
+    let clients = Clients::default();
+    let admission = clients.admit(peer(1));
+    let begun = Instant::now();
+    assert_eq!(admission.client.overdue().await, CloseCause::NoRequest);
+    assert_eq!(begun.elapsed(), FIRST_HEAD_TIMEOUT);
+
+    let client = begin(&admission);
+    client.begin_response(true);
+    client.flushed();
+    assert!(tokio::time::timeout(FIRST_HEAD_TIMEOUT * 100, client.overdue()).await.is_err(), "idle");
+    client.received();
+    let begun = Instant::now();
+    assert_eq!(client.overdue().await, CloseCause::NoRequest);
+    assert_eq!(begun.elapsed(), FIRST_HEAD_TIMEOUT);
+}
