@@ -125,3 +125,17 @@ async fn failed_start_contains_server_log() {
     let message = error.to_string();
     assert!(message.contains(r#"invalid value for parameter "max_connections": "some""#), "{message}");
 }
+
+/// Cargo sets variables for this process; any other may be a secret.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn server_has_only_the_allowed_variables() {
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    let server = Server::builder().start().await.expect("a server");
+    let environment = std::fs::read(format!("/proc/{}/environ", server.pid().expect("a pid"))).expect("its variables");
+    let environment = String::from_utf8_lossy(&environment);
+    let names: Vec<_> = environment.split('\0').filter_map(|variable| Some(variable.split_once('=')?.0)).collect();
+    // The others are the shell's own.
+    let expected = [&super::watchdog::VARIABLES[..], &["LC_ALL", "PWD", "OLDPWD", "SHLVL", "_"]].concat();
+    assert!(names.iter().all(|name| expected.contains(name)), "{names:?}");
+}

@@ -21,6 +21,10 @@ use super::ServerError;
 /// How long a drop waits. PostgreSQL kills processes that have not ended after 5 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(6);
 
+/// The variables of this process that the server's processes have. Others may contain secrets, or be settings of PostgreSQL,
+/// whose server reads some of its clients' variables too.
+pub(super) const VARIABLES: [&str; 6] = ["PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
+
 /// The maximum length of the parent directory, in bytes, with which the socket's path fits into `sockaddr_un`
 /// (104 bytes on some systems).
 const MAX_PARENT_LEN: usize = 64;
@@ -93,9 +97,8 @@ impl Watchdog {
             .args(["-c", include_str!("watchdog.sh"), "poolscope-server"])
             .arg(bin)
             .args(parent_directories())
-            // PostgreSQL's server reads some of its clients' variables too.
             .env_clear()
-            .envs(env::vars_os().filter(|(name, _)| !name.as_encoded_bytes().starts_with(b"PG")))
+            .envs(VARIABLES.iter().filter_map(|name| Some((name, env::var_os(name)?))))
             .env("LC_ALL", "C")
             .current_dir("/")
             .process_group(0)
