@@ -5,6 +5,8 @@ CARGO ?= cargo
 ARGS ?=
 # The duration of fuzzing, in seconds.
 FUZZ_SECONDS ?= 600
+# The duration of the soak test, in seconds.
+SOAK_SECONDS ?= 3600
 # The scrape and evaluation interval of the stack's Prometheus; durations in the rules are shortened in proportion.
 PACE ?= 1s
 # The number of instances of a fleet, the duration of the measurement in minutes, and the scrape interval in seconds.
@@ -19,7 +21,7 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint bench fuzz api fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint bench fuzz soak api fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +78,9 @@ fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 	@# overflow and assertions are checked.
 	$(CARGO) +nightly fuzz run --sanitizer none protocol fuzz/corpus/protocol src/pool/wire/recorded -- \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
+
+soak: ## Run the standalone exporter against broken servers for an hour (SOAK_SECONDS=600 for a short run)
+	POOLSCOPE_SOAK_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope-cli --test cli soak -- --nocapture
 
 api: ## Update docs/public-api.txt after an intended API change
 	@scripts/setup lint

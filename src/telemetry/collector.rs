@@ -112,7 +112,11 @@ impl Collector {
 impl prometheus::core::Collector for Collector {
     fn desc(&self) -> Vec<&Desc> {
         static DESCS: LazyLock<Vec<Desc>> = LazyLock::new(|| {
-            METRICS.iter().filter(|metric| !matches!(metric.source, Source::Exporter)).filter_map(desc).collect()
+            METRICS
+                .iter()
+                .filter(|metric| !matches!(metric.source, Source::Exporter | Source::Binary))
+                .filter_map(desc)
+                .collect()
         });
         DESCS.iter().collect()
     }
@@ -148,7 +152,7 @@ fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'
                 }
             }
             Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),
-            Source::Exporter => {}
+            Source::Exporter | Source::Binary => {}
         }
         if !samples.metrics.is_empty() {
             families.push(family(metric, samples.metrics));

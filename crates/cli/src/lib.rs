@@ -3,6 +3,7 @@
 mod cli;
 pub mod demo;
 pub mod monitoring;
+mod output;
 mod serve;
 mod service;
 

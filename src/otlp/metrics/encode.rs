@@ -51,7 +51,7 @@ pub(super) fn request(
                 }
             }
             Source::Build => points.value(&[env!("CARGO_PKG_VERSION")], 1.0),
-            Source::Exporter => {}
+            Source::Exporter | Source::Binary => {}
         }
         metrics.extend(points.into_metric());
     }

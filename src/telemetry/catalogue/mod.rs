@@ -80,6 +80,8 @@ pub(crate) enum Source {
     Spans(fn(&SpanTotals) -> u64),
     /// The exporter.
     Exporter,
+    /// The `poolscope` binary.
+    Binary,
 }
 
 /// Receives the samples of one metric of one pool. `labels` are the values of [`Metric::labels`], in order.
@@ -137,6 +139,15 @@ pub(crate) const SCRAPE_DURATION: Metric = Metric {
     labels: &[],
     help: "Time from the request of a scrape until its response was encoded, including the wait for its turn and failed and abandoned scrapes, without refused ones (401).",
     source: Source::Exporter,
+};
+
+/// The lost log lines of the binary.
+pub(crate) const LOG_LINES_LOST: Metric = Metric {
+    name: "poolscope_log_lines_lost_total",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Log lines that the poolscope binary could not write, because standard error was not read in time or failed. Missing in services that embed poolscope, which write their log themselves.",
+    source: Source::Binary,
 };
 
 #[cfg(test)]

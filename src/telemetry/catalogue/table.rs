@@ -1,6 +1,8 @@
 //! The table of all metrics.
 
-use super::{BUILD_INFO, Kind, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled};
+use super::{
+    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled,
+};
 use crate::labels::{Activity, Cause, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{seconds, to_f64};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
@@ -378,6 +380,7 @@ pub const METRICS: &[Metric] = &[
     BUILD_INFO,
     SCRAPES,
     SCRAPE_DURATION,
+    LOG_LINES_LOST,
 ];
 
 /// Returns the operations to report: all that have a name, and `other` once it has been used.

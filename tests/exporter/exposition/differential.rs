@@ -221,11 +221,12 @@ fn busy_pool_has_every_metric() {
             .filter(|name| !written.iter().any(|family| family.name == *name))
             .collect();
         // Those of a server's responses, of connections outside a pool, of exported spans, of longer observation, and
-        // the exporter's.
+        // the exporter's and the binary's.
         let needs_more = |name: &&str| {
             let prefixes = [
                 "db_client_operation_",
                 "poolscope_dirty_",
+                "poolscope_log_lines_lost_total",
                 "poolscope_scrape",
                 "poolscope_server_",
                 "poolscope_spans_",

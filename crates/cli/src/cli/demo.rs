@@ -11,11 +11,12 @@ use poolscope::config::{read_file, settings};
 use poolscope::otlp::OtlpError;
 
 use super::duration::duration;
-use super::exit::{USAGE, fail, print_error};
+use super::exit::{USAGE, end, exit_code, fail, print_error};
 use super::log;
 use super::outputs::OutputArgs;
 use super::web::WebArgs;
-use crate::demo::{self, DEFAULT_FAULT_DELAY, Demo, DemoError, Scenario, ScenarioPlan, Screen, Timing, Traces};
+use crate::demo::{self, DEFAULT_FAULT_DELAY, Demo, DemoError, Scenario, ScenarioPlan, Timing, Traces};
+use crate::output::Console;
 use crate::service::{NotAPath, without_line_break};
 use poolscope::text::ErrorChain;
 
@@ -87,15 +88,15 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         Ok(web) => web,
         Err(error) => return fail(&error, error.is_usage()),
     };
-    let screen = match Screen::start() {
-        Ok(screen) => screen,
+    let console = match Console::start() {
+        Ok(console) => console,
         Err(error) => return fail(&error, false),
     };
     let traces = match traces(&args) {
         Ok(traces) => traces,
         Err(error) => return fail(&error, error.is_usage()),
     };
-    if let Err(problem) = log::init(screen.log(), args.outputs.log_format, "warn", traces.layer()) {
+    if let Err(problem) = log::init(console.log(), args.outputs.log_format, "warn", traces.layer()) {
         return print_error(&problem, USAGE);
     }
     // The parser accepts no other names.
@@ -124,16 +125,13 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         #[cfg(feature = "jaeger")]
         traces_address: args.traces_address,
     };
-    let result = demo.run(&screen);
-    // Flushes standard output before the error is printed.
-    screen.finish();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(DemoError::DatabaseUrl(error)) if is_from_file => {
-            print_error(&format!("invalid --database-url-file: {}", ErrorChain(&error)), USAGE)
+    let result = demo.run(&console).map_err(|error| match error {
+        DemoError::DatabaseUrl(error) if is_from_file => {
+            (format!("invalid --database-url-file: {}", ErrorChain(&error)), USAGE)
         }
-        Err(error) => fail(&error, error.is_usage()),
-    }
+        error => (ErrorChain(&error).to_string(), exit_code(error.is_usage())),
+    });
+    end(console, result)
 }
 
 fn traces(args: &DemoArgs) -> Result<Traces, OtlpError> {

@@ -2,7 +2,7 @@
 //!
 //! A container image without a shell has no other HTTP client. It runs often, so it starts neither a runtime nor threads.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use clap::Args;
 use poolscope::exporter::DEFAULT_ADDRESS;
@@ -10,6 +10,7 @@ use poolscope::text::printable;
 use thiserror::Error;
 
 use super::http::{ClientArgs, ClientError, HttpClient, Response, Target};
+use crate::output;
 
 /// The path unless the URL has one.
 const DEFAULT_PATH: &str = "/-/healthy";
@@ -59,7 +60,7 @@ pub(super) enum HealthyError {
     /// A file or a setting of the client is unusable.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// Standard output is closed.
+    /// Standard output failed.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
 }
@@ -76,9 +77,5 @@ pub(super) fn query(args: HealthyArgs) -> Result<(), HealthyError> {
     if status != 200 {
         return Err(HealthyError::Unhealthy { target: target.to_string(), status, reason });
     }
-    let mut output = io::stdout().lock();
-    match writeln!(output, "{target} responded {status}{reason}") {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(output::print(&format!("{target} responded {status}{reason}\n"))?)
 }

@@ -3,6 +3,8 @@
 use std::env;
 use std::fmt;
 use std::io::IsTerminal;
+use std::panic::{self, PanicHookInfo};
+use std::thread;
 
 use clap::ValueEnum;
 use opentelemetry::trace::{SpanId, TraceContextExt, TraceId};
@@ -54,7 +56,19 @@ where
         .with(traces)
         .with(lines.with_filter(filter))
         .try_init()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Logs a panic. The default hook writes to standard error, which may block the thread that panics.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let location = panic.location().map(ToString::to_string);
+    let thread = thread::current();
+    let payload = panic.payload();
+    let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+    let problem = text.unwrap_or("unknown");
+    tracing::error!(thread = thread.name(), location, problem, "a thread panicked");
 }
 
 fn filter(default: &str) -> Result<EnvFilter, String> {

@@ -16,13 +16,14 @@ mod web;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use self::demo::DemoArgs;
 use self::diagnose::DiagnoseArgs;
-use self::exit::{USAGE, fail};
+use self::exit::{USAGE, fail, printed};
 use self::healthy::HealthyArgs;
 use self::rules::RulesArgs;
 use self::serve::{CheckArgs, ServeArgs};
@@ -99,9 +100,12 @@ pub fn run() -> ExitCode {
     let cli = match parse(&env::args_os().collect::<Vec<_>>()) {
         Ok(cli) => cli,
         Err(error) => {
-            // Fails only if standard error is closed.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+            // The help and the version are output, other messages errors.
+            let is_output = !error.use_stderr();
+            return match error.print().and_then(|()| io::stdout().flush()) {
+                Err(failure) if is_output && failure.kind() != io::ErrorKind::BrokenPipe => printed(Err(failure)),
+                _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE)),
+            };
         }
     };
     match cli.command {

@@ -1,11 +1,12 @@
 //! `poolscope rules`: prints rules for Prometheus.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::monitoring::rules::{self, Links, Runbooks};
 use crate::monitoring::{ThresholdFileError, Thresholds, ThresholdsError};
+use crate::output;
 use clap::Args;
 use http::Uri;
 use poolscope::config::read_file;
@@ -60,8 +61,8 @@ pub(super) enum RulesError {
     /// The number of connections contradicts other thresholds.
     #[error("--server-connections {0}: {1}")]
     ServerConnections(u32, String),
-    /// Standard output is closed.
-    #[error("cannot write the rules")]
+    /// Standard output failed.
+    #[error("cannot write to standard output")]
     Output(#[from] io::Error),
 }
 
@@ -82,12 +83,7 @@ pub(super) fn print(args: RulesArgs) -> Result<(), RulesError> {
         thresholds = thresholds.paced(pace);
     }
     let rules = rules::all(&thresholds, &links);
-    let mut output = io::stdout().lock();
-    match output.write_all(rules.as_bytes()).and_then(|()| output.flush()) {
-        // The reader, such as `head`, may close the pipe early.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
+    Ok(output::print(&rules)?)
 }
 
 /// Parses the scrape interval. Prometheus does not scrape faster, and the rules are not slower.

@@ -1,16 +1,17 @@
 //! `poolscope serve` and `poolscope check`: the standalone exporter and its configuration.
 
 use std::ffi::OsString;
-use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::output::{Console, print};
 use crate::serve::{self, Config, KEYS, SERVICE_NAME, Serve, ServeError};
 use clap::Args;
 use clap::builder::OsStringValueParser;
 use poolscope::otlp::{OtlpError, Pipeline};
+use poolscope::text::ErrorChain;
 
-use super::exit::{FAILURE, USAGE, fail, print_error};
+use super::exit::{FAILURE, USAGE, end, exit_code, fail, print_error, printed};
 use super::log;
 use super::outputs::OutputArgs;
 use super::web::{WebArgs, WebConfigArgs};
@@ -78,14 +79,16 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
         Err(error) => return fail(&error, error.is_usage()),
     };
     let layer = traces.as_ref().and_then(Pipeline::layer);
-    if let Err(problem) = log::init(io::stderr, args.outputs.log_format, LOG_FILTER, layer) {
+    let console = match Console::start() {
+        Ok(console) => console,
+        Err(error) => return fail(&error, false),
+    };
+    if let Err(problem) = log::init(console.log(), args.outputs.log_format, LOG_FILTER, layer) {
         return print_error(&problem, USAGE);
     }
     let serve = Serve { config, web, traces };
-    match serve.run(print) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, error.is_usage()),
-    }
+    let result = serve.run(&console);
+    end(console, result.map_err(|error| (ErrorChain(&error).to_string(), exit_code(error.is_usage()))))
 }
 
 /// Prints the configuration as it applies.
@@ -93,9 +96,15 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
     if let Err(error) = args.web.read() {
         return fail(&error, error.is_usage());
     }
-    let checked =
-        args.config.read().and_then(|config| serve::check(&config, args.connect, |line| print(&format!("{line}\n"))));
+    let mut output = Ok(());
+    let print = |line: &str| {
+        if output.is_ok() {
+            output = print(&format!("{line}\n"));
+        }
+    };
+    let checked = args.config.read().and_then(|config| serve::check(&config, args.connect, print));
     match checked {
+        Ok(_) if output.is_err() => printed(output),
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => print_error("at least one database is unreachable", FAILURE),
         Err(error) => fail(&error, error.is_usage()),
@@ -107,12 +116,6 @@ fn traces(args: &ServeArgs) -> Result<Option<Pipeline>, OtlpError> {
     let settings = args.outputs.trace_settings(SERVICE_NAME)?;
     let is_exported = settings.destination().is_some() && !settings.disabled;
     is_exported.then(|| Pipeline::start(&settings)).transpose()
-}
-
-/// Writes to standard output. Errors are ignored: the exporter serves without it.
-fn print(text: &str) {
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// Returns the part of the help after the flags.

@@ -103,9 +103,8 @@ pub(super) fn shutdown_notice(reason: ShutdownReason, server: Option<&Server>) -
 pub(super) fn remains_notice(remains: &Remains) -> String {
     match remains {
         Remains::Nothing => "The private server was stopped, and its directory removed.\n".to_owned(),
-        Remains::Server(directory) => format!("The private server still runs in {}.\n", directory.display()),
         Remains::DroppedSchema => format!("The schema {SCHEMA} was dropped.\n"),
-        Remains::Schema => String::new(),
+        Remains::Server | Remains::Schema => String::new(),
     }
 }
 

@@ -1,15 +1,18 @@
 //! What the workload runs on: the server, the schema and the pool.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use poolscope::{Collector, Pool, Settings};
 use poolscope_testing::server::{Server, ServerError};
 use tokio::sync::watch;
 
 use super::error::DemoError;
 use super::schema::{SCHEMA, SchemaManager};
-use super::screen::Screen;
+use crate::output::Console;
 use crate::service::{ShutdownReason, shutdown_requested};
 
 /// How many connections the private server accepts in addition to the pool's.
@@ -31,8 +34,8 @@ pub(super) struct Environment {
 pub(super) enum Remains {
     /// The private server is stopped, and its directory removed.
     Nothing,
-    /// The directory of the private server exists.
-    Server(PathBuf),
+    /// The private server could not be stopped or its directory not removed, which is an error.
+    Server,
     /// The schema was dropped from the user's server.
     DroppedSchema,
     /// The schema could not be dropped, which is an error.
@@ -45,12 +48,12 @@ impl Environment {
     pub(super) async fn set_up(
         mut settings: Settings,
         collector: &Collector,
-        screen: &Screen,
+        console: &Console,
         shutdown: &mut watch::Receiver<Option<ShutdownReason>>,
     ) -> Result<Option<Self>, DemoError> {
         let mut server = None;
         if settings.database_url.is_none() {
-            screen.print("Starting a private PostgreSQL server ...\n");
+            console.print("Starting a private PostgreSQL server ...\n");
             let started = tokio::select! {
                 started = start_server(&settings) => started.map_err(DemoError::Server)?,
                 _ = shutdown_requested(shutdown) => return Ok(None),
@@ -78,12 +81,20 @@ impl Environment {
             let remains = if dropped.is_ok() { Remains::DroppedSchema } else { Remains::Schema };
             return (dropped, remains);
         };
-        let directory: PathBuf = Path::to_owned(server.dir());
+        let (directory, pid) = (Path::to_owned(server.dir()), server.pid());
         // Stopping a server blocks the thread.
         let stopped = tokio::task::spawn_blocking(move || drop(server)).await;
-        let remains = if directory.exists() { Remains::Server(directory) } else { Remains::Nothing };
-        (stopped.map_err(DemoError::system), remains)
+        if directory.exists() {
+            return (Err(DemoError::Remains { directory, pid: running(pid) }), Remains::Server);
+        }
+        (stopped.map_err(DemoError::system), Remains::Nothing)
     }
+}
+
+/// Returns the process id, if a process has it.
+fn running(pid: Option<u32>) -> Option<u32> {
+    let exists = |pid: &u32| i32::try_from(*pid).is_ok_and(|pid| kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH));
+    pid.filter(exists)
 }
 
 async fn start_server(settings: &Settings) -> Result<Server, ServerError> {

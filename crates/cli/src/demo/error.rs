@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use poolscope::ConnectError;
@@ -86,6 +87,19 @@ pub(crate) enum DemoError {
         url: String,
         /// The error of the connection or the server.
         source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The private server's directory exists after the server was stopped.
+    #[error(
+        "cannot clean up: {}the directory {} is left; {}remove it",
+        .pid.map(|pid| format!("the private PostgreSQL server still runs as process {pid}, and ")).unwrap_or_default(),
+        .directory.display(),
+        .pid.map(|pid| format!("stop the server with `kill -INT {pid}`, and ")).unwrap_or_default()
+    )]
+    Remains {
+        /// The directory.
+        directory: PathBuf,
+        /// The server's main process, if it still runs.
+        pid: Option<u32>,
     },
     /// The operating system refused a thread, a signal handler or process metrics.
     #[error("cannot start the demo")]

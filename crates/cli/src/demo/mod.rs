@@ -25,6 +25,5 @@ pub(crate) use self::error::DemoError;
 pub(crate) use self::run::Demo;
 pub(crate) use self::scenario::{DEFAULT_FAULT_DELAY, ScenarioPlan, Timing};
 pub use self::scenario::{ExpectedAlerts, Scenario};
-pub(crate) use self::screen::Screen;
 pub(crate) use self::settings::defaults;
 pub(crate) use self::traces::{SERVICE_NAME, Traces};

@@ -16,11 +16,12 @@ use super::banner::{Addresses, banner, phase_notice, remains_notice, shutdown_no
 use super::environment::Environment;
 use super::error::DemoError;
 use super::scenario::{FaultInjector, Phase, ScenarioPlan, Targets};
-use super::screen::{Output, Screen, Status, summary, watch_output};
+use super::screen::{Status, summary, watch_output};
 use super::settings::resolve;
 use super::shop::Shop;
 use super::traces::Traces;
 use super::workload::Workload;
+use crate::output::Console;
 use crate::service::{ExporterTask, ServiceManager, ShutdownReason, WebSettings, shutdown_requested, watch_signals};
 
 /// The time between two statuses on a terminal, and in a log.
@@ -33,6 +34,10 @@ const SERVER_VIEW_INTERVAL: Duration = Duration::from_secs(1);
 /// How long shutdown waits for requests in flight, and for blocking threads of the runtime.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// After which time from the first signal the process exits, whatever shutdown waits for. A watchdog process then stops the
+/// private server.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The demo.
 pub(crate) struct Demo {
@@ -73,7 +78,7 @@ impl Demo {
     /// # Errors
     ///
     /// Returns an error if the demo cannot start or clean up. A signal is not an error.
-    pub(crate) fn run(self, screen: &Screen) -> Result<(), DemoError> {
+    pub(crate) fn run(self, console: &Console) -> Result<(), DemoError> {
         let environment = env_vars().map_err(DemoError::Settings)?;
         let settings = resolve(self.plan.scenario, environment, self.database_url.as_deref())?;
         let runtime = Builder::new_multi_thread()
@@ -82,21 +87,28 @@ impl Demo {
             .enable_all()
             .build()
             .map_err(DemoError::system)?;
-        let result = runtime.block_on(self.run_async(settings, screen));
+        let result = runtime.block_on(self.run_async(settings, console));
         // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
         runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
         result
     }
 
-    async fn run_async(self, settings: Settings, screen: &Screen) -> Result<(), DemoError> {
+    async fn run_async(self, settings: Settings, console: &Console) -> Result<(), DemoError> {
         let (request_shutdown, mut shutdown) = watch::channel(None);
-        watch_signals(request_shutdown.clone())?;
-        watch_output(screen.output(), request_shutdown.clone());
+        watch_signals(request_shutdown.clone(), SHUTDOWN_TIMEOUT)?;
+        watch_output(console.state(), request_shutdown.clone());
         let manager = ServiceManager::from_env()?;
 
         let collector = Collector::new();
         let readiness = Readiness::new();
-        let exporter = ExporterTask::start(self.web, collector.clone(), readiness.clone(), request_shutdown).await?;
+        let exporter = ExporterTask::start(
+            self.web,
+            collector.clone(),
+            console.registry().map_err(DemoError::system)?,
+            readiness.clone(),
+            request_shutdown,
+        )
+        .await?;
 
         // Dropping the tasks stops the Jaeger UI.
         #[cfg(feature = "jaeger")]
@@ -106,9 +118,9 @@ impl Demo {
         #[cfg(not(feature = "jaeger"))]
         let jaeger = None::<String>;
 
-        let Some(environment) = Environment::set_up(settings, &collector, screen, &mut shutdown).await? else {
-            screen.print("Stopped before the start was complete.\n");
-            return Ok(exporter.stop().await?).and(output_result(screen));
+        let Some(environment) = Environment::set_up(settings, &collector, console, &mut shutdown).await? else {
+            console.print("Stopped before the start was complete.\n");
+            return Ok(exporter.stop().await?).and(output_result(console));
         };
         let shop = match Shop::open(&self.shop_address, &environment.pool).await {
             Ok(shop) => shop,
@@ -128,7 +140,7 @@ impl Demo {
             server: environment.server.as_deref(),
         };
         let pool = &environment.pool;
-        screen.print(banner(pool.name(), &environment.settings, &addresses, &self.plan, self.duration));
+        console.print(banner(pool.name(), &environment.settings, &addresses, &self.plan, self.duration));
         let started_at = Instant::now();
         let workload = Workload::start(&shop, self.plan.scenario.load());
         let targets = Targets {
@@ -139,10 +151,10 @@ impl Demo {
         };
         let injector = FaultInjector::start(self.plan, targets);
         let reason =
-            StatusLoop { pool, plan: &self.plan, screen }.run(self.duration, injector.phase(), &mut shutdown).await;
+            StatusLoop { pool, plan: &self.plan, console }.run(self.duration, injector.phase(), &mut shutdown).await;
 
-        screen.keep_status();
-        screen.print(shutdown_notice(reason, environment.server.as_deref()));
+        console.keep_status();
+        console.print(shutdown_notice(reason, environment.server.as_deref()));
         readiness.not_ready("the demo is shutting down");
         manager.stopping();
         workload.drain();
@@ -159,8 +171,8 @@ impl Demo {
         let summary = summary(&pool.snapshot(), elapsed);
         let (torn_down, remains) = environment.tear_down().await;
         let served = exporter.stop().await.map_err(DemoError::from);
-        screen.print(format!("\n{summary}\n{}", remains_notice(&remains)));
-        torn_down.and(served).and(output_result(screen))
+        console.print(format!("\n{summary}\n{}", remains_notice(&remains)));
+        torn_down.and(served).and(output_result(console))
     }
 }
 
@@ -168,7 +180,7 @@ impl Demo {
 struct StatusLoop<'a> {
     pool: &'a Pool,
     plan: &'a ScenarioPlan,
-    screen: &'a Screen,
+    console: &'a Console,
 }
 
 impl StatusLoop<'_> {
@@ -179,9 +191,9 @@ impl StatusLoop<'_> {
         mut phase: watch::Receiver<Phase>,
         shutdown: &mut watch::Receiver<Option<ShutdownReason>>,
     ) -> ShutdownReason {
-        let Self { pool, plan, screen } = *self;
+        let Self { pool, plan, console } = *self;
         let started_at = Instant::now();
-        let (first, period) = if screen.is_terminal() {
+        let (first, period) = if console.is_terminal() {
             (started_at, TERMINAL_STATUS_INTERVAL)
         } else {
             (started_at + LOG_STATUS_INTERVAL, LOG_STATUS_INTERVAL)
@@ -203,11 +215,11 @@ impl StatusLoop<'_> {
                 () = &mut elapsed => return ShutdownReason::DurationElapsed,
                 Ok(()) = phase.changed() => {
                     let phase = *phase.borrow_and_update();
-                    screen.print(phase_notice(plan, phase, started_at.elapsed()));
+                    console.print(phase_notice(plan, phase, started_at.elapsed()));
                 }
                 now = ticks.tick() => {
                     let snapshot = pool.snapshot();
-                    screen.status(Status::new(&snapshot, &previous, now - previous_at, now - started_at));
+                    console.status(Status::new(&snapshot, &previous, now - previous_at, now - started_at));
                     (previous, previous_at) = (snapshot, now);
                 }
             }
@@ -215,10 +227,8 @@ impl StatusLoop<'_> {
     }
 }
 
-/// Returns the error of standard output, if it failed.
-fn output_result(screen: &Screen) -> Result<(), DemoError> {
-    match &*screen.output().borrow() {
-        Output::Failed(error) => Err(DemoError::Output(error.clone())),
-        Output::Open | Output::Closed => Ok(()),
-    }
+/// Waits until everything is printed. Returns the error of standard output, if it failed.
+fn output_result(console: &Console) -> Result<(), DemoError> {
+    console.flush();
+    console.result().map_err(DemoError::Output)
 }

@@ -52,6 +52,7 @@ metrics! {
     COUNT = "db_client_connection_count";
     CREATE_TIME = "db_client_connection_create_time_seconds";
     DIRTY_RETURNS = "poolscope_dirty_returns_total";
+    LOG_LINES_LOST = "poolscope_log_lines_lost_total";
     MAX = "db_client_connection_max";
     OPERATION_WAIT_SECONDS = "poolscope_operation_wait_seconds_total";
     PENDING = "db_client_connection_pending_requests";

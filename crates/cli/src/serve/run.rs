@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use super::config::{Config, Database};
 use super::error::ServeError;
 use super::probe::probe;
+use crate::output::Console;
 use crate::service::{ExporterTask, ServiceError, ServiceManager, WebSettings, shutdown_requested, watch_signals};
 
 /// Over how much time the first probes of all databases are spread, at most.
@@ -22,6 +23,10 @@ const PROBE_SPREAD: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// After which time from the first signal the process exits, whatever shutdown waits for. Longer than the sum of these and of
+/// the exporter's own.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The standalone exporter.
 #[derive(Debug)]
@@ -35,36 +40,37 @@ pub(crate) struct Serve {
 }
 
 impl Serve {
-    /// Watches the databases until a signal arrives. Calls `print` with the addresses once the exporter serves.
+    /// Watches the databases until a signal arrives. Prints the addresses once the exporter serves.
     ///
     /// An unreachable database is not an error: the exporter reports it.
     ///
     /// # Errors
     ///
     /// Returns an error if the exporter cannot start or stops serving. A signal is not an error.
-    pub(crate) fn run(self, print: impl FnOnce(&str)) -> Result<(), ServeError> {
+    pub(crate) fn run(self, console: &Console) -> Result<(), ServeError> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("poolscope")
             .enable_all()
             .build()
             .map_err(ServiceError::system)?;
-        let result = runtime.block_on(self.run_async(print));
+        let result = runtime.block_on(self.run_async(console));
         // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
         runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
         result
     }
 
-    async fn run_async(self, print: impl FnOnce(&str)) -> Result<(), ServeError> {
+    async fn run_async(self, console: &Console) -> Result<(), ServeError> {
         let Self { config: Config { databases }, web, traces } = self;
         let (request_shutdown, mut shutdown) = watch::channel(None);
-        watch_signals(request_shutdown.clone())?;
+        watch_signals(request_shutdown.clone(), SHUTDOWN_TIMEOUT)?;
         let manager = ServiceManager::from_env()?;
 
         let collector = Collector::new();
         let pools = build_pools(&databases, &collector)?;
         let readiness = Readiness::new();
-        let exporter = ExporterTask::start(web, collector, readiness.clone(), request_shutdown).await?;
+        let registry = console.registry().map_err(ServiceError::system)?;
+        let exporter = ExporterTask::start(web, collector, registry, readiness.clone(), request_shutdown).await?;
 
         let mut tasks = JoinSet::new();
         for (index, (pool, database)) in pools.iter().zip(&databases).enumerate() {
@@ -82,7 +88,7 @@ impl Serve {
         }
         readiness.ready();
         let watchdog = manager.ready();
-        print(&banner(&exporter.url(), &databases));
+        console.print(banner(&exporter.url(), &databases));
 
         let failure = tokio::select! {
             biased;
@@ -97,11 +103,12 @@ impl Serve {
         manager.stopping();
         drop(watchdog);
         tasks.shutdown().await;
-        for pool in pools {
+        let closing = pools.into_iter().map(|pool| async move {
             if let Err(error) = pool.close_within(CLOSE_TIMEOUT).await {
                 tracing::warn!(pool = pool.name(), %error, "probe aborted");
             }
-        }
+        });
+        closing.collect::<JoinSet<()>>().join_all().await;
         if let Some(traces) = traces {
             traces.shutdown(FLUSH_TIMEOUT).await;
         }

@@ -1,11 +1,19 @@
 //! The reasons to shut down, and the signals that request it.
 
 use std::process;
+use std::thread;
+use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::error::ServiceError;
+
+/// The exit code of a shutdown that took too long, and how long the log's thread has for its last line.
+const FAILURE: i32 = 1;
+const LAST_LINE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Why a command shuts down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,18 +60,35 @@ impl Signals {
     }
 }
 
-/// Requests shutdown at the first signal, and exits the process at the second. A private server is then stopped by its
-/// watchdog process.
-pub(crate) fn watch_signals(shutdown: watch::Sender<Option<ShutdownReason>>) -> Result<(), ServiceError> {
-    let mut signals = Signals::listen().map_err(ServiceError::system)?;
-    tokio::spawn(async move {
+/// Requests shutdown at the first signal, and exits the process at the second, or if `timeout` elapses after the first. A
+/// private server is then stopped by its watchdog process.
+///
+/// Signals are handled on a thread of their own, so that they end a process whose workers are all blocked.
+pub(crate) fn watch_signals(
+    shutdown: watch::Sender<Option<ShutdownReason>>,
+    timeout: Duration,
+) -> Result<(), ServiceError> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(ServiceError::system)?;
+    let mut signals = {
+        let _entered = runtime.enter();
+        Signals::listen().map_err(ServiceError::system)?
+    };
+    let handle = async move {
         let (name, _) = signals.next().await;
         tracing::debug!(signal = name, "shutting down");
         request_shutdown(&shutdown, ShutdownReason::Signal(name));
-        let (_, code) = signals.next().await;
+        let code = tokio::select! {
+            (_, code) = signals.next() => code,
+            () = sleep(timeout) => {
+                tracing::error!(?timeout, "shutdown takes too long; exiting");
+                thread::sleep(LAST_LINE_TIMEOUT);
+                FAILURE
+            }
+        };
         process::exit(code);
-    });
-    Ok(())
+    };
+    let spawned = thread::Builder::new().name("poolscope-signals".to_owned()).spawn(move || runtime.block_on(handle));
+    spawned.map(drop).map_err(ServiceError::system)
 }
 
 /// Requests shutdown. The first reason is kept.

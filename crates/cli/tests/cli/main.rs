@@ -6,6 +6,7 @@ mod existing_server;
 mod healthy;
 mod inputs;
 mod load;
+mod outputs;
 mod rogue;
 #[path = "../support/run.rs"]
 mod run;
@@ -13,6 +14,8 @@ mod scenarios;
 mod serve;
 mod shop;
 mod shutdown;
+mod soak;
+mod stalled_log;
 mod terminal;
 mod traces;
 mod web;

@@ -4,7 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio_postgres::NoTls;
 
 use crate::run::{Run, demo, start, wait, wait_until};
@@ -42,6 +43,38 @@ fn sigterm_stops_gracefully() {
 fn killed_demo_leaves_nothing() {
     let (status, ..) = stop_by(Signal::SIGKILL);
     assert_eq!(status.signal(), Some(9));
+}
+
+/// The watchdog's process is killed, so that nothing stops the server.
+#[test]
+fn demo_that_cannot_clean_up_says_what_is_left() {
+    let mut demo = start(&mut demo(&[]));
+    let (_, directories) = demo.run.resources();
+    let [directory] = &directories[..] else { panic!("{directories:?}") };
+    let pid = std::fs::read_to_string(format!("{directory}/data/postmaster.pid")).expect("a file");
+    let pid: i32 = pid.lines().next().and_then(|pid| pid.parse().ok()).expect("a pid");
+    let watchdog = parent(pid).expect("a parent");
+    // The watchdog's shell and its subshell, but not the server.
+    let processes = std::fs::read_dir("/proc").expect("processes").flatten();
+    let ids = processes.filter_map(|process| process.file_name().to_str()?.parse::<i32>().ok());
+    let shells = ids.filter(|id| *id != pid && parent(*id) == Some(watchdog)).chain([watchdog]);
+    for shell in shells.collect::<Vec<_>>() {
+        kill(Pid::from_raw(shell), Signal::SIGKILL).expect("a signal");
+    }
+    demo.run.signal(Signal::SIGINT);
+    let (code, err) = (demo.run.wait().code(), demo.run.stderr());
+    kill(Pid::from_raw(pid), Signal::SIGQUIT).expect("a running server");
+    wait_until("no server", || kill(Pid::from_raw(pid), None).is_err());
+    std::fs::remove_dir_all(directory).expect("to remove");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("cannot clean up") && err.contains(&format!("{directory} is left")), "{err}");
+    assert!(err.contains(&format!("still runs as process {pid}")), "{err}");
+}
+
+/// Returns the id of a process's parent.
+fn parent(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 #[test]

@@ -8,9 +8,11 @@ use anstyle::{AnsiColor, Style};
 use poolscope::labels::Outcome;
 use poolscope::telemetry::{Connections, Holder, OperationTotals, PoolSnapshot};
 
+use crate::output::StatusLine;
+
 /// The characters of the bar.
 #[derive(Debug)]
-pub(in crate::demo) struct Glyphs {
+struct Glyphs {
     used: char,
     creating: char,
     idle: char,
@@ -18,9 +20,9 @@ pub(in crate::demo) struct Glyphs {
 }
 
 /// Unicode characters.
-pub(super) const BLOCKS: Glyphs = Glyphs { used: '█', creating: '▓', idle: '▒', free: '·' };
+const BLOCKS: Glyphs = Glyphs { used: '█', creating: '▓', idle: '▒', free: '·' };
 /// ASCII characters.
-pub(super) const ASCII: Glyphs = Glyphs { used: '#', creating: '%', idle: '=', free: '.' };
+const ASCII: Glyphs = Glyphs { used: '#', creating: '%', idle: '=', free: '.' };
 
 /// The maximum number of cells of the bar.
 const MAX_CELLS: usize = 20;
@@ -82,7 +84,7 @@ impl Status {
     }
 
     /// Returns the line for a terminal. Omits the least important parts if they exceed `width` columns.
-    pub(super) fn line(&self, width: usize, glyphs: &Glyphs, ansi: bool) -> String {
+    fn line(&self, width: usize, glyphs: &Glyphs, ansi: bool) -> String {
         let Connections { used, idle, .. } = self.connections;
         let load = match used {
             used if used >= self.max => CRITICAL,
@@ -128,7 +130,7 @@ impl Status {
     }
 
     /// Returns the line for anything but a terminal, without the bar.
-    pub(super) fn plain(&self) -> String {
+    fn plain(&self) -> String {
         let Connections { used, idle, creating, .. } = self.connections;
         let mut line = format!(
             "{} {used}/{} used, {idle} idle, {creating} being created, {} waiting, {:.1} checkouts/s, {}, {}",
@@ -197,6 +199,16 @@ struct Piece(Style, String);
 /// The number of spaces before the first part, and between two parts.
 const INDENT: usize = 1;
 const GAP: usize = 2;
+
+impl StatusLine for Status {
+    fn line(&self, width: usize, is_utf8: bool, ansi: bool) -> String {
+        self.line(width, if is_utf8 { &BLOCKS } else { &ASCII }, ansi)
+    }
+
+    fn plain(&self) -> String {
+        self.plain()
+    }
+}
 
 fn columns(parts: &[(u8, Vec<Piece>)]) -> usize {
     let texts = parts.iter().flat_map(|(_, pieces)| pieces).map(|Piece(_, text)| text.chars().count());

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::status::{Glyphs, Status};
+use super::StatusLine;
 
 /// The escape sequence that erases from the cursor to the end of the line.
 const ERASE: &str = "\x1b[K";
@@ -17,7 +17,8 @@ pub(super) struct Printer<O, E> {
     /// Whether `err` is a terminal too, so that log lines would overwrite the status line.
     pub(super) is_shared: bool,
     pub(super) ansi: bool,
-    pub(super) glyphs: &'static Glyphs,
+    /// Whether the locale is UTF-8.
+    pub(super) is_utf8: bool,
     /// Returns the width of `out`.
     pub(super) width: fn() -> usize,
     /// The current status line.
@@ -34,24 +35,25 @@ impl<O: Write, E: Write> Printer<O, E> {
         self.write(&text)
     }
 
-    /// Prints a log line. Errors of `err` are ignored.
-    pub(super) fn log(&mut self, line: &[u8]) -> io::Result<()> {
+    /// Prints a log line. Returns whether `err` accepted it, and an error if `out` fails.
+    pub(super) fn log(&mut self, line: &[u8]) -> io::Result<bool> {
         let status = self.status_line.clone().filter(|_| self.is_shared);
         if status.is_some() {
             self.write(&format!("\r{ERASE}"))?;
         }
-        let _ = self.err.write_all(line).and_then(|()| self.err.flush());
-        status.map_or(Ok(()), |status| self.write(&status))
+        let is_written = self.err.write_all(line).and_then(|()| self.err.flush()).is_ok();
+        status.map_or(Ok(()), |status| self.write(&status))?;
+        Ok(is_written)
     }
 
     /// Replaces the status line, or prints the status as a line.
-    pub(super) fn status(&mut self, status: &Status) -> io::Result<()> {
+    pub(super) fn status(&mut self, status: &dyn StatusLine) -> io::Result<()> {
         if !self.is_terminal {
             return self.write(&format!("{}\n", status.plain()));
         }
         // A line of the full width would move the cursor to the next line.
         let width = (self.width)().saturating_sub(1);
-        let line = status.line(width, self.glyphs, self.ansi);
+        let line = status.line(width, self.is_utf8, self.ansi);
         self.write(&format!("\r{line}{ERASE}"))?;
         self.status_line = Some(line);
         Ok(())
@@ -70,12 +72,25 @@ impl<O: Write, E: Write> Printer<O, E> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::status::{ASCII, BLOCKS};
     use super::*;
+
+    /// Shows its arguments.
+    #[derive(Debug)]
+    struct Status;
+
+    impl StatusLine for Status {
+        fn line(&self, width: usize, is_utf8: bool, ansi: bool) -> String {
+            format!("{width} {is_utf8} {ansi}")
+        }
+
+        fn plain(&self) -> String {
+            "plain".to_owned()
+        }
+    }
 
     fn printer(is_terminal: bool, is_shared: bool) -> Printer<Vec<u8>, Vec<u8>> {
         let (out, err) = (Vec::new(), Vec::new());
-        Printer { out, err, is_terminal, is_shared, ansi: false, glyphs: &BLOCKS, width: || 60, status_line: None }
+        Printer { out, err, is_terminal, is_shared, ansi: false, is_utf8: true, width: || 60, status_line: None }
     }
 
     fn take(from: &mut Vec<u8>) -> String {
@@ -85,13 +100,12 @@ mod tests {
     #[test]
     fn status_is_rewritten_below_the_lines() {
         let mut printer = printer(true, true);
-        let status = Status::example();
-        let line = status.line(59, &BLOCKS, false);
-        printer.status(&status).unwrap();
+        let line = "59 true false";
+        printer.status(&Status).unwrap();
         assert_eq!(take(&mut printer.out), format!("\r{line}\x1b[K"));
         printer.lines("hello\n").unwrap();
         assert_eq!(take(&mut printer.out), format!("\r\x1b[Khello\n{line}"));
-        printer.log(b"WARN\n").unwrap();
+        assert!(printer.log(b"WARN\n").unwrap());
         assert_eq!(take(&mut printer.out), format!("\r\x1b[K{line}"));
         assert_eq!(take(&mut printer.err), "WARN\n");
         printer.keep_status().unwrap();
@@ -103,19 +117,18 @@ mod tests {
     #[test]
     fn redirected_log_does_not_affect_the_status_line() {
         let mut printer = printer(true, false);
-        printer.status(&Status::example()).unwrap();
+        printer.status(&Status).unwrap();
         take(&mut printer.out);
-        printer.log(b"WARN\n").unwrap();
+        assert!(printer.log(b"WARN\n").unwrap());
         assert_eq!(take(&mut printer.out), "");
     }
 
     #[test]
     fn output_without_a_terminal_has_no_escapes() {
         let mut printer = printer(false, false);
-        printer.glyphs = &ASCII;
-        printer.status(&Status::example()).unwrap();
+        printer.status(&Status).unwrap();
         printer.keep_status().unwrap();
         printer.lines("bye\n").unwrap();
-        assert_eq!(take(&mut printer.out), format!("{}\nbye\n", Status::example().plain()));
+        assert_eq!(take(&mut printer.out), "plain\nbye\n");
     }
 }

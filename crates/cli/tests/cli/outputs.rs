@@ -1,0 +1,68 @@
+//! Output that cannot be written.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::thread;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use poolscope_testing::http;
+
+use crate::run::{poolscope, wait, wait_until};
+
+/// Returns a device that accepts nothing.
+fn full() -> Stdio {
+    File::options().write(true).open("/dev/full").expect("a device").into()
+}
+
+fn config() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let text = "[databases.shop]\ndatabase_url = 'postgres://app@127.0.0.1:1/shop'\n";
+    std::fs::write(directory.path().join("poolscope.toml"), text).expect("to write");
+    directory
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let directory = config();
+    let file = directory.path().join("poolscope.toml");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let url = format!("http://{}/-/healthy", listener.local_addr().expect("an address"));
+    thread::spawn(move || {
+        let (mut client, _) = listener.accept().expect("a client");
+        let _ = client.read(&mut [0; 1024]);
+        let _ = client.write_all(b"HTTP/1.0 200 OK\r\n\r\npoolscope is healthy.\n");
+    });
+    let file = file.to_str().expect("a path");
+    for arguments in [
+        &["--help"][..],
+        &["serve", "--help"],
+        &["--version"],
+        &["rules"],
+        &["check", "--config", file],
+        &["healthy", &url],
+    ] {
+        let output = poolscope(arguments).stdout(full()).stderr(Stdio::piped()).output().expect("the binary");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {err}");
+        assert!(err.contains("cannot write to standard output: No space left on device"), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
+fn exporter_serves_without_output_and_fails_in_the_end() {
+    let directory = config();
+    let file = directory.path().join("poolscope.toml");
+    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let arguments = ["serve", "--web.listen-address", &address.to_string(), "--config", file.to_str().expect("a path")];
+    let mut child = poolscope(&arguments).stdout(full()).stderr(Stdio::piped()).spawn().expect("the binary");
+    wait_until("the exporter", || http::get(address, "/-/ready").is_ok_and(|(status, _)| status == 200));
+    kill(Pid::from_raw(child.id().try_into().expect("a pid")), Signal::SIGTERM).expect("a signal");
+    let code = wait(&mut child).code();
+    let mut err = String::new();
+    child.stderr.take().expect("its errors").read_to_string(&mut err).expect("text");
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("error: cannot write to standard output: No space left"), "{err}");
+}

@@ -1,0 +1,94 @@
+//! The standalone exporter with eight servers that misbehave in different ways: memory, descriptors, response times and the
+//! log do not grow. `make soak` runs it for an hour.
+
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use poolscope_testing::http;
+use poolscope_testing::rogue::Fault;
+
+use crate::rogue::{RogueServers, status_kb};
+use crate::run::{Run, poolscope};
+
+/// The variable with the duration, in seconds.
+const DURATION_VARIABLE: &str = "POOLSCOPE_SOAK_SECONDS";
+const SHORT: Duration = Duration::from_secs(20);
+
+/// From this duration on, response times and the rate of log lines are compared with their limits.
+const LONG: Duration = Duration::from_secs(600);
+
+const FAULTS: [Fault; 8] = [
+    Fault::Silent,
+    Fault::StartImpossible,
+    Fault::StartParameters,
+    Fault::IdleClose,
+    Fault::AnswerRows,
+    Fault::AnswerSilent,
+    Fault::AnswerCut,
+    Fault::AnswerError,
+];
+
+/// The growth allowed after the first quarter: of memory in kB, and of descriptors.
+const MAX_GROWTH: (u64, usize) = (8_000, 16);
+const MAX_MEMORY: u64 = 50_000;
+const MAX_SCRAPE_TIME: Duration = Duration::from_millis(10);
+const MAX_LINES_PER_MINUTE: f64 = 10.0;
+
+fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count()
+}
+
+#[test]
+fn broken_servers_let_nothing_grow() {
+    let seconds = std::env::var(DURATION_VARIABLE).ok().map(|seconds| seconds.parse().expect("a number of seconds"));
+    let duration = seconds.map_or(SHORT, Duration::from_secs);
+    let rogues = RogueServers::start(&FAULTS);
+    let arguments = ["serve", "--config", &rogues.config(), "--web.listen-address", "127.0.0.1:0"];
+    let mut run = Run::start(&mut poolscope(&arguments));
+    let line = run.line_containing(" serves http://");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    let address = address.parse().expect("an address");
+
+    let begun = Instant::now();
+    let (mut early, mut peak, mut most_descriptors, mut times) = (None, 0, 0, Vec::new());
+    while begun.elapsed() < duration {
+        let asked = Instant::now();
+        let (status, _) = http::get(address, "/metrics").expect("a response");
+        times.push(asked.elapsed());
+        assert_eq!(status, 200);
+        let memory = status_kb(run.pid(), "VmRSS").expect("a process");
+        peak = peak.max(status_kb(run.pid(), "VmHWM").expect("a process"));
+        let open = descriptors(run.pid());
+        if begun.elapsed() < duration / 4 {
+            let (least, most) = early.unwrap_or((memory, open));
+            early = Some((memory.max(least), open.max(most)));
+        } else {
+            most_descriptors = most_descriptors.max(open);
+            let (early_memory, _) = early.expect("an early sample");
+            assert!(memory <= early_memory + MAX_GROWTH.0, "{memory} kB after {early_memory} kB");
+        }
+        thread::sleep(Duration::from_millis(500));
+    }
+    let (_, early_descriptors) = early.expect("an early sample");
+    assert!(most_descriptors <= early_descriptors + MAX_GROWTH.1, "{most_descriptors} after {early_descriptors}");
+    assert!(peak < MAX_MEMORY, "{peak} kB");
+
+    run.signal(Signal::SIGTERM);
+    assert_eq!(run.wait().code(), Some(0));
+    let lines = run.stderr().lines().count();
+    times.sort_unstable();
+    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    let per_minute = lines as f64 / duration.as_secs_f64() * 60.0;
+    println!(
+        "{peak} kB at most, {most_descriptors} descriptors, /metrics {median:?} (median) to {slowest:?}, {per_minute:.1} \
+         log lines a minute"
+    );
+    if duration >= LONG {
+        assert!(median < MAX_SCRAPE_TIME, "{median:?}");
+        assert!(per_minute < MAX_LINES_PER_MINUTE, "{per_minute}");
+    }
+    // Each kind of event of each database is logged at once, and again after 1, 2, 4 … seconds.
+    assert!(lines < 300, "{lines}");
+}
