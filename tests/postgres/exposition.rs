@@ -68,7 +68,9 @@ async fn prometheus_reads_both_formats_and_exemplars() {
     for target in prometheus.api("/api/v1/targets").await["activeTargets"].as_array().unwrap() {
         assert_eq!((&target["health"], &target["lastError"]), (&"up".into(), &"".into()), "{target}");
     }
-    let escaped = hostile.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    // Control characters are escaped in the name itself, so that its line feed arrives as two characters.
+    let name = "a \"quote\", a \\ and\\na line; é🦀";
+    let escaped = name.replace('\\', "\\\\").replace('"', "\\\"");
     let both = |value: f64| vec![("open_metrics".to_owned(), value), ("text".to_owned(), value)];
     for (expression, value) in [
         (format!("poolscope_checkouts_total{{operation=\"{escaped}\",outcome=\"ok\"}}"), 3.0),
