@@ -77,6 +77,22 @@ fn password_in_query_is_redacted() {
 }
 
 #[test]
+fn options_of_any_characters_are_redacted() {
+    for (options, shown) in [
+        ("-é", "-***"),
+        ("-é%20x", "-***%20***"),
+        ("-cé", "-c***"),
+        ("-\u{1f418}=é", "-\u{1f418}=***"),
+        ("é", "***"),
+        ("-", "-"),
+        ("-%C3%A9", "-%***"),
+    ] {
+        let shown = format!("postgres://u:***@h/d?options={shown}");
+        assert_eq!(parse(&format!("postgres://u:hunter2@h/d?options={options}")).to_string(), shown, "{options}");
+    }
+}
+
+#[test]
 fn text_after_password_in_query_is_not_quoted() {
     for url in ["postgres://h/d?password=a&QX=1", "postgres://h/d?password=a&port=QX", "postgres://h/d?password=a&QX"] {
         let error = error(url);
@@ -140,6 +156,33 @@ proptest! {
             Err(error) => format!("{error} {error:?}"),
         };
         prop_assert!(!leaks(&shown), "{toml}: {shown}");
+    }
+
+    #[test]
+    fn url_with_any_options_is_printed_without_secrets(
+        options in "([-c=é\u{1f418}\u{20ac} \\\\]|%20|%5C|%C3|%3D|%2D|[QXYZ]){0,12}",
+        before in any::<bool>(),
+    ) {
+        // A switch may be a letter, such as `-X`: its values are secret, as is the password.
+        let text = match before {
+            true => format!("postgres://u:hunter2@h/d?options={options}&application_name=a"),
+            false => format!("postgres://h/d?password=hunter2&options={options}"),
+        };
+        let shown = match text.parse::<DatabaseUrl>() {
+            Ok(url) => format!("{url} {url:?}"),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        prop_assert!(!shown.contains("hunter2"), "{shown}");
+    }
+
+    #[test]
+    fn any_query_is_printed_without_the_password(query in "(options=|password=|user=|&)?\\PC{0,20}") {
+        let text = format!("postgres://u:hunter2@h/d?{query}");
+        let shown = match text.parse::<DatabaseUrl>() {
+            Ok(url) => format!("{url} {url:?}"),
+            Err(error) => format!("{error} {error:?}"),
+        };
+        prop_assert!(!shown.contains("hunter2"), "{shown}");
     }
 
     #[test]

@@ -145,7 +145,10 @@ fn option_values(options: &str) -> impl Iterator<Item = Range<usize>> {
     let mut end = |at: usize, word: &mut Option<(usize, bool)>, value: &mut Option<usize>| {
         if let Some((begin, is_switch)) = word.take() {
             // A word without `=` is a switch such as `-c`, which may be followed by a value.
-            let begin = value.take().unwrap_or(if is_switch { at.min(begin + "-c".len()) } else { begin });
+            let after_switch = if is_switch { at.min(begin + "-c".len()) } else { begin };
+            // Not within a character of several bytes, which is then part of the value.
+            let boundary = |index: &usize| options.is_char_boundary(*index);
+            let begin = value.take().unwrap_or_else(|| (begin..=after_switch).rev().find(boundary).unwrap_or(begin));
             values.push(begin..at);
         }
     };
