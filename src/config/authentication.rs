@@ -2,7 +2,12 @@
 
 /// A set of authentication methods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AuthenticationMethods(u8);
+pub(crate) struct AuthenticationMethods {
+    /// One bit for each allowed method.
+    allowed: u8,
+    /// Whether the refused methods were listed.
+    is_negated: bool,
+}
 
 /// An authentication method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +39,10 @@ impl AuthenticationMethod {
             Self::OAuth => "oauth",
         }
     }
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
 }
 
 impl AuthenticationMethods {
@@ -43,20 +52,25 @@ impl AuthenticationMethods {
     /// Parses a list of methods to allow, or of methods to refuse, each after `!`. A method must not be repeated.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let is_negated = text.starts_with('!');
-        let mut listed = Self(0);
+        let mut listed = 0_u8;
         for name in text.split(',') {
             let name = if is_negated { name.strip_prefix('!')? } else { name };
             let method = AuthenticationMethod::ALL.into_iter().find(|method| method.as_str() == name)?;
-            if listed.contain(method) {
+            if listed & method.bit() != 0 {
                 return None;
             }
-            listed.0 |= 1 << method as u8;
+            listed |= method.bit();
         }
-        Some(if is_negated { Self(!listed.0) } else { listed })
+        Some(Self { allowed: if is_negated { !listed } else { listed }, is_negated })
     }
 
     pub(crate) const fn contain(self, method: AuthenticationMethod) -> bool {
-        self.0 & (1 << method as u8) != 0
+        self.allowed & method.bit() != 0
+    }
+
+    /// Returns whether `method` was listed as allowed, rather than only not refused.
+    pub(crate) const fn name(self, method: AuthenticationMethod) -> bool {
+        !self.is_negated && self.contain(method)
     }
 }
 
@@ -79,5 +93,12 @@ mod tests {
         for text in ["", "scram", "md5,", "md5,!none", "!md5,none", "md5,md5", " md5", "MD5"] {
             assert_eq!(allowed(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn only_a_positive_list_names_a_method() {
+        let names = |text: &str| AuthenticationMethods::parse(text).unwrap().name(AuthenticationMethod::Password);
+        assert!(names("password") && names("md5,password"));
+        assert!(!names("!none") && !names("!md5") && !names("!password") && !names("scram-sha-256"));
     }
 }

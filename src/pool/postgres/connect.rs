@@ -235,10 +235,10 @@ impl Connector {
     }
 
     /// Returns what the server at `peer` may request. Where TLS is optional, an attacker could suppress it to read the
-    /// password.
+    /// password. A list of methods to refuse does not ask for clear text.
     fn authentication_policy(&self, peer: &Peer) -> AuthenticationPolicy {
         let Inner { mode, require_auth, .. } = &*self.inner;
-        let allowed = require_auth.is_some_and(|methods| methods.contain(AuthenticationMethod::Password));
+        let allowed = require_auth.is_some_and(|methods| methods.name(AuthenticationMethod::Password));
         let is_optional = matches!(mode, TlsMode::Prefer(_));
         AuthenticationPolicy { methods: *require_auth, clear_text: !is_optional || allowed || peer.is_local() }
     }

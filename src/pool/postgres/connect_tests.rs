@@ -184,7 +184,10 @@ fn clear_text_password_needs_tls_or_a_local_server() {
         ("", false),
         ("sslmode=prefer", false),
         ("sslmode=allow", false),
-        ("require_auth=!none", true),
+        ("require_auth=!none", false),
+        ("require_auth=!md5", false),
+        ("require_auth=scram-sha-256", false),
+        ("require_auth=password", true),
         ("require_auth=password,scram-sha-256", true),
         ("sslmode=disable", true),
     ] {
