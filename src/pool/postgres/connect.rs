@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls, Notification};
 
 use super::drive::{ByCaller, Driver, InTask, PolledConnection};
 use super::error::ConnectError;
@@ -18,7 +18,7 @@ use super::hosts::candidates;
 use super::losses::LossLog;
 use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
-use super::session::{MAX_OWN_MESSAGES, SHOW_TRANSACTION_READ_ONLY, bounded_query, first_column};
+use super::session::{MAX_OWN_BYTES, MAX_OWN_MESSAGES, SHOW_TRANSACTION_READ_ONLY, bounded_query, first_column};
 use super::socket::{Socket, SocketHandover};
 use super::tls::{ClientTls, CurrentTls};
 use crate::config::{AuthenticationMethod, AuthenticationMethods, ConfigError, DatabaseUrl, Settings, TlsMode};
@@ -123,33 +123,45 @@ impl Connector {
     }
 
     /// Connects as [`connect`](Self::connect) does and executes `statement`, all within `connect_timeout`. The caller
-    /// drives the connection. Returns the messages that arrived meanwhile.
+    /// drives the connection. Returns the notifications that arrived meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// Also returns [`ConnectError::Answer`] if more notifications arrive than are kept.
     pub(super) async fn connect_and_execute(
         &self,
         statement: &str,
-    ) -> Result<(Established<Box<dyn PolledConnection>>, Vec<AsyncMessage>), ConnectError> {
+    ) -> Result<(Established<Box<dyn PolledConnection>>, Vec<Notification>), ConnectError> {
         self.with_timeout(async {
             let Established { client, mut driving, peer, handover } = self.try_each_host(None, ByCaller).await?;
-            let (mut messages, mut ended) = (Vec::new(), false);
+            let (mut notifications, mut bytes, mut ended) = (Vec::new(), 0, false);
             let mut executed = Box::pin(client.batch_execute(statement));
             let result = poll_fn(|cx| {
                 loop {
                     if let Poll::Ready(result) = executed.as_mut().poll(cx) {
-                        return Poll::Ready(result);
+                        return Poll::Ready(result.map_err(|error| self.classify(error)));
                     }
                     if ended {
                         return Poll::Pending;
                     }
                     match ready!(driving.poll_message(cx)) {
-                        Some(Ok(message)) => messages.push(message),
-                        Some(Err(error)) => return Poll::Ready(Err(error)),
+                        Some(Ok(AsyncMessage::Notification(notification))) => {
+                            bytes += size_of::<Notification>();
+                            bytes += notification.channel().len() + notification.payload().len();
+                            if bytes > MAX_OWN_BYTES {
+                                return Poll::Ready(Err(ConnectError::Answer {}));
+                            }
+                            notifications.push(notification);
+                        }
+                        Some(Ok(_)) => {}
+                        Some(Err(error)) => return Poll::Ready(Err(self.classify(error))),
                         None => ended = true,
                     }
                 }
             });
-            result.await.map_err(|error| self.classify(error))?;
+            result.await?;
             drop(executed);
-            Ok((Established { client, driving, peer, handover }, messages))
+            Ok((Established { client, driving, peer, handover }, notifications))
         })
         .await
     }
@@ -272,7 +284,8 @@ impl Connector {
         if wanted == TargetSessionAttrs::Any {
             return Ok(connection);
         }
-        let mut query = std::pin::pin!(bounded_query(client, SHOW_TRANSACTION_READ_ONLY, MAX_OWN_MESSAGES));
+        let show = bounded_query(client, SHOW_TRANSACTION_READ_ONLY, MAX_OWN_MESSAGES, MAX_OWN_BYTES);
+        let mut query = std::pin::pin!(show);
         let answer = tokio::select! {
             answer = &mut query => answer,
             Err(error) = &mut connection => {
@@ -283,7 +296,7 @@ impl Connector {
             }
         };
         let answer = answer.map_err(|error| self.classify(error))?;
-        let read_only = first_column(&answer).map_err(|error| self.classify(error))?;
+        let read_only = first_column(&answer.messages).map_err(|error| self.classify(error))?;
         let problem = match (wanted, read_only) {
             (_, None) => "does not report whether it allows writes",
             (TargetSessionAttrs::ReadWrite, Some("on")) => "does not allow writes (target_session_attrs=read-write)",

@@ -197,3 +197,52 @@ fn clear_text_password_needs_tls_or_a_local_server() {
         }
     }
 }
+
+#[tokio::test]
+async fn notifications_before_listen_is_answered_are_bounded() {
+    let notification = message(b'A', &[&[0, 0, 0, 1][..], b"jobs\0", &[b'x'; 8000], b"\0"].concat());
+    for (target, count, is_accepted) in [("any", 100, true), ("read-write", 100, true), ("read-write", 1000, false)] {
+        let notification = notification.clone();
+        let (port, _seen) = serve(move |mut socket| {
+            read_untyped(&mut socket);
+            socket.write_all(&authenticated()).unwrap();
+            if target != "any" {
+                read_typed(&mut socket);
+                socket.write_all(&show_answer("off")).unwrap();
+            }
+            read_typed(&mut socket);
+            // Fails once the client has closed.
+            let _ = socket.write_all(&notification.repeat(count));
+            let _ = socket.write_all(&[message(b'C', b"LISTEN\0"), message(b'Z', b"I")].concat());
+            read_to_end(&mut socket)
+        });
+        let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable&target_session_attrs={target}");
+        let connector = connector(&url).with_answers(AnswerLimit::SmallMessages);
+        match connector.connect_and_execute("LISTEN jobs").await {
+            Ok((_, notifications)) => assert!(is_accepted && notifications.len() == count, "{target} {count}"),
+            Err(error) => {
+                assert!(!is_accepted && matches!(error, ConnectError::Answer {}), "{target} {count}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_to_own_queries_are_bounded_in_total() {
+    let answer = |rows: usize, bytes: usize| {
+        let column = [&1_u16.to_be_bytes()[..], b"c\0", &[0; 18]].concat();
+        let value = [&1_u16.to_be_bytes()[..], &u32::try_from(bytes).unwrap().to_be_bytes(), &vec![b'x'; bytes]];
+        let rows = message(b'D', &value.concat()).repeat(rows);
+        [message(b'T', &column), rows, message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat()
+    };
+    for (rows, bytes, is_accepted) in [(3, 100_000, true), (3, 400_000, false), (1, 2_000_000, false), (300, 1, false)]
+    {
+        let (port, _seen) = serve(move |socket| super::super::scripted_server::answer(socket, &answer(rows, bytes)));
+        let url = format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable");
+        let Established { client, .. } = establish(&connector(&url)).await.unwrap();
+        match super::super::session::own_query(&client, "").await {
+            Ok(messages) => assert!(is_accepted && messages.len() == rows + 2, "{rows} {bytes}"),
+            Err(error) => assert!(!is_accepted && matches!(error, ConnectError::Answer {}), "{rows} {bytes}: {error}"),
+        }
+    }
+}

@@ -225,9 +225,9 @@ async fn connect(
 ) -> Option<Session> {
     let mut tracker = UnpooledTracker::start(recorder, operation);
     match connector.connect_and_execute(statement).await {
-        Ok((Established { client, driving: connection, .. }, messages)) => {
+        Ok((Established { client, driving: connection, .. }, notifications)) => {
             tracker.opened();
-            let received = messages.into_iter().filter_map(of_a_channel).collect();
+            let received = notifications.into();
             Some(Session { connection, _client: client, received, since: Instant::now(), _tracker: tracker })
         }
         Err(error) => {

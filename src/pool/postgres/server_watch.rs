@@ -156,18 +156,18 @@ impl ServerReader {
                 Err(_) => return Err(ServerViewError::NotConnected),
             },
         };
-        match timeout(QUERY_TIMEOUT, bounded_query(&client, SERVER_QUERY, MAX_ANSWER_MESSAGES)).await {
+        match timeout(QUERY_TIMEOUT, bounded_query(&client, SERVER_QUERY, MAX_ANSWER_MESSAGES, usize::MAX)).await {
             Err(_) => {
                 // Only closing the connection would leave the query running on the server.
                 let _ = timeout(CANCEL_TIMEOUT, client.cancel_token().cancel()).await;
                 Err(ServerViewError::NoAnswer)
             }
             Ok(answer) => {
-                if answer.as_ref().is_ok_and(|answer| answer.len() == MAX_ANSWER_MESSAGES) {
+                if answer.as_ref().is_ok_and(|answer| answer.is_too_long) {
                     return Err(ServerViewError::AnswerTooLong);
                 }
                 self.client = Some(client);
-                parse(&answer.map_err(ServerViewError::Query)?)
+                parse(&answer.map_err(ServerViewError::Query)?.messages)
             }
         }
     }

@@ -11,26 +11,59 @@ use crate::labels::Dirt;
 /// The messages of an answer to a query of the pool itself, which are at most about twenty.
 pub(super) const MAX_OWN_MESSAGES: usize = 256;
 
+/// The bytes of the values in such an answer in total, in which the names of a few settings are the longest.
+pub(super) const MAX_OWN_BYTES: usize = 1024 * 1024;
+
+/// The first messages of an answer.
+pub(super) struct BoundedAnswer {
+    pub(super) messages: Vec<SimpleQueryMessage>,
+    /// Whether the answer has as many messages or bytes as it may, or more.
+    pub(super) is_too_long: bool,
+}
+
 /// Executes a query of the pool itself, and returns its answer.
 ///
 /// # Errors
 ///
 /// Returns [`ConnectError::Answer`] if the answer is too long. What follows is discarded as it arrives.
 pub(super) async fn own_query(client: &Client, query: &str) -> Result<Vec<SimpleQueryMessage>, ConnectError> {
-    let answer = bounded_query(client, query, MAX_OWN_MESSAGES).await.map_err(ConnectError::Postgres)?;
-    if answer.len() < MAX_OWN_MESSAGES { Ok(answer) } else { Err(ConnectError::Answer {}) }
+    let answer = bounded_query(client, query, MAX_OWN_MESSAGES, MAX_OWN_BYTES).await.map_err(ConnectError::Postgres)?;
+    if answer.is_too_long { Err(ConnectError::Answer {}) } else { Ok(answer.messages) }
 }
 
-/// Executes a query, and returns at most the first `max` messages of its answer.
-pub(super) async fn bounded_query(client: &Client, query: &str, max: usize) -> Result<Vec<SimpleQueryMessage>, Error> {
+/// Executes a query, and returns the first messages of its answer: fewer than `max_messages`, with fewer than `max_bytes`
+/// in total. A message is received before it is counted, so that at most one more is in memory.
+pub(super) async fn bounded_query(
+    client: &Client,
+    query: &str,
+    max_messages: usize,
+    max_bytes: usize,
+) -> Result<BoundedAnswer, Error> {
     let mut answer = pin!(client.simple_query_raw(query).await?);
-    let mut messages = Vec::new();
-    while messages.len() < max
-        && let Some(message) = answer.try_next().await?
-    {
+    let (mut messages, mut bytes) = (Vec::new(), 0_usize);
+    while let Some(message) = answer.try_next().await? {
+        bytes = bytes.saturating_add(size_of_message(&message));
+        if messages.len() + 1 >= max_messages || bytes >= max_bytes {
+            return Ok(BoundedAnswer { messages, is_too_long: true });
+        }
         messages.push(message);
     }
-    Ok(messages)
+    Ok(BoundedAnswer { messages, is_too_long: false })
+}
+
+/// Returns about how much memory a message takes.
+fn size_of_message(message: &SimpleQueryMessage) -> usize {
+    /// What is kept for each column beside its text.
+    const COLUMN_BYTES: usize = 32;
+    match message {
+        SimpleQueryMessage::Row(row) => {
+            (0..row.len()).map(|column| COLUMN_BYTES + row.get(column).map_or(0, str::len)).sum()
+        }
+        SimpleQueryMessage::RowDescription(columns) => {
+            columns.iter().map(|column| COLUMN_BYTES + column.name().len()).sum()
+        }
+        _ => 0,
+    }
 }
 
 /// Counts the state that the session's user left, then resets it like `DISCARD ALL`, except for prepared statements,
