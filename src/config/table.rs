@@ -87,7 +87,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         text(4096),
         "none",
         "A password file in libpq's format (`host:port:database:user:password`), in place of the password in the URL, \
-         which must name the user. Only its owner may read it, or a group if it belongs to root. Checked for changes \
+         which must name the user. Only its owner may have permissions, such as 0600. Checked for changes \
          like `password_file`. `PGPASSFILE` and `~/.pgpass` are not read unless they are given here.",
     ),
     setting(

@@ -9,8 +9,7 @@ mod read;
 mod reload;
 mod watched;
 
-pub(crate) use self::permissions::readable_by_others;
-pub(crate) use self::read::read;
+pub(crate) use self::read::{SecretKind, Secrets, read};
 #[cfg(test)]
 pub(crate) use self::reload::FILE_CHECK_INTERVAL;
 pub(crate) use self::reload::{Live, Source};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::permissions::{is_fifo, version};
-use super::read::{read, read_regular};
+use super::read::{SecretKind, Secrets, read, read_regular, read_secrets};
 
 /// The files that were read together, for one value.
 #[derive(Debug)]
@@ -41,6 +41,12 @@ impl Files {
     pub(crate) fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         self.watch(path.to_owned());
         if self.fifo { read(path) } else { read_regular(path) }
+    }
+
+    /// Reads a file of secrets; see [`read_secrets`].
+    pub(crate) fn read_secrets(&mut self, path: &Path, kind: SecretKind) -> io::Result<Secrets> {
+        self.watch(path.to_owned());
+        read_secrets(path, kind, self.fifo)
     }
 
     /// Adds a file or directory that something else reads.

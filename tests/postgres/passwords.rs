@@ -129,8 +129,7 @@ async fn passfile_has_the_password_of_the_host() {
     assert_eq!(
         error.to_string(),
         format!(
-            "passfile `{}` is readable by others than its owner: set its permissions to 0600, or to 0640 if it belongs \
-             to root",
+            "passfile `{}` is readable by others than its owner: set its permissions to 0600",
             fixture.path("pgpass")
         )
     );

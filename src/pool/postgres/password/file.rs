@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::passfile::Passfile;
 use super::secret::Secret;
 use crate::config::{ConfigError, Settings};
-use crate::files::{Files, Live, Source, readable_by_others};
+use crate::files::{Files, Live, SecretKind, Source};
 use crate::text::ErrorChain;
 
 /// The file of the setting `password_file` or `passfile`.
@@ -65,9 +65,10 @@ impl PasswordFile {
             Format::Password => "give a file that contains only the password",
             Format::Passfile => "give a file with lines host:port:database:user:password, as for psql",
         };
-        let content = files.read(&self.path).map_err(|source| error("cannot be read", remedy, Some(source)))?;
+        let unreadable = |source| error("cannot be read", remedy, Some(source));
         match self.format {
             Format::Password => {
+                let content = files.read(&self.path).map_err(unreadable)?;
                 let line = content.strip_suffix(b"\n").unwrap_or(&content);
                 let line = line.strip_suffix(b"\r").unwrap_or(line);
                 let problem = match line {
@@ -79,11 +80,12 @@ impl PasswordFile {
                 Err(error(problem, remedy, None))
             }
             Format::Passfile => {
-                if readable_by_others(&self.path).is_ok_and(|readable| readable) {
-                    let remedy = "set its permissions to 0600, or to 0640 if it belongs to root";
+                let file = files.read_secrets(&self.path, SecretKind::Passfile).map_err(unreadable)?;
+                if file.is_exposed {
+                    let remedy = "set its permissions to 0600";
                     return Err(error("is readable by others than its owner", remedy, None));
                 }
-                Ok(FileContent::Passfile(Passfile::parse(&content)))
+                Ok(FileContent::Passfile(Passfile::parse(&file.content)))
             }
         }
     }

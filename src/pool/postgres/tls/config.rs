@@ -14,7 +14,7 @@ use rustls::{ClientConfig, Error, RootCertStore};
 
 use super::verifier::NoHostnameVerifier;
 use crate::config::{ClientCertificate, ConfigError, Roots, Verify};
-use crate::files::{Files, readable_by_others};
+use crate::files::{Files, SecretKind, Secrets};
 
 /// Creates the configuration, and reads its files.
 pub(super) fn client_config(
@@ -151,8 +151,10 @@ fn line_of(pem: &[u8], count: usize) -> Cow<'static, str> {
 }
 
 fn read_key(path: &Path, files: &mut Files) -> Result<PrivateKeyDer<'static>, ConfigError> {
-    let pem = SSLKEY.read(path, files)?;
-    if readable_by_others(path).is_ok_and(|readable| readable) {
+    let file = files.read_secrets(path, SecretKind::Key);
+    let Secrets { content: pem, is_exposed } =
+        file.map_err(|error| SSLKEY.error(path, "cannot be read", Some(error)))?;
+    if is_exposed {
         return Err(ConfigError::File {
             setting: SSLKEY.name,
             path: path.to_owned(),
