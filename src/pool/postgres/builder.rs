@@ -241,10 +241,12 @@ impl PoolBuilder {
         let name = printable(&name);
         let manager = PostgresManager::new(&settings, url, self.password_provider, self.after_connect, &name)?;
         let collector = self.collector.unwrap_or_else(Collector::global);
-        match &self.replaced {
+        let pool = match &self.replaced {
             Some(replaced) => Pool::new_replacing(manager, replaced, &settings, &collector),
             None => Pool::new(manager, &name, &settings, &collector),
-        }
+        }?;
+        pool.backend().connector().give_pool_name(pool.name());
+        Ok(pool)
     }
 }
 
@@ -291,6 +293,20 @@ mod tests {
         assert!(error.to_string().contains("postgres://"), "{error}");
         let error = PoolBuilder::default().build().unwrap_err();
         assert!(error.to_string().contains("database_url is not set"), "{error}");
+    }
+
+    #[test]
+    fn log_has_the_final_name_of_the_pool() {
+        let collector = Collector::new();
+        let build = || {
+            let builder = PoolBuilder::default().url("postgres://u@h/d").name("shop").collector(collector.clone());
+            builder.build().unwrap()
+        };
+        let (first, second) = (build(), build());
+        for (pool, name) in [(&first, "shop"), (&second, "shop-2")] {
+            assert_eq!(pool.name(), name);
+            assert_eq!(pool.backend().connector().losses().pool().as_str(), name);
+        }
     }
 
     #[test]

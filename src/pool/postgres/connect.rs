@@ -18,6 +18,7 @@ use super::hosts::candidates;
 use super::losses::LossLog;
 use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
+use super::pool_name::PoolName;
 use super::session::{MAX_OWN_BYTES, MAX_OWN_MESSAGES, SHOW_TRANSACTION_READ_ONLY, bounded_query, first_column};
 use super::socket::{Socket, SocketHandover};
 use super::tls::{ClientTls, CurrentTls};
@@ -70,7 +71,7 @@ struct Credentials {
 }
 
 impl Connector {
-    /// Creates a connector and reads the files of certificates and passwords. Does not connect yet. `pool` is the name for the log.
+    /// Creates a connector and reads the files of certificates and passwords. Does not connect yet. `pool` is the wanted name for the log.
     ///
     /// # Errors
     ///
@@ -79,9 +80,9 @@ impl Connector {
         settings: &Settings,
         url: &DatabaseUrl,
         provider: Option<PasswordProvider>,
-        pool: impl Into<Arc<str>>,
+        pool: &str,
     ) -> Result<Self, ConfigError> {
-        let pool = pool.into();
+        let pool = PoolName::wanted(pool);
         let inner = Inner {
             config: configure(settings, url.config().clone()),
             mode: url.tls().clone(),
@@ -178,6 +179,11 @@ impl Connector {
             .map_err(|error| tls.explain(self.classify(error)))
         })
         .await
+    }
+
+    /// Sets the pool's final name for the log.
+    pub(super) fn give_pool_name(&self, name: &str) {
+        self.inner.losses.pool().give(name);
     }
 
     /// Returns the log of lost connections.
@@ -314,7 +320,7 @@ async fn open_socket(peer: &Peer) -> Result<Socket, ConnectError> {
 impl fmt::Debug for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connector")
-            .field("pool", self.inner.losses.pool())
+            .field("pool", &self.inner.losses.pool().as_str())
             .field("tls", &self.inner.mode)
             .finish_non_exhaustive()
     }

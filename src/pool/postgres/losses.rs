@@ -1,9 +1,9 @@
 //! The log of connections that were lost.
 
 use std::fmt::Display;
-use std::sync::Arc;
 
 use super::error::error_code;
+use super::pool_name::PoolName;
 use crate::labels::ErrorCode;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::log::Limiter;
@@ -13,18 +13,18 @@ use crate::text::ErrorChain;
 /// again if it restarts, so they are counted together.
 #[derive(Debug)]
 pub(super) struct LossLog {
-    pool: Arc<str>,
+    pool: PoolName,
     clock: Clock,
     limiter: Limiter,
 }
 
 impl LossLog {
-    pub(super) fn new(pool: Arc<str>, clock: Clock) -> Self {
+    pub(super) fn new(pool: PoolName, clock: Clock) -> Self {
         Self { pool, clock, limiter: Limiter::new() }
     }
 
     /// Returns the pool's name.
-    pub(super) fn pool(&self) -> &Arc<str> {
+    pub(super) fn pool(&self) -> &PoolName {
         &self.pool
     }
 
@@ -34,7 +34,7 @@ impl LossLog {
     }
 
     fn log(&self, code: ErrorCode, is_held: bool, error: &dyn Display) {
-        let (pool, (sqlstate, error_type)) = (&*self.pool, code.fields());
+        let (pool, (sqlstate, error_type)) = (self.pool.as_str(), code.fields());
         // By a shutdown, or by `idle_session_timeout`: no caller is affected.
         if !is_held && matches!(sqlstate, Some("57P01" | "57P05")) {
             tracing::debug!(pool, sqlstate, %error, "the server closed an idle connection");

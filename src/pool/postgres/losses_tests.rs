@@ -12,7 +12,7 @@ use crate::telemetry::log::log_lines::{Count, LogLines};
 /// lines.
 fn ten_minutes(code: &str, is_held: bool) -> (Count, u64) {
     let (clock, mock) = Clock::mock();
-    let (losses, lines) = (LossLog::new("shop".into(), clock), LogLines::default());
+    let (losses, lines) = (LossLog::new(PoolName::wanted("shop"), clock), LogLines::default());
     let _capture = lines.capture();
     for _ in 0..120 {
         (0..90).for_each(|_| losses.log(ErrorCode::new(code), is_held, &"no"));

@@ -23,7 +23,7 @@ pub struct PostgresManager {
 }
 
 impl PostgresManager {
-    /// Creates a manager from the settings and the URL. `pool` is the name for the log.
+    /// Creates a manager from the settings and the URL. `pool` is the wanted name for the log.
     pub(super) fn new(
         settings: &Settings,
         url: &DatabaseUrl,

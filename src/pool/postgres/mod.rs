@@ -16,6 +16,7 @@ mod losses;
 mod manager;
 mod password;
 mod peer;
+mod pool_name;
 #[cfg(test)]
 mod scripted_server;
 mod server_watch;

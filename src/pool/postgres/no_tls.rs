@@ -1,16 +1,15 @@
 //! Stands in for TLS in builds without it.
 
-use std::sync::Arc;
-
 use tokio_postgres::{Error, NoTls};
 
 use super::error::ConnectError;
+use super::pool_name::PoolName;
 use crate::config::{ConfigError, DatabaseUrl};
 
 pub(super) struct ClientTls;
 
 impl ClientTls {
-    pub(super) fn new(_: &DatabaseUrl, _: &Arc<str>) -> Result<Self, ConfigError> {
+    pub(super) fn new(_: &DatabaseUrl, _: &PoolName) -> Result<Self, ConfigError> {
         Ok(Self)
     }
 

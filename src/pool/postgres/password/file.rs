@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::super::pool_name::PoolName;
 use super::passfile::Passfile;
 use super::secret::Secret;
 use crate::config::{ConfigError, Settings};
@@ -13,7 +14,7 @@ use crate::text::ErrorChain;
 pub(in crate::pool::postgres) struct PasswordFile {
     path: PathBuf,
     format: Format,
-    pool: Arc<str>,
+    pool: PoolName,
 }
 
 #[derive(Clone, Copy)]
@@ -30,13 +31,13 @@ pub(in crate::pool::postgres) enum FileContent {
 
 impl PasswordFile {
     /// Returns the file that the settings name.
-    pub(super) fn new(settings: &Settings, pool: &Arc<str>) -> Option<Self> {
+    pub(super) fn new(settings: &Settings, pool: &PoolName) -> Option<Self> {
         let (path, format) = match (&settings.password_file, &settings.passfile) {
             (Some(path), _) => (path, Format::Password),
             (None, Some(path)) => (path, Format::Passfile),
             (None, None) => return None,
         };
-        Some(Self { path: PathBuf::from(path), format, pool: Arc::clone(pool) })
+        Some(Self { path: PathBuf::from(path), format, pool: pool.clone() })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -99,7 +100,7 @@ impl Source for PasswordFile {
     }
 
     fn log(&self, result: Result<(), &str>) {
-        let pool = &*self.pool;
+        let pool = self.pool.as_str();
         match result {
             Ok(()) => tracing::info!(pool, "reloaded the password file"),
             Err(error) => {

@@ -17,6 +17,7 @@ use self::passfile::Login;
 pub use self::secret::Secret;
 use super::error::{ConnectError, is_password_missing};
 use super::peer::Peer;
+use super::pool_name::PoolName;
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::files::Live;
 
@@ -66,7 +67,7 @@ impl Passwords {
         settings: &Settings,
         url: &DatabaseUrl,
         provider: Option<PasswordProvider>,
-        pool: &Arc<str>,
+        pool: &PoolName,
     ) -> Result<Self, ConfigError> {
         let config = url.config();
         let sources = [

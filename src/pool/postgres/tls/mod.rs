@@ -20,6 +20,7 @@ pub(super) use self::problem::tls_problem;
 use self::rewrap::RewrapTls;
 use super::error::ConnectError;
 use super::error_source::find_source;
+use super::pool_name::PoolName;
 use super::socket::Socket;
 use crate::config::{ClientCertificate, ConfigError, DatabaseUrl, Roots, TlsMode, Verify};
 use crate::files::{Files, Live, Source};
@@ -30,13 +31,13 @@ pub(super) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
 
 impl ClientTls {
     /// Creates the configuration for `url`, and reads its certificate files. `pool` is the name for the log.
-    pub(super) fn new(url: &DatabaseUrl, pool: &Arc<str>) -> Result<Self, ConfigError> {
+    pub(super) fn new(url: &DatabaseUrl, pool: &PoolName) -> Result<Self, ConfigError> {
         let (TlsMode::Prefer(verify) | TlsMode::Require(verify)) = url.tls() else { return Ok(Self(None)) };
         let source = CertificateFiles {
             verify: verify.clone(),
             certificate: url.client_certificate().cloned(),
             negotiation: url.config().get_ssl_negotiation(),
-            pool: Arc::clone(pool),
+            pool: pool.clone(),
         };
         let mut files = Files::first();
         let loaded = source.load(&mut files)?;
@@ -88,7 +89,7 @@ pub(super) struct CertificateFiles {
     verify: Verify,
     certificate: Option<ClientCertificate>,
     negotiation: SslNegotiation,
-    pool: Arc<str>,
+    pool: PoolName,
 }
 
 /// A configuration of TLS.
@@ -137,7 +138,7 @@ impl Source for CertificateFiles {
     }
 
     fn log(&self, result: Result<(), &str>) {
-        let pool = &*self.pool;
+        let pool = self.pool.as_str();
         match result {
             Ok(()) => tracing::info!(pool, "reloaded the certificates for TLS"),
             Err(error) => tracing::error!(

@@ -209,7 +209,8 @@ fn certificate_file_may_hold_several_authorities() {
 
 #[test]
 fn tls_is_configured_unless_disabled() {
-    let tls = |url: &str| ClientTls::new(&url.parse().unwrap(), &"tls".into()).unwrap().0;
+    let tls =
+        |url: &str| ClientTls::new(&url.parse().unwrap(), &super::super::pool_name::PoolName::wanted("tls")).unwrap().0;
     assert!(tls("postgres://h/d?sslmode=disable").is_none());
     assert!(tls("postgres://h/d").is_some());
 }
