@@ -44,9 +44,9 @@ impl<T: Display> Display for Printable<T> {
 /// Displays an error and its sources on one line, separated by colons, as [`Printable`].
 ///
 /// The line may be logged: of an error that PostgreSQL reported, it omits DETAIL and HINT, and the message if that may
-/// quote literals, parameters or values of rows. [`DbError`] has all of them.
+/// quote literals, parameters or values of rows, also if the error is the outermost. [`DbError`] has all of them.
 #[derive(Clone, Copy, Debug)]
-pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'static));
 
 impl Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,18 +55,20 @@ impl Display for ErrorChain<'_> {
 }
 
 /// An error and its sources as they are.
-struct Unescaped<'a>(&'a (dyn Error + 'a));
+struct Unescaped<'a>(&'a (dyn Error + 'static));
 
 impl Display for Unescaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            match cause.downcast_ref::<DbError>() {
-                Some(error) => write!(f, ": {}", ServerMessage(error))?,
-                None => write!(f, ": {cause}")?,
+        let mut next = Some(self.0);
+        let mut separator = "";
+        while let Some(error) = next {
+            f.write_str(separator)?;
+            match error.downcast_ref::<DbError>() {
+                Some(error) => write!(f, "{}", ServerMessage(error))?,
+                None => write!(f, "{error}")?,
             }
-            source = cause.source();
+            next = error.source();
+            separator = ": ";
         }
         Ok(())
     }

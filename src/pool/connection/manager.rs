@@ -130,7 +130,7 @@ impl<M: Backend> InstrumentedManager<M> {
         let result = tokio::time::timeout(limit, self.backend.recycle(connection, metrics)).await;
         let at = recorder.now();
         recorder.maintenance_finished(&meta.stats, operation, began, at);
-        let error: &dyn Error = match &result {
+        let error: &(dyn Error + 'static) = match &result {
             Ok(Ok(())) => {
                 meta.reason = CloseReason::Shutdown;
                 (meta.alive_at, meta.ready_at) = (at, at);

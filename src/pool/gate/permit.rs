@@ -46,7 +46,7 @@ impl<O: AsRef<Gate>> ConnectPermit<O> {
         mut self,
         failure: ConnectFailure,
         code: ErrorCode,
-        error: &dyn Error,
+        error: &(dyn Error + 'static),
         any_returnable: impl FnOnce() -> bool,
     ) -> Option<RetryAt> {
         self.ended = true;

@@ -177,7 +177,7 @@ impl Recorder {
     /// Records that connecting, pinging or resetting failed.
     #[cold]
     #[inline(never)]
-    pub(crate) fn connection_error(&self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
+    pub(crate) fn connection_error(&self, phase: ErrorPhase, code: ErrorCode, error: &(dyn Error + 'static)) {
         self.ledger().update(|state| *state.errors.entry((phase, code)).or_insert(0) += 1);
         self.log().connection_error(phase, code, error);
     }

@@ -108,7 +108,7 @@ impl<'a> Log<'a> {
     }
 
     #[cold]
-    pub(crate) fn connection_error(self, phase: ErrorPhase, code: ErrorCode, error: &dyn Error) {
+    pub(crate) fn connection_error(self, phase: ErrorPhase, code: ErrorCode, error: &(dyn Error + 'static)) {
         let Some(suppressed) = self.pass(&self.limiters.errors) else { return };
         let (pool, error) = (self.pool, ErrorChain(error));
         let (sqlstate, error_type) = code.fields();
@@ -149,7 +149,7 @@ impl<'a> Log<'a> {
     }
 
     #[cold]
-    pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &dyn Error) {
+    pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &(dyn Error + 'static)) {
         let Some(suppressed) = self.limiters.suspension.holds(self.clock.now()) else { return };
         let (error, kind) = (ErrorChain(error), failure.as_str());
         let (pool, (sqlstate, error_type)) = (self.pool, code.fields());
@@ -171,7 +171,7 @@ impl<'a> Log<'a> {
 
     /// Logs that the server's view cannot be queried. Called at each failure.
     #[cold]
-    pub(crate) fn server_view_failed(self, error: &dyn Error) {
+    pub(crate) fn server_view_failed(self, error: &(dyn Error + 'static)) {
         let Some(suppressed) = self.limiters.server_view.holds(self.clock.now()) else { return };
         tracing::warn!(pool = self.pool, error = %ErrorChain(error), suppressed, "querying the server's state failed");
     }

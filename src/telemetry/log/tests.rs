@@ -15,7 +15,7 @@ const EVENTS: u64 = 6000;
 /// The lines of ten minutes: intervals of 1, 2, 4, … and 256 s, and the first one.
 const MAX_LINES: u64 = 10;
 
-type LogEvent = fn(Log<'_>, &dyn Error);
+type LogEvent = fn(Log<'_>, &(dyn Error + 'static));
 
 /// Logs an event again and again, and once more after a quiet time.
 fn repeat(event: LogEvent) -> LogLines {

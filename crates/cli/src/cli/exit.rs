@@ -22,7 +22,7 @@ pub(super) const fn exit_code(is_usage: bool) -> u8 {
 }
 
 /// Prints the error with its sources. Returns the exit code of invalid usage, or of a failure.
-pub(super) fn fail(error: &dyn Error, is_usage: bool) -> ExitCode {
+pub(super) fn fail(error: &(dyn Error + 'static), is_usage: bool) -> ExitCode {
     print_error(&ErrorChain(error).to_string(), exit_code(is_usage))
 }
 
