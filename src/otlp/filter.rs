@@ -2,7 +2,7 @@
 //!
 //! The events of dependencies may contain anything: tokio-postgres logs each statement with its literals, and notices of the
 //! server. Spans are kept, except those of the crates that export, and of database drivers. Of events, only those of
-//! poolscope and of the service's own source are kept.
+//! poolscope and of the service's own source are kept, which a driver in the service's workspace is not.
 
 use std::path::{Component, Path};
 
@@ -38,16 +38,77 @@ const DRIVERS: [&str; 23] = [
     "tokio_postgres",
 ];
 
+/// The crates that log statements or their results. Their names are exact, so that a service may be called `redis_shop`.
+const LOGGING_DRIVERS: [&str; 52] = [
+    "bb8",
+    "bb8_postgres",
+    "bb8_redis",
+    "clickhouse",
+    "cornucopia",
+    "cornucopia_async",
+    "cornucopia_sync",
+    "deadpool",
+    "deadpool_diesel",
+    "deadpool_postgres",
+    "deadpool_r2d2",
+    "deadpool_redis",
+    "deadpool_runtime",
+    "deadpool_sqlite",
+    "deadpool_sync",
+    "diesel",
+    "diesel_async",
+    "diesel_migrations",
+    "fred",
+    "libpq",
+    "libpq_sys",
+    "mobc",
+    "mobc_postgres",
+    "mongodb",
+    "mysql",
+    "mysql_async",
+    "mysql_common",
+    "oracle",
+    "pgwire",
+    "postgres",
+    "postgres_native_tls",
+    "postgres_openssl",
+    "postgres_protocol",
+    "postgres_types",
+    "quaint",
+    "r2d2",
+    "r2d2_postgres",
+    "redis",
+    "refinery",
+    "refinery_core",
+    "rusqlite",
+    "sea_orm",
+    "sea_orm_migration",
+    "sea_query",
+    "sqlx",
+    "sqlx_core",
+    "sqlx_mysql",
+    "sqlx_postgres",
+    "sqlx_sqlite",
+    "tiberius",
+    "tokio_postgres",
+    "tokio_postgres_rustls",
+];
+
 /// Returns whether spans and events with this metadata are exported.
 pub(super) fn exports(metadata: &Metadata<'_>) -> bool {
+    exports_from(metadata, metadata.module_path())
+}
+
+fn exports_from(metadata: &Metadata<'_>, module: Option<&str>) -> bool {
     let target = crate_of(metadata.target());
     if target == "poolscope" {
         return true;
     }
-    if is_exporting(target) {
+    // Also in the workspace, where a patched driver may be.
+    if is_exporting(target) || LOGGING_DRIVERS.contains(&target) {
         return false;
     }
-    is_of_service(target, metadata.module_path(), metadata.file()) || (metadata.is_span() && !is_driver(target))
+    is_of_service(target, module, metadata.file()) || (metadata.is_span() && !is_driver(target))
 }
 
 fn is_driver(target: &str) -> bool {
@@ -108,12 +169,42 @@ mod tests {
 
     #[test]
     fn drivers_are_known_by_their_names() {
-        assert!(DRIVERS.is_sorted());
+        assert!(DRIVERS.is_sorted() && LOGGING_DRIVERS.is_sorted());
+        assert!(LOGGING_DRIVERS.iter().all(|driver| is_driver(driver)));
+        assert!(DRIVERS.iter().all(|driver| LOGGING_DRIVERS.contains(driver)));
         for driver in ["tokio_postgres", "deadpool", "deadpool_postgres", "sqlx", "sqlx_core", "postgres_protocol"] {
             assert!(is_driver(driver), "{driver}");
         }
         for other in ["shop", "tower_http", "postgresql", "fredrika"] {
             assert!(!is_driver(other), "{other}");
         }
+    }
+
+    /// The file of this test is of the workspace, as that of a patched driver is.
+    #[test]
+    fn driver_in_the_workspace_exports_nothing() {
+        use std::sync::{Arc, Mutex};
+
+        use tracing_subscriber::filter::filter_fn;
+        use tracing_subscriber::prelude::*;
+
+        let exported = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&exported);
+        let layer = filter_fn(move |metadata| {
+            // As if the module were that of the target.
+            let target = crate_of(metadata.target());
+            if exports_from(metadata, Some(target)) {
+                seen.lock().unwrap().push(target.to_owned());
+            }
+            false
+        });
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            tracing::info!(target: "shop::orders", "an event of the service");
+            tracing::info!(target: "redis_shop", "an event of the service");
+            tracing::info!(target: "tokio_postgres::query", "preparing query");
+            tracing::info!(target: "sqlx_core", "statement");
+            drop(tracing::info_span!(target: "deadpool_postgres", "query"));
+        });
+        assert_eq!(*exported.lock().unwrap(), ["shop", "redis_shop"]);
     }
 }
