@@ -83,7 +83,8 @@ impl NameTable {
         let printable = printable(name);
         let name = self.truncated(&printable);
         if self.full.load(Ordering::Relaxed) {
-            return self.refuse();
+            // An unprintable name may be in the table in its printable form.
+            return self.find(name).map_or_else(|_| self.refuse(), Interned::Known);
         }
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         self.add(&mut taken, name)
@@ -139,4 +140,21 @@ fn slot_of(name: &str) -> usize {
 /// Returns the 64-bit FNV-1a hash.
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_table_still_knows_its_unprintable_names() {
+        let table = NameTable::new(64);
+        assert_eq!(table.id("two\nlines"), Interned::Known(1));
+        for index in 2..NAME_IDS {
+            assert_eq!(table.id(&format!("name {index}")), Interned::Known(u16::try_from(index).unwrap()));
+        }
+        assert_eq!(table.id("further"), Interned::Refused);
+        assert_eq!(table.id("further\nlines"), Interned::Known(0));
+        assert_eq!(table.id("two\nlines"), Interned::Known(1));
+    }
 }
