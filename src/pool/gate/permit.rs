@@ -56,10 +56,14 @@ impl<O: AsRef<Gate>> ConnectPermit<O> {
         let mut connects = gate.connects();
         let effect = connects.failed(self.attempt, failure, code, message, now);
         let suspension = connects.suspension(now);
+        let outage = suspension.as_ref().map(|suspension| suspension.outage.failure);
         let denied = suspension.map(|suspension| gate.denied(&suspension, false, any_returnable));
         drop(connects);
-        if denied.is_some() {
-            self.recorder.log().connecting_suspended(failure, code, error);
+        // A failure that is no evidence of an outage does not change what is logged about it.
+        if let Some(outage) = outage
+            && (outage == failure || failure == ConnectFailure::Transient)
+        {
+            self.recorder.log().connecting_suspended(outage, code, error);
         }
         gate.wake_all();
         match (effect, denied) {

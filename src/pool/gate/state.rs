@@ -30,7 +30,7 @@ enum State {
 #[derive(Debug)]
 pub(super) struct Outage {
     /// The kind of the last failure that was evidence of an outage.
-    failure: ConnectFailure,
+    pub(super) failure: ConnectFailure,
     pub(super) since: Instant,
     pub(super) code: ErrorCode,
     pub(super) message: Arc<str>,

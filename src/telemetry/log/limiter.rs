@@ -1,7 +1,8 @@
 //! Limits the lines that a lasting fault repeats.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::telemetry::clock::{Clock, Nanos};
 
@@ -66,28 +67,47 @@ impl Limiter {
 }
 
 /// Limits the lines about a condition that begins and ends, such as an outage: its end is logged only if its beginning
-/// was, so that the last line shows the condition as it is.
-#[derive(Debug, Default)]
-pub(crate) struct ConditionLimiter {
+/// was, so that the last line shows the condition as it is. If it has kinds, a change of the kind is logged as well.
+#[derive(Debug)]
+pub(crate) struct ConditionLimiter<K = ()> {
     beginnings: Limiter,
-    is_logged: AtomicBool,
+    /// The kind that was logged last, if the condition's end was not.
+    logged: Mutex<Option<K>>,
+}
+
+impl<K> Default for ConditionLimiter<K> {
+    fn default() -> Self {
+        Self { beginnings: Limiter::new(), logged: Mutex::new(None) }
+    }
 }
 
 impl ConditionLimiter {
     /// Returns the number of suppressed lines if the condition, which holds now, is to be logged. To be called whenever
     /// it is found to hold, so that one whose beginning was suppressed is logged later if it lasts.
     pub(crate) fn holds(&self, now: Nanos) -> Option<u64> {
-        if self.is_logged.load(Relaxed) {
+        self.holds_as((), now)
+    }
+}
+
+impl<K: PartialEq> ConditionLimiter<K> {
+    /// As [`holds`](ConditionLimiter::holds), for a condition that is of this kind now.
+    pub(crate) fn holds_as(&self, kind: K, now: Nanos) -> Option<u64> {
+        let mut logged = self.logged();
+        if logged.as_ref() == Some(&kind) {
             return None;
         }
         let suppressed = self.beginnings.pass(now)?;
-        self.is_logged.store(true, Relaxed);
+        *logged = Some(kind);
         Some(suppressed)
     }
 
     /// Returns whether the end of the condition is to be logged.
     pub(crate) fn ended(&self) -> bool {
-        self.is_logged.swap(false, Relaxed)
+        self.logged().take().is_some()
+    }
+
+    fn logged(&self) -> MutexGuard<'_, Option<K>> {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -126,12 +146,21 @@ mod tests {
 
     #[test]
     fn end_of_a_condition_is_logged_if_its_beginning_was() {
-        let condition = ConditionLimiter::default();
+        let condition: ConditionLimiter = ConditionLimiter::default();
         assert!(!condition.ended());
         let flap = |second| (condition.holds(at(second)), condition.ended());
         assert_eq!([flap(10), flap(10), flap(11)], [(Some(0), true), (None, false), (Some(1), true)]);
         // Its beginning is suppressed, and it lasts.
         assert_eq!([condition.holds(at(12)), condition.holds(at(13)), condition.holds(at(14))], [None, Some(1), None]);
+        assert!(condition.ended() && !condition.ended());
+    }
+
+    #[test]
+    fn changed_kind_of_a_condition_is_logged() {
+        let condition = ConditionLimiter::default();
+        let seconds = [(10, "down"), (11, "down"), (20, "password"), (21, "password"), (21, "down"), (30, "down")];
+        let passed = seconds.map(|(second, kind)| condition.holds_as(kind, at(second)));
+        assert_eq!(passed, [Some(0), None, Some(0), None, None, Some(1)]);
         assert!(condition.ended() && !condition.ended());
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Limiters {
     retries: Limiter,
     exhausted: Limiter,
     self_deadlocks: Limiter,
-    suspension: ConditionLimiter,
+    suspension: ConditionLimiter<ConnectFailure>,
     /// Whether it was logged that the server does not keep prepared statements.
     unknown_statements: AtomicBool,
     server_view: ConditionLimiter,
@@ -123,7 +123,7 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Logs that connecting is suspended. Called at each failure while it is.
+    /// Logs that a connection was closed because what it was doing at its return did not end in time.
     #[cold]
     pub(crate) fn kept_busy(self, operation: &str, call_site: Site) {
         let Some(suppressed) = self.pass(&self.limiters.busy) else { return };
@@ -148,9 +148,11 @@ impl<'a> Log<'a> {
         );
     }
 
+    /// Logs that connecting is suspended. Called at each failure while it is, and logged again if the kind of the failure
+    /// has changed, since that changes what has to be done.
     #[cold]
     pub(crate) fn connecting_suspended(self, failure: ConnectFailure, code: ErrorCode, error: &(dyn Error + 'static)) {
-        let Some(suppressed) = self.limiters.suspension.holds(self.clock.now()) else { return };
+        let Some(suppressed) = self.limiters.suspension.holds_as(failure, self.clock.now()) else { return };
         let (error, kind) = (ErrorChain(error), failure.as_str());
         let (pool, (sqlstate, error_type)) = (self.pool, code.fields());
         let message = if failure == ConnectFailure::Configuration {
