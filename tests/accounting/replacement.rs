@@ -92,10 +92,37 @@ async fn predecessor_outlives_two_successors() {
     drop(held);
     drop(third.get().await.unwrap());
     assert_eq!(observer.scrape().count("poolscope_checkouts_started_total", &[]), 3);
-    // A successor that is dropped first gives the name back.
+    // A successor that is dropped first gives the name back, with the counters.
     drop(third);
+    assert_eq!(observer.scrape().count("poolscope_checkouts_started_total", &[]), 3);
     let snapshot = only(&test);
-    assert_eq!((&*snapshot.name, snapshot.created), ("test", 1));
+    assert_eq!((&*snapshot.name, snapshot.created, snapshot.connections.live()), ("test", 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_survive_replacements_that_are_undone() {
+    let test = TestPool::new(1, 0);
+    let mut observer = Observer::new(&test);
+    let replace = |pool: &Pool<ScriptedBackend>| {
+        Pool::new_replacing(ScriptedBackend::default(), pool, &settings(1, 0), &test.collector).unwrap()
+    };
+    for round in 1..=3 {
+        drop(test.pool.get().await.unwrap());
+        let new = replace(&test.pool);
+        drop(new.get().await.unwrap());
+        assert_eq!(observer.scrape().count("poolscope_checkouts_started_total", &[]), 2 * round);
+        new.close().await;
+        drop(new);
+        assert_eq!(observer.scrape().count("poolscope_checkouts_started_total", &[]), 2 * round);
+        assert_eq!(observer.scrape().count("db_client_connection_max", &[]), 1, "only the pool's own");
+        only(&test);
+    }
+    // The pool that goes on is replaced for good.
+    let new = replace(&test.pool);
+    test.pool.close().await;
+    drop(new.get().await.unwrap());
+    assert_eq!(observer.scrape().count("poolscope_checkouts_started_total", &[]), 7);
+    only(&test);
 }
 
 #[tokio::test(start_paused = true)]

@@ -292,7 +292,7 @@ impl Ledger {
             buffer.set_diagnosis(self.verdict());
         }
         let mut snapshot = buffer.into_snapshot();
-        self.add_predecessor(&mut snapshot, holders);
+        self.add_others(&mut snapshot, holders);
         snapshot
     }
 
@@ -303,7 +303,7 @@ impl Ledger {
             self.read_with(buffer, |_, _, _, _| {});
             buffer.set_diagnosis(self.verdict());
         }
-        self.add_predecessor(buffer.snapshot_mut(), false);
+        self.add_others(buffer.snapshot_mut(), false);
     }
 
     /// Reads a snapshot into a buffer and diagnoses it, unless the last one that was diagnosed is younger than

@@ -1,16 +1,20 @@
 //! The pool that a pool has replaced under its name.
 
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Ledger, PoolSnapshot};
+use super::{Ledger, PoolSnapshot, SnapshotBuffer};
 
 /// A pool's predecessor and successor. While both exist, the series of the name are their sum; what the predecessor has
-/// counted stays in it when the predecessor is gone, so that no counter decreases.
+/// counted stays in it when the predecessor is gone, so that no counter decreases. If the successor is gone first, as
+/// when a replacement is undone, the predecessor keeps what it had counted.
 #[derive(Debug, Default)]
 pub(super) struct Replacement {
     predecessor: Mutex<Predecessor>,
-    successor: Mutex<Weak<Ledger>>,
+    has_successor: AtomicBool,
+    /// What the successors that have ended had counted.
+    ended_successors: Mutex<Option<Box<PoolSnapshot>>>,
 }
 
 #[derive(Debug, Default)]
@@ -25,17 +29,21 @@ enum Predecessor {
 impl Ledger {
     /// Lets the series of `self`, which is new, continue those of `replaced`.
     pub(crate) fn replace(self: &Arc<Self>, replaced: &Arc<Self>) {
-        *replaced.replacement.successor() = Arc::downgrade(self);
+        replaced.replacement.has_successor.store(true, SeqCst);
         *self.replacement.predecessor() = Predecessor::Live(Arc::clone(replaced));
     }
 
     /// Returns whether another pool's series include those of this pool.
     pub(crate) fn is_replaced(&self) -> bool {
-        self.replacement.successor().strong_count() > 0
+        self.replacement.has_successor.load(SeqCst)
     }
 
-    /// Adds the predecessor to a snapshot of this pool; with `holders` also its holders and waiters.
-    pub(super) fn add_predecessor(&self, snapshot: &mut PoolSnapshot, holders: bool) {
+    /// Adds the predecessor, and the successors that have ended, to a snapshot of this pool; with `holders` also the
+    /// predecessor's holders and waiters.
+    pub(super) fn add_others(&self, snapshot: &mut PoolSnapshot, holders: bool) {
+        if let Some(ended) = &*self.replacement.ended_successors() {
+            snapshot.add(ended);
+        }
         let mut predecessor = self.replacement.predecessor();
         // Only this reference is left, so that nothing is counted any more.
         if let Predecessor::Live(ledger) = &*predecessor
@@ -53,9 +61,36 @@ impl Ledger {
         }
     }
 
+    /// Adds what this pool has counted, which ends, to its predecessor, if that still exists.
+    fn return_name(&self) {
+        let Predecessor::Live(replaced) = mem::take(&mut *self.replacement.predecessor()) else { return };
+        let mut buffer = SnapshotBuffer::new();
+        self.read_with(&mut buffer, |_, _, _, _| {});
+        let mut ended = buffer.into_snapshot();
+        if let Some(before) = &*self.replacement.ended_successors() {
+            ended.add(before);
+        }
+        ended.keep_counters();
+        {
+            let mut successors = replaced.replacement.ended_successors();
+            match &mut *successors {
+                Some(before) => before.add(&ended),
+                None => *successors = Some(Box::new(ended)),
+            }
+        }
+        // Only now, since a scrape that found the predecessor alone without these counters would see them decrease.
+        replaced.replacement.has_successor.store(false, SeqCst);
+    }
+
     /// Returns whether this pool has no predecessor that still exists.
     fn has_ended_alone(&self) -> bool {
         !matches!(&*self.replacement.predecessor(), Predecessor::Live(_))
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.return_name();
     }
 }
 
@@ -64,7 +99,7 @@ impl Replacement {
         self.predecessor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn successor(&self) -> MutexGuard<'_, Weak<Ledger>> {
-        self.successor.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ended_successors(&self) -> MutexGuard<'_, Option<Box<PoolSnapshot>>> {
+        self.ended_successors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
