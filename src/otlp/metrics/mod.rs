@@ -20,6 +20,9 @@ use self::send::Sender;
 use super::error::OtlpError;
 use super::settings::Settings;
 use crate::telemetry::Collector;
+use crate::telemetry::clock::{Clock, Nanos};
+use crate::telemetry::log::ConditionLimiter;
+use crate::text::Printable;
 
 /// Pushes the metrics of a [`Collector`] to an OpenTelemetry collector, at the interval
 /// [`delay`](Settings::delay) (60 s with [`Settings::metrics_from_env`]).
@@ -52,7 +55,8 @@ pub struct MetricsExport {
 
 impl MetricsExport {
     /// Starts a thread that exports, if the settings have an endpoint and are not disabled. It connects when it first
-    /// exports. The first failure is logged, and so is the next success.
+    /// exports. The first failure is logged, and so is the next success. A collector that fails again and again is logged at
+    /// growing intervals.
     ///
     /// # Errors
     ///
@@ -75,8 +79,8 @@ impl MetricsExport {
                 return Err(OtlpError::Exporter(problem));
             }
         };
-        let export =
-            Export { sender, collector, settings: settings.clone(), started: SystemTime::now(), failing: false };
+        let (failures, started) = (ConditionLimiter::default(), SystemTime::now());
+        let export = Export { sender, collector, settings: settings.clone(), started, failures };
         let (ended, when_ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("poolscope-metrics".to_owned())
@@ -115,7 +119,7 @@ struct Export {
     settings: Settings,
     /// The start of the exports, since which the sums are said to count.
     started: SystemTime,
-    failing: bool,
+    failures: ConditionLimiter,
 }
 
 impl Export {
@@ -155,13 +159,19 @@ impl Export {
             Err(_) => Some(format!("no answer within {}", humantime::format_duration(self.settings.timeout))),
         };
         let destination = self.settings.destination().unwrap_or_default();
-        match (&problem, self.failing) {
-            (Some(problem), false) => {
-                tracing::warn!(destination, problem = %crate::text::Printable(problem), "exporting metrics failed");
+        log(&self.failures, Clock::new().now(), &destination, problem.as_deref());
+    }
+}
+
+/// Logs how an export ended, if that is a change and the limiter passes it.
+fn log(failures: &ConditionLimiter, now: Nanos, destination: &str, problem: Option<&str>) {
+    match problem {
+        Some(problem) => {
+            if let Some(suppressed) = failures.holds(now) {
+                tracing::warn!(destination, problem = %Printable(problem), suppressed, "exporting metrics failed");
             }
-            (None, true) => tracing::info!(destination, "exporting metrics succeeded again"),
-            _ => {}
         }
-        self.failing = problem.is_some();
+        None if failures.ended() => tracing::info!(destination, "exporting metrics succeeded again"),
+        None => {}
     }
 }

@@ -8,11 +8,13 @@ use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequ
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
 use poolscope_testing::otlp::Receiver;
+use tracing::Level;
 
 use super::super::settings::Protocol;
 use super::*;
 use crate::Pool;
 use crate::telemetry::catalogue::{Kind, METRICS, Source};
+use crate::telemetry::log::log_lines::LogLines;
 
 fn settings(receiver: &Receiver, protocol: Protocol) -> Settings {
     let mut settings = Settings::new("shop");
@@ -166,4 +168,18 @@ async fn shutdown_exports_once_more() {
     MetricsExport::start(&settings, collector.clone()).unwrap().shutdown(Duration::from_secs(30)).await;
     MetricsExport::start(&Settings::new("shop"), collector).unwrap().shutdown(Duration::from_secs(30)).await;
     assert_eq!(receiver.metrics_requests(), 1);
+}
+
+#[test]
+fn flapping_collector_is_logged_at_growing_intervals() {
+    let (failures, lines) = (ConditionLimiter::default(), LogLines::default());
+    let _capture = lines.capture();
+    for second in 1..=600 {
+        let problem = (second % 2 == 0).then_some("refused");
+        log(&failures, Nanos::from_nanos(second * 1_000_000_000), "http://collector", problem);
+    }
+    let failed = lines.count(Level::WARN, "exporting metrics failed");
+    assert!(failed.lines <= 10, "{}", failed.lines);
+    assert!(failed.suppressed > 100, "{}", failed.suppressed);
+    assert!(lines.count(Level::INFO, "exporting metrics succeeded again").lines <= failed.lines);
 }
