@@ -41,9 +41,17 @@ pub(crate) trait SpanCounters: Send + Sync {
 /// The counters of all pipelines, including those that have ended, because a counter must never decrease.
 static PIPELINES: Mutex<Vec<Arc<dyn SpanCounters>>> = Mutex::new(Vec::new());
 
+/// Returns since when the counters count: the registration of the first pipeline.
+#[cfg(feature = "otlp")]
+pub(crate) fn counting_since() -> std::time::SystemTime {
+    static SINCE: std::sync::LazyLock<std::time::SystemTime> = std::sync::LazyLock::new(std::time::SystemTime::now);
+    *SINCE
+}
+
 /// Adds the counters of a pipeline to the process's totals.
 #[cfg(feature = "otlp")]
 pub(crate) fn register(counters: Arc<dyn SpanCounters>) {
+    counting_since();
     PIPELINES.lock().unwrap_or_else(PoisonError::into_inner).push(counters);
 }
 

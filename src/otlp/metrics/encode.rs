@@ -20,32 +20,23 @@ use crate::telemetry::{BOUNDS_SECONDS, Collector, spans};
 const SCOPE: &str = "poolscope";
 
 /// Returns a request with the current values of all pools, and of the process.
-pub(super) fn request(
-    collector: &Collector,
-    settings: &Settings,
-    started: SystemTime,
-    now: SystemTime,
-) -> ExportMetricsServiceRequest {
+pub(super) fn request(collector: &Collector, settings: &Settings, now: SystemTime) -> ExportMetricsServiceRequest {
     let snapshots = collector.snapshots();
     let spans = spans::totals();
     let mut metrics = Vec::with_capacity(METRICS.len());
     for metric in METRICS {
-        let mut points = Points {
-            metric,
-            pool: None,
-            started: nanos(started),
-            at: nanos(now),
-            values: Vec::new(),
-            histograms: Vec::new(),
-        };
+        let mut points =
+            Points { metric, pool: None, started: 0, at: nanos(now), values: Vec::new(), histograms: Vec::new() };
         match metric.source {
             Source::Pool(read) => {
                 for snapshot in &snapshots {
                     points.pool = Some(&snapshot.name);
+                    points.count_since(snapshot.counting_since);
                     read(snapshot, &mut points);
                 }
             }
             Source::Spans(read) => {
+                points.count_since(spans::counting_since());
                 for (destination, totals) in &spans {
                     points.value(&[destination.as_str()], to_f64(read(totals)));
                 }
@@ -73,6 +64,7 @@ pub(super) fn request(
 struct Points<'a> {
     metric: &'a catalogue::Metric,
     pool: Option<&'a str>,
+    /// Since when the next samples count.
     started: u64,
     at: u64,
     values: Vec<NumberDataPoint>,
@@ -80,6 +72,11 @@ struct Points<'a> {
 }
 
 impl Points<'_> {
+    /// Sets the start of the next samples, which is no later than their time, whatever the system's clock has done.
+    fn count_since(&mut self, start: SystemTime) {
+        self.started = nanos(start).min(self.at);
+    }
+
     fn attributes(&self, values: &[&str]) -> Vec<KeyValue> {
         let pool = self.pool.map(|pool| (POOL_LABEL, pool));
         let own = self.metric.labels.iter().copied().zip(values.iter().copied());

@@ -30,7 +30,7 @@ use crate::text::Printable;
 /// The metrics are those of the [catalogue](crate::telemetry::catalogue), except those of the HTTP exporter. Metrics that
 /// OpenTelemetry's semantic conventions define have their names there, such as `db.client.connection.wait_time`; the
 /// others keep the catalogue's. A collector that translates to Prometheus' names yields the catalogue's for all. Sums and
-/// histograms are cumulative, so that a lost export loses nothing but resolution.
+/// histograms are cumulative since the creation of their pool, so that a lost export loses nothing but resolution.
 ///
 /// Dropping it ends the exports; [`shutdown`](Self::shutdown) exports once more.
 ///
@@ -79,8 +79,7 @@ impl MetricsExport {
                 return Err(OtlpError::Exporter(problem));
             }
         };
-        let (failures, started) = (ConditionLimiter::default(), SystemTime::now());
-        let export = Export { sender, collector, settings: settings.clone(), started, failures };
+        let export = Export { sender, collector, settings: settings.clone(), failures: ConditionLimiter::default() };
         let (ended, when_ended) = oneshot::channel();
         std::thread::Builder::new()
             .name("poolscope-metrics".to_owned())
@@ -117,8 +116,6 @@ struct Export {
     sender: Sender,
     collector: Collector,
     settings: Settings,
-    /// The start of the exports, since which the sums are said to count.
-    started: SystemTime,
     failures: ConditionLimiter,
 }
 
@@ -150,7 +147,7 @@ impl Export {
     }
 
     async fn export(&mut self) {
-        let request = request(&self.collector, &self.settings, self.started, SystemTime::now());
+        let request = request(&self.collector, &self.settings, SystemTime::now());
         let result = timeout(self.settings.timeout, self.sender.send(request)).await;
         let problem = match result {
             Ok(Ok(None)) => None,

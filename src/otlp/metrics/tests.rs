@@ -183,3 +183,39 @@ fn flapping_collector_is_logged_at_growing_intervals() {
     assert!(failed.suppressed > 100, "{}", failed.suppressed);
     assert!(lines.count(Level::INFO, "exporting metrics succeeded again").lines <= failed.lines);
 }
+
+/// Returns the start and the time of the only sum of saturated seconds, and of the first wait times.
+fn starts(collector: &Collector, now: SystemTime) -> [(u64, u64); 2] {
+    let found = metrics(&request(collector, &Settings::new("shop"), now));
+    let metric::Data::Sum(sum) = found["poolscope_saturated_seconds_total"].data.as_ref().unwrap() else { panic!() };
+    let [point] = &sum.data_points[..] else { panic!("{sum:?}") };
+    let metric::Data::Histogram(waits) = found["db.client.connection.wait_time"].data.as_ref().unwrap() else {
+        panic!()
+    };
+    let first = &waits.data_points[0];
+    [(point.start_time_unix_nano, point.time_unix_nano), (first.start_time_unix_nano, first.time_unix_nano)]
+}
+
+#[tokio::test]
+async fn sums_start_with_the_first_pool_of_the_name() {
+    let before = SystemTime::now();
+    let (pool, collector) = pool();
+    pool.operation("list").get().await.unwrap_err();
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    let [sum, waits] = starts(&collector, later);
+    let start = SystemTime::UNIX_EPOCH + Duration::from_nanos(sum.0);
+    assert!(before <= start && start <= SystemTime::now(), "{start:?}");
+    assert_eq!((waits, sum.1 > sum.0), (sum, true));
+
+    let builder = Pool::builder().url("postgres://app@127.0.0.1:1/shop").collector(collector.clone());
+    let new = builder.replaces(&pool).build().unwrap();
+    assert_eq!(starts(&collector, later), [sum; 2]);
+    drop(pool);
+    assert_eq!(starts(&collector, later), [sum; 2]);
+    drop(new);
+
+    // A start after the samples, because the system's clock was set back, is their time.
+    let (_pool, collector) = self::pool();
+    let [sum, _] = starts(&collector, SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+    assert_eq!(sum.0, sum.1);
+}

@@ -9,6 +9,7 @@ impl PoolSnapshot {
         // Every field, so that a new one does not compile until it is added.
         let Self {
             name: _,
+            counting_since,
             limits,
             connections,
             operations,
@@ -42,6 +43,7 @@ impl PoolSnapshot {
             holders,
             waiters,
         } = replaced;
+        self.counting_since = self.counting_since.min(*counting_since);
         self.limits.pool_size += limits.pool_size;
         self.limits.max_overflow += limits.max_overflow;
         let Connections { creating, idle, used, closing } = *connections;

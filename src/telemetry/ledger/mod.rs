@@ -30,7 +30,7 @@ mod unpooled;
 mod usage;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 pub use self::holders::{Holder, OwnConnection, Waiter};
 use self::holders::{SelfDeadlock, SuspicionChange};
@@ -81,6 +81,7 @@ pub(crate) trait BackoffSource: std::fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     name: Arc<str>,
+    created: SystemTime,
     limits: Limits,
     clock: Clock,
     operations: Operations,
@@ -119,6 +120,7 @@ impl Ledger {
     pub(crate) fn new(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
         Self {
             name,
+            created: SystemTime::now(),
             limits,
             clock,
             operations: Operations::new(),

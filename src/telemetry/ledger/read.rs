@@ -1,7 +1,7 @@
 //! Reads a ledger at one point in time into a buffer that the next reading reuses.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::history::LoadSample;
 use super::holders::is_suspected_leak;
@@ -67,6 +67,7 @@ impl SnapshotBuffer {
 
     /// Reads what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
     pub(super) fn read_unlocked(&mut self, ledger: &Ledger) {
+        self.snapshot.counting_since = ledger.created;
         self.snapshot.server = ledger.server.latest();
         self.snapshot.connecting_suspended = ledger.connecting_suspended();
         let Self { snapshot: PoolSnapshot { requests, .. }, spare_requests: spare, .. } = self;
@@ -118,6 +119,7 @@ impl PoolSnapshot {
     fn blank() -> Self {
         Self {
             name: Arc::from(""),
+            counting_since: SystemTime::UNIX_EPOCH,
             limits: Limits::NONE,
             connections: Connections::default(),
             operations: Vec::new(),

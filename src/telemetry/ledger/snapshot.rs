@@ -1,7 +1,7 @@
 //! A snapshot of a pool, as plain data.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{Holder, Limits, UnpooledTotals, Waiter};
 use crate::labels::{
@@ -181,6 +181,9 @@ pub struct ConnectionErrors {
 pub struct PoolSnapshot {
     /// The pool's name.
     pub name: Arc<str>,
+    /// Since when the counters count: when the pool was created, or in a [`Collector`](crate::Collector)'s snapshots the
+    /// first of the pools that have replaced each other.
+    pub counting_since: SystemTime,
     /// The pool's limits.
     pub limits: Limits,
     /// The number of connections in each state.
