@@ -9,7 +9,7 @@ mod read;
 mod reload;
 mod watched;
 
-pub(crate) use self::read::{SecretKind, Secrets, read};
+pub(crate) use self::read::{SecretKind, read};
 #[cfg(test)]
 pub(crate) use self::reload::FILE_CHECK_INTERVAL;
 pub(crate) use self::reload::{Live, Source};

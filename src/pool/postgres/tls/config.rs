@@ -14,7 +14,7 @@ use rustls::{ClientConfig, Error, RootCertStore};
 
 use super::verifier::NoHostnameVerifier;
 use crate::config::{ClientCertificate, ConfigError, Roots, Verify};
-use crate::files::{Files, SecretKind, Secrets};
+use crate::files::{Files, SecretKind};
 
 /// Creates the configuration, and reads its files.
 pub(super) fn client_config(
@@ -151,10 +151,10 @@ fn line_of(pem: &[u8], count: usize) -> Cow<'static, str> {
 }
 
 fn read_key(path: &Path, files: &mut Files) -> Result<PrivateKeyDer<'static>, ConfigError> {
-    let file = files.read_secrets(path, SecretKind::Key);
-    let Secrets { content: pem, is_exposed } =
-        file.map_err(|error| SSLKEY.error(path, "cannot be read", Some(error)))?;
-    if is_exposed {
+    let unreadable = |error| SSLKEY.error(path, "cannot be read", Some(error));
+    let file = files.read_secrets(path, SecretKind::Key).map_err(unreadable)?;
+    let pem = file.content;
+    if file.is_exposed {
         return Err(ConfigError::File {
             setting: SSLKEY.name,
             path: path.to_owned(),
