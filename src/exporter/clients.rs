@@ -1,8 +1,9 @@
 //! The open connections, and which of them is closed to make room for another.
 //!
 //! When there is no room, the connection that waits longest without a request is closed, first among those that were never
-//! authorized; then the one whose client has not read its response for longest. A connection whose request is being
-//! worked on is never closed. If nothing else is left, a few more connections are admitted, for health checks only.
+//! authorized, whose request may wait for the verification of a password; then the one whose client has not read its
+//! response for longest. A connection whose authorized request is being worked on is never closed. If nothing else is
+//! left, a few more connections are admitted, for health checks only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -20,7 +21,9 @@ enum Phase {
     Head(Instant),
     /// The next request is awaited since this moment.
     Idle(Instant),
-    /// A request is being worked on.
+    /// A request has arrived, and it is being verified since this moment whether it is authorized.
+    Verifying(Instant),
+    /// An authorized request is being worked on.
     Working,
     /// The response is being written.
     Writing,
@@ -37,16 +40,19 @@ pub(super) struct Client {
     is_authorized: AtomicBool,
     phase: watch::Sender<Phase>,
     evicted: Notify,
+    /// Notified when the connection may be closed for another.
+    room: Arc<Notify>,
 }
 
 impl Client {
-    fn new(peer: IpAddr, is_reserved: bool) -> Self {
+    fn new(peer: IpAddr, is_reserved: bool, room: Arc<Notify>) -> Self {
         Self {
             peer,
             is_reserved,
             is_authorized: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Head(Instant::now())),
             evicted: Notify::new(),
+            room,
         }
     }
 
@@ -62,12 +68,17 @@ impl Client {
 
     /// Records that a request's head has arrived.
     pub(super) fn begin_request(&self) {
+        self.enter(|_| Some(Phase::Verifying(Instant::now())));
+    }
+
+    /// Records that the request is authorized.
+    pub(super) fn authorized(&self) {
+        self.is_authorized.store(true, Relaxed);
         self.enter(|_| Some(Phase::Working));
     }
 
     /// Records that the response is about to be written.
-    pub(super) fn begin_response(&self, is_authorized: bool) {
-        self.is_authorized.fetch_or(is_authorized, Relaxed);
+    pub(super) fn begin_response(&self) {
         self.enter(|_| Some(Phase::Writing));
     }
 
@@ -83,13 +94,16 @@ impl Client {
     }
 
     fn enter(&self, next: impl FnOnce(Phase) -> Option<Phase>) {
-        self.phase.send_if_modified(|phase| match next(*phase) {
+        let is_modified = self.phase.send_if_modified(|phase| match next(*phase) {
             Some(next) => {
                 *phase = next;
                 true
             }
             None => false,
         });
+        if is_modified && self.rank().is_some() {
+            self.room.notify_one();
+        }
     }
 
     /// Waits until the connection is to be closed: it was evicted, or has not sent the head of a request in time.
@@ -118,10 +132,12 @@ impl Client {
 
     /// Returns how soon the connection is to be closed for another, lowest first; `None` for never.
     fn rank(&self) -> Option<(u8, Instant)> {
+        let is_authorized = self.is_authorized.load(Relaxed);
         match *self.phase.borrow() {
-            Phase::Head(since) | Phase::Idle(since) => Some((u8::from(self.is_authorized.load(Relaxed)), since)),
+            Phase::Head(since) | Phase::Idle(since) => Some((u8::from(is_authorized), since)),
+            Phase::Verifying(since) if !is_authorized => Some((0, since)),
             Phase::Blocked(since) => Some((2, since)),
-            Phase::Working | Phase::Writing => None,
+            Phase::Verifying(_) | Phase::Working | Phase::Writing => None,
         }
     }
 }
@@ -142,7 +158,8 @@ pub(super) struct Clients(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     open: Mutex<Vec<Arc<Client>>>,
-    closed: Notify,
+    /// Notified when a connection was closed, or may be closed for another.
+    room: Arc<Notify>,
 }
 
 /// A connection in the table, until this is dropped.
@@ -167,7 +184,7 @@ impl Clients {
 
     fn remove(&self, client: &Arc<Client>) {
         self.open().retain(|open| !Arc::ptr_eq(open, client));
-        self.0.closed.notify_one();
+        self.0.room.notify_one();
     }
 
     /// Waits until a connection can be admitted.
@@ -184,7 +201,7 @@ impl Clients {
             if has_room {
                 return;
             }
-            self.0.closed.notified().await;
+            self.0.room.notified().await;
         }
     }
 
@@ -205,7 +222,7 @@ impl Clients {
             victim.evicted.notify_one();
         }
         let is_full = of_peer >= MAX_CONNECTIONS_PER_PEER || open.len() >= MAX_CONNECTIONS;
-        let client = Arc::new(Client::new(peer, is_full && victim.is_none()));
+        let client = Arc::new(Client::new(peer, is_full && victim.is_none(), Arc::clone(&self.0.room)));
         open.push(Arc::clone(&client));
         Admission { client, evicts: victim.is_some(), clients: self.clone() }
     }

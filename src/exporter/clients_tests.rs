@@ -20,8 +20,10 @@ async fn is_evicted(admission: &Admission) -> bool {
     tokio::time::timeout(Duration::ZERO, admission.client.overdue()).await == Ok(CloseCause::Evicted)
 }
 
+/// Begins an authorized request.
 fn begin(admission: &Admission) -> &Client {
     admission.client.begin_request();
+    admission.client.authorized();
     &admission.client
 }
 
@@ -31,7 +33,11 @@ async fn longest_idle_is_closed_and_unauthorized_ones_first() {
     let admitted = admit(&clients, MAX_CONNECTIONS).await;
     for (number, admission) in admitted.iter().enumerate() {
         // All have been served, the last two without authorization.
-        begin(admission).begin_response(number < MAX_CONNECTIONS - 2);
+        admission.client.begin_request();
+        if number < MAX_CONNECTIONS - 2 {
+            admission.client.authorized();
+        }
+        admission.client.begin_response();
         admission.client.flushed();
     }
     let new = clients.admit(peer(900));
@@ -58,10 +64,70 @@ async fn requests_under_way_are_never_closed() {
     }
     assert!(tokio::time::timeout(Duration::from_secs(1), clients.has_room()).await.is_err());
     // A client that does not read its response gives way.
-    admitted[7].client.begin_response(true);
+    admitted[7].client.begin_response();
     admitted[7].client.blocked();
     clients.has_room().await;
     assert!(!clients.admit(peer(800)).client.is_reserved() && is_evicted(&admitted[7]).await);
+}
+
+/// The wait for room ends once a connection may be closed, though none was.
+#[tokio::test(start_paused = true)]
+async fn acceptor_is_woken_by_each_phase_that_gives_way() {
+    type Change = fn(&Client);
+    let changes: [(&str, Change); 3] = [
+        ("idle", |client| {
+            client.begin_response();
+            client.flushed();
+        }),
+        ("blocked", |client| {
+            client.begin_response();
+            client.blocked();
+        }),
+        ("idle after a later request", |client| {
+            client.begin_request();
+            client.authorized();
+            client.begin_response();
+            client.flushed();
+        }),
+    ];
+    for (name, change) in changes {
+        let clients = Clients::default();
+        let mut admitted = Vec::new();
+        for number in 0..MAX_CONNECTIONS + RESERVED_CONNECTIONS {
+            admitted.push(clients.admit(peer(number)));
+            begin(&admitted[number]);
+        }
+        let mut room = std::pin::pin!(clients.has_room());
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut room).await.is_err(), "{name}");
+        change(&admitted[3].client);
+        assert!(tokio::time::timeout(Duration::from_secs(1), room).await.is_ok(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn verification_of_a_stranger_gives_way() {
+    let clients = Clients::default();
+    let known = clients.admit(peer(0));
+    begin(&known).begin_response();
+    known.client.flushed();
+    // Its next request is verified too.
+    known.client.begin_request();
+    let mut strangers = Vec::new();
+    for number in 1..MAX_CONNECTIONS {
+        tokio::time::advance(Duration::from_millis(1)).await;
+        strangers.push(clients.admit(peer(number)));
+        strangers[number - 1].client.begin_request();
+    }
+    tokio::time::advance(Duration::from_millis(1)).await;
+    let scrape = clients.admit(peer(800));
+    assert!(scrape.evicts && !scrape.client.is_reserved() && is_evicted(&strangers[0]).await);
+    // The newcomer is not the next to be closed, though its request has not arrived.
+    let _other = clients.admit(peer(801));
+    assert!(is_evicted(&strangers[1]).await && !is_evicted(&scrape).await && !is_evicted(&known).await);
+    // What is worked on stays.
+    strangers[2].client.authorized();
+    let _third = clients.admit(peer(802));
+    assert!(is_evicted(&strangers[3]).await && !is_evicted(&strangers[2]).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +152,7 @@ async fn head_of_a_request_has_a_timeout() {
     assert_eq!(begun.elapsed(), FIRST_HEAD_TIMEOUT);
 
     let client = begin(&admission);
-    client.begin_response(true);
+    client.begin_response();
     client.flushed();
     assert!(tokio::time::timeout(FIRST_HEAD_TIMEOUT * 100, client.overdue()).await.is_err(), "idle");
     client.received();

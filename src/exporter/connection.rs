@@ -70,12 +70,9 @@ impl ConnectionHandler {
             let (head, _) = request.into_parts();
             async move {
                 client.begin_request();
-                let (response, is_authorized) = if lacks_tls {
-                    (handler.routes.tls_required(), false)
-                } else {
-                    handler.respond(&head, client.is_reserved()).await
-                };
-                client.begin_response(is_authorized);
+                let response =
+                    if lacks_tls { handler.routes.tls_required() } else { handler.respond(&head, &client).await };
+                client.begin_response();
                 Ok::<_, Infallible>(response)
             }
         });
@@ -84,23 +81,26 @@ impl ConnectionHandler {
         }
     }
 
-    /// Returns the response, and whether the client is authorized. `is_reserved`: only to health checks.
-    async fn respond(&self, request: &Parts, is_reserved: bool) -> (Response<Full<Body>>, bool) {
+    /// Returns the response, and records in `client` if the request is authorized.
+    async fn respond(&self, request: &Parts, client: &Client) -> Response<Full<Body>> {
         let rules = self.auth.rules().await;
         let is_health_check = routes::is_health_check(request);
-        let (mut response, is_authorized) = if is_reserved && !is_health_check {
-            (self.routes.full(), false)
+        let mut response = if client.is_reserved() && !is_health_check {
+            self.routes.full()
         } else if !is_health_check && !rules.allows_host(request) {
-            (self.routes.host_not_allowed(), false)
+            self.routes.host_not_allowed()
         } else {
             match rules.is_authorized(&request.headers).await {
-                Ok(true) => (self.routes.respond(request).await, true),
-                Ok(false) => (self.routes.unauthorized(request), false),
-                Err(error) => (self.routes.unverified(&error), false),
+                Ok(true) => {
+                    client.authorized();
+                    self.routes.respond(request).await
+                }
+                Ok(false) => self.routes.unauthorized(request),
+                Err(error) => self.routes.unverified(&error),
             }
         };
         rules.set_headers(response.headers_mut());
-        (response, is_authorized)
+        response
     }
 }
 

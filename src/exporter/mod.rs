@@ -109,8 +109,8 @@
 //!
 //! | limit | value | when exceeded |
 //! |---|---|---|
-//! | open connections | 128 in all, 64 of one IPv4 address or IPv6 /64 network | for a new one, another is closed: the one that waits longest without a request, first of clients that were never authorized, then the one whose client has not read its response for longest |
-//! | further connections, if all have a request under way | 16 | health checks are answered, other requests get 503; then new ones wait in the listen queue |
+//! | open connections | 128 in all, 64 of one IPv4 address or IPv6 /64 network | for a new one, another is closed: the one that waits longest without a request, first of clients that were never authorized, whose password may be being verified, then the one whose client has not read its response for longest |
+//! | further connections, if all have an authorized request under way | 16 | health checks are answered, other requests get 503; then new ones wait in the listen queue |
 //! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
 //! | time for a TLS handshake and the first request's head, and for a later head from its first byte on | 10 s | the connection is closed |
 //! | time without a request between two requests | 40 s | the connection is closed |
