@@ -10,7 +10,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use poolscope::exporter::DEFAULT_ADDRESS;
-use poolscope::text::printable;
+use poolscope::text::{ErrorChain, Printable, printable};
 use serde_json::{Value, json};
 
 use super::exit::fail;
@@ -117,7 +117,8 @@ fn query(client: &HttpClient, targets: &[Target]) -> Vec<Answer> {
 }
 
 fn query_one(client: &HttpClient, target: &Target) -> Result<Vec<Value>, String> {
-    let response = client.get(target, "application/json", MAX_RESPONSE_BYTES).map_err(|error| error.to_string())?;
+    let response =
+        client.get(target, "application/json", MAX_RESPONSE_BYTES).map_err(|error| ErrorChain(&error).to_string())?;
     if response.status != 200 {
         let line = response.body.lines().next().unwrap_or_default();
         return Err(format!("it responded {}: {}", response.status, printable(line)));
@@ -201,7 +202,7 @@ fn answer_json(Answer { url, pools }: &Answer) -> Value {
 fn add_answer(page: &mut String, Answer { url, pools }: &Answer) {
     // Writing to a string does not fail.
     match pools {
-        Err(error) => drop(writeln!(page, "{url}: {NEUTRAL}unknown{NEUTRAL:#}, {error}")),
+        Err(error) => drop(writeln!(page, "{url}: {NEUTRAL}unknown{NEUTRAL:#}, {}", Printable(error))),
         Ok(pools) if pools.is_empty() => drop(writeln!(page, "{url}: no pools")),
         Ok(pools) => {
             for pool in pools {
@@ -322,5 +323,8 @@ mod tests {
         forged["name"] = json!("a\nb: healthy \u{1b}[2J");
         add_answer(&mut page, &answer(Ok(vec![forged])));
         assert!(page.starts_with("a\\nb: healthy \\u{1b}[2J: "), "{page}");
+        page.clear();
+        add_answer(&mut page, &answer(Err("no\nshop: healthy \u{1b}[2J".to_owned())));
+        assert!(page.ends_with("no\\nshop: healthy \\u{1b}[2J\n"), "{page}");
     }
 }

@@ -3,7 +3,6 @@
 //! It starts neither a runtime nor threads, because health checks run often.
 
 use std::fmt;
-use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +14,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use http::Uri;
+use poolscope::config::read_file;
+use poolscope::text::Printable;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -128,7 +129,7 @@ impl fmt::Display for Target {
 #[derive(Debug, Error)]
 pub(super) enum ClientError {
     /// A file cannot be read.
-    #[error("cannot read {flag} {}", .path.display())]
+    #[error("cannot read {flag} {}", Printable(.path.display()))]
     File {
         flag: &'static str,
         path: PathBuf,
@@ -136,7 +137,7 @@ pub(super) enum ClientError {
         error: io::Error,
     },
     /// A PEM file has no valid certificate or key.
-    #[error("{flag} {} is not a PEM file with what is expected: {problem}", .path.display())]
+    #[error("{flag} {} is not a PEM file with what is expected: {problem}", Printable(.path.display()))]
     Pem { flag: &'static str, path: PathBuf, problem: String },
     /// A user without a password.
     #[error("--user is given without a password; give --password-file, or the variable {PASSWORD_VARIABLE}")]
@@ -206,13 +207,13 @@ impl HttpClient {
     }
 }
 
-fn read(flag: &'static str, path: &Path) -> Result<Vec<u8>, ClientError> {
-    fs::read(path).map_err(|error| ClientError::File { flag, path: path.to_owned(), error })
+fn read(flag: &'static str, path: &Path) -> Result<String, ClientError> {
+    read_file(path).map_err(|error| ClientError::File { flag, path: path.to_owned(), error })
 }
 
 fn password(args: &ClientArgs) -> Result<String, ClientError> {
     let text = match &args.password_file {
-        Some(path) => String::from_utf8_lossy(&read("--password-file", path)?).into_owned(),
+        Some(path) => read("--password-file", path)?,
         None => std::env::var(PASSWORD_VARIABLE).map_err(|_| ClientError::NoPassword)?,
     };
     Ok(text.lines().next().unwrap_or_default().to_owned())
@@ -221,7 +222,7 @@ fn password(args: &ClientArgs) -> Result<String, ClientError> {
 fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let pem = read(flag, path)?;
     let invalid = |problem: String| ClientError::Pem { flag, path: path.to_owned(), problem };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
     let found = found.map_err(|error| invalid(error.to_string()))?;
     if found.is_empty() { Err(invalid("it has no certificate".to_owned())) } else { Ok(found) }
 }
@@ -252,7 +253,7 @@ fn tls_config(args: &ClientArgs) -> Result<ClientConfig, ClientError> {
     match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => {
             let pem = read("--key", key)?;
-            let parsed = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| ClientError::Pem {
+            let parsed = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| ClientError::Pem {
                 flag: "--key",
                 path: key.clone(),
                 problem: error.to_string(),
@@ -378,6 +379,37 @@ mod tests {
         for invalid in ["", "HTTP/1.1 200 OK\r\n", "SSH-2.0-x\r\n\r\n", "HTTP/1.1 2\r\n\r\n", "HTTP/1.1 abc\r\n\r\n"] {
             assert_eq!(parse(invalid), None, "{invalid:?}");
         }
+    }
+
+    #[test]
+    fn files_of_the_client_are_bounded_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let written = |name: &str, content: &[u8]| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            path
+        };
+        let args = |password_file: PathBuf| ClientArgs {
+            timeout: Duration::from_secs(1),
+            cacert: None,
+            cert: None,
+            key: None,
+            user: Some("alice".to_owned()),
+            password_file: Some(password_file),
+        };
+        let problem = |error: ClientError| poolscope::text::ErrorChain(&error).to_string();
+        assert_eq!(password(&args(written("password", b"sesame\nmore\n"))).unwrap(), "sesame");
+        let latin = written("latin", b"s\xe9same\n");
+        let expected = format!("cannot read --password-file {}: line 1 is not UTF-8", latin.display());
+        assert_eq!(problem(password(&args(latin)).unwrap_err()), expected);
+        let zero = || PathBuf::from("/dev/zero");
+        let refused = |flag: &str| format!("cannot read {flag} /dev/zero: neither a regular file nor a FIFO");
+        assert_eq!(problem(password(&args(zero())).unwrap_err()), refused("--password-file"));
+        let cacert = ClientArgs { cacert: Some(zero()), ..args(zero()) };
+        assert_eq!(problem(tls_config(&cacert).unwrap_err()), refused("--cacert"));
+        let key = ClientArgs { cert: Some(zero()), key: Some(zero()), ..args(zero()) };
+        assert_eq!(problem(tls_config(&key).unwrap_err()), refused("--key"));
+        assert_eq!(problem(certificates("--cert", &zero()).unwrap_err()), refused("--cert"));
     }
 
     #[test]
