@@ -10,7 +10,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("suggest", &[]),
     ("text", &[]),
-    ("config", &["files", "suggest"]),
+    ("config", &["files", "suggest", "text"]),
     ("error", &["labels", "telemetry"]),
     ("telemetry", &["labels", "text"]),
     ("diagnosis", &["labels", "telemetry", "text"]),

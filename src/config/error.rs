@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::location::{Location, masked};
+use crate::text::Printable;
 
 /// An invalid setting, database URL or certificate file.
 ///
@@ -102,7 +103,7 @@ pub enum ConfigError {
     },
 
     /// A file that a setting or a URL parameter names cannot be read, or its content is invalid.
-    #[error("{setting} `{}` {problem}: {remedy}", path.display())]
+    #[error("{setting} `{}` {problem}: {remedy}", Printable(path.display()))]
     #[non_exhaustive]
     File {
         /// The name of the setting or parameter.

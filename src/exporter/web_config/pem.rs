@@ -6,6 +6,7 @@ use rustls::pki_types::pem::PemObject;
 use super::error::LineError;
 use super::files::Files;
 use super::section::{Located, Section};
+use crate::text::Printable;
 
 /// PEM data and its origin. It may be a secret.
 pub(super) struct Pem {
@@ -33,7 +34,7 @@ pub(super) fn read(
         }
         (None, Some(Located { line, value })) => {
             let (path, read) = files.read_referenced(value);
-            let origin = format!("{file} `{}`", path.display());
+            let origin = format!("{file} `{}`", Printable(path.display()));
             let data = read.map_err(|source| LineError::Unreadable { line, key: file, referenced: path, source })?;
             Ok(Some(Pem { line, data, origin }))
         }

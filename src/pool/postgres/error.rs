@@ -31,7 +31,7 @@ pub enum ConnectError {
     #[error("{problem}")]
     #[non_exhaustive]
     Tls {
-        /// A description, with a remedy if there is one. Names in the server's certificate are escaped.
+        /// A description, with a remedy if there is one. Names in certificates and paths are escaped.
         problem: String,
         /// The error underneath.
         source: Error,

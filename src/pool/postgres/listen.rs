@@ -23,6 +23,7 @@ use crate::labels::ErrorPhase;
 use crate::pool::wire::AnswerLimit;
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
+use crate::text::Printable;
 
 /// The bounds of the pause before connecting again. It doubles with each attempt, and half of it is random.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
@@ -111,7 +112,7 @@ pub enum ListenError {
     #[error("no channel to listen on: give at least one name")]
     NoChannel,
     /// The name of a channel is empty, too long or has a NUL.
-    #[error("invalid channel {name:?}: expected 1 to {MAX_CHANNEL_BYTES} bytes without NUL")]
+    #[error("invalid channel \"{}\": expected 1 to {MAX_CHANNEL_BYTES} bytes without NUL", Printable(name))]
     #[non_exhaustive]
     InvalidChannel {
         /// The name.
@@ -311,8 +312,11 @@ mod tests {
         assert_eq!(listen_statement([""; 0]), Err(ListenError::NoChannel));
         for name in ["", "a\0b", &"é".repeat(32)] {
             let error = listen_statement([name]).unwrap_err();
-            assert_eq!(error.to_string(), format!("invalid channel {name:?}: expected 1 to 63 bytes without NUL"));
+            let shown = name.replace('\0', r"\0");
+            assert_eq!(error.to_string(), format!("invalid channel \"{shown}\": expected 1 to 63 bytes without NUL"));
         }
+        let error = listen_statement(["\u{1b}[2J".repeat(100_000)]).unwrap_err().to_string();
+        assert!(error.chars().count() < 600 && !error.contains(char::is_control), "{error}");
         assert!(listen_statement(["n".repeat(63)]).is_ok());
     }
 

@@ -20,6 +20,7 @@ use super::peer::Peer;
 use super::pool_name::PoolName;
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::files::Live;
+use crate::text::Printable;
 
 type ProviderError = Box<dyn StdError + Send + Sync>;
 
@@ -152,11 +153,12 @@ impl CurrentPassword {
         let Some(login) = Login::new(&host, port, config) else { return error };
         let Login { host, port, database, user } = login;
         let mut problem = format!(
-            "the server requires a password, but passfile `{}` has no entry for {host}:{port}:{database}:{user}: add one",
-            file.source().path().display()
+            "the server requires a password, but passfile `{}` has no entry for {}: add one",
+            Printable(file.source().path().display()),
+            Printable(format_args!("{host}:{port}:{database}:{user}"))
         );
         if let Some(error) = file.error() {
-            problem = format!("{problem} (it has changed, but {error})");
+            problem = format!("{problem} (it has changed, but {})", Printable(error));
         }
         ConnectError::Password { problem, source: None }
     }

@@ -24,7 +24,7 @@ use super::pool_name::PoolName;
 use super::socket::Socket;
 use crate::config::{ClientCertificate, ConfigError, DatabaseUrl, Roots, TlsMode, Verify};
 use crate::files::{Files, Live, Source};
-use crate::text::ErrorChain;
+use crate::text::{ErrorChain, Printable};
 
 /// The TLS configuration of a pool's connections, which follows its certificate files.
 pub(super) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
@@ -79,7 +79,7 @@ impl CurrentTls {
         let read_at = humantime::format_rfc3339_seconds(loaded.read_at);
         Some(match live.error() {
             None => format!("{files} read at {read_at}"),
-            Some(error) => format!("{files} read at {read_at}; not usable since: {error}"),
+            Some(error) => format!("{files} read at {read_at}; not usable since: {}", Printable(error)),
         })
     }
 }
@@ -118,12 +118,12 @@ impl CertificateFiles {
                 _,
             ) => Some(match roots {
                 Roots::System => "the system's authorities were".to_owned(),
-                Roots::File(path) => format!("`{}` was", path.display()),
+                Roots::File(path) => format!("`{}` was", Printable(path.display())),
             }),
             (Error::AlertReceived(alert), _, Some(ClientCertificate { certificate, .. }))
                 if problem::rejects_client(*alert) =>
             {
-                Some(format!("`{}` was", certificate.display()))
+                Some(format!("`{}` was", Printable(certificate.display())))
             }
             _ => None,
         }
