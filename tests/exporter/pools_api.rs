@@ -392,8 +392,9 @@ const HOSTILE: [&str; 10] = [
 /// Asserts that a pool of this name, whose holder has an operation of this name, is listed with both, escaped as they
 /// are on the metrics page.
 async fn assert_listed(fixture: &Fixture, running: &Running, name: &str) -> Result<(), TestCaseError> {
-    // The name of a pool must not have control characters.
-    let pool_name: String = "pool ".chars().chain(name.chars()).filter(|c| !c.is_control()).collect();
+    // The name of a pool must not have control characters, nor whitespace around it.
+    let inner: String = name.chars().filter(|c| !c.is_control()).collect();
+    let pool_name = format!("pool {inner}.");
     let pool = fixture.pool(&pool_name, 1);
     let held = held(&pool, name).await;
     let query = format!("?pool={}", utf8_percent_encode(&pool_name, NON_ALPHANUMERIC));

@@ -137,6 +137,7 @@ async fn used_pool() -> TestPool {
     test.pool.operation("tried in vain").retry(policy).run(hopeless).await.unwrap_err();
     serve(&test.pool).await;
     drop(test.pool.connect_unpooled().await.unwrap());
+    wait_for_own_pool(&test.pool).await;
     // Queried once, so that these numbers are stable too.
     tokio::spawn(test.pool.watch_server(Duration::from_secs(3600)));
     eventually("everything is returned, and the server was queried", async || {
@@ -145,6 +146,20 @@ async fn used_pool() -> TestPool {
     })
     .await;
     test
+}
+
+/// Waits for the only connection in a task that holds it, until that is noticed.
+async fn wait_for_own_pool(pool: &Pool) {
+    let task = tokio::spawn({
+        let pool = pool.clone();
+        async move {
+            let _held = pool.get().await.unwrap();
+            pool.operation("waits for its own").get().await.map(drop)
+        }
+    });
+    eventually("a self-deadlock", async || pool.snapshot().self_deadlocks.len() == 1).await;
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
 }
 
 #[tokio::test]
