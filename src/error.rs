@@ -78,6 +78,8 @@ pub struct ConnectBackoff {
     pub code: ErrorCode,
     /// The message of the last failure and its causes, on one line.
     pub message: Arc<str>,
+    /// Whether the checkout connected itself, and its attempt was given up.
+    pub(crate) attempted: bool,
 }
 
 /// Returns what a message adds about a failure that does not pass by itself.

@@ -204,8 +204,8 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
                 Attempt::Failed(failure, error) => {
                     (span_outcome.outcome, span_outcome.code) = (error.outcome(), failure.code);
                     // The gate denied it, so it reached no server.
-                    let denied =
-                        self.is_first && matches!(error, RunError::Checkout(CheckoutError::Unavailable { .. }));
+                    let denied = self.is_first
+                        && matches!(&error, RunError::Checkout(CheckoutError::Unavailable { source, .. }) if !source.attempted);
                     // The event of a retry belongs to the attempt's span.
                     let next = span_outcome.span().in_scope(|| self.next(failure));
                     self.last_failure = Some((failure, error));

@@ -352,3 +352,21 @@ async fn pauses_shorten_when_the_failure_changes() {
     test.advance(ms(800)).await;
     assert!(!is_unavailable(&test.checkout("probe").poll().unwrap()));
 }
+
+/// A connection that is closing and the probe take all places: a checkout that could not connect anyway fails at once.
+#[tokio::test(start_paused = true)]
+async fn checkout_without_a_place_fails_at_once() {
+    let test = TestPool::new(2, 0);
+    test.backend.set_end(Behavior::Blocked);
+    let held = test.get("abandons");
+    test.backend.set_connect(Behavior::Down);
+    assert!(test.checkout("first").poll().unwrap().is_err());
+    test.advance(ms(50)).await;
+    test.backend.set_connect(Behavior::Blocked);
+    let _probe = test.checkout("probes").assert_pending();
+    held.mark_executing();
+    held.discard();
+    let status = test.pool.status();
+    assert_eq!((status.closing, status.creating), (1, 1));
+    assert!(is_unavailable(&test.checkout("others").poll().unwrap()));
+}

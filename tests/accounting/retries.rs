@@ -306,3 +306,17 @@ async fn only_attempt_fails_at_once() {
     assert_eq!((error.attempts(), error.gave_up()), (1, GiveUp::Attempts));
     assert!(matches!(error.error(), Some(RunError::Checkout(CheckoutError::Unavailable { .. }))));
 }
+
+/// An attempt that was given up after `connect_timeout` has reached the server, and counts.
+#[tokio::test(start_paused = true)]
+async fn attempt_that_was_given_up_is_counted() {
+    let mut settings = settings(2, 0);
+    settings.connect_timeout = ms(100);
+    settings.checkout_timeout = ms(30_000);
+    let test = TestPool::with(&settings);
+    test.backend.set_connect(Behavior::Blocked);
+    let running = vec![run(&test, "hangs", NO_BACKOFF.attempts(2))];
+    let error = finish_all(&test, running, None, ms(10_000)).await.pop().unwrap().unwrap_err();
+    assert_eq!((error.attempts(), error.gave_up()), (2, GiveUp::Attempts));
+    assert_eq!(test.backend.creates().started(), 2);
+}

@@ -117,12 +117,17 @@ async fn connect<M: Backend>(
             let failure = ConnectFailure::ServerDown;
             return match permit.failed(failure, ErrorCode::TIMEOUT, &error, || shared.any_returnable()) {
                 Some(retry) => Connected::RetryAt(retry),
-                None => Connected::GivenUp(shared.gate.last_failure().unwrap_or_else(|| ConnectBackoff {
-                    failing_for: limit,
-                    failure,
-                    code: ErrorCode::TIMEOUT,
-                    message: error.to_string().into(),
-                })),
+                None => {
+                    let unrecorded = || ConnectBackoff {
+                        failing_for: limit,
+                        failure,
+                        code: ErrorCode::TIMEOUT,
+                        message: error.to_string().into(),
+                        attempted: true,
+                    };
+                    let backoff = shared.gate.last_failure().unwrap_or_else(unrecorded);
+                    Connected::GivenUp(ConnectBackoff { attempted: true, ..backoff })
+                }
             };
         }
     };

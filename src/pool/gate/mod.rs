@@ -156,6 +156,15 @@ impl Gate {
         }
     }
 
+    /// Returns why a checkout for which there is no place may not connect even if there were one, as connecting is
+    /// suspended and no attempt is due. `waits` and `any_returnable` as in [`admit`](Self::admit).
+    pub(super) fn denial(&self, waits: bool, any_returnable: impl FnOnce() -> bool) -> Option<Denied> {
+        let connects = self.connects();
+        let now = Instant::now();
+        let suspension = connects.suspension(now).filter(|suspension| now < suspension.probe_at)?;
+        Some(self.denied(&suspension, waits, any_returnable))
+    }
+
     /// Returns whether a checkout waits or fails while connecting is suspended.
     fn denied(&self, suspension: &Suspension<'_>, waits: bool, any_returnable: impl FnOnce() -> bool) -> Denied {
         let Suspension { outage, until, any_unprobed, .. } = *suspension;

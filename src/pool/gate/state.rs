@@ -70,7 +70,13 @@ impl Outage {
 
     pub(super) fn report(&self) -> ConnectBackoff {
         let Self { failure, since, code, .. } = *self;
-        ConnectBackoff { failing_for: since.elapsed(), failure, code, message: Arc::clone(&self.message) }
+        ConnectBackoff {
+            failing_for: since.elapsed(),
+            failure,
+            code,
+            message: Arc::clone(&self.message),
+            attempted: false,
+        }
     }
 }
 

@@ -144,13 +144,27 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             self.wait_for_reset(cx);
             return None;
         }
+        if *this.reset_wait == ResetWait::Waiting {
+            // It has ended, and the checkout may wait at the gate from now on.
+            *this.reset_wait = ResetWait::Over;
+            Waits::of(this.waits).gate = None;
+        }
+        let waits = *this.at_gate == AtGate::Waits;
         // Connections that are closing keep their places, although deadpool no longer knows them.
         if !shared.recorder.ledger().has_room() {
             drop(place);
-            self.wait_at_gate(RetryAt::no_place(), cx);
-            return None;
+            return match shared.gate.denial(waits, || shared.any_returnable()) {
+                Some(Denied::Unavailable(backoff)) => Some(Failure::Unavailable(backoff)),
+                Some(Denied::RetryAt(retry)) => {
+                    self.wait_at_gate(retry, cx);
+                    None
+                }
+                None => {
+                    self.wait_at_gate(RetryAt::no_place(), cx);
+                    None
+                }
+            };
         }
-        let waits = *this.at_gate == AtGate::Waits;
         match Gate::admit(shared, &shared.recorder, waits, || shared.any_returnable()) {
             Ok(permit) => {
                 // It leaves its place at the gate to others.
