@@ -60,10 +60,22 @@ impl Background {
     ) {
         let overdue_at = Instant::now() + limit + OVERDUE_GRACE;
         let work = Arc::new(Work { overdue_at, future: Mutex::new(Some(Box::pin(work))), task: OnceLock::new() });
-        let key = lock(&self.works).insert(Arc::clone(&work));
+        let mut works = lock(&self.works);
+        let key = works.insert(Arc::clone(&work));
         self.count.fetch_add(1, SeqCst);
+        drop(works);
         let task = WorkTask { shared: Arc::clone(shared), key, work: Arc::clone(&work) };
         let _ = work.task.set(runtime.spawn(task).abort_handle());
+    }
+
+    /// Forgets work that has ended. Repeated calls have no effect.
+    fn remove(&self, key: usize, work: &Arc<Work>) {
+        let mut works = lock(&self.works);
+        // The key may belong to other work by now.
+        if works.get(key).is_some_and(|current| Arc::ptr_eq(current, work)) {
+            works.remove(key);
+            self.count.fetch_sub(1, SeqCst);
+        }
     }
 
     /// Drops the work that is overdue, unless it is being polled.
@@ -75,13 +87,14 @@ impl Background {
         let overdue: Vec<_> = lock(&self.works)
             .iter()
             .filter(|(_, work)| work.overdue_at <= now)
-            .map(|(_, work)| Arc::clone(work))
+            .map(|(key, work)| (key, Arc::clone(work)))
             .collect();
-        for work in overdue {
+        for (key, work) in overdue {
             let future = work.future.try_lock().ok().and_then(|mut future| future.take());
             // Dropped without the lock.
             if future.is_some() {
                 drop(future);
+                self.remove(key, &work);
                 // If its runtime runs again, the task ends.
                 if let Some(task) = work.task.get() {
                     task.abort();
@@ -111,10 +124,44 @@ impl Future for WorkTask {
 
 impl Drop for WorkTask {
     fn drop(&mut self) {
-        let background = &self.shared.background;
-        lock(&background.works).try_remove(self.key);
-        background.count.fetch_sub(1, SeqCst);
+        self.shared.background.remove(self.key, &self.work);
         let future = lock(&self.work.future).take();
         drop(future);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::telemetry::clock::Clock;
+    use crate::telemetry::ledger::{Ledger, Limits, Recorder};
+
+    #[test]
+    fn dropped_work_of_an_undriven_runtime_is_forgotten() {
+        let runtime = || Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (undriven, other) = (runtime(), runtime());
+        let (clock, _) = Clock::mock();
+        let ledger = Arc::new(Ledger::new("test".into(), Limits::for_tests(), clock));
+        let shared = Arc::new(Shared::new(Recorder::new(ledger), Settings::default()));
+        let background = &shared.background;
+        let left = || (lock(&background.works).len(), background.count.load(SeqCst));
+        let spawn = |limit| background.spawn(&shared, undriven.handle(), limit, std::future::pending());
+        other.block_on(async {
+            spawn(Duration::ZERO);
+            assert_eq!(left(), (1, 1));
+            tokio::time::advance(OVERDUE_GRACE).await;
+            background.drop_overdue();
+            assert_eq!(left(), (0, 0));
+            // Has the same key.
+            spawn(Duration::from_secs(3600));
+        });
+        undriven.block_on(tokio::task::yield_now());
+        assert_eq!(left(), (1, 1));
+        drop(undriven);
+        assert_eq!(left(), (0, 0));
     }
 }
