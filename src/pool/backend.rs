@@ -1,12 +1,15 @@
 //! The interface between the pool and the connections that it holds.
 
 use std::error::Error;
+use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use deadpool::managed::{Manager, RecycleError};
 
-use super::release::HolderCancels;
+use super::connection::ConnectionMeta;
+use super::release::{HolderCancels, drained};
 use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver, StatementCaches};
 use crate::config::Settings;
 use crate::error::CheckoutError;
@@ -15,6 +18,7 @@ use crate::labels::{Dirt, ErrorCode};
 use crate::telemetry::connection::{ConnectionStats, UnpackedState};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::trace::ServerAddress;
+use crate::telemetry::wire::SessionStatus;
 
 /// A deadpool [`Manager`] whose connections a [`Pool`](crate::Pool) can hold.
 ///
@@ -139,20 +143,40 @@ pub struct Observer {
     on_dirty: DirtyCallback,
     caches: Arc<StatementCaches>,
     cancels: Arc<HolderCancels>,
+    left: Arc<LeftExecuting>,
+}
+
+/// The end of a session, as from [`Backend::end`].
+pub(crate) type SessionEnd = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The end of a connection that its backend has dropped before it was established, while the server executed for it.
+#[derive(Default)]
+pub(super) struct LeftExecuting(Mutex<Option<SessionEnd>>);
+
+impl LeftExecuting {
+    pub(super) fn take(&self) -> Option<SessionEnd> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for LeftExecuting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LeftExecuting")
+    }
 }
 
 impl Observer {
     pub(super) fn new(
         recorder: Recorder,
-        stats: Arc<ConnectionStats>,
-        driver: Arc<DriverActivity>,
+        meta: &ConnectionMeta,
         settings: &Settings,
         on_dirty: DirtyCallback,
         caches: StatementCaches,
-        cancels: Arc<HolderCancels>,
     ) -> Self {
+        let (stats, driver) = (Arc::clone(&meta.stats), Arc::clone(&meta.driver));
+        let (cancels, left) = (Arc::clone(&meta.cancels), Arc::clone(&meta.left));
         let Settings { read_wire: observes, trace_query_text: records_text, .. } = *settings;
-        Self { recorder, stats, driver, observes, records_text, on_dirty, caches: Arc::new(caches), cancels }
+        Self { recorder, stats, driver, observes, records_text, on_dirty, caches: Arc::new(caches), cancels, left }
     }
 
     /// Returns whether the protocol is observed; see the setting `read_wire`.
@@ -170,6 +194,25 @@ impl Observer {
     pub(crate) fn is_held(&self) -> impl Fn() -> bool + Send + use<> {
         let stats = Arc::clone(&self.stats);
         move || UnpackedState::unpack(stats.packed_state()).is_checked_out()
+    }
+
+    /// Waits until everything that was sent has reached the wire, and returns the session's state then; `None` if it has
+    /// ended.
+    pub(crate) async fn settled_status(&self) -> Option<SessionStatus> {
+        drained(&self.driver, &self.stats).await;
+        let wire = self.stats.wire();
+        (!wire.is_ended()).then(|| wire.status())
+    }
+
+    /// Returns whether the server executes a request, as far as is known.
+    pub(crate) fn is_executing(&self) -> bool {
+        self.stats.wire().is_executing()
+    }
+
+    /// Leaves the end of the connection to the pool, as it is dropped while the server executes: it keeps its place until
+    /// then.
+    pub(crate) fn leave_executing(&self, end: SessionEnd) {
+        *self.left.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(end);
     }
 
     /// Returns the cancel requests of the connection's holders.

@@ -274,6 +274,11 @@ impl WireStats {
         Nanos::from_nanos(self.last_received.load(Relaxed))
     }
 
+    /// Returns whether the server executes a request, as far as is known.
+    pub(crate) fn is_executing(&self) -> bool {
+        self.status() == SessionStatus::Executing && !self.is_ended()
+    }
+
     /// Returns whether the session is known to have ended.
     #[inline]
     pub(crate) fn is_ended(&self) -> bool {

@@ -46,7 +46,10 @@ async fn sequential_dropped_transactions_open_one_connection() {
 const CANCEL_REQUEST_CODE: [u8; 4] = [0x04, 0xd2, 0x16, 0x2e];
 
 /// Returns a pool whose cancel requests are lost, while it can connect.
-async fn without_cancels(name: &str, settings: impl FnOnce(PoolBuilder) -> PoolBuilder) -> (Proxy, TestPool) {
+pub(crate) async fn without_cancels(
+    name: &str,
+    settings: impl FnOnce(PoolBuilder) -> PoolBuilder,
+) -> (Proxy, TestPool) {
     let server = shared().await;
     let proxy = Proxy::to((Ipv4Addr::LOCALHOST, server.port()).into()).await;
     for _ in 0..1000 {
@@ -225,7 +228,7 @@ async fn begin_a_query(test: &TestPool) -> Connection {
     let process = backend(&connection).await;
     let admin = Admin::new(shared().await).await;
     tokio::select! {
-        result = connection.batch_execute("SELECT pg_sleep(30)") => panic!("{result:?}"),
+        result = connection.batch_execute("SELECT pg_sleep(300)") => panic!("{result:?}"),
         () = admin.await_busy(process) => {}
     }
     connection

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::super::backend::SessionEnd;
 use super::super::shared::Shared;
 use super::ConnectionMeta;
 use crate::labels::CloseReason;
@@ -20,6 +21,8 @@ struct Closing {
     stats: Arc<ConnectionStats>,
     operation: OperationId,
     reason: CloseReason,
+    /// `Some` until it is awaited.
+    end: Option<SessionEnd>,
     /// Whether the server has let go of the connection.
     ended: bool,
 }
@@ -29,32 +32,43 @@ pub(super) fn await_end(meta: &ConnectionMeta, end: impl Future<Output = ()> + S
     let Some(runtime) = &meta.runtime else { return };
     let (shared, stats, limit) = (&meta.shared, Arc::clone(&meta.stats), meta.shared.settings.close_timeout);
     let operation = meta.last_operation;
-    let closing = Closing { shared: Arc::clone(shared), stats, operation, reason, ended: false };
+    let end: SessionEnd = Box::pin(end);
+    let closing = Closing { shared: Arc::clone(shared), stats, operation, reason, end: Some(end), ended: false };
     // If the runtime is shut down, the work is dropped at once.
-    shared.background.spawn(shared, runtime, limit, closing.until(end, Instant::now() + limit));
+    shared.background.spawn(shared, runtime, limit, closing.until(Instant::now() + limit));
 }
 
 /// Ends the session of a connection whose runtime does not run, as far as that is possible from the current one: its
 /// query can be cancelled, but its socket not closed.
-pub(super) fn end_elsewhere(meta: &ConnectionMeta, end: impl Future<Output = ()> + Send + 'static) {
+pub(super) fn end_elsewhere(shared: &Shared, end: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = Handle::try_current() {
-        drop(runtime.spawn(timeout(meta.shared.settings.close_timeout, end)));
+        drop(runtime.spawn(timeout(shared.settings.close_timeout, end)));
     }
 }
 
 impl Closing {
-    async fn until(mut self, end: impl Future<Output = ()>, deadline: Instant) {
-        self.ended = timeout_at(deadline, end).await.is_ok();
+    async fn until(mut self, deadline: Instant) {
+        if let Some(end) = self.end.take() {
+            self.ended = timeout_at(deadline, end).await.is_ok();
+        }
     }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        let Self { shared, stats, operation, reason, ended } = self;
+        let Self { shared, stats, operation, reason, end, ended } = self;
         if !*ended {
             shared.recorder.close_timed_out(*operation);
         }
         shared.recorder.ledger().connection_closed(stats, *reason);
         shared.connection_gone(*reason);
+        if *reason == CloseReason::ConnectFailed {
+            // Unlike one that the server refused, it had a slot.
+            shared.gate.slot_freed();
+        }
+        // Its runtime has not run since, or has ended.
+        if let Some(end) = end.take() {
+            end_elsewhere(shared, end);
+        }
     }
 }

@@ -89,15 +89,7 @@ impl<M: Backend> InstrumentedManager<M> {
             }
         });
         let Shared { recorder, settings, .. } = &*self.shared;
-        Observer::new(
-            recorder.clone(),
-            Arc::clone(&meta.stats),
-            Arc::clone(&meta.driver),
-            settings,
-            on_dirty,
-            caches,
-            Arc::clone(&meta.cancels),
-        )
+        Observer::new(recorder.clone(), meta, settings, on_dirty, caches)
     }
 
     /// Returns why a connection may not be handed out, as far as this is known without a query to the server.

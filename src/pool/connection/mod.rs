@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 pub(super) use self::connect::{Connect, Connected};
 pub(super) use self::manager::InstrumentedManager;
 pub(super) use self::slot::{Place, Slot};
-use super::backend::Backend;
+use super::backend::{Backend, LeftExecuting};
 use super::release::HolderCancels;
 use super::shared::Shared;
 use super::wire::DriverActivity;
@@ -23,7 +23,6 @@ use crate::labels::CloseReason;
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
-use crate::telemetry::wire::SessionStatus;
 
 /// deadpool's pool of instrumented connections.
 pub(super) type ObjectPool<M> = managed::Pool<InstrumentedManager<M>>;
@@ -50,7 +49,7 @@ impl<M: Backend> PooledConnection<M> {
     pub(super) fn close(&self, reason: CloseReason) {
         // A ping executes nothing, and a connection that does not answer it counts as dead.
         let is_pinged = matches!(reason, CloseReason::PingFailed | CloseReason::PingAbandoned);
-        let outlives = !is_pinged && M::may_outlive_drop(&self.connection, self.meta.is_executing());
+        let outlives = !is_pinged && M::may_outlive_drop(&self.connection, self.meta.stats.wire().is_executing());
         self.meta.record_closed(reason, outlives);
     }
 }
@@ -62,7 +61,7 @@ impl<M: Backend> Drop for PooledConnection<M> {
         match end {
             End::Known => {}
             End::Awaited => closing::await_end(&self.meta, self.backend.end(&self.connection), *reason),
-            End::Unknown => closing::end_elsewhere(&self.meta, self.backend.end(&self.connection)),
+            End::Unknown => closing::end_elsewhere(&self.meta.shared, self.backend.end(&self.connection)),
         }
     }
 }
@@ -102,6 +101,8 @@ pub(super) struct ConnectionMeta {
     pub(super) cancels: Arc<HolderCancels>,
     /// The activity of the task that drives the connection.
     pub(super) driver: Arc<DriverActivity>,
+    /// What is left of a connection that was dropped before it was established.
+    pub(super) left: Arc<LeftExecuting>,
     /// The runtime in which the connection was made, for background work on it; `None` if it does not run.
     pub(super) runtime: Option<Handle>,
     closed: OnceLock<Closed>,
@@ -162,6 +163,7 @@ impl ConnectionMeta {
             unreset: false,
             cancels,
             driver: Arc::default(),
+            left: Arc::default(),
             runtime: Handle::try_current().ok(),
             closed: OnceLock::new(),
         })
@@ -180,12 +182,6 @@ impl ConnectionMeta {
             self.expires_at = at.after(recycle_after - Duration::from_nanos(fastrand::u64(0..=whole / 10)));
         }
         self.shared.recorder.connection_created(&self.stats, took);
-    }
-
-    /// Returns whether the server executes a request, as far as is known.
-    fn is_executing(&self) -> bool {
-        let wire = self.stats.wire();
-        wire.status() == SessionStatus::Executing && !wire.is_ended()
     }
 
     fn record_closed(&self, reason: CloseReason, outlives: bool) {
@@ -209,6 +205,10 @@ impl ConnectionMeta {
 impl Drop for ConnectionMeta {
     fn drop(&mut self) {
         // Not yet recorded if connecting failed.
+        if let Some(end) = self.left.take() {
+            self.record_closed(self.reason, true);
+            closing::await_end(self, end, self.reason);
+        }
         self.record_closed(self.reason, false);
         let Some(Closed { reason, end }) = self.closed.get() else { return };
         if *end == End::Unknown {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::client::Client;
 use super::error::ConnectError;
+use crate::pool::backend::{Observer, SessionEnd};
+use crate::telemetry::wire::SessionStatus;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
@@ -33,11 +35,74 @@ impl AfterConnect {
         }))
     }
 
-    /// Calls the hook, for at most `limit`.
-    pub(super) async fn call(&self, client: &mut Client, limit: Duration) -> Result<(), ConnectError> {
-        match tokio::time::timeout(limit, (self.0)(client)).await {
-            Ok(result) => result.map_err(|source| ConnectError::AfterConnect { source }),
+    /// Calls the hook with a new connection, for at most `limit`. It must leave nothing on the connection that concerns
+    /// its first holder.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the caller must close the connection. What the server executes is then cancelled.
+    pub(super) async fn call(
+        &self,
+        client: &mut Client,
+        observer: Option<&Observer>,
+        limit: Duration,
+    ) -> Result<(), ConnectError> {
+        let mut leaving = Leaving { observer, end: Some(Box::pin(client.end())) };
+        let called = tokio::time::timeout(limit, async {
+            (self.0)(client).await?;
+            if let Some(observer) = observer {
+                check(observer.settled_status().await)?;
+            }
+            // Before the first holder executes anything that a late request would cancel.
+            if client.end_hold().await { Ok(()) } else { Err(Unfinished::Cancel.into()) }
+        });
+        match called.await {
+            Ok(Ok(())) => {
+                leaving.end = None;
+                Ok(())
+            }
+            Ok(Err(source)) => Err(ConnectError::AfterConnect { source }),
             Err(elapsed) => Err(ConnectError::AfterConnect { source: elapsed.into() }),
+        }
+    }
+}
+
+/// What a hook has left on the connection.
+#[derive(Debug, thiserror::Error)]
+enum Unfinished {
+    #[error("the connection was lost")]
+    Lost,
+    #[error("it left a transaction open: commit it, or roll it back")]
+    Transaction,
+    #[error("it dropped a query before its end: await it")]
+    Query,
+    #[error("it dropped a cancel request before its end: await it")]
+    Cancel,
+}
+
+/// Returns an error unless a connection with this status can be handed out; `None` if its session has ended.
+fn check(status: Option<SessionStatus>) -> Result<(), Unfinished> {
+    match status {
+        None => Err(Unfinished::Lost),
+        Some(SessionStatus::Unread | SessionStatus::Idle) => Ok(()),
+        Some(SessionStatus::Executing | SessionStatus::Ending) => Err(Unfinished::Query),
+        Some(SessionStatus::InTransaction | SessionStatus::FailedTransaction) => Err(Unfinished::Transaction),
+    }
+}
+
+/// Leaves the end of the connection to the pool if it is dropped before the hook has succeeded, while the server
+/// executes.
+struct Leaving<'a> {
+    observer: Option<&'a Observer>,
+    end: Option<SessionEnd>,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        if let (Some(observer), Some(end)) = (self.observer, self.end.take())
+            && observer.is_executing()
+        {
+            observer.leave_executing(end);
         }
     }
 }

@@ -169,9 +169,11 @@ impl PoolBuilder {
     /// Sets a function that is called with each new connection before its first use, as for `SET` or to load types. It
     /// replaces one that was set before.
     ///
-    /// It takes at most `connect_timeout`. If it fails, so does connecting: the connection is closed, the error is
-    /// [`ConnectError::AfterConnect`](crate::ConnectError::AfterConnect), and it is counted in
-    /// `poolscope_connection_errors_total` with the code `hook`. It is called for connections outside the pool, too. The
+    /// `connect_timeout` covers connecting and the hook together. If it fails, so does connecting: the connection is
+    /// closed, the error is [`ConnectError::AfterConnect`](crate::ConnectError::AfterConnect), and it is counted in
+    /// `poolscope_connection_errors_total` with the code `hook`. It has also failed if it leaves a transaction open, or has
+    /// dropped a query before its end, as far as `read_wire` shows this. A [`CancelToken`](crate::CancelToken) that it
+    /// creates has no effect after it. It is called for connections outside the pool, too. The
     /// session state that it sets is not restored after `reset_session`; put such settings into the URL's `options`.
     ///
     /// ```no_run

@@ -68,6 +68,12 @@ impl Client {
         }
     }
 
+    /// Ends the hold of the hook that prepares a pooled connection, with its cancel tokens. Returns whether no request of
+    /// theirs can take effect any more, once none is under way.
+    pub(super) async fn end_hold(&self) -> bool {
+        self.cancels.end_first_hold().await
+    }
+
     /// Returns the request that cancels the query of the connection, of any holder.
     pub(super) fn cancel_request(&self) -> CancelRequest {
         CancelRequest::new(self.inner.cancel_token(), self.connector.clone(), Arc::clone(&self.peer))

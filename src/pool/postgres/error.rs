@@ -80,7 +80,8 @@ pub enum ConnectError {
     #[non_exhaustive]
     Answer {},
 
-    /// The hook [`after_connect`](crate::PoolBuilder::after_connect) failed, or took longer than `connect_timeout`.
+    /// The hook [`after_connect`](crate::PoolBuilder::after_connect) failed, left a transaction or a query behind, or had
+    /// not ended after `connect_timeout`.
     #[error("the hook after_connect failed")]
     #[non_exhaustive]
     AfterConnect {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
+use tokio::time::Instant;
 
 use super::after_connect::AfterConnect;
 use super::client::Client;
@@ -39,9 +40,10 @@ impl PostgresManager {
         observer: Option<&Observer>,
         cancels: Arc<HolderCancels>,
     ) -> Result<Client, ConnectError> {
+        let (started, limit) = (Instant::now(), self.connector.connect_timeout());
         let mut client = Client::connect(&self.connector, observer, cancels).await?;
         if let Some(hook) = &self.after_connect {
-            hook.call(&mut client, self.connector.connect_timeout()).await?;
+            hook.call(&mut client, observer, limit.saturating_sub(started.elapsed())).await?;
         }
         Ok(client)
     }

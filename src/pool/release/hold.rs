@@ -67,6 +67,13 @@ impl HolderCancels {
         state.under_way > 0 || state.uncertain
     }
 
+    /// Ends the hold of the code that prepares a new connection, and waits until none of its requests is under way.
+    /// Returns whether none of them can take effect any more. Has no effect outside the pool.
+    pub(in crate::pool) async fn end_first_hold(&self) -> bool {
+        let is_cancellable = self.stats.as_ref().is_some_and(|stats| stats.set_cancellable(false));
+        !is_cancellable || !self.end_hold() || self.settled().await
+    }
+
     /// Waits until no request is under way. Returns whether none of them can take effect any more.
     pub(super) async fn settled(&self) -> bool {
         loop {

@@ -24,6 +24,7 @@ use std::time::Duration;
 pub(super) use self::background::Background;
 pub use self::guard::Guard;
 pub(crate) use self::hold::{CancelHold, HolderCancels};
+pub(super) use self::reset::drained;
 pub(super) use self::resets::{ResetWait, Resets, wait_for_reset};
 pub(super) use self::surplus::{after_failed_checkout, close_idle, return_unused, sweep};
 

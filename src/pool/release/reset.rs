@@ -10,8 +10,10 @@ use tracing::Instrument as _;
 use super::super::backend::Backend;
 use super::super::checkout::context::Context;
 use super::super::connection::PooledConnection;
+use super::super::wire::DriverActivity;
 use super::CANCEL_DELAY;
 use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, Outcome};
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::SpanOutcome;
 use crate::telemetry::wire::SessionStatus;
@@ -51,7 +53,12 @@ impl<E: std::error::Error + 'static> From<RecycleError<E>> for Failure<E> {
 /// Waits until everything that was sent on a connection has reached the wire. A dropped transaction has sent its own
 /// ROLLBACK, or is about to: its end is waited for too.
 pub(super) async fn drain<M: Backend>(pooled: &PooledConnection<M>) {
-    let (driver, wire) = (&pooled.meta.driver, pooled.meta.stats.wire());
+    drained(&pooled.meta.driver, &pooled.meta.stats).await;
+}
+
+/// As [`drain`], for a connection with this activity and statistics.
+pub(in crate::pool) async fn drained(driver: &DriverActivity, stats: &ConnectionStats) {
+    let wire = stats.wire();
     driver.wait_until(|| wire.is_ended() || (driver.is_settled() && wire.status() != SessionStatus::Ending)).await;
 }
 
