@@ -85,7 +85,7 @@ async fn lasting_failures_are_returned() {
 async fn dropped_future_keeps_what_was_opened() {
     let test = pool(4);
     test.backend.set_connect(Behavior::After(ms(100), Completion::Ok));
-    assert!(tokio::time::timeout(ms(450), test.pool.warm_up()).await.is_err());
+    assert!(tokio::time::timeout(ms(250), test.pool.warm_up()).await.is_err());
     test.advance(ms(200)).await;
     test.run_detached().await;
     let status = test.pool.status();
