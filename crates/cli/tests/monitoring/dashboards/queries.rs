@@ -13,6 +13,10 @@ use super::{committed, each_panel, strings, targets};
 /// Metrics that neither dashboards nor rules query, with the reason.
 const UNUSED_METRICS: &[(&str, &str)] = &[
     ("db_client_connection_idle_min", "always 0"),
+    (
+        "poolscope_close_timeouts_total",
+        "rises only while queries cannot be cancelled; the panel of states shows those closing",
+    ),
     ("poolscope_log_lines_lost_total", "a gap in the log of the binary, which the log reports itself"),
     ("poolscope_server_seen_timestamp_seconds", "server metrics disappear within seconds after a failed poll"),
 ];
