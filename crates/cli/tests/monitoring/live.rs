@@ -65,11 +65,7 @@ fn notifications_name_the_top_contributor() {
 
 #[test]
 fn explained_alerts_are_inhibited() {
-    for (scenario, alert) in [
-        ("server_down", "PoolscopeConnectingFails"),
-        ("server_down", "PoolscopeRetryBudgetSpent"),
-        ("server_full", "PoolscopeServerSlotsLow"),
-    ] {
+    for (scenario, alert) in [("server_down", "PoolscopeConnectingFails"), ("server_full", "PoolscopeServerSlotsLow")] {
         let notice = &RESULTS.run(scenario).notices[alert];
         assert!(notice.inhibited, "{scenario}: {alert} is not inhibited");
     }

@@ -226,8 +226,18 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         ExpectedAlerts {
             alert: "PoolscopeServerDown",
             cause: "io",
-            also: &[&["PoolscopeConnectingFails", "PoolscopeRetryBudgetSpent"]],
-            possible: &["PoolscopeRetryStorm"],
+            also: &[&["PoolscopeConnectingFails"]],
+            // Retries wait for the server, so that requests and their checkouts last as long as the policy permits.
+            possible: &[
+                "PoolscopeRetryStorm",
+                "PoolscopeRetryBudgetSpent",
+                "PoolscopeManyCheckouts",
+                "PoolscopeCheckoutWaitHigh",
+                "PoolscopeTimeoutBudgetBurns",
+                "PoolscopeTimeoutBudgetBurnsFast",
+                "PoolscopeWaitBudgetBurns",
+                "PoolscopeWaitBudgetBurnsFast",
+            ],
         },
     )
     .with_server_fault(ServerFault::Stop)

@@ -22,6 +22,7 @@ const EMPTY_QUERIES: &[EmptyQuery] = &[
     (52, 0, "server_down", NO_ERROR),
     (141, 0, "server_full", NO_ERROR),
     (53, 0, "retry_storm", "no query fails"),
+    (54, 0, "self_deadlock", "no operation waits for its own task, and the series does not exist"),
     (60, 0, "retry_storm", NO_RETRY),
     (61, 0, "shop", NO_RETRY),
     (61, 1, "retry_storm", NO_RETRY),
