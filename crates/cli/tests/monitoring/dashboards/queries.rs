@@ -17,6 +17,7 @@ const UNUSED_METRICS: &[(&str, &str)] = &[
         "poolscope_close_timeouts_total",
         "rises only while queries cannot be cancelled; the panel of states shows those closing",
     ),
+    ("poolscope_diagnosis", "its evidence and advice are in the API and in `poolscope diagnose`"),
     ("poolscope_log_lines_lost_total", "a gap in the log of the binary, which the log reports itself"),
     ("poolscope_server_seen_timestamp_seconds", "server metrics disappear within seconds after a failed poll"),
 ];

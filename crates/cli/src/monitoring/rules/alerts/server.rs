@@ -33,7 +33,12 @@ fn server_down(t: &Thresholds) -> Alert {
             "PoolscopeServerFull",
             "PoolscopeRetryBudgetSpent",
             "PoolscopeRetryStorm",
+            "PoolscopeManyCheckouts",
+            "PoolscopeCheckoutWaitHigh",
+            "PoolscopeTimeoutBudgetBurnsFast",
+            "PoolscopeTimeoutBudgetBurns",
             "PoolscopeWaitBudgetBurnsFast",
+            "PoolscopeWaitBudgetBurns",
         ]],
     }
 }
