@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
-use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::text::{ErrorChain, Printable, printable};
 use serde_json::{Value, json};
 
@@ -52,15 +51,6 @@ pub(super) struct DiagnoseArgs {
 
     #[command(flatten)]
     client: ClientArgs,
-
-    /// The address that the exporter listens on
-    #[arg(
-        long = "web.listen-address",
-        value_name = "ADDRESS",
-        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
-        default_value = DEFAULT_ADDRESS
-    )]
-    listen_address: Target,
 }
 
 /// The time between two queries of `--watch`.
@@ -75,9 +65,9 @@ struct Answer {
 
 /// Queries the exporters and prints the verdicts.
 pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
-    let DiagnoseArgs { mut urls, json, watch, client, listen_address } = args;
+    let DiagnoseArgs { mut urls, json, watch, client } = args;
     if urls.is_empty() {
-        urls.push(listen_address);
+        urls.push(client.listen_address.clone());
     }
     let targets: Vec<_> = urls.into_iter().map(|target| target.or_path(DEFAULT_PATH)).collect();
     let client = match HttpClient::new(&client, HttpClient::is_tls(&targets)) {

@@ -5,7 +5,6 @@
 use std::io;
 
 use clap::Args;
-use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::text::printable;
 use thiserror::Error;
 
@@ -28,15 +27,6 @@ pub(super) struct HealthyArgs {
 
     #[command(flatten)]
     client: ClientArgs,
-
-    /// The address that the exporter listens on
-    #[arg(
-        long = "web.listen-address",
-        value_name = "ADDRESS",
-        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
-        default_value = DEFAULT_ADDRESS
-    )]
-    listen_address: Target,
 }
 
 /// Why the exporter is not healthy.
@@ -67,7 +57,7 @@ pub(super) enum HealthyError {
 
 /// Queries the exporter, and prints its response if it is healthy.
 pub(super) fn query(args: HealthyArgs) -> Result<(), HealthyError> {
-    let target = args.url.unwrap_or(args.listen_address).or_path(DEFAULT_PATH);
+    let target = args.url.unwrap_or_else(|| args.client.listen_address.clone()).or_path(DEFAULT_PATH);
     let client = HttpClient::new(&args.client, HttpClient::is_tls([&target]))?;
     let response = client.get(&target, "text/plain", MAX_RESPONSE_BYTES);
     let Response { status, body } =

@@ -15,6 +15,7 @@ use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use http::Uri;
 use poolscope::config::read_file;
+use poolscope::exporter::DEFAULT_ADDRESS;
 use poolscope::text::Printable;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
@@ -54,6 +55,15 @@ pub(super) struct ClientArgs {
     /// The file with the password
     #[arg(long, value_name = "FILE", requires = "user", env = "POOLSCOPE_WEB_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
+
+    /// The address that the exporter listens on
+    #[arg(
+        long = "web.listen-address",
+        value_name = "ADDRESS",
+        env = "POOLSCOPE_WEB_LISTEN_ADDRESS",
+        default_value = DEFAULT_ADDRESS
+    )]
+    pub(super) listen_address: Target,
 }
 
 /// The URL of an exporter.
@@ -147,6 +157,13 @@ pub(super) enum ClientError {
     Tls(String),
 }
 
+impl ClientError {
+    /// Returns the conversion of an error in the PEM file that a flag names.
+    fn pem<E: fmt::Display>(flag: &'static str, path: &Path) -> impl Fn(E) -> Self {
+        move |problem| Self::Pem { flag, path: path.to_owned(), problem: problem.to_string() }
+    }
+}
+
 /// The response to a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Response {
@@ -221,10 +238,9 @@ fn password(args: &ClientArgs) -> Result<String, ClientError> {
 
 fn certificates(flag: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientError> {
     let pem = read(flag, path)?;
-    let invalid = |problem: String| ClientError::Pem { flag, path: path.to_owned(), problem };
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
-    let found = found.map_err(|error| invalid(error.to_string()))?;
-    if found.is_empty() { Err(invalid("it has no certificate".to_owned())) } else { Ok(found) }
+    let found = found.map_err(ClientError::pem(flag, path))?;
+    if found.is_empty() { Err(ClientError::pem(flag, path)("it has no certificate")) } else { Ok(found) }
 }
 
 fn tls_config(args: &ClientArgs) -> Result<ClientConfig, ClientError> {
@@ -232,12 +248,7 @@ fn tls_config(args: &ClientArgs) -> Result<ClientConfig, ClientError> {
     match &args.cacert {
         Some(path) => {
             for certificate in certificates("--cacert", path)? {
-                let invalid = |error: rustls::Error| ClientError::Pem {
-                    flag: "--cacert",
-                    path: path.clone(),
-                    problem: error.to_string(),
-                };
-                roots.add(certificate).map_err(invalid)?;
+                roots.add(certificate).map_err(ClientError::pem("--cacert", path))?;
             }
         }
         None => {
@@ -253,11 +264,7 @@ fn tls_config(args: &ClientArgs) -> Result<ClientConfig, ClientError> {
     match (&args.cert, &args.key) {
         (Some(cert), Some(key)) => {
             let pem = read("--key", key)?;
-            let parsed = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|error| ClientError::Pem {
-                flag: "--key",
-                path: key.clone(),
-                problem: error.to_string(),
-            })?;
+            let parsed = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(ClientError::pem("--key", key))?;
             builder.with_client_auth_cert(certificates("--cert", cert)?, parsed).map_err(failed)
         }
         _ => Ok(builder.with_no_client_auth()),
@@ -396,6 +403,7 @@ mod tests {
             key: None,
             user: Some("alice".to_owned()),
             password_file: Some(password_file),
+            listen_address: DEFAULT_ADDRESS.parse().unwrap(),
         };
         let problem = |error: ClientError| poolscope::text::ErrorChain(&error).to_string();
         assert_eq!(password(&args(written("password", b"sesame\nmore\n"))).unwrap(), "sesame");
