@@ -54,8 +54,7 @@ use crate::error::ConnectBackoff;
 use crate::labels::Phase;
 use crate::telemetry::ledger::Recorder;
 
-/// Bounds of the pause between two attempts. The pause is drawn between half of its bound and all of it, so that many
-/// processes do not connect at the same moment.
+/// Bounds of the pause between two attempts, which is [`jittered`].
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_millis(800);
 
@@ -109,6 +108,11 @@ impl RetryAt {
     pub(super) fn no_place() -> Self {
         Self { phase: Phase::Queue, until: Instant::now() + MAX_BACKOFF }
     }
+}
+
+/// Returns a random pause between half of `bound` and all of it, so that many processes do not connect at the same moment.
+pub(super) fn jittered(bound: Duration) -> Duration {
+    bound.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 impl Gate {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     CONNECT_FAILURE_TTL, MAX_BACKOFF, MAX_CONFIGURATION_BACKOFF, MIN_BACKOFF, MIN_CONFIGURATION_BACKOFF,
-    SHORTAGE_TOLERANCE,
+    SHORTAGE_TOLERANCE, jittered,
 };
 use crate::error::ConnectBackoff;
 use crate::labels::{ConnectFailure, ErrorCode};
@@ -58,7 +58,7 @@ impl Outage {
     }
 
     fn schedule(&mut self, now: Instant) {
-        self.due = now + self.pause.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.due = now + jittered(self.pause);
     }
 
     /// Schedules the next attempt after a longer pause.

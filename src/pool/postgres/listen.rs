@@ -14,6 +14,7 @@ use futures_util::stream::{BoxStream, Stream, unfold};
 use tokio::time::{Instant, sleep};
 use tokio_postgres::{AsyncMessage, Client, Error};
 
+use super::super::gate::jittered;
 use super::super::pool::Pool;
 use super::super::shared::Shared;
 use super::connect::{Connector, Established};
@@ -25,7 +26,7 @@ use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
 use crate::text::Printable;
 
-/// The bounds of the pause before connecting again. It doubles with each attempt, and half of it is random.
+/// The bounds of the pause before connecting again. It doubles with each attempt, and is [`jittered`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
@@ -297,7 +298,7 @@ impl Pauses {
     fn next(&mut self) -> Duration {
         let bound = MIN_PAUSE.saturating_mul(1 << self.attempts.min(16)).min(MAX_PAUSE);
         self.attempts = self.attempts.saturating_add(1);
-        bound.mul_f64(0.5 + fastrand::f64() / 2.0)
+        jittered(bound)
     }
 }
 
