@@ -7,6 +7,8 @@ pub mod error;
 #[cfg(feature = "exporter")]
 pub mod exporter;
 mod files;
+#[cfg(test)]
+mod generated;
 mod global;
 #[cfg(test)]
 mod imports;

@@ -1,6 +1,7 @@
 //! Generates `docs/settings.md` from the table of settings.
 
 use super::table::SETTINGS;
+use crate::generated::assert_current;
 
 const INTRODUCTION: &str = "\
 # Settings
@@ -64,16 +65,7 @@ fn reference() -> String {
 
 #[test]
 fn settings_page_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
-    if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-        std::fs::write(path, reference()).unwrap();
-    }
-    let page = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(
-        page == reference(),
-        "docs/settings.md differs from the table of settings: regenerate it with \
-         POOLSCOPE_BLESS=1 cargo test -p poolscope --lib settings_page_is_current"
-    );
+    assert_current("docs/settings.md", &reference(), "the table of settings");
 }
 
 #[test]

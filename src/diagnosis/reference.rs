@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::measures::Measure;
 use super::rules::{Condition, RELAXED, RULES, Rule};
+use crate::generated::assert_current;
 use crate::labels::Cause;
 
 /// Returns the content of `docs/diagnosis.md`.
@@ -84,12 +85,7 @@ fn section(page: &mut String, rule: &Rule) {
 
 #[test]
 fn diagnosis_page_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/diagnosis.md");
-    if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-        std::fs::write(path, reference()).unwrap();
-    }
-    let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == reference(), "docs/diagnosis.md differs from the rules; POOLSCOPE_BLESS=1 regenerates it");
+    assert_current("docs/diagnosis.md", &reference(), "the rules");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{METRICS, Metric, POOL_LABEL};
+use crate::generated::assert_current;
 use crate::labels::{
     Activity, BackendState, Cause, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase, RequestMethod, RequestWarning,
     ServerRole,
@@ -98,12 +99,7 @@ fn label_values<'a>(page: &mut String, label: &str, values: impl Iterator<Item =
 
 #[test]
 fn reference_is_current() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-    if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-        std::fs::write(path, reference()).unwrap();
-    }
-    let written = std::fs::read_to_string(path).unwrap_or_default();
-    assert!(written == reference(), "docs/metrics.md differs from the catalogue; POOLSCOPE_BLESS=1 regenerates it");
+    assert_current("docs/metrics.md", &reference(), "the catalogue");
 }
 
 #[test]
