@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use poolscope::{Connection, PoolBuilder};
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tracing::Level;
 
 use crate::support::log_lines::LogLines;
@@ -184,21 +184,40 @@ async fn kept_row_stream_does_not_keep_the_place() {
     drop(rows);
 }
 
-/// Runs `leave` in a runtime that nothing drives afterwards, and checks that another runtime gets the only place.
+/// A connection whose runtime nothing drives, in a pool with one place, and another runtime.
+struct Undriven {
+    runtime: Runtime,
+    other: Runtime,
+    test: TestPool,
+    connection: Connection,
+}
+
+impl Undriven {
+    /// Runs `leave` in a runtime that nothing drives afterwards.
+    fn new(
+        name: &'static str,
+        leave: impl AsyncFnOnce(&TestPool) -> Connection,
+        settings: impl FnOnce(PoolBuilder) -> PoolBuilder,
+    ) -> Self {
+        let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+        let (undriven, other) = (runtime(), runtime());
+        other.block_on(shared());
+        let settings = |builder: PoolBuilder| {
+            settings(builder.pool_size(1).max_overflow(0).clean_timeout(Duration::from_millis(200)))
+        };
+        let (test, connection) = undriven.block_on(async {
+            let test = TestPool::shared(name, settings).await;
+            let connection = leave(&test).await;
+            (test, connection)
+        });
+        Self { runtime: undriven, other, test, connection }
+    }
+}
+
+/// Checks that another runtime gets the only place after `leave`.
 fn assert_place_is_freed(name: &'static str, leave: impl AsyncFnOnce(&TestPool) -> Connection, discard: bool) {
-    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-    let other = runtime();
-    other.block_on(shared());
-    let undriven = runtime();
-    let settings = |builder: PoolBuilder| {
-        let short = Duration::from_millis(200);
-        builder.pool_size(1).max_overflow(0).clean_timeout(short).close_timeout(short)
-    };
-    let (test, connection) = undriven.block_on(async {
-        let test = TestPool::shared(name, settings).await;
-        let connection = leave(&test).await;
-        (test, connection)
-    });
+    let left = Undriven::new(name, leave, |builder| builder.close_timeout(Duration::from_millis(200)));
+    let Undriven { runtime: undriven, other, test, connection } = left;
     if discard {
         connection.discard();
     } else {
@@ -257,16 +276,8 @@ fn unsettled_connection_of_an_undriven_runtime_is_closed() {
         drop(connection.prepare("SELECT 1").await.unwrap());
         connection
     };
-    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-    let (undriven, other) = (runtime(), runtime());
-    other.block_on(shared());
-    let settings =
-        |builder: PoolBuilder| builder.pool_size(1).max_overflow(0).clean_timeout(Duration::from_millis(200));
-    let (test, connection) = undriven.block_on(async {
-        let test = TestPool::shared("places_unsettled", settings).await;
-        let connection = leave(&test).await;
-        (test, connection)
-    });
+    let left = Undriven::new("places_unsettled", leave, |builder| builder);
+    let Undriven { runtime: undriven, other, test, connection } = left;
     drop(connection);
     other.block_on(async {
         let started = Instant::now();
@@ -279,16 +290,8 @@ fn unsettled_connection_of_an_undriven_runtime_is_closed() {
 /// Closing the pool does not wait for a runtime that nothing drives.
 #[test]
 fn close_is_not_blocked_by_an_undriven_runtime() {
-    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
-    let (undriven, other) = (runtime(), runtime());
-    other.block_on(shared());
-    let settings =
-        |builder: PoolBuilder| builder.pool_size(1).max_overflow(0).clean_timeout(Duration::from_millis(200));
-    let (test, connection) = undriven.block_on(async {
-        let test = TestPool::shared("places_undriven_close", settings).await;
-        let connection = begin_a_transaction(&test).await;
-        (test, connection)
-    });
+    let left = Undriven::new("places_undriven_close", begin_a_transaction, |builder| builder);
+    let Undriven { runtime: undriven, other, test, connection } = left;
     drop(connection);
     other.block_on(with_deadline("the pool is closed", test.pool.close()));
     assert_eq!(test.pool.status().live(), 0);
