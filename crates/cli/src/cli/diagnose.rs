@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
-use poolscope::text::{ErrorChain, Printable, printable};
+use futures_util::future::join_all;
+use poolscope::text::{Printable, printable};
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
+use super::client::{ClientArgs, HttpClient, Target, block_on};
 use super::exit::fail;
-use super::http::{ClientArgs, HttpClient, Target};
 
 /// The path unless the URL has one.
 const DEFAULT_PATH: &str = "/api/v1/pools";
@@ -70,55 +71,45 @@ pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
         urls.push(client.listen_address.clone());
     }
     let targets: Vec<_> = urls.into_iter().map(|target| target.or_path(DEFAULT_PATH)).collect();
-    let client = match HttpClient::new(&client, HttpClient::is_tls(&targets)) {
+    let client = match HttpClient::new(&client, &targets) {
         Ok(client) => client,
         Err(error) => return fail(&error, true),
     };
+    match block_on(print_all(&client, &targets, json, watch)) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) | Err(error) => fail(&error, false),
+    }
+}
+
+/// Queries and prints until there is no more to print. Returns the exit code.
+async fn print_all(client: &HttpClient, targets: &[Target], json: bool, watch: bool) -> io::Result<u8> {
     let mut last = None;
     loop {
-        let answers = query(&client, &targets);
+        // All at once, so that an exporter that hangs does not delay the others.
+        let answers = join_all(targets.iter().map(|target| query(client, target))).await;
         let causes = causes(&answers);
         if last.as_ref() != Some(&causes) {
-            let printed = print(&answers, json, watch);
-            if let Err(error) = printed {
+            match print(&answers, json, watch) {
                 // The reader has gone, and with it the interest in further output.
-                let is_closed = error.kind() == io::ErrorKind::BrokenPipe;
-                return if is_closed { ExitCode::from(exit_code(&answers)) } else { fail(&error, false) };
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(exit_code(&answers)),
+                printed => printed?,
             }
             last = Some(causes);
         }
         if !watch {
-            return ExitCode::from(exit_code(&answers));
+            return Ok(exit_code(&answers));
         }
-        thread::sleep(WATCH_INTERVAL);
+        sleep(WATCH_INTERVAL).await;
     }
 }
 
-/// Queries all exporters at once, so that one that hangs does not delay the others.
-fn query(client: &HttpClient, targets: &[Target]) -> Vec<Answer> {
-    thread::scope(|scope| {
-        let queries: Vec<_> = targets.iter().map(|target| scope.spawn(|| query_one(client, target))).collect();
-        let answers = queries.into_iter().zip(targets).map(|(query, target)| Answer {
-            url: target.to_string(),
-            pools: query.join().unwrap_or_else(|_| Err("the query panicked".to_owned())),
-        });
-        answers.collect()
-    })
-}
-
-fn query_one(client: &HttpClient, target: &Target) -> Result<Vec<Value>, String> {
-    let response =
-        client.get(target, "application/json", MAX_RESPONSE_BYTES).map_err(|error| ErrorChain(&error).to_string())?;
-    if response.status != 200 {
-        let line = response.body.lines().next().unwrap_or_default();
-        return Err(format!("it responded {}: {}", response.status, printable(line)));
-    }
-    let mut listing: Value = serde_json::from_str(&response.body)
-        .map_err(|_| "the response is not that of /api/v1/pools; check the URL".to_owned())?;
-    match listing.get_mut("pools").map(Value::take) {
+async fn query(client: &HttpClient, target: &Target) -> Answer {
+    let listing = client.get_json(target, MAX_RESPONSE_BYTES).await.map_err(|error| error.to_string());
+    let pools = listing.and_then(|mut listing| match listing.get_mut("pools").map(Value::take) {
         Some(Value::Array(pools)) => Ok(pools),
         _ => Err("the response has no pools; check the URL".to_owned()),
-    }
+    });
+    Answer { url: target.to_string(), pools }
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {

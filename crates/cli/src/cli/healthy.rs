@@ -1,6 +1,6 @@
 //! `poolscope healthy`: queries an exporter's health, for container health checks.
 //!
-//! A container image without a shell has no other HTTP client. It runs often, so it starts neither a runtime nor threads.
+//! A container image without a shell has no other HTTP client. It runs often, so it starts no threads.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use clap::Args;
 use poolscope::text::printable;
 use thiserror::Error;
 
-use super::http::{ClientArgs, ClientError, HttpClient, Response, Target};
+use super::client::{ClientArgs, ClientError, HttpClient, RequestError, Response, Target, block_on};
 use crate::output;
 
 /// The path unless the URL has one.
@@ -45,11 +45,14 @@ pub(super) enum HealthyError {
     NoResponse {
         target: String,
         #[source]
-        error: io::Error,
+        error: RequestError,
     },
     /// A file or a setting of the client is unusable.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The operating system refused what a runtime needs.
+    #[error("cannot start the async runtime")]
+    Runtime(#[source] io::Error),
     /// Standard output failed.
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
@@ -58,8 +61,8 @@ pub(super) enum HealthyError {
 /// Queries the exporter, and prints its response if it is healthy.
 pub(super) fn query(args: HealthyArgs) -> Result<(), HealthyError> {
     let target = args.url.unwrap_or_else(|| args.client.listen_address.clone()).or_path(DEFAULT_PATH);
-    let client = HttpClient::new(&args.client, HttpClient::is_tls([&target]))?;
-    let response = client.get(&target, "text/plain", MAX_RESPONSE_BYTES);
+    let client = HttpClient::new(&args.client, std::slice::from_ref(&target))?;
+    let response = block_on(client.get(&target, "text/plain", MAX_RESPONSE_BYTES)).map_err(HealthyError::Runtime)?;
     let Response { status, body } =
         response.map_err(|error| HealthyError::NoResponse { target: target.to_string(), error })?;
     let line = printable(body.lines().next().unwrap_or_default());

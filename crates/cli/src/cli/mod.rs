@@ -2,12 +2,12 @@
 //!
 //! Exit codes: 0 for success, 1 for a failure, 2 for an invalid flag, URL or environment variable.
 
+mod client;
 mod demo;
 mod diagnose;
 mod duration;
 mod exit;
 mod healthy;
-mod http;
 mod log;
 mod outputs;
 mod rules;

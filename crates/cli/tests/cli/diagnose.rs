@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::run::{Output, demo, poolscope, run_to_end, start};
+use crate::certificates::certificates;
+use crate::run::{Output, Run, demo, poolscope, run_to_end, start};
 
 /// Runs `arguments` until the exit code is `code` and the output contains `part`, for at most 30 s.
 fn run_until(code: i32, part: &str, arguments: &[&str]) -> Output {
@@ -21,27 +22,30 @@ fn run_until(code: i32, part: &str, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn healthy_demo_is_diagnosed_over_tls_with_a_password() {
+fn healthy_demo_is_diagnosed_with_password_and_certificate() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = |name: &str| directory.path().join(name).to_str().expect("a path").to_owned();
-    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    certificates(directory.path(), &["alice"]);
     let hash = bcrypt::hash("sesame", 4).expect("a hash");
     let web = format!(
-        "tls_server_config: {{cert_file: server.crt, key_file: server.key}}\nbasic_auth_users: {{alice: '{hash}'}}\n"
+        "tls_server_config:
+  cert_file: localhost.crt
+  key_file: localhost.key
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: ca.crt
+basic_auth_users: {{alice: '{hash}'}}
+"
     );
-    for (name, content) in [
-        ("server.crt", signed.cert.pem()),
-        ("server.key", signed.signing_key.serialize_pem()),
-        ("web.yml", web),
-        ("password", "sesame\n".to_owned()),
-        ("wrong", "open\n".to_owned()),
-    ] {
+    for (name, content) in [("web.yml", &*web), ("password", "sesame\n"), ("wrong", "open\n")] {
         fs::write(path(name), content).expect("a file");
     }
     let demo = start(&mut demo(&["--scenario", "healthy", "--web.config.file", &path("web.yml")]));
     let url = format!("https://localhost:{}", demo.address.port());
-    let (certificate, password) = (path("server.crt"), path("password"));
-    let client = ["--cacert", &certificate, "--user", "alice", "--password-file", &password];
+    let (authority, certificate, key) = (path("ca.crt"), path("alice.crt"), path("alice.key"));
+    let (trust, identity) = (["--cacert", &authority], ["--cert", &certificate, "--key", &key]);
+    let (password, wrong) = (path("password"), path("wrong"));
+    let user = |password| ["--user", "alice", "--password-file", password];
+    let client = [&trust[..], &identity, &user(&password)].concat();
 
     let ended = run_until(0, ": healthy for ", &[&["diagnose", &url], &client[..]].concat());
     assert!(ended.out.contains("evidence: wait_p99 "), "{}", ended.out);
@@ -55,21 +59,15 @@ fn healthy_demo_is_diagnosed_over_tls_with_a_password() {
     let healthy = run_to_end(poolscope(&[&["healthy", &url], &client[..]].concat()));
     assert_eq!((healthy.code, &*healthy.err), (Some(0), ""));
 
-    // Without its certificate, and with the wrong password.
-    let ended = run_to_end(poolscope(&["diagnose", &url]));
-    assert!(ended.code == Some(2) && ended.out.contains("unknown, invalid peer certificate"), "{}", ended.out);
-    let wrong = path("wrong");
-    let ended = run_to_end(poolscope(&[
-        "diagnose",
-        &url,
-        "--cacert",
-        &certificate,
-        "--user",
-        "alice",
-        "--password-file",
-        &wrong,
-    ]));
-    assert!(ended.code == Some(2) && ended.out.contains("it responded 401"), "{}", ended.out);
+    // Without the authority, without the client's certificate, and with the wrong password.
+    for (arguments, problem) in [
+        (vec![], "unknown, invalid peer certificate: UnknownIssuer"),
+        (trust.to_vec(), "unknown, received fatal alert: CertificateRequired"),
+        ([&trust[..], &identity, &user(&wrong)].concat(), "unknown, it responded 401: "),
+    ] {
+        let ended = run_to_end(poolscope(&[&["diagnose", &url], &*arguments].concat()));
+        assert!(ended.code == Some(2) && ended.out.contains(problem), "{}{}", ended.out, ended.err);
+    }
 }
 
 #[test]
@@ -90,8 +88,18 @@ fn unreachable_exporter_is_unknown() {
 fn leak_of_the_demo_is_named() {
     let scenario = ["--scenario", "leak", "--scenario-after", "1s"];
     let demo = start(&mut demo(&scenario));
+    let url = format!("http://{}", demo.address);
+    let watch = Run::start(&mut poolscope(&["diagnose", "--watch", "--json", &url]));
     // Until leak_threshold has passed, the connections are held idle.
-    let ended = run_until(1, ": leak for ", &["diagnose", &format!("http://{}", demo.address)]);
+    let ended = run_until(1, ": leak for ", &["diagnose", &url]);
     assert!(ended.out.contains("`GET /customers/count` does not return its connections"), "{}", ended.out);
     assert!(ended.out.contains("size: none is recommended until leak is removed"), "{}", ended.out);
+
+    // `--watch` prints a line for each change, and goes on.
+    let mut causes = Vec::new();
+    while causes.last().is_none_or(|cause| cause != "leak") {
+        let line: serde_json::Value = serde_json::from_str(&watch.line()).expect("JSON");
+        causes.push(line[0]["pools"][0]["diagnosis"]["cause"].clone());
+    }
+    assert!(causes.len() > 1 && causes.windows(2).all(|pair| pair[0] != pair[1]), "{causes:?}");
 }

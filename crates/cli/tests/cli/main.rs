@@ -1,6 +1,8 @@
 //! The binary: its output, its exit codes, and the processes and files that it leaves.
 
 mod api;
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod diagnose;
 mod existing_server;
 mod healthy;

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod alertmanager;
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod dashboards;
 mod live;
 #[path = "../support/programs.rs"]

@@ -8,31 +8,10 @@ use std::time::{Duration, Instant};
 
 use poolscope::Collector;
 use poolscope::exporter::{Exporter, WebConfig};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 
+use crate::certificates::certificates;
 use crate::tools::run;
 use poolscope_testing::prometheus::Prometheus;
-
-/// Writes the certificate of an authority, and those of the exporter and of its clients.
-fn certificates(directory: &Path) {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "test authority");
-    let key = KeyPair::generate().unwrap();
-    fs::write(directory.join("ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
-    let issuer = Issuer::new(params, key);
-    for (name, usage) in [
-        ("localhost", ExtendedKeyUsagePurpose::ServerAuth),
-        ("prometheus", ExtendedKeyUsagePurpose::ClientAuth),
-        ("other", ExtendedKeyUsagePurpose::ClientAuth),
-    ] {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.extended_key_usages.push(usage);
-        let key = KeyPair::generate().unwrap();
-        fs::write(directory.join(format!("{name}.crt")), params.signed_by(&key, &issuer).unwrap().pem()).unwrap();
-        fs::write(directory.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
 
 async fn serve(web_yml: &Path) -> SocketAddr {
     let config = WebConfig::read(web_yml).unwrap();
@@ -46,7 +25,7 @@ async fn serve(web_yml: &Path) -> SocketAddr {
 #[test]
 fn promtool_accepts_the_same_configuration() {
     let directory = tempfile::tempdir().unwrap();
-    certificates(directory.path());
+    certificates(directory.path(), &["prometheus", "other"]);
     let hash = bcrypt::hash("sesame", 4).unwrap();
     let settings = format!(
         "tls_server_config:
@@ -81,7 +60,7 @@ basic_auth_users:
 #[tokio::test(flavor = "multi_thread")]
 async fn scraping_requires_certificate_and_password() {
     let directory = tempfile::tempdir().unwrap();
-    certificates(directory.path());
+    certificates(directory.path(), &["prometheus", "other"]);
     let hash = bcrypt::hash("sesame", 4).unwrap();
     let web_yml = directory.path().join("web.yml");
     let settings = format!(
