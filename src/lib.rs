@@ -36,6 +36,8 @@ pub mod fuzzing {
 }
 
 pub use deadpool_postgres;
+#[cfg(feature = "exporter")]
+pub use diagnosis::recording;
 pub use tokio_postgres;
 
 pub use config::{ConfigError, Settings};

@@ -307,6 +307,16 @@ impl Settings {
         }
     }
 
+    /// Returns the values as text by name, without the database's URL and the paths of files with passwords.
+    pub(crate) fn public_texts(&self) -> Vec<(&'static str, String)> {
+        let is_private = |setting: &&Setting| matches!(setting.name(), "database_url" | "password_file" | "passfile");
+        SETTINGS
+            .iter()
+            .filter(|setting| !is_private(setting))
+            .map(|setting| (setting.name(), self.text(setting)))
+            .collect()
+    }
+
     fn text(&self, setting: &Setting) -> String {
         match self.value(setting) {
             Some(value) => value.to_string(),

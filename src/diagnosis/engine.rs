@@ -143,13 +143,23 @@ impl State {
     pub(super) fn observe(&mut self, now: Nanos, late: Duration, snapshot: &PoolSnapshot) -> Option<Verdict> {
         let totals = Totals::of(now, snapshot);
         let Some(before) = self.totals.replace(totals) else {
-            return Some(self.verdict(&Figures::default(), false, None));
+            return Some(self.first_verdict());
         };
         let totals = self.totals.as_ref()?;
         if now <= before.at() {
             return None;
         }
         let interval = Interval::between(&before, totals, late, snapshot);
+        self.add(interval)
+    }
+
+    /// Returns the verdict before the first interval.
+    pub(super) fn first_verdict(&self) -> Verdict {
+        self.verdict(&Figures::default(), false, None)
+    }
+
+    /// Adds an interval and returns the verdict; `None` if the last one remains because the interval is a gap.
+    pub(super) fn add(&mut self, interval: Interval) -> Option<Verdict> {
         let previous = self.window.interval_seconds();
         if previous > 0.0 && interval.seconds > GAP_SECONDS && interval.seconds > GAP_FACTOR * previous {
             self.window.clear();

@@ -1,9 +1,9 @@
 //! What happened in a pool between two snapshots, and its state at the second one.
 
-use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::call_site::CallSite;
 use super::locks::LockBlock;
 use crate::labels::{Activity, CloseReason, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, seconds, to_f64};
@@ -25,10 +25,12 @@ const TOO_MANY_CONNECTIONS: ErrorCode = ErrorCode::new("53300");
 pub(super) const BUCKETS: usize = crate::telemetry::BOUNDS_SECONDS.len() + 1;
 
 /// What one operation did in an interval. Times are connection-seconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub(super) struct OperationInterval {
     pub(super) name: Arc<str>,
     /// Time for which it held connections, by [`Activity::ALL`].
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::activity"))]
     pub(super) held: [f64; Activity::COUNT],
     pub(super) waited: f64,
     pub(super) started: f64,
@@ -43,12 +45,14 @@ impl OperationInterval {
 }
 
 /// The connections that one operation held at a call site at the end of an interval.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub(super) struct HolderGroup {
     pub(super) operation: Arc<str>,
-    pub(super) call_site: Option<&'static Location<'static>>,
+    pub(super) call_site: Option<CallSite>,
     pub(super) connections: f64,
     /// By [`Activity::ALL`]; zero if the wire is not observed.
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::activity"))]
     pub(super) activities: [f64; Activity::COUNT],
     pub(super) suspected_leaks: f64,
     /// The longest time for which one of them has been held, in seconds.
@@ -59,15 +63,17 @@ pub(super) struct HolderGroup {
 
 /// A task that holds a connection and waits for another.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct SelfBlocked {
     pub(super) operation: Arc<str>,
     pub(super) held_by: Arc<str>,
-    pub(super) held_at: Option<&'static Location<'static>>,
-    pub(super) waits_at: &'static Location<'static>,
+    pub(super) held_at: Option<CallSite>,
+    pub(super) waits_at: CallSite,
 }
 
 /// The server's view of itself at the end of an interval.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub(super) struct ServerState {
     pub(super) unreachable: bool,
     pub(super) slots: f64,
@@ -78,6 +84,7 @@ pub(super) struct ServerState {
 
 /// What happened in a pool between two snapshots, and its state at the second one.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize), serde(default))]
 pub(super) struct Interval {
     /// The length in seconds; positive.
     pub(super) seconds: f64,
@@ -103,20 +110,26 @@ pub(super) struct Interval {
 
     // What happened.
     pub(super) started: f64,
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::outcome"))]
     pub(super) outcomes: [f64; Outcome::COUNT],
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::buckets"))]
     pub(super) waits: [f64; BUCKETS],
     /// Connection-seconds by [`Activity::ALL`].
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::activity"))]
     pub(super) held: [f64; Activity::COUNT],
     pub(super) returned: f64,
     pub(super) queries: f64,
     /// Seconds that checkouts spent, by [`Phase::ALL`].
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::phase"))]
     pub(super) phases: [f64; Phase::COUNT],
     pub(super) saturated: f64,
     /// Attempts to connect.
     pub(super) connecting: f64,
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::close_reason"))]
     pub(super) closed: [f64; CloseReason::COUNT],
     /// Failures to connect, without those of a full server.
     pub(super) connect_failures: f64,
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::error_code"))]
     pub(super) last_connect_failure: Option<ErrorCode>,
     /// Refusals of a full server.
     pub(super) refused: f64,
@@ -287,8 +300,8 @@ impl Interval {
             self.first_self_blocked.get_or_insert_with(|| SelfBlocked {
                 operation: Arc::clone(&waiter.operation),
                 held_by: Arc::clone(&own.operation),
-                held_at: own.call_site,
-                waits_at: waiter.call_site,
+                held_at: own.call_site.map(CallSite::Code),
+                waits_at: CallSite::Code(waiter.call_site),
             });
         }
         self.holders = holder_groups(snapshot);
@@ -332,18 +345,10 @@ impl ServerState {
 fn holder_groups(snapshot: &PoolSnapshot) -> Vec<HolderGroup> {
     let mut groups: Vec<HolderGroup> = Vec::new();
     for holder in snapshot.holders.iter().filter(|holder| !holder.maintenance) {
-        let known =
-            groups.iter().position(|group| group.operation == holder.operation && group.call_site == holder.call_site);
+        let call_site = holder.call_site.map(CallSite::Code);
+        let known = groups.iter().position(|group| group.operation == holder.operation && group.call_site == call_site);
         let index = known.unwrap_or_else(|| {
-            groups.push(HolderGroup {
-                operation: Arc::clone(&holder.operation),
-                call_site: holder.call_site,
-                connections: 0.0,
-                activities: [0.0; Activity::COUNT],
-                suspected_leaks: 0.0,
-                oldest: 0.0,
-                silent: 0.0,
-            });
+            groups.push(HolderGroup { operation: Arc::clone(&holder.operation), call_site, ..HolderGroup::default() });
             groups.len() - 1
         });
         let group = &mut groups[index];

@@ -1,21 +1,23 @@
 //! Who blocks whom: the pool's connections that wait for a lock, and the sessions that hold it.
 
-use std::panic::Location;
 use std::sync::Arc;
 
+use super::call_site::CallSite;
 use crate::labels::BackendState;
 use crate::telemetry::clock::to_f64;
 use crate::telemetry::{BlockedBackend, Holder, PoolSnapshot, ServerPoll};
 
 /// Who holds or waits for a lock, if it is a connection of this pool.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct LockParty {
     pub(super) operation: Arc<str>,
-    pub(super) call_site: Option<&'static Location<'static>>,
+    pub(super) call_site: Option<CallSite>,
 }
 
 /// A connection of the pool that waits for a lock, and the session that blocks it.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize))]
 pub(super) struct LockBlock {
     pub(super) waiter: LockParty,
     /// The blocker, if it is a connection of this pool.
@@ -23,17 +25,21 @@ pub(super) struct LockBlock {
     /// The blocker as the server describes it.
     pub(super) application: Arc<str>,
     pub(super) user: Arc<str>,
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::backend_state"))]
     pub(super) state: BackendState,
+    #[cfg_attr(feature = "exporter", serde(default))]
     pub(super) pid: i32,
     /// How long the blocker has been in its state, in seconds.
+    #[cfg_attr(feature = "exporter", serde(default))]
     pub(super) state_seconds: f64,
     /// How long the waiter's query has run, in seconds.
+    #[cfg_attr(feature = "exporter", serde(default))]
     pub(super) waiting: f64,
 }
 
 impl LockParty {
     fn of(holder: &Holder) -> Self {
-        Self { operation: Arc::clone(&holder.operation), call_site: holder.call_site }
+        Self { operation: Arc::clone(&holder.operation), call_site: holder.call_site.map(CallSite::Code) }
     }
 }
 

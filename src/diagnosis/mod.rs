@@ -8,11 +8,14 @@
 //!
 //! Nothing here reads a clock, a server or a pool: the same snapshots yield the same verdicts.
 
+mod call_site;
 mod engine;
 mod figures;
 mod interval;
 mod locks;
 mod measures;
+#[cfg(feature = "exporter")]
+pub mod recording;
 #[cfg(test)]
 mod reference;
 mod rules;

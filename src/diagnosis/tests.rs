@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::call_site::CallSite;
 use super::engine::State;
 use super::interval::{BUCKETS, HolderGroup, Interval, OperationInterval, SelfBlocked, ServerState};
 use super::locks::{LockBlock, LockParty};
@@ -17,7 +18,7 @@ const IDLE: usize = Activity::Idle.index();
 const IN_TRANSACTION: usize = Activity::IdleInTransaction.index();
 
 /// A second of a healthy pool of 10: 100 checkouts of 10 ms, which execute two queries each.
-fn healthy() -> Interval {
+pub(super) fn healthy() -> Interval {
     let mut second = Interval { seconds: 1.0, max: 10.0, used: 1.0, idle: 4.0, ..Interval::default() };
     second.started = 100.0;
     second.returned = 100.0;
@@ -30,6 +31,7 @@ fn healthy() -> Interval {
 }
 
 /// Adds connections held by an operation.
+#[track_caller]
 fn hold(second: &mut Interval, name: &str, held: [f64; Activity::COUNT]) {
     let name: Arc<str> = name.into();
     for (sum, held) in second.held.iter_mut().zip(held) {
@@ -46,7 +48,7 @@ fn hold(second: &mut Interval, name: &str, held: [f64; Activity::COUNT]) {
     });
     second.holders.push(HolderGroup {
         operation: name,
-        call_site: Some(Location::caller()),
+        call_site: Some(Location::caller().into()),
         connections,
         activities: held,
         suspected_leaks: 0.0,
@@ -57,7 +59,8 @@ fn hold(second: &mut Interval, name: &str, held: [f64; Activity::COUNT]) {
 }
 
 /// A second in which the pool is exhausted: most checkouts wait for a second and some time out.
-fn exhausted(name: &str, held: [f64; Activity::COUNT]) -> Interval {
+#[track_caller]
+pub(super) fn exhausted(name: &str, held: [f64; Activity::COUNT]) -> Interval {
     let mut second =
         Interval { seconds: 1.0, max: 10.0, idle: 0.0, queued: 20.0, oldest_wait: 1.5, ..Interval::default() };
     second.saturated = 1.0;
@@ -199,8 +202,8 @@ fn self_deadlock_names_holder_and_waiter() {
         second.first_self_blocked = Some(SelfBlocked {
             operation: "write_audit".into(),
             held_by: "place_order".into(),
-            held_at: Some(Location::caller()),
-            waits_at: Location::caller(),
+            held_at: Some(Location::caller().into()),
+            waits_at: Location::caller().into(),
         });
         second
     });
@@ -211,7 +214,7 @@ fn self_deadlock_names_holder_and_waiter() {
 
 fn lock(blocker: Option<LockParty>) -> LockBlock {
     LockBlock {
-        waiter: LockParty { operation: "update_stock".into(), call_site: Some(Location::caller()) },
+        waiter: LockParty { operation: "update_stock".into(), call_site: Some(Location::caller().into()) },
         blocker,
         application: "psql".into(),
         user: "admin".into(),
@@ -238,7 +241,7 @@ fn lock_wait_says_who_blocks_whom() {
         assert!(verdict.finding.contains(part), "{}", verdict.finding);
     }
     assert_eq!(verdict.consequences, [Cause::SlowQueries, Cause::Undersized]);
-    let own = LockParty { operation: "export".into(), call_site: Some(Location::caller()) };
+    let own = LockParty { operation: "export".into(), call_site: Some(Location::caller().into()) };
     let verdict = diagnose(second(Some(own)));
     assert_eq!(verdict.operation.as_deref(), Some("export"));
     assert!(verdict.finding.contains("`export` at src/diagnosis/tests.rs"), "{}", verdict.finding);
@@ -372,6 +375,73 @@ fn message_has_finding_call_site_duration_and_advice() {
     assert!(text.ends_with("share of the pool."), "{text}");
 }
 
+/// Returns an interval in which every member has a value other than the default.
+pub(super) fn full_interval() -> Interval {
+    let site = || CallSite::Recorded("src/orders.rs:7".into());
+    let mut interval = Interval {
+        seconds: 1.25,
+        late: 0.25,
+        max: 10.0,
+        used: 8.0,
+        idle: 1.0,
+        creating: 1.0,
+        queued: 3.0,
+        oldest_wait: 0.5,
+        suspected_leaks: 2.0,
+        suspended: 1.5,
+        self_blocked: 1.0,
+        blocked_on_locks: 2.0,
+        started: 50.0,
+        returned: 40.0,
+        queries: 90.0,
+        saturated: 0.75,
+        connecting: 2.0,
+        connect_failures: 1.0,
+        refused: 1.0,
+        retries: 3.0,
+        budget_refusals: 1.0,
+        last_connect_failure: Some(ErrorCode::new("28P01")),
+        ..Interval::default()
+    };
+    interval.outcomes = std::array::from_fn(|index| index as f64 + 1.0);
+    interval.waits = std::array::from_fn(|index| index as f64 + 1.0);
+    interval.held = [4.0, 2.0, 1.0];
+    interval.phases = std::array::from_fn(|index| index as f64 + 0.5);
+    interval.closed = std::array::from_fn(|index| index as f64 + 1.0);
+    interval.operations.push(OperationInterval {
+        name: "list_orders".into(),
+        held: [4.0, 2.0, 1.0],
+        waited: 1.5,
+        started: 50.0,
+        queries: 90.0,
+        retries: 3.0,
+    });
+    interval.holders.push(HolderGroup {
+        operation: "list_orders".into(),
+        call_site: Some(site()),
+        connections: 7.0,
+        activities: [4.0, 2.0, 1.0],
+        suspected_leaks: 2.0,
+        oldest: 70.0,
+        silent: 65.0,
+    });
+    interval.server = Some(ServerState {
+        unreachable: true,
+        slots: 97.0,
+        slots_left: 4.0,
+        top_application: Some(("nightly".into(), 80.0)),
+    });
+    interval.first_self_blocked = Some(SelfBlocked {
+        operation: "write_audit".into(),
+        held_by: "place_order".into(),
+        held_at: Some(site()),
+        waits_at: site(),
+    });
+    let party = || LockParty { operation: "export".into(), call_site: Some(site()) };
+    interval.first_lock = Some(LockBlock { waiter: party(), blocker: Some(party()), ..lock(None) });
+    interval
+}
+
 /// Any number that a counter or a gauge may have, with the extremes.
 fn any_number() -> impl Strategy<Value = f64> {
     prop_oneof![
@@ -384,7 +454,7 @@ fn any_number() -> impl Strategy<Value = f64> {
 }
 
 prop_compose! {
-    fn any_interval()(
+    pub(super) fn any_interval()(
         numbers in prop::collection::vec(any_number(), 48),
         has in any::<[bool; 6]>(),
         length in prop_oneof![Just(1.0), Just(15.0), 1e-3..1e9],

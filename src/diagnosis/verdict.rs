@@ -1,8 +1,8 @@
 //! Words a verdict: the finding, the advice, and the evidence.
 
-use std::panic::Location;
 use std::sync::Arc;
 
+use super::call_site::CallSite;
 use super::figures::Figures;
 use super::interval::Interval;
 use super::locks::LockBlock;
@@ -16,7 +16,7 @@ use crate::telemetry::Evidence;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Responsibility {
     pub(super) operation: Option<Arc<str>>,
-    pub(super) call_site: Option<&'static Location<'static>>,
+    pub(super) call_site: Option<CallSite>,
 }
 
 /// The finding, in one sentence without a full stop, and the advice, in one with.
@@ -49,14 +49,14 @@ impl Responsibility {
                 let leaking = window.top_group(|group| group.suspected_leaks);
                 leaking.map_or_else(Self::default, |group| Self {
                     operation: Some(Arc::clone(&group.operation)),
-                    call_site: group.call_site,
+                    call_site: group.call_site.clone(),
                 })
             }
             Responsible::SelfBlocked => {
                 let blocked = window.latest(|interval| interval.first_self_blocked.as_ref());
                 blocked.map_or_else(Self::default, |blocked| Self {
                     operation: Some(Arc::clone(&blocked.held_by)),
-                    call_site: blocked.held_at,
+                    call_site: blocked.held_at.clone(),
                 })
             }
             Responsible::Blocking => {
@@ -64,7 +64,7 @@ impl Responsibility {
                 let party = lock.map(|lock| lock.blocker.as_ref().unwrap_or(&lock.waiter));
                 party.map_or_else(Self::default, |party| Self {
                     operation: Some(Arc::clone(&party.operation)),
-                    call_site: party.call_site,
+                    call_site: party.call_site.clone(),
                 })
             }
         }
@@ -78,7 +78,7 @@ impl Responsibility {
             Some(activity) => group.activities[activity.index()],
             None => group.connections,
         });
-        Self { operation: Some(Arc::clone(name)), call_site: group.and_then(|group| group.call_site) }
+        Self { operation: Some(Arc::clone(name)), call_site: group.and_then(|group| group.call_site.clone()) }
     }
 
     fn name(&self) -> &str {
@@ -86,12 +86,8 @@ impl Responsibility {
     }
 
     pub(super) fn call_site_text(&self) -> Option<Arc<str>> {
-        self.call_site.map(|site| site_text(site).into())
+        self.call_site.as_ref().map(|site| site.to_string().into())
     }
-}
-
-fn site_text(site: &Location<'_>) -> String {
-    format!("{}:{}", site.file(), site.line())
 }
 
 /// Returns the evidence for a cause: the measures of the conditions that hold, and others worth showing.
@@ -219,8 +215,8 @@ fn is_authentication(code: ErrorCode) -> bool {
     code == ErrorCode::AUTH || code.as_str().starts_with("28")
 }
 
-fn at(site: Option<&Location<'_>>) -> String {
-    site.map_or_else(String::new, |site| format!(" at {}", site_text(site)))
+fn at(site: Option<&CallSite>) -> String {
+    site.map_or_else(String::new, |site| format!(" at {site}"))
 }
 
 fn lock_wait(figures: &Figures, window: &Window) -> (String, String) {
@@ -232,7 +228,7 @@ fn lock_wait(figures: &Figures, window: &Window) -> (String, String) {
         "{:.0} connections wait for a lock, `{}`{} the longest ({})",
         figures[Measure::LockBlocked],
         waiter.operation,
-        at(waiter.call_site),
+        at(waiter.call_site.as_ref()),
         seconds(figures[Measure::LockSeconds])
     );
     let state_text = match state {
@@ -246,7 +242,7 @@ fn lock_wait(figures: &Figures, window: &Window) -> (String, String) {
             format!(
                 "{waiters}; `{}`{} of this pool blocks it, {state_text} for {since}",
                 blocker.operation,
-                at(blocker.call_site)
+                at(blocker.call_site.as_ref())
             ),
             format!(
                 "End the transaction of `{}` sooner, and lock rows in the same order everywhere.",
@@ -274,7 +270,7 @@ fn self_deadlock(figures: &Figures, window: &Window) -> (String, String) {
                 "tasks of `{}`, which hold {share} of the connections in use, wait for another connection in `{}`{}",
                 blocked.held_by,
                 blocked.operation,
-                at(Some(blocked.waits_at))
+                at(Some(&blocked.waits_at))
             ),
             format!(
                 "Pass the connection of `{}` to `{}` instead of checking out a second one.",

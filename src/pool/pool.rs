@@ -110,6 +110,7 @@ impl<M: Backend> Pool<M> {
         let backoff: Weak<Shared> = Arc::downgrade(&shared);
         shared.recorder.ledger().set_backoff_source(backoff);
         shared.recorder.ledger().set_diagnoser(Box::new(Engine::default()));
+        shared.recorder.ledger().set_settings(settings.public_texts());
         let pool = ObjectPool::builder(InstrumentedManager::new(backend, Arc::clone(&shared)))
             .max_size(limits.max())
             .build()

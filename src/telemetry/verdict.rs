@@ -99,6 +99,13 @@ impl Display for Verdict {
     }
 }
 
+/// Receives the samples of one pool.
+pub(crate) trait SampleObserver: Debug + Send + Sync {
+    /// Called with each snapshot that was diagnosed. It was read at `now`, `late` after it should have been, and has the
+    /// verdict, the holders, and at least those waiters whose task holds a connection. Must not block.
+    fn observe(&self, now: Nanos, late: Duration, snapshot: &PoolSnapshot);
+}
+
 /// Derives verdicts from the snapshots of one pool. This module does not know the implementation.
 pub(crate) trait Diagnoser: Debug + Send + Sync {
     /// Returns whether a snapshot read at `now` would be used, because the last one was read `interval` ago or earlier.

@@ -58,7 +58,7 @@ use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::requests::RouteTable;
 use super::server::LatestServerView;
 use super::trace::{self, QuerySpans, ServerAddress};
-use super::verdict::{Diagnoser, Verdict};
+use super::verdict::{Diagnoser, SampleObserver, Verdict};
 use crate::labels::{Outcome, Phase};
 
 /// The maximum length of a query summary in bytes.
@@ -101,6 +101,10 @@ pub(crate) struct Ledger {
     backoff: OnceLock<Weak<dyn BackoffSource>>,
     /// The pool's diagnosis.
     diagnoser: OnceLock<Box<dyn Diagnoser>>,
+    /// The receivers of samples.
+    observers: Mutex<Vec<Weak<dyn SampleObserver>>>,
+    /// The pool's settings as text, without secrets.
+    settings: OnceLock<Vec<(&'static str, String)>>,
     hints: Hints,
     contended: Contended,
     budget: Budget,
@@ -132,6 +136,8 @@ impl Ledger {
             server: LatestServerView::default(),
             backoff: OnceLock::new(),
             diagnoser: OnceLock::new(),
+            observers: Mutex::default(),
+            settings: OnceLock::new(),
             hints: Hints::default(),
             contended: Contended::default(),
             budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -188,6 +194,25 @@ impl Ledger {
     /// Sets what derives [`PoolSnapshot::diagnosis`]. A second call has no effect.
     pub(crate) fn set_diagnoser(&self, diagnoser: Box<dyn Diagnoser>) {
         let _ = self.diagnoser.set(diagnoser);
+    }
+
+    /// Passes each sample to `observer` until that is dropped.
+    #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only recordings observe samples"))]
+    pub(crate) fn add_observer(&self, observer: Weak<dyn SampleObserver>) {
+        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.retain(|observer| observer.strong_count() > 0);
+        observers.push(observer);
+    }
+
+    /// Sets the pool's settings, without secrets. A second call has no effect.
+    pub(crate) fn set_settings(&self, settings: Vec<(&'static str, String)>) {
+        let _ = self.settings.set(settings);
+    }
+
+    /// Returns the pool's settings as text, without secrets.
+    #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only recordings contain them"))]
+    pub(crate) fn settings(&self) -> &[(&'static str, String)] {
+        self.settings.get().map_or(&[], Vec::as_slice)
     }
 
     /// Returns the last verdict about the pool, if it is diagnosed.
@@ -337,6 +362,14 @@ impl Ledger {
             self.log().diagnosis_changed(&verdict);
         }
         buffer.set_diagnosis(diagnoser.verdict());
+        // The list is not locked while an observer works.
+        let observers: Vec<_> = {
+            let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+            observers.iter().filter_map(Weak::upgrade).collect()
+        };
+        for observer in observers {
+            observer.observe(now, late, buffer.snapshot());
+        }
     }
 
     /// Reads a snapshot into a buffer, and calls `read_more` under the same lock. Returns the time of the snapshot.
