@@ -156,7 +156,7 @@ fn every_member_is_documented() {
     }
 }
 
-/// The names are part of the format: whoever renames a field of an interval has to keep its name in the file.
+/// The names are part of the format: a renamed field of an interval has to keep its name in the file.
 #[test]
 fn recording_of_format_1_is_understood() {
     let interval = full_interval();
