@@ -4,7 +4,9 @@ mod cli;
 pub mod demo;
 pub mod monitoring;
 mod output;
+mod pool_listing;
 mod serve;
 mod service;
+mod top;
 
 pub use self::cli::run;

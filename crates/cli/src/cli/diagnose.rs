@@ -15,12 +15,7 @@ use tokio::time::sleep;
 
 use super::client::{ClientArgs, HttpClient, Target, block_on};
 use super::exit::fail;
-
-/// The path unless the URL has one.
-const DEFAULT_PATH: &str = "/api/v1/pools";
-
-/// How many bytes of a response are read: enough for a hundred pools with as many holders as are listed.
-const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+use crate::pool_listing::{MAX_BYTES, PATH, cause, consequences, evidence, pools, size, text};
 
 /// The exit code if a pool is not healthy.
 const NOT_HEALTHY: u8 = 1;
@@ -70,7 +65,7 @@ pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
     if urls.is_empty() {
         urls.push(client.listen_address.clone());
     }
-    let targets: Vec<_> = urls.into_iter().map(|target| target.or_path(DEFAULT_PATH)).collect();
+    let targets: Vec<_> = urls.into_iter().map(|target| target.or_path(PATH)).collect();
     let client = match HttpClient::new(&client, &targets) {
         Ok(client) => client,
         Err(error) => return fail(&error, true),
@@ -104,21 +99,8 @@ async fn print_all(client: &HttpClient, targets: &[Target], json: bool, watch: b
 }
 
 async fn query(client: &HttpClient, target: &Target) -> Answer {
-    let listing = client.get_json(target, MAX_RESPONSE_BYTES).await.map_err(|error| error.to_string());
-    let pools = listing.and_then(|mut listing| match listing.get_mut("pools").map(Value::take) {
-        Some(Value::Array(pools)) => Ok(pools),
-        _ => Err("the response has no pools; check the URL".to_owned()),
-    });
-    Answer { url: target.to_string(), pools }
-}
-
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value[key].as_str().unwrap_or_default()
-}
-
-/// Returns the cause of a pool; `unknown` if the exporter does not report one.
-fn cause(pool: &Value) -> &str {
-    pool["diagnosis"]["cause"].as_str().unwrap_or("unknown")
+    let listing = client.get_json(target, MAX_BYTES).await;
+    Answer { url: target.to_string(), pools: listing.map_err(|error| error.to_string()).and_then(pools) }
 }
 
 /// Returns what a change of is printed with `--watch`.
@@ -214,40 +196,10 @@ fn add_pool(page: &mut String, url: &str, pool: &Value) {
     };
     line("", text(diagnosis, "finding"));
     line("at ", text(diagnosis, "call_site"));
-    let list = |key: &str| diagnosis[key].as_array().map(Vec::as_slice).unwrap_or_default();
-    let evidence: Vec<_> = list("evidence").iter().map(evidence).collect();
-    line("evidence: ", &evidence.join(", "));
-    let consequences: Vec<_> = list("consequences").iter().filter_map(Value::as_str).collect();
-    line("consequences: ", &consequences.join(", "));
+    line("evidence: ", &evidence(diagnosis));
+    line("consequences: ", &consequences(diagnosis));
     line("advice: ", text(diagnosis, "advice"));
     line("size: ", &size(pool));
-}
-
-/// Returns what is recommended about the pool's size, if anything.
-fn size(pool: &Value) -> String {
-    let sizing = &pool["sizing"];
-    match (sizing["recommended_size"].as_u64(), sizing["withheld_by"].as_str()) {
-        (_, Some(cause)) => format!("none is recommended until {cause} is removed"),
-        (Some(size), None) => {
-            format!("{size} connections suffice for the load; the maximum is {}", pool["state"]["max"])
-        }
-        (None, None) => String::new(),
-    }
-}
-
-/// Returns an entry of the evidence, as in `wait_p99 2.5 seconds (usually 0.01)`.
-fn evidence(entry: &Value) -> String {
-    let number = |value: f64| format!("{}", (value * 1000.0).round() / 1000.0);
-    let mut shown = format!("{} {}", text(entry, "name"), number(entry["value"].as_f64().unwrap_or_default()));
-    match text(entry, "unit") {
-        "ratio" | "count" => {}
-        "per_second" => shown.push_str(" per second"),
-        unit => drop(write!(shown, " {unit}")),
-    }
-    if let Some(usual) = entry["usual"].as_f64() {
-        let _ = write!(shown, " (usually {})", number(usual));
-    }
-    shown
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod log;
 mod outputs;
 mod rules;
 mod serve;
+mod top;
 mod web;
 
 use std::env;
@@ -27,6 +28,7 @@ use self::exit::{USAGE, fail, printed};
 use self::healthy::HealthyArgs;
 use self::rules::RulesArgs;
 use self::serve::{CheckArgs, ServeArgs};
+use self::top::TopArgs;
 
 /// Observability for PostgreSQL connection pools.
 #[derive(Debug, Parser)]
@@ -92,6 +94,15 @@ enum Command {
         after_help = "Examples:\n  poolscope diagnose\n  poolscope diagnose https://shop-1:9719 https://shop-2:9719 --cacert ca.pem --user admin"
     )]
     Diagnose(DiagnoseArgs),
+
+    /// Show the pools of one or more exporters in the terminal: verdicts, holders and waiters, every second
+    ///
+    /// The keys are those of `top` and `htop`; `?` lists them. If standard output is not a terminal, the pools are printed
+    /// once, as plain text.
+    #[command(
+        after_help = "Examples:\n  poolscope top\n  poolscope top http://shop-1:9719 http://shop-2:9719\n  poolscope top --batch | head"
+    )]
+    Top(TopArgs),
 }
 
 /// Runs the command that the arguments of this process name, and returns its exit code.
@@ -117,6 +128,7 @@ pub fn run() -> ExitCode {
             Err(error) => fail(&error, false),
         },
         Command::Diagnose(args) => diagnose::run(args),
+        Command::Top(args) => top::run(args),
         Command::Rules(args) => match rules::print(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, false),

@@ -138,8 +138,7 @@ impl Console {
     /// Returns an error if the thread cannot be started.
     pub(crate) fn start() -> io::Result<Self> {
         let (out, err) = (io::stdout(), io::stderr());
-        let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let is_terminal = out.is_terminal() && !is_dumb;
+        let is_terminal = out.is_terminal() && !is_dumb_terminal();
         let printer = Printer {
             ansi: is_terminal && anstream::AutoStream::choice(&out) != anstream::ColorChoice::Never,
             is_terminal,
@@ -301,8 +300,13 @@ fn is_closed(output: &impl AsFd) -> bool {
         && descriptors[0].revents().is_some_and(|events| events.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
 }
 
+/// Returns whether the terminal, if there is one, knows no escape sequences.
+pub(crate) fn is_dumb_terminal() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 /// Returns whether the locale is UTF-8.
-fn is_utf8() -> bool {
+pub(crate) fn is_utf8() -> bool {
     let non_empty = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().find_map(non_empty).unwrap_or_default();
     let locale = locale.to_ascii_lowercase();

@@ -13,5 +13,5 @@ pub(crate) use self::exporter_task::ExporterTask;
 pub(crate) use self::file::without_line_break;
 pub(crate) use self::notify::ServiceManager;
 pub(crate) use self::quote::{masked, may_be_url, quoted};
-pub(crate) use self::shutdown::{ShutdownReason, request_shutdown, shutdown_requested, watch_signals};
+pub(crate) use self::shutdown::{ShutdownReason, Signals, request_shutdown, shutdown_requested, watch_signals};
 pub(crate) use self::web_settings::{WebError, WebSettings};

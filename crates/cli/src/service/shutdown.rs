@@ -29,14 +29,14 @@ pub(crate) enum ShutdownReason {
 }
 
 /// The signals that end a service: `SIGINT`, `SIGTERM`, and `SIGHUP` unless the process was started with it ignored.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Option<Signal>,
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    pub(crate) fn listen() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
@@ -45,7 +45,7 @@ impl Signals {
     }
 
     /// Waits for the next signal. Returns its name, and the exit code that a shell reports for it.
-    async fn next(&mut self) -> (&'static str, i32) {
+    pub(crate) async fn next(&mut self) -> (&'static str, i32) {
         let hang_up = async {
             match &mut self.hang_up {
                 Some(signal) => signal.recv().await,

@@ -56,6 +56,9 @@ basic_auth_users: {{alice: '{hash}'}}
         (&serde_json::Value::Null, &"healthy".into())
     );
 
+    let top = run_to_end(poolscope(&[&["top", &url], &client[..]].concat()));
+    assert!(top.code == Some(0) && top.out.contains("\nshop healthy "), "{}{}", top.out, top.err);
+
     let healthy = run_to_end(poolscope(&[&["healthy", &url], &client[..]].concat()));
     assert_eq!((healthy.code, &*healthy.err), (Some(0), ""));
 

@@ -9,6 +9,8 @@ mod healthy;
 mod inputs;
 mod load;
 mod outputs;
+#[path = "../support/pseudo_terminal.rs"]
+mod pseudo_terminal;
 mod rogue;
 #[path = "../support/run.rs"]
 mod run;
@@ -19,5 +21,6 @@ mod shutdown;
 mod soak;
 mod stalled_log;
 mod terminal;
+mod top;
 mod traces;
 mod web;
