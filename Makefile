@@ -28,12 +28,14 @@ help: ## List the targets
 
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
-	@$(CARGO) run --release --locked --quiet -p poolscope-cli --features jaeger -- demo $(ARGS)
+	@echo 'Building the demo (some minutes the first time), then starting it; its first line is the address of its page.' >&2
+	@$(CARGO) run --profile demo --locked -p poolscope-cli --features jaeger --bin poolscope -- demo $(ARGS)
 
 stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario leak', PACE=15s)
 	@scripts/setup test
-	@$(CARGO) build --release --locked --quiet -p poolscope-cli --features jaeger --bin poolscope
-	@PACE='$(PACE)' scripts/stack "$${CARGO_TARGET_DIR:-target}/release/poolscope" $(ARGS)
+	@echo 'Building the demo (some minutes the first time), then starting it with Prometheus and Alertmanager.' >&2
+	@$(CARGO) build --profile demo --locked -p poolscope-cli --features jaeger --bin poolscope
+	@PACE='$(PACE)' scripts/stack "$${CARGO_TARGET_DIR:-target}/demo/poolscope" $(ARGS)
 
 test: ## Run all tests, including those with a real PostgreSQL and the documentation's
 	@scripts/setup test
