@@ -21,10 +21,10 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint bench fuzz soak api fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint bench fuzz soak incidents api fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
@@ -83,6 +83,10 @@ fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 
 soak: ## Run the standalone exporter against broken servers for an hour (SOAK_SECONDS=600 for a short run)
 	POOLSCOPE_SOAK_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope-cli --test cli soak -- --nocapture
+
+incidents: ## Kill the demo in every scenario, and read the incident files
+	@scripts/setup test
+	POOLSCOPE_ALL_SCENARIOS=1 $(CARGO) test --locked -p poolscope-cli --test cli incidents
 
 api: ## Update docs/public-api.txt after an intended API change
 	@scripts/setup lint

@@ -72,7 +72,7 @@ fn with_prefix(
 /// Returns whether a variable with the prefix has another purpose: it belongs to the `poolscope` binary, or Kubernetes
 /// sets it for a Service named `poolscope` or `poolscope-…`.
 fn is_reserved(name: &str, value: &str) -> bool {
-    let prefixes = ["WEB_", "LOG", "TRACES_", "SHOP_"];
+    let prefixes = ["WEB_", "LOG", "TRACES_", "SHOP_", "RECORD_"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
         || ["PG_BIN", "CONFIG_FILE"].contains(&name)
         || is_from_kubernetes(name, value)
@@ -158,6 +158,7 @@ mod tests {
             ("POOLSCOPE_LOG", "debug"),
             ("POOLSCOPE_SHOP_LISTEN_ADDRESS", ":8080"),
             ("POOLSCOPE_LOG_FORMAT", "json"),
+            ("POOLSCOPE_RECORD_DIR", "/var/lib/poolscope"),
             ("POOLSCOPE_PG_BIN", "/usr/lib/postgresql/17/bin"),
             ("POOLSCOPE_CONFIG_FILE", "/etc/poolscope/poolscope.toml"),
             ("PATH", "/bin"),

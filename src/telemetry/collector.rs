@@ -12,7 +12,7 @@ use super::histogram::Histogram;
 use super::ledger::{Ledger, PoolSnapshot};
 use super::log::Limiter;
 use super::owned::BOUNDS_SECONDS;
-use super::spans;
+use super::{incidents, spans};
 use crate::text::{Printable, printable};
 
 /// A set of pools whose metrics are collected together, as a [`prometheus::core::Collector`].
@@ -135,7 +135,7 @@ pub(crate) fn process_families() -> Vec<proto::MetricFamily> {
 
 /// Returns the families of `metrics` that have samples: a registry refuses a family without.
 fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'a Metric>) -> Vec<proto::MetricFamily> {
-    let spans = spans::totals();
+    let (spans, incidents) = (spans::totals(), incidents::totals());
     let mut families = Vec::with_capacity(METRICS.len());
     for metric in metrics {
         let mut samples = Samples { metric, pool: "", metrics: Vec::new() };
@@ -149,6 +149,11 @@ fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'
             Source::Spans(read) => {
                 for (destination, totals) in &spans {
                     samples.value(&[destination.as_str()], to_f64(read(totals)));
+                }
+            }
+            Source::Incidents(read) => {
+                if let Some(totals) = &incidents {
+                    samples.value(&[], to_f64(read(totals)));
                 }
             }
             Source::Build => samples.value(&[env!("CARGO_PKG_VERSION")], 1.0),

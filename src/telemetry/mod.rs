@@ -20,6 +20,7 @@ pub(crate) mod connection;
 pub(crate) mod evidence;
 mod exemplar;
 mod histogram;
+pub(crate) mod incidents;
 pub(crate) mod ledger;
 pub(crate) mod log;
 pub(crate) mod names;

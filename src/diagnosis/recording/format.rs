@@ -2,19 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::super::call_site::CallSite;
 use super::super::interval::Interval;
+use super::listing::Listing;
 use crate::telemetry::Verdict;
+use crate::telemetry::ledger::Ledger;
 
 /// The value of [`Header::format`].
 pub(super) const FORMAT: &str = "poolscope-recording";
 
 /// The version of the format that this library writes.
-pub const FORMAT_VERSION: FormatVersion = FormatVersion { major: 1, minor: 0 };
+pub const FORMAT_VERSION: FormatVersion = FormatVersion { major: 1, minor: 1 };
 
 /// The largest number that is read. Larger ones are no measurements, and their sums would overflow.
 const MAX_NUMBER: f64 = 1e15;
@@ -40,7 +43,7 @@ impl fmt::Display for FormatVersion {
 }
 
 /// The first line of a recording.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Header {
     /// Always `poolscope-recording`.
@@ -59,6 +62,36 @@ pub struct Header {
     /// The pool's settings by name, without the database's URL and the paths of password files.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
+    /// The problem for which an incident file was begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<IncidentHeader>,
+}
+
+/// Why and when an incident file was begun.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct IncidentHeader {
+    /// The cause of the verdict, or `requested`.
+    pub cause: String,
+    /// When it was diagnosed, in seconds since the recording's start.
+    pub at_seconds: f64,
+}
+
+impl Header {
+    /// Returns the header of a recording of this pool that starts now.
+    pub(super) fn new(ledger: &Ledger) -> Self {
+        let settings = ledger.settings().iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        Self {
+            format: FORMAT.to_owned(),
+            version: FORMAT_VERSION,
+            library_version: env!("CARGO_PKG_VERSION").to_owned(),
+            pool: ledger.name().to_string(),
+            started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            settings: settings.collect(),
+            incident: None,
+        }
+    }
 }
 
 /// A line for one second.
@@ -70,12 +103,20 @@ pub(super) struct SecondLine<'a> {
     pub(super) verdict: Option<&'a RecordedVerdict>,
 }
 
+/// A line with the holders and waiters at one moment.
+#[derive(Debug, Serialize)]
+pub(super) struct ListingLine<'a> {
+    pub(super) t: f64,
+    pub(super) listing: &'a Listing,
+}
+
 /// What is read from a line for one second.
 #[derive(Debug, Deserialize)]
 pub(super) struct ReadLine {
     pub(super) t: Option<f64>,
     pub(super) interval: Option<Value>,
     pub(super) verdict: Option<RecordedVerdict>,
+    pub(super) listing: Option<Listing>,
     /// The last line.
     pub(super) end: Option<Value>,
 }

@@ -1,8 +1,8 @@
 //! Recordings of a pool: what its diagnosis used, second by second, and what it concluded.
 //!
-//! A [`Recorder`] keeps the last minutes of a pool and writes them as JSON lines; `docs/recording.md` in the repository
-//! describes the format. A [`Recording`] is read from such a file, and [`Recording::replay`] passes it through the
-//! diagnosis again, without a server.
+//! An [`IncidentRecorder`] writes a file for each problem. A [`Recorder`] keeps the last minutes of a pool and writes them
+//! as JSON lines; `docs/recording.md` in the repository describes the format. A [`Recording`] is read from such a file,
+//! and [`Recording::replay`] passes it through the diagnosis again, without a server.
 //!
 //! ```no_run
 //! # fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,12 +17,16 @@
 //! ```
 
 mod format;
+mod incident;
 pub(super) mod labels;
+mod listing;
 mod read;
 mod record;
 #[cfg(test)]
 mod tests;
 
-pub use self::format::{FORMAT_VERSION, FormatVersion, Header, RecordedEvidence, RecordedVerdict};
+pub use self::format::{FORMAT_VERSION, FormatVersion, Header, IncidentHeader, RecordedEvidence, RecordedVerdict};
+pub use self::incident::{IncidentRecorder, IncidentSettings};
+pub use self::listing::Listing;
 pub use self::read::{ReadError, Recording, Replay, Second, Truncation};
 pub use self::record::Recorder;

@@ -10,6 +10,7 @@ use flate2::bufread::MultiGzDecoder;
 use super::super::engine;
 use super::super::interval::Interval;
 use super::format::{FORMAT, FORMAT_VERSION, FormatVersion, Header, ReadLine, RecordedVerdict, interval_from};
+use super::listing::Listing;
 use crate::telemetry::Verdict;
 
 /// The longest line that is read, in bytes.
@@ -28,6 +29,8 @@ pub struct Recording {
     pub header: Header,
     /// The seconds that could be read, oldest first.
     pub seconds: Vec<Second>,
+    /// Who held connections and who waited, at some moments, with their time in seconds since the recording's start.
+    pub listings: Vec<(f64, Listing)>,
     /// Where and why reading ended before the end of the recording; `None` if it is complete.
     pub truncation: Option<Truncation>,
 }
@@ -119,7 +122,7 @@ impl Recording {
         if header.version.major > FORMAT_VERSION.major {
             return Err(ReadError::NewerFormat { found: header.version });
         }
-        let mut recording = Self { header, seconds: Vec::new(), truncation: None };
+        let mut recording = Self { header, seconds: Vec::new(), listings: Vec::new(), truncation: None };
         for line in 2.. {
             match recording.read_line(&mut input) {
                 Ok(true) => {}
@@ -137,7 +140,7 @@ impl Recording {
     /// Reads a line. Returns whether it was not the last one.
     fn read_line(&mut self, input: &mut impl BufRead) -> Result<bool, LineError> {
         let Some(json) = next_line(input)? else { return Err(LineError::NoEnd) };
-        let ReadLine { t, interval, verdict, end } = serde_json::from_str(&json)?;
+        let ReadLine { t, interval, verdict, listing, end } = serde_json::from_str(&json)?;
         if end.is_some() {
             return Ok(false);
         }
@@ -145,6 +148,8 @@ impl Recording {
         if let (Some(at_seconds), Some(interval)) = (t, interval) {
             let interval = interval_from(interval)?;
             self.seconds.push(Second { at_seconds, verdict, json, interval });
+        } else if let (Some(at_seconds), Some(listing)) = (t, listing) {
+            self.listings.push((at_seconds, listing));
         }
         Ok(true)
     }

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::super::interval::{Interval, Totals};
-use super::format::{FORMAT, FORMAT_VERSION, Header, RecordedVerdict, SecondLine, interval_json};
+use super::format::{Header, RecordedVerdict, SecondLine, interval_json};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::verdict::SampleObserver;
 use crate::telemetry::{Collector, PoolSnapshot, Verdict};
@@ -54,15 +54,7 @@ impl Recorder {
         let mut ledgers = Vec::new();
         collector.ledgers(&mut ledgers);
         let ledger = ledgers.into_iter().find(|ledger| **ledger.name() == *pool)?;
-        let settings = ledger.settings().iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
-        let header = Header {
-            format: FORMAT.to_owned(),
-            version: FORMAT_VERSION,
-            library_version: env!("CARGO_PKG_VERSION").to_owned(),
-            pool: ledger.name().to_string(),
-            started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
-            settings: settings.collect(),
-        };
+        let header = Header::new(&ledger);
         let lines = Arc::new(Lines { header, keep_seconds: keep.as_secs_f64(), state: Mutex::default() });
         let observer: Weak<Lines> = Arc::downgrade(&lines);
         ledger.add_observer(observer);

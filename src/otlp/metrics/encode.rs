@@ -14,7 +14,7 @@ use super::super::settings::Settings;
 use super::names;
 use crate::telemetry::catalogue::{self, Kind, METRICS, POOL_LABEL, Sink, Source};
 use crate::telemetry::clock::{seconds, to_f64};
-use crate::telemetry::{BOUNDS_SECONDS, Collector, spans};
+use crate::telemetry::{BOUNDS_SECONDS, Collector, incidents, spans};
 
 /// The instrumentation scope of the metrics.
 const SCOPE: &str = "poolscope";
@@ -39,6 +39,12 @@ pub(super) fn request(collector: &Collector, settings: &Settings, now: SystemTim
                 points.count_since(spans::counting_since());
                 for (destination, totals) in &spans {
                     points.value(&[destination.as_str()], to_f64(read(totals)));
+                }
+            }
+            Source::Incidents(read) => {
+                if let (Some(totals), Some(since)) = (incidents::totals(), incidents::counting_since()) {
+                    points.count_since(since);
+                    points.value(&[], to_f64(read(&totals)));
                 }
             }
             Source::Build => points.value(&[env!("CARGO_PKG_VERSION")], 1.0),

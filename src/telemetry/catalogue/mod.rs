@@ -12,6 +12,7 @@
 //!     "sum by (db_client_connection_pool_name) (rate(db_client_connection_timeouts_total[5m]))");
 //! ```
 
+mod incidents;
 #[cfg(test)]
 mod reference;
 mod requests;
@@ -23,6 +24,7 @@ mod unpooled;
 
 pub use self::table::METRICS;
 use super::histogram::Histogram;
+use super::incidents::IncidentTotals;
 use super::ledger::PoolSnapshot;
 use super::spans::SpanTotals;
 
@@ -78,6 +80,8 @@ pub(crate) enum Source {
     Build,
     /// The process's exported spans, by destination.
     Spans(fn(&SpanTotals) -> u64),
+    /// The process's incident files, if it writes them.
+    Incidents(fn(&IncidentTotals) -> u64),
     /// The exporter.
     Exporter,
     /// The `poolscope` binary.

@@ -1,7 +1,8 @@
 //! The table of all metrics.
 
 use super::{
-    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, requests, retries, server, spans, unpooled,
+    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, incidents, requests, retries, server, spans,
+    unpooled,
 };
 use crate::labels::{Activity, Cause, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{seconds, to_f64};
@@ -377,6 +378,8 @@ pub const METRICS: &[Metric] = &[
     spans::EXPORTED,
     spans::DROPPED,
     spans::FAILED,
+    incidents::FILES,
+    incidents::ERRORS,
     BUILD_INFO,
     SCRAPES,
     SCRAPE_DURATION,

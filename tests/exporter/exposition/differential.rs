@@ -226,6 +226,7 @@ fn busy_pool_has_every_metric() {
             let prefixes = [
                 "db_client_operation_",
                 "poolscope_dirty_",
+                "poolscope_incident_",
                 "poolscope_log_lines_lost_total",
                 "poolscope_scrape",
                 "poolscope_server_",

@@ -62,6 +62,12 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
 
+    /// Write a file to this directory whenever a verdict names a problem, with the minutes around it; docs/recording.md
+    ///
+    /// SIGUSR1 writes one, too.
+    #[arg(long, value_name = "DIR", env = "POOLSCOPE_RECORD_DIR")]
+    record_dir: Option<PathBuf>,
+
     #[command(flatten)]
     outputs: OutputArgs,
 
@@ -121,6 +127,7 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         shop_address: args.shop_address,
         plan: ScenarioPlan { scenario, timing },
         duration: args.duration,
+        record_dir: args.record_dir,
         traces,
         #[cfg(feature = "jaeger")]
         traces_address: args.traces_address,

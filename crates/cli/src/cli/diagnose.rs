@@ -3,19 +3,22 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use futures_util::future::join_all;
-use poolscope::text::{Printable, printable};
+use poolscope::text::{ErrorChain, Printable, printable};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::client::{ClientArgs, HttpClient, Target, block_on};
-use super::exit::fail;
+use super::exit::{USAGE, fail, print_error};
+use super::subject::{Subject, split};
 use crate::pool_listing::{MAX_BYTES, PATH, cause, consequences, evidence, pools, size, text};
+use crate::recorded::{Recorded, RecordedChange};
 
 /// The exit code if a pool is not healthy.
 const NOT_HEALTHY: u8 = 1;
@@ -32,8 +35,9 @@ pub(super) struct DiagnoseArgs {
     ///
     /// The default path is /api/v1/pools; a pool is selected with /api/v1/pools?pool=NAME. The default URL is that of
     /// --web.listen-address.
-    #[arg(value_name = "URL")]
-    urls: Vec<Target>,
+    /// The verdicts of a recording are printed if its file is given.
+    #[arg(value_name = "URL|FILE")]
+    subjects: Vec<Subject>,
 
     /// Print JSON: an array with an object for each exporter, with its verdicts as in /api/v1/pools
     #[arg(long)]
@@ -61,7 +65,14 @@ struct Answer {
 
 /// Queries the exporters and prints the verdicts.
 pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
-    let DiagnoseArgs { mut urls, json, watch, client } = args;
+    let DiagnoseArgs { subjects, json, watch, client } = args;
+    let (mut urls, files) = split(subjects);
+    if !files.is_empty() {
+        if watch || !urls.is_empty() {
+            return print_error("a recording is read once, and not together with exporters", USAGE);
+        }
+        return diagnose_files(&files, json);
+    }
     if urls.is_empty() {
         urls.push(client.listen_address.clone());
     }
@@ -74,6 +85,47 @@ pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
         Ok(Ok(code)) => ExitCode::from(code),
         Ok(Err(error)) | Err(error) => fail(&error, false),
     }
+}
+
+/// Prints the verdicts of recordings, each with the time at which it was reached.
+fn diagnose_files(files: &[PathBuf], as_json: bool) -> ExitCode {
+    let (mut answers, mut documents, mut problems) = (Vec::new(), Vec::new(), Vec::new());
+    for file in files {
+        let name = Printable(file.display()).to_string();
+        let recorded = match Recorded::open(file) {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                problems.push(format!("{name}: {}", ErrorChain(&error)));
+                continue;
+            }
+        };
+        let problem = recorded.problem();
+        let changes = recorded.changes();
+        documents.push(json!({
+            "file": &name, "pool": recorded.pool(), "library_version": recorded.library_version(), "error": &problem,
+            "verdicts": changes.iter().map(|change| json!({"time": change.time, "diagnosis": change.diagnosis}))
+                .collect::<Vec<_>>(),
+        }));
+        problems.extend(problem.map(|problem| format!("{name}: {problem}")));
+        answers.extend(changes.into_iter().map(|RecordedChange { time, diagnosis }| Answer {
+            url: format!("{name} at {time}"),
+            pools: Ok(vec![json!({"name": recorded.pool(), "diagnosis": diagnosis})]),
+        }));
+    }
+    let printed = if as_json { print_json(&Value::Array(documents), false) } else { print(&answers, false, false) };
+    if let Err(error) = printed.or_else(|error| match error.kind() {
+        io::ErrorKind::BrokenPipe => Ok(()),
+        _ => Err(error),
+    }) {
+        return fail(&error, false);
+    }
+    for problem in &problems {
+        print_error(problem, UNKNOWN);
+    }
+    let code = exit_code(&answers);
+    // A recording whose readable part is healthy may have a problem in the rest.
+    let code = if code == 0 && !problems.is_empty() { UNKNOWN } else { code };
+    ExitCode::from(code)
 }
 
 /// Queries and prints until there is no more to print. Returns the exit code.
@@ -135,12 +187,7 @@ fn exit_code(answers: &[Answer]) -> u8 {
 
 fn print(answers: &[Answer], as_json: bool, watch: bool) -> io::Result<()> {
     if as_json {
-        let exporters: Vec<_> = answers.iter().map(answer_json).collect();
-        let all = Value::Array(exporters);
-        let line = if watch { all.to_string() } else { format!("{all:#}") };
-        let mut output = io::stdout().lock();
-        writeln!(output, "{line}")?;
-        return output.flush();
+        return print_json(&answers.iter().map(answer_json).collect(), watch);
     }
     let mut page = String::new();
     for answer in answers {
@@ -148,6 +195,13 @@ fn print(answers: &[Answer], as_json: bool, watch: bool) -> io::Result<()> {
     }
     let mut output = anstream::stdout().lock();
     output.write_all(page.as_bytes())?;
+    output.flush()
+}
+
+fn print_json(document: &Value, is_line: bool) -> io::Result<()> {
+    let text = if is_line { document.to_string() } else { format!("{document:#}") };
+    let mut output = io::stdout().lock();
+    writeln!(output, "{text}")?;
     output.flush()
 }
 

@@ -12,6 +12,7 @@ mod log;
 mod outputs;
 mod rules;
 mod serve;
+mod subject;
 mod top;
 mod web;
 
@@ -86,7 +87,7 @@ enum Command {
     #[command(after_help = "Examples:\n  poolscope healthy\n  poolscope healthy http://127.0.0.1:9719/-/ready")]
     Healthy(HealthyArgs),
 
-    /// Print the verdict about each pool of one or more exporters: cause, evidence and advice
+    /// Print the verdict about each pool of one or more exporters, or those of recordings: cause, evidence and advice
     ///
     /// The exit code is 0 if all pools are healthy, 1 if one is not, and 2 if that is unknown: an exporter does not
     /// answer, has no pools, or has observed them for too short a time. docs/diagnosis.md lists the causes.
@@ -95,7 +96,7 @@ enum Command {
     )]
     Diagnose(DiagnoseArgs),
 
-    /// Show the pools of one or more exporters in the terminal: verdicts, holders and waiters, every second
+    /// Show the pools of one or more exporters, or recordings, in the terminal: verdicts, holders and waiters, every second
     ///
     /// The keys are those of `top` and `htop`; `?` lists them. If standard output is not a terminal, the pools are printed
     /// once, as plain text.

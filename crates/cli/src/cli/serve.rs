@@ -1,7 +1,7 @@
 //! `poolscope serve` and `poolscope check`: the standalone exporter and its configuration.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::output::{Console, print};
@@ -26,6 +26,12 @@ pub(super) struct ServeArgs {
 
     #[command(flatten)]
     web: WebArgs,
+
+    /// Write a file to this directory whenever a verdict names a problem, with the minutes around it; docs/recording.md
+    ///
+    /// SIGUSR1 writes one, too.
+    #[arg(long, value_name = "DIR", env = "POOLSCOPE_RECORD_DIR")]
+    record_dir: Option<PathBuf>,
 
     #[command(flatten)]
     outputs: OutputArgs,
@@ -86,7 +92,7 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
     if let Err(problem) = log::init(console.log(), args.outputs.log_format, LOG_FILTER, layer) {
         return print_error(&problem, USAGE);
     }
-    let serve = Serve { config, web, traces };
+    let serve = Serve { config, web, record_dir: args.record_dir.clone(), traces };
     let result = serve.run(&console);
     end(console, result.map_err(|error| (ErrorChain(&error).to_string(), exit_code(error.is_usage()))))
 }

@@ -1,5 +1,6 @@
 //! Runs the demo.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,9 @@ use super::shop::Shop;
 use super::traces::Traces;
 use super::workload::Workload;
 use crate::output::Console;
-use crate::service::{ExporterTask, ServiceManager, ShutdownReason, WebSettings, shutdown_requested, watch_signals};
+use crate::service::{
+    ExporterTask, Incidents, ServiceManager, ShutdownReason, WebSettings, shutdown_requested, watch_signals,
+};
 
 /// The time between two statuses on a terminal, and in a log.
 const TERMINAL_STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -51,6 +54,8 @@ pub(crate) struct Demo {
     pub(crate) plan: ScenarioPlan,
     /// When to stop; `None` to run until a signal arrives.
     pub(crate) duration: Option<Duration>,
+    /// The directory for incident files, if they are written.
+    pub(crate) record_dir: Option<PathBuf>,
     /// The export of spans.
     pub(crate) traces: Traces,
     /// The address of the Jaeger UI.
@@ -100,6 +105,7 @@ impl Demo {
         let manager = ServiceManager::from_env()?;
 
         let collector = Collector::new();
+        let incidents = Incidents::start(self.record_dir, &collector)?;
         let readiness = Readiness::new();
         let exporter = ExporterTask::start(
             self.web,
@@ -109,6 +115,8 @@ impl Demo {
             request_shutdown,
         )
         .await?;
+        // The first line: starting the server takes a while.
+        console.print(format!("Live page: {}/\n", exporter.url()));
 
         // Dropping the tasks stops the Jaeger UI.
         #[cfg(feature = "jaeger")]
@@ -168,6 +176,7 @@ impl Demo {
         workload.abort().await;
         shop.abort().await;
         self.traces.shutdown().await;
+        incidents.finish().await;
         let summary = summary(&pool.snapshot(), elapsed);
         let (torn_down, remains) = environment.tear_down().await;
         let served = exporter.stop().await.map_err(DemoError::from);

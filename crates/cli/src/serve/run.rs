@@ -1,6 +1,7 @@
 //! Runs the standalone exporter.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use poolscope::exporter::Readiness;
@@ -14,7 +15,9 @@ use super::config::{Config, Database};
 use super::error::ServeError;
 use super::probe::probe;
 use crate::output::Console;
-use crate::service::{ExporterTask, ServiceError, ServiceManager, WebSettings, shutdown_requested, watch_signals};
+use crate::service::{
+    ExporterTask, Incidents, ServiceError, ServiceManager, WebSettings, shutdown_requested, watch_signals,
+};
 
 /// Over how much time the first probes of all databases are spread, at most.
 const PROBE_SPREAD: Duration = Duration::from_secs(10);
@@ -26,7 +29,7 @@ const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// After which time from the first signal the process exits, whatever shutdown waits for. Longer than the sum of these and of
 /// the exporter's own.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(12);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(14);
 
 /// The standalone exporter.
 #[derive(Debug)]
@@ -35,6 +38,8 @@ pub(crate) struct Serve {
     pub(crate) config: Config,
     /// The exporter's listener and web configuration.
     pub(crate) web: WebSettings,
+    /// The directory for incident files, if they are written.
+    pub(crate) record_dir: Option<PathBuf>,
     /// The exporter of spans, if they are exported.
     pub(crate) traces: Option<Pipeline>,
 }
@@ -61,12 +66,13 @@ impl Serve {
     }
 
     async fn run_async(self, console: &Console) -> Result<(), ServeError> {
-        let Self { config: Config { databases }, web, traces } = self;
+        let Self { config: Config { databases }, web, record_dir, traces } = self;
         let (request_shutdown, mut shutdown) = watch::channel(None);
         watch_signals(request_shutdown.clone(), SHUTDOWN_TIMEOUT)?;
         let manager = ServiceManager::from_env()?;
 
         let collector = Collector::new();
+        let incidents = Incidents::start(record_dir, &collector)?;
         let pools = build_pools(&databases, &collector)?;
         let readiness = Readiness::new();
         let registry = console.registry().map_err(ServiceError::system)?;
@@ -103,6 +109,7 @@ impl Serve {
         manager.stopping();
         drop(watchdog);
         tasks.shutdown().await;
+        incidents.finish().await;
         let closing = pools.into_iter().map(|pool| async move {
             if let Err(error) = pool.close_within(CLOSE_TIMEOUT).await {
                 tracing::warn!(pool = pool.name(), %error, "probe aborted");

@@ -12,6 +12,10 @@ use super::model::{Holder, Pool, Waiter};
 /// How many rows Page Up and Page Down move.
 const PAGE: isize = 10;
 
+/// How many seconds `[`, `]`, `{` and `}` move in a recording.
+const SEEK: isize = 10;
+const SEEK_FAR: isize = 60;
+
 /// The length of a filter in characters.
 const MAX_FILTER: usize = 80;
 
@@ -44,6 +48,8 @@ pub(crate) enum Action {
     None,
     /// Query the exporters now.
     Refresh,
+    /// Move in recordings by this many seconds.
+    Seek(isize),
     /// Suspend the process, as Ctrl-Z does.
     Suspend,
     Quit,
@@ -80,6 +86,10 @@ impl Exporter {
             Ok(pools) => {
                 self.history.retain(|name, _| pools.iter().any(|pool| pool.name == *name));
                 for pool in pools {
+                    if !pool.history.is_empty() {
+                        self.history.insert(pool.name.clone(), History::of(&pool.history));
+                        continue;
+                    }
                     self.history.entry(pool.name.clone()).or_default().push(Some(pool.state));
                 }
             }
@@ -106,7 +116,9 @@ impl App {
     pub(crate) fn update(&mut self, exporter: usize, answer: Result<Vec<Pool>, String>) {
         let Some(exporter) = self.exporters.get_mut(exporter) else { return };
         exporter.record(&answer);
-        if self.is_frozen && exporter.has_answered {
+        // A recording pauses while it is frozen, and shows where it was moved to.
+        let is_recording = answer.as_ref().is_ok_and(|pools| pools.iter().any(|pool| !pool.recorded_at.is_empty()));
+        if self.is_frozen && exporter.has_answered && !is_recording {
             return;
         }
         exporter.has_answered = true;
@@ -227,6 +239,10 @@ impl App {
             KeyCode::Char('W') => self.control().sort_by(Sort::Waiting),
             KeyCode::Char('P') => self.control().sort_by(Sort::Pid),
             KeyCode::Char('Z') => self.is_frozen ^= true,
+            KeyCode::Char('[') => return Action::Seek(-SEEK),
+            KeyCode::Char(']') => return Action::Seek(SEEK),
+            KeyCode::Char('{') => return Action::Seek(-SEEK_FAR),
+            KeyCode::Char('}') => return Action::Seek(SEEK_FAR),
             _ => {}
         }
         Action::None

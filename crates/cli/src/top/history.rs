@@ -12,6 +12,12 @@ const MAX_SAMPLES: usize = 600;
 pub(crate) struct History(VecDeque<Option<State>>);
 
 impl History {
+    /// Returns a history with these samples.
+    pub(crate) fn of(samples: &[State]) -> Self {
+        let first = samples.len().saturating_sub(MAX_SAMPLES);
+        Self(samples[first..].iter().copied().map(Some).collect())
+    }
+
     pub(crate) fn push(&mut self, sample: Option<State>) {
         if self.0.len() == MAX_SAMPLES {
             self.0.pop_front();

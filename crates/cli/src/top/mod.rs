@@ -14,6 +14,7 @@ mod terminal;
 mod view;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, SystemTime};
 
@@ -27,6 +28,7 @@ use self::model::Pool;
 use self::poller::Poller;
 use self::terminal::Screen;
 use self::view::Theme;
+use crate::recorded::Playback;
 
 /// Queries an exporter: returns the pools of `/api/v1/pools`, or why they are unknown.
 pub(crate) type Query = Box<dyn Fn() -> Result<Vec<Value>, String> + Send>;
@@ -35,6 +37,8 @@ pub(crate) type Query = Box<dyn Fn() -> Result<Vec<Value>, String> + Send>;
 pub(crate) struct Source {
     pub(crate) url: String,
     pub(crate) query: Query,
+    /// The position of a recording.
+    pub(crate) playback: Option<Arc<Playback>>,
 }
 
 /// The settings of the command.
@@ -96,9 +100,10 @@ pub(crate) fn run(sources: Vec<Source>, options: Options) -> Result<(), TopError
     terminal::watch_signals(events.clone()).map_err(TopError::Thread)?;
     // Before other threads: a panic in one of them restores the terminal.
     let mut screen = Screen::open().map_err(TopError::Terminal)?;
+    let playbacks: Vec<_> = sources.iter().filter_map(|source| source.playback.clone()).collect();
     let pollers = poller::start(sources, options.delay, &events).map_err(TopError::Thread)?;
     terminal::read_events(events).map_err(TopError::Thread)?;
-    let result = show(&mut app, &mut screen, &received, &pollers, options);
+    let result = show(&mut app, &mut screen, &received, (&pollers, &playbacks), options);
     if matches!(result, Err(TopError::Panicked)) {
         screen.abandon();
     }
@@ -109,7 +114,7 @@ fn show(
     app: &mut App,
     screen: &mut Screen,
     received: &Receiver<Event>,
-    pollers: &[Poller],
+    (pollers, playbacks): (&[Poller], &[Arc<Playback>]),
     options: Options,
 ) -> Result<(), TopError> {
     let theme = Theme { is_color: options.is_color, is_utf8: options.is_utf8 };
@@ -132,9 +137,14 @@ fn show(
                 Event::End => Action::Quit,
                 Event::Panicked => return Err(TopError::Panicked),
             };
+            playbacks.iter().for_each(|playback| playback.pause(app.is_frozen));
             match action {
                 Action::None => {}
                 Action::Refresh => pollers.iter().for_each(Poller::query_now),
+                Action::Seek(seconds) => {
+                    playbacks.iter().for_each(|playback| playback.seek(seconds));
+                    pollers.iter().for_each(Poller::query_now);
+                }
                 Action::Suspend => screen.suspend().map_err(TopError::Terminal)?,
                 Action::Quit => return Ok(()),
             }

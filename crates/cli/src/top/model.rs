@@ -18,6 +18,10 @@ pub(crate) struct Pool {
     /// How many more there are than are listed.
     pub(crate) holders_omitted: u64,
     pub(crate) waiters_omitted: u64,
+    /// The time in a recording; empty unless it is one.
+    pub(crate) recorded_at: String,
+    /// The states up to then.
+    pub(crate) history: Vec<State>,
 }
 
 /// The number of connections in each state, and of waiting checkouts.
@@ -103,23 +107,30 @@ fn count(value: &Value, key: &str) -> u64 {
 impl Pool {
     /// Reads an element of the list in `/api/v1/pools`.
     pub(crate) fn new(pool: &Value) -> Self {
-        let state = &pool["state"];
         Self {
             name: shown(pool, "name"),
-            state: State {
-                used: count(state, "used"),
-                idle: count(state, "idle"),
-                creating: count(state, "creating"),
-                closing: count(state, "closing"),
-                waiting: count(state, "waiting"),
-                max: count(state, "max"),
-            },
+            state: State::new(&pool["state"]),
             verdict: Verdict::new(pool),
             size: printable(&size(pool)).into_owned(),
             holders: list(pool, "holders").iter().map(Holder::new).collect(),
             waiters: list(pool, "waiters").iter().map(Waiter::new).collect(),
             holders_omitted: count(pool, "holders_omitted"),
             waiters_omitted: count(pool, "waiters_omitted"),
+            recorded_at: shown(pool, "recorded_at"),
+            history: list(pool, "history").iter().map(State::new).collect(),
+        }
+    }
+}
+
+impl State {
+    fn new(state: &Value) -> Self {
+        Self {
+            used: count(state, "used"),
+            idle: count(state, "idle"),
+            creating: count(state, "creating"),
+            closing: count(state, "closing"),
+            waiting: count(state, "waiting"),
+            max: count(state, "max"),
         }
     }
 }

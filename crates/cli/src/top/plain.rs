@@ -10,9 +10,11 @@ use super::view::clock;
 /// Returns one block with every pool, holder and waiter.
 pub(super) fn page(app: &App, now: SystemTime) -> String {
     let (answering, pools, problems) = app.totals();
+    let recorded = app.current().map(|(_, pool)| &*pool.recorded_at).filter(|time| !time.is_empty());
+    let time = recorded.map_or_else(|| clock(now), str::to_owned);
     let mut page = format!(
         "poolscope top - {}, exporters answering: {answering} of {}, pools: {pools}, with a problem: {problems}\n",
-        clock(now),
+        time,
         app.exporters.len(),
     );
     for exporter in &app.exporters {

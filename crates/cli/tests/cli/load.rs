@@ -11,6 +11,7 @@ fn operations(scrape: &Scrape) -> Vec<&str> {
 #[test]
 fn metrics_add_up_and_the_summary_is_printed() {
     let mut demo = start(&mut demo(&["--duration", "3s"]));
+    assert!(demo.banner.starts_with(&format!("Live page: http://{}/\n", demo.address)), "{}", demo.banner);
     assert!(demo.banner.contains("pool shop, 5 + 5 connections, checkout timeout 2s"), "{}", demo.banner);
     assert_eq!(demo.get("/-/healthy").map(|(status, _)| status), Some(200));
 

@@ -6,6 +6,7 @@ mod certificates;
 mod diagnose;
 mod existing_server;
 mod healthy;
+mod incidents;
 mod inputs;
 mod load;
 mod outputs;

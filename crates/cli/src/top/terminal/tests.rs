@@ -25,7 +25,8 @@ fn run(panic: &str) -> PseudoTerminal {
 fn panicking_process() {
     match env::var(VARIABLE).as_deref() {
         Ok("query") => {
-            let source = Source { url: "http://a:1".to_owned(), query: Box::new(|| panic!("the query broke")) };
+            let source =
+                Source { url: "http://a:1".to_owned(), query: Box::new(|| panic!("the query broke")), playback: None };
             let options = Options { delay: Duration::from_secs(1), iterations: None, is_color: true, is_utf8: true };
             let error = crate::top::run(vec![source], options).unwrap_err();
             assert!(matches!(error, TopError::Panicked), "{error:?}");

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use super::theme::Theme;
 
 /// The keys and what they do.
-const KEYS: [(&str, &str); 18] = [
+const KEYS: [(&str, &str); 19] = [
     ("q F10 Ctrl-C", "quit"),
     ("? h F1", "this help; any key leaves it"),
     ("Up Down k j", "select a pool, or scroll the list"),
@@ -21,7 +21,8 @@ const KEYS: [(&str, &str); 18] = [
     ("N T", "sort by name, by age"),
     ("U W", "sort pools by use, by waiting checkouts"),
     ("P", "sort holders by backend pid"),
-    ("Z", "freeze the lists, and continue"),
+    ("Z", "freeze the lists, or pause a recording; and continue"),
+    ("[ ] { }", "in a recording, 10 seconds or a minute back or on"),
     ("Space Ctrl-L", "query now"),
     ("Ctrl-Z", "suspend"),
     ("flag L", "suspected leak"),

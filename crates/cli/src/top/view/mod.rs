@@ -73,7 +73,13 @@ fn header(app: &App, theme: Theme, width: u16, now: SystemTime) -> Line<'static>
     if exporters > 1 || answering < exporters {
         left += &format!(", {answering} of {exporters} exporter{} answering", plural(exporters));
     }
-    let right = if app.is_frozen { "FROZEN".to_owned() } else { clock(now) };
+    let recorded = app.current().map(|(_, pool)| &*pool.recorded_at).filter(|time| !time.is_empty());
+    let time = recorded.map_or_else(|| clock(now), str::to_owned);
+    let right = match (app.is_frozen, recorded) {
+        (true, Some(_)) => format!("PAUSED {time}"),
+        (true, None) => "FROZEN".to_owned(),
+        (false, _) => time,
+    };
     Line::styled(spread(&left, &right, width.into()), theme.strong())
 }
 
@@ -90,6 +96,9 @@ fn footer(app: &App, theme: Theme, width: u16) -> Line<'static> {
     let mut keys = vec!["? help", "Tab list", "/ filter", "> sort", "I invert", "Z freeze", "q quit"];
     if app.exporters.len() > 1 {
         keys.insert(2, "Left/Right exporter");
+    }
+    if app.current().is_some_and(|(_, pool)| !pool.recorded_at.is_empty()) {
+        keys.insert(1, "[ ] { } time");
     }
     Line::styled(spread(&keys.join("  "), "", width.into()), theme.header())
 }

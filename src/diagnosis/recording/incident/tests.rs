@@ -1,0 +1,256 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::super::Recording;
+use super::super::format::Header;
+use super::super::listing::Listing;
+use super::files::{IncidentFile, tidy};
+use super::watch::Sample;
+use super::window::{Ended, Window};
+use super::*;
+use crate::diagnosis::interval::Interval;
+use crate::labels::Cause;
+use crate::telemetry::Limits;
+use crate::telemetry::Verdict;
+use crate::telemetry::clock::Clock;
+use crate::telemetry::ledger::{Ledger, SnapshotBuffer};
+
+fn settings(directory: &Path) -> IncidentSettings {
+    IncidentSettings {
+        before: Duration::from_secs(20),
+        after: Duration::from_secs(10),
+        ..IncidentSettings::new(directory)
+    }
+}
+
+fn header() -> Header {
+    let (clock, _) = Clock::mock();
+    Header::new(&Ledger::new("shop".into(), Limits::for_tests(), clock))
+}
+
+fn sample(at_seconds: f64, cause: Cause, queued: usize) -> Sample {
+    let verdict = Verdict {
+        cause,
+        lasting: Duration::ZERO,
+        operation: None,
+        call_site: None,
+        finding: String::new(),
+        evidence: Vec::new(),
+        advice: String::new(),
+        consequences: Vec::new(),
+        sample_interval: Duration::from_secs(1),
+    };
+    Sample {
+        pool: 0,
+        at_seconds,
+        interval: Interval { seconds: 1.0, ..Interval::default() },
+        verdict: Some(Arc::new(verdict)),
+        queued,
+    }
+}
+
+/// Adds the samples from one second to another. Returns the file that ended, if one did.
+fn add(window: &mut Window, seconds: std::ops::RangeInclusive<u32>, cause: Cause) -> Option<Ended> {
+    let mut ended = None;
+    for second in seconds {
+        let sample = sample(second.into(), cause, second as usize);
+        ended = window.add(&sample, true, || Some(Listing::default())).unwrap().or(ended);
+    }
+    ended
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn file_has_the_window_around_the_problem() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("a/b");
+    let mut window = Window::new(header(), Arc::new(settings(&directory)));
+    assert!(add(&mut window, 1..=60, Cause::Healthy).is_none());
+    assert!(names(&directory).is_empty());
+    let ended = add(&mut window, 61..=80, Cause::Leak);
+    let Some(Ended::Complete(path)) = ended else { panic!("{ended:?}") };
+    assert!(path.to_str().unwrap().ends_with("Z-leak.jsonl.gz"), "{path:?}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(names(&directory).len(), 1);
+    let recording = Recording::open(&path).unwrap();
+    assert_eq!(recording.truncation, None);
+    let incident = recording.header.incident.unwrap();
+    assert_eq!((&*incident.cause, incident.at_seconds), ("leak", 61.0));
+    let (first, last) = (&recording.seconds[0], recording.seconds.last().unwrap());
+    // Segments are kept as a whole.
+    assert!((36.0..=41.0).contains(&first.at_seconds) && last.at_seconds == 71.0, "{first:?}");
+    assert_eq!(first.verdict.as_ref().unwrap().cause, "healthy");
+    let expected = (last.at_seconds - first.at_seconds) as usize + 1;
+    assert_eq!(recording.seconds.len(), expected, "each second once");
+    // More waited at each second than before.
+    assert_eq!(recording.listings.len(), 11);
+    // The problem lasts: no other file, until it returns.
+    assert!(!window.is_recording());
+    add(&mut window, 81..=90, Cause::Healthy);
+    assert!(add(&mut window, 91..=101, Cause::Leak).is_some());
+    assert_eq!(names(&directory).len(), 2);
+}
+
+#[test]
+fn further_problems_extend_the_file_within_a_limit() {
+    let home = tempfile::tempdir().unwrap();
+    let mut window = Window::new(header(), Arc::new(settings(home.path())));
+    add(&mut window, 1..=5, Cause::Leak);
+    let mut ended = None;
+    for second in 6..200 {
+        let cause = if second % 2 == 0 { Cause::Undersized } else { Cause::SlowQueries };
+        ended = add(&mut window, second..=second, cause);
+        if ended.is_some() {
+            break;
+        }
+    }
+    let Some(Ended::Complete(path)) = ended else { panic!("{ended:?}") };
+    assert_eq!(Recording::open(path).unwrap().seconds.last().unwrap().at_seconds, 51.0);
+}
+
+#[test]
+fn killed_process_leaves_all_but_some_seconds() {
+    let home = tempfile::tempdir().unwrap();
+    let mut window = Window::new(header(), Arc::new(settings(home.path())));
+    add(&mut window, 1..=30, Cause::Healthy);
+    for second in 31..=40 {
+        add(&mut window, second..=second, Cause::ServerDown);
+        let partial = &names(home.path())[0];
+        assert!(partial.ends_with("Z-server_down.jsonl.gz.partial"), "{partial}");
+        let recording = Recording::open(home.path().join(partial)).unwrap();
+        let last = recording.seconds.last().unwrap().at_seconds;
+        assert!(f64::from(second) - last <= 5.0, "{last} of {second}");
+        let truncation = recording.truncation.unwrap();
+        assert_eq!(truncation.readable_seconds, last);
+        // Half of a segment, as of a process that is killed while it writes.
+        let bytes = fs::read(home.path().join(partial)).unwrap();
+        let cut = Recording::read(&bytes[..bytes.len() - 9]).unwrap();
+        assert!(cut.truncation.is_some() && !cut.seconds.is_empty());
+    }
+}
+
+#[test]
+fn missing_directory_is_tried_until_it_can_be_written() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("incidents");
+    fs::write(&directory, "a file").unwrap();
+    let mut window = Window::new(header(), Arc::new(settings(&directory)));
+    add(&mut window, 1..=20, Cause::Healthy);
+    let listing = || None;
+    assert!(window.add(&sample(21.0, Cause::Leak, 1), true, listing).is_err());
+    assert!(window.is_recording());
+    fs::remove_file(&directory).unwrap();
+    let Some(Ended::Complete(path)) = add(&mut window, 22..=40, Cause::Leak) else { panic!() };
+    let recording = Recording::open(path).unwrap();
+    // Of the time before, what was still kept when it could be written.
+    assert_eq!((recording.seconds[0].at_seconds, recording.seconds.len(), recording.truncation), (6.0, 26, None));
+}
+
+#[test]
+fn failed_append_leaves_no_part() {
+    let home = tempfile::tempdir().unwrap();
+    let mut file = IncidentFile::create(home.path(), "shop", SystemTime::UNIX_EPOCH, "leak").unwrap();
+    file.append(b"abc").unwrap();
+    // As a disk that became full in the middle of a segment.
+    fs::write(home.path().join(&names(home.path())[0]), b"abcdef").unwrap();
+    file.truncate().unwrap();
+    file.append(b"gh").unwrap();
+    assert_eq!(fs::read(file.complete().unwrap()).unwrap(), b"abcgh");
+    assert_eq!(names(home.path()), ["poolscope-shop-19700101T000000Z-leak.jsonl.gz"]);
+}
+
+#[test]
+fn names_stay_in_the_directory_and_are_unique() {
+    let home = tempfile::tempdir().unwrap();
+    let create = || IncidentFile::create(home.path(), "../../etc/ä b", SystemTime::UNIX_EPOCH, "leak").unwrap();
+    let files = [create(), create()];
+    let paths = files.map(|file| file.complete().unwrap());
+    assert_eq!(
+        names(home.path()),
+        [
+            "poolscope-.._.._etc___b-19700101T000000Z-leak-2.jsonl.gz",
+            "poolscope-.._.._etc___b-19700101T000000Z-leak.jsonl.gz",
+        ]
+    );
+    assert!(paths.iter().all(|path| path.parent() == Some(home.path())));
+}
+
+#[test]
+fn number_size_and_age_of_files_are_bounded() {
+    let home = tempfile::tempdir().unwrap();
+    let now = SystemTime::now();
+    let write = |name: &str, bytes: usize, age: u64| {
+        let path = home.path().join(name);
+        fs::write(&path, vec![b'x'; bytes]).unwrap();
+        let modified = now - Duration::from_secs(age);
+        fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+    };
+    for (name, bytes, age) in [
+        ("poolscope-a.jsonl.gz", 10, 100),
+        ("poolscope-b.jsonl.gz", 10, 200),
+        ("poolscope-c.jsonl.gz", 10, 300),
+        ("poolscope-killed.jsonl.gz.partial", 10, 150),
+        ("poolscope-live.jsonl.gz.partial", 10, 5),
+        ("poolscope-old.jsonl.gz", 1, 4000),
+        ("other.jsonl.gz", 10, 9000),
+        ("poolscope-notes.txt", 10, 9000),
+    ] {
+        write(name, bytes, age);
+    }
+    symlink(home.path().join("other.jsonl.gz"), home.path().join("poolscope-link.jsonl.gz")).unwrap();
+    let others =
+        ["other.jsonl.gz", "poolscope-link.jsonl.gz", "poolscope-live.jsonl.gz.partial", "poolscope-notes.txt"];
+    let tidied = |limits: &dyn Fn(&mut IncidentSettings)| {
+        let mut settings = IncidentSettings::new(home.path());
+        limits(&mut settings);
+        tidy(&settings, now).unwrap();
+        names(home.path()).into_iter().filter(|name| !others.contains(&&**name)).collect::<Vec<_>>()
+    };
+    let [a, b, c, killed] = ["a", "b", "c", "killed"].map(|name| format!("poolscope-{name}.jsonl.gz"));
+    assert_eq!(tidied(&|settings| settings.max_age = Duration::from_secs(3600)), [&*a, &b, &c, &killed]);
+    assert_eq!(tidied(&|settings| settings.max_files = 3), [&*a, &b, &killed]);
+    assert_eq!(tidied(&|settings| settings.max_bytes = 25), [&*a, &killed]);
+    assert_eq!(names(home.path()).len(), 2 + others.len());
+}
+
+#[test]
+fn recorder_writes_on_request_and_at_the_end() {
+    let home = tempfile::tempdir().unwrap();
+    let collector = Collector::new();
+    let (clock, mock) = Clock::mock();
+    let ledger = collector.join("shop", None, |name| Ledger::new(name, Limits::for_tests(), clock));
+    ledger.set_diagnoser(Box::new(crate::diagnosis::Engine::default()));
+    ledger.set_settings(vec![("pool_size", "1".to_owned())]);
+    let recorder = IncidentRecorder::start(&collector, settings(home.path())).unwrap();
+    let mut buffer = SnapshotBuffer::new();
+    let mut sample = || {
+        mock.increment(Duration::from_secs(1));
+        ledger.sample(&mut buffer, Duration::ZERO, Duration::ZERO);
+    };
+    // The thread finds the pool within a second, and records it as soon as it has a sample.
+    let begun = Instant::now();
+    while names(home.path()).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+        sample();
+        recorder.record(Some("shop"));
+        recorder.record(Some("other"));
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(recorder);
+    let names = names(home.path());
+    assert!(names.len() == 1 && names[0].ends_with("-requested.jsonl.gz"), "{names:?}");
+    let recording = Recording::open(home.path().join(&names[0])).unwrap();
+    assert_eq!((recording.truncation, &*recording.header.settings["pool_size"]), (None, "1"));
+    assert_eq!(recording.header.incident.unwrap().cause, "requested");
+    assert!(!recording.listings.is_empty());
+    assert!(incidents::totals().unwrap().files > 0);
+}
