@@ -196,7 +196,7 @@ impl Clients {
         loop {
             let has_room = {
                 let open = self.open();
-                open.len() < MAX_CONNECTIONS + RESERVED_CONNECTIONS || open.iter().any(|client| client.rank().is_some())
+                !is_full(&open) || has_reserve(&open) || open.iter().any(|client| client.rank().is_some())
             };
             if has_room {
                 return;
@@ -205,27 +205,43 @@ impl Clients {
         }
     }
 
-    /// Admits a connection, and closes another one if that is necessary.
-    pub(super) fn admit(&self, peer: SocketAddr) -> Admission {
+    /// Admits a connection, and closes another one if that is necessary. Returns `None` if it is to be closed: its peer has
+    /// as many as it may have, each with a request under way, and those in reserve are in use.
+    pub(super) fn admit(&self, peer: SocketAddr) -> Option<Admission> {
         let peer = network(peer.ip());
         let mut open = self.open();
-        let of_peer = open.iter().filter(|client| client.peer == peer).count();
-        let victim = if of_peer >= MAX_CONNECTIONS_PER_PEER {
+        let of_peer = open.iter().filter(|client| client.peer == peer && !client.is_reserved).count();
+        let is_peer_full = of_peer >= MAX_CONNECTIONS_PER_PEER;
+        let is_full = is_peer_full || is_full(&open);
+        let victim = if is_peer_full {
             first(open.iter().filter(|client| client.peer == peer))
-        } else if open.len() >= MAX_CONNECTIONS {
+        } else if is_full {
             first(open.iter())
         } else {
             None
         };
+        let is_reserved = is_full && victim.as_ref().is_none_or(|victim| victim.is_reserved);
+        if victim.is_none() && is_reserved && !has_reserve(&open) {
+            return None;
+        }
         if let Some(victim) = &victim {
             open.retain(|client| !Arc::ptr_eq(client, victim));
             victim.evicted.notify_one();
         }
-        let is_full = of_peer >= MAX_CONNECTIONS_PER_PEER || open.len() >= MAX_CONNECTIONS;
-        let client = Arc::new(Client::new(peer, is_full && victim.is_none(), Arc::clone(&self.0.room)));
+        let client = Arc::new(Client::new(peer, is_reserved, Arc::clone(&self.0.room)));
         open.push(Arc::clone(&client));
-        Admission { client, evicts: victim.is_some(), clients: self.clone() }
+        Some(Admission { client, evicts: victim.is_some(), clients: self.clone() })
     }
+}
+
+/// Returns whether there are as many connections as may be open, without those in reserve.
+fn is_full(open: &[Arc<Client>]) -> bool {
+    open.iter().filter(|client| !client.is_reserved).count() >= MAX_CONNECTIONS
+}
+
+/// Returns whether another connection can be admitted for health checks only.
+fn has_reserve(open: &[Arc<Client>]) -> bool {
+    open.iter().filter(|client| client.is_reserved).count() < RESERVED_CONNECTIONS
 }
 
 /// Returns the connection to close first.

@@ -2,18 +2,22 @@ use std::time::Duration;
 
 use super::*;
 
+fn admit_one(clients: &Clients, peer: SocketAddr) -> Admission {
+    clients.admit(peer).unwrap()
+}
+
 fn peer(number: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, u8::try_from(number / 250).unwrap(), u8::try_from(number % 250).unwrap()], 1000))
 }
 
 /// Admits connections of different peers, a millisecond apart.
 async fn admit(clients: &Clients, count: usize) -> Vec<Admission> {
-    let mut admitted = Vec::new();
+    let mut all = Vec::new();
     for number in 0..count {
-        admitted.push(clients.admit(peer(number)));
+        all.push(admit_one(clients, peer(number)));
         tokio::time::advance(Duration::from_millis(1)).await;
     }
-    admitted
+    all
 }
 
 async fn is_evicted(admission: &Admission) -> bool {
@@ -40,10 +44,10 @@ async fn longest_idle_is_closed_and_unauthorized_ones_first() {
         admission.client.begin_response();
         admission.client.flushed();
     }
-    let new = clients.admit(peer(900));
+    let new = admit_one(&clients, peer(900));
     assert!(new.evicts && !new.client.is_reserved() && is_evicted(&admitted[MAX_CONNECTIONS - 2]).await);
     begin(&new);
-    let _second = clients.admit(peer(901));
+    let _second = admit_one(&clients, peer(901));
     assert!(is_evicted(&admitted[MAX_CONNECTIONS - 1]).await);
     assert!(!is_evicted(&admitted[0]).await);
 }
@@ -57,7 +61,7 @@ async fn requests_under_way_are_never_closed() {
     }
     let mut reserved = Vec::new();
     for number in 0..RESERVED_CONNECTIONS {
-        let admission = clients.admit(peer(900 + number));
+        let admission = admit_one(&clients, peer(900 + number));
         assert!(admission.client.is_reserved() && !admission.evicts);
         begin(&admission);
         reserved.push(admission);
@@ -67,7 +71,7 @@ async fn requests_under_way_are_never_closed() {
     admitted[7].client.begin_response();
     admitted[7].client.blocked();
     clients.has_room().await;
-    assert!(!clients.admit(peer(800)).client.is_reserved() && is_evicted(&admitted[7]).await);
+    assert!(!admit_one(&clients, peer(800)).client.is_reserved() && is_evicted(&admitted[7]).await);
 }
 
 /// The wait for room ends once a connection may be closed, though none was.
@@ -92,14 +96,14 @@ async fn acceptor_is_woken_by_each_phase_that_gives_way() {
     ];
     for (name, change) in changes {
         let clients = Clients::default();
-        let mut admitted = Vec::new();
+        let mut all = Vec::new();
         for number in 0..MAX_CONNECTIONS + RESERVED_CONNECTIONS {
-            admitted.push(clients.admit(peer(number)));
-            begin(&admitted[number]);
+            all.push(admit_one(&clients, peer(number)));
+            begin(&all[number]);
         }
         let mut room = std::pin::pin!(clients.has_room());
         assert!(tokio::time::timeout(Duration::from_secs(1), &mut room).await.is_err(), "{name}");
-        change(&admitted[3].client);
+        change(&all[3].client);
         assert!(tokio::time::timeout(Duration::from_secs(1), room).await.is_ok(), "{name}");
     }
 }
@@ -107,7 +111,7 @@ async fn acceptor_is_woken_by_each_phase_that_gives_way() {
 #[tokio::test(start_paused = true)]
 async fn verification_of_a_stranger_gives_way() {
     let clients = Clients::default();
-    let known = clients.admit(peer(0));
+    let known = admit_one(&clients, peer(0));
     begin(&known).begin_response();
     known.client.flushed();
     // Its next request is verified too.
@@ -115,38 +119,68 @@ async fn verification_of_a_stranger_gives_way() {
     let mut strangers = Vec::new();
     for number in 1..MAX_CONNECTIONS {
         tokio::time::advance(Duration::from_millis(1)).await;
-        strangers.push(clients.admit(peer(number)));
+        strangers.push(admit_one(&clients, peer(number)));
         strangers[number - 1].client.begin_request();
     }
     tokio::time::advance(Duration::from_millis(1)).await;
-    let scrape = clients.admit(peer(800));
+    let scrape = admit_one(&clients, peer(800));
     assert!(scrape.evicts && !scrape.client.is_reserved() && is_evicted(&strangers[0]).await);
     // The newcomer is not the next to be closed, though its request has not arrived.
-    let _other = clients.admit(peer(801));
+    let _other = admit_one(&clients, peer(801));
     assert!(is_evicted(&strangers[1]).await && !is_evicted(&scrape).await && !is_evicted(&known).await);
     // What is worked on stays.
     strangers[2].client.authorized();
-    let _third = clients.admit(peer(802));
+    let _third = admit_one(&clients, peer(802));
     assert!(is_evicted(&strangers[3]).await && !is_evicted(&strangers[2]).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_peer_closes_its_own_connections_first() {
     let clients = Clients::default();
-    let other = clients.admit(peer(1));
+    let other = admit_one(&clients, peer(1));
     tokio::time::advance(Duration::from_secs(1)).await;
     let address = |host: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 7, 0, 0, 0, host], 1));
     let own: Vec<_> =
-        (0..MAX_CONNECTIONS_PER_PEER).map(|host| clients.admit(address(u16::try_from(host).unwrap()))).collect();
-    let new = clients.admit(address(999));
+        (0..MAX_CONNECTIONS_PER_PEER).map(|host| admit_one(&clients, address(u16::try_from(host).unwrap()))).collect();
+    let new = admit_one(&clients, address(999));
     assert!(new.evicts && is_evicted(&own[0]).await && !is_evicted(&other).await);
     assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), IpAddr::from([10, 0, 0, 1]));
+}
+
+/// A peer whose connections all have requests under way uses no more than the reserve, also while others are idle.
+#[tokio::test(start_paused = true)]
+async fn reserve_bounds_a_peer_at_its_limit() {
+    let clients = Clients::default();
+    let idle = admit_one(&clients, peer(1));
+    begin(&idle).begin_response();
+    idle.client.flushed();
+    let mut own = Vec::new();
+    while let Some(admission) = clients.admit(peer(2)) {
+        assert_eq!(admission.client.is_reserved(), own.len() >= MAX_CONNECTIONS_PER_PEER);
+        begin(&admission);
+        own.push(admission);
+    }
+    assert_eq!(own.len(), MAX_CONNECTIONS_PER_PEER + RESERVED_CONNECTIONS);
+    // Others have room.
+    clients.has_room().await;
+    let other = admit_one(&clients, peer(3));
+    assert!(!other.client.is_reserved() && !other.evicts && !is_evicted(&idle).await);
+    // One of the reserve that has ended gives way to another of the reserve, and a usual one to a usual one.
+    for (number, is_reserved) in [(MAX_CONNECTIONS_PER_PEER, true), (0, false)] {
+        own[number].client.begin_response();
+        own[number].client.flushed();
+        let next = admit_one(&clients, peer(2));
+        assert!(next.evicts && next.client.is_reserved() == is_reserved && is_evicted(&own[number]).await);
+        begin(&next);
+        own.push(next);
+    }
+    assert!(clients.admit(peer(2)).is_none());
 }
 
 #[tokio::test(start_paused = true)]
 async fn head_of_a_request_has_a_timeout() {
     let clients = Clients::default();
-    let admission = clients.admit(peer(1));
+    let admission = admit_one(&clients, peer(1));
     let begun = Instant::now();
     assert_eq!(admission.client.overdue().await, CloseCause::NoRequest);
     assert_eq!(begun.elapsed(), FIRST_HEAD_TIMEOUT);

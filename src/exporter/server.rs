@@ -25,9 +25,6 @@ use crate::text::Printable;
 /// The pause before the next accept after the process ran out of file descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The minimum time between two log lines about the connection limit.
-const CONNECTION_LIMIT_LOG_INTERVAL: Duration = Duration::from_secs(60);
-
 /// An exporter that listens. Connections wait until [`serve`](Self::serve) is polled.
 #[derive(Debug)]
 pub struct BoundExporter {
@@ -127,14 +124,13 @@ fn log_panic(ended: Result<(), JoinError>) {
 struct Acceptor {
     listener: TcpListener,
     clients: Clients,
-    /// When the connection limit was last logged.
-    limit_logged: Option<Instant>,
+    limit_log: Limiter,
     backoff: AcceptBackoff,
 }
 
 impl Acceptor {
     fn new(listener: TcpListener) -> Self {
-        Self { listener, clients: Clients::default(), limit_logged: None, backoff: AcceptBackoff::default() }
+        Self { listener, clients: Clients::default(), limit_log: Limiter::new(), backoff: AcceptBackoff::default() }
     }
 
     /// Accepts the next connection, and admits it.
@@ -152,9 +148,11 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     self.backoff.reset();
                     let admission = self.clients.admit(peer);
-                    if admission.evicts || admission.client.is_reserved() {
+                    if admission.as_ref().is_none_or(|admission| admission.evicts || admission.client.is_reserved()) {
                         self.log_limit();
                     }
+                    // Otherwise it is closed: its peer has all the connections that it may have.
+                    let Some(admission) = admission else { continue };
                     // Otherwise the tail of a response may wait for an acknowledgement.
                     let _ = stream.set_nodelay(true);
                     return Ok((stream, admission));
@@ -164,13 +162,12 @@ impl Acceptor {
         }
     }
 
-    fn log_limit(&mut self) {
-        // A client that connects again and again must not fill the log.
-        if self.limit_logged.is_none_or(|logged| logged.elapsed() >= CONNECTION_LIMIT_LOG_INTERVAL) {
-            self.limit_logged = Some(Instant::now());
+    fn log_limit(&self) {
+        if let Some(suppressed) = self.limit_log.pass_now() {
             tracing::warn!(
                 connections = MAX_CONNECTIONS,
                 of_one_client = MAX_CONNECTIONS_PER_PEER,
+                suppressed,
                 "connection limit reached; for each new connection, one without a request under way is closed"
             );
         }

@@ -97,10 +97,15 @@ async fn request_body_is_not_read() {
 
 /// Connects with a small buffer, and requests a page that does not fit into it.
 async fn connect_greedily(running: &Running) -> Client {
+    connect_greedily_with(running, "").await
+}
+
+/// As [`connect_greedily`], with these headers.
+async fn connect_greedily_with(running: &Running, headers: &str) -> Client {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let greedy = Client::new(socket.connect(running.address).await.unwrap());
-    greedy.send_request("GET", "/metrics").await;
+    greedy.send(format!("GET /metrics HTTP/1.1\r\nHost: test\r\n{headers}\r\n").as_bytes()).await;
     in_time(greedy.stream.readable()).await.unwrap();
     greedy
 }
@@ -131,29 +136,49 @@ async fn client_that_reads_slowly_is_cut_off() {
     assert!(greedy.rest().await.len() < LARGE);
 }
 
-/// The 128 connections of each kind are more than the exporter keeps open.
-#[tokio::test(flavor = "multi_thread")]
-async fn scrape_is_answered_whatever_other_clients_do() {
-    // Not as large as the other page, since each of these clients has one.
+/// Connects clients that keep the exporter's connections open: 128 that send nothing, as many that send a request slowly and,
+/// with these headers, that read slowly. Each kind alone is more than the exporter keeps open.
+pub(crate) async fn hostile_clients(running: &Running, headers: &str) -> Vec<Client> {
+    let mut clients = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        clients.push(running.connect().await);
+        let slow = running.connect().await;
+        slow.send(b"GET /metrics HTTP/1.1\r\n").await;
+        clients.push(slow);
+    }
+    for _ in 0..MAX_CONNECTIONS {
+        clients.push(connect_greedily_with(running, headers).await);
+    }
+    clients
+}
+
+/// A registry whose page is larger than the buffers of two sockets. Not as large as [`large_registry`], since each of many
+/// clients has one.
+pub(crate) fn registry_for_many() -> Registry {
     let registry = Registry::new();
     registry.register(Box::new(IntGauge::new("large", "x".repeat(3 << 20)).unwrap())).unwrap();
-    let running = Running::start(&exporter().registry(registry)).await;
-    let (mut silent, mut slow, mut greedy) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..MAX_CONNECTIONS {
-        silent.push(running.connect().await);
-        let client = running.connect().await;
-        client.send(b"GET /metrics HTTP/1.1\r\n").await;
-        slow.push(client);
-    }
-    for _ in 0..MAX_CONNECTIONS {
-        greedy.push(connect_greedily(&running).await);
-    }
+    registry
+}
+
+/// Asserts that new clients are answered within a second. A busy machine may delay some of the attempts.
+pub(crate) async fn assert_answered_soon(running: &Running, headers: &str) {
     for path in ["/-/healthy", "/metrics"] {
-        let begun = std::time::Instant::now();
-        let mut client = running.connect().await;
-        assert_eq!(client.request("GET", path).await.status, 200);
-        assert!(begun.elapsed() < Duration::from_secs(1), "{path}: {:?}", begun.elapsed());
+        let mut soonest = Duration::MAX;
+        for _ in 0..5 {
+            let begun = std::time::Instant::now();
+            let mut client = running.connect().await;
+            assert_eq!(client.get_with(path, headers).await.status, 200, "{path}");
+            soonest = soonest.min(begun.elapsed());
+        }
+        assert!(soonest < Duration::from_secs(1), "{path}: {soonest:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scrape_is_answered_whatever_other_clients_do() {
+    let running = Running::start(&exporter().registry(registry_for_many())).await;
+    let _hostile = hostile_clients(&running, "").await;
+    assert_answered_soon(&running, "").await;
 }
 
 #[tokio::test]

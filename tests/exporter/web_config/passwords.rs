@@ -1,6 +1,7 @@
 //! Basic authentication, and headers.
 
-use super::super::harness::Running;
+use super::super::client_limits::{assert_answered_soon, hostile_clients, registry_for_many};
+use super::super::harness::{MAX_CONNECTIONS, Running};
 use super::{SESAME, Site, basic};
 
 const USERS: &str = "basic_auth_users:\n  alice: ";
@@ -112,4 +113,24 @@ async fn empty_configuration_changes_nothing() {
         let running = Running::start(&exporter).await;
         assert_eq!(running.get("/metrics").await.status, 200);
     }
+}
+
+/// The clients that do not read their response know a password, since others have nothing to read. Those with a wrong
+/// password occupy its verification.
+#[tokio::test(flavor = "multi_thread")]
+async fn scrape_is_answered_whatever_other_clients_do() {
+    let site = Site::new();
+    site.web_yml(&users());
+    let running = Running::start(&site.exporter().registry(registry_for_many())).await;
+    let valid = basic("alice", "sesame");
+    let _hostile = hostile_clients(&running, &valid).await;
+    assert_answered_soon(&running, &valid).await;
+    let mut strangers = Vec::new();
+    for number in 0..MAX_CONNECTIONS {
+        let stranger = running.connect().await;
+        let headers = basic("alice", &number.to_string());
+        stranger.send(format!("GET /metrics HTTP/1.1\r\nHost: test\r\n{headers}\r\n").as_bytes()).await;
+        strangers.push(stranger);
+    }
+    assert_answered_soon(&running, &valid).await;
 }
