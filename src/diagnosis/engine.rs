@@ -55,21 +55,17 @@ impl Diagnoser for Engine {
         last == 0 || now.since(Nanos::from_nanos(last)) >= nanos(interval)
     }
 
-    fn observe(&self, now: Nanos, late: Duration, snapshot: &PoolSnapshot) -> Option<Arc<Verdict>> {
+    fn observe(&self, now: Nanos, late: Duration, snapshot: &PoolSnapshot) {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             // Another reading of the same moment is being used.
-            Err(TryLockError::WouldBlock) => return None,
+            Err(TryLockError::WouldBlock) => return,
         };
         self.last.store(now.as_nanos().max(1), Relaxed);
-        let verdict = Arc::new(state.observe(now, late, snapshot)?);
-        let previous = self.published().replace(Arc::clone(&verdict));
-        let was = previous.map_or(Cause::NotEnoughData, |previous| previous.cause);
-        // That a pool is healthy from the start is no news.
-        let is_news =
-            verdict.cause != was && (verdict.is_problem() || !matches!(was, Cause::NotEnoughData | Cause::Healthy));
-        is_news.then_some(verdict)
+        if let Some(verdict) = state.observe(now, late, snapshot) {
+            *self.published() = Some(Arc::new(verdict));
+        }
     }
 
     fn verdict(&self) -> Option<Arc<Verdict>> {

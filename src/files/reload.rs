@@ -27,14 +27,13 @@ pub(crate) trait Source: Send + Sync + 'static {
     /// Returns the error as one line without secrets, if the value cannot be read or must not replace the current one.
     fn reread(&self, current: &Self::Value, files: &mut Files) -> Result<Self::Value, String>;
 
-    /// Logs that the value was replaced, or an error that differs from the previous one.
+    /// Logs that the value was replaced, or the error, which may be that of the previous readings as well: limits its lines.
     fn log(&self, result: Result<(), &str>);
 }
 
 /// The current value of a source. Those that use it check its files.
 ///
-/// An invalid reading does not replace the value, since a file may be half written; it is logged once and repeated with
-/// each check.
+/// An invalid reading does not replace the value, since a file may be half written; it is repeated with each check.
 pub(crate) struct Live<S: Source> {
     source: S,
     state: Mutex<State<S::Value>>,
@@ -46,7 +45,7 @@ struct State<T> {
     files: Files,
     checked: Instant,
     is_checking: bool,
-    /// The logged error of the last reading.
+    /// The error of the last reading.
     error: Option<String>,
 }
 
@@ -128,29 +127,16 @@ impl<S: Source> FileCheck<S> {
             self.files = Some(files);
             let replaced = self.replace(read);
             // Without the lock: logging may block.
-            match replaced {
-                Ok(()) => self.live.source.log(Ok(())),
-                Err(Some(error)) => self.live.source.log(Err(&error)),
-                Err(None) => {}
-            }
+            self.live.source.log(replaced.as_ref().map_err(String::as_str).copied());
         }
     }
 
-    /// Replaces the current value, or returns the error if it is new.
-    fn replace(&self, read: Result<S::Value, String>) -> Result<(), Option<String>> {
+    /// Replaces the current value, or records and returns the error.
+    fn replace(&self, read: Result<S::Value, String>) -> Result<(), String> {
         let mut state = self.live.lock();
-        match read {
-            Ok(value) => {
-                state.value = Arc::new(value);
-                state.error = None;
-                Ok(())
-            }
-            Err(error) => {
-                let is_new = state.error.as_ref() != Some(&error);
-                state.error = Some(error.clone());
-                Err(is_new.then_some(error))
-            }
-        }
+        let result = read.map(|value| state.value = Arc::new(value));
+        state.error = result.as_ref().err().cloned();
+        result
     }
 }
 
@@ -252,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn invalid_file_keeps_the_value_and_is_logged_once() {
+    async fn invalid_file_keeps_the_value() {
         let fixture = Fixture::new();
         for content in ["x", "y"] {
             fixture.write(content);
@@ -260,12 +246,12 @@ mod tests {
             assert_eq!(fixture.live.error().as_deref(), Some("not a number"));
         }
         assert_eq!((fixture.checked().await, fixture.readings()), (1, 4), "it is read again without a change");
-        assert_eq!(fixture.log(), ["not a number"]);
+        assert_eq!(fixture.log(), ["not a number"; 3]);
         fs::remove_file(fixture.directory.path().join("number")).unwrap();
         assert_eq!(fixture.checked().await, 1);
         fixture.write("3");
         assert_eq!((fixture.checked().await, fixture.live.error()), (3, None));
-        assert_eq!(fixture.log().len(), 3, "{:?}", fixture.log());
+        assert_eq!(fixture.log().len(), 5, "{:?}", fixture.log());
     }
 
     #[cfg(unix)]

@@ -8,7 +8,7 @@ use http::StatusCode;
 use http::request::Parts;
 
 use crate::pool::{Backend, Pool};
-use crate::telemetry::log::Limiter;
+use crate::telemetry::log::{Limiter, event};
 
 /// The rejection if the request contains no pool: there is no [`PoolLayer`](super::PoolLayer), or it does not insert the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl IntoResponse for PoolMissing {
         static FAILURES: Limiter = Limiter::new();
         // The cause is logged and not disclosed to the client.
         if let Some(suppressed) = FAILURES.pass_now() {
-            tracing::error!(error = %self, suppressed, "could not extract the pool from a request");
+            event!(error, error = %self, suppressed, "could not extract the pool from a request");
         }
         StatusCode::INTERNAL_SERVER_ERROR.into_response()
     }

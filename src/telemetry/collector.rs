@@ -10,7 +10,7 @@ use super::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink, Source};
 use super::clock::{seconds, to_f64};
 use super::histogram::Histogram;
 use super::ledger::{Ledger, PoolSnapshot};
-use super::log::Limiter;
+use super::log::{Limiter, event};
 use super::owned::BOUNDS_SECONDS;
 use super::{incidents, spans};
 use crate::text::{Printable, printable};
@@ -94,7 +94,8 @@ impl Collector {
         drop(ledgers);
         static RENAMES: Limiter = Limiter::new();
         if renamed && let Some(suppressed) = RENAMES.pass_now() {
-            tracing::warn!(
+            event!(
+            warn,
                 pool = unique,
                 wanted = %Printable(name),
                 suppressed,

@@ -112,9 +112,8 @@ pub(crate) trait Diagnoser: Debug + Send + Sync {
     /// Takes no lock.
     fn is_due(&self, now: Nanos, interval: Duration) -> bool;
 
-    /// Uses a snapshot with holders that was read at `now`, `late` after it should have been. Returns the new verdict if
-    /// its cause changed.
-    fn observe(&self, now: Nanos, late: Duration, snapshot: &PoolSnapshot) -> Option<Arc<Verdict>>;
+    /// Uses a snapshot with holders that was read at `now`, `late` after it should have been.
+    fn observe(&self, now: Nanos, late: Duration, snapshot: &PoolSnapshot);
 
     /// Returns the last verdict.
     fn verdict(&self) -> Option<Arc<Verdict>>;

@@ -24,6 +24,7 @@ mod invariants;
 mod log_lines;
 mod operations;
 mod overflow;
+mod panics;
 mod pinging;
 mod property;
 #[cfg(feature = "middleware")]

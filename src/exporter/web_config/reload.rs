@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::config::{self, Rules, WebConfig};
 use crate::exporter::blocking::BlockingLimiter;
 use crate::files::{Files, Live, Source};
-use crate::text::ErrorChain;
+use crate::telemetry::log::ReloadLimiter;
+use crate::text::{ErrorChain, Printable};
 
 /// The number of passwords that are verified at once, and the time that others wait. Each connection has one request at
 /// a time, so at a bcrypt cost of 10 the last of the allowed connections is served within this time.
@@ -40,8 +41,9 @@ impl LiveConfig {
     pub(in crate::exporter) fn new(config: WebConfig) -> Self {
         let WebConfig { path, rules, files } = config;
         let path: Arc<Path> = path.into();
+        let file = RulesFile { path: Arc::clone(&path), limiter: ReloadLimiter::default() };
         Self {
-            rules: Arc::new(Live::new(RulesFile(Arc::clone(&path)), rules, files)),
+            rules: Arc::new(Live::new(file, rules, files)),
             path,
             password_limiter: BlockingLimiter::new(max_password_verifications(), PASSWORD_QUEUE_TIMEOUT),
         }
@@ -62,26 +64,32 @@ impl LiveConfig {
     }
 }
 
-/// The path of the configuration file.
-struct RulesFile(Arc<Path>);
+/// The configuration file.
+struct RulesFile {
+    path: Arc<Path>,
+    limiter: ReloadLimiter,
+}
 
 impl Source for RulesFile {
     type Value = Rules;
 
     fn reread(&self, current: &Rules, files: &mut Files) -> Result<Rules, String> {
-        let mut rules = config::read(&self.0, files).map_err(|error| ErrorChain(&error).to_string())?;
+        let mut rules = config::read(&self.path, files).map_err(|error| ErrorChain(&error).to_string())?;
         if let Some(reason) = current.restart_reason(&rules) {
-            return Err(format!("{}: {reason} requires a restart", self.0.display()));
+            return Err(format!("{}: {reason} requires a restart", Printable(self.path.display())));
         }
         rules.inherit(current);
         Ok(rules)
     }
 
     fn log(&self, result: Result<(), &str>) {
+        let Some(suppressed) = self.limiter.pass(result) else { return };
+        let file = Printable(self.path.display());
         match result {
-            Ok(()) => tracing::info!(file = %self.0.display(), "reloaded the web configuration"),
+            Ok(()) => tracing::info!(%file, suppressed, "reloaded the web configuration"),
             Err(error) => tracing::error!(
                 error,
+                suppressed,
                 "the web configuration has changed and cannot be used; the previous one remains in effect"
             ),
         }

@@ -6,7 +6,7 @@ use super::error::error_code;
 use super::pool_name::PoolName;
 use crate::labels::ErrorCode;
 use crate::telemetry::clock::Clock;
-use crate::telemetry::log::Limiter;
+use crate::telemetry::log::{Limiter, event};
 use crate::text::ErrorChain;
 
 /// Logs the lost connections of one pool, whatever they were for. Many are lost at once when a server stops, and again and
@@ -37,9 +37,9 @@ impl LossLog {
         let (pool, (sqlstate, error_type)) = (self.pool.as_str(), code.fields());
         // By a shutdown, or by `idle_session_timeout`: no caller is affected.
         if !is_held && matches!(sqlstate, Some("57P01" | "57P05")) {
-            tracing::debug!(pool, sqlstate, %error, "the server closed an idle connection");
+            event!(debug, pool, sqlstate, %error, "the server closed an idle connection");
         } else if let Some(suppressed) = self.limiter.pass(self.clock.now()) {
-            tracing::warn!(pool, sqlstate, error_type, %error, suppressed, "connection lost");
+            event!(warn, pool, sqlstate, error_type, %error, suppressed, "connection lost");
         }
     }
 }

@@ -358,10 +358,12 @@ impl Ledger {
     /// Passes a snapshot with holders to the diagnosis, and adds the verdict to it.
     fn diagnose(&self, now: Nanos, late: Duration, buffer: &mut SnapshotBuffer) {
         let Some(diagnoser) = self.diagnoser.get() else { return };
-        if let Some(verdict) = diagnoser.observe(now, late, buffer.snapshot()) {
-            self.log().diagnosis_changed(&verdict);
+        diagnoser.observe(now, late, buffer.snapshot());
+        let verdict = diagnoser.verdict();
+        if let Some(verdict) = &verdict {
+            self.log().diagnosed(verdict);
         }
-        buffer.set_diagnosis(diagnoser.verdict());
+        buffer.set_diagnosis(verdict);
         // The list is not locked while an observer works.
         let observers: Vec<_> = {
             let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);

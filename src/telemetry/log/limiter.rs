@@ -111,6 +111,30 @@ impl<K: PartialEq> ConditionLimiter<K> {
     }
 }
 
+/// Limits the lines about files that are read again when they change.
+#[derive(Debug, Default)]
+pub(crate) struct ReloadLimiter {
+    replacements: Limiter,
+    failures: ConditionLimiter<String>,
+}
+
+impl ReloadLimiter {
+    /// Returns the number of suppressed lines if the result of a reading, which is that of now, is to be logged.
+    pub(crate) fn pass(&self, result: Result<(), &str>) -> Option<u64> {
+        self.pass_at(result, Clock::new().now())
+    }
+
+    fn pass_at(&self, result: Result<(), &str>, now: Nanos) -> Option<u64> {
+        match result {
+            Err(error) => self.failures.holds_as(error.to_owned(), now),
+            Ok(()) => {
+                let has_ended = self.failures.ended();
+                self.replacements.pass(now).or(has_ended.then_some(0))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +177,31 @@ mod tests {
         // Its beginning is suppressed, and it lasts.
         assert_eq!([condition.holds(at(12)), condition.holds(at(13)), condition.holds(at(14))], [None, Some(1), None]);
         assert!(condition.ended() && !condition.ended());
+    }
+
+    #[test]
+    fn reloads_of_a_flapping_file_are_counted_together() {
+        let limiter = ReloadLimiter::default();
+        let lines = (0..3600).filter(|second| limiter.pass_at(Ok(()), at(*second)).is_some()).count();
+        assert_eq!(lines, 20, "replaced each second");
+
+        let limiter = ReloadLimiter::default();
+        let result = |second: u64| if second.is_multiple_of(2) { Err("empty") } else { Ok(()) };
+        let lines = (0..3600).filter(|second| limiter.pass_at(result(*second), at(*second)).is_some()).count();
+        assert!((20..80).contains(&lines), "{lines}");
+
+        let limiter = ReloadLimiter::default();
+        let results = [
+            (10, Err("a")),
+            (11, Err("a")),
+            (20, Err("b")),
+            (20, Ok(())),
+            (21, Err("b")),
+            (90, Err("b")),
+            (91, Ok(())),
+        ];
+        let passed = results.map(|(second, result)| limiter.pass_at(result, at(second)));
+        assert_eq!(passed, [Some(0), None, Some(0), Some(0), None, Some(1), Some(0)]);
     }
 
     #[test]

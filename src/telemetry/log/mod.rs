@@ -13,17 +13,33 @@ pub(crate) mod log_lines;
 mod requests;
 
 use std::error::Error;
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-pub(crate) use self::limiter::{ConditionLimiter, Limiter};
+pub(crate) use self::limiter::{ConditionLimiter, Limiter, ReloadLimiter};
 use super::clock::Clock;
 use super::operations::{OPERATION_IDS, OperationId};
 use super::verdict::Verdict;
-use crate::labels::{CloseReason, ConnectFailure, Dirt, ErrorCode, ErrorPhase, GiveUp};
+use crate::labels::{Cause, CloseReason, ConnectFailure, Dirt, ErrorCode, ErrorPhase, GiveUp};
 use crate::text::{ErrorChain, Printable};
+
+/// Logs an event, as the macro of `tracing` with the name of the level does, and contains its panics: a subscriber that
+/// panics must take down neither a checkout nor the work of the pool.
+macro_rules! event {
+    ($level:ident, $($event:tt)+) => {
+        $crate::telemetry::log::contain_panics(|| tracing::$level!($($event)+))
+    };
+}
+pub(crate) use event;
+
+/// Runs `write`, and drops its panic, which the panic hook has reported.
+#[cold]
+pub(crate) fn contain_panics(write: impl FnOnce()) {
+    // What is logged is only read, and nothing of the pool is locked or half changed meanwhile.
+    let _ = catch_unwind(AssertUnwindSafe(write));
+}
 
 /// The limiters of one pool's log lines, by kind.
 #[derive(Debug, Default)]
@@ -41,6 +57,7 @@ pub(crate) struct Limiters {
     /// Whether it was logged that the server does not keep prepared statements.
     unknown_statements: AtomicBool,
     server_view: ConditionLimiter,
+    diagnosis: ConditionLimiter<Cause>,
     /// By operation, since each leak is reported once, and another operation's must not hide it. Allocated at the first.
     leaks: OnceLock<Box<[Limiter]>>,
     used_suspects: Limiter,
@@ -69,18 +86,18 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn pool_opened(self, pool_size: usize, max_overflow: usize) {
-        tracing::info!(pool = self.pool, pool_size, max_overflow, "pool opened");
+        event!(info, pool = self.pool, pool_size, max_overflow, "pool opened");
     }
 
     #[cold]
     pub(crate) fn pool_closing(self) {
-        tracing::info!(pool = self.pool, "pool closing");
+        event!(info, pool = self.pool, "pool closing");
     }
 
     #[cold]
     pub(crate) fn checkout_timed_out(self) {
         let Some(suppressed) = self.pass(&self.limiters.timeouts) else { return };
-        tracing::warn!(pool = self.pool, suppressed, "checkout timed out");
+        event!(warn, pool = self.pool, suppressed, "checkout timed out");
     }
 
     /// Logs that a checkout waits while its own task holds a connection, each with its operation.
@@ -91,7 +108,8 @@ impl<'a> Log<'a> {
         (held_operation, held_call_site): (&str, Site),
     ) {
         let Some(suppressed) = self.pass(&self.limiters.self_deadlocks) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             operation,
             call_site = call_site_text(Some(call_site)),
@@ -104,7 +122,7 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn connection_created(self, took: Duration) {
-        tracing::debug!(pool = self.pool, seconds = took.as_secs_f64(), "connection created");
+        event!(debug, pool = self.pool, seconds = took.as_secs_f64(), "connection created");
     }
 
     #[cold]
@@ -112,14 +130,14 @@ impl<'a> Log<'a> {
         let Some(suppressed) = self.pass(&self.limiters.errors) else { return };
         let (pool, error) = (self.pool, ErrorChain(error));
         let (sqlstate, error_type) = code.fields();
-        tracing::warn!(pool, phase = phase.as_str(), sqlstate, error_type, %error, suppressed, "connection error");
+        event!(warn, pool, phase = phase.as_str(), sqlstate, error_type, %error, suppressed, "connection error");
     }
 
     /// Logs that a connection was closed, unless connecting failed, whose error has been logged.
     #[cold]
     pub(crate) fn connection_closed(self, reason: CloseReason) {
         if reason != CloseReason::ConnectFailed {
-            tracing::debug!(pool = self.pool, reason = reason.as_str(), "connection closed");
+            event!(debug, pool = self.pool, reason = reason.as_str(), "connection closed");
         }
     }
 
@@ -127,7 +145,8 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn kept_busy(self, operation: &str, call_site: Site) {
         let Some(suppressed) = self.pass(&self.limiters.busy) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
@@ -140,7 +159,8 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn close_timed_out(self, operation: &str) {
         let Some(suppressed) = self.pass(&self.limiters.closes) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             operation,
             suppressed,
@@ -161,13 +181,13 @@ impl<'a> Log<'a> {
         } else {
             "connecting failed; one checkout at a time retries until it succeeds"
         };
-        tracing::warn!(pool, sqlstate, error_type, kind, %error, suppressed, "{message}");
+        event!(warn, pool, sqlstate, error_type, kind, %error, suppressed, "{message}");
     }
 
     #[cold]
     pub(crate) fn connecting_resumed(self, after: Duration) {
         if self.limiters.suspension.ended() {
-            tracing::info!(pool = self.pool, seconds = after.as_secs_f64(), "connecting succeeded again");
+            event!(info, pool = self.pool, seconds = after.as_secs_f64(), "connecting succeeded again");
         }
     }
 
@@ -175,20 +195,21 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn server_view_failed(self, error: &(dyn Error + 'static)) {
         let Some(suppressed) = self.limiters.server_view.holds(self.clock.now()) else { return };
-        tracing::warn!(pool = self.pool, error = %ErrorChain(error), suppressed, "querying the server's state failed");
+        event!(warn, pool = self.pool, error = %ErrorChain(error), suppressed, "querying the server's state failed");
     }
 
     /// Logs that the server's view is queried again. Called at each success.
     pub(crate) fn server_view_succeeded(self) {
         if self.limiters.server_view.ended() {
-            tracing::info!(pool = self.pool, "querying the server's state succeeded again");
+            event!(info, pool = self.pool, "querying the server's state succeeded again");
         }
     }
 
     #[cold]
     pub(crate) fn connection_dirty(self, operation: &str, call_site: Site, dirt: Dirt) {
         let Some(suppressed) = self.pass(&self.limiters.dirt) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
@@ -202,7 +223,8 @@ impl<'a> Log<'a> {
     pub(crate) fn leak_suspected(self, (id, operation): (OperationId, &str), call_site: Site, held: Duration) {
         let limiters = self.limiters.leaks.get_or_init(|| (0..OPERATION_IDS).map(|_| Limiter::new()).collect());
         let Some(suppressed) = limiters.get(id.index()).and_then(|limiter| self.pass(limiter)) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
@@ -215,7 +237,8 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn suspect_used(self, operation: &str, call_site: Site, held: Duration) {
         let Some(suppressed) = self.pass(&self.limiters.used_suspects) else { return };
-        tracing::info!(
+        event!(
+            info,
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
@@ -228,7 +251,8 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn suspect_returned(self, operation: &str, call_site: Site, held: Duration) {
         let Some(suppressed) = self.pass(&self.limiters.returned_suspects) else { return };
-        tracing::info!(
+        event!(
+            info,
             pool = self.pool,
             operation,
             call_site = call_site_text(call_site),
@@ -238,22 +262,24 @@ impl<'a> Log<'a> {
         );
     }
 
-    /// Logs a verdict with another cause than the last one.
+    /// Logs a verdict with another cause than the last that was logged, and the end of a problem. Called with each verdict.
     #[cold]
-    pub(crate) fn diagnosis_changed(self, verdict: &Verdict) {
+    pub(crate) fn diagnosed(self, verdict: &Verdict) {
         let (pool, cause) = (self.pool, verdict.cause.as_str());
         if verdict.is_problem() {
+            let Some(suppressed) = self.limiters.diagnosis.holds_as(verdict.cause, self.clock.now()) else { return };
             let operation = verdict.operation.as_deref().unwrap_or_default();
-            tracing::warn!(pool, cause, operation, "diagnosis: {verdict}");
-        } else {
-            tracing::info!(pool, cause, "diagnosis: {verdict}");
+            event!(warn, pool, cause, operation, suppressed, "diagnosis: {verdict}");
+        } else if self.limiters.diagnosis.ended() {
+            event!(info, pool, cause, "diagnosis: {verdict}");
         }
     }
 
     #[cold]
     pub(crate) fn wire_lost(self, problem: &'static str) {
         let Some(suppressed) = self.pass(&self.limiters.wires) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             problem,
             suppressed,
@@ -266,7 +292,8 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn statement_unknown(self, code: ErrorCode) {
         if !self.limiters.unknown_statements.swap(true, Relaxed) {
-            tracing::warn!(
+            event!(
+                warn,
                 pool = self.pool,
                 sqlstate = code.fields().0,
                 error_type = code.fields().1,
@@ -280,7 +307,8 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn retrying(self, operation: &str, code: ErrorCode, attempt: u32, pause: Duration) {
         let Some(suppressed) = self.pass(&self.limiters.retries) else { return };
-        tracing::info!(
+        event!(
+            info,
             pool = self.pool,
             operation,
             sqlstate = code.fields().0,
@@ -294,7 +322,7 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn retry_recovered(self, operation: &str, attempts: u32) {
-        tracing::debug!(pool = self.pool, operation, attempts, "operation succeeded after retries");
+        event!(debug, pool = self.pool, operation, attempts, "operation succeeded after retries");
     }
 
     /// Logs that an operation is not retried, unless its error is permanent, which is left to the caller.
@@ -304,7 +332,8 @@ impl<'a> Log<'a> {
             return;
         }
         let Some(suppressed) = self.pass(&self.limiters.exhausted) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             operation,
             sqlstate = code.fields().0,
@@ -319,17 +348,18 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn unpooled_opened(self, operation: &str, took: Duration) {
         let seconds = took.as_secs_f64();
-        tracing::debug!(pool = self.pool, operation, seconds, "connection created outside the pool");
+        event!(debug, pool = self.pool, operation, seconds, "connection created outside the pool");
     }
 
     #[cold]
     pub(crate) fn unpooled_closed(self, operation: &str) {
-        tracing::debug!(pool = self.pool, operation, "connection outside the pool closed");
+        event!(debug, pool = self.pool, operation, "connection outside the pool closed");
     }
 
     #[cold]
     pub(crate) fn operations_full(self, operation: &str, limit: usize) {
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             operation = %Printable(operation),
             limit,
@@ -339,7 +369,8 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn routes_full(self, route: &str, limit: usize) {
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             route = %Printable(route),
             limit,
@@ -349,7 +380,8 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn queries_full(self, summary: &str, limit: usize) {
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             summary = %Printable(summary),
             limit,

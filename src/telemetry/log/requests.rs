@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use super::{Limiter, Log, Site, call_site_text};
+use super::{Limiter, Log, Site, call_site_text, event};
 use crate::labels::RequestMethod;
 use crate::telemetry::clock::seconds;
 
@@ -17,7 +17,8 @@ impl Log<'_> {
         (idle, executing): (u64, u64),
     ) {
         let Some(suppressed) = self.pass(limiter) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             route,
             method = method.as_str(),
@@ -39,7 +40,8 @@ impl Log<'_> {
         call_sites: &dyn Display,
     ) {
         let Some(suppressed) = self.pass(limiter) else { return };
-        tracing::warn!(
+        event!(
+            warn,
             pool = self.pool,
             route,
             method = method.as_str(),

@@ -15,6 +15,20 @@ const EVENTS: u64 = 6000;
 /// The lines of ten minutes: intervals of 1, 2, 4, … and 256 s, and the first one.
 const MAX_LINES: u64 = 10;
 
+fn verdict(cause: Cause) -> Verdict {
+    Verdict {
+        cause,
+        lasting: PERIOD,
+        operation: None,
+        call_site: None,
+        finding: "found".to_owned(),
+        evidence: Vec::new(),
+        advice: String::new(),
+        consequences: Vec::new(),
+        sample_interval: PERIOD,
+    }
+}
+
 type LogEvent = fn(Log<'_>, &(dyn Error + 'static));
 
 /// Logs an event again and again, and once more after a quiet time.
@@ -61,10 +75,13 @@ fn lasting_condition_is_logged_once() {
     let events: &[LogEvent] = &[
         |log, error| log.connecting_suspended(ConnectFailure::ServerDown, ErrorCode::IO, error),
         |log, error| log.server_view_failed(error),
+        |log, _| log.diagnosed(&verdict(Cause::ServerDown)),
     ];
     for event in events {
         assert_eq!(repeat(*event).total(), 1);
     }
+    // That a pool is healthy from the start is no news.
+    assert_eq!(repeat(|log, _| log.diagnosed(&verdict(Cause::Healthy))).total(), 0);
     assert_eq!(repeat(|log, _| log.server_view_succeeded()).total(), 0);
     assert_eq!(repeat(|log, _| log.connecting_resumed(PERIOD)).total(), 0);
 }
@@ -84,6 +101,10 @@ fn flapping_condition_is_counted_together() {
         ("querying the server's state failed", "querying the server's state succeeded again", |log, error| {
             log.server_view_failed(error);
             log.server_view_succeeded();
+        }),
+        ("diagnosis: found", "diagnosis: found", |log, _| {
+            log.diagnosed(&verdict(Cause::ServerDown));
+            log.diagnosed(&verdict(Cause::Healthy));
         }),
     ];
     for (begins, ends, event) in events {

@@ -8,6 +8,7 @@ use super::passfile::Passfile;
 use super::secret::Secret;
 use crate::config::{ConfigError, Settings};
 use crate::files::{Files, Live, SecretKind, Source};
+use crate::telemetry::log::{ReloadLimiter, event};
 use crate::text::ErrorChain;
 
 /// The file of the setting `password_file` or `passfile`.
@@ -15,6 +16,7 @@ pub(in crate::pool::postgres) struct PasswordFile {
     path: PathBuf,
     format: Format,
     pool: PoolName,
+    limiter: ReloadLimiter,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +39,7 @@ impl PasswordFile {
             (None, Some(path)) => (path, Format::Passfile),
             (None, None) => return None,
         };
-        Some(Self { path: PathBuf::from(path), format, pool: pool.clone() })
+        Some(Self { path: PathBuf::from(path), format, pool: pool.clone(), limiter: ReloadLimiter::default() })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -100,13 +102,16 @@ impl Source for PasswordFile {
     }
 
     fn log(&self, result: Result<(), &str>) {
+        let Some(suppressed) = self.limiter.pass(result) else { return };
         let pool = self.pool.as_str();
         match result {
-            Ok(()) => tracing::info!(pool, "reloaded the password file"),
+            Ok(()) => event!(info, pool, suppressed, "reloaded the password file"),
             Err(error) => {
-                tracing::error!(
+                event!(
+                    error,
                     pool,
                     error,
+                    suppressed,
                     "the password file has changed and cannot be used; the previous one is used"
                 );
             }

@@ -24,6 +24,7 @@ use super::pool_name::PoolName;
 use super::socket::Socket;
 use crate::config::{ClientCertificate, ConfigError, DatabaseUrl, Roots, TlsMode, Verify};
 use crate::files::{Files, Live, Source};
+use crate::telemetry::log::{ReloadLimiter, event};
 use crate::text::{ErrorChain, Printable};
 
 /// The TLS configuration of a pool's connections, which follows its certificate files.
@@ -38,6 +39,7 @@ impl ClientTls {
             certificate: url.client_certificate().cloned(),
             negotiation: url.config().get_ssl_negotiation(),
             pool: pool.clone(),
+            limiter: ReloadLimiter::default(),
         };
         let mut files = Files::first();
         let loaded = source.load(&mut files)?;
@@ -90,6 +92,7 @@ pub(super) struct CertificateFiles {
     certificate: Option<ClientCertificate>,
     negotiation: SslNegotiation,
     pool: PoolName,
+    limiter: ReloadLimiter,
 }
 
 /// A configuration of TLS.
@@ -138,12 +141,15 @@ impl Source for CertificateFiles {
     }
 
     fn log(&self, result: Result<(), &str>) {
+        let Some(suppressed) = self.limiter.pass(result) else { return };
         let pool = self.pool.as_str();
         match result {
-            Ok(()) => tracing::info!(pool, "reloaded the certificates for TLS"),
-            Err(error) => tracing::error!(
+            Ok(()) => event!(info, pool, suppressed, "reloaded the certificates for TLS"),
+            Err(error) => event!(
+                error,
                 pool,
                 error,
+                suppressed,
                 "the certificate files have changed and cannot be used; new connections use the previous ones"
             ),
         }
