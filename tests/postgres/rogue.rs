@@ -35,12 +35,9 @@ async fn start_of_a_session_is_bounded_with_a_clear_error() {
 async fn idle_connection_receives_little() {
     for fault in [Fault::IdleLarge, Fault::IdleParameters, Fault::IdleRows] {
         for read_wire in [true, false] {
-            // What is not observed is only bounded if the pool's answers are.
-            let limit = if read_wire { 0 } else { 64 };
             let server = RogueServer::start(fault);
-            let test = TestPool::new(&format!("rogue_{fault:?}_{read_wire}"), &server.url(), |builder| {
-                builder.read_wire(read_wire).max_answer_kib(limit)
-            });
+            let name = format!("rogue_{fault:?}_{read_wire}");
+            let test = TestPool::new(&name, &server.url(), |builder| builder.read_wire(read_wire));
             let connection = with_deadline("a connection", test.pool.get()).await;
             // The connection may be closed before it is handed out.
             if let Ok(connection) = connection {
@@ -48,6 +45,12 @@ async fn idle_connection_receives_little() {
             }
             assert!(server.most_sent() < MOST_RECEIVED, "{fault:?}: {}", server.most_sent());
         }
+        let server = RogueServer::start(fault);
+        let test = pool(&format!("rogue_{fault:?}_unpooled"), &server);
+        if let Ok(connection) = with_deadline("a connection", test.pool.connect_unpooled()).await {
+            eventually("closed", async || connection.is_closed()).await;
+        }
+        assert!(server.most_sent() < MOST_RECEIVED, "{fault:?}, unpooled: {}", server.most_sent());
     }
 }
 

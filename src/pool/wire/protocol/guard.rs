@@ -37,13 +37,17 @@ pub(crate) struct ServerGuard {
     authentication: Option<AuthenticationCheck>,
     /// Whether the server's authentication message is being read.
     in_authentication: bool,
+    /// The requests that await their `ReadyForQuery`, or more: a `Sync` that the server ignores, during COPY IN, counts
+    /// too. `None` if the client's messages are not followed.
+    pending: Option<u64>,
 }
 
 impl ServerGuard {
     /// Creates a guard for a connection that has passed no bytes.
     pub(crate) fn new(limit: Option<AnswerLimit>) -> Self {
         let (client, server) = (FrameReader::from_client(), FrameReader::default());
-        Self { starting: true, left: MAX_STARTUP_BYTES, ..Self::with_readers(client, server, limit) }
+        let pending = matches!(limit, Some(AnswerLimit::Unlimited | AnswerLimit::Bytes(_))).then_some(0);
+        Self { starting: true, left: MAX_STARTUP_BYTES, pending, ..Self::with_readers(client, server, limit) }
     }
 
     /// Creates a guard without a limit of answers for a session that `server` has read so far.
@@ -64,6 +68,7 @@ impl ServerGuard {
             parameters: ReportedParameters::default(),
             authentication: None,
             in_authentication: false,
+            pending: None,
         }
     }
 
@@ -81,16 +86,26 @@ impl ServerGuard {
         }
     }
 
-    /// Reads what the client sent, up to the startup message.
+    /// Reads what the client sent: up to the startup message, and the requests after it if they are followed.
     #[cold]
     pub(crate) fn sent(&mut self, mut bytes: &[u8]) {
-        while self.client.is_untagged()
-            && let Ok(Some(part)) = self.client.next(&mut bytes)
-        {
-            match part {
+        while self.client.is_untagged() || self.pending.is_some() {
+            match self.client.next(&mut bytes) {
                 // A request for encryption consists of a code.
-                FramePart::Header { length: 8, .. } => self.negotiating = true,
-                _ => self.client.expect_tags(),
+                Ok(Some(FramePart::Header { length: 8, .. })) if self.client.is_untagged() => self.negotiating = true,
+                Ok(Some(_)) if self.client.is_untagged() => self.client.expect_tags(),
+                // `Query`, `Sync` and `FunctionCall`: what the server answers with a `ReadyForQuery`.
+                Ok(Some(
+                    FramePart::Header { tag: b'Q' | b'S' | b'F', .. }
+                    | FramePart::LargeHeader { tag: b'Q' | b'S' | b'F', .. },
+                )) => self.pending = self.pending.map(|pending| pending + 1),
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                // The server refuses it.
+                Err(_) => {
+                    self.pending = None;
+                    return;
+                }
             }
         }
     }
@@ -138,7 +153,8 @@ impl ServerGuard {
         if self.starting && is_large {
             return Err(LimitExceeded::StartupMessage { length });
         }
-        if self.limit == Some(AnswerLimit::SmallMessages) && is_large {
+        let is_idle = !self.starting && self.pending == Some(0);
+        if is_large && (is_idle || self.limit == Some(AnswerLimit::SmallMessages)) {
             return Err(LimitExceeded::Unrequested { length });
         }
         let left = self.left.checked_sub(u64::from(length) + 1);
@@ -154,7 +170,9 @@ impl ServerGuard {
         }
         if tag == b'Z' {
             self.left = self.max_answer();
-            self.starting = false;
+            if !std::mem::take(&mut self.starting) {
+                self.pending = self.pending.map(|pending| pending.saturating_sub(1));
+            }
         }
         Ok(())
     }

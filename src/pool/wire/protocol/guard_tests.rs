@@ -24,6 +24,13 @@ fn started(limit: AnswerLimit) -> ServerGuard {
     guard
 }
 
+/// As [`started`], with requests that were sent, split at each byte.
+fn requested(limit: AnswerLimit, requests: &[u8]) -> ServerGuard {
+    let mut guard = started(limit);
+    requests.chunks(1).for_each(|part| guard.sent(part));
+    guard
+}
+
 /// Reads a stream at once and byte by byte, which must have the same result.
 fn read(new: impl Fn() -> ServerGuard, stream: &[u8]) -> Result<bool, LimitExceeded> {
     let at_once = new().received(stream);
@@ -50,12 +57,43 @@ fn messages_of_a_starting_session_are_bounded() {
 fn guard_ends_with_the_start_of_an_unlimited_session() {
     assert_eq!(read(|| ServerGuard::new(None), &message(b'Z', b"I")), Ok(false));
     let limited = || ServerGuard::new(Some(AnswerLimit::Unlimited));
-    assert_eq!(read(limited, &[message(b'Z', b"I"), announced(b'D', 0x4000_0003)].concat()), Ok(true));
+    assert_eq!(read(limited, &message(b'Z', b"I")), Ok(true));
+}
+
+#[test]
+fn messages_without_a_request_are_bounded() {
+    let (query, sync) = (message(b'Q', b"SELECT 1\0"), message(b'S', b""));
+    let execute = [message(b'B', &[0; 8]), message(b'E', &[0; 5])].concat();
+    let answer = [message(b'C', b"SELECT 1\0"), message(b'Z', b"I")].concat();
+    let large = announced(b'D', 0x4000_0003);
+    let refused = Err(LimitExceeded::Unrequested { length: 0x4000_0003 });
+    for limit in [AnswerLimit::Unlimited, AnswerLimit::Bytes(u64::MAX)] {
+        assert_eq!(read(|| started(limit), &large), refused);
+        assert_eq!(read(|| started(limit), &announced(b'N', 65_536)), Ok(true));
+        for requests in [query.clone(), [&execute[..], &sync].concat(), message(b'F', &[0; 70_000])] {
+            let new = || requested(limit, &requests);
+            assert_eq!(read(new, &large), Ok(true));
+            assert_eq!(read(new, &[&answer[..], &large].concat()), refused);
+        }
+        // Requests that are sent at once are answered one by one.
+        let new = || requested(limit, &[&query[..], &execute, &sync, &query].concat());
+        assert_eq!(read(new, &[&answer.repeat(2)[..], &large].concat()), Ok(true));
+        assert_eq!(read(new, &[&answer.repeat(3)[..], &large].concat()), refused);
+        // A server ignores the `Sync` before the data of a COPY, which counts all the same.
+        let copy = [&execute[..], &sync, &message(b'd', &[0; 100]), &message(b'c', b""), &sync].concat();
+        assert_eq!(read(|| requested(limit, &copy), &[&answer[..], &large].concat()), Ok(true));
+    }
+    // Without a limit, the guard ends with the start.
+    let mut guard = ServerGuard::new(None);
+    guard.sent(b"\0\0\0\x0d\0\x03\0\0user\0");
+    assert_eq!(guard.received(&message(b'Z', b"I")), Ok(false));
 }
 
 #[test]
 fn impossible_lengths_are_refused_in_each_state() {
     for length in [0, 3, 0x4000_0004, 0x7fff_fff4, u32::MAX] {
+        let new = || requested(AnswerLimit::Unlimited, &message(b'Q', b"SELECT 1\0"));
+        assert_eq!(read(new, &announced(b'D', length)), Err(LimitExceeded::ImpossibleLength { length }));
         let expected = Err(LimitExceeded::ImpossibleLength { length });
         assert_eq!(read(|| ServerGuard::new(None), &announced(b'R', length)), expected);
         assert_eq!(read(|| started(AnswerLimit::Unlimited), &announced(b'D', length)), expected);
@@ -93,6 +131,7 @@ fn parameters_are_bounded_by_name() {
     let long: Vec<u8> =
         ["a", "b", "c", "d", "e"].iter().flat_map(|name| parameter(name, &"x".repeat(60_000))).collect();
     assert_eq!(new().received(&long), Err(LimitExceeded::Parameters));
+    let new = || requested(AnswerLimit::Unlimited, &message(b'Q', b"SET a = b\0"));
     assert_eq!(read(new, &announced(b'S', 65_537)), Err(LimitExceeded::Parameters));
 }
 
