@@ -39,7 +39,7 @@ pub enum ConfigError {
     },
 
     /// A name that no setting has.
-    #[error("{location}: unknown setting `{name}`{}", hint(.suggestion.as_deref()))]
+    #[error("{location}: unknown setting `{}`{}", Printable(name), hint(.suggestion.as_deref()))]
     #[non_exhaustive]
     Unknown {
         /// Where the name was given.
@@ -51,7 +51,7 @@ pub enum ConfigError {
     },
 
     /// Two settings, each valid alone, contradict each other.
-    #[error("{location}: {problem}")]
+    #[error("{location}: {}", Printable(problem))]
     #[non_exhaustive]
     Conflict {
         /// Where the settings were given.
@@ -61,7 +61,7 @@ pub enum ConfigError {
     },
 
     /// An invalid database URL. The message quotes nothing that could be part of a password.
-    #[error("{location}: {problem}")]
+    #[error("{location}: {}", Printable(problem))]
     #[non_exhaustive]
     Url {
         /// Where the URL was given.
@@ -71,7 +71,7 @@ pub enum ConfigError {
     },
 
     /// Text that is not TOML.
-    #[error("{location}: invalid TOML: {problem}")]
+    #[error("{location}: invalid TOML: {}", Printable(problem))]
     #[non_exhaustive]
     Toml {
         /// The line and column.
@@ -103,7 +103,7 @@ pub enum ConfigError {
     },
 
     /// A file that a setting or a URL parameter names cannot be read, or its content is invalid.
-    #[error("{setting} `{}` {problem}: {remedy}", Printable(path.display()))]
+    #[error("{setting} `{}` {}: {remedy}", Printable(path.display()), Printable(problem))]
     #[non_exhaustive]
     File {
         /// The name of the setting or parameter.
@@ -120,7 +120,7 @@ pub enum ConfigError {
     },
 
     /// The system's certificates for verifying the server could not be loaded.
-    #[error("{problem}: {remedy}")]
+    #[error("{}: {remedy}", Printable(problem))]
     #[non_exhaustive]
     Certificates {
         /// The certificates, and what is wrong with them.

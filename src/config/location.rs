@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::text::Printable;
+
 /// Where a value was given: an environment variable, a position in a TOML text, a database URL, or code.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Location {
@@ -65,11 +67,11 @@ impl fmt::Display for Location {
             Source::Code => f.write_str("settings")?,
             Source::Url => f.write_str("database URL")?,
             Source::Environment(None) => f.write_str("environment variables")?,
-            Source::Environment(Some(variable)) => write!(f, "environment variable {variable}")?,
+            Source::Environment(Some(variable)) => write!(f, "environment variable {}", Printable(variable))?,
             Source::Toml { line, column } => write!(f, "line {line}, column {column}")?,
         }
         match &self.parameter {
-            Some(name) => write!(f, ", parameter `{name}`"),
+            Some(name) => write!(f, ", parameter `{}`", Printable(name)),
             None => Ok(()),
         }
     }

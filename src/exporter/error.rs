@@ -2,14 +2,17 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::text::Printable;
+
 /// An error that prevents an exporter from starting or serving.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ExporterError {
     /// The listen address is invalid.
     #[error(
-        "invalid listen address `{address}`; give host:port, such as 127.0.0.1:9719 or [::1]:9719, or :9719 for all \
-         interfaces"
+        "invalid listen address `{}`; give host:port, such as 127.0.0.1:9719 or [::1]:9719, or :9719 for all \
+         interfaces",
+        Printable(address)
     )]
     InvalidAddress {
         /// The address, as given.
@@ -17,7 +20,7 @@ pub enum ExporterError {
     },
 
     /// The host of the listen address could not be resolved.
-    #[error("cannot resolve the host in {address}; give an IP address or a name this machine can resolve")]
+    #[error("cannot resolve the host in {}; give an IP address or a name this machine can resolve", Printable(address))]
     Resolve {
         /// The address, as given.
         address: String,
@@ -27,8 +30,8 @@ pub enum ExporterError {
 
     /// Another socket listens on the address.
     #[error(
-        "cannot listen on {address}: address already in use; stop the other process or choose another with \
-         --web.listen-address"
+        "cannot listen on {}: address already in use; stop the other process or choose another with --web.listen-address",
+        Printable(address)
     )]
     AddressInUse {
         /// The address, as given.
@@ -37,8 +40,9 @@ pub enum ExporterError {
 
     /// No network interface has the address.
     #[error(
-        "cannot listen on {address}: no interface of this machine has that address; choose another with \
-         --web.listen-address, :9719 for all interfaces"
+        "cannot listen on {}: no interface of this machine has that address; choose another with --web.listen-address, \
+         :9719 for all interfaces",
+        Printable(address)
     )]
     AddressNotAvailable {
         /// The address, as given.
@@ -46,14 +50,17 @@ pub enum ExporterError {
     },
 
     /// The process is not permitted to listen on the address.
-    #[error("cannot listen on {address}: permission denied; choose a port from 1024 up with --web.listen-address")]
+    #[error(
+        "cannot listen on {}: permission denied; choose a port from 1024 up with --web.listen-address",
+        Printable(address)
+    )]
     PermissionDenied {
         /// The address, as given.
         address: String,
     },
 
     /// The socket could not be opened for another reason.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {}", Printable(address))]
     Listen {
         /// The address, as given.
         address: String,

@@ -1,11 +1,13 @@
 use std::io;
 
+use crate::text::Printable;
+
 /// An error in the export of spans. No message contains a header, an endpoint or another value that may be a secret.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OtlpError {
     /// A setting is invalid.
-    #[error("{origin}: {problem}")]
+    #[error("{origin}: {}", Printable(problem))]
     Setting {
         /// Where it is set: `environment variable OTEL_…`, or the flag.
         origin: String,
@@ -13,7 +15,7 @@ pub enum OtlpError {
         problem: String,
     },
     /// The exporter could not be created from the settings.
-    #[error("cannot create the span exporter: {0}")]
+    #[error("cannot create the span exporter: {}", Printable(.0))]
     Exporter(String),
     /// The thread that exports could not be started.
     #[error("cannot start the thread that exports spans")]

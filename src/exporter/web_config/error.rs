@@ -3,6 +3,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::text::Printable;
+
 /// An error in a web configuration file.
 ///
 /// No message contains a password, a hash or a key.
@@ -10,7 +12,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum WebConfigError {
     /// The file cannot be read.
-    #[error("{} cannot be read", file.display())]
+    #[error("{} cannot be read", Printable(file.display()))]
     Unreadable {
         /// The web configuration file.
         file: PathBuf,
@@ -19,7 +21,7 @@ pub enum WebConfigError {
     },
 
     /// The content of the file is invalid.
-    #[error("{}, line {line}: {problem}", file.display())]
+    #[error("{}, line {line}: {}", Printable(file.display()), Printable(problem))]
     Invalid {
         /// The web configuration file.
         file: PathBuf,
@@ -30,7 +32,7 @@ pub enum WebConfigError {
     },
 
     /// A file that the file refers to cannot be read.
-    #[error("{}, line {line}: {key} `{}` cannot be read", file.display(), referenced.display())]
+    #[error("{}, line {line}: {key} `{}` cannot be read", Printable(file.display()), Printable(referenced.display()))]
     ReferencedUnreadable {
         /// The web configuration file.
         file: PathBuf,

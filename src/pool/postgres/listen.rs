@@ -24,7 +24,7 @@ use crate::labels::ErrorPhase;
 use crate::pool::wire::AnswerLimit;
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
-use crate::text::Printable;
+use crate::text::{Printable, printable};
 
 /// The bounds of the pause before connecting again. It doubles with each attempt, and is [`jittered`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
@@ -116,7 +116,7 @@ pub enum ListenError {
     #[error("invalid channel \"{}\": expected 1 to {MAX_CHANNEL_BYTES} bytes without NUL", Printable(name))]
     #[non_exhaustive]
     InvalidChannel {
-        /// The name.
+        /// The name, as [`Printable`] displays it.
         name: String,
     },
 }
@@ -158,7 +158,7 @@ fn listen_statement<C: AsRef<str>>(channels: impl IntoIterator<Item = C>) -> Res
     for channel in channels {
         let name = channel.as_ref();
         if name.is_empty() || name.len() > MAX_CHANNEL_BYTES || name.contains('\0') {
-            return Err(ListenError::InvalidChannel { name: name.to_owned() });
+            return Err(ListenError::InvalidChannel { name: printable(name).into_owned() });
         }
         statement += &format!("LISTEN \"{}\";", name.replace('"', "\"\""));
     }

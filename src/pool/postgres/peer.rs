@@ -14,6 +14,7 @@ use super::socket::Socket;
 use super::tcp_options::TcpOptions;
 use super::unix;
 use crate::telemetry::trace::ServerAddress;
+use crate::text::Printable;
 
 /// An address of a server, with all that is needed to open sockets to it.
 #[derive(Clone)]
@@ -108,10 +109,10 @@ impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.address, &self.hostname) {
             (Address::Tcp(address), Some(name)) if name.parse() != Ok::<IpAddr, _>(address.ip()) => {
-                write!(f, "{name}:{} ({})", address.port(), address.ip())
+                write!(f, "{}:{} ({})", Printable(name), address.port(), address.ip())
             }
             (Address::Tcp(address), _) => write!(f, "{address}"),
-            (Address::Unix(path), _) => write!(f, "{}", path.display()),
+            (Address::Unix(path), _) => Printable(path.display()).fmt(f),
         }
     }
 }

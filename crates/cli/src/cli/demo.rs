@@ -18,7 +18,7 @@ use super::web::WebArgs;
 use crate::demo::{self, DEFAULT_FAULT_DELAY, Demo, DemoError, Scenario, ScenarioPlan, Timing, Traces};
 use crate::output::Console;
 use crate::service::{NotAPath, without_line_break};
-use poolscope::text::ErrorChain;
+use poolscope::text::{ErrorChain, Printable};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
@@ -118,7 +118,10 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         None => args.database_url,
         Some((Ok(url), _)) => Some(without_line_break(&url).to_owned()),
         Some((Err(error), file)) => {
-            return print_error(&format!("cannot read --database-url-file {}: {error}", file.display()), USAGE);
+            return print_error(
+                &format!("cannot read --database-url-file {}: {error}", Printable(file.display())),
+                USAGE,
+            );
         }
     };
     let demo = Demo {

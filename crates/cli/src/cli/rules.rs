@@ -10,6 +10,7 @@ use crate::output;
 use clap::Args;
 use http::Uri;
 use poolscope::config::read_file;
+use poolscope::text::Printable;
 use thiserror::Error;
 
 #[derive(Debug, Args)]
@@ -53,10 +54,10 @@ pub(super) enum RulesError {
     #[error("invalid thresholds")]
     Committed(#[from] ThresholdsError),
     /// The file of thresholds cannot be read.
-    #[error("cannot read the thresholds {}", .0.display())]
+    #[error("cannot read the thresholds {}", Printable(.0.display()))]
     Unreadable(PathBuf, #[source] io::Error),
     /// The file of thresholds is invalid.
-    #[error("invalid thresholds {}", .0.display())]
+    #[error("invalid thresholds {}", Printable(.0.display()))]
     Thresholds(PathBuf, #[source] ThresholdFileError),
     /// The number of connections contradicts other thresholds.
     #[error("--server-connections {0}: {1}")]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use poolscope::ConnectError;
 use poolscope::config::ConfigError;
+use poolscope::text::Printable;
 use poolscope_testing::server::ServerError;
 
 use crate::service::ServiceError;
@@ -25,7 +26,7 @@ pub(crate) enum DemoError {
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// The shop cannot listen.
-    #[error("cannot serve the shop at {address}; choose another address with --shop.listen-address")]
+    #[error("cannot serve the shop at {}; choose another address with --shop.listen-address", Printable(address))]
     Shop {
         /// The address.
         address: String,
@@ -34,7 +35,7 @@ pub(crate) enum DemoError {
     },
     /// The Jaeger UI cannot listen.
     #[cfg(feature = "jaeger")]
-    #[error("cannot serve traces at {address}; choose another address with --traces.listen-address")]
+    #[error("cannot serve traces at {}; choose another address with --traces.listen-address", Printable(address))]
     JaegerUi {
         /// The address.
         address: String,
@@ -92,7 +93,7 @@ pub(crate) enum DemoError {
     #[error(
         "cannot clean up: {}the directory {} is left; {}remove it",
         .pid.map(|pid| format!("the private PostgreSQL server still runs as process {pid}, and ")).unwrap_or_default(),
-        .directory.display(),
+        Printable(.directory.display()),
         .pid.map(|pid| format!("stop the server with `kill -INT {pid}`, and ")).unwrap_or_default()
     )]
     Remains {

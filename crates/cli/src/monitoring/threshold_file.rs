@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use poolscope::telemetry::BOUNDS_SECONDS;
+use poolscope::text::Printable;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
@@ -14,7 +15,7 @@ const MAX_DISTANCE: usize = 3;
 
 /// An error in a user's file of thresholds.
 #[derive(Debug, Error, PartialEq)]
-#[error("line {line}: {problem}")]
+#[error("line {line}: {}", Printable(problem))]
 #[non_exhaustive]
 pub struct ThresholdFileError {
     /// The line of the file, from 1.

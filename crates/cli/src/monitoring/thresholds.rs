@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use poolscope::text::Printable;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
@@ -114,7 +115,7 @@ impl fmt::Display for Threshold {
 #[non_exhaustive]
 pub enum ThresholdsError {
     /// The file is not valid TOML.
-    #[error("not valid TOML: {problem}")]
+    #[error("not valid TOML: {}", Printable(problem))]
     Toml {
         /// The parser's message.
         problem: String,
@@ -126,7 +127,7 @@ pub enum ThresholdsError {
         name: &'static str,
     },
     /// The file has a threshold of an unknown name.
-    #[error("unknown threshold `{name}`")]
+    #[error("unknown threshold `{}`", Printable(name))]
     Unknown {
         /// The name.
         name: String,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use poolscope::config::ConfigError;
+use poolscope::text::Printable;
 use tokio::task::JoinError;
 
 use super::invalid_entry::InvalidEntry;
@@ -15,7 +16,7 @@ use crate::service::{NotAPath, ServiceError};
 #[non_exhaustive]
 pub(crate) enum ServeError {
     /// A file cannot be read.
-    #[error("cannot read {option} {}", .path.display())]
+    #[error("cannot read {option} {}", Printable(.path.display()))]
     Read {
         /// The option or key that names it.
         option: &'static str,
@@ -28,7 +29,7 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     NotAPath(#[from] NotAPath),
     /// A file's content is invalid.
-    #[error("{}", .path.display())]
+    #[error("{}", Printable(.path.display()))]
     File {
         /// The file.
         path: PathBuf,
@@ -42,7 +43,7 @@ pub(crate) enum ServeError {
     #[error(transparent)]
     Entry(#[from] InvalidEntry),
     /// The settings of a database contradict each other, or are unusable.
-    #[error("database {name}")]
+    #[error("database {}", Printable(name))]
     Database {
         /// The database's name.
         name: String,
@@ -51,7 +52,8 @@ pub(crate) enum ServeError {
     },
     /// The environment has a pool setting, in addition to a configuration file.
     #[error(
-        "environment variable {variable}: the configuration file sets the pools: move it to [defaults] there, or unset it"
+        "environment variable {}: the configuration file sets the pools: move it to [defaults] there, or unset it",
+        Printable(variable)
     )]
     Environment {
         /// The variable.

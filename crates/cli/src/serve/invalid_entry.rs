@@ -1,5 +1,6 @@
 //! Errors in the configuration, with line and column.
 
+use poolscope::text::Printable;
 use toml::Spanned;
 use toml::de::DeString;
 
@@ -7,7 +8,7 @@ use crate::service::masked;
 
 /// An invalid key or value in the configuration.
 #[derive(Debug, thiserror::Error)]
-#[error("line {line}, column {column}: {problem}")]
+#[error("line {line}, column {column}: {}", Printable(problem))]
 pub(crate) struct InvalidEntry {
     line: usize,
     column: usize,

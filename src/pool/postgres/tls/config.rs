@@ -15,6 +15,7 @@ use rustls::{ClientConfig, Error, RootCertStore};
 use super::verifier::NoHostnameVerifier;
 use crate::config::{ClientCertificate, ConfigError, Roots, Verify};
 use crate::files::{Files, SecretKind};
+use crate::text::Printable;
 
 /// Creates the configuration, and reads its files.
 pub(super) fn client_config(
@@ -35,7 +36,7 @@ pub(super) fn client_config(
     let (chain, private_key) = (read_certificates(SSLCERT, certificate, files)?, read_key(key, files)?);
     builder.with_client_auth_cert(chain, private_key).map_err(|error| match error {
         Error::InconsistentKeys(_) => {
-            SSLKEY.error(key, format!("is not the key of sslcert `{}`", certificate.display()), None)
+            SSLKEY.error(key, format!("is not the key of sslcert `{}`", Printable(certificate.display())), None)
         }
         // rustls's error contains nothing of the key.
         error => SSLKEY.error(key, format!("is not usable ({error})"), None),
