@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::client::{ClientArgs, HttpClient, Target, block_on};
-use super::exit::{USAGE, fail, print_error};
+use super::exit::{USAGE, fail, print_error, printed};
 use super::subject::{Subject, split};
 use crate::pool_listing::{MAX_BYTES, PATH, cause, consequences, evidence, pools, size, text};
 use crate::recorded::{Recorded, RecordedChange};
@@ -83,7 +83,8 @@ pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
     };
     match block_on(print_all(&client, &targets, json, watch)) {
         Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(error)) | Err(error) => fail(&error, false),
+        Ok(Err(error)) => printed(Err(error)),
+        Err(error) => fail(&error, false),
     }
 }
 
@@ -112,12 +113,9 @@ fn diagnose_files(files: &[PathBuf], as_json: bool) -> ExitCode {
             pools: Ok(vec![json!({"name": recorded.pool(), "diagnosis": diagnosis})]),
         }));
     }
-    let printed = if as_json { print_json(&Value::Array(documents), false) } else { print(&answers, false, false) };
-    if let Err(error) = printed.or_else(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => Ok(()),
-        _ => Err(error),
-    }) {
-        return fail(&error, false);
+    let written = if as_json { print_json(&Value::Array(documents), false) } else { print(&answers, false, false) };
+    if let Err(error) = written {
+        return printed(Err(error));
     }
     for problem in &problems {
         print_error(problem, UNKNOWN);

@@ -30,10 +30,15 @@ fn output_that_cannot_be_written_is_a_failure() {
     let file = directory.path().join("poolscope.toml");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
     let url = format!("http://{}/-/healthy", listener.local_addr().expect("an address"));
+    let pools = format!("http://{}/api/v1/pools", listener.local_addr().expect("an address"));
     thread::spawn(move || {
-        let (mut client, _) = listener.accept().expect("a client");
-        let _ = client.read(&mut [0; 1024]);
-        let _ = client.write_all(b"HTTP/1.0 200 OK\r\n\r\npoolscope is healthy.\n");
+        while let Ok((mut client, _)) = listener.accept() {
+            let mut request = [0; 1024];
+            let length = client.read(&mut request).unwrap_or_default();
+            let is_health = request[..length].starts_with(b"GET /-/healthy ");
+            let body = if is_health { "poolscope is healthy.\n" } else { "{\"pools\":[]}" };
+            let _ = write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        }
     });
     let file = file.to_str().expect("a path");
     for arguments in [
@@ -43,6 +48,8 @@ fn output_that_cannot_be_written_is_a_failure() {
         &["rules"],
         &["check", "--config", file],
         &["healthy", &url],
+        &["diagnose", &pools],
+        &["top", "--batch", "--iterations", "1", &pools],
     ] {
         let output = poolscope(arguments).stdout(full()).stderr(Stdio::piped()).output().expect("the binary");
         let err = String::from_utf8_lossy(&output.stderr);
