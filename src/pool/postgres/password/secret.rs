@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-/// A password or token. `Debug` does not print it.
+use zeroize::Zeroize as _;
+
+/// A password or token. `Debug` does not print it, and dropping it overwrites its memory.
 ///
 /// ```
 /// let secret = poolscope::Secret::from("hunter2");
@@ -33,6 +35,12 @@ impl From<&str> for Secret {
 impl From<Vec<u8>> for Secret {
     fn from(secret: Vec<u8>) -> Self {
         Self(secret)
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
