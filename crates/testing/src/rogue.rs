@@ -26,6 +26,8 @@ pub enum Fault {
     StartError,
     /// Sends one byte of a message every 100 ms.
     StartSlow,
+    /// Requests four billion iterations of SCRAM's hash.
+    StartScram,
     /// Sends the longest possible notice without a request.
     IdleLarge,
     /// Sends distinct parameters without end, without a request.
@@ -64,7 +66,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Silent,
         Self::Http,
         Self::StartImpossible,
@@ -73,6 +75,7 @@ impl Fault {
         Self::StartParameters,
         Self::StartError,
         Self::StartSlow,
+        Self::StartScram,
         Self::IdleLarge,
         Self::IdleParameters,
         Self::IdleRows,
@@ -122,7 +125,7 @@ impl RogueServer {
                 count.fetch_add(1, Relaxed);
                 let most = Arc::clone(&most);
                 thread::spawn(move || {
-                    let mut session = Session { stream, sent: 0, most };
+                    let mut session = Session { stream, sent: 0, most, last: Vec::new() };
                     // Fails once the client has closed.
                     let _ = session.run(fault);
                 });
@@ -160,6 +163,8 @@ struct Session {
     stream: TcpStream,
     sent: u64,
     most: Arc<AtomicU64>,
+    /// The body of the last request.
+    last: Vec<u8>,
 }
 
 impl Session {
@@ -200,6 +205,14 @@ impl Session {
             Fault::StartError => {
                 self.send(&error("FATAL", "XX000", &"A".repeat(300_000)))?;
                 return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            Fault::StartScram => {
+                self.send(&message(b'R', b"\0\0\0\x0aSCRAM-SHA-256\0\0"))?;
+                let Some(b'p') = self.request()? else { return Ok(()) };
+                let nonce = self.last.windows(2).position(|part| part == b"r=").map_or(&[][..], |at| &self.last[at..]);
+                let challenge = [b"\0\0\0\x0b", nonce, b"XYZ,s=c2FsdHNhbHRzYWx0,i=4000000000"].concat();
+                self.send(&message(b'R', &challenge))?;
+                self.wait()?;
             }
             Fault::StartSlow => {
                 self.send(&[b'R', 0, 0, 1, 0])?;
@@ -281,7 +294,7 @@ impl Session {
         if self.stream.read(&mut kind)? == 0 {
             return Ok(None);
         }
-        self.body()?;
+        self.last = self.body()?;
         Ok(Some(kind[0]))
     }
 

@@ -16,6 +16,8 @@ pub(crate) fn defaults() -> Settings {
     settings.max_overflow = 5;
     settings.checkout_timeout = Duration::from_secs(2);
     settings.application_name = Some("poolscope-demo".to_owned());
+    // More than any of the shop's queries returns, so that a server that misbehaves cannot fill the memory.
+    settings.max_answer_kib = 1024;
     settings
 }
 

@@ -16,6 +16,7 @@ mod rogue;
 #[path = "../support/run.rs"]
 mod run;
 mod scenarios;
+mod secrets;
 mod serve;
 mod shop;
 mod shutdown;

@@ -8,7 +8,7 @@ use poolscope_testing::http;
 use poolscope_testing::rogue::{Fault, RogueServer};
 use tempfile::TempDir;
 
-use crate::run::{Run, poolscope, wait_until};
+use crate::run::{Run, demo, poolscope, wait_until};
 
 /// The memory that the process may use at its peak, in kB.
 const MAX_MEMORY: u64 = 50_000;
@@ -82,5 +82,46 @@ fn memory_of_check_is_bounded_whatever_servers_send() {
     let out = run.remaining_output();
     for part in ["2147483636 bytes, which is not possible", "while the session was starting, expected at most 65536"] {
         assert!(out.contains(part), "{part}: {out}");
+    }
+}
+
+/// The demo on such a server fails, unless the server only sends what is allowed beside that.
+#[test]
+fn demo_is_bounded_whatever_servers_send() {
+    // In groups, since each is a process.
+    for faults in Fault::ALL.chunks(6) {
+        let servers: Vec<_> = faults.iter().map(|fault| (fault, RogueServer::start(*fault))).collect();
+        let mut runs: Vec<_> = servers
+            .iter()
+            .map(|(fault, server)| {
+                let url = format!("{}?connect_timeout=2s", server.url());
+                (fault, Run::start(demo(&["--database-url", &url]).env("RUST_LOG", "trace")), 0)
+            })
+            .collect();
+        wait_until("a client of each server", || servers.iter().all(|(_, server)| server.clients() > 0));
+        let end = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < end {
+            for (_, run, peak) in &mut runs {
+                *peak = status_kb(run.pid(), "VmHWM").unwrap_or_default().max(*peak);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        for (fault, mut run, peak) in runs {
+            // Without an answer to its first transaction, it waits for its shutdown's timeout, or for a second signal.
+            run.signal(Signal::SIGTERM);
+            run.signal(Signal::SIGTERM);
+            let code = run.wait().code();
+            assert!(matches!(code, Some(1 | 0 | 143)), "{fault:?}: {code:?}");
+            assert!(peak < 2 * MAX_MEMORY, "{fault:?}: {peak} kB");
+            let err = run.stderr();
+            assert!(!err.contains("panicked"), "{fault:?}: {err}");
+            for line in err.lines() {
+                assert_eq!(line.find(|c: char| c.is_control()), None, "{fault:?}: {line:?}");
+                assert!(
+                    !line.starts_with("2026-12-01T12:00:00Z ERROR forged") && line.len() < 1500,
+                    "{fault:?}: {line}"
+                );
+            }
+        }
     }
 }

@@ -1,16 +1,18 @@
 //! The standalone exporter.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
 use poolscope_testing::otlp::Receiver;
+use poolscope_testing::proxy::Proxy;
 use poolscope_testing::scrape::Scrape;
 use poolscope_testing::server::{Server, Shutdown};
 use tempfile::TempDir;
@@ -351,4 +353,43 @@ fn repeated_failures_are_counted_together() {
     let counts = (count("connecting failed;"), count("querying the server's state failed"));
     assert!((2..=4).contains(&count("connection error")) && counts == (1, 1), "{err}");
     assert!(err.lines().any(|line| line.contains("connection error") && !line.contains("suppressed=0")), "{err}");
+}
+
+/// A server that is reachable in every other probe.
+#[test]
+fn flapping_server_is_logged_in_few_lines() {
+    let environment = Environment::new();
+    let server = environment.runtime.block_on(Server::builder().tcp(true).start()).expect("a server");
+    let url = server.tcp_url().expect("a TCP URL");
+    let proxy = environment.runtime.block_on(Proxy::to(([127, 0, 0, 1], server.port()).into()));
+    let config = environment.file(
+        "flapping.toml",
+        &format!("probe_interval = '1s'\n[databases.flapping]\ndatabase_url = '{}'\n", proxy.url(&url)),
+    );
+    let exporter = RunningExporter::start(&["--config", config.to_str().expect("a path")], &[]);
+    let begun = Instant::now();
+    for _ in 0..5 {
+        let next = |outcome| {
+            let before = exporter.probes("flapping", outcome);
+            wait_until(outcome, || exporter.probes("flapping", outcome) > before);
+        };
+        next("ok");
+        proxy.refuse();
+        proxy.cut();
+        next("error");
+        proxy.accept();
+    }
+    let elapsed = begun.elapsed().as_secs() + 1;
+    let Output { code, err, .. } = exporter.stop();
+    assert_eq!(code, Some(0));
+    // Each kind of line passes after 0, 1, 3, 7, … seconds; there are few kinds.
+    let most = (elapsed + 1).ilog2() as usize + 1;
+    let mut counts = BTreeMap::<String, usize>::new();
+    for line in err.lines().filter(|line| line.contains("pool=\"flapping\"")) {
+        let message = line.split(" pool=").next().unwrap_or_default();
+        // Without the time.
+        *counts.entry(message.split_once(' ').map_or(message, |(_, rest)| rest).trim().to_owned()).or_default() += 1;
+    }
+    assert!(counts.len() <= 8 && counts.values().all(|count| *count <= most + 1), "{elapsed} s: {counts:#?}");
+    assert!(counts.keys().any(|message| message.contains("connection")), "{err}");
 }

@@ -1,6 +1,7 @@
 //! The standalone exporter with eight servers that misbehave in different ways: memory, descriptors, response times and the
 //! log do not grow. `make soak` runs it for an hour.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -36,8 +37,22 @@ const MAX_MEMORY: u64 = 50_000;
 const MAX_SCRAPE_TIME: Duration = Duration::from_millis(10);
 const MAX_LINES_PER_MINUTE: f64 = 10.0;
 
+/// The time between two lines of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(60);
+
 fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count()
+}
+
+fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).expect("a process").count()
+}
+
+/// Returns the median and the maximum of the times.
+fn median_and_slowest(times: &[Duration]) -> (Duration, Duration) {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    (sorted[sorted.len() / 2], sorted[sorted.len() - 1])
 }
 
 #[test]
@@ -53,6 +68,7 @@ fn broken_servers_let_nothing_grow() {
 
     let begun = Instant::now();
     let (mut early, mut peak, mut most_descriptors, mut times) = (None, 0, 0, Vec::new());
+    let (mut reported, mut reported_times) = (begun, 0);
     while begun.elapsed() < duration {
         let asked = Instant::now();
         let (status, _) = http::get(address, "/metrics").expect("a response");
@@ -69,6 +85,15 @@ fn broken_servers_let_nothing_grow() {
             let (early_memory, _) = early.expect("an early sample");
             assert!(memory <= early_memory + MAX_GROWTH.0, "{memory} kB after {early_memory} kB");
         }
+        if reported.elapsed() >= PROGRESS_INTERVAL {
+            let (median, slowest) = median_and_slowest(&times[reported_times..]);
+            println!(
+                "{:5} s: {memory} kB, {open} descriptors, {} threads, /metrics {median:?} (median) to {slowest:?}",
+                begun.elapsed().as_secs(),
+                threads(run.pid())
+            );
+            (reported, reported_times) = (Instant::now(), times.len());
+        }
         thread::sleep(Duration::from_millis(500));
     }
     let (_, early_descriptors) = early.expect("an early sample");
@@ -77,9 +102,15 @@ fn broken_servers_let_nothing_grow() {
 
     run.signal(Signal::SIGTERM);
     assert_eq!(run.wait().code(), Some(0));
-    let lines = run.stderr().lines().count();
-    times.sort_unstable();
-    let (median, slowest) = (times[times.len() / 2], times[times.len() - 1]);
+    let err = run.stderr();
+    let lines = err.lines().count();
+    // By the minute of their time, such as 2026-12-01T12:00.
+    let mut by_minute = BTreeMap::new();
+    for minute in err.lines().filter_map(|line| line.get(..16)) {
+        *by_minute.entry(minute).or_insert(0) += 1;
+    }
+    println!("log lines by minute: {:?}", by_minute.values().collect::<Vec<_>>());
+    let (median, slowest) = median_and_slowest(&times);
     let per_minute = lines as f64 / duration.as_secs_f64() * 60.0;
     println!(
         "{peak} kB at most, {most_descriptors} descriptors, /metrics {median:?} (median) to {slowest:?}, {per_minute:.1} \

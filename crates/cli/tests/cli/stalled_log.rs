@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use poolscope_testing::http;
 use tempfile::TempDir;
 
-use crate::run::{poolscope, wait, wait_until};
+use crate::run::{demo, poolscope, wait, wait_until};
 
 /// The time in which a request is answered, and the process ends, on a busy machine.
 const MAX_ANSWER_TIME: Duration = Duration::from_secs(5);
@@ -127,4 +127,35 @@ fn lost_lines_are_reported_once_the_log_is_read() {
     });
     let line = reported.recv_timeout(Duration::from_secs(60)).expect("a report");
     assert!(line.contains(" WARN ") && line.contains("lines="), "{line}");
+}
+
+/// The demo's private server and its own status are no reason to wait either.
+#[test]
+fn stalled_output_stops_neither_the_demo_nor_its_shutdown() {
+    let (err, unread) = std::io::pipe().expect("a pipe");
+    let mut command = demo(&[]);
+    command.env("RUST_LOG", "trace").stdout(Stdio::piped()).stderr(unread);
+    let mut child = command.spawn().expect("the binary");
+    drop(command);
+    let mut out = BufReader::new(child.stdout.take().expect("its output"));
+    let address: SocketAddr = loop {
+        let mut line = String::new();
+        assert!(out.read_line(&mut line).expect("a line") > 0, "a line about the metrics");
+        let url = line.trim().strip_prefix("metrics  http://").and_then(|url| url.strip_suffix("/metrics"));
+        if let Some(address) = url {
+            break address.parse().expect("an address");
+        }
+    };
+    // Neither is read from now on.
+    let stalled = Stalled { child, err, address, _directory: tempfile::tempdir().expect("a directory") };
+    wait_until("lost lines", || stalled.lost_lines() > 0);
+    for _ in 0..5 {
+        assert_eq!(stalled.get("/-/healthy"), "poolscope is healthy.\n");
+    }
+    stalled.signal();
+    let mut stalled = stalled;
+    let begun = Instant::now();
+    assert_eq!(wait(&mut stalled.child).code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    drop(out);
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
@@ -221,5 +222,34 @@ fn other_than_one_listening_socket_is_an_error() {
             &run_to_end(with_passed(&command, descriptor, 1, "$$")),
             "systemd passed no listening TCP socket",
         );
+    }
+}
+
+/// The limits of the exporter hold in each command that has one.
+#[test]
+fn silent_connections_shut_nobody_out() {
+    let hash = bcrypt::hash("sesame", 4).expect("a hash");
+    let (directory, file) = web_directory(&format!("basic_auth_users: {{alice: '{hash}'}}\n"));
+    let config = directory.path().join("poolscope.toml");
+    fs::write(&config, "[databases.gone]\ndatabase_url = 'postgres://app@127.0.0.1:1/shop'\n").expect("a file");
+    let demo = start(&mut demo(&["--web.config.file", &file]));
+    let mut serve = poolscope(&["serve", "--web.listen-address", "127.0.0.1:0", "--web.config.file", &file]);
+    let serve = Run::start(serve.arg("--config").arg(&config));
+    let line = serve.line_containing(" serves http://");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    for address in [demo.address, address.parse().expect("an address")] {
+        let _silent: Vec<_> = (0..200).map(|_| TcpStream::connect(address).expect("a connection")).collect();
+        // `alice:sesame`. A busy machine may delay some of the attempts.
+        for path in ["/-/healthy", "/metrics"] {
+            let soonest = (0..5).map(|_| {
+                let begun = Instant::now();
+                let mut stream = TcpStream::connect(address).expect("a connection");
+                let response = request(&mut stream, path, "Authorization: Basic YWxpY2U6c2VzYW1l\r\n");
+                assert!(response.starts_with("HTTP/1.0 200 "), "{path}: {response}");
+                begun.elapsed()
+            });
+            let soonest = soonest.min().expect("attempts");
+            assert!(soonest < Duration::from_secs(1), "{path}: {soonest:?}");
+        }
     }
 }
