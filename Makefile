@@ -21,7 +21,7 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint bench fuzz soak incidents api fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint bench fuzz soak incidents versions api fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario l
 
 test: ## Run all tests, including those with a real PostgreSQL and the documentation's
 	@scripts/setup test
+	@scripts/setup versions 13 18
 	$(CARGO) test --locked --workspace --all-features
+	@# The oldest and the newest PostgreSQL; `make versions` tests all of them.
+	@CARGO='$(CARGO)' scripts/versions 13 18
 	@# Runs the benchmark briefly and without optimization, only to show that it works.
 	$(CARGO) test --locked --quiet -p poolscope --all-features --bench pool -- --quick
 
@@ -63,10 +66,11 @@ lint: ## Check formatting, lints, features, documentation, public API, spelling,
 	sh -n scripts/stack
 	sh -n scripts/public-api
 	sh -n scripts/lint-prose
+	sh -n scripts/versions
 	sh -n crates/testing/src/server/watchdog.sh
 	bash -n .ci/run
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
+		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose scripts/versions .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
 	fi
 
 bench: ## Measure the cost of a checkout
@@ -87,6 +91,10 @@ soak: ## Run the standalone exporter against broken servers for an hour (SOAK_SE
 incidents: ## Kill the demo in every scenario, and read the incident files
 	@scripts/setup test
 	POOLSCOPE_ALL_SCENARIOS=1 $(CARGO) test --locked -p poolscope-cli --test cli incidents
+
+versions: ## Run the tests with a real PostgreSQL against each supported version
+	@scripts/setup versions
+	@CARGO='$(CARGO)' scripts/versions
 
 api: ## Update docs/public-api.txt after an intended API change
 	@scripts/setup lint
