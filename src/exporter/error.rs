@@ -112,6 +112,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn addresses_are_escaped_and_cut() {
+        for address in ["\n2026 ERROR forged \u{1b}[2J".to_owned(), "x".repeat(100_000)] {
+            let error = ExporterError::listen(&address, io::ErrorKind::AddrInUse.into()).to_string();
+            assert!(error.chars().count() < 700 && !error.contains(char::is_control), "{error}");
+            let error = ExporterError::InvalidAddress { address }.to_string();
+            assert!(error.chars().count() < 700 && !error.contains(char::is_control), "{error}");
+        }
+    }
+
+    #[test]
     fn messages_do_not_repeat_the_source() {
         let address = || "db.example:9719".to_owned();
         let io = || io::Error::other("the source");

@@ -137,5 +137,8 @@ mod tests {
         assert_eq!(shown("10.1.2.3:5433", Some("10.1.2.3")), "10.1.2.3:5433");
         assert_eq!(shown("[::1]:5433", Some("0:0::1")), "[::1]:5433");
         assert_eq!(shown("[::1]:5433", None), "[::1]:5433");
+        assert_eq!(shown("10.1.2.3:1", Some("a\u{1b}[2Jb")), r"a\u{1b}[2Jb:1 (10.1.2.3)");
+        let socket = Peer::new(Address::Unix("/tmp/\nforged\u{9b}m/.s.PGSQL.1".into()), None, &Config::new());
+        assert_eq!(socket.to_string(), r"/tmp/\nforged\u{9b}m/.s.PGSQL.1");
     }
 }
