@@ -140,10 +140,10 @@ impl RogueServer {
         self.address
     }
 
-    /// Returns a URL with this address.
+    /// Returns a URL with this address and a password.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgres://u@{}/d", self.address)
+        format!("postgres://u:p@{}/d", self.address)
     }
 
     /// Returns the most bytes that the kernel accepted for one client.
