@@ -16,8 +16,8 @@ const DEFAULT_PORT: u16 = 5432;
 /// How many ports are tried, as another process may take one between the check and the start.
 const MAX_PORTS: u32 = 8;
 
-/// Settings that make a server fast and small, at the cost of durability.
-const FAST_SETTINGS: [(&str, &str); 7] = [
+/// Settings that make a server fast and small, at the cost of durability, and its users' passwords alike in all versions.
+const FAST_SETTINGS: [(&str, &str); 8] = [
     ("fsync", "off"),
     ("synchronous_commit", "off"),
     ("full_page_writes", "off"),
@@ -25,6 +25,7 @@ const FAST_SETTINGS: [(&str, &str); 7] = [
     ("max_wal_senders", "0"),
     ("shared_buffers", "16MB"),
     ("unix_socket_permissions", "0700"),
+    ("password_encryption", "scram-sha-256"),
 ];
 
 /// Builds a [`Server`].
