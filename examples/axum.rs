@@ -39,7 +39,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let layer = layer.clone();
         move || layer.overload().map(|overload| overload.to_string())
     });
-    readiness.ready();
+    // Ready once POOLSCOPE_MIN_IDLE connections are open.
+    let (warming, warmed) = (pool.clone(), readiness.clone());
+    tokio::spawn(async move { warmed.ready_after(|| warming.warm_up()).await });
     let address = env::var("METRICS").unwrap_or_else(|_| DEFAULT_ADDRESS.to_owned());
     let exporter = Exporter::new(Collector::global()).readiness(readiness).bind(&address).await?;
     println!("metrics at http://{}/metrics", exporter.local_addr());

@@ -132,6 +132,7 @@ impl fmt::Display for TimeoutReport {
             Phase::Connect => "while connecting",
             Phase::Ping => "while pinging",
             Phase::Clean => "while resetting one",
+            Phase::Hook => "in the hook before_checkout",
             Phase::Suspended => "while another checkout was connecting",
             Phase::Share => "while its route was at its limit",
         };

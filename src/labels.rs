@@ -68,6 +68,8 @@ label_enum! {
         Ping => "ping",
         /// The reset of a connection that was returned dirty.
         Clean => "clean",
+        /// The hook `before_checkout` with a connection that was idle.
+        Hook => "hook",
         /// Its turn to connect: connecting has failed, and one checkout at a time retries.
         Suspended => "suspended",
         /// Its turn within its route, which already holds its share of the pool.
@@ -115,10 +117,18 @@ label_enum! {
         Recycled => "recycled",
         /// The connection was returned while `pool_size` connections were already idle.
         Overflow => "overflow",
+        /// The connection was idle for `idle_timeout`, and more than `min_idle` were.
+        IdleTimeout => "idle_timeout",
+        /// The pool was resized, and had more connections than its new maximum.
+        Resized => "resized",
         /// A pre-ping failed.
         PingFailed => "ping_failed",
         /// The checkout that was pinging the connection timed out or was dropped.
         PingAbandoned => "ping_abandoned",
+        /// The hook `before_checkout` failed.
+        HookFailed => "hook_failed",
+        /// The checkout for which the hook `before_checkout` was called timed out or was dropped.
+        HookAbandoned => "hook_abandoned",
         /// A ping failed that was sent after the connection was established.
         Invalidated => "invalidated",
         /// The server or the network had closed the connection.
@@ -145,6 +155,8 @@ label_enum! {
         Query => "query",
         /// The reset after a dirty return.
         Reset => "reset",
+        /// The hook `before_checkout`.
+        Hook => "hook",
     }
 }
 

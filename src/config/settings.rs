@@ -34,6 +34,9 @@ pub struct Settings {
     pub max_overflow: usize,
     /// The number of connections that [`Pool::warm_up`](crate::Pool::warm_up) opens, at most `pool_size`. Default 0.
     pub min_idle: usize,
+    /// The time after which an idle connection is closed, as long as more than `min_idle` are idle. Default `None`: idle
+    /// connections stay open.
+    pub idle_timeout: Option<Duration>,
     /// The time limit of a whole checkout, from its first poll. Default 30 s.
     pub checkout_timeout: Duration,
     /// The age at which a connection is replaced, less up to 10 % at random. Default 1 h; `None`: never.
@@ -108,6 +111,7 @@ fields_by_name! {
     pool_size: Count,
     max_overflow: Count,
     min_idle: Count,
+    idle_timeout: OptionalDuration,
     checkout_timeout: Duration,
     recycle_after: OptionalDuration,
     pre_ping: Switch,
@@ -141,6 +145,7 @@ impl Default for Settings {
             pool_size: 0,
             max_overflow: 0,
             min_idle: 0,
+            idle_timeout: None,
             checkout_timeout: Duration::ZERO,
             recycle_after: None,
             pre_ping: false,

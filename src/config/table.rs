@@ -106,7 +106,17 @@ pub(super) static SETTINGS: &[Setting] = &[
         "min_idle",
         count(0, 10_000),
         Value::Count(0),
-        "The number of connections that `Pool::warm_up` opens, at most `pool_size`. Later the pool connects on demand.",
+        "The number of connections that `Pool::warm_up` opens, and that `idle_timeout` leaves open, at most `pool_size`. \
+         Later the pool connects on demand.",
+    ),
+    setting(
+        "idle_timeout",
+        duration_or_off(ms(1), DAY),
+        Value::OptionalDuration(None),
+        "The time after which an idle connection is closed, as long as more than `min_idle` are idle. Whatever samples the \
+         pool applies it, about once a second: the exporter, `Pool::watch`, and each scrape or push of metrics. While it \
+         is set, a checkout takes the connection that was returned last, so that those that the load does not need stay \
+         idle. off: idle connections stay open.",
     ),
     setting(
         "checkout_timeout",

@@ -311,7 +311,8 @@ impl Interval {
 
     /// Returns the connections that were closed and may have been replaced.
     pub(super) fn replaced(&self) -> f64 {
-        let not_replaced = [CloseReason::ConnectFailed, CloseReason::ConnectAbandoned, CloseReason::Shutdown];
+        let not_replaced =
+            [CloseReason::ConnectFailed, CloseReason::ConnectAbandoned, CloseReason::Resized, CloseReason::Shutdown];
         let reasons = CloseReason::ALL.iter().filter(|reason| !not_replaced.contains(reason));
         reasons.map(|reason| self.closed[reason.index()]).sum()
     }

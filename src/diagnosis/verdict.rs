@@ -293,6 +293,10 @@ fn churn(figures: &Figures, window: &Window) -> (String, String) {
     let advice = match top {
         CloseReason::Overflow => "Raise pool_size, so that connections that are needed again stay open.",
         CloseReason::Recycled => "Raise recycle_after.",
+        CloseReason::IdleTimeout => {
+            "Raise idle_timeout or min_idle, so that connections that are needed again stay open."
+        }
+        CloseReason::HookFailed => "Look at the errors of the hook before_checkout in the log.",
         CloseReason::Discarded => "Return connections instead of closing them after each use.",
         CloseReason::Dirty => "End transactions and queries before the connection is returned.",
         CloseReason::Broken | CloseReason::PingFailed | CloseReason::Invalidated => {

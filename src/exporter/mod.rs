@@ -57,7 +57,7 @@
 //!   "waiters": [{                            oldest first
 //!     "operation": "add_order",
 //!     "call_site": "src/orders.rs:77",
-//!     "phase": "queue",                      or "connect", "ping", "clean", "suspended", "share";
+//!     "phase": "queue",                      or "connect", "ping", "clean", "hook", "suspended", "share";
 //!                                            state.waiting counts "queue"
 //!     "age_seconds": 0.31,
 //!     "own": null,                           or operation and call_site of a connection that its own task holds

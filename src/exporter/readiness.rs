@@ -1,8 +1,12 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::text::printable;
+
+/// The longest pause before a failed warm-up is repeated.
+const MAX_WARM_UP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The readiness of the process, as `/-/ready` reports it.
 ///
@@ -46,6 +50,38 @@ impl Readiness {
     /// cannot be reached".
     pub fn not_ready(&self, reason: impl Into<Cow<'static, str>>) {
         self.lock().reason = Some(reason.into());
+    }
+
+    /// Calls `warm_up` until it succeeds, and then marks the process as ready: for [`Pool::warm_up`](crate::Pool::warm_up).
+    ///
+    /// Until then the process is not ready, with a reason that names neither the server nor its error. After a failure it
+    /// pauses for half a second to a second, at random, so that the processes of a deployment do not connect in step.
+    ///
+    /// ```no_run
+    /// use poolscope::exporter::Readiness;
+    ///
+    /// # fn start(pool: poolscope::Pool, readiness: Readiness) {
+    /// tokio::spawn(async move { readiness.ready_after(|| pool.warm_up()).await });
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// Panics if polled outside a tokio runtime with its time driver enabled.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the process stays not ready.
+    pub async fn ready_after<F, E>(&self, mut warm_up: impl FnMut() -> F)
+    where
+        F: Future<Output = Result<(), E>>,
+    {
+        self.not_ready("warming up");
+        while warm_up().await.is_err() {
+            self.not_ready("warming up has failed, and is tried again");
+            tokio::time::sleep(MAX_WARM_UP_PAUSE.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+        }
+        self.ready();
     }
 
     /// Adds a check that can make a ready process not ready, by returning the reason in a few plain words.
@@ -113,6 +149,28 @@ impl fmt::Debug for Readiness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn process_is_ready_after_its_warm_up() {
+        let readiness = Readiness::new();
+        let reason = || readiness.reason().map(Cow::into_owned);
+        let mut calls = 0;
+        let mut reasons = Vec::new();
+        readiness
+            .ready_after(|| {
+                calls += 1;
+                reasons.extend(reason());
+                std::future::ready(if calls < 3 { Err("connection refused") } else { Ok(()) })
+            })
+            .await;
+        let failed = "warming up has failed, and is tried again";
+        assert_eq!(reasons, ["warming up", failed, failed]);
+        assert!(readiness.is_ready());
+
+        let pending = readiness.ready_after(std::future::pending::<Result<(), ()>>);
+        assert!(tokio::time::timeout(Duration::from_secs(60), pending).await.is_err());
+        assert_eq!(reason().as_deref(), Some("warming up"));
+    }
 
     #[test]
     fn reasons_are_printable() {

@@ -67,6 +67,21 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(Ok(false))
     }
 
+    /// Returns whether there is a hook to call before each checkout. It is called when the pool is created, and must always
+    /// return the same. The default is `false`.
+    fn has_before_checkout(&self) -> bool {
+        false
+    }
+
+    /// Calls the hook with a connection that is about to be handed out, if
+    /// [`has_before_checkout`](Self::has_before_checkout). If it fails, the connection is closed, and the checkout goes on
+    /// with another; if the connection was new, the checkout fails with this error. It must leave nothing on the connection
+    /// that concerns its holder. If its future is dropped, the connection is closed. The default does nothing.
+    fn before_checkout(&self, connection: &mut Self::Type) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        let _ = connection;
+        std::future::ready(Ok(()))
+    }
+
     /// Makes a connection whose protocol is observed. The default calls `create` and drops the observer, so that the
     /// pool does not know whether a connection executes or is in a transaction. For this crate's own backend.
     #[doc(hidden)]

@@ -5,18 +5,20 @@ use std::panic::Location;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use deadpool::managed::QueueMode;
+
 use super::backend::Backend;
 use super::checkout::context::in_request_scope;
 use super::connection::{InstrumentedManager, ObjectPool};
 use super::operation::Operation;
 use super::postgres::PostgresManager;
-use super::release::{Guard, close_idle, sweep};
+use super::release::{Guard, close_beyond_limits, close_expired, close_idle, sweep};
 use super::request;
 use super::shared::Shared;
 use crate::config::{ConfigError, Settings};
 use crate::diagnosis::Engine;
 use crate::error::{CloseTimeout, RunError};
-use crate::telemetry::clock::Clock;
+use crate::telemetry::clock::{Clock, nanos};
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::sampler::sample_one;
 use crate::telemetry::{Collector, Holder, Limits, PoolSnapshot, Status, Waiter};
@@ -106,13 +108,16 @@ impl<M: Backend> Pool<M> {
         let limits = Limits::from(settings);
         let name = settings.name.as_deref().unwrap_or(name);
         let ledger = collector.join(name, replaced, |name| Ledger::new(name, limits, clock));
-        let shared = Arc::new(Shared::new(Recorder::new(ledger), settings.clone()));
+        let has_hook = backend.has_before_checkout();
+        let shared = Arc::new(Shared::new(Recorder::new(ledger), settings.clone(), has_hook));
         let backoff: Weak<Shared> = Arc::downgrade(&shared);
         shared.recorder.ledger().set_backoff_source(backoff);
         shared.recorder.ledger().set_diagnoser(Box::new(Engine::default()));
         shared.recorder.ledger().set_settings(settings.public_texts());
         let pool = ObjectPool::builder(InstrumentedManager::new(backend, Arc::clone(&shared)))
             .max_size(limits.max())
+            // The connections that the load does not need stay idle.
+            .queue_mode(if settings.idle_timeout.is_some() { QueueMode::Lifo } else { QueueMode::Fifo })
             .build()
             .expect("deadpool needs a runtime only for its timeouts, which are not set");
         let weak = pool.weak();
@@ -121,6 +126,14 @@ impl<M: Backend> Pool<M> {
                 sweep(&pool, stats);
             }
         });
+        if let Some(idle_timeout) = settings.idle_timeout.map(nanos) {
+            let (weak, min_idle) = (pool.weak(), settings.min_idle);
+            shared.recorder.ledger().set_idle_closer(move |now| {
+                if let Some(pool) = weak.upgrade() {
+                    close_expired(&pool, idle_timeout, min_idle, now);
+                }
+            });
+        }
         shared.recorder.pool_opened();
         Ok(Self { inner: Arc::new(Inner { pool, shared }) })
     }
@@ -214,6 +227,47 @@ impl<M: Backend> Pool<M> {
     #[must_use]
     pub fn snapshot(&self) -> PoolSnapshot {
         self.shared().recorder.ledger().snapshot()
+    }
+
+    /// Changes the number of connections that the pool may have: `pool_size` and `max_overflow` as in
+    /// [`Settings`](crate::Settings).
+    ///
+    /// Once this has returned, no connection is opened while the pool has its new maximum or more. If it has more, idle
+    /// connections are closed at once, and those in use when they are returned; checkouts that wait are served when the
+    /// rest is returned. If the maximum grows, checkouts that wait may connect at once, in their order.
+    ///
+    /// The limits of routes ([`middleware`](crate::middleware)) stay as they are. No effect on a closed pool. If several
+    /// threads call this, the last one counts.
+    ///
+    /// ```no_run
+    /// # fn example(pool: poolscope::Pool) -> Result<(), poolscope::ConfigError> {
+    /// pool.resize(20, 0)?;
+    /// assert_eq!(pool.status().max, 20);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, and changes nothing, if a value is out of range or `pool_size` is below `min_idle`.
+    pub fn resize(&self, pool_size: usize, max_overflow: usize) -> Result<(), ConfigError> {
+        let Inner { pool, shared } = &*self.inner;
+        let mut settings = shared.settings.clone();
+        (settings.pool_size, settings.max_overflow) = (pool_size, max_overflow);
+        settings.validate()?;
+        if self.is_closed() {
+            return Ok(());
+        }
+        pool.manager().places().resize(pool, || {
+            let before = shared.recorder.ledger().resize(pool_size, max_overflow).max();
+            let max = Limits::from(&settings).max();
+            shared.hot.set_pool_size(pool_size);
+            shared.resets.resize(before, max);
+            max
+        });
+        shared.gate.resize(pool_size + max_overflow);
+        close_beyond_limits(pool);
+        Ok(())
     }
 
     /// Samples the pool once per second for its diagnosis ([`PoolSnapshot::diagnosis`], the metric `poolscope_diagnosis`,

@@ -1,7 +1,7 @@
 //! The state that the parts of one pool share.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -21,17 +21,28 @@ use crate::telemetry::ledger::{BackoffSource, Recorder};
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct HotSettings {
-    pub(super) pool_size: usize,
-    /// In nanoseconds.
-    pub(super) pre_ping_idle: u64,
-    pub(super) pre_ping: bool,
+    pool_size: AtomicUsize,
+    /// A connection is checked after this time, in nanoseconds.
+    pub(super) check_idle: u64,
+    /// Whether idle connections are pinged, or a hook is called with them.
+    pub(super) checks: bool,
     pub(super) reset_session: bool,
 }
 
-impl From<&Settings> for HotSettings {
-    fn from(settings: &Settings) -> Self {
+impl HotSettings {
+    fn new(settings: &Settings, has_hook: bool) -> Self {
         let Settings { pool_size, pre_ping, reset_session, .. } = *settings;
-        Self { pool_size, pre_ping_idle: nanos(settings.pre_ping_idle), pre_ping, reset_session }
+        let check_idle = if has_hook { 0 } else { nanos(settings.pre_ping_idle) };
+        Self { pool_size: pool_size.into(), check_idle, checks: pre_ping || has_hook, reset_session }
+    }
+
+    #[inline]
+    pub(super) fn pool_size(&self) -> usize {
+        self.pool_size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_pool_size(&self, pool_size: usize) {
+        self.pool_size.store(pool_size, Ordering::Relaxed);
     }
 }
 
@@ -89,14 +100,15 @@ impl BackoffSource for Shared {
 }
 
 impl Shared {
-    pub(super) fn new(recorder: Recorder, settings: Settings) -> Self {
+    /// Creates the state of a pool. `has_hook` is whether its backend has a hook that is called at each checkout.
+    pub(super) fn new(recorder: Recorder, settings: Settings, has_hook: bool) -> Self {
         let max = recorder.ledger().limits().max();
         Self {
             recorder,
             invalid_before: AtomicU64::new(0),
             stale_before: AtomicU64::new(0),
             closing: AtomicBool::new(false),
-            hot: HotSettings::from(&settings),
+            hot: HotSettings::new(&settings, has_hook),
             gate: Gate::new(max, settings.fail_fast, settings.connect_timeout),
             settings,
             resets: Resets::new(max),

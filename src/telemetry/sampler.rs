@@ -61,6 +61,7 @@ impl Sampler {
     }
 
     fn sample(&mut self, ledger: &Arc<Ledger>, late: Duration) {
+        ledger.close_idle();
         ledger.sample(&mut self.buffer, MIN_SAMPLE_INTERVAL, late);
     }
 }

@@ -203,6 +203,9 @@ struct State {
     creates: Calls,
     pings: Calls,
     resets: Mutex<Plan>,
+    /// The behavior of the hook, if there is one.
+    hook: Mutex<Option<Plan>>,
+    hooks: Calls,
     ends: Mutex<Plan>,
     /// Connections opened, and connections closed.
     opened: AtomicUsize,
@@ -248,6 +251,17 @@ impl ScriptedBackend {
         self.0.ends.lock().unwrap().then = behavior;
     }
 
+    /// Sets the behavior of all further calls of the hook `before_checkout`. There is one if this is called before the pool
+    /// is created.
+    pub(crate) fn set_hook(&self, behavior: Behavior) {
+        self.0.hook.lock().unwrap().get_or_insert_default().then = behavior;
+    }
+
+    /// Queues a behavior for one call of the hook.
+    pub(crate) fn push_hook(&self, behavior: Behavior) {
+        self.0.hook.lock().unwrap().get_or_insert_default().next.push_back(behavior);
+    }
+
     /// Queues a behavior for one connect.
     pub(crate) fn push_connect(&self, behavior: Behavior) {
         self.plans().0.next.push_back(behavior);
@@ -257,6 +271,9 @@ impl ScriptedBackend {
     pub(crate) fn recover(&self) {
         *self.plans() = Default::default();
         *self.0.ends.lock().unwrap() = Plan::default();
+        if let Some(hook) = &mut *self.0.hook.lock().unwrap() {
+            *hook = Plan::default();
+        }
     }
 
     /// Returns the number of blocked calls.
@@ -284,6 +301,10 @@ impl ScriptedBackend {
 
     pub(crate) fn pings(&self) -> &Calls {
         &self.0.pings
+    }
+
+    pub(crate) fn hooks(&self) -> &Calls {
+        &self.0.hooks
     }
 
     /// Returns the number of connections opened so far.
@@ -386,6 +407,15 @@ impl Backend for ScriptedBackend {
 
     fn connect_failure(failure: &ScriptedError) -> ConnectFailure {
         failure.0
+    }
+
+    fn has_before_checkout(&self) -> bool {
+        self.0.hook.lock().unwrap().is_some()
+    }
+
+    async fn before_checkout(&self, _: &mut Connection) -> Result<(), ScriptedError> {
+        let behavior = self.0.hook.lock().unwrap().get_or_insert_default().behavior();
+        self.0.hooks.count(behavior.run(&self.0.blocked)).await
     }
 
     fn may_outlive_drop(connection: &Connection, _: bool) -> bool {

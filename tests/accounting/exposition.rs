@@ -273,8 +273,16 @@ async fn labels_have_exactly_the_documented_values() {
     let without_wire = [ErrorPhase::Connect, ErrorPhase::Ping];
     let errors = labels(&mut without_wire.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_connection_errors_total", "phase"), errors);
-    // Every reason but those that need a closed pool or the protocol observer.
-    let excluded = [CloseReason::Shutdown, CloseReason::Dirty, CloseReason::ReadOnly];
+    // Every reason but those that need a closed pool, the protocol observer, or a pool with other settings.
+    let excluded = [
+        CloseReason::Shutdown,
+        CloseReason::Dirty,
+        CloseReason::ReadOnly,
+        CloseReason::IdleTimeout,
+        CloseReason::Resized,
+        CloseReason::HookFailed,
+        CloseReason::HookAbandoned,
+    ];
     for reason in CloseReason::ALL.iter().filter(|reason| !excluded.contains(reason)) {
         let closed = page.sum("poolscope_connections_closed_total", &[("reason", reason.as_str())]);
         assert!(closed > 0.0, "{reason:?} did not occur");

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -43,6 +43,9 @@ pub(crate) struct TestPool {
     pub(crate) backend: ScriptedBackend,
     pub(crate) collector: Collector,
     mock_clock: Arc<quanta::Mock>,
+    /// The number of connections in the last snapshot: a pool that has shrunk may have more than its maximum, but opens
+    /// none.
+    live: AtomicUsize,
 }
 
 impl TestPool {
@@ -51,10 +54,19 @@ impl TestPool {
     }
 
     pub(crate) fn with(settings: &Settings) -> Self {
-        let backend = ScriptedBackend::default();
+        Self::with_backend(settings, ScriptedBackend::default())
+    }
+
+    pub(crate) fn with_backend(settings: &Settings, backend: ScriptedBackend) -> Self {
         let collector = Collector::new();
         let (pool, mock_clock) = Pool::with_mock_clock(backend.clone(), "test", settings, &collector).unwrap();
-        Self { pool, backend, collector, mock_clock }
+        Self { pool, backend, collector, mock_clock, live: AtomicUsize::new(0) }
+    }
+
+    /// Changes the maximum, and returns the error's text.
+    pub(crate) fn resize(&self, pool_size: usize, max_overflow: usize) -> Result<(), String> {
+        self.live.store(self.pool.status().live(), SeqCst);
+        self.pool.resize(pool_size, max_overflow).map_err(|error| error.to_string())
     }
 
     /// Advances both clocks.
@@ -113,7 +125,8 @@ impl TestPool {
     #[track_caller]
     pub(crate) fn snapshot(&self) -> PoolSnapshot {
         let snapshot = self.pool.snapshot();
-        invariants::check(&snapshot);
+        invariants::check_resized(&snapshot, self.live.load(SeqCst));
+        self.live.store(snapshot.connections.live(), SeqCst);
         invariants::check_quiescent(&snapshot);
         invariants::check_against_backend(&snapshot, &self.backend);
         snapshot

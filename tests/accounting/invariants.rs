@@ -5,9 +5,17 @@ use poolscope::telemetry::{Histogram, PoolSnapshot};
 
 use super::backend::ScriptedBackend;
 
-/// Checks the invariants that hold at every moment, during any work of other threads.
+/// Checks the invariants that hold at every moment, during any work of other threads, in a pool that is not resized.
 #[track_caller]
 pub(crate) fn check(snapshot: &PoolSnapshot) {
+    check_resized(snapshot, 0);
+}
+
+/// Checks the invariants that hold at every moment in a pool that had `before` connections when it was resized.
+#[track_caller]
+pub(crate) fn check_resized(snapshot: &PoolSnapshot, before: usize) {
+    let max = snapshot.limits.max().max(before);
+    assert!(snapshot.connections.live() <= max, "{:?} of at most {max}", snapshot.connections);
     for operation in &snapshot.operations {
         let ended: u64 = operation.outcomes.iter().sum();
         assert_eq!(operation.started, ended + operation.in_flight, "started = outcomes + in flight: {operation:?}");
@@ -28,7 +36,6 @@ pub(crate) fn check(snapshot: &PoolSnapshot) {
         snapshot.closed,
         snapshot.connections
     );
-    assert!(live <= snapshot.limits.max(), "{:?} of at most {}", snapshot.connections, snapshot.limits.max());
     assert_eq!(snapshot.holders.len(), snapshot.connections.used, "one holder per used connection");
     let created = snapshot.create_time.count();
     assert!(created <= snapshot.created, "{created} established of {} created", snapshot.created);
@@ -47,8 +54,12 @@ pub(crate) fn check_quiescent(snapshot: &PoolSnapshot) {
     assert_eq!(snapshot.use_time.count(), sum(|operation| operation.returned), "uses");
     assert_eq!(snapshot.use_time.sum_nanos, sum(|operation| operation.use_nanos), "use time");
     let held = sum(|operation| operation.outcomes[Outcome::Ok.index()] - operation.returned);
-    let pinged = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Ping).count();
-    assert_eq!(snapshot.connections.used as u64, held + pinged as u64, "used = checked out + being pinged");
+    let pinged = snapshot.waiters.iter().filter(|waiter| matches!(waiter.phase, Phase::Ping | Phase::Hook)).count();
+    assert_eq!(
+        snapshot.connections.used as u64,
+        held + pinged as u64,
+        "used = checked out + being pinged or passed to the hook"
+    );
     let connecting = snapshot.waiters.iter().filter(|waiter| waiter.phase == Phase::Connect).count();
     // The others are attempts whose checkout has ended.
     assert!(

@@ -25,6 +25,9 @@ use super::invariants;
 const OPERATIONS: [&str; 3] = ["list", "add", "remove"];
 const DEFAULT_CASES: u32 = 600;
 
+/// The number of connections that `idle_timeout` leaves open.
+const MIN_IDLE: usize = 1;
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Start {
@@ -71,6 +74,13 @@ enum Step {
     BreakHeld {
         which: usize,
     },
+    /// Changes the maximum.
+    Resize {
+        pool_size: usize,
+        max_overflow: usize,
+    },
+    /// Reads the pool as a scrape does, which closes connections that have been idle for too long.
+    Scrape,
     Close,
 }
 
@@ -137,6 +147,8 @@ fn step(failures: Failures) -> impl Strategy<Value = Step> {
         6 => (which.clone(), end(failures)).prop_map(|(which, end)| Step::Release { which, end }),
         2 => which.clone().prop_map(|which| Step::Break { which }),
         2 => which.prop_map(|which| Step::BreakHeld { which }),
+        3 => (1..=4usize, 0..=2usize).prop_map(|(pool_size, max_overflow)| Step::Resize { pool_size, max_overflow }),
+        3 => Just(Step::Scrape),
     ]
 }
 
@@ -263,6 +275,8 @@ impl Runner {
                     connection.guard.mark_broken();
                 }
             }
+            Step::Resize { pool_size, max_overflow } => self.resize(pool_size, max_overflow),
+            Step::Scrape => self.scrape(),
             Step::Close => {
                 let pool: Pool<ScriptedBackend> = self.test.pool.clone();
                 let mut closing = ManualFuture::new(async move { pool.close().await });
@@ -272,6 +286,34 @@ impl Runner {
                 }
             }
         }
+    }
+
+    fn resize(&mut self, pool_size: usize, max_overflow: usize) {
+        let before = self.test.pool.snapshot();
+        self.test.resize(pool_size, max_overflow).unwrap();
+        let after = self.test.pool.snapshot();
+        if self.model.closing {
+            assert_eq!(after.limits, before.limits);
+            return;
+        }
+        assert_eq!((after.limits.pool_size, after.limits.max_overflow), (pool_size, max_overflow));
+        let (idle, live) = (after.connections.idle, after.connections.live());
+        assert!(idle == 0 || live <= after.limits.max(), "{:?}", after.connections);
+        assert!(idle <= pool_size + after.queued + suspended(&after), "{:?}", after.connections);
+        let closed = |reason: CloseReason| after.closed[reason.index()] - before.closed[reason.index()];
+        let gone = closed(CloseReason::Resized) + closed(CloseReason::Overflow);
+        assert_eq!(before.connections.live() - live, gone as usize, "only idle connections are closed");
+        self.model.overflow += closed(CloseReason::Overflow);
+    }
+
+    fn scrape(&mut self) {
+        let before = self.test.pool.snapshot();
+        let expired = |snapshot: &PoolSnapshot| snapshot.closed[CloseReason::IdleTimeout.index()];
+        drop(self.test.collector.snapshots());
+        let after = self.test.pool.snapshot();
+        let closed = (expired(&after) - expired(&before)) as usize;
+        assert_eq!(before.connections.idle - after.connections.idle, closed);
+        assert!(closed == 0 || after.connections.idle >= MIN_IDLE, "{:?}", after.connections);
     }
 
     async fn advance(&mut self, time: Duration) {
@@ -361,8 +403,9 @@ impl Runner {
             ScriptedBackend::is_broken(&connection.guard)
         };
         let waiting = before.queued + suspended(&before);
-        let room = before.connections.idle < before.limits.pool_size + waiting;
-        self.model.overflow += u64::from(!self.model.closing && !broken && !room);
+        let has_shrunk = before.connections.live() > before.limits.max();
+        let room = before.connections.idle < before.limits.pool_size + waiting && !has_shrunk;
+        self.model.overflow += u64::from(!self.model.closing && !broken && !room && !has_shrunk);
         if elsewhere {
             std::thread::spawn(|| drop(connection.guard)).join().unwrap();
         } else {
@@ -384,9 +427,8 @@ impl Runner {
             let connections = snapshot.connections;
             let taken = connections.used + connections.creating + connections.closing;
             if self.failures == Failures::Transient {
-                assert_eq!(
-                    taken,
-                    snapshot.limits.max(),
+                assert!(
+                    taken >= snapshot.limits.max(),
                     "{waiting} wait although there is capacity: {:?}",
                     snapshot.connections
                 );
@@ -555,9 +597,16 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn counters_are_exact_after_every_step(pool_size in 1..=3usize, max_overflow in 0..=2usize, steps in steps(Failures::Transient)) {
+    fn counters_are_exact_after_every_step(
+        pool_size in 1..=3usize,
+        max_overflow in 0..=2usize,
+        idle_timeout in prop::option::of(Just(ms(600))),
+        steps in steps(Failures::Transient),
+    ) {
+        let mut settings = settings(pool_size, max_overflow);
+        (settings.idle_timeout, settings.min_idle) = (idle_timeout, MIN_IDLE);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(run_sequence(settings(pool_size, max_overflow), Failures::Transient, steps.into()));
+        runtime.block_on(run_sequence(settings, Failures::Transient, steps.into()));
     }
 
     #[test]

@@ -45,7 +45,7 @@ async fn wait_time_is_split_by_phase() {
     assert_eq!(test.snapshot().connections.used, 1, "being pinged is being used");
     test.advance(ms(20)).await;
     drop(pinged.poll().unwrap().unwrap());
-    assert_eq!(test.snapshot().phase_nanos, [70_000_000, 30_000_000, 20_000_000, 0, 0, 0]);
+    assert_eq!(test.snapshot().phase_nanos, [70_000_000, 30_000_000, 20_000_000, 0, 0, 0, 0]);
     for (operation, wait) in [("a", 30), ("b", 70), ("c", 20)] {
         assert_eq!(Duration::from_nanos(test.totals(operation).wait_nanos), ms(wait), "{operation}");
     }
@@ -71,7 +71,7 @@ async fn every_phase_of_one_checkout_is_counted() {
         test.advance(ms(time)).await;
     }
     let held = attempt.poll().unwrap().unwrap();
-    assert_eq!(test.snapshot().phase_nanos, [10_000_000, 40_000_000, 20_000_000, 0, 0, 0]);
+    assert_eq!(test.snapshot().phase_nanos, [10_000_000, 40_000_000, 20_000_000, 0, 0, 0, 0]);
     test.advance(ms(7)).await;
     drop(held);
     let totals = test.totals("all");
@@ -287,7 +287,7 @@ async fn timeout_reports_phase_and_holders() {
         error.to_string(),
         "no connection from pool `test` within 1s 1ms, waiting for one to be returned: 3 used, 0 idle, \
          0 being created of 3, 2 waiting (the first for 1s 1ms); held by report ×2 (oldest 5s 1ms), \
-         checkout ×1 (oldest 1s 1ms); the waiting task itself held one, checked out for report at tests/accounting/harness.rs:97"
+         checkout ×1 (oldest 1s 1ms); the waiting task itself held one, checked out for report at tests/accounting/harness.rs:109"
     );
     assert!(error.source().is_none());
     drop((other, last, held));

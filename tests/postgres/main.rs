@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod after_connect;
+mod before_checkout;
 mod cancellation;
 mod client_api;
 mod connect_errors;
@@ -24,6 +25,7 @@ mod queries;
 mod recycling;
 mod requests;
 mod reset;
+mod resize;
 mod restarts;
 mod retries;
 mod rogue;

@@ -13,6 +13,7 @@ use super::super::backend::Backend;
 use super::super::gate::{ConnectPermit, RetryAt};
 use super::super::release::return_unused;
 use super::super::shared::Shared;
+use super::hook::call_before_checkout;
 use super::{ConnectionMeta, ObjectPool, Place, Pooled, PooledConnection};
 use crate::error::ConnectBackoff;
 use crate::labels::{CloseReason, ConnectFailure, ErrorCode, ErrorPhase};
@@ -98,43 +99,57 @@ async fn connect<M: Backend>(
     let limit = shared.gate.connect_limit();
     let connection = match within(limit, backend.connect(manager.observer(&meta))).await {
         Some(Ok(connection)) => connection,
-        Some(Err(error)) => {
-            let (failure, code) = (M::connect_failure(&error), M::code(&error));
-            recorder.connection_error(ErrorPhase::Connect, code, &error);
+        failed => {
             meta.reason = CloseReason::ConnectFailed;
+            let error = failed.and_then(Result::err);
+            match &error {
+                Some(error) => recorder.connection_error(ErrorPhase::Connect, M::code(error), error),
+                None => recorder.connection_error(ErrorPhase::Connect, ErrorCode::TIMEOUT, &GivenUp(limit)),
+            }
             // Dropped before the gate counts the connections that may be returned.
             drop(meta);
-            return match permit.failed(failure, code, &error, || shared.any_returnable()) {
-                Some(retry) => Connected::RetryAt(retry),
-                None => Connected::Failed(error),
-            };
-        }
-        None => {
-            let error = GivenUp(limit);
-            recorder.connection_error(ErrorPhase::Connect, ErrorCode::TIMEOUT, &error);
-            meta.reason = CloseReason::ConnectFailed;
-            drop(meta);
-            let failure = ConnectFailure::ServerDown;
-            return match permit.failed(failure, ErrorCode::TIMEOUT, &error, || shared.any_returnable()) {
-                Some(retry) => Connected::RetryAt(retry),
-                None => {
-                    let unrecorded = || ConnectBackoff {
-                        failing_for: limit,
-                        failure,
-                        code: ErrorCode::TIMEOUT,
-                        message: error.to_string().into(),
-                        attempted: true,
-                    };
-                    let backoff = shared.gate.last_failure().unwrap_or_else(unrecorded);
-                    Connected::GivenUp(ConnectBackoff { attempted: true, ..backoff })
-                }
-            };
+            return fail(shared, permit, limit, error);
         }
     };
     meta.established(recorder.now());
-    permit.succeeded();
     let backend = manager.shared_backend();
-    Connected::Ok(place.fill(Box::new(PooledConnection { connection, meta, backend })))
+    let mut pooled = Box::new(PooledConnection { connection, meta, backend });
+    if manager.backend().has_before_checkout() {
+        let called = within(limit, call_before_checkout(&mut pooled, operation)).await;
+        if called.is_none() {
+            recorder.connection_error(ErrorPhase::Hook, ErrorCode::TIMEOUT, &GivenUp(limit));
+        }
+        if !matches!(called, Some(Ok(()))) {
+            drop(pooled);
+            return fail(shared, permit, limit, called.and_then(Result::err));
+        }
+    }
+    permit.succeeded();
+    Connected::Ok(place.fill(pooled))
+}
+
+/// Ends an attempt that failed with `error`, or was given up after `limit`.
+fn fail<M: Backend>(
+    shared: &Arc<Shared>,
+    permit: ConnectPermit<Shared>,
+    limit: Duration,
+    error: Option<M::Error>,
+) -> Connected<M> {
+    if let Some(error) = error {
+        let (failure, code) = (M::connect_failure(&error), M::code(&error));
+        return match permit.failed(failure, code, &error, || shared.any_returnable()) {
+            Some(retry) => Connected::RetryAt(retry),
+            None => Connected::Failed(error),
+        };
+    }
+    let (failure, code, error) = (ConnectFailure::ServerDown, ErrorCode::TIMEOUT, GivenUp(limit));
+    if let Some(retry) = permit.failed(failure, code, &error, || shared.any_returnable()) {
+        return Connected::RetryAt(retry);
+    }
+    let unrecorded =
+        || ConnectBackoff { failing_for: limit, failure, code, message: error.to_string().into(), attempted: true };
+    let backoff = shared.gate.last_failure().unwrap_or_else(unrecorded);
+    Connected::GivenUp(ConnectBackoff { attempted: true, ..backoff })
 }
 
 /// Returns the output of the future, or `None` if it is not ready in time. Unlike tokio's `timeout`, it needs no runtime

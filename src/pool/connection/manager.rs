@@ -14,17 +14,20 @@ use super::super::checkout::context::Context;
 use super::super::release::{CANCEL_DELAY, reset};
 use super::super::shared::Shared;
 use super::super::wire::{DirtyCallback, StatementCaches};
+use super::hook::call_before_checkout;
+use super::places::Places;
 use super::{ConnectionMeta, PooledConnection, Slot};
 use crate::labels::{CloseReason, ConnectionState, ErrorCode, ErrorPhase, Phase};
-use crate::telemetry::clock::Nanos;
+use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
 
 /// A backend whose connects and pings are recorded.
 #[derive(Debug)]
-pub(crate) struct InstrumentedManager<M> {
+pub(crate) struct InstrumentedManager<M: Backend> {
     backend: Arc<M>,
     shared: Arc<Shared>,
+    places: Places<M>,
     sweep: OnceLock<Sweep>,
 }
 
@@ -49,7 +52,8 @@ type Rare<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl<M: Backend> InstrumentedManager<M> {
     pub(in crate::pool) fn new(backend: M, shared: Arc<Shared>) -> Self {
-        Self { backend: Arc::new(backend), shared, sweep: OnceLock::new() }
+        let places = Places::new(shared.recorder.ledger().limits().max());
+        Self { backend: Arc::new(backend), shared, places, sweep: OnceLock::new() }
     }
 
     /// Sets how dirty connections are swept from the pool, which exists only after its manager.
@@ -68,6 +72,10 @@ impl<M: Backend> InstrumentedManager<M> {
     #[inline]
     pub(in crate::pool) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    pub(in crate::pool) fn places(&self) -> &Places<M> {
+        &self.places
     }
 
     pub(super) fn observer(&self, meta: &ConnectionMeta) -> Observer {
@@ -106,6 +114,31 @@ impl<M: Backend> InstrumentedManager<M> {
         } else {
             None
         }
+    }
+
+    /// Pings a connection, if it was not seen alive recently, and calls the hook with it, if there is one.
+    async fn check(
+        &self,
+        pooled: &mut PooledConnection<M>,
+        now: Nanos,
+        metrics: &Metrics,
+    ) -> RecycleResult<Infallible> {
+        let (meta, settings) = (&mut pooled.meta, &self.shared.settings);
+        let unseen = meta.doubtful || now.since(meta.alive_at) >= nanos(settings.pre_ping_idle);
+        if settings.pre_ping && unseen {
+            self.ping(pooled, metrics).await?;
+        } else {
+            meta.ready_at = now;
+        }
+        if self.backend.has_before_checkout() {
+            Context::enter_phase(&self.shared.recorder, Phase::Hook);
+            offer(&pooled.meta);
+            let operation = Context::current().map_or(OperationId::OTHER, |context| context.operation);
+            if call_before_checkout(pooled, operation).await.is_err() {
+                return Err(RecycleError::message("the hook before_checkout failed"));
+            }
+        }
+        Ok(())
     }
 
     async fn ping(&self, pooled: &mut PooledConnection<M>, metrics: &Metrics) -> RecycleResult<Infallible> {
@@ -195,9 +228,9 @@ impl<M: Backend> Manager for InstrumentedManager<M> {
             pooled.meta.prepared_since = now;
         }
         let (meta, hot) = (&pooled.meta, &self.shared.hot);
-        if hot.pre_ping && (meta.doubtful || now.since(meta.alive_at) >= hot.pre_ping_idle) {
-            let pinging: Rare<'_, _> = Box::pin(self.ping(pooled, metrics));
-            return pinging.await;
+        if hot.checks && (meta.doubtful || now.since(meta.alive_at) >= hot.check_idle) {
+            let checking: Rare<'_, _> = Box::pin(self.check(pooled, now, metrics));
+            return checking.await;
         }
         pooled.meta.ready_at = now;
         Ok(())

@@ -2,7 +2,9 @@
 
 mod closing;
 mod connect;
+mod hook;
 mod manager;
+mod places;
 mod slot;
 
 use std::fmt;
@@ -14,7 +16,7 @@ use tokio::runtime::Handle;
 
 pub(super) use self::connect::{Connect, Connected};
 pub(super) use self::manager::InstrumentedManager;
-pub(super) use self::slot::{Place, Slot};
+pub(super) use self::slot::{Place, Slot, free_place};
 use super::backend::{Backend, LeftExecuting};
 use super::release::HolderCancels;
 use super::shared::Shared;

@@ -3,6 +3,7 @@
 //! deadpool's `create` returns a vacant slot at once, and the checkout connects afterwards. The slot counts against the
 //! pool's maximum meanwhile, and it can outlive the checkout, which deadpool's own future cannot.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use super::super::backend::Backend;
@@ -47,6 +48,12 @@ impl<M: Backend> Place<M> {
         Self(Some(vacant))
     }
 
+    /// Returns the place of a connection that leaves the pool, and the connection.
+    fn vacate(mut object: Pooled<M>) -> (Self, Option<Box<PooledConnection<M>>>) {
+        let connection = object.0.take();
+        (Self(Some(object)), connection)
+    }
+
     /// Puts a connection into the place.
     #[allow(clippy::expect_used, reason = "only drop and this take the object")]
     pub(super) fn fill(mut self, connection: Box<PooledConnection<M>>) -> Pooled<M> {
@@ -54,6 +61,25 @@ impl<M: Backend> Place<M> {
         object.0 = Some(connection);
         object
     }
+}
+
+impl<M: Backend> fmt::Debug for Place<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+/// Drops the connection of a place, after it was recorded as closed, and frees the place; or withholds the place, if the
+/// pool has more than its maximum.
+#[cold]
+pub(in crate::pool) fn free_place<M: Backend>(object: Pooled<M>) {
+    let pool = Pooled::pool(&object).filter(|pool| pool.manager().places().has_excess());
+    let Some(pool) = pool else { return drop(Pooled::take(object)) };
+    let (place, connection) = Place::vacate(object);
+    if let Some(mut connection) = connection {
+        pool.manager().backend().detach(&mut connection.connection);
+    }
+    drop(pool.manager().places().withhold(place));
 }
 
 impl<M: Backend> Drop for Place<M> {

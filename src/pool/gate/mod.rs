@@ -234,6 +234,12 @@ impl Gate {
         }
     }
 
+    /// Changes the maximum number of connections, and wakes every checkout that waits.
+    pub(super) fn resize(&self, max: usize) {
+        self.connects().resize(max);
+        self.wake_all();
+    }
+
     /// Wakes every checkout that waits.
     pub(super) fn wake_all(&self) {
         self.retry.notify_waiters();

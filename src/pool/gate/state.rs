@@ -140,6 +140,14 @@ impl Connects {
         Self { state: State::Open, max, running: 0, unprobed: 0, changed: Instant::now(), probes: 0, shortage: None }
     }
 
+    /// Changes the largest number of connections of the pool.
+    pub(super) fn resize(&mut self, max: usize) {
+        self.max = max;
+        if matches!(self.state, State::Ramping { limit } if limit >= max) {
+            self.state = State::Open;
+        }
+    }
+
     /// Returns whether a checkout that waits does so for a connection, as the number that may connect is no limit or the
     /// server is full.
     pub(super) fn waits_for_connection(&self) -> bool {

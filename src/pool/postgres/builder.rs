@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use super::super::pool::Pool;
-use super::after_connect::AfterConnect;
 use super::client::Client;
+use super::hook::{ConnectionHook, Hooks};
 use super::manager::PostgresManager;
 use super::password::{PasswordProvider, Secret};
 use crate::config::{ConfigError, Settings};
@@ -24,7 +24,7 @@ pub struct PoolBuilder {
     collector: Option<Collector>,
     password_provider: Option<PasswordProvider>,
     replaced: Option<Pool>,
-    after_connect: Option<AfterConnect>,
+    hooks: Hooks,
 }
 
 /// Defines a setter for each setting.
@@ -78,6 +78,10 @@ impl PoolBuilder {
         max_overflow: usize,
         /// Sets the number of connections that [`Pool::warm_up`] opens, at most `pool_size`. Default 0.
         min_idle: usize,
+        /// Sets the time after which an idle connection is closed, as long as more than
+        /// [`min_idle`](crate::Settings::min_idle) are idle. An [`exporter`](crate::exporter), [`Pool::watch`] or a
+        /// scrape applies it. Default `None`: idle connections stay open.
+        idle_timeout: Option<Duration>,
         /// Sets the timeout of a whole checkout, from its first poll. Default 30 s.
         checkout_timeout: Duration,
         /// Sets the age at which a connection is replaced at its next checkout. The age is reduced at random by up to a
@@ -193,7 +197,42 @@ impl PoolBuilder {
             + 'static,
         E: Into<Box<dyn Error + Send + Sync>> + 'static,
     {
-        self.after_connect = Some(AfterConnect::new(hook));
+        self.hooks.after_connect = Some(ConnectionHook::new(hook));
+        self
+    }
+
+    /// Sets a function that is called with each connection before it is handed out, new ones included, as to set the
+    /// tenant of a session or to check what a ping does not. It replaces one that was set before.
+    ///
+    /// It counts as part of the checkout: `checkout_timeout` bounds it, and its time is that of the phase `hook`. If it
+    /// fails, the connection is closed (`hook_failed`) and the checkout goes on with the next idle one, or connects. If it
+    /// fails for a new connection, so does the checkout, with
+    /// [`ConnectError::BeforeCheckout`](crate::ConnectError::BeforeCheckout), as after a failure to connect. Each failure is
+    /// counted in `poolscope_connection_errors_total` with the phase `hook`. It has also failed if it leaves a transaction
+    /// open, or has dropped a query before its end, as far as `read_wire` shows this. If the checkout ends meanwhile, the
+    /// connection is closed (`hook_abandoned`). A connection whose checkout ended while it was opened goes to the pool, and
+    /// the hook is called again when it is handed out. It is not called for connections outside the pool.
+    ///
+    /// Each query that it makes is a round trip that each checkout waits for, and no checkout takes the fast path.
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), poolscope::ConfigError> {
+    /// let pool = poolscope::Pool::builder()
+    ///     .url("postgres://app@localhost/shop")
+    ///     .before_checkout(|client| Box::pin(async move { client.batch_execute("RESET ROLE").await }))
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn before_checkout<F, E>(mut self, hook: F) -> Self
+    where
+        F: for<'a> Fn(&'a mut Client) -> Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>
+            + Send
+            + Sync
+            + 'static,
+        E: Into<Box<dyn Error + Send + Sync>> + 'static,
+    {
+        self.hooks.before_checkout = Some(ConnectionHook::new(hook));
         self
     }
 
@@ -241,7 +280,7 @@ impl PoolBuilder {
             None => settings.name.clone().unwrap_or_else(|| url.default_pool_name()),
         };
         let name = printable(&name);
-        let manager = PostgresManager::new(&settings, url, self.password_provider, self.after_connect, &name)?;
+        let manager = PostgresManager::new(&settings, url, self.password_provider, self.hooks, &name)?;
         let collector = self.collector.unwrap_or_else(Collector::global);
         let pool = match &self.replaced {
             Some(replaced) => Pool::new_replacing(manager, replaced, &settings, &collector),

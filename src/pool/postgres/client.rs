@@ -24,6 +24,8 @@ pub struct Client {
     peer: Arc<Peer>,
     handover: Arc<SocketHandover>,
     cancels: Arc<HolderCancels>,
+    /// The observer of the connection, for the hook that is called before each checkout; `None` if there is no hook.
+    observer: Option<Observer>,
 }
 
 impl Client {
@@ -43,7 +45,7 @@ impl Client {
                 }
             });
         }
-        Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer), handover, cancels })
+        Ok(Self { inner, connector: connector.clone(), peer: Arc::new(peer), handover, cancels, observer: None })
     }
 
     /// Cancels what the server executes, and is ready when the server has closed the connection. The client is dropped
@@ -66,6 +68,16 @@ impl Client {
                 () = cancelling => {}
             }
         }
+    }
+
+    /// Sets the observer that [`observer`](Self::observer) returns.
+    pub(super) fn keep_observer(&mut self, observer: Option<&Observer>) {
+        self.observer = observer.cloned();
+    }
+
+    /// Returns the observer of a connection that a hook is called with before each checkout.
+    pub(super) fn observer(&self) -> Option<&Observer> {
+        self.observer.as_ref()
     }
 
     /// Ends the hold of the hook that prepares a pooled connection, with its cancel tokens. Returns whether no request of

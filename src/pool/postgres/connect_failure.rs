@@ -7,7 +7,7 @@
 //! | unreachable host or network, unknown name | `server_down` | the same |
 //! | `connect_timeout`, ETIMEDOUT | `server_down` | the same |
 //! | connection reset or closed during the handshake; SQLSTATE 57P01, 57P02, 08xxx, 53xxx, 58xxx, XXxxx, others | `server_down` | the same |
-//! | no server matches `target_session_attrs`; the password provider failed; the hook `after_connect` failed without an error of the server | `server_down` | the same |
+//! | no server matches `target_session_attrs`; the password provider failed; a hook (`after_connect`, `before_checkout`) failed without an error of the server | `server_down` | the same |
 //! | 57P03 | `server_starting` | the same |
 //! | 53300 | `too_many_connections` | the same; checkouts wait for a returned connection |
 //! | more sent than a session's start may need, an impossible message | `configuration` | suspended, with pauses of 1 s to 10 s; not retried |
@@ -33,7 +33,7 @@ impl ConnectError {
             Self::Password { source: Some(_), .. } => ConnectFailure::ServerDown,
             Self::Tls { source, .. } => of_tls(source),
             // Of the server, if it is one.
-            Self::AfterConnect { source, .. } => {
+            Self::AfterConnect { source, .. } | Self::BeforeCheckout { source, .. } => {
                 find_source(&**source as &(dyn StdError + 'static)).map_or(ConnectFailure::ServerDown, of_postgres)
             }
             Self::Postgres(error) => of_postgres(error),

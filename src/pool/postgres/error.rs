@@ -89,6 +89,14 @@ pub enum ConnectError {
         source: Box<dyn StdError + Send + Sync>,
     },
 
+    /// The hook [`before_checkout`](crate::PoolBuilder::before_checkout) failed, or left a transaction or a query behind.
+    #[error("the hook before_checkout failed")]
+    #[non_exhaustive]
+    BeforeCheckout {
+        /// The hook's error.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+
     /// The server refused the connection, closed it, or sent more than a session's start may need.
     #[error("could not connect to PostgreSQL")]
     Postgres(#[source] Error),
@@ -118,7 +126,7 @@ impl ConnectError {
             Self::WrongSession { .. } | Self::Answer {} => ErrorCode::IO,
             Self::Hosts { .. } => ErrorCode::OTHER,
             Self::Password { .. } => ErrorCode::AUTH,
-            Self::AfterConnect { .. } => ErrorCode::HOOK,
+            Self::AfterConnect { .. } | Self::BeforeCheckout { .. } => ErrorCode::HOOK,
             Self::Postgres(error) => error_code(error),
         }
     }

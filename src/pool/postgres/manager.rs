@@ -5,10 +5,10 @@ use std::sync::Arc;
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use tokio::time::Instant;
 
-use super::after_connect::AfterConnect;
 use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
+use super::hook::Hooks;
 use super::password::PasswordProvider;
 use super::session::{is_read_only, own_query, reset};
 use crate::config::{ConfigError, DatabaseUrl, Settings};
@@ -20,7 +20,7 @@ use crate::pool::{Backend, ConnectFailure, Observer};
 #[derive(Debug)]
 pub struct PostgresManager {
     connector: Connector,
-    after_connect: Option<AfterConnect>,
+    hooks: Hooks,
 }
 
 impl PostgresManager {
@@ -29,10 +29,10 @@ impl PostgresManager {
         settings: &Settings,
         url: &DatabaseUrl,
         provider: Option<PasswordProvider>,
-        after_connect: Option<AfterConnect>,
+        hooks: Hooks,
         pool: &str,
     ) -> Result<Self, ConfigError> {
-        Ok(Self { connector: Connector::new(settings, url, provider, pool)?, after_connect })
+        Ok(Self { connector: Connector::new(settings, url, provider, pool)?, hooks })
     }
 
     async fn establish(
@@ -42,8 +42,11 @@ impl PostgresManager {
     ) -> Result<Client, ConnectError> {
         let (started, limit) = (Instant::now(), self.connector.connect_timeout());
         let mut client = Client::connect(&self.connector, observer, cancels).await?;
-        if let Some(hook) = &self.after_connect {
-            hook.call(&mut client, observer, limit.saturating_sub(started.elapsed())).await?;
+        if let Some(hook) = &self.hooks.after_connect {
+            hook.after_connect(&mut client, observer, limit.saturating_sub(started.elapsed())).await?;
+        }
+        if self.hooks.before_checkout.is_some() {
+            client.keep_observer(observer);
         }
         Ok(client)
     }
@@ -91,6 +94,17 @@ impl Backend for PostgresManager {
 
     async fn is_read_only(&self, client: &mut Client) -> Result<bool, RecycleError<ConnectError>> {
         Ok(is_read_only(client).await?)
+    }
+
+    fn has_before_checkout(&self) -> bool {
+        self.hooks.before_checkout.is_some()
+    }
+
+    async fn before_checkout(&self, client: &mut Client) -> Result<(), ConnectError> {
+        match &self.hooks.before_checkout {
+            Some(hook) => hook.before_checkout(client).await,
+            None => Ok(()),
+        }
     }
 
     async fn connect(&self, observer: Observer) -> Result<Client, ConnectError> {

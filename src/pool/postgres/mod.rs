@@ -1,6 +1,5 @@
 //! The PostgreSQL pool.
 
-mod after_connect;
 mod builder;
 mod cancel;
 mod client;
@@ -10,6 +9,7 @@ mod deadpool_client;
 mod drive;
 mod error;
 mod error_source;
+mod hook;
 mod hosts;
 mod listen;
 mod losses;

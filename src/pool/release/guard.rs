@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use super::super::backend::Backend;
-use super::super::connection::{ConnectionMeta, Pooled, PooledConnection};
+use super::super::connection::{ConnectionMeta, Pooled, PooledConnection, free_place};
 use super::super::postgres::PostgresManager;
 use super::super::request::RequestCheckout;
 use super::reset::{drain_within, is_read_only_within, wait_ready};
@@ -163,7 +163,7 @@ impl<M: Backend> Drop for Guard<M> {
             meta.last_operation = operation;
             pooled.close(reason);
             if let Some(object) = self.object.take() {
-                drop(Pooled::take(object));
+                free_place(object);
             }
             return;
         }
@@ -186,7 +186,7 @@ impl<M: Backend> Drop for Guard<M> {
         // Without overflow there is room for every connection. Read only now, so that of two concurrent returns the
         // later one counts both. (A fence would make that certain, at a cost to each return; a surplus that slips
         // through is closed at the next one.)
-        let crowded = shared.recorder.live_hint() > shared.hot.pool_size;
+        let crowded = shared.recorder.live_hint() > shared.hot.pool_size();
         if (crowded || shared.is_gate_awaited())
             && let Some(object) = self.object.take()
         {

@@ -26,7 +26,9 @@ pub use self::guard::Guard;
 pub(crate) use self::hold::{CancelHold, HolderCancels};
 pub(super) use self::reset::drained;
 pub(super) use self::resets::{ResetWait, Resets, wait_for_reset};
-pub(super) use self::surplus::{after_failed_checkout, close_idle, return_unused, sweep};
+pub(super) use self::surplus::{
+    after_failed_checkout, close_beyond_limits, close_expired, close_idle, return_unused, sweep,
+};
 
 /// How long an abandoned query may run before it is cancelled at the server. Most end sooner than a cancel request
 /// takes, which needs its own connection.

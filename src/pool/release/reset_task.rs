@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::backend::Backend;
-use super::super::connection::Pooled;
+use super::super::connection::{Pooled, free_place};
 use super::reset::{dirt_of, drain, reset_until};
 use super::resets::ResetUnderWay;
 use super::surplus::return_and_close_surplus;
@@ -125,10 +125,10 @@ impl<M: Backend> ResetTask<M> {
         recorder.maintenance_finished(stats, self.operation, self.since, at);
         if meta.shared.is_closing() {
             object.close(CloseReason::Shutdown);
-            drop(Pooled::take(object));
+            free_place(object);
         } else if meta.stats.wire().is_ended() {
             object.close(CloseReason::Broken);
-            drop(Pooled::take(object));
+            free_place(object);
         } else {
             recorder.connection_idle(stats, at);
             meta.alive_at = meta.alive_at.max(meta.stats.wire().last_received());
@@ -167,6 +167,6 @@ impl<M: Backend> Drop for ResetTask<M> {
         let recorder = &meta.shared.recorder;
         recorder.maintenance_finished(&meta.stats, self.operation, self.since, recorder.now());
         object.close(self.reason);
-        drop(Pooled::take(object));
+        free_place(object);
     }
 }

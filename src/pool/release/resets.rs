@@ -26,6 +26,11 @@ pub(in crate::pool) enum ResetWait {
     Over,
 }
 
+/// Returns how many connections of a pool of at most `max` are reset at once.
+fn permits(max: usize) -> usize {
+    (max / 4).max(1)
+}
+
 /// The resets of one pool.
 #[derive(Debug)]
 pub(in crate::pool) struct Resets {
@@ -43,11 +48,18 @@ impl Resets {
     /// Creates the state of a pool of at most `max` connections.
     pub(in crate::pool) fn new(max: usize) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new((max / 4).max(1))),
+            permits: Arc::new(Semaphore::new(permits(max))),
             under_way: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             ended: Notify::new(),
         }
+    }
+
+    /// Changes the maximum number of connections from `before` to `now`. A reset that is under way keeps its permit.
+    pub(in crate::pool) fn resize(&self, before: usize, now: usize) {
+        let (before, now) = (permits(before), permits(now));
+        self.permits.add_permits(now.saturating_sub(before));
+        self.permits.forget_permits(before.saturating_sub(now));
     }
 
     /// Returns whether a checkout waits for a reset rather than open a connection.

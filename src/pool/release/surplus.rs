@@ -3,15 +3,22 @@
 use std::sync::Arc;
 
 use super::super::backend::Backend;
-use super::super::connection::{ConnectionMeta, ObjectPool, Pooled};
+use super::super::connection::{ConnectionMeta, ObjectPool, Pooled, free_place};
 use super::reset::dirt_of;
-use crate::labels::CloseReason;
+use crate::labels::{CloseReason, ConnectionState};
+use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::ConnectionStats;
 
-/// Returns a connection to its pool, wakes a checkout that waits at the gate, and closes what is surplus.
+/// Returns a connection to its pool, wakes a checkout that waits at the gate, and closes what is surplus. Closes the
+/// connection instead, if the pool has more than its maximum.
 #[inline(never)]
 pub(super) fn return_and_close_surplus<M: Backend>(object: Pooled<M>) {
     let (pool, shared) = (Pooled::pool(&object), Arc::clone(&object.meta.shared));
+    if shared.recorder.ledger().is_oversized() {
+        object.close(CloseReason::Resized);
+        free_place(object);
+        return;
+    }
     // Returned first, so that it is among the idle connections that are counted.
     drop(object);
     shared.gate.wake_one();
@@ -27,7 +34,7 @@ pub(in crate::pool) fn return_unused<M: Backend>(object: Pooled<M>) {
     recorder.maintenance_finished(stats, stats.state().operation, *ready_at, at);
     if shared.is_closing() {
         object.close(CloseReason::Shutdown);
-        drop(Pooled::take(object));
+        free_place(object);
     } else {
         recorder.connection_idle(stats, at);
         return_and_close_surplus(object);
@@ -41,7 +48,7 @@ pub(in crate::pool) fn after_failed_checkout<M: Backend>(pool: &ObjectPool<M>) {
     if shared.is_closing() {
         close_idle(pool);
         shared.notify_if_closing();
-    } else if shared.recorder.live_hint() > shared.hot.pool_size {
+    } else if shared.recorder.live_hint() > shared.hot.pool_size() {
         close_surplus(pool);
     }
 }
@@ -55,6 +62,30 @@ fn close_surplus<M: Backend>(pool: &ObjectPool<M>) {
     if ledger.has_surplus() {
         close_while(pool, CloseReason::Overflow, || ledger.has_surplus());
     }
+}
+
+/// Closes idle connections that are beyond the maximum or `pool_size` of a pool that was resized.
+pub(in crate::pool) fn close_beyond_limits<M: Backend>(pool: &ObjectPool<M>) {
+    let ledger = pool.manager().shared().recorder.ledger();
+    if ledger.is_oversized() {
+        close_while(pool, CloseReason::Resized, || ledger.is_oversized());
+    }
+    close_surplus(pool);
+}
+
+/// Closes connections that have been idle for `timeout`, longest idle first, while more than `min_idle` are idle.
+pub(in crate::pool) fn close_expired<M: Backend>(pool: &ObjectPool<M>, timeout: u64, min_idle: usize, now: Nanos) {
+    let ledger = pool.manager().shared().recorder.ledger();
+    let closed = pool.retain(|pooled, _| {
+        let state = pooled.meta.stats.state();
+        let is_expired = state.label == ConnectionState::Idle && now.since(state.since) >= timeout;
+        let closes = is_expired && ledger.status().idle > min_idle;
+        if closes {
+            pooled.close(CloseReason::IdleTimeout);
+        }
+        !closes
+    });
+    drop(closed);
 }
 
 /// Closes all idle connections of a pool that is closing.

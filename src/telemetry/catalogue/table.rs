@@ -80,7 +80,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkout_phase_seconds_total",
         Kind::Counter,
         &["phase"],
-        "Time spent in checkouts, by what they waited for: queue (capacity), connect, ping, clean (a reset), suspended (a turn to connect, after connecting had failed), share (a turn within a route that holds its share of the pool). Includes checkouts in flight.",
+        "Time spent in checkouts, by what they waited for: queue (capacity), connect, ping, clean (a reset), hook (before_checkout), suspended (a turn to connect, after connecting had failed), share (a turn within a route that holds its share of the pool). Includes checkouts in flight.",
         |pool, sink| {
             for phase in Phase::ALL {
                 sink.value(&[phase.as_str()], seconds(pool.phase_nanos[phase.index()]));

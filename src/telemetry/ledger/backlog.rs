@@ -77,7 +77,7 @@ impl LedgerState {
 impl Ledger {
     /// Returns the queue for capacity and the expected wait in it. Takes no lock if the queue is empty.
     pub(crate) fn backlog(&self) -> Backlog {
-        if self.hints.is_queued() { self.state().backlog(&self.limits, self.clock.now()) } else { Backlog::default() }
+        if self.hints.is_queued() { self.state().backlog(&self.limits(), self.clock.now()) } else { Backlog::default() }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The limits of a pool.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// The limits of a pool, from its settings.
@@ -41,5 +42,30 @@ impl Limits {
     #[must_use]
     pub fn max(&self) -> usize {
         self.pool_size.saturating_add(self.max_overflow)
+    }
+}
+
+/// The limits of a pool at the moment. Its size is changed under the ledger's lock, and exact under it.
+#[derive(Debug)]
+pub(super) struct CurrentLimits {
+    configured: Limits,
+    pool_size: AtomicUsize,
+    max_overflow: AtomicUsize,
+}
+
+impl CurrentLimits {
+    pub(super) fn new(limits: Limits) -> Self {
+        let (pool_size, max_overflow) = (limits.pool_size.into(), limits.max_overflow.into());
+        Self { configured: limits, pool_size, max_overflow }
+    }
+
+    pub(super) fn get(&self) -> Limits {
+        let (pool_size, max_overflow) = (self.pool_size.load(Relaxed), self.max_overflow.load(Relaxed));
+        Limits { pool_size, max_overflow, ..self.configured }
+    }
+
+    pub(super) fn resize(&self, pool_size: usize, max_overflow: usize) {
+        self.pool_size.store(pool_size, Relaxed);
+        self.max_overflow.store(max_overflow, Relaxed);
     }
 }

@@ -29,12 +29,14 @@ mod state;
 mod unpooled;
 mod usage;
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 pub use self::holders::{Holder, OwnConnection, Waiter};
 use self::holders::{SelfDeadlock, SuspicionChange};
 pub(crate) use self::in_flight::Ticket;
+use self::limits::CurrentLimits;
 pub use self::limits::Limits;
 use self::predecessor::Replacement;
 pub(crate) use self::read::SnapshotBuffer;
@@ -77,12 +79,21 @@ pub(crate) trait BackoffSource: std::fmt::Debug + Send + Sync {
     fn suspended_for(&self) -> Option<Duration>;
 }
 
+/// Closes connections that have been idle for too long, at this time.
+struct IdleCloser(Box<dyn Fn(Nanos) + Send + Sync>);
+
+impl fmt::Debug for IdleCloser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdleCloser")
+    }
+}
+
 /// What one pool has recorded.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     name: Arc<str>,
     created: SystemTime,
-    limits: Limits,
+    limits: CurrentLimits,
     clock: Clock,
     operations: Operations,
     /// The summaries of queries.
@@ -105,6 +116,8 @@ pub(crate) struct Ledger {
     observers: Mutex<Vec<Weak<dyn SampleObserver>>>,
     /// The pool's settings as text, without secrets.
     settings: OnceLock<Vec<(&'static str, String)>>,
+    /// What applies `idle_timeout`, if it is set.
+    idle_closer: OnceLock<IdleCloser>,
     hints: Hints,
     contended: Contended,
     budget: Budget,
@@ -125,7 +138,7 @@ impl Ledger {
         Self {
             name,
             created: SystemTime::now(),
-            limits,
+            limits: CurrentLimits::new(limits),
             clock,
             operations: Operations::new(),
             summaries: Arc::new(NameTable::new(MAX_SUMMARY_BYTES)),
@@ -138,6 +151,7 @@ impl Ledger {
             diagnoser: OnceLock::new(),
             observers: Mutex::default(),
             settings: OnceLock::new(),
+            idle_closer: OnceLock::new(),
             hints: Hints::default(),
             contended: Contended::default(),
             budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
@@ -154,8 +168,39 @@ impl Ledger {
 
     /// Returns the pool's limits.
     #[must_use]
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits.get()
+    }
+
+    /// Changes the pool's size. No connection is opened beyond the new maximum once this has returned. Returns the limits
+    /// before.
+    pub(crate) fn resize(&self, pool_size: usize, max_overflow: usize) -> Limits {
+        // Under the lock under which connections are opened.
+        let before = self.update(|_| {
+            let before = self.limits.get();
+            self.limits.resize(pool_size, max_overflow);
+            before
+        });
+        self.log().pool_resized(pool_size, max_overflow);
+        before
+    }
+
+    /// Returns whether the pool has more connections than its maximum, as after it has shrunk.
+    pub(crate) fn is_oversized(&self) -> bool {
+        let state = self.state();
+        state.connections.len() > self.limits().max()
+    }
+
+    /// Sets what closes connections that have been idle for too long: a function of the time. A second call has no effect.
+    pub(crate) fn set_idle_closer(&self, close: impl Fn(Nanos) + Send + Sync + 'static) {
+        let _ = self.idle_closer.set(IdleCloser(Box::new(close)));
+    }
+
+    /// Closes connections that have been idle for too long. Called by whatever samples or collects the pool.
+    pub(crate) fn close_idle(&self) {
+        if let Some(IdleCloser(close)) = self.idle_closer.get() {
+            close(self.clock.now());
+        }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -251,17 +296,19 @@ impl Ledger {
     /// Returns whether more connections are idle than `pool_size` and the waiting checkouts account for.
     pub(crate) fn has_surplus(&self) -> bool {
         let state = self.state();
-        Connections::of(state.states()).idle > state.max_idle(self.limits.pool_size)
+        Connections::of(state.states()).idle > state.max_idle(self.limits().pool_size)
     }
 
     /// Returns whether the pool has less than its maximum of connections.
     pub(crate) fn has_room(&self) -> bool {
-        self.state().connections.len() < self.limits.max()
+        let state = self.state();
+        state.connections.len() < self.limits().max()
     }
 
     /// Returns the numbers of connections and checkouts.
     pub(crate) fn status(&self) -> Status {
-        self.state().status(&self.limits)
+        let state = self.state();
+        state.status(&self.limits())
     }
 
     /// Returns the pool's usage. The cost does not depend on the number of waiters, because many may time out together
@@ -310,6 +357,7 @@ impl Ledger {
 
     /// Returns a snapshot for the series of the pool's name, which include the pool that this one has replaced.
     pub(crate) fn collected_snapshot(&self, holders: bool) -> PoolSnapshot {
+        self.close_idle();
         let mut buffer = SnapshotBuffer::new();
         if holders {
             let now = self.read_with(&mut buffer, LedgerState::read_holders);
@@ -326,6 +374,7 @@ impl Ledger {
     /// Reads a snapshot without holders and waiters, including the pool that this one has replaced, into a buffer.
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
+        self.close_idle();
         if !self.sample(buffer, UNSAMPLED_INTERVAL, Duration::ZERO) {
             self.read_with(buffer, |_, _, _, _| {});
             buffer.set_diagnosis(self.verdict());

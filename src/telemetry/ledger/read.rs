@@ -199,7 +199,7 @@ impl LedgerState {
         if !Arc::ptr_eq(&snapshot.name, ledger.name()) {
             snapshot.name = Arc::clone(ledger.name());
         }
-        snapshot.limits = *ledger.limits();
+        snapshot.limits = ledger.limits();
         snapshot.queued = self.queued;
         snapshot.in_flight = self.in_flight.len();
         let oldest = self.in_flight.iter().map(|(_, checkout)| checkout.started).min();

@@ -152,7 +152,7 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn connection_creating(&self, stats: &Arc<ConnectionStats>) -> bool {
         let ledger = self.ledger();
-        ledger.update(|state| state.open(stats, ledger.limits.max()))
+        ledger.update(|state| state.open(stats, ledger.limits().max()))
     }
 
     /// Records that a connection was established, `took` after connecting began.
@@ -287,7 +287,7 @@ impl Ledger {
     }
 
     /// Changes the state under its lock, and updates the hints before the lock is released.
-    fn update<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> T {
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
         self.hints.update(state.connections.len(), state.queued > 0);

@@ -268,7 +268,7 @@ impl LedgerState {
         let deferred = DeferredSpan::of(checkout).filter(|_| phase != Phase::Clean);
         self.phase_nanos[left.index()] += at.since(since);
         // In these phases the checkout has a connection, or capacity for one.
-        self.record_departure(left, matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean), at);
+        self.record_departure(left, matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean | Phase::Hook), at);
         self.count_queue(Some(left), Some(phase), at);
         deferred
     }

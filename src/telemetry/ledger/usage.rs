@@ -118,7 +118,7 @@ impl LedgerState {
         operations.sort_by_key(|usage| std::cmp::Reverse((usage.connections, usage.oldest)));
         PoolUsage {
             name: Arc::clone(ledger.name()),
-            status: self.status_with(ledger.limits(), Connections::of(states.iter().map(|(_, state)| *state))),
+            status: self.status_with(&ledger.limits(), Connections::of(states.iter().map(|(_, state)| *state))),
             longest_wait,
             operations,
         }

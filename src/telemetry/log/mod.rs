@@ -90,6 +90,11 @@ impl<'a> Log<'a> {
     }
 
     #[cold]
+    pub(crate) fn pool_resized(self, pool_size: usize, max_overflow: usize) {
+        tracing::info!(pool = self.pool, pool_size, max_overflow, "pool resized");
+    }
+
+    #[cold]
     pub(crate) fn pool_closing(self) {
         event!(info, pool = self.pool, "pool closing");
     }

@@ -96,6 +96,7 @@ impl CheckoutSpan {
                 Phase::Connect => "poolscope.connect_seconds",
                 Phase::Ping => "poolscope.ping_seconds",
                 Phase::Clean => "poolscope.clean_seconds",
+                Phase::Hook => "poolscope.hook_seconds",
                 Phase::Suspended => "poolscope.suspended_seconds",
                 Phase::Share => "poolscope.share_seconds",
             };

@@ -152,7 +152,17 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         let waits = *this.at_gate == AtGate::Waits;
         // Connections that are closing keep their places, although deadpool no longer knows them.
         if !shared.recorder.ledger().has_room() {
-            drop(place);
+            match this.pool.manager().places().withhold(place) {
+                Ok(()) => {
+                    // It queues for one of the places that are left.
+                    if this.context.ticket.is_some() {
+                        this.context.wait_for(&shared.recorder, Phase::Queue);
+                    }
+                    this.inner.set(Some((this.acquire)(*this.pool, &NO_TIMEOUTS)));
+                    return None;
+                }
+                Err(place) => drop(place),
+            }
             return match shared.gate.denial(waits, || shared.any_returnable()) {
                 Some(Denied::Unavailable(backoff)) => Some(Failure::Unavailable(backoff)),
                 Some(Denied::RetryAt(retry)) => {

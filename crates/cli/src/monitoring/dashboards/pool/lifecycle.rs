@@ -88,7 +88,7 @@ fn close_reasons() -> PanelBuilder {
     let description = Description {
         shows: "Connections closed per second by reason, stacked. connect_failed and connect_abandoned were never \
                 established.",
-        normal: "Recycled only. Steady overflow: pool_size is too small for the load. ping_failed, broken: the network \
+        normal: "Recycled and idle_timeout only. Steady overflow: pool_size is too small for the load. ping_failed, broken: the network \
                  or the server closes connections. dirty, discarded: callers leave them in a state that is not reset.",
         action: "overflow: raise pool_size. Others: fix the cause.",
     };
@@ -100,11 +100,15 @@ fn close_reasons() -> PanelBuilder {
         .colors(&[
             ("overflow", "blue"),
             ("recycled", "#6e7079"),
+            ("idle_timeout", "green"),
+            ("resized", "light-green"),
             ("shutdown", "light-blue"),
             ("connect_failed", "red"),
             ("connect_abandoned", "light-red"),
             ("ping_failed", "orange"),
             ("ping_abandoned", "light-orange"),
+            ("hook_failed", "dark-orange"),
+            ("hook_abandoned", "dark-yellow"),
             ("broken", "dark-red"),
             ("invalidated", "yellow"),
             ("read_only", "light-yellow"),

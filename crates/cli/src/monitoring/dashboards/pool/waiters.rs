@@ -42,7 +42,7 @@ fn waiters(thresholds: &Thresholds) -> PanelBuilder {
 fn wait_phases() -> PanelBuilder {
     let description = Description {
         shows: "Average number of checkouts in each phase, stacked: queue (until a connection is returned), connect, \
-                ping, clean (resetting a dirty connection), suspended (for a turn to connect while connecting fails), \
+                ping, clean (resetting a dirty connection), hook (before_checkout), suspended (for a turn to connect while connecting fails), \
                 share (for the route's limit).",
         normal: "Near 0. queue: the pool is exhausted. connect or ping: the server or the network is slow. clean: \
                  callers leave transactions open. suspended: the server is down.",
@@ -57,6 +57,7 @@ fn wait_phases() -> PanelBuilder {
             ("connect", "purple"),
             ("ping", "light-blue"),
             ("clean", "orange"),
+            ("hook", "light-purple"),
             ("suspended", "red"),
             ("share", "yellow"),
         ])

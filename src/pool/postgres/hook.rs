@@ -1,4 +1,4 @@
-//! The hook that is called with each new connection.
+//! The hooks that are called with each new connection, and with each one before it is handed out.
 
 use std::error::Error;
 use std::fmt;
@@ -16,11 +16,18 @@ type BoxError = Box<dyn Error + Send + Sync>;
 type HookFuture<'a> = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send + 'a>>;
 type Hook = dyn for<'a> Fn(&'a mut Client) -> HookFuture<'a> + Send + Sync;
 
-/// A function that is called with each new connection before its first use.
+/// A function that is called with a connection before its use.
 #[derive(Clone)]
-pub(super) struct AfterConnect(Arc<Hook>);
+pub(super) struct ConnectionHook(Arc<Hook>);
 
-impl AfterConnect {
+/// The hooks of a pool.
+#[derive(Debug, Default)]
+pub(super) struct Hooks {
+    pub(super) after_connect: Option<ConnectionHook>,
+    pub(super) before_checkout: Option<ConnectionHook>,
+}
+
+impl ConnectionHook {
     pub(super) fn new<F, E>(hook: F) -> Self
     where
         F: for<'a> Fn(&'a mut Client) -> Pin<Box<dyn Future<Output = Result<(), E>> + Send + 'a>>
@@ -35,28 +42,19 @@ impl AfterConnect {
         }))
     }
 
-    /// Calls the hook with a new connection, for at most `limit`. It must leave nothing on the connection that concerns
-    /// its first holder.
+    /// Calls the hook `after_connect` with a new connection, for at most `limit`.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, the caller must close the connection. What the server executes is then cancelled.
-    pub(super) async fn call(
+    pub(super) async fn after_connect(
         &self,
         client: &mut Client,
         observer: Option<&Observer>,
         limit: Duration,
     ) -> Result<(), ConnectError> {
         let mut leaving = Leaving { observer, end: Some(Box::pin(client.end())) };
-        let called = tokio::time::timeout(limit, async {
-            (self.0)(client).await?;
-            if let Some(observer) = observer {
-                check(observer.settled_status().await)?;
-            }
-            // Before the first holder executes anything that a late request would cancel.
-            if client.end_hold().await { Ok(()) } else { Err(Unfinished::Cancel.into()) }
-        });
-        match called.await {
+        match tokio::time::timeout(limit, self.call(client, observer)).await {
             Ok(Ok(())) => {
                 leaving.end = None;
                 Ok(())
@@ -64,6 +62,26 @@ impl AfterConnect {
             Ok(Err(source)) => Err(ConnectError::AfterConnect { source }),
             Err(elapsed) => Err(ConnectError::AfterConnect { source: elapsed.into() }),
         }
+    }
+
+    /// Calls the hook `before_checkout` with a connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped, the caller must close the connection.
+    pub(super) async fn before_checkout(&self, client: &mut Client) -> Result<(), ConnectError> {
+        let observer = client.observer().cloned();
+        self.call(client, observer.as_ref()).await.map_err(|source| ConnectError::BeforeCheckout { source })
+    }
+
+    /// Calls the hook, which must leave nothing on the connection that concerns its next holder.
+    async fn call(&self, client: &mut Client, observer: Option<&Observer>) -> Result<(), BoxError> {
+        (self.0)(client).await?;
+        if let Some(observer) = observer {
+            check(observer.settled_status().await)?;
+        }
+        // Before the next holder executes anything that a late request would cancel.
+        if client.end_hold().await { Ok(()) } else { Err(Unfinished::Cancel.into()) }
     }
 }
 
@@ -107,8 +125,8 @@ impl Drop for Leaving<'_> {
     }
 }
 
-impl fmt::Debug for AfterConnect {
+impl fmt::Debug for ConnectionHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AfterConnect")
+        f.write_str("ConnectionHook")
     }
 }
