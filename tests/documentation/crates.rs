@@ -89,6 +89,13 @@ impl Crates {
         fs::copy(root().join("Cargo.lock"), self.directory.join("Cargo.lock")).unwrap();
     }
 
+    /// Adds a crate with one program of the same name to those that were written.
+    pub(crate) fn add(&mut self, name: &str, dependencies: &str, code: &str) {
+        self.dependencies.insert(name.to_owned(), format!("[dependencies]\n{dependencies}"));
+        self.source(&format!("{name}/src/bin/{name}.rs"), code);
+        self.manifests();
+    }
+
     /// Returns the names of the crates that have code.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         let names = self.dependencies.keys().map(String::as_str);

@@ -57,6 +57,35 @@ fn get(address: SocketAddr, path: &str) -> String {
     }
 }
 
+/// The service that docs/migration.md describes, before and after.
+const SERVICE: [(&str, &str, &str); 2] = [
+    (
+        "service-before",
+        include_str!("service/before.rs"),
+        "bytes = \"1\"\ndeadpool-postgres = { version = \"0.14\", features = [\"rt_tokio_1\"] }\nfutures-util = { version = \"0.3\", \
+         features = [\"sink\"] }\ntokio = { version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }\ntokio-postgres = \"0.7\"\n",
+    ),
+    (
+        "service-after",
+        include_str!("service/after.rs"),
+        "bytes = \"1\"\nfutures-util = { version = \"0.3\", features = [\"sink\"] }\npoolscope = \"0.1\"\n\
+         tokio = { version = \"1\", features = [\"macros\", \"rt-multi-thread\"] }\n",
+    ),
+];
+
+/// Returns how many lines of `before` are not in `after`.
+fn changed_lines(before: &str, after: &str) -> usize {
+    before.lines().filter(|line| !line.is_empty() && !after.lines().any(|other| other == *line)).count()
+}
+
+/// Runs the service of a fresh crate against a server. Returns its output.
+fn run_service(crates: &Crates, name: &str, server: &Server) -> String {
+    crates.cargo(&["build", "-p", name]).unwrap();
+    let output = Command::new(crates.executable(name)).env("DATABASE_URL", server.url()).output().unwrap();
+    assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Addresses are replaced by those of the test; everything else is compiled as it is written.
 #[test]
 fn every_block_compiles_and_readme_programs_run() {
@@ -64,7 +93,7 @@ fn every_block_compiles_and_readme_programs_run() {
     let server = runtime.block_on(async { Server::builder().start().await.unwrap() });
     execute(&runtime, &server, "CREATE TABLE orders (id bigint, paid bool); INSERT INTO orders VALUES (1), (2)");
     let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
-    let crates = Crates::write(|code| {
+    let mut crates = Crates::write(|code| {
         code.replace("postgres://app@localhost/shop", &server.url())
             .replace("127.0.0.1:3000", &address.to_string())
             .replace("{DEFAULT_ADDRESS, Exporter}", "Exporter")
@@ -102,4 +131,13 @@ fn every_block_compiles_and_readme_programs_run() {
         }
     }
     assert_eq!(ran.len(), 4, "{ran:?}");
+
+    for (name, code, dependencies) in SERVICE {
+        crates.add(name, dependencies, code);
+    }
+    let [before, after] = SERVICE.map(|(name, ..)| run_service(&crates, name, &server));
+    let expected = "imported 2 accounts\naccount 2 has 800\ntransferred Some(\"1 to 2\")\ntotal 1200\n1,400\n2,800\n";
+    assert_eq!((&*before, &*after), (expected, expected));
+    let changed = changed_lines(SERVICE[0].1, SERVICE[1].1);
+    assert!(changed <= 25, "the guide says that about 20 lines change, and {changed} do");
 }

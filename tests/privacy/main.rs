@@ -18,7 +18,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use poolscope::exporter::Exporter;
 use poolscope::middleware::{Head, PoolLayer};
-use poolscope::otlp::{Pipeline, Protocol, Settings};
+use poolscope::otlp::{MetricsExport, Pipeline, Protocol, Settings};
 use poolscope::text::ErrorChain;
 use poolscope::{Collector, Connection, Pool, RetryPolicy};
 use poolscope_testing::http::get as http_get;
@@ -211,12 +211,20 @@ async fn no_output_contains_a_literal_or_a_value() {
         }
         exporter.abort();
         watch.abort();
+        settings.delay = Duration::from_secs(3600);
+        MetricsExport::start(&settings, collector.clone()).unwrap().shutdown(TIMEOUT).await;
         pool.close().await;
     }
     pipeline.shutdown(TIMEOUT).await;
 
     for (output, text) in &outputs {
         assert_private(output, text);
+    }
+    assert_eq!(receiver.metrics_requests(), 2);
+    for request in 0..2 {
+        let metrics = format!("{:#?}", receiver.metrics_after(request));
+        assert!(metrics.contains("SELECT people"), "the metrics of queries are there: {metrics}");
+        assert_private("metrics push", &metrics);
     }
     let spans = receiver.spans();
     let queries = spans.iter().filter(|span| span.kind == "client").count();

@@ -6,7 +6,7 @@ use std::time::Instant as StdInstant;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
-use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
+use opentelemetry_proto::tonic::metrics::v1::{Metric, exemplar, metric, number_data_point};
 use poolscope_testing::otlp::Receiver;
 use tracing::Level;
 
@@ -126,6 +126,58 @@ async fn catalogue_reaches_the_collector() {
         assert!(receiver.requests().iter().any(|headers| headers.get("x-token").is_some_and(|it| *it == "secret")));
         assert!(METRICS.iter().any(|metric| metric.kind == Kind::Histogram));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_trusts_the_configured_authority_only() {
+    for protocol in [Protocol::Grpc, Protocol::HttpProtobuf] {
+        let receiver = Receiver::tls(protocol == Protocol::Grpc);
+        let (_pool, collector) = pool();
+        let mut settings = settings(&receiver, protocol);
+        settings.delay = Duration::from_secs(3600);
+        settings.certificate = Receiver::tls(true).certificate().map(|pem| pem.as_bytes().to_vec());
+        let export = MetricsExport::start(&settings, collector.clone()).unwrap();
+        export.shutdown(Duration::from_secs(30)).await;
+        assert_eq!(receiver.metrics_requests(), 0, "{protocol:?}: the authority is unknown");
+
+        settings.certificate = receiver.certificate().map(|pem| pem.as_bytes().to_vec());
+        MetricsExport::start(&settings, collector).unwrap().shutdown(Duration::from_secs(30)).await;
+        let found = metrics(&receiver.metrics_after(0));
+        assert!(found.contains_key("db.client.connection.max"), "{protocol:?}: {:?}", found.keys());
+    }
+}
+
+/// The wait of a checkout within a sampled trace has its identifiers, which are those of a span that is exported.
+#[tokio::test(flavor = "multi_thread")]
+async fn exemplars_name_exported_spans() {
+    use tracing::Instrument as _;
+    use tracing::instrument::WithSubscriber as _;
+    use tracing_subscriber::prelude::*;
+
+    let (traces, receiver) = (Receiver::grpc(), Receiver::grpc());
+    let pipeline = crate::otlp::Pipeline::start(&settings(&traces, Protocol::Grpc)).unwrap();
+    let subscriber = tracing_subscriber::registry().with(pipeline.layer());
+    let (pool, collector) = pool();
+    let mut settings = settings(&receiver, Protocol::Grpc);
+    settings.delay = Duration::from_secs(3600);
+    let export = MetricsExport::start(&settings, collector).unwrap();
+    let checkout = async { pool.operation("list").get().await.unwrap_err() };
+    async { checkout.instrument(tracing::info_span!("request")).await }.with_subscriber(subscriber).await;
+    export.shutdown(Duration::from_secs(30)).await;
+    pipeline.shutdown(Duration::from_secs(30)).await;
+
+    let found = metrics(&receiver.metrics_after(0));
+    let metric::Data::Histogram(waits) = found["db.client.connection.wait_time"].data.as_ref().unwrap() else {
+        panic!()
+    };
+    let [exemplar] = &waits.data_points[0].exemplars[..] else { panic!("{waits:?}") };
+    let spans = traces.spans();
+    let trace = &spans.iter().find(|span| span.name == "request").unwrap().trace_id;
+    let hex: String = exemplar.trace_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!((&hex, exemplar.span_id.len()), (trace, 8));
+    let point = &waits.data_points[0];
+    assert!(matches!(exemplar.value, Some(exemplar::Value::AsDouble(value)) if Some(value) == point.sum), "{point:?}");
+    assert!(exemplar.time_unix_nano >= point.start_time_unix_nano && exemplar.time_unix_nano <= point.time_unix_nano);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -155,7 +155,9 @@ async fn manager_creates_clients() {
     });
     let settings = Settings::from_url(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).unwrap();
     let url = settings.require_database_url().unwrap();
-    let manager = super::super::manager::PostgresManager::new(&settings, url, None, None, "test").unwrap();
+    let manager =
+        super::super::manager::PostgresManager::new(&settings, url, None, super::super::hook::Hooks::default(), "test")
+            .unwrap();
     let client = manager.create().await.unwrap();
     assert!(!client.is_closed());
     assert_eq!(format!("{client:?}"), format!("Client {{ peer: Peer(127.0.0.1:{port}), .. }}"));

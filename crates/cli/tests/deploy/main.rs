@@ -8,6 +8,7 @@ mod compose;
 mod fleet;
 mod image;
 mod kubernetes;
+mod metrics_push;
 #[path = "../support/programs.rs"]
 mod programs;
 mod release;
