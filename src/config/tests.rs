@@ -97,7 +97,7 @@ fn table_has_each_field_once() {
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 28);
+    assert_eq!(names.len(), 29);
 }
 
 /// A setting; accepted values with their canonical form; refused values.
@@ -114,6 +114,11 @@ const BOUNDS: &[Bounds] = &[
     ),
     ("max_overflow", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
     ("min_idle", &[("0", "0"), ("10000", "10000")], &["10001", "-1", "off"]),
+    (
+        "idle_timeout",
+        &[("1ms", "1ms"), ("24h", "1day"), ("off", "off"), ("OFF", "off")],
+        &["0s", "0", "25h", "never", "600"],
+    ),
     (
         "checkout_timeout",
         &[("1ms", "1ms"), ("24h", "1day"), ("1m 30s", "1m 30s")],

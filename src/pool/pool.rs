@@ -263,9 +263,11 @@ impl<M: Backend> Pool<M> {
             let max = Limits::from(&settings).max();
             shared.hot.set_pool_size(pool_size);
             shared.resets.resize(before, max);
+            shared.gate.resize(max);
             max
         });
-        shared.gate.resize(pool_size + max_overflow);
+        shared.recorder.log().pool_resized(pool_size, max_overflow);
+        shared.gate.wake_all();
         close_beyond_limits(pool);
         Ok(())
     }
@@ -311,6 +313,10 @@ impl<M: Backend> Pool<M> {
     ///
     /// An abandoned query is cancelled, and its end awaited for at most `clean_timeout` and `close_timeout`. A backend that
     /// closes its connections in the background, as PostgreSQL's does, may otherwise not have finished then.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it has to wait in a tokio runtime without a time driver.
     ///
     /// # Cancel safety
     ///

@@ -96,7 +96,7 @@ fn default_pool_name_is_address_port_database() {
 #[test]
 fn every_setting_is_a_parameter() {
     let settings = settings(
-        "postgres://h/d?name=orders&password_file=/a&passfile=/b&pool_size=5&max_overflow=0&min_idle=2&checkout_timeout=2s&recycle_after=off&pre_ping=off\
+        "postgres://h/d?name=orders&password_file=/a&passfile=/b&pool_size=5&max_overflow=0&min_idle=2&idle_timeout=10m&checkout_timeout=2s&recycle_after=off&pre_ping=off\
          &pre_ping_idle=0s&ping_timeout=1s&connect_timeout=3s&tcp_keepalive=off&tcp_user_timeout=9s\
          &application_name=billing&clean_timeout=2s&close_timeout=3s&reset_session=on&leak_threshold=5m\
          &read_wire=off&max_answer_kib=64&cache_statements=off&trace_query_text=on&fail_fast=off\
@@ -106,8 +106,8 @@ fn every_setting_is_a_parameter() {
     assert_eq!(
         values,
         [
-            "orders", "/a", "/b", "5", "0", "2", "2s", "off", "off", "0s", "1s", "3s", "off", "9s", "billing", "2s",
-            "3s", "on", "5m", "off", "64", "off", "on", "off", "1", "5", "5ms"
+            "orders", "/a", "/b", "5", "0", "2", "10m", "2s", "off", "off", "0s", "1s", "3s", "off", "9s", "billing",
+            "2s", "3s", "on", "5m", "off", "64", "off", "on", "off", "1", "5", "5ms"
         ]
     );
     assert_eq!(settings.database_url.unwrap().config().get_application_name(), Some("billing"));

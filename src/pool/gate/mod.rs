@@ -234,10 +234,9 @@ impl Gate {
         }
     }
 
-    /// Changes the maximum number of connections, and wakes every checkout that waits.
+    /// Changes the maximum number of connections.
     pub(super) fn resize(&self, max: usize) {
         self.connects().resize(max);
-        self.wake_all();
     }
 
     /// Wakes every checkout that waits.

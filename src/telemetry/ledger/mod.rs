@@ -176,13 +176,11 @@ impl Ledger {
     /// before.
     pub(crate) fn resize(&self, pool_size: usize, max_overflow: usize) -> Limits {
         // Under the lock under which connections are opened.
-        let before = self.update(|_| {
+        self.update(|_| {
             let before = self.limits.get();
             self.limits.resize(pool_size, max_overflow);
             before
-        });
-        self.log().pool_resized(pool_size, max_overflow);
-        before
+        })
     }
 
     /// Returns whether the pool has more connections than its maximum, as after it has shrunk.

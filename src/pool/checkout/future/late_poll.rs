@@ -36,7 +36,10 @@ impl WakeRecord {
 
     /// Records a poll by `task` of a checkout that `started` then.
     pub(super) fn polled(&self, task: &Waker, started: Nanos) {
-        self.state().0.clone_from(task);
+        let task = task.clone();
+        let replaced = std::mem::replace(&mut self.state().0, task);
+        // Without the lock: it may be the last reference to its task, whose drop may end another checkout.
+        drop(replaced);
         let woken_at = self.woken_at.swap(0, Relaxed);
         if woken_at != 0 {
             self.note(started, Nanos::from_nanos(woken_at), self.recorder.now());
