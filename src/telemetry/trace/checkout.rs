@@ -49,6 +49,7 @@ impl CheckoutSpan {
             poolscope.connect_seconds = Empty,
             poolscope.ping_seconds = Empty,
             poolscope.clean_seconds = Empty,
+            poolscope.hook_seconds = Empty,
             poolscope.suspended_seconds = Empty,
             poolscope.share_seconds = Empty,
             poolscope.outcome = Empty,
