@@ -73,7 +73,9 @@ async fn real_collector_accepts_every_metric() {
 
         // The same as without the collector, but for the time of the export.
         let shown = |receiver: &Receiver, request: usize| {
-            let text = format!("{:#?}", receiver.metrics_after(request));
+            let [resource] = &receiver.metrics_after(request).resource_metrics[..] else { panic!("one resource") };
+            assert!(format!("{:?}", resource.resource).contains("shop-service"));
+            let text = format!("{:#?}", resource.scope_metrics);
             let lines = text.lines().filter(|line| !line.contains("time_unix_nano"));
             lines.map(str::to_owned).collect::<Vec<_>>()
         };
