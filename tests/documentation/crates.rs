@@ -19,12 +19,17 @@ pub(crate) struct Crates {
 }
 
 impl Crates {
-    /// Writes the crates, with the code of programs changed by `change`.
-    pub(crate) fn write(change: impl Fn(&str) -> String) -> Self {
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("documentation");
+    /// Creates a workspace without crates, in a directory of this name.
+    pub(crate) fn new(name: &str) -> Self {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
         // Sources of blocks that no longer exist; what was compiled is elsewhere.
         let _ = fs::remove_dir_all(&directory);
-        let mut crates = Self { directory, dependencies: BTreeMap::new(), programs: BTreeMap::new() };
+        Self { directory, dependencies: BTreeMap::new(), programs: BTreeMap::new() }
+    }
+
+    /// Writes the crates, with the code of programs changed by `change`.
+    pub(crate) fn write(change: impl Fn(&str) -> String) -> Self {
+        let mut crates = Self::new("documentation");
         for Page { name, text } in all() {
             let stem = name.trim_start_matches("docs/").trim_end_matches(".md").to_lowercase();
             let mut current: Option<String> = None;
