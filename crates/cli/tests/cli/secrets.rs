@@ -155,7 +155,7 @@ fn demo_shows_and_exports_no_secret() {
         demo.run.signal(Signal::SIGTERM);
         assert_eq!(demo.run.wait().code(), Some(0));
         let (out, err) = (demo.run.remaining_output(), demo.run.stderr());
-        assert!(err.contains("TRACE") && demo.banner.contains("postgres://postgres:***@"), "{}", demo.banner);
+        assert!(err.contains("DEBUG") && demo.banner.contains("postgres://postgres:***@"), "{}", demo.banner);
         printed("demo", Output { code: None, out: demo.banner.clone() + &out, err }, &mut texts);
     }
     // The headers were sent, so that what was searched for was there.
