@@ -21,7 +21,7 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint bench fuzz soak incidents versions api fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint page bench fuzz soak incidents versions api fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,7 @@ lint: ## Check formatting, lints, features, documentation, public API, spelling,
 	scripts/public-api
 	scripts/lint-prose
 	codespell
+	target/page/node_modules/.bin/tsc --project crates/cli/tests/page
 	$(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources
 	sh -n scripts/setup
 	sh -n scripts/stack
@@ -72,6 +73,10 @@ lint: ## Check formatting, lints, features, documentation, public API, spelling,
 	@if command -v shellcheck >/dev/null; then \
 		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose scripts/versions .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
 	fi
+
+page: ## Test the exporter's page in Chromium, and take the documentation's pictures
+	@scripts/setup page
+	$(CARGO) test --locked -p poolscope-cli --test page -- --include-ignored --nocapture
 
 bench: ## Measure the cost of a checkout
 	@scripts/setup bench

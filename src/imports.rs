@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("global", &["config", "error", "labels", "telemetry", "pool", "retry", "text"]),
     ("query_error", &["pool", "retry", "global"]),
     ("middleware", &["error", "labels", "telemetry", "pool"]),
-    ("exporter", &["files", "suggest", "telemetry", "text"]),
+    ("exporter", &["files", "labels", "suggest", "telemetry", "text"]),
     ("otlp", &["files", "telemetry", "text"]),
 ];
 

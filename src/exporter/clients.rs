@@ -27,6 +27,8 @@ enum Phase {
     Working,
     /// The response is being written.
     Writing,
+    /// A stream of events is open, and the client reads it.
+    Streaming,
     /// The response is being written, and the client has not read it since this moment.
     Blocked(Instant),
 }
@@ -38,6 +40,8 @@ pub(super) struct Client {
     /// Whether it was admitted for health checks only.
     is_reserved: bool,
     is_authorized: AtomicBool,
+    /// Whether the response is a stream of events.
+    is_stream: AtomicBool,
     phase: watch::Sender<Phase>,
     evicted: Notify,
     /// Notified when the connection may be closed for another.
@@ -50,6 +54,7 @@ impl Client {
             peer,
             is_reserved,
             is_authorized: AtomicBool::new(false),
+            is_stream: AtomicBool::new(false),
             phase: watch::Sender::new(Phase::Head(Instant::now())),
             evicted: Notify::new(),
             room,
@@ -79,18 +84,30 @@ impl Client {
 
     /// Records that the response is about to be written.
     pub(super) fn begin_response(&self) {
+        self.is_stream.store(false, Relaxed);
         self.enter(|_| Some(Phase::Writing));
+    }
+
+    /// Records that a stream of events is about to begin, after which the connection is closed.
+    pub(super) fn begin_stream(&self) {
+        self.is_stream.store(true, Relaxed);
+        self.enter(|_| Some(Phase::Streaming));
     }
 
     /// Records that the client does not read.
     pub(super) fn blocked(&self) {
-        self.enter(|phase| matches!(phase, Phase::Writing).then(|| Phase::Blocked(Instant::now())));
+        let is_read = |phase| matches!(phase, Phase::Writing | Phase::Streaming);
+        self.enter(|phase| is_read(phase).then(|| Phase::Blocked(Instant::now())));
     }
 
     /// Records that everything was written that there is to write.
     pub(super) fn flushed(&self) {
-        let is_response = |phase| matches!(phase, Phase::Writing | Phase::Blocked(_));
-        self.enter(|phase| is_response(phase).then(|| Phase::Idle(Instant::now())));
+        let is_stream = self.is_stream.load(Relaxed);
+        self.enter(|phase| match phase {
+            Phase::Writing | Phase::Blocked(_) if !is_stream => Some(Phase::Idle(Instant::now())),
+            Phase::Blocked(_) => Some(Phase::Streaming),
+            _ => None,
+        });
     }
 
     fn enter(&self, next: impl FnOnce(Phase) -> Option<Phase>) {
@@ -137,7 +154,7 @@ impl Client {
             Phase::Head(since) | Phase::Idle(since) => Some((u8::from(is_authorized), since)),
             Phase::Verifying(since) if !is_authorized => Some((0, since)),
             Phase::Blocked(since) => Some((2, since)),
-            Phase::Verifying(_) | Phase::Working | Phase::Writing => None,
+            Phase::Verifying(_) | Phase::Working | Phase::Writing | Phase::Streaming => None,
         }
     }
 }

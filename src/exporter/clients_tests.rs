@@ -194,3 +194,24 @@ async fn head_of_a_request_has_a_timeout() {
     assert_eq!(client.overdue().await, CloseCause::NoRequest);
     assert_eq!(begun.elapsed(), FIRST_HEAD_TIMEOUT);
 }
+
+#[tokio::test(start_paused = true)]
+async fn stream_is_closed_only_while_it_is_not_read() {
+    let clients = Clients::default();
+    let streaming = admit_one(&clients, peer(0));
+    let client = begin(&streaming);
+    client.authorized();
+    client.begin_stream();
+    // Each of its events is written completely.
+    client.flushed();
+    assert_eq!(client.rank(), None);
+    client.blocked();
+    assert_eq!(client.rank().map(|(rank, _)| rank), Some(2));
+    client.flushed();
+    assert_eq!(client.rank(), None);
+    // The connection is closed after a stream; if it were used again, it would not remain a stream.
+    client.begin_request();
+    client.begin_response();
+    client.flushed();
+    assert_eq!(client.rank().map(|(rank, _)| rank), Some(1));
+}

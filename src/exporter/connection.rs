@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http_body_util::Full;
 use hyper::Response;
 use hyper::http::request::Parts;
 use hyper::server::conn::http1;
@@ -13,10 +12,11 @@ use hyper_util::server::graceful::Watcher;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use super::body::ResponseBody;
 use super::client_stream::ClientStream;
 use super::clients::Client;
 use super::limits::{IDLE_TIMEOUT, MAX_HEAD_BYTES, MAX_HEADERS};
-use super::routes::{self, Body, Routes};
+use super::routes::{self, Routes};
 use super::web_config::Auth;
 use crate::text::ErrorChain;
 
@@ -72,7 +72,11 @@ impl ConnectionHandler {
                 client.begin_request();
                 let response =
                     if lacks_tls { handler.routes.tls_required() } else { handler.respond(&head, &client).await };
-                client.begin_response();
+                if response.body().is_stream() {
+                    client.begin_stream();
+                } else {
+                    client.begin_response();
+                }
                 Ok::<_, Infallible>(response)
             }
         });
@@ -82,7 +86,7 @@ impl ConnectionHandler {
     }
 
     /// Returns the response, and records in `client` if the request is authorized.
-    async fn respond(&self, request: &Parts, client: &Client) -> Response<Full<Body>> {
+    async fn respond(&self, request: &Parts, client: &Client) -> Response<ResponseBody> {
         let rules = self.auth.rules().await;
         let is_health_check = routes::is_health_check(request);
         let mut response = if client.is_reserved() && !is_health_check {

@@ -1,4 +1,4 @@
-//! Renders the landing page, in the style of Prometheus' own exporters.
+//! Renders the live page, whose content its script adds, and the pages of links, in the style of Prometheus' own exporters.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -19,34 +19,11 @@ pub(super) enum State {
     NotReady(Cow<'static, str>),
 }
 
-const STYLE: &str = "
-:root { color-scheme: light dark; --ink: #1b2430; --soft: #5a6675; --line: #dde3ea; --paper: #fff;
-  --head: #1f4e79; --link: #1a5fa8; --good: #1a7f4b; --bad: #b3470b; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e3e8ee; --soft: #9aa7b5; --line: #2c3642;
-  --paper: #12171d; --head: #17344f; --link: #7ab8f5; --good: #5fd39a; --bad: #ffa566; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 1rem/1.5 system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif; }
-header { background: var(--head); color: #fff; }
-header > div, main { max-width: 44rem; margin: 0 auto; padding: 1rem 1.5rem; }
-header > div { display: flex; justify-content: space-between; align-items: baseline; gap: 1rem; }
-h1 { margin: 0; font-size: 1.25rem; font-weight: 600; }
-.version { font-size: .875rem; opacity: .85; }
-p { margin: .75rem 0; text-wrap: balance; }
-.about { color: var(--soft); }
-.state { font-weight: 600; overflow-wrap: anywhere; }
-.good { color: var(--good); }
-.bad { color: var(--bad); }
-ul { list-style: none; margin: 1rem 0 0; padding: 0; border-top: 1px solid var(--line); }
-li { padding: .625rem 0; border-bottom: 1px solid var(--line); display: grid;
-  grid-template-columns: 8rem 1fr; gap: 0 1rem; overflow-wrap: anywhere; }
-li span { color: var(--soft); }
-a { color: var(--link); text-underline-offset: .15em; }
-.long li { grid-template-columns: 1fr; }
-@media (max-width: 30rem) { li { grid-template-columns: 1fr; } }
-";
+/// What the script of the live page fills; the page shows it once the script runs.
+const LIVE: &str = include_str!("assets/live.html");
 
-/// Renders the landing page. `exhausted` describes the pools without a free connection, which `/-/ready` does not consider.
+/// Renders the live page. Without the script it shows the state and the links. `exhausted` describes the pools without a
+/// free connection, which `/-/ready` does not consider.
 pub(super) fn landing(state: &State, exhausted: &[String], links: &[Link]) -> String {
     let (class, sentence) = match state {
         State::Ready if !exhausted.is_empty() => {
@@ -57,33 +34,51 @@ pub(super) fn landing(state: &State, exhausted: &[String], links: &[Link]) -> St
     };
     let about = concat!(env!("CARGO_PKG_DESCRIPTION"), ".");
     let state = format!("<p class=\"state {class}\">{}</p>\n", Escaped(&sentence));
-    page("poolscope", "short", about, &state, links)
+    let script = "<script type=\"module\" src=\"assets/main.js\"></script>\n";
+    page(&Page { title: "poolscope", path: "", script, live: LIVE, class: "short", about, state: &state, links })
 }
 
-/// Renders a page of links only.
+/// Renders a page of links only, one folder below the root.
 pub(super) fn index(title: &str, about: &str, links: &[Link]) -> String {
-    page(&format!("poolscope: {title}"), "long", about, "", links)
+    let title = format!("poolscope: {title}");
+    page(&Page { title: &title, path: "../", script: "", live: "", class: "long", about, state: "", links })
 }
 
-/// Renders a page. `class` is `short` or `long`, for the length of the links' texts; `state` is HTML.
-fn page(title: &str, class: &str, about: &str, state: &str, links: &[Link]) -> String {
+/// What a page consists of. `script`, `live` and `state` are HTML.
+struct Page<'a> {
+    title: &'a str,
+    /// The path to the root.
+    path: &'a str,
+    script: &'a str,
+    live: &'a str,
+    /// `short` or `long`, for the length of the links' texts.
+    class: &'a str,
+    about: &'a str,
+    state: &'a str,
+    links: &'a [Link],
+}
+
+fn page(page: &Page<'_>) -> String {
+    let Page { title, path, script, live, class, about, state, links } = page;
     let links: String = links.iter().map(item).collect();
     format!(
         r#"<!doctype html>
-<html lang="en">
+<html lang="en" data-version="{version}">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <link rel="icon" href="data:,">
-<style>{STYLE}</style>
-</head>
+<link rel="stylesheet" href="{path}assets/page.css">
+{script}</head>
 <body>
-<header><div><h1>{title}</h1><span class="version">version {version}</span></div></header>
-<main>
+<header><div><h1>{title}</h1><span id="status" role="status"></span><span class="version">version {version}</span></div></header>
+<main id="main">
+{live}<div class="links" id="links">
 <p class="about">{about}</p>
 {state}<ul class="{class}">
 {links}</ul>
+</div>
 </main>
 </body>
 </html>
@@ -136,7 +131,7 @@ mod tests {
         );
         let escaped = "&quot;&gt;&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;";
         assert_eq!(page.matches(escaped).count(), 4);
-        assert!(!page.contains("<script"));
+        assert_eq!(page.matches("<script").count(), 1, "the page's own");
     }
 
     #[test]

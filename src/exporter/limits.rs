@@ -46,5 +46,11 @@ pub(super) const MAX_POOL_LISTINGS: usize = 4;
 /// Time a request for `/api/v1/pools` waits for one of the others to finish.
 pub(super) const POOL_LISTING_QUEUE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Streams of `/api/v1/stream` that are open at once.
+pub(super) const MAX_VIEWERS: usize = 16;
+
+/// Time after which a stream ends, so that its client is authorized again when it reconnects.
+pub(super) const MAX_STREAM_TIME: Duration = Duration::from_secs(600);
+
 /// Time for requests in progress to end at shutdown.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

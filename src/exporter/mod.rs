@@ -1,9 +1,13 @@
 //! An HTTP/1.1 server for metrics, the pools as JSON, runbooks, and the health of the process.
 //!
-//! * `GET /` -- a landing page: version, readiness and links.
+//! * `GET /` -- the live page: the verdict, the last 15 minutes, the holders and the waiters of each pool; without
+//!   JavaScript, version, readiness and links.
 //! * `GET /metrics` -- the metrics, as OpenMetrics 1.0 if `Accept` prefers it, else in the Prometheus text format 0.0.4;
 //!   with gzip if `Accept-Encoding` names it.
 //! * `GET /api/v1/pools` -- the state, the connection holders and the waiters of each pool, as JSON.
+//! * `GET /api/v1/history` -- the last 15 minutes of each pool, as JSON.
+//! * `GET /api/v1/stream` -- the state of the pools as server-sent events, once per second.
+//! * `GET /assets/` -- the script and the style of the pages, below this path.
 //! * `GET /runbooks/` -- an index of the runbooks, one for each alert of poolscope's rules; `/runbooks/NAME` is one of
 //!   them, as plain text.
 //! * `GET /-/healthy` -- 200 while the process responds.
@@ -94,6 +98,12 @@
 //! While it serves, the exporter samples each pool of its collector once per second, which takes some ten microseconds,
 //! and derives a verdict from the samples of the last minute.
 //!
+//! # History
+//!
+//! From the first exporter on, a collector keeps what the samples of the last 15 minutes show: at most 350 KB for each
+//! pool, and 70 MB in all. `/api/v1/history` lists it, and `/api/v1/stream` continues it; `docs/api.yaml` in the
+//! repository describes their fields as OpenAPI 3.1.
+//!
 //! # Limits of scrapes
 //!
 //! The exporter runs inside the process it observes, and must not make an outage worse. Metrics are gathered and encoded
@@ -102,8 +112,9 @@
 //! ends, so that a collector that hangs cannot pile up threads. A collector that panics, or metrics that cannot be
 //! encoded, fail one scrape with 500.
 //!
-//! `/api/v1/pools` has the same limits, separately: a collector that hangs does not hide the holders of a pool, and
-//! clients that poll this endpoint do not delay scrapes. It is not counted as a scrape.
+//! `/api/v1/pools`, `/api/v1/history` and the first event of a stream have the same limits, separately: a collector that
+//! hangs does not hide the holders of a pool, and clients that poll these endpoints do not delay scrapes. They are not
+//! counted as scrapes.
 //!
 //! # Limits of clients
 //!
@@ -111,6 +122,8 @@
 //! |---|---|---|
 //! | open connections | 128 in all, 64 of one IPv4 address or IPv6 /64 network | for a new one, another is closed: the one that waits longest without a request, first of clients that were never authorized, whose password may be being verified, then the one whose client has not read its response for longest |
 //! | further connections, if all have an authorized request under way | 16 | health checks are answered, other requests get 503; then new ones wait in the listen queue |
+//! | streams of `/api/v1/stream` | 16 | 503 with `Retry-After` |
+//! | time of a stream | 10 min | it ends; a client continues it with `Last-Event-ID` |
 //! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
 //! | time for a TLS handshake and the first request's head, and for a later head from its first byte on | 10 s | the connection is closed |
 //! | time without a request between two requests | 40 s | the connection is closed |
@@ -128,21 +141,26 @@ use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
 mod address;
+mod assets;
 mod blocking;
+mod body;
 mod client_stream;
 mod clients;
 mod connection;
 mod error;
 mod exposition;
+mod history_api;
 mod landing_page;
 mod limits;
 mod page;
 mod pools_api;
+mod query;
 mod readiness;
 mod routes;
 mod runbooks;
 mod scrape;
 mod server;
+mod stream;
 #[cfg_attr(not(feature = "web-config"), path = "web_config_disabled.rs")]
 mod web_config;
 
@@ -156,11 +174,13 @@ pub use self::web_config::{WebConfig, WebConfigError};
 
 use self::blocking::BlockingLimiter;
 use self::connection::ConnectionHandler;
+use self::history_api::HistoryApi;
 use self::landing_page::Link;
 use self::limits::{MAX_POOL_LISTINGS, POOL_LISTING_QUEUE_TIMEOUT};
 use self::pools_api::PoolsApi;
 use self::routes::Routes;
 use self::scrape::Scraper;
+use self::stream::{StreamApi, Viewers};
 use self::web_config::{Auth, LiveConfig};
 use crate::telemetry::Collector;
 
@@ -177,9 +197,11 @@ pub struct Exporter {
     registry: Registry,
     readiness: Readiness,
     links: Vec<Link>,
+    trace_url: Option<String>,
     web_config: Option<Arc<LiveConfig>>,
     scraper: Arc<OnceCell<Arc<Scraper>>>,
     pool_listings: Arc<OnceLock<BlockingLimiter>>,
+    viewers: Arc<OnceLock<Arc<Viewers>>>,
 }
 
 impl Exporter {
@@ -198,9 +220,11 @@ impl Exporter {
             registry: Registry::new(),
             readiness,
             links: Vec::new(),
+            trace_url: None,
             web_config: None,
             scraper: Arc::default(),
             pool_listings: Arc::default(),
+            viewers: Arc::default(),
         }
     }
 
@@ -232,6 +256,14 @@ impl Exporter {
             text: text.into().into(),
             description: description.into().into(),
         });
+        self
+    }
+
+    /// Links the trace of a holder or waiter on the live page to `template`, in which `{trace_id}` is replaced, as in
+    /// `https://jaeger.example.com/trace/{trace_id}`. Only `http` and `https` URLs become links.
+    #[must_use]
+    pub fn trace_url(mut self, template: impl Into<String>) -> Self {
+        self.trace_url = Some(template.into());
         self
     }
 
@@ -291,8 +323,12 @@ impl Exporter {
         let register = || Scraper::register(self.collector.clone(), self.registry.clone());
         let scraper = self.scraper.get_or_try_init(register).await?;
         let limiter = || BlockingLimiter::new(MAX_POOL_LISTINGS, POOL_LISTING_QUEUE_TIMEOUT);
-        let pools = PoolsApi::new(self.collector.clone(), self.pool_listings.get_or_init(limiter).clone());
-        let routes = Routes::new(Arc::clone(scraper), pools, self.readiness.clone(), &self.links);
+        let limiter = self.pool_listings.get_or_init(limiter);
+        let pools = PoolsApi::new(self.collector.clone(), limiter.clone());
+        let history = HistoryApi::new(Arc::clone(self.collector.history()), limiter.clone());
+        let viewers = || Arc::new(Viewers::new(self.collector.clone(), limiter.clone(), self.trace_url.clone()));
+        let stream = StreamApi::new(Arc::clone(self.viewers.get_or_init(viewers)));
+        let routes = Routes::new(Arc::clone(scraper), (pools, history, stream), self.readiness.clone(), &self.links);
         let handler = ConnectionHandler::new(Auth::new(self.web_config.clone()), routes);
         Ok(BoundExporter::new(listener, local_addr, handler, self.collector.clone()))
     }

@@ -3,14 +3,13 @@
 //! The fields are defined here and not by the types of the snapshot, which may change while clients rely on the names.
 //! New fields go to the end of their object.
 
-use std::borrow::Cow;
 use std::panic::Location;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer};
 
 use super::blocking::{BlockingLimiter, JobError};
+use super::query;
 use crate::telemetry::log::Limiter;
 use crate::telemetry::{
     Collector, Evidence, Holder, OwnConnection, PoolSnapshot, Status, TraceContext, Verdict, Waiter,
@@ -19,10 +18,7 @@ use crate::text::printable;
 
 /// The number of holders, and of waiters, that are listed for one pool: the oldest of them. It bounds the size of a
 /// response, however many tasks wait during an outage.
-const MAX_LISTED: usize = 1000;
-
-/// The number of characters of a parameter's name that an error repeats.
-const MAX_QUOTED_CHARS: usize = 60;
+pub(super) const MAX_LISTED: usize = 1000;
 
 /// Why a request has no list of pools.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +70,7 @@ impl PoolsApi {
     pub(super) async fn list(&self, query: &str) -> Result<Vec<u8>, PoolsError> {
         static FAILURES: Limiter = Limiter::new();
         static PANICS: Limiter = Limiter::new();
-        let Query { pool } = Query::parse(query).map_err(PoolsError::Query)?;
+        let [pool] = query::parse(query, [query::POOL]).map_err(PoolsError::Query)?;
         let collector = self.collector.clone();
         let listed = self.limiter.run(move || {
             let snapshots = collector.snapshots();
@@ -105,41 +101,6 @@ pub(super) fn error_json(message: &str) -> String {
     serde_json::json!({ "error": message }).to_string()
 }
 
-/// The query parameters.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Query {
-    /// The name of the pool to list; all pools if it is `None`.
-    pool: Option<String>,
-}
-
-impl Query {
-    /// Parses a query, or returns what is wrong with it. Unknown parameters are an error: a misspelt filter would seem
-    /// to match everything.
-    ///
-    /// Names and values are percent-decoded, as in a database URL; a `+` is a plus.
-    fn parse(query: &str) -> Result<Self, String> {
-        let mut parsed = Self::default();
-        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
-            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
-            match &*percent_decode_str(name).decode_utf8_lossy() {
-                "pool" if parsed.pool.is_some() => {
-                    return Err("pool is given twice; give it once, or leave it out for all pools".to_owned());
-                }
-                "pool" => parsed.pool = Some(decoded(value)?.into_owned()),
-                unknown => {
-                    let quoted: String = printable(unknown).chars().take(MAX_QUOTED_CHARS).collect();
-                    return Err(format!("unknown parameter `{quoted}`; the only one is pool=NAME"));
-                }
-            }
-        }
-        Ok(parsed)
-    }
-}
-
-fn decoded(value: &str) -> Result<Cow<'_, str>, String> {
-    percent_decode_str(value).decode_utf8().map_err(|_| "pool is not UTF-8 once percent-decoded; give UTF-8".to_owned())
-}
-
 /// The response.
 #[derive(Debug, Serialize)]
 struct PoolList<'a> {
@@ -151,36 +112,40 @@ impl<'a> PoolList<'a> {
         // By the name given to the pool, or as it is displayed.
         let only = only.map(printable);
         let is_selected = |snapshot: &&PoolSnapshot| only.as_ref().is_none_or(|name| *snapshot.name == **name);
-        Self { pools: snapshots.iter().filter(is_selected).map(PoolJson::new).collect() }
+        Self {
+            pools: snapshots.iter().filter(is_selected).map(|snapshot| PoolJson::new(snapshot, MAX_LISTED)).collect(),
+        }
     }
 }
 
+/// The state of one pool.
 #[derive(Debug, Serialize)]
-struct PoolJson<'a> {
+pub(super) struct PoolJson<'a> {
     name: &'a str,
     state: StateJson,
     holders: Vec<HolderJson<'a>>,
     waiters: Vec<WaiterJson<'a>>,
     suspected_leaks: usize,
-    /// The number of holders beyond [`MAX_LISTED`].
+    /// The number of holders beyond the limit.
     holders_omitted: usize,
-    /// The number of waiters beyond [`MAX_LISTED`].
+    /// The number of waiters beyond the limit.
     waiters_omitted: usize,
     diagnosis: Option<DiagnosisJson<'a>>,
     sizing: SizingJson,
 }
 
 impl<'a> PoolJson<'a> {
-    fn new(snapshot: &'a PoolSnapshot) -> Self {
+    /// Lists the oldest `max_listed` holders, and as many waiters.
+    pub(super) fn new(snapshot: &'a PoolSnapshot, max_listed: usize) -> Self {
         let PoolSnapshot { name, holders, waiters, suspected_leaks, diagnosis, .. } = snapshot;
         Self {
             name,
             state: StateJson::new(snapshot),
-            holders: holders.iter().take(MAX_LISTED).map(HolderJson::new).collect(),
-            waiters: waiters.iter().take(MAX_LISTED).map(WaiterJson::new).collect(),
+            holders: holders.iter().take(max_listed).map(HolderJson::new).collect(),
+            waiters: waiters.iter().take(max_listed).map(WaiterJson::new).collect(),
             suspected_leaks: *suspected_leaks,
-            holders_omitted: holders.len().saturating_sub(MAX_LISTED),
-            waiters_omitted: waiters.len().saturating_sub(MAX_LISTED),
+            holders_omitted: holders.len().saturating_sub(max_listed),
+            waiters_omitted: waiters.len().saturating_sub(max_listed),
             diagnosis: diagnosis.as_deref().map(DiagnosisJson::new),
             sizing: SizingJson::new(snapshot),
         }
@@ -376,9 +341,6 @@ impl Serialize for Seconds {
 
 #[cfg(test)]
 mod tests {
-    use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -401,59 +363,5 @@ mod tests {
         let here = Location::caller();
         let json = serde_json::to_string(&CallSite(here)).unwrap();
         assert_eq!(json, format!("\"src/exporter/pools_api.rs:{}\"", here.line()));
-    }
-
-    fn pool(name: &str) -> Result<Query, String> {
-        Ok(Query { pool: Some(name.to_owned()) })
-    }
-
-    #[test]
-    fn query_selects_a_pool_by_percent_encoded_name() {
-        for (query, name) in [
-            ("pool=shop", "shop"),
-            ("&pool=shop&", "shop"),
-            ("%70ool=shop", "shop"),
-            ("pool=my%20shop", "my shop"),
-            ("pool=a+b", "a+b"),
-            ("pool=localhost:5432/shop", "localhost:5432/shop"),
-            ("pool=a=b", "a=b"),
-            ("pool=100%", "100%"),
-            ("pool=", ""),
-            ("pool", ""),
-        ] {
-            assert_eq!(Query::parse(query), pool(name), "{query}");
-        }
-        for query in ["", "&", "&&"] {
-            assert_eq!(Query::parse(query), Ok(Query::default()), "{query}");
-        }
-    }
-
-    #[test]
-    fn invalid_queries_are_rejected_with_the_reason() {
-        for (query, message) in [
-            ("name=shop", "unknown parameter `name`; the only one is pool=NAME"),
-            ("pool=shop&limit=1", "unknown parameter `limit`; the only one is pool=NAME"),
-            ("Pool=shop", "unknown parameter `Pool`; the only one is pool=NAME"),
-            ("=shop", "unknown parameter ``; the only one is pool=NAME"),
-            ("pool=a&pool=a", "pool is given twice; give it once, or leave it out for all pools"),
-            ("pool=%ff", "pool is not UTF-8 once percent-decoded; give UTF-8"),
-        ] {
-            assert_eq!(Query::parse(query), Err(message.to_owned()), "{query}");
-        }
-        let long = Query::parse(&"é".repeat(1000)).unwrap_err();
-        assert_eq!(long.chars().filter(|c| *c == 'é').count(), MAX_QUOTED_CHARS);
-    }
-
-    proptest! {
-        #[test]
-        fn any_name_can_be_selected(name in any::<String>()) {
-            let query = format!("pool={}", utf8_percent_encode(&name, NON_ALPHANUMERIC));
-            prop_assert_eq!(Query::parse(&query), pool(&name));
-        }
-
-        #[test]
-        fn no_query_panics(query in any::<String>()) {
-            let _ = Query::parse(&query);
-        }
     }
 }

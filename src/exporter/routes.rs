@@ -1,11 +1,8 @@
 //! Maps requests to responses.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http_body_util::Full;
-use hyper::body::{Buf, Bytes};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
     HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
@@ -13,13 +10,17 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
+use super::assets;
 use super::blocking::JobError;
+use super::body::{Data, ResponseBody};
+use super::history_api::{HistoryApi, HistoryError};
 use super::landing_page::{self, Link, State};
-use super::page::PooledPage;
+use super::limits::MAX_VIEWERS;
 use super::pools_api::{self, PoolsApi, PoolsError};
 use super::readiness::Readiness;
 use super::runbooks::{self, RUNBOOKS, Runbook};
 use super::scrape::{Negotiated, ScrapeError, Scraper};
+use super::stream::{StreamApi, StreamError};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -28,52 +29,14 @@ const HTML: &str = "text/html; charset=utf-8";
 /// The `Retry-After` of a response to a client that found too many others.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// Pages load nothing and run nothing.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// The last event that a reconnecting viewer has.
+const LAST_EVENT_ID: &str = "last-event-id";
 
-/// The body of a response.
-#[derive(Debug)]
-pub(super) enum Body {
-    Bytes(Bytes),
-    Page(PooledPage),
-}
+const EVENTS: &str = "text/event-stream";
 
-impl<T: Into<Bytes>> From<T> for Body {
-    fn from(bytes: T) -> Self {
-        Self::Bytes(bytes.into())
-    }
-}
-
-impl Buf for Body {
-    fn remaining(&self) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.remaining(),
-            Self::Page(pooled) => pooled.page().remaining(),
-        }
-    }
-
-    fn chunk(&self) -> &[u8] {
-        match self {
-            Self::Bytes(bytes) => bytes.chunk(),
-            Self::Page(pooled) => pooled.page().chunk(),
-        }
-    }
-
-    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        match self {
-            Self::Bytes(bytes) => bytes.chunks_vectored(slices),
-            Self::Page(pooled) => pooled.page().chunks_vectored(slices),
-        }
-    }
-
-    fn advance(&mut self, count: usize) {
-        match self {
-            Self::Bytes(bytes) => bytes.advance(count),
-            Self::Page(pooled) => pooled.page_mut().advance(count),
-        }
-    }
-}
+/// Pages load and run what this server has, and no text of theirs can become markup.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// The endpoints of the exporter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,19 +44,35 @@ enum Endpoint {
     Landing,
     Metrics,
     Pools,
+    History,
+    Stream,
+    Assets,
     Runbooks,
     Healthy,
     Ready,
 }
 
 impl Endpoint {
-    const ALL: [Self; 6] = [Self::Landing, Self::Metrics, Self::Pools, Self::Runbooks, Self::Healthy, Self::Ready];
+    const ALL: [Self; 9] = [
+        Self::Landing,
+        Self::Metrics,
+        Self::Pools,
+        Self::History,
+        Self::Stream,
+        Self::Assets,
+        Self::Runbooks,
+        Self::Healthy,
+        Self::Ready,
+    ];
 
     const fn path(self) -> &'static str {
         match self {
             Self::Landing => "/",
             Self::Metrics => "/metrics",
             Self::Pools => "/api/v1/pools",
+            Self::History => "/api/v1/history",
+            Self::Stream => "/api/v1/stream",
+            Self::Assets => "/assets/",
             Self::Runbooks => "/runbooks/",
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
@@ -101,8 +80,9 @@ impl Endpoint {
     }
 
     fn at(path: &str) -> Option<Self> {
-        if path.starts_with(Self::Runbooks.path()) {
-            return Some(Self::Runbooks);
+        if let Some(folder) = [Self::Runbooks, Self::Assets].into_iter().find(|folder| path.starts_with(folder.path()))
+        {
+            return Some(folder);
         }
         Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
     }
@@ -113,16 +93,24 @@ impl Endpoint {
 pub(super) struct Routes {
     scraper: Arc<Scraper>,
     pools: PoolsApi,
+    history: HistoryApi,
+    stream: StreamApi,
     readiness: Readiness,
     shutting_down: AtomicBool,
     links: Vec<Link>,
 }
 
 impl Routes {
-    pub(super) fn new(scraper: Arc<Scraper>, pools: PoolsApi, readiness: Readiness, extra_links: &[Link]) -> Self {
+    pub(super) fn new(
+        scraper: Arc<Scraper>,
+        (pools, history, stream): (PoolsApi, HistoryApi, StreamApi),
+        readiness: Readiness,
+        extra_links: &[Link],
+    ) -> Self {
         let own = [
             (Endpoint::Metrics, "Metrics", "for Prometheus, in the text format or as OpenMetrics"),
             (Endpoint::Pools, "Pools", "connection holders and waiters of each pool, as JSON"),
+            (Endpoint::History, "History", "the last 15 minutes of each pool, as JSON"),
             (Endpoint::Runbooks, "Runbooks", "the meaning of each alert, and what to do"),
             (Endpoint::Healthy, "Health", "200 while the process responds"),
             (Endpoint::Ready, "Readiness", "200 when the process is ready, else 503"),
@@ -135,6 +123,8 @@ impl Routes {
         Self {
             scraper,
             pools,
+            history,
+            stream,
             readiness,
             shutting_down: AtomicBool::new(false),
             links: own.into_iter().chain(extra_links.iter().cloned()).collect(),
@@ -144,10 +134,11 @@ impl Routes {
     /// Makes `/-/ready` report that the process is not ready, whatever its [`Readiness`].
     pub(super) fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
+        self.stream.begin_shutdown();
     }
 
     /// Responds to a request. hyper omits the body if the method is HEAD.
-    pub(super) async fn respond(&self, request: &Parts) -> Response<Full<Body>> {
+    pub(super) async fn respond(&self, request: &Parts) -> Response<ResponseBody> {
         let Parts { method, uri, headers, .. } = request;
         let path = uri.path();
         let Some(endpoint) = Endpoint::at(path) else {
@@ -161,6 +152,10 @@ impl Routes {
             Endpoint::Landing => html(landing_page::landing(&self.state(), &self.pools.exhausted(), &self.links)),
             Endpoint::Metrics => self.metrics(headers).await,
             Endpoint::Pools => self.pools(uri.query().unwrap_or_default()).await,
+            Endpoint::History => self.history(uri.query().unwrap_or_default()).await,
+            Endpoint::Stream if method == Method::HEAD => respond(StatusCode::OK, EVENTS, ""),
+            Endpoint::Stream => self.stream(uri.query().unwrap_or_default(), headers).await,
+            Endpoint::Assets => asset(path.strip_prefix(endpoint.path()).unwrap_or_default(), headers),
             Endpoint::Runbooks => runbook(path.strip_prefix(endpoint.path()).unwrap_or_default()),
             Endpoint::Healthy => text(StatusCode::OK, "poolscope is healthy.\n"),
             Endpoint::Ready => self.ready(),
@@ -168,7 +163,7 @@ impl Routes {
     }
 
     /// Responds to a client that is not authorized.
-    pub(super) fn unauthorized(&self, request: &Parts) -> Response<Full<Body>> {
+    pub(super) fn unauthorized(&self, request: &Parts) -> Response<ResponseBody> {
         if Endpoint::at(request.uri.path()) == Some(Endpoint::Metrics) {
             self.scraper.count_unauthorized();
         }
@@ -180,7 +175,7 @@ impl Routes {
     }
 
     /// Responds to a client whose password could not be verified.
-    pub(super) fn unverified(&self, error: &JobError) -> Response<Full<Body>> {
+    pub(super) fn unverified(&self, error: &JobError) -> Response<ResponseBody> {
         match error {
             JobError::Busy { .. } => {
                 with_retry_after(text(StatusCode::SERVICE_UNAVAILABLE, "Too many passwords are being verified.\n"))
@@ -194,30 +189,30 @@ impl Routes {
     }
 
     /// Responds to a client for which only health checks have room.
-    pub(super) fn full(&self) -> Response<Full<Body>> {
+    pub(super) fn full(&self) -> Response<ResponseBody> {
         let message = "Too many connections: all others have a request under way.\n";
         let response = with_retry_after(text(StatusCode::SERVICE_UNAVAILABLE, message));
         with(response, CONNECTION, "close")
     }
 
     /// Responds to a client that addresses the exporter by a host that the web configuration does not allow.
-    pub(super) fn host_not_allowed(&self) -> Response<Full<Body>> {
+    pub(super) fn host_not_allowed(&self) -> Response<ResponseBody> {
         let message = "The host in the request is not in allowed_hosts of the web configuration.\n";
         let response = text(StatusCode::MISDIRECTED_REQUEST, message);
         with(response, CONNECTION, "close")
     }
 
     /// Responds to a client that uses HTTP where TLS is required. hyper closes the connection afterwards.
-    pub(super) fn tls_required(&self) -> Response<Full<Body>> {
+    pub(super) fn tls_required(&self) -> Response<ResponseBody> {
         let response = text(StatusCode::BAD_REQUEST, "This port serves HTTPS; use https:// instead of http://.\n");
         with(response, CONNECTION, "close")
     }
 
-    async fn metrics(&self, headers: &HeaderMap) -> Response<Full<Body>> {
+    async fn metrics(&self, headers: &HeaderMap) -> Response<ResponseBody> {
         let negotiated = Negotiated::from_headers(headers);
         match self.scraper.scrape(negotiated).await {
             Ok(page) => {
-                let response = respond(StatusCode::OK, negotiated.format.content_type(), Body::Page(page));
+                let response = respond(StatusCode::OK, negotiated.format.content_type(), Data::Page(page));
                 let response = with(response, VARY, "Accept, Accept-Encoding");
                 if negotiated.gzip { with(response, CONTENT_ENCODING, "gzip") } else { response }
             }
@@ -239,28 +234,44 @@ impl Routes {
         }
     }
 
-    async fn pools(&self, query: &str) -> Response<Full<Body>> {
+    async fn pools(&self, query: &str) -> Response<ResponseBody> {
         match self.pools.list(query).await {
             Ok(json) => respond(StatusCode::OK, JSON, json),
             Err(PoolsError::Query(message)) => json_error(StatusCode::BAD_REQUEST, &message),
-            Err(PoolsError::Job(JobError::Busy { max_running, waited })) => {
-                let message = format!(
-                    "too many concurrent requests: {max_running} are running, and none finished within {waited:?}; \
-                     poll less often"
-                );
-                with_retry_after(json_error(StatusCode::SERVICE_UNAVAILABLE, &message))
-            }
-            Err(PoolsError::Job(JobError::ShuttingDown)) => {
-                json_error(StatusCode::SERVICE_UNAVAILABLE, "the process is shutting down")
-            }
-            Err(PoolsError::Job(JobError::Panicked(_)) | PoolsError::Encoding) => json_error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the pools could not be listed; see the log of this process",
-            ),
+            Err(PoolsError::Job(error)) => job_error(&error, "the pools could not be listed"),
+            Err(PoolsError::Encoding) => failed("the pools could not be listed"),
         }
     }
 
-    fn ready(&self) -> Response<Full<Body>> {
+    async fn history(&self, query: &str) -> Response<ResponseBody> {
+        match self.history.read(query).await {
+            Ok(json) => respond(StatusCode::OK, JSON, json),
+            Err(HistoryError::Query(message)) => json_error(StatusCode::BAD_REQUEST, &message),
+            Err(HistoryError::Job(error)) => job_error(&error, "the history could not be read"),
+            Err(HistoryError::Encoding) => failed("the history could not be read"),
+        }
+    }
+
+    async fn stream(&self, query: &str, headers: &HeaderMap) -> Response<ResponseBody> {
+        let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
+        match self.stream.open(query, last).await {
+            Ok(events) => {
+                let mut response = respond(StatusCode::OK, EVENTS, "");
+                *response.body_mut() = ResponseBody::Events(events);
+                // A connection whose stream has ended must not seem to be in use.
+                with(response, CONNECTION, "close")
+            }
+            Err(StreamError::Query(message)) => json_error(StatusCode::BAD_REQUEST, &message),
+            Err(StreamError::TooManyViewers) => {
+                let message =
+                    format!("too many viewers: {MAX_VIEWERS} streams are open; close one, or try again later");
+                with_retry_after(json_error(StatusCode::SERVICE_UNAVAILABLE, &message))
+            }
+            Err(StreamError::Job(error)) => job_error(&error, "the stream could not be opened"),
+        }
+    }
+
+    fn ready(&self) -> Response<ResponseBody> {
         match self.state() {
             State::Ready => text(StatusCode::OK, "poolscope is ready.\n"),
             State::NotReady(reason) => {
@@ -286,7 +297,7 @@ pub(super) fn is_health_check(request: &Parts) -> bool {
 }
 
 /// Responds with a runbook as plain text, which every browser shows; some would download Markdown.
-fn runbook(name: &str) -> Response<Full<Body>> {
+fn runbook(name: &str) -> Response<ResponseBody> {
     if name.is_empty() {
         let links: Vec<_> = RUNBOOKS.iter().map(runbook_link).collect();
         return html(landing_page::index("Runbooks", "The meaning of each alert, and what to do.", &links));
@@ -309,35 +320,65 @@ fn not_found() -> String {
     format!("Not found. Available paths: {}.\n", Endpoint::ALL.map(Endpoint::path).join(", "))
 }
 
-fn shutting_down() -> Response<Full<Body>> {
+fn shutting_down() -> Response<ResponseBody> {
     text(StatusCode::SERVICE_UNAVAILABLE, "The process is shutting down.\n")
 }
 
-fn text(status: StatusCode, body: impl Into<Body>) -> Response<Full<Body>> {
+fn text(status: StatusCode, body: impl Into<Data>) -> Response<ResponseBody> {
     respond(status, TEXT, body)
 }
 
-fn html(page: String) -> Response<Full<Body>> {
+fn html(page: String) -> Response<ResponseBody> {
     with(respond(StatusCode::OK, HTML, page), CONTENT_SECURITY_POLICY, PAGE_POLICY)
 }
 
-fn json_error(status: StatusCode, message: &str) -> Response<Full<Body>> {
+/// Responds with a file of the pages.
+fn asset(name: &str, headers: &HeaderMap) -> Response<ResponseBody> {
+    let Some(asset) = assets::find(name) else {
+        return text(StatusCode::NOT_FOUND, "Not found. The pages have no such file.\n");
+    };
+    let is_compressed = Negotiated::from_headers(headers).gzip;
+    let body = if is_compressed { asset.compressed.clone() } else { asset.text.into() };
+    let response = with(respond(StatusCode::OK, asset.content_type, body), VARY, "Accept-Encoding");
+    if is_compressed { with(response, CONTENT_ENCODING, "gzip") } else { response }
+}
+
+/// Responds to a request for which `failed` describes what did not succeed.
+fn job_error(error: &JobError, failed_job: &str) -> Response<ResponseBody> {
+    match error {
+        JobError::Busy { max_running, waited } => {
+            let message = format!(
+                "too many concurrent requests: {max_running} are running, and none finished within {waited:?}; poll less often"
+            );
+            with_retry_after(json_error(StatusCode::SERVICE_UNAVAILABLE, &message))
+        }
+        JobError::ShuttingDown => json_error(StatusCode::SERVICE_UNAVAILABLE, "the process is shutting down"),
+        JobError::Panicked(_) => failed(failed_job),
+    }
+}
+
+fn failed(job: &str) -> Response<ResponseBody> {
+    let message = format!("{job}; see the log of this process");
+    json_error(StatusCode::INTERNAL_SERVER_ERROR, &message)
+}
+
+fn json_error(status: StatusCode, message: &str) -> Response<ResponseBody> {
     respond(status, JSON, pools_api::error_json(message))
 }
 
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Body>) -> Response<Full<Body>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Data>) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::whole(body));
     *response.status_mut() = status;
     let response = with(response, CONTENT_TYPE, content_type);
     let response = with(response, CACHE_CONTROL, "no-store");
     with(response, X_CONTENT_TYPE_OPTIONS, "nosniff")
 }
 
-fn with_retry_after(response: Response<Full<Body>>) -> Response<Full<Body>> {
+fn with_retry_after(response: Response<ResponseBody>) -> Response<ResponseBody> {
     with(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
 }
 
-fn with(mut response: Response<Full<Body>>, name: HeaderName, value: &'static str) -> Response<Full<Body>> {
+fn with(mut response: Response<ResponseBody>, name: HeaderName, value: &'static str) -> Response<ResponseBody> {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }
@@ -350,6 +391,7 @@ mod tests {
     use prometheus::Registry;
 
     use super::super::blocking::BlockingLimiter;
+    use super::super::stream::Viewers;
     use super::*;
     use crate::telemetry::Collector;
 
@@ -357,10 +399,13 @@ mod tests {
         let scraper = Scraper::register(Collector::new(), Registry::new()).await.unwrap();
         let readiness = Readiness::new();
         readiness.ready();
-        Routes::new(scraper, PoolsApi::new(Collector::new(), limiter), readiness, &[])
+        let viewers = Viewers::new(Collector::new(), limiter.clone(), None);
+        let history = HistoryApi::new(Arc::default(), limiter.clone());
+        let apis = (PoolsApi::new(Collector::new(), limiter), history, StreamApi::new(Arc::new(viewers)));
+        Routes::new(scraper, apis, readiness, &[])
     }
 
-    async fn get(routes: &Routes, path: &str) -> Response<Full<Body>> {
+    async fn get(routes: &Routes, path: &str) -> Response<ResponseBody> {
         let (request, ()) = hyper::Request::get(path).body(()).unwrap().into_parts();
         routes.respond(&request).await
     }

@@ -71,7 +71,7 @@ impl BoundExporter {
     /// Dropping the future closes the listener and all connections at once.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) -> Result<(), ExporterError> {
         let Self { listener, local_addr, handler, collector } = self;
-        let mut sampler = pin!(sample_all(collector));
+        let mut sampler = pin!(sample_all(collector.clone(), collector.history()));
         let graceful = GracefulShutdown::new();
         let mut acceptor = Acceptor::new(listener);
         let mut connections = JoinSet::new();

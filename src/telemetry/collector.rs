@@ -1,6 +1,8 @@
 //! The collector: reads the ledgers of pools when Prometheus scrapes them.
 
 use std::collections::HashMap;
+#[cfg(feature = "exporter")]
+use std::sync::OnceLock;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
 use prometheus::core::Desc;
@@ -9,6 +11,8 @@ use prometheus::proto;
 use super::catalogue::{Kind, METRICS, Metric, POOL_LABEL, Sink, Source};
 use super::clock::{seconds, to_f64};
 use super::histogram::Histogram;
+#[cfg(feature = "exporter")]
+use super::history::History;
 use super::ledger::{Ledger, PoolSnapshot};
 use super::log::{Limiter, event};
 use super::owned::BOUNDS_SECONDS;
@@ -28,6 +32,9 @@ use crate::text::{Printable, printable};
 #[derive(Clone, Debug, Default)]
 pub struct Collector {
     ledgers: Arc<Mutex<Vec<Weak<Ledger>>>>,
+    /// Kept from the first exporter on.
+    #[cfg(feature = "exporter")]
+    history: Arc<OnceLock<Arc<History>>>,
 }
 
 impl Collector {
@@ -54,10 +61,24 @@ impl Collector {
         ledgers.iter().map(|ledger| ledger.collected_snapshot(true)).collect()
     }
 
+    /// Returns the history of the pools, which begins with the first call.
+    #[cfg(feature = "exporter")]
+    pub(crate) fn history(&self) -> &Arc<History> {
+        self.history.get_or_init(Arc::default)
+    }
+
     /// Appends the ledgers of the pools to `ledgers`, in the order in which they joined. A replaced pool is part of its
     /// successor.
     pub(crate) fn ledgers(&self, ledgers: &mut Vec<Arc<Ledger>>) {
         ledgers.extend(self.lock().iter().filter_map(Weak::upgrade).filter(|ledger| !ledger.is_replaced()));
+    }
+
+    /// Returns a snapshot of the pool with this name, if there is one.
+    #[cfg(feature = "exporter")]
+    pub(crate) fn snapshot_of(&self, name: &str) -> Option<PoolSnapshot> {
+        let mut ledgers = Vec::new();
+        self.ledgers(&mut ledgers);
+        ledgers.iter().find(|ledger| **ledger.name() == *name).map(|ledger| ledger.collected_snapshot(true))
     }
 
     /// Adds a pool under the name of `replaced`, if that is in this collector and was not replaced before.

@@ -20,6 +20,8 @@ pub(crate) mod connection;
 pub(crate) mod evidence;
 mod exemplar;
 mod histogram;
+#[cfg(feature = "exporter")]
+pub(crate) mod history;
 pub(crate) mod incidents;
 pub(crate) mod ledger;
 pub(crate) mod log;

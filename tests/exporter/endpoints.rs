@@ -117,7 +117,17 @@ async fn head_is_get_without_a_body() {
     let running = started().await;
     // On one connection, a stray body would be parsed as the next response.
     let mut client = running.connect().await;
-    for path in ["/", "/metrics", "/api/v1/pools", "/runbooks/", "/-/healthy", "/-/ready", "/nothing"] {
+    for path in [
+        "/",
+        "/metrics",
+        "/api/v1/pools",
+        "/api/v1/history",
+        "/assets/main.js",
+        "/runbooks/",
+        "/-/healthy",
+        "/-/ready",
+        "/nothing",
+    ] {
         let head = client.request("HEAD", path).await;
         let get = client.request("GET", path).await;
         assert_eq!(head.status, get.status, "{path}");
@@ -130,7 +140,18 @@ async fn head_is_get_without_a_body() {
 async fn other_methods_are_not_allowed() {
     let running = started().await;
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
-        for path in ["/", "/metrics", "/api/v1/pools", "/runbooks/", "/runbooks/x", "/-/healthy", "/-/ready"] {
+        for path in [
+            "/",
+            "/metrics",
+            "/api/v1/pools",
+            "/api/v1/history",
+            "/api/v1/stream",
+            "/assets/main.js",
+            "/runbooks/",
+            "/runbooks/x",
+            "/-/healthy",
+            "/-/ready",
+        ] {
             let response = running.connect().await.request(method, path).await;
             assert_eq!(response.status, 405, "{method} {path}");
             assert_eq!(response.headers["allow"], "GET, HEAD");
@@ -146,7 +167,8 @@ async fn unknown_path_lists_the_known_ones() {
         assert_eq!(response.status, 404, "{path}");
         assert_eq!(
             response.body,
-            "Not found. Available paths: /, /metrics, /api/v1/pools, /runbooks/, /-/healthy, /-/ready.\n"
+            "Not found. Available paths: /, /metrics, /api/v1/pools, /api/v1/history, /api/v1/stream, /assets/, /runbooks/, \
+             /-/healthy, /-/ready.\n"
         );
     }
 }
@@ -183,4 +205,33 @@ async fn unknown_runbook_lists_the_known_ones() {
         assert!(response.body.contains("\nPoolscopePoolExhausted\n"), "{name}");
     }
     assert_eq!(running.get("/runbooks").await.status, 404);
+}
+
+#[tokio::test]
+async fn files_of_the_pages_are_compressed_if_accepted() {
+    let running = started().await;
+    let plain = running.get("/assets/main.js").await;
+    assert_eq!((plain.status, &*plain.headers["content-type"]), (200, "text/javascript; charset=utf-8"));
+    assert_eq!((&*plain.headers["vary"], &*plain.headers["x-content-type-options"]), ("Accept-Encoding", "nosniff"));
+    let compressed = running.connect().await.get_with("/assets/main.js", "Accept-Encoding: gzip\r\n").await;
+    assert_eq!(compressed.headers["content-encoding"], "gzip");
+    assert!(compressed.bytes.len() < plain.bytes.len() / 2);
+    assert_eq!(running.get("/assets/page.css").await.headers["content-type"], "text/css; charset=utf-8");
+    for missing in ["/assets/", "/assets/nothing.js", "/assets/../Cargo.toml"] {
+        assert_eq!(running.get(missing).await.status, 404, "{missing}");
+    }
+}
+
+#[tokio::test]
+async fn pages_allow_only_files_of_this_server() {
+    let running = started().await;
+    for path in ["/", "/runbooks/"] {
+        let response = running.get(path).await;
+        let policy = &response.headers["content-security-policy"];
+        assert!(policy.contains("default-src 'none'; script-src 'self'; style-src 'self'"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        for inline in ["<style", " style=", "javascript:", " onclick"] {
+            assert!(!response.body.contains(inline), "{path} {inline}");
+        }
+    }
 }

@@ -116,6 +116,13 @@ impl Running {
         self.connect().await.request("GET", path).await
     }
 
+    /// Sends a request, and returns the status of its response without reading that.
+    pub(crate) async fn status(&self, path: &str) -> u16 {
+        let mut client = self.connect().await;
+        client.send_request("GET", path).await;
+        client.head().await.status
+    }
+
     /// Opens idle connections, each of which was served a request.
     pub(crate) async fn idle_connections(&self, count: usize) -> Vec<Client> {
         let mut clients = Vec::new();
@@ -208,7 +215,8 @@ impl Client {
         }
     }
 
-    pub(crate) async fn response(&mut self, has_body: bool) -> Response {
+    /// Waits for the head of a response, and leaves its body unread.
+    pub(crate) async fn head(&mut self) -> Response {
         in_time(async {
             let head_len = loop {
                 match self.received.windows(4).position(|end| end == b"\r\n\r\n") {
@@ -223,6 +231,19 @@ impl Client {
                 .filter_map(|line| line.split_once(": "))
                 .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
                 .collect();
+            Response { status: status.parse().unwrap(), headers, bytes: Vec::new(), body: String::new() }
+        })
+        .await
+    }
+
+    /// Takes what has been received and not been consumed.
+    pub(crate) fn take_received(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.received)
+    }
+
+    pub(crate) async fn response(&mut self, has_body: bool) -> Response {
+        let Response { status, headers, .. } = self.head().await;
+        in_time(async {
             let body_len = match headers.get("content-length") {
                 Some(len) if has_body => len.parse().unwrap(),
                 _ => 0,
@@ -236,7 +257,7 @@ impl Client {
             } else {
                 String::from_utf8(bytes.clone()).unwrap()
             };
-            Response { status: status.parse().unwrap(), headers, bytes, body }
+            Response { status, headers, bytes, body }
         })
         .await
     }

@@ -14,8 +14,10 @@ mod endpoints;
 mod exposition;
 mod formats;
 mod harness;
+mod history;
 mod pools_api;
 mod scrapes;
 mod shutdown;
+mod streams;
 #[cfg(feature = "web-config")]
 mod web_config;

@@ -39,33 +39,33 @@ async fn server() -> SocketAddr {
 }
 
 /// Pools of that server, and their collector.
-struct Fixture {
+pub(crate) struct Fixture {
     server: SocketAddr,
-    collector: Collector,
+    pub(crate) collector: Collector,
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self { server: server().await, collector: Collector::new() }
     }
 
-    fn pool(&self, name: &str, size: usize) -> Pool {
+    pub(crate) fn pool(&self, name: &str, size: usize) -> Pool {
         let url = format!("postgres://app@{}/shop?sslmode=disable", self.server);
         let builder = Pool::builder().url(&url).name(name).pool_size(size).max_overflow(0);
         builder.checkout_timeout(TEST_TIMEOUT).collector(self.collector.clone()).build().unwrap()
     }
 
-    fn exporter(&self) -> Exporter {
+    pub(crate) fn exporter(&self) -> Exporter {
         Exporter::new(self.collector.clone())
     }
 
-    async fn serve(&self) -> Running {
+    pub(crate) async fn serve(&self) -> Running {
         Running::start(&self.exporter()).await
     }
 }
 
 /// A checkout that has begun to wait.
-type Pending = Pin<Box<dyn Future<Output = Connection> + Send>>;
+pub(crate) type Pending = Pin<Box<dyn Future<Output = Connection> + Send>>;
 
 fn poll_pending(checkout: impl Future<Output = Connection> + Send + 'static) -> Pending {
     let mut checkout = Box::pin(checkout);
@@ -73,11 +73,11 @@ fn poll_pending(checkout: impl Future<Output = Connection> + Send + 'static) -> 
     checkout
 }
 
-async fn held(pool: &Pool, operation: &str) -> Connection {
+pub(crate) async fn held(pool: &Pool, operation: &str) -> Connection {
     in_time(pool.operation(operation).get()).await.unwrap()
 }
 
-fn waiting(pool: &Pool, operation: &str) -> Pending {
+pub(crate) fn waiting(pool: &Pool, operation: &str) -> Pending {
     let operation = pool.operation(operation);
     poll_pending(async move { operation.get().await.unwrap() })
 }
@@ -93,7 +93,7 @@ fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a Value> {
     list.as_array().unwrap().iter().map(|object| &object[field]).collect()
 }
 
-fn keys(object: &Value) -> Vec<&str> {
+pub(crate) fn keys(object: &Value) -> Vec<&str> {
     let mut keys: Vec<_> = object.as_object().unwrap().keys().map(String::as_str).collect();
     keys.sort_unstable();
     keys

@@ -372,8 +372,14 @@ impl Ledger {
     /// Reads a snapshot without holders and waiters, including the pool that this one has replaced, into a buffer.
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
+        self.read_or_sample(buffer, UNSAMPLED_INTERVAL, Duration::ZERO);
+    }
+
+    /// Reads a snapshot as [`Self::read`] does, and diagnoses it as [`Self::sample`] does.
+    #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
+    pub(crate) fn read_or_sample(&self, buffer: &mut SnapshotBuffer, interval: Duration, late: Duration) {
         self.close_idle();
-        if !self.sample(buffer, UNSAMPLED_INTERVAL, Duration::ZERO) {
+        if !self.sample(buffer, interval, late) {
             self.read_with(buffer, |_, _, _, _| {});
             buffer.set_diagnosis(self.verdict());
         }

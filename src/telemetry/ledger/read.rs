@@ -96,7 +96,7 @@ impl SnapshotBuffer {
 }
 
 impl OperationTotals {
-    fn blank(name: Arc<str>) -> Self {
+    pub(in crate::telemetry) fn blank(name: Arc<str>) -> Self {
         Self {
             name,
             started: 0,
@@ -116,7 +116,7 @@ impl OperationTotals {
 }
 
 impl PoolSnapshot {
-    fn blank() -> Self {
+    pub(in crate::telemetry) fn blank() -> Self {
         Self {
             name: Arc::from(""),
             counting_since: SystemTime::UNIX_EPOCH,

@@ -1,0 +1,125 @@
+//! The page with the keyboard only, its address, and its lists.
+
+use serde_json::json;
+
+use crate::browser::{Browser, PHONE, ZOOMED};
+use crate::site::Site;
+
+fn site() -> Site {
+    let mut site = Site::start();
+    site.exhausted_pool("shop", 3, "list_orders");
+    site.pool_with_holders("jobs", 5, 1);
+    site
+}
+
+#[test]
+fn everything_works_with_the_keyboard() {
+    let site = site();
+    let mut browser = Browser::start();
+    browser.open(&site.url());
+    browser.wait("document.querySelectorAll('#pool-rows tr').length === 2");
+    // The pool whose checkouts wait is first.
+    browser.wait("document.querySelector('#pool-rows a').textContent === 'shop'");
+    browser.tab_to("focused.dataset.pool === 'shop'");
+    browser.key("Enter");
+    browser.wait("document.getElementById('now-used').textContent === '3 / 3'");
+    assert_eq!(browser.eval("document.activeElement.id"), json!("pool-name"));
+    browser.wait("document.querySelectorAll('#holders tbody tr').length === 3");
+
+    browser.tab_to("focused.id === 'range'");
+    browser.key("1");
+    browser.wait("location.search.includes('range=60')");
+    browser.tab_to("focused.id === 'moment'");
+    browser.key("ArrowLeft");
+    browser.wait("/ ago$/.test(document.querySelector('#moments output').textContent)");
+
+    browser.tab_to("focused.id === 'filter'");
+    for letter in ["n", "o", "n", "e"] {
+        browser.key(letter);
+    }
+    browser.wait("document.querySelectorAll('#holders tbody tr').length === 0");
+    assert_eq!(browser.text("#holders caption"), "Holders: 3 (3 hidden by the filter)");
+    browser.wait("location.search.includes('filter=none')");
+    browser.eval("document.getElementById('filter').select()");
+    browser.key("l");
+    browser.wait("document.querySelectorAll('#holders tbody tr').length === 3");
+
+    browser.tab_to("focused.id === 'freeze'");
+    browser.key(" ");
+    browser.wait("document.getElementById('freeze').getAttribute('aria-pressed') === 'true'");
+    let frozen = browser.text("#holders tbody");
+    let shown = browser.eval("document.getElementById('app').dataset.time");
+    browser.wait(&format!("document.getElementById('app').dataset.time > {shown} + 2"));
+    assert_eq!(browser.text("#holders tbody"), frozen);
+    browser.key(" ");
+    browser.wait(&format!("document.querySelector('#holders tbody').textContent !== {}", json!(frozen)));
+
+    browser.tab_to("focused.closest('th')?.textContent === 'Call site'");
+    browser.key("Enter");
+    browser.wait("document.querySelectorAll('#holders th')[1].getAttribute('aria-sort') === 'ascending'");
+    browser.key("Enter");
+    browser.wait("document.querySelectorAll('#holders th')[1].getAttribute('aria-sort') === 'descending'");
+    browser.assert_clean(&site.url());
+}
+
+#[test]
+fn address_keeps_pool_range_and_filter() {
+    let site = site();
+    let mut browser = Browser::start();
+    browser.open(&format!("{}?pool=shop&range=300&filter=list", site.url()));
+    browser.wait("document.getElementById('now-used')?.textContent === '3 / 3'");
+    assert_eq!(browser.eval("[range.value, filter.value]"), json!(["300", "list"]));
+    browser.eval("document.querySelector('a[data-pool=jobs]').click()");
+    browser.wait("document.getElementById('now-used').textContent === '1 / 5'");
+    assert_eq!(browser.eval("location.search"), json!("?pool=jobs&range=300&filter=list"));
+    browser.eval("history.back()");
+    browser.wait("document.getElementById('now-used').textContent === '3 / 3'");
+    assert_eq!(browser.eval("location.search"), json!("?pool=shop&range=300&filter=list"));
+
+    browser.open(&format!("{}?pool=none", site.url()));
+    browser.wait("!document.getElementById('gone').hidden");
+}
+
+#[test]
+fn page_fits_a_phone_and_zoom() {
+    let site = site();
+    let mut browser = Browser::start();
+    for screen in [PHONE, ZOOMED] {
+        browser.screen(screen);
+        browser.open(&format!("{}?pool=shop", site.url()));
+        browser.wait("document.getElementById('now-used')?.textContent === '3 / 3'");
+        browser.wait("document.querySelector('#connections canvas').width > 0");
+        let overflow = browser.eval("document.documentElement.scrollWidth - document.documentElement.clientWidth");
+        assert_eq!(overflow, json!(0), "{} px wide", screen.width);
+    }
+}
+
+/// What changes each second must not move what is below it.
+#[test]
+fn values_do_not_shift_the_layout() {
+    let site = site();
+    let mut browser = Browser::start();
+    browser.open(&format!("{}?pool=shop", site.url()));
+    browser.wait("document.querySelectorAll('#holders tbody tr').length === 3");
+    browser.wait("document.getElementById('cause').textContent !== 'not enough data yet'");
+    browser.eval(
+        "window.shift = 0; new PerformanceObserver(list => { for (const entry of list.getEntries()) window.shift += entry.value; })
+            .observe({ type: 'layout-shift' }); 1",
+    );
+    let shown = browser.eval("document.getElementById('app').dataset.time");
+    browser.wait(&format!("document.getElementById('app').dataset.time > {shown} + 4"));
+    let shift = browser.eval("window.shift").as_f64().unwrap();
+    assert!(shift < 0.02, "{shift}");
+}
+
+#[test]
+fn page_without_a_script_has_the_links() {
+    let site = site();
+    let mut browser = Browser::start();
+    browser.call("Emulation.setScriptExecutionDisabled", &json!({ "value": true }));
+    browser.call("Page.navigate", &json!({ "url": site.url() }));
+    // Evaluating is not affected.
+    browser.wait("document.querySelector('a[href=\"/metrics\"]')");
+    assert_eq!(browser.eval("document.getElementById('app').hidden"), json!(true));
+    assert_eq!(browser.eval("getComputedStyle(document.getElementById('app')).display"), json!("none"));
+}

@@ -1,0 +1,63 @@
+// Formats values for people. Everything is plain text.
+
+/** @param {number} value */
+export function count(value) {
+  return Number.isInteger(value) ? String(value) : value.toFixed(value < 10 ? 1 : 0);
+}
+
+/**
+ * A duration with two or three digits, as in `340 µs`, `12 ms`, `4.2 s` or `3 min 5 s`.
+ * @param {number | null | undefined} seconds
+ */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return "–";
+  if (seconds === 0) return "0 s";
+  if (seconds < 1e-3) return `${Math.round(seconds * 1e6)} µs`;
+  if (seconds < 1) return `${Number((seconds * 1e3).toPrecision(2))} ms`;
+  if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  const whole = Math.round(seconds);
+  const [days, hours] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24];
+  const [minutes, rest] = [Math.floor(whole / 60) % 60, whole % 60];
+  if (days > 0) return `${days} d ${hours} h`;
+  if (hours > 0) return `${hours} h ${minutes} min`;
+  return `${minutes} min ${rest} s`;
+}
+
+/**
+ * A measured value with its unit, as in the evidence of a verdict.
+ * @param {number} value
+ * @param {string} unit
+ */
+export function measure(value, unit) {
+  switch (unit) {
+    case "seconds":
+      return duration(value);
+    case "ratio":
+      return `${Number((value * 100).toPrecision(3))} %`;
+    case "per_second":
+      return `${Number(value.toPrecision(3))} per second`;
+    case "count":
+      return String(Number(value.toPrecision(3)));
+    default:
+      return `${Number(value.toPrecision(3))} ${words(unit)}`;
+  }
+}
+
+/**
+ * A name of the API in words: `idle_in_transaction` is `idle in transaction`.
+ * @param {string} name
+ */
+export function words(name) {
+  return name.replaceAll("_", " ");
+}
+
+/**
+ * The time of day.
+ * @param {number} unixSeconds
+ */
+export function clock(unixSeconds) {
+  const date = new Date(unixSeconds * 1000);
+  /** @param {number} part */
+  const two = (part) => String(part).padStart(2, "0");
+  return `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}

@@ -1,0 +1,213 @@
+// The live page: the verdict, the last 15 minutes, the holders and the waiters of each pool.
+
+import { Palette } from "./chart.js";
+import { Charts } from "./charts.js";
+import { byId, element, resize, setText } from "./dom.js";
+import { words } from "./format.js";
+import { Lists } from "./lists.js";
+import { Model } from "./model.js";
+import { PoolTable } from "./pools.js";
+import { LiveSource } from "./source.js";
+import { Verdict, createNumbers, showNumbers } from "./verdict.js";
+
+/** A page that nobody sees ends its stream after this time. */
+const HIDDEN_TIME = 60000;
+
+const RANGES = ["60", "300", "900"];
+
+/** What the address keeps. */
+const view = readAddress();
+
+const model = new Model();
+const palette = new Palette();
+const verdict = new Verdict();
+byId("app").hidden = false;
+document.body.classList.add("live");
+createNumbers();
+const charts = new Charts(() => schedule());
+const lists = new Lists((filter) => {
+  view.filter = filter;
+  writeAddress(false);
+});
+const pools = new PoolTable(select);
+const range = /** @type {HTMLSelectElement} */ (byId("range"));
+
+const source = new LiveSource({
+  snapshot(snapshot) {
+    if (snapshot.version !== document.documentElement.dataset.version) {
+      // The process is another one since this page was loaded.
+      location.reload();
+      return;
+    }
+    model.reset(snapshot);
+    if (view.pool === null && model.pools.size === 1) {
+      open(/** @type {string} */ ([...model.pools.keys()][0]));
+      return;
+    }
+    update();
+  },
+  delta(delta) {
+    model.add(delta);
+    byId("app").dataset.time = String(delta.pools[0]?.time ?? "");
+    // A pool that was created since the snapshot, and is the only one.
+    if (model.selected === null && model.pools.size === 1) open(/** @type {string} */ ([...model.pools.keys()][0]));
+    else update();
+  },
+  pool(pool) {
+    model.state = pool;
+  },
+  status({ state, message }) {
+    const status = byId("status");
+    if (status.className !== state) status.className = state;
+    setText(status, message);
+    document.body.classList.toggle("stale", state !== "live");
+  },
+});
+
+function readAddress() {
+  const parameters = new URLSearchParams(location.search);
+  const range = parameters.get("range") ?? "";
+  return {
+    pool: parameters.get("pool"),
+    range: RANGES.includes(range) ? range : "900",
+    filter: parameters.get("filter") ?? "",
+  };
+}
+
+/** @param {string | null} pool */
+function address(pool) {
+  const parameters = new URLSearchParams();
+  if (pool !== null) parameters.set("pool", pool);
+  if (view.range !== "900") parameters.set("range", view.range);
+  if (view.filter !== "") parameters.set("filter", view.filter);
+  const query = parameters.toString();
+  return query === "" ? location.pathname : `?${query}`;
+}
+
+/** @param {boolean} isNew whether the browser's Back button returns to the address before */
+function writeAddress(isNew) {
+  if (isNew) history.pushState(null, "", address(view.pool));
+  else history.replaceState(null, "", address(view.pool));
+}
+
+/** @param {string} name */
+function select(name) {
+  view.pool = name;
+  writeAddress(true);
+  open(name);
+  update();
+  byId("pool").scrollIntoView({ block: "start" });
+  byId("pool-name").focus({ preventScroll: true });
+}
+
+/** @param {string | null} pool */
+function open(pool) {
+  model.selected = pool;
+  model.state = null;
+  source.open(pool);
+}
+
+let isScheduled = false;
+
+/** Draws the charts with the next frame. */
+function schedule() {
+  if (isScheduled) return;
+  isScheduled = true;
+  requestAnimationFrame(() => {
+    isScheduled = false;
+    charts.draw(model.history, Number(view.range), palette);
+  });
+}
+
+function update() {
+  pools.show(model, address, palette);
+  const { selected, state } = model;
+  byId("pool").hidden = selected === null;
+  byId("none").hidden = model.pools.size > 0 || selected !== null;
+  byId("choose").hidden = selected !== null || model.pools.size === 0;
+  if (selected === null) return;
+  setText(byId("pool-name"), selected);
+  const summary = model.pools.get(selected) ?? null;
+  byId("gone").hidden = summary !== null;
+  if (state !== null) {
+    verdict.show(state);
+    showNumbers(state, summary?.last ?? null);
+    showSizing(state.sizing);
+  }
+  lists.show(state, model.traceUrl);
+  document.title = state?.diagnosis ? `${words(state.diagnosis.cause)} · ${selected} · poolscope` : `${selected} · poolscope`;
+  schedule();
+}
+
+/** Shows what the API reports about the size: numbers by name, and lists of objects as a table. @param {Record<string, unknown>} sizing */
+function showSizing(sizing) {
+  const size = sizing.recommended_size ?? null;
+  const by = sizing.withheld_by ?? null;
+  setText(
+    byId("recommended"),
+    by !== null
+      ? `No size is recommended while the pool is diagnosed with ${words(String(by))}.`
+      : size !== null
+        ? `Recommended size: ${size} connections.`
+        : "No size is recommended yet: there was not enough load in the last five minutes.",
+  );
+  const tables = Object.entries(sizing).filter(([, value]) => Array.isArray(value) && value.length > 0 && typeof value[0] === "object");
+  const [, rows] = tables[0] ?? [null, []];
+  const list = /** @type {Record<string, unknown>[]} */ (rows);
+  const table = byId("sizing-table");
+  table.hidden = list.length === 0;
+  const columns = Object.keys(list[0] ?? {});
+  const head = byId("sizing-head");
+  resize(head, columns.length, () => element("th", { scope: "col", class: "numeric" }));
+  columns.forEach((column, at) => setText(head.children[at], words(column)));
+  const body = byId("sizing-rows");
+  resize(body, list.length, () => element("tr"));
+  list.forEach((values, at) => {
+    const row = body.children[at];
+    resize(row, columns.length, () => element("td", { class: "numeric" }));
+    columns.forEach((column, index) => {
+      const value = values[column];
+      setText(row.children[index], typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value ?? "–"));
+    });
+  });
+}
+
+range.value = view.range;
+range.addEventListener("change", () => {
+  view.range = range.value;
+  writeAddress(false);
+  schedule();
+});
+lists.filter.value = view.filter;
+pools.filter.addEventListener("input", () => pools.show(model, address, palette));
+addEventListener("popstate", () => {
+  Object.assign(view, readAddress());
+  range.value = view.range;
+  lists.filter.value = view.filter;
+  open(view.pool);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  palette.read();
+  update();
+});
+new ResizeObserver(() => schedule()).observe(byId("charts"));
+
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let hiding;
+let isPaused = false;
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiding);
+  if (document.hidden) {
+    // Browsers open only six connections to a server, and viewers are limited.
+    hiding = setTimeout(() => {
+      isPaused = true;
+      source.close();
+    }, HIDDEN_TIME);
+  } else if (isPaused) {
+    isPaused = false;
+    open(model.selected);
+  }
+});
+
+byId("links").classList.add("below");
+open(view.pool);

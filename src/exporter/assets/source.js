@@ -1,0 +1,127 @@
+// Where the page's data comes from: the stream of a running exporter. A source of another kind, such as a recording,
+// has the same two methods and calls the same handlers.
+
+/**
+ * @typedef {object} Handlers
+ * @property {(snapshot: import("./model.js").Snapshot) => void} snapshot
+ * @property {(delta: import("./model.js").Delta) => void} delta
+ * @property {(pool: import("./model.js").PoolState) => void} pool
+ * @property {(status: Status) => void} status
+ *
+ * @typedef {{ state: "connecting" | "live" | "lost" | "refused", message: string }} Status
+ */
+
+/** Reconnecting is tried after this time, and then more rarely. */
+const FIRST_PAUSE = 1000;
+const LAST_PAUSE = 8000;
+
+/** Without an event for this time, the connection is lost: there is one each second. */
+const SILENCE = 10000;
+
+/** The stream of the exporter that served this page. */
+export class LiveSource {
+  /** @param {Handlers} handlers */
+  constructor(handlers) {
+    this.handlers = handlers;
+    /** @type {string | null} */
+    this.pool = null;
+    /** @type {string | null} */
+    this.lastId = null;
+    this.pause = FIRST_PAUSE;
+    /** @type {AbortController | null} */
+    this.abort = null;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+  }
+
+  /**
+   * Begins the stream, or begins it again for another pool.
+   * @param {string | null} pool
+   */
+  open(pool) {
+    this.close();
+    this.pool = pool;
+    this.lastId = null;
+    this.connect();
+  }
+
+  close() {
+    clearTimeout(this.timer);
+    this.abort?.abort();
+    this.abort = null;
+  }
+
+  async connect() {
+    const abort = new AbortController();
+    this.abort = abort;
+    let refusal = "";
+    try {
+      const query = this.pool === null ? "" : `?pool=${encodeURIComponent(this.pool)}`;
+      /** @type {Record<string, string>} */
+      const headers = this.lastId === null ? {} : { "Last-Event-ID": this.lastId };
+      // Unlike `EventSource`, this shows why a stream was refused.
+      const response = await fetch(`api/v1/stream${query}`, { headers, signal: abort.signal, cache: "no-store" });
+      if (!response.ok || !response.body) {
+        refusal = await explain(response);
+      } else {
+        await this.read(response.body, abort);
+      }
+    } catch (error) {
+      if (this.abort === abort && !(error instanceof TypeError) && !(error instanceof DOMException)) console.error(error);
+    }
+    if (this.abort !== abort) return;
+    abort.abort();
+    this.handlers.status(
+      refusal === ""
+        ? { state: "lost", message: "connection lost, reconnecting" }
+        : { state: "refused", message: refusal },
+    );
+    this.timer = setTimeout(() => this.connect(), this.pause);
+    this.pause = Math.min(2 * this.pause, LAST_PAUSE);
+  }
+
+  /**
+   * Reads events until the stream ends.
+   * @param {ReadableStream<Uint8Array>} body
+   * @param {AbortController} abort
+   */
+  async read(body, abort) {
+    const reader = body.pipeThrough(/** @type {any} */ (new TextDecoderStream())).getReader();
+    let rest = "";
+    for (;;) {
+      const timer = setTimeout(() => abort.abort(), SILENCE);
+      const { value, done } = await reader.read().finally(() => clearTimeout(timer));
+      if (done || this.abort !== abort) return;
+      rest += value;
+      const events = rest.split("\n\n");
+      rest = events.pop() ?? "";
+      for (const event of events) this.dispatch(event);
+    }
+  }
+
+  /** @param {string} text */
+  dispatch(text) {
+    let [name, data, id] = ["", "", ""];
+    for (const line of text.split("\n")) {
+      if (line.startsWith("event: ")) name = line.slice(7);
+      else if (line.startsWith("data: ")) data = line.slice(6);
+      else if (line.startsWith("id: ")) id = line.slice(4);
+    }
+    if (data === "") return;
+    const parsed = JSON.parse(data);
+    if (name === "snapshot") this.handlers.snapshot(parsed);
+    else if (name === "pool") this.handlers.pool(parsed);
+    else if (name === "delta") this.handlers.delta(parsed);
+    if (id !== "") this.lastId = id;
+    this.pause = FIRST_PAUSE;
+    this.handlers.status({ state: "live", message: "live" });
+  }
+}
+
+/** @param {Response} response */
+async function explain(response) {
+  if (response.status === 401) return "not authorized: reload the page to enter the password again";
+  const body = await response.json().catch(() => null);
+  const reason = body !== null && typeof body.error === "string" ? body.error : `status ${response.status}`;
+  return `refused: ${reason}`;
+}
