@@ -36,6 +36,7 @@ pub mod fuzzing {
 }
 
 pub use deadpool_postgres;
+pub use diagnosis::causes;
 #[cfg(feature = "exporter")]
 pub use diagnosis::recording;
 pub use tokio_postgres;

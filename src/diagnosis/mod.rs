@@ -1,14 +1,16 @@
 //! From the snapshots of the last minute to a verdict: the cause, the operation responsible, and what to do.
 //!
-//! - [`interval`] reduces two consecutive snapshots to what happened between them;
-//! - [`window`] keeps the intervals of the last minute, and computes the figures that rules compare;
-//! - [`rules`] is the table of rules: a row per cause with its conditions, and what it explains;
-//! - [`verdict`] words a verdict;
-//! - [`engine`] holds a pool's window, applies the hysteresis, and remembers what is usual for the pool.
+//! - `interval` reduces two consecutive snapshots to what happened between them;
+//! - `window` keeps the intervals of the last minute, and computes the figures that rules compare;
+//! - `rules` is the table of rules: a row per cause with its conditions, and what it explains;
+//! - `causes` has the constant texts about each cause;
+//! - `verdict` words a verdict;
+//! - `engine` holds a pool's window, applies the hysteresis, and remembers what is usual for the pool.
 //!
 //! Nothing here reads a clock, a server or a pool: the same snapshots yield the same verdicts.
 
 mod call_site;
+pub mod causes;
 mod engine;
 mod figures;
 mod interval;

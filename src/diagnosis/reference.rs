@@ -14,7 +14,9 @@ fn reference() -> String {
          <!-- Generated from src/diagnosis/rules.rs. `POOLSCOPE_BLESS=1 cargo test -p poolscope --lib diagnosis` regenerates it. -->\n\n\
          From one sample per second, poolscope derives a verdict about each pool: the cause of a problem, the operation and call site\n\
          responsible, the evidence, and what to do. It appears\n\n\
-         - as the gauge `poolscope_diagnosis{cause}`, 1 for the cause that applies;\n\
+         - as the gauge `poolscope_diagnosis{cause}`, 1 for the cause that applies; `poolscope_diagnosis_seconds` has the operation, the\n  \
+           call site and the time since, `poolscope_diagnosis_evidence` the evidence;\n\
+         - as an [alert](alerts.md) per cause, `PoolscopeDiagnosed…`, and in the first row of the [pool dashboard](dashboards.md);\n\
          - in `/api/v1/pools`, with evidence and advice, and from `poolscope diagnose`, which prints it;\n\
          - in the log, one line per change;\n\
          - at the end of the error of a checkout that times out;\n\

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::call_site::CallSite;
+use super::causes::{OPERATION_PLACEHOLDER, texts};
 use super::figures::Figures;
 use super::interval::Interval;
 use super::locks::LockBlock;
@@ -136,76 +137,102 @@ pub(super) fn word(
     let last = window.last();
     let (max, name) = (last.map_or(0.0, |interval| interval.max), by.name());
     let p99 = seconds(figures[WaitP99]);
+    let constant = texts(cause).1.replace(OPERATION_PLACEHOLDER, name);
     let (finding, advice) = match cause {
-        Cause::Healthy if figures[CheckoutRate] == 0.0 => ("the pool is healthy; nothing is checked out of it".to_owned(), String::new()),
-        Cause::Healthy => (format!("the pool is healthy: 99 % of checkouts take at most {p99}"), String::new()),
-        Cause::NotEnoughData => ("the pool has been observed for too short a time".to_owned(), String::new()),
+        Cause::Healthy if figures[CheckoutRate] == 0.0 => {
+            ("the pool is healthy; nothing is checked out of it".to_owned(), constant)
+        }
+        Cause::Healthy => (format!("the pool is healthy: 99 % of checkouts take at most {p99}"), constant),
+        Cause::NotEnoughData => (texts(cause).0.to_owned(), constant),
         Cause::Undersized => (
-            format!("all {max} connections are in use {} of the time, and checkouts wait up to {p99}", percent(figures[SaturatedShare])),
-            format!("Raise pool_size or max_overflow, or make `{name}`, which holds most connections, shorter."),
+            format!(
+                "all {max} connections are in use {} of the time, and checkouts wait up to {p99}",
+                percent(figures[SaturatedShare])
+            ),
+            constant,
         ),
         Cause::Burst => (
             format!(
                 "peaks exhaust all {max} connections, though {} are used on average; checkouts wait up to {p99}",
                 percent(figures[BurstUsedShare])
             ),
-            format!("Raise max_overflow for the peaks, or spread the checkouts of `{name}` over time."),
+            constant,
         ),
         Cause::SlowQueries => {
             let usual = usual_query.map_or_else(String::new, |usual| format!(" instead of {}", seconds(usual)));
             (
                 format!("queries of `{name}` take {}{usual} and occupy the pool", seconds(figures[QuerySeconds])),
-                format!("Look at the plans of the queries of `{name}` with EXPLAIN (ANALYZE, BUFFERS), and at the server's load; a larger pool makes it worse."),
+                constant,
             )
         }
         Cause::LockWait => lock_wait(figures, window),
         Cause::HeldIdle => (
-            format!("`{name}` holds most of the {:.0} of {max} connections that are held without a running query", figures[HeldIdleConnections]),
-            format!("In `{name}`, return the connection before calling other services or computing, and check it out again afterwards; until then limit its route's share of the pool."),
+            format!(
+                "`{name}` holds most of the {:.0} of {max} connections that are held without a running query",
+                figures[HeldIdleConnections]
+            ),
+            constant,
         ),
         Cause::IdleInTransaction => (
-            format!("`{name}` holds most of the {:.0} of {max} connections that are idle in a transaction", figures[InTransactionConnections]),
-            format!("In `{name}`, commit before calling other services; set idle_in_transaction_session_timeout as a safeguard."),
+            format!(
+                "`{name}` holds most of the {:.0} of {max} connections that are idle in a transaction",
+                figures[InTransactionConnections]
+            ),
+            constant,
         ),
         Cause::Leak => (
-            format!("`{name}` does not return its connections: {:.0} of {max} are held without being used, the first for {}", figures[SuspectedLeaks], seconds(figures[SilentSeconds])),
-            format!("Return or drop the connections of `{name}`: look for one that is stored, forgotten in a task, or passed to `mem::forget`."),
+            format!(
+                "`{name}` does not return its connections: {:.0} of {max} are held without being used, the first for {}",
+                figures[SuspectedLeaks],
+                seconds(figures[SilentSeconds])
+            ),
+            constant,
         ),
         Cause::SelfDeadlock => self_deadlock(figures, window),
         Cause::ServerDown => {
             let code = window.latest(|interval| interval.last_connect_failure);
             let why = code.map_or_else(String::new, |code| format!(" ({})", code.as_str()));
             let advice = if code.is_some_and(is_authentication) {
-                "Check user, password and pg_hba.conf of the server."
+                "Check user, password and pg_hba.conf of the server.".to_owned()
             } else {
-                "Check that the server is running and reachable from this host; the pool reconnects by itself."
+                constant
             };
-            (format!("the server cannot be reached{why}"), advice.to_owned())
+            (format!("the server cannot be reached{why}"), advice)
         }
         Cause::ServerFull => {
             let server = last.and_then(|interval| interval.server.as_ref());
             let top = server.and_then(|server| server.top_application.as_ref());
-            let taken = top.map_or_else(String::new, |(application, count)| format!("; `{application}` has {count} of its connections"));
+            let taken = top.map_or_else(String::new, |(application, count)| {
+                format!("; `{application}` has {count} of its connections")
+            });
             let slots = server.filter(|server| server.slots > 0.0);
             let slots = slots.map_or_else(String::new, |server| format!(", {},", server.slots));
             let whom = top.map_or("the other clients", |(application, _)| application);
             (
                 format!("the server refuses connections because all its slots{slots} are taken{taken}"),
-                format!("Close connections of {whom}, lower the sum of the pools' sizes below max_connections, or put a proxy in front of the server."),
+                format!(
+                    "Close connections of {whom}, lower the sum of the pools' sizes below max_connections, or put a proxy in front of the server."
+                ),
             )
         }
         Cause::ConnectSlow => (
-            format!("connecting takes {}, and {:.1} checkouts wait for it", seconds(figures[ConnectSeconds]), figures[ConnectWaiters]),
-            "Check name lookup, TLS and the load of the server; raise pool_size so that connections stay open.".to_owned(),
+            format!(
+                "connecting takes {}, and {:.1} checkouts wait for it",
+                seconds(figures[ConnectSeconds]),
+                figures[ConnectWaiters]
+            ),
+            constant,
         ),
         Cause::Churn => churn(figures, window),
-        Cause::RetryStorm => (
-            format!("{} of checkouts are retries, most of `{name}`", percent(figures[RetryShare])),
-            format!("Find out why `{name}` fails (poolscope_retries_total has the SQLSTATE), and retry it less until then."),
-        ),
+        Cause::RetryStorm => {
+            (format!("{} of checkouts are retries, most of `{name}`", percent(figures[RetryShare])), constant)
+        }
         Cause::RuntimeStalled => (
-            format!("the runtime does not poll its tasks in time: timers are {} late, and connections are idle while checkouts wait", seconds(figures[TimerDelay])),
-            "Look for blocking calls in async code (use spawn_blocking) and for a CPU limit; the size of the pool does not matter.".to_owned(),
+            format!(
+                "the runtime does not poll its tasks in time: timers are {} late, and connections are idle while checkouts wait",
+                seconds(figures[TimerDelay])
+            ),
+            constant,
         ),
     };
     Wording { finding, advice }
@@ -303,7 +330,7 @@ fn churn(figures: &Figures, window: &Window) -> (String, String) {
             "Look for what closes connections on the way: a proxy's idle timeout, the server's log, or the network."
         }
         CloseReason::PingAbandoned => "Raise the callers' timeouts above the time of a ping.",
-        _ => "Look at poolscope_connections_closed_total for the reasons.",
+        _ => texts(Cause::Churn).1,
     };
     (
         format!(

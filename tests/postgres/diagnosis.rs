@@ -70,6 +70,11 @@ async fn held_idle_connections_are_diagnosed_everywhere() {
     assert_eq!(test.pool.snapshot().recommended_size, None, "the fault is to be removed first");
     let gauge = |cause: Cause| test.scrape().count("poolscope_diagnosis", &[("cause", cause.as_str())]);
     assert_eq!((gauge(Cause::HeldIdle), gauge(Cause::Healthy), gauge(Cause::Leak)), (1, 0, 0));
+    let scraped = test.scrape();
+    let responsible = [("cause", "held_idle"), ("operation", &*site), ("call_site", &*site)];
+    assert!(scraped.sum("poolscope_diagnosis_seconds", &responsible) > 0.0);
+    let share = [("measure", "held_idle_share"), ("unit", "ratio")];
+    assert!(scraped.sum("poolscope_diagnosis_evidence", &share) > 0.5);
     let error = poll_until("a timeout", async || test.pool.get().await.err()).await;
     assert!(matches!(&error, CheckoutError::Timeout(report) if report.verdict.is_some()));
     let text = error.to_string();

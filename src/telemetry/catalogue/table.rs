@@ -1,10 +1,10 @@
 //! The table of all metrics.
 
 use super::{
-    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, incidents, requests, retries, server, spans,
-    unpooled,
+    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, diagnosis, incidents, requests, retries,
+    server, spans, unpooled,
 };
-use crate::labels::{Activity, Cause, CloseReason, Direction, ErrorCode, Outcome, Phase};
+use crate::labels::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{seconds, to_f64};
 use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
 
@@ -350,18 +350,10 @@ pub const METRICS: &[Metric] = &[
     unpooled::ACTIVE,
     unpooled::SECONDS,
     unpooled::CONNECT_SECONDS,
-    Metric::of_pool(
-        "poolscope_diagnosis",
-        Kind::Gauge,
-        &["cause"],
-        "1 for the cause that the pool is diagnosed with, healthy if there is no problem, and 0 for every other. docs/diagnosis.md lists the causes and their conditions.",
-        |pool, sink| {
-            let diagnosed = pool.diagnosis.as_ref().map_or(Cause::NotEnoughData, |verdict| verdict.cause);
-            for cause in Cause::ALL {
-                sink.value(&[cause.as_str()], if *cause == diagnosed { 1.0 } else { 0.0 });
-            }
-        },
-    ),
+    diagnosis::CAUSE,
+    diagnosis::SECONDS,
+    diagnosis::EVIDENCE,
+    diagnosis::EVIDENCE_USUAL,
     Metric::of_pool(
         "poolscope_recommended_size",
         Kind::Gauge,
