@@ -24,6 +24,6 @@ mod workload;
 pub(crate) use self::error::DemoError;
 pub(crate) use self::run::Demo;
 pub(crate) use self::scenario::{DEFAULT_FAULT_DELAY, ScenarioPlan, Timing};
-pub use self::scenario::{ExpectedAlerts, Scenario};
+pub use self::scenario::{ExpectedAlerts, ExpectedDiagnosis, Scenario};
 pub(crate) use self::settings::defaults;
 pub(crate) use self::traces::{SERVICE_NAME, Traces};

@@ -4,6 +4,7 @@
 //! `alerts/` and `dashboards/` are generated, and tests compare them with the generator's output. This module is not part of
 //! the library's API.
 
+pub mod alertmanager;
 pub mod dashboards;
 mod generated;
 pub mod names;

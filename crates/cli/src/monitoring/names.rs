@@ -51,6 +51,8 @@ metrics! {
     CONNECTION_ERRORS = "poolscope_connection_errors_total";
     COUNT = "db_client_connection_count";
     CREATE_TIME = "db_client_connection_create_time_seconds";
+    DIAGNOSIS = "poolscope_diagnosis";
+    DIAGNOSIS_SECONDS = "poolscope_diagnosis_seconds";
     DIRTY_RETURNS = "poolscope_dirty_returns_total";
     LOG_LINES_LOST = "poolscope_log_lines_lost_total";
     MAX = "db_client_connection_max";

@@ -32,6 +32,20 @@ value = \"15m\"
 `alerts/recording.rules.yml` and `alerts/alerts.rules.yml` contain the same rules for `deploy/compose`, whose Grafana they link to.
 `alerts/alertmanager.yml` is an example of routing and inhibition.
 
+## Diagnosed causes and symptoms
+
+Each cause of the [diagnosis](diagnosis.md) has an alert, `PoolscopeDiagnosed…`. Its description starts with the verdict: the finding with
+the operation and the call site responsible, for how long, and the advice. All others report symptoms, for pools without a verdict.
+
+With `alerts/alertmanager.yml`, the alert of a cause inhibits those on its symptoms, and those of causes that are its consequences. These
+rules are generated from the table of the diagnosis: what a cause explains there is inhibited here. A ticket inhibits no page: a leak is a
+ticket, and a pool that it exhausts pages. The alert of a cause fires for `keep_diagnosis` after the last time (`keep_firing_for`, which needs
+Prometheus 2.42), because symptoms are rates over up to that time.
+
+Notifications are grouped by alert, job and pool: a cause on all instances of a job is one notification that lists them. Two recording rules
+aggregate verdicts over instances, `cause:poolscope_diagnosis:sum` and `cause:poolscope_diagnosis_seconds:max`: which cause, on how many
+instances, for how long.
+
 ## Labels and annotations
 
 Unless stated otherwise, an alert concerns one pool of one instance, and fires once for each. Its labels are those of its target and

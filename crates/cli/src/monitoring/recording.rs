@@ -5,13 +5,14 @@
 //! * `pool:` -- a pool of one instance,
 //! * `operation:` -- an operation of such a pool,
 //! * `activity:` -- an activity of its connections,
+//! * `cause:` -- a cause of the diagnosis of the pools of one name and job, over all instances,
 //! * `fleet:` -- the pools of one name and job, over all instances.
 //!
 //! Aggregations use `without`, so that additional target labels are kept.
 
 use super::names::{
-    CHECKOUT_OUTCOMES, CLOSED, COUNT, CREATE_TIME, MAX, OPERATION_WAIT_SECONDS, PENDING, QUERY_TIME, RETRIES,
-    SATURATED_SECONDS, TIMEOUTS, USE_SECONDS, WAIT_TIME,
+    CHECKOUT_OUTCOMES, CLOSED, COUNT, CREATE_TIME, DIAGNOSIS, DIAGNOSIS_SECONDS, MAX, OPERATION_WAIT_SECONDS, PENDING,
+    QUERY_TIME, RETRIES, SATURATED_SECONDS, TIMEOUTS, USE_SECONDS, WAIT_TIME,
 };
 use super::thresholds::{Threshold, Thresholds};
 
@@ -69,6 +70,10 @@ recorded! {
     FLEET_PENDING = "fleet:db_client_connection_pending_requests:sum";
     /// Checkouts that ended per second, over all instances.
     FLEET_CHECKOUTS = "fleet:poolscope_checkouts:rate5m";
+    /// Number of instances that are diagnosed with a cause.
+    CAUSE_INSTANCES = "cause:poolscope_diagnosis:sum";
+    /// For how long the first of the instances has been diagnosed with a cause, in seconds.
+    CAUSE_SECONDS = "cause:poolscope_diagnosis_seconds:max";
 }
 
 /// The labels that differ between the instances of a job. Sums over instances drop them.
@@ -229,6 +234,12 @@ pub fn recordings(thresholds: &Thresholds) -> Vec<Recording> {
         ),
         rule(FLEET_PENDING, "Checkouts waiting for capacity, over all instances.", fleet(PENDING)),
         rule(FLEET_CHECKOUTS, "Checkouts that ended per second, over all instances.", fleet(&checkouts)),
+        rule(CAUSE_INSTANCES, "Number of instances that are diagnosed with a cause.", fleet(DIAGNOSIS)),
+        rule(
+            CAUSE_SECONDS,
+            "For how long the first of the instances has been diagnosed with a cause, in seconds.",
+            format!("max without ({INSTANCE_LABELS}, operation, call_site) ({DIAGNOSIS_SECONDS})"),
+        ),
     ];
     all.extend(error_ratios(thresholds, |window| !window.is_slow()));
     all

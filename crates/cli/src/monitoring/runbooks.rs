@@ -24,7 +24,13 @@ pub fn header(alert: &Alert) -> String {
         let _ = writeln!(header, "- Threshold `{}`, {}: {}", threshold.name, threshold.human(), threshold.reason);
     }
     let related = alert.related();
-    if !related.is_empty() {
+    if let Some(diagnosed) = &alert.diagnosed {
+        header.push_str("- Inhibits, on the same pool and instance:");
+        for name in &diagnosed.inhibits {
+            let _ = write!(header, "\n  - `{name}`");
+        }
+        header.push('\n');
+    } else if !related.is_empty() {
         let names: Vec<_> = related.iter().map(|name| format!("`{name}`")).collect();
         let _ = writeln!(header, "- Alerts with the same possible cause: {}", names.join(", "));
     }

@@ -89,6 +89,8 @@ impl Thresholds {
             (&self.window_now, 4.0),
             (&self.window_rare, 4.0),
             (&self.for_event, 2.0),
+            (&self.for_diagnosis, 2.0),
+            (&self.keep_diagnosis, 2.0),
             (&self.for_page, 2.0),
             (&self.for_ticket, 2.0),
         ] {

@@ -189,6 +189,8 @@ thresholds! {
     window_known: Duration,
     slow_evaluation: Duration,
     for_event: Duration,
+    for_diagnosis: Duration,
+    keep_diagnosis: Duration,
     for_page: Duration,
     for_ticket: Duration,
     wait_objective: Ratio,

@@ -22,7 +22,12 @@ fn text(dashboard: Dashboard) -> String {
 
 /// Returns all panels except rows.
 pub(crate) fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
-    dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] != "row")
+    fn of(panels: &Value) -> &[Value] {
+        panels.as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+    // Collapsed rows contain their panels.
+    let all = of(&dashboard["panels"]).iter().flat_map(|panel| std::iter::once(panel).chain(of(&panel["panels"])));
+    all.filter(|panel| panel["type"] != "row")
 }
 
 /// Calls `check` with each panel of each dashboard and its location for failure messages.

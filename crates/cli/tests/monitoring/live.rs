@@ -15,6 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use poolscope_cli::demo::Scenario;
+use poolscope_cli::monitoring::rules::alerts::diagnosed;
 
 use self::results::Results;
 use self::scenario_run::ScenarioRun;
@@ -41,10 +42,12 @@ fn faults_fire_exactly_the_expected_alerts() {
     for run in faults() {
         let alerts = run.scenario.expected_alerts().expect("a fault");
         let expected = names(&alerts.always());
+        // Another test bounds the notifications about diagnosed causes.
         let optional = names(alerts.possible);
+        let is_possible = |name: &str| optional.contains(name) || name.starts_with(diagnosed::PREFIX);
         let missing: Vec<_> = expected.difference(&run.fired).collect();
         let unexpected: Vec<_> =
-            run.fired.iter().filter(|name| !expected.contains(*name) && !optional.contains(*name)).collect();
+            run.fired.iter().filter(|name| !expected.contains(*name) && !is_possible(name)).collect();
         if !missing.is_empty() || !unexpected.is_empty() {
             failures.push(format!("{}: missing {missing:?}, unexpected {unexpected:?}", run.scenario.name()));
         }
@@ -69,13 +72,42 @@ fn notifications_name_the_top_contributor() {
 }
 
 #[test]
+fn at_most_two_notifications_and_the_cause_first() {
+    let mut failures = Vec::new();
+    for run in faults() {
+        let expected = run.scenario.expected_alerts().expect("a fault");
+        let first = expected.diagnosed.map_or(expected.alert, |diagnosed| diagnosed.alert);
+        if run.notified.len() > 2 || run.notified.first().is_none_or(|name| name != first) {
+            failures.push(format!("{}: {:?} instead of {first}", run.scenario.name(), run.notified));
+        }
+        let Some(diagnosed) = expected.diagnosed else { continue };
+        let descriptions = run.notices.get(diagnosed.alert).map(|notice| &notice.descriptions);
+        let named = |description: &String| description.contains(diagnosed.names);
+        if !descriptions.is_some_and(|descriptions| descriptions.iter().any(named)) {
+            failures.push(format!("{}: {descriptions:?} do not name {}", run.scenario.name(), diagnosed.names));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
 fn explained_alerts_are_inhibited() {
-    for (scenario, alert) in [("server_down", "PoolscopeConnectingFails"), ("server_full", "PoolscopeServerSlotsLow")] {
+    for (scenario, alert) in [
+        ("server_down", "PoolscopeServerDown"),
+        ("server_down", "PoolscopeConnectingFails"),
+        ("server_full", "PoolscopeServerFull"),
+        ("server_full", "PoolscopeServerSlotsLow"),
+        ("held_idle", "PoolscopeHeldIdle"),
+        ("leak", "PoolscopeSuspectedLeak"),
+    ] {
         let notice = &RESULTS.run(scenario).notices[alert];
         assert!(notice.inhibited, "{scenario}: {alert} is not inhibited");
     }
-    for (scenario, alert) in [("server_down", "PoolscopeServerDown"), ("server_full", "PoolscopeServerFull")] {
-        assert!(!RESULTS.run(scenario).notices[alert].inhibited, "{scenario}: {alert} is inhibited");
+    for run in faults() {
+        let diagnosed = run.scenario.expected_alerts().and_then(|expected| expected.diagnosed);
+        if let Some(diagnosed) = diagnosed {
+            assert!(!run.notices[diagnosed.alert].inhibited, "{} is inhibited", diagnosed.alert);
+        }
     }
 }
 

@@ -6,7 +6,9 @@ mod alertmanager;
 #[path = "../support/certificates.rs"]
 mod certificates;
 mod dashboards;
+mod diagnosed;
 mod live;
+mod notifications;
 #[path = "../support/programs.rs"]
 mod programs;
 mod promql;

@@ -49,6 +49,7 @@ fn recording_rules_follow_the_naming_scheme() {
             "operation" => &["job", "instance", POOL_LABEL, "operation"],
             "activity" => &["job", "instance", POOL_LABEL, "activity"],
             "fleet" => &["job", POOL_LABEL],
+            "cause" => &["job", POOL_LABEL, "cause"],
             other => panic!("{}: unknown level {other}", rule.name),
         };
         assert_eq!(actual, labels(expected), "{}", rule.name);
@@ -70,6 +71,9 @@ fn alerts_have_the_labels_of_their_scope() {
         };
         if alert.name == "PoolscopeSpanExportFailing" {
             expected.insert("destination".to_owned());
+        }
+        if alert.diagnosed.is_some() {
+            expected.insert("cause".to_owned());
         }
         assert_eq!(actual, expected, "{}", alert.name);
         for name in ["description", "runbook_url", "dashboard_url"] {
@@ -105,7 +109,10 @@ fn template_queries_use_known_series_and_labels() {
                 let label = between(with, "first | label \"", "\"")[0];
                 assert!(actual.contains(label), "{}: {query} has no {label}", alert.name);
                 if with.starts_with("printf") {
-                    assert!(query.starts_with("sort_desc(") && query.ends_with(" > 0)"), "{query}");
+                    assert!(
+                        query.starts_with("sort_desc(") && [" > 0)", " >= 0)"].iter().any(|end| query.ends_with(end)),
+                        "{query}"
+                    );
                     // Each selector is limited to the alert's pool.
                     assert_eq!(
                         query.matches('{').count(),
@@ -124,7 +131,8 @@ fn pool_alerts_name_the_top_contributor() {
     // An unknown message has no contributor.
     let exempt = BTreeSet::from(["PoolscopeWiresLost"]);
     for alert in alerts(&thresholds()) {
-        let expected = alert.scope == Scope::Pool && !exempt.contains(alert.name);
+        // A diagnosis names the operation itself, if one is responsible.
+        let expected = alert.scope == Scope::Pool && !exempt.contains(alert.name) && alert.diagnosed.is_none();
         assert_eq!(!alert.contributors.is_empty(), expected, "{}", alert.name);
         if expected {
             assert!(annotation(&alert, "description").contains("first | label \""), "{}", alert.name);

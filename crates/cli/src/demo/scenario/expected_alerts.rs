@@ -7,7 +7,9 @@ pub(super) const EXHAUSTED: &str = "PoolscopePoolExhausted";
 /// the first one.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectedAlerts {
-    /// The alert about the fault.
+    /// The alert that the diagnosis of the fault fires, unless it is no problem of a pool. It comes first.
+    pub diagnosed: Option<ExpectedDiagnosis>,
+    /// The alert about the symptom of the fault.
     pub alert: &'static str,
     /// The cause that its description names.
     pub cause: &'static str,
@@ -21,6 +23,16 @@ impl ExpectedAlerts {
     /// Returns the alerts that fire each time.
     #[must_use]
     pub fn always(&self) -> Vec<&'static str> {
-        [&[self.alert], &*self.also.concat()].concat()
+        let diagnosed: Vec<_> = self.diagnosed.iter().map(|diagnosed| diagnosed.alert).collect();
+        [&*diagnosed, &[self.alert], &*self.also.concat()].concat()
     }
+}
+
+/// The alert on a diagnosed cause.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectedDiagnosis {
+    /// The alert.
+    pub alert: &'static str,
+    /// What its description names: the operation responsible, or else the finding.
+    pub names: &'static str,
 }

@@ -12,7 +12,7 @@ mod table;
 
 use std::time::Duration;
 
-pub use self::expected_alerts::ExpectedAlerts;
+pub use self::expected_alerts::{ExpectedAlerts, ExpectedDiagnosis};
 pub(super) use self::injector::{FaultInjector, Phase, Targets};
 use self::server_fault::ServerFault;
 use self::table::SCENARIOS;

@@ -32,7 +32,9 @@ fn reference() -> String {
         let Some(alerts) = scenario.expected_alerts() else { continue };
         let listed = |names: &[&str]| names.iter().map(|name| linked(name)).collect::<Vec<_>>().join(", ");
         let (alert, also, possible) = (linked(alerts.alert), listed(&alerts.also.concat()), listed(alerts.possible));
-        let _ = writeln!(page, "| `{}` | {alert} | `{}` | {also} | {possible} |", scenario.name, alerts.cause);
+        let first = alerts.diagnosed.map_or_else(|| alert.clone(), |diagnosed| linked(diagnosed.alert));
+        let _ =
+            writeln!(page, "| `{}` | {first} | {alert} | `{}` | {also} | {possible} |", scenario.name, alerts.cause);
     }
     let _ = write!(
         page,
@@ -58,10 +60,12 @@ and settings in the environment or the URL take precedence over both.
 const ALERTS: &str = "
 ## Alerts
 
-These alerts of [alerts.md](alerts.md) fire if the fault lasts long enough. `make stack ARGS='--scenario NAME'` shows them.
+These alerts of [alerts.md](alerts.md) fire if the fault lasts long enough. `make stack ARGS='--scenario NAME'` shows them. With the
+configuration of Alertmanager in `alerts/`, the first notification names the cause, and there is at most one other: what the cause explains
+is inhibited.
 
-| scenario | alert | cause it names | also fires | may fire |
-|---|---|---|---|---|
+| scenario | first notification | alert on the symptom | cause it names | also fires | may fire |
+|---|---|---|---|---|---|
 ";
 
 /// Returns the name of an alert, as a link to its runbook.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::expected_alerts::EXHAUSTED;
+use super::expected_alerts::{EXHAUSTED, ExpectedDiagnosis};
 use super::server_fault::ServerFault;
 use super::{ExpectedAlerts, Fault, Scenario};
 use crate::demo::shop::{Behavior, CodeFault, Endpoint};
@@ -78,6 +78,11 @@ static COUNTS: Load = normal_and(&[(Customer(Endpoint::CountCustomers), 1.0)]);
 static RESERVATIONS: Load = normal_and(&[(Customer(Endpoint::ReserveStock), 20.0)]);
 static UPDATES: Load = normal_and(&[(Customer(Endpoint::UpdateStock), 5.0)]);
 
+/// Returns the alert on a diagnosed cause, and what it names.
+const fn diagnosis(alert: &'static str, names: &'static str) -> Option<ExpectedDiagnosis> {
+    Some(ExpectedDiagnosis { alert, names })
+}
+
 /// Returns a scenario with normal load before and after its fault.
 const fn fault(
     name: &'static str,
@@ -143,6 +148,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::GOOD,
         &SALE,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedUndersized", "`checkout_rush` holds most"),
             alert: "PoolscopePoolExhausted",
             cause: "checkout_rush",
             also: &[EXHAUSTION_SYMPTOMS],
@@ -156,10 +162,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::SlowQueries),
         &NORMAL,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedSlowQueries", "queries of `list_orders`"),
             alert: "PoolscopeSlowQueries",
             cause: "list_orders",
-            also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
-            possible: &[],
+            also: &[EXHAUSTION_SYMPTOMS],
+            possible: &[EXHAUSTED],
         },
     ),
     fault(
@@ -170,10 +177,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::ExternalCall),
         &NORMAL,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedHeldIdle", "`list_orders` holds"),
             alert: "PoolscopeHeldIdle",
             cause: "list_orders",
-            also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
-            possible: &[],
+            also: &[EXHAUSTION_SYMPTOMS],
+            possible: &[EXHAUSTED],
         },
     ),
     fault(
@@ -183,10 +191,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::SlowPayment),
         &ORDERS,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedIdleInTransaction", "`place_order` holds"),
             alert: "PoolscopeIdleInTransaction",
             cause: "place_order",
-            also: &[&[EXHAUSTED], EXHAUSTION_SYMPTOMS],
-            possible: &[],
+            also: &[EXHAUSTION_SYMPTOMS],
+            possible: &[EXHAUSTED],
         },
     ),
     fault(
@@ -196,10 +205,11 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::Leak),
         &COUNTS,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedLeak", "`GET /customers/count` does not return"),
             alert: "PoolscopeSuspectedLeak",
             cause: "GET /customers/count",
-            also: &[&[EXHAUSTED, "PoolscopeHeldIdle"], EXHAUSTION_SYMPTOMS],
-            possible: &["PoolscopeSelfDeadlock"],
+            also: &[&["PoolscopeHeldIdle"], EXHAUSTION_SYMPTOMS],
+            possible: &[EXHAUSTED, "PoolscopeSelfDeadlock"],
         },
     )
     .with_settings(&[("leak_threshold", "5s")]),
@@ -210,6 +220,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::NestedCheckout),
         &BURSTS,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedSelfDeadlock", "hold a connection while they wait"),
             alert: "PoolscopeSelfDeadlock",
             cause: "write_audit",
             also: &[EXHAUSTION_SYMPTOMS],
@@ -224,6 +235,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::GOOD,
         &NORMAL,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedServerDown", "cannot be reached"),
             alert: "PoolscopeServerDown",
             cause: "io",
             also: &[&["PoolscopeConnectingFails"]],
@@ -250,6 +262,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::GOOD,
         &BURSTS,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedServerFull", "all its slots are taken"),
             alert: "PoolscopeServerFull",
             cause: "checkout_rush",
             also: &[&["PoolscopeServerSlotsLow", "PoolscopeCheckoutWaitHigh"]],
@@ -272,6 +285,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::GOOD,
         &BUSY,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedConnectSlow", "onnecting takes long"),
             alert: "PoolscopeCheckoutWaitHigh",
             cause: "connect",
             also: &[&["PoolscopeWaitBudgetBurnsFast", "PoolscopeWaitBudgetBurns"]],
@@ -288,6 +302,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::Discard),
         &NORMAL,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedChurn", "closed and replaced"),
             alert: "PoolscopeConnectionChurn",
             cause: "discarded",
             also: &[],
@@ -302,6 +317,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::LockNoWait),
         &RESERVATIONS,
         ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedRetryStorm", "`reserve_stock`"),
             alert: "PoolscopeRetryStorm",
             cause: "reserve_stock",
             also: &[&["PoolscopeRetryBudgetSpent"]],
@@ -315,6 +331,12 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         "`poolscope_dirty_returns_total`: in_transaction of `update_stock`, busy of `list_orders`",
         Behavior::with(CodeFault::DirtyReturn),
         &UPDATES,
-        ExpectedAlerts { alert: "PoolscopeDirtyReturns", cause: "update_stock", also: &[], possible: &[] },
+        ExpectedAlerts {
+            diagnosed: None,
+            alert: "PoolscopeDirtyReturns",
+            cause: "update_stock",
+            also: &[],
+            possible: &[],
+        },
     ),
 ];

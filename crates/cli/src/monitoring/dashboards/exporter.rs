@@ -20,12 +20,12 @@ const TOP_SERIES: usize = 10;
 pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
     let health = vec![instances(), uptime(), failed_scrapes(), scrape_p99(), lost_spans(thresholds), versions()];
     let rows = vec![
-        Row { title: "Health", panels: health },
-        Row { title: "Scrapes", panels: vec![scrapes(), scrape_time(), samples()] },
-        Row { title: "Spans", panels: vec![spans(), span_queue()] },
-        Row { title: "Cardinality and protocol observation", panels: vec![operation_cardinality(), wires_lost()] },
-        Row { title: "Process", panels: vec![cpu(), memory(), files(), threads()] },
-        Row { title: "Versions", panels: vec![versions_by_job()] },
+        Row::open("Health", health),
+        Row::open("Scrapes", vec![scrapes(), scrape_time(), samples()]),
+        Row::open("Spans", vec![spans(), span_queue()]),
+        Row::open("Cardinality and protocol observation", vec![operation_cardinality(), wires_lost()]),
+        Row::open("Process", vec![cpu(), memory(), files(), threads()]),
+        Row::open("Versions", vec![versions_by_job()]),
     ];
     render(Dashboard::Exporter, rows, &[])
 }

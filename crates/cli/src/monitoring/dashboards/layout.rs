@@ -22,8 +22,21 @@ const TAG: &str = "poolscope";
 /// A titled row of panels.
 #[derive(Debug)]
 pub(super) struct Row {
-    pub(super) title: &'static str,
-    pub(super) panels: Vec<PanelBuilder>,
+    title: &'static str,
+    panels: Vec<PanelBuilder>,
+    is_collapsed: bool,
+}
+
+impl Row {
+    pub(super) fn open(title: &'static str, panels: Vec<PanelBuilder>) -> Self {
+        Self { title, panels, is_collapsed: false }
+    }
+
+    /// Returns the row as one that most readers do not need: it opens with a click, and its queries run only then.
+    pub(super) fn collapsed(mut self) -> Self {
+        self.is_collapsed = true;
+        self
+    }
 }
 
 /// Returns a dashboard with these rows, and with `variables` after the common ones.
@@ -71,21 +84,15 @@ pub(super) fn render(dashboard: Dashboard, rows: Vec<Row>, variables: &[Value]) 
     })
 }
 
-/// Arranges panels from left to right, and rows from top to bottom.
+/// Arranges panels from left to right, and rows from top to bottom. A collapsed row contains its panels.
 fn arrange(rows: Vec<Row>) -> Vec<Value> {
     let mut panels = Vec::new();
     let mut top = 0;
     for (index, row) in rows.into_iter().enumerate() {
-        panels.push(json!({
-            "collapsed": false,
-            "gridPos": { "h": 1, "w": GRID_COLUMNS, "x": 0, "y": top },
-            "id": FIRST_ROW_ID + index,
-            "panels": [],
-            "title": row.title,
-            "type": "row",
-        }));
+        let row_top = top;
         top += 1;
         let (mut left, mut height) = (0, 0);
+        let mut of_row = Vec::new();
         for panel in row.panels {
             if left + panel.width > GRID_COLUMNS {
                 top += height;
@@ -93,10 +100,20 @@ fn arrange(rows: Vec<Row>) -> Vec<Value> {
             }
             let width = panel.width;
             height = height.max(panel.height);
-            panels.push(panel.json(left, top));
+            of_row.push(panel.json(left, top));
             left += width;
         }
-        top += height;
+        top = if row.is_collapsed { row_top + 1 } else { top + height };
+        let (within, below) = if row.is_collapsed { (of_row, Vec::new()) } else { (Vec::new(), of_row) };
+        panels.push(json!({
+            "collapsed": row.is_collapsed,
+            "gridPos": { "h": 1, "w": GRID_COLUMNS, "x": 0, "y": row_top },
+            "id": FIRST_ROW_ID + index,
+            "panels": within,
+            "title": row.title,
+            "type": "row",
+        }));
+        panels.extend(below);
     }
     panels
 }

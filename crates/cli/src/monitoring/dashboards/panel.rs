@@ -32,6 +32,7 @@ enum Kind {
     Stat,
     Bars,
     Table,
+    StateTimeline,
 }
 
 impl Kind {
@@ -41,6 +42,7 @@ impl Kind {
             Self::Stat => "stat",
             Self::Bars => "bargauge",
             Self::Table => "table",
+            Self::StateTimeline => "state-timeline",
         }
     }
 }
@@ -132,6 +134,21 @@ impl PanelBuilder {
             json!({ "align": "auto", "cellOptions": { "type": "auto" }, "filterable": false, "inspect": false, "minWidth": 90 }),
         );
         panel.options = object(json!({ "cellHeight": "sm", "frameIndex": 0, "showHeader": true }));
+        panel.default("color", json!({ "mode": "thresholds" }))
+    }
+
+    /// Creates a row of bars for each series, where it has samples.
+    pub(super) fn state_timeline(id: PanelId, title: &'static str, description: Description) -> Self {
+        let mut panel = Self::new(Kind::StateTimeline, id, title, description, (24, 6));
+        panel.custom = object(json!({ "fillOpacity": 80, "lineWidth": 0 }));
+        panel.options = object(json!({
+            "alignValue": "left",
+            "legend": { "calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": false },
+            "mergeValues": true,
+            "rowHeight": 0.8,
+            "showValue": "never",
+            "tooltip": { "hideZeros": false, "mode": "single", "sort": "none" },
+        }));
         panel.default("color", json!({ "mode": "thresholds" }))
     }
 

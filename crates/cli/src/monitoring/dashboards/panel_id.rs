@@ -30,6 +30,13 @@ pub enum PanelId {
     /// Actual and recommended size.
     RecommendedSize = 12,
 
+    /// The cause, the operation responsible and the advice.
+    Verdict = 13,
+    /// The measured values that the verdict rests on.
+    Evidence = 14,
+    /// The causes over time.
+    Causes = 15,
+
     /// Held connections by operation and activity.
     Holders = 20,
     /// Held connections by activity.
@@ -152,6 +159,8 @@ pub enum PanelId {
     FleetServersDown = 107,
     /// Share of slots taken, of the fullest server.
     FleetSlotsTaken = 108,
+    /// The diagnosed causes, with the number of instances.
+    FleetCauses = 109,
     /// The most saturated pools, as a table.
     TopPools = 110,
     /// Sum of maxima against the server's slots.

@@ -1,9 +1,15 @@
 //! Queries and panels of more than one dashboard.
 
-use super::panel::{Description, NEUTRAL, PanelBuilder};
+use poolscope::causes::{OPERATION_PLACEHOLDER, descriptions};
+use poolscope::labels::Cause;
+use serde_json::{Map, Value, json};
+
+use super::panel::{CRITICAL, Description, NEUTRAL, PanelBuilder, WARNING};
 use super::panel_id::PanelId;
 use super::query::{max, metric, sum, sum_by};
 use crate::monitoring::names::POOL_LABEL;
+use crate::monitoring::rules::alerts::Severity;
+use crate::monitoring::rules::alerts::diagnosed;
 
 /// The colors of quantiles, darker for higher ones.
 pub(super) const QUANTILE_COLORS: [(&str, &str); 3] = [("p50", "light-blue"), ("p90", "blue"), ("p99", "purple")];
@@ -33,4 +39,46 @@ pub(super) fn connections_by_state(id: PanelId, description: Description) -> Pan
         .stacked()
         .colors(&[("used", "blue"), ("idle", "#6e7079"), ("creating", "purple"), ("closing", "orange")])
         .limit("maximum", NEUTRAL)
+}
+
+/// Returns the color of a diagnosed cause: that of its alert.
+pub(super) fn cause_color(cause: Cause) -> &'static str {
+    match diagnosed::severity(cause) {
+        Some(Severity::Critical) => CRITICAL,
+        Some(Severity::Warning) => WARNING,
+        None => NEUTRAL,
+    }
+}
+
+/// Returns the mappings from causes to their colors.
+fn cause_mappings() -> Value {
+    let options: Map<_, _> = descriptions()
+        .map(|description| {
+            let cause = description.cause;
+            let text = cause.as_str().replace('_', " ");
+            (cause.as_str().to_owned(), json!({ "color": cause_color(cause), "text": text }))
+        })
+        .collect();
+    json!([{ "type": "value", "options": options }])
+}
+
+/// Returns the mappings from causes to their advice.
+pub(super) fn advice_mappings() -> Value {
+    let texts: Map<_, _> = descriptions()
+        .map(|description| {
+            let advice = description.advice.replace(&format!("`{OPERATION_PLACEHOLDER}`"), "the operation");
+            let text = if advice.is_empty() { "–".to_owned() } else { advice };
+            (description.cause.as_str().to_owned(), json!({ "text": text }))
+        })
+        .collect();
+    json!([{ "type": "value", "options": texts }])
+}
+
+/// Returns the properties of a column with a cause.
+pub(super) fn cause_column() -> [(&'static str, Value); 3] {
+    [
+        ("mappings", cause_mappings()),
+        ("custom.cellOptions", json!({ "type": "color-text" })),
+        ("custom.width", json!(150)),
+    ]
 }

@@ -1,5 +1,7 @@
 //! An alert as data.
 
+use poolscope::labels::Cause;
+
 use super::contributor::Contributor;
 use crate::monitoring::dashboards::PanelId;
 use crate::monitoring::thresholds::Threshold;
@@ -67,6 +69,8 @@ pub struct Alert {
     pub thresholds: Vec<Threshold>,
     /// The panel that shows the condition.
     pub panel: PanelId,
+    /// The cause of which this is the alert, unless it is one on a symptom.
+    pub diagnosed: Option<Diagnosed>,
     /// Lists of alerts that the same fault may cause.
     pub(super) related: &'static [&'static [&'static str]],
 }
@@ -75,8 +79,21 @@ impl Alert {
     /// Returns the names of alerts that the same fault may cause.
     #[must_use]
     pub fn related(&self) -> Vec<&'static str> {
-        self.related.concat()
+        let inhibited = self.diagnosed.iter().flat_map(|diagnosed| diagnosed.inhibits.iter().copied());
+        self.related.concat().into_iter().chain(inhibited).collect()
     }
+}
+
+/// What only the alert of a diagnosed cause has.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Diagnosed {
+    /// The cause.
+    pub cause: Cause,
+    /// How long the alert fires after the cause was diagnosed last, so that it inhibits symptoms as long as they fire.
+    pub keep_firing_for: Threshold,
+    /// The alerts that the cause explains, which are not more severe.
+    pub inhibits: Vec<&'static str>,
 }
 
 /// Alerts that an exhausted pool causes beside `PoolscopePoolExhausted`.

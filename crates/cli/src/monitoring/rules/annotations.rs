@@ -3,6 +3,7 @@
 use super::alert::{Alert, Scope};
 use super::contributor::Contributor;
 use super::links::{Links, Runbooks};
+use super::verdict;
 use crate::monitoring::names::{POOL_LABEL, SCRAPES};
 
 /// Returns the annotations of an alert, in the order of the file.
@@ -18,6 +19,9 @@ pub fn annotations(alert: &Alert, links: &Links) -> Vec<(&'static str, String)> 
 }
 
 fn description(alert: &Alert) -> String {
+    if let Some(diagnosed) = &alert.diagnosed {
+        return verdict::description(diagnosed.cause);
+    }
     let mut text = match alert.scope {
         Scope::Pool => format!("Pool {{{{ $labels.{POOL_LABEL} }}}} of {{{{ $labels.instance }}}}: "),
         Scope::Fleet => format!("Pools {{{{ $labels.{POOL_LABEL} }}}} of job {{{{ $labels.job }}}}: "),

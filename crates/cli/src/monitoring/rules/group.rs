@@ -23,5 +23,5 @@ pub enum Rule {
     /// A recording rule.
     Recording(Recording),
     /// An alerting rule.
-    Alert(Alert),
+    Alert(Box<Alert>),
 }

@@ -6,6 +6,7 @@ mod annotations;
 mod contributor;
 mod group;
 mod links;
+mod verdict;
 mod yaml;
 
 use super::generated::COMMAND;
@@ -35,7 +36,7 @@ pub fn recording_groups(thresholds: &Thresholds) -> Vec<Group> {
 /// Returns the group of alerts.
 #[must_use]
 pub fn alert_groups(thresholds: &Thresholds) -> Vec<Group> {
-    let rules = alerts::alerts(thresholds).into_iter().map(Rule::Alert).collect();
+    let rules = alerts::alerts(thresholds).into_iter().map(|alert| Rule::Alert(Box::new(alert))).collect();
     vec![Group { name: "poolscope.alerts", interval: None, rules }]
 }
 

@@ -42,6 +42,9 @@ fn alert(file: &mut String, rule: &Alert, links: &Links) {
     let _ = writeln!(file, "      - alert: {}", rule.name);
     expression(file, &rule.expr);
     let _ = writeln!(file, "        for: {}", rule.for_duration);
+    if let Some(diagnosed) = &rule.diagnosed {
+        let _ = writeln!(file, "        keep_firing_for: {}", diagnosed.keep_firing_for);
+    }
     let _ = writeln!(file, "        labels:\n          severity: {}", rule.severity.as_str());
     file.push_str("        annotations:\n");
     for (name, text) in annotations(rule, links) {

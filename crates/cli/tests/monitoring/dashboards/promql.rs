@@ -102,6 +102,11 @@ pub(super) fn labels(expression: &Expr) -> BTreeSet<String> {
             if call.func.name == "histogram_quantile" {
                 assert!(result.remove("le"), "a quantile needs le: {expression}");
             }
+            if let ("label_replace", Some(Expr::StringLiteral(added))) =
+                (call.func.name, call.args.args.get(1).map(|argument| &**argument))
+            {
+                result.insert(added.val.clone());
+            }
             result
         }
         Expr::Aggregate(aggregate) => {

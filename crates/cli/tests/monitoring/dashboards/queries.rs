@@ -17,7 +17,6 @@ const UNUSED_METRICS: &[(&str, &str)] = &[
         "poolscope_close_timeouts_total",
         "rises only while queries cannot be cancelled; the panel of states shows those closing",
     ),
-    ("poolscope_diagnosis", "its evidence and advice are in the API and in `poolscope diagnose`"),
     ("poolscope_incident_errors_total", "a failure to write evidence affects nothing else, and is logged"),
     ("poolscope_incident_files_total", "the files themselves, and the log, show when"),
     ("poolscope_log_lines_lost_total", "a gap in the log of the binary, which the log reports itself"),

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use poolscope::labels::{Activity, BackendState, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
+use poolscope::labels::{Activity, BackendState, Cause, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
 use poolscope_cli::monitoring::dashboards::{Dashboard, PanelId};
 use poolscope_cli::monitoring::{Threshold, Thresholds};
 use serde_json::{Value, json};
 
 use super::{committed, each_panel, panels, targets, text};
 
-/// Panel types that can be rendered with Grafana's libraries outside its server.
-const PANEL_TYPES: [&str; 4] = ["bargauge", "stat", "table", "timeseries"];
+/// Panel types that can be rendered with Grafana's libraries outside its server, except for the state timeline.
+const PANEL_TYPES: [&str; 5] = ["bargauge", "stat", "state-timeline", "table", "timeseries"];
 
 #[test]
 fn panels_have_title_description_and_unit() {
@@ -247,6 +247,7 @@ fn series(legend: &str) -> Vec<String> {
     let Some((before, rest)) = legend.split_once("{{") else { return vec![legend.to_owned()] };
     let (label, after) = rest.split_once("}}").unwrap();
     let words: Vec<&str> = match label {
+        "cause" => Cause::ALL.iter().map(|word| word.as_str()).collect(),
         "activity" => Activity::ALL.iter().map(|word| word.as_str()).collect(),
         "code" => vec!["200", "499", "500", "503"],
         "db_client_connection_state" => vec!["idle", "used"],
@@ -286,6 +287,7 @@ fn rows_are_in_order() {
     assert_eq!(
         rows(Dashboard::Pool),
         [
+            "Diagnosis",
             "Health",
             "Saturation",
             "Holders",

@@ -3,14 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use poolscope_cli::monitoring::Thresholds;
 use poolscope_cli::monitoring::rules::{self, Links};
 use tokio::runtime::Runtime;
 
-use crate::tools::at;
+use crate::notifications::{Webhook, alertmanager, configuration};
 use poolscope_testing::prometheus::{Prometheus, TimeSeries};
 use poolscope_testing::server_process::ServerProcess;
 
@@ -44,14 +43,15 @@ pub(super) struct Environment {
     runtime: Runtime,
     prometheus: Prometheus,
     alertmanager: ServerProcess,
+    webhook: Webhook,
 }
 
 impl Environment {
     pub(super) fn start() -> Self {
         let runtime = Runtime::new().expect("a runtime");
+        let webhook = Webhook::start();
         let (prometheus, alertmanager) = runtime.block_on(async {
-            let example = fs::read_to_string(at("alerts/alertmanager.yml")).expect("the example");
-            let alertmanager = ServerProcess::start("alertmanager", &[("alertmanager.yml", &example)], arguments).await;
+            let alertmanager = alertmanager(&configuration(&webhook)).await;
             let rules = rules::all(&thresholds(), &Links::of_compose());
             let alerting = format!(
                 "alerting: {{alertmanagers: [{{static_configs: [{{targets: ['{}']}}]}}]}}",
@@ -61,7 +61,7 @@ impl Environment {
             let files = [("prometheus.yml", &*config), ("rules.yml", &rules)];
             (Prometheus::configured(&files).await, alertmanager)
         });
-        Self { runtime, prometheus, alertmanager }
+        Self { runtime, prometheus, alertmanager, webhook }
     }
 
     /// Adds a target to scrape.
@@ -86,6 +86,20 @@ impl Environment {
             }
         }
         firing
+    }
+
+    /// Returns the names of the alerts of a job that Alertmanager has notified about, in their order.
+    ///
+    /// Each is listed once: Alertmanager repeats a notification that was not acknowledged in time.
+    pub(super) fn notified(&self, job: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        for notification in self.webhook.firing(job) {
+            let name = notification["groupLabels"]["alertname"].as_str().unwrap_or_default().to_owned();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// Returns the values of an expression for each second.
@@ -121,15 +135,11 @@ pub(super) fn wait_until(timeout: Duration, mut condition: impl FnMut() -> bool)
 }
 
 /// Returns the committed thresholds, scaled to the tests' pace.
+///
+/// The diagnosis itself is not faster than in production. It takes up to 30 s, as much as a page waits for at least, so that
+/// the alert that names the cause comes first.
 pub(super) fn thresholds() -> Thresholds {
-    Thresholds::committed().expect("thresholds").paced(PACE)
-}
-
-fn arguments(directory: &Path, address: SocketAddr) -> Vec<String> {
-    vec![
-        format!("--config.file={}", directory.join("alertmanager.yml").display()),
-        format!("--storage.path={}", directory.join("data").display()),
-        format!("--web.listen-address={address}"),
-        "--cluster.listen-address=".to_owned(),
-    ]
+    let mut thresholds = Thresholds::committed().expect("thresholds").paced(PACE);
+    thresholds.for_page.value = 30.0;
+    thresholds
 }

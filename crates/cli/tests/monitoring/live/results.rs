@@ -11,7 +11,7 @@ use poolscope_cli::demo::Scenario;
 
 use super::environment::{Environment, wait_until};
 use super::panels;
-use super::scenario_run::{SLOW_TO_RESOLVE, ScenarioRun, await_slow_alerts, run, start};
+use super::scenario_run::{ScenarioRun, await_slow_alerts, is_slow_to_resolve, run, start};
 
 /// Concurrent faults. Each demo has its own server, and two cores can run several of them.
 const CONCURRENT_FAULTS: usize = 4;
@@ -66,6 +66,7 @@ pub(super) fn run_all() -> Results {
         end,
         notices: Default::default(),
         fired: Default::default(),
+        notified: Vec::new(),
         unresolved: Vec::new(),
     });
     for run in &mut runs {
@@ -121,14 +122,14 @@ fn report(results: &Results) -> String {
         for (name, notice) in notices {
             let seconds = |time: Duration| format!("{:.0} s", time.as_secs_f64());
             let resolved = notice.resolved.map_or_else(|| "not awaited".to_owned(), seconds);
-            let slow = if SLOW_TO_RESOLVE.contains(&&**name) { " (long window)" } else { "" };
+            let slow = if is_slow_to_resolve(name) { " (long window)" } else { "" };
             let inhibited = if notice.inhibited { "; inhibited" } else { "" };
             let _ = writeln!(text, "  {name}: after {}{inhibited}; resolved: {resolved}{slow}", seconds(notice.after));
             for description in &notice.descriptions {
                 let _ = writeln!(text, "      {description}");
             }
         }
-        let _ = writeln!(text, "  fired: {:?}", run.fired);
+        let _ = writeln!(text, "  fired: {:?}\n  notified: {:?}", run.fired, run.notified);
     }
     text
 }

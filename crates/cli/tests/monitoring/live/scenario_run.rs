@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use poolscope_cli::demo::Scenario;
-use poolscope_cli::monitoring::rules::alerts::alerts;
+use poolscope_cli::monitoring::rules::alerts::{alerts, diagnosed};
 
 use super::environment::{Environment, thresholds, wait_until};
 use crate::run::{RunningDemo, demo, start as start_demo};
@@ -26,8 +26,13 @@ const MIN_DURATION: Duration = Duration::from_secs(20);
 const RECOVERED: &str = "sum(rate(poolscope_retry_recovered_total{job=\"shop\"}[20s]))";
 
 /// Alerts with a window of 2 minutes at this pace.
-pub(super) const SLOW_TO_RESOLVE: [&str; 3] =
+const SLOW_TO_RESOLVE: [&str; 3] =
     ["PoolscopeSelfDeadlock", "PoolscopeTimeoutBudgetBurnsFast", "PoolscopeWaitBudgetBurnsFast"];
+
+/// Returns whether an alert fires for two minutes after its fault at this pace.
+pub(super) fn is_slow_to_resolve(name: &str) -> bool {
+    SLOW_TO_RESOLVE.contains(&name) || name.starts_with(diagnosed::PREFIX)
+}
 
 /// Alerts with a window of 24 minutes at this pace. The tests do not wait for these; promtool checks that they resolve.
 const NOT_AWAITED: [&str; 2] = ["PoolscopeTimeoutBudgetBurns", "PoolscopeWaitBudgetBurns"];
@@ -56,6 +61,8 @@ pub(super) struct ScenarioRun {
     pub(super) notices: BTreeMap<String, Notice>,
     /// Alerts that fired, according to Prometheus.
     pub(super) fired: BTreeSet<String>,
+    /// The alerts that Alertmanager notified about, in their order.
+    pub(super) notified: Vec<String>,
     /// Alerts that did not resolve in time.
     pub(super) unresolved: Vec<String>,
 }
@@ -79,7 +86,15 @@ pub(super) fn run(environment: &Environment, scenario: &'static Scenario) -> (Sc
         let started = Instant::now();
         wait_until(FAULT_DURATION, || environment.query(RECOVERED) > 0.0 && started.elapsed() >= MIN_DURATION);
         let end = SystemTime::now();
-        let run = ScenarioRun { scenario, start: begin, end, notices, fired: BTreeSet::new(), unresolved: Vec::new() };
+        let run = ScenarioRun {
+            scenario,
+            start: begin,
+            end,
+            notices,
+            fired: BTreeSet::new(),
+            notified: Vec::new(),
+            unresolved: Vec::new(),
+        };
         return (run, up);
     }
     up.run.line_containing("fault injected");
@@ -91,19 +106,21 @@ pub(super) fn run(environment: &Environment, scenario: &'static Scenario) -> (Sc
     });
     up.run.line_containing("fault removed");
     let over = Instant::now();
-    let awaited = |name: &String| !SLOW_TO_RESOLVE.contains(&&**name) && !NOT_AWAITED.contains(&&**name);
+    let awaited = |name: &String| !is_slow_to_resolve(name) && !NOT_AWAITED.contains(&&**name);
     await_resolved(environment, scenario, &mut notices, over, RESOLVE_TIMEOUT, awaited);
     let unresolved = unresolved(&notices, awaited);
     let end = SystemTime::now();
-    (ScenarioRun { scenario, start: begin, end, notices, fired: BTreeSet::new(), unresolved }, up)
+    let notified = environment.notified(scenario.name());
+    (ScenarioRun { scenario, start: begin, end, notices, fired: BTreeSet::new(), notified, unresolved }, up)
 }
 
 /// Waits until the slow alerts have resolved as well.
 pub(super) fn await_slow_alerts(environment: &Environment, run: &mut ScenarioRun, over: Instant) {
-    let slow = |name: &String| SLOW_TO_RESOLVE.contains(&&**name);
+    let slow = |name: &String| is_slow_to_resolve(name);
     await_resolved(environment, run.scenario, &mut run.notices, over, SLOW_RESOLVE_TIMEOUT, slow);
     run.unresolved.extend(unresolved(&run.notices, slow));
     run.end = SystemTime::now();
+    run.notified = environment.notified(run.scenario.name());
 }
 
 fn unresolved(notices: &BTreeMap<String, Notice>, selected: impl Fn(&String) -> bool) -> Vec<String> {
@@ -147,5 +164,5 @@ fn timeouts_match_the_windows_of_the_rules() {
     let known: BTreeSet<_> = alerts(&thresholds).iter().map(|alert| alert.name).collect();
     assert!(SLOW_TO_RESOLVE.iter().chain(&NOT_AWAITED).all(|name| known.contains(name)));
     assert_eq!((thresholds.window.to_string(), thresholds.window_rare.to_string()), ("20s".into(), "2m".into()));
-    assert_eq!(thresholds.for_ticket.to_string(), "40s");
+    assert_eq!((thresholds.for_ticket.to_string(), thresholds.keep_diagnosis.to_string()), ("40s".into(), "2m".into()));
 }

@@ -12,6 +12,10 @@ import type {
 import type { Options as BarGaugeOptions } from '@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen';
 import type { Options as StatOptions } from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
 import type {
+  FieldConfig as StateTimelineFieldConfig,
+  Options as StateTimelineOptions,
+} from '@grafana/schema/dist/esm/raw/composable/statetimeline/panelcfg/x/StateTimelinePanelCfg_types.gen';
+import type {
   FieldConfig as TableFieldConfig,
   Options as TableOptions,
 } from '@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen';
@@ -58,11 +62,14 @@ type Of<Type extends string, Options, Custom> = Omit<Panel, 'datasource' | 'fiel
 type Drawn =
   | Of<'bargauge', BarGaugeOptions, Record<string, never>>
   | Of<'stat', StatOptions, Record<string, never>>
+  | Of<'state-timeline', StateTimelineOptions, StateTimelineFieldConfig>
   | Of<'table', TableOptions, TableFieldConfig>
   | Of<'timeseries', TimeSeriesOptions, TimeSeriesFieldConfig>;
 
-/** Rows are not collapsed, since links do not find panels in collapsed rows. */
-type Row = Omit<RowPanel, 'datasource' | 'panels'> & { panels: [] };
+/** Panels follow an open row, and are within a collapsed one. Grafana opens that row for a link to one of them. */
+type Row =
+  | (Omit<RowPanel, 'collapsed' | 'datasource' | 'panels'> & { collapsed: false; panels: [] })
+  | (Omit<RowPanel, 'collapsed' | 'datasource' | 'panels'> & { collapsed: true; panels: Drawn[] });
 
 export type Checked = Omit<Dashboard, 'annotations' | 'panels'> & {
   annotations: { list: Annotation[] };

@@ -10,15 +10,15 @@ use crate::monitoring::recording::{CONNECT_FAILURES, CONNECTED, RETRY_SHARE};
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn failures_row() -> Row {
-    Row { title: "Failures", panels: vec![timeouts(), connection_errors()] }
+    Row::open("Failures", vec![timeouts(), connection_errors()])
 }
 
 pub(super) fn retries_row(thresholds: &Thresholds) -> Row {
-    Row { title: "Retries and dirty returns", panels: vec![retries(thresholds), dirty_returns()] }
+    Row::open("Retries and dirty returns", vec![retries(thresholds), dirty_returns()])
 }
 
 pub(super) fn lifecycle_row() -> Row {
-    Row { title: "Connection lifecycle", panels: vec![churn(), unpooled()] }
+    Row::open("Connection lifecycle", vec![churn(), unpooled()])
 }
 
 fn timeouts() -> PanelBuilder {

@@ -20,7 +20,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
         waiting(),
         timeouts(&thresholds.timeout_objective),
     ];
-    Row { title: "Health", panels: panels.map(|panel| panel.size(3, 4)).into() }
+    Row::open("Health", panels.map(|panel| panel.size(3, 4)).into())
 }
 
 fn alerts() -> PanelBuilder {

@@ -16,15 +16,15 @@ use crate::monitoring::thresholds::Thresholds;
 const TOP_SERIES: usize = 10;
 
 pub(super) fn saturation_row(thresholds: &Thresholds) -> Row {
-    Row { title: "Saturation and server slots", panels: vec![slots(thresholds), connections(), saturation(thresholds)] }
+    Row::open("Saturation and server slots", vec![slots(thresholds), connections(), saturation(thresholds)])
 }
 
 pub(super) fn holders_row() -> Row {
-    Row { title: "Holders", panels: vec![holders(), held_by_activity()] }
+    Row::open("Holders", vec![holders(), held_by_activity()])
 }
 
 pub(super) fn waiters_row(thresholds: &Thresholds) -> Row {
-    Row { title: "Waiters and latency", panels: vec![waiters(), wait_time(thresholds)] }
+    Row::open("Waiters and latency", vec![waiters(), wait_time(thresholds)])
 }
 
 fn slots(thresholds: &Thresholds) -> PanelBuilder {

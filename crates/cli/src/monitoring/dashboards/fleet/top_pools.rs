@@ -9,6 +9,7 @@ use crate::monitoring::dashboards::layout::Row;
 use crate::monitoring::dashboards::panel::{CRITICAL, Description, NEUTRAL, PanelBuilder, WARNING, ref_id};
 use crate::monitoring::dashboards::panel_id::PanelId;
 use crate::monitoring::dashboards::query::{Series, metric};
+use crate::monitoring::dashboards::shared::{advice_mappings, cause_column};
 use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::names::POOL_LABEL;
 use crate::monitoring::recording::{
@@ -21,6 +22,9 @@ const TOP_POOLS: usize = 20;
 
 /// The heading of the operation that holds most of a pool.
 const TOP_HOLDER: &str = "Top holder";
+
+/// The heading of the cause that the pool is diagnosed with.
+const DIAGNOSIS: &str = "Diagnosis";
 
 /// A column of the table.
 #[derive(Debug)]
@@ -56,27 +60,67 @@ impl Column {
 }
 
 pub(super) fn row(thresholds: &Thresholds) -> Row {
-    Row { title: "Top pools", panels: vec![table(thresholds)] }
+    Row::open("Top pools", vec![causes(), table(thresholds)])
+}
+
+/// Selects the causes that are problems.
+const PROBLEMS: &str = r#"cause!~"healthy|not_enough_data""#;
+
+fn causes() -> PanelBuilder {
+    let description = Description {
+        shows: "The causes that pools are diagnosed with: on how many instances, and for how long on the first of them.",
+        normal: "No rows. A cause on all instances of a job at once points to what they share: the server, a release, \
+                 the load.",
+        action: "Follow the advice, and open a pool below for the operation responsible.",
+    };
+    let by = |of: String| format!("by (job, {POOL_LABEL}, cause) ({of})");
+    let diagnosed = by(metric!("poolscope_diagnosis").only(PROBLEMS).to_string());
+    let seconds = by(metric!("poolscope_diagnosis_seconds").only(PROBLEMS).to_string());
+    let names = json!({
+        "cause": "Cause", "job": "Job", POOL_LABEL: "Pool", "advice": "Advice", "Value #A": "Instances", "Value #B": "For",
+    });
+    let order = json!({ "cause": 0, "Value #A": 1, "Value #B": 2, POOL_LABEL: 3, "job": 4, "advice": 5 });
+    let mut panel = PanelBuilder::table(PanelId::FleetCauses, "Diagnosed causes", description).size(24, 5);
+    for (operator, condition, of) in [("sum", " > 0", diagnosed), ("max", "", seconds)] {
+        let query = format!(r#"label_replace({operator} {of}{condition}, "advice", "$1", "cause", "(.+)")"#);
+        panel = panel.instant_query(query, "");
+    }
+    panel
+        .default("noValue", "none".into())
+        .transform("merge", &json!({}))
+        .transform(
+            "organize",
+            &json!({ "excludeByName": { "Time": true }, "indexByName": order, "renameByName": names }),
+        )
+        .field("Cause", &cause_column())
+        .field("Instances", &[("custom.width", json!(100))])
+        .field("For", &[("unit", json!(Unit::Seconds.as_str())), ("decimals", json!(0)), ("custom.width", json!(90))])
+        .field("Advice", &[("mappings", advice_mappings()), ("custom.minWidth", json!(500))])
 }
 
 fn table(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
-        shows: "The twenty pools that were exhausted for the largest share of the last five minutes, then by use. \
-                Click a pool to open its dashboard.",
+        shows: "The twenty worst pools: those with a diagnosed problem first, then those that were exhausted for the \
+                largest share of the last five minutes, then by use. Click a pool to open its dashboard.",
         normal: "No colored cell; colors start at the alert thresholds.",
         action: "Open the pool. The top holder is the operation that holds most of its connections, and the first \
                  suspect.",
     };
     // A saturated pool ranks before any pool that is only full.
     let rank = format!("{} + {} / 1000", Series::recorded(SATURATED_SHARE), Series::recorded(USED_SHARE));
-    let top = format!("and on (job, instance, {POOL_LABEL}) topk({TOP_POOLS}, {})", by_pool(rank));
+    let problem = by_pool(metric!("poolscope_diagnosis").only(PROBLEMS));
+    let rank = by_pool(rank);
+    // An exporter of an earlier version has no diagnosis.
+    let top = format!("and on (job, instance, {POOL_LABEL}) topk({TOP_POOLS}, {rank} + 10 * {problem} or {rank})");
     let mut panel = PanelBuilder::table(PanelId::TopPools, "Top pools", description).size(24, 9);
-    let mut names = json!({ "instance": "Instance", "job": "Job", "operation": TOP_HOLDER, POOL_LABEL: "Pool" });
-    let mut order = json!({ POOL_LABEL: 0, "job": 1, "instance": 2, "operation": 3 });
+    let mut names = json!({
+        "instance": "Instance", "job": "Job", "operation": TOP_HOLDER, "cause": DIAGNOSIS, POOL_LABEL: "Pool",
+    });
+    let mut order = json!({ POOL_LABEL: 0, "job": 1, "instance": 2, "cause": 3, "operation": 4 });
     for (index, column) in columns(thresholds).iter().enumerate() {
         let field = format!("Value #{}", ref_id(index));
         names[&field] = json!(column.heading);
-        order[&field] = json!(4 + index);
+        order[&field] = json!(5 + index);
         panel =
             panel.instant_query(format!("{} {top}", column.expression), "").field(column.heading, &column.overrides());
     }
@@ -87,10 +131,11 @@ fn table(thresholds: &Thresholds) -> PanelBuilder {
             &json!({ "excludeByName": { "Time": true }, "indexByName": order, "renameByName": names }),
         )
         .option("sortBy", json!([{ "desc": true, "displayName": "Exhausted" }]))
+        .field(DIAGNOSIS, &cause_column())
         .field("Pool", &[("links", json!([{ "targetBlank": false, "title": "Open the pool", "url": pool_url() }]))])
 }
 
-/// Returns the columns, starting with the number of connections held by the top holder.
+/// Returns the columns, starting with the duration of the diagnosis and the number of connections held by the top holder.
 fn columns(thresholds: &Thresholds) -> Vec<Column> {
     let held = format!("sum by (job, instance, {POOL_LABEL}, operation) ({})", Series::recorded(HELD_BY_OPERATION));
     let top_holder = Column {
@@ -101,7 +146,14 @@ fn columns(thresholds: &Thresholds) -> Vec<Column> {
     };
     let saturated = [(WARNING, &thresholds.saturated_share), (CRITICAL, &thresholds.exhausted_share)];
     let timeouts = Series::recorded(&timeout_share(BurnWindow::M5));
+    let cause = Column {
+        heading: "For",
+        expression: format!("max by (job, instance, {POOL_LABEL}, cause) ({})", metric!("poolscope_diagnosis_seconds")),
+        unit: Unit::Seconds,
+        steps: Vec::new(),
+    };
     vec![
+        cause,
         top_holder,
         Column::new("Maximum", &metric!("db_client_connection_max"), Unit::Count, &[]),
         Column::new("Used", &Series::recorded(USED_SHARE), Unit::Share, &[]),

@@ -15,7 +15,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
         connection_errors(thresholds),
         query_errors(),
     ];
-    Row { title: "Failures", panels }
+    Row::open("Failures", panels)
 }
 
 /// Returns the checkouts that failed, without cancelled ones.

@@ -21,7 +21,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
         connect_suspended(),
         leaks(thresholds),
     ];
-    Row { title: "Health", panels: panels.map(|panel| panel.size(3, 4)).into() }
+    Row::open("Health", panels.map(|panel| panel.size(3, 4)).into())
 }
 
 fn alerts() -> PanelBuilder {

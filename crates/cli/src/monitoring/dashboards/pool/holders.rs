@@ -22,7 +22,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
         wire_bytes(),
         query_time(thresholds),
     ];
-    Row { title: "Holders", panels }
+    Row::open("Holders", panels)
 }
 
 fn use_seconds() -> Series {

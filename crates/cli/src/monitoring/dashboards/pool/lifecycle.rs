@@ -9,20 +9,14 @@ use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn dirty_returns_row(thresholds: &Thresholds) -> Row {
-    Row { title: "Dirty returns and leaks", panels: vec![dirty_returns(), suspected_leaks(thresholds)] }
+    Row::open("Dirty returns and leaks", vec![dirty_returns(), suspected_leaks(thresholds)])
 }
 
 pub(super) fn lifecycle_row(thresholds: &Thresholds) -> Row {
-    Row {
-        title: "Connection lifecycle",
-        panels: vec![
-            opened_and_closed(),
-            close_reasons(),
-            churn_share(thresholds),
-            connect_time(),
-            connect_suspended_time(),
-        ],
-    }
+    Row::open(
+        "Connection lifecycle",
+        vec![opened_and_closed(), close_reasons(), churn_share(thresholds), connect_time(), connect_suspended_time()],
+    )
 }
 
 fn dirty_returns() -> PanelBuilder {

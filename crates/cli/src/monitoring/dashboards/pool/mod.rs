@@ -1,5 +1,6 @@
 //! The pool dashboard: one pool, from health through causes to details.
 
+mod diagnosis;
 mod failures;
 mod health;
 mod holders;
@@ -19,18 +20,19 @@ use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
     let rows = vec![
+        diagnosis::row(),
         health::row(thresholds),
         saturation::row(thresholds),
         holders::row(thresholds),
         waiters::waiters_row(thresholds),
-        waiters::latency_row(thresholds),
-        failures::row(thresholds),
-        retries::row(),
-        lifecycle::dirty_returns_row(thresholds),
-        lifecycle::lifecycle_row(thresholds),
-        server::row(thresholds),
-        unpooled::row(),
-        requests::row(),
+        waiters::latency_row(thresholds).collapsed(),
+        failures::row(thresholds).collapsed(),
+        retries::row().collapsed(),
+        lifecycle::dirty_returns_row(thresholds).collapsed(),
+        lifecycle::lifecycle_row(thresholds).collapsed(),
+        server::row(thresholds).collapsed(),
+        unpooled::row().collapsed(),
+        requests::row().collapsed(),
     ];
     render(Dashboard::Pool, rows, &[])
 }

@@ -20,7 +20,7 @@ pub(super) fn row() -> Row {
         failed_requests(),
         request_warnings(),
     ];
-    Row { title: "Requests", panels }
+    Row::open("Requests", panels)
 }
 
 fn requests_in_flight() -> PanelBuilder {

@@ -7,7 +7,7 @@ use crate::monitoring::dashboards::query::{metric, sum, sum_by, unless_zero};
 use crate::monitoring::dashboards::unit::Unit;
 
 pub(super) fn row() -> Row {
-    Row { title: "Retries", panels: vec![retries(), retry_outcomes(), retry_budget()] }
+    Row::open("Retries", vec![retries(), retry_outcomes(), retry_budget()])
 }
 
 fn retries() -> PanelBuilder {

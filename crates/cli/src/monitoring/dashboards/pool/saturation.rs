@@ -9,7 +9,7 @@ use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn row(thresholds: &Thresholds) -> Row {
-    Row { title: "Saturation", panels: vec![connections(), saturation(thresholds), recommended_size()] }
+    Row::open("Saturation", vec![connections(), saturation(thresholds), recommended_size()])
 }
 
 fn connections() -> PanelBuilder {

@@ -28,7 +28,7 @@ pub(super) fn row(thresholds: &Thresholds) -> Row {
         lock_waiters(),
         oldest_transaction(),
     ];
-    Row { title: "PostgreSQL server", panels }
+    Row::open("PostgreSQL server", panels)
 }
 
 /// Returns one value per server.

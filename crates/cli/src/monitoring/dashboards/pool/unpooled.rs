@@ -7,10 +7,7 @@ use crate::monitoring::dashboards::query::{metric, sum, sum_by, unless_zero};
 use crate::monitoring::dashboards::unit::Unit;
 
 pub(super) fn row() -> Row {
-    Row {
-        title: "Unpooled connections",
-        panels: vec![pooled_and_unpooled(), unpooled_connects(), unpooled_connect_time()],
-    }
+    Row::open("Unpooled connections", vec![pooled_and_unpooled(), unpooled_connects(), unpooled_connect_time()])
 }
 
 fn pooled_and_unpooled() -> PanelBuilder {

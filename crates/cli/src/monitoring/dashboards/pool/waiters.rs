@@ -10,12 +10,12 @@ use crate::monitoring::recording::bucket;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn waiters_row(thresholds: &Thresholds) -> Row {
-    Row { title: "Waiters", panels: vec![waiters(thresholds), wait_phases(), queue_length(), checkouts()] }
+    Row::open("Waiters", vec![waiters(thresholds), wait_phases(), queue_length(), checkouts()])
 }
 
 pub(super) fn latency_row(thresholds: &Thresholds) -> Row {
     let panels = vec![wait_time(thresholds), objectives(thresholds), oldest_wait(), operation_time()];
-    Row { title: "Latency", panels }
+    Row::open("Latency", panels)
 }
 
 /// Returns a quantile of the checkout time.

@@ -30,6 +30,7 @@ fn suspected_leak(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.suspected_leaks]),
         panel: PanelId::SuspectedLeaks,
+        diagnosed: None,
         related: &[
             &["PoolscopeHeldIdle", "PoolscopeIdleInTransaction", "PoolscopeSelfDeadlock", "PoolscopePoolExhausted"],
             EXHAUSTION_SYMPTOMS,
@@ -61,6 +62,7 @@ fn held_idle(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.held_idle_share, window]),
         panel: PanelId::HeldWithoutQuery,
+        diagnosed: None,
         related: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }
@@ -88,6 +90,7 @@ fn idle_in_transaction(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.idle_in_transaction_share, window]),
         panel: PanelId::Holders,
+        diagnosed: None,
         related: &[&["PoolscopeSuspectedLeak", "PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }
@@ -118,6 +121,7 @@ fn dirty_returns(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.dirty_share, &t.traffic_floor, window]),
         panel: PanelId::DirtyReturns,
+        diagnosed: None,
         related: &[&["PoolscopeConnectionChurn"]],
     }
 }
@@ -132,7 +136,7 @@ fn self_deadlock(t: &Thresholds) -> Alert {
             "sum without (operation) (\n{}\n) > 0",
             indented(&increase_with_new_series(SELF_DEADLOCKS, window))
         ),
-        for_duration: t.for_event.clone(),
+        for_duration: t.for_ticket.clone(),
         summary: "A task waits for a connection while it holds one: risk of a self-deadlock.",
         description: format!(
             "{{{{ $value | printf \"%.0f\" }}}} checkouts in the last {window} waited while their own task held a \
@@ -145,6 +149,7 @@ fn self_deadlock(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([window]),
         panel: PanelId::SelfDeadlocks,
+        diagnosed: None,
         related: &[&["PoolscopeHeldIdle", "PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }

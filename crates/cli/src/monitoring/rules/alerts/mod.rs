@@ -4,6 +4,7 @@
 //! one name, a job. The top contributor is not a label: it may change while the fault lasts, and each change would be a new
 //! alert with a new `for`. The description queries it at each evaluation instead.
 
+pub mod diagnosed;
 pub(super) mod growth;
 mod holders;
 mod objectives;
@@ -13,14 +14,17 @@ mod saturation;
 mod server;
 mod telemetry;
 
+use poolscope::labels::Cause;
+
 use crate::monitoring::thresholds::Thresholds;
 
-pub use super::alert::{Alert, EXHAUSTION_SYMPTOMS, Scope, Severity};
+pub use super::alert::{Alert, Diagnosed, EXHAUSTION_SYMPTOMS, Scope, Severity};
 
 /// Returns all alerts, in the order of the reference page.
 #[must_use]
 pub fn alerts(thresholds: &Thresholds) -> Vec<Alert> {
     let parts = [
+        diagnosed::alerts(thresholds),
         saturation::alerts(thresholds),
         objectives::alerts(thresholds),
         holders::alerts(thresholds),
@@ -29,7 +33,18 @@ pub fn alerts(thresholds: &Thresholds) -> Vec<Alert> {
         retries::alerts(thresholds),
         telemetry::alerts(thresholds),
     ];
-    parts.into_iter().flatten().collect()
+    let mut alerts: Vec<_> = parts.into_iter().flatten().collect();
+    // A ticket must not suppress a page. A leak that fails checkouts exhausts the pool, which pages; the budgets would page for
+    // it again.
+    let pages: Vec<_> =
+        alerts.iter().filter(|alert| alert.severity == Severity::Critical).map(|alert| alert.name).collect();
+    for alert in alerts.iter_mut().filter(|alert| alert.severity == Severity::Warning) {
+        if let Some(diagnosed) = &mut alert.diagnosed {
+            let is_leak = diagnosed.cause == Cause::Leak;
+            diagnosed.inhibits.retain(|name| !pages.contains(name) || is_leak && name.contains("Budget"));
+        }
+    }
+    alerts
 }
 
 #[cfg(test)]
@@ -45,6 +60,7 @@ mod tests {
         let thresholds = Thresholds::committed().unwrap();
         for alert in alerts(&thresholds) {
             let allowed = match alert.severity {
+                _ if alert.diagnosed.is_some() => ["for_diagnosis"; 2],
                 Severity::Critical => ["for_page", "for_event"],
                 Severity::Warning => ["for_ticket", "for_event"],
             };
@@ -60,7 +76,7 @@ mod tests {
             alerts.iter().flat_map(|alert| alert.thresholds.iter().map(|threshold| threshold.name)).collect();
         used.extend(alerts.iter().map(|alert| alert.for_duration.name));
         // The assumed scrape interval, and the evaluation interval of recording rules.
-        used.extend(["scrape_interval", "slow_evaluation"]);
+        used.extend(["scrape_interval", "slow_evaluation", "keep_diagnosis"]);
         let all: BTreeSet<_> = thresholds.all().iter().map(|threshold| threshold.name).collect();
         assert_eq!(used, all);
         for alert in &alerts {

@@ -42,7 +42,12 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
         page: BurnRateAlert {
             name: "PoolscopeTimeoutBudgetBurnsFast",
             summary: "Checkouts time out: the error budget burns fast and requests fail.",
-            related: &[&["PoolscopePoolExhausted", "PoolscopeTimeoutBudgetBurns", "PoolscopeWaitBudgetBurnsFast"]],
+            related: &[&[
+                "PoolscopePoolExhausted",
+                "PoolscopeTimeoutBudgetBurns",
+                "PoolscopeWaitBudgetBurnsFast",
+                "PoolscopeWaitBudgetBurns",
+            ]],
         },
         ticket: BurnRateAlert {
             name: "PoolscopeTimeoutBudgetBurns",
@@ -123,6 +128,7 @@ impl Objective<'_> {
             ),
             thresholds: cloned([objective, fast.1, slow.1, &t.traffic_floor]),
             panel: PanelId::Objectives,
+            diagnosed: None,
             related: alert.related,
         }
     }

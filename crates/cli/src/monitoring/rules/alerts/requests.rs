@@ -34,6 +34,7 @@ fn requests_shed(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.shed_share, &t.traffic_floor, window]),
         panel: PanelId::FailuresByOutcome,
+        diagnosed: None,
         related: &[&[
             "PoolscopePoolExhausted",
             "PoolscopePoolSaturated",
@@ -72,6 +73,7 @@ fn many_checkouts(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.many_checkouts_share, &t.many_checkouts_floor, window]),
         panel: PanelId::Checkouts,
+        diagnosed: None,
         related: &[],
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             ),
             thresholds: cloned([window]),
             panel: PanelId::RetryBudget,
+            diagnosed: None,
             related: &[&["PoolscopeRetryStorm", "PoolscopeConnectingFails", "PoolscopeServerDown"]],
         },
         Alert {
@@ -55,6 +56,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             ),
             thresholds: cloned([&t.retry_share, &t.retry_floor, window]),
             panel: PanelId::Retries,
+            diagnosed: None,
             related: &[
                 &["PoolscopeRetryBudgetSpent", "PoolscopeConnectingFails", "PoolscopeServerDown"],
                 EXHAUSTION_SYMPTOMS,

@@ -29,6 +29,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             ),
             thresholds: cloned([&t.exhausted_share, now]),
             panel: PanelId::Saturation,
+            diagnosed: None,
             related: &[EXHAUSTION_SYMPTOMS],
         },
         Alert {
@@ -50,6 +51,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             ),
             thresholds: cloned([&t.saturated_share, window]),
             panel: PanelId::Saturation,
+            diagnosed: None,
             related: &[&["PoolscopeWaitersSustained", "PoolscopeCheckoutWaitHigh"]],
         },
         Alert {
@@ -72,6 +74,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             ),
             thresholds: cloned([&t.waiters, window]),
             panel: PanelId::Waiters,
+            diagnosed: None,
             related: &[&["PoolscopePoolSaturated", "PoolscopeCheckoutWaitHigh"]],
         },
         Alert {
@@ -93,6 +96,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             ),
             thresholds: cloned([&t.wait_p99_seconds, &t.traffic_floor, window]),
             panel: PanelId::WaitTime,
+            diagnosed: None,
             related: &[&[
                 "PoolscopePoolSaturated",
                 "PoolscopeWaitersSustained",

@@ -28,6 +28,7 @@ fn server_down(t: &Thresholds) -> Alert {
                 .to_owned(),
         thresholds: Vec::new(),
         panel: PanelId::ServersDown,
+        diagnosed: None,
         related: &[&[
             "PoolscopeConnectingFails",
             "PoolscopeServerFull",
@@ -62,6 +63,7 @@ fn connecting_fails(t: &Thresholds) -> Alert {
         condition: format!("Over the last {now}, failed connection attempts exceeded {}.", t.connect_failures.human()),
         thresholds: cloned([&t.connect_failures, now]),
         panel: PanelId::ConnectionErrors,
+        diagnosed: None,
         related: &[&[
             "PoolscopeServerDown",
             "PoolscopeServerFull",
@@ -83,7 +85,7 @@ fn server_full(t: &Thresholds) -> Alert {
             "sum without (phase, sqlstate) (\n{}\n) > 0",
             indented(&increase_with_new_series(&refused, window))
         ),
-        for_duration: t.for_event.clone(),
+        for_duration: t.for_page.clone(),
         summary: "The database server has no free connection slots (SQLSTATE 53300).",
         description: format!(
             "{{{{ $value | humanize }}}} connection attempts were rejected in the last {window} because the server has \
@@ -95,6 +97,7 @@ fn server_full(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([window]),
         panel: PanelId::ConnectionErrors,
+        diagnosed: None,
         related: &[
             &[
                 "PoolscopeServerSlotsLow",
@@ -124,6 +127,7 @@ fn slots_low(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.slots_left_share]),
         panel: PanelId::ServerSlots,
+        diagnosed: None,
         related: &[&["PoolscopeServerFull", "PoolscopeServerSlotsShort"]],
     }
 }
@@ -166,6 +170,7 @@ fn slots_short(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.server_share, &t.server_connections, &t.server_reserved]),
         panel: PanelId::FleetSlots,
+        diagnosed: None,
         related: &[&["PoolscopeServerSlotsLow", "PoolscopeServerFull"]],
     }
 }
@@ -190,6 +195,7 @@ fn churn(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.churn_share, &t.churn_floor, window]),
         panel: PanelId::ChurnShare,
+        diagnosed: None,
         related: &[&["PoolscopeDirtyReturns", "PoolscopeCheckoutWaitHigh"]],
     }
 }
@@ -216,6 +222,7 @@ fn slow_queries(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.slow_query_share, &t.slow_query_seconds, &t.query_floor, window]),
         panel: PanelId::QueryTime,
+        diagnosed: None,
         related: &[&["PoolscopePoolExhausted"], EXHAUSTION_SYMPTOMS],
     }
 }

@@ -25,6 +25,7 @@ fn target_down(t: &Thresholds) -> Alert {
         condition: format!("A target that reported pool metrics within the last {known} cannot be scraped."),
         thresholds: cloned([known]),
         panel: PanelId::FleetInstancesDown,
+        diagnosed: None,
         related: &[&["PoolscopeMetricsAbsent"]],
     }
 }
@@ -53,6 +54,7 @@ fn metrics_absent(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([known]),
         panel: PanelId::FleetInstancesDown,
+        diagnosed: None,
         related: &[&["PoolscopeTargetDown"]],
     }
 }
@@ -77,6 +79,7 @@ fn wires_lost(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([window]),
         panel: PanelId::WiresLost,
+        diagnosed: None,
         related: &[],
     }
 }
@@ -105,6 +108,7 @@ fn span_export_failing(t: &Thresholds) -> Alert {
         ),
         thresholds: cloned([&t.span_loss_share, window]),
         panel: PanelId::Spans,
+        diagnosed: None,
         related: &[],
     }
 }
