@@ -217,9 +217,11 @@ async fn invariants_hold_on_the_rendered_page() {
     Page::of(&test.collector).check();
 }
 
-/// Prefixes of metrics that need the protocol observer or PostgreSQL. The tests against a real server cover them.
+/// Prefixes of metrics that need the protocol observer, PostgreSQL, or a problem after a healthy time. The tests against a
+/// real server and those of the encoder cover them.
 const ON_A_SERVER: &[&str] = &[
     "db_client_operation_duration_seconds",
+    "poolscope_diagnosis_evidence_usual",
     "poolscope_dirty_returns_total",
     "poolscope_query_errors_total",
     "poolscope_server_",
