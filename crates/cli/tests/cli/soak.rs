@@ -109,7 +109,7 @@ fn broken_servers_let_nothing_grow() {
     for minute in err.lines().filter_map(|line| line.get(..16)) {
         *by_minute.entry(minute).or_insert(0) += 1;
     }
-    println!("log lines by minute: {:?}", by_minute.values().collect::<Vec<_>>());
+    println!("log lines of each minute that has any: {:?}", by_minute.values().collect::<Vec<_>>());
     let (median, slowest) = median_and_slowest(&times);
     let per_minute = lines as f64 / duration.as_secs_f64() * 60.0;
     println!(
