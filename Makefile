@@ -39,10 +39,7 @@ stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario l
 
 test: ## Run all tests, including those with a real PostgreSQL and the documentation's
 	@scripts/setup test
-	@scripts/setup versions 13 18
 	$(CARGO) test --locked --workspace --all-features
-	@# The oldest and the newest PostgreSQL; `make versions` tests all of them.
-	@CARGO='$(CARGO)' scripts/versions 13 18
 	@# Runs the benchmark briefly and without optimization, only to show that it works.
 	$(CARGO) test --locked --quiet -p poolscope --all-features --bench pool -- --quick
 
