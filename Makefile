@@ -21,7 +21,7 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench fuzz soak incidents versions api fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents versions api fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -78,6 +78,11 @@ page: ## Test the exporter's page in Chromium, and take the documentation's pict
 bench: ## Measure the cost of a checkout
 	@scripts/setup bench
 	$(CARGO) bench --locked -p poolscope --all-features --bench pool
+
+diagnose: ## Diagnose known causes on real servers, and print the confusion matrix (15 to 20 minutes)
+	@scripts/setup diagnose
+	$(CARGO) test --locked -p poolscope --features exporter --test diagnosis full_run -- --ignored --nocapture
+	POOLSCOPE_BLESS=1 $(CARGO) test --locked --quiet -p poolscope --features exporter --test diagnosis -- current committed
 
 fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
 	@scripts/setup fuzz

@@ -1,11 +1,15 @@
 //! Who blocks whom: the pool's connections that wait for a lock, and the sessions that hold it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::call_site::CallSite;
 use crate::labels::BackendState;
 use crate::telemetry::clock::to_f64;
 use crate::telemetry::{BlockedBackend, Holder, PoolSnapshot, ServerPoll};
+
+/// How much shorter than the server reports a holder may have held its connection: the two do not read the time at once.
+const AGE_TOLERANCE: Duration = Duration::from_millis(100);
 
 /// Who holds or waits for a lock, if it is a connection of this pool.
 #[derive(Clone, Debug)]
@@ -48,10 +52,19 @@ impl LockBlock {
     pub(super) fn find(snapshot: &PoolSnapshot) -> (f64, Option<Self>) {
         let Some(ServerPoll::Seen(view)) = &snapshot.server else { return (0.0, None) };
         let holder = |pid: i32| snapshot.holders.iter().find(|holder| holder.backend_pid == Some(pid));
+        // The view is older than the list of holders: a lock may have been released and its connection have another
+        // holder since.
+        let is_later = |holder: &&Holder, since: Duration| holder.age + AGE_TOLERANCE < since;
         let mut waiting: Vec<i32> = Vec::new();
         let mut longest: Option<(&BlockedBackend, &Holder)> = None;
         for blocked in &view.blocked {
             let Some(waiter) = holder(blocked.pid) else { continue };
+            let blocker = holder(blocked.blocker_pid);
+            if is_later(&waiter, blocked.waiting)
+                || blocker.as_ref().is_some_and(|blocker| is_later(blocker, blocked.blocker_state_age))
+            {
+                continue;
+            }
             if !waiting.contains(&blocked.pid) {
                 waiting.push(blocked.pid);
             }

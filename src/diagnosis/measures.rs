@@ -72,11 +72,10 @@ measures! {
     LockBlockedShare => "blocked_on_locks_share", "ratio", "their share of the maximum";
     LockSeconds => "lock_wait", "seconds", "the time for which the first of them has waited";
     TimerDelay => "timer_delay", "seconds", "the mean delay of the timer that takes the samples";
-    LateShare => "late_samples", "ratio", "the share of samples whose timer was at least 250 ms late";
+    LateShare => "late_samples", "ratio", "the share of samples whose timer was at least 100 ms late";
     UnpolledShare => "unpolled_waiters", "ratio",
         "the share of samples in which a connection was idle while a checkout waited for one";
-    BurstEpisodes => "saturated_episodes", "count", "the number of times within a minute that the pool became saturated";
+    BurstEpisodes => "saturated_episodes", "count", "the number of times within a minute that the pool became saturated and checkouts waited for 250 ms or longer, or timed out";
     BurstSaturatedShare => "saturated_share_of_minute", "ratio", "the share of the last minute in which the pool was saturated";
-    BurstSeverity => "wait_severity_of_minute", "ratio", "`wait_severity` over a minute";
     BurstUsedShare => "used_share_of_minute", "ratio", "`used_share` over a minute";
 }

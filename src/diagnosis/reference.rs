@@ -23,6 +23,8 @@ fn reference() -> String {
          - in `Pool::snapshot().diagnosis`.\n\n\
          An exporter samples the pools of its collector while it serves; without one, spawn `Pool::watch()`. Without either, each scrape\n\
          is a sample, and the verdict says how far apart they are.\n\n\
+         [How often it is right](diagnosis-accuracy.md) about known causes is measured on real servers; [recordings](recording.md) of a pool\n\
+         can be diagnosed again.\n\n\
          ## Causes\n\n",
     );
     let _ = writeln!(

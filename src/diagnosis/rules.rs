@@ -60,6 +60,8 @@ pub(super) enum Responsible {
     InTransaction,
     /// The one that holds connections for longest.
     Holding,
+    /// The one that holds connections for longest while the pool is saturated.
+    Peaks,
     /// The holder of suspected leaks.
     Leaking,
     /// The one whose task waits for itself.
@@ -371,18 +373,13 @@ pub(super) static RULES: &[Rule] = &[
         cause: Cause::Burst,
         alternatives: &[&[
             AtLeast(BurstEpisodes, 2.0, "a single peak needs no change"),
-            AtLeast(
-                BurstSeverity,
-                1.0,
-                "one checkout in a hundred waits for longer than most requests take, or times out",
-            ),
             Below(BurstSaturatedShare, 0.5, "otherwise the pool is exhausted most of the time"),
             Below(BurstUsedShare, 0.7, "otherwise the mean load needs a larger pool as well"),
         ]],
         adopt_after: LATER,
         distinguished_from: "`undersized`: the mean load leaves connections free",
         explains: &[],
-        responsible: Responsible::Holding,
+        responsible: Responsible::Peaks,
         also_shown: &[WaitP99, CheckoutRate],
     },
 ];

@@ -1,7 +1,8 @@
 //! Verdicts from synthetic intervals, and properties of all verdicts.
 
 use std::panic::Location;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
 
@@ -10,8 +11,13 @@ use super::engine::State;
 use super::interval::{BUCKETS, HolderGroup, Interval, OperationInterval, SelfBlocked, ServerState};
 use super::locks::{LockBlock, LockParty};
 use super::rules::RULES;
-use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode, Outcome, Phase};
-use crate::telemetry::{Evidence, Verdict};
+use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode, ErrorPhase, Outcome, Phase, ServerRole};
+use crate::telemetry::clock::{Clock, Nanos};
+use crate::telemetry::ledger::Ledger;
+use crate::telemetry::{
+    Backends, BlockedBackend, ConnectionErrors, Evidence, Holder, Limits, OwnConnection, PoolSnapshot, Retries,
+    ServerPoll, ServerView, Verdict, Waiter,
+};
 
 const EXECUTING: usize = Activity::Executing.index();
 const IDLE: usize = Activity::Idle.index();
@@ -247,6 +253,56 @@ fn lock_wait_says_who_blocks_whom() {
     assert!(verdict.finding.contains("`export` at src/diagnosis/tests.rs"), "{}", verdict.finding);
 }
 
+/// The server's view may be a second older than the list of holders.
+#[test]
+fn later_holder_of_a_connection_is_not_blamed_for_a_lock() {
+    let ledger = Ledger::new("shop".into(), Limits::for_tests(), Clock::new());
+    let mut snapshot = ledger.snapshot();
+    let seconds = Duration::from_secs;
+    let holder = |pid: i32, operation: &str, age: u64| Holder {
+        operation: operation.into(),
+        call_site: None,
+        age: seconds(age),
+        activity: Some(Activity::Executing),
+        silent: Duration::ZERO,
+        queries: 1,
+        backend_pid: Some(pid),
+        maintenance: false,
+        suspected_leak: false,
+        waits_for_own_pool: false,
+        trace: None,
+    };
+    let blocked = BlockedBackend {
+        pid: 1,
+        waiting: seconds(8),
+        blocker_pid: 2,
+        blocker_application: "shop".into(),
+        blocker_user: "app".into(),
+        blocker_state: BackendState::IdleInTransaction,
+        blocker_state_age: seconds(9),
+    };
+    snapshot.server = Some(ServerPoll::Seen(Arc::new(ServerView {
+        seen_at: SystemTime::UNIX_EPOCH,
+        version: "17.2".into(),
+        role: ServerRole::Primary,
+        backends: Vec::new(),
+        slots: 10,
+        slots_left: 1,
+        lock_waiters: 1,
+        oldest_transaction: seconds(9),
+        oldest_idle_in_transaction: seconds(9),
+        blocked: vec![blocked],
+    })));
+    snapshot.holders = vec![holder(1, "update_stock", 8), holder(2, "import", 9)];
+    let (count, block) = LockBlock::find(&snapshot);
+    assert_eq!((count, block.unwrap().blocker.unwrap().operation.as_ref()), (1.0, "import"));
+    // The connection was returned, and the next one has it.
+    snapshot.holders[1] = holder(2, "update_stock", 0);
+    assert!(matches!(LockBlock::find(&snapshot), (0.0, None)));
+    snapshot.holders = vec![holder(1, "browse", 0), holder(2, "import", 9)];
+    assert!(matches!(LockBlock::find(&snapshot), (0.0, None)));
+}
+
 #[test]
 fn failing_connects_are_told_apart() {
     let failing = |full: bool| {
@@ -306,6 +362,40 @@ fn late_timers_mean_that_the_runtime_stalls() {
     });
     assert_eq!(verdict.cause, Cause::RuntimeStalled);
     assert!(verdict.consequences.contains(&Cause::Undersized), "{verdict:?}");
+}
+
+/// The sampler's clock is monotonic; a jump is a process or machine that was suspended.
+#[test]
+fn suspension_is_a_gap_and_no_problem() {
+    let mut diagnosis = Diagnosis::new();
+    let gap = |seconds: f64| {
+        let mut gap = exhausted("list_orders", [0.0, 8.0, 0.0]);
+        (gap.seconds, gap.late, gap.saturated) = (seconds, seconds - 1.0, seconds);
+        gap.held.iter_mut().for_each(|held| *held *= seconds);
+        gap
+    };
+    for seconds in [3600.0, 20.0, 4.0] {
+        // The last verdict remains, or a single late sample proves nothing.
+        assert!(diagnosis.state.add(gap(seconds)).is_none_or(|verdict| !verdict.is_problem()), "{seconds}");
+        for _ in 0..40 {
+            let cause = diagnosis.run(1, healthy).cause;
+            assert!(matches!(cause, Cause::Healthy | Cause::NotEnoughData), "{seconds}: {}", cause.as_str());
+        }
+    }
+}
+
+#[test]
+fn percentiles_are_interpolated() {
+    let mut diagnosis = Diagnosis::new();
+    let p99 = |verdict: &Verdict| verdict.evidence.iter().find(|evidence| evidence.name == "wait_p99").unwrap().value;
+    // 2 of 100 waited for 100 to 250 ms: the 99th percentile is in the middle of them.
+    let verdict = diagnosis.run(20, || {
+        let mut second = healthy();
+        second.waits = [0.0; BUCKETS];
+        (second.waits[0], second.waits[8]) = (98.0, 2.0);
+        second
+    });
+    assert!((p99(verdict) - 0.175).abs() < 1e-9, "{verdict:?}");
 }
 
 #[test]
@@ -496,7 +586,113 @@ prop_compose! {
     }
 }
 
+/// Snapshots of which each counter has any value, also one that is smaller than before.
+fn any_snapshot() -> impl Strategy<Value = PoolSnapshot> {
+    let numbers = prop::collection::vec(prop_oneof![4 => 0..1000_u64, 1 => any::<u64>(), 1 => Just(u64::MAX)], 97);
+    (numbers, any::<[bool; 4]>()).prop_map(|(numbers, has)| {
+        let mut numbers = numbers.into_iter().cycle();
+        let mut number = || numbers.next().unwrap();
+        let time = Duration::from_nanos;
+        // A ledger is large.
+        static SNAPSHOT: LazyLock<PoolSnapshot> =
+            LazyLock::new(|| Ledger::new("any".into(), Limits::for_tests(), Clock::new()).snapshot());
+        let mut snapshot = SNAPSHOT.clone();
+        snapshot.connections.used = number() as usize;
+        snapshot.connections.idle = number() as usize;
+        snapshot.connections.creating = number() as usize;
+        (snapshot.queued, snapshot.suspected_leaks) = (number() as usize, number() as usize);
+        (snapshot.oldest_wait, snapshot.connecting_suspended) = (time(number()), time(number()));
+        (snapshot.saturated_nanos, snapshot.created) = (number(), number());
+        snapshot.wait_time.buckets = std::array::from_fn(|_| number());
+        snapshot.phase_nanos = std::array::from_fn(|_| number());
+        snapshot.closed = std::array::from_fn(|_| number());
+        for operation in &mut snapshot.operations {
+            (operation.started, operation.wait_nanos, operation.returned) = (number(), number(), number());
+            operation.outcomes = std::array::from_fn(|_| number());
+            operation.activity_nanos = std::array::from_fn(|_| number());
+            operation.queries_finished = number();
+        }
+        let code = ErrorCode::new(if has[0] { "53300" } else { "08006" });
+        snapshot.errors.push(ConnectionErrors { phase: ErrorPhase::Connect, code, count: number() });
+        snapshot.retries.push(Retries { operation: "other".into(), code, count: number() });
+        let here = Location::caller();
+        for index in 0..usize::from(has[1]) * 20 {
+            snapshot.holders.push(Holder {
+                operation: format!("operation_{}", index % 18).into(),
+                call_site: has[2].then_some(here),
+                age: time(number()),
+                activity: (index % 4 < 3).then(|| Activity::ALL[index % 4]),
+                silent: time(number()),
+                queries: number(),
+                backend_pid: Some(index as i32),
+                maintenance: false,
+                suspected_leak: has[3],
+                waits_for_own_pool: has[2],
+                trace: None,
+            });
+        }
+        if has[2] {
+            snapshot.waiters.push(Waiter {
+                operation: "other".into(),
+                call_site: here,
+                phase: Phase::Queue,
+                age: time(number()),
+                own_connection: Some(OwnConnection { operation: "other".into(), call_site: None }),
+                trace: None,
+            });
+        }
+        snapshot.server = has[3].then_some(ServerPoll::Failed);
+        if has[0] {
+            let blocked = (0..3).map(|index| BlockedBackend {
+                pid: index,
+                waiting: time(number()),
+                blocker_pid: index + 1,
+                blocker_application: "psql".into(),
+                blocker_user: "admin".into(),
+                blocker_state: BackendState::Active,
+                blocker_state_age: time(number()),
+            });
+            let blocked = blocked.collect();
+            let backends = vec![Backends { application: "a".into(), state: BackendState::Idle, count: number() }; 2];
+            snapshot.server = Some(ServerPoll::Seen(Arc::new(ServerView {
+                seen_at: SystemTime::UNIX_EPOCH,
+                version: "17.2".into(),
+                role: ServerRole::Primary,
+                backends,
+                slots: number(),
+                slots_left: number(),
+                lock_waiters: number(),
+                oldest_transaction: time(number()),
+                oldest_idle_in_transaction: time(number()),
+                blocked,
+            })));
+        }
+        snapshot
+    })
+}
+
 proptest! {
+    #[test]
+    fn verdicts_about_any_snapshots_have_evidence(
+        snapshots in prop::collection::vec((any_snapshot(), prop_oneof![4 => Just(1_000_000_000), 1 => any::<u32>().prop_map(u64::from)], any::<u32>()), 2..40),
+    ) {
+        let (mut state, mut now) = (State::default(), Nanos::from_nanos(1));
+        for (snapshot, step, late) in snapshots {
+            now = Nanos::from_nanos(now.as_nanos() + step);
+            let late = Duration::from_micros(late.into());
+            if let Some(verdict) = state.observe(now, late, &snapshot) {
+                prop_assert!(!verdict.evidence.is_empty());
+                let is_sound = |evidence: &Evidence| {
+                    evidence.value.is_finite() && evidence.value >= 0.0 && evidence.usual.is_none_or(f64::is_finite)
+                };
+                prop_assert!(verdict.evidence.iter().all(is_sound), "{verdict:?}");
+                prop_assert_eq!(verdict.is_problem(), !verdict.advice.is_empty());
+                let text = verdict.to_string();
+                prop_assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
+            }
+        }
+    }
+
     #[test]
     fn every_verdict_has_finite_evidence(intervals in prop::collection::vec((any_interval(), 1..20usize), 1..12)) {
         let mut state = State::default();

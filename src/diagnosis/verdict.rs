@@ -42,6 +42,10 @@ impl Responsibility {
                 let top = window.top_operation(|operation| operation.held_in_all());
                 Self::of_operation(window, top.map(|(operation, _)| &operation.name), None)
             }
+            Responsible::Peaks => {
+                let top = window.top_operation_of_peaks(|operation| operation.held_in_all());
+                Self::of_operation(window, top.map(|(operation, _)| &operation.name), None)
+            }
             Responsible::Retrying => {
                 let top = window.top_operation(|operation| operation.retries);
                 Self::of_operation(window, top.map(|(operation, _)| &operation.name), None)

@@ -24,7 +24,7 @@ const HARMFUL_WAIT_SECONDS: f64 = 0.25;
 const HARMFUL_TIMEOUT_SHARE: f64 = 0.01;
 
 /// A timer that is this late shows that the executor did not poll, since a sample takes less than a millisecond.
-const LATE_SECONDS: f64 = 0.25;
+const LATE_SECONDS: f64 = 0.1;
 
 /// From this share of an interval on, the pool was saturated in it.
 const SATURATED_INTERVAL_SHARE: f64 = 0.2;
@@ -68,26 +68,8 @@ impl<'a> Period<'a> {
         self.sum(|interval| f64::from(u8::from(is(interval)))) / self.sum(|_| 1.0).max(1.0)
     }
 
-    /// Returns the 99th percentile of checkouts: the upper bound of its bucket.
     fn wait_p99(self) -> f64 {
-        let buckets: [f64; BUCKETS] = std::array::from_fn(|bucket| self.sum(|interval| interval.waits[bucket]));
-        let rank = buckets.iter().sum::<f64>() * 0.99;
-        if rank <= 0.0 {
-            return 0.0;
-        }
-        let mut below = 0.0;
-        for (index, count) in buckets.iter().enumerate() {
-            below += count;
-            if below >= rank {
-                // The first bucket holds those that did not wait.
-                return if index == 0 {
-                    0.0
-                } else {
-                    BOUNDS_SECONDS.get(index).copied().unwrap_or(BEYOND_LAST_BOUND_SECONDS)
-                };
-            }
-        }
-        BEYOND_LAST_BOUND_SECONDS
+        wait_p99(&std::array::from_fn(|bucket| self.sum(|interval| interval.waits[bucket])))
     }
 
     fn timeout_share(self) -> f64 {
@@ -96,7 +78,7 @@ impl<'a> Period<'a> {
     }
 
     fn wait_severity(self, p99: f64) -> f64 {
-        (p99 / HARMFUL_WAIT_SECONDS).max(self.timeout_share() / HARMFUL_TIMEOUT_SHARE)
+        severity(p99, self.timeout_share())
     }
 
     /// Returns the mean number of connections held with this activity.
@@ -152,14 +134,16 @@ impl Window {
 
     /// Returns the operation for which `of` is largest over the recent intervals, with that sum, if it is positive.
     pub(super) fn top_operation(&self, of: impl Fn(&OperationInterval) -> f64) -> Option<(&OperationInterval, f64)> {
-        let mut sums: Vec<(&OperationInterval, f64)> = Vec::new();
-        for operation in self.recent().iter().flat_map(|interval| &interval.operations) {
-            match sums.iter_mut().find(|(known, _)| known.name == operation.name) {
-                Some((_, sum)) => *sum += of(operation),
-                None => sums.push((operation, of(operation))),
-            }
-        }
-        sums.into_iter().filter(|(_, sum)| *sum > 0.0).max_by(|(_, a), (_, b)| a.total_cmp(b))
+        top_operation(self.recent().iter(), of)
+    }
+
+    /// Likewise over the peaks of the last minute; over the recent intervals if there are none.
+    pub(super) fn top_operation_of_peaks(
+        &self,
+        of: impl Fn(&OperationInterval) -> f64,
+    ) -> Option<(&OperationInterval, f64)> {
+        let peaks = self.period(MINUTE_SECONDS).iter().filter(|interval| is_peak(interval));
+        top_operation(peaks, &of).or_else(|| self.top_operation(&of))
     }
 
     /// Returns the sum of a value of one operation over the recent intervals.
@@ -274,21 +258,70 @@ impl Window {
         let minute = self.period(MINUTE_SECONDS);
         set(BurstEpisodes, episodes(minute.iter()));
         set(BurstSaturatedShare, minute.rate(|interval| interval.saturated));
-        set(BurstSeverity, minute.wait_severity(minute.wait_p99()));
         set(BurstUsedShare, ratio(minute.used(), last.max));
         figures
     }
 }
 
-/// Returns how often a saturated interval follows one that was not.
+/// Returns the operation for which `of` is largest over these intervals, with that sum, if it is positive.
+fn top_operation<'a>(
+    intervals: impl Iterator<Item = &'a Interval>,
+    of: impl Fn(&OperationInterval) -> f64,
+) -> Option<(&'a OperationInterval, f64)> {
+    let mut sums: Vec<(&OperationInterval, f64)> = Vec::new();
+    for operation in intervals.flat_map(|interval| &interval.operations) {
+        match sums.iter_mut().find(|(known, _)| known.name == operation.name) {
+            Some((_, sum)) => *sum += of(operation),
+            None => sums.push((operation, of(operation))),
+        }
+    }
+    sums.into_iter().filter(|(_, sum)| *sum > 0.0).max_by(|(_, a), (_, b)| a.total_cmp(b))
+}
+
+/// Returns the 99th percentile of a histogram of waits, interpolated within its bucket.
+fn wait_p99(buckets: &[f64; BUCKETS]) -> f64 {
+    let rank = buckets.iter().sum::<f64>() * 0.99;
+    if rank <= 0.0 {
+        return 0.0;
+    }
+    let mut below = 0.0;
+    for (index, count) in buckets.iter().enumerate() {
+        below += count;
+        if below >= rank {
+            // The first bucket holds those that did not wait.
+            let Some(lower) = index.checked_sub(1).map(|index| BOUNDS_SECONDS[index]) else { return 0.0 };
+            let upper = BOUNDS_SECONDS.get(index).copied().unwrap_or(BEYOND_LAST_BOUND_SECONDS);
+            let share = ratio(rank - (below - count), *count).clamp(0.0, 1.0);
+            return lower + (upper - lower) * share;
+        }
+    }
+    BEYOND_LAST_BOUND_SECONDS
+}
+
+/// Returns how harmful waits are; 1 is the limit.
+fn severity(p99: f64, timeout_share: f64) -> f64 {
+    (p99 / HARMFUL_WAIT_SECONDS).max(timeout_share / HARMFUL_TIMEOUT_SHARE)
+}
+
+/// Returns whether the pool was saturated in an interval and checkouts waited long for that reason. Waits for connections
+/// that are being opened, as at the start, are no peak.
+fn is_peak(interval: &Interval) -> bool {
+    let saturated = interval.saturated >= SATURATED_INTERVAL_SHARE * interval.seconds;
+    let queued = interval.phases[Phase::Queue.index()];
+    let is_queue = queued >= 0.5 * interval.phases.iter().sum::<f64>();
+    let timeouts = ratio(interval.outcomes[Outcome::Timeout.index()], interval.outcomes.iter().sum());
+    saturated && is_queue && severity(wait_p99(&interval.waits).max(interval.oldest_wait), timeouts) >= 1.0
+}
+
+/// Returns how often a peak begins: an interval that is one, after one that is not.
 fn episodes<'a>(intervals: impl Iterator<Item = &'a Interval>) -> f64 {
     let (mut count, mut before) = (0.0, false);
     for interval in intervals {
-        let saturated = interval.saturated >= SATURATED_INTERVAL_SHARE * interval.seconds;
-        if saturated && !before {
+        let is_peak = is_peak(interval);
+        if is_peak && !before {
             count += 1.0;
         }
-        before = saturated;
+        before = is_peak;
     }
     count
 }
