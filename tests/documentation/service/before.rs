@@ -82,7 +82,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("imported {} accounts", import(&pool, "1,500\n2,700\n").await?);
     println!("account 2 has {}", transfer(&pool, 1, 2, 100).await?);
     println!("transferred {:?}", transfers.recv().await);
-    println!("total {}", total(&*pool.get().await?).await?);
+    println!("total {}", total(&pool.get().await?).await?);
     print!("{}", export(&pool).await?);
     Ok(())
 }
