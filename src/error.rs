@@ -12,6 +12,7 @@
 //! ```
 
 use std::fmt;
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,7 +75,7 @@ pub struct ConnectBackoff {
     pub failing_for: Duration,
     /// The kind of the last failure.
     pub failure: ConnectFailure,
-    /// The code of the last failure, as in the `sqlstate` label.
+    /// The code of the last failure, as in the label `error_type`.
     pub code: ErrorCode,
     /// The message of the last failure and its causes, on one line.
     pub message: Arc<str>,
@@ -94,10 +95,18 @@ fn cause(failure: ConnectFailure) -> &'static str {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TimeoutReport {
+    /// The operation that the checkout was for.
+    pub operation: Arc<str>,
+    /// Where the checkout was made.
+    pub call_site: &'static Location<'static>,
+    /// The method and route of the request that it was for, if the [`middleware`](crate::middleware) serves one.
+    pub route: Option<Arc<str>>,
     /// The time since the checkout's first poll.
     pub waited: Duration,
     /// What it was waiting for when it timed out.
     pub phase: Phase,
+    /// For how long it had been waiting for that.
+    pub phase_waited: Duration,
     /// The usage of the pool, without this checkout.
     pub usage: PoolUsage,
     /// A connection that the waiting task itself holds, if any: the checkout may have been waiting for itself.
@@ -108,6 +117,14 @@ pub struct TimeoutReport {
     pub late_poll: Option<LatePoll>,
     /// The last verdict about the pool, if it is diagnosed. The message ends with it if it names a problem.
     pub verdict: Option<Arc<Verdict>>,
+}
+
+impl TimeoutReport {
+    /// Returns whether the checkout timed out because connecting took longer than `checkout_timeout`, rather than because
+    /// it had waited for something else before.
+    pub(crate) fn is_connecting_too_slow(&self) -> bool {
+        self.phase == Phase::Connect && self.phase_waited >= self.waited / 2
+    }
 }
 
 /// A poll of a checkout long after it was woken, as by a task that keeps the future and awaits another one.
@@ -125,10 +142,11 @@ const MAX_NAMED_OPERATIONS: usize = 3;
 
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { waited, phase, usage, own_connection, backoff, late_poll, verdict } = self;
+        let Self { waited, phase, usage, own_connection, backoff, late_poll, verdict, .. } = self;
         let PoolUsage { name, status, longest_wait, operations } = usage;
         let waiting_for = match phase {
             Phase::Queue => "waiting for one to be returned",
+            Phase::Connect if self.is_connecting_too_slow() => "as connecting takes longer than checkout_timeout",
             Phase::Connect => "while connecting",
             Phase::Ping => "while pinging",
             Phase::Clean => "while resetting one",
@@ -138,7 +156,8 @@ impl fmt::Display for TimeoutReport {
         };
         write!(
             f,
-            "no connection from pool `{name}` within {}, {waiting_for}: {} used, {} idle, {} being created{} of {}, {} waiting{}{}{}{}",
+            "no connection from pool `{name}` for {} within {}, {waiting_for}: {} used, {} idle, {} being created{} of {}, {} waiting{}{}{}{}",
+            Requester(self),
             human(*waited),
             status.used,
             status.idle,
@@ -158,6 +177,21 @@ impl fmt::Display for TimeoutReport {
             Some(verdict) => write!(f, "; diagnosis: {verdict}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What a checkout was for: its operation, its route, and its call site, unless the operation's name says the same.
+struct Requester<'a>(&'a TimeoutReport);
+
+impl fmt::Display for Requester<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TimeoutReport { operation, call_site, route, .. } = self.0;
+        f.write_str(operation)?;
+        if let Some(route) = route.as_ref().filter(|route| *route != operation) {
+            write!(f, " of {route}")?;
+        }
+        let call_site = format!("{}:{}", call_site.file(), call_site.line());
+        if *call_site == **operation { Ok(()) } else { write!(f, " at {call_site}") }
     }
 }
 

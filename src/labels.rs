@@ -145,7 +145,7 @@ label_enum! {
 }
 
 label_enum! {
-    /// The activity of a connection when it reported an error.
+    /// The activity of a connection, or of the checkout that needs one, at an error.
     ErrorPhase {
         /// Connecting, from the first socket until the server is ready.
         Connect => "connect",
@@ -157,6 +157,10 @@ label_enum! {
         Reset => "reset",
         /// The hook `before_checkout`.
         Hook => "hook",
+        /// None: a checkout that needed a new connection ended without one while no attempt of its own failed. Either
+        /// connecting is suspended after a failure, which is its error, or its attempt took longer (`too_slow`, or
+        /// `dropped` if its caller gave up).
+        Checkout => "checkout",
     }
 }
 
@@ -338,10 +342,10 @@ label_enum! {
     }
 }
 
-/// The value of the `sqlstate` label: the server's five characters or, where the server sent none, a short word for
-/// the kind of failure.
+/// The code of an error: the server's SQLSTATE or, where the server sent none, a short word for the kind of failure.
 ///
-/// Always short and from a small set; never an error message.
+/// It is the value of the label `error_type`, and if it is an SQLSTATE, also that of the label `sqlstate`, which is empty
+/// otherwise. Always short and from a small set; never an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ErrorCode([u8; 8]);
 
@@ -350,6 +354,10 @@ impl ErrorCode {
     pub const IO: Self = Self::new("io");
     /// No reply in time.
     pub const TIMEOUT: Self = Self::new("timeout");
+    /// Connecting took longer than its checkout could wait, which is `checkout_timeout`.
+    pub const TOO_SLOW: Self = Self::new("too_slow");
+    /// The checkout was dropped while it connected.
+    pub const DROPPED: Self = Self::new("dropped");
     /// The TLS handshake failed.
     pub const TLS: Self = Self::new("tls");
     /// The client could not authenticate, and the server sent no SQLSTATE.
@@ -400,6 +408,17 @@ impl ErrorCode {
         code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
     }
 
+    /// Returns the code if it is an SQLSTATE.
+    #[must_use]
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.is_sqlstate().then_some(self.as_str())
+    }
+
+    /// Returns the code as the values of the labels `sqlstate`, which is empty for a word, and `error_type`.
+    pub(crate) fn labels(&self) -> [&str; 2] {
+        [self.sqlstate().unwrap_or(""), self.as_str()]
+    }
+
     /// Returns the code as the values of the log's fields `sqlstate` and `error_type`, of which one is omitted.
     pub(crate) fn fields(&self) -> (Option<&str>, Option<&str>) {
         let code = self.as_str();
@@ -415,10 +434,12 @@ impl ErrorCode {
 }
 
 #[test]
-fn words_are_no_sqlstates_in_logs() {
+fn words_are_no_sqlstates() {
     assert_eq!(ErrorCode::new("57P01").fields(), (Some("57P01"), None));
-    for word in [ErrorCode::IO, ErrorCode::TIMEOUT, ErrorCode::TLS, ErrorCode::AUTH, ErrorCode::PANIC, ErrorCode::OTHER]
-    {
+    assert_eq!(ErrorCode::new("57P01").labels(), ["57P01", "57P01"]);
+    for word in ["io", "timeout", "too_slow", "dropped", "tls", "auth", "hook", "panic", "none", "other"] {
+        let word = ErrorCode::new(word);
         assert_eq!(word.fields(), (None, Some(word.as_str())));
+        assert_eq!((word.labels(), word.sqlstate()), (["", word.as_str()], None));
     }
 }

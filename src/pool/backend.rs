@@ -39,7 +39,7 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         false
     }
 
-    /// Returns the value of the label `sqlstate` for an error. The default is [`ErrorCode::OTHER`].
+    /// Returns the code of an error, the value of the label `error_type`. The default is [`ErrorCode::OTHER`].
     fn code(error: &Self::Error) -> ErrorCode {
         let _ = error;
         ErrorCode::OTHER

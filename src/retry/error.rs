@@ -54,10 +54,16 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
         self.0.class
     }
 
-    /// Returns the SQLSTATE of the last failure, or a word for a failure without one (`io`, `timeout`, …). `None` if the
-    /// server did not cause it.
+    /// Returns the SQLSTATE of the last failure; `None` if the server sent none.
     #[must_use]
     pub fn sqlstate(&self) -> Option<&str> {
+        self.0.code.as_ref()?.sqlstate()
+    }
+
+    /// Returns the SQLSTATE of the last failure, or a word for a failure without one (`io`, `timeout`, …), as in the label
+    /// `error_type`. `None` if the work failed for a reason that the pool does not know.
+    #[must_use]
+    pub fn error_type(&self) -> Option<&str> {
         self.0.code.as_ref().map(ErrorCode::as_str)
     }
 
@@ -136,8 +142,8 @@ impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
         let Report { attempts, waiting, executing, backing_off } = *report;
         let times = if attempts == 1 { "attempt" } else { "attempts" };
         write!(f, "operation `{operation}` failed after {attempts} {times} ({}", class.as_str())?;
-        if let Some(sqlstate) = self.sqlstate() {
-            write!(f, ", {sqlstate}")?;
+        if let Some(error_type) = self.error_type() {
+            write!(f, ", {error_type}")?;
         }
         write!(
             f,

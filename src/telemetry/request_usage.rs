@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::ledger::{Ledger, Recorder};
@@ -97,6 +97,12 @@ impl RequestUsage {
 
     fn route(&self) -> (&str, RequestMethod) {
         (self.ledger().routes().route(self.route), self.route.method())
+    }
+
+    /// Returns the method and route, as in `GET /orders/{id}`.
+    pub(crate) fn route_text(&self) -> Arc<str> {
+        let (route, method) = self.route();
+        format!("{} {route}", method.as_str()).into()
     }
 
     /// Returns the number of checkouts.

@@ -38,6 +38,43 @@ async fn attempt_goes_on_after_its_checkout() {
     }
 }
 
+/// Returns the connection errors by phase and code.
+fn errors(test: &TestPool) -> Vec<(&'static str, String, u64)> {
+    let errors = test.snapshot().errors;
+    errors.iter().map(|errors| (errors.phase.as_str(), errors.code.as_str().to_owned(), errors.count)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn checkout_without_its_connection_is_a_connection_error() {
+    for (by_deadline, code) in [(true, "too_slow"), (false, "dropped")] {
+        let test = TestPool::new(2, 0);
+        test.backend.set_connect(Behavior::Blocked);
+        leave_connecting(&test, by_deadline).await;
+        assert_eq!(errors(&test), [("checkout", code.to_owned(), 1)]);
+        test.release_all(Completion::Ok).await;
+        test.backend.recover();
+        test.assert_usable();
+        assert_eq!(errors(&test).len(), 1);
+    }
+}
+
+/// Connecting did not take long, but began late.
+#[tokio::test(start_paused = true)]
+async fn timeout_after_a_queue_does_not_blame_connecting() {
+    let test = TestPool::new(1, 0);
+    let held = test.get("holder");
+    let mut attempt = test.checkout("waits").assert_pending();
+    test.advance(ms(900)).await;
+    test.backend.set_connect(Behavior::Blocked);
+    held.discard();
+    assert!(attempt.poll().is_none());
+    test.advance(ms(101)).await;
+    let error = attempt.poll().unwrap().unwrap_err().to_string();
+    assert!(error.contains("within 1s 1ms, while connecting: "), "{error}");
+    assert_eq!(errors(&test), []);
+    test.release_all(Completion::Ok).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn failure_after_the_checkout_suspends_connecting() {
     let test = TestPool::new(2, 0);
@@ -45,6 +82,8 @@ async fn failure_after_the_checkout_suspends_connecting() {
     leave_connecting(&test, false).await;
     test.release_all(Completion::Down).await;
     assert!(matches!(test.checkout("next").poll(), Some(Err(CheckoutError::Unavailable { .. }))));
+    let counted = [("connect", "57P03", 1), ("checkout", "57P03", 1), ("checkout", "dropped", 1)];
+    assert_eq!(errors(&test), counted.map(|(phase, code, count)| (phase, code.to_owned(), count)));
     assert_eq!((test.closed(CloseReason::ConnectFailed), test.backend.creates().started()), (1, 1));
     test.advance(ms(50)).await;
     test.backend.recover();

@@ -111,3 +111,27 @@ async fn silent_server_logs_a_few_lines() {
     assert_lines(&lines, Level::WARN, "checkout timed out", 9, MAX_LINES);
     assert!(lines.total() <= 1 + 3 * MAX_LINES, "{lines:?}");
 }
+
+/// The line is the error's text, and the timeouts of one operation do not hide those of another.
+#[tokio::test(start_paused = true)]
+async fn timeouts_log_their_error_by_operation() {
+    let test = TestPool::new(1, 0);
+    let held = test.get("holder");
+    let lines = LogLines::default();
+    let _capture = lines.capture();
+    let mut errors = Vec::new();
+    for _ in 0..3 {
+        let mut waiting = ["list_orders", "add_order"].map(|operation| test.checkout(operation).assert_pending());
+        test.advance(ms(1001)).await;
+        errors.push(waiting.each_mut().map(|checkout| checkout.poll().unwrap().unwrap_err().to_string()));
+    }
+    drop(held);
+    let text = "no connection from pool `test` for list_orders at tests/accounting/harness.rs:97 within 1s 1ms, waiting for \
+                one to be returned: 1 used, 0 idle, 0 being created of 1, 1 waiting (the first for 1s 1ms); held by holder ×1";
+    assert!(errors[0][0].starts_with(text), "{}", errors[0][0]);
+    // The first at once, the second within the next second.
+    for error in errors[..2].iter().flatten() {
+        assert_lines(&lines, Level::WARN, &format!("checkout timed out: {error}"), 1, 1);
+    }
+    assert_lines(&lines, Level::WARN, "checkout timed out", 4, 4);
+}

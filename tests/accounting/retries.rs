@@ -191,7 +191,7 @@ async fn checkout_timeout_is_not_retried() {
         (error.gave_up(), error.class(), error.outcome()),
         (GiveUp::Permanent, Class::Permanent, Outcome::Timeout)
     );
-    assert_eq!(error.sqlstate(), Some("timeout"));
+    assert_eq!((error.sqlstate(), error.error_type()), (None, Some("timeout")));
 }
 
 #[tokio::test(start_paused = true)]

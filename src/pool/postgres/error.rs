@@ -115,7 +115,7 @@ impl ConnectError {
         Self::Hosts { problem: "no host to connect to: give one as host or hostaddr".to_owned() }
     }
 
-    /// Returns the error's code for the `sqlstate` label: the server's SQLSTATE if it sent one, otherwise `timeout`,
+    /// Returns the error's code: the server's SQLSTATE if it sent one, otherwise `timeout`,
     /// `tls`, `auth`, `hook`, `io` or `other`.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
@@ -132,7 +132,7 @@ impl ConnectError {
     }
 }
 
-/// Returns the code of an error of tokio-postgres for the `sqlstate` label.
+/// Returns the code of an error of tokio-postgres.
 pub(crate) fn error_code(error: &Error) -> ErrorCode {
     if let Some(state) = error.code() {
         return ErrorCode::new(state.code());

@@ -76,6 +76,12 @@ impl RequestCheckout {
         }
     }
 
+    /// Returns the request's method and route, as in `GET /orders/{id}`.
+    #[cold]
+    pub(in crate::pool) fn route(&self) -> Arc<str> {
+        self.request.route_text()
+    }
+
     /// Records that the checkout ended after so many nanoseconds.
     pub(in crate::pool) fn end_wait(&self, nanos: u64) {
         if nanos > 0 {

@@ -47,6 +47,10 @@ impl RequestCheckout {
         match self.0 {}
     }
 
+    pub(super) fn route(&self) -> Arc<str> {
+        match self.0 {}
+    }
+
     pub(super) fn end_wait(&self, _: u64) {
         match self.0 {}
     }

@@ -7,11 +7,12 @@ use crate::telemetry::clock::to_f64;
 pub(super) const RETRIES: Metric = Metric::of_pool(
     "poolscope_retries_total",
     Kind::Counter,
-    &["operation", "sqlstate"],
-    "Retries of operations, by the SQLSTATE of the error that was retried, or the value that poolscope_connection_errors_total has where there is none. At most 1000 combinations per pool; further codes are counted as other.",
+    &["operation", "sqlstate", "error_type"],
+    "Retries of operations, by the error that was retried, with the labels of poolscope_connection_errors_total. At most 1000 combinations per pool; further ones have the error_type other.",
     |pool, sink| {
         for retries in &pool.retries {
-            sink.value(&[&retries.operation, retries.code.as_str()], to_f64(retries.count));
+            let [sqlstate, error_type] = retries.code.labels();
+            sink.value(&[&retries.operation, sqlstate, error_type], to_f64(retries.count));
         }
     },
 );
@@ -31,11 +32,12 @@ pub(super) const RECOVERED: Metric = Metric::of_pool(
 pub(super) const EXHAUSTED: Metric = Metric::of_pool(
     "poolscope_retry_exhausted_total",
     Kind::Counter,
-    &["operation", "reason", "sqlstate"],
-    "Operations with a retry policy that failed and were not retried (again), by reason: permanent, not_idempotent, commit_unknown, unseen, attempts, deadline, budget; and by the SQLSTATE of the last error (none if the deadline of the policy interrupted an attempt).",
+    &["operation", "reason", "sqlstate", "error_type"],
+    "Operations with a retry policy that failed and were not retried (again), by reason: permanent, not_idempotent, commit_unknown, unseen, attempts, deadline, budget; and by the last error, with the labels of poolscope_connection_errors_total (error_type is none if the deadline of the policy interrupted an attempt).",
     |pool, sink| {
         for exhausted in &pool.retries_exhausted {
-            let labels = [&*exhausted.operation, exhausted.reason.as_str(), exhausted.code.as_str()];
+            let [sqlstate, error_type] = exhausted.code.labels();
+            let labels = [&*exhausted.operation, exhausted.reason.as_str(), sqlstate, error_type];
             sink.value(&labels, to_f64(exhausted.count));
         }
     },

@@ -118,7 +118,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_checkouts_total",
         Kind::Counter,
         &["operation", "outcome"],
-        "Checkouts ended, by outcome; each has exactly one: ok, timeout, error (connecting failed), closed, shed, cancelled (the caller dropped the future).",
+        "Checkouts ended, by outcome; each has exactly one: ok, timeout, error (connecting failed, or was suspended after a failure), closed, shed, cancelled (the caller dropped the future).",
         |pool, sink| {
             for operation in active(pool) {
                 for outcome in Outcome::ALL {
@@ -194,11 +194,12 @@ pub const METRICS: &[Metric] = &[
     Metric::of_pool(
         "poolscope_connection_errors_total",
         Kind::Counter,
-        &["phase", "sqlstate"],
-        "Errors on connections, by phase: connect (also outside the pool), ping, query (reported by the server while the connection was checked out or idle) or reset. Where the server sent no SQLSTATE, the label sqlstate is io, timeout, tls, auth or other.",
+        &["phase", "sqlstate", "error_type"],
+        "Errors on connections, by phase: connect (a failed attempt, also outside the pool), ping, query (reported by the server while the connection was checked out or idle), reset, or checkout (a checkout that needed a new connection and ended without one: refused or timed out while connecting is suspended, counted with the error of the last attempt; too_slow if its own attempt took longer than checkout_timeout, and dropped if its caller gave up meanwhile). error_type is the SQLSTATE or, where the server sent none, io, timeout, tls, auth, hook or other; sqlstate is empty then.",
         |pool, sink| {
             for errors in &pool.errors {
-                sink.value(&[errors.phase.as_str(), errors.code.as_str()], to_f64(errors.count));
+                let [sqlstate, error_type] = errors.code.labels();
+                sink.value(&[errors.phase.as_str(), sqlstate, error_type], to_f64(errors.count));
             }
         },
     ),
@@ -255,11 +256,12 @@ pub const METRICS: &[Metric] = &[
     Metric::of_pool(
         "poolscope_query_errors_total",
         Kind::Counter,
-        &["operation", "sqlstate"],
-        "Errors reported by the server, by SQLSTATE. At most 1000 combinations per pool; further codes are counted as other.",
+        &["operation", "sqlstate", "error_type"],
+        "Errors reported by the server, by SQLSTATE, which error_type repeats. At most 1000 combinations per pool; further ones have the error_type other and an empty sqlstate.",
         |pool, sink| {
             for errors in &pool.query_errors {
-                sink.value(&[&errors.operation, errors.code.as_str()], to_f64(errors.count));
+                let [sqlstate, error_type] = errors.code.labels();
+                sink.value(&[&errors.operation, sqlstate, error_type], to_f64(errors.count));
             }
         },
     ),

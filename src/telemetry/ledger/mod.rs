@@ -274,17 +274,23 @@ impl Ledger {
         QuerySpans::new(Arc::clone(&self.name), &self.summaries, server)
     }
 
+    /// Returns a shared handle to the name of an operation.
+    pub(crate) fn operation_name(&self, operation: OperationId) -> Arc<str> {
+        self.operations.shared_name(operation)
+    }
+
     /// Returns whether no connection is live and no checkout is in flight.
     pub(crate) fn is_drained(&self) -> bool {
         let state = self.state();
         state.connections.is_empty() && state.in_flight.is_empty()
     }
 
-    /// Returns what a checkout in flight waits for, and the connection that its task itself holds, if any.
-    pub(crate) fn wait_state(&self, ticket: Ticket) -> (Phase, Option<OwnConnection>) {
+    /// Returns what a checkout in flight waits for and since when, and the connection that its task itself holds, if any.
+    pub(crate) fn wait_state(&self, ticket: Ticket) -> (Phase, Nanos, Option<OwnConnection>) {
         let now = self.clock.now();
         let mut state = self.state();
-        let wait = (state.phase_of(ticket), state.own_connection(ticket, self, now));
+        let (phase, since) = state.phase_of(ticket).unwrap_or((Phase::Queue, now));
+        let wait = (phase, since, state.own_connection(ticket, self, now));
         let found = state.take_self_deadlocks();
         drop(state);
         self.report_self_deadlocks(&found);

@@ -118,9 +118,6 @@ impl Recorder {
                 span.end(outcome, code, at);
             }
         }
-        if outcome == Outcome::Timeout {
-            self.log().checkout_timed_out();
-        }
     }
 
     /// Records a checkout that ended at its first poll without a connection.
@@ -180,6 +177,13 @@ impl Recorder {
     pub(crate) fn connection_error(&self, phase: ErrorPhase, code: ErrorCode, error: &(dyn Error + 'static)) {
         self.ledger().update(|state| *state.errors.entry((phase, code)).or_insert(0) += 1);
         self.log().connection_error(phase, code, error);
+    }
+
+    /// Records that a checkout that needed a new connection ended without one; see [`ErrorPhase::Checkout`].
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn connection_missed(&self, code: ErrorCode) {
+        self.ledger().update(|state| *state.errors.entry((ErrorPhase::Checkout, code)).or_insert(0) += 1);
     }
 
     /// Records that the pool itself uses a connection on behalf of `operation`: to ping it for a checkout, or to reset

@@ -176,7 +176,7 @@ impl LedgerState {
         while self.arrivals.front().is_some_and(|arrival| !is_in_flight(&self.in_flight, arrival)) {
             self.arrivals.pop_front();
         }
-        let queued = |(ticket, _): &&(Ticket, Nanos)| self.phase_of(*ticket) == Phase::Queue;
+        let queued = |(ticket, _): &&(Ticket, Nanos)| self.phase_of(*ticket).is_none_or(|(phase, _)| phase == Phase::Queue);
         let first = self.arrivals.iter().filter(|arrival| is_in_flight(&self.in_flight, arrival)).find(queued);
         first.map(|(_, started)| *started)
     }
@@ -273,8 +273,9 @@ impl LedgerState {
         deferred
     }
 
-    pub(super) fn phase_of(&self, ticket: Ticket) -> Phase {
-        self.in_flight.get(ticket.key()).map_or(Phase::Queue, |checkout| checkout.phase)
+    /// Returns what a checkout in flight waits for, and since when.
+    pub(super) fn phase_of(&self, ticket: Ticket) -> Option<(Phase, Nanos)> {
+        self.in_flight.get(ticket.key()).map(|checkout| (checkout.phase, checkout.phase_since))
     }
 
     /// Removes and returns a checkout that ended. `got` is the connection it obtained.

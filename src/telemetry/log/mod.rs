@@ -13,14 +13,16 @@ pub(crate) mod log_lines;
 mod requests;
 
 use std::error::Error;
+use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 pub(crate) use self::limiter::{ConditionLimiter, Limiter, ReloadLimiter};
-use super::clock::Clock;
-use super::operations::{OPERATION_IDS, OperationId};
+use super::clock::{Clock, Nanos};
+use super::names::NAME_IDS;
+use super::operations::OperationId;
 use super::verdict::Verdict;
 use crate::labels::{Cause, CloseReason, ConnectFailure, Dirt, ErrorCode, ErrorPhase, GiveUp};
 use crate::text::{ErrorChain, Printable};
@@ -45,7 +47,7 @@ pub(crate) fn contain_panics(write: impl FnOnce()) {
 #[derive(Debug, Default)]
 pub(crate) struct Limiters {
     errors: Limiter,
-    timeouts: Limiter,
+    timeouts: PerId,
     dirt: Limiter,
     wires: Limiter,
     closes: Limiter,
@@ -58,10 +60,23 @@ pub(crate) struct Limiters {
     unknown_statements: AtomicBool,
     server_view: ConditionLimiter,
     diagnosis: ConditionLimiter<Cause>,
-    /// By operation, since each leak is reported once, and another operation's must not hide it. Allocated at the first.
-    leaks: OnceLock<Box<[Limiter]>>,
+    /// By operation, since each leak is reported once, and another operation's must not hide it.
+    leaks: PerId,
     used_suspects: Limiter,
     returned_suspects: Limiter,
+}
+
+/// A limiter for each operation or query summary, so that the lines of one do not hide those of another. Allocated at the
+/// first line.
+#[derive(Debug, Default)]
+struct PerId(OnceLock<Box<[Limiter]>>);
+
+impl PerId {
+    /// Passes a line about the operation or summary with this index; see [`Limiter::pass`].
+    fn pass(&self, index: usize, now: Nanos) -> Option<u64> {
+        let limiters = self.0.get_or_init(|| (0..NAME_IDS).map(|_| Limiter::new()).collect());
+        limiters.get(index)?.pass(now)
+    }
 }
 
 /// The log of one pool: a method for each line.
@@ -91,7 +106,7 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn pool_resized(self, pool_size: usize, max_overflow: usize) {
-        tracing::info!(pool = self.pool, pool_size, max_overflow, "pool resized");
+        event!(info, pool = self.pool, pool_size, max_overflow, "pool resized");
     }
 
     #[cold]
@@ -99,10 +114,17 @@ impl<'a> Log<'a> {
         event!(info, pool = self.pool, "pool closing");
     }
 
+    /// Logs that a checkout of an operation, at a call site and in a request of a route, timed out; `report` displays as its
+    /// error does.
     #[cold]
-    pub(crate) fn checkout_timed_out(self) {
-        let Some(suppressed) = self.pass(&self.limiters.timeouts) else { return };
-        event!(warn, pool = self.pool, suppressed, "checkout timed out");
+    pub(crate) fn checkout_timed_out(
+        self,
+        (id, operation, call_site, route): (OperationId, &str, &'static Location<'static>, Option<&str>),
+        report: &dyn Display,
+    ) {
+        let Some(suppressed) = self.limiters.timeouts.pass(id.index(), self.clock.now()) else { return };
+        let (pool, call_site) = (self.pool, call_site_text(Some(call_site)));
+        event!(warn, pool, operation, route, call_site, suppressed, "checkout timed out: {report}");
     }
 
     /// Logs that a checkout waits while its own task holds a connection, each with its operation.
@@ -226,8 +248,7 @@ impl<'a> Log<'a> {
 
     #[cold]
     pub(crate) fn leak_suspected(self, (id, operation): (OperationId, &str), call_site: Site, held: Duration) {
-        let limiters = self.limiters.leaks.get_or_init(|| (0..OPERATION_IDS).map(|_| Limiter::new()).collect());
-        let Some(suppressed) = limiters.get(id.index()).and_then(|limiter| self.pass(limiter)) else { return };
+        let Some(suppressed) = self.limiters.leaks.pass(id.index(), self.clock.now()) else { return };
         event!(
             warn,
             pool = self.pool,

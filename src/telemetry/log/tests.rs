@@ -50,7 +50,9 @@ fn repeat(event: LogEvent) -> LogLines {
 #[test]
 fn repeated_events_are_counted_together() {
     let events: &[(Level, &str, LogEvent)] = &[
-        (Level::WARN, "checkout timed out", |log, _| log.checkout_timed_out()),
+        (Level::WARN, "checkout timed out: no", |log, error| {
+            log.checkout_timed_out((OperationId::OTHER, "other", Location::caller(), None), &error);
+        }),
         (Level::WARN, "connection error", |log, error| log.connection_error(ErrorPhase::Connect, ErrorCode::IO, error)),
         (Level::WARN, "connection was returned dirty", |log, _| log.connection_dirty("a", None, Dirt::ALL[0])),
         (Level::WARN, "connection was busy until", |log, _| log.kept_busy("a", None)),

@@ -112,7 +112,7 @@ async fn loss_before_commit_is_retried_once() {
         let fixture = Fixture::new(&format!("connection_loss_{name}")).await;
         set_trap(&fixture);
         assert_eq!(fixture.place_order(false).await.unwrap(), 2, "{name}");
-        let lost = [("operation", "buy"), ("sqlstate", "io")];
+        let lost = [("operation", "buy"), ("error_type", "io")];
         assert_eq!(fixture.test.scrape().count("poolscope_retries_total", &lost), 1);
         assert_eq!(fixture.order_count("orders").await, 1, "{name}");
     }
@@ -129,10 +129,10 @@ async fn unanswered_commit_is_never_retried() {
         set_trap(&fixture);
         let error = fixture.place_order(false).await.unwrap_err();
         assert_eq!((error.gave_up(), error.effects()), (GiveUp::CommitUnknown, Effects::CommitUnknown), "{error}");
-        assert_eq!((error.class(), error.sqlstate(), error.attempts()), (Class::Lost, Some("io"), 1));
+        assert_eq!((error.class(), error.error_type(), error.attempts()), (Class::Lost, Some("io"), 1));
         let expected = "whether the COMMIT took effect is unknown, and the operation is not idempotent: ";
         assert!(error_chain(&error).contains(expected), "{}", error_chain(&error));
-        let unknown = [("operation", "buy"), ("reason", "commit_unknown"), ("sqlstate", "io")];
+        let unknown = [("operation", "buy"), ("reason", "commit_unknown"), ("error_type", "io")];
         assert_eq!(fixture.test.scrape().count("poolscope_retry_exhausted_total", &unknown), 1);
         assert_eq!(fixture.order_count("orders").await, order_count, "{name}");
     }

@@ -97,7 +97,7 @@ impl TestPool {
 
     /// Returns how many connection errors there were in `phase` with `code`.
     pub(crate) fn errors(&self, phase: &str, code: &str) -> u64 {
-        self.scrape().count("poolscope_connection_errors_total", &[("phase", phase), ("sqlstate", code)])
+        self.scrape().count("poolscope_connection_errors_total", &[("phase", phase), ("error_type", code)])
     }
 
     /// Returns how many checkouts had `outcome`.

@@ -97,6 +97,7 @@ const EXPLANATIONS: &[Explanation] = &[
         source: "PoolscopeServerDown",
         targets: &[
             "PoolscopeConnectingFails",
+            "PoolscopeCheckoutErrors",
             "PoolscopeManyCheckouts",
             "PoolscopeRetryBudgetSpent",
             "PoolscopeRetryStorm",
@@ -108,9 +109,14 @@ const EXPLANATIONS: &[Explanation] = &[
         ],
     },
     Explanation {
-        reason: "A full server explains failed connection attempts and low free slots.",
+        reason: "A full server explains failed connection attempts and checkouts, and low free slots.",
         source: "PoolscopeServerFull",
-        targets: &["PoolscopeConnectingFails", "PoolscopeServerSlotsLow"],
+        targets: &["PoolscopeConnectingFails", "PoolscopeCheckoutErrors", "PoolscopeServerSlotsLow"],
+    },
+    Explanation {
+        reason: "Failed connection attempts explain failed checkouts.",
+        source: "PoolscopeConnectingFails",
+        targets: &["PoolscopeCheckoutErrors"],
     },
     Explanation {
         reason: "A spent retry budget implies a retry storm.",

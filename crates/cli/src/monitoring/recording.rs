@@ -221,7 +221,7 @@ pub fn recordings(thresholds: &Thresholds) -> Vec<Recording> {
         rule(
             RETRY_SHARE,
             "Retries per checkout.",
-            format!("sum without (operation, sqlstate) (rate({RETRIES}[{w}]))\n/\n({checkouts} > 0)"),
+            format!("sum without (operation, sqlstate, error_type) (rate({RETRIES}[{w}]))\n/\n({checkouts} > 0)"),
         ),
         rule(FLEET_MAX, "Sum of the pools' maxima, over all instances.", fleet(MAX)),
         rule(

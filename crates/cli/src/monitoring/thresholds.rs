@@ -215,6 +215,7 @@ thresholds! {
     many_checkouts_share: Ratio,
     many_checkouts_floor: PerSecond,
     connect_failures: PerSecond,
+    error_share: Ratio,
     server_connections: Count,
     server_reserved: Count,
     server_share: Ratio,

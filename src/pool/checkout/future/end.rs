@@ -15,7 +15,7 @@ use super::late_poll::{WakeRecord, longer};
 use super::waits::Waits;
 use super::{Checkout, Stage};
 use crate::error::{CheckoutError, ConnectBackoff, TimeoutReport};
-use crate::labels::{Outcome, Phase};
+use crate::labels::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 
 pin_project! {
@@ -72,6 +72,7 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         // An ended checkout that is not dropped keeps no place in a queue.
         this.inner.set(None);
         let waits = this.waits.take();
+        let is_connecting = is_connecting(&waits);
         let known = waits.as_ref().and_then(|waits| waits.wakes.as_ref()?.late_poll());
         end_waits(waits, this.pool.manager().shared());
         this.deadline.set(None);
@@ -88,30 +89,55 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
             Failure::Closed => Outcome::Closed,
             Failure::Connect(_) | Failure::Unavailable(_) => Outcome::Error,
         };
-        let (phase, own_connection) =
-            this.context.ticket.map_or((Phase::Queue, None), |ticket| ledger.wait_state(ticket));
+        let started = this.context.started;
+        let wait_state = this.context.ticket.map(|ticket| ledger.wait_state(ticket));
+        let (phase, phase_since, own_connection) = wait_state.unwrap_or((Phase::Queue, started, None));
+        let phase_waited = at.duration_since(phase_since);
         let code = match &failure {
             Failure::Connect(error) => Some(M::code(error)),
             Failure::Unavailable(backoff) => Some(backoff.code),
             Failure::Timeout | Failure::Closed => None,
         };
         this.context.end(recorder, outcome, code, at);
-        end_request(this.request, this.context.started, at);
+        let timed_out = outcome == Outcome::Timeout;
+        let route = this.request.as_ref().filter(|_| timed_out).map(|request| request.route());
+        end_request(this.request, started, at);
         after_failed_checkout(this.pool);
         let pool = ledger.name().clone();
         match failure {
-            Failure::Timeout => CheckoutError::Timeout(Box::new(TimeoutReport {
-                waited: at.duration_since(this.context.started),
-                phase,
-                usage: ledger.usage(),
-                own_connection,
-                backoff: shared.gate.last_failure(),
-                late_poll,
-                verdict: ledger.verdict(),
-            })),
+            Failure::Timeout => {
+                let (operation, call_site) = (this.context.operation, this.context.call_site);
+                let report = Box::new(TimeoutReport {
+                    operation: ledger.operation_name(operation),
+                    call_site,
+                    route,
+                    waited: at.duration_since(started),
+                    phase,
+                    phase_waited,
+                    usage: ledger.usage(),
+                    own_connection,
+                    backoff: shared.gate.last_failure(),
+                    late_poll,
+                    verdict: ledger.verdict(),
+                });
+                if is_connecting && report.is_connecting_too_slow() {
+                    recorder.connection_missed(ErrorCode::TOO_SLOW);
+                } else if let (Phase::Suspended, Some(backoff)) = (phase, &report.backoff) {
+                    recorder.connection_missed(backoff.code);
+                }
+                let checkout = (operation, &*report.operation, call_site, report.route.as_deref());
+                recorder.log().checkout_timed_out(checkout, &report);
+                CheckoutError::Timeout(report)
+            }
             Failure::Closed => CheckoutError::Closed { pool },
             Failure::Connect(source) => CheckoutError::Connect { pool, source },
-            Failure::Unavailable(source) => CheckoutError::Unavailable { pool, source },
+            Failure::Unavailable(source) => {
+                // A failed attempt of its own is counted as such.
+                if !source.attempted {
+                    recorder.connection_missed(source.code);
+                }
+                CheckoutError::Unavailable { pool, source }
+            }
         }
     }
 
@@ -121,14 +147,24 @@ impl<M: Backend, A, F> Checkout<'_, M, A, F> {
         // What it waits for is dropped first, so that it is never seen as ended and still in a queue.
         this.inner.set(None);
         let shared = this.pool.manager().shared();
-        end_waits(this.waits.take(), shared);
+        let waits = this.waits.take();
+        let is_connecting = is_connecting(&waits);
+        end_waits(waits, shared);
         let recorder = &shared.recorder;
+        if is_connecting {
+            recorder.connection_missed(ErrorCode::DROPPED);
+        }
         let at = recorder.now();
         // It has no ticket if the backend panicked in its first poll.
         this.context.end(recorder, Outcome::Cancelled, None, at);
         end_request(this.request, this.context.started, at);
         after_failed_checkout(this.pool);
     }
+}
+
+/// Returns whether the checkout has an attempt to connect that has not ended.
+fn is_connecting<M: Backend>(waits: &Option<Box<Waits<M>>>) -> bool {
+    waits.as_ref().is_some_and(|waits| waits.connect.is_some())
 }
 
 /// Gives up the places in queues. An attempt to connect goes on.

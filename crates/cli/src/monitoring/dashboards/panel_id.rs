@@ -74,14 +74,14 @@ pub enum PanelId {
     FailuresByOutcome = 50,
     /// Failed checkouts by operation.
     FailuresByOperation = 51,
-    /// Connection errors by SQLSTATE.
+    /// Connection errors by type.
     ConnectionErrors = 52,
     /// Query errors by SQLSTATE.
     QueryErrors = 53,
     /// Possible self-deadlocks.
     SelfDeadlocks = 54,
 
-    /// Retries by operation and SQLSTATE.
+    /// Retries by operation and error.
     Retries = 60,
     /// Outcomes of retried operations.
     RetryOutcomes = 61,
@@ -179,7 +179,7 @@ pub enum PanelId {
     FleetWaitTime = 131,
     /// Timeouts by pool.
     FleetTimeouts = 140,
-    /// Connection errors by SQLSTATE.
+    /// Connection errors by type.
     FleetConnectionErrors = 141,
     /// Retries per checkout.
     FleetRetries = 150,

@@ -120,8 +120,20 @@ impl Contributor {
     pub(super) fn connect_error(t: &Thresholds) -> Self {
         Self {
             query: format!("rate({CONNECTION_ERRORS}{{phase=\"connect\",{POOL_MATCHERS}}}[{}])", t.window_now),
-            label: "sqlstate",
+            label: "error_type",
             sentence: "Most frequent error: $name ($value per second).",
+        }
+    }
+
+    /// Finds the most frequent error of connecting, also of checkouts that did not connect themselves or gave up.
+    pub(super) fn unconnected(t: &Thresholds) -> Self {
+        Self {
+            query: format!(
+                "sum without (phase, sqlstate) (rate({CONNECTION_ERRORS}{{phase=~\"connect|checkout\",{POOL_MATCHERS}}}[{}]))",
+                t.window_now
+            ),
+            label: "error_type",
+            sentence: "Most frequent error of connecting: $name ($value per second).",
         }
     }
 
@@ -145,7 +157,7 @@ impl Contributor {
     /// Finds the operation with most retries.
     pub(super) fn retrying(t: &Thresholds) -> Self {
         Self {
-            query: format!("sum without (sqlstate) (rate({RETRIES}{{{POOL_MATCHERS}}}[{}]))", t.window),
+            query: format!("sum without (sqlstate, error_type) (rate({RETRIES}{{{POOL_MATCHERS}}}[{}]))", t.window),
             label: "operation",
             sentence: "Most retries: $name ($value per second).",
         }
@@ -155,7 +167,7 @@ impl Contributor {
     pub(super) fn retry_cause(t: &Thresholds) -> Self {
         Self {
             query: format!("sum without (operation) (rate({RETRIES}{{{POOL_MATCHERS}}}[{}]))", t.window),
-            label: "sqlstate",
+            label: "error_type",
             sentence: "Most frequent error: $name ($value per second).",
         }
     }
@@ -164,7 +176,7 @@ impl Contributor {
     pub(super) fn refused_retry(t: &Thresholds) -> Self {
         Self {
             query: format!(
-                "sum without (sqlstate) (rate({RETRY_EXHAUSTED}{{reason=\"budget\",{POOL_MATCHERS}}}[{}]))",
+                "sum without (sqlstate, error_type) (rate({RETRY_EXHAUSTED}{{reason=\"budget\",{POOL_MATCHERS}}}[{}]))",
                 t.window
             ),
             label: "operation",

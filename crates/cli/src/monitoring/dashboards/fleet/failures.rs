@@ -38,15 +38,15 @@ fn timeouts() -> PanelBuilder {
 
 fn connection_errors() -> PanelBuilder {
     let description = Description {
-        shows: "Connection errors per second in all pools by phase (connect, ping, reset) and SQLSTATE, or io, \
-                timeout, tls or auth if the server sent none.",
+        shows: "Connection errors per second in all pools by phase (connect, ping, reset, checkout) and SQLSTATE, or \
+                io, timeout, too_slow, tls or auth if the server sent none.",
         normal: "0. 53300: no free slots. 57P03, io: the server is down or starting. 28P01, auth: wrong credentials.",
         action: "53300: compare the sum of maxima with the server's slots. Others: check the server.",
     };
     let errors = metric!("poolscope_connection_errors_total").only(r#"phase!="query""#);
-    PanelBuilder::lines(PanelId::FleetConnectionErrors, "Connection errors by SQLSTATE", description)
+    PanelBuilder::lines(PanelId::FleetConnectionErrors, "Connection errors by type", description)
         .size(12, 8)
-        .query(unless_zero(sum_by(&["phase", "sqlstate"], errors.rate())), "{{phase}} · {{sqlstate}}")
+        .query(unless_zero(sum_by(&["phase", "error_type"], errors.rate())), "{{phase}} · {{error_type}}")
         .unit(Unit::PerSecond)
         .legend_table()
 }
@@ -55,7 +55,7 @@ fn retries(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Retries per checkout: of the highest pool and the median pool. The dashed line is the alert threshold.",
         normal: "Below the line. Above it, retries are a considerable part of the load.",
-        action: "Open the pool, which shows its retries by operation and SQLSTATE.",
+        action: "Open the pool, which shows its retries by operation and error.",
     };
     let share = Series::recorded(RETRY_SHARE);
     PanelBuilder::lines(PanelId::FleetRetries, "Retries per checkout", description)
@@ -85,7 +85,7 @@ fn churn() -> PanelBuilder {
         shows: "Connections established per second in all pools, and failed attempts.",
         normal: "Near 0 after start-up. Many established: connections are not reused. Failed: the server is down or \
                  full.",
-        action: "Many overflow closes: raise pool_size. Failed: check their SQLSTATE.",
+        action: "Many overflow closes: raise pool_size. Failed: check the type of the connection errors.",
     };
     PanelBuilder::lines(PanelId::FleetChurn, "Connections opened", description)
         .size(12, 8)

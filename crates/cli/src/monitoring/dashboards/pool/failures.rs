@@ -29,7 +29,7 @@ fn failures_by_outcome() -> PanelBuilder {
                 failed), shed (load shedding), closed (the pool is closed), cancelled (the caller gave up).",
         normal: "0. timeout: the pool is exhausted, or connecting hangs. Many cancelled: callers give up before they \
                  are served.",
-        action: "timeout: check the holders. error: check the SQLSTATE of the connection errors.",
+        action: "timeout: check the holders. error: check the type of the connection errors.",
     };
     let ended = metric!("poolscope_checkouts_total").only(r#"outcome!="ok""#);
     PanelBuilder::lines(PanelId::FailuresByOutcome, "Failed checkouts by outcome", description)
@@ -62,18 +62,19 @@ fn failures_by_operation() -> PanelBuilder {
 
 fn connection_errors(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
-        shows: "Connection errors per second by phase (connect, ping, reset) and SQLSTATE, or io, timeout, tls or auth \
-                if the server sent none. Query errors have their own panel. The dashed line is the alert threshold of \
-                failed connects.",
+        shows: "Connection errors per second by phase (connect, ping, reset, or checkout: one that ended without the \
+                connection it needed) and SQLSTATE, or io, timeout, tls or auth if the server sent none. Query errors \
+                have their own panel. The dashed line is the alert threshold of failed connects.",
         normal: "0. connect with 53300: no free slots; 28P01 or auth: wrong credentials; 57P03 or io: the server is \
-                 down or starting. ping: idle connections are lost.",
+                 down or starting. ping: idle connections are lost. checkout with too_slow: connecting takes longer than \
+                 checkout_timeout; with another error: connecting is suspended after it.",
         action: "53300: check the sum of all pools on the fleet dashboard. ping: a firewall or proxy drops idle \
                  connections; lower tcp_keepalive or recycle_after.",
     };
     let errors = metric!("poolscope_connection_errors_total").only(r#"phase!="query""#);
-    PanelBuilder::lines(PanelId::ConnectionErrors, "Connection errors by SQLSTATE", description)
+    PanelBuilder::lines(PanelId::ConnectionErrors, "Connection errors by type", description)
         .size(12, 8)
-        .query(unless_zero(sum_by(&["phase", "sqlstate"], errors.rate())), "{{phase}} · {{sqlstate}}")
+        .query(unless_zero(sum_by(&["phase", "error_type"], errors.rate())), "{{phase}} · {{error_type}}")
         .unit(Unit::PerSecond)
         .legend_table()
         .threshold(WARNING, &thresholds.connect_failures)
@@ -89,7 +90,7 @@ fn query_errors() -> PanelBuilder {
     let errors = metric!("poolscope_query_errors_total").rate();
     PanelBuilder::lines(PanelId::QueryErrors, "Query errors by operation and SQLSTATE", description)
         .size(12, 8)
-        .query(unless_zero(sum_by(&["operation", "sqlstate"], errors)), "{{operation}} · {{sqlstate}}")
+        .query(unless_zero(sum_by(&["operation", "error_type"], errors)), "{{operation}} · {{error_type}}")
         .unit(Unit::PerSecond)
         .legend_table()
 }

@@ -113,7 +113,7 @@ fn connect_suspended() -> PanelBuilder {
     let description = Description {
         shows: "How long connecting has failed. Meanwhile, one checkout at a time tries to connect.",
         normal: "0 s. Otherwise the server is down, rejects connections or has no free slots.",
-        action: "Check the SQLSTATE of the connection errors: 53300 means no free slots, io an unreachable server.",
+        action: "Check the type of the connection errors: 53300 means no free slots, io an unreachable server.",
     };
     PanelBuilder::stat(PanelId::ConnectSuspended, "Connecting fails", description)
         .query(max(metric!("poolscope_connecting_suspended_seconds")), "for")

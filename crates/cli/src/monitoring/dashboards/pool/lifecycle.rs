@@ -132,7 +132,7 @@ fn connect_suspended_time() -> PanelBuilder {
         shows: "How long connecting has failed, of the highest instance. Meanwhile, one checkout at a time tries to \
                 connect.",
         normal: "0 s. A climbing line: the server is down, rejects connections or has no free slots.",
-        action: "Check the SQLSTATE of the connection errors.",
+        action: "Check the type of the connection errors.",
     };
     PanelBuilder::lines(PanelId::ConnectSuspendedTime, "Connecting fails for", description)
         .soft_max(10.0)

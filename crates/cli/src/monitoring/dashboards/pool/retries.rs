@@ -16,10 +16,10 @@ fn retries() -> PanelBuilder {
         normal: "Few. Retries that grow with the load add to it; constant 40001 means conflicting transactions.",
         action: "Fix the cause rather than allowing more attempts.",
     };
-    let retries = sum_by(&["operation", "sqlstate"], metric!("poolscope_retries_total").rate());
-    PanelBuilder::lines(PanelId::Retries, "Retries by operation and SQLSTATE", description)
+    let retries = sum_by(&["operation", "error_type"], metric!("poolscope_retries_total").rate());
+    PanelBuilder::lines(PanelId::Retries, "Retries by operation and error", description)
         .size(10, 8)
-        .query(unless_zero(retries), "{{operation}} · {{sqlstate}}")
+        .query(unless_zero(retries), "{{operation}} · {{error_type}}")
         .unit(Unit::PerSecond)
         .legend_table()
 }

@@ -105,8 +105,10 @@ fn symptoms(cause: Cause) -> Vec<&'static str> {
         // A task that leaks its connection waits for the next one.
         Cause::Leak => &["PoolscopeSuspectedLeak", "PoolscopeSelfDeadlock"],
         Cause::SelfDeadlock => &["PoolscopeSelfDeadlock"],
-        Cause::ServerDown => &["PoolscopeServerDown", "PoolscopeConnectingFails"],
-        Cause::ServerFull => &["PoolscopeServerFull", "PoolscopeServerSlotsLow", "PoolscopeConnectingFails"],
+        Cause::ServerDown => &["PoolscopeServerDown", "PoolscopeConnectingFails", "PoolscopeCheckoutErrors"],
+        Cause::ServerFull => {
+            &["PoolscopeServerFull", "PoolscopeServerSlotsLow", "PoolscopeConnectingFails", "PoolscopeCheckoutErrors"]
+        }
         Cause::ConnectSlow => &["PoolscopeCheckoutWaitHigh"],
         Cause::Churn => &["PoolscopeConnectionChurn", "PoolscopeCheckoutWaitHigh"],
         Cause::RetryStorm => &["PoolscopeRetryStorm", "PoolscopeRetryBudgetSpent", "PoolscopeManyCheckouts"],

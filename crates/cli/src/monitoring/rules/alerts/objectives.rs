@@ -117,7 +117,7 @@ impl Objective<'_> {
                 "{{{{ $value | humanizePercentage }}}} of the checkouts {}; the objective allows {budget}.",
                 self.violation
             ),
-            contributors: vec![Contributor::holder(), Contributor::waiter()],
+            contributors: vec![Contributor::holder(), Contributor::waiter(), Contributor::unconnected(t)],
             condition: format!(
                 "The share of checkouts that {} exceeded {}, or {}. The budget is {budget}, and checkouts exceeded {}. \
                  Shed checkouts do not count.",

@@ -17,7 +17,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             severity: Severity::Critical,
             scope: Scope::Pool,
             expr: format!(
-                "sum without (operation, reason, sqlstate) (\n{}\n) > 0",
+                "sum without (operation, reason, sqlstate, error_type) (\n{}\n) > 0",
                 indented(&increase_with_new_series(&refused, window))
             ),
             for_duration: t.for_page.clone(),
@@ -40,7 +40,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             severity: Severity::Warning,
             scope: Scope::Pool,
             expr: format!(
-                "{RETRY_SHARE} > {}\nand\nsum without (operation, sqlstate) (rate({RETRIES}[{window}])) > {}",
+                "{RETRY_SHARE} > {}\nand\nsum without (operation, sqlstate, error_type) (rate({RETRIES}[{window}])) > {}",
                 t.retry_share, t.retry_floor
             ),
             for_duration: t.for_ticket.clone(),

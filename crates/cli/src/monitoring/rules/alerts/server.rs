@@ -2,14 +2,25 @@
 
 use super::growth::{increase_with_new_series, indented};
 use crate::monitoring::dashboards::PanelId;
-use crate::monitoring::names::{CLOSED, CONNECTION_ERRORS, POOL_LABEL, SERVER_SLOTS, SERVER_SLOTS_LEFT, SERVER_UP};
+use crate::monitoring::names::{
+    CHECKOUT_OUTCOMES, CLOSED, CONNECTION_ERRORS, POOL_LABEL, SERVER_SLOTS, SERVER_SLOTS_LEFT, SERVER_UP,
+};
 use crate::monitoring::recording::{CHECKOUTS, CONNECTED, FLEET_MAX, INSTANCE_LABELS, QUERIES, SLOW_QUERY_SHARE};
 use crate::monitoring::rules::alert::{Alert, EXHAUSTION_SYMPTOMS, Scope, Severity, cloned};
 use crate::monitoring::rules::contributor::Contributor;
 use crate::monitoring::thresholds::Thresholds;
 
 pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
-    vec![server_down(t), connecting_fails(t), server_full(t), slots_low(t), slots_short(t), churn(t), slow_queries(t)]
+    vec![
+        server_down(t),
+        connecting_fails(t),
+        checkout_errors(t),
+        server_full(t),
+        slots_low(t),
+        slots_short(t),
+        churn(t),
+        slow_queries(t),
+    ]
 }
 
 fn server_down(t: &Thresholds) -> Alert {
@@ -31,6 +42,7 @@ fn server_down(t: &Thresholds) -> Alert {
         diagnosed: None,
         related: &[&[
             "PoolscopeConnectingFails",
+            "PoolscopeCheckoutErrors",
             "PoolscopeServerFull",
             "PoolscopeRetryBudgetSpent",
             "PoolscopeRetryStorm",
@@ -67,10 +79,36 @@ fn connecting_fails(t: &Thresholds) -> Alert {
         related: &[&[
             "PoolscopeServerDown",
             "PoolscopeServerFull",
+            "PoolscopeCheckoutErrors",
             "PoolscopeRetryBudgetSpent",
             "PoolscopeRetryStorm",
             "PoolscopeWaitBudgetBurnsFast",
         ]],
+    }
+}
+
+fn checkout_errors(t: &Thresholds) -> Alert {
+    let now = &t.window_now;
+    let ended = |matcher: &str| format!("sum without (operation, outcome) (rate({CHECKOUT_OUTCOMES}{matcher}[{now}]))");
+    let (failed, all) = (ended("{outcome=\"error\"}"), ended(""));
+    Alert {
+        name: "PoolscopeCheckoutErrors",
+        severity: Severity::Critical,
+        scope: Scope::Pool,
+        expr: format!("{failed}\n/\n({all} > 0)\n> {}\nand\n{all} > {}", t.error_share, t.traffic_floor),
+        for_duration: t.for_page.clone(),
+        summary: "Checkouts fail because no connection can be established.",
+        description: format!("{{{{ $value | humanizePercentage }}}} of the checkouts failed over the last {now}."),
+        contributors: vec![Contributor::unconnected(t)],
+        condition: format!(
+            "Over the last {now}, more than {} of the checkouts ended with the outcome `error`, and checkouts exceeded {}.",
+            t.error_share.human(),
+            t.traffic_floor.human()
+        ),
+        thresholds: cloned([&t.error_share, &t.traffic_floor, now]),
+        panel: PanelId::FailuresByOutcome,
+        diagnosed: None,
+        related: &[&["PoolscopeConnectingFails", "PoolscopeServerDown", "PoolscopeServerFull"]],
     }
 }
 
@@ -82,7 +120,7 @@ fn server_full(t: &Thresholds) -> Alert {
         severity: Severity::Critical,
         scope: Scope::Pool,
         expr: format!(
-            "sum without (phase, sqlstate) (\n{}\n) > 0",
+            "sum without (phase, sqlstate, error_type) (\n{}\n) > 0",
             indented(&increase_with_new_series(&refused, window))
         ),
         for_duration: t.for_page.clone(),
