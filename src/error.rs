@@ -18,28 +18,26 @@ use std::time::Duration;
 
 use crate::labels::{Activity, ConnectFailure, ErrorCode, Outcome, Phase};
 use crate::telemetry::{OperationUsage, OwnConnection, PoolUsage, Verdict};
+use crate::text::ErrorChain;
 
 /// The error of a checkout.
 ///
-/// `E` is the error of the pool's backend when connecting fails.
-#[derive(Debug, thiserror::Error)]
+/// `E` is the error of the pool's backend when connecting fails. The message is one line that contains the cause, so that
+/// [`source`](std::error::Error::source) is `None`: the variants' fields have the errors underneath.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum CheckoutError<E: std::error::Error + 'static> {
     /// No connection was available within `checkout_timeout`.
-    #[error("{0}")]
     Timeout(Box<TimeoutReport>),
     /// A new connection was needed, and connecting failed.
-    #[error("pool `{pool}` cannot connect")]
     Connect {
         /// The pool's name.
         pool: Arc<str>,
         /// The error of the backend.
-        #[source]
         source: E,
     },
     /// A new connection is needed, but connecting has just failed: another checkout is retrying, or will after a pause.
     /// See the setting `fail_fast`.
-    #[error("pool `{pool}` cannot connect now")]
     Unavailable {
         /// The pool's name.
         pool: Arc<str>,
@@ -47,12 +45,24 @@ pub enum CheckoutError<E: std::error::Error + 'static> {
         source: ConnectBackoff,
     },
     /// The pool was closed, before the checkout or while it waited.
-    #[error("pool `{pool}` is closed")]
     Closed {
         /// The pool's name.
         pool: Arc<str>,
     },
 }
+
+impl<E: std::error::Error + 'static> fmt::Display for CheckoutError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout(report) => report.fmt(f),
+            Self::Connect { pool, source } => write!(f, "pool `{pool}` cannot connect: {}", ErrorChain(source)),
+            Self::Unavailable { pool, source } => write!(f, "pool `{pool}` cannot connect now: {source}"),
+            Self::Closed { pool } => write!(f, "pool `{pool}` is closed"),
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for CheckoutError<E> {}
 
 impl<E: std::error::Error + 'static> CheckoutError<E> {
     /// Returns the outcome under which the checkout was counted.
@@ -143,7 +153,6 @@ const MAX_NAMED_OPERATIONS: usize = 3;
 impl fmt::Display for TimeoutReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { waited, phase, usage, own_connection, backoff, late_poll, verdict, .. } = self;
-        let PoolUsage { name, status, longest_wait, operations } = usage;
         let waiting_for = match phase {
             Phase::Queue => "waiting for one to be returned",
             Phase::Connect if self.is_connecting_too_slow() => "as connecting takes longer than checkout_timeout",
@@ -156,17 +165,11 @@ impl fmt::Display for TimeoutReport {
         };
         write!(
             f,
-            "no connection from pool `{name}` for {} within {}, {waiting_for}: {} used, {} idle, {} being created{} of {}, {} waiting{}{}{}{}",
+            "no connection from pool `{}` for {} within {}, {waiting_for}: {}{}{}",
+            usage.name,
             Requester(self),
             human(*waited),
-            status.used,
-            status.idle,
-            status.creating,
-            Closing(status.closing),
-            status.max,
-            status.waiting,
-            LongestWait(*longest_wait),
-            Holders(operations),
+            Usage(usage),
             OwnConnectionNote(own_connection.as_ref()),
             LatePollNote(late_poll.as_ref()),
         )?;
@@ -177,6 +180,27 @@ impl fmt::Display for TimeoutReport {
             Some(verdict) => write!(f, "; diagnosis: {verdict}"),
             None => Ok(()),
         }
+    }
+}
+
+/// The connections of a pool by state, its waiting checkouts, and the holders.
+pub(crate) struct Usage<'a>(pub(crate) &'a PoolUsage);
+
+impl fmt::Display for Usage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PoolUsage { status, longest_wait, operations, .. } = self.0;
+        write!(
+            f,
+            "{} used, {} idle, {} being created{} of {}, {} waiting{}{}",
+            status.used,
+            status.idle,
+            status.creating,
+            Closing(status.closing),
+            status.max,
+            status.waiting,
+            LongestWait(*longest_wait),
+            Holders(operations),
+        )
     }
 }
 

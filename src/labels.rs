@@ -201,6 +201,8 @@ label_enum! {
     GiveUp {
         /// A retry cannot succeed: the statement is invalid, a constraint is violated, or the operation itself failed.
         Permanent => "permanent",
+        /// The checkout timed out: another would wait behind those that wait already.
+        CheckoutTimeout => "checkout_timeout",
         /// Part of the operation may have taken effect, and it is not marked as idempotent.
         NotIdempotent => "not_idempotent",
         /// It is unknown whether the COMMIT took effect, and the operation is not marked as idempotent.

@@ -8,6 +8,7 @@ use tokio_postgres::error::{DbError, SqlState};
 use crate::global::{GlobalError, GlobalPoolError};
 use crate::pool::postgres::{CheckoutError, ConnectError, RunError};
 use crate::retry::RetryError;
+use crate::text::ErrorChain;
 
 /// The error of a function that checks out a connection and uses it.
 ///
@@ -25,8 +26,8 @@ use crate::retry::RetryError;
 /// }
 /// ```
 ///
-/// The message is one line, with the SQLSTATE of a failed query but without the server's message, which may quote
-/// values: that is the [`source`](StdError::source).
+/// The message is one line that contains the cause, with the SQLSTATE of a failed query but without the server's message,
+/// which may quote values: that is the [`source`](StdError::source).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
@@ -48,10 +49,15 @@ impl Error {
     pub fn query_error(&self) -> Option<&tokio_postgres::Error> {
         match self {
             Self::Query(error)
-            | Self::Connect(ConnectError::Postgres(error))
-            | Self::Checkout(CheckoutError::Connect { source: ConnectError::Postgres(error), .. }) => Some(error),
+            | Self::Connect(ConnectError::Postgres { source: error, .. })
+            | Self::Checkout(CheckoutError::Connect { source: ConnectError::Postgres { source: error, .. }, .. }) => {
+                Some(error)
+            }
             Self::Retry(error) => match error.error()? {
-                RunError::Checkout(CheckoutError::Connect { source: ConnectError::Postgres(error), .. }) => Some(error),
+                RunError::Checkout(CheckoutError::Connect {
+                    source: ConnectError::Postgres { source: error, .. },
+                    ..
+                }) => Some(error),
                 RunError::Operation(error) => error.query_error(),
                 RunError::Checkout(_) => None,
             },
@@ -93,7 +99,7 @@ impl fmt::Display for Error {
             Self::Connect(error) => error.fmt(f),
             Self::Query(error) => match error.code() {
                 Some(code) => write!(f, "query failed (SQLSTATE {})", code.code()),
-                None => write!(f, "query failed: {error}"),
+                None => write!(f, "query failed: {}", ErrorChain(error)),
             },
             Self::Retry(error) => error.fmt(f),
             Self::GlobalPool(error) => error.fmt(f),
@@ -101,13 +107,13 @@ impl fmt::Display for Error {
     }
 }
 
-/// Has the source of the error that it contains; its message contains that error's own.
+/// Has the source of the error that it contains, unless the message contains it.
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Checkout(error) => error.source(),
             Self::Connect(error) => error.source(),
-            Self::Query(error) => error.source(),
+            Self::Query(error) => error.source().filter(|_| error.code().is_some()),
             Self::Retry(error) => error.source(),
             Self::GlobalPool(error) => error.source(),
         }

@@ -59,16 +59,21 @@ struct Unescaped<'a>(&'a (dyn Error + 'static));
 
 impl Display for Unescaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut next = Some(self.0);
-        let mut separator = "";
+        let text = |error: &(dyn Error + 'static)| match error.downcast_ref::<DbError>() {
+            Some(error) => ServerMessage(error).to_string(),
+            None => error.to_string(),
+        };
+        let mut written = text(self.0);
+        f.write_str(&written)?;
+        let mut next = self.0.source();
         while let Some(error) = next {
-            f.write_str(separator)?;
-            match error.downcast_ref::<DbError>() {
-                Some(error) => write!(f, "{}", ServerMessage(error))?,
-                None => write!(f, "{error}")?,
+            let text = text(error);
+            // Some errors of other crates display their source.
+            if !written.ends_with(&text) {
+                write!(f, ": {text}")?;
+                written = text;
             }
             next = error.source();
-            separator = ": ";
         }
         Ok(())
     }
@@ -185,6 +190,8 @@ mod tests {
         let cause = |text: &str| Some(Box::new(Failure(text.to_owned(), None)));
         let shown = |text: &str| ErrorChain(&Failure("cannot connect".to_owned(), cause(text))).to_string();
         assert_eq!(shown("FATAL: no\nok"), r"cannot connect: FATAL: no\nok");
+        let nested = Failure("cannot connect: refused".to_owned(), cause("refused"));
+        assert_eq!(ErrorChain(&nested).to_string(), "cannot connect: refused", "a cause is displayed once");
         assert_eq!(shown(&"x".repeat(300_000)).chars().count(), MAX_CHARS);
     }
 

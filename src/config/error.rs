@@ -1,10 +1,12 @@
 //! The error of an invalid configuration.
 
+use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
 use super::location::{Location, masked};
-use crate::text::Printable;
+use crate::text::{ErrorChain, Printable};
 
 /// An invalid setting, database URL or certificate file.
 ///
@@ -21,11 +23,10 @@ use crate::text::Printable;
 ///     "line 1, column 13: invalid pool_size: \"0\", expected a whole number from 1 to 10000",
 /// );
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum ConfigError {
     /// A setting's value has the wrong form or is out of range.
-    #[error("{location}: invalid {setting}: {value}, expected {expected}")]
     #[non_exhaustive]
     Invalid {
         /// Where the value was given.
@@ -39,7 +40,6 @@ pub enum ConfigError {
     },
 
     /// A name that no setting has.
-    #[error("{location}: unknown setting `{}`{}", Printable(name), hint(.suggestion.as_deref()))]
     #[non_exhaustive]
     Unknown {
         /// Where the name was given.
@@ -51,7 +51,6 @@ pub enum ConfigError {
     },
 
     /// Two settings, each valid alone, contradict each other.
-    #[error("{location}: {}", Printable(problem))]
     #[non_exhaustive]
     Conflict {
         /// Where the settings were given.
@@ -61,7 +60,6 @@ pub enum ConfigError {
     },
 
     /// An invalid database URL. The message quotes nothing that could be part of a password.
-    #[error("{location}: {}", Printable(problem))]
     #[non_exhaustive]
     Url {
         /// Where the URL was given.
@@ -71,7 +69,6 @@ pub enum ConfigError {
     },
 
     /// Text that is not TOML.
-    #[error("{location}: invalid TOML: {}", Printable(problem))]
     #[non_exhaustive]
     Toml {
         /// The line and column.
@@ -81,7 +78,6 @@ pub enum ConfigError {
     },
 
     /// A setting that has no default was not given.
-    #[error("{setting} is not set: {remedy}")]
     #[non_exhaustive]
     Missing {
         /// The name of the setting.
@@ -91,9 +87,6 @@ pub enum ConfigError {
     },
 
     /// The URL requires TLS, which this build does not include.
-    #[error(
-        "{location}: sslmode={sslmode} requires TLS, which this build lacks: enable the feature `tls` of poolscope"
-    )]
     #[non_exhaustive]
     TlsUnavailable {
         /// Where the mode was given.
@@ -103,7 +96,6 @@ pub enum ConfigError {
     },
 
     /// A file that a setting or a URL parameter names cannot be read, or its content is invalid.
-    #[error("{setting} `{}` {}: {remedy}", Printable(path.display()), Printable(problem))]
     #[non_exhaustive]
     File {
         /// The name of the setting or parameter.
@@ -115,12 +107,10 @@ pub enum ConfigError {
         /// How to correct it.
         remedy: &'static str,
         /// The operating system's error, if it is the cause.
-        #[source]
         source: Option<io::Error>,
     },
 
     /// The system's certificates for verifying the server could not be loaded.
-    #[error("{}: {remedy}", Printable(problem))]
     #[non_exhaustive]
     Certificates {
         /// The certificates, and what is wrong with them.
@@ -128,10 +118,42 @@ pub enum ConfigError {
         /// How to correct it.
         remedy: &'static str,
         /// The operating system's error, if it is the cause.
-        #[source]
         source: Option<io::Error>,
     },
 }
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { location, setting, value, expected } => {
+                write!(f, "{location}: invalid {setting}: {value}, expected {expected}")
+            }
+            Self::Unknown { location, name, suggestion } => {
+                write!(f, "{location}: unknown setting `{}`{}", Printable(name), hint(suggestion.as_deref()))
+            }
+            Self::Conflict { location, problem } | Self::Url { location, problem } => {
+                write!(f, "{location}: {}", Printable(problem))
+            }
+            Self::Toml { location, problem } => write!(f, "{location}: invalid TOML: {}", Printable(problem)),
+            Self::Missing { setting, remedy } => write!(f, "{setting} is not set: {remedy}"),
+            Self::TlsUnavailable { location, sslmode } => write!(
+                f,
+                "{location}: sslmode={sslmode} requires TLS, which this build lacks: enable the \
+                 feature `tls` of poolscope"
+            ),
+            Self::File { setting, path, problem, remedy, source } => {
+                let (path, problem) = (Printable(path.display()), Printable(problem));
+                write!(f, "{setting} `{path}` {problem}: {remedy}{}", Cause(source.as_ref()))
+            }
+            Self::Certificates { problem, remedy, source } => {
+                write!(f, "{}: {remedy}{}", Printable(problem), Cause(source.as_ref()))
+            }
+        }
+    }
+}
+
+/// The message contains the cause, so there is no source; the variants' fields have the errors underneath.
+impl StdError for ConfigError {}
 
 impl ConfigError {
     pub(super) fn unknown(location: &Location, name: &str, suggestion: Option<String>) -> Self {
@@ -144,6 +166,15 @@ impl ConfigError {
 
     pub(super) fn url(location: &Location, problem: impl Into<String>) -> Self {
         Self::Url { location: location.to_string(), problem: problem.into() }
+    }
+}
+
+/// Displays the operating system's error, if it is the cause.
+struct Cause<'a>(Option<&'a io::Error>);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |error| write!(f, ": {}", ErrorChain(error)))
     }
 }
 

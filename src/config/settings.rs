@@ -63,6 +63,10 @@ pub struct Settings {
     pub reset_session: bool,
     /// The time a connection is held without traffic before it is a suspected leak. Default 60 s; `None`: never.
     pub leak_threshold: Option<Duration>,
+    /// The duration from which on a successful checkout is logged. Default 2 s; `None`: never.
+    pub slow_checkout_threshold: Option<Duration>,
+    /// The duration from which on a query is logged by its summary. Default `None`: never.
+    pub slow_query_threshold: Option<Duration>,
     /// Whether the pool reads the headers of protocol messages. Default true.
     pub read_wire: bool,
     /// The limit of one answer of the server, in KiB. Default 0: no limit.
@@ -125,6 +129,8 @@ fields_by_name! {
     close_timeout: Duration,
     reset_session: Switch,
     leak_threshold: OptionalDuration,
+    slow_checkout_threshold: OptionalDuration,
+    slow_query_threshold: OptionalDuration,
     read_wire: Switch,
     max_answer_kib: Count,
     cache_statements: Switch,
@@ -159,6 +165,8 @@ impl Default for Settings {
             close_timeout: Duration::ZERO,
             reset_session: false,
             leak_threshold: None,
+            slow_checkout_threshold: None,
+            slow_query_threshold: None,
             read_wire: false,
             max_answer_kib: 0,
             cache_statements: false,

@@ -206,6 +206,21 @@ pub(super) static SETTINGS: &[Setting] = &[
          while a query runs, or with `read_wire` off. off: never.",
     ),
     setting(
+        "slow_checkout_threshold",
+        duration_or_off(ms(1), DAY),
+        Value::OptionalDuration(Some(secs(2))),
+        "The duration from which on a successful checkout is logged, with its operation, its call site and what it waited \
+         for last. The lines of each operation are limited. off: never.",
+    ),
+    setting(
+        "slow_query_threshold",
+        duration_or_off(ms(1), DAY),
+        Value::OptionalDuration(None),
+        "The duration from which on a query is logged, with its operation, its call site and its summary such as `SELECT \
+         orders`, never its text; as log_min_duration_statement on the server. The lines of each summary are limited. \
+         Needs `read_wire`. off: never.",
+    ),
+    setting(
         "read_wire",
         Kind::Switch,
         Value::Switch(true),

@@ -24,8 +24,8 @@ pub enum GlobalPoolError {
     #[error(transparent)]
     Settings(ConfigError),
     /// The global pool was not initialised, and the environment does not define one.
-    #[error("no global pool: init_connection_pool was not called, and the environment does not define one")]
-    Environment(#[source] ConfigError),
+    #[error("no global pool: init_connection_pool was not called, and the environment does not define one: {0}")]
+    Environment(ConfigError),
 }
 
 /// How the existing pool was created, and how to avoid creating another.

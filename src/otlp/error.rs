@@ -18,8 +18,8 @@ pub enum OtlpError {
     #[error("cannot create the span exporter: {}", Printable(.0))]
     Exporter(String),
     /// The thread that exports could not be started.
-    #[error("cannot start the thread that exports spans")]
-    Thread(#[source] io::Error),
+    #[error("cannot start the thread that exports spans: {0}")]
+    Thread(io::Error),
 }
 
 impl OtlpError {

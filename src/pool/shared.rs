@@ -50,7 +50,17 @@ impl From<&Settings> for Limits {
     fn from(settings: &Settings) -> Self {
         let Settings { pool_size, max_overflow, wait_target, leak_threshold, retry_floor, retry_percent, .. } =
             *settings;
-        Self { pool_size, max_overflow, wait_target, leak_threshold, retry_floor, retry_percent }
+        let Settings { slow_checkout_threshold, slow_query_threshold, .. } = *settings;
+        Self {
+            pool_size,
+            max_overflow,
+            wait_target,
+            leak_threshold,
+            slow_checkout_threshold,
+            slow_query_threshold,
+            retry_floor,
+            retry_percent,
+        }
     }
 }
 

@@ -19,6 +19,8 @@ label_enum! {
         Unknown => "unknown",
         /// The server lacks memory, disk space or another resource.
         Resources => "resources",
+        /// No connection was available within `checkout_timeout`.
+        CheckoutTimeout => "checkout_timeout",
         /// A repetition cannot succeed.
         Permanent => "permanent",
         /// The work failed without an error from the server.

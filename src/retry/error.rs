@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::class::{Class, Effects};
 use super::report::Report;
-use crate::error::{RunError, human};
+use crate::error::{RunError, Usage, human};
 use crate::labels::{ErrorCode, GiveUp, Outcome};
 use crate::pool::postgres::ConnectError;
+use crate::telemetry::PoolUsage;
 
 /// The error of an operation with a retry policy: the last failure, and the reason why it was not retried.
 ///
@@ -26,6 +27,8 @@ pub(super) struct Details<T, E: std::error::Error + 'static> {
     pub(super) reason: GiveUp,
     pub(super) report: Report,
     pub(super) deadline: Option<Duration>,
+    /// The usage of the pool, if the deadline interrupted a checkout.
+    pub(super) usage: Option<Box<PoolUsage>>,
     pub(super) error: Option<RunError<T, E>>,
 }
 
@@ -36,12 +39,12 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
 
     /// Converts the error of the work.
     pub(crate) fn map<U>(self, convert: impl FnOnce(T) -> U) -> RetryError<U, E> {
-        let Details { operation, class, code, effects, reason, report, deadline, error } = *self.0;
+        let Details { operation, class, code, effects, reason, report, deadline, usage, error } = *self.0;
         let error = error.map(|error| match error {
             RunError::Checkout(error) => RunError::Checkout(error),
             RunError::Operation(error) => RunError::Operation(convert(error)),
         });
-        RetryError::new(Details { operation, class, code, effects, reason, report, deadline, error })
+        RetryError::new(Details { operation, class, code, effects, reason, report, deadline, usage, error })
     }
 
     pub(super) fn code(&self) -> Option<ErrorCode> {
@@ -116,6 +119,7 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
     fn reason(&self) -> &'static str {
         match self.0.reason {
             GiveUp::Permanent => "a retry cannot succeed",
+            GiveUp::CheckoutTimeout => "its checkout timed out",
             GiveUp::NotIdempotent => match self.0.effects {
                 Effects::StatementUnknown => {
                     "whether the last statement took effect is unknown, and the operation is not idempotent"
@@ -136,13 +140,14 @@ impl<T, E: std::error::Error + 'static> RetryError<T, E> {
     }
 }
 
-impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
+/// Displays the reason and, after it, the last error as that displays.
+impl<T: fmt::Display, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Details { operation, class, effects, reason, report, deadline, .. } = &*self.0;
+        let Details { operation, class, effects, reason, report, deadline, usage, error, .. } = &*self.0;
         let Report { attempts, waiting, executing, backing_off } = *report;
         let times = if attempts == 1 { "attempt" } else { "attempts" };
         write!(f, "operation `{operation}` failed after {attempts} {times} ({}", class.as_str())?;
-        if let Some(error_type) = self.error_type() {
+        if let Some(error_type) = self.error_type().filter(|_| *class != Class::CheckoutTimeout) {
             write!(f, ", {error_type}")?;
         }
         write!(
@@ -158,19 +163,24 @@ impl<T, E: std::error::Error + 'static> fmt::Display for RetryError<T, E> {
         }
         // The other reasons do not mention the effects.
         match (reason, effects) {
-            (GiveUp::NotIdempotent | GiveUp::CommitUnknown, _) => Ok(()),
-            (_, Effects::CommitUnknown) => f.write_str("; whether a COMMIT took effect is unknown"),
-            (_, Effects::StatementUnknown) => f.write_str("; whether a statement took effect is unknown"),
-            _ => Ok(()),
+            (GiveUp::NotIdempotent | GiveUp::CommitUnknown, _) => {}
+            (_, Effects::CommitUnknown) => f.write_str("; whether a COMMIT took effect is unknown")?,
+            (_, Effects::StatementUnknown) => f.write_str("; whether a statement took effect is unknown")?,
+            _ => {}
+        }
+        if let Some(usage) = usage {
+            write!(f, "; it was waiting for a connection of pool `{}`: {}", usage.name, Usage(usage))?;
+        }
+        match error {
+            Some(error) => write!(f, ": {error}"),
+            None => Ok(()),
         }
     }
 }
 
+/// Has the source of the last error, whose own message is part of this one's.
 impl<T: std::error::Error + 'static, E: std::error::Error + 'static> std::error::Error for RetryError<T, E> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self.0.error.as_ref()? {
-            RunError::Checkout(error) => Some(error),
-            RunError::Operation(error) => Some(error),
-        }
+        self.0.error.as_ref()?.source()
     }
 }

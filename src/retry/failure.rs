@@ -21,7 +21,8 @@ impl Failure {
         let class = match error {
             CheckoutError::Connect { source, .. } => of_connect(M::connect_failure(source)),
             CheckoutError::Unavailable { source, .. } => of_connect(source.failure),
-            _ => Class::Permanent,
+            CheckoutError::Timeout(_) => Class::CheckoutTimeout,
+            CheckoutError::Closed { .. } => Class::Permanent,
         };
         Self { class, code: error_code::<M>(error), effects: Effects::None }
     }
@@ -45,6 +46,7 @@ impl Failure {
     pub(super) fn allows_retry(&self, idempotent: bool) -> Result<(), GiveUp> {
         match self.class {
             Class::Permanent | Class::Application => Err(GiveUp::Permanent),
+            Class::CheckoutTimeout => Err(GiveUp::CheckoutTimeout),
             Class::Unseen => Err(GiveUp::Unseen),
             _ if idempotent => Ok(()),
             Class::Unknown if self.effects == Effects::None => Err(GiveUp::NotIdempotent),

@@ -38,14 +38,13 @@
 //! | `lost` | 25P03, 57P01, 57P02, 57P05, and a broken connection | if nothing took effect |
 //! | `unknown` | 08007, 40003, and 08000, 08003, 08006 of a session that continues: the server itself does not know the effects | only if idempotent |
 //! | `resources` | 53000, 53200, 53400, 58000, 58030; after ten times the backoff | only if idempotent |
+//! | `checkout_timeout` | no connection was available within `checkout_timeout`, which limits how long callers wait | never |
 //! | `permanent` | all others: 22, 23, 28, 42, 53100, 57014, …; connecting failed because of the credentials or the configuration | never |
 //! | `application` | none: the server reported no error, or the work recovered from it | never |
 //! | `unseen` | unknown, because `read_wire` is off or the messages were not understood | never |
 //!
 //! While connecting is suspended, checkouts fail at once by the setting `fail_fast`. A retry waits instead until it may make
 //! an attempt of its own, within the policy's deadline: five attempts are five attempts at the server.
-//!
-//! A checkout that exceeds `checkout_timeout` is `permanent`: that setting limits how long callers wait.
 //!
 //! The protocol does not show two things. Effects of the work outside its connection (a request to another service,
 //! another connection, a foreign table) are repeated with it. And each statement outside a transaction counts as one that

@@ -18,6 +18,7 @@ use crate::error::{CheckoutError, RunError};
 use crate::labels::{ErrorCode, GiveUp, Outcome, Phase};
 use crate::pool::unwind::guarded;
 use crate::pool::{AtGate, Backend, End, Guard, Operation, request};
+use crate::telemetry::PoolUsage;
 use crate::telemetry::trace::{self, SpanOutcome};
 
 /// An operation that is retried where that is safe.
@@ -152,6 +153,8 @@ struct RetryLoop<'a, M: Backend, E> {
     /// The most severe effects of any attempt.
     effects: Effects,
     last_failure: Option<(Failure, RunError<E, M::Error>)>,
+    /// The usage of the pool when the deadline interrupted a checkout.
+    usage: Option<Box<PoolUsage>>,
     /// Whether there was no retry yet.
     is_first: bool,
     /// Whether there was a retry for a stale statement.
@@ -172,6 +175,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
             report: Report::default(),
             effects: Effects::None,
             last_failure: None,
+            usage: None,
             is_first: true,
             has_retried_stale: false,
         }
@@ -239,7 +243,10 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
         let mut connection = match checkout {
             Some(Ok(connection)) => connection,
             Some(Err(error)) => return Attempt::Failed(Failure::of_checkout::<M>(&error), RunError::Checkout(error)),
-            None => return Attempt::DeadlinePassed(Effects::None),
+            None => {
+                self.usage = Some(Box::new(recorder.ledger().usage()));
+                return Attempt::DeadlinePassed(Effects::None);
+            }
         };
         let result = before(self.deadline, work(&mut connection)).await;
         let attempt = match result {
@@ -333,6 +340,7 @@ impl<'a, M: Backend, E> RetryLoop<'a, M, E> {
             reason,
             report: self.report,
             deadline: self.policy.time_limit(),
+            usage: self.usage.take(),
             error,
         })
     }

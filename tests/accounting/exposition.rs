@@ -272,7 +272,7 @@ async fn labels_have_exactly_the_documented_values() {
     assert_eq!(values("poolscope_connections_closed_total", "reason"), reasons);
     let phases = labels(&mut Phase::ALL.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_checkout_phase_seconds_total", "phase"), phases);
-    let without_wire = [ErrorPhase::Connect, ErrorPhase::Ping];
+    let without_wire = [ErrorPhase::Connect, ErrorPhase::Ping, ErrorPhase::Checkout];
     let errors = labels(&mut without_wire.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_connection_errors_total", "phase"), errors);
     // Every reason but those that need a closed pool, the protocol observer, or a pool with other settings.

@@ -135,3 +135,26 @@ async fn timeouts_log_their_error_by_operation() {
     }
     assert_lines(&lines, Level::WARN, "checkout timed out", 4, 4);
 }
+
+#[tokio::test(start_paused = true)]
+async fn slow_checkouts_are_logged_by_operation() {
+    for (threshold, slow) in [(Some(ms(500)), true), (Some(ms(501)), false), (None, false)] {
+        let mut settings = settings(1, 0);
+        settings.slow_checkout_threshold = threshold;
+        let test = TestPool::with(&settings);
+        let lines = LogLines::default();
+        let _capture = lines.capture();
+        for _ in 0..2 {
+            let held = test.get("holder");
+            let mut waiting = ["list_orders", "list_orders"].map(|operation| test.checkout(operation).assert_pending());
+            test.advance(ms(500)).await;
+            drop(held);
+            for checkout in &mut waiting {
+                drop(checkout.poll().unwrap().unwrap());
+            }
+        }
+        // The others are counted in the next line.
+        assert_lines(&lines, Level::WARN, "slow checkout", u64::from(slow), u64::from(slow));
+        assert_eq!(lines.total(), u64::from(slow));
+    }
+}

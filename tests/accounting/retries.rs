@@ -67,7 +67,7 @@ async fn attempts_are_limited_and_reported() {
     assert_eq!((error.sqlstate(), error.effects(), error.outcome()), (Some("57P03"), Effects::None, Outcome::Error));
     assert!(matches!(error.error(), Some(RunError::Checkout(CheckoutError::Connect { .. }))));
     let expected = "operation `fails` failed after 3 attempts (connect, 57P03; 0s waiting, 0s executing, 0s backing off) and \
-                is not retried: the policy allows no more attempts";
+                is not retried: the policy allows no more attempts: pool `test` cannot connect: the scripted failure";
     assert_eq!(error.to_string(), expected);
     let snapshot = test.snapshot();
     let [exhausted] = &snapshot.retries_exhausted[..] else { panic!("{snapshot:?}") };
@@ -110,7 +110,10 @@ async fn retries_stop_when_budget_is_spent() {
     for (attempts, reason) in [(1, GiveUp::Budget), (2, GiveUp::Budget), (1, GiveUp::Budget), (2, GiveUp::Budget)] {
         let error = run(&test, "fails", NO_BACKOFF).finish(&test).await.unwrap_err();
         assert_eq!((error.attempts(), error.gave_up()), (attempts, reason));
-        assert!(error.to_string().ends_with("the pool's retry budget is exhausted"), "{error}");
+        assert!(
+            error.to_string().contains("the pool's retry budget is exhausted: pool `test` cannot connect"),
+            "{error}"
+        );
     }
     let snapshot = test.snapshot();
     assert_eq!((retries(&snapshot), snapshot.retry_budget as u32), (2, 0));
@@ -152,7 +155,9 @@ async fn backoff_never_outlasts_the_deadline() {
     let error = run(&test, "fails", policy).poll().unwrap().unwrap_err();
     assert_eq!((error.gave_up(), error.attempts(), error.outcome()), (GiveUp::Deadline, 1, Outcome::Timeout));
     assert_eq!((error.class(), error.sqlstate()), (Class::Connect, Some("57P03")));
-    assert!(error.to_string().ends_with("the policy's deadline has passed, or would pass (1ms)"), "{error}");
+    let expected =
+        "the policy's deadline has passed, or would pass (1ms): pool `test` cannot connect: the scripted failure";
+    assert!(error.to_string().ends_with(expected), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -166,6 +171,12 @@ async fn deadline_cancels_checkout_and_work() {
     let error = running.poll().unwrap().unwrap_err();
     assert_eq!((error.gave_up(), error.report().waiting, error.effects()), (GiveUp::Deadline, ms(100), Effects::None));
     assert!(error.error().is_none() && error.sqlstate().is_none());
+    assert_eq!(
+        error.to_string(),
+        "operation `waits` failed after 1 attempt (cut_off; 100ms waiting, 0s executing, 0s backing off) and is not retried: \
+         the policy's deadline has passed, or would pass (100ms); it was waiting for a connection of pool `test`: 1 used, \
+         0 idle, 0 being created of 1, 0 waiting; held by holder ×1 (oldest 100ms)"
+    );
     assert_eq!(test.outcomes("waits", Outcome::Cancelled), 1);
     drop(held);
     // While working: without the protocol observer the effects are unknown.
@@ -189,8 +200,15 @@ async fn checkout_timeout_is_not_retried() {
     let error = running.poll().unwrap().unwrap_err();
     assert_eq!(
         (error.gave_up(), error.class(), error.outcome()),
-        (GiveUp::Permanent, Class::Permanent, Outcome::Timeout)
+        (GiveUp::CheckoutTimeout, Class::CheckoutTimeout, Outcome::Timeout)
     );
+    let text = error.to_string();
+    let expected = "operation `waits` failed after 1 attempt (checkout_timeout; 1s waiting, 0s executing, 0s backing off) and is \
+                    not retried: its checkout timed out: no connection from pool `test` for waits at ";
+    assert!(text.starts_with(expected), "{text}");
+    let expected = " within 1s, waiting for one to be returned: 1 used, 0 idle, 0 being created of 1, 0 waiting; held by \
+                    holder ×1 (oldest 1s); the waiting task itself held one, checked out for holder at ";
+    assert!(text.contains(expected), "{text}");
     assert_eq!((error.sqlstate(), error.error_type()), (None, Some("timeout")));
 }
 

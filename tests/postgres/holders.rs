@@ -70,11 +70,19 @@ async fn silent_holder_is_a_suspected_leak_until_return() {
 
 /// The log of this thread.
 #[derive(Clone, Default)]
-struct CapturedLog(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct CapturedLog(Arc<Mutex<Vec<u8>>>);
 
 impl CapturedLog {
+    /// Captures until the guards are dropped.
+    pub(crate) fn capture(&self) -> (tracing::subscriber::DefaultGuard, tracing::Dispatch) {
+        let subscriber = tracing_subscriber::fmt().with_writer(self.clone()).with_ansi(false).finish();
+        // With a single dispatcher, `tracing` decides whether a log line is enabled by the thread that first reaches it,
+        // which may be that of another test.
+        (tracing::subscriber::set_default(subscriber), tracing::Dispatch::new(tracing_subscriber::registry()))
+    }
+
     /// Returns the lines that contain `word`.
-    fn containing(&self, word: &str) -> Vec<String> {
+    pub(crate) fn containing(&self, word: &str) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
     }
@@ -102,11 +110,7 @@ impl MakeWriter<'_> for CapturedLog {
 #[tokio::test]
 async fn suspected_leak_is_logged_once_and_once_resolved() {
     let log = CapturedLog::default();
-    let subscriber = tracing_subscriber::fmt().with_writer(log.clone()).with_ansi(false).finish();
-    let _logging = tracing::subscriber::set_default(subscriber);
-    // With a single dispatcher, `tracing` decides whether a log line is enabled by the thread that first reaches it,
-    // which may be that of another test.
-    let _second_dispatcher = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _capture = log.capture();
     let settings = |builder: PoolBuilder| two_connections(builder).leak_threshold(Some(Duration::from_millis(50)));
     let test = TestPool::shared("holders_log", settings).await;
     let line = line!() + 1;

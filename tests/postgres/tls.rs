@@ -60,7 +60,10 @@ async fn tls_error(test: &TestPool) -> String {
         panic!("{}", error_chain(&error));
     };
     assert_eq!((test.errors("connect", "tls"), test.outcomes("error")), (1, 1));
-    source.to_string()
+    let text = source.to_string();
+    let (address, problem) = text.split_once(": ").expect("an address");
+    assert!(address.starts_with("could not connect to PostgreSQL at "), "{text}");
+    problem.to_owned()
 }
 
 #[tokio::test]

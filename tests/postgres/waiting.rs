@@ -102,7 +102,12 @@ async fn attempt_outlives_its_checkout_and_ends_with_the_pool() {
     });
     let (mut peer, _) = with_deadline("a client", listener.accept()).await.unwrap();
     let error = with_deadline("a timeout", checkout).await.unwrap().unwrap_err();
-    assert!(error.to_string().contains("ms, as connecting takes longer than checkout_timeout: 0 used, 0 idle, 1 being created"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("ms, as connecting takes longer than checkout_timeout: 0 used, 0 idle, 1 being created"),
+        "{error}"
+    );
     assert_eq!((test.outcomes("timeout"), test.pool.status().creating), (1, 1));
     with_deadline("the pool is closed", test.pool.close()).await;
     assert_eq!((test.closed("connect_abandoned"), test.pool.status().live()), (1, 0));

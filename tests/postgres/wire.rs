@@ -7,6 +7,7 @@ use futures_util::{SinkExt, StreamExt, pin_mut};
 use poolscope::labels::Activity;
 use poolscope::telemetry::{Holder, OperationTotals};
 
+use crate::holders::CapturedLog;
 use crate::support::{Admin, TestPool, eventually, shared, with_deadline};
 
 fn totals(test: &TestPool, operation: &str) -> OperationTotals {
@@ -281,4 +282,37 @@ async fn cancelled_query_keeps_the_observer_in_sync() {
     eventually("the request ends", async || only_holder(&test).activity == Some(Activity::Idle)).await;
     let of = [("operation", "slow"), ("sqlstate", "57014")];
     assert_eq!(test.scrape().count("poolscope_query_errors_total", &of), 1);
+}
+
+/// A query is logged by its summary, never its text, and the lines of one summary do not hide those of another.
+#[tokio::test]
+async fn slow_queries_are_logged_by_summary() {
+    let log = CapturedLog::default();
+    let _capture = log.capture();
+    let settings = |threshold| move |builder: poolscope::PoolBuilder| builder.slow_query_threshold(threshold);
+    let limit = Duration::from_millis(500);
+    let test = TestPool::shared("wire_slow", settings(Some(limit))).await;
+    let line = line!() + 1;
+    let connection = test.pool.operation("reports").get().await.unwrap();
+    connection.query("SELECT 'secret' AS fast FROM pg_class LIMIT 1", &[]).await.unwrap();
+    for _ in 0..2 {
+        connection.query("SELECT 'secret', pg_sleep(0.5) FROM pg_class LIMIT 1", &[]).await.unwrap();
+    }
+    connection.batch_execute("DO $$ BEGIN PERFORM pg_sleep(0.5); RAISE EXCEPTION 'secret'; END $$").await.unwrap_err();
+    let lines = log.containing("slow query");
+    assert!((2..=3).contains(&lines.len()), "{lines:#?}");
+    let site = format!("call_site=\"{}:{line}\"", file!());
+    for (shown, parts) in [
+        (&lines[0], ["WARN", "pool=\"wire_slow\"", "summary=\"SELECT pg_class\"", "operation=\"reports\"", &site, "seconds=0."]),
+        (lines.last().unwrap(), ["summary=\"DO\"", "sqlstate=\"P0001\"", "operation=\"reports\"", &site, "seconds=0.", "WARN"]),
+    ] {
+        assert!(parts.iter().all(|part| shown.contains(part)), "{parts:?} in {shown}");
+        assert!(!shown.contains("secret") && !shown.contains("pg_sleep"), "{shown}");
+    }
+    drop(connection);
+
+    let off = TestPool::shared("wire_slow_off", settings(None)).await;
+    let pool_lines = log.containing("slow query").len();
+    off.get().await.query("SELECT pg_sleep(0.5)", &[]).await.unwrap();
+    assert_eq!(log.containing("slow query").len(), pool_lines);
 }

@@ -99,6 +99,7 @@ fn every_setting_is_a_parameter() {
         "postgres://h/d?name=orders&password_file=/a&passfile=/b&pool_size=5&max_overflow=0&min_idle=2&idle_timeout=10m&checkout_timeout=2s&recycle_after=off&pre_ping=off\
          &pre_ping_idle=0s&ping_timeout=1s&connect_timeout=3s&tcp_keepalive=off&tcp_user_timeout=9s\
          &application_name=billing&clean_timeout=2s&close_timeout=3s&reset_session=on&leak_threshold=5m\
+         &slow_checkout_threshold=1s&slow_query_threshold=200ms\
          &read_wire=off&max_answer_kib=64&cache_statements=off&trace_query_text=on&fail_fast=off\
          &retry_floor=1&retry_percent=5&wait_target=5ms",
     );

@@ -1,18 +1,17 @@
+use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use thiserror::Error;
-
-use crate::text::Printable;
+use crate::text::{ErrorChain, Printable};
 
 /// An error in a web configuration file.
 ///
 /// No message contains a password, a hash or a key.
-#[derive(Debug, Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum WebConfigError {
     /// The file cannot be read.
-    #[error("{} cannot be read", Printable(file.display()))]
     Unreadable {
         /// The web configuration file.
         file: PathBuf,
@@ -21,7 +20,6 @@ pub enum WebConfigError {
     },
 
     /// The content of the file is invalid.
-    #[error("{}, line {line}: {}", Printable(file.display()), Printable(problem))]
     Invalid {
         /// The web configuration file.
         file: PathBuf,
@@ -32,7 +30,6 @@ pub enum WebConfigError {
     },
 
     /// A file that the file refers to cannot be read.
-    #[error("{}, line {line}: {key} `{}` cannot be read", Printable(file.display()), Printable(referenced.display()))]
     ReferencedUnreadable {
         /// The web configuration file.
         file: PathBuf,
@@ -46,6 +43,29 @@ pub enum WebConfigError {
         source: io::Error,
     },
 }
+
+impl fmt::Display for WebConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { file, source } => {
+                write!(f, "{} cannot be read: {}", Printable(file.display()), ErrorChain(source))
+            }
+            Self::Invalid { file, line, problem } => {
+                write!(f, "{}, line {line}: {}", Printable(file.display()), Printable(problem))
+            }
+            Self::ReferencedUnreadable { file, line, key, referenced, source } => write!(
+                f,
+                "{}, line {line}: {key} `{}` cannot be read: {}",
+                Printable(file.display()),
+                Printable(referenced.display()),
+                ErrorChain(source)
+            ),
+        }
+    }
+}
+
+/// The message contains the cause, so there is no source; the variants' fields have the errors underneath.
+impl StdError for WebConfigError {}
 
 /// An error at a line, before the name of the file is known.
 #[derive(Debug)]

@@ -112,6 +112,10 @@ impl PoolBuilder {
         /// Sets for how long a connection is held without traffic before its holder is a suspected leak. Default 60 s;
         /// `None` for never.
         leak_threshold: Option<Duration>,
+        /// Sets the duration from which on a successful checkout is logged. Default 2 s; `None` for never.
+        slow_checkout_threshold: Option<Duration>,
+        /// Sets the duration from which on a query is logged, by its summary. Default `None`: never.
+        slow_query_threshold: Option<Duration>,
         /// Sets whether the wire protocol is observed. Default on.
         read_wire: bool,
         /// Sets the limit, in KiB, of what the server sends from the end of one answer to the end of the next, beyond which

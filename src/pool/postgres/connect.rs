@@ -14,7 +14,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls, No
 
 use super::drive::{ByCaller, Driver, InTask, PolledConnection};
 use super::error::ConnectError;
-use super::hosts::candidates;
+use super::hosts::{candidates, configured_addresses};
 use super::losses::LossLog;
 use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
@@ -140,7 +140,7 @@ impl Connector {
             let result = poll_fn(|cx| {
                 loop {
                     if let Poll::Ready(result) = executed.as_mut().poll(cx) {
-                        return Poll::Ready(result.map_err(|error| self.classify(error)));
+                        return Poll::Ready(result.map_err(|error| self.classify(error, &peer)));
                     }
                     if ended {
                         return Poll::Pending;
@@ -155,7 +155,7 @@ impl Connector {
                             notifications.push(notification);
                         }
                         Some(Ok(_)) => {}
-                        Some(Err(error)) => return Poll::Ready(Err(self.classify(error))),
+                        Some(Err(error)) => return Poll::Ready(Err(self.classify(error, &peer))),
                         None => ended = true,
                     }
                 }
@@ -176,7 +176,7 @@ impl Connector {
                 Some(tls) => token.cancel_query_raw(socket, tls).await,
                 None => token.cancel_query_raw(socket, NoTls).await,
             }
-            .map_err(|error| tls.explain(self.classify(error)))
+            .map_err(|error| tls.explain(self.classify(error, peer)))
         })
         .await
     }
@@ -193,11 +193,12 @@ impl Connector {
 
     async fn with_timeout<T>(&self, work: impl Future<Output = Result<T, ConnectError>>) -> Result<T, ConnectError> {
         let after = self.inner.connect_timeout;
-        tokio::time::timeout(after, work).await.unwrap_or(Err(ConnectError::Timeout { after }))
+        let timed_out = |_| Err(ConnectError::Timeout { address: configured_addresses(&self.inner.config), after });
+        tokio::time::timeout(after, work).await.unwrap_or_else(timed_out)
     }
 
-    fn classify(&self, error: Error) -> ConnectError {
-        ConnectError::classify(error, &self.inner.mode)
+    fn classify(&self, error: Error, peer: &Peer) -> ConnectError {
+        ConnectError::classify(error, &self.inner.mode, peer.to_string())
     }
 
     async fn try_each_host<D: Driver>(
@@ -275,7 +276,7 @@ impl Connector {
         D: Driver,
     {
         let connecting = config.connect_raw(socket, tls);
-        let (client, connection) = connecting.await.map_err(|error| self.classify(error))?;
+        let (client, connection) = connecting.await.map_err(|error| self.classify(error, peer))?;
         let connection = self.check_session(&client, connection, peer).await?;
         Ok((client, driver.drive(connection, &self.inner.losses)))
     }
@@ -298,11 +299,11 @@ impl Connector {
                 drop(connection);
                 // The server may have sent an error before it closed.
                 let reported = query.await.err().filter(|reported| reported.code().is_some());
-                return Err(self.classify(reported.unwrap_or(error)));
+                return Err(self.classify(reported.unwrap_or(error), peer));
             }
         };
-        let answer = answer.map_err(|error| self.classify(error))?;
-        let read_only = first_column(&answer.messages).map_err(|error| self.classify(error))?;
+        let answer = answer.map_err(|error| self.classify(error, peer))?;
+        let read_only = first_column(&answer.messages).map_err(|error| self.classify(error, peer))?;
         let problem = match (wanted, read_only) {
             (_, None) => "does not report whether it allows writes",
             (TargetSessionAttrs::ReadWrite, Some("on")) => "does not allow writes (target_session_attrs=read-write)",

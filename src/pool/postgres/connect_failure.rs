@@ -36,7 +36,7 @@ impl ConnectError {
             Self::AfterConnect { source, .. } | Self::BeforeCheckout { source, .. } => {
                 find_source(&**source as &(dyn StdError + 'static)).map_or(ConnectFailure::ServerDown, of_postgres)
             }
-            Self::Postgres(error) => of_postgres(error),
+            Self::Query { source } | Self::Postgres { source, .. } => of_postgres(source),
         }
     }
 }
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn other_errors_have_their_documented_class() {
-        let timeout = ConnectError::Timeout { after: Duration::from_secs(5) };
+        let timeout = ConnectError::Timeout { address: "db:5432".to_owned(), after: Duration::from_secs(5) };
         assert_eq!(timeout.connect_failure(), ServerDown);
         let session = ConnectError::WrongSession { address: "db:5432".to_owned(), problem: "allows writes" };
         assert_eq!(session.connect_failure(), ServerDown);

@@ -34,7 +34,8 @@ async fn startup_names_user_and_client_ends_the_task() {
 async fn silent_server_times_out() {
     let (port, _seen) = serve(|mut socket| read_to_end(&mut socket));
     let error = failure(&format!("postgres://u@127.0.0.1:{port}/d?connect_timeout=50ms")).await;
-    assert_eq!(error.to_string(), "not connected to PostgreSQL within connect_timeout (50ms)");
+    let expected = format!("not connected to PostgreSQL at 127.0.0.1:{port} within connect_timeout (50ms)");
+    assert_eq!(error.to_string(), expected);
     assert_eq!(error.code(), ErrorCode::TIMEOUT);
 }
 
@@ -53,7 +54,9 @@ async fn error_code_is_the_servers_sqlstate() {
     });
     let error = failure(&format!("postgres://u@127.0.0.1:{port}/d?sslmode=disable")).await;
     assert_eq!(error.code().as_str(), "53300");
-    assert_eq!(error.to_string(), "could not connect to PostgreSQL");
+    let expected = format!("could not connect to PostgreSQL at 127.0.0.1:{port}: db error: FATAL: refused");
+    assert_eq!(error.to_string(), expected);
+    assert!(std::error::Error::source(&error).is_none());
 }
 
 #[tokio::test]

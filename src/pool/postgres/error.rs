@@ -1,6 +1,7 @@
 //! The error of establishing a connection.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -11,26 +12,29 @@ use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
 use crate::pool::wire::LimitExceeded;
-use crate::text::printable;
+use crate::text::{ErrorChain, Printable, printable};
 
 /// An error of establishing a connection.
 ///
-/// The message is one line without secrets; [`source`](StdError::source) is the error of the layer below.
-#[derive(Debug, thiserror::Error)]
+/// The message is one line without secrets. It contains the cause, so that [`source`](StdError::source) is `None`: the
+/// variants' fields have the errors underneath. Of an error that the server sent, it omits what may quote values.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// Connecting, with TLS and authentication, took longer than `connect_timeout`.
-    #[error("not connected to PostgreSQL within connect_timeout ({})", humantime::format_duration(*after))]
     #[non_exhaustive]
     Timeout {
+        /// The configured hosts and ports, or paths of Unix sockets.
+        address: String,
         /// The `connect_timeout`.
         after: Duration,
     },
 
     /// The server does not offer TLS, the handshake failed, or the server's certificate could not be verified.
-    #[error("{problem}")]
     #[non_exhaustive]
     Tls {
+        /// As in [`Unreachable`](Self::Unreachable).
+        address: String,
         /// A description, with a remedy if there is one. Names in certificates and paths are escaped.
         problem: String,
         /// The error underneath.
@@ -38,7 +42,6 @@ pub enum ConnectError {
     },
 
     /// No socket could be opened: the name is unknown, or the address refuses connections or does not answer.
-    #[error("could not connect to PostgreSQL at {address}")]
     #[non_exhaustive]
     Unreachable {
         /// Host and port, with the IP address that was tried if the host is a name; or the path of the Unix socket.
@@ -48,7 +51,6 @@ pub enum ConnectError {
     },
 
     /// The server accepted the connection, but the session does not match `target_session_attrs`.
-    #[error("PostgreSQL at {address} {problem}")]
     #[non_exhaustive]
     WrongSession {
         /// As in [`Unreachable`](Self::Unreachable).
@@ -58,7 +60,6 @@ pub enum ConnectError {
     },
 
     /// The numbers of hosts, addresses and ports do not match. The URL's parser reports that earlier.
-    #[error("{problem}")]
     #[non_exhaustive]
     Hosts {
         /// A description with a remedy.
@@ -66,7 +67,6 @@ pub enum ConnectError {
     },
 
     /// The password provider failed, or the password file has no password for this server.
-    #[error("{problem}")]
     #[non_exhaustive]
     Password {
         /// A description with a remedy.
@@ -76,13 +76,11 @@ pub enum ConnectError {
     },
 
     /// The server's answer to a query of the pool itself is longer than PostgreSQL's.
-    #[error("the server's answer to a query of the pool is too long: check that the address is a PostgreSQL server's")]
     #[non_exhaustive]
     Answer {},
 
     /// The hook [`after_connect`](crate::PoolBuilder::after_connect) failed, left a transaction or a query behind, or had
     /// not ended after `connect_timeout`.
-    #[error("the hook after_connect failed")]
     #[non_exhaustive]
     AfterConnect {
         /// The hook's error.
@@ -90,25 +88,71 @@ pub enum ConnectError {
     },
 
     /// The hook [`before_checkout`](crate::PoolBuilder::before_checkout) failed, or left a transaction or a query behind.
-    #[error("the hook before_checkout failed")]
     #[non_exhaustive]
     BeforeCheckout {
         /// The hook's error.
         source: Box<dyn StdError + Send + Sync>,
     },
 
+    /// A query of the pool itself failed on an established connection: a ping or a reset.
+    #[non_exhaustive]
+    Query {
+        /// The error of tokio-postgres.
+        source: Error,
+    },
+
     /// The server refused the connection, closed it, or sent more than a session's start may need.
-    #[error("could not connect to PostgreSQL")]
-    Postgres(#[source] Error),
+    #[non_exhaustive]
+    Postgres {
+        /// As in [`Unreachable`](Self::Unreachable).
+        address: String,
+        /// The error of tokio-postgres.
+        source: Error,
+    },
 }
 
-impl ConnectError {
-    /// Classifies an error of connecting under `mode`.
-    pub(crate) fn classify(error: Error, mode: &TlsMode) -> Self {
-        match tls_problem(&error, mode) {
-            Some(problem) => Self::Tls { problem: printable(&problem).into_owned(), source: error },
-            None => Self::Postgres(error),
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout { address, after } => {
+                let after = humantime::format_duration(*after);
+                write!(f, "not connected to PostgreSQL at {} within connect_timeout ({after})", Printable(address))
+            }
+            Self::Tls { address, problem, .. } => {
+                write!(f, "could not connect to PostgreSQL at {}: {problem}", Printable(address))
+            }
+            Self::Unreachable { address, source } => {
+                write!(f, "could not connect to PostgreSQL at {}: {}", Printable(address), ErrorChain(source))
+            }
+            Self::WrongSession { address, problem } => write!(f, "PostgreSQL at {} {problem}", Printable(address)),
+            Self::Hosts { problem } | Self::Password { problem, source: None } => f.write_str(problem),
+            Self::Password { problem, source: Some(source) } => write!(f, "{problem}: {}", ErrorChain(&**source)),
+            Self::Answer {} => f.write_str(
+                "the server's answer to a query of the pool is too long: check that the address is a PostgreSQL server's",
+            ),
+            Self::Query { source } => write!(f, "a query of the pool failed: {}", ErrorChain(source)),
+            Self::AfterConnect { source } => write!(f, "the hook after_connect failed: {}", ErrorChain(&**source)),
+            Self::BeforeCheckout { source } => write!(f, "the hook before_checkout failed: {}", ErrorChain(&**source)),
+            Self::Postgres { address, source } => {
+                write!(f, "could not connect to PostgreSQL at {}: {}", Printable(address), ErrorChain(source))
+            }
         }
+    }
+}
+
+impl StdError for ConnectError {}
+
+impl ConnectError {
+    /// Classifies an error of connecting to `address` under `mode`.
+    pub(crate) fn classify(error: Error, mode: &TlsMode, address: String) -> Self {
+        match tls_problem(&error, mode) {
+            Some(problem) => Self::Tls { address, problem: printable(&problem).into_owned(), source: error },
+            None => Self::Postgres { address, source: error },
+        }
+    }
+
+    pub(super) fn query(source: Error) -> Self {
+        Self::Query { source }
     }
 
     pub(super) fn no_host() -> Self {
@@ -127,7 +171,7 @@ impl ConnectError {
             Self::Hosts { .. } => ErrorCode::OTHER,
             Self::Password { .. } => ErrorCode::AUTH,
             Self::AfterConnect { .. } | Self::BeforeCheckout { .. } => ErrorCode::HOOK,
-            Self::Postgres(error) => error_code(error),
+            Self::Query { source } | Self::Postgres { source, .. } => error_code(source),
         }
     }
 }
@@ -186,6 +230,53 @@ fn tls_problem(error: &Error, mode: &TlsMode) -> Option<String> {
     Some(if unsupported {
         format!("the server does not offer TLS (sslmode={sslmode}): enable it there, or give sslmode=prefer")
     } else {
-        format!("the TLS handshake failed (sslmode={sslmode})")
+        let cause = StdError::source(error).map_or_else(|| error.to_string(), |source| ErrorChain(source).to_string());
+        format!("the TLS handshake failed (sslmode={sslmode}): {cause}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What prints the sources of an error as well must not print the cause twice.
+    #[test]
+    fn messages_have_the_address_and_the_cause() {
+        let address = || "db.example:5432 (10.1.2.3)".to_owned();
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let boxed = |text: &str| -> Box<dyn StdError + Send + Sync> { text.into() };
+        for (error, expected) in [
+            (
+                ConnectError::Timeout { address: address(), after: Duration::from_secs(5) },
+                "not connected to PostgreSQL at db.example:5432 (10.1.2.3) within connect_timeout (5s)",
+            ),
+            (
+                ConnectError::Unreachable { address: address(), source: refused() },
+                "could not connect to PostgreSQL at db.example:5432 (10.1.2.3): connection refused",
+            ),
+            (
+                ConnectError::Unreachable { address: "/run/a\nb".to_owned(), source: refused() },
+                "could not connect to PostgreSQL at /run/a\\nb: connection refused",
+            ),
+            (
+                ConnectError::WrongSession { address: address(), problem: "does not allow writes" },
+                "PostgreSQL at db.example:5432 (10.1.2.3) does not allow writes",
+            ),
+            (ConnectError::no_host(), "no host to connect to: give one as host or hostaddr"),
+            (
+                ConnectError::Password { problem: "the password provider failed".to_owned(), source: Some(boxed("no token")) },
+                "the password provider failed: no token",
+            ),
+            (
+                ConnectError::Answer {},
+                "the server's answer to a query of the pool is too long: check that the address is a PostgreSQL server's",
+            ),
+            (ConnectError::AfterConnect { source: boxed("no role") }, "the hook after_connect failed: no role"),
+            (ConnectError::BeforeCheckout { source: boxed("no tenant") }, "the hook before_checkout failed: no tenant"),
+        ] {
+            assert_eq!(error.to_string(), expected);
+            assert!(error.source().is_none(), "{error:?}");
+            assert_eq!(ErrorChain(&error).to_string(), expected);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The hosts to connect to, in order.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -43,6 +44,28 @@ pub(super) fn candidates(config: &Config) -> Result<Vec<Candidate<'_>>, ConnectE
     let mut candidates: Vec<_> = (0..count).map(candidate).collect();
     balance(config, &mut candidates);
     Ok(candidates)
+}
+
+/// Returns the configured hosts and ports for a message, as in `db.example:5432, /run/postgresql/.s.PGSQL.5432`.
+pub(super) fn configured_addresses(config: &Config) -> String {
+    let candidates = candidates(config).unwrap_or_default();
+    candidates.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The name and port, or the address and port if there is no name; or the path of the Unix socket.
+impl fmt::Display for Candidate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.host, self.hostaddr) {
+            (Some(Host::Tcp(name)), _) if !name.contains(':') => write!(f, "{name}:{}", self.port),
+            (Some(Host::Tcp(name)), _) => write!(f, "[{name}]:{}", self.port),
+            (_, Some(ip)) => write!(f, "{}", SocketAddr::new(ip, self.port)),
+            (Some(host), None) => match unix::socket_path(host, self.port) {
+                Some(path) => write!(f, "{}", path.display()),
+                None => f.write_str("a Unix socket"),
+            },
+            (None, None) => f.write_str("no host"),
+        }
+    }
 }
 
 fn problem(problem: String) -> ConnectError {

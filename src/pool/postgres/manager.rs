@@ -113,7 +113,7 @@ impl Backend for PostgresManager {
     }
 
     async fn rollback(&self, client: &mut Client) -> RecycleResult<ConnectError> {
-        Ok(client.batch_execute("ROLLBACK").await.map_err(ConnectError::Postgres)?)
+        Ok(client.batch_execute("ROLLBACK").await.map_err(ConnectError::query)?)
     }
 
     fn cancel(&self, client: &Client) -> impl Future<Output = RecycleResult<ConnectError>> + Send + use<> {

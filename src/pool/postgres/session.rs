@@ -27,7 +27,7 @@ pub(super) struct BoundedAnswer {
 ///
 /// Returns [`ConnectError::Answer`] if the answer is too long. What follows is discarded as it arrives.
 pub(super) async fn own_query(client: &Client, query: &str) -> Result<Vec<SimpleQueryMessage>, ConnectError> {
-    let answer = bounded_query(client, query, MAX_OWN_MESSAGES, MAX_OWN_BYTES).await.map_err(ConnectError::Postgres)?;
+    let answer = bounded_query(client, query, MAX_OWN_MESSAGES, MAX_OWN_BYTES).await.map_err(ConnectError::query)?;
     if answer.is_too_long { Err(ConnectError::Answer {}) } else { Ok(answer.messages) }
 }
 
@@ -100,7 +100,7 @@ const READ_ONLY_SERVER: &str = "\
 /// Returns whether the server rejects writes.
 pub(super) async fn is_read_only(client: &Client) -> Result<bool, ConnectError> {
     let answer = own_query(client, READ_ONLY_SERVER).await?;
-    Ok(first_column(&answer).map_err(ConnectError::Postgres)?.is_some_and(|answer| answer == "t"))
+    Ok(first_column(&answer).map_err(ConnectError::query)?.is_some_and(|answer| answer == "t"))
 }
 
 /// Queries whether the session's transactions are read-only by default, like libpq for `target_session_attrs`.

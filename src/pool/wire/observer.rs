@@ -54,6 +54,8 @@ struct StatsWriter {
     texts: Option<QueryTexts>,
     spans: QuerySpans,
     caches: Arc<StatementCaches>,
+    /// The duration in nanoseconds from which on a query is logged; the maximum if none is.
+    slow_query_nanos: u64,
 }
 
 const RECENT_TEXTS: usize = 32;
@@ -68,6 +70,7 @@ impl ProtocolObserver {
         caches: Arc<StatementCaches>,
     ) -> Self {
         let spans = ledger.query_spans(server);
+        let slow_query_nanos = ledger.limits().slow_query_threshold.map_or(u64::MAX, nanos);
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
         let packed_state = stats.packed_state();
         let writer = StatsWriter {
@@ -81,6 +84,7 @@ impl ProtocolObserver {
             texts: has_texts.then(QueryTexts::default),
             spans,
             caches,
+            slow_query_nanos,
         };
         Self { protocol: Reading::Protocol(ProtocolState::new()), writer }
     }
@@ -275,6 +279,10 @@ impl ProtocolHandler for StatsWriter {
         let wire = self.stats.wire();
         wire.record_reply(committed, clears_error);
         let took = self.at.duration_since(sent_at);
+        if nanos(took) >= self.slow_query_nanos {
+            let (stats, operation) = (&self.stats, self.unpacked_state.operation);
+            self.record(|recorder| recorder.query_slow(stats, operation, query, took, error));
+        }
         match (error, trace) {
             (None, None) => wire.observe_query(query, nanos(took)),
             (None, Some(trace)) => {

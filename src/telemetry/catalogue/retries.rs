@@ -33,7 +33,7 @@ pub(super) const EXHAUSTED: Metric = Metric::of_pool(
     "poolscope_retry_exhausted_total",
     Kind::Counter,
     &["operation", "reason", "sqlstate", "error_type"],
-    "Operations with a retry policy that failed and were not retried (again), by reason: permanent, not_idempotent, commit_unknown, unseen, attempts, deadline, budget; and by the last error, with the labels of poolscope_connection_errors_total (error_type is none if the deadline of the policy interrupted an attempt).",
+    "Operations with a retry policy that failed and were not retried (again), by reason: permanent, checkout_timeout, not_idempotent, commit_unknown, unseen, attempts, deadline, budget; and by the last error, with the labels of poolscope_connection_errors_total (error_type is none if the deadline of the policy interrupted an attempt).",
     |pool, sink| {
         for exhausted in &pool.retries_exhausted {
             let [sqlstate, error_type] = exhausted.code.labels();

@@ -15,6 +15,10 @@ pub struct Limits {
     pub wait_target: Duration,
     /// How long a connection is held and silent before it is a suspected leak; `None` disables the detection.
     pub leak_threshold: Option<Duration>,
+    /// The duration from which on a successful checkout is logged; `None`: never.
+    pub slow_checkout_threshold: Option<Duration>,
+    /// The duration from which on a query is logged; `None`: never.
+    pub slow_query_threshold: Option<Duration>,
     /// Retries per second that are always allowed.
     pub retry_floor: usize,
     /// Retries allowed per hundred operations.
@@ -28,6 +32,8 @@ impl Limits {
         max_overflow: 0,
         wait_target: Duration::ZERO,
         leak_threshold: None,
+        slow_checkout_threshold: None,
+        slow_query_threshold: None,
         retry_floor: 0,
         retry_percent: 0,
     };

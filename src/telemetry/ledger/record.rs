@@ -103,15 +103,21 @@ impl Recorder {
         at: Nanos,
     ) {
         let ledger = &**self.ledger();
-        let (traced, found) = ledger.update_and_find(|state| {
+        let slow = ledger.limits().slow_checkout_threshold.filter(|_| outcome == Outcome::Ok).map_or(u64::MAX, nanos);
+        let (ended, found) = ledger.update_and_find(|state| {
             let checkout = state.finish(ticket, outcome, stats, at)?;
             if let Some(stats) = stats {
                 stats.set_used(checkout.operation, at);
             }
-            checkout.trace.is_some().then(|| Box::new(checkout))
+            (checkout.trace.is_some() || at.since(checkout.started) >= slow).then(|| Box::new(checkout))
         });
         ledger.report_self_deadlocks(&found);
-        if let Some(checkout) = traced {
+        if let Some(checkout) = ended {
+            if at.since(checkout.started) >= slow {
+                let names = (checkout.operation, ledger.operations.name(checkout.operation), checkout.call_site);
+                let waited = at.duration_since(checkout.started);
+                self.log().checkout_slow(names, waited, (checkout.phase, at.duration_since(checkout.phase_since)));
+            }
             let deferred = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
             let span = checkout.trace.and_then(|trace| trace.span);
             if let Some(span) = span.or_else(|| Some(deferred?.open(ledger))) {
@@ -312,6 +318,23 @@ impl Recorder {
     #[cold]
     pub(crate) fn query_failed(&self, query: QueryId, code: ErrorCode, took: Duration, trace: Option<TraceContext>) {
         self.ledger().update(|state| state.failed_queries.count(query, code, took, trace));
+    }
+
+    /// Logs a request with queries that took longer than `slow_query_threshold`.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn query_slow(
+        &self,
+        stats: &ConnectionStats,
+        operation: OperationId,
+        query: QueryId,
+        took: Duration,
+        code: Option<ErrorCode>,
+    ) {
+        let ledger = self.ledger();
+        let (operation, call_site) = (ledger.operations.name(operation), ledger.operations.location(stats.site()));
+        let summary = ledger.summaries.name(query.as_u16());
+        self.log().query_slow((query, summary), operation, call_site, took, code);
     }
 
     /// Records the success of a request with queries that had a span.

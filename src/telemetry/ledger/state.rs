@@ -176,7 +176,8 @@ impl LedgerState {
         while self.arrivals.front().is_some_and(|arrival| !is_in_flight(&self.in_flight, arrival)) {
             self.arrivals.pop_front();
         }
-        let queued = |(ticket, _): &&(Ticket, Nanos)| self.phase_of(*ticket).is_none_or(|(phase, _)| phase == Phase::Queue);
+        let queued =
+            |(ticket, _): &&(Ticket, Nanos)| self.phase_of(*ticket).is_none_or(|(phase, _)| phase == Phase::Queue);
         let first = self.arrivals.iter().filter(|arrival| is_in_flight(&self.in_flight, arrival)).find(queued);
         first.map(|(_, started)| *started)
     }

@@ -1,8 +1,8 @@
 //! The log lines of a pool, written with `tracing`.
 //!
 //! Levels: `info` for the start and end of a pool, `warn` for conditions that need attention, `debug` for the life of
-//! connections. Checkouts that succeed are not logged. Lines above `debug` that a lasting fault would repeat pass a
-//! limiter for each pool and kind: the first at once, then one after 1 s, 2 s, 4 s, …, and at last every five minutes.
+//! connections. Checkouts that succeed are logged only if they are slow. Lines above `debug` that a lasting fault would repeat pass a
+//! limiter for each pool and kind, some also for each operation or query summary: the first at once, then one after 1 s, 2 s, 4 s, …, and at last every five minutes.
 //! Each has the number of those suppressed before it.
 
 mod limiter;
@@ -11,9 +11,9 @@ mod limiter;
 pub(crate) mod log_lines;
 #[cfg(feature = "middleware")]
 mod requests;
+mod slow;
 
 use std::error::Error;
-use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -48,6 +48,8 @@ pub(crate) fn contain_panics(write: impl FnOnce()) {
 pub(crate) struct Limiters {
     errors: Limiter,
     timeouts: PerId,
+    slow_checkouts: PerId,
+    slow_queries: PerId,
     dirt: Limiter,
     wires: Limiter,
     closes: Limiter,
@@ -112,19 +114,6 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn pool_closing(self) {
         event!(info, pool = self.pool, "pool closing");
-    }
-
-    /// Logs that a checkout of an operation, at a call site and in a request of a route, timed out; `report` displays as its
-    /// error does.
-    #[cold]
-    pub(crate) fn checkout_timed_out(
-        self,
-        (id, operation, call_site, route): (OperationId, &str, &'static Location<'static>, Option<&str>),
-        report: &dyn Display,
-    ) {
-        let Some(suppressed) = self.limiters.timeouts.pass(id.index(), self.clock.now()) else { return };
-        let (pool, call_site) = (self.pool, call_site_text(Some(call_site)));
-        event!(warn, pool, operation, route, call_site, suppressed, "checkout timed out: {report}");
     }
 
     /// Logs that a checkout waits while its own task holds a connection, each with its operation.
@@ -351,10 +340,11 @@ impl<'a> Log<'a> {
         event!(debug, pool = self.pool, operation, attempts, "operation succeeded after retries");
     }
 
-    /// Logs that an operation is not retried, unless its error is permanent, which is left to the caller.
+    /// Logs that an operation is not retried, unless its error is permanent, which is left to the caller, or the timeout of
+    /// a checkout, which has been logged.
     #[cold]
     pub(crate) fn retry_exhausted(self, operation: &str, code: ErrorCode, reason: GiveUp, attempts: u32) {
-        if reason == GiveUp::Permanent {
+        if matches!(reason, GiveUp::Permanent | GiveUp::CheckoutTimeout) {
             return;
         }
         let Some(suppressed) = self.pass(&self.limiters.exhausted) else { return };

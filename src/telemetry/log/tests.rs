@@ -7,6 +7,8 @@ use tracing::Level;
 
 use super::log_lines::{Count, LogLines};
 use super::*;
+use crate::labels::Phase;
+use crate::telemetry::queries::QueryId;
 
 /// How often each event happens.
 const PERIOD: Duration = Duration::from_millis(100);
@@ -52,6 +54,12 @@ fn repeated_events_are_counted_together() {
     let events: &[(Level, &str, LogEvent)] = &[
         (Level::WARN, "checkout timed out: no", |log, error| {
             log.checkout_timed_out((OperationId::OTHER, "other", Location::caller(), None), &error);
+        }),
+        (Level::WARN, "slow checkout", |log, _| {
+            log.checkout_slow((OperationId::OTHER, "other", Location::caller()), PERIOD, (Phase::Queue, PERIOD));
+        }),
+        (Level::WARN, "slow query", |log, _| {
+            log.query_slow((QueryId::OTHER, "SELECT"), "other", None, PERIOD, Some(ErrorCode::IO));
         }),
         (Level::WARN, "connection error", |log, error| log.connection_error(ErrorPhase::Connect, ErrorCode::IO, error)),
         (Level::WARN, "connection was returned dirty", |log, _| log.connection_dirty("a", None, Dirt::ALL[0])),

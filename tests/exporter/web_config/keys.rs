@@ -13,9 +13,7 @@ fn problem(site: &Site, web_yml: &str) -> String {
     site.web_yml(web_yml);
     let Err(error) = site.read() else { panic!("{web_yml} is accepted") };
     let text = error.to_string();
-    if let Some(source) = error.source() {
-        assert!(!text.contains(&source.to_string()), "{text} repeats its source");
-    }
+    assert!(error.source().is_none(), "{text}");
     assert_eq!(text.lines().count(), 1, "{text}");
     let own = format!("{}, ", site.path("web.yml").display());
     text.strip_prefix(&own).unwrap_or_else(|| panic!("{text} does not begin with {own}")).to_owned()
@@ -164,25 +162,25 @@ fn invalid_hash_is_an_error_without_the_hash() {
 fn unreadable_files_are_named() {
     let site = Site::new();
     let error = site.read().expect_err("no file");
-    assert_eq!(error.to_string(), format!("{} cannot be read", site.path("web.yml").display()));
-    assert!(error.source().unwrap().to_string().contains("No such file"));
+    let expected = "cannot be read: No such file or directory (os error 2)";
+    assert_eq!(error.to_string(), format!("{} {expected}", site.path("web.yml").display()));
     for (more, key) in [
         ("cert_file: none\n  key_file: server.key", "cert_file"),
         ("cert_file: server.crt\n  key_file: none", "key_file"),
     ] {
         let problem = problem(&site, &format!("tls_server_config:\n  {more}\n"));
-        assert!(problem.contains(&format!(": {key} `{}` cannot be read", site.path("none").display())), "{problem}");
+        assert!(problem.contains(&format!(": {key} `{}` {expected}", site.path("none").display())), "{problem}");
     }
     site.web_yml(&"#".repeat((1 << 20) + 1));
     let error = site.read().expect_err("too large");
-    assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("larger than 1 MiB"));
+    assert!(error.to_string().ends_with(" cannot be read: larger than 1 MiB"), "{error}");
     site.web_yml(&"#".repeat(1 << 20));
     site.read().expect("just not too large");
     fs::write(site.path("latin"), b"# fine\na: \xff\n").unwrap();
     let error = WebConfig::read(site.path("latin")).expect_err("not UTF-8");
     assert!(error.to_string().ends_with("latin, line 2: invalid UTF-8"), "{error}");
     let error = WebConfig::read(site.directory.path()).expect_err("a directory");
-    assert_eq!(error.source().unwrap().to_string(), "neither a regular file nor a FIFO");
+    assert!(error.to_string().ends_with(" cannot be read: neither a regular file nor a FIFO"), "{error}");
 }
 
 #[test]

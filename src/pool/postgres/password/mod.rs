@@ -145,7 +145,7 @@ impl CurrentPassword {
 
     /// Explains the error of a server that requires a password where the password file has none.
     pub(super) fn explain(&self, error: ConnectError, config: &Config, peer: &Peer) -> ConnectError {
-        let (Self::File(_, file), ConnectError::Postgres(source)) = (self, &error) else { return error };
+        let (Self::File(_, file), ConnectError::Postgres { source, .. }) = (self, &error) else { return error };
         if !is_password_missing(source) {
             return error;
         }

@@ -69,9 +69,9 @@ impl CurrentTls {
 
     /// Adds to the error of a verification which files it used, and when they were read.
     pub(super) fn explain(&self, error: ConnectError) -> ConnectError {
-        let ConnectError::Tls { problem, source } = error else { return error };
+        let ConnectError::Tls { address, problem, source } = error else { return error };
         let explanation = self.explanation(&source).map(|explanation| format!(" ({explanation})"));
-        ConnectError::Tls { problem: problem + &explanation.unwrap_or_default(), source }
+        ConnectError::Tls { address, problem: problem + &explanation.unwrap_or_default(), source }
     }
 
     /// Returns `None` if no other files would help.

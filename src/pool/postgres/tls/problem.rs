@@ -6,7 +6,8 @@ use super::super::error_source::find_source;
 
 /// Returns what is wrong with the TLS of a connection that failed with `error`; `None` if rustls reported nothing.
 pub(in crate::pool::postgres) fn tls_problem(error: &tokio_postgres::Error, sslmode: &str) -> Option<String> {
-    Some(match find_source::<Error>(error)? {
+    let problem = find_source::<Error>(error)?;
+    Some(match problem {
         Error::InvalidCertificate(reason) => {
             format!(
                 "verification of the server's certificate failed (sslmode={sslmode}): {}",
@@ -17,7 +18,7 @@ pub(in crate::pool::postgres) fn tls_problem(error: &tokio_postgres::Error, sslm
             "the server rejected the client's certificate (sslmode={sslmode}): {alert:?}: give one that it accepts as \
              sslcert, with its key as sslkey"
         ),
-        _ => format!("the TLS handshake failed (sslmode={sslmode})"),
+        _ => format!("the TLS handshake failed (sslmode={sslmode}): {problem}"),
     })
 }
 

@@ -1,12 +1,13 @@
 //! The status of the pool on one line.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use poolscope::labels::Outcome;
-use poolscope::telemetry::{Connections, Holder, OperationTotals, PoolSnapshot};
+use poolscope::labels::{ErrorCode, ErrorPhase, Outcome};
+use poolscope::telemetry::{ConnectionErrors, Connections, Holder, OperationTotals, PoolSnapshot};
 
 use crate::output::StatusLine;
 
@@ -46,6 +47,8 @@ pub(in crate::demo) struct Status {
     rate: f64,
     timeouts: u64,
     errors: u64,
+    /// The most frequent causes of the errors.
+    error_causes: Option<String>,
     /// Whether checkouts timed out since the last status.
     has_new_timeouts: bool,
     /// The operation that holds the most connections, with their number.
@@ -64,6 +67,7 @@ impl Status {
     ) -> Self {
         let started = |pool: &PoolSnapshot| pool.operations.iter().map(|operation| operation.started).sum::<u64>();
         let new = u32::try_from(started(now).saturating_sub(started(before))).unwrap_or(u32::MAX);
+        let errors = now.operations.iter().map(errors).sum();
         Self {
             elapsed,
             size: now.limits.pool_size,
@@ -72,7 +76,8 @@ impl Status {
             waiting: now.queued,
             rate: f64::from(new) / interval.as_secs_f64().max(1e-3),
             timeouts: timeouts(now),
-            errors: now.operations.iter().map(errors).sum(),
+            errors,
+            error_causes: causes_text(&error_causes(now), 2),
             has_new_timeouts: timeouts(now) > timeouts(before),
             top_holder: top_holder(&now.holders),
             diagnosis: now
@@ -103,6 +108,9 @@ impl Status {
             (2, vec![Piece(timeouts, counted(self.timeouts, "timeout"))]),
             (6, vec![Piece(DIM, counted(self.errors, "error"))]),
         ];
+        if let Some(causes) = &self.error_causes {
+            parts.push((8, vec![Piece(DIM, format!("({causes})"))]));
+        }
         if let Some((operation, held)) = &self.top_holder {
             parts.push((4, vec![Piece(NAME, operation.to_string()), Piece(PLAIN, format!(" holds {held}"))]));
         }
@@ -141,6 +149,9 @@ impl Status {
             counted(self.timeouts, "timeout"),
             counted(self.errors, "error"),
         );
+        if let Some(causes) = &self.error_causes {
+            let _ = write!(line, " ({causes})");
+        }
         if let Some((operation, held)) = &self.top_holder {
             let _ = write!(line, ", {operation} holds {held}");
         }
@@ -185,6 +196,7 @@ impl Status {
             rate: 41.26,
             timeouts: 1,
             errors: 17,
+            error_causes: Some("12 io, 3 57P01".to_owned()),
             has_new_timeouts: true,
             top_holder: Some(("place_order".into(), 3)),
             diagnosis: None,
@@ -241,6 +253,37 @@ pub(super) fn errors(operation: &OperationTotals) -> u64 {
     operation.durations[error].count().max(operation.outcomes[error])
 }
 
+/// Returns the codes of the errors that were not retried, the most frequent first: of queries, of connecting, and of
+/// checkouts that did not connect because connecting fails.
+pub(super) fn error_causes(pool: &PoolSnapshot) -> Vec<(ErrorCode, u64)> {
+    // Checkouts that gave up on their attempt are no errors: they timed out or were cancelled.
+    let is_error = |errors: &&ConnectionErrors| {
+        matches!(errors.phase, ErrorPhase::Connect | ErrorPhase::Query | ErrorPhase::Checkout)
+            && ![ErrorCode::TOO_SLOW, ErrorCode::DROPPED].contains(&errors.code)
+    };
+    let mut by_code = BTreeMap::<ErrorCode, u64>::new();
+    for errors in pool.errors.iter().filter(is_error) {
+        *by_code.entry(errors.code).or_default() += errors.count;
+    }
+    for retries in &pool.retries {
+        if let Some(count) = by_code.get_mut(&retries.code) {
+            *count = count.saturating_sub(retries.count);
+        }
+    }
+    // An attempt to connect may fail without an operation that does.
+    let all = pool.operations.iter().map(errors).sum();
+    let mut causes: Vec<_> =
+        by_code.into_iter().map(|(code, count)| (code, count.min(all))).filter(|(_, count)| *count > 0).collect();
+    causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    causes
+}
+
+/// Formats the first causes, as in `12 io, 3 57P01`; `None` without any.
+pub(super) fn causes_text(causes: &[(ErrorCode, u64)], most: usize) -> Option<String> {
+    let causes: Vec<_> = causes.iter().take(most).map(|(code, count)| format!("{count} {}", code.as_str())).collect();
+    (!causes.is_empty()).then(|| causes.join(", "))
+}
+
 fn top_holder(holders: &[Holder]) -> Option<(Arc<str>, usize)> {
     let held = |name: &str| holders.iter().filter(|holder| *holder.operation == *name).count();
     // Of several with the same number, returns that of the oldest holder, which is the first.
@@ -260,12 +303,13 @@ mod tests {
     fn wide_line_has_every_part() {
         assert_eq!(
             line(200),
-            " 1:01:12  ██████▓▒▒·  6/10 used  2 idle  3 waiting  41/s  1 timeout  17 errors  place_order holds 3"
+            " 1:01:12  ██████▓▒▒·  6/10 used  2 idle  3 waiting  41/s  1 timeout  17 errors  (12 io, 3 57P01)  \
+             place_order holds 3"
         );
         assert_eq!(
             Status::example().plain(),
-            "1:01:12 6/10 used, 2 idle, 1 being created, 3 waiting, 41.3 checkouts/s, 1 timeout, 17 errors, \
-             place_order holds 3"
+            "1:01:12 6/10 used, 2 idle, 1 being created, 3 waiting, 41.3 checkouts/s, 1 timeout, 17 errors \
+             (12 io, 3 57P01), place_order holds 3"
         );
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use poolscope::labels::{Activity, CloseReason, Outcome};
 use poolscope::telemetry::{BOUNDS_SECONDS, Histogram, OperationTotals, PoolSnapshot};
 
-use super::status::{counted, errors};
+use super::status::{causes_text, counted, error_causes, errors};
 
 /// Returns a table of the operations, and the figures of the pool.
 pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String {
@@ -47,6 +47,9 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
         }
     }
     let _ = writeln!(text, "  {:<12} {}", "connections", connections(pool));
+    if let Some(causes) = causes_text(&error_causes(pool), MAX_CAUSES) {
+        let _ = writeln!(text, "  {:<12} {causes}", "errors");
+    }
     if let Some(retries) = retries(pool) {
         let _ = writeln!(text, "  {:<12} {retries}", "retries");
     }
@@ -75,6 +78,9 @@ fn row(text: &mut String, operation: &OperationTotals, name: usize) {
         short(mean(operation.use_nanos, operation.returned)),
     );
 }
+
+/// How many causes of errors are listed.
+const MAX_CAUSES: usize = 5;
 
 /// How many operations the table of holders has.
 const MAX_HOLDERS: usize = 5;
