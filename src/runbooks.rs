@@ -14,6 +14,7 @@ macro_rules! runbooks {
 }
 
 runbooks![
+    PoolscopeCheckoutErrors,
     PoolscopeCheckoutWaitHigh,
     PoolscopeConnectingFails,
     PoolscopeConnectionChurn,

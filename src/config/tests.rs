@@ -101,7 +101,7 @@ fn table_has_each_field_once() {
         retry_percent: _,
         wait_target: _,
     } = Settings::default();
-    assert_eq!(names.len(), 29);
+    assert_eq!(names.len(), 31);
 }
 
 /// A setting; accepted values with their canonical form; refused values.

@@ -25,6 +25,7 @@ macro_rules! runbooks {
 
 /// All runbooks, sorted by name.
 pub(super) const RUNBOOKS: &[Runbook] = runbooks![
+    "PoolscopeCheckoutErrors",
     "PoolscopeCheckoutWaitHigh",
     "PoolscopeConnectingFails",
     "PoolscopeConnectionChurn",

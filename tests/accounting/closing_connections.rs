@@ -62,7 +62,7 @@ async fn timeout_reports_closing_connections() {
     assert_eq!(error.outcome(), Outcome::Timeout);
     assert_eq!(
         error.to_string(),
-        "no connection from pool `test` for waiter at tests/accounting/harness.rs:97 within 1s 1ms, waiting for one to be \
+        "no connection from pool `test` for waiter at tests/accounting/harness.rs:109 within 1s 1ms, waiting for one to be \
          returned: 0 used, 0 idle, 0 being created, \
          1 closing (the server still executes abandoned queries) of 1, 0 waiting"
     );

@@ -126,7 +126,7 @@ async fn timeouts_log_their_error_by_operation() {
         errors.push(waiting.each_mut().map(|checkout| checkout.poll().unwrap().unwrap_err().to_string()));
     }
     drop(held);
-    let text = "no connection from pool `test` for list_orders at tests/accounting/harness.rs:97 within 1s 1ms, waiting for \
+    let text = "no connection from pool `test` for list_orders at tests/accounting/harness.rs:109 within 1s 1ms, waiting for \
                 one to be returned: 1 used, 0 idle, 0 being created of 1, 1 waiting (the first for 1s 1ms); held by holder ×1";
     assert!(errors[0][0].starts_with(text), "{}", errors[0][0]);
     // The first at once, the second within the next second.

@@ -117,7 +117,7 @@ async fn run_outcome_is_that_of_work_or_checkout() {
     test.backend.push_connect(Behavior::Error);
     let refused = run("refused").await.unwrap_err();
     assert_eq!(refused.outcome(), Outcome::Error);
-    assert_eq!(refused.to_string(), "pool `test` cannot connect");
+    assert_eq!(refused.to_string(), "pool `test` cannot connect: the scripted failure");
     assert_eq!(duration(&test.totals("refused"), Outcome::Error).0, 1);
 
     let held = test.get("holder");

@@ -285,7 +285,7 @@ async fn timeout_reports_phase_and_holders() {
     let error = attempt.poll().unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no connection from pool `test` for late at tests/accounting/harness.rs:97 within 1s 1ms, waiting for one to be returned: 3 used, 0 idle, \
+        "no connection from pool `test` for late at tests/accounting/harness.rs:109 within 1s 1ms, waiting for one to be returned: 3 used, 0 idle, \
          0 being created of 3, 2 waiting (the first for 1s 1ms); held by report ×2 (oldest 5s 1ms), \
          checkout ×1 (oldest 1s 1ms); the waiting task itself held one, checked out for report at tests/accounting/harness.rs:109"
     );
@@ -299,7 +299,7 @@ async fn timeout_reports_phase_and_holders() {
     let error = attempt.poll().unwrap().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "no connection from pool `test` for late at tests/accounting/harness.rs:97 within 1s 1ms, as connecting takes longer \
+        "no connection from pool `test` for late at tests/accounting/harness.rs:109 within 1s 1ms, as connecting takes longer \
          than checkout_timeout: 0 used, 0 idle, 1 being created of 3, 0 waiting"
     );
 }

@@ -1,6 +1,5 @@
 //! The hook that is called with each new connection.
 
-use std::error::Error as _;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

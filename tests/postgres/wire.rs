@@ -303,8 +303,14 @@ async fn slow_queries_are_logged_by_summary() {
     assert!((2..=3).contains(&lines.len()), "{lines:#?}");
     let site = format!("call_site=\"{}:{line}\"", file!());
     for (shown, parts) in [
-        (&lines[0], ["WARN", "pool=\"wire_slow\"", "summary=\"SELECT pg_class\"", "operation=\"reports\"", &site, "seconds=0."]),
-        (lines.last().unwrap(), ["summary=\"DO\"", "sqlstate=\"P0001\"", "operation=\"reports\"", &site, "seconds=0.", "WARN"]),
+        (
+            &lines[0],
+            ["WARN", "pool=\"wire_slow\"", "summary=\"SELECT pg_class\"", "operation=\"reports\"", &site, "seconds=0."],
+        ),
+        (
+            lines.last().unwrap(),
+            ["summary=\"DO\"", "sqlstate=\"P0001\"", "operation=\"reports\"", &site, "seconds=0.", "WARN"],
+        ),
     ] {
         assert!(parts.iter().all(|part| shown.contains(part)), "{parts:?} in {shown}");
         assert!(!shown.contains("secret") && !shown.contains("pg_sleep"), "{shown}");

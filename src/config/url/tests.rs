@@ -108,7 +108,7 @@ fn every_setting_is_a_parameter() {
         values,
         [
             "orders", "/a", "/b", "5", "0", "2", "10m", "2s", "off", "off", "0s", "1s", "3s", "off", "9s", "billing",
-            "2s", "3s", "on", "5m", "off", "64", "off", "on", "off", "1", "5", "5ms"
+            "2s", "3s", "on", "5m", "1s", "200ms", "off", "64", "off", "on", "off", "1", "5", "5ms"
         ]
     );
     assert_eq!(settings.database_url.unwrap().config().get_application_name(), Some("billing"));

@@ -264,7 +264,10 @@ mod tests {
             ),
             (ConnectError::no_host(), "no host to connect to: give one as host or hostaddr"),
             (
-                ConnectError::Password { problem: "the password provider failed".to_owned(), source: Some(boxed("no token")) },
+                ConnectError::Password {
+                    problem: "the password provider failed".to_owned(),
+                    source: Some(boxed("no token")),
+                },
                 "the password provider failed: no token",
             ),
             (

@@ -123,7 +123,10 @@ async fn server_without_tls_is_an_error_only_if_required() {
     assert_eq!(error.code(), ErrorCode::TLS);
     assert_eq!(
         error.to_string(),
-        "the server does not offer TLS (sslmode=require): enable it there, or give sslmode=prefer"
+        format!(
+            "could not connect to PostgreSQL at 127.0.0.1:{port}: the server does not offer TLS (sslmode=require): enable \
+             it there, or give sslmode=prefer"
+        )
     );
 }
 

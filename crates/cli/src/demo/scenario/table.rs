@@ -241,6 +241,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             also: &[&["PoolscopeConnectingFails"]],
             // Retries wait for the server, so that requests and their checkouts last as long as the policy permits.
             possible: &[
+                "PoolscopeCheckoutErrors",
                 "PoolscopeRetryStorm",
                 "PoolscopeRetryBudgetSpent",
                 "PoolscopeManyCheckouts",
@@ -268,6 +269,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             also: &[&["PoolscopeServerSlotsLow", "PoolscopeCheckoutWaitHigh"]],
             possible: &[
                 "PoolscopeConnectingFails",
+                "PoolscopeCheckoutErrors",
                 "PoolscopePoolSaturated",
                 "PoolscopeWaitersSustained",
                 "PoolscopeTimeoutBudgetBurnsFast",

@@ -140,6 +140,7 @@ fn server_full(t: &Thresholds) -> Alert {
             &[
                 "PoolscopeServerSlotsLow",
                 "PoolscopeConnectingFails",
+                "PoolscopeCheckoutErrors",
                 "PoolscopeServerDown",
                 "PoolscopeServerSlotsShort",
             ],
