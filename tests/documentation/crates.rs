@@ -74,7 +74,7 @@ impl Crates {
             let mut library = "#![allow(dead_code, unused_imports)]\n".to_owned();
             for entry in fs::read_dir(&sources).unwrap() {
                 let file = entry.unwrap().file_name().to_string_lossy().into_owned();
-                if let Some(module) = file.strip_suffix(".rs") {
+                if let Some(module) = file.strip_suffix(".rs").filter(|module| *module != "lib") {
                     let _ = writeln!(library, "mod {module};");
                 }
             }
