@@ -101,6 +101,13 @@ impl<K: PartialEq> ConditionLimiter<K> {
         Some(suppressed)
     }
 
+    /// Notes that the condition is logged with this kind although [`holds_as`](Self::holds_as) has just suppressed it.
+    /// Returns the number of suppressed lines before.
+    fn logs_all_the_same(&self, kind: K) -> u64 {
+        *self.logged() = Some(kind);
+        self.beginnings.suppressed.swap(0, Relaxed).saturating_sub(1)
+    }
+
     /// Returns whether the end of the condition is to be logged.
     pub(crate) fn ended(&self) -> bool {
         self.logged().take().is_some()
@@ -111,11 +118,16 @@ impl<K: PartialEq> ConditionLimiter<K> {
     }
 }
 
-/// Limits the lines about files that are read again when they change.
+/// The number of different failures of a file that are logged at once.
+const MAX_NEW_FAILURES: usize = 16;
+
+/// Limits the lines about files that are read again when they change. A failure that was not seen before is logged at once,
+/// since someone may be trying changes.
 #[derive(Debug, Default)]
 pub(crate) struct ReloadLimiter {
     replacements: Limiter,
     failures: ConditionLimiter<String>,
+    seen: Mutex<Vec<String>>,
 }
 
 impl ReloadLimiter {
@@ -126,12 +138,25 @@ impl ReloadLimiter {
 
     fn pass_at(&self, result: Result<(), &str>, now: Nanos) -> Option<u64> {
         match result {
-            Err(error) => self.failures.holds_as(error.to_owned(), now),
+            Err(error) => {
+                let is_new = self.is_new(error);
+                let suppressed = self.failures.holds_as(error.to_owned(), now);
+                suppressed.or_else(|| is_new.then(|| self.failures.logs_all_the_same(error.to_owned())))
+            }
             Ok(()) => {
                 let has_ended = self.failures.ended();
                 self.replacements.pass(now).or(has_ended.then_some(0))
             }
         }
+    }
+
+    fn is_new(&self, error: &str) -> bool {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = seen.len() < MAX_NEW_FAILURES && !seen.iter().any(|known| known == error);
+        if is_new {
+            seen.push(error.to_owned());
+        }
+        is_new
     }
 }
 
@@ -202,6 +227,13 @@ mod tests {
         ];
         let passed = results.map(|(second, result)| limiter.pass_at(result, at(second)));
         assert_eq!(passed, [Some(0), None, Some(0), Some(0), None, Some(1), Some(0)]);
+
+        let limiter = ReloadLimiter::default();
+        let passed = ["a", "b", "c", "a", "d"].map(|error| limiter.pass_at(Err(error), at(10)));
+        assert_eq!(passed, [Some(0), Some(0), Some(0), None, Some(1)], "failures that were not seen before");
+        let texts: Vec<_> = (0..100).map(|number| format!("line {number}")).collect();
+        let lines = texts.iter().filter(|text| limiter.pass_at(Err(text), at(11)).is_some()).count();
+        assert!(lines <= MAX_NEW_FAILURES, "{lines}");
     }
 
     #[test]

@@ -235,6 +235,7 @@ fn busy_pool_has_every_metric() {
             ];
             prefixes.iter().any(|prefix| name.starts_with(prefix))
                 || [
+                    "poolscope_diagnosis_evidence_usual",
                     "poolscope_recommended_size",
                     "poolscope_retry_recovered_total",
                     "poolscope_query_errors_total",
