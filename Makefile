@@ -21,7 +21,7 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents versions api fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents sizing versions api fleet schema msrv semver package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,9 @@ incidents: ## Kill the demo in every scenario, and read the incident files
 versions: ## Run the tests with a real PostgreSQL against each supported version
 	@scripts/setup versions
 	@CARGO='$(CARGO)' scripts/versions
+
+sizing: ## Compare the recommended size with simulations, for docs/sizing.md
+	POOLSCOPE_BLESS=1 $(CARGO) test --release --locked -p poolscope --lib simulated_grid -- --ignored
 
 api: ## Update docs/public-api.txt after an intended API change
 	@scripts/setup lint

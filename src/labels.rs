@@ -40,6 +40,16 @@ macro_rules! label_enum {
 pub(crate) use label_enum;
 
 label_enum! {
+    /// Where a client of the server connects from, compared with this process.
+    ClientAddress {
+        /// From the address of this process: the same host or pod, or the same proxy.
+        Same => "same",
+        /// From another address.
+        Other => "other",
+    }
+}
+
+label_enum! {
     /// How a checkout ended. Each checkout has exactly one outcome, even if its future is dropped.
     Outcome {
         /// The checkout got a connection, or the operation succeeded.

@@ -82,7 +82,7 @@ pub struct Settings {
     pub retry_floor: usize,
     /// The number of additional retries for each hundred operations. Default 20.
     pub retry_percent: usize,
-    /// The mean wait that the recommended size aims at. Default 10 ms.
+    /// The wait that 99 % of checkouts are to stay below with the recommended size. Default 10 ms.
     pub wait_target: Duration,
 }
 

@@ -275,7 +275,7 @@ pub(super) static SETTINGS: &[Setting] = &[
         "wait_target",
         duration(Duration::from_micros(100), secs(60)),
         Value::Duration(ms(10)),
-        "The mean wait for a connection that the recommended pool size aims at.",
+        "The wait for a connection that 99 % of checkouts are to stay below with the recommended size (`docs/sizing.md`).",
     ),
 ];
 

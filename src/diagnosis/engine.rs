@@ -9,12 +9,14 @@ use super::figures::Figures;
 use super::interval::{Interval, Totals};
 use super::measures::Measure;
 use super::rules::{RULES, Rule};
+use super::sizing::Sizer;
 use super::verdict::{Responsibility, Wording, entry, evidence, word};
 use super::window::Window;
 use crate::labels::Cause;
 use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::sizing::LoadReading;
 use crate::telemetry::verdict::Diagnoser;
-use crate::telemetry::{Evidence, PoolSnapshot, Verdict};
+use crate::telemetry::{Evidence, Limits, PoolSnapshot, Sizing, Verdict};
 
 /// The time for which a pool is observed before it is diagnosed.
 const MIN_OBSERVED_SECONDS: f64 = 3.0;
@@ -47,6 +49,7 @@ pub(crate) struct Engine {
     last: AtomicU64,
     state: Mutex<State>,
     verdict: Mutex<Option<Arc<Verdict>>>,
+    sizer: Sizer,
 }
 
 impl Diagnoser for Engine {
@@ -66,10 +69,27 @@ impl Diagnoser for Engine {
         if let Some(verdict) = state.observe(now, late, snapshot) {
             *self.published() = Some(Arc::new(verdict));
         }
+        self.sizer.observe(now, snapshot, self.verdict().as_deref());
     }
 
     fn verdict(&self) -> Option<Arc<Verdict>> {
         self.published().clone()
+    }
+
+    fn record(&self, reading: &LoadReading) {
+        self.sizer.record(reading);
+    }
+
+    fn is_size_due(&self, now: Nanos) -> bool {
+        self.sizer.is_due(now)
+    }
+
+    fn size(&self, now: Nanos, limits: &Limits) {
+        self.sizer.size(now, limits);
+    }
+
+    fn sizing(&self) -> Option<Arc<Sizing>> {
+        self.sizer.sizing()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::call_site::CallSite;
 use super::locks::LockBlock;
-use crate::labels::{Activity, CloseReason, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
+use crate::labels::{Activity, ClientAddress, CloseReason, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, seconds, to_f64};
 use crate::telemetry::{PoolSnapshot, ServerPoll};
 
@@ -78,6 +78,8 @@ pub(super) struct ServerState {
     pub(super) unreachable: bool,
     pub(super) slots: f64,
     pub(super) slots_left: f64,
+    /// Backends with the pool's name that no pool of this process owns, by [`ClientAddress::ALL`].
+    pub(super) unowned: [f64; ClientAddress::COUNT],
     /// The application with the most backends, and their number.
     pub(super) top_application: Option<(Arc<str>, f64)>,
 }
@@ -338,6 +340,7 @@ impl ServerState {
             unreachable: false,
             slots: to_f64(view.slots),
             slots_left: to_f64(view.slots_left),
+            unowned: view.unowned.unwrap_or_default().map(to_f64),
             top_application: top.map(|(application, count)| (application, to_f64(count))),
         }
     }

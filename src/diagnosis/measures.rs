@@ -60,6 +60,8 @@ measures! {
     QueryRate => "queries", "per_second", "queries that ended";
     Refusals => "refusals", "per_second", "attempts to connect that the server refused because it has no free slot (53300)";
     SlotsLeft => "slots_left", "connections", "free slots of the server, if it is watched";
+    UnownedConnections => "unowned_connections", "connections",
+        "the server's connections with the pool's `application_name` that no pool of this process owns, if it is watched";
     ConnectSeconds => "connect_time", "seconds", "the mean time that checkouts spend per connection attempt";
     ConnectWaiters => "checkouts_connecting", "checkouts", "the mean number of checkouts that wait for a connect";
     ReplacedShare => "replaced_share", "ratio", "closed connections per checkout, without failed connects and shutdown";

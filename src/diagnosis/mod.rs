@@ -5,6 +5,7 @@
 //! - `rules` is the table of rules: a row per cause with its conditions, and what it explains;
 //! - `causes` has the constant texts about each cause;
 //! - `verdict` words a verdict;
+//! - `sizing` records the load, and derives the size that it needs;
 //! - `engine` holds a pool's window, applies the hysteresis, and remembers what is usual for the pool.
 //!
 //! Nothing here reads a clock, a server or a pool: the same snapshots yield the same verdicts.
@@ -21,6 +22,7 @@ pub mod recording;
 #[cfg(test)]
 mod reference;
 mod rules;
+mod sizing;
 #[cfg(test)]
 mod tests;
 mod verdict;

@@ -131,7 +131,7 @@ pub(super) static RULES: &[Rule] = &[
             Cause::Undersized,
         ],
         responsible: Responsible::None,
-        also_shown: &[SlotsLeft, UsedConnections],
+        also_shown: &[SlotsLeft, UsedConnections, UnownedConnections],
     },
     Rule {
         cause: Cause::ServerDown,

@@ -292,6 +292,7 @@ fn later_holder_of_a_connection_is_not_blamed_for_a_lock() {
         oldest_transaction: seconds(9),
         oldest_idle_in_transaction: seconds(9),
         blocked: vec![blocked],
+        unowned: None,
     })));
     snapshot.holders = vec![holder(1, "update_stock", 8), holder(2, "import", 9)];
     let (count, block) = LockBlock::find(&snapshot);
@@ -519,6 +520,7 @@ pub(super) fn full_interval() -> Interval {
         unreachable: true,
         slots: 97.0,
         slots_left: 4.0,
+        unowned: [3.0, 9.0],
         top_application: Some(("nightly".into(), 80.0)),
     });
     interval.first_self_blocked = Some(SelfBlocked {
@@ -574,7 +576,7 @@ prop_compose! {
         }
         if has[2] {
             interval.server = Some(ServerState {
-                unreachable: has[3], slots: number(), slots_left: number(),
+                unreachable: has[3], slots: number(), slots_left: number(), unowned: [number(), number()],
                 top_application: has[4].then(|| ("app".into(), number())),
             });
             interval.first_lock = Some(lock(None));
@@ -665,6 +667,7 @@ fn any_snapshot() -> impl Strategy<Value = PoolSnapshot> {
                 oldest_transaction: time(number()),
                 oldest_idle_in_transaction: time(number()),
                 blocked,
+                unowned: (number() % 2 == 0).then(|| [number(), number()]),
             })));
         }
         snapshot

@@ -10,7 +10,7 @@ use super::locks::LockBlock;
 use super::measures::Measure;
 use super::rules::{Condition, Responsible, Rule};
 use super::window::Window;
-use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode};
+use crate::labels::{Activity, BackendState, Cause, ClientAddress, CloseReason, ErrorCode};
 use crate::telemetry::Evidence;
 
 /// The operation and the call site responsible.
@@ -212,8 +212,16 @@ pub(super) fn word(
             let slots = server.filter(|server| server.slots > 0.0);
             let slots = slots.map_or_else(String::new, |server| format!(", {},", server.slots));
             let whom = top.map_or("the other clients", |(application, _)| application);
+            let left = server.map_or(0.0, |server| server.unowned[ClientAddress::Same.index()]);
+            let left = if left > 0.0 {
+                format!(
+                    "; {left} of this application, from this host, belong to no pool of this process, but to another process, one that has crashed, or a proxy"
+                )
+            } else {
+                String::new()
+            };
             (
-                format!("the server refuses connections because all its slots{slots} are taken{taken}"),
+                format!("the server refuses connections because all its slots{slots} are taken{taken}{left}"),
                 format!(
                     "Close connections of {whom}, lower the sum of the pools' sizes below max_connections, or put a proxy in front of the server."
                 ),

@@ -235,6 +235,7 @@ impl Window {
         if let Some(server) = &last.server {
             set(ServerUnreachable, f64::from(u8::from(server.unreachable)));
             set(SlotsLeft, server.slots_left);
+            set(UnownedConnections, server.unowned.iter().sum());
         }
         let connecting = recent.sum(|interval| interval.phases[Phase::Connect.index()]);
         set(ConnectSeconds, connecting / recent.sum(|interval| interval.connecting).max(1.0));

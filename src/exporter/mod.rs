@@ -87,8 +87,26 @@
 //!     "sample_interval_seconds": 1.0         above 2, short events may have been missed
 //!   },
 //!   "sizing": {
-//!     "recommended_size": null,              connections, or null
-//!     "withheld_by": "held_idle"             the cause to remove before a size can be recommended, or null
+//!     "recommended_size": 14,                connections, or null
+//!     "withheld_by": null,                   or the cause to remove before a size can be recommended, "held_idle"
+//!     "reason": "…",                         one clause: why this size, or why none
+//!     "wait_target_seconds": 0.01,           which 99 % of checkouts are to stay below
+//!     "available_slots": 90,                 the pool's connections and the slots left; null if the server is not watched
+//!     "needed": 14,                          this and the following only if enough was recorded and nothing withholds it;
+//!                                            the recommended size is bounded by the available slots
+//!     "recorded_seconds": 1800.0,
+//!     "excluded_seconds": 0.0,               recorded while a fault inflated the demand
+//!     "excluded_use_share": 0.0,             of the use time, held without traffic or waiting for a lock
+//!     "resolution_seconds": 0.1,             between readings of the load; shorter bursts are not seen
+//!     "checkouts": 90000,
+//!     "mean_in_use": 9.5,
+//!     "table": [{                            ascending, around the size that is needed, and the pool's maximum
+//!       "size": 13,
+//!       "wait_p50_seconds": 0.0,
+//!       "wait_p99_seconds": 0.014,
+//!       "waiting_share": 0.17,               of the checkouts, as the next
+//!       "timeout_share": 0.0
+//!     }, …]
 //!   }
 //! }, …]}
 //! ```
@@ -96,7 +114,8 @@
 //! # Diagnosis
 //!
 //! While it serves, the exporter samples each pool of its collector once per second, which takes some ten microseconds,
-//! and derives a verdict from the samples of the last minute.
+//! and derives a verdict from the samples of the last minute. For the recommended size, it reads each pool's load
+//! ten times per second, and at most once per minute replays the load of the last half hour on a blocking thread.
 //!
 //! # History
 //!

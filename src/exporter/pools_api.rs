@@ -3,11 +3,14 @@
 //! The fields are defined here and not by the types of the snapshot, which may change while clients rely on the names.
 //! New fields go to the end of their object.
 
+mod sizing;
+
 use std::panic::Location;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use self::sizing::SizingJson;
 use super::blocking::{BlockingLimiter, JobError};
 use super::query;
 use crate::telemetry::log::Limiter;
@@ -272,19 +275,6 @@ impl<'a> DiagnosisJson<'a> {
             finding: &verdict.finding,
             sample_interval_seconds: Seconds(verdict.sample_interval),
         }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct SizingJson {
-    recommended_size: Option<usize>,
-    withheld_by: Option<&'static str>,
-}
-
-impl SizingJson {
-    fn new(snapshot: &PoolSnapshot) -> Self {
-        let verdict = snapshot.diagnosis.as_ref().filter(|verdict| verdict.withholds_size());
-        Self { recommended_size: snapshot.recommended_size, withheld_by: verdict.map(|verdict| verdict.cause.as_str()) }
     }
 }
 

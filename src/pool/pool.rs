@@ -109,7 +109,7 @@ impl<M: Backend> Pool<M> {
         let name = settings.name.as_deref().unwrap_or(name);
         let ledger = collector.join(name, replaced, |name| Ledger::new(name, limits, clock));
         let has_hook = backend.has_before_checkout();
-        let shared = Arc::new(Shared::new(Recorder::new(ledger), settings.clone(), has_hook));
+        let shared = Arc::new(Shared::new(Recorder::new(ledger), settings.clone(), has_hook, collector.clone()));
         let backoff: Weak<Shared> = Arc::downgrade(&shared);
         shared.recorder.ledger().set_backoff_source(backoff);
         shared.recorder.ledger().set_diagnoser(Box::new(Engine::default()));
@@ -273,12 +273,13 @@ impl<M: Backend> Pool<M> {
     }
 
     /// Samples the pool once per second for its diagnosis ([`PoolSnapshot::diagnosis`], the metric `poolscope_diagnosis`,
-    /// the log, and the errors of checkouts that time out), until the pool is closed or no longer exists. It does not
-    /// keep the pool alive.
+    /// the log, and the errors of checkouts that time out), and reads its load ten times per second for the recommended
+    /// size ([`PoolSnapshot::sizing`]), until the pool is closed or no longer exists. It does not keep the pool alive.
     ///
     /// Spawn it unless an [`exporter`](crate::exporter) in this process serves the pool's collector, which samples its
     /// pools itself. Without either, each scrape is a sample, so that a verdict takes several scrapes and short events
-    /// are missed.
+    /// are missed; the size is then computed by a scrape or [`Pool::snapshot`], in some ten milliseconds, every ten seconds at
+    /// first and then once per minute.
     ///
     /// ```no_run
     /// # fn example(pool: poolscope::Pool) {

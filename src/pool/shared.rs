@@ -13,6 +13,7 @@ use super::release::{Background, Resets};
 use super::request::LayerLimits;
 use crate::config::Settings;
 use crate::labels::CloseReason;
+use crate::telemetry::Collector;
 use crate::telemetry::Limits;
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::ledger::{BackoffSource, Recorder};
@@ -50,10 +51,11 @@ impl From<&Settings> for Limits {
     fn from(settings: &Settings) -> Self {
         let Settings { pool_size, max_overflow, wait_target, leak_threshold, retry_floor, retry_percent, .. } =
             *settings;
-        let Settings { slow_checkout_threshold, slow_query_threshold, .. } = *settings;
+        let Settings { checkout_timeout, slow_checkout_threshold, slow_query_threshold, .. } = *settings;
         Self {
             pool_size,
             max_overflow,
+            checkout_timeout,
             wait_target,
             leak_threshold,
             slow_checkout_threshold,
@@ -93,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) route_limits: LayerLimits,
     /// When a server was last found to be no longer the primary; zero for never.
     demoted_at: AtomicU64,
+    /// Knows all pools that are counted together.
+    pub(super) collector: Collector,
     /// Notified when the pool begins to close, and then whenever a checkout or a connection ends.
     ended: Notify,
 }
@@ -111,7 +115,7 @@ impl BackoffSource for Shared {
 
 impl Shared {
     /// Creates the state of a pool. `has_hook` is whether its backend has a hook that is called at each checkout.
-    pub(super) fn new(recorder: Recorder, settings: Settings, has_hook: bool) -> Self {
+    pub(super) fn new(recorder: Recorder, settings: Settings, has_hook: bool, collector: Collector) -> Self {
         let max = recorder.ledger().limits().max();
         Self {
             recorder,
@@ -125,6 +129,7 @@ impl Shared {
             background: Background::default(),
             route_limits: LayerLimits::default(),
             demoted_at: AtomicU64::new(0),
+            collector,
             ended: Notify::new(),
         }
     }

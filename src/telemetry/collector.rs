@@ -16,6 +16,7 @@ use super::history::History;
 use super::ledger::{Ledger, PoolSnapshot};
 use super::log::{Limiter, event};
 use super::owned::BOUNDS_SECONDS;
+use super::server::OwnBackends;
 use super::{incidents, spans};
 use crate::text::{Printable, printable};
 
@@ -79,6 +80,14 @@ impl Collector {
         let mut ledgers = Vec::new();
         self.ledgers(&mut ledgers);
         ledgers.iter().find(|ledger| **ledger.name() == *name).map(|ledger| ledger.collected_snapshot(true))
+    }
+
+    /// Adds the backends that belong to the pools.
+    pub(crate) fn add_own_backends(&self, own: &mut OwnBackends) {
+        let ledgers: Vec<_> = self.lock().iter().filter_map(Weak::upgrade).collect();
+        for ledger in ledgers {
+            ledger.add_own_backends(own);
+        }
     }
 
     /// Adds a pool under the name of `replaced`, if that is in this collector and was not replaced before.

@@ -25,7 +25,7 @@ const BOUNDS_NANOS: [u64; 15] = [
 ];
 
 /// The number of buckets: one for each bound, and one without an upper bound.
-pub(super) const BUCKETS: usize = BOUNDS_NANOS.len() + 1;
+pub(crate) const BUCKETS: usize = BOUNDS_NANOS.len() + 1;
 
 /// Returns the index of the bucket for a duration. Bounds are inclusive, as in the `le` label.
 #[inline]
@@ -49,6 +49,81 @@ impl OwnedCounter {
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Relaxed)
+    }
+}
+
+/// A histogram of use times that only one thread at a time may write; see [`OwnedCounter`]. It keeps a sum for each
+/// bucket, so that the recorded uses can be replayed: one more sum costs an observation nothing.
+#[derive(Debug, Default)]
+pub(crate) struct OwnedUseTimes {
+    buckets: [UseBucket; BUCKETS],
+}
+
+#[derive(Debug, Default)]
+struct UseBucket {
+    count: OwnedCounter,
+    nanos: OwnedCounter,
+}
+
+impl OwnedUseTimes {
+    #[inline]
+    pub(crate) fn observe(&self, nanos: u64) {
+        let bucket = &self.buckets[bucket(nanos)];
+        bucket.count.add(1);
+        bucket.nanos.add(nanos);
+    }
+
+    /// Adds the observations to `totals`.
+    pub(crate) fn add_to(&self, totals: &mut UseTimes) {
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            totals.counts[index] += bucket.count.get();
+            totals.nanos[index] = totals.nanos[index].wrapping_add(bucket.nanos.get());
+        }
+    }
+}
+
+/// Use times, by bucket: how many, and their sum in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct UseTimes {
+    pub(crate) counts: [u64; BUCKETS],
+    pub(crate) nanos: [u64; BUCKETS],
+}
+
+impl UseTimes {
+    pub(crate) fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    pub(crate) fn sum_nanos(&self) -> u64 {
+        self.nanos.iter().fold(0, |sum, nanos| sum.saturating_add(*nanos))
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        for index in 0..BUCKETS {
+            self.counts[index] = self.counts[index].saturating_add(other.counts[index]);
+            self.nanos[index] = self.nanos[index].saturating_add(other.nanos[index]);
+        }
+    }
+
+    /// Returns what was added since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        Self {
+            counts: std::array::from_fn(|index| self.counts[index].saturating_sub(before.counts[index])),
+            nanos: std::array::from_fn(|index| self.nanos[index].saturating_sub(before.nanos[index])),
+        }
+    }
+
+    /// Adds one use.
+    pub(crate) fn observe(&mut self, nanos: u64) {
+        let index = bucket(nanos);
+        self.counts[index] += 1;
+        self.nanos[index] = self.nanos[index].saturating_add(nanos);
+    }
+
+    /// Returns the bounds of a bucket in nanoseconds. The last one has none; twice its lower bound is returned.
+    pub(crate) fn bounds(index: usize) -> (u64, u64) {
+        let lower = if index == 0 { 0 } else { BOUNDS_NANOS[index - 1] };
+        (lower, BOUNDS_NANOS.get(index).copied().unwrap_or(2 * lower))
     }
 }
 

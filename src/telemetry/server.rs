@@ -1,12 +1,12 @@
 //! The server's view of itself: backends, connection slots, lock waits and long transactions.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::names::MAX_NAMES;
-use crate::labels::{BackendState, ServerRole};
+use crate::labels::{BackendState, ClientAddress, ServerRole};
 use crate::text::printable;
 
 /// The application name for backends beyond the limit.
@@ -106,8 +106,23 @@ pub struct ServerView {
     pub oldest_transaction: Duration,
     /// The longest time for which a transaction has been waiting for its client.
     pub oldest_idle_in_transaction: Duration,
+    /// Backends with the pool's `application_name` that no connection of this process's pools belongs to, by
+    /// [`ClientAddress::ALL`]: those of other instances, or left by a process that has crashed, or kept by a proxy. They are
+    /// counted once two consecutive queries have shown them. `None` if `read_wire` is off for a pool of this process.
+    pub unowned: Option<[u64; ClientAddress::COUNT]>,
     /// Backends that wait for a lock and who blocks them, those that have waited longest first, at most 50 pairs.
     pub blocked: Vec<BlockedBackend>,
+}
+
+/// The server's backends that belong to the pools of this process.
+#[derive(Debug, Default)]
+pub(crate) struct OwnBackends {
+    /// The process ids of their connections, and of those that query the server's view.
+    pub(crate) pids: HashSet<i32>,
+    /// The number of connections outside the pools, whose process ids are not known.
+    pub(crate) unpooled: u64,
+    /// Whether there are connections whose process ids are not known.
+    pub(crate) unknown: bool,
 }
 
 /// The result of the last query of the server's view.
@@ -131,6 +146,8 @@ struct Inner {
     latest: Option<(ServerWatcher, ServerPoll)>,
     /// The number of watchers so far.
     watchers: u64,
+    /// The process ids of the backends that answer the watchers.
+    backends: BTreeMap<u64, i32>,
 }
 
 /// The id of a task that queries the server's view.
@@ -157,7 +174,19 @@ impl LatestServerView {
 
     /// Removes the last result if this watcher, which has stopped, obtained it.
     pub(crate) fn clear(&self, watcher: ServerWatcher) {
-        self.lock().latest.take_if(|(by, _)| *by == watcher);
+        let mut inner = self.lock();
+        inner.latest.take_if(|(by, _)| *by == watcher);
+        inner.backends.remove(&watcher.0);
+    }
+
+    /// Sets the process id of the backend that answers a watcher.
+    pub(crate) fn set_backend(&self, watcher: ServerWatcher, pid: i32) {
+        self.lock().backends.insert(watcher.0, pid);
+    }
+
+    /// Returns the process ids of the backends that answer the watchers.
+    pub(crate) fn backends(&self) -> Vec<i32> {
+        self.lock().backends.values().copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

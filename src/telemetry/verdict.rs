@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::Nanos;
-use super::ledger::PoolSnapshot;
+use super::ledger::{Limits, PoolSnapshot};
+use super::sizing::{LoadReading, Sizing};
 use crate::labels::Cause;
 
 /// A measured value that supports a verdict.
@@ -55,21 +56,30 @@ impl Verdict {
         !matches!(self.cause, Cause::Healthy | Cause::NotEnoughData)
     }
 
-    /// Returns whether no size is recommended while this verdict lasts. Connections are then in use for longer than the
-    /// workload needs them, and a size computed from that would answer the wrong question.
+    /// Returns whether no size is recommended while this verdict lasts; see [`Self::withheld_by`].
     #[must_use]
     pub fn withholds_size(&self) -> bool {
-        matches!(
-            self.cause,
-            Cause::HeldIdle
-                | Cause::IdleInTransaction
-                | Cause::Leak
-                | Cause::LockWait
-                | Cause::RuntimeStalled
-                | Cause::SelfDeadlock
-                | Cause::ServerDown
-                | Cause::SlowQueries
-        )
+        self.withheld_by().is_some()
+    }
+
+    /// Returns the cause, or consequence, that inflates the demand: connections are in use for longer than the workload
+    /// needs them, or retries add to the checkouts. A size computed from that would answer the wrong question.
+    #[must_use]
+    pub fn withheld_by(&self) -> Option<Cause> {
+        std::iter::once(&self.cause).chain(&self.consequences).copied().find(|cause| {
+            matches!(
+                cause,
+                Cause::HeldIdle
+                    | Cause::IdleInTransaction
+                    | Cause::Leak
+                    | Cause::LockWait
+                    | Cause::RetryStorm
+                    | Cause::RuntimeStalled
+                    | Cause::SelfDeadlock
+                    | Cause::ServerDown
+                    | Cause::SlowQueries
+            )
+        })
     }
 }
 
@@ -117,4 +127,17 @@ pub(crate) trait Diagnoser: Debug + Send + Sync {
 
     /// Returns the last verdict.
     fn verdict(&self) -> Option<Arc<Verdict>>;
+
+    /// Records a reading of the load. Readings that follow each other closely are ignored.
+    fn record(&self, reading: &LoadReading);
+
+    /// Returns whether [`Self::size`] would replay the load now.
+    fn is_size_due(&self, now: Nanos) -> bool;
+
+    /// Replays the recorded load if that is due, which takes some milliseconds. No lock is held meanwhile that another
+    /// method of this trait takes.
+    fn size(&self, now: Nanos, limits: &Limits);
+
+    /// Returns the last sizing.
+    fn sizing(&self) -> Option<Arc<Sizing>>;
 }

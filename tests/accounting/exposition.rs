@@ -154,10 +154,12 @@ async fn exercise(test: &TestPool) {
     assert!(late.poll().unwrap().is_err());
     held[0].mark_broken();
     drop(held);
-    for _ in 0..10 {
+    for _ in 0..20 {
         test.advance(ms(1000)).await;
-        drop(test.get("steady"));
-        // The recommended size compares consecutive snapshots.
+        // Enough for a recommended size, for which snapshots read the load.
+        for _ in 0..20 {
+            drop(test.get("steady"));
+        }
         test.snapshot();
     }
 }

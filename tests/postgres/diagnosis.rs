@@ -50,6 +50,14 @@ async fn verdict(test: &TestPool, cause: Cause) -> Arc<Verdict> {
     verdict.await
 }
 
+/// Checks that no size is recommended while a fault lasts, and that the reason names it.
+async fn assert_withheld(test: &TestPool, cause: Cause) {
+    let snapshot = test.pool.snapshot();
+    assert_eq!((snapshot.recommended_size, snapshot.size_withheld_by()), (None, Some(cause)));
+    let reason = snapshot.sizing_reason();
+    assert!(reason.starts_with(&format!("no size is recommended until {} ends: ", cause.as_str())), "{reason}");
+}
+
 async fn get(pool: &Pool, operation: &str) -> Option<Connection> {
     pool.operation(operation).get().await.ok()
 }
@@ -67,7 +75,7 @@ async fn held_idle_connections_are_diagnosed_everywhere() {
     let site = format!("{}:{line}", file!());
     assert_eq!((verdict.operation.as_deref(), verdict.call_site.as_deref()), (Some(&*site), Some(&*site)));
     assert!(verdict.evidence.iter().any(|evidence| evidence.name == "held_idle_share" && evidence.value > 0.5));
-    assert_eq!(test.pool.snapshot().recommended_size, None, "the fault is to be removed first");
+    assert_withheld(&test, Cause::HeldIdle).await;
     let gauge = |cause: Cause| test.scrape().count("poolscope_diagnosis", &[("cause", cause.as_str())]);
     assert_eq!((gauge(Cause::HeldIdle), gauge(Cause::Healthy), gauge(Cause::Leak)), (1, 0, 0));
     let scraped = test.scrape();
@@ -103,8 +111,14 @@ async fn short_queries_of_many_tasks_mean_undersized() {
     });
     let verdict = verdict(&test, Cause::Undersized).await;
     assert_eq!(verdict.operation.as_deref(), Some("rush"));
-    let size = test.pool.snapshot().recommended_size;
-    assert!(size.is_some_and(|size| size > 3), "{size:?}");
+    // The first size is that of ten seconds.
+    let snapshot = async || Some(test.pool.snapshot()).filter(|snapshot| snapshot.recommended_size.is_some());
+    let snapshot = poll_until("a recommended size", snapshot).await;
+    assert!(snapshot.recommended_size.is_some_and(|size| size > 3), "{snapshot:?}");
+    assert!(snapshot.sizing_reason().contains("99 % wait for less than 10ms"), "{}", snapshot.sizing_reason());
+    let table = &snapshot.sizing.as_ref().unwrap().table;
+    let three = table.iter().find(|row| row.size == 3).expect("the pool's maximum");
+    assert!(three.wait_p99 > Duration::from_millis(10), "{table:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,6 +144,7 @@ async fn nested_checkouts_are_a_self_deadlock() {
     let verdict = verdict(&test, Cause::SelfDeadlock).await;
     assert_eq!(verdict.operation.as_deref(), Some("place_order"));
     assert!(verdict.finding.contains("`write_audit`"), "{}", verdict.finding);
+    assert_withheld(&test, Cause::SelfDeadlock).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -143,6 +158,7 @@ async fn lost_connection_is_a_leak_of_its_call_site() {
     });
     let verdict = verdict(&test, Cause::Leak).await;
     assert_eq!(verdict.operation.as_deref(), Some("count_customers"));
+    assert_withheld(&test, Cause::Leak).await;
     drop(lost);
 }
 

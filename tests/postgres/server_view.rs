@@ -11,7 +11,7 @@ use poolscope_testing::server::{Server, Shutdown};
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, NoTls};
 
-use crate::support::{Proxy, TestPool, block_on_other_thread, eventually, poll_until, with_deadline};
+use crate::support::{Proxy, TestPool, block_on_other_thread, eventually, poll_until, shared, with_deadline};
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -209,6 +209,33 @@ async fn full_server_is_observed_by_open_connection() {
     let later = view_when(&test, "the reserved slots", both).await;
     assert!(later.slots_left == 0 && later.seen_at > first.seen_at, "{later:?}");
     drop(taken);
+}
+
+#[tokio::test]
+async fn backends_of_no_pool_are_counted() {
+    let test = TestPool::shared("view_unowned", |builder| builder.pool_size(3)).await;
+    let other = test.pool.server_view().await.unwrap();
+    assert_eq!(other.unowned, Some([0, 0]));
+    let _watch = [watch(&test), watch(&test)];
+    let _held = [test.get().await, test.get().await];
+    let owned = |view: &ServerView| backends(view, "view_unowned", BackendState::Active) > 0;
+    let view = view_when(&test, "its own backends", owned).await;
+    assert_eq!(view.unowned, Some([0, 0]), "{view:?}");
+    // As a process that has crashed leaves them.
+    let url = shared().await.url();
+    let left = [connect_as(&url, "view_unowned").await, connect_as(&url, "view_unowned").await];
+    view_when(&test, "two backends without a pool", |view| view.unowned == Some([2, 0])).await;
+    let count = |address| test.scrape().count("poolscope_server_unowned_connections", &[("client_address", address)]);
+    assert_eq!((count("same"), count("other")), (2, 0));
+    drop(left);
+    view_when(&test, "none of them", |view| view.unowned == Some([0, 0])).await;
+}
+
+#[tokio::test]
+async fn owners_are_unknown_where_the_wire_is_not_read() {
+    let test = TestPool::shared("view_unread", |builder| builder.pool_size(1).read_wire(false)).await;
+    let _held = test.get().await;
+    assert_eq!(test.pool.server_view().await.unwrap().unowned, None);
 }
 
 #[tokio::test]

@@ -149,7 +149,7 @@ function showSizing(sizing) {
       ? `No size is recommended while the pool is diagnosed with ${words(String(by))}.`
       : size !== null
         ? `Recommended size: ${size} connections.`
-        : "No size is recommended yet: there was not enough load in the last five minutes.",
+        : "No size is recommended yet: not enough load has been recorded.",
   );
   const tables = Object.entries(sizing).filter(([, value]) => Array.isArray(value) && value.length > 0 && typeof value[0] === "object");
   const [, rows] = tables[0] ?? [null, []];

@@ -132,7 +132,8 @@ impl PoolBuilder {
         retry_floor: usize,
         /// Sets the number of further retries for each hundred operations with a retry policy. Default 20.
         retry_percent: usize,
-        /// Sets the mean wait that `poolscope_recommended_size` aims at. Default 10 ms.
+        /// Sets the wait that 99 % of checkouts are to stay below with `poolscope_recommended_size` connections. Default
+        /// 10 ms.
         wait_target: Duration,
     }
 

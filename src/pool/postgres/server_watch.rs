@@ -1,6 +1,6 @@
 //! Reads the server's state, on a connection outside the pool.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,11 +14,11 @@ use super::client::Client;
 use super::connect::Connector;
 use super::error::ConnectError;
 use super::session::bounded_query;
-use crate::labels::{BackendState, ServerRole};
+use crate::labels::{BackendState, ClientAddress, ServerRole};
 use crate::pool::wire::AnswerLimit;
 use crate::telemetry::log::Log;
-use crate::telemetry::server::{LatestServerView, ServerWatcher, UNNAMED};
-use crate::telemetry::{Backends, BlockedBackend, ServerPoll, ServerView};
+use crate::telemetry::server::{LatestServerView, OwnBackends, ServerWatcher, UNNAMED};
+use crate::telemetry::{Backends, BlockedBackend, Collector, ServerPoll, ServerView};
 use crate::text::printable;
 
 /// The timeouts of connecting and of the query. The server's own statement timeout is a little shorter.
@@ -74,7 +74,7 @@ impl Pool {
             let Some(shared) = shared.upgrade() else { return };
             let ledger = shared.recorder.ledger();
             let published = Published { account: ledger.server(), watcher: ledger.server().watcher() };
-            let mut watch = ServerWatch { reader };
+            let mut watch = ServerWatch { reader, unowned: Default::default() };
             tokio::select! {
                 biased;
                 () = shared.closing() => {}
@@ -89,7 +89,9 @@ impl Pool {
     ///
     /// Returns an error if the server cannot be connected to or does not answer as PostgreSQL does.
     pub async fn server_view(&self) -> Result<ServerView, ServerViewError> {
-        ServerReader::new(self).read().await
+        let (mut view, backends) = ServerReader::new(self).read().await?;
+        view.unowned = (!backends.unknown).then(|| backends.in_both(&backends.unowned));
+        Ok(view)
     }
 }
 
@@ -114,6 +116,8 @@ impl Drop for Published<'_> {
 /// The state kept between queries.
 struct ServerWatch {
     reader: ServerReader,
+    /// The backends without an owner as of the last query, by [`ClientAddress::ALL`].
+    unowned: [HashSet<i32>; ClientAddress::COUNT],
 }
 
 impl ServerWatch {
@@ -121,7 +125,14 @@ impl ServerWatch {
         let mut pause = every;
         loop {
             let begun = Instant::now();
-            let result = self.reader.read().await;
+            let result = self.reader.read().await.map(|(mut view, backends)| {
+                if let Some(pid) = backends.own {
+                    published.account.set_backend(published.watcher, pid);
+                }
+                view.unowned = (!backends.unknown).then(|| backends.in_both(&self.unowned));
+                self.unowned = backends.unowned;
+                view
+            });
             match &result {
                 Ok(_) => log.server_view_succeeded(),
                 Err(error) => log.server_view_failed(error),
@@ -140,14 +151,17 @@ impl ServerWatch {
 struct ServerReader {
     connector: Connector,
     client: Option<Client>,
+    /// Knows the pools of this process, and the backends of their connections.
+    collector: Collector,
 }
 
 impl ServerReader {
     fn new(pool: &Pool) -> Self {
-        Self { connector: pool.backend().connector().with_answers(MAX_ANSWER), client: None }
+        let connector = pool.backend().connector().with_answers(MAX_ANSWER);
+        Self { connector, client: None, collector: pool.shared().collector.clone() }
     }
 
-    async fn read(&mut self) -> Result<ServerView, ServerViewError> {
+    async fn read(&mut self) -> Result<(ServerView, ApplicationBackends), ServerViewError> {
         // Taken out, so that it is closed unless the server answers.
         let client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
@@ -156,6 +170,8 @@ impl ServerReader {
                 Err(_) => return Err(ServerViewError::NotConnected),
             },
         };
+        let mut own = OwnBackends::default();
+        self.collector.add_own_backends(&mut own);
         match timeout(QUERY_TIMEOUT, bounded_query(&client, SERVER_QUERY, MAX_ANSWER_MESSAGES, usize::MAX)).await {
             Err(_) => {
                 // Only closing the connection would leave the query running on the server.
@@ -167,7 +183,10 @@ impl ServerReader {
                     return Err(ServerViewError::AnswerTooLong);
                 }
                 self.client = Some(client);
-                parse(&answer.map_err(ServerViewError::Query)?.messages)
+                // Those that were closed meanwhile, and those that were established.
+                own.unpooled = 0;
+                self.collector.add_own_backends(&mut own);
+                parse(&answer.map_err(ServerViewError::Query)?.messages, &own)
             }
         }
     }
@@ -204,13 +223,53 @@ impl ServerViewError {
     }
 }
 
+/// The backends with the pool's `application_name`.
+#[derive(Debug, Default)]
+struct ApplicationBackends {
+    /// The process ids of those that no pool of this process owns, by [`ClientAddress::ALL`].
+    unowned: [HashSet<i32>; ClientAddress::COUNT],
+    /// The number of connections outside the pools, which are among them.
+    unpooled: u64,
+    /// The one that has answered.
+    own: Option<i32>,
+    /// Whether those of this process's pools are unknown.
+    unknown: bool,
+}
+
+impl ApplicationBackends {
+    /// Returns the number of backends that have no owner now, nor had one before: a connection that is being established or
+    /// closed has none for a moment.
+    fn in_both(&self, before: &[HashSet<i32>; ClientAddress::COUNT]) -> [u64; ClientAddress::COUNT] {
+        let mut counts = std::array::from_fn(|at| self.unowned[at].intersection(&before[at]).count() as u64);
+        let same = &mut counts[ClientAddress::Same.index()];
+        *same = same.saturating_sub(self.unpooled);
+        counts
+    }
+}
+
 /// Combines the rows of the answer.
-fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
+fn parse(
+    answer: &[SimpleQueryMessage],
+    own: &OwnBackends,
+) -> Result<(ServerView, ApplicationBackends), ServerViewError> {
     let rows = answer.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     });
     let (blocked, rows): (Vec<_>, Vec<_>) = rows.partition(|row| text(row, "blocked_pid").is_some());
+    let (of_application, rows): (Vec<_>, Vec<_>) =
+        rows.into_iter().partition(|row| text(row, "same_address").is_some());
+    let mut application =
+        ApplicationBackends { unpooled: own.unpooled, unknown: own.unknown, ..ApplicationBackends::default() };
+    for row in of_application {
+        let backend = text(row, "backend").and_then(|pid| pid.parse().ok());
+        application.own = backend;
+        let same = text(row, "same_address") == Some("t");
+        let pids = text(row, "own_pids").unwrap_or_default().split(',').filter_map(|pid| pid.parse().ok());
+        let address = if same { ClientAddress::Same } else { ClientAddress::Other };
+        let unowned = pids.filter(|pid| !own.pids.contains(pid) && Some(*pid) != backend);
+        application.unowned[address.index()].extend(unowned);
+    }
     let mut rows = rows.into_iter().peekable();
     // There is at least the backend that runs the query.
     let first = *rows.peek().ok_or(ServerViewError::Unexpected("pg_stat_activity"))?;
@@ -223,6 +282,7 @@ fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
         slots: number(first, "slots")?,
         slots_left: number(first, "slots_left")?,
         lock_waiters: 0,
+        unowned: None,
         oldest_transaction: age(first, "prepared_seconds")?,
         oldest_idle_in_transaction: Duration::ZERO,
         blocked: blocked.into_iter().map(parse_blocked).collect::<Result<_, _>>()?,
@@ -237,7 +297,7 @@ fn parse(answer: &[SimpleQueryMessage]) -> Result<ServerView, ServerViewError> {
         view.oldest_idle_in_transaction = view.oldest_idle_in_transaction.max(age(row, "idle_in_transaction_seconds")?);
     }
     view.backends = Backends::bounded(backends);
-    Ok(view)
+    Ok((view, application))
 }
 
 fn parse_blocked(row: &SimpleQueryRow) -> Result<BlockedBackend, ServerViewError> {

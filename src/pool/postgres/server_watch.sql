@@ -58,4 +58,14 @@ FROM (SELECT pid, query_start FROM pg_catalog.pg_stat_activity
 CROSS JOIN LATERAL unnest(pg_catalog.pg_blocking_pids(waiter.pid)) AS blocking(pid)
 LEFT JOIN pg_catalog.pg_stat_activity AS blocker ON blocker.pid = blocking.pid
 ORDER BY waiter.query_start
-LIMIT 50
+LIMIT 50;
+-- The backends with the application_name of this connection, by whether they connect from the same address. Row by row, the
+-- answer would be long.
+SELECT pg_catalog.string_agg(activity.pid::text, ',') AS own_pids,
+       activity.client_addr IS NOT DISTINCT FROM pg_catalog.inet_client_addr() AS same_address,
+       pg_catalog.pg_backend_pid() AS backend
+FROM pg_catalog.pg_stat_activity AS activity
+WHERE activity.application_name = pg_catalog.current_setting('application_name')
+  AND activity.datid IS NOT NULL AND activity.usesysid IS NOT NULL
+  AND coalesce(activity.backend_type, 'client backend') = 'client backend'
+GROUP BY 2

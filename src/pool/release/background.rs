@@ -137,6 +137,7 @@ mod tests {
 
     use super::*;
     use crate::config::Settings;
+    use crate::telemetry::Collector;
     use crate::telemetry::clock::Clock;
     use crate::telemetry::ledger::{Ledger, Limits, Recorder};
 
@@ -146,7 +147,7 @@ mod tests {
         let (undriven, other) = (runtime(), runtime());
         let (clock, _) = Clock::mock();
         let ledger = Arc::new(Ledger::new("test".into(), Limits::for_tests(), clock));
-        let shared = Arc::new(Shared::new(Recorder::new(ledger), Settings::default(), false));
+        let shared = Arc::new(Shared::new(Recorder::new(ledger), Settings::default(), false, Collector::new()));
         let background = &shared.background;
         let left = || (lock(&background.works).len(), background.count.load(SeqCst));
         let spawn = |limit| background.spawn(&shared, undriven.handle(), limit, std::future::pending());

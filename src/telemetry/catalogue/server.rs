@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use super::{Kind, Metric};
+use crate::labels::ClientAddress;
 use crate::telemetry::clock::to_f64;
 use crate::telemetry::ledger::PoolSnapshot;
 use crate::telemetry::server::{ServerPoll, ServerView};
@@ -66,6 +67,20 @@ pub(super) const BACKENDS: Metric = Metric::of_pool(
         if let Some(view) = seen(pool) {
             for backends in &view.backends {
                 sink.value(&[&backends.application, backends.state.as_str()], to_f64(backends.count));
+            }
+        }
+    },
+);
+
+pub(super) const UNOWNED: Metric = Metric::of_pool(
+    "poolscope_server_unowned_connections",
+    Kind::Gauge,
+    &["client_address"],
+    "Client backends with the application_name of the pool that belong to no connection of the pools in this process, by the address they connect from. At the same address as this process: those of a process that has crashed, of another process on this host, or of a proxy. At another address: those of other instances too, which their own metrics count. Connections outside the pool are not included. Missing if read_wire is off.",
+    |pool, sink| {
+        if let Some(view) = seen(pool) {
+            for (address, count) in ClientAddress::ALL.iter().zip(view.unowned.into_iter().flatten()) {
+                sink.value(&[address.as_str()], to_f64(count));
             }
         }
     },

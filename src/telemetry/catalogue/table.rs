@@ -343,6 +343,7 @@ pub const METRICS: &[Metric] = &[
     server::SEEN,
     server::INFO,
     server::BACKENDS,
+    server::UNOWNED,
     server::SLOTS,
     server::SLOTS_LEFT,
     server::LOCK_WAITERS,
@@ -360,7 +361,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_recommended_size",
         Kind::Gauge,
         &[],
-        "Recommended number of connections, computed from the arrivals and use times of the last five minutes so that the mean wait stays within wait_target (Erlang C). Missing until there is enough data, and while poolscope_diagnosis is held_idle, idle_in_transaction, leak, lock_wait, runtime_stalled, self_deadlock, server_down or slow_queries: connections are then in use for longer than the load needs them.",
+        "Number of connections with which 99 % of checkouts would have waited for less than wait_target, by a replay of the arrivals and use times of the last half hour; at most as many as the server has slots for. Missing until 100 checkouts in 10 s were recorded, and while poolscope_diagnosis names a fault that inflates the demand: held_idle, idle_in_transaction, leak, lock_wait, retry_storm, runtime_stalled, self_deadlock, server_down or slow_queries. docs/sizing.md explains it.",
         |pool, sink| {
             if let Some(size) = pool.recommended_size {
                 sink.value(&[], count(size));

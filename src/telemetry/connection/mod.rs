@@ -16,7 +16,7 @@ pub(crate) use self::holder::QueryParent;
 pub(crate) use self::totals::ConnectionTotals;
 use super::clock::Nanos;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
-use super::owned::{OwnedCounter, OwnedHistogram};
+use super::owned::{OwnedCounter, OwnedUseTimes, UseTimes};
 use super::trace::{self, SampledSpan, TraceContext};
 use super::wire::WireStats;
 use crate::labels::{Activity, ConnectionState};
@@ -59,7 +59,7 @@ pub(crate) struct ConnectionStats {
     marks: AtomicU8,
     /// Whether the holder is part of a sampled trace.
     traced: AtomicBool,
-    use_time: OwnedHistogram,
+    use_time: OwnedUseTimes,
     operations: [OnceLock<Box<Group>>; GROUPS],
     wire: WireStats,
     /// Locked only if the holder is part of a sampled trace.
@@ -140,7 +140,7 @@ impl ConnectionStats {
             task: AtomicU64::new(0),
             traced: AtomicBool::new(false),
             spans: Mutex::default(),
-            use_time: OwnedHistogram::default(),
+            use_time: OwnedUseTimes::default(),
             operations: [const { OnceLock::new() }; GROUPS],
             wire: WireStats::default(),
             own_wait: AtomicU64::new(0),
@@ -338,7 +338,7 @@ impl ConnectionStats {
     /// Adds what the connection has counted to `totals`, including the use in progress up to `now`. Returns the state
     /// that was read.
     pub(crate) fn add_to(&self, totals: &mut ConnectionTotals, now: Nanos) -> UnpackedState {
-        totals.use_time.add(&self.use_time);
+        self.use_time.add_to(&mut totals.use_time);
         for (group, first) in self.operations.iter().zip((0..).step_by(GROUP)) {
             let Some(group) = group.get() else { continue };
             for (counters, total) in group.0.iter().zip(&mut totals.by_operation[first..]) {
@@ -357,6 +357,14 @@ impl ConnectionStats {
             totals.by_operation[state.operation.index()].held_nanos += now.since(state.since);
         }
         state
+    }
+
+    /// Adds the uses that have ended to `uses`. Returns whether the connection is checked out.
+    pub(crate) fn add_uses_to(&self, uses: &mut UseTimes) -> bool {
+        self.use_time.add_to(uses);
+        // As in `add_to`.
+        fence(Acquire);
+        self.state().is_checked_out()
     }
 
     #[inline(always)]

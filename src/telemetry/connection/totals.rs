@@ -3,12 +3,13 @@
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::names::NAME_IDS;
 use crate::telemetry::operations::OPERATION_IDS;
+use crate::telemetry::owned::UseTimes;
 use crate::telemetry::wire::WireTotals;
 
 /// What the connections of a pool have counted.
 #[derive(Clone, Debug)]
 pub(crate) struct ConnectionTotals {
-    pub(crate) use_time: Histogram,
+    pub(crate) use_time: UseTimes,
     /// By operation id.
     pub(crate) by_operation: Vec<UseTotals>,
     /// By operation id.
@@ -31,7 +32,7 @@ impl ConnectionTotals {
     /// Becomes a copy of `other`, in which only the first `operations` and `queries` have counted anything. The
     /// histograms of further queries are removed, so that nothing is added to them.
     pub(crate) fn set(&mut self, other: &Self, operations: usize, queries: usize) {
-        self.use_time.set(&other.use_time);
+        self.use_time = other.use_time;
         self.by_operation[..operations].copy_from_slice(&other.by_operation[..operations]);
         self.by_operation[operations..].fill(UseTotals::default());
         self.wire[..operations].copy_from_slice(&other.wire[..operations]);
@@ -44,7 +45,7 @@ impl ConnectionTotals {
 impl Default for ConnectionTotals {
     fn default() -> Self {
         Self {
-            use_time: Histogram::default(),
+            use_time: UseTimes::default(),
             by_operation: vec![UseTotals::default(); OPERATION_IDS],
             wire: vec![WireTotals::default(); OPERATION_IDS],
             queries: vec![Histogram::default(); NAME_IDS],

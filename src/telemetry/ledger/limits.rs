@@ -11,7 +11,9 @@ pub struct Limits {
     pub pool_size: usize,
     /// The maximum number of connections beyond `pool_size`.
     pub max_overflow: usize,
-    /// The mean wait that the recommended size aims at.
+    /// The time limit of a checkout.
+    pub checkout_timeout: Duration,
+    /// The wait that 99 % of checkouts stay below with the recommended size.
     pub wait_target: Duration,
     /// How long a connection is held and silent before it is a suspected leak; `None` disables the detection.
     pub leak_threshold: Option<Duration>,
@@ -30,6 +32,7 @@ impl Limits {
     pub(super) const NONE: Self = Self {
         pool_size: 0,
         max_overflow: 0,
+        checkout_timeout: Duration::ZERO,
         wait_target: Duration::ZERO,
         leak_threshold: None,
         slow_checkout_threshold: None,

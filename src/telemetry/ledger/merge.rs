@@ -39,6 +39,7 @@ impl PoolSnapshot {
             requests,
             server,
             recommended_size: _,
+            sizing: _,
             diagnosis: _,
             holders,
             waiters,

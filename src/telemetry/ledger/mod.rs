@@ -12,8 +12,8 @@
 #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware sheds load"))]
 pub(crate) mod backlog;
 mod deferred;
+mod diagnosed;
 mod failed_queries;
-mod history;
 mod holder_links;
 mod holders;
 mod in_flight;
@@ -33,6 +33,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use self::diagnosed::UNSAMPLED_INTERVAL;
 pub use self::holders::{Holder, OwnConnection, Waiter};
 use self::holders::{SelfDeadlock, SuspicionChange};
 pub(crate) use self::in_flight::Ticket;
@@ -58,10 +59,10 @@ use super::log::{Limiters, Log};
 use super::names::{NAME_IDS, NameTable};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
 use super::requests::RouteTable;
-use super::server::LatestServerView;
+use super::server::{LatestServerView, OwnBackends};
 use super::trace::{self, QuerySpans, ServerAddress};
-use super::verdict::{Diagnoser, SampleObserver, Verdict};
-use crate::labels::{Outcome, Phase};
+use super::verdict::{Diagnoser, SampleObserver};
+use crate::labels::{ConnectionState, Outcome, Phase};
 
 /// The maximum length of a query summary in bytes.
 pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
@@ -69,9 +70,6 @@ pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
 /// The durations of one operation by outcome, allocated at the first operation with that outcome: most operations have
 /// two.
 type Durations = [OnceLock<Box<SharedHistogram>>; Outcome::COUNT];
-
-/// After this time without a sample, a scrape is one: nothing samples the pool.
-const UNSAMPLED_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A source of the pool's connect backoff.
 pub(crate) trait BackoffSource: std::fmt::Debug + Send + Sync {
@@ -234,11 +232,6 @@ impl Ledger {
         let _ = self.backoff.set(source);
     }
 
-    /// Sets what derives [`PoolSnapshot::diagnosis`]. A second call has no effect.
-    pub(crate) fn set_diagnoser(&self, diagnoser: Box<dyn Diagnoser>) {
-        let _ = self.diagnoser.set(diagnoser);
-    }
-
     /// Passes each sample to `observer` until that is dropped.
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only recordings observe samples"))]
     pub(crate) fn add_observer(&self, observer: Weak<dyn SampleObserver>) {
@@ -256,11 +249,6 @@ impl Ledger {
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only recordings contain them"))]
     pub(crate) fn settings(&self) -> &[(&'static str, String)] {
         self.settings.get().map_or(&[], Vec::as_slice)
-    }
-
-    /// Returns the last verdict about the pool, if it is diagnosed.
-    pub(crate) fn verdict(&self) -> Option<Arc<Verdict>> {
-        self.diagnoser.get()?.verdict()
     }
 
     /// Returns for how long connecting has been suspended, or zero.
@@ -301,6 +289,20 @@ impl Ledger {
     pub(crate) fn has_surplus(&self) -> bool {
         let state = self.state();
         Connections::of(state.states()).idle > state.max_idle(self.limits().pool_size)
+    }
+
+    /// Adds the backends that belong to the pool.
+    pub(crate) fn add_own_backends(&self, own: &mut OwnBackends) {
+        let state = self.state();
+        for stats in &state.connections {
+            match stats.wire().backend() {
+                Some(pid) => drop(own.pids.insert(pid)),
+                // Its wire is not observed.
+                None => own.unknown |= stats.state().label != ConnectionState::Creating,
+            }
+        }
+        own.unpooled += state.unpooled.open_count();
+        own.pids.extend(self.server.backends());
     }
 
     /// Returns whether the pool has less than its maximum of connections.
@@ -366,9 +368,9 @@ impl Ledger {
         if holders {
             let now = self.read_with(&mut buffer, LedgerState::read_holders);
             self.diagnose_if_due(now, &mut buffer);
-        } else if !self.sample(&mut buffer, UNSAMPLED_INTERVAL, Duration::ZERO) {
+        } else if !self.sample_unsampled(&mut buffer) {
             self.read_with(&mut buffer, |_, _, _, _| {});
-            buffer.set_diagnosis(self.verdict());
+            buffer.set_diagnosis(self.verdict(), self.sizing());
         }
         let mut snapshot = buffer.into_snapshot();
         self.add_others(&mut snapshot, holders);
@@ -378,6 +380,7 @@ impl Ledger {
     /// Reads a snapshot without holders and waiters, including the pool that this one has replaced, into a buffer.
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
+        self.record_unsampled();
         self.read_or_sample(buffer, UNSAMPLED_INTERVAL, Duration::ZERO);
     }
 
@@ -387,50 +390,9 @@ impl Ledger {
         self.close_idle();
         if !self.sample(buffer, interval, late) {
             self.read_with(buffer, |_, _, _, _| {});
-            buffer.set_diagnosis(self.verdict());
+            buffer.set_diagnosis(self.verdict(), self.sizing());
         }
         self.add_others(buffer.snapshot_mut(), false);
-    }
-
-    /// Reads a snapshot into a buffer and diagnoses it, unless the last one that was diagnosed is younger than
-    /// `interval`. Returns whether it did. Of the waiters, only those whose task holds a connection are read, which
-    /// bounds the time for which the lock is held. `late` is the delay of the caller's timer.
-    pub(crate) fn sample(&self, buffer: &mut SnapshotBuffer, interval: Duration, late: Duration) -> bool {
-        let now = self.clock.now();
-        if !self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(now, interval)) {
-            return false;
-        }
-        let now = self.read_with(buffer, LedgerState::read_sample);
-        self.diagnose(now, late, buffer);
-        true
-    }
-
-    /// Diagnoses a snapshot with holders, unless a sampler does so more often.
-    fn diagnose_if_due(&self, now: Nanos, buffer: &mut SnapshotBuffer) {
-        if self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(now, UNSAMPLED_INTERVAL)) {
-            self.diagnose(now, Duration::ZERO, buffer);
-        } else {
-            buffer.set_diagnosis(self.verdict());
-        }
-    }
-
-    /// Passes a snapshot with holders to the diagnosis, and adds the verdict to it.
-    fn diagnose(&self, now: Nanos, late: Duration, buffer: &mut SnapshotBuffer) {
-        let Some(diagnoser) = self.diagnoser.get() else { return };
-        diagnoser.observe(now, late, buffer.snapshot());
-        let verdict = diagnoser.verdict();
-        if let Some(verdict) = &verdict {
-            self.log().diagnosed(verdict);
-        }
-        buffer.set_diagnosis(verdict);
-        // The list is not locked while an observer works.
-        let observers: Vec<_> = {
-            let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
-            observers.iter().filter_map(Weak::upgrade).collect()
-        };
-        for observer in observers {
-            observer.observe(now, late, buffer.snapshot());
-        }
     }
 
     /// Reads a snapshot into a buffer, and calls `read_more` under the same lock. Returns the time of the snapshot.

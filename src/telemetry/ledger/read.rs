@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::history::LoadSample;
 use super::holders::is_suspected_leak;
 use super::snapshot::{
     ConnectionErrors, Connections, DirtyReturns, OperationTotals, PoolSnapshot, QueryDurations, QueryErrors,
@@ -16,6 +15,7 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::{ConnectionTotals, UnpackedState};
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
+use crate::telemetry::sizing::{LoadReading, Sizing};
 use crate::telemetry::verdict::Verdict;
 use crate::telemetry::wire::WireTotals;
 
@@ -58,11 +58,10 @@ impl SnapshotBuffer {
         &mut self.snapshot
     }
 
-    pub(super) fn set_diagnosis(&mut self, verdict: Option<Arc<Verdict>>) {
-        if verdict.as_ref().is_some_and(|verdict| verdict.withholds_size()) {
-            self.snapshot.recommended_size = None;
-        }
+    pub(super) fn set_diagnosis(&mut self, verdict: Option<Arc<Verdict>>, sizing: Option<Arc<Sizing>>) {
         self.snapshot.diagnosis = verdict;
+        self.snapshot.sizing = sizing;
+        self.snapshot.recommended_size = self.snapshot.recommendation();
     }
 
     /// Reads what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
@@ -149,6 +148,7 @@ impl PoolSnapshot {
             requests: Vec::new(),
             server: None,
             recommended_size: None,
+            sizing: None,
             diagnosis: None,
             holders: Vec::new(),
             waiters: Vec::new(),
@@ -173,6 +173,16 @@ impl LedgerState {
         snapshot.suspected_leaks = snapshot.holders.iter().filter(|holder| holder.suspected_leak).count();
     }
 
+    /// Reads the checkouts that have begun, and the uses that have ended. Much less than [`Self::read`], because it is called
+    /// ten times per second.
+    pub(super) fn read_load(&self, now: Nanos) -> LoadReading {
+        let mut uses = self.retired.use_time;
+        let in_use = self.connections.iter().filter(|stats| stats.add_uses_to(&mut uses)).count();
+        // Each checkout has begun a use, has ended without one, or is in flight.
+        let arrivals = uses.count() + self.unserved + (in_use + self.in_flight.len()) as u64;
+        LoadReading { at: now, arrivals, uses }
+    }
+
     /// Reads everything except holders and waiters into `buffer`.
     pub(super) fn read(&mut self, ledger: &Ledger, now: Nanos, buffer: &mut SnapshotBuffer) {
         self.detect_self_deadlocks(now);
@@ -182,20 +192,6 @@ impl LedgerState {
         self.read_lists(ledger, now, &mut buffer.snapshot);
 
         let SnapshotBuffer { snapshot, totals, .. } = buffer;
-        let sample = LoadSample {
-            at: now,
-            started: snapshot.operations.iter().map(|operation| operation.started).sum(),
-            returned: snapshot.operations.iter().map(|operation| operation.returned).sum(),
-            use_nanos: snapshot.operations.iter().map(|operation| operation.use_nanos).sum(),
-        };
-        // Meanwhile connections are in use for longer than the workload needs them; the history starts again afterwards.
-        snapshot.recommended_size = if ledger.verdict().is_some_and(|verdict| verdict.withholds_size()) {
-            self.history.clear();
-            None
-        } else {
-            self.history.recommend(sample, ledger.limits().wait_target)
-        };
-
         if !Arc::ptr_eq(&snapshot.name, ledger.name()) {
             snapshot.name = Arc::clone(ledger.name());
         }
@@ -232,7 +228,8 @@ impl LedgerState {
         let states = self.connections.iter().zip(&*states);
         snapshot.suspected_leaks =
             states.filter(|(stats, state)| is_suspected_leak(stats, **state, ledger, now)).count();
-        (snapshot.use_time.buckets, snapshot.use_time.sum_nanos) = (totals.use_time.buckets, totals.use_time.sum_nanos);
+        (snapshot.use_time.buckets, snapshot.use_time.sum_nanos) =
+            (totals.use_time.counts, totals.use_time.sum_nanos());
     }
 
     /// Reads the totals of each operation.

@@ -11,6 +11,7 @@ use crate::telemetry::connection::UnpackedState;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
 use crate::telemetry::server::ServerPoll;
+use crate::telemetry::sizing::Sizing;
 use crate::telemetry::verdict::Verdict;
 
 /// The number of connections in each state.
@@ -241,9 +242,13 @@ pub struct PoolSnapshot {
     pub requests: Vec<RequestTotals>,
     /// The server's view of itself, if [`Pool::watch_server`](crate::Pool::watch_server) queries it.
     pub server: Option<ServerPoll>,
-    /// The size recommended from the load of the last five minutes, if there was enough, and unless the
-    /// [verdict](Verdict::withholds_size) shows that the load is not what determines the use of connections.
+    /// The number of connections with which 99 % of checkouts wait for less than `wait_target`, by a replay of the load of
+    /// the last half hour; at most as many as the server has slots for, if it is watched. `None` until enough was recorded,
+    /// and while the [verdict](Verdict::withheld_by) names a fault that inflates the demand.
     pub recommended_size: Option<usize>,
+    /// The replay that `recommended_size` rests on; `None` until enough was recorded. It does not include the time of such
+    /// faults.
+    pub sizing: Option<Arc<Sizing>>,
     /// The verdict of the diagnosis as of the last sample; `None` before the first one.
     pub diagnosis: Option<Arc<Verdict>>,
     /// The holders of connections, oldest first.

@@ -10,7 +10,6 @@ use tracing::Span;
 use super::backlog::ServiceInterval;
 use super::deferred::DeferredSpan;
 use super::failed_queries::FailedQueries;
-use super::history::LoadHistory;
 use super::holder_links::HeldConnection;
 use super::holders::SelfDeadlock;
 use super::in_flight::{InFlight, Ticket};
@@ -73,7 +72,8 @@ pub(super) struct LedgerState {
     /// What closed connections have counted.
     pub(super) retired: ConnectionTotals,
     pub(super) errors: BTreeMap<(ErrorPhase, ErrorCode), u64>,
-    pub(super) history: LoadHistory,
+    /// Checkouts that ended without a connection.
+    pub(super) unserved: u64,
     /// Counted separately; of the fields above only `errors` includes them.
     pub(super) unpooled: Unpooled,
     /// Checkouts that waited while their own task held a connection, by the operation that waited.
@@ -141,7 +141,7 @@ impl Default for LedgerState {
             close_timeouts: 0,
             retired: ConnectionTotals::default(),
             errors: BTreeMap::new(),
-            history: LoadHistory::default(),
+            unserved: 0,
             unpooled: Unpooled::default(),
             self_deadlocks: BTreeMap::new(),
             unreported_self_deadlocks: Vec::new(),
@@ -293,6 +293,7 @@ impl LedgerState {
         let waited = at.since(checkout.started);
         let totals = &mut self.waits[checkout.operation.index()];
         totals.outcomes[outcome.index()] += 1;
+        self.unserved += u64::from(outcome != Outcome::Ok);
         totals.wait_nanos += waited;
         self.wait_time.observe(waited);
         if let Some(trace) = &checkout.trace {
@@ -342,6 +343,7 @@ impl LedgerState {
         let totals = &mut self.waits[operation.index()];
         totals.started += 1;
         totals.outcomes[outcome.index()] += 1;
+        self.unserved += 1;
         self.wait_time.observe(0);
     }
 

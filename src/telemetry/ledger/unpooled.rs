@@ -87,6 +87,11 @@ impl Unpooled {
         *if open { &mut totals.open_nanos } else { &mut totals.connect_nanos } += at.since(since);
     }
 
+    /// Returns the number of open connections.
+    pub(super) fn open_count(&self) -> u64 {
+        self.live.iter().filter(|(_, live)| live.open).count() as u64
+    }
+
     /// Returns the totals of each operation, including the activity in progress up to `now`.
     pub(super) fn totals(&mut self, ledger: &Ledger, now: Nanos) -> impl Iterator<Item = UnpooledTotals> {
         for totals in self.totals.values_mut() {

@@ -1,5 +1,7 @@
 //! `poolscope diagnose`: prints the verdicts about the pools of exporters.
 
+mod sizing;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -14,6 +16,7 @@ use poolscope::text::{ErrorChain, Printable, printable};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
+use self::sizing::add_sizing;
 use super::client::{ClientArgs, HttpClient, Target, block_on};
 use super::exit::{USAGE, fail, print_error, printed};
 use super::subject::{Subject, split};
@@ -49,12 +52,27 @@ pub(super) struct DiagnoseArgs {
     #[arg(long)]
     watch: bool,
 
+    /// Print how checkouts would wait with fewer and more connections, by a replay of the load of the last half hour
+    #[arg(long)]
+    sizing: bool,
+
     #[command(flatten)]
     client: ClientArgs,
 }
 
 /// The time between two queries of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What is printed, by the flags of these names.
+#[derive(Clone, Copy, Debug)]
+struct Output {
+    json: bool,
+    watch: bool,
+    sizing: bool,
+}
+
+/// The verdicts alone.
+const PLAIN: Output = Output { json: false, watch: false, sizing: false };
 
 /// What one exporter answered.
 struct Answer {
@@ -65,7 +83,7 @@ struct Answer {
 
 /// Queries the exporters and prints the verdicts.
 pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
-    let DiagnoseArgs { subjects, json, watch, client } = args;
+    let DiagnoseArgs { subjects, json, watch, sizing, client } = args;
     let (mut urls, files) = split(subjects);
     if !files.is_empty() {
         if watch || !urls.is_empty() {
@@ -81,7 +99,7 @@ pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
         Ok(client) => client,
         Err(error) => return fail(&error, true),
     };
-    match block_on(print_all(&client, &targets, json, watch)) {
+    match block_on(print_all(&client, &targets, Output { json, watch, sizing })) {
         Ok(Ok(code)) => ExitCode::from(code),
         Ok(Err(error)) => printed(Err(error)),
         Err(error) => fail(&error, false),
@@ -113,7 +131,7 @@ fn diagnose_files(files: &[PathBuf], as_json: bool) -> ExitCode {
             pools: Ok(vec![json!({"name": recorded.pool(), "diagnosis": diagnosis})]),
         }));
     }
-    let written = if as_json { print_json(&Value::Array(documents), false) } else { print(&answers, false, false) };
+    let written = if as_json { print_json(&Value::Array(documents), false) } else { print(&answers, PLAIN) };
     if let Err(error) = written {
         return printed(Err(error));
     }
@@ -127,21 +145,21 @@ fn diagnose_files(files: &[PathBuf], as_json: bool) -> ExitCode {
 }
 
 /// Queries and prints until there is no more to print. Returns the exit code.
-async fn print_all(client: &HttpClient, targets: &[Target], json: bool, watch: bool) -> io::Result<u8> {
+async fn print_all(client: &HttpClient, targets: &[Target], output: Output) -> io::Result<u8> {
     let mut last = None;
     loop {
         // All at once, so that an exporter that hangs does not delay the others.
         let answers = join_all(targets.iter().map(|target| query(client, target))).await;
         let causes = causes(&answers);
         if last.as_ref() != Some(&causes) {
-            match print(&answers, json, watch) {
+            match print(&answers, output) {
                 // The reader has gone, and with it the interest in further output.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(exit_code(&answers)),
                 printed => printed?,
             }
             last = Some(causes);
         }
-        if !watch {
+        if !output.watch {
             return Ok(exit_code(&answers));
         }
         sleep(WATCH_INTERVAL).await;
@@ -183,13 +201,13 @@ fn exit_code(answers: &[Answer]) -> u8 {
     }
 }
 
-fn print(answers: &[Answer], as_json: bool, watch: bool) -> io::Result<()> {
-    if as_json {
-        return print_json(&answers.iter().map(answer_json).collect(), watch);
+fn print(answers: &[Answer], Output { json, watch, sizing }: Output) -> io::Result<()> {
+    if json {
+        return print_json(&answers.iter().map(|answer| answer_json(answer, sizing)).collect(), watch);
     }
     let mut page = String::new();
     for answer in answers {
-        add_answer(&mut page, answer);
+        add_answer(&mut page, answer, sizing);
     }
     let mut output = anstream::stdout().lock();
     output.write_all(page.as_bytes())?;
@@ -203,18 +221,24 @@ fn print_json(document: &Value, is_line: bool) -> io::Result<()> {
     output.flush()
 }
 
-fn answer_json(Answer { url, pools }: &Answer) -> Value {
+fn answer_json(Answer { url, pools }: &Answer, sizing: bool) -> Value {
     match pools {
         Ok(pools) => {
-            let pools: Vec<_> =
-                pools.iter().map(|pool| json!({"name": pool["name"], "diagnosis": pool["diagnosis"]})).collect();
+            let pools = pools.iter().map(|pool| {
+                let mut shown = json!({"name": pool["name"], "diagnosis": pool["diagnosis"]});
+                if sizing {
+                    shown["sizing"] = pool["sizing"].clone();
+                }
+                shown
+            });
+            let pools: Vec<_> = pools.collect();
             json!({"url": url, "error": null, "pools": pools})
         }
         Err(error) => json!({"url": url, "error": error, "pools": []}),
     }
 }
 
-fn add_answer(page: &mut String, Answer { url, pools }: &Answer) {
+fn add_answer(page: &mut String, Answer { url, pools }: &Answer, sizing: bool) {
     // Writing to a string does not fail.
     match pools {
         Err(error) => drop(writeln!(page, "{url}: {NEUTRAL}unknown{NEUTRAL:#}, {}", Printable(error))),
@@ -222,6 +246,9 @@ fn add_answer(page: &mut String, Answer { url, pools }: &Answer) {
         Ok(pools) => {
             for pool in pools {
                 add_pool(page, url, pool);
+                if sizing {
+                    add_sizing(page, &pool["sizing"]);
+                }
             }
         }
     }
@@ -287,7 +314,7 @@ mod tests {
     #[test]
     fn verdict_is_printed_with_evidence_and_advice() {
         let mut page = String::new();
-        add_answer(&mut page, &answer(Ok(vec![pool("held_idle")])));
+        add_answer(&mut page, &answer(Ok(vec![pool("held_idle")])), false);
         let plain = anstream::adapter::strip_str(&page).to_string();
         assert_eq!(
             plain,
@@ -306,10 +333,10 @@ mod tests {
         let mut page = String::new();
         let mut forged = pool("leak");
         forged["name"] = json!("a\nb: healthy \u{1b}[2J");
-        add_answer(&mut page, &answer(Ok(vec![forged])));
+        add_answer(&mut page, &answer(Ok(vec![forged])), false);
         assert!(page.starts_with("a\\nb: healthy \\u{1b}[2J: "), "{page}");
         page.clear();
-        add_answer(&mut page, &answer(Err("no\nshop: healthy \u{1b}[2J".to_owned())));
+        add_answer(&mut page, &answer(Err("no\nshop: healthy \u{1b}[2J".to_owned())), false);
         assert!(page.ends_with("no\\nshop: healthy \\u{1b}[2J\n"), "{page}");
     }
 }

@@ -58,7 +58,11 @@ pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String
         writeln!(text, "  {:<12} {} with all connections in use and checkouts waiting", "saturated", short(saturated));
     if let Some(size) = pool.recommended_size {
         let target = humantime::format_duration(pool.limits.wait_target);
-        let _ = writeln!(text, "  {:<12} {size} connections, for a mean wait of at most {target}", "recommended");
+        let _ = writeln!(
+            text,
+            "  {:<12} {size} connections, with which 99 % of checkouts wait for less than {target}",
+            "recommended"
+        );
     }
     text
 }

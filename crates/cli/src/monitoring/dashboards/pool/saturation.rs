@@ -43,13 +43,13 @@ fn saturation(thresholds: &Thresholds) -> PanelBuilder {
 
 fn recommended_size() -> PanelBuilder {
     let description = Description {
-        shows: "Number of connections that the load of the last five minutes needs for a mean wait within wait_target \
-                (by Erlang's formula), beside the maximum and the number kept idle. Empty while there is too little \
-                traffic.",
+        shows: "Number of connections with which 99 % of checkouts wait for less than wait_target, by a replay of the \
+                load of the last half hour, beside the maximum and the number kept idle. Empty while there is too \
+                little traffic, and while a diagnosed fault inflates the demand.",
         normal: "Recommended between kept idle and maximum. Above the maximum, checkouts will wait; far below it, the \
                  server keeps unneeded connections.",
-        action: "Change pool_size and max_overflow, after fixing code that holds connections without a query: the \
-                 recommendation includes that time.",
+        action: "`poolscope diagnose --sizing` prints the waits with fewer and more connections. Change pool_size and \
+                 max_overflow. If the line is missing, remove the fault that the diagnosis names first.",
     };
     PanelBuilder::lines(PanelId::RecommendedSize, "Actual and recommended size", description)
         .size(6, 8)
