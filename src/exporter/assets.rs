@@ -61,6 +61,8 @@ fn compress(text: &str) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exporter::runbooks;
+    use crate::labels::Cause;
 
     #[test]
     fn all_files_together_are_under_60_kilobytes() {
@@ -82,6 +84,22 @@ mod tests {
                 !text.contains("http://") && !text.replace("https://github.com", "").contains("https://"),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn every_cause_has_a_runbook() {
+        let script = find("verdict.js").map_or("", |asset| asset.text);
+        let map = script.split_once("RUNBOOKS = {\n").and_then(|(_, rest)| rest.split_once("};")).map_or("", |(map, _)| map);
+        let entry = |line: &'static str| line.trim().strip_suffix("\",")?.split_once(": \"");
+        let linked: Vec<_> = map.lines().map(|line| entry(line).unwrap_or((line, ""))).collect();
+        let problems = Cause::ALL.iter().filter(|cause| !matches!(cause, Cause::Healthy | Cause::NotEnoughData));
+        let causes: Vec<_> = problems.map(|cause| cause.as_str()).collect();
+        assert_eq!(linked.iter().map(|(cause, _)| *cause).collect::<Vec<_>>(), causes);
+        for (cause, runbook) in linked {
+            let name: String = cause.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+            assert_eq!(runbook, format!("PoolscopeDiagnosed{name}"));
+            assert!(runbooks::find(runbook).is_some(), "{runbook}");
         }
     }
 }

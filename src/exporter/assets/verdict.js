@@ -4,22 +4,22 @@ import { byId, element, resize, setAttribute, setText } from "./dom.js";
 import { count, duration, measure, words } from "./format.js";
 import { isProblem } from "./model.js";
 
-/** The runbook of the alert that is closest to a cause. */
+/** The runbook of each cause. A test compares it with the causes and the runbooks. */
 export const RUNBOOKS = {
-  undersized: "PoolscopePoolSaturated",
-  burst: "PoolscopeWaitersSustained",
-  slow_queries: "PoolscopeSlowQueries",
-  lock_wait: "PoolscopeSlowQueries",
-  held_idle: "PoolscopeHeldIdle",
-  idle_in_transaction: "PoolscopeIdleInTransaction",
-  leak: "PoolscopeSuspectedLeak",
-  self_deadlock: "PoolscopeSelfDeadlock",
-  server_down: "PoolscopeServerDown",
-  server_full: "PoolscopeServerFull",
-  connect_slow: "PoolscopeCheckoutWaitHigh",
-  churn: "PoolscopeConnectionChurn",
-  retry_storm: "PoolscopeRetryStorm",
-  runtime_stalled: "PoolscopeCheckoutWaitHigh",
+  undersized: "PoolscopeDiagnosedUndersized",
+  burst: "PoolscopeDiagnosedBurst",
+  slow_queries: "PoolscopeDiagnosedSlowQueries",
+  lock_wait: "PoolscopeDiagnosedLockWait",
+  held_idle: "PoolscopeDiagnosedHeldIdle",
+  idle_in_transaction: "PoolscopeDiagnosedIdleInTransaction",
+  leak: "PoolscopeDiagnosedLeak",
+  self_deadlock: "PoolscopeDiagnosedSelfDeadlock",
+  server_down: "PoolscopeDiagnosedServerDown",
+  server_full: "PoolscopeDiagnosedServerFull",
+  connect_slow: "PoolscopeDiagnosedConnectSlow",
+  churn: "PoolscopeDiagnosedChurn",
+  retry_storm: "PoolscopeDiagnosedRetryStorm",
+  runtime_stalled: "PoolscopeDiagnosedRuntimeStalled",
 };
 
 /** The causes, in words. @param {string | null} cause */

@@ -3,19 +3,27 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Long enough for a busy machine; only failing tests wait for it.
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// The time of a test from the start of its browser. Long enough for a busy machine; only failing tests need it.
+const TEST_TIME: Duration = Duration::from_secs(120);
+
+/// The time for one condition to become true.
+const CONDITION_TIME: Duration = Duration::from_secs(60);
 
 /// Chromium with one page, until this is dropped.
 pub(crate) struct Browser {
-    child: Child,
+    child: Arc<Mutex<Child>>,
+    /// The moment at which the test has failed.
+    deadline: Instant,
+    /// Dropped with the browser, which ends the thread that waits for the deadline.
+    _watched: Sender<()>,
     commands: ChildStdin,
     messages: Receiver<Value>,
     last_id: u64,
@@ -49,7 +57,13 @@ fn chromium() -> PathBuf {
 }
 
 impl Browser {
+    /// Starts a browser. The test fails if it still uses it after [`TEST_TIME`].
     pub(crate) fn start() -> Self {
+        Self::start_for(TEST_TIME)
+    }
+
+    /// Starts a browser for a test that needs another time.
+    pub(crate) fn start_for(time: Duration) -> Self {
         let profile = tempfile::tempdir().unwrap();
         // Chromium reads commands from descriptor 3 and writes to descriptor 4.
         let script = r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null 2>/dev/null"#;
@@ -85,8 +99,19 @@ impl Browser {
                 message.clear();
             }
         });
+        let child = Arc::new(Mutex::new(child));
+        let (watched, ended) = mpsc::channel();
+        let watching = Arc::clone(&child);
+        thread::spawn(move || {
+            // A call that writes to a browser that does not read any more fails too.
+            if ended.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
+                let _ = watching.lock().unwrap_or_else(PoisonError::into_inner).kill();
+            }
+        });
         let mut browser = Self {
             child,
+            deadline: Instant::now() + time,
+            _watched: watched,
             commands,
             messages,
             last_id: 0,
@@ -115,13 +140,17 @@ impl Browser {
             command["sessionId"] = json!(self.session);
         }
         let bytes = [serde_json::to_vec(&command).unwrap(), vec![0]].concat();
-        self.commands.write_all(&bytes).unwrap_or_else(|error| {
-            panic!("chromium does not run (`scripts/setup test` installs it): {error}");
-        });
+        let deadline = self.deadline;
+        let fail = |error: &dyn std::fmt::Display| -> ! {
+            let called: String = parameters.to_string().chars().take(300).collect();
+            assert!(Instant::now() < deadline, "the test takes too long, and last called {method} {called}");
+            panic!("{method}: chromium (`scripts/setup test` installs it): {error}");
+        };
+        self.commands.write_all(&bytes).unwrap_or_else(|error| fail(&error));
         loop {
-            let message = self.messages.recv_timeout(TIMEOUT).unwrap_or_else(|error| {
-                panic!("{method}: chromium (`scripts/setup test` installs it): {error}");
-            });
+            // Events may arrive without an end, so that this is the time left, and not that for a message.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let message = self.messages.recv_timeout(left).unwrap_or_else(|error| fail(&error));
             if message["id"] == json!(self.last_id) {
                 assert!(message.get("error").is_none(), "{method}: {message}");
                 return message["result"].clone();
@@ -162,9 +191,9 @@ impl Browser {
     /// Waits until an expression is true.
     #[track_caller]
     pub(crate) fn wait(&mut self, expression: &str) {
-        let begun = Instant::now();
+        let until = Instant::now() + CONDITION_TIME;
         while self.eval(&format!("Boolean({expression})")) != json!(true) {
-            if begun.elapsed() > TIMEOUT {
+            if Instant::now() > until {
                 let text = self.eval("document.body.innerText");
                 panic!("{expression} did not become true; {:?}; {text}", self.problems);
             }
@@ -242,7 +271,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }

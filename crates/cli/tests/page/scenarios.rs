@@ -1,7 +1,11 @@
 //! For each scenario of the demo, the page shows the values that the API reports, and the API answers as `docs/api.yaml` says.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+use std::time::Duration;
 
 use poolscope_cli::demo::Scenario;
 use poolscope_testing::http;
@@ -9,10 +13,13 @@ use serde_json::{Value, json};
 
 use crate::browser::Browser;
 use crate::programs::{at, run};
-use crate::run::{RunningDemo, demo, start};
+use crate::run::{demo, start};
 
 /// The scenarios that run at once.
 const AT_ONCE: usize = 3;
+
+/// The time for all scenarios. Each takes seconds, also on a busy machine.
+const TIME: Duration = Duration::from_secs(240);
 
 /// Reads the stream that the page reads too, and compares the page with each event once it shows that second. Returns
 /// whether some seconds were compared, the differences, and the events.
@@ -26,7 +33,7 @@ const COMPARE: &str = r##"(async () => {
   const legend = (id) => [...document.querySelectorAll(`#${id} .legend b`)].map((value) => value.textContent);
   let [rest, pool, compared, drawn] = ["", null, 0, 0];
   const [events, wrong] = [{}, []];
-  const deadline = performance.now() + 100000;
+  const deadline = performance.now() + 60000;
   while ((compared < 3 || drawn < 1) && performance.now() < deadline) {
     rest += (await reader.read()).value;
     const parts = rest.split("\n\n");
@@ -73,42 +80,51 @@ const COMPARE: &str = r##"(async () => {
 #[test]
 fn page_shows_what_the_api_reports() {
     let answers = tempfile::tempdir().unwrap();
-    let mut count = 0;
-    let mut write = |schema: &str, answer: &Value| {
-        count += 1;
-        fs::write(answers.path().join(format!("{schema}.{count}.json")), answer.to_string()).unwrap();
-    };
-    let mut browser = Browser::start();
-    let names: Vec<&str> = Scenario::all().iter().map(Scenario::name).collect();
-    for names in names.chunks(AT_ONCE) {
-        let demos: Vec<(&&str, RunningDemo)> = names
-            .iter()
-            .map(|name| (name, start(&mut demo(&["--scenario", name, "--scenario-after", "1s"]))))
-            .collect();
-        for (name, running) in &demos {
-            browser.open(&format!("http://{}/", running.address));
-            browser.wait("document.querySelectorAll('#evidence dt').length > 0");
-            let result = browser.eval(COMPARE);
-            assert_eq!(result["wrong"], json!([]), "{name}");
-            assert_eq!(result["isCompared"], json!(true), "{name}");
-            for (event, data) in result["events"].as_object().unwrap() {
-                write(&format!("{}Event", capitalized(event)), data);
-            }
-            for (path, schema) in [("/api/v1/pools", "Pools"), ("/api/v1/history", "History")] {
-                let (status, body) = http::get(running.address, path).unwrap();
-                assert_eq!(status, 200, "{name} {path}");
-                write(schema, &serde_json::from_str(&body).unwrap());
-            }
-            let (_, body) = http::get(running.address, "/api/v1/pools?wrong").unwrap();
-            write("Error", &serde_json::from_str(&body).unwrap());
-            browser.assert_clean(&format!("http://{}/", running.address));
-            browser.requests.clear();
+    let scenarios = Mutex::new(Scenario::all().iter().map(Scenario::name));
+    let scenarios = || scenarios.lock().unwrap().next();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                let mut browser = Browser::start_for(TIME);
+                while let Some(name) = scenarios() {
+                    check(name, &mut browser, answers.path());
+                }
+            });
         }
-    }
+    });
     let mut validator = Command::new(at("target/checks/bin/python"));
     validator.arg(at("crates/cli/tests/page/validate_api.py")).arg(at("docs/api.yaml")).arg(answers.path());
     let (is_valid, output) = run(&mut validator);
     assert!(is_valid, "{output}");
+}
+
+/// Compares the page with the API, and writes the API's answers to files: `SCHEMA.SCENARIO.json`.
+fn check(name: &str, browser: &mut Browser, answers: &Path) {
+    let running = start(&mut demo(&["--scenario", name, "--scenario-after", "1s"]));
+    let write = |schema: &str, answer: &Value| {
+        fs::write(answers.join(format!("{schema}.{name}.json")), answer.to_string()).unwrap();
+    };
+    let origin = format!("http://{}/", running.address);
+    browser.open(&origin);
+    browser.wait("document.querySelectorAll('#evidence dt').length > 0");
+    let result = browser.eval(COMPARE);
+    assert_eq!(result["wrong"], json!([]), "{name}");
+    assert_eq!(result["isCompared"], json!(true), "{name}");
+    for (event, data) in result["events"].as_object().unwrap() {
+        write(&format!("{}Event", capitalized(event)), data);
+    }
+    for (path, schema) in [("/api/v1/pools", "Pools"), ("/api/v1/history", "History")] {
+        let (status, body) = http::get(running.address, path).unwrap();
+        assert_eq!(status, 200, "{name} {path}");
+        write(schema, &serde_json::from_str(&body).unwrap());
+    }
+    let (status, body) = http::get(running.address, "/api/v1/pools?wrong").unwrap();
+    assert_eq!(status, 400, "{name}");
+    write("Error", &serde_json::from_str(&body).unwrap());
+    browser.assert_clean(&origin);
+    // The page would look for its server again after the end of the demo.
+    browser.open("about:blank");
+    browser.requests.clear();
 }
 
 fn capitalized(word: &str) -> String {

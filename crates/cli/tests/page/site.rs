@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// AuthenticationOk, BackendKeyData of process 4711, ReadyForQuery.
 const GREETING: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\x12\x67\0\0\0\x01Z\0\0\0\x05I";
@@ -59,7 +60,8 @@ impl Site {
     pub(crate) fn stop(&mut self) {
         let (stop, serving) = self.serving.take().unwrap();
         stop.send(()).unwrap();
-        self.runtime.block_on(serving).unwrap();
+        // Longer than the exporter waits for requests in progress.
+        self.runtime.block_on(async { timeout(Duration::from_secs(30), serving).await }).unwrap().unwrap();
     }
 
     /// As after a restart of the process: the pools and their history are new.
