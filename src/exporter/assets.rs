@@ -90,7 +90,8 @@ mod tests {
     #[test]
     fn every_cause_has_a_runbook() {
         let script = find("verdict.js").map_or("", |asset| asset.text);
-        let map = script.split_once("RUNBOOKS = {\n").and_then(|(_, rest)| rest.split_once("};")).map_or("", |(map, _)| map);
+        let map =
+            script.split_once("RUNBOOKS = {\n").and_then(|(_, rest)| rest.split_once("};")).map_or("", |(map, _)| map);
         let entry = |line: &'static str| line.trim().strip_suffix("\",")?.split_once(": \"");
         let linked: Vec<_> = map.lines().map(|line| entry(line).unwrap_or((line, ""))).collect();
         let problems = Cause::ALL.iter().filter(|cause| !matches!(cause, Cause::Healthy | Cause::NotEnoughData));

@@ -1,6 +1,5 @@
 //! The hook that is called before each checkout.
 
-use std::error::Error as _;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -62,7 +61,8 @@ async fn failure_closes_the_connection_and_tries_the_next() {
     let error = test.pool.get().await.unwrap_err();
     let CheckoutError::Connect { source, .. } = &error else { panic!("{error:?}") };
     assert!(matches!(source, ConnectError::BeforeCheckout { .. }), "{source:?}");
-    assert_eq!(source.source().unwrap().to_string(), "db error");
+    let message = source.to_string();
+    assert!(message.starts_with("the hook before_checkout failed: db error: ERROR: SQLSTATE "), "{message}");
     assert_eq!((test.closed("hook_failed"), test.pool.status().live()), (4, 0));
 }
 
@@ -107,7 +107,7 @@ async fn what_it_leaves_behind_is_a_failure() {
         .await;
         let error = with_deadline("an error", test.pool.get()).await.unwrap_err();
         let CheckoutError::Connect { source, .. } = &error else { panic!("{error:?}") };
-        assert_eq!(source.source().unwrap().to_string(), problem);
+        assert_eq!(source.to_string(), format!("the hook before_checkout failed: {problem}"));
         eventually("the place is free", async || test.pool.status().live() == 0).await;
         Admin::new(shared().await).await.await_backends(name, 0).await;
     }

@@ -277,7 +277,7 @@ async fn one_error_for_checkouts_and_queries() {
 
 #[tokio::test]
 async fn timeout_is_recognised_in_every_form() {
-    let brief = std::time::Duration::from_millis(20);
+    let brief = std::time::Duration::from_millis(250);
     let settings = |builder: poolscope::PoolBuilder| {
         builder.pool_size(1).max_overflow(0).checkout_timeout(brief).wait_target(brief / 2)
     };

@@ -32,7 +32,10 @@ async fn backends_never_exceed_the_current_maximum() {
         test.pool.resize(pool_size, max_overflow).unwrap();
         let max = pool_size + max_overflow;
         // Those in use are closed when they are returned.
-        eventually("the pool has at most its maximum", async || backends().await <= max).await;
+        eventually("the pool has at most its maximum", async || {
+            backends().await <= max && test.pool.status().live() <= max
+        })
+        .await;
         let before = served.load(SeqCst);
         poll_until("progress", async || {
             let (backends, live) = (backends().await, test.pool.status().live());
