@@ -116,6 +116,7 @@ function schedule() {
   requestAnimationFrame(() => {
     isScheduled = false;
     charts.draw(model.history, Number(view.range), palette);
+    byId("charts").dataset.time = String(model.history.times().at(-1) ?? "");
   });
 }
 

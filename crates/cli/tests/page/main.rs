@@ -4,12 +4,13 @@
 //! - `site`: an exporter in this process, with pools of a server that only accepts connections;
 //! - the others: one risk each.
 //!
-//! `make page` also measures the frame rate, and takes the pictures of the documentation.
+//! `make page` also runs the scenarios that the other test runs leave out, and takes the pictures of the documentation.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod accessibility;
 mod browser;
+mod cost;
 mod hostile;
 mod interaction;
 mod many;
