@@ -114,7 +114,7 @@ impl Measurement {
         row("rules: failures", prometheus_value("sum(prometheus_rule_evaluation_failures_total)").await?);
         row(
             "rules: series recorded",
-            prometheus_value(r#"count({__name__=~"(activity|fleet|operation|pool):.+"})"#).await?,
+            prometheus_value(r#"count({__name__=~"(activity|cause|fleet|operation|pool):.+"})"#).await?,
         );
         let sent = prometheus_value("sum(rate(prometheus_remote_storage_samples_total[2m]))").await?;
         let bytes = prometheus_value("sum(rate(prometheus_remote_storage_bytes_total[2m]))").await?;

@@ -40,7 +40,7 @@ the operation and the call site responsible, for how long, and the advice. All o
 With `alerts/alertmanager.yml`, the alert of a cause inhibits those on its symptoms, and those of causes that are its consequences. These
 rules are generated from the table of the diagnosis: what a cause explains there is inhibited here. A ticket inhibits no page: a leak is a
 ticket, and a pool that it exhausts pages. The alert of a cause fires for `keep_diagnosis` after the last time (`keep_firing_for`, which needs
-Prometheus 2.42), because symptoms are rates over up to that time.
+Prometheus 2.42; vmalert 1.79 does not know it, so remove these lines there), because symptoms are rates over up to that time.
 
 Notifications are grouped by alert, job and pool: a cause on all instances of a job is one notification that lists them. Two recording rules
 aggregate verdicts over instances, `cause:poolscope_diagnosis:sum` and `cause:poolscope_diagnosis_seconds:max`: which cause, on how many

@@ -39,9 +39,15 @@ fn promtool_accepts_configurations() {
 
 #[test]
 fn vmalert_accepts_rules() {
-    let rules = format!("-rule={}", at("alerts/*.rules.yml").display());
-    run_successfully(Command::new("vmalert").args(["-dryRun", &rules]));
     let scratch = TempDir::new().unwrap();
+    for file in ["alerts.rules.yml", "recording.rules.yml"] {
+        // Older versions, as that of Debian 12, do not know this field; docs/alerts.md says so.
+        let rules = text(&format!("alerts/{file}"));
+        let kept = rules.split_inclusive('\n').filter(|line| !line.trim_start().starts_with("keep_firing_for: "));
+        fs::write(scratch.path().join(file), kept.collect::<String>()).unwrap();
+    }
+    let rules = format!("-rule={}", scratch.path().join("*.rules.yml").display());
+    run_successfully(Command::new("vmalert").args(["-dryRun", &rules]));
     let file = scratch.path().join("wrong.yml");
     fs::write(&file, "groups: [{name: a, rules: [{record: b, expr: 'rate('}]}]\n").unwrap();
     assert!(!run(Command::new("vmalert").arg("-dryRun").arg(format!("-rule={}", file.display()))).0);

@@ -29,6 +29,7 @@ fn package_contains_only_expected_files() {
         "LICENSE-APACHE",
         "LICENSE-MIT",
         "README.md",
+        "SECURITY.md",
         "alerts",
         "benches",
         "dashboards",
