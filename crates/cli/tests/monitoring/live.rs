@@ -100,7 +100,8 @@ fn explained_alerts_are_inhibited() {
         ("held_idle", "PoolscopeHeldIdle"),
         ("leak", "PoolscopeSuspectedLeak"),
     ] {
-        let notice = &RESULTS.run(scenario).notices[alert];
+        let notices = &RESULTS.run(scenario).notices;
+        let notice = notices.get(alert).unwrap_or_else(|| panic!("{scenario}: {alert} did not fire"));
         assert!(notice.inhibited, "{scenario}: {alert} is not inhibited");
     }
     for run in faults() {

@@ -88,10 +88,14 @@ fn schema() -> Value {
     serde_json::from_str(SCHEMA).unwrap()
 }
 
-/// Returns the schema of a panel type.
-fn panel_schema<'a>(schema: &'a Value, plugin: &Value) -> &'a Value {
+/// Returns the schema of a panel's type; open and collapsed rows have one each.
+fn panel_schema<'a>(schema: &'a Value, panel: &Value) -> &'a Value {
     let kinds = schema["properties"]["panels"]["items"]["anyOf"].as_array().unwrap();
-    kinds.iter().find(|kind| kind["properties"]["type"]["const"] == *plugin).unwrap()
+    let mut of_type =
+        kinds.iter().map(|kind| (kind, &kind["properties"])).filter(|(_, it)| it["type"]["const"] == panel["type"]);
+    let (kind, _) =
+        of_type.find(|(_, it)| it["collapsed"].is_null() || it["collapsed"]["const"] == panel["collapsed"]).unwrap();
+    kind
 }
 
 #[test]
@@ -101,7 +105,7 @@ fn dashboards_match_the_schema() {
         let json = committed(dashboard);
         // First panel by panel, for a precise error.
         for panel in json["panels"].as_array().unwrap() {
-            check(panel, panel_schema(&schema, &panel["type"]), &format!("{}", panel["title"])).unwrap();
+            check(panel, panel_schema(&schema, panel), &format!("{}", panel["title"])).unwrap();
         }
         check(&json, &schema, dashboard.file()).unwrap();
     }
@@ -112,7 +116,7 @@ fn overrides_set_known_properties() {
     let schema = schema();
     for dashboard in Dashboard::ALL {
         for panel in panels(&committed(dashboard)) {
-            let fields = &panel_schema(&schema, &panel["type"])["properties"]["fieldConfig"]["properties"]["defaults"];
+            let fields = &panel_schema(&schema, panel)["properties"]["fieldConfig"]["properties"]["defaults"];
             for property in panel["fieldConfig"]["overrides"]
                 .as_array()
                 .unwrap()

@@ -33,12 +33,15 @@ const EMPTY_QUERIES: &[EmptyQuery] = &[
     (95, 0, "undersized", "every request succeeds"),
     (98, 1, "retry_storm", NO_RETRY),
     (99, 0, "held_idle", "no request misuses the pool"),
+    (109, 0, "undersized", NO_PROBLEM),
+    (109, 1, "undersized", NO_PROBLEM),
 ];
 
 /// The state after the process with the healthy load has exited.
 const EXITED: &str = "exited";
 
 const NOTHING_FIRES: &str = "no alert fires";
+const NO_PROBLEM: &str = "no problem is diagnosed";
 const NO_ERROR: &str = "no connection fails";
 const NO_RETRY: &str = "nothing is retried, and the series does not exist";
 const CLEAN: &str = "every connection is returned clean";

@@ -94,8 +94,8 @@ fn close_reasons() -> PanelBuilder {
         .colors(&[
             ("overflow", "blue"),
             ("recycled", "#6e7079"),
-            ("idle_timeout", "green"),
-            ("resized", "light-green"),
+            ("idle_timeout", "dark-blue"),
+            ("resized", "super-light-blue"),
             ("shutdown", "light-blue"),
             ("connect_failed", "red"),
             ("connect_abandoned", "light-red"),
