@@ -319,7 +319,8 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::LockNoWait),
         &RESERVATIONS,
         ExpectedAlerts {
-            diagnosed: diagnosis("PoolscopeDiagnosedRetryStorm", "`reserve_stock`"),
+            // The locks of the other session explain the retries: operations that do wait for them wait for long.
+            diagnosed: diagnosis("PoolscopeDiagnosedLockWait", "waits the longest"),
             alert: "PoolscopeRetryStorm",
             cause: "reserve_stock",
             also: &[&["PoolscopeRetryBudgetSpent"]],
