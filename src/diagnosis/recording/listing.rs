@@ -1,7 +1,10 @@
 //! The holders and waiters of a pool at one moment.
 
+use std::panic::Location;
+
 use serde::{Deserialize, Serialize};
 
+use super::super::call_site::CallSite;
 use crate::telemetry::{Holder, PoolSnapshot, Waiter};
 
 /// The holders, and the waiters, of a listing: the oldest of them.
@@ -97,8 +100,8 @@ impl Listing {
     }
 }
 
-fn site(location: &std::panic::Location<'_>) -> String {
-    format!("{}:{}", location.file(), location.line())
+fn site(location: &'static Location<'static>) -> String {
+    CallSite::Code(location).to_string()
 }
 
 impl ListedHolder {

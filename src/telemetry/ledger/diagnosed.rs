@@ -48,17 +48,19 @@ impl Ledger {
         }
     }
 
-    /// Records the load and replays it if that is due, for a pool that no sampler samples. Called before a snapshot is read.
-    pub(super) fn record_unsampled(&self) {
-        if self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(self.clock.now(), UNSAMPLED_INTERVAL)) {
+    /// Records the load and replays it if that is due, for a pool that no sampler samples. Returns whether it is one.
+    pub(super) fn record_unsampled(&self, now: Nanos) -> bool {
+        let is_unsampled = self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(now, UNSAMPLED_INTERVAL));
+        if is_unsampled {
             self.record_load();
             self.size();
         }
+        is_unsampled
     }
 
     /// As [`Self::sample`], for a pool that no sampler samples. Then this is also what sizes it.
     pub(super) fn sample_unsampled(&self, buffer: &mut SnapshotBuffer) -> bool {
-        self.record_unsampled();
+        self.record_unsampled(self.clock.now());
         self.sample(buffer, UNSAMPLED_INTERVAL, Duration::ZERO)
     }
 
@@ -77,9 +79,7 @@ impl Ledger {
 
     /// Diagnoses a snapshot with holders, unless a sampler does so more often.
     pub(super) fn diagnose_if_due(&self, now: Nanos, buffer: &mut SnapshotBuffer) {
-        if self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(now, UNSAMPLED_INTERVAL)) {
-            self.record_load();
-            self.size();
+        if self.record_unsampled(now) {
             self.diagnose(now, Duration::ZERO, buffer);
         } else {
             buffer.set_diagnosis(self.verdict(), self.sizing());

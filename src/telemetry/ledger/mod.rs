@@ -380,7 +380,7 @@ impl Ledger {
     /// Reads a snapshot without holders and waiters, including the pool that this one has replaced, into a buffer.
     #[cfg_attr(not(feature = "exporter"), allow(dead_code, reason = "only the exporter reuses a buffer"))]
     pub(crate) fn read(&self, buffer: &mut SnapshotBuffer) {
-        self.record_unsampled();
+        self.record_unsampled(self.clock.now());
         self.read_or_sample(buffer, UNSAMPLED_INTERVAL, Duration::ZERO);
     }
 
