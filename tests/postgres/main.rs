@@ -32,6 +32,7 @@ mod rogue;
 mod saturation;
 mod server_view;
 mod spans;
+mod standby;
 mod statements;
 mod support;
 mod thundering_herd;

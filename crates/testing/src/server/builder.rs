@@ -154,7 +154,7 @@ fn line(name: &str, value: &str) -> String {
 }
 
 /// Appends to `postgresql.conf`, where the last line of a setting counts.
-fn append(directory: &Path, lines: &str) -> Result<(), ServerError> {
+pub(super) fn append(directory: &Path, lines: &str) -> Result<(), ServerError> {
     let path = directory.join("data/postgresql.conf");
     let written = OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(lines.as_bytes()));
     written.map_err(|source| ServerError::Write { path, source })

@@ -20,6 +20,7 @@ mod builder;
 mod error;
 mod probe;
 mod programs;
+mod standby;
 #[cfg(test)]
 mod tests;
 mod watchdog;
