@@ -1,5 +1,6 @@
-//! PgBouncer in transaction mode, without its support for prepared statements: each transaction is executed by any of its
-//! connections to the server.
+//! PgBouncer in each of its modes, without its support for prepared statements.
+//!
+//! A client has a connection to the server for its session, for each transaction, or for each statement.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -9,7 +10,7 @@ use poolscope::Connection;
 use poolscope_testing::server_process::{Readiness, ServerProcess};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Error, Transaction};
+use tokio_postgres::{Error, SimpleQueryMessage, Transaction};
 use tracing::Level;
 
 use crate::support::log_lines::LogLines;
@@ -19,7 +20,7 @@ use crate::support::{TestPool, shared};
 struct PgBouncer(ServerProcess);
 
 impl PgBouncer {
-    async fn start() -> Self {
+    async fn start(mode: &str) -> Self {
         let tcp_url = shared().await.tcp_url().unwrap();
         let port = tcp_url.rsplit_once(':').and_then(|(_, rest)| rest.split('/').next()).unwrap();
         let arguments = |directory: &Path, address: std::net::SocketAddr| {
@@ -28,7 +29,7 @@ impl PgBouncer {
             // earlier ones do not know the parameter, and only warn.
             let text = format!(
                 "[databases]\npostgres = host=127.0.0.1 port={port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-                 listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n\
+                 listen_port = {}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 4\n\
                  {}{}",
                 address.port(),
                 if fs::metadata(directory).unwrap().uid() == 0 { "user = nobody\n" } else { "" },
@@ -86,7 +87,7 @@ async fn select_in_transaction(connection: &mut Connection) -> Result<i32, Error
 
 #[tokio::test]
 async fn cached_statements_are_reported_once() {
-    let bouncer = PgBouncer::start().await;
+    let bouncer = PgBouncer::start("transaction").await;
     let test = bouncer.pool("bounced", true);
     let lines = LogLines::default();
     let _capture = lines.capture();
@@ -106,7 +107,7 @@ async fn cached_statements_are_reported_once() {
 
 #[tokio::test]
 async fn uncached_statements_work_in_transactions() {
-    let bouncer = PgBouncer::start().await;
+    let bouncer = PgBouncer::start("transaction").await;
     for cache_statements in [true, false] {
         let test = bouncer.pool("uncached", cache_statements);
         let lines = LogLines::default();
@@ -131,4 +132,54 @@ async fn uncached_statements_work_in_transactions() {
         let report = lines.count(Level::WARN, "the server does not keep the prepared statements of a connection");
         assert_eq!(report.lines, u64::from(cache_statements));
     }
+}
+
+/// With a connection of its own for the session, everything works as with the server itself.
+#[tokio::test]
+async fn session_mode_keeps_everything() {
+    let bouncer = PgBouncer::start("session").await;
+    let test = bouncer.pool("bounced_session", true);
+    let lines = LogLines::default();
+    let _capture = lines.capture();
+    let (mut connection, mut other) = (test.get().await, test.get().await);
+    for _ in 0..3 {
+        assert_eq!(select_in_transaction(&mut connection).await.unwrap(), 42);
+        let occupied = occupy(&mut other).await;
+        assert_eq!(select(&connection).await.unwrap(), 42);
+        occupied.rollback().await.unwrap();
+    }
+    assert_eq!(connection.statement_cache.size(), 1);
+    connection.batch_execute("BEGIN").await.unwrap();
+    drop(connection);
+    // It was reset: outside a transaction, each statement begins one.
+    let outside = "SELECT now() = statement_timestamp()";
+    for connection in [test.get().await, other] {
+        let rows = connection.simple_query(outside).await.unwrap();
+        let row = rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        assert_eq!(row, Some("t"));
+    }
+    assert_eq!(lines.count(Level::WARN, "the server does not keep the prepared statements of a connection").lines, 0);
+}
+
+/// Without transactions, only single statements work. PgBouncer ends the session of a client that begins one, and the pool
+/// replaces the connection.
+#[tokio::test]
+async fn statement_mode_refuses_transactions_only() {
+    let bouncer = PgBouncer::start("statement").await;
+    let test = bouncer.pool("bounced_statement", false);
+    for _ in 0..3 {
+        let mut connection = test.get().await;
+        let rows = connection.query_typed("SELECT $1::int4", &[(&42_i32, Type::INT4)]).await.unwrap();
+        assert_eq!(rows[0].get::<_, i32>(0), 42);
+        assert!(connection.simple_query(SELECT).await.is_ok());
+        assert!(select_in_transaction(&mut connection).await.is_err());
+        drop(connection);
+    }
+    drop(test.get_many(4).await);
+    let status = test.pool.status();
+    assert_eq!((status.used, status.creating, status.in_flight), (0, 0, 0));
+    assert!(test.closed("broken") >= 3, "{}", test.closed("broken"));
 }
