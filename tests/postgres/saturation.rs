@@ -12,7 +12,7 @@ use super::{assert_adds_up, outcomes, pool, server};
 #[tokio::test]
 async fn timeout_reports_holders_and_waiters() {
     let server = server().await;
-    let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(1).checkout_timeout(Duration::from_millis(50)));
+    let pool = pool(&server, |pool| pool.pool_size(2).max_overflow(1).checkout_timeout(Duration::from_secs(2)));
     let (reports, list) = (pool.operation("sales_report"), pool.operation("list_orders"));
     let _held = (reports.get().await.unwrap(), reports.get().await.unwrap(), list.get().await.unwrap());
     let error = pool.get().await.unwrap_err();

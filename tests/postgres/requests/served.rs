@@ -141,9 +141,9 @@ async fn idle_hold_is_warned_of() {
         tokio::time::sleep(Duration::from_millis(idle)).await;
         connection.execute("SELECT 1", &[]).await.unwrap();
     }
-    let layer = PoolLayer::new(&test.pool).warn_idle_hold(Duration::from_millis(100));
+    let layer = PoolLayer::new(&test.pool).warn_idle_hold(Duration::from_secs(1));
     let mut server = TestServer::start(Router::new().route("/work/{idle}", get(work)).layer(layer)).await;
-    for (idle, warned) in [(0, 0), (110, 1)] {
+    for (idle, warned) in [(0, 0), (1_100, 1)] {
         server.get(&format!("/work/{idle}")).await;
         let totals = test.pool.snapshot().requests.remove(0);
         assert_eq!(totals.warnings[RequestWarning::HeldElsewhere.index()], warned, "{idle} ms: {totals:?}");
@@ -154,14 +154,14 @@ async fn idle_hold_is_warned_of() {
 #[tokio::test]
 async fn wait_for_the_own_pool_is_no_idle_hold() {
     let settings =
-        |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).checkout_timeout(Duration::from_secs(2));
+        |builder: poolscope::PoolBuilder| builder.pool_size(1).max_overflow(0).checkout_timeout(Duration::from_secs(5));
     let test = TestPool::shared("requests_deadlocked", settings).await;
     async fn work(pool: Pool) {
         let connection = pool.get().await.unwrap();
         connection.execute("SELECT 1", &[]).await.unwrap();
         pool.operation("audit").get().await.unwrap_err();
     }
-    let layer = PoolLayer::new(&test.pool).warn_idle_hold(Duration::from_secs(1));
+    let layer = PoolLayer::new(&test.pool).warn_idle_hold(Duration::from_secs(4));
     let mut server = TestServer::start(Router::new().route("/work", get(work)).layer(layer)).await;
     server.get("/work").await;
     let snapshot = test.pool.snapshot();

@@ -402,7 +402,8 @@ async fn unobserved_failure_is_not_retried() {
 async fn deadline_cancels_the_query_on_the_server() {
     let admin = table("deadline").await;
     let test = pool("deadline").await;
-    let policy = POLICY.deadline(Some(Duration::from_millis(100)));
+    // Long enough for a busy machine to begin the query.
+    let policy = POLICY.deadline(Some(Duration::from_secs(1)));
     let in_transaction = async |connection: &mut Connection| {
         let transaction = connection.transaction().await?;
         transaction.execute("UPDATE deadline SET value = 1 WHERE id = 1", &[]).await?;
@@ -414,7 +415,7 @@ async fn deadline_cancels_the_query_on_the_server() {
     let outside = async |connection: &mut Connection| connection.execute("SELECT pg_sleep(60)", &[]).await;
     let error = test.pool.operation("slow").retry(policy).run(outside).await.unwrap_err();
     assert_eq!((error.gave_up(), error.effects()), (GiveUp::Deadline, Effects::StatementUnknown));
-    assert!(error.to_string().ends_with("(100ms); whether a statement took effect is unknown"), "{error}");
+    assert!(error.to_string().ends_with("(1s); whether a statement took effect is unknown"), "{error}");
     eventually("nothing runs", async || {
         admin.is_empty("SELECT 1 FROM pg_stat_activity WHERE application_name = 'deadline' AND state <> 'idle'").await
     })
