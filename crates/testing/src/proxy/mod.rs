@@ -1,9 +1,11 @@
-//! A fault-injecting TCP proxy: it delays data, refuses and redirects connections, and cuts them at chosen bytes.
+//! A fault-injecting TCP proxy: it delays, splits and merges data, refuses and redirects connections, makes them silent
+//! or half-open, and cuts them at random or at chosen bytes.
 //!
 //! It forwards bytes unchanged, TLS included. It runs on a thread of its own, so that a blocked or paused runtime of
 //! the test does not affect it. Every method has taken effect when it returns.
 
 mod link;
+mod shape;
 mod traps;
 
 use std::future::pending;
@@ -21,6 +23,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 
 use self::link::{Shared, link, reset_when_dropped};
+pub use self::shape::{Shape, Strike};
 use self::traps::TrapAction;
 
 /// How many connections the kernel may accept before the proxy does.
@@ -79,7 +82,35 @@ impl Proxy {
     /// of a delay are therefore slept on a thread, and the last 150 µs spent spinning: a delay is some ten microseconds
     /// too long, and never too short.
     pub fn delay(&self, each_way: Duration) {
-        self.run_on_thread(move |relay| relay.shared.delay.set(each_way));
+        self.shape(Shape { delay: each_way, ..Shape::default() });
+    }
+
+    /// Delays, splits and merges what is forwarded from now on.
+    ///
+    /// With jitter or limited bandwidth, delays have the resolution of tokio's timers.
+    pub fn shape(&self, shape: Shape) {
+        self.run_on_thread(move |relay| relay.shared.shape.set(shape));
+    }
+
+    /// Sets the seed of the random choices.
+    pub fn seed(&self, seed: u64) {
+        self.run_on_thread(move |relay| relay.shared.rng.borrow_mut().seed(seed));
+    }
+
+    /// Sets whether nothing is forwarded, not even the end of a connection. Connections stay open, further ones are
+    /// accepted, and what is sent meanwhile is forwarded later.
+    pub fn silence(&self, silent: bool) {
+        self.run_on_thread(move |relay| relay.shared.silence(silent));
+    }
+
+    /// Strikes about `percent` of the open connections, chosen at random.
+    pub fn strike(&self, strike: Strike, percent: u8) {
+        self.run_on_thread(move |relay| relay.shared.strike(strike, percent));
+    }
+
+    /// Returns how many connections were struck so far.
+    pub fn struck(&self) -> u64 {
+        self.run_on_thread(|relay| relay.shared.struck())
     }
 
     /// Connects further connections to `target`. Open connections stay.
@@ -130,6 +161,11 @@ impl Proxy {
     /// Sets a trap for the first server that sends `pattern`: its last byte is changed.
     pub fn garble(&self, pattern: impl Into<Vec<u8>>) {
         self.arm(TrapAction::Garble, pattern);
+    }
+
+    /// Removes all traps that have not sprung.
+    pub fn disarm(&self) {
+        self.run_on_thread(|relay| relay.shared.traps.disarm());
     }
 
     /// Returns how many traps have sprung. A trap counts once its pattern is found, before the connection is reset.

@@ -47,6 +47,11 @@ impl Traps {
         self.armed.borrow_mut().push(Trap { action, pattern });
     }
 
+    /// Removes all traps that have not sprung.
+    pub(super) fn disarm(&self) {
+        self.armed.borrow_mut().clear();
+    }
+
     /// Returns how many traps have sprung.
     pub(super) fn sprung(&self) -> u64 {
         self.sprung.get()
