@@ -7,6 +7,8 @@ pub mod error;
 #[cfg(feature = "exporter")]
 pub mod exporter;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 #[cfg(test)]
 mod generated;
 mod global;
@@ -25,15 +27,6 @@ pub mod runbooks;
 mod suggest;
 pub mod telemetry;
 pub mod text;
-
-/// The entry points of `fuzz/`, which sees only the public API.
-#[cfg(fuzzing)]
-pub mod fuzzing {
-    /// Replays bytes of the wire protocol in several ways, which must report the same and keep all invariants.
-    pub fn protocol(bytes: &[u8]) {
-        crate::pool::fuzz_protocol(bytes);
-    }
-}
 
 pub use deadpool_postgres;
 pub use diagnosis::causes;

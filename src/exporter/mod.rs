@@ -187,7 +187,11 @@ pub use self::error::ExporterError;
 pub use self::exposition::{Exposition, ExpositionError, Format};
 pub use self::page::Page;
 pub use self::readiness::Readiness;
+#[cfg(fuzzing)]
+pub(crate) use self::routes::fuzz as fuzz_http;
 pub use self::server::BoundExporter;
+#[cfg(all(fuzzing, feature = "web-config"))]
+pub(crate) use self::web_config::fuzz as fuzz_web_config;
 #[cfg(feature = "web-config")]
 pub use self::web_config::{WebConfig, WebConfigError};
 

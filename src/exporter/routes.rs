@@ -383,6 +383,35 @@ fn with(mut response: Response<ResponseBody>, name: HeaderName, value: &'static 
     response
 }
 
+/// Responds to a request of a fuzzer.
+#[cfg(fuzzing)]
+pub(super) async fn fuzz(head: &str) {
+    use super::blocking::BlockingLimiter;
+    use super::stream::Viewers;
+    use crate::telemetry::Collector;
+
+    let mut lines = head.lines();
+    let (method, target) = lines.next().and_then(|line| line.split_once(' ')).unwrap_or(("GET", "/"));
+    let mut request = hyper::Request::builder().method(method).uri(target);
+    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
+        request = request.header(name, value);
+    }
+    let Ok(request) = request.body(()) else { return };
+    let (collector, limiter) = (Collector::new(), BlockingLimiter::new(1, std::time::Duration::from_secs(1)));
+    let scraper = Scraper::register(collector.clone(), prometheus::Registry::new()).await.expect("a registry");
+    let viewers = Viewers::new(collector.clone(), limiter.clone(), None);
+    let apis = (
+        PoolsApi::new(collector, limiter.clone()),
+        HistoryApi::new(Arc::default(), limiter),
+        StreamApi::new(Arc::new(viewers)),
+    );
+    let response = Routes::new(scraper, apis, Readiness::new(), &[]).respond(&request.into_parts().0).await;
+    let status = response.status().as_u16();
+    assert!(matches!(status, 200 | 400 | 404 | 405 | 503), "{status}");
+    assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
+    assert!(response.headers().contains_key(CONTENT_TYPE) && response.headers().contains_key(CACHE_CONTROL));
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

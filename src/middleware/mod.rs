@@ -100,3 +100,5 @@ pub use self::route::Head;
 pub use self::scope::{RequestScope, Scoped};
 pub use self::service::PoolService;
 pub use self::shedding::Overload;
+#[cfg(all(fuzzing, feature = "otel"))]
+pub(crate) use self::traceparent::fuzz as fuzz_traceparent;

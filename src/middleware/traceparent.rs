@@ -40,6 +40,18 @@ fn parent(header: &str, headers: &HeaderMap) -> Option<SpanContext> {
     parent.is_valid().then_some(parent)
 }
 
+/// Parses the headers of a fuzzer.
+#[cfg(fuzzing)]
+pub(super) fn fuzz(text: &str) {
+    let (header, state) = text.split_once('\n').unwrap_or((text, ""));
+    let headers: HeaderMap =
+        state.parse().ok().map(|state| (http::HeaderName::from_static("tracestate"), state)).into_iter().collect();
+    let Some(context) = parent(header, &headers) else { return };
+    assert!(context.is_valid() && context.is_remote(), "{header:?}");
+    let ids = format!("-{}-{}-", context.trace_id(), context.span_id());
+    assert_eq!(header.trim().get(2..52), Some(&*ids), "{header:?}");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -148,6 +148,20 @@ fn parse(content: &[u8], files: &mut Files<'_>) -> Result<Rules, LineError> {
     })
 }
 
+/// Reads a fuzzer's bytes.
+#[cfg(fuzzing)]
+pub(in crate::exporter) fn fuzz(content: &[u8]) {
+    let path = Path::new("/nonexistent/web.yml");
+    let mut files = crate::files::Files::first();
+    match parse(content, &mut Files::new(path, &mut files)) {
+        Ok(rules) => drop(format!("{rules:?}")),
+        Err(error) => {
+            let message = error.in_file(path).to_string();
+            assert!(!message.chars().any(char::is_control), "{message:?}");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
