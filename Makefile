@@ -3,8 +3,9 @@
 CARGO ?= cargo
 # Arguments of the demo, for example: make demo ARGS='--duration 30s'
 ARGS ?=
-# The duration of fuzzing, in seconds.
+# The duration of fuzzing each target, in seconds, and the targets.
 FUZZ_SECONDS ?= 600
+FUZZ_TARGETS ?= protocol settings web_config http traceparent exposition
 # The duration of the soak test, in seconds.
 SOAK_SECONDS ?= 3600
 # The scrape and evaluation interval of the stack's Prometheus; durations in the rules are shortened in proportion.
@@ -21,15 +22,15 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents sizing versions api fleet schema msrv semver package fmt setup clean
+.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents sizing versions api fleet schema msrv semver advisories package fmt setup clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
 	@echo 'Building the demo (some minutes the first time), then starting it; its first line is the address of its page.' >&2
-	@$(CARGO) run --profile demo --locked -p poolscope-cli --features jaeger --bin poolscope -- demo $(ARGS)
+	@POOLSCOPE_PG_BIN="$$(scripts/setup postgres-bin)" $(CARGO) run --profile demo --locked -p poolscope-cli --features jaeger --bin poolscope -- demo $(ARGS)
 
 stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario leak', PACE=15s)
 	@scripts/setup test
@@ -42,6 +43,8 @@ test: ## Run all tests, including those with a real PostgreSQL and the documenta
 	$(CARGO) test --locked --workspace --all-features
 	@# Runs the benchmark briefly and without optimization, only to show that it works.
 	$(CARGO) test --locked --quiet -p poolscope --all-features --bench pool -- --quick
+	@# The tests that depend on the server's version, with the oldest and the newest.
+	@CARGO='$(CARGO)' scripts/versions short oldest newest
 
 lint: ## Check formatting, lints, features, documentation, public API, spelling, dependencies and scripts
 	@scripts/setup lint
@@ -84,16 +87,21 @@ diagnose: ## Diagnose known causes on real servers, and print the confusion matr
 	$(CARGO) test --locked -p poolscope --features exporter --test diagnosis full_run -- --ignored --nocapture
 	POOLSCOPE_BLESS=1 $(CARGO) test --locked --quiet -p poolscope --features exporter --test diagnosis -- current committed
 
-fuzz: ## Fuzz the wire protocol's observer (FUZZ_SECONDS=60 for a short run)
+fuzz: ## Fuzz what reads foreign input, each target for ten minutes (FUZZ_SECONDS=60 FUZZ_TARGETS='http settings')
 	@scripts/setup fuzz
-	@mkdir -p fuzz/corpus/protocol
-	@# New inputs go to the first directory; the recorded streams are the seeds. There is no unsafe code for a sanitizer;
-	@# overflow and assertions are checked.
-	$(CARGO) +nightly fuzz run --sanitizer none protocol fuzz/corpus/protocol src/pool/wire/recorded -- \
-		-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1
+	@# New inputs go to the first directory; the seeds are recorded streams and examples. There is no unsafe code for a
+	@# sanitizer; overflow and assertions are checked.
+	@for target in $(FUZZ_TARGETS); do \
+		mkdir -p fuzz/corpus/$$target; \
+		seeds=fuzz/seeds/$$target; \
+		[ $$target != protocol ] || seeds=src/pool/wire/recorded; \
+		$(CARGO) +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target $$seeds -- \
+			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1 || exit; \
+	done
 
-soak: ## Run the standalone exporter against broken servers for an hour (SOAK_SECONDS=600 for a short run)
+soak: ## Run the exporter against broken servers, and pools under faults, for an hour each (SOAK_SECONDS=600)
 	POOLSCOPE_SOAK_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope-cli --test cli soak -- --nocapture
+	POOLSCOPE_CHAOS_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope --all-features --test chaos -- --nocapture
 
 incidents: ## Kill the demo in every scenario, and read the incident files
 	@scripts/setup test
@@ -123,6 +131,10 @@ msrv: ## Check that the oldest supported compiler builds it
 semver: ## Check the public API for breaking changes (BASELINE=origin/main)
 	@scripts/setup semver
 	$(CARGO) semver-checks -p poolscope --features axum,otlp,tls,web-config --only-explicit-features --baseline-rev $(BASELINE)
+
+advisories: ## Check the dependencies for known vulnerabilities (needs the network)
+	@scripts/setup lint
+	$(CARGO) deny --locked check --hide-inclusion-graph advisories
 
 package: ## Build the package to publish, from the committed files
 	$(CARGO) package --locked -p poolscope

@@ -62,7 +62,7 @@ fn workflow_is_valid_and_runs_make_targets() {
             targets.insert(target);
         }
     }
-    assert_eq!(targets.into_iter().collect::<Vec<_>>(), ["lint", "msrv", "package", "semver", "test"]);
+    assert_eq!(targets.into_iter().collect::<Vec<_>>(), ["advisories", "lint", "msrv", "package", "semver", "test"]);
     let mut uses = Vec::new();
     collect_values("uses", &workflow, &mut uses);
     for action in uses.iter().filter_map(|action| action.as_str()) {
