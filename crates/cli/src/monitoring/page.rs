@@ -37,10 +37,13 @@ value = \"15m\"
 Each cause of the [diagnosis](diagnosis.md) has an alert, `PoolscopeDiagnosed…`. Its description starts with the verdict: the finding with
 the operation and the call site responsible, for how long, and the advice. All others report symptoms, for pools without a verdict.
 
-With `alerts/alertmanager.yml`, the alert of a cause inhibits those on its symptoms, and those of causes that are its consequences. These
-rules are generated from the table of the diagnosis: what a cause explains there is inhibited here. A ticket inhibits no page: a leak is a
-ticket, and a pool that it exhausts pages. The alert of a cause fires for `keep_diagnosis` after the last time (`keep_firing_for`, which needs
-Prometheus 2.42; vmalert 1.79 does not know it, so remove these lines there), because symptoms are rates over up to that time.
+With `alerts/alertmanager.yml`, the alert of a cause inhibits those on its symptoms. It fires for `keep_diagnosis` after the last time
+(`keep_firing_for`, which needs Prometheus 2.42; vmalert 1.79 does not know it, so remove these lines there), because symptoms are rates
+over up to that time. So does `PoolscopePoolExhausted`, which inhibits the alerts on budgets.
+
+A cause that follows from another one is not alerted while that one lasts, or within `window` after it: if it lasts longer, it is a fault of
+its own. All this is generated from the table of the diagnosis and what a cause explains there. A ticket suppresses no page: a leak is a
+ticket, and pages follow when checkouts fail or the pool is exhausted.
 
 Notifications are grouped by alert, job and pool: a cause on all instances of a job is one notification that lists them. Two recording rules
 aggregate verdicts over instances, `cause:poolscope_diagnosis:sum` and `cause:poolscope_diagnosis_seconds:max`: which cause, on how many

@@ -77,7 +77,6 @@ async fn cause_on_all_instances_is_one_notification() {
                 alert("PoolscopeConnectingFails", instance, "critical"),
                 alert("PoolscopePoolExhausted", instance, "critical"),
                 alert("PoolscopeCheckoutWaitHigh", instance, "warning"),
-                alert("PoolscopeDiagnosedConnectSlow", instance, "warning"),
             ]
         })
         // Nothing explains this one, which is the last to be notified about.
@@ -95,4 +94,53 @@ async fn cause_on_all_instances_is_one_notification() {
     }
     assert_eq!(names(), ["PoolscopeDiagnosedServerDown", "PoolscopeDirtyReturns"]);
     assert_eq!(webhook.firing("shop")[0]["alerts"].as_array().map(Vec::len), Some(20));
+}
+
+/// The alert of a cause that has ended is kept firing. It inhibits symptoms, and no other cause; an alert on a leak, which is a
+/// ticket, inhibits no page.
+#[tokio::test]
+async fn next_cause_and_budgets_of_a_leaking_pool_page() {
+    let webhook = Webhook::start();
+    let alertmanager = alertmanager(&configuration(&webhook)).await;
+    let alert = |name: &str, pool: &str, severity: &str| {
+        json!({"labels": {
+            "alertname": name, "severity": severity, "job": "shop", "instance": "shop-1:9719",
+            "db_client_connection_pool_name": pool,
+        }})
+    };
+    let expected = BTreeSet::from([
+        "PoolscopeDiagnosedServerDown",
+        "PoolscopeDiagnosedSlowQueries",
+        "PoolscopeDiagnosedLeak",
+        "PoolscopeTimeoutBudgetBurnsFast",
+    ]);
+    let alerts = json!([
+        alert("PoolscopeDiagnosedServerDown", "a", "critical"),
+        alert("PoolscopeDiagnosedSlowQueries", "a", "critical"),
+        alert("PoolscopeSlowQueries", "a", "warning"),
+        alert("PoolscopeDiagnosedLeak", "b", "warning"),
+        alert("PoolscopeSuspectedLeak", "b", "warning"),
+        alert("PoolscopeTimeoutBudgetBurnsFast", "b", "critical"),
+        // The alert on an exhausted pool is a page, and inhibits those on budgets.
+        alert("PoolscopeDiagnosedLeak", "c", "warning"),
+        alert("PoolscopePoolExhausted", "c", "critical"),
+        alert("PoolscopeTimeoutBudgetBurnsFast", "c", "critical"),
+    ]);
+    add_alerts(&alertmanager, &alerts);
+    let pools_of = |alert: &str| -> BTreeSet<String> {
+        let of_alert = webhook.firing("shop").into_iter().filter(|it| it["groupLabels"]["alertname"] == alert);
+        of_alert
+            .map(|it| it["groupLabels"]["db_client_connection_pool_name"].as_str().unwrap_or("").to_owned())
+            .collect()
+    };
+    let begun = Instant::now();
+    // The alerts on budgets are the last to be notified about.
+    while pools_of("PoolscopeTimeoutBudgetBurnsFast").is_empty() || expected.iter().any(|it| pools_of(it).is_empty()) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", webhook.firing("shop"));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(pools_of("PoolscopeTimeoutBudgetBurnsFast"), BTreeSet::from(["b".to_owned()]));
+    for inhibited in ["PoolscopeSlowQueries", "PoolscopeSuspectedLeak"] {
+        assert!(pools_of(inhibited).is_empty(), "{inhibited}");
+    }
 }

@@ -17,15 +17,12 @@ const OPERATION: &str = "GET /orders/{id}";
 const CALL_SITE: &str = "src/orders.rs:88";
 
 /// Returns a test case: values of `poolscope_diagnosis_seconds` every 15 s, and the alert expected at a time.
-fn case(alert: &Alert, name: &str, labels: &str, values: &str, when: &str, expected: Option<String>) -> String {
-    let series = if values.is_empty() {
-        "    input_series: []\n".to_owned()
-    } else {
-        format!(
-            "    input_series:\n      - series: 'poolscope_diagnosis_seconds{{{TARGET},{labels}}}'\n        values: \
-             '{values}'\n"
-        )
-    };
+fn case_of(alert: &Alert, name: &str, series: &[(&str, &str)], when: &str, expected: Option<String>) -> String {
+    let lines = series.iter().map(|(labels, values)| {
+        format!("\n      - series: 'poolscope_diagnosis_seconds{{{TARGET},{labels}}}'\n        values: '{values}'")
+    });
+    let lines: String = lines.collect();
+    let series = format!("    input_series:{}\n", if lines.is_empty() { " []" } else { &lines });
     let expected = expected.map_or_else(|| " []".to_owned(), |expected| format!("\n{expected}"));
     format!(
         "  - name: {name}\n    interval: 15s\n{series}    alert_rule_test:\n      - eval_time: {when}\n        alertname: \
@@ -81,10 +78,11 @@ fn file(alert: &Alert) -> String {
     let (own, other) = (labels(cause), labels("healthy"));
     let anonymous = format!("cause=\"{cause}\",operation=\"\",call_site=\"\"");
     let case = |name: &str, labels: &str, values: &str, when: &str, expected: Option<String>| {
-        case(alert, name, labels, values, when, expected)
+        let series = [(labels, values)];
+        case_of(alert, name, if values.is_empty() { &[] } else { &series }, when, expected)
     };
     let named = |lasting: &str| Some(notification(alert, lasting, OPERATION, CALL_SITE));
-    let cases = [
+    let mut cases = vec![
         case("below the threshold", &other, "0+15x80", "3m", None),
         case("above the threshold, not long enough", &own, "_x4 0+15x80", "1m45s", None),
         case("firing", &own, "_x4 0+15x80", "2m15s", named("1m 15s")),
@@ -102,6 +100,18 @@ fn file(alert: &Alert) -> String {
         // A restarted process begins to count again.
         case("counter reset", &own, "0+15x3 0+15x3 0+15x3", "2m", named("0s")),
     ];
+    if let Some(explanation) = alert.diagnosed.as_ref().and_then(|diagnosed| diagnosed.explained_by.last()) {
+        let explanation = labels(explanation.as_str());
+        let after = |name: &str, explained: &str, values: &str, when: &str, expected: Option<String>| {
+            case_of(alert, name, &[(&explanation, explained), (&own, values)], when, expected)
+        };
+        // The cause that explains it lasts for two minutes, or for half a minute.
+        cases.extend([
+            after("explained by a recent cause", "0+15x8 _x400", "_x9 0+15x80", "6m", None),
+            after("not explained any more", "0+15x8 _x400", "_x9 0+15x80", "9m", named("6m 45s")),
+            after("explained by no lasting cause", "0+15x2 _x400", "_x4 0+15x80", "2m15s", named("1m 15s")),
+        ]);
+    }
     format!(
         "# {}: test cases, with the exact annotations of a notification. Generated; regenerate with\n# \
          `POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --test monitoring diagnosed`.\nrule_files:\n  - \

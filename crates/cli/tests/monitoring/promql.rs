@@ -140,7 +140,7 @@ impl KnownSeries {
                 let (series_type, labels) = self.selected(&range.vs)?;
                 let fits = match name {
                     "rate" | "increase" => series_type == Type::Counter,
-                    "last_over_time" => series_type == Type::Gauge,
+                    "last_over_time" | "max_over_time" => series_type == Type::Gauge,
                     _ => return Err(format!("unsupported function {name}")),
                 };
                 if fits { Ok(labels) } else { Err(format!("{name} is invalid for {:?}", range.vs.name)) }

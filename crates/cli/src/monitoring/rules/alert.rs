@@ -57,6 +57,8 @@ pub struct Alert {
     pub expr: String,
     /// How long the condition must hold before the alert fires.
     pub for_duration: Threshold,
+    /// How long the alert fires after its condition held last, so that it inhibits other alerts as long as they fire.
+    pub keep_firing_for: Option<Threshold>,
     /// The state, in a constant text.
     pub summary: &'static str,
     /// The state with the measured value, as a template. The subject is prepended.
@@ -90,10 +92,11 @@ impl Alert {
 pub struct Diagnosed {
     /// The cause.
     pub cause: Cause,
-    /// How long the alert fires after the cause was diagnosed last, so that it inhibits symptoms as long as they fire.
-    pub keep_firing_for: Threshold,
-    /// The alerts that the cause explains, which are not more severe.
+    /// The alerts on symptoms that the cause explains, which are not more severe. The alerts on other causes are not among
+    /// them: while an alert is kept firing, its cause has ended, and another one may be the next.
     pub inhibits: Vec<&'static str>,
+    /// The causes that explain it: it is not alerted while one of them lasts, and shortly after.
+    pub explained_by: Vec<Cause>,
 }
 
 /// Alerts that an exhausted pool causes beside `PoolscopePoolExhausted`.

@@ -42,8 +42,8 @@ fn alert(file: &mut String, rule: &Alert, links: &Links) {
     let _ = writeln!(file, "      - alert: {}", rule.name);
     expression(file, &rule.expr);
     let _ = writeln!(file, "        for: {}", rule.for_duration);
-    if let Some(diagnosed) = &rule.diagnosed {
-        let _ = writeln!(file, "        keep_firing_for: {}", diagnosed.keep_firing_for);
+    if let Some(keep_firing_for) = &rule.keep_firing_for {
+        let _ = writeln!(file, "        keep_firing_for: {keep_firing_for}");
     }
     let _ = writeln!(file, "        labels:\n          severity: {}", rule.severity.as_str());
     file.push_str("        annotations:\n");

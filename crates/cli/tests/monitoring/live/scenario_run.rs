@@ -25,9 +25,13 @@ const MIN_DURATION: Duration = Duration::from_secs(20);
 /// Successful retries, which occur only in the scenario without a fault.
 const RECOVERED: &str = "sum(rate(poolscope_retry_recovered_total{job=\"shop\"}[20s]))";
 
-/// Alerts with a window of 2 minutes at this pace.
-const SLOW_TO_RESOLVE: [&str; 3] =
-    ["PoolscopeSelfDeadlock", "PoolscopeTimeoutBudgetBurnsFast", "PoolscopeWaitBudgetBurnsFast"];
+/// Alerts with a window of 2 minutes at this pace, or that are kept firing for as long.
+const SLOW_TO_RESOLVE: [&str; 4] = [
+    "PoolscopePoolExhausted",
+    "PoolscopeSelfDeadlock",
+    "PoolscopeTimeoutBudgetBurnsFast",
+    "PoolscopeWaitBudgetBurnsFast",
+];
 
 /// Returns whether an alert fires for two minutes after its fault at this pace.
 pub(super) fn is_slow_to_resolve(name: &str) -> bool {

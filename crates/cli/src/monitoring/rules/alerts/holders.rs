@@ -19,6 +19,7 @@ fn suspected_leak(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("{SUSPECTED_LEAKS} >= {}", t.suspected_leaks),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "Connections are held without being used: suspected leak.",
         description: "{{ $value | humanize }} connections have been held past leak_threshold without traffic."
             .to_owned(),
@@ -49,6 +50,7 @@ fn held_idle(t: &Thresholds) -> Alert {
             t.held_idle_share
         ),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "A large share of the pool is held without a query.",
         description: format!(
             "{{{{ $value | humanizePercentage }}}} of it was held without a query or a transaction, on average over \
@@ -78,6 +80,7 @@ fn idle_in_transaction(t: &Thresholds) -> Alert {
             t.idle_in_transaction_share
         ),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "A large share of the pool is held idle in transactions.",
         description: format!(
             "{{{{ $value | humanizePercentage }}}} of it was idle in a transaction, on average over the last {window}."
@@ -107,6 +110,7 @@ fn dirty_returns(t: &Thresholds) -> Alert {
             t.dirty_share, t.traffic_floor
         ),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "Connections are returned dirty and have to be reset.",
         description: format!(
             "{{{{ $value | humanizePercentage }}}} of the connections returned in the last {window} were in a \
@@ -137,6 +141,7 @@ fn self_deadlock(t: &Thresholds) -> Alert {
             indented(&increase_with_new_series(SELF_DEADLOCKS, window))
         ),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "A task waits for a connection while it holds one: risk of a self-deadlock.",
         description: format!(
             "{{{{ $value | printf \"%.0f\" }}}} checkouts in the last {window} waited while their own task held a \

@@ -14,8 +14,6 @@ mod saturation;
 mod server;
 mod telemetry;
 
-use poolscope::labels::Cause;
-
 use crate::monitoring::thresholds::Thresholds;
 
 pub use super::alert::{Alert, Diagnosed, EXHAUSTION_SYMPTOMS, Scope, Severity};
@@ -34,14 +32,12 @@ pub fn alerts(thresholds: &Thresholds) -> Vec<Alert> {
         telemetry::alerts(thresholds),
     ];
     let mut alerts: Vec<_> = parts.into_iter().flatten().collect();
-    // A ticket must not suppress a page. A leak that fails checkouts exhausts the pool, which pages; the budgets would page for
-    // it again.
+    // A ticket must not suppress a page.
     let pages: Vec<_> =
         alerts.iter().filter(|alert| alert.severity == Severity::Critical).map(|alert| alert.name).collect();
     for alert in alerts.iter_mut().filter(|alert| alert.severity == Severity::Warning) {
         if let Some(diagnosed) = &mut alert.diagnosed {
-            let is_leak = diagnosed.cause == Cause::Leak;
-            diagnosed.inhibits.retain(|name| !pages.contains(name) || is_leak && name.contains("Budget"));
+            diagnosed.inhibits.retain(|name| !pages.contains(name));
         }
     }
     alerts

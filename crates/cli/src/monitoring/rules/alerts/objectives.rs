@@ -112,6 +112,7 @@ impl Objective<'_> {
             scope: Scope::Pool,
             expr: format!("{}\nor\n{}", expr(fast), expr(slow)),
             for_duration: for_duration.clone(),
+            keep_firing_for: None,
             summary: alert.summary,
             description: format!(
                 "{{{{ $value | humanizePercentage }}}} of the checkouts {}; the objective allows {budget}.",

@@ -21,6 +21,7 @@ fn requests_shed(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("{shed}\n/\n({all} > 0)\n> {}\nand\n{all} > {}", t.shed_share, t.traffic_floor),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "Requests are rejected because the pool is overloaded.",
         description: format!(
             "{{{{ $value | humanizePercentage }}}} of the requests in the last {window} were rejected."
@@ -59,6 +60,7 @@ fn many_checkouts(t: &Thresholds) -> Alert {
             t.many_checkouts_share, t.many_checkouts_floor
         ),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "Requests of one route make many checkouts each.",
         description: format!(
             "{{{{ $value | humanizePercentage }}}} of the requests of one route exceeded the checkout limit over the \

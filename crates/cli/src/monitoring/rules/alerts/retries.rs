@@ -21,6 +21,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 indented(&increase_with_new_series(&refused, window))
             ),
             for_duration: t.for_page.clone(),
+            keep_firing_for: None,
             summary: "The retry budget is spent: retryable operations fail.",
             description: format!(
                 "{{{{ $value | humanize }}}} operations failed without a retry in the last {window} because the retry \
@@ -44,6 +45,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.retry_share, t.retry_floor
             ),
             for_duration: t.for_ticket.clone(),
+            keep_firing_for: None,
             summary: "Retries are a considerable part of the load.",
             description: format!(
                 "there were {{{{ $value | humanizePercentage }}}} as many retries as checkouts over the last {window}."

@@ -16,6 +16,8 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             scope: Scope::Pool,
             expr: format!("{} > {}", saturated_share(now), t.exhausted_share),
             for_duration: t.for_page.clone(),
+            // Otherwise the budgets, whose windows are longer, would page again when the pool is no longer exhausted.
+            keep_firing_for: Some(t.keep_diagnosis.clone()),
             summary: "Connection pool exhausted: every connection is in use and checkouts are waiting.",
             description: format!(
                 "for {{{{ $value | humanizePercentage }}}} of the last {now}, every connection was in use and at least \
@@ -24,8 +26,9 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             contributors: vec![Contributor::holder(), Contributor::waiter()],
             condition: format!(
                 "For more than {} of the last {now}, every connection up to the maximum was in use and at least one \
-                 checkout was waiting.",
-                t.exhausted_share.human()
+                 checkout was waiting. The alert fires until {} after the last time.",
+                t.exhausted_share.human(),
+                t.keep_diagnosis
             ),
             thresholds: cloned([&t.exhausted_share, now]),
             panel: PanelId::Saturation,
@@ -38,6 +41,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             scope: Scope::Pool,
             expr: format!("{SATURATED_SHARE} > {}", t.saturated_share),
             for_duration: t.for_ticket.clone(),
+            keep_firing_for: None,
             summary: "Connection pool saturated: it can no longer absorb bursts.",
             description: format!(
                 "for {{{{ $value | humanizePercentage }}}} of the last {window}, every connection was in use and at \
@@ -63,6 +67,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
                 t.waiters
             ),
             for_duration: t.for_ticket.clone(),
+            keep_firing_for: None,
             summary: "Checkouts are continuously waiting for a connection.",
             description: format!(
                 "{{{{ $value | humanize }}}} checkouts were waiting for capacity, on average over the last {window}."
@@ -83,6 +88,7 @@ pub(super) fn alerts(t: &Thresholds) -> Vec<Alert> {
             scope: Scope::Pool,
             expr: format!("{WAIT_P99} > {}\nand\n{CHECKOUTS} > {}", t.wait_p99_seconds, t.traffic_floor),
             for_duration: t.for_ticket.clone(),
+            keep_firing_for: None,
             summary: "Checkouts are slow (99th percentile).",
             description: format!(
                 "one checkout in a hundred took longer than {{{{ $value | humanizeDuration }}}} over the last {window}."

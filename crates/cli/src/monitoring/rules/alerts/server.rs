@@ -30,6 +30,7 @@ fn server_down(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("{SERVER_UP} == 0"),
         for_duration: t.for_page.clone(),
+        keep_firing_for: None,
         summary: "The database server does not answer.",
         description: "its server does not answer status queries.".to_owned(),
         contributors: vec![Contributor::server_down(t)],
@@ -67,6 +68,7 @@ fn connecting_fails(t: &Thresholds) -> Alert {
             t.connect_failures
         ),
         for_duration: t.for_page.clone(),
+        keep_firing_for: None,
         summary: "Connecting to the database fails.",
         description: format!(
             "{{{{ $value | printf \"%.2f\" }}}} connection attempts per second failed over the last {now}."
@@ -97,6 +99,7 @@ fn checkout_errors(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("{failed}\n/\n({all} > 0)\n> {}\nand\n{all} > {}", t.error_share, t.traffic_floor),
         for_duration: t.for_page.clone(),
+        keep_firing_for: None,
         summary: "Checkouts fail because no connection can be established.",
         description: format!("{{{{ $value | humanizePercentage }}}} of the checkouts failed over the last {now}."),
         contributors: vec![Contributor::unconnected(t)],
@@ -124,6 +127,7 @@ fn server_full(t: &Thresholds) -> Alert {
             indented(&increase_with_new_series(&refused, window))
         ),
         for_duration: t.for_page.clone(),
+        keep_firing_for: None,
         summary: "The database server has no free connection slots (SQLSTATE 53300).",
         description: format!(
             "{{{{ $value | humanize }}}} connection attempts were rejected in the last {window} because the server has \
@@ -156,6 +160,7 @@ fn slots_low(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("{SERVER_SLOTS_LEFT}\n/\n({SERVER_SLOTS} > 0)\n< {}", t.slots_left_share),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "The database server has few free connection slots.",
         description: "{{ $value | humanizePercentage }} of its server's slots are free.".to_owned(),
         contributors: vec![Contributor::application()],
@@ -190,6 +195,7 @@ fn slots_short(t: &Thresholds) -> Alert {
             t.server_connections, t.server_reserved
         ),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "The maxima of the pools together nearly reach or exceed the database server's slots.",
         description: format!(
             "all instances together may open {{{{ $value | humanize }}}} connections, and {{{{ with printf `{polled}` \
@@ -222,6 +228,7 @@ fn churn(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("{CONNECTED}\n/\n({CHECKOUTS} > 0)\n> {}\nand\n{CONNECTED} > {}", t.churn_share, t.churn_floor),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "Connections are opened and closed at a high rate: the pool keeps too few.",
         description: format!(
             "connections were opened for {{{{ $value | humanizePercentage }}}} of the checkouts over the last {window}."
@@ -247,6 +254,7 @@ fn slow_queries(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("{SLOW_QUERY_SHARE} > {}\nand\n{QUERIES} > {}", t.slow_query_share, t.query_floor),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "Many queries are slow.",
         description: format!(
             "{{{{ $value | humanizePercentage }}}} of the queries in the last {window} took longer than {}.",

@@ -19,6 +19,7 @@ fn target_down(t: &Thresholds) -> Alert {
         // Targets with a pool are recognised by their past metrics, without configuration.
         expr: format!("up == 0\nand on (job, instance)\nlast_over_time({BUILD_INFO}[{known}])"),
         for_duration: t.for_page.clone(),
+        keep_firing_for: None,
         summary: "An instance with a connection pool cannot be scraped.",
         description: format!("scraping fails, and the target reported pool metrics within the last {known}."),
         contributors: Vec::new(),
@@ -43,6 +44,7 @@ fn metrics_absent(t: &Thresholds) -> Alert {
             jobs(BUILD_INFO)
         ),
         for_duration: t.for_page.clone(),
+        keep_firing_for: None,
         summary: "Pool metrics are missing: the state of the pools is unknown.",
         description: format!(
             "no target reports pool metrics, although one did within the last {known}, or none did in that time."
@@ -67,6 +69,7 @@ fn wires_lost(t: &Thresholds) -> Alert {
         scope: Scope::Pool,
         expr: format!("increase({WIRES_LOST}[{window}]) > 0"),
         for_duration: t.for_event.clone(),
+        keep_firing_for: None,
         summary: "Protocol observation has stopped on some connections: their activity is unknown.",
         description: format!(
             "observation of {{{{ $value | humanize }}}} connections stopped in the last {window} after an unknown \
@@ -96,6 +99,7 @@ fn span_export_failing(t: &Thresholds) -> Alert {
             t.span_loss_share
         ),
         for_duration: t.for_ticket.clone(),
+        keep_firing_for: None,
         summary: "Spans are lost: traces are incomplete.",
         description: format!(
             "{{{{ $value | humanizePercentage }}}} of the spans in the last {window} did not reach the destination \
