@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::dashboard::Dashboard;
 use super::panel::{PanelBuilder, datasource};
-use super::query::{ALERTS, START_TIME, Series, metric, sum_by};
+use super::query::{START_TIME, Series, metric, sum_by};
 use crate::monitoring::names::POOL_LABEL;
 
 /// Columns of Grafana's grid.
@@ -174,7 +174,7 @@ pub(super) fn number_variable(name: &str, label: &str, description: &str, defaul
 }
 
 fn annotations() -> Vec<Value> {
-    let alerts = Series::from(ALERTS).only(r#"alertname=~"Poolscope.+",alertstate="firing""#);
+    let alerts = Series::firing_alerts();
     let started = format!("changes({}[$__rate_interval]) > 0", Series::from(START_TIME));
     let builds = sum_by(&["job", "version"], metric!("poolscope_build_info"));
     let before = sum_by(&["job", "version"], format!("{} offset $__rate_interval", metric!("poolscope_build_info")));

@@ -70,6 +70,14 @@ impl Series {
         Self { name: name.to_owned(), matchers: INSTANCE_MATCHERS.map(str::to_owned).into() }
     }
 
+    /// Returns the firing alerts of poolscope. An alert on a whole job, or on the pools of one name, has no instance, and one
+    /// that no job reports has no job; these are always selected.
+    pub(super) fn firing_alerts() -> Self {
+        let matchers = ["job", "instance"].map(|label| format!(r#"{label}=~"${label}|""#));
+        let series = Self { name: ALERTS.name.to_owned(), matchers: matchers.into() };
+        series.only(r#"alertname=~"Poolscope.+",alertstate="firing""#)
+    }
+
     /// Adds a matcher.
     pub(super) fn only(mut self, matcher: impl Into<String>) -> Self {
         self.matchers.push(matcher.into());

@@ -58,9 +58,8 @@ fn panel_queries(id: PanelId) -> Vec<String> {
     let dashboard = committed(id.dashboard());
     let panel = panels(&dashboard).find(|panel| panel["id"] == id.number()).expect("a panel");
     let substitute = |query: &str| {
-        ["$job", "$instance", "$pool"]
-            .iter()
-            .fold(query.replace("$__rate_interval", "5m"), |query, variable| query.replace(variable, ".+"))
+        let query = query.replace("$__rate_interval", "5m").replace("$slots", "97");
+        ["$job", "$instance", "$pool"].iter().fold(query, |query, variable| query.replace(variable, ".+"))
     };
     targets(panel).iter().map(|(query, _)| substitute(query)).collect()
 }
@@ -151,4 +150,43 @@ fn servers_polled_by_several_instances_count_once() {
         }
     }
     test.run();
+}
+
+#[test]
+fn firing_alerts_without_an_instance_count() {
+    let alert = |name: &str, labels: &str| format!("alertname=\"{name}\",alertstate=\"firing\"{labels}");
+    let series = [
+        alert("PoolscopeMetricsAbsent", ""),
+        alert("PoolscopeMetricsAbsent", ",job=\"shop\""),
+        alert("PoolscopeServerSlotsShort", ",job=\"shop\",db_client_connection_pool_name=\"p\""),
+        alert("PoolscopePoolExhausted", ",job=\"shop\",instance=\"a:1\",db_client_connection_pool_name=\"p\""),
+        alert("OtherAlert", ",job=\"shop\",instance=\"a:1\""),
+    ];
+    let mut test = RuleTest::new(&series.map(|labels| ("ALERTS", labels, "1")));
+    for (panel, firing) in [(PanelId::FleetAlerts, 4.0), (PanelId::Alerts, 2.0)] {
+        test.expect(&panel_queries(panel)[0], "0s", &[("{}", firing)]);
+    }
+    test.run();
+}
+
+/// The panel's lines are those of the alert `PoolscopeServerSlotsShort`, which links to it.
+#[test]
+fn fleet_slots_are_those_that_the_alert_compares_with() {
+    let labels =
+        |job: &str, pool: &str| format!("job=\"{job}\",instance=\"a:1\",db_client_connection_pool_name=\"{pool}\"");
+    let slots = |job: &str| ("poolscope_server_slots", labels(job, "p"), "497");
+    let open = ("db_client_connection_max", labels("shop", "p"), "90");
+    let queries = panel_queries(PanelId::FleetSlots);
+    for (series, expected) in [
+        (vec![open.clone()], 97.0),
+        (vec![open.clone(), slots("shop")], 497.0),
+        // Another job polls the server.
+        (vec![open.clone(), slots("serve")], 497.0),
+    ] {
+        let mut test = RuleTest::new(&series);
+        let shop = |query: &String| query.replace("job=~\".+\"", "job=~\"shop\"");
+        test.expect(&shop(&queries[2]), "0s", &[("{}", expected)]);
+        test.expect(&shop(&queries[3]), "0s", &[("{}", expected * 0.9)]);
+        test.run();
+    }
 }

@@ -78,7 +78,13 @@ fn legends_use_labels_of_the_result() {
 #[test]
 fn selectors_filter_by_all_variables() {
     each_selector(|selector, at| {
-        let mut needed = vec![r#"job=~"$job""#.to_owned(), r#"instance=~"$instance""#.to_owned()];
+        // Alerts on a job or on all instances of a pool lack labels.
+        let absent = if selector.name == "ALERTS" { "|" } else { "" };
+        let mut needed = vec![format!(r#"job=~"$job{absent}""#), format!(r#"instance=~"$instance{absent}""#)];
+        if selector.name == "poolscope_server_slots" && selector.matchers.len() == 1 {
+            // Another job may poll the server, and the alert considers it as well.
+            needed.clear();
+        }
         if selector.known.has_pool {
             needed.push(format!(r#"{POOL_LABEL}=~"$pool""#));
         }
@@ -111,7 +117,11 @@ fn counters_have_rates_over_the_rate_interval() {
 
 #[test]
 fn queries_do_not_invent_missing_data() {
-    each_query(|query, at| assert!(!query.contains("or vector(") && !query.contains("absent("), "{at}: {query}"));
+    each_query(|query, at| {
+        // A variable is the user's value.
+        let query = query.replace("or vector($slots)", "");
+        assert!(!query.contains("or vector(") && !query.contains("absent("), "{at}: {query}");
+    });
 }
 
 #[test]

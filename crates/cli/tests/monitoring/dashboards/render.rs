@@ -171,7 +171,8 @@ fn panel_thresholds_equal_alert_thresholds() {
     let number = t.server_connections.value - t.server_reserved.value;
     assert_eq!((&slots["query"], &slots["current"]["value"]), (&json!(number.to_string()), &json!(number.to_string())));
     let line = panels(&fleet).find(|it| it["id"] == PanelId::FleetSlots.number()).unwrap();
-    assert!(targets(line).contains(&(&*format!("vector($slots * {})", t.server_share), "alert threshold")));
+    let [.., (slots, "server slots"), (alert, "alert threshold")] = targets(line)[..] else { panic!("{line}") };
+    assert_eq!(alert, format!("{slots} * {}", t.server_share));
     let pool = committed(Dashboard::Pool);
     let slots = panels(&pool).find(|it| it["id"] == PanelId::ServerSlots.number()).unwrap();
     let [.., (slots, "server slots"), (alert, "alert threshold")] = targets(slots)[..] else { panic!("{slots}") };

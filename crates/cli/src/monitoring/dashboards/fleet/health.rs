@@ -3,7 +3,7 @@
 use crate::monitoring::dashboards::layout::Row;
 use crate::monitoring::dashboards::panel::{CRITICAL, Description, PanelBuilder, WARNING};
 use crate::monitoring::dashboards::panel_id::PanelId;
-use crate::monitoring::dashboards::query::{ALERTS, Series, UP, metric, sum};
+use crate::monitoring::dashboards::query::{Series, UP, metric, sum};
 use crate::monitoring::dashboards::shared;
 use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::recording::{BurnWindow, CHECKOUTS, timeout_share};
@@ -29,9 +29,8 @@ fn alerts() -> PanelBuilder {
         normal: "None.",
         action: "Read the alert: its runbook has the diagnosis, and it links to the panel that shows the condition.",
     };
-    let firing = Series::from(ALERTS).only(r#"alertname=~"Poolscope.+",alertstate="firing""#);
     PanelBuilder::stat(PanelId::FleetAlerts, "Firing alerts", description)
-        .query(format!("count({firing})"), "firing")
+        .query(format!("count({})", Series::firing_alerts()), "firing")
         .default("noValue", "none".into())
         .nonzero(CRITICAL)
 }

@@ -6,7 +6,7 @@ use crate::monitoring::dashboards::panel_id::PanelId;
 use crate::monitoring::dashboards::query::{Series, max, metric, sum, sum_by};
 use crate::monitoring::dashboards::shared::connections_by_state;
 use crate::monitoring::dashboards::unit::Unit;
-use crate::monitoring::names::POOL_LABEL;
+use crate::monitoring::names::{POOL_LABEL, SERVER_SLOTS};
 use crate::monitoring::recording::{
     HELD_BY_ACTIVITY, HELD_BY_OPERATION, SATURATED_SHARE, WAIT_P99, WAITING_BY_OPERATION,
 };
@@ -30,19 +30,24 @@ pub(super) fn waiters_row(thresholds: &Thresholds) -> Row {
 fn slots(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Sum of the maxima of the selected pools, and their open connections, against the server's connection \
-                slots, a variable of this dashboard. Select the pools of one server.",
+                slots: those that a process reports which polls it, or else the variable of this dashboard. Select the \
+                pools of one server.",
         normal: "Sum of maxima below the orange line. Above it, the server rejects connections of any client (53300) \
                  when all pools fill up.",
         action: "Lower max_overflow where it is not used, put a proxy such as PgBouncer in front of the server, or \
                  raise max_connections if its memory allows.",
     };
     let open = sum(metric!("db_client_connection_count"));
+    // As in the alert: reported by the selected instances, or else by another job, as that of `poolscope serve`.
+    let reported = max(metric!("poolscope_server_slots"));
+    let by_others = max(format!(r#"{SERVER_SLOTS}{{{POOL_LABEL}=~"$pool"}}"#));
+    let slots = format!("({reported} or {by_others} or vector($slots))");
     PanelBuilder::lines(PanelId::FleetSlots, "Sum of maxima against server slots", description)
         .size(8, 10)
         .query(sum(metric!("db_client_connection_max")), "sum of maxima")
         .query(open, "open")
-        .query("vector($slots)", "server slots")
-        .query(format!("vector($slots * {})", thresholds.server_share), "alert threshold")
+        .query(&slots, "server slots")
+        .query(format!("{slots} * {}", thresholds.server_share), "alert threshold")
         .colors(&[("sum of maxima", "blue"), ("open", "light-blue")])
         .limit("server slots", NEUTRAL)
         .limit("alert threshold", WARNING)

@@ -27,6 +27,7 @@ pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
     ];
     let slots = thresholds.server_connections.value - thresholds.server_reserved.value;
     let description = "Connection slots that the server has for these pools: max_connections less \
-                       superuser_reserved_connections and the slots of other clients.";
+                       superuser_reserved_connections and the slots of other clients. It is used where no \
+                       process polls the server.";
     render(Dashboard::Fleet, rows, &[number_variable("slots", "Server slots", description, slots)])
 }

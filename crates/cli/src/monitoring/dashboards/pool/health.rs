@@ -5,7 +5,7 @@ use super::waiters::wait_quantile;
 use crate::monitoring::dashboards::layout::Row;
 use crate::monitoring::dashboards::panel::{CRITICAL, Description, PanelBuilder, WARNING};
 use crate::monitoring::dashboards::panel_id::PanelId;
-use crate::monitoring::dashboards::query::{ALERTS, Series, max, metric, sum};
+use crate::monitoring::dashboards::query::{Series, max, metric, sum};
 use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::names::POOL_LABEL;
 use crate::monitoring::thresholds::Thresholds;
@@ -31,7 +31,7 @@ fn alerts() -> PanelBuilder {
         action: "Read the alert: its runbook has the diagnosis, and it links to the panel that shows the condition.",
     };
     let pool = format!(r#"{POOL_LABEL}=~"$pool""#);
-    let firing = Series::from(ALERTS).only(r#"alertname=~"Poolscope.+",alertstate="firing""#).only(pool);
+    let firing = Series::firing_alerts().only(pool);
     // Without firing alerts there is no series, which is drawn as `none` and not as a verdict.
     PanelBuilder::stat(PanelId::Alerts, "Firing alerts", description)
         .query(format!("count({firing})"), "firing")
