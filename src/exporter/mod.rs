@@ -131,7 +131,7 @@
 //! ends, so that a collector that hangs cannot pile up threads. A collector that panics, or metrics that cannot be
 //! encoded, fail one scrape with 500.
 //!
-//! `/api/v1/pools`, `/api/v1/history` and the first event of a stream have the same limits, separately: a collector that
+//! `/api/v1/pools`, `/api/v1/history` and the events of streams have the same limits, separately: a collector that
 //! hangs does not hide the holders of a pool, and clients that poll these endpoints do not delay scrapes. They are not
 //! counted as scrapes.
 //!

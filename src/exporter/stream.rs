@@ -4,24 +4,25 @@
 //! event before each delta has the verdict, the holders and the waiters of that pool, and the snapshot its history.
 //!
 //! Events are encoded once for all viewers. A viewer that is behind, or reconnects with `Last-Event-ID`, receives the deltas
-//! that it missed from the history; after a restart of the process, or if that were too much, a snapshot.
+//! that it missed from the history; after a restart of the process, or if that were too much, a snapshot. All of this is
+//! encoded on blocking threads, within the limit of `/api/v1/pools`.
 //!
 //! What a viewer may cost is bounded: at most [`MAX_VIEWERS`] streams are open, an event is produced only once the one
 //! before was written, and a client that stops reading is dropped as with any other response. A stream ends after
 //! [`MAX_STREAM_TIME`], so that a client is authorized again.
 
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::stream;
 use hyper::body::Bytes;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::blocking::{BlockingLimiter, JobError};
 use super::body::Events;
-use super::history_api::{self, Columns, EventId, MAX_RESPONSE_POINTS, Row, unix_seconds};
+use super::history_api::{self, Columns, EventId, Row, unix_seconds};
 use super::limits::{MAX_STREAM_TIME, MAX_VIEWERS};
 use super::pools_api::PoolJson;
 use super::query;
@@ -31,6 +32,10 @@ use crate::text::printable;
 
 /// The holders, and the waiters, of an event: the oldest of them.
 pub(super) const MAX_STREAMED: usize = 200;
+
+/// The points of missed deltas that are sent; a viewer that missed more receives a snapshot, which is smaller. A point takes
+/// about a kilobyte.
+const MAX_MISSED_POINTS: u64 = 2000;
 
 /// The points of the line that a snapshot has for each pool.
 const SPARKLINE_POINTS: usize = 60;
@@ -56,7 +61,7 @@ pub(super) struct Viewers {
     /// The template of links to traces, if there is one.
     trace_url: Option<String>,
     latest: Mutex<Latest>,
-    details: tokio::sync::Mutex<Details>,
+    details: Mutex<Details>,
 }
 
 /// The delta of the last tick.
@@ -141,36 +146,45 @@ struct Viewer {
 }
 
 impl Viewer {
-    /// Waits for the next tick, and returns its events; `None` at the end of the stream.
+    /// Waits for the next tick, and returns its events, or those of missed ticks; `None` at the end of the stream.
     async fn next(&mut self, until: Instant) -> Option<Bytes> {
-        let last = self.last;
-        let tick = tokio::select! {
-            biased;
-            _ = self.closing.wait_for(|closing| *closing) => return None,
-            () = sleep_until(until) => return None,
-            tick = self.ticks.wait_for(|tick| *tick > last) => *tick.ok()?,
-        };
-        let missed = tick - last - 1;
-        if missed > 0 && !self.viewers.keeps(missed) {
-            return self.snapshot().await.ok();
-        }
-        let mut event = Vec::new();
-        if missed > 0 {
-            for delta in self.viewers.deltas(last, tick - 1) {
-                event.extend_from_slice(&delta);
+        let mut after = self.last;
+        loop {
+            let tick = tokio::select! {
+                biased;
+                _ = self.closing.wait_for(|closing| *closing) => return None,
+                () = sleep_until(until) => return None,
+                tick = self.ticks.wait_for(|tick| *tick > after) => *tick.ok()?,
+            };
+            let missed = tick - self.last - 1;
+            if missed > 0 {
+                return self.missed(missed).await;
             }
+            let detail = match &self.pool {
+                // Without it, the viewer keeps what it has until the next second.
+                Some(pool) => self.viewers.detail(pool, tick).await.unwrap_or_default(),
+                None => Bytes::new(),
+            };
+            let Ok(delta) = self.viewers.delta(tick).await else {
+                // It follows as a missed one.
+                after = tick;
+                continue;
+            };
+            self.last = tick;
+            return Some(if detail.is_empty() { delta } else { [detail, delta].concat().into() });
         }
-        if let Some(pool) = &self.pool {
-            // Without it, the viewer keeps what it has until the next second.
-            event.extend_from_slice(&self.viewers.detail(pool, tick).await.unwrap_or_default());
+    }
+
+    /// Returns the deltas of missed ticks, or a snapshot if they are too many.
+    async fn missed(&mut self, missed: u64) -> Option<Bytes> {
+        let last = self.last + missed;
+        if self.viewers.keeps(missed)
+            && let Ok(deltas) = self.viewers.missed(self.last, last).await
+        {
+            self.last = last;
+            return Some(deltas);
         }
-        let delta = self.viewers.delta(tick);
-        self.last = tick;
-        if event.is_empty() {
-            return Some(delta);
-        }
-        event.extend_from_slice(&delta);
-        Some(event.into())
+        self.snapshot().await.ok()
     }
 
     async fn snapshot(&mut self) -> Result<Bytes, JobError> {
@@ -191,27 +205,32 @@ impl Viewers {
             limiter,
             trace_url,
             latest: Mutex::default(),
-            details: tokio::sync::Mutex::default(),
+            details: Mutex::default(),
         }
     }
 
     /// Returns whether that many missed deltas can be sent.
     fn keeps(&self, missed: u64) -> bool {
         let pools = self.history.pools_at(self.history.latest()).len() as u64;
-        missed < MAX_POINTS as u64 && missed * pools <= MAX_RESPONSE_POINTS as u64
+        missed < MAX_POINTS as u64 && missed * pools <= MAX_MISSED_POINTS
     }
 
-    /// Returns the delta of a tick, which is usually the last one.
-    fn delta(&self, tick: u64) -> Bytes {
-        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns the delta of a tick, which is usually the last one, and is built at most once.
+    async fn delta(self: &Arc<Self>, tick: u64) -> Result<Bytes, JobError> {
+        let mut latest = self.latest.lock().await;
         if latest.tick != tick {
-            let delta = self.deltas(tick - 1, tick).concat().into();
-            *latest = Latest { tick, delta };
+            *latest = Latest { tick, delta: self.missed(tick - 1, tick).await? };
         }
-        latest.delta.clone()
+        Ok(latest.delta.clone())
     }
 
     /// Returns the deltas after one tick, up to and including another.
+    async fn missed(self: &Arc<Self>, after: u64, last: u64) -> Result<Bytes, JobError> {
+        let viewers = Arc::clone(self);
+        self.limiter.run(move || viewers.deltas(after, last).concat().into()).await
+    }
+
+    /// Encodes the deltas after one tick, up to and including another.
     fn deltas(&self, after: u64, last: u64) -> Vec<Vec<u8>> {
         let pools = self.history.select(|_| true, |point| point.tick <= after, |_| usize::MAX);
         let mut next = vec![0; pools.len()];
@@ -334,4 +353,41 @@ impl<'a> PoolLine<'a> {
 #[derive(Debug, Serialize)]
 struct Delta<'a> {
     pools: Vec<Row<'a>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    /// The workers of the runtime serve the application.
+    #[tokio::test]
+    async fn deltas_are_encoded_within_the_limit_of_blocking_jobs() {
+        let waited = Duration::from_millis(20);
+        let limiter = BlockingLimiter::new(1, waited);
+        let viewers = Arc::new(Viewers::new(Collector::new(), limiter.clone(), None));
+        let tick = viewers.history.begin(Instant::now(), SystemTime::now()).expect("a tick");
+        viewers.history.end(tick);
+        let (release, released) = mpsc::channel::<()>();
+        let hanging = tokio::spawn(async move { limiter.run(move || released.recv()).await });
+        let busy = JobError::Busy { max_running: 1, waited };
+        // The job has its permit once others find none.
+        while viewers.missed(0, 1).await.as_ref() != Err(&busy) {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(viewers.delta(1).await, Err(JobError::Busy { .. })));
+        drop(release);
+        hanging.await.expect("no panic").expect("a result").expect_err("no message");
+        let delta = viewers.delta(1).await.expect("a delta");
+        assert!(delta.starts_with(b"event: delta\nid: "), "{delta:?}");
+        assert_eq!(viewers.missed(0, 1).await, Ok(delta));
+    }
+
+    #[tokio::test]
+    async fn missed_points_are_bounded() {
+        let viewers = Viewers::new(Collector::new(), BlockingLimiter::new(1, Duration::ZERO), None);
+        assert!(viewers.keeps(MAX_POINTS as u64 - 1) && !viewers.keeps(MAX_POINTS as u64));
+    }
 }
