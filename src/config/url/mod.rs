@@ -11,6 +11,7 @@ mod split;
 mod tests;
 
 use std::fmt;
+use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use super::authentication::AuthenticationMethods;
 use super::error::ConfigError;
 use super::location::Location;
 use super::table::Setting;
-use super::tls::{self, ClientCertificate, TlsMode};
+use super::tls::{self, ClientCertificate, Roots, TlsMode, Verify};
 use super::value::Value;
 
 /// A parsed `postgres://` or `postgresql://` URL. `Display` and `Debug` print it without the password
@@ -43,6 +44,7 @@ use super::value::Value;
 #[derive(Clone)]
 pub struct DatabaseUrl(Arc<Parsed>);
 
+#[derive(Clone)]
 struct Parsed {
     config: Config,
     tls: TlsMode,
@@ -86,6 +88,24 @@ impl DatabaseUrl {
             redacted: parts.redacted(text),
             settings,
         })))
+    }
+
+    /// Returns the URL with relative paths of its certificate files (`sslrootcert`, `sslcert`, `sslkey`) starting at
+    /// `directory`, such as that of a configuration file, instead of the working directory.
+    #[must_use]
+    pub fn with_files_in(mut self, directory: &Path) -> Self {
+        let parsed = Arc::make_mut(&mut self.0);
+        if let TlsMode::Prefer(verify) | TlsMode::Require(verify) = &mut parsed.tls
+            && let Verify::Chain(Roots::File(path)) | Verify::ChainAndName(Roots::File(path)) = verify
+        {
+            *path = directory.join(&*path);
+        }
+        if let Some(ClientCertificate { certificate, key }) = &mut parsed.client_certificate {
+            for path in [certificate, key] {
+                *path = directory.join(&*path);
+            }
+        }
+        self
     }
 
     /// Returns the configuration for tokio-postgres, without the time limits, keepalive and `application_name` of the

@@ -225,6 +225,7 @@ impl DatabaseParser<'_> {
         for path in [&mut settings.password_file, &mut settings.passfile].into_iter().flatten() {
             *path = directory.join(&*path).display().to_string();
         }
+        settings.database_url = settings.database_url.map(|url| url.with_files_in(directory));
         // The table's name replaces one in the URL's query.
         settings.name = Some(name.to_owned());
         settings
@@ -247,6 +248,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use poolscope::config::{DatabaseUrl, Roots, TlsMode, Verify};
     use poolscope::text::ErrorChain;
 
     fn parse(text: &str) -> Result<Config, ServeError> {
@@ -413,6 +415,27 @@ mod tests {
         fs::write(directory.path().join("url"), "mysql://app:hunter2@h/d").unwrap();
         let error = message(Config::parse(text, directory.path()));
         assert!(error.contains("/url: database URL: begins with neither") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn relative_paths_start_at_the_directory_of_the_file() {
+        let config = parse(
+            "[databases.a]\ndatabase_url = 'postgres://h/d?passfile=pass&sslrootcert=ca.pem&sslmode=verify-ca\
+             &sslcert=tls/c.pem&sslkey=/run/k.pem'\n[databases.b]\ndatabase_url = 'postgres://h/d?sslrootcert=system'\n",
+        )
+        .unwrap();
+        let [a, b] = &config.databases[..] else { panic!("{config:?}") };
+        assert_eq!(a.settings.passfile.as_deref(), Some("/etc/poolscope/pass"));
+        let url = a.settings.database_url.as_ref().unwrap();
+        let roots = |url: &DatabaseUrl| match url.tls() {
+            TlsMode::Require(Verify::Chain(roots) | Verify::ChainAndName(roots)) => roots.clone(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(roots(url), Roots::File("/etc/poolscope/ca.pem".into()));
+        let certificate = url.client_certificate().unwrap();
+        let (file, key) = (Path::new("/etc/poolscope/tls/c.pem"), Path::new("/run/k.pem"));
+        assert_eq!((&*certificate.certificate, &*certificate.key), (file, key));
+        assert_eq!(roots(b.settings.database_url.as_ref().unwrap()), Roots::System);
     }
 
     #[test]
