@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 /// For how long a listing of holders and waiters counts as that of the moment, in seconds.
 const LISTING_SECONDS: f64 = 2.0;
 
+/// The beginning of the year 10000, which RFC 3339 cannot express, since the Unix epoch.
+const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
+
 /// The seconds of history before a moment: as many as a sparkline shows.
 const HISTORY: usize = 600;
 
@@ -107,7 +110,9 @@ impl Recorded {
     /// Returns the time at a number of seconds since the start.
     fn time(&self, at_seconds: f64) -> String {
         let since = Duration::try_from_secs_f64(at_seconds).unwrap_or_default();
-        let time = self.started.checked_add(since).unwrap_or(self.started);
+        // Formatting a later time would panic. A damaged recording may have any.
+        let is_valid = |time: &SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).is_ok_and(|it| it < YEAR_10000);
+        let time = self.started.checked_add(since).filter(is_valid).unwrap_or(self.started);
         humantime::format_rfc3339_seconds(time).to_string()
     }
 
@@ -237,6 +242,20 @@ mod tests {
         let changes = recorded().changes();
         let shown: Vec<_> = changes.iter().map(|change| (&*change.time, change.diagnosis["cause"].as_str())).collect();
         assert_eq!(shown, [("2026-12-01T21:00:01Z", Some("healthy")), ("2026-12-01T21:00:03Z", Some("leak"))]);
+    }
+
+    #[test]
+    fn absurd_times_are_shown() {
+        let header = json!({"format": "poolscope-recording", "version": {"major": 1}, "pool": "shop",
+            "started": "9999-12-31T23:59:59Z"});
+        let shown = "9999-12-31T23:59:59Z";
+        for at in [0.0, 1.0, 1e12, 1e300, -1e300] {
+            let line =
+                json!({"t": at, "interval": {"seconds": 1}, "verdict": {"cause": "leak", "since_seconds": 1e300}});
+            let recorded = Recorded::new(Recording::read(format!("{header}\n{line}\n").as_bytes()).unwrap());
+            assert_eq!(recorded.changes()[0].time, shown);
+            assert_eq!(recorded.next(&Playback::default()).unwrap()["recorded_at"], shown);
+        }
     }
 
     #[test]
