@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 use self::sizing::add_sizing;
 use super::client::{ClientArgs, HttpClient, Target, block_on};
-use super::exit::{USAGE, fail, print_error, printed};
+use super::exit::{USAGE, fail, not_printed, print_error};
 use super::subject::{Subject, split};
 use crate::pool_listing::{MAX_BYTES, PATH, cause, consequences, evidence, pools, size, text};
 use crate::recorded::{Recorded, RecordedChange};
@@ -53,6 +53,8 @@ pub(super) struct DiagnoseArgs {
     watch: bool,
 
     /// Print how checkouts would wait with fewer and more connections, by a replay of the load of the last half hour
+    ///
+    /// Not for recordings, which lack that load.
     #[arg(long)]
     sizing: bool,
 
@@ -89,6 +91,9 @@ pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
         if watch || !urls.is_empty() {
             return print_error("a recording is read once, and not together with exporters", USAGE);
         }
+        if sizing {
+            return print_error("a recording has no sizing: remove --sizing", USAGE);
+        }
         return diagnose_files(&files, json);
     }
     if urls.is_empty() {
@@ -101,8 +106,8 @@ pub(super) fn run(args: DiagnoseArgs) -> ExitCode {
     };
     match block_on(print_all(&client, &targets, Output { json, watch, sizing })) {
         Ok(Ok(code)) => ExitCode::from(code),
-        Ok(Err(error)) => printed(Err(error)),
-        Err(error) => fail(&error, false),
+        Ok(Err(error)) => not_printed(&error, UNKNOWN),
+        Err(error) => print_error(&ErrorChain(&error).to_string(), UNKNOWN),
     }
 }
 
@@ -132,8 +137,10 @@ fn diagnose_files(files: &[PathBuf], as_json: bool) -> ExitCode {
         }));
     }
     let written = if as_json { print_json(&Value::Array(documents), false) } else { print(&answers, PLAIN) };
-    if let Err(error) = written {
-        return printed(Err(error));
+    match written {
+        // The reader has gone, and with it the interest in further output.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return not_printed(&error, UNKNOWN),
+        _ => {}
     }
     for problem in &problems {
         print_error(problem, UNKNOWN);

@@ -49,8 +49,13 @@ pub(super) fn end(console: Console, result: Result<(), (String, u8)>) -> ExitCod
 pub(super) fn printed(result: io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => print_error(&not_written(&error), FAILURE),
+        Err(error) => not_printed(&error, FAILURE),
     }
+}
+
+/// Prints why standard output failed, and returns the exit code.
+pub(super) fn not_printed(error: &io::Error, code: u8) -> ExitCode {
+    print_error(&not_written(error), code)
 }
 
 fn not_written(error: &io::Error) -> String {

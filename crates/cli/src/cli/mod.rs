@@ -1,6 +1,7 @@
 //! The command line.
 //!
-//! Exit codes: 0 for success, 1 for a failure, 2 for an invalid flag, URL or environment variable.
+//! Exit codes: 0 for success, 1 for a failure, 2 for an invalid flag, URL, file of settings or environment variable. Those
+//! of `healthy` and `diagnose` answer a question; their help lists them.
 
 mod client;
 mod demo;
@@ -132,7 +133,7 @@ pub fn run() -> ExitCode {
         Command::Top(args) => top::run(args),
         Command::Rules(args) => match rules::print(args) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error, false),
+            Err(error) => fail(&error, error.is_usage()),
         },
     }
 }

@@ -67,6 +67,16 @@ pub(super) enum RulesError {
     Output(#[from] io::Error),
 }
 
+impl RulesError {
+    /// Returns whether a flag or its file is the cause.
+    pub(super) const fn is_usage(&self) -> bool {
+        match self {
+            Self::Unreadable(..) | Self::Thresholds(..) | Self::ServerConnections(..) => true,
+            Self::Committed(_) | Self::Output(_) => false,
+        }
+    }
+}
+
 /// Prints the rules.
 pub(super) fn print(args: RulesArgs) -> Result<(), RulesError> {
     let links = Links { runbooks: args.runbooks_url.unwrap_or_default(), grafana: args.grafana_url };

@@ -100,6 +100,8 @@ fn signals_begin_and_complete_files() {
     assert!(ended.out.starts_with("shop: "), "{}", ended.out);
     let both = run_to_end(poolscope(&["diagnose", path, "http://127.0.0.1:1"]));
     assert!(both.code == Some(2) && both.err.contains("not together with exporters"), "{}", both.err);
+    let sizing = run_to_end(poolscope(&["diagnose", "--sizing", path]));
+    assert!(sizing.code == Some(2) && sizing.err.contains("a recording has no sizing"), "{}", sizing.err);
     fs::write(home.path().join("text"), "no recording").expect("a file");
     let ended = run_to_end(poolscope(&["top", home.path().join("text").to_str().expect("a path")]));
     assert!(ended.code == Some(1) && ended.err.contains("not a recording"), "{}", ended.err);
