@@ -33,7 +33,7 @@ demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger
 	@POOLSCOPE_PG_BIN="$$(scripts/setup postgres-bin)" $(CARGO) run --profile demo --locked -p poolscope-cli --features jaeger --bin poolscope -- demo $(ARGS)
 
 stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario leak', PACE=15s)
-	@scripts/setup test
+	@scripts/setup stack
 	@echo 'Building the demo (some minutes the first time), then starting it with Prometheus and Alertmanager.' >&2
 	@$(CARGO) build --profile demo --locked -p poolscope-cli --features jaeger --bin poolscope
 	@PACE='$(PACE)' scripts/stack "$${CARGO_TARGET_DIR:-target}/demo/poolscope" $(ARGS)
@@ -104,7 +104,7 @@ soak: ## Run the exporter against broken servers, and pools under faults, for an
 	POOLSCOPE_CHAOS_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope --all-features --test chaos -- --nocapture
 
 incidents: ## Kill the demo in every scenario, and read the incident files
-	@scripts/setup test
+	@scripts/setup demo
 	POOLSCOPE_ALL_SCENARIOS=1 $(CARGO) test --locked -p poolscope-cli --test cli incidents
 
 versions: ## Run the tests with a real PostgreSQL against each supported version
