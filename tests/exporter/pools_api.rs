@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use poolscope::exporter::Exporter;
+use poolscope::labels::{ErrorCode, ErrorPhase, Phase};
+use poolscope::telemetry::catalogue::METRICS;
 use poolscope::text::printable;
 use poolscope::{Collector, Connection, Pool};
 use proptest::prelude::*;
@@ -446,4 +448,28 @@ fn any_names_are_read_back() {
     let name = proptest::collection::vec(any::<char>(), 1..=30).prop_map(String::from_iter);
     let mut runner = TestRunner::new(ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() });
     runner.run(&name, |name| runtime.block_on(assert_listed(&fixture, &running, &name))).unwrap();
+}
+
+/// The values of labels that the documentation lists are those of the code.
+#[test]
+fn documented_phases_and_codes_are_complete() {
+    let api = include_str!("../../docs/api.yaml");
+    let phases: Vec<_> = Phase::ALL.iter().map(|phase| phase.as_str()).collect();
+    assert!(api.contains(&format!("phase: {{ enum: [{}] }}", phases.join(", "))), "{phases:?}");
+    let codes = [
+        ErrorCode::IO,
+        ErrorCode::TIMEOUT,
+        ErrorCode::TOO_SLOW,
+        ErrorCode::DROPPED,
+        ErrorCode::TLS,
+        ErrorCode::AUTH,
+        ErrorCode::HOOK,
+    ];
+    let codes: Vec<_> = codes.iter().map(ErrorCode::as_str).collect();
+    assert!(api.contains(&format!("SQLSTATE, or {} or other.", codes.join(", "))), "{codes:?}");
+    let help = |name: &str| METRICS.iter().find(|metric| metric.name == name).unwrap().help;
+    let errors = help("poolscope_connection_errors_total").split(" error_type is ").next().unwrap();
+    assert!(ErrorPhase::ALL.iter().all(|phase| errors.contains(&format!(" {}", phase.as_str()))), "{errors}");
+    let waits = help("poolscope_checkout_phase_seconds_total");
+    assert!(phases.iter().all(|phase| waits.contains(&format!(" {phase}"))), "{waits}");
 }

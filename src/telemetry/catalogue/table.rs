@@ -195,7 +195,7 @@ pub const METRICS: &[Metric] = &[
         "poolscope_connection_errors_total",
         Kind::Counter,
         &["phase", "sqlstate", "error_type"],
-        "Errors on connections, by phase: connect (a failed attempt, also outside the pool), ping, query (reported by the server while the connection was checked out or idle), reset, or checkout (a checkout that needed a new connection and ended without one: refused or timed out while connecting is suspended, counted with the error of the last attempt; too_slow if its own attempt took longer than checkout_timeout, and dropped if its caller gave up meanwhile). error_type is the SQLSTATE or, where the server sent none, io, timeout, tls, auth, hook or other; sqlstate is empty then.",
+        "Errors on connections, by phase: connect (a failed attempt, also outside the pool), ping, query (reported by the server while the connection was checked out or idle), reset, hook (before_checkout), or checkout (a checkout that needed a new connection and ended without one: refused or timed out while connecting is suspended, counted with the error of the last attempt; too_slow if its own attempt took longer than checkout_timeout, and dropped if its caller gave up meanwhile). error_type is the SQLSTATE or, where the server sent none, io, timeout, tls, auth, hook or other; sqlstate is empty then.",
         |pool, sink| {
             for errors in &pool.errors {
                 let [sqlstate, error_type] = errors.code.labels();

@@ -9,8 +9,8 @@ use poolscope::exporter::{DEFAULT_ADDRESS, WebConfig};
 
 #[derive(Debug, Args)]
 pub(super) struct WebArgs {
-    /// Serve /metrics, /api/v1/pools, /-/healthy, /-/ready and a landing page at HOST:PORT; `:9719` is all interfaces, port 0
-    /// is a free port
+    /// Serve the live page, /metrics, the API below /api/v1/, /-/healthy and /-/ready at HOST:PORT; `:9719` is all
+    /// interfaces, port 0 is a free port
     #[arg(
         long = "web.listen-address",
         value_name = "ADDRESS",
