@@ -70,7 +70,7 @@ impl Target {
             .collector(collector)
             .pool_size(POOL_SIZE)
             .max_overflow(MAX_OVERFLOW)
-            .checkout_timeout(Duration::from_secs(2))
+            .checkout_timeout(Duration::from_secs(3))
             .connect_timeout(Duration::from_secs(2))
             .pre_ping_idle(Duration::from_millis(50))
             .ping_timeout(Duration::from_millis(500))
@@ -108,7 +108,7 @@ impl Target {
             let _held = self.hold(&connection);
             connection.simple_query("SELECT 1").await.ok()
         };
-        tokio::time::timeout(Duration::from_secs(1), work).await.is_ok_and(|done| done.is_some())
+        tokio::time::timeout(Duration::from_secs(5), work).await.is_ok_and(|done| done.is_some())
     }
 }
 
