@@ -19,7 +19,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("global", &["config", "error", "labels", "telemetry", "pool", "retry", "text"]),
     ("query_error", &["pool", "retry", "global", "text"]),
     ("middleware", &["error", "labels", "telemetry", "pool"]),
-    ("exporter", &["files", "labels", "suggest", "telemetry", "text"]),
+    ("exporter", &["diagnosis", "files", "labels", "suggest", "telemetry", "text"]),
     ("otlp", &["files", "telemetry", "text"]),
 ];
 

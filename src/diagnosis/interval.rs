@@ -15,6 +15,9 @@ const MAX_OPERATIONS: usize = 16;
 /// The number of groups of holders that an interval keeps: those with the most connections.
 const MAX_HOLDER_GROUPS: usize = 16;
 
+/// The number of error codes that an interval keeps: the most frequent ones.
+const MAX_ERROR_CODES: usize = 8;
+
 /// A waiter that has waited for less than this while its task holds a connection does not count as blocked by itself.
 const MIN_SELF_BLOCKED: Duration = Duration::from_millis(250);
 
@@ -98,7 +101,10 @@ pub(super) struct Interval {
     pub(super) used: f64,
     pub(super) idle: f64,
     pub(super) creating: f64,
+    pub(super) closing: f64,
     pub(super) queued: f64,
+    /// Checkouts in flight, whatever they wait for.
+    pub(super) in_flight: f64,
     pub(super) oldest_wait: f64,
     pub(super) suspected_leaks: f64,
     pub(super) suspended: f64,
@@ -129,6 +135,9 @@ pub(super) struct Interval {
     pub(super) connecting: f64,
     #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::close_reason"))]
     pub(super) closed: [f64; CloseReason::COUNT],
+    /// Errors on connections, by code.
+    #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::errors"))]
+    pub(super) errors: Vec<(ErrorCode, f64)>,
     /// Failures to connect, without those of a full server.
     pub(super) connect_failures: f64,
     #[cfg_attr(feature = "exporter", serde(with = "super::recording::labels::error_code"))]
@@ -151,6 +160,7 @@ pub(super) struct Totals {
     saturated: u64,
     created: u64,
     closed: [u64; CloseReason::COUNT],
+    errors: Vec<(ErrorCode, u64)>,
     connect_errors: Vec<(ErrorCode, u64)>,
     budget_refusals: u64,
 }
@@ -181,6 +191,13 @@ impl Totals {
             queries: operation.queries_finished,
             retries: if snapshot.retries.is_empty() { 0 } else { retries(&operation.name) },
         });
+        let mut errors: Vec<(ErrorCode, u64)> = Vec::new();
+        for of in &snapshot.errors {
+            match errors.iter_mut().find(|(code, _)| *code == of.code) {
+                Some((_, sum)) => *sum = sum.saturating_add(of.count),
+                None => errors.push((of.code, of.count)),
+            }
+        }
         let connect_errors = snapshot.errors.iter().filter(|errors| errors.phase == ErrorPhase::Connect);
         let budget_refusals = snapshot.retries_exhausted.iter().filter(|exhausted| exhausted.reason == GiveUp::Budget);
         Self {
@@ -191,6 +208,7 @@ impl Totals {
             saturated: snapshot.saturated_nanos,
             created: snapshot.created,
             closed: snapshot.closed,
+            errors,
             connect_errors: connect_errors.map(|errors| (errors.code, errors.count)).collect(),
             budget_refusals: budget_refusals.fold(0, |sum, exhausted| sum.saturating_add(exhausted.count)),
         }
@@ -238,6 +256,7 @@ impl Interval {
             ..Self::default()
         };
         interval.add_operations(before, now, snapshot);
+        interval.add_errors(before, now);
         interval.add_connect_failures(before, now);
         interval.set_state(snapshot);
         interval
@@ -274,6 +293,19 @@ impl Interval {
         self.operations.shrink_to_fit();
     }
 
+    fn add_errors(&mut self, before: &Totals, now: &Totals) {
+        for (code, total) in &now.errors {
+            let earlier = before.errors.iter().find(|(earlier, _)| earlier == code);
+            let new = increase(earlier.map_or(0, |(_, total)| *total), *total);
+            if new > 0.0 {
+                self.errors.push((*code, new));
+            }
+        }
+        self.errors.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        self.errors.truncate(MAX_ERROR_CODES);
+        self.errors.shrink_to_fit();
+    }
+
     fn add_connect_failures(&mut self, before: &Totals, now: &Totals) {
         for (code, total) in &now.connect_errors {
             let earlier = before.connect_errors.iter().find(|(earlier, _)| earlier == code);
@@ -292,7 +324,9 @@ impl Interval {
         self.used = number(snapshot.connections.used);
         self.idle = number(snapshot.connections.idle);
         self.creating = number(snapshot.connections.creating);
+        self.closing = number(snapshot.connections.closing);
         self.queued = number(snapshot.queued);
+        self.in_flight = number(snapshot.in_flight);
         self.oldest_wait = snapshot.oldest_wait.as_secs_f64();
         self.suspected_leaks = number(snapshot.suspected_leaks);
         self.suspended = snapshot.connecting_suspended.as_secs_f64();

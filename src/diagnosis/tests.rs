@@ -271,6 +271,7 @@ fn later_holder_of_a_connection_is_not_blamed_for_a_lock() {
         suspected_leak: false,
         waits_for_own_pool: false,
         trace: None,
+        request: None,
     };
     let blocked = BlockedBackend {
         pid: 1,
@@ -476,7 +477,9 @@ pub(super) fn full_interval() -> Interval {
         used: 8.0,
         idle: 1.0,
         creating: 1.0,
+        closing: 2.0,
         queued: 3.0,
+        in_flight: 5.0,
         oldest_wait: 0.5,
         suspected_leaks: 2.0,
         suspended: 1.5,
@@ -492,6 +495,7 @@ pub(super) fn full_interval() -> Interval {
         retries: 3.0,
         budget_refusals: 1.0,
         last_connect_failure: Some(ErrorCode::new("28P01")),
+        errors: vec![(ErrorCode::new("40001"), 3.0), (ErrorCode::new("08006"), 1.0)],
         ..Interval::default()
     };
     interval.outcomes = std::array::from_fn(|index| index as f64 + 1.0);
@@ -631,6 +635,7 @@ fn any_snapshot() -> impl Strategy<Value = PoolSnapshot> {
                 suspected_leak: has[3],
                 waits_for_own_pool: has[2],
                 trace: None,
+                request: None,
             });
         }
         if has[2] {
@@ -641,6 +646,7 @@ fn any_snapshot() -> impl Strategy<Value = PoolSnapshot> {
                 age: time(number()),
                 own_connection: Some(OwnConnection { operation: "other".into(), call_site: None }),
                 trace: None,
+                request: None,
             });
         }
         snapshot.server = has[3].then_some(ServerPoll::Failed);

@@ -21,6 +21,7 @@ const FILES: &[(&str, &str, &str)] = &[
     ("lists.js", SCRIPT, include_str!("assets/lists.js")),
     ("model.js", SCRIPT, include_str!("assets/model.js")),
     ("pools.js", SCRIPT, include_str!("assets/pools.js")),
+    ("replay.js", SCRIPT, include_str!("assets/replay.js")),
     ("source.js", SCRIPT, include_str!("assets/source.js")),
     ("verdict.js", SCRIPT, include_str!("assets/verdict.js")),
 ];

@@ -18,7 +18,7 @@ use crate::text::printable;
 /// The points of a response. It bounds the size of a response to some megabytes, however many pools there are.
 pub(super) const MAX_RESPONSE_POINTS: usize = 20_000;
 
-const SINCE: Parameter = Parameter { name: "since", placeholder: "SECONDS", absent: "for all that is kept" };
+pub(super) const SINCE: Parameter = Parameter { name: "since", placeholder: "SECONDS", absent: "for all that is kept" };
 
 /// Why a request has no history.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,16 +51,15 @@ impl HistoryApi {
     pub(super) async fn read(&self, query: &str) -> Result<Vec<u8>, HistoryError> {
         static FAILURES: Limiter = Limiter::new();
         let [pool, since] = query::parse(query, [query::POOL, SINCE]).map_err(HistoryError::Query)?;
-        let since_millis = since.map(|since| unix_millis(&since)).transpose().map_err(HistoryError::Query)?;
+        let since_millis =
+            since.map(|since| unix_millis(SINCE.name, &since)).transpose().map_err(HistoryError::Query)?;
         let history = Arc::clone(&self.history);
         let read = self.limiter.run(move || {
             let pool = pool.as_deref().map(printable);
             let is_selected = |name: &str| pool.as_deref().is_none_or(|pool| pool == name);
             let is_old = |point: &Point| since_millis.is_some_and(|since| point.unix_millis <= since);
-            let id = EventId { epoch: history.epoch(), tick: history.latest() }.to_string();
-            let pools = history.select(is_selected, is_old, limit);
-            let pools = pools.iter().map(Columns::new).collect();
-            serde_json::to_vec(&HistoryJson { id, resolution_seconds: 1, pools })
+            let id = EventId { epoch: history.epoch(), tick: history.latest() };
+            encode(id, &history.select(is_selected, is_old, limit))
         });
         match read.await {
             Ok(Ok(json)) => Ok(json),
@@ -75,16 +74,23 @@ impl HistoryApi {
     }
 }
 
+/// Encodes the points of pools as of this event.
+pub(super) fn encode(id: EventId, pools: &[PoolPoints]) -> serde_json::Result<Vec<u8>> {
+    let pools = pools.iter().map(Columns::new).collect();
+    serde_json::to_vec(&HistoryJson { id: id.to_string(), resolution_seconds: 1, pools })
+}
+
 /// Returns the limit of points of each of several pools.
 pub(super) fn limit(pools: usize) -> usize {
     MAX_RESPONSE_POINTS / pools.max(1)
 }
 
-/// Parses seconds since the Unix epoch.
+/// Parses seconds since the Unix epoch, the value of the parameter `name`.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
-fn unix_millis(since: &str) -> Result<u64, String> {
-    let seconds = since.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
-    let seconds = seconds.ok_or("since is not a number; give seconds since the Unix epoch, as in since=1764591600")?;
+pub(super) fn unix_millis(name: &str, value: &str) -> Result<u64, String> {
+    let seconds = value.parse::<f64>().ok().filter(|seconds| seconds.is_finite() && *seconds >= 0.0);
+    let seconds = seconds
+        .ok_or_else(|| format!("{name} is not a number; give seconds since the Unix epoch, as in {name}=1764591600"))?;
     Ok((seconds * 1e3) as u64)
 }
 
@@ -347,10 +353,10 @@ mod tests {
 
     #[test]
     fn since_is_seconds_of_the_unix_epoch() {
-        assert_eq!(unix_millis("1764591600.5"), Ok(1_764_591_600_500));
-        assert_eq!(unix_millis("0"), Ok(0));
+        assert_eq!(unix_millis("since", "1764591600.5"), Ok(1_764_591_600_500));
+        assert_eq!(unix_millis("since", "0"), Ok(0));
         for wrong in ["", "yesterday", "-1", "NaN", "inf", "2026-12-01T00:00:00Z"] {
-            assert!(unix_millis(wrong).unwrap_err().starts_with("since is not a number"), "{wrong}");
+            assert!(unix_millis("since", wrong).unwrap_err().starts_with("since is not a number"), "{wrong}");
         }
     }
 

@@ -52,5 +52,11 @@ pub(super) const MAX_VIEWERS: usize = 16;
 /// Time after which a stream ends, so that its client is authorized again when it reconnects.
 pub(super) const MAX_STREAM_TIME: Duration = Duration::from_secs(600);
 
+/// Time between two requests that begin incident files.
+pub(super) const RECORD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same, as `Retry-After`.
+pub(super) const RECORD_INTERVAL_SECONDS: &str = "10";
+
 /// Time for requests in progress to end at shutdown.
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);

@@ -7,13 +7,16 @@
 //! * `GET /api/v1/pools` -- the state, the connection holders and the waiters of each pool, as JSON.
 //! * `GET /api/v1/history` -- the last 15 minutes of each pool, as JSON.
 //! * `GET /api/v1/stream` -- the state of the pools as server-sent events, once per second.
+//! * `POST /api/v1/record` -- begins an incident file of each pool, or with `?pool=NAME` of one; only if
+//!   [enabled](Exporter::record_on_request).
 //! * `GET /assets/` -- the script and the style of the pages, below this path.
 //! * `GET /runbooks/` -- an index of the runbooks, one for each alert of poolscope's rules; `/runbooks/NAME` is one of
 //!   them, as plain text.
 //! * `GET /-/healthy` -- 200 while the process responds.
 //! * `GET /-/ready` -- 200 while the process is [ready](Readiness), 503 otherwise and from the start of the shutdown.
 //!
-//! `HEAD` works wherever `GET` does. Other methods get 405, other paths 404. With a web configuration (feature
+//! `HEAD` works wherever `GET` does. With a [recording](Exporter::recording), the live page and the API show it instead of
+//! pools, and `?at=SECONDS` (since the Unix epoch) selects a moment. Other methods get 405, other paths 404. With a web configuration (feature
 //! `web-config`, `Exporter::web_config`), all endpoints require TLS, a password, a client certificate, or several of
 //! these.
 //!
@@ -56,7 +59,8 @@
 //!     "silent_seconds": 1.201,               since the last traffic of the connection
 //!     "maintenance": false,                  whether the pool is pinging or resetting it for the operation
 //!     "suspected_leak": false,               held and silent for longer than leak_threshold
-//!     "waits_for_own_pool": false            whether its task waits for another connection of this pool
+//!     "waits_for_own_pool": false,           whether its task waits for another connection of this pool
+//!     "request": "GET /orders/{id}"          method and route, or null unless the middleware serves it
 //!   }, …],
 //!   "waiters": [{                            oldest first
 //!     "operation": "add_order",
@@ -65,7 +69,8 @@
 //!                                            state.waiting counts "queue"
 //!     "age_seconds": 0.31,
 //!     "own": null,                           or operation and call_site of a connection that its own task holds
-//!     "trace_id": null                       or 32 hexadecimal digits, if its trace is sampled
+//!     "trace_id": null,                      or 32 hexadecimal digits, if its trace is sampled
+//!     "request": "POST /orders"              method and route, or null unless the middleware serves it
 //!   }, …],
 //!   "suspected_leaks": 0,
 //!   "holders_omitted": 0,                    the oldest 1000 holders and 1000 waiters are listed
@@ -142,6 +147,7 @@
 //! | open connections | 128 in all, 64 of one IPv4 address or IPv6 /64 network | for a new one, another is closed: the one that waits longest without a request, first of clients that were never authorized, whose password may be being verified, then the one whose client has not read its response for longest |
 //! | further connections, if all have an authorized request under way | 16 | health checks are answered, other requests get 503; then new ones wait in the listen queue |
 //! | streams of `/api/v1/stream` | 16 | 503 with `Retry-After` |
+//! | requests of `/api/v1/record` | one in 10 s | 429 with `Retry-After` |
 //! | time of a stream | 10 min | it ends; a client continues it with `Last-Event-ID` |
 //! | size of a request's head | 16 KiB, 100 headers | 431, and the connection is closed |
 //! | time for a TLS handshake and the first request's head, and for a later head from its first byte on | 10 s | the connection is closed |
@@ -160,6 +166,7 @@ use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 
 mod address;
+mod api;
 mod assets;
 mod blocking;
 mod body;
@@ -175,6 +182,9 @@ mod page;
 mod pools_api;
 mod query;
 mod readiness;
+mod record_api;
+mod replay_api;
+mod response;
 mod routes;
 mod runbooks;
 mod scrape;
@@ -195,16 +205,20 @@ pub(crate) use self::web_config::fuzz as fuzz_web_config;
 #[cfg(feature = "web-config")]
 pub use self::web_config::{WebConfig, WebConfigError};
 
+use self::api::Api;
 use self::blocking::BlockingLimiter;
 use self::connection::ConnectionHandler;
 use self::history_api::HistoryApi;
 use self::landing_page::Link;
 use self::limits::{MAX_POOL_LISTINGS, POOL_LISTING_QUEUE_TIMEOUT};
 use self::pools_api::PoolsApi;
+use self::record_api::RecordApi;
+use self::replay_api::{Replay, ReplayApi};
 use self::routes::Routes;
 use self::scrape::Scraper;
 use self::stream::{StreamApi, Viewers};
 use self::web_config::{Auth, LiveConfig};
+use crate::diagnosis::recording::{IncidentRecorder, Recording};
 use crate::telemetry::Collector;
 
 /// The default listen address, which is reachable from this machine only.
@@ -221,10 +235,13 @@ pub struct Exporter {
     readiness: Readiness,
     links: Vec<Link>,
     trace_url: Option<String>,
+    recorder: Option<IncidentRecorder>,
+    recording: Option<Arc<Recording>>,
     web_config: Option<Arc<LiveConfig>>,
     scraper: Arc<OnceCell<Arc<Scraper>>>,
     pool_listings: Arc<OnceLock<BlockingLimiter>>,
     viewers: Arc<OnceLock<Arc<Viewers>>>,
+    replay: Arc<OnceLock<Arc<Replay>>>,
 }
 
 impl Exporter {
@@ -244,10 +261,13 @@ impl Exporter {
             readiness,
             links: Vec::new(),
             trace_url: None,
+            recorder: None,
+            recording: None,
             web_config: None,
             scraper: Arc::default(),
             pool_listings: Arc::default(),
             viewers: Arc::default(),
+            replay: Arc::default(),
         }
     }
 
@@ -282,11 +302,30 @@ impl Exporter {
         self
     }
 
-    /// Links the trace of a holder or waiter on the live page to `template`, in which `{trace_id}` is replaced, as in
+    /// Links the trace of a holder or waiter on the live page to `template`, in which each `{trace_id}` is replaced, as in
     /// `https://jaeger.example.com/trace/{trace_id}`. Only `http` and `https` URLs become links.
     #[must_use]
     pub fn trace_url(mut self, template: impl Into<String>) -> Self {
         self.trace_url = Some(template.into());
+        self
+    }
+
+    /// Enables `POST /api/v1/record`, which begins incident files with this recorder, as
+    /// [`IncidentRecorder::record`] does. It should record the pools of the exporter's collector.
+    ///
+    /// The web configuration's authentication applies. Requests that a page of another site causes are refused, and more
+    /// than one in 10 s. The files count against the recorder's bounds, so that each may replace the oldest one.
+    #[must_use]
+    pub fn record_on_request(mut self, recorder: IncidentRecorder) -> Self {
+        self.recorder = Some(recorder);
+        self
+    }
+
+    /// Serves this recording instead of the pools of the collector: the live page shows it at a moment that is selected
+    /// with a slider, and the API answers for the time of its parameter `at`.
+    #[must_use]
+    pub fn recording(mut self, recording: Recording) -> Self {
+        self.recording = Some(Arc::new(recording));
         self
     }
 
@@ -345,14 +384,23 @@ impl Exporter {
         // After opening the socket, so that a busy address leaves the registry unchanged.
         let register = || Scraper::register(self.collector.clone(), self.registry.clone());
         let scraper = self.scraper.get_or_try_init(register).await?;
+        let routes = Routes::new(Arc::clone(scraper), self.api(), self.readiness.clone(), &self.links);
+        let handler = ConnectionHandler::new(Auth::new(self.web_config.clone()), routes);
+        Ok(BoundExporter::new(listener, local_addr, handler, self.collector.clone()))
+    }
+
+    fn api(&self) -> Api {
+        if let Some(recording) = &self.recording {
+            let replay = || Arc::new(Replay::new(Recording::clone(recording), self.trace_url.clone()));
+            return Api::replay(ReplayApi::new(Arc::clone(self.replay.get_or_init(replay))));
+        }
         let limiter = || BlockingLimiter::new(MAX_POOL_LISTINGS, POOL_LISTING_QUEUE_TIMEOUT);
         let limiter = self.pool_listings.get_or_init(limiter);
         let pools = PoolsApi::new(self.collector.clone(), limiter.clone());
         let history = HistoryApi::new(Arc::clone(self.collector.history()), limiter.clone());
         let viewers = || Arc::new(Viewers::new(self.collector.clone(), limiter.clone(), self.trace_url.clone()));
         let stream = StreamApi::new(Arc::clone(self.viewers.get_or_init(viewers)));
-        let routes = Routes::new(Arc::clone(scraper), (pools, history, stream), self.readiness.clone(), &self.links);
-        let handler = ConnectionHandler::new(Auth::new(self.web_config.clone()), routes);
-        Ok(BoundExporter::new(listener, local_addr, handler, self.collector.clone()))
+        let record = self.recorder.clone().map(|recorder| RecordApi::new(self.collector.clone(), recorder));
+        Api::live(pools, history, stream, record)
     }
 }

@@ -99,11 +99,6 @@ impl PoolsApi {
     }
 }
 
-/// Encodes an error as JSON.
-pub(super) fn error_json(message: &str) -> String {
-    serde_json::json!({ "error": message }).to_string()
-}
-
 /// The response.
 #[derive(Debug, Serialize)]
 struct PoolList<'a> {
@@ -193,6 +188,7 @@ struct HolderJson<'a> {
     maintenance: bool,
     suspected_leak: bool,
     waits_for_own_pool: bool,
+    request: Option<&'a str>,
 }
 
 impl<'a> HolderJson<'a> {
@@ -209,6 +205,7 @@ impl<'a> HolderJson<'a> {
             maintenance: holder.maintenance,
             suspected_leak: holder.suspected_leak,
             waits_for_own_pool: holder.waits_for_own_pool,
+            request: holder.request.as_deref(),
         }
     }
 }
@@ -221,6 +218,7 @@ struct WaiterJson<'a> {
     age_seconds: Seconds,
     own: Option<OwnHoldJson<'a>>,
     trace_id: Option<TraceId>,
+    request: Option<&'a str>,
 }
 
 impl<'a> WaiterJson<'a> {
@@ -232,6 +230,7 @@ impl<'a> WaiterJson<'a> {
             age_seconds: Seconds(waiter.age),
             own: waiter.own_connection.as_ref().map(OwnHoldJson::new),
             trace_id: waiter.trace.map(TraceId),
+            request: waiter.request.as_deref(),
         }
     }
 }

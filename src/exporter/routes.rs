@@ -3,40 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap, HeaderName,
-    HeaderValue, RETRY_AFTER, VARY, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{ALLOW, CONNECTION, CONTENT_ENCODING, HeaderMap, VARY, WWW_AUTHENTICATE};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
+use super::api::Api;
 use super::assets;
 use super::blocking::JobError;
 use super::body::{Data, ResponseBody};
-use super::history_api::{HistoryApi, HistoryError};
 use super::landing_page::{self, Link, State};
-use super::limits::MAX_VIEWERS;
-use super::pools_api::{self, PoolsApi, PoolsError};
 use super::readiness::Readiness;
+use super::response::{html, respond, shutting_down, text, with, with_retry_after};
 use super::runbooks::{self, RUNBOOKS, Runbook};
 use super::scrape::{Negotiated, ScrapeError, Scraper};
-use super::stream::{StreamApi, StreamError};
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const JSON: &str = "application/json";
-const HTML: &str = "text/html; charset=utf-8";
-
-/// The `Retry-After` of a response to a client that found too many others.
-const RETRY_AFTER_SECONDS: &str = "5";
-
-/// The last event that a reconnecting viewer has.
-const LAST_EVENT_ID: &str = "last-event-id";
-
-const EVENTS: &str = "text/event-stream";
-
-/// Pages load and run what this server has, and no text of theirs can become markup.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
-    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// The endpoints of the exporter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +25,7 @@ enum Endpoint {
     Pools,
     History,
     Stream,
+    Record,
     Assets,
     Runbooks,
     Healthy,
@@ -53,12 +33,13 @@ enum Endpoint {
 }
 
 impl Endpoint {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Landing,
         Self::Metrics,
         Self::Pools,
         Self::History,
         Self::Stream,
+        Self::Record,
         Self::Assets,
         Self::Runbooks,
         Self::Healthy,
@@ -72,10 +53,19 @@ impl Endpoint {
             Self::Pools => "/api/v1/pools",
             Self::History => "/api/v1/history",
             Self::Stream => "/api/v1/stream",
+            Self::Record => "/api/v1/record",
             Self::Assets => "/assets/",
             Self::Runbooks => "/runbooks/",
             Self::Healthy => "/-/healthy",
             Self::Ready => "/-/ready",
+        }
+    }
+
+    /// Returns the methods that it supports, as in `Allow`.
+    const fn methods(self) -> &'static str {
+        match self {
+            Self::Record => "POST",
+            _ => "GET, HEAD",
         }
     }
 
@@ -92,21 +82,14 @@ impl Endpoint {
 #[derive(Debug)]
 pub(super) struct Routes {
     scraper: Arc<Scraper>,
-    pools: PoolsApi,
-    history: HistoryApi,
-    stream: StreamApi,
+    api: Api,
     readiness: Readiness,
     shutting_down: AtomicBool,
     links: Vec<Link>,
 }
 
 impl Routes {
-    pub(super) fn new(
-        scraper: Arc<Scraper>,
-        (pools, history, stream): (PoolsApi, HistoryApi, StreamApi),
-        readiness: Readiness,
-        extra_links: &[Link],
-    ) -> Self {
+    pub(super) fn new(scraper: Arc<Scraper>, api: Api, readiness: Readiness, extra_links: &[Link]) -> Self {
         let own = [
             (Endpoint::Metrics, "Metrics", "for Prometheus, in the text format or as OpenMetrics"),
             (Endpoint::Pools, "Pools", "connection holders and waiters of each pool, as JSON"),
@@ -122,9 +105,7 @@ impl Routes {
         });
         Self {
             scraper,
-            pools,
-            history,
-            stream,
+            api,
             readiness,
             shutting_down: AtomicBool::new(false),
             links: own.into_iter().chain(extra_links.iter().cloned()).collect(),
@@ -134,32 +115,49 @@ impl Routes {
     /// Makes `/-/ready` report that the process is not ready, whatever its [`Readiness`].
     pub(super) fn begin_shutdown(&self) {
         self.shutting_down.store(true, Ordering::Release);
-        self.stream.begin_shutdown();
+        self.api.begin_shutdown();
     }
 
     /// Responds to a request. hyper omits the body if the method is HEAD.
     pub(super) async fn respond(&self, request: &Parts) -> Response<ResponseBody> {
         let Parts { method, uri, headers, .. } = request;
-        let path = uri.path();
-        let Some(endpoint) = Endpoint::at(path) else {
-            return text(StatusCode::NOT_FOUND, not_found());
+        let (path, query) = (uri.path(), uri.query().unwrap_or_default());
+        let Some(endpoint) = Endpoint::at(path).filter(|endpoint| self.has(*endpoint)) else {
+            return text(StatusCode::NOT_FOUND, self.not_found(path));
         };
-        if method != Method::GET && method != Method::HEAD {
-            let response = text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} supports GET and HEAD only.\n"));
-            return with(response, ALLOW, "GET, HEAD");
+        let methods = endpoint.methods();
+        if !methods.split(", ").any(|allowed| method == allowed) {
+            let shown = methods.replace(", ", " and ");
+            let response = text(StatusCode::METHOD_NOT_ALLOWED, format!("{path} supports {shown} only.\n"));
+            return with(response, ALLOW, methods);
         }
         match endpoint {
-            Endpoint::Landing => html(landing_page::landing(&self.state(), &self.pools.exhausted(), &self.links)),
+            Endpoint::Landing => html(landing_page::landing(&self.state(), &self.api.exhausted(), &self.links)),
             Endpoint::Metrics => self.metrics(headers).await,
-            Endpoint::Pools => self.pools(uri.query().unwrap_or_default()).await,
-            Endpoint::History => self.history(uri.query().unwrap_or_default()).await,
-            Endpoint::Stream if method == Method::HEAD => respond(StatusCode::OK, EVENTS, ""),
-            Endpoint::Stream => self.stream(uri.query().unwrap_or_default(), headers).await,
+            Endpoint::Pools => self.api.pools(query).await,
+            Endpoint::History => self.api.history(query).await,
+            Endpoint::Stream if method == Method::HEAD => self.api.stream_head(),
+            Endpoint::Stream => self.api.stream(query, headers).await,
+            Endpoint::Record => self.api.record(query, headers),
             Endpoint::Assets => asset(path.strip_prefix(endpoint.path()).unwrap_or_default(), headers),
             Endpoint::Runbooks => runbook(path.strip_prefix(endpoint.path()).unwrap_or_default()),
             Endpoint::Healthy => text(StatusCode::OK, "poolscope is healthy.\n"),
             Endpoint::Ready => self.ready(),
         }
+    }
+
+    fn has(&self, endpoint: Endpoint) -> bool {
+        endpoint != Endpoint::Record || self.api.can_record()
+    }
+
+    fn not_found(&self, path: &str) -> String {
+        if path == Endpoint::Record.path() {
+            return "Recording on request is not enabled: see Exporter::record_on_request, or --web.enable-record.\n"
+                .to_owned();
+        }
+        let paths: Vec<_> =
+            Endpoint::ALL.into_iter().filter(|endpoint| self.has(*endpoint)).map(Endpoint::path).collect();
+        format!("Not found. Available paths: {}.\n", paths.join(", "))
     }
 
     /// Responds to a client that is not authorized.
@@ -234,43 +232,6 @@ impl Routes {
         }
     }
 
-    async fn pools(&self, query: &str) -> Response<ResponseBody> {
-        match self.pools.list(query).await {
-            Ok(json) => respond(StatusCode::OK, JSON, json),
-            Err(PoolsError::Query(message)) => json_error(StatusCode::BAD_REQUEST, &message),
-            Err(PoolsError::Job(error)) => job_error(&error, "the pools could not be listed"),
-            Err(PoolsError::Encoding) => failed("the pools could not be listed"),
-        }
-    }
-
-    async fn history(&self, query: &str) -> Response<ResponseBody> {
-        match self.history.read(query).await {
-            Ok(json) => respond(StatusCode::OK, JSON, json),
-            Err(HistoryError::Query(message)) => json_error(StatusCode::BAD_REQUEST, &message),
-            Err(HistoryError::Job(error)) => job_error(&error, "the history could not be read"),
-            Err(HistoryError::Encoding) => failed("the history could not be read"),
-        }
-    }
-
-    async fn stream(&self, query: &str, headers: &HeaderMap) -> Response<ResponseBody> {
-        let last = headers.get(LAST_EVENT_ID).and_then(|id| id.to_str().ok());
-        match self.stream.open(query, last).await {
-            Ok(events) => {
-                let mut response = respond(StatusCode::OK, EVENTS, "");
-                *response.body_mut() = ResponseBody::Events(events);
-                // A connection whose stream has ended must not seem to be in use.
-                with(response, CONNECTION, "close")
-            }
-            Err(StreamError::Query(message)) => json_error(StatusCode::BAD_REQUEST, &message),
-            Err(StreamError::TooManyViewers) => {
-                let message =
-                    format!("too many viewers: {MAX_VIEWERS} streams are open; close one, or try again later");
-                with_retry_after(json_error(StatusCode::SERVICE_UNAVAILABLE, &message))
-            }
-            Err(StreamError::Job(error)) => job_error(&error, "the stream could not be opened"),
-        }
-    }
-
     fn ready(&self) -> Response<ResponseBody> {
         match self.state() {
             State::Ready => text(StatusCode::OK, "poolscope is ready.\n"),
@@ -316,22 +277,6 @@ fn runbook_link(runbook: &Runbook) -> Link {
     }
 }
 
-fn not_found() -> String {
-    format!("Not found. Available paths: {}.\n", Endpoint::ALL.map(Endpoint::path).join(", "))
-}
-
-fn shutting_down() -> Response<ResponseBody> {
-    text(StatusCode::SERVICE_UNAVAILABLE, "The process is shutting down.\n")
-}
-
-fn text(status: StatusCode, body: impl Into<Data>) -> Response<ResponseBody> {
-    respond(status, TEXT, body)
-}
-
-fn html(page: String) -> Response<ResponseBody> {
-    with(respond(StatusCode::OK, HTML, page), CONTENT_SECURITY_POLICY, PAGE_POLICY)
-}
-
 /// Responds with a file of the pages.
 fn asset(name: &str, headers: &HeaderMap) -> Response<ResponseBody> {
     let Some(asset) = assets::find(name) else {
@@ -343,51 +288,15 @@ fn asset(name: &str, headers: &HeaderMap) -> Response<ResponseBody> {
     if is_compressed { with(response, CONTENT_ENCODING, "gzip") } else { response }
 }
 
-/// Responds to a request for which `failed` describes what did not succeed.
-fn job_error(error: &JobError, failed_job: &str) -> Response<ResponseBody> {
-    match error {
-        JobError::Busy { max_running, waited } => {
-            let message = format!(
-                "too many concurrent requests: {max_running} are running, and none finished within {waited:?}; poll less often"
-            );
-            with_retry_after(json_error(StatusCode::SERVICE_UNAVAILABLE, &message))
-        }
-        JobError::ShuttingDown => json_error(StatusCode::SERVICE_UNAVAILABLE, "the process is shutting down"),
-        JobError::Panicked(_) => failed(failed_job),
-    }
-}
-
-fn failed(job: &str) -> Response<ResponseBody> {
-    let message = format!("{job}; see the log of this process");
-    json_error(StatusCode::INTERNAL_SERVER_ERROR, &message)
-}
-
-fn json_error(status: StatusCode, message: &str) -> Response<ResponseBody> {
-    respond(status, JSON, pools_api::error_json(message))
-}
-
-fn respond(status: StatusCode, content_type: &'static str, body: impl Into<Data>) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::whole(body));
-    *response.status_mut() = status;
-    let response = with(response, CONTENT_TYPE, content_type);
-    let response = with(response, CACHE_CONTROL, "no-store");
-    with(response, X_CONTENT_TYPE_OPTIONS, "nosniff")
-}
-
-fn with_retry_after(response: Response<ResponseBody>) -> Response<ResponseBody> {
-    with(response, RETRY_AFTER, RETRY_AFTER_SECONDS)
-}
-
-fn with(mut response: Response<ResponseBody>, name: HeaderName, value: &'static str) -> Response<ResponseBody> {
-    response.headers_mut().insert(name, HeaderValue::from_static(value));
-    response
-}
-
 /// Responds to a request of a fuzzer.
 #[cfg(fuzzing)]
 pub(super) async fn fuzz(head: &str) {
+    use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+
     use super::blocking::BlockingLimiter;
-    use super::stream::Viewers;
+    use super::history_api::HistoryApi;
+    use super::pools_api::PoolsApi;
+    use super::stream::{StreamApi, Viewers};
     use crate::telemetry::Collector;
 
     let mut lines = head.lines();
@@ -400,12 +309,10 @@ pub(super) async fn fuzz(head: &str) {
     let (collector, limiter) = (Collector::new(), BlockingLimiter::new(1, std::time::Duration::from_secs(1)));
     let scraper = Scraper::register(collector.clone(), prometheus::Registry::new()).await.expect("a registry");
     let viewers = Viewers::new(collector.clone(), limiter.clone(), None);
-    let apis = (
-        PoolsApi::new(collector, limiter.clone()),
-        HistoryApi::new(Arc::default(), limiter),
-        StreamApi::new(Arc::new(viewers)),
-    );
-    let response = Routes::new(scraper, apis, Readiness::new(), &[]).respond(&request.into_parts().0).await;
+    let pools = PoolsApi::new(collector, limiter.clone());
+    let history = HistoryApi::new(Arc::default(), limiter);
+    let api = Api::live(pools, history, StreamApi::new(Arc::new(viewers)), None);
+    let response = Routes::new(scraper, api, Readiness::new(), &[]).respond(&request.into_parts().0).await;
     let status = response.status().as_u16();
     assert!(matches!(status, 200 | 400 | 404 | 405 | 503), "{status}");
     assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");
@@ -419,8 +326,12 @@ mod tests {
     use http_body_util::BodyExt as _;
     use prometheus::Registry;
 
+    use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
+
     use super::super::blocking::BlockingLimiter;
-    use super::super::stream::Viewers;
+    use super::super::history_api::HistoryApi;
+    use super::super::pools_api::PoolsApi;
+    use super::super::stream::{StreamApi, Viewers};
     use super::*;
     use crate::telemetry::Collector;
 
@@ -430,8 +341,9 @@ mod tests {
         readiness.ready();
         let viewers = Viewers::new(Collector::new(), limiter.clone(), None);
         let history = HistoryApi::new(Arc::default(), limiter.clone());
-        let apis = (PoolsApi::new(Collector::new(), limiter), history, StreamApi::new(Arc::new(viewers)));
-        Routes::new(scraper, apis, readiness, &[])
+        let pools = PoolsApi::new(Collector::new(), limiter);
+        let api = Api::live(pools, history, StreamApi::new(Arc::new(viewers)), None);
+        Routes::new(scraper, api, readiness, &[])
     }
 
     async fn get(routes: &Routes, path: &str) -> Response<ResponseBody> {
@@ -443,7 +355,7 @@ mod tests {
     fn module_doc_lists_every_endpoint() {
         let documented: Vec<_> = include_str!("mod.rs")
             .lines()
-            .filter_map(|line| line.strip_prefix("//! * `GET "))
+            .filter_map(|line| line.strip_prefix("//! * `GET ").or_else(|| line.strip_prefix("//! * `POST ")))
             .filter_map(|line| line.split('`').next())
             .collect();
         assert_eq!(documented, Endpoint::ALL.map(Endpoint::path));

@@ -26,6 +26,7 @@ use super::history_api::{self, Columns, EventId, Row, unix_seconds};
 use super::limits::{MAX_STREAM_TIME, MAX_VIEWERS};
 use super::pools_api::PoolJson;
 use super::query;
+use super::replay_api::ReplayJson;
 use crate::telemetry::Collector;
 use crate::telemetry::history::{History, MAX_POINTS, Point, PoolPoints};
 use crate::text::printable;
@@ -38,7 +39,7 @@ pub(super) const MAX_STREAMED: usize = 200;
 const MAX_MISSED_POINTS: u64 = 2000;
 
 /// The points of the line that a snapshot has for each pool.
-const SPARKLINE_POINTS: usize = 60;
+pub(super) const SPARKLINE_POINTS: usize = 60;
 
 /// Why a request has no stream.
 #[derive(Debug, PartialEq, Eq)]
@@ -131,7 +132,7 @@ impl StreamApi {
 }
 
 /// The time after which a browser's `EventSource` reconnects.
-const RETRY: &[u8] = b"retry: 2000\n\n";
+pub(super) const RETRY: &[u8] = b"retry: 2000\n\n";
 
 /// A client of the stream.
 #[derive(Debug)]
@@ -295,6 +296,7 @@ impl Viewers {
             pools: lines.iter().filter_map(PoolLine::new).collect(),
             pool: current.as_ref().map(|snapshot| PoolJson::new(snapshot, MAX_STREAMED)),
             history: history.as_ref().and_then(|pools| pools.first()).map(Columns::new),
+            replay: None,
         };
         let mut bytes = RETRY.to_vec();
         bytes.extend(self.event("snapshot", Some(tick), &snapshot));
@@ -309,7 +311,7 @@ impl Viewers {
 }
 
 /// Encodes an event. The data is on one line, since JSON escapes line breaks.
-fn event(name: &str, id: Option<EventId>, json: &str) -> Vec<u8> {
+pub(super) fn event(name: &str, id: Option<EventId>, json: &str) -> Vec<u8> {
     let mut event = String::with_capacity(json.len() + 80);
     let _ = writeln!(event, "event: {name}");
     if let Some(id) = id {
@@ -319,19 +321,22 @@ fn event(name: &str, id: Option<EventId>, json: &str) -> Vec<u8> {
     event.into_bytes()
 }
 
+/// The first event. `P` is a pool in detail.
 #[derive(Debug, Serialize)]
-struct Snapshot<'a> {
-    id: String,
-    version: &'static str,
-    trace_url: Option<&'a str>,
-    pools: Vec<PoolLine<'a>>,
-    pool: Option<PoolJson<'a>>,
-    history: Option<Columns<'a>>,
+pub(super) struct Snapshot<'a, P> {
+    pub(super) id: String,
+    pub(super) version: &'static str,
+    pub(super) trace_url: Option<&'a str>,
+    pub(super) pools: Vec<PoolLine<'a>>,
+    pub(super) pool: Option<P>,
+    pub(super) history: Option<Columns<'a>>,
+    /// The recording, if this is one.
+    pub(super) replay: Option<&'a ReplayJson>,
 }
 
 /// A pool of the snapshot: its last point, and the last minute of some values.
 #[derive(Debug, Serialize)]
-struct PoolLine<'a> {
+pub(super) struct PoolLine<'a> {
     last: Row<'a>,
     time: Vec<f64>,
     used: Vec<u16>,
@@ -339,7 +344,7 @@ struct PoolLine<'a> {
 }
 
 impl<'a> PoolLine<'a> {
-    fn new(pool: &'a PoolPoints) -> Option<Self> {
+    pub(super) fn new(pool: &'a PoolPoints) -> Option<Self> {
         let points = || pool.points.iter().map(|point| -> &Point { point });
         Some(Self {
             last: Row::new(pool, pool.points.last()?),
@@ -351,8 +356,8 @@ impl<'a> PoolLine<'a> {
 }
 
 #[derive(Debug, Serialize)]
-struct Delta<'a> {
-    pools: Vec<Row<'a>>,
+pub(super) struct Delta<'a> {
+    pub(super) pools: Vec<Row<'a>>,
 }
 
 #[cfg(test)]

@@ -99,10 +99,13 @@ impl RequestUsage {
         (self.ledger().routes().route(self.route), self.route.method())
     }
 
+    pub(crate) fn route_key(&self) -> RouteKey {
+        self.route
+    }
+
     /// Returns the method and route, as in `GET /orders/{id}`.
     pub(crate) fn route_text(&self) -> Arc<str> {
-        let (route, method) = self.route();
-        format!("{} {route}", method.as_str()).into()
+        self.ledger().routes().text(self.route)
     }
 
     /// Returns the number of checkouts.

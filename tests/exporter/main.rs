@@ -16,6 +16,8 @@ mod formats;
 mod harness;
 mod history;
 mod pools_api;
+mod record;
+mod replay;
 mod scrapes;
 mod shutdown;
 mod streams;

@@ -191,6 +191,7 @@ async fn fields_are_stable() {
         "maintenance",
         "operation",
         "queries",
+        "request",
         "silent_seconds",
         "suspected_leak",
         "trace_id",
@@ -206,7 +207,7 @@ async fn fields_are_stable() {
     let flags = ["maintenance", "suspected_leak", "waits_for_own_pool"].map(|flag| &holder[flag]);
     assert_eq!(flags, [&json!(false); 3]);
 
-    assert_eq!(keys(waiter), ["age_seconds", "call_site", "operation", "own", "phase", "trace_id"]);
+    assert_eq!(keys(waiter), ["age_seconds", "call_site", "operation", "own", "phase", "request", "trace_id"]);
     assert_eq!((&waiter["operation"], &waiter["phase"]), (&json!("add_order"), &json!("queue")));
     assert!(waiter["call_site"].as_str().unwrap().starts_with("tests/exporter/pools_api.rs:"), "{waiter}");
     assert!(waiter["age_seconds"].as_f64().unwrap() > 0.0, "{waiter}");

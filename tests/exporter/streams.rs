@@ -17,14 +17,14 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An event.
 #[derive(Debug)]
-struct Event {
+pub(crate) struct Event {
     name: String,
-    id: String,
-    data: Value,
+    pub(crate) id: String,
+    pub(crate) data: Value,
 }
 
 /// A client that reads events.
-struct Viewer {
+pub(crate) struct Viewer {
     client: Client,
     /// What was received of the body, without the framing of chunks.
     body: String,
@@ -32,7 +32,7 @@ struct Viewer {
 }
 
 impl Viewer {
-    async fn open(running: &Running, query: &str, headers: &str) -> Self {
+    pub(crate) async fn open(running: &Running, query: &str, headers: &str) -> Self {
         let client = running.connect().await;
         client.send(format!("GET /api/v1/stream{query} HTTP/1.1\r\nHost: test\r\n{headers}\r\n").as_bytes()).await;
         Self::of(client).await
@@ -58,7 +58,7 @@ impl Viewer {
     }
 
     /// Waits for the next event; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<Event> {
+    pub(crate) async fn next(&mut self) -> Option<Event> {
         in_time(async {
             loop {
                 if let Some(end) = self.body.find("\n\n") {
@@ -83,7 +83,7 @@ impl Viewer {
         .await
     }
 
-    async fn event(&mut self, name: &str) -> Event {
+    pub(crate) async fn event(&mut self, name: &str) -> Event {
         let event = self.next().await.expect("an event");
         assert_eq!(event.name, name);
         event
@@ -108,7 +108,7 @@ async fn snapshot_is_followed_by_a_delta_each_second() {
 
     let mut viewer = Viewer::open(&running, "?pool=shop", "").await;
     let snapshot = viewer.event("snapshot").await;
-    assert_eq!(keys(&snapshot.data), ["history", "id", "pool", "pools", "trace_url", "version"]);
+    assert_eq!(keys(&snapshot.data), ["history", "id", "pool", "pools", "replay", "trace_url", "version"]);
     assert_eq!(snapshot.data["id"], snapshot.id);
     assert_eq!(snapshot.data["pools"].as_array().unwrap().len(), 2);
     assert_eq!(keys(&snapshot.data["pools"][0]), ["last", "time", "used", "waiting"]);

@@ -9,8 +9,8 @@ use serde_json::Value;
 /// The path of the response.
 pub(crate) const PATH: &str = "/api/v1/pools";
 
-/// How many bytes of a response are read: enough for a hundred pools with as many holders as are listed.
-pub(crate) const MAX_BYTES: usize = 64 * 1024 * 1024;
+/// How many bytes of a response are read: enough for fifty pools with as many holders and waiters as are listed.
+pub(crate) const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// Returns the pools of a response, or what is wrong with it.
 pub(crate) fn pools(mut listing: Value) -> Result<Vec<Value>, String> {

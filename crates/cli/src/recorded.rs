@@ -8,9 +8,6 @@ use std::time::{Duration, SystemTime};
 use poolscope::recording::{ReadError, Recording};
 use serde_json::{Value, json};
 
-/// For how long a listing of holders and waiters counts as that of the moment, in seconds.
-const LISTING_SECONDS: f64 = 2.0;
-
 /// The beginning of the year 10000, which RFC 3339 cannot express, since the Unix epoch.
 const YEAR_10000: Duration = Duration::from_secs(253_402_300_800);
 
@@ -132,8 +129,7 @@ impl Recorded {
 
     /// Returns the position at which the file was begun: that of the problem.
     pub(crate) fn begin(&self) -> usize {
-        let at = self.recording.header.incident.as_ref().map_or(0.0, |incident| incident.at_seconds);
-        self.recording.seconds.partition_point(|second| second.at_seconds < at)
+        self.recording.incident_second()
     }
 
     /// Returns the position of the worst moment: the one with the most waiters that are listed, or at which most waited.
@@ -148,69 +144,17 @@ impl Recorded {
     /// as `recorded_at` and the states before as `history`.
     pub(crate) fn next(&self, playback: &Playback) -> Option<Value> {
         let index = playback.next(self.states.len());
-        let second = self.recording.seconds.get(index)?;
-        let at = second.at_seconds;
-        let mut pool = json!({
-            "name": self.pool(),
-            "state": self.states[index],
-            "diagnosis": self.diagnosis(index),
-            "recorded_at": self.time(at),
-            "history": self.states[(index + 1).saturating_sub(HISTORY)..=index],
-        });
-        let listing = self.recording.listings.iter().rev().find(|(listed, _)| *listed <= at);
-        let listing = listing.filter(|(listed, _)| at - listed < LISTING_SECONDS);
-        let listing = listing.and_then(|(_, listing)| serde_json::from_str::<Value>(&listing.json()).ok());
-        match listing {
-            Some(listing) => {
-                for member in ["holders", "waiters", "holders_omitted", "waiters_omitted"] {
-                    pool[member] = listing[member].clone();
-                }
-            }
-            None => pool["holders"] = holder_groups(&second.json),
-        }
+        let at = self.recording.seconds.get(index)?.at_seconds;
+        let mut pool: Value = serde_json::from_str(&self.recording.pool_json(index)?).ok()?;
+        pool["recorded_at"] = json!(self.time(at));
+        pool["history"] = json!(self.states[(index + 1).saturating_sub(HISTORY)..=index]);
         Some(pool)
-    }
-
-    fn diagnosis(&self, index: usize) -> Value {
-        let seconds = &self.recording.seconds[..=index];
-        let Some((second, verdict)) = seconds.iter().rev().find_map(|second| Some((second, second.verdict.as_ref()?)))
-        else {
-            return Value::Null;
-        };
-        let mut diagnosis = serde_json::to_value(verdict).unwrap_or_default();
-        let later = seconds.last().map_or(0.0, |last| last.at_seconds - second.at_seconds);
-        diagnosis["since_seconds"] = json!(verdict.since_seconds + later);
-        diagnosis
     }
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
 fn count_json(count: f64) -> Value {
     Value::from(count as u64)
-}
-
-/// Returns the groups of holders of a second as if each were one holder.
-fn holder_groups(line: &str) -> Value {
-    let line: Value = serde_json::from_str(line).unwrap_or_default();
-    let groups = line["interval"]["holders"].as_array().cloned().unwrap_or_default();
-    let holder = |group: &Value| {
-        let operation = group["operation"].as_str().unwrap_or_default();
-        let connections = group["connections"].as_f64().unwrap_or_default();
-        let activities = group["activities"].as_object();
-        let most = activities.and_then(|activities| {
-            let count = |(_, count): &(&String, &Value)| count.as_f64().unwrap_or_default();
-            activities.iter().max_by(|a, b| count(a).total_cmp(&count(b)))
-        });
-        json!({
-            "operation": if connections > 1.0 { format!("{operation} ({connections} connections)") } else { operation.to_owned() },
-            "call_site": group["call_site"],
-            "age_seconds": group["oldest"],
-            "silent_seconds": group["silent"],
-            "activity": most.map(|(activity, _)| activity),
-            "suspected_leak": group["suspected_leaks"].as_f64() > Some(0.0),
-        })
-    };
-    Value::Array(groups.iter().map(holder).collect())
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::telemetry::ledger::Ledger;
 pub(super) const FORMAT: &str = "poolscope-recording";
 
 /// The version of the format that this library writes.
-pub const FORMAT_VERSION: FormatVersion = FormatVersion { major: 1, minor: 1 };
+pub const FORMAT_VERSION: FormatVersion = FormatVersion { major: 1, minor: 2 };
 
 /// The largest number that is read. Larger ones are no measurements, and their sums would overflow.
 const MAX_NUMBER: f64 = 1e15;

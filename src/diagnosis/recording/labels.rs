@@ -68,6 +68,39 @@ pub(in super::super) mod buckets {
     }
 }
 
+/// Counts by error code, as an object from the code to the number.
+pub(in super::super) mod errors {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::labels::ErrorCode;
+
+    #[allow(clippy::ptr_arg, reason = "the signature is serde's")]
+    pub(in super::super::super) fn serialize<S: Serializer>(
+        counts: &Vec<(ErrorCode, f64)>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(counts.iter().map(|(code, count)| (code.as_str(), count)))
+    }
+
+    /// Codes that are no labels count as `other`, and what has the same code is summed.
+    pub(in super::super::super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(ErrorCode, f64)>, D::Error> {
+        let mut counts: Vec<(ErrorCode, f64)> = Vec::new();
+        for (code, count) in BTreeMap::<String, f64>::deserialize(deserializer)? {
+            let code = ErrorCode::new(&code);
+            match counts.iter_mut().find(|(known, _)| *known == code) {
+                Some((_, sum)) => *sum += count,
+                None => counts.push((code, count)),
+            }
+        }
+        counts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        Ok(counts)
+    }
+}
+
 pub(in super::super) mod error_code {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -15,48 +15,50 @@ const MAX_LISTED: usize = 200;
 #[serde(default)]
 pub struct Listing {
     state: ListedState,
-    holders: Vec<ListedHolder>,
-    waiters: Vec<ListedWaiter>,
-    holders_omitted: usize,
-    waiters_omitted: usize,
+    pub(super) holders: Vec<ListedHolder>,
+    pub(super) waiters: Vec<ListedWaiter>,
+    pub(super) holders_omitted: usize,
+    pub(super) waiters_omitted: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct ListedState {
-    used: usize,
-    idle: usize,
-    creating: usize,
-    closing: usize,
-    waiting: usize,
-    max: usize,
+pub(super) struct ListedState {
+    pub(super) used: usize,
+    pub(super) idle: usize,
+    pub(super) creating: usize,
+    pub(super) closing: usize,
+    pub(super) waiting: usize,
+    pub(super) max: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct ListedHolder {
-    operation: String,
-    call_site: Option<String>,
-    age_seconds: f64,
-    activity: Option<String>,
-    queries: u64,
-    backend_pid: Option<i32>,
-    trace_id: Option<String>,
-    silent_seconds: f64,
-    maintenance: bool,
-    suspected_leak: bool,
-    waits_for_own_pool: bool,
+pub(super) struct ListedHolder {
+    pub(super) operation: String,
+    pub(super) call_site: Option<String>,
+    pub(super) age_seconds: f64,
+    pub(super) activity: Option<String>,
+    pub(super) queries: u64,
+    pub(super) backend_pid: Option<i32>,
+    pub(super) trace_id: Option<String>,
+    pub(super) silent_seconds: f64,
+    pub(super) maintenance: bool,
+    pub(super) suspected_leak: bool,
+    pub(super) waits_for_own_pool: bool,
+    pub(super) request: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-struct ListedWaiter {
+pub(super) struct ListedWaiter {
     operation: String,
     call_site: String,
     phase: String,
     age_seconds: f64,
     own: Option<ListedOwn>,
     trace_id: Option<String>,
+    request: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -118,6 +120,7 @@ impl ListedHolder {
             maintenance: holder.maintenance,
             suspected_leak: holder.suspected_leak,
             waits_for_own_pool: holder.waits_for_own_pool,
+            request: holder.request.as_deref().map(str::to_owned),
         }
     }
 }
@@ -134,6 +137,7 @@ impl ListedWaiter {
                 .as_ref()
                 .map(|own| ListedOwn { operation: own.operation.to_string(), call_site: own.call_site.map(site) }),
             trace_id: waiter.trace.map(|trace| trace.trace().to_string()),
+            request: waiter.request.as_deref().map(str::to_owned),
         }
     }
 }

@@ -20,6 +20,8 @@ mod format;
 mod incident;
 pub(super) mod labels;
 mod listing;
+mod points;
+mod pool;
 mod read;
 mod record;
 #[cfg(test)]
@@ -28,5 +30,6 @@ mod tests;
 pub use self::format::{FORMAT_VERSION, FormatVersion, Header, IncidentHeader, RecordedEvidence, RecordedVerdict};
 pub use self::incident::{IncidentRecorder, IncidentSettings};
 pub use self::listing::Listing;
+pub(crate) use self::pool::RecordedPool;
 pub use self::read::{ReadError, Recording, Replay, Second, Truncation};
 pub use self::record::Recorder;

@@ -45,7 +45,7 @@ pub struct Second {
     pub verdict: Option<RecordedVerdict>,
     /// The line itself, a JSON object. It may have members that this version does not know.
     pub json: String,
-    interval: Interval,
+    pub(super) interval: Interval,
 }
 
 /// Where a recording is truncated or damaged.

@@ -132,7 +132,7 @@ fn members(value: &Value, names: &mut BTreeSet<String>) {
         Value::Object(object) => {
             for (name, member) in object {
                 names.insert(name.clone());
-                let is_by_label = ["waits", "outcomes", "held", "activities", "phases", "closed", "settings"];
+                let is_by_label = ["waits", "outcomes", "held", "activities", "phases", "closed", "errors", "settings"];
                 if !is_by_label.contains(&&**name) {
                     members(member, names);
                 }

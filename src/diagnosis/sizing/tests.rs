@@ -237,6 +237,7 @@ fn holder(age: Duration, activity: Activity) -> Holder {
         suspected_leak: false,
         waits_for_own_pool: false,
         trace: None,
+        request: None,
     }
 }
 

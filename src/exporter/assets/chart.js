@@ -8,6 +8,7 @@ import { clock } from "./format.js";
  * @property {string} label
  * @property {string} color a name of a colour in the style sheet, as in `blue` for `--blue`
  * @property {import("./model.js").Series} values
+ * @property {boolean} [isArea] whether it is an area behind the lines
  *
  * @typedef {object} Content
  * @property {number[]} times
@@ -20,6 +21,7 @@ import { clock } from "./format.js";
  * @property {boolean} stacked
  * @property {(value: number) => string} format
  * @property {number} [least] the smallest value that the axis ends at
+ * @property {boolean} [isWhole] whether values are whole numbers
  */
 
 const LEFT = 46;
@@ -28,6 +30,9 @@ const TOP = 6;
 
 /** A pause between points of more than this many seconds is a gap. */
 const GAP = 5;
+
+/** The pixels of a second from which on areas are separated by gaps. */
+const MIN_GAP_WIDTH = 3;
 
 export class Chart {
   /** @param {Options} options */
@@ -98,7 +103,7 @@ export class Chart {
     const first = Math.max(0, lowerBound(times, range.from) - 1);
     const layers = this.options.stacked ? stack(content.parts, times.length) : content.parts.map((part) => part.values);
     const shown = [...layers, ...(content.limit ? [content.limit.values] : [])];
-    const top = niceMaximum(maximum(shown, first), this.options.least ?? 1);
+    const top = niceMaximum(maximum(shown, first), this.options.least ?? (this.options.isWhole ? 2 : 1), this.options.isWhole ?? false);
     /** @param {number} time */
     const x = (time) => LEFT + ((time - range.from) / (range.to - range.from)) * (width - LEFT);
     /** @param {number} value */
@@ -114,14 +119,20 @@ export class Chart {
         const below = layer === 0 ? null : layers[layer - 1];
         context.fillStyle = palette.color(content.parts[layer].color);
         area(context, times, first, layers[layer], below, x, y);
-        // A gap between areas separates colours that look alike.
+        // A gap between areas separates colours that look alike, where there is room for one.
+        if (width - LEFT < MIN_GAP_WIDTH * (range.to - range.from)) continue;
         context.strokeStyle = palette.color("panel");
         context.lineWidth = 0.75;
         line(context, times, first, layers[layer], x, y);
       }
     } else {
+      for (const part of content.parts.filter(({ isArea }) => isArea)) {
+        context.fillStyle = palette.color(part.color);
+        area(context, times, first, part.values, null, x, y);
+      }
       context.lineWidth = 1.75;
       content.parts.forEach((part, at) => {
+        if (part.isArea) return;
         context.strokeStyle = palette.color(part.color);
         // Later lines are dashed, so that they differ without colour.
         context.setLineDash(at % 2 === 1 ? [6, 3] : []);
@@ -259,11 +270,17 @@ function maximum(all, first) {
   return highest;
 }
 
-/** @param {number} value @param {number} least */
-function niceMaximum(value, least) {
+/**
+ * Returns the end of an axis with this highest value: it and its half are short numbers.
+ * @param {number} value
+ * @param {number} least
+ * @param {boolean} isWhole
+ */
+function niceMaximum(value, least, isWhole) {
   if (value <= least) return least;
   const power = 10 ** Math.floor(Math.log10(value));
-  return ([1, 2, 4, 5, 6, 8].find((step) => step * power >= value * 1.02) ?? 10) * power;
+  const steps = isWhole && power === 1 ? [2, 4, 6, 8] : [1, 1.2, 1.6, 2, 2.4, 3, 4, 5, 6, 8];
+  return Number(((steps.find((step) => step * power >= value) ?? 10) * power).toPrecision(3));
 }
 
 /** @param {number[]} times @param {number} time */

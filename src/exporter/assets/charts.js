@@ -8,19 +8,20 @@ import { clock, count, duration } from "./format.js";
 const number = (value) => (value === 0 ? "0" : value < 1 ? value.toFixed(2) : value < 10 ? value.toFixed(1).replace(/\.0$/, "") : String(Math.round(value)));
 
 /** The colours of operations and error codes, which have no fixed ones. */
-const SERIES_COLORS = ["blue", "orange", "purple", "green", "yellow", "light-blue", "red"];
+const SERIES_COLORS = ["blue", "orange", "purple", "yellow", "teal", "pink", "red"];
 
 /** The operations that have a colour; the others are shown together. */
 const MAX_OPERATIONS = 6;
 
 /** @typedef {import("./model.js").History} History */
 
-/** @type {{ id: string, title: string, stacked: boolean, format: (value: number) => string, least?: number, content: (history: History) => Omit<import("./chart.js").Content, "times"> }[]} */
+/** @type {{ id: string, title: string, stacked: boolean, format: (value: number) => string, least?: number, isWhole?: boolean, content: (history: History) => Omit<import("./chart.js").Content, "times"> }[]} */
 const CHARTS = [
   {
     id: "connections",
     title: "Connections by state",
     stacked: true,
+    isWhole: true,
     format: count,
     content: (history) => ({
       parts: [
@@ -36,11 +37,13 @@ const CHARTS = [
     id: "waiters",
     title: "Waiting checkouts",
     stacked: false,
+    isWhole: true,
     format: count,
     content: (history) => ({
       parts: [
         { label: "waiting for capacity", color: "blue", values: history.get("waiting") },
-        { label: "in flight", color: "light-blue", values: history.get("in_flight") },
+        // Mostly those that wait for capacity, so that a line of it would hide theirs.
+        { label: "in flight", color: "light-blue", isArea: true, values: history.get("in_flight") },
       ],
     }),
   },
@@ -74,7 +77,7 @@ const CHARTS = [
     content: (history) => ({
       parts: [
         { label: "p99", color: "purple", values: history.get("wait_p99_seconds") },
-        { label: "p50", color: "light-blue", values: history.get("wait_p50_seconds") },
+        { label: "p50", color: "blue", values: history.get("wait_p50_seconds") },
       ],
     }),
   },
@@ -114,6 +117,7 @@ const CHARTS = [
     id: "slots",
     title: "Connection slots of the server",
     stacked: true,
+    isWhole: true,
     format: count,
     content: (history) => {
       const [slots, left] = [history.get("server_slots"), history.get("server_slots_left")];
@@ -180,27 +184,27 @@ export class Charts {
   constructor(redraw) {
     this.charts = CHARTS.map((options) => ({ chart: new Chart(options), options }));
     this.slots = /** @type {Chart} */ (this.charts.at(-1)?.chart);
-    this.slider = element("input", { type: "range", id: "moment", min: "-900", max: "0", value: "0", step: "1" });
+    this.slider = element("input", { type: "range", id: "moment", min: "0", max: "900", value: "900", step: "1" });
     this.output = element("output", { for: "moment" }, "now");
     /** Seconds before the last point, or zero. */
     this.ago = 0;
+    /** The seconds that are shown. */
+    this.range = 900;
     byId("moments").append(element("label", { for: "moment" }, "Values at"), this.slider, this.output);
     byId("charts").append(...this.charts.map(({ chart }) => chart.root));
     this.slider.addEventListener("input", () => {
-      this.ago = -Number(this.slider.value);
+      this.ago = this.range - Number(this.slider.value);
       redraw();
     });
     for (const { chart } of this.charts) {
       chart.canvas.addEventListener("pointermove", (event) => {
         const box = chart.canvas.getBoundingClientRect();
         const share = (event.clientX - box.left - 46) / (box.width - 46);
-        this.ago = Math.round(Math.min(Math.max(0, (1 - share) * -Number(this.slider.min)), 900));
-        this.slider.value = String(-this.ago);
+        this.ago = Math.round(Math.min(Math.max(0, (1 - share) * this.range), this.range));
         redraw();
       });
       chart.canvas.addEventListener("pointerleave", () => {
         this.ago = 0;
-        this.slider.value = "0";
         redraw();
       });
     }
@@ -214,8 +218,11 @@ export class Charts {
   draw(history, seconds, palette) {
     const times = history.times();
     const to = times.at(-1) ?? Date.now() / 1000;
+    this.range = seconds;
+    this.ago = Math.min(this.ago, seconds);
+    setAttribute(this.slider, "max", String(seconds));
+    if (Number(this.slider.value) !== seconds - this.ago) this.slider.value = String(seconds - this.ago);
     const at = this.ago === 0 ? null : to - this.ago;
-    setAttribute(this.slider, "min", String(-seconds));
     setText(this.output, at === null ? `now (${clock(to)})` : `${clock(at)}, ${duration(this.ago)} ago`);
     setAttribute(this.slider, "aria-valuetext", this.output.textContent);
     this.slots.root.hidden = !history.get("server_slots").some((slots) => slots !== null);

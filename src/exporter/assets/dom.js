@@ -27,6 +27,22 @@ export function setText(node, text) {
 }
 
 /**
+ * Sets text in which code is between backticks, as in "`orders` holds connections".
+ * @param {Element} node
+ * @param {string} text
+ */
+export function setProse(node, text) {
+  if (node.getAttribute("data-text") === text) return;
+  node.setAttribute("data-text", text);
+  node.replaceChildren(...text.split("`").map((part, at) => (at % 2 === 1 ? element("code", {}, part) : part)));
+}
+
+/** The same text without the backticks. @param {string} text */
+export function prose(text) {
+  return text.replaceAll("`", "");
+}
+
+/**
  * @param {Element} node
  * @param {string} name
  * @param {string | null} value

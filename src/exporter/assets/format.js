@@ -23,23 +23,31 @@ export function duration(seconds) {
   return `${minutes} min ${rest} s`;
 }
 
+/** The names of measures that are a share of something; other ratios are plain numbers. */
+const SHARE = /share|_of_/;
+
 /**
  * A measured value with its unit, as in the evidence of a verdict.
+ * @param {string} name
  * @param {number} value
  * @param {string} unit
  */
-export function measure(value, unit) {
+export function measure(name, value, unit) {
+  const number = String(Number(value.toPrecision(3)));
   switch (unit) {
     case "seconds":
       return duration(value);
     case "ratio":
-      return `${Number((value * 100).toPrecision(3))} %`;
+      return SHARE.test(name) ? `${Number((value * 100).toPrecision(3))} %` : number;
     case "per_second":
-      return `${Number(value.toPrecision(3))} per second`;
+      return `${number} per second`;
+    case "connections":
+    case "checkouts":
     case "count":
-      return String(Number(value.toPrecision(3)));
+      // The name has the unit.
+      return number;
     default:
-      return `${Number(value.toPrecision(3))} ${words(unit)}`;
+      return `${number} ${words(unit)}`;
   }
 }
 
@@ -49,6 +57,17 @@ export function measure(value, unit) {
  */
 export function words(name) {
   return name.replaceAll("_", " ");
+}
+
+/**
+ * The day, as in `2026-12-01`.
+ * @param {number} unixSeconds
+ */
+export function date(unixSeconds) {
+  const day = new Date(unixSeconds * 1000);
+  /** @param {number} part */
+  const two = (part) => String(part).padStart(2, "0");
+  return `${day.getFullYear()}-${two(day.getMonth() + 1)}-${two(day.getDate())}`;
 }
 
 /**

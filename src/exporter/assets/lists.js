@@ -18,7 +18,8 @@ import { duration, words } from "./format.js";
 /** @param {string | null} id @param {string | null} template */
 function traceLink(id, template) {
   if (id === null || template === null) return null;
-  const address = template.replace("{trace_id}", encodeURIComponent(id));
+  // With a function, since `$` in a text would have a meaning.
+  const address = template.replaceAll("{trace_id}", () => encodeURIComponent(id));
   return /^https?:\/\//i.test(address) ? address : null;
 }
 
@@ -31,6 +32,7 @@ const HOLDER_COLUMNS = [
   { label: "Silent for", text: (holder) => duration(holder.silent_seconds), order: (holder) => -holder.silent_seconds, numeric: true },
   { label: "Queries", text: (holder) => String(holder.queries), order: (holder) => -holder.queries, numeric: true },
   { label: "Backend", text: (holder) => String(holder.backend_pid ?? "–"), order: (holder) => holder.backend_pid ?? 0, numeric: true },
+  { label: "Request", text: (holder) => holder.request ?? "–" },
   { label: "Trace", text: (holder) => holder.trace_id ?? "–", link: (holder, template) => traceLink(holder.trace_id, template) },
 ];
 
@@ -51,6 +53,7 @@ const WAITER_COLUMNS = [
   { label: "Waiting for", text: (waiter) => duration(waiter.age_seconds), order: (waiter) => -waiter.age_seconds, numeric: true },
   { label: "Phase", text: (waiter) => words(waiter.phase) },
   { label: "Its task holds", text: (waiter) => (waiter.own === null ? "–" : `${waiter.own.operation}${waiter.own.call_site === null ? "" : ` at ${waiter.own.call_site}`}`) },
+  { label: "Request", text: (waiter) => waiter.request ?? "–" },
   { label: "Trace", text: (waiter) => waiter.trace_id ?? "–", link: (waiter, template) => traceLink(waiter.trace_id, template) },
 ];
 

@@ -7,6 +7,7 @@ import { words } from "./format.js";
 import { Lists } from "./lists.js";
 import { Model } from "./model.js";
 import { PoolTable } from "./pools.js";
+import { Replay } from "./replay.js";
 import { LiveSource } from "./source.js";
 import { Verdict, createNumbers, showNumbers } from "./verdict.js";
 
@@ -32,6 +33,13 @@ const lists = new Lists((filter) => {
 const pools = new PoolTable(select);
 const range = /** @type {HTMLSelectElement} */ (byId("range"));
 
+const replay = new Replay((at, isPlaying) => {
+  view.at = at;
+  writeAddress(false);
+  replay.isPlaying = isPlaying;
+  source.open(model.selected, at);
+}, view.at);
+
 const source = new LiveSource({
   snapshot(snapshot) {
     if (snapshot.version !== document.documentElement.dataset.version) {
@@ -40,15 +48,29 @@ const source = new LiveSource({
       return;
     }
     model.reset(snapshot);
+    const time = snapshot.pools[0]?.last.time;
+    if (snapshot.replay !== null) {
+      byId("sizing").hidden = true;
+      replay.begin(snapshot.replay, time ?? snapshot.replay.begin);
+    }
+    byId("app").dataset.time = String(time ?? "");
     if (view.pool === null && model.pools.size === 1) {
       open(/** @type {string} */ ([...model.pools.keys()][0]));
       return;
     }
+    // A recording is shown at a moment, until it is played.
+    if (snapshot.replay !== null && !replay.isPlaying) source.close();
     update();
   },
   delta(delta) {
     model.add(delta);
-    byId("app").dataset.time = String(delta.pools[0]?.time ?? "");
+    const time = delta.pools[0]?.time;
+    byId("app").dataset.time = String(time ?? "");
+    if (time !== undefined && replay.recording !== null) {
+      replay.advance(time);
+      view.at = time;
+      if (!replay.isPlaying) source.close();
+    }
     // A pool that was created since the snapshot, and is the only one.
     if (model.selected === null && model.pools.size === 1) open(/** @type {string} */ ([...model.pools.keys()][0]));
     else update();
@@ -57,18 +79,22 @@ const source = new LiveSource({
     model.state = pool;
   },
   status({ state, message }) {
+    if (state === "live" && replay.recording !== null) [state, message] = ["replay", replay.isPlaying ? "playing a recording" : "recording"];
     const status = byId("status");
     if (status.className !== state) status.className = state;
     setText(status, message);
-    document.body.classList.toggle("stale", state !== "live");
+    document.body.classList.toggle("stale", state !== "live" && state !== "replay");
   },
 });
 
 function readAddress() {
   const parameters = new URLSearchParams(location.search);
   const range = parameters.get("range") ?? "";
+  const at = Number(parameters.get("at") ?? "");
   return {
     pool: parameters.get("pool"),
+    /** The moment of a recording. @type {number | null} */
+    at: at > 0 ? at : null,
     range: RANGES.includes(range) ? range : "900",
     filter: parameters.get("filter") ?? "",
   };
@@ -80,6 +106,7 @@ function address(pool) {
   if (pool !== null) parameters.set("pool", pool);
   if (view.range !== "900") parameters.set("range", view.range);
   if (view.filter !== "") parameters.set("filter", view.filter);
+  if (view.at !== null) parameters.set("at", String(view.at));
   const query = parameters.toString();
   return query === "" ? location.pathname : `?${query}`;
 }
@@ -104,7 +131,7 @@ function select(name) {
 function open(pool) {
   model.selected = pool;
   model.state = null;
-  source.open(pool);
+  source.open(pool, view.at);
 }
 
 let isScheduled = false;

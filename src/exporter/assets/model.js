@@ -1,6 +1,16 @@
 // The data that the page shows, as the API reports it (docs/api.yaml), and the points of the last 15 minutes.
 
 /**
+ * @typedef {{ time: number, cause: string }} Change
+ *
+ * @typedef {object} Recording what is replayed
+ * @property {number} begin
+ * @property {number} end
+ * @property {Change | null} incident
+ * @property {string | null} truncation
+ * @property {string} library_version
+ * @property {Change[]} changes
+ *
  * @typedef {{ executing: number, idle: number, idle_in_transaction: number }} Held
  *
  * @typedef {object} Row
@@ -49,7 +59,7 @@
  * @property {boolean} maintenance
  * @property {boolean} suspected_leak
  * @property {boolean} waits_for_own_pool
- * @property {string | null} [request]
+ * @property {string | null} request
  *
  * @typedef {object} Waiter
  * @property {string} operation
@@ -58,6 +68,7 @@
  * @property {number} age_seconds
  * @property {OwnConnection | null} own
  * @property {string | null} trace_id
+ * @property {string | null} request
  *
  * @typedef {object} Diagnosis
  * @property {string} cause
@@ -88,6 +99,7 @@
  * @property {PoolLine[]} pools
  * @property {PoolState | null} pool
  * @property {Columns | null} history
+ * @property {Recording | null} replay
  *
  * @typedef {{ pools: Row[] }} Delta
  */

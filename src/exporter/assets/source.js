@@ -1,5 +1,4 @@
-// Where the page's data comes from: the stream of a running exporter. A source of another kind, such as a recording,
-// has the same two methods and calls the same handlers.
+// Where the page's data comes from: the stream of a running exporter, or of one that replays a recording.
 
 /**
  * @typedef {object} Handlers
@@ -8,7 +7,7 @@
  * @property {(pool: import("./model.js").PoolState) => void} pool
  * @property {(status: Status) => void} status
  *
- * @typedef {{ state: "connecting" | "live" | "lost" | "refused", message: string }} Status
+ * @typedef {{ state: "connecting" | "live" | "replay" | "lost" | "refused", message: string }} Status
  */
 
 /** Reconnecting is tried after this time, and then more rarely. */
@@ -25,6 +24,8 @@ export class LiveSource {
     this.handlers = handlers;
     /** @type {string | null} */
     this.pool = null;
+    /** The moment of a recording with which the stream begins, or its problem. @type {number | null} */
+    this.at = null;
     /** @type {string | null} */
     this.lastId = null;
     this.pause = FIRST_PAUSE;
@@ -37,10 +38,12 @@ export class LiveSource {
   /**
    * Begins the stream, or begins it again for another pool.
    * @param {string | null} pool
+   * @param {number | null} [at] a moment of a recording
    */
-  open(pool) {
+  open(pool, at = null) {
     this.close();
     this.pool = pool;
+    this.at = at;
     this.lastId = null;
     this.connect();
   }
@@ -56,11 +59,12 @@ export class LiveSource {
     this.abort = abort;
     let refusal = "";
     try {
-      const query = this.pool === null ? "" : `?pool=${encodeURIComponent(this.pool)}`;
+      // Unlike `URLSearchParams`, the API takes `+` as it is.
+      const query = [this.pool === null ? "" : `pool=${encodeURIComponent(this.pool)}`, this.at === null ? "" : `at=${this.at}`];
       /** @type {Record<string, string>} */
       const headers = this.lastId === null ? {} : { "Last-Event-ID": this.lastId };
       // Unlike `EventSource`, this shows why a stream was refused.
-      const response = await fetch(`api/v1/stream${query}`, { headers, signal: abort.signal, cache: "no-store" });
+      const response = await fetch(`api/v1/stream?${query.filter((part) => part !== "").join("&")}`, { headers, signal: abort.signal, cache: "no-store" });
       if (!response.ok || !response.body) {
         refusal = await explain(response);
       } else {
@@ -95,7 +99,11 @@ export class LiveSource {
       rest += value;
       const events = rest.split("\n\n");
       rest = events.pop() ?? "";
-      for (const event of events) this.dispatch(event);
+      for (const event of events) {
+        this.dispatch(event);
+        // An event may have closed this stream.
+        if (this.abort !== abort) return;
+      }
     }
   }
 

@@ -1,6 +1,6 @@
 // The verdict about one pool, and its numbers now.
 
-import { byId, element, resize, setAttribute, setText } from "./dom.js";
+import { byId, element, prose, resize, setAttribute, setProse, setText } from "./dom.js";
 import { count, duration, measure, words } from "./format.js";
 import { isProblem } from "./model.js";
 
@@ -47,8 +47,8 @@ export class Verdict {
     byId("verdict").className = level(cause);
     setText(byId("cause"), causeWords(cause));
     setText(byId("since"), diagnosis && isProblem(cause) ? `for ${duration(Math.floor(diagnosis.since_seconds))}` : "");
-    setText(byId("finding"), diagnosis ? `${diagnosis.finding}.` : "The first sample of the pool is awaited.");
-    setText(byId("advice"), diagnosis?.advice ?? "");
+    setProse(byId("finding"), diagnosis ? `${diagnosis.finding}.` : "The first sample of the pool is awaited.");
+    setProse(byId("advice"), diagnosis?.advice ?? "");
     setText(byId("responsible"), responsible(diagnosis));
     setText(byId("consequences"), diagnosis?.consequences.length ? `Also caused by this: ${diagnosis.consequences.map(words).join(", ")}.` : "");
     const runbook = cause !== null && cause in RUNBOOKS ? RUNBOOKS[/** @type {keyof typeof RUNBOOKS} */ (cause)] : null;
@@ -66,7 +66,7 @@ export class Verdict {
     evidence.forEach(({ name, value, unit, usual }, at) => {
       const [term, description] = list.children[at].children;
       setText(term, words(name));
-      setText(description, measure(value, unit) + (usual === null ? "" : ` (usual ${measure(usual, unit)})`));
+      setText(description, measure(name, value, unit) + (usual === null ? "" : ` (usual ${measure(name, usual, unit)})`));
     });
   }
 
@@ -75,7 +75,7 @@ export class Verdict {
     const now = `${name}: ${causeWords(cause)}`;
     if (this.announced === now) return;
     this.announced = now;
-    const more = diagnosis && isProblem(cause) ? `. ${diagnosis.finding}. ${diagnosis.advice}` : "";
+    const more = diagnosis && isProblem(cause) ? `. ${prose(`${diagnosis.finding}. ${diagnosis.advice}`)}` : "";
     setText(byId("announcement"), `Pool ${now}${more}`);
   }
 }

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::hash::{Hash, Hasher};
 use std::panic::Location;
 
+use super::super::request;
 use crate::labels::{ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::ledger::{Recorder, Ticket};
@@ -100,7 +101,9 @@ impl Context {
             return;
         }
         let Self { operation, call_site, started, .. } = *self;
-        self.ticket = Some(recorder.begin_wait(operation, call_site, task_id(), started, phase));
+        let request = if in_request_scope() { request::route_key(recorder.ledger()) } else { None };
+        let waiter = (task_id(), request);
+        self.ticket = Some(recorder.begin_wait(operation, call_site, waiter, started, phase));
     }
 
     /// Records that a checkout that waited for its turn is in the queue for capacity now.

@@ -99,6 +99,7 @@ impl RequestCheckout {
         at: Nanos,
     ) {
         self.end_wait(waited);
+        stats.set_request(Some(self.request.route_key()));
         self.before = stats.wire().times_of(operation, at);
         self.own_wait_before = stats.own_wait();
     }
@@ -107,6 +108,7 @@ impl RequestCheckout {
     /// connection is returned.
     #[cold]
     pub(in crate::pool) fn end_use(&self, stats: &ConnectionStats, operation: OperationId, since: Nanos, at: Nanos) {
+        stats.set_request(None);
         let (executing, in_transaction) = stats.wire().times_of(operation, at);
         let held = at.since(since);
         let executing = executing.saturating_sub(self.before.0).min(held);

@@ -9,4 +9,4 @@ pub(super) use self::checkout::{Entry, RequestCheckout};
 pub(super) use self::route_limits::LayerLimits;
 pub(crate) use self::route_limits::RouteLimits;
 pub(crate) use self::scope::{ActiveRequest, LayerConfig, ScopeGuard, count_retry, current, is_active};
-pub(super) use self::scope::{begin_checkout, operation};
+pub(super) use self::scope::{begin_checkout, operation, route_key};

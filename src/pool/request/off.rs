@@ -9,8 +9,13 @@ use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::requests::RouteKey;
 
 pub(super) fn operation(_: &Arc<Ledger>) -> Option<OperationId> {
+    None
+}
+
+pub(super) fn route_key(_: &Arc<Ledger>) -> Option<RouteKey> {
     None
 }
 

@@ -161,6 +161,12 @@ pub(in crate::pool) fn operation(ledger: &Arc<Ledger>) -> Option<OperationId> {
     }
 }
 
+/// Returns the route and method of the current request, if there is one.
+#[cold]
+pub(in crate::pool) fn route_key(ledger: &Arc<Ledger>) -> Option<RouteKey> {
+    with_innermost(ledger, |request| request.route)
+}
+
 /// Counts a checkout for the current request, if there is one.
 #[cold]
 pub(in crate::pool) fn begin_checkout(ledger: &Arc<Ledger>, site: SiteId) -> Option<RequestCheckout> {

@@ -17,6 +17,7 @@ pub(crate) use self::totals::ConnectionTotals;
 use super::clock::Nanos;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
 use super::owned::{OwnedCounter, OwnedUseTimes, UseTimes};
+use super::requests::RouteKey;
 use super::trace::{self, SampledSpan, TraceContext};
 use super::wire::WireStats;
 use crate::labels::{Activity, ConnectionState};
@@ -59,6 +60,8 @@ pub(crate) struct ConnectionStats {
     marks: AtomicU8,
     /// Whether the holder is part of a sampled trace.
     traced: AtomicBool,
+    /// The route and method of the request that the holder serves, packed; zero if there is none.
+    request: AtomicU16,
     use_time: OwnedUseTimes,
     operations: [OnceLock<Box<Group>>; GROUPS],
     wire: WireStats,
@@ -139,6 +142,7 @@ impl ConnectionStats {
             marks: AtomicU8::new(0),
             task: AtomicU64::new(0),
             traced: AtomicBool::new(false),
+            request: AtomicU16::new(0),
             spans: Mutex::default(),
             use_time: OwnedUseTimes::default(),
             operations: [const { OnceLock::new() }; GROUPS],
@@ -179,6 +183,17 @@ impl ConnectionStats {
     pub(crate) fn set_holder(&self, site: SiteId, task: u64) {
         self.site.store(site.as_u16(), Relaxed);
         self.task.store(task, Relaxed);
+    }
+
+    /// Sets the request that the holder serves, until it returns the connection.
+    #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
+    pub(crate) fn set_request(&self, request: Option<RouteKey>) {
+        self.request.store(request.map_or(0, RouteKey::packed), Relaxed);
+    }
+
+    /// Returns the request that the holder serves, if it is known.
+    pub(crate) fn request(&self) -> Option<RouteKey> {
+        RouteKey::unpacked(self.request.load(Relaxed))
     }
 
     /// Sets the span in which the next holder checks the connection out.

@@ -12,6 +12,7 @@
 mod point;
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::point::Totals;
-pub(crate) use self::point::{OperationPoint, Point};
+pub(crate) use self::point::{MAX_ERRORS, MAX_OPERATIONS, OperationPoint, Point, Slots, quantile};
 use super::ledger::PoolSnapshot;
 
 /// The points of one pool: 15 minutes.
@@ -30,7 +31,7 @@ pub(crate) const MAX_TOTAL_POINTS: usize = 200 * MAX_POINTS;
 
 /// The names of operations that the points of one pool refer to. A pool has fewer; pools that replace each other under
 /// one name may have more, and the uses of further ones are counted in the pool's total only.
-const MAX_NAMES: usize = 1024;
+pub(crate) const MAX_NAMES: usize = 1024;
 
 /// A tick is skipped if the last one is younger, as when a second exporter samples the same pools.
 const MIN_TICK_INTERVAL: Duration = Duration::from_millis(500);
@@ -85,6 +86,24 @@ pub(crate) struct PoolPoints {
 }
 
 impl PoolPoints {
+    /// Returns points whose operations are indexes of `names`.
+    pub(crate) fn new(name: Arc<str>, points: Vec<Arc<Point>>, names: Vec<Arc<str>>) -> Self {
+        Self { name, points, is_truncated: false, names: Arc::new(names) }
+    }
+
+    /// Returns the last `limit` points that are in `range` and that `skip` does not select.
+    pub(crate) fn within(&self, range: Range<usize>, skip: impl Fn(&Point) -> bool, limit: usize) -> Self {
+        let points = self.points.get(range).unwrap_or_default();
+        let begin = points.partition_point(|point| skip(point));
+        let first = begin.max(points.len().saturating_sub(limit));
+        Self {
+            name: Arc::clone(&self.name),
+            points: points[first..].to_vec(),
+            is_truncated: first > begin,
+            names: Arc::clone(&self.names),
+        }
+    }
+
     /// Returns the name that an operation of the points has.
     pub(crate) fn operation_name(&self, operation: &OperationPoint) -> &str {
         self.names.get(usize::from(operation.name)).map_or("", |name| name)

@@ -12,10 +12,10 @@ use crate::telemetry::owned::{BOUNDS_SECONDS, BUCKETS};
 use crate::telemetry::server::ServerPoll;
 
 /// The operations that a point has: those that held connections longest.
-pub(super) const MAX_OPERATIONS: usize = 6;
+pub(crate) const MAX_OPERATIONS: usize = 6;
 
 /// The error codes that a point has: the most frequent ones.
-pub(super) const MAX_ERRORS: usize = 4;
+pub(crate) const MAX_ERRORS: usize = 4;
 
 /// A pool's state at one moment, and what happened since the moment before.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,7 +70,7 @@ pub(crate) struct Slots {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct OperationPoint {
     /// The index of its name.
-    pub(super) name: u16,
+    pub(crate) name: u16,
     /// By [`Activity::ALL`].
     pub(crate) held: [f32; Activity::COUNT],
 }
@@ -264,7 +264,7 @@ impl Point {
 /// Returns a quantile of durations in seconds, interpolated within its bucket as by `histogram_quantile`; the highest bound
 /// for what is beyond it.
 #[allow(clippy::cast_precision_loss, reason = "no count exceeds 2^53")]
-fn quantile(buckets: &[u64; BUCKETS], quantile: f64) -> Option<f32> {
+pub(crate) fn quantile(buckets: &[u64; BUCKETS], quantile: f64) -> Option<f32> {
     let count: u64 = buckets.iter().sum();
     if count == 0 {
         return None;

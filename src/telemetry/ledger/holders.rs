@@ -39,6 +39,9 @@ pub struct Holder {
     pub waits_for_own_pool: bool,
     /// The span of the checkout, if it is sampled.
     pub trace: Option<TraceContext>,
+    /// The method and route of the request that it serves, as in `GET /orders/{id}`; `None` unless a layer of
+    /// [`middleware`](crate::middleware) serves it.
+    pub request: Option<Arc<str>>,
 }
 
 /// A checkout in flight.
@@ -58,6 +61,8 @@ pub struct Waiter {
     pub own_connection: Option<OwnConnection>,
     /// The span in which it began to wait, if it is sampled.
     pub trace: Option<TraceContext>,
+    /// The method and route of the request that it is for, as in [`Holder::request`].
+    pub request: Option<Arc<str>>,
 }
 
 /// A connection held by the same task that waits for another one.
@@ -105,7 +110,7 @@ impl LedgerState {
         let mut holders: Vec<_> = states
             .filter(|(_, state)| state.is_used())
             .map(|(stats, state)| {
-                let wire = stats.wire();
+                let (wire, request) = (stats.wire(), stats.request());
                 Holder {
                     operation: ledger.operations().shared_name(state.operation),
                     call_site: ledger.operations().location(stats.site()),
@@ -117,8 +122,9 @@ impl LedgerState {
                     maintenance: state.maintenance,
                     suspected_leak: is_suspected_leak(stats, state, ledger, now),
                     waits_for_own_pool: state.is_checked_out() && deadlocked.contains(&stats.task()),
-                    // If the state has changed, the span may already be the next holder's.
+                    // If the state has changed, the span and the request may already be the next holder's.
                     trace: stats.span_ids().filter(|_| stats.state() == state),
+                    request: request.filter(|_| stats.state() == state).map(|request| ledger.routes().text(request)),
                 }
             })
             .collect();
@@ -146,6 +152,7 @@ impl LedgerState {
                 age: now.duration_since(checkout.started),
                 own_connection: checkout.own_connection.map(|own| own_connection(own, ledger)),
                 trace: checkout.trace.as_ref().map(|trace| trace.within.ids()),
+                request: checkout.request.map(|request| ledger.routes().text(request)),
             })
             .collect();
         waiters.sort_by_key(|waiter| std::cmp::Reverse(waiter.age));

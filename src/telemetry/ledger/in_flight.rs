@@ -6,6 +6,7 @@ use std::panic::Location;
 use crate::labels::Phase;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::{OperationId, SiteId};
+use crate::telemetry::requests::RouteKey;
 use crate::telemetry::trace::{CheckoutSpan, SampledSpan};
 
 /// Identifies a checkout in flight.
@@ -34,6 +35,8 @@ pub(super) struct InFlight {
     pub(super) phase_since: Nanos,
     /// The waiting task; zero if there is none.
     pub(super) task: u64,
+    /// The request that it is for, if it is known.
+    pub(super) request: Option<RouteKey>,
     /// The operation and call site of a connection that the waiting task itself holds, once detected.
     pub(super) own_connection: Option<(OperationId, SiteId)>,
     /// Present if the checkout is part of a sampled trace; boxed because few are.

@@ -19,6 +19,7 @@ use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::queries::QueryId;
+use crate::telemetry::requests::RouteKey;
 use crate::telemetry::trace::{self, CheckoutSpan, SampledSpan, TraceContext};
 
 /// Events of the pool itself.
@@ -44,7 +45,7 @@ impl Recorder {
         &self,
         operation: OperationId,
         call_site: &'static Location<'static>,
-        task: u64,
+        (task, request): (u64, Option<RouteKey>),
         started: Nanos,
         phase: Phase,
     ) -> Ticket {
@@ -58,7 +59,8 @@ impl Recorder {
         let span = trace.as_ref().and_then(|trace| trace.span.as_ref()).filter(|_| phase == Phase::Queue);
         let span = span.map(|span| span.span().clone());
         let (phase_since, own_connection) = (started, None);
-        let checkout = InFlight { operation, call_site, started, phase, phase_since, task, own_connection, trace };
+        let checkout =
+            InFlight { operation, call_site, started, phase, phase_since, task, request, own_connection, trace };
         let (ticket, held) = ledger.update(|state| {
             let held = span.is_some().then(|| state.held_connections(&ledger.operations, started));
             (state.begin(checkout), held)

@@ -20,6 +20,17 @@ impl RouteKey {
     /// The number of route ids, including `other`.
     pub(crate) const ROUTE_IDS: usize = NAME_IDS;
 
+    /// Returns the key as a number that is not zero.
+    #[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
+    pub(crate) fn packed(self) -> u16 {
+        self.0 + 1
+    }
+
+    /// Returns the key that was packed as this number; `None` for zero.
+    pub(crate) fn unpacked(packed: u16) -> Option<Self> {
+        packed.checked_sub(1).map(Self)
+    }
+
     // The largest index, of 201 routes with ten methods each, fits.
     fn new(route: u16, method: RequestMethod) -> Self {
         const METHODS: u16 = RequestMethod::COUNT as u16;
@@ -64,6 +75,8 @@ struct RouteCounters {
     durations: [OnceLock<Box<SharedHistogram>>; Outcome::COUNT],
     /// The operation for checkouts that have no name of their own.
     operation: OnceLock<OperationId>,
+    /// The method and route.
+    text: OnceLock<Arc<str>>,
 }
 
 impl RouteTable {
@@ -92,6 +105,12 @@ impl RouteTable {
     /// Returns the name of the key's route.
     pub(crate) fn route(&self, key: RouteKey) -> &str {
         self.routes.name(key.route())
+    }
+
+    /// Returns the method and route, as in `GET /orders/{id}`.
+    pub(crate) fn text(&self, key: RouteKey) -> Arc<str> {
+        let text = || format!("{} {}", key.method().as_str(), self.route(key)).into();
+        Arc::clone(self.of(key).text.get_or_init(text))
     }
 
     fn of(&self, key: RouteKey) -> &RouteCounters {

@@ -42,6 +42,35 @@ async fn tasks_belong_to_a_request_only_with_its_scope() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn holders_and_waiters_have_their_request() {
+    let test = TestPool::new(1, 0);
+    let pool = test.pool.clone();
+    let handler = service_fn(move |_| {
+        let pool = pool.clone();
+        async move {
+            drop(pool.get().await.unwrap());
+            let held = pool.get().await.unwrap();
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok::<_, Infallible>(response())
+        }
+    });
+    let service = layer(&test).layer(handler);
+    let mut holder = serve(service.clone(), get("/orders"));
+    let mut waiter = serve(service, get("/items"));
+    assert!(holder.poll().is_none() && waiter.poll().is_none());
+    let snapshot = test.snapshot();
+    let requests: Vec<_> = snapshot.holders.iter().map(|holder| holder.request.as_deref()).collect();
+    assert_eq!(requests, [Some("GET /orders")]);
+    let requests: Vec<_> = snapshot.waiters.iter().map(|waiter| waiter.request.as_deref()).collect();
+    assert_eq!(requests, [Some("GET /items")]);
+
+    drop((holder, waiter));
+    let _held = test.pool.get().await.unwrap();
+    assert_eq!(test.snapshot().holders[0].request, None, "the next holder serves no request");
+}
+
+#[tokio::test(start_paused = true)]
 async fn task_outliving_its_request_counts_for_the_route() {
     let test = TestPool::new(1, 0);
     let pool = test.pool.clone();

@@ -14,6 +14,7 @@ use super::duration::duration;
 use super::exit::{USAGE, end, exit_code, fail, print_error};
 use super::log;
 use super::outputs::OutputArgs;
+use super::record::RecordArgs;
 use super::web::WebArgs;
 use crate::demo::{self, DEFAULT_FAULT_DELAY, Demo, DemoError, Scenario, ScenarioPlan, Timing, Traces};
 use crate::output::Console;
@@ -62,11 +63,8 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
 
-    /// Write a file to this directory whenever a verdict names a problem, with the minutes around it; docs/recording.md
-    ///
-    /// SIGUSR1 writes one, too.
-    #[arg(long, value_name = "DIR", env = "POOLSCOPE_RECORD_DIR")]
-    record_dir: Option<PathBuf>,
+    #[command(flatten)]
+    record: RecordArgs,
 
     #[command(flatten)]
     outputs: OutputArgs,
@@ -130,7 +128,7 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         shop_address: args.shop_address,
         plan: ScenarioPlan { scenario, timing },
         duration: args.duration,
-        record_dir: args.record_dir,
+        record: args.record.settings(),
         traces,
         #[cfg(feature = "jaeger")]
         traces_address: args.traces_address,

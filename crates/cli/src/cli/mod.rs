@@ -11,6 +11,8 @@ mod exit;
 mod healthy;
 mod log;
 mod outputs;
+mod record;
+mod replay;
 mod rules;
 mod serve;
 mod subject;
@@ -28,6 +30,7 @@ use self::demo::DemoArgs;
 use self::diagnose::DiagnoseArgs;
 use self::exit::{USAGE, fail, printed};
 use self::healthy::HealthyArgs;
+use self::replay::ReplayArgs;
 use self::rules::RulesArgs;
 use self::serve::{CheckArgs, ServeArgs};
 use self::top::TopArgs;
@@ -105,6 +108,13 @@ enum Command {
         after_help = "Examples:\n  poolscope top\n  poolscope top http://shop-1:9719 http://shop-2:9719\n  poolscope top --batch | head"
     )]
     Top(TopArgs),
+
+    /// Show a recording on the live page, at any of its moments
+    ///
+    /// It prints the page's address, and serves until Ctrl-C. A truncated recording is shown as far as it is readable.
+    /// docs/recording.md describes recordings.
+    #[command(after_help = "Example:\n  poolscope replay incidents/poolscope-shop-20261201T210000Z-leak.jsonl.gz")]
+    Replay(ReplayArgs),
 }
 
 /// Runs the command that the arguments of this process name, and returns its exit code.
@@ -131,6 +141,7 @@ pub fn run() -> ExitCode {
         },
         Command::Diagnose(args) => diagnose::run(args),
         Command::Top(args) => top::run(args),
+        Command::Replay(args) => replay::run(args),
         Command::Rules(args) => match rules::print(args) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, error.is_usage()),

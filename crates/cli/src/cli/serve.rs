@@ -1,7 +1,7 @@
 //! `poolscope serve` and `poolscope check`: the standalone exporter and its configuration.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::output::{Console, print};
@@ -14,6 +14,7 @@ use poolscope::text::ErrorChain;
 use super::exit::{FAILURE, USAGE, end, exit_code, fail, print_error, printed};
 use super::log;
 use super::outputs::OutputArgs;
+use super::record::RecordArgs;
 use super::web::{WebArgs, WebConfigArgs};
 
 /// The filter of the log unless the environment has one.
@@ -27,11 +28,8 @@ pub(super) struct ServeArgs {
     #[command(flatten)]
     web: WebArgs,
 
-    /// Write a file to this directory whenever a verdict names a problem, with the minutes around it; docs/recording.md
-    ///
-    /// SIGUSR1 writes one, too.
-    #[arg(long, value_name = "DIR", env = "POOLSCOPE_RECORD_DIR")]
-    record_dir: Option<PathBuf>,
+    #[command(flatten)]
+    record: RecordArgs,
 
     #[command(flatten)]
     outputs: OutputArgs,
@@ -92,7 +90,7 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
     if let Err(problem) = log::init(console.log(), args.outputs.log_format, LOG_FILTER, layer) {
         return print_error(&problem, USAGE);
     }
-    let serve = Serve { config, web, record_dir: args.record_dir.clone(), traces };
+    let serve = Serve { config, web, record: args.record.settings(), traces };
     let result = serve.run(&console);
     end(console, result.map_err(|error| (ErrorChain(&error).to_string(), exit_code(error.is_usage()))))
 }

@@ -22,6 +22,10 @@ pub(super) struct WebArgs {
     #[command(flatten)]
     config: WebConfigArgs,
 
+    /// Link traces on the live page to this URL, in which {trace_id} is replaced
+    #[arg(long, value_name = "URL", env = "POOLSCOPE_TRACE_URL", value_parser = trace_url)]
+    trace_url: Option<String>,
+
     /// Serve on the socket that systemd passes, instead of --web.listen-address
     #[arg(long = "web.systemd-socket")]
     systemd_socket: bool,
@@ -53,6 +57,18 @@ impl WebConfigArgs {
 impl WebArgs {
     /// Reads the file and takes the socket. Must be called before the process has threads.
     pub(super) fn settings(&self) -> Result<WebSettings, WebError> {
-        WebSettings::new(self.listen_address.clone(), self.config.read()?, self.systemd_socket)
+        let settings = WebSettings::new(self.listen_address.clone(), self.config.read()?, self.systemd_socket)?;
+        // An empty value counts as unset.
+        Ok(settings.with_trace_url(self.trace_url.clone().filter(|url| !url.is_empty())))
+    }
+}
+
+/// Checks the template of links to traces.
+fn trace_url(template: &str) -> Result<String, &'static str> {
+    let is_web = ["http://", "https://"].iter().any(|scheme| template.starts_with(scheme));
+    if template.is_empty() || is_web && template.contains("{trace_id}") {
+        Ok(template.to_owned())
+    } else {
+        Err("give an http or https URL with {trace_id}, as in https://jaeger.example.com/trace/{trace_id}")
     }
 }

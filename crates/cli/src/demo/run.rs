@@ -1,11 +1,10 @@
 //! Runs the demo.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use poolscope::config::env_vars;
-use poolscope::exporter::Readiness;
+use poolscope::exporter::{Exporter, Readiness};
 use poolscope::{Collector, Pool, Settings};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
@@ -24,7 +23,8 @@ use super::traces::Traces;
 use super::workload::Workload;
 use crate::output::Console;
 use crate::service::{
-    ExporterTask, Incidents, ServiceManager, ShutdownReason, WebSettings, shutdown_requested, watch_signals,
+    ExporterTask, Incidents, RecordSettings, ServiceManager, ShutdownReason, WebSettings, shutdown_requested,
+    watch_signals,
 };
 
 /// The time between two statuses on a terminal, and in a log.
@@ -54,8 +54,8 @@ pub(crate) struct Demo {
     pub(crate) plan: ScenarioPlan,
     /// When to stop; `None` to run until a signal arrives.
     pub(crate) duration: Option<Duration>,
-    /// The directory for incident files, if they are written.
-    pub(crate) record_dir: Option<PathBuf>,
+    /// Where incident files are written, if they are.
+    pub(crate) record: RecordSettings,
     /// The export of spans.
     pub(crate) traces: Traces,
     /// The address of the Jaeger UI.
@@ -105,19 +105,8 @@ impl Demo {
         let manager = ServiceManager::from_env()?;
 
         let collector = Collector::new();
-        let incidents = Incidents::start(self.record_dir, &collector)?;
+        let incidents = Incidents::start(self.record, &collector)?;
         let readiness = Readiness::new();
-        let exporter = ExporterTask::start(
-            self.web,
-            collector.clone(),
-            console.registry().map_err(DemoError::system)?,
-            readiness.clone(),
-            request_shutdown,
-        )
-        .await?;
-        // The first line: starting the server takes a while.
-        console.print(format!("Live page: {}/\n", exporter.url()));
-
         // Dropping the tasks stops the Jaeger UI.
         #[cfg(feature = "jaeger")]
         let mut tasks = JoinSet::new();
@@ -125,6 +114,15 @@ impl Demo {
         let jaeger = self.traces.serve(&self.traces_address, &mut tasks).await?;
         #[cfg(not(feature = "jaeger"))]
         let jaeger = None::<String>;
+
+        let registry = console.registry().map_err(DemoError::system)?;
+        let mut exporter = Exporter::new(collector.clone()).registry(registry).readiness(readiness.clone());
+        if let Some(jaeger) = &jaeger {
+            exporter = exporter.trace_url(format!("{jaeger}/trace/{{trace_id}}"));
+        }
+        let exporter = ExporterTask::start(self.web, incidents.enable(exporter), request_shutdown).await?;
+        // The first line: starting the server takes a while.
+        console.print(format!("Live page: {}/\n", exporter.url()));
 
         let Some(environment) = Environment::set_up(settings, &collector, console, &mut shutdown).await? else {
             console.print("Stopped before the start was complete.\n");

@@ -1,10 +1,9 @@
 //! Runs the standalone exporter.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use poolscope::exporter::Readiness;
+use poolscope::exporter::{Exporter, Readiness};
 use poolscope::otlp::Pipeline;
 use poolscope::{Collector, Pool};
 use tokio::runtime::Builder;
@@ -16,7 +15,8 @@ use super::error::ServeError;
 use super::probe::probe;
 use crate::output::Console;
 use crate::service::{
-    ExporterTask, Incidents, ServiceError, ServiceManager, WebSettings, shutdown_requested, watch_signals,
+    ExporterTask, Incidents, RecordSettings, ServiceError, ServiceManager, WebSettings, shutdown_requested,
+    watch_signals,
 };
 
 /// Over how much time the first probes of all databases are spread, at most.
@@ -38,8 +38,8 @@ pub(crate) struct Serve {
     pub(crate) config: Config,
     /// The exporter's listener and web configuration.
     pub(crate) web: WebSettings,
-    /// The directory for incident files, if they are written.
-    pub(crate) record_dir: Option<PathBuf>,
+    /// Where incident files are written, if they are.
+    pub(crate) record: RecordSettings,
     /// The exporter of spans, if they are exported.
     pub(crate) traces: Option<Pipeline>,
 }
@@ -66,17 +66,18 @@ impl Serve {
     }
 
     async fn run_async(self, console: &Console) -> Result<(), ServeError> {
-        let Self { config: Config { databases }, web, record_dir, traces } = self;
+        let Self { config: Config { databases }, web, record, traces } = self;
         let (request_shutdown, mut shutdown) = watch::channel(None);
         watch_signals(request_shutdown.clone(), SHUTDOWN_TIMEOUT)?;
         let manager = ServiceManager::from_env()?;
 
         let collector = Collector::new();
-        let incidents = Incidents::start(record_dir, &collector)?;
+        let incidents = Incidents::start(record, &collector)?;
         let pools = build_pools(&databases, &collector)?;
         let readiness = Readiness::new();
         let registry = console.registry().map_err(ServiceError::system)?;
-        let exporter = ExporterTask::start(web, collector, registry, readiness.clone(), request_shutdown).await?;
+        let exporter = Exporter::new(collector).registry(registry).readiness(readiness.clone());
+        let exporter = ExporterTask::start(web, incidents.enable(exporter), request_shutdown).await?;
 
         let mut tasks = JoinSet::new();
         for (index, (pool, database)) in pools.iter().zip(&databases).enumerate() {

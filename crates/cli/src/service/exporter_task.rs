@@ -2,9 +2,7 @@
 
 use std::net::SocketAddr;
 
-use poolscope::Collector;
-use poolscope::exporter::{Exporter, ExporterError, Readiness};
-use prometheus::Registry;
+use poolscope::exporter::{Exporter, ExporterError};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -22,15 +20,12 @@ pub(crate) struct ExporterTask {
 }
 
 impl ExporterTask {
-    /// Listens as configured by `settings`, and serves the metrics of `collector` and `registry` in a new task. Requests shutdown if serving fails later.
+    /// Listens as configured by `settings`, and serves in a new task. Requests shutdown if serving fails later.
     pub(crate) async fn start(
         settings: WebSettings,
-        collector: Collector,
-        registry: Registry,
-        readiness: Readiness,
+        exporter: Exporter,
         shutdown: watch::Sender<Option<ShutdownReason>>,
     ) -> Result<Self, ServiceError> {
-        let exporter = Exporter::new(collector).registry(registry).readiness(readiness);
         let exporter = settings.bind(exporter).await?;
         let (address, scheme) = (exporter.local_addr(), exporter.scheme());
         let (stop, stopped) = oneshot::channel::<()>();

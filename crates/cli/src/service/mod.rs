@@ -12,7 +12,7 @@ mod web_settings;
 pub(crate) use self::error::{NotAPath, ServiceError};
 pub(crate) use self::exporter_task::ExporterTask;
 pub(crate) use self::file::without_line_break;
-pub(crate) use self::incidents::Incidents;
+pub(crate) use self::incidents::{Incidents, RecordSettings};
 pub(crate) use self::notify::ServiceManager;
 pub(crate) use self::quote::{masked, may_be_url, quoted};
 pub(crate) use self::shutdown::{ShutdownReason, Signals, request_shutdown, shutdown_requested, watch_signals};

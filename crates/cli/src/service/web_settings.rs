@@ -13,6 +13,8 @@ pub(crate) struct WebSettings {
     listen: Listen,
     /// TLS, users and headers; `None` for plain HTTP.
     config: Option<WebConfig>,
+    /// The template of links to traces.
+    trace_url: Option<String>,
 }
 
 /// Where an exporter listens.
@@ -81,7 +83,13 @@ impl WebSettings {
         systemd_socket: bool,
     ) -> Result<Self, WebError> {
         let listen = if systemd_socket { Listen::Socket(passed_socket()?) } else { Listen::Address(listen_address) };
-        Ok(Self { listen, config })
+        Ok(Self { listen, config, trace_url: None })
+    }
+
+    /// Sets the template of links to traces, if it is not `None`.
+    #[must_use]
+    pub(crate) fn with_trace_url(self, trace_url: Option<String>) -> Self {
+        Self { trace_url, ..self }
     }
 
     /// Binds `exporter` to the listener, with the web configuration.
@@ -92,6 +100,9 @@ impl WebSettings {
     pub(super) async fn bind(self, mut exporter: Exporter) -> Result<BoundExporter, WebError> {
         if let Some(config) = self.config {
             exporter = exporter.web_config(config);
+        }
+        if let Some(trace_url) = self.trace_url {
+            exporter = exporter.trace_url(trace_url);
         }
         let bound = match self.listen {
             Listen::Address(address) => exporter.bind(address).await,

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::model::State;
 
 /// How many samples are kept for each pool: ten minutes at one a second.
-const MAX_SAMPLES: usize = 600;
+pub(super) const MAX_SAMPLES: usize = 600;
 
 /// The samples, oldest first. A second without an answer has none.
 #[derive(Clone, Debug, Default)]
@@ -41,11 +41,12 @@ const ASCII_BARS: [char; 8] = ['.', '.', ':', ':', '-', '=', '+', '#'];
 pub(crate) fn bars(values: &[Option<u64>], max: u64, width: usize, height: usize, is_utf8: bool) -> Vec<String> {
     let characters = if is_utf8 { BARS } else { ASCII_BARS };
     let values = &values[values.len().saturating_sub(width)..];
-    let steps = 8 * height as u64;
-    let level = |value: u64| (value.min(max) * steps).div_ceil(max.max(1));
+    let steps = 8 * height as u128;
+    // Of any numbers, without overflow.
+    let level = |value: u64| (u128::from(value.min(max)) * steps).div_ceil(u128::from(max.max(1)));
     (0..height)
         .map(|row| {
-            let below = 8 * (height - 1 - row) as u64;
+            let below = 8 * (height - 1 - row) as u128;
             let bar = |value: &Option<u64>| match value.map(level) {
                 None => ' ',
                 Some(0) if below == 0 => '_',

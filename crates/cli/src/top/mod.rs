@@ -1,11 +1,12 @@
 //! `poolscope top`: the pools of exporters in a terminal, once per second.
 //!
 //! One thread draws, and receives events from others: one for each exporter that queries it ([`poller`]), one that reads
-//! the keys, and one that waits for signals ([`terminal`]). [`App`] is the state; [`view`] draws it, and [`plain`] prints
+//! the keys, and one that waits for signals ([`terminal`]). [`App`] is the state, which [`keys`] change; [`view`] draws it, and [`plain`] prints
 //! it where there is no terminal.
 
 mod app;
 mod history;
+mod keys;
 mod list;
 mod model;
 mod plain;
@@ -23,7 +24,8 @@ use poolscope::text::printable;
 use serde_json::Value;
 use thiserror::Error;
 
-use self::app::{Action, App};
+use self::app::App;
+use self::keys::Action;
 use self::model::Pool;
 use self::poller::Poller;
 use self::terminal::Screen;

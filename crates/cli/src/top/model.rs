@@ -3,7 +3,12 @@
 use poolscope::text::printable;
 use serde_json::Value;
 
+use super::history::MAX_SAMPLES;
 use crate::pool_listing::{cause, consequences, evidence, list, size, text};
+
+/// The pools, holders and waiters that are read of an answer at most: as many holders and waiters as an exporter lists.
+pub(super) const MAX_POOLS: usize = 1000;
+const MAX_LISTED: usize = 1000;
 
 /// What is known about one pool.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -107,17 +112,20 @@ fn count(value: &Value, key: &str) -> u64 {
 impl Pool {
     /// Reads an element of the list in `/api/v1/pools`.
     pub(crate) fn new(pool: &Value) -> Self {
+        let (holders, waiters, history) = (list(pool, "holders"), list(pool, "waiters"), list(pool, "history"));
+        let beyond =
+            |listed: &[Value], key| count(pool, key).saturating_add(listed.len().saturating_sub(MAX_LISTED) as u64);
         Self {
             name: shown(pool, "name"),
             state: State::new(&pool["state"]),
             verdict: Verdict::new(pool),
             size: printable(&size(pool)).into_owned(),
-            holders: list(pool, "holders").iter().map(Holder::new).collect(),
-            waiters: list(pool, "waiters").iter().map(Waiter::new).collect(),
-            holders_omitted: count(pool, "holders_omitted"),
-            waiters_omitted: count(pool, "waiters_omitted"),
+            holders: holders.iter().take(MAX_LISTED).map(Holder::new).collect(),
+            waiters: waiters.iter().take(MAX_LISTED).map(Waiter::new).collect(),
+            holders_omitted: beyond(holders, "holders_omitted"),
+            waiters_omitted: beyond(waiters, "waiters_omitted"),
             recorded_at: shown(pool, "recorded_at"),
-            history: list(pool, "history").iter().map(State::new).collect(),
+            history: history[history.len().saturating_sub(MAX_SAMPLES)..].iter().map(State::new).collect(),
         }
     }
 }

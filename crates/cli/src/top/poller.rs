@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::model::Pool;
+use super::model::{MAX_POOLS, Pool};
 use super::{Event, Source};
 
 /// A handle to the thread that queries one exporter. The thread ends after its query when this is dropped.
@@ -37,7 +37,7 @@ fn start_one(exporter: usize, source: Source, delay: Duration, events: Sender<Ev
             let begun = Instant::now();
             // The panic hook has restored the terminal, which the drawing thread must not write to again.
             let answer = panic::catch_unwind(AssertUnwindSafe(|| {
-                (source.query)().map(|pools| pools.iter().map(Pool::new).collect::<Vec<_>>())
+                (source.query)().map(|pools| pools.iter().take(MAX_POOLS).map(Pool::new).collect::<Vec<_>>())
             }));
             let event = match answer {
                 Ok(pools) => Event::Answer { exporter, pools },

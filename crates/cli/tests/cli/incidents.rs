@@ -2,16 +2,22 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use poolscope::recording::Recording;
 use poolscope_cli::demo::Scenario;
+use poolscope_testing::http;
 
-use crate::run::{demo, poolscope, run_to_end, start, wait_until};
+use crate::run::{Run, demo, poolscope, run_to_end, start, wait_until};
 
 /// The scenarios unless `make incidents` runs all.
 const SCENARIOS: [&str; 2] = ["leak", "slow_queries"];
+
+/// The scenarios that run at once.
+const AT_ONCE: usize = 2;
 
 /// A killed process loses at most ten seconds. The rest is for a machine that is busy.
 const MAX_MISSING: Duration = Duration::from_secs(20);
@@ -38,38 +44,60 @@ fn end(recording: &Recording) -> Option<(SystemTime, f64)> {
 
 #[test]
 fn killed_process_leaves_its_evidence() {
-    for scenario in scenarios() {
-        let home = tempfile::tempdir().expect("a directory");
-        let directory = home.path().join("incidents");
-        let record_dir = directory.to_str().expect("a path");
-        let demo = start(&mut demo(&["--scenario", scenario, "--scenario-after", "1s", "--record-dir", record_dir]));
-        let latest = || {
-            let file = files(&directory, ".jsonl.gz.partial").pop()?;
-            end(&Recording::open(file).ok()?).filter(|(_, after)| *after >= 5.0)
-        };
-        wait_until("seconds of the problem", || latest().is_some());
-        let killed = SystemTime::now();
-        demo.run.signal(Signal::SIGKILL);
-        drop(demo);
-        let file = files(&directory, ".jsonl.gz.partial").pop().expect("a file");
-        let recording = Recording::open(&file).expect("a recording");
-        let (last, _) = end(&recording).expect("seconds");
-        let missing = killed.duration_since(last).unwrap_or_default();
-        assert!(missing < MAX_MISSING, "{scenario}: {missing:?} are missing");
-        assert!(recording.replay().any(|(_, verdict)| verdict.is_problem()), "{scenario}");
+    let scenarios = Mutex::new(scenarios().into_iter());
+    let next = || scenarios.lock().expect("no panic").next();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(scenario) = next() {
+                    kill(scenario);
+                }
+            });
+        }
+    });
+}
 
-        let path = file.to_str().expect("a path");
-        let ended = run_to_end(poolscope(&["diagnose", path]));
-        assert_eq!(ended.code, Some(1), "{scenario}: {}{}", ended.out, ended.err);
-        assert!(ended.out.contains("\n  advice: "), "{scenario}: {}", ended.out);
-        assert!(ended.err.contains(": the recording is readable for "), "{}", ended.err);
-        let json = run_to_end(poolscope(&["diagnose", "--json", path]));
-        let json: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
-        assert_eq!(json[0]["pool"], "shop");
-        let ended = run_to_end(poolscope(&["top", path]));
-        assert_eq!(ended.code, Some(0), "{}", ended.err);
-        assert!(ended.out.contains(" HOLDER\n") || ended.out.contains(" WAITER\n"), "{scenario}: {}", ended.out);
-    }
+/// Kills a demo during a scenario, and reads the file that it leaves with each command.
+fn kill(scenario: &str) {
+    let home = tempfile::tempdir().expect("a directory");
+    let directory = home.path().join("incidents");
+    let record_dir = directory.to_str().expect("a path");
+    let demo = start(&mut demo(&["--scenario", scenario, "--scenario-after", "1s", "--record-dir", record_dir]));
+    let latest = || {
+        let file = files(&directory, ".jsonl.gz.partial").pop()?;
+        end(&Recording::open(file).ok()?).filter(|(_, after)| *after >= 5.0)
+    };
+    wait_until("seconds of the problem", || latest().is_some());
+    let killed = SystemTime::now();
+    demo.run.signal(Signal::SIGKILL);
+    drop(demo);
+    let file = files(&directory, ".jsonl.gz.partial").pop().expect("a file");
+    let recording = Recording::open(&file).expect("a recording");
+    let (last, _) = end(&recording).expect("seconds");
+    let missing = killed.duration_since(last).unwrap_or_default();
+    assert!(missing < MAX_MISSING, "{scenario}: {missing:?} are missing");
+    assert!(recording.replay().any(|(_, verdict)| verdict.is_problem()), "{scenario}");
+
+    let path = file.to_str().expect("a path");
+    let ended = run_to_end(poolscope(&["diagnose", path]));
+    assert_eq!(ended.code, Some(1), "{scenario}: {}{}", ended.out, ended.err);
+    assert!(ended.out.contains("\n  advice: "), "{scenario}: {}", ended.out);
+    assert!(ended.err.contains(": the recording is readable for "), "{}", ended.err);
+    let json = run_to_end(poolscope(&["diagnose", "--json", path]));
+    let json: serde_json::Value = serde_json::from_str(&json.out).expect("JSON");
+    assert_eq!(json[0]["pool"], "shop");
+    let ended = run_to_end(poolscope(&["top", path]));
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(ended.out.contains(" HOLDER\n") || ended.out.contains(" WAITER\n"), "{scenario}: {}", ended.out);
+
+    let replay = Run::start(&mut poolscope(&["replay", path]));
+    let line = replay.line_containing("Live page: http://");
+    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+    let (status, pools) = http::get(address.parse().expect("an address"), "/api/v1/pools").expect("an answer");
+    assert_eq!(status, 200, "{scenario}: {pools}");
+    let pools: serde_json::Value = serde_json::from_str(&pools).expect("JSON");
+    let cause = pools["pools"][0]["diagnosis"]["cause"].as_str().expect("a verdict");
+    assert!(!["healthy", "not_enough_data"].contains(&cause), "{scenario}: {cause}");
 }
 
 #[test]

@@ -1,11 +1,15 @@
-//! `poolscope top`: on terminals of several sizes, and without one.
+//! `poolscope top`: on terminals of several sizes, and without one, and with exporters that misbehave.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::pseudo_terminal::PseudoTerminal;
-use crate::run::{demo, poolscope, run_to_end, start};
+use crate::rogue::status_kb;
+use crate::run::{Run, demo, poolscope, run_to_end, start, wait_until};
 
 const QUIT: &str = "q";
 const CTRL_Z: &str = "\x1a";
@@ -110,4 +114,137 @@ fn pipe_gets_one_plain_block() {
     assert_eq!(ended.out.matches("poolscope top - ").count(), 3, "{}", ended.out);
     let ended = run_to_end(poolscope(&["top", "--batch", &gone]));
     assert_eq!((ended.code, ended.err.contains("no exporter answered")), (Some(1), true), "{}", ended.err);
+}
+
+/// A server that answers each request with `answer`. Returns its host and port.
+fn answering(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
+    let address = listener.local_addr().expect("its address");
+    let answer = std::sync::Arc::new(answer);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let answer = std::sync::Arc::clone(&answer);
+            thread::spawn(move || {
+                let mut request = [0; 4096];
+                let _ = stream.read(&mut request);
+                // Fails once the client has closed.
+                let _ = answer(&mut stream);
+            });
+        }
+    });
+    address.to_string()
+}
+
+fn text(text: impl Into<String>) -> impl Fn(&mut TcpStream) -> std::io::Result<()> {
+    let text = text.into();
+    move |stream| stream.write_all(text.as_bytes())
+}
+
+/// A server that sends `head`, and then `body` without end.
+fn endless(head: &'static str, body: &'static str) -> String {
+    let body = body.repeat(4096);
+    answering(move |stream| {
+        stream.write_all(head.as_bytes())?;
+        loop {
+            stream.write_all(body.as_bytes())?;
+        }
+    })
+}
+
+fn json_answer(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A name that sets the terminal's title, erases the screen, and reverses what follows it.
+const HOSTILE: &str = "a\n\u{1b}]0;title\u{7}\u{1b}[2J\u{9b}31m\u{202e}z";
+
+fn hostile_pools() -> String {
+    let holder = json!({"operation": HOSTILE, "call_site": HOSTILE, "activity": HOSTILE, "trace_id": HOSTILE,
+        "age_seconds": 1e308, "silent_seconds": -1e308, "queries": u64::MAX, "backend_pid": i64::MIN});
+    let waiter = json!({"operation": HOSTILE, "call_site": HOSTILE, "phase": HOSTILE, "own": {"operation": HOSTILE}});
+    let state = json!({"used": u64::MAX, "idle": u64::MAX, "waiting": u64::MAX, "max": u64::MAX, "creating": -1});
+    let evidence = json!([{"name": HOSTILE, "unit": HOSTILE, "value": 1e308, "usual": -1e308}]);
+    let diagnosis = json!({"cause": HOSTILE, "since_seconds": 1e308, "finding": HOSTILE, "advice": HOSTILE, "call_site": HOSTILE,
+        "evidence": evidence, "consequences": [HOSTILE]});
+    let pool = json!({"name": HOSTILE, "state": state, "diagnosis": diagnosis, "sizing": {"withheld_by": HOSTILE},
+        "holders": [holder], "waiters": [waiter], "holders_omitted": u64::MAX, "waiters_omitted": u64::MAX,
+        "history": [state], "recorded_at": HOSTILE});
+    json!({"pools": [pool, 7, null, {"name": 7, "holders": {}, "state": []}]}).to_string()
+}
+
+#[test]
+fn exporters_that_misbehave_are_reported_in_bounded_memory() {
+    let ok = "HTTP/1.1 200 OK\r\n\r\n";
+    let elsewhere = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
+    let line = format!("HTTP/1.1 500 Error\r\nContent-Length: {}\r\n\r\n{HOSTILE}", HOSTILE.len());
+    let cases = [
+        (endless(ok, "a"), "too large"),
+        (endless(ok, "[1,"), "too large"),
+        (endless("HTTP/1.1 200 OK\r\n", "a: b\r\n"), "invalid HTTP response"),
+        (endless("", "HTTP/1.1 100 Continue\r\n\r\n"), "no answer: "),
+        (answering(text(json_answer(&format!("{{\"pools\":[{}1]}}", "1,".repeat(3_000_000))))), "too large"),
+        (answering(text(json_answer(&"[".repeat(100_000)))), "not JSON"),
+        (answering(text(json_answer("{\"pools\": {}}"))), "has no pools"),
+        (answering(text(ok)), "not JSON"),
+        (answering(text(elsewhere)), "it responded 302"),
+        (answering(text(line)), "it responded 500: a"),
+        (answering(text("SSH-2.0-OpenSSH\r\n")), "invalid HTTP response"),
+        (answering(|_| Ok(thread::sleep(std::time::Duration::from_secs(600)))), "timed out"),
+        (
+            answering(|stream| {
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")?;
+                thread::sleep(std::time::Duration::from_secs(600));
+                Ok(())
+            }),
+            "timed out",
+        ),
+    ];
+    let plain = answering(text("HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let mut urls: Vec<_> = cases.iter().map(|(address, _)| format!("http://{address}")).collect();
+    urls.push(format!("https://{plain}"));
+    urls.push(format!("http://{}", answering(text(json_answer(&hostile_pools())))));
+    let arguments: Vec<_> =
+        ["top", "--batch", "--timeout", "20s"].into_iter().chain(urls.iter().map(String::as_str)).collect();
+    let mut run = Run::start(&mut poolscope(&arguments));
+    let mut peak = 0;
+    wait_until("the end", || {
+        let now = status_kb(run.pid(), "VmHWM");
+        peak = peak.max(now.unwrap_or_default());
+        now.is_none()
+    });
+    assert_eq!(run.wait().code(), Some(0), "{}", run.stderr());
+    let out = run.remaining_output();
+    assert!((1..600_000).contains(&peak), "{peak} kB");
+    let is_shown = |c: char| c == '\n' || !c.is_control() && !('\u{202a}'..='\u{202e}').contains(&c);
+    assert!(out.chars().all(is_shown), "{out:?}");
+    assert!(out.contains(r"a\n\u{1b}]0;title"), "{out}");
+    let answer = |url: &str| {
+        let part = out.split(&format!("\n{url}\n")).nth(1).unwrap_or_else(|| panic!("{url} in {out}"));
+        part.lines().next().unwrap_or_default().to_owned()
+    };
+    for ((address, expected), url) in cases.iter().zip(&urls) {
+        let shown = answer(url);
+        assert!(shown.starts_with("no answer: ") && shown.contains(expected), "{address}: {expected}: {shown}");
+    }
+    let shown = answer(&format!("https://{plain}"));
+    assert!(shown.starts_with("no answer: "), "{shown}");
+}
+
+#[test]
+fn hostile_names_cannot_control_the_terminal() {
+    let url = format!("http://{}", answering(text(json_answer(&hostile_pools()))));
+    let top = top(&[&url], 120, 40, &[]);
+    top.wait_for_text(r"a\n\u{1b}]0;title");
+    top.write("jjGNTUWPI<\t>\tI?");
+    top.wait_for_text("Keys of poolscope top");
+    top.write("x");
+    top.wait_for_text("Holders: ");
+    top.write(QUIT);
+    let (status, ended) = top.end();
+    assert!(status.success() && ended.is_restored, "{:?}", ended.text);
+    assert!(
+        !ended.text.contains("\x1b]0;") && !ended.text.contains(['\u{7}', '\u{9b}', '\u{202e}']),
+        "{:?}",
+        ended.text
+    );
 }

@@ -9,7 +9,7 @@ use crate::programs::at;
 use crate::site::Site;
 
 /// Runs axe-core in the page, and returns the violations.
-fn violations(browser: &mut Browser) -> Vec<String> {
+pub(crate) fn violations(browser: &mut Browser) -> Vec<String> {
     let path = at("target/page/node_modules/axe-core/axe.min.js");
     let axe = fs::read_to_string(&path).unwrap_or_else(|error| {
         panic!("{} (`scripts/setup test` installs it): {error}", path.display());
@@ -22,7 +22,7 @@ fn violations(browser: &mut Browser) -> Vec<String> {
     found.map(|violation| format!("{}: {}\n{}", violation["id"], violation["help"], nodes(violation))).collect()
 }
 
-fn check(browser: &mut Browser, name: &str, screen: Screen, features: &[(&str, &str)]) {
+pub(crate) fn check(browser: &mut Browser, name: &str, screen: Screen, features: &[(&str, &str)]) {
     browser.screen(screen);
     browser.media(features);
     let found = violations(browser);

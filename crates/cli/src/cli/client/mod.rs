@@ -55,11 +55,14 @@ pub(super) enum RequestError {
         /// The first line of the body.
         line: String,
     },
+    /// The body is longer than what is read, or has more values.
+    #[error("the response is too large; select a pool with ?pool=NAME")]
+    TooLarge,
     /// The body is not JSON.
     #[error("the response is not JSON; check the URL")]
     NotJson,
     /// Connecting, the TLS handshake or the exchange failed.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Failed(String),
 }
 
@@ -142,8 +145,19 @@ impl HttpClient {
         if status != 200 {
             return Err(RequestError::Status { status, line: body.lines().next().unwrap_or_default().to_owned() });
         }
+        if body.len() > max_bytes || values(&body) > MAX_VALUES {
+            return Err(RequestError::TooLarge);
+        }
         serde_json::from_str(&body).map_err(|_| RequestError::NotJson)
     }
+}
+
+/// How many values JSON may have: each takes up to a hundred bytes of memory, and may take two of the text.
+const MAX_VALUES: usize = 2_000_000;
+
+/// Returns the number of values that JSON has at most.
+fn values(json: &str) -> usize {
+    json.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count()
 }
 
 #[cfg(test)]
@@ -215,6 +229,23 @@ mod tests {
             peer
         });
         assert!(response.unwrap().body.starts_with("aaaaaaaaaaa"));
+    }
+
+    #[tokio::test]
+    async fn json_with_too_many_values_is_refused() {
+        let (listener, target) = listen().await;
+        let client = client(&target);
+        let body = format!("[{}1]", "1,".repeat(MAX_VALUES));
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        for max_bytes in [usize::MAX, 1000] {
+            let (response, _peer) = tokio::join!(client.get_json(&target, max_bytes), async {
+                let mut peer = accept(&listener).await;
+                // Fails if the client has enough.
+                let _ = peer.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await;
+                peer
+            });
+            assert!(matches!(response, Err(RequestError::TooLarge)), "{response:?}");
+        }
     }
 
     #[tokio::test]
