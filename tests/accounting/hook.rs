@@ -4,7 +4,7 @@ use poolscope::error::CheckoutError;
 use poolscope::labels::{CloseReason, ErrorPhase, Outcome, Phase};
 
 use super::backend::{Behavior, Completion, ScriptedBackend, TRANSIENT_ERROR};
-use super::harness::{TestPool, ms, settings};
+use super::harness::{TestPool, ms, settings, totals};
 
 fn pool() -> TestPool {
     let backend = ScriptedBackend::default();
@@ -77,6 +77,53 @@ async fn deadline_of_the_checkout_bounds_it() {
     assert_eq!(test.phase(Phase::Hook), ms(1001));
     test.backend.recover();
     test.assert_usable();
+}
+
+/// Returns for how many milliseconds these operations have held connections. States begin to the microsecond.
+fn held(test: &TestPool) -> [u64; 2] {
+    let snapshot = test.pool.snapshot();
+    ["before", "load"].map(|operation| totals(&snapshot, operation).activity_nanos.iter().sum::<u64>() / 1_000_000)
+}
+
+/// The time of the hook belongs to the operation that called it, also while the server executes what the hook has left.
+#[tokio::test(start_paused = true)]
+async fn operation_that_called_it_owns_its_time() {
+    for behavior in [Behavior::Blocked, Behavior::After(ms(1000), Completion::Error)] {
+        let test = pool();
+        test.backend.set_end(Behavior::Blocked);
+        test.get("before").mark_executing();
+        test.backend.push_hook(behavior);
+        let mut waiting = test.checkout("load").assert_pending();
+        test.advance(ms(1000)).await;
+        assert_eq!(held(&test), [0, 1000]);
+        test.advance(ms(1)).await;
+        drop(waiting.poll());
+        assert_eq!(test.snapshot().connections.closing, 1);
+        test.advance(ms(500)).await;
+        assert_eq!(held(&test), [0, 1501]);
+        test.release_all(Completion::Ok).await;
+        assert_eq!((held(&test), test.snapshot().connections.closing), ([0, 1501], 0));
+    }
+}
+
+/// An attempt to connect has one limit, which includes the hook.
+#[tokio::test(start_paused = true)]
+async fn limit_of_an_attempt_includes_it() {
+    let mut settings = settings(1, 0);
+    (settings.connect_timeout, settings.checkout_timeout) = (ms(1000), ms(30_000));
+    let backend = ScriptedBackend::default();
+    backend.set_hook(Behavior::Blocked);
+    backend.set_connect(Behavior::After(ms(1500), Completion::Ok));
+    let test = TestPool::with_backend(&settings, backend);
+    let mut waiting = test.checkout("load").assert_pending();
+    for millis in [1500, 499] {
+        test.advance(ms(millis)).await;
+        assert!(waiting.poll().is_none());
+    }
+    assert_eq!(test.backend.hooks().running(), 1);
+    test.advance(ms(2)).await;
+    assert!(waiting.poll().is_some_and(|result| result.is_err()));
+    assert_eq!((errors(&test), test.backend.live()), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::super::backend::Backend;
 use super::super::gate::{ConnectPermit, RetryAt};
@@ -96,7 +96,7 @@ async fn connect<M: Backend>(
     let Some(mut meta) = ConnectionMeta::begin(Arc::clone(shared), operation, recorder.now()) else {
         return Connected::RetryAt(RetryAt::no_place());
     };
-    let limit = shared.gate.connect_limit();
+    let (limit, began) = (shared.gate.connect_limit(), Instant::now());
     let connection = match within(limit, backend.connect(manager.observer(&meta))).await {
         Some(Ok(connection)) => connection,
         failed => {
@@ -115,7 +115,9 @@ async fn connect<M: Backend>(
     let backend = manager.shared_backend();
     let mut pooled = Box::new(PooledConnection { connection, meta, backend });
     if manager.backend().has_before_checkout() {
-        let called = within(limit, call_before_checkout(&mut pooled, operation)).await;
+        // One limit for both: the gate takes an attempt that lasts longer for one that nothing drives.
+        let left = limit.saturating_sub(began.elapsed());
+        let called = within(left, call_before_checkout(&mut pooled, operation)).await;
         if called.is_none() {
             recorder.connection_error(ErrorPhase::Hook, ErrorCode::TIMEOUT, &GivenUp(limit));
         }

@@ -25,6 +25,8 @@ pub(super) async fn call_before_checkout<M: Backend>(
     let began = recorder.now();
     recorder.maintenance_started(&meta.stats, operation, began);
     meta.reason = CloseReason::HookAbandoned;
+    // Whatever the hook leaves executing is this operation's.
+    meta.last_operation = operation;
     let called = backend.before_checkout(connection).await;
     let at = recorder.now();
     recorder.maintenance_finished(&meta.stats, operation, began, at);

@@ -314,10 +314,10 @@ impl ConnectionStats {
     }
 
     /// Records that the pool closes the connection while the server may still execute for the operation. A use of the
-    /// connection continues as this state.
+    /// connection continues as this state, and its time stays that of its own operation.
     pub(crate) fn set_closing(&self, operation: OperationId, at: Nanos) {
         let state = self.state();
-        let since = if state.is_used() { state.since } else { at };
+        let (operation, since) = if state.is_used() { (state.operation, state.since) } else { (operation, at) };
         self.packed_state.store(UnpackedState::pack(ConnectionState::Closing as u64, operation, since), Relaxed);
     }
 
