@@ -14,7 +14,9 @@ use crate::telemetry::connection::ConnectionStats;
 #[inline(never)]
 pub(super) fn return_and_close_surplus<M: Backend>(object: Pooled<M>) {
     let (pool, shared) = (Pooled::pool(&object), Arc::clone(&object.meta.shared));
-    if shared.recorder.ledger().is_oversized() {
+    let recorder = &shared.recorder;
+    // The hint spares most returns the ledger's lock; a connection that it misses is closed at its next return.
+    if recorder.live_hint() > recorder.ledger().limits().max() && recorder.ledger().is_oversized() {
         object.close(CloseReason::Resized);
         free_place(object);
         return;
@@ -76,11 +78,18 @@ pub(in crate::pool) fn close_beyond_limits<M: Backend>(pool: &ObjectPool<M>) {
 /// Closes connections that have been idle for `timeout`, longest idle first, while more than `min_idle` are idle.
 pub(in crate::pool) fn close_expired<M: Backend>(pool: &ObjectPool<M>, timeout: u64, min_idle: usize, now: Nanos) {
     let ledger = pool.manager().shared().recorder.ledger();
+    // Read once: connections are neither handed out nor returned while deadpool's lock is held.
+    let mut spare = None;
     let closed = pool.retain(|pooled, _| {
         let state = pooled.meta.stats.state();
         let is_expired = state.label == ConnectionState::Idle && now.since(state.since) >= timeout;
-        let closes = is_expired && ledger.status().idle > min_idle;
+        if !is_expired {
+            return true;
+        }
+        let spare = spare.get_or_insert_with(|| ledger.status().idle.saturating_sub(min_idle));
+        let closes = *spare > 0;
         if closes {
+            *spare -= 1;
             pooled.close(CloseReason::IdleTimeout);
         }
         !closes
@@ -95,8 +104,10 @@ pub(in crate::pool) fn close_idle<M: Backend>(pool: &ObjectPool<M>) {
 
 /// Closes idle connections, longest idle first, while `condition` holds.
 fn close_while<M: Backend>(pool: &ObjectPool<M>, reason: CloseReason, condition: impl Fn() -> bool) {
+    let mut closes = true;
     let closed = pool.retain(|pooled, _| {
-        let closes = condition();
+        // Not read again once it does not hold: reading it takes the ledger's lock.
+        closes = closes && condition();
         if closes {
             // Recorded under deadpool's lock, before another connection can take the place.
             pooled.close(reason);
