@@ -90,13 +90,12 @@ impl<M: Backend> ResetTask<M> {
         let drained = timeout_at(deadline, drain(pooled)).await.is_ok();
         let is_clean = drained && pooled.meta.stats.wire().status().is_clean();
         if !is_clean || pooled.meta.unreset || pooled.meta.refused_write {
-            let resets = Arc::clone(&shared.resets.permits);
             let permit = if is_clean {
                 // Only a session reset or a query of the server is needed: one round trip, which waits for a permit.
                 // Without one, the next checkout does it.
-                timeout_at(deadline, resets.acquire_owned()).await.ok().and_then(Result::ok)
+                timeout_at(deadline, shared.resets.permit()).await.ok().flatten()
             } else {
-                resets.try_acquire_owned().ok()
+                shared.resets.try_permit()
             };
             match permit {
                 Some(_permit) => {

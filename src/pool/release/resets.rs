@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 use super::super::gate::Waiting;
@@ -35,7 +35,9 @@ fn permits(max: usize) -> usize {
 #[derive(Debug)]
 pub(in crate::pool) struct Resets {
     /// Bounds the number of connections that are reset at once.
-    pub(super) permits: Arc<Semaphore>,
+    permits: Semaphore,
+    /// The permits in use that are forgotten when they are released, as the pool has shrunk.
+    owed: AtomicUsize,
     /// The number of connections that were returned and are being reset, or wait for a permit.
     under_way: AtomicUsize,
     /// The number of checkouts that wait for one of them.
@@ -48,18 +50,42 @@ impl Resets {
     /// Creates the state of a pool of at most `max` connections.
     pub(in crate::pool) fn new(max: usize) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(permits(max))),
+            permits: Semaphore::new(permits(max)),
+            owed: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             ended: Notify::new(),
         }
     }
 
-    /// Changes the maximum number of connections from `before` to `now`. A reset that is under way keeps its permit.
+    /// Changes the maximum number of connections from `before` to `now`. A reset that is under way keeps its permit. Calls
+    /// must not overlap.
     pub(in crate::pool) fn resize(&self, before: usize, now: usize) {
         let (before, now) = (permits(before), permits(now));
-        self.permits.add_permits(now.saturating_sub(before));
-        self.permits.forget_permits(before.saturating_sub(now));
+        let (more, less) = (now.saturating_sub(before), before.saturating_sub(now));
+        let kept = (0..more).take_while(|_| self.take_owed()).count();
+        self.permits.add_permits(more - kept);
+        let in_use = less - self.permits.forget_permits(less);
+        self.owed.fetch_add(in_use, SeqCst);
+    }
+
+    /// Returns whether a permit was owed, which is no longer.
+    fn take_owed(&self) -> bool {
+        self.owed.fetch_update(SeqCst, SeqCst, |owed| owed.checked_sub(1)).is_ok()
+    }
+
+    /// Returns a permit to reset a connection, if there is one.
+    pub(super) fn try_permit(&self) -> Option<ResetPermit<'_>> {
+        Some(ResetPermit { resets: self, permit: Some(self.permits.try_acquire().ok()?) })
+    }
+
+    /// Waits for a permit to reset a connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up its place in the line.
+    pub(super) async fn permit(&self) -> Option<ResetPermit<'_>> {
+        Some(ResetPermit { resets: self, permit: Some(self.permits.acquire().await.ok()?) })
     }
 
     /// Returns whether a checkout waits for a reset rather than open a connection.
@@ -68,6 +94,25 @@ impl Resets {
             ResetWait::NotYet => self.waiting.load(SeqCst) < self.under_way.load(SeqCst),
             ResetWait::Waiting => self.under_way.load(SeqCst) > 0,
             ResetWait::Over => false,
+        }
+    }
+}
+
+/// A permit to reset a connection.
+#[must_use]
+#[derive(Debug)]
+pub(super) struct ResetPermit<'a> {
+    resets: &'a Resets,
+    /// `Some` until it is dropped.
+    permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Drop for ResetPermit<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take()
+            && self.resets.take_owed()
+        {
+            permit.forget();
         }
     }
 }
@@ -119,5 +164,32 @@ impl Drop for ResetUnderWay {
         if resets.waiting.load(SeqCst) > 0 {
             resets.ended.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns how many permits there are, and returns them.
+    fn available(resets: &Resets) -> usize {
+        std::iter::from_fn(|| resets.try_permit()).collect::<Vec<_>>().len()
+    }
+
+    #[test]
+    fn permits_follow_the_size_while_they_are_in_use() {
+        let resets = Resets::new(40);
+        let in_use: Vec<_> = std::iter::from_fn(|| resets.try_permit()).take(8).collect();
+        for _ in 0..3 {
+            resets.resize(40, 4);
+            assert_eq!(available(&resets), 0);
+            resets.resize(4, 40);
+            assert_eq!(available(&resets), 2);
+        }
+        resets.resize(40, 12);
+        drop(in_use);
+        assert_eq!(available(&resets), 3);
+        resets.resize(12, 80);
+        assert_eq!(available(&resets), 20);
     }
 }
