@@ -134,7 +134,7 @@ pub(crate) trait Diagnoser: Debug + Send + Sync {
     /// Returns whether [`Self::size`] would replay the load now.
     fn is_size_due(&self, now: Nanos) -> bool;
 
-    /// Replays the recorded load if that is due, which takes some milliseconds. No lock is held meanwhile that another
+    /// Replays the recorded load if that is due, which takes some ten milliseconds. No lock is held meanwhile that another
     /// method of this trait takes.
     fn size(&self, now: Nanos, limits: &Limits);
 

@@ -41,7 +41,7 @@ impl Ledger {
         self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_size_due(self.clock.now()))
     }
 
-    /// Replays the recorded load if that is due, which takes some milliseconds.
+    /// Replays the recorded load if that is due, which takes some ten milliseconds.
     pub(crate) fn size(&self) {
         if let Some(diagnoser) = self.diagnoser.get() {
             diagnoser.size(self.clock.now(), &self.limits());
@@ -53,7 +53,10 @@ impl Ledger {
         let is_unsampled = self.diagnoser.get().is_some_and(|diagnoser| diagnoser.is_due(now, UNSAMPLED_INTERVAL));
         if is_unsampled {
             self.record_load();
-            self.size();
+            // The size of a replaced pool is not reported, and its successor reads it under a lock.
+            if !self.is_replaced() {
+                self.size();
+            }
         }
         is_unsampled
     }
