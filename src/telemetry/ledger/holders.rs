@@ -121,7 +121,7 @@ impl LedgerState {
                     backend_pid: wire.backend(),
                     maintenance: state.maintenance,
                     suspected_leak: is_suspected_leak(stats, state, ledger, now),
-                    waits_for_own_pool: state.is_checked_out() && deadlocked.contains(&stats.task()),
+                    waits_for_own_pool: state.is_checked_out() && deadlocked.binary_search(&stats.task()).is_ok(),
                     // If the state has changed, the span and the request may already be the next holder's.
                     trace: stats.span_ids().filter(|_| stats.state() == state),
                     request: request.filter(|_| stats.state() == state).map(|request| ledger.routes().text(request)),

@@ -45,6 +45,17 @@ pub(super) struct InFlight {
 
 const _: () = assert!(size_of::<InFlight>() == 64);
 
+#[cfg(test)]
+impl InFlight {
+    /// Returns a checkout that this task began to wait for in the queue at this time.
+    #[track_caller]
+    pub(super) fn for_tests(task: u64, at: Nanos) -> Self {
+        let (operation, call_site) = (OperationId::OTHER, Location::caller());
+        let phase = Phase::Queue;
+        Self { operation, call_site, started: at, phase, phase_since: at, task, own_connection: None, trace: None }
+    }
+}
+
 /// The trace of a checkout in flight.
 #[derive(Debug)]
 pub(super) struct CheckoutTrace {

@@ -24,6 +24,7 @@ mod read;
 mod record;
 mod recorder;
 mod retries;
+mod self_deadlock;
 mod snapshot;
 mod state;
 mod unpooled;

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use slab::Slab;
 use tracing::Span;
@@ -16,7 +15,7 @@ use super::in_flight::{InFlight, Ticket};
 use super::retries::{RetryTotals, count};
 use super::unpooled::Unpooled;
 use crate::labels::{Activity, CloseReason, Dirt, ErrorCode, ErrorPhase, Outcome, Phase};
-use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::{ConnectionStats, ConnectionTotals, UnpackedState};
 use crate::telemetry::exemplar::Exemplars;
 use crate::telemetry::histogram::Histogram;
@@ -78,8 +77,8 @@ pub(super) struct LedgerState {
     pub(super) unpooled: Unpooled,
     /// Checkouts that waited while their own task held a connection, by the operation that waited.
     pub(super) self_deadlocks: BTreeMap<OperationId, u64>,
-    /// Those that were not logged yet, at most [`MAX_UNREPORTED`].
-    unreported_self_deadlocks: Vec<SelfDeadlock>,
+    /// Those that were not logged yet, bounded in number.
+    pub(super) unreported_self_deadlocks: Vec<SelfDeadlock>,
     pub(super) dirty: BTreeMap<(OperationId, Dirt), u64>,
     /// At most [`MAX_ERRORS`] entries, as in `retries` and `failed_queries`.
     pub(super) query_errors: BTreeMap<(OperationId, ErrorCode), u64>,
@@ -93,15 +92,11 @@ pub(super) struct LedgerState {
 /// about 250 codes, and functions can raise others.
 pub(super) const MAX_ERRORS: usize = 1000;
 
-/// How long a checkout waits before its own task is checked for a connection. Shorter waits are no self-deadlock, or a
-/// harmless one.
-const SELF_DEADLOCK_DELAY: Duration = Duration::from_millis(10);
-
-/// The maximum number of self-deadlocks that wait to be logged; lines are limited anyway.
-const MAX_UNREPORTED: usize = 16;
-
 /// `arrivals` is compacted when it has this many entries beyond twice the number of checkouts in flight.
 const MAX_STALE_ARRIVALS: usize = 64;
+
+/// The capacity for checkouts in flight that is kept while there are none.
+const MAX_SPARE_IN_FLIGHT: usize = 1024;
 
 /// Returns whether an arrival is still in flight. Its ticket may have been reused.
 fn is_in_flight(in_flight: &Slab<InFlight>, (ticket, started): &(Ticket, Nanos)) -> bool {
@@ -182,73 +177,6 @@ impl LedgerState {
         first.map(|(_, started)| *started)
     }
 
-    /// Detects a checkout that waits for capacity while its own task holds a connection, which it may not return before
-    /// it gets another. Done only after [`SELF_DEADLOCK_DELAY`], because scanning all connections for each checkout
-    /// that queues would be expensive. `got` is the connection that the checkout obtained, which is ignored.
-    pub(super) fn detect_self_deadlock(&mut self, ticket: Ticket, now: Nanos, got: Option<&ConnectionStats>) {
-        let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
-        let long = checkout.phase == Phase::Queue && now.since(checkout.phase_since) >= nanos(SELF_DEADLOCK_DELAY);
-        if !long || checkout.task == 0 || checkout.own_connection.is_some() {
-            return;
-        }
-        let (task, began) = (checkout.task, checkout.phase_since);
-        let others =
-            self.connections.iter().filter(|stats| !got.is_some_and(|got| std::ptr::eq(Arc::as_ptr(stats), got)));
-        let own_connection = others.map(|stats| (stats, stats.state())).find_map(|(stats, state)| {
-            let holds = state.is_checked_out() && stats.task() == task;
-            // A task may run several futures by turns. Only a connection that it held before it began to wait, and has
-            // not used since, can be blocked by the wait.
-            let wire = stats.wire();
-            let is_blocked = state.since <= began
-                && wire.last_activity() <= began.after(SELF_DEADLOCK_DELAY)
-                && wire.status().activity() != Some(Activity::Executing);
-            (holds && is_blocked).then(|| (state.operation, stats.site()))
-        });
-        let Some(held) = own_connection else { return };
-        checkout.own_connection = Some(held);
-        let (operation, call_site) = (checkout.operation, checkout.call_site);
-        *self.self_deadlocks.entry(operation).or_insert(0) += 1;
-        if self.unreported_self_deadlocks.len() < MAX_UNREPORTED {
-            self.unreported_self_deadlocks.push(SelfDeadlock { operation, call_site, held });
-        }
-    }
-
-    /// Removes and returns the self-deadlocks that were not logged yet. Does not allocate.
-    pub(super) fn take_self_deadlocks(&mut self) -> Vec<SelfDeadlock> {
-        std::mem::take(&mut self.unreported_self_deadlocks)
-    }
-
-    /// Adds the time that a checkout spent in the queue to the connections that its own task holds, which it therefore could
-    /// not use. Called when it leaves the queue.
-    fn count_own_wait(&self, checkout: &InFlight, got: Option<&ConnectionStats>, at: Nanos) {
-        if checkout.phase != Phase::Queue || checkout.own_connection.is_none() {
-            return;
-        }
-        let (task, began) = (checkout.task, checkout.phase_since);
-        for stats in &self.connections {
-            let is_got = got.is_some_and(|got| std::ptr::eq(Arc::as_ptr(stats), got));
-            let state = stats.state();
-            if !is_got && state.is_checked_out() && stats.task() == task && state.since <= began {
-                stats.add_own_wait(at.since(began));
-            }
-        }
-    }
-
-    /// Returns the tasks that wait for capacity while they hold a connection.
-    pub(super) fn self_deadlocked_tasks(&self) -> Vec<u64> {
-        let checkouts = self.in_flight.iter().map(|(_, checkout)| checkout);
-        let waiting = checkouts.filter(|checkout| checkout.phase == Phase::Queue && checkout.own_connection.is_some());
-        waiting.map(|checkout| checkout.task).collect()
-    }
-
-    /// Calls [`Self::detect_self_deadlock`] for all checkouts in flight.
-    pub(super) fn detect_self_deadlocks(&mut self, now: Nanos) {
-        // Vacant keys are skipped; collecting the occupied ones would allocate each time.
-        for key in 0..self.in_flight.capacity() {
-            self.detect_self_deadlock(Ticket::new(key), now, None);
-        }
-    }
-
     /// Counts an error reported by the server.
     pub(super) fn count_query_error(&mut self, operation: OperationId, code: ErrorCode) {
         count(&mut self.query_errors, |code| (operation, code), code);
@@ -289,6 +217,10 @@ impl LedgerState {
     ) -> Option<InFlight> {
         self.detect_self_deadlock(ticket, at, got);
         let checkout = self.in_flight.try_remove(ticket.key())?;
+        if self.in_flight.is_empty() && self.in_flight.capacity() > MAX_SPARE_IN_FLIGHT {
+            // Readings scan the vacant entries too.
+            self.in_flight = Slab::new();
+        }
         self.count_own_wait(&checkout, got, at);
         let waited = at.since(checkout.started);
         let totals = &mut self.waits[checkout.operation.index()];
@@ -394,6 +326,25 @@ impl LedgerState {
             }
             (1.., None) => self.saturated_since = Some(at),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacity_of_a_peak_is_not_kept() {
+        let mut state = LedgerState::default();
+        for _ in 0..2 {
+            let tickets: Vec<_> = (0..5000).map(|_| state.begin(InFlight::for_tests(1, Nanos::ZERO))).collect();
+            assert!(state.in_flight.capacity() >= 5000);
+            for ticket in tickets {
+                assert!(state.finish(ticket, Outcome::Timeout, None, Nanos::ZERO).is_some());
+            }
+            assert!(state.in_flight.capacity() <= MAX_SPARE_IN_FLIGHT);
+            assert_eq!((state.queued, state.first_in_queue()), (0, None));
         }
     }
 }

@@ -1,0 +1,165 @@
+//! The detection of checkouts that wait while their own task holds a connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::holders::SelfDeadlock;
+use super::in_flight::{InFlight, Ticket};
+use super::state::LedgerState;
+use crate::labels::{Activity, Phase};
+use crate::telemetry::clock::{Nanos, nanos};
+use crate::telemetry::connection::ConnectionStats;
+use crate::telemetry::operations::{OperationId, SiteId};
+
+/// How long a checkout waits before its own task is checked for a connection. Shorter waits are no self-deadlock, or a
+/// harmless one.
+const SELF_DEADLOCK_DELAY: Duration = Duration::from_millis(10);
+
+/// The maximum number of self-deadlocks that wait to be logged; lines are limited anyway.
+const MAX_UNREPORTED: usize = 16;
+
+/// Returns the task of a checkout that has waited for capacity for so long that the task is checked for a connection, and
+/// since when; `None` once one was found.
+fn unexplained_wait(checkout: &InFlight, now: Nanos) -> Option<(u64, Nanos)> {
+    let InFlight { task, phase_since, .. } = *checkout;
+    let is_long = checkout.phase == Phase::Queue && now.since(phase_since) >= nanos(SELF_DEADLOCK_DELAY);
+    (is_long && task != 0 && checkout.own_connection.is_none()).then_some((task, phase_since))
+}
+
+/// Returns for which operation and call site this task holds a connection that is blocked by a wait that began at this
+/// time.
+fn held_by(stats: &ConnectionStats, task: u64, began: Nanos) -> Option<(OperationId, SiteId)> {
+    let state = stats.state();
+    let holds = state.is_checked_out() && stats.task() == task;
+    // A task may run several futures by turns. Only a connection that it held before it began to wait, and has not used
+    // since, can be blocked by the wait.
+    let wire = stats.wire();
+    let is_blocked = state.since <= began
+        && wire.last_activity() <= began.after(SELF_DEADLOCK_DELAY)
+        && wire.status().activity() != Some(Activity::Executing);
+    (holds && is_blocked).then(|| (state.operation, stats.site()))
+}
+
+impl LedgerState {
+    /// Detects a checkout that waits for capacity while its own task holds a connection, which it may not return before
+    /// it gets another. Done only after [`SELF_DEADLOCK_DELAY`], because scanning all connections for each checkout
+    /// that queues would be expensive. `got` is the connection that the checkout obtained, which is ignored.
+    pub(super) fn detect_self_deadlock(&mut self, ticket: Ticket, now: Nanos, got: Option<&ConnectionStats>) {
+        let checkout = self.in_flight.get(ticket.key());
+        let Some((task, began)) = checkout.and_then(|checkout| unexplained_wait(checkout, now)) else { return };
+        let is_got = |stats: &Arc<ConnectionStats>| got.is_some_and(|got| std::ptr::eq(Arc::as_ptr(stats), got));
+        let mut others = self.connections.iter().filter(|stats| !is_got(stats));
+        if let Some(held) = others.find_map(|stats| held_by(stats, task, began)) {
+            self.record_self_deadlock(ticket, held);
+        }
+    }
+
+    /// As [`Self::detect_self_deadlock`], for all checkouts in flight. Scans the connections once, however many wait.
+    pub(super) fn detect_self_deadlocks(&mut self, now: Nanos) {
+        if self.queued == 0 {
+            return;
+        }
+        let connections = &self.connections;
+        let used = connections.iter().enumerate().filter(|(_, stats)| stats.state().is_checked_out());
+        let mut holders: Vec<_> = used.map(|(index, stats)| (stats.task(), index)).collect();
+        holders.sort_unstable();
+        let found = |checkout: &InFlight| {
+            let (task, began) = unexplained_wait(checkout, now)?;
+            let first = holders.partition_point(|(holder, _)| *holder < task);
+            let mut own = holders[first..].iter().take_while(|(holder, _)| *holder == task);
+            own.find_map(|(_, index)| held_by(&connections[*index], task, began))
+        };
+        let in_flight = self.in_flight.iter();
+        let found: Vec<_> =
+            in_flight.filter_map(|(key, checkout)| Some((Ticket::new(key), found(checkout)?))).collect();
+        for (ticket, held) in found {
+            self.record_self_deadlock(ticket, held);
+        }
+    }
+
+    fn record_self_deadlock(&mut self, ticket: Ticket, held: (OperationId, SiteId)) {
+        let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
+        checkout.own_connection = Some(held);
+        let (operation, call_site) = (checkout.operation, checkout.call_site);
+        *self.self_deadlocks.entry(operation).or_insert(0) += 1;
+        if self.unreported_self_deadlocks.len() < MAX_UNREPORTED {
+            self.unreported_self_deadlocks.push(SelfDeadlock { operation, call_site, held });
+        }
+    }
+
+    /// Removes and returns the self-deadlocks that were not logged yet. Does not allocate.
+    pub(super) fn take_self_deadlocks(&mut self) -> Vec<SelfDeadlock> {
+        std::mem::take(&mut self.unreported_self_deadlocks)
+    }
+
+    /// Adds the time that a checkout spent in the queue to the connections that its own task holds, which it therefore could
+    /// not use. Called when it leaves the queue.
+    pub(super) fn count_own_wait(&self, checkout: &InFlight, got: Option<&ConnectionStats>, at: Nanos) {
+        if checkout.phase != Phase::Queue || checkout.own_connection.is_none() {
+            return;
+        }
+        let (task, began) = (checkout.task, checkout.phase_since);
+        for stats in &self.connections {
+            let is_got = got.is_some_and(|got| std::ptr::eq(Arc::as_ptr(stats), got));
+            let state = stats.state();
+            if !is_got && state.is_checked_out() && stats.task() == task && state.since <= began {
+                stats.add_own_wait(at.since(began));
+            }
+        }
+    }
+
+    /// Returns the tasks that wait for capacity while they hold a connection, in ascending order.
+    pub(super) fn self_deadlocked_tasks(&self) -> Vec<u64> {
+        if self.queued == 0 {
+            return Vec::new();
+        }
+        let checkouts = self.in_flight.iter().map(|(_, checkout)| checkout);
+        let waiting = checkouts.filter(|checkout| checkout.phase == Phase::Queue && checkout.own_connection.is_some());
+        let mut tasks: Vec<_> = waiting.map(|checkout| checkout.task).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        tasks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::Outcome;
+
+    fn at(millis: u64) -> Nanos {
+        Nanos::ZERO.after(Duration::from_millis(millis))
+    }
+
+    /// Returns a connection that this task checked out at this time.
+    fn held(task: u64, since: Nanos) -> Arc<ConnectionStats> {
+        let stats = Arc::new(ConnectionStats::new(OperationId::OTHER, Nanos::ZERO));
+        stats.set_holder(SiteId::NONE, task);
+        stats.set_used(OperationId::OTHER, since);
+        stats
+    }
+
+    #[test]
+    fn reading_finds_each_wait_of_a_task_for_itself() {
+        let mut state = LedgerState::default();
+        // In no order; task 3 holds one that it checked out while it waited, and one from before.
+        state.connections = [(7, 1), (3, 50), (9, 1), (3, 2), (0, 1)].map(|(task, since)| held(task, at(since))).into();
+        let idle = held(5, at(1));
+        idle.set_idle(at(1));
+        state.connections.push(idle);
+        let tickets = [3, 4, 5, 9, 3, 0].map(|task| (task, state.begin(InFlight::for_tests(task, at(10)))));
+        let own =
+            |state: &LedgerState| tickets.map(|(_, ticket)| state.in_flight[ticket.key()].own_connection.is_some());
+        state.detect_self_deadlocks(at(19));
+        assert_eq!(own(&state), [false; 6], "not waited for long enough");
+        state.detect_self_deadlocks(at(60));
+        assert_eq!(own(&state), [true, false, false, true, true, false]);
+        assert_eq!((state.self_deadlocked_tasks(), state.take_self_deadlocks().len()), (vec![3, 9], 3));
+        // Each is counted once, by this or by the end of the wait.
+        state.detect_self_deadlocks(at(70));
+        for (_, ticket) in tickets {
+            state.finish(ticket, Outcome::Timeout, None, at(80));
+        }
+        assert_eq!((state.self_deadlocks[&OperationId::OTHER], state.self_deadlocked_tasks()), (3, Vec::new()));
+    }
+}
