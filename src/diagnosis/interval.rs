@@ -110,6 +110,10 @@ pub(super) struct Interval {
     pub(super) suspended: f64,
     pub(super) self_blocked: f64,
     pub(super) server: Option<ServerState>,
+    #[cfg_attr(
+        feature = "exporter",
+        serde(deserialize_with = "super::recording::lists::at_most::<_, _, MAX_HOLDER_GROUPS>")
+    )]
     pub(super) holders: Vec<HolderGroup>,
     pub(super) first_self_blocked: Option<SelfBlocked>,
     /// The pool's connections that wait for a lock.
@@ -147,6 +151,10 @@ pub(super) struct Interval {
     pub(super) retries: f64,
     /// Operations that were not retried because the budget was spent.
     pub(super) budget_refusals: f64,
+    #[cfg_attr(
+        feature = "exporter",
+        serde(deserialize_with = "super::recording::lists::at_most::<_, _, MAX_OPERATIONS>")
+    )]
     pub(super) operations: Vec<OperationInterval>,
 }
 
@@ -235,6 +243,14 @@ fn elapsed(before: u64, now: u64) -> f64 {
 
 fn all_elapsed<const N: usize>(before: &[u64; N], now: &[u64; N]) -> [f64; N] {
     std::array::from_fn(|index| elapsed(before[index], now[index]))
+}
+
+/// Returns whether a connection that was closed for this reason may have been replaced by another.
+pub(super) fn may_be_replaced(reason: CloseReason) -> bool {
+    !matches!(
+        reason,
+        CloseReason::ConnectFailed | CloseReason::ConnectAbandoned | CloseReason::Resized | CloseReason::Shutdown
+    )
 }
 
 fn number(count: usize) -> f64 {
@@ -347,9 +363,7 @@ impl Interval {
 
     /// Returns the connections that were closed and may have been replaced.
     pub(super) fn replaced(&self) -> f64 {
-        let not_replaced =
-            [CloseReason::ConnectFailed, CloseReason::ConnectAbandoned, CloseReason::Resized, CloseReason::Shutdown];
-        let reasons = CloseReason::ALL.iter().filter(|reason| !not_replaced.contains(reason));
+        let reasons = CloseReason::ALL.iter().copied().filter(|reason| may_be_replaced(*reason));
         reasons.map(|reason| self.closed[reason.index()]).sum()
     }
 

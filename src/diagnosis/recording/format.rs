@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::super::call_site::CallSite;
 use super::super::interval::Interval;
 use super::listing::Listing;
+use super::lists::at_most;
 use crate::telemetry::Verdict;
 use crate::telemetry::ledger::Ledger;
 
@@ -24,6 +25,12 @@ const MAX_NUMBER: f64 = 1e15;
 
 /// The shortest interval that is read, in seconds.
 const MIN_INTERVAL_SECONDS: f64 = 1e-3;
+
+/// The longest text of an interval that is read, in bytes. Names that poolscope records are shorter.
+const MAX_TEXT_BYTES: usize = 1000;
+
+/// The measured values, and the consequences, of a verdict that are read.
+const MAX_EVIDENCE: usize = 32;
 
 /// A version of the format. A reader of another minor version ignores what it does not know; a reader of an older major
 /// version refuses the file.
@@ -79,7 +86,7 @@ pub struct IncidentHeader {
 }
 
 impl Header {
-    /// Returns the header of a recording of this pool that starts now.
+    /// Returns the header of a recording of this pool; see [`Self::lasting`] for its start.
     pub(super) fn new(ledger: &Ledger) -> Self {
         let settings = ledger.settings().iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         Self {
@@ -87,11 +94,23 @@ impl Header {
             version: FORMAT_VERSION,
             library_version: env!("CARGO_PKG_VERSION").to_owned(),
             pool: ledger.name().to_string(),
-            started: humantime::format_rfc3339_millis(SystemTime::now()).to_string(),
+            started: timestamp(SystemTime::now()),
             settings: settings.collect(),
             incident: None,
         }
     }
+
+    /// Returns the header of a recording that has lasted for so many seconds at this time. Computed from a recent time, as
+    /// the wall clock and the pool's clock drift apart.
+    pub(super) fn lasting(&self, seconds: f64, at: SystemTime) -> Self {
+        let lasted = Duration::try_from_secs_f64(seconds).ok();
+        let started = lasted.and_then(|lasted| at.checked_sub(lasted)).unwrap_or(at);
+        Self { started: timestamp(started), ..self.clone() }
+    }
+}
+
+fn timestamp(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
 }
 
 /// A line for one second.
@@ -137,10 +156,12 @@ pub struct RecordedVerdict {
     /// The finding in one sentence, without a full stop.
     pub finding: String,
     /// The measured values that it rests on.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_EVIDENCE>")]
     pub evidence: Vec<RecordedEvidence>,
     /// What to do; empty if the pool was healthy.
     pub advice: String,
     /// Other causes that held as a consequence.
+    #[serde(deserialize_with = "at_most::<_, _, MAX_EVIDENCE>")]
     pub consequences: Vec<String>,
 }
 
@@ -222,8 +243,8 @@ fn is_blank(value: &Value) -> bool {
     }
 }
 
-/// Returns the interval that JSON describes. Numbers that are no measurements are brought into range, as the file may
-/// have been written by anybody.
+/// Returns the interval that JSON describes. Numbers that are no measurements are brought into range, and texts and lists
+/// are cut, as the file may have been written by anybody.
 pub(super) fn interval_from(mut json: Value) -> Result<Interval, serde_json::Error> {
     bound(&mut json);
     let mut interval: Interval = serde_json::from_value(json)?;
@@ -235,6 +256,13 @@ fn bound(value: &mut Value) {
     match value {
         Value::Object(members) => members.values_mut().for_each(bound),
         Value::Array(items) => items.iter_mut().for_each(bound),
+        Value::String(text) => {
+            let mut end = text.len().min(MAX_TEXT_BYTES);
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
+            text.truncate(end);
+        }
         Value::Number(number) => {
             let is_number = number.as_f64().is_some_and(|number| (0.0..=MAX_NUMBER).contains(&number));
             if !is_number {

@@ -5,6 +5,7 @@ use std::panic::Location;
 use serde::{Deserialize, Serialize};
 
 use super::super::call_site::CallSite;
+use super::lists::at_most;
 use crate::telemetry::{Holder, PoolSnapshot, Waiter};
 
 /// The holders, and the waiters, of a listing: the oldest of them.
@@ -15,7 +16,9 @@ const MAX_LISTED: usize = 200;
 #[serde(default)]
 pub struct Listing {
     state: ListedState,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_LISTED>")]
     pub(super) holders: Vec<ListedHolder>,
+    #[serde(deserialize_with = "at_most::<_, _, MAX_LISTED>")]
     pub(super) waiters: Vec<ListedWaiter>,
     pub(super) holders_omitted: usize,
     pub(super) waiters_omitted: usize,

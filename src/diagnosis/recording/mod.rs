@@ -20,6 +20,7 @@ mod format;
 mod incident;
 pub(super) mod labels;
 mod listing;
+pub(super) mod lists;
 mod points;
 mod pool;
 mod read;

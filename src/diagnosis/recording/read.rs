@@ -14,10 +14,16 @@ use super::listing::Listing;
 use crate::telemetry::Verdict;
 
 /// The longest line that is read, in bytes.
-const MAX_LINE_BYTES: u64 = 4 << 20;
+const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// The size of a recording that is read, uncompressed, in bytes: more than a day.
 const MAX_BYTES: u64 = 512 << 20;
+
+/// The seconds of a recording that are read: more than a day. A second takes more memory than its line may have bytes.
+const MAX_SECONDS: usize = 100_000;
+
+/// The listings of a recording that are read. An incident file has at most some ten.
+const MAX_LISTINGS: usize = 1000;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -101,15 +107,20 @@ impl Recording {
     ///
     /// Returns an error unless at least the header could be read.
     pub fn read(input: impl Read) -> Result<Self, ReadError> {
+        Self::read_seconds(input, MAX_SECONDS)
+    }
+
+    /// Reads at most so many seconds of a recording.
+    pub(super) fn read_seconds(input: impl Read, max_seconds: usize) -> Result<Self, ReadError> {
         let mut input = BufReader::new(input);
         if input.fill_buf()?.starts_with(&GZIP_MAGIC) {
-            Self::read_lines(BufReader::new(MultiGzDecoder::new(input).take(MAX_BYTES)))
+            Self::read_lines(BufReader::new(MultiGzDecoder::new(input).take(MAX_BYTES)), max_seconds)
         } else {
-            Self::read_lines(input.take(MAX_BYTES))
+            Self::read_lines(input.take(MAX_BYTES), max_seconds)
         }
     }
 
-    fn read_lines(mut input: impl BufRead) -> Result<Self, ReadError> {
+    fn read_lines(mut input: impl BufRead, max_seconds: usize) -> Result<Self, ReadError> {
         let first = match next_line(&mut input) {
             Ok(line) => line.unwrap_or_default(),
             Err(LineError::Io(error)) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error.into()),
@@ -124,7 +135,7 @@ impl Recording {
         }
         let mut recording = Self { header, seconds: Vec::new(), listings: Vec::new(), truncation: None };
         for line in 2.. {
-            match recording.read_line(&mut input) {
+            match recording.read_line(&mut input, max_seconds) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
@@ -138,7 +149,7 @@ impl Recording {
     }
 
     /// Reads a line. Returns whether it was not the last one.
-    fn read_line(&mut self, input: &mut impl BufRead) -> Result<bool, LineError> {
+    fn read_line(&mut self, input: &mut impl BufRead, max_seconds: usize) -> Result<bool, LineError> {
         let Some(json) = next_line(input)? else { return Err(LineError::NoEnd) };
         let ReadLine { t, interval, verdict, listing, end } = serde_json::from_str(&json)?;
         if end.is_some() {
@@ -146,9 +157,15 @@ impl Recording {
         }
         // Lines of other kinds belong to a later version.
         if let (Some(at_seconds), Some(interval)) = (t, interval) {
+            if self.seconds.len() >= max_seconds {
+                return Err(LineError::TooManySeconds(max_seconds));
+            }
             let interval = interval_from(interval)?;
             self.seconds.push(Second { at_seconds, verdict, json, interval });
         } else if let (Some(at_seconds), Some(listing)) = (t, listing) {
+            if self.listings.len() >= MAX_LISTINGS {
+                return Err(LineError::TooManyListings);
+            }
             self.listings.push((at_seconds, listing));
         }
         Ok(true)
@@ -195,6 +212,10 @@ enum LineError {
     Incomplete,
     #[error("the line is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
+    #[error("the recording has more than {0} seconds")]
+    TooManySeconds(usize),
+    #[error("the recording has more than {MAX_LISTINGS} listings of holders and waiters")]
+    TooManyListings,
     #[error("the line is damaged ({0})")]
     Json(#[from] serde_json::Error),
     #[error("the line is not UTF-8")]

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
 
 use super::super::interval::{Interval, Totals};
 use super::format::{Header, RecordedVerdict, SecondLine, interval_json};
@@ -17,7 +19,7 @@ const VERDICT_INTERVAL_SECONDS: f64 = 15.0;
 /// Records what the diagnosis of a pool uses and concludes, from the time of its creation.
 ///
 /// The pool has to be sampled, by an exporter or by [`Pool::watch`](crate::Pool::watch). A second takes about 1 KB of
-/// memory. Clones are handles to the same recording; it ends when the last one is dropped.
+/// memory, some more with many operations. Clones are handles to the same recording; it ends when the last one is dropped.
 #[derive(Clone, Debug)]
 pub struct Recorder {
     lines: Arc<Lines>,
@@ -35,16 +37,20 @@ struct State {
     first: Option<Nanos>,
     totals: Option<Totals>,
     lines: VecDeque<Line>,
+    /// The wall time of the last line.
+    last_at: Option<SystemTime>,
     /// The verdict that was recorded last in a line that is no longer kept.
-    earlier: Option<RecordedVerdict>,
+    earlier: Option<Arc<str>>,
     last: Option<(f64, Arc<Verdict>)>,
 }
 
-#[derive(Debug)]
+/// A line, encoded, which takes less memory than its values.
+#[derive(Clone, Debug)]
 struct Line {
     at_seconds: f64,
-    interval: serde_json::Value,
-    verdict: Option<RecordedVerdict>,
+    /// The line without the verdict.
+    second: Arc<str>,
+    verdict: Option<Arc<str>>,
 }
 
 impl Recorder {
@@ -68,30 +74,40 @@ impl Recorder {
     /// Returns an error if `output` does.
     pub fn write(&self, output: &mut impl Write) -> io::Result<()> {
         // Not under the lock: the output may be slow.
-        output.write_all(&self.encode())
+        output.write_all(self.encode().as_bytes())
     }
 
-    fn encode(&self) -> Vec<u8> {
-        let state = self.lines.state();
-        let mut encoded = Vec::new();
-        push(&mut encoded, &self.lines.header);
-        let mut earlier = state.earlier.as_ref();
-        for Line { at_seconds, interval, verdict } in &state.lines {
-            push(
-                &mut encoded,
-                &SecondLine { t: *at_seconds, interval, verdict: verdict.as_ref().or_else(|| earlier.take()) },
-            );
-            earlier = None;
+    fn encode(&self) -> String {
+        // Under the lock only references are copied: a sample waits for it.
+        let (lines, last_at, mut earlier) = {
+            let state = self.lines.state();
+            (state.lines.clone(), state.last_at, state.earlier.clone())
+        };
+        let header = match (lines.back(), last_at) {
+            (Some(line), Some(at)) => self.lines.header.lasting(line.at_seconds, at),
+            _ => self.lines.header.clone(),
+        };
+        let end = serde_json::json!({ "end": { "seconds": lines.len() } });
+        let mut encoded = json(&header) + "\n";
+        for Line { second, verdict, .. } in &lines {
+            let earlier = earlier.take();
+            let (open, close) = second.split_at(second.len() - 1);
+            encoded.push_str(open);
+            if let Some(verdict) = verdict.as_ref().or(earlier.as_ref()) {
+                encoded.push_str(",\"verdict\":");
+                encoded.push_str(verdict);
+            }
+            encoded.push_str(close);
+            encoded.push('\n');
         }
-        push(&mut encoded, &serde_json::json!({ "end": { "seconds": state.lines.len() } }));
-        encoded
+        encoded + &end.to_string() + "\n"
     }
 }
 
-fn push(encoded: &mut Vec<u8>, line: &impl serde::Serialize) {
-    if serde_json::to_writer(&mut *encoded, line).is_ok() {
-        encoded.push(b'\n');
-    }
+/// Returns an object as JSON.
+fn json(object: &impl Serialize) -> String {
+    // An object without maps of other keys than strings can be encoded.
+    serde_json::to_string(object).unwrap_or_else(|_| "{}".to_owned())
 }
 
 impl Lines {
@@ -113,8 +129,10 @@ impl SampleObserver for Lines {
         if let Some(verdict) = &verdict {
             state.last = Some((at_seconds, Arc::clone(verdict)));
         }
-        let verdict = verdict.as_deref().map(RecordedVerdict::from);
-        state.lines.push_back(Line { at_seconds, interval, verdict });
+        let verdict = verdict.as_deref().map(|verdict| json(&RecordedVerdict::from(verdict)).into());
+        let second = json(&SecondLine { t: at_seconds, interval: &interval, verdict: None }).into();
+        state.lines.push_back(Line { at_seconds, second, verdict });
+        state.last_at = Some(SystemTime::now());
         while state.lines.front().is_some_and(|line| line.at_seconds + self.keep_seconds < at_seconds) {
             let removed = state.lines.pop_front().and_then(|line| line.verdict);
             state.earlier = removed.or_else(|| state.earlier.take());

@@ -12,7 +12,7 @@ use super::super::engine::State;
 use super::super::interval::Interval;
 use super::super::tests::{any_interval, exhausted, full_interval, healthy};
 use super::format::{interval_from, interval_json};
-use super::{FORMAT_VERSION, ReadError, RecordedVerdict, Recorder, Recording};
+use super::{FORMAT_VERSION, Listing, ReadError, RecordedVerdict, Recorder, Recording};
 use crate::labels::Cause;
 use crate::telemetry::clock::Clock;
 use crate::telemetry::ledger::{Ledger, Limits};
@@ -126,6 +126,37 @@ fn damaged_line_ends_the_recording() {
     assert_eq!((recording.seconds.len(), recording.truncation.unwrap().line), (2, 4));
 }
 
+#[test]
+fn seconds_and_listings_beyond_the_maximum_are_not_read() {
+    let (text, _) = recorded(&held_idle()[..5]);
+    let recording = Recording::read_seconds(text.as_bytes(), 3).unwrap();
+    let truncation = recording.truncation.unwrap();
+    assert_eq!((recording.seconds.len(), truncation.line, truncation.readable_seconds), (3, 5, 3.0));
+    assert_eq!(truncation.reason, "the recording has more than 3 seconds");
+    assert_eq!(Recording::read_seconds(text.as_bytes(), 5).unwrap().truncation, None);
+    let text = format!("{}\n{}", header(1), "{\"t\":1,\"listing\":{}}\n".repeat(1001));
+    let recording = Recording::read(text.as_bytes()).unwrap();
+    assert_eq!((recording.listings.len(), recording.truncation.unwrap().line), (1000, 1002));
+}
+
+/// A file of some megabytes may otherwise take gigabytes of memory, or minutes of a replay.
+#[test]
+fn lists_and_texts_of_a_line_are_cut() {
+    let name = "é".repeat(5000);
+    let operations = vec![json!({"name": name}); 1000];
+    let holders = vec![json!({"operation": name, "call_site": name}); 1000];
+    let interval = interval_from(json!({"seconds": 1, "operations": operations, "holders": holders})).unwrap();
+    assert_eq!((interval.operations.len(), interval.holders.len()), (16, 16));
+    assert_eq!((interval.operations[0].name.len(), interval.holders[0].operation.len()), (1000, 1000));
+    let verdict = json!({"evidence": vec![json!({}); 1000], "consequences": vec!["burst"; 1000], "cause": "leak"});
+    let verdict: RecordedVerdict = serde_json::from_value(verdict).unwrap();
+    assert_eq!((verdict.evidence.len(), verdict.consequences.len(), &*verdict.cause), (32, 32, "leak"));
+    let listing = json!({"holders": vec![json!({}); 1000], "waiters": vec![json!({}); 1000], "waiters_omitted": 3});
+    let listing: Listing = serde_json::from_value(listing).unwrap();
+    assert_eq!(listing.counts(), (200, 200));
+    assert!(listing.json().contains("\"waiters_omitted\":3"));
+}
+
 /// Collects the names of all members, except those whose names are labels or bounds.
 fn members(value: &Value, names: &mut BTreeSet<String>) {
     match value {
@@ -188,6 +219,10 @@ fn recorder_keeps_the_last_seconds_and_their_verdict() {
     assert_eq!(seconds, [14.0, 15.0, 16.0, 17.0, 18.0, 19.0]);
     let verdict = recording.seconds[0].verdict.as_ref().unwrap();
     assert_eq!(verdict.cause, "healthy", "the verdict of an earlier second still applies");
+    assert!(recording.seconds[1..].iter().all(|second| second.verdict.is_none()));
+    // The pool's clock is ahead of the wall clock here. The last line is from now.
+    let started = humantime::parse_rfc3339(&recording.header.started).unwrap();
+    assert!(started.elapsed().unwrap() >= Duration::from_millis(18_900), "{started:?}");
     drop(recorder);
     mock.increment(Duration::from_secs(1));
     ledger.sample(&mut buffer, Duration::ZERO, Duration::ZERO);
