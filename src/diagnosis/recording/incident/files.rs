@@ -83,11 +83,22 @@ impl IncidentFile {
     /// Makes the file durable, and gives it its final name.
     pub(super) fn complete(self) -> io::Result<PathBuf> {
         self.file.sync_all()?;
-        fs::rename(&self.partial, &self.complete)?;
-        if let Some(directory) = self.complete.parent() {
-            File::open(directory)?.sync_all()?;
+        match fs::rename(&self.partial, &self.complete) {
+            // Another process took it for abandoned, as after a suspension or a jump of the clock.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.complete.exists() => {}
+            renamed => renamed?,
+        }
+        let directory = self.complete.parent().map(File::open);
+        if let Some(Err(error)) = directory.map(|directory| directory?.sync_all()) {
+            // The file is complete, and some file systems cannot sync a directory.
+            tracing::debug!(file = %self.complete.display(), %error, "the name of an incident file may not be durable");
         }
         Ok(self.complete)
+    }
+
+    /// Returns the path at which the file is while it is written.
+    pub(super) fn partial(&self) -> &Path {
+        &self.partial
     }
 
     /// Deletes the file, which has nothing of use.
@@ -120,10 +131,25 @@ struct Kept {
     bytes: u64,
 }
 
-/// Completes the files of processes that were killed, and deletes those beyond the bounds, oldest first.
-pub(super) fn tidy(settings: &IncidentSettings, now: SystemTime) -> io::Result<()> {
+/// Keeps the first error, unless a file is gone: another process may share the directory.
+fn note(first: &mut io::Result<()>, result: io::Result<()>) -> bool {
+    match result {
+        Ok(()) => return true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        error => *first = std::mem::replace(first, Ok(())).and(error),
+    }
+    false
+}
+
+/// Completes the files of processes that were killed, and deletes those beyond the bounds, oldest first. `open` are the
+/// files that this process is writing.
+///
+/// # Errors
+///
+/// Returns the first error. The other files were taken care of.
+pub(super) fn tidy(settings: &IncidentSettings, now: SystemTime, open: &[&Path]) -> io::Result<()> {
     create_directory(&settings.directory)?;
-    let mut kept = Vec::new();
+    let (mut kept, mut first_error) = (Vec::new(), Ok(()));
     for entry in fs::read_dir(&settings.directory)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -134,11 +160,13 @@ pub(super) fn tidy(settings: &IncidentSettings, now: SystemTime) -> io::Result<(
         let age = now.duration_since(modified).unwrap_or_default();
         let mut path = entry.path();
         if let Some(complete) = name.strip_suffix(PARTIAL).filter(|name| name.ends_with(SUFFIX)) {
-            if !metadata.is_file() || age < ABANDONED_AFTER {
+            if !metadata.is_file() || age < ABANDONED_AFTER || open.contains(&&*path) {
                 continue;
             }
             let complete = settings.directory.join(complete);
-            fs::rename(&path, &complete)?;
+            if !note(&mut first_error, fs::rename(&path, &complete)) {
+                continue;
+            }
             path = complete;
         } else if !name.ends_with(SUFFIX) || !metadata.is_file() {
             continue;
@@ -151,8 +179,8 @@ pub(super) fn tidy(settings: &IncidentSettings, now: SystemTime) -> io::Result<(
         bytes += file.bytes;
         let is_old = now.duration_since(file.modified).unwrap_or_default() > settings.max_age;
         if is_old || index >= settings.max_files || bytes > settings.max_bytes {
-            fs::remove_file(&file.path)?;
+            note(&mut first_error, fs::remove_file(&file.path));
         }
     }
-    Ok(())
+    first_error
 }

@@ -18,6 +18,7 @@ mod writer;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -100,6 +101,8 @@ pub struct IncidentRecorder {
 #[derive(Debug)]
 struct Handle {
     queue: SyncSender<Message>,
+    /// Ends the thread if the queue is full: the thread has senders too, so it would wait for messages for ever.
+    is_finishing: Arc<AtomicBool>,
 }
 
 /// What the thread receives.
@@ -121,9 +124,10 @@ impl IncidentRecorder {
     pub fn start(collector: &Collector, settings: IncidentSettings) -> io::Result<Self> {
         incidents::register();
         let (queue, incoming) = mpsc::sync_channel(MAX_QUEUED);
-        let writer = Writer::new(collector.clone(), settings, queue.clone());
+        let handle = Handle { queue, is_finishing: Arc::default() };
+        let writer = Writer::new(collector.clone(), settings, &handle);
         thread::Builder::new().name("poolscope-incidents".to_owned()).spawn(move || writer.run(&incoming))?;
-        Ok(Self { handle: Arc::new(Handle { queue }) })
+        Ok(Self { handle: Arc::new(handle) })
     }
 
     /// Begins a file for the pool of this name, or for each pool if it is `None`, as if it had a problem. Returns whether
@@ -134,13 +138,13 @@ impl IncidentRecorder {
 
     /// Completes all files and stops recording. Blocks the thread for up to two seconds.
     pub fn finish(&self) {
-        self.handle.finish();
+        self.handle.finish(FINISH_TIMEOUT);
     }
 }
 
 impl Handle {
-    fn finish(&self) {
-        let deadline = Instant::now() + FINISH_TIMEOUT;
+    fn finish(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let (finished, receiver) = mpsc::sync_channel(1);
         let mut message = Message::Finish(finished);
         loop {
@@ -150,8 +154,11 @@ impl Handle {
                     message = unsent;
                     thread::sleep(RETRY_PAUSE);
                 }
-                // The thread has ended, or the disk does not respond.
-                Err(_) => return,
+                // The thread has ended, or the disk does not respond. What is queued is lost.
+                Err(_) => {
+                    self.is_finishing.store(true, SeqCst);
+                    return;
+                }
             }
         }
         let _ = receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()));
@@ -160,6 +167,6 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.finish();
+        self.finish(FINISH_TIMEOUT);
     }
 }

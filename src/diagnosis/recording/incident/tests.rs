@@ -10,6 +10,7 @@ use super::super::listing::Listing;
 use super::files::{IncidentFile, tidy};
 use super::watch::Sample;
 use super::window::{Ended, Window};
+use super::writer::Writer;
 use super::*;
 use crate::diagnosis::interval::Interval;
 use crate::labels::Cause;
@@ -85,6 +86,9 @@ fn file_has_the_window_around_the_problem() {
     assert_eq!(recording.truncation, None);
     let incident = recording.header.incident.unwrap();
     assert_eq!((&*incident.cause, incident.at_seconds), ("leak", 61.0));
+    // So that the time of the problem is now, however long ago the pool was found.
+    let started = humantime::parse_rfc3339(&recording.header.started).unwrap();
+    assert!(started.elapsed().unwrap() >= Duration::from_millis(60_900), "{started:?}");
     let (first, last) = (&recording.seconds[0], recording.seconds.last().unwrap());
     // Segments are kept as a whole.
     assert!((36.0..=41.0).contains(&first.at_seconds) && last.at_seconds == 71.0, "{first:?}");
@@ -155,6 +159,22 @@ fn missing_directory_is_tried_until_it_can_be_written() {
     assert_eq!((recording.seconds[0].at_seconds, recording.seconds.len(), recording.truncation), (6.0, 26, None));
 }
 
+/// Also right after a segment has ended.
+#[test]
+fn request_records_holders_and_waiters() {
+    for seconds in 1..=11 {
+        let home = tempfile::tempdir().unwrap();
+        let mut window = Window::new(header(), Arc::new(settings(home.path())));
+        add(&mut window, 1..=seconds, Cause::Healthy);
+        window.request(|| Some(Listing::default())).unwrap();
+        // Another one continues the file.
+        window.request(|| Some(Listing::default())).unwrap();
+        let Some(Ended::Complete(path)) = window.finish() else { panic!() };
+        let recording = Recording::open(path).unwrap();
+        assert_eq!((recording.seconds.len(), recording.listings.len()), (seconds as usize, 2));
+    }
+}
+
 #[test]
 fn failed_append_leaves_no_part() {
     let home = tempfile::tempdir().unwrap();
@@ -166,6 +186,37 @@ fn failed_append_leaves_no_part() {
     file.append(b"gh").unwrap();
     assert_eq!(fs::read(file.complete().unwrap()).unwrap(), b"abcgh");
     assert_eq!(names(home.path()), ["poolscope-shop-19700101T000000Z-leak.jsonl.gz"]);
+}
+
+/// As by another process, after a suspension.
+#[test]
+fn file_that_was_taken_for_abandoned_is_completed() {
+    let home = tempfile::tempdir().unwrap();
+    let create = || IncidentFile::create(home.path(), "shop", SystemTime::UNIX_EPOCH, "leak").unwrap();
+    let mut file = create();
+    let later = SystemTime::now() + Duration::from_secs(3600);
+    tidy(&settings(home.path()), later, &[file.partial()]).unwrap();
+    assert!(names(home.path())[0].ends_with(".partial"), "this process writes it");
+    tidy(&settings(home.path()), later, &[]).unwrap();
+    file.append(b"abc").unwrap();
+    let path = file.complete().unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"abc");
+    let file = create();
+    fs::remove_file(file.partial()).unwrap();
+    assert_eq!(file.complete().unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn file_that_cannot_be_completed_does_not_keep_others() {
+    let home = tempfile::tempdir().unwrap();
+    fs::create_dir(home.path().join("poolscope-0.jsonl.gz")).unwrap();
+    for name in ["poolscope-0.jsonl.gz.partial", "poolscope-1.jsonl.gz.partial", "poolscope-2.jsonl.gz"] {
+        fs::write(home.path().join(name), "").unwrap();
+    }
+    let mut settings = settings(home.path());
+    settings.max_files = 0;
+    tidy(&settings, SystemTime::now() + Duration::from_secs(3600), &[]).unwrap_err();
+    assert_eq!(names(home.path()), ["poolscope-0.jsonl.gz", "poolscope-0.jsonl.gz.partial"]);
 }
 
 #[test]
@@ -212,7 +263,7 @@ fn number_size_and_age_of_files_are_bounded() {
     let tidied = |limits: &dyn Fn(&mut IncidentSettings)| {
         let mut settings = IncidentSettings::new(home.path());
         limits(&mut settings);
-        tidy(&settings, now).unwrap();
+        tidy(&settings, now, &[]).unwrap();
         names(home.path()).into_iter().filter(|name| !others.contains(&&**name)).collect::<Vec<_>>()
     };
     let [a, b, c, killed] = ["a", "b", "c", "killed"].map(|name| format!("poolscope-{name}.jsonl.gz"));
@@ -253,4 +304,40 @@ fn recorder_writes_on_request_and_at_the_end() {
     assert_eq!(recording.header.incident.unwrap().cause, "requested");
     assert!(!recording.listings.is_empty());
     assert!(incidents::totals().unwrap().files > 0);
+}
+
+/// Waits for a condition.
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn request_for_many_pools_begins_some_files() {
+    let home = tempfile::tempdir().unwrap();
+    let collector = Collector::new();
+    let ledger = || collector.join("shop", None, |name| Ledger::new(name, Limits::for_tests(), Clock::mock().0));
+    let _ledgers: Vec<_> = (0..20).map(|_| ledger()).collect();
+    let recorder = IncidentRecorder::start(&collector, settings(home.path())).unwrap();
+    recorder.record(None);
+    recorder.finish();
+    let is_complete = |name: &String| name.ends_with(".gz");
+    until("the files are complete", || !names(home.path()).is_empty() && names(home.path()).iter().all(is_complete));
+    assert_eq!(names(home.path()).len(), 16);
+}
+
+/// The disk has not kept up, so that the queue is full when the process ends.
+#[test]
+fn recorder_with_a_full_queue_ends() {
+    let home = tempfile::tempdir().unwrap();
+    let (queue, incoming) = mpsc::sync_channel(1);
+    let handle = Handle { queue, is_finishing: Arc::default() };
+    let writer = Writer::new(Collector::new(), settings(home.path()), &handle);
+    handle.queue.try_send(Message::Record(None)).unwrap();
+    handle.finish(Duration::ZERO);
+    let thread = thread::spawn(move || writer.run(&incoming));
+    until("the thread has ended", || thread.is_finished());
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -35,6 +35,7 @@ const REQUESTED: &str = "requested";
 /// Some seconds, compressed.
 #[derive(Debug)]
 struct Segment {
+    number: u64,
     last_seconds: f64,
     seconds: usize,
     bytes: Vec<u8>,
@@ -48,8 +49,8 @@ struct Incident {
     until: f64,
     limit: f64,
     file: Option<IncidentFile>,
-    /// The end of the last segment in the file, and the number of seconds in it.
-    written: Option<f64>,
+    /// The number of the last segment in the file, and the number of seconds in it.
+    written: Option<u64>,
     seconds: usize,
     /// The queue of the worst listing, when the last one was taken, and how many there are.
     worst: Option<(usize, f64)>,
@@ -68,6 +69,8 @@ pub(super) struct Window {
     header: Header,
     settings: Arc<IncidentSettings>,
     segments: VecDeque<Segment>,
+    /// The number of segments that have ended.
+    ended: u64,
     /// The lines of the segment that is not complete, the number of seconds among them, and the first one's beginning.
     pending: Vec<u8>,
     pending_seconds: usize,
@@ -97,6 +100,7 @@ impl Window {
             header,
             settings,
             segments: VecDeque::new(),
+            ended: 0,
             pending: Vec::new(),
             pending_seconds: 0,
             pending_from: 0.0,
@@ -175,14 +179,19 @@ impl Window {
         may_begin
     }
 
-    /// Begins a file that was requested.
-    pub(super) fn request(&mut self, listing: Option<&Listing>) -> Result<(), io::Error> {
+    /// Begins a file that was requested, or continues the present one for longer. `listing` reads the holders and waiters.
+    pub(super) fn request(&mut self, listing: impl FnOnce() -> Option<Listing>) -> Result<(), io::Error> {
         self.begin(REQUESTED, true);
-        if let Some(listing) = listing {
-            line(&mut self.pending, &ListingLine { t: self.last_seconds, listing });
+        if let Some(listing) = listing() {
+            line(&mut self.pending, &ListingLine { t: self.last_seconds, listing: &listing });
         }
         self.end_segment();
         self.write()
+    }
+
+    /// Returns the path of the file that is being written, if there is one.
+    pub(super) fn partial(&self) -> Option<&Path> {
+        Some(self.incident.as_ref()?.file.as_ref()?.partial())
     }
 
     /// Returns whether the holders and waiters of this moment are recorded: of the first one, and when more wait than at
@@ -206,7 +215,9 @@ impl Window {
             return;
         }
         let bytes = compressed(&self.pending);
-        self.segments.push_back(Segment { last_seconds: self.last_seconds, seconds: self.pending_seconds, bytes });
+        self.ended += 1;
+        let (number, last_seconds, seconds) = (self.ended, self.last_seconds, self.pending_seconds);
+        self.segments.push_back(Segment { number, last_seconds, seconds, bytes });
         self.pending.clear();
         self.pending_seconds = 0;
         let oldest = self.last_seconds - self.settings.before.as_secs_f64();
@@ -224,7 +235,8 @@ impl Window {
                 let (directory, cause) = (&self.settings.directory, &incident.header.cause);
                 let mut file = IncidentFile::create(directory, &self.header.pool, incident.begun, cause)?;
                 let mut header = Vec::new();
-                line(&mut header, &Header { incident: Some(incident.header.clone()), ..self.header.clone() });
+                let started = self.header.lasting(incident.header.at_seconds, incident.begun);
+                line(&mut header, &Header { incident: Some(incident.header.clone()), ..started });
                 match file.append(&compressed(&header)) {
                     Ok(()) => none.insert(file),
                     Err(error) => {
@@ -235,11 +247,11 @@ impl Window {
             }
         };
         for segment in &self.segments {
-            if incident.written.is_some_and(|written| segment.last_seconds <= written) {
+            if incident.written.is_some_and(|written| segment.number <= written) {
                 continue;
             }
             file.append(&segment.bytes)?;
-            incident.written = Some(segment.last_seconds);
+            incident.written = Some(segment.number);
             incident.seconds += segment.seconds;
         }
         Ok(())

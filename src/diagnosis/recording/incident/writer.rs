@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +12,7 @@ use super::super::format::Header;
 use super::super::listing::Listing;
 use super::watch::{Sample, Watch};
 use super::window::{Ended, Window};
-use super::{IncidentSettings, Message, files};
+use super::{Handle, IncidentSettings, Message, files};
 use crate::telemetry::Collector;
 use crate::telemetry::incidents;
 use crate::telemetry::ledger::Ledger;
@@ -33,6 +35,8 @@ pub(super) struct Writer {
     collector: Collector,
     settings: Arc<IncidentSettings>,
     queue: SyncSender<Message>,
+    /// Whether to finish without a message, as the queue was full.
+    is_finishing: Arc<AtomicBool>,
     pools: BTreeMap<u64, Pool>,
     next: u64,
     attached: Option<Instant>,
@@ -48,22 +52,21 @@ struct Pool {
 }
 
 impl Writer {
-    pub(super) fn new(collector: Collector, settings: IncidentSettings, queue: SyncSender<Message>) -> Self {
-        let settings = Arc::new(settings);
-        Self { collector, settings, queue, pools: BTreeMap::new(), next: 0, attached: None, tidied: None }
+    pub(super) fn new(collector: Collector, settings: IncidentSettings, handle: &Handle) -> Self {
+        let (queue, is_finishing) = (handle.queue.clone(), Arc::clone(&handle.is_finishing));
+        let (settings, pools) = (Arc::new(settings), BTreeMap::new());
+        Self { collector, settings, queue, is_finishing, pools, next: 0, attached: None, tidied: None }
     }
 
     /// Writes until it is told to finish.
     pub(super) fn run(mut self, incoming: &Receiver<Message>) {
-        loop {
+        while !self.is_finishing.load(SeqCst) {
             self.maintain();
             match incoming.recv_timeout(ATTACH_INTERVAL) {
                 Ok(Message::Sample(sample)) => self.add(&sample),
                 Ok(Message::Record(name)) => self.request(name.as_deref()),
                 Ok(Message::Finish(finished)) => {
-                    for pool in self.pools.values_mut() {
-                        report(pool.window.finish());
-                    }
+                    self.finish();
                     // The caller may have given up.
                     let _ = finished.send(());
                     return;
@@ -71,6 +74,13 @@ impl Writer {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        for pool in self.pools.values_mut() {
+            report(pool.window.finish());
         }
     }
 
@@ -83,7 +93,8 @@ impl Writer {
         }
         if is_due(self.tidied, TIDY_INTERVAL) {
             self.tidied = Some(now);
-            if let Err(error) = files::tidy(&self.settings, SystemTime::now()) {
+            let open: Vec<_> = self.pools.values().filter_map(|pool| pool.window.partial()).collect();
+            if let Err(error) = files::tidy(&self.settings, SystemTime::now(), &open) {
                 failed(&error, &self.settings);
             }
         }
@@ -114,8 +125,13 @@ impl Writer {
         });
     }
 
+    /// Returns the number of files that are being written.
+    fn open(&self) -> usize {
+        self.pools.values().filter(|pool| pool.window.is_recording()).count()
+    }
+
     fn add(&mut self, sample: &Sample) {
-        let open = self.pools.values().filter(|pool| pool.window.is_recording()).count();
+        let open = self.open();
         let Some(pool) = self.pools.get_mut(&sample.pool) else { return };
         pool.sampled = Instant::now();
         let ledger = &pool.ledger;
@@ -132,13 +148,29 @@ impl Writer {
     }
 
     fn request(&mut self, name: Option<&str>) {
+        let (mut open, mut skipped) = (self.open(), 0);
         for pool in self.pools.values_mut() {
             let Some(ledger) = pool.ledger.upgrade() else { continue };
-            if name.is_none_or(|name| **ledger.name() == *name)
-                && let Err(error) = pool.window.request(listing(&pool.ledger).as_ref())
-            {
+            if name.is_some_and(|name| **ledger.name() != *name) {
+                continue;
+            }
+            if !pool.window.is_recording() {
+                // More would replace the files of other problems.
+                if open >= MAX_OPEN {
+                    skipped += 1;
+                    continue;
+                }
+                open += 1;
+            }
+            if let Err(error) = pool.window.request(|| listing(&pool.ledger)) {
                 failed(&error, &self.settings);
             }
+        }
+        if skipped > 0 {
+            tracing::warn!(
+                skipped,
+                "{MAX_OPEN} incident files are being written: none was begun for the other pools; request them by name later"
+            );
         }
     }
 }
