@@ -346,6 +346,14 @@ fn slow_connects_churn_and_retries_are_recognized() {
     });
     assert_eq!(verdict.cause, Cause::Churn);
     assert!(verdict.finding.contains("discarded"), "{}", verdict.finding);
+    // Connections of a pool that shrinks are not replaced.
+    let verdict = diagnose(|| {
+        let mut second = healthy();
+        second.closed[CloseReason::Overflow.index()] = 30.0;
+        second.closed[CloseReason::Resized.index()] = 60.0;
+        second
+    });
+    assert!(verdict.finding.contains("most with reason overflow"), "{}", verdict.finding);
     let verdict = diagnose(|| {
         let mut second = healthy();
         second.retries = 30.0;

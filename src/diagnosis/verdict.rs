@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::call_site::CallSite;
 use super::causes::{OPERATION_PLACEHOLDER, texts};
 use super::figures::Figures;
-use super::interval::Interval;
+use super::interval::{Interval, may_be_replaced};
 use super::locks::LockBlock;
 use super::measures::Measure;
 use super::rules::{Condition, Responsible, Rule};
@@ -325,10 +325,8 @@ fn self_deadlock(figures: &Figures, window: &Window) -> (String, String) {
 
 fn churn(figures: &Figures, window: &Window) -> (String, String) {
     let closed = |reason: CloseReason| window.sum(|interval: &Interval| interval.closed[reason.index()]);
-    let reasons = CloseReason::ALL.iter().filter(|reason| {
-        !matches!(reason, CloseReason::ConnectFailed | CloseReason::ConnectAbandoned | CloseReason::Shutdown)
-    });
-    let top = reasons.copied().max_by(|a, b| closed(*a).total_cmp(&closed(*b))).unwrap_or(CloseReason::Discarded);
+    let reasons = CloseReason::ALL.iter().copied().filter(|reason| may_be_replaced(*reason));
+    let top = reasons.max_by(|a, b| closed(*a).total_cmp(&closed(*b))).unwrap_or(CloseReason::Discarded);
     let advice = match top {
         CloseReason::Overflow => "Raise pool_size, so that connections that are needed again stay open.",
         CloseReason::Recycled => "Raise recycle_after.",
