@@ -2,7 +2,7 @@
 //! delays or changes them.
 //!
 //! A [`Tap`] sits below tokio-postgres and above TLS, and shows everything that passes to its [`ProtocolObserver`].
-//! That splits the bytes into messages, follows the [`protocol`], and updates the connection's statistics. The
+//! That splits the bytes into messages, follows the [`protocol`], and updates the connection's statistics.
 //! A [`ServerGuard`] bounds what a server may send before and beside that; the [`Tap`] then fails the read. The
 //! connection's task is a [`DriverTask`] with a [`DriverActivity`], from which the pool learns whether everything that
 //! a caller sent has reached the wire.
