@@ -52,7 +52,8 @@ impl InFlight {
     pub(super) fn for_tests(task: u64, at: Nanos) -> Self {
         let (operation, call_site) = (OperationId::OTHER, Location::caller());
         let phase = Phase::Queue;
-        Self { operation, call_site, started: at, phase, phase_since: at, task, own_connection: None, trace: None }
+        let (own_connection, trace, request) = (None, None, None);
+        Self { operation, call_site, started: at, phase, phase_since: at, task, own_connection, trace, request }
     }
 }
 
