@@ -31,7 +31,7 @@ const HOLDER_COLUMNS = [
   { label: "Activity", text: activity },
   { label: "Silent for", text: (holder) => duration(holder.silent_seconds), order: (holder) => -holder.silent_seconds, numeric: true },
   { label: "Queries", text: (holder) => String(holder.queries), order: (holder) => -holder.queries, numeric: true },
-  { label: "Backend", text: (holder) => String(holder.backend_pid ?? "–"), order: (holder) => holder.backend_pid ?? 0, numeric: true },
+  { label: "Backend", text: (holder) => String(holder.backend_pid ?? "–"), order: (holder) => -(holder.backend_pid ?? 0), numeric: true },
   { label: "Request", text: (holder) => holder.request ?? "–" },
   { label: "Trace", text: (holder) => holder.trace_id ?? "–", link: (holder, template) => traceLink(holder.trace_id, template) },
 ];

@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { byId, element, resize, setText } from "./dom.js";
 import { words } from "./format.js";
 import { Lists } from "./lists.js";
-import { Model } from "./model.js";
+import { History, Model } from "./model.js";
 import { PoolTable } from "./pools.js";
 import { Replay } from "./replay.js";
 import { LiveSource } from "./source.js";
@@ -18,6 +18,12 @@ const RANGES = ["60", "300", "900"];
 
 /** What the address keeps. */
 const view = readAddress();
+
+/** The title of the page without a pool. */
+const title = document.title;
+
+/** Whether the process has another version than this page, although the page was loaded again because of it. */
+let isOtherVersion = false;
 
 const model = new Model();
 const palette = new Palette();
@@ -42,11 +48,9 @@ const replay = new Replay((at, isPlaying) => {
 
 const source = new LiveSource({
   snapshot(snapshot) {
-    if (snapshot.version !== document.documentElement.dataset.version) {
-      // The process is another one since this page was loaded.
-      location.reload();
-      return;
-    }
+    isOtherVersion = snapshot.version !== document.documentElement.dataset.version;
+    // The process is another one since this page was loaded.
+    if (isOtherVersion && reloadOnce(snapshot.version)) return;
     model.reset(snapshot);
     const time = snapshot.pools[0]?.last.time;
     if (snapshot.replay !== null) {
@@ -80,12 +84,31 @@ const source = new LiveSource({
   },
   status({ state, message }) {
     if (state === "live" && replay.recording !== null) [state, message] = ["replay", replay.isPlaying ? "playing a recording" : "recording"];
+    if (state === "live" && isOtherVersion) message = "live, but this page is of another version: reload it";
     const status = byId("status");
     if (status.className !== state) status.className = state;
     setText(status, message);
     document.body.classList.toggle("stale", state !== "live" && state !== "replay");
   },
 });
+
+/**
+ * Loads the page again, once for each version: where several processes of different versions serve one address, the page
+ * may be of another one again.
+ * @param {string} version
+ */
+function reloadOnce(version) {
+  try {
+    const key = `poolscope reloaded for ${version}`;
+    if (sessionStorage.getItem(key) !== null) return false;
+    sessionStorage.setItem(key, "");
+  } catch {
+    // Without storage, it would not be known that this happened.
+    return false;
+  }
+  location.reload();
+  return true;
+}
 
 function readAddress() {
   const parameters = new URLSearchParams(location.search);
@@ -129,8 +152,12 @@ function select(name) {
 
 /** @param {string | null} pool */
 function open(pool) {
-  model.selected = pool;
-  model.state = null;
+  if (pool !== model.selected) {
+    // What is known of one pool must not be shown as that of another, however long the stream takes.
+    model.selected = pool;
+    model.state = null;
+    model.history = new History();
+  }
   source.open(pool, view.at);
 }
 
@@ -153,10 +180,15 @@ function update() {
   byId("pool").hidden = selected === null;
   byId("none").hidden = model.pools.size > 0 || selected !== null;
   byId("choose").hidden = selected !== null || model.pools.size === 0;
-  if (selected === null) return;
+  if (selected === null) {
+    document.title = title;
+    return;
+  }
   setText(byId("pool-name"), selected);
   const summary = model.pools.get(selected) ?? null;
   byId("gone").hidden = summary !== null;
+  for (const id of ["verdict", "now"]) byId(id).hidden = state === null;
+  byId("sizing").hidden = state === null || replay.recording !== null;
   if (state !== null) {
     verdict.show(state);
     showNumbers(state, summary?.last ?? null);
@@ -213,6 +245,7 @@ addEventListener("popstate", () => {
   range.value = view.range;
   lists.filter.value = view.filter;
   open(view.pool);
+  update();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   palette.read();
@@ -223,7 +256,7 @@ new ResizeObserver(() => schedule()).observe(byId("charts"));
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let hiding;
 let isPaused = false;
-document.addEventListener("visibilitychange", () => {
+function visibilityChanged() {
   clearTimeout(hiding);
   if (document.hidden) {
     // Browsers open only six connections to a server, and viewers are limited.
@@ -235,7 +268,10 @@ document.addEventListener("visibilitychange", () => {
     isPaused = false;
     open(model.selected);
   }
-});
+}
+document.addEventListener("visibilitychange", visibilityChanged);
 
 byId("links").classList.add("below");
 open(view.pool);
+// It may have been opened in the background.
+visibilityChanged();

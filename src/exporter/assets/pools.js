@@ -31,7 +31,9 @@ export class PoolTable {
     const filter = this.filter.value.trim().toLowerCase();
     const shown = [...model.pools].filter(([name]) => filter === "" || name.toLowerCase().includes(filter));
     // A row must not move from under the pointer or the focus.
-    if (!this.body.matches(":hover, :focus-within") || shown.length !== this.order.length) {
+    const known = new Set(this.order);
+    const isSame = shown.length === known.size && shown.every(([name]) => known.has(name));
+    if (!this.body.matches(":hover, :focus-within") || !isSame) {
       shown.sort(([a, one], [b, other]) => other.severity() - one.severity() || (a < b ? -1 : 1));
       this.order = shown.map(([name]) => name);
     }

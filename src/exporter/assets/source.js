@@ -58,6 +58,7 @@ export class LiveSource {
     const abort = new AbortController();
     this.abort = abort;
     let refusal = "";
+    let isContinued = false;
     try {
       // Unlike `URLSearchParams`, the API takes `+` as it is.
       const query = [this.pool === null ? "" : `pool=${encodeURIComponent(this.pool)}`, this.at === null ? "" : `at=${this.at}`];
@@ -68,13 +69,17 @@ export class LiveSource {
       if (!response.ok || !response.body) {
         refusal = await explain(response);
       } else {
-        await this.read(response.body, abort);
+        isContinued = await this.read(response.body, abort);
       }
     } catch (error) {
       if (this.abort === abort && !(error instanceof TypeError) && !(error instanceof DOMException)) console.error(error);
     }
     if (this.abort !== abort) return;
     abort.abort();
+    if (isContinued) {
+      this.connect();
+      return;
+    }
     this.handlers.status(
       refusal === ""
         ? { state: "lost", message: "connection lost, reconnecting" }
@@ -85,29 +90,33 @@ export class LiveSource {
   }
 
   /**
-   * Reads events until the stream ends.
+   * Reads events until the stream ends. Returns whether the server ended it after a delta, as it does with each stream
+   * after some minutes; deltas are a second apart, so that this does not happen more often.
    * @param {ReadableStream<Uint8Array>} body
    * @param {AbortController} abort
    */
   async read(body, abort) {
     const reader = body.pipeThrough(/** @type {any} */ (new TextDecoderStream())).getReader();
     let rest = "";
+    let hasDelta = false;
     for (;;) {
       const timer = setTimeout(() => abort.abort(), SILENCE);
       const { value, done } = await reader.read().finally(() => clearTimeout(timer));
-      if (done || this.abort !== abort) return;
+      if (done || this.abort !== abort) return hasDelta;
       rest += value;
       const events = rest.split("\n\n");
       rest = events.pop() ?? "";
       for (const event of events) {
-        this.dispatch(event);
-        // An event may have closed this stream.
-        if (this.abort !== abort) return;
+        if (event.startsWith("event: delta\n")) hasDelta = true;
+        const id = this.dispatch(event);
+        // An event may have closed this stream, or begun another one.
+        if (this.abort !== abort) return false;
+        if (id !== "") this.lastId = id;
       }
     }
   }
 
-  /** @param {string} text */
+  /** Calls the handler of an event, and returns its ID. @param {string} text */
   dispatch(text) {
     let [name, data, id] = ["", "", ""];
     for (const line of text.split("\n")) {
@@ -115,14 +124,14 @@ export class LiveSource {
       else if (line.startsWith("data: ")) data = line.slice(6);
       else if (line.startsWith("id: ")) id = line.slice(4);
     }
-    if (data === "") return;
+    if (data === "") return "";
     const parsed = JSON.parse(data);
     if (name === "snapshot") this.handlers.snapshot(parsed);
     else if (name === "pool") this.handlers.pool(parsed);
     else if (name === "delta") this.handlers.delta(parsed);
-    if (id !== "") this.lastId = id;
     this.pause = FIRST_PAUSE;
     this.handlers.status({ state: "live", message: "live" });
+    return id;
   }
 }
 

@@ -123,3 +123,48 @@ fn page_without_a_script_has_the_links() {
     assert_eq!(browser.eval("document.getElementById('app').hidden"), json!(true));
     assert_eq!(browser.eval("getComputedStyle(document.getElementById('app')).display"), json!("none"));
 }
+
+/// While the stream of another pool does not begin, nothing of the one before is shown under its name.
+#[test]
+fn values_of_one_pool_are_not_shown_for_another() {
+    let site = site();
+    let mut browser = Browser::start();
+    browser.open(&format!("{}?pool=shop", site.url()));
+    browser.wait("document.getElementById('now-used')?.textContent === '3 / 3'");
+    let block = |browser: &mut Browser, urls: &[&str]| {
+        browser.call("Network.setBlockedURLs", &json!({ "urls": urls }));
+    };
+    block(&mut browser, &["*api/v1/stream*"]);
+    browser.eval("document.querySelector('a[data-pool=jobs]').click()");
+    browser.wait("document.body.classList.contains('stale')");
+    assert_eq!(browser.text("#pool-name"), "jobs");
+    let hidden = "['verdict', 'now', 'sizing'].map(id => document.getElementById(id).hidden)";
+    assert_eq!(browser.eval(hidden), json!([true, true, true]));
+    assert_eq!(browser.eval("document.title"), json!("jobs · poolscope"));
+    browser.wait("document.getElementById('charts').dataset.time === ''");
+    block(&mut browser, &[]);
+    browser.wait("document.getElementById('now-used').textContent === '1 / 5'");
+    assert_eq!(browser.eval(hidden), json!([false, false, false]));
+    browser.eval("history.back(); 1");
+    browser.wait("document.getElementById('now-used').textContent === '3 / 3'");
+    assert!(browser.eval("document.title").as_str().unwrap().contains("shop"));
+}
+
+/// Typing in the filter changes the rows also while the pointer rests on them.
+#[test]
+fn filter_of_pools_applies_under_the_pointer() {
+    let site = site();
+    let mut browser = Browser::start();
+    browser.open(&site.url());
+    browser.wait("document.querySelectorAll('#pool-rows tr').length === 2");
+    let filter = |browser: &mut Browser, text: &str| {
+        let input = "document.getElementById('pool-filter')";
+        browser.eval(&format!("{input}.value = '{text}'; {input}.dispatchEvent(new Event('input')); 1"));
+    };
+    filter(&mut browser, "shop");
+    browser.wait("document.querySelector('#pool-rows').textContent.startsWith('shop')");
+    browser.eval("document.querySelector('#pool-rows a').focus(); 1");
+    filter(&mut browser, "jobs");
+    browser.wait("document.querySelector('#pool-rows').textContent.startsWith('jobs')");
+    assert_eq!(browser.eval("document.querySelectorAll('#pool-rows tr').length"), json!(1));
+}

@@ -3,6 +3,7 @@
 use std::io::Read as _;
 
 use poolscope_testing::http;
+use serde_json::json;
 
 use crate::browser::Browser;
 use crate::site::Site;
@@ -76,4 +77,79 @@ fn page_explains_that_there_are_too_many_viewers() {
     assert!(status.contains("too many viewers: 16 streams are open"), "{status}");
     drop(streams);
     browser.wait("document.getElementById('status').className === 'live'");
+}
+
+/// The server ends each stream after ten minutes, and a page that continues it has lost nothing.
+#[test]
+fn stream_that_ends_is_continued_without_a_status() {
+    let site = Site::start();
+    let mut browser = Browser::start();
+    browser.open(&site.url());
+    let seen = browser.eval(
+        "import(new URL('assets/source.js', document.baseURI)).then(({ LiveSource }) => new Promise(resolve => {
+            const seen = [];
+            const body = () => new ReadableStream({ start(controller) {
+                controller.enqueue(new TextEncoder().encode('event: delta\\nid: 1-7\\ndata: {\"pools\":[]}\\n\\n'));
+                controller.close();
+            } });
+            const original = window.fetch;
+            let calls = 0;
+            window.fetch = async (url, { headers }) => {
+                calls += 1;
+                seen.push(`request ${headers['Last-Event-ID'] ?? ''}`);
+                if (calls < 3) return new Response(body());
+                window.fetch = original;
+                source.close();
+                resolve(seen);
+                return new Response('', { status: 503 });
+            };
+            const handler = name => value => seen.push(name === 'status' ? value.state : name);
+            const source = new LiveSource({ snapshot: handler('snapshot'), delta: handler('delta'), pool: handler('pool'), status: handler('status') });
+            source.open(null);
+        }))",
+    );
+    assert_eq!(seen, json!(["request ", "delta", "live", "request 1-7", "delta", "live", "request 1-7"]));
+}
+
+/// Of several processes behind one address, the page and the stream may have different versions each time.
+#[test]
+fn page_of_another_version_is_reloaded_once() {
+    let mut site = Site::start();
+    site.exhausted_pool("shop", 2, "list_orders");
+    let mut browser = Browser::start();
+    let script = "document.addEventListener('readystatechange', () => {
+        if (document.readyState !== 'interactive') return;
+        document.documentElement.dataset.version = '0.0.0';
+        sessionStorage.setItem('loads', Number(sessionStorage.getItem('loads')) + 1);
+    })";
+    browser.call("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }));
+    browser.call("Page.navigate", &json!({ "url": site.url() }));
+    // The page that is left must not be queried meanwhile.
+    while browser.requests.iter().filter(|url| url.ends_with("/assets/main.js")).count() < 2 {
+        browser.call("Page.getNavigationHistory", &json!({}));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    browser.wait("document.getElementById('now-used')?.textContent === '2 / 2'");
+    browser.wait("document.getElementById('status').textContent.includes('of another version: reload it')");
+    assert_eq!(browser.eval("sessionStorage.getItem('loads')"), json!("2"));
+}
+
+/// Viewers are limited, and a browser opens few connections to a server.
+#[test]
+fn page_opened_in_the_background_ends_its_stream() {
+    let site = Site::start();
+    let mut browser = Browser::start();
+    // The minute passes at once.
+    let script = "Object.defineProperty(document, 'hidden', { get: () => window.isHidden ?? true });
+        const later = window.setTimeout;
+        window.setTimeout = (call, time) => later(call, time === 60000 ? 0 : time);
+        const request = window.fetch;
+        window.signals = [];
+        window.fetch = (url, options) => { window.signals.push(options.signal); return request(url, options); };";
+    browser.call("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }));
+    browser.call("Page.navigate", &json!({ "url": site.url() }));
+    browser.wait("window.signals?.length === 1 && window.signals[0].aborted");
+    browser.eval("window.isHidden = false; document.dispatchEvent(new Event('visibilitychange')); 1");
+    browser.wait("document.getElementById('status').textContent === 'live'");
+    browser.assert_clean(&site.url());
 }
