@@ -19,42 +19,47 @@ pub(crate) struct RecordSettings {
     pub(crate) is_requestable: bool,
 }
 
-/// The recorder, if there is a directory.
+/// The recorder, if there is a directory, and the task that waits for the signal.
 #[derive(Debug)]
 pub(crate) struct Incidents {
-    recording: Option<(IncidentRecorder, JoinHandle<()>)>,
+    recorder: Option<IncidentRecorder>,
     is_requestable: bool,
+    signals: JoinHandle<()>,
 }
 
 impl Incidents {
-    /// Records the pools of `collector`.
+    /// Records the pools of `collector`. Without a directory, the signal is only logged: its default would end the process.
     pub(crate) fn start(settings: RecordSettings, collector: &Collector) -> Result<Self, ServiceError> {
         let RecordSettings { directory, is_requestable } = settings;
-        let Some(directory) = directory else { return Ok(Self { recording: None, is_requestable: false }) };
-        let settings = IncidentSettings::new(directory);
-        let recorder = IncidentRecorder::start(collector, settings).map_err(ServiceError::system)?;
+        let start = |directory| IncidentRecorder::start(collector, IncidentSettings::new(directory));
+        let recorder = directory.map(start).transpose().map_err(ServiceError::system)?;
         let mut requests = signal(SignalKind::user_defined1()).map_err(ServiceError::system)?;
         let requested = recorder.clone();
-        let task = tokio::spawn(async move {
+        let signals = tokio::spawn(async move {
             while requests.recv().await.is_some() {
-                requested.record(None);
+                match &requested {
+                    Some(recorder) => {
+                        recorder.record(None);
+                    }
+                    None => tracing::warn!("received SIGUSR1, but no incident file is written: give --record-dir"),
+                }
             }
         });
-        Ok(Self { recording: Some((recorder, task)), is_requestable })
+        Ok(Self { recorder, is_requestable, signals })
     }
 
     /// Lets the exporter begin files, if that is enabled.
     pub(crate) fn enable(&self, exporter: Exporter) -> Exporter {
-        match &self.recording {
-            Some((recorder, _)) if self.is_requestable => exporter.record_on_request(recorder.clone()),
+        match &self.recorder {
+            Some(recorder) if self.is_requestable => exporter.record_on_request(recorder.clone()),
             _ => exporter,
         }
     }
 
     /// Completes the files, within seconds.
     pub(crate) async fn finish(self) {
-        if let Some((recorder, task)) = self.recording {
-            task.abort();
+        self.signals.abort();
+        if let Some(recorder) = self.recorder {
             // Does not panic.
             let _ = spawn_blocking(move || recorder.finish()).await;
         }

@@ -131,6 +131,8 @@ fn databases_are_probed_and_servers_queried() {
         exporter.value("shop", "db_client_operation_duration_seconds_count", &[("db_query_summary", "SELECT")]) > 1.0
     );
     assert_eq!(exporter.value("shop", "db_client_connection_max", &[]), 1.0);
+    // Without a directory for incident files, this must not end the process.
+    exporter.run.signal(Signal::SIGUSR1);
     for (path, part) in [("/-/ready", "poolscope is ready"), ("/api/v1/pools", "\"filed\""), ("/", "/metrics")] {
         let (status, body) = http::get(exporter.address, path).expect("an answer");
         assert!(status == 200 && body.contains(part), "{path}: {body}");
