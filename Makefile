@@ -76,7 +76,7 @@ lint: ## Check formatting, lints, features, documentation, public API, spelling,
 
 page: ## Test the exporter's page in Chromium, and take the documentation's pictures
 	@scripts/setup page
-	$(CARGO) test --locked -p poolscope-cli --test page -- --include-ignored --skip cost --nocapture
+	$(CARGO) test --locked -p poolscope-cli --test page -- --include-ignored --skip cost --skip pictures_of_each --nocapture
 
 bench: ## Measure the cost of a checkout
 	@scripts/setup bench

@@ -58,7 +58,8 @@ const source = new LiveSource({
       replay.begin(snapshot.replay, time ?? snapshot.replay.begin);
     }
     byId("app").dataset.time = String(time ?? "");
-    if (view.pool === null && model.pools.size === 1) {
+    // The only pool is opened, which begins another stream.
+    if (model.selected === null && model.pools.size === 1) {
       open(/** @type {string} */ ([...model.pools.keys()][0]));
       return;
     }

@@ -10,9 +10,8 @@ use clap::Args;
 use poolscope::recording::ReadError;
 use poolscope::text::Printable;
 use thiserror::Error;
-use tokio::runtime::Builder;
 
-use super::client::{ClientArgs, ClientError, HttpClient, Target};
+use super::client::{ClientArgs, ClientError, HttpClient, Target, runtime};
 use super::duration::duration;
 use super::exit::{FAILURE, fail, print_error};
 use super::subject::Subject;
@@ -111,7 +110,7 @@ fn recorded_source(file: &Path, is_played: bool) -> Result<Source, SourceError> 
 /// Returns an exporter that is queried on the thread that calls it.
 fn source(args: &ClientArgs, target: Target) -> Result<Source, SourceError> {
     let client = HttpClient::new(args, std::slice::from_ref(&target))?;
-    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime()?;
     let url = target.to_string();
     let url = url.strip_suffix(PATH).unwrap_or(&url).to_owned();
     let query = move || {

@@ -54,6 +54,15 @@ fn invalid_url_is_refused_without_its_password() {
 }
 
 #[test]
+fn flags_of_the_page_are_checked() {
+    let expected = "give an http or https URL with {trace_id}";
+    for url in ["javascript:alert({trace_id})", "https://jaeger.example.com/trace", "//jaeger/{trace_id}"] {
+        assert_refused(&["--trace-url", url], &[], 2, &[expected]);
+    }
+    assert_refused(&["--web.enable-record"], &[], 2, &["--record-dir"]);
+}
+
+#[test]
 fn url_file_is_named_in_errors() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("database_url");

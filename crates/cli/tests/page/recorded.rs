@@ -50,8 +50,8 @@ fn recording() -> String {
 }
 
 /// A running `poolscope replay` of a file, and its address.
-fn replay(file: &Path) -> (Run, SocketAddr) {
-    let mut run = Run::start(&mut poolscope(&["replay", file.to_str().unwrap()]));
+pub(crate) fn replay(file: &Path) -> (Run, SocketAddr) {
+    let run = Run::start(&mut poolscope(&["replay", file.to_str().unwrap()]));
     let line = run.line_containing("Live page: http://");
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap();
     let address = address.parse().unwrap();
@@ -130,7 +130,7 @@ fn recording_is_shown_at_any_of_its_moments() {
 
     let answers = directory.path().join("answers");
     fs::create_dir(&answers).unwrap();
-    let mut write = |schema: &str, json: &str| fs::write(answers.join(format!("{schema}.replay.json")), json).unwrap();
+    let write = |schema: &str, json: &str| fs::write(answers.join(format!("{schema}.replay.json")), json).unwrap();
     write("Pools", &http::get(address, "/api/v1/pools").unwrap().1);
     write("History", &http::get(address, "/api/v1/history").unwrap().1);
     // The stream ends with the recording.
