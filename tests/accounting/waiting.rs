@@ -387,3 +387,20 @@ async fn late_poll_is_reported() {
     test.advance(ms(1001)).await;
     assert_eq!(late_poll(polled.poll()), None);
 }
+
+/// The pool's clock may jump, as when a machine is suspended; deadlines are timers of tokio.
+#[tokio::test(start_paused = true)]
+async fn jump_of_the_clock_keeps_waiters_and_counters() {
+    let test = TestPool::new(1, 0);
+    let held = test.get("holder");
+    let mut waiting = test.checkout("waits").assert_pending();
+    let before = test.snapshot();
+    test.advance_pool_clock(ms(86_400_000));
+    super::invariants::check_monotonic(&before, &test.snapshot());
+    assert!(waiting.poll().is_none(), "it still waits");
+    drop(held);
+    // The connection seems to be a day old, and is replaced.
+    drop(waiting.poll().expect("it is served").expect("backend succeeds"));
+    assert_eq!(test.closed(CloseReason::Recycled), 1);
+    test.assert_usable();
+}

@@ -120,7 +120,7 @@ impl Context {
     pub(super) fn end(self, recorder: &Recorder, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
         let Self { operation, call_site, ticket, .. } = self;
         match ticket {
-            Some(ticket) => recorder.finish_checkout(ticket, None, outcome, code, at),
+            Some(ticket) => recorder.finish_checkout(ticket, outcome, code, at),
             None => recorder.refuse_checkout(operation, call_site, outcome, code, at),
         }
     }

@@ -22,6 +22,10 @@ use crate::telemetry::queries::QueryId;
 use crate::telemetry::requests::RouteKey;
 use crate::telemetry::trace::{self, CheckoutSpan, SampledSpan, TraceContext};
 
+/// A checkout that has ended and is to be reported: it was slow, or is part of a sampled trace.
+#[must_use = "the checkout's span would end without its outcome"]
+pub(crate) struct EndedCheckout(Option<Box<InFlight>>);
+
 /// Events of the pool itself.
 impl Recorder {
     /// Records that the pool was created.
@@ -93,17 +97,35 @@ impl Recorder {
         }
     }
 
-    /// Records that a checkout in flight ended; `stats` is the connection it got.
+    /// Records that a checkout in flight ended without a connection.
     #[cold]
     #[inline(never)]
-    pub(crate) fn finish_checkout(
+    pub(crate) fn finish_checkout(&self, ticket: Ticket, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
+        let ended = self.end_checkout(ticket, None, outcome, at);
+        self.report_checkout(ended, outcome, code, at);
+    }
+
+    /// Records that a checkout in flight got the connection with these statistics. Its end is to be reported with
+    /// [`Self::report_served`] once the connection has a guard.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn finish_served(&self, ticket: Ticket, stats: &ConnectionStats, at: Nanos) -> EndedCheckout {
+        self.end_checkout(ticket, Some(stats), Outcome::Ok, at)
+    }
+
+    /// Logs a checkout that got its connection, if it was slow, and ends its span. A subscriber may panic.
+    #[inline]
+    pub(crate) fn report_served(&self, ended: EndedCheckout, at: Nanos) {
+        self.report_checkout(ended, Outcome::Ok, None, at);
+    }
+
+    fn end_checkout(
         &self,
         ticket: Ticket,
         stats: Option<&ConnectionStats>,
         outcome: Outcome,
-        code: Option<ErrorCode>,
         at: Nanos,
-    ) {
+    ) -> EndedCheckout {
         let ledger = &**self.ledger();
         let slow = ledger.limits().slow_checkout_threshold.filter(|_| outcome == Outcome::Ok).map_or(u64::MAX, nanos);
         let (ended, found) = ledger.update_and_find(|state| {
@@ -114,7 +136,13 @@ impl Recorder {
             (checkout.trace.is_some() || at.since(checkout.started) >= slow).then(|| Box::new(checkout))
         });
         ledger.report_self_deadlocks(&found);
-        if let Some(checkout) = ended {
+        EndedCheckout(ended)
+    }
+
+    fn report_checkout(&self, ended: EndedCheckout, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
+        let ledger = &**self.ledger();
+        let slow = ledger.limits().slow_checkout_threshold.filter(|_| outcome == Outcome::Ok).map_or(u64::MAX, nanos);
+        if let Some(checkout) = ended.0 {
             if at.since(checkout.started) >= slow {
                 let names = (checkout.operation, ledger.operations.name(checkout.operation), checkout.call_site);
                 let waited = at.duration_since(checkout.started);

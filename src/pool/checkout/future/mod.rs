@@ -30,8 +30,8 @@ use super::super::request::{self, RequestCheckout};
 use super::super::shared::Shared;
 use super::context::{Context, CurrentGuard, in_request_scope, task_id};
 use crate::error::CheckoutError;
-use crate::labels::Outcome;
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::ledger::Ticket;
 use crate::telemetry::operations::{OperationId, SiteId};
 
 /// One deadline of the pool covers the whole checkout. Each of deadpool's timeouts covers one step, starts again for
@@ -260,20 +260,35 @@ fn hand_out<M: Backend>(object: Pooled<M>, context: Context, request: &mut Optio
     let (stats, recorder) = (&*object.meta.stats, &object.meta.shared.recorder);
     let operation = context.operation;
     recorder.handing_out(stats, context.site, task_id());
-    let at = match context.ticket {
-        None => {
-            recorder.checkout_served(stats, operation, context.started);
-            context.started
-        }
-        Some(ticket) => {
-            // Read in this same poll, when the connection was found fit.
-            let at = object.meta.ready_at;
-            recorder.finish_checkout(ticket, Some(stats), Outcome::Ok, None, at);
-            at
-        }
-    };
+    if let Some(ticket) = context.ticket {
+        return hand_out_awaited(object, ticket, context, request);
+    }
+    let at = context.started;
+    recorder.checkout_served(stats, operation, at);
     if let Some(request) = request {
-        request.begin_use(stats, operation, at.since(context.started), at);
+        request.begin_use(stats, operation, 0, at);
     }
     Guard::new(object, operation, at, request.take())
+}
+
+/// Hands out a connection to a checkout that has waited.
+#[cold]
+#[inline(never)]
+fn hand_out_awaited<M: Backend>(
+    object: Pooled<M>,
+    ticket: Ticket,
+    context: Context,
+    request: &mut Option<Box<RequestCheckout>>,
+) -> Guard<M> {
+    let (stats, recorder) = (&*object.meta.stats, object.meta.shared.recorder.clone());
+    // Read in this same poll, when the connection was found fit.
+    let at = object.meta.ready_at;
+    let ended = recorder.finish_served(ticket, stats, at);
+    if let Some(request) = request {
+        request.begin_use(stats, context.operation, at.since(context.started), at);
+    }
+    // Before the checkout is reported: if a subscriber panics, the guard returns the connection.
+    let guard = Guard::new(object, context.operation, at, request.take());
+    recorder.report_served(ended, at);
+    guard
 }
