@@ -22,7 +22,7 @@ COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents sizing versions api fleet schema msrv semver advisories package fmt setup clean
+.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -106,6 +106,9 @@ soak: ## Run the exporter against broken servers, and pools under faults, for an
 incidents: ## Kill the demo in every scenario, and read the incident files
 	@scripts/setup demo
 	POOLSCOPE_ALL_SCENARIOS=1 $(CARGO) test --locked -p poolscope-cli --test cli incidents
+
+model: ## Check the lock-free protocols with loom, more thoroughly than `make test` (minutes)
+	LOOM_MAX_PREEMPTIONS=4 $(CARGO) test --release --locked -p poolscope-model
 
 versions: ## Run the tests with a real PostgreSQL against each supported version
 	@scripts/setup versions

@@ -25,6 +25,7 @@ pub mod retry;
 #[cfg(all(doc, not(doctest)))]
 pub mod runbooks;
 mod suggest;
+mod sync;
 pub mod telemetry;
 pub mod text;
 

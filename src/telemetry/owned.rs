@@ -1,6 +1,6 @@
 //! Counters and histograms with a single writer at a time, and the bucket bounds that all histograms share.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The upper bounds of the buckets in seconds, as in the `le` label.
 pub const BOUNDS_SECONDS: [f64; 15] =

@@ -5,14 +5,17 @@
 //! change are packed into one word, so that they are always consistent with each other.
 
 mod holder;
+mod packed;
 mod totals;
 
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, fence};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use self::holder::HolderSpans;
 pub(crate) use self::holder::QueryParent;
+use self::packed::PackedState;
+pub(crate) use self::packed::UnpackedState;
 pub(crate) use self::totals::ConnectionTotals;
 use super::clock::Nanos;
 use super::operations::{OPERATION_IDS, OperationId, SiteId};
@@ -51,7 +54,7 @@ struct Group([OperationCounters; GROUP]);
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct ConnectionStats {
-    packed_state: AtomicU64,
+    packed_state: PackedState,
     /// The task of the holder; zero if there was none.
     task: AtomicU64,
     /// The call site of the holder's checkout.
@@ -71,73 +74,16 @@ pub(crate) struct ConnectionStats {
     own_wait: AtomicU64,
 }
 
-/// The state of a connection, for which operation, and since when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct UnpackedState {
-    /// The state as it is reported.
-    pub(crate) label: ConnectionState,
-    /// Whether the pool itself uses the connection, to ping or reset it on behalf of the operation.
-    pub(crate) maintenance: bool,
-    /// The operation that the connection is created or used for; meaningless while it is idle.
-    pub(crate) operation: OperationId,
-    /// When this state began, to the microsecond.
-    pub(crate) since: Nanos,
-}
-
 /// The holder was reported as a suspected leak.
 const SUSPECTED: u8 = 1;
 /// The holder has a token that cancels its query.
 const CANCELLABLE: u8 = 2;
 
-const OPERATION_BITS: u32 = 12;
-const STATE_BITS: u32 = 3;
-/// Marks use by the pool itself, in addition to the four values of [`ConnectionState`].
-const MAINTENANCE: u64 = 4;
-/// Times are kept in units of 1,024 nanoseconds: 49 bits of those last for 18 years.
-const TIME_SHIFT: u32 = 10;
-const SINCE_SHIFT: u32 = OPERATION_BITS + STATE_BITS;
-
-impl UnpackedState {
-    #[inline]
-    fn pack(state: u64, operation: OperationId, since: Nanos) -> u64 {
-        ((since.as_nanos() >> TIME_SHIFT) << SINCE_SHIFT) | ((operation.index() as u64) << STATE_BITS) | state
-    }
-
-    pub(crate) fn unpack(packed: u64) -> Self {
-        let bits = packed & ((1 << STATE_BITS) - 1);
-        let label = match bits {
-            0 => ConnectionState::Creating,
-            1 => ConnectionState::Idle,
-            3 => ConnectionState::Closing,
-            _ => ConnectionState::Used,
-        };
-        let operation = OperationId::from_index((packed >> STATE_BITS) & ((1 << OPERATION_BITS) - 1));
-        let since = Nanos::from_nanos((packed >> SINCE_SHIFT) << TIME_SHIFT);
-        Self { label, maintenance: bits == MAINTENANCE, operation, since }
-    }
-
-    /// Returns whether the connection is checked out, or used by the pool itself.
-    pub(crate) fn is_used(self) -> bool {
-        self.label == ConnectionState::Used
-    }
-
-    /// Returns whether the time counts as use of the operation: the connection is used, or the server may still execute
-    /// what the operation has left.
-    fn is_held(self) -> bool {
-        matches!(self.label, ConnectionState::Used | ConnectionState::Closing)
-    }
-
-    /// Returns whether the connection is checked out.
-    pub(crate) fn is_checked_out(self) -> bool {
-        self.is_used() && !self.maintenance
-    }
-}
-
 impl ConnectionStats {
     /// Returns the statistics of a connection that is being created from now on.
     pub(crate) fn new(operation: OperationId, at: Nanos) -> Self {
         Self {
-            packed_state: AtomicU64::new(UnpackedState::pack(ConnectionState::Creating as u64, operation, at)),
+            packed_state: PackedState::new(ConnectionState::Creating, operation, at),
             site: AtomicU16::new(SiteId::NONE.as_u16()),
             marks: AtomicU8::new(0),
             task: AtomicU64::new(0),
@@ -175,7 +121,7 @@ impl ConnectionStats {
 
     /// Returns the packed state, which differs for each use of the connection.
     pub(crate) fn packed_state(&self) -> u64 {
-        self.packed_state.load(Relaxed)
+        self.packed_state.get()
     }
 
     /// Sets the call site and the task of the next holder. Called before [`Self::set_used`].
@@ -305,12 +251,12 @@ impl ConnectionStats {
 
     #[inline]
     pub(crate) fn set_used(&self, operation: OperationId, at: Nanos) {
-        self.packed_state.store(UnpackedState::pack(ConnectionState::Used as u64, operation, at), Relaxed);
+        self.packed_state.set(ConnectionState::Used, operation, at);
     }
 
     /// Records that the pool itself uses the connection on behalf of the operation.
     pub(crate) fn set_maintenance(&self, operation: OperationId, at: Nanos) {
-        self.packed_state.store(UnpackedState::pack(MAINTENANCE, operation, at), Relaxed);
+        self.packed_state.set_maintenance(operation, at);
     }
 
     /// Records that the pool closes the connection while the server may still execute for the operation. A use of the
@@ -318,12 +264,12 @@ impl ConnectionStats {
     pub(crate) fn set_closing(&self, operation: OperationId, at: Nanos) {
         let state = self.state();
         let (operation, since) = if state.is_used() { (state.operation, state.since) } else { (operation, at) };
-        self.packed_state.store(UnpackedState::pack(ConnectionState::Closing as u64, operation, since), Relaxed);
+        self.packed_state.set(ConnectionState::Closing, operation, since);
     }
 
     #[inline]
     pub(crate) fn set_idle(&self, at: Nanos) {
-        self.packed_state.store(UnpackedState::pack(ConnectionState::Idle as u64, OperationId::OTHER, at), Relaxed);
+        self.packed_state.set(ConnectionState::Idle, OperationId::OTHER, at);
     }
 
     /// Counts a checkout that was served at its first poll.
@@ -336,7 +282,7 @@ impl ConnectionStats {
     /// does not count it twice.
     #[inline]
     pub(crate) fn count_use(&self, operation: OperationId, nanos: u64) {
-        fence(Release);
+        PackedState::before_counting();
         self.use_time.observe(nanos);
         let counters = self.counters(operation);
         counters.returned.add(1);
@@ -346,7 +292,7 @@ impl ConnectionStats {
     /// Counts time for which the pool itself used the connection. Called after the state has changed, as
     /// [`Self::count_use`].
     pub(crate) fn count_maintenance(&self, operation: OperationId, nanos: u64) {
-        fence(Release);
+        PackedState::before_counting();
         self.counters(operation).maintenance_nanos.add(nanos);
     }
 
@@ -365,9 +311,7 @@ impl ConnectionStats {
         }
         self.wire.add_query_durations_to(&mut totals.queries);
         self.wire.add_to(&mut totals.wire, now);
-        // The state is written before the counters, so it is read after them.
-        fence(Acquire);
-        let state = self.state();
+        let state = self.packed_state.after_counters();
         if state.is_held() {
             totals.by_operation[state.operation.index()].held_nanos += now.since(state.since);
         }
@@ -377,9 +321,7 @@ impl ConnectionStats {
     /// Adds the uses that have ended to `uses`. Returns whether the connection is checked out.
     pub(crate) fn add_uses_to(&self, uses: &mut UseTimes) -> bool {
         self.use_time.add_to(uses);
-        // As in `add_to`.
-        fence(Acquire);
-        self.state().is_checked_out()
+        self.packed_state.after_counters().is_checked_out()
     }
 
     #[inline(always)]
@@ -391,21 +333,7 @@ impl ConnectionStats {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    proptest! {
-        #[test]
-        fn packing_round_trips(state in 0..5usize, operation in 0..OPERATION_IDS as u64, micros in 0..(1u64 << 49)) {
-            let operation = OperationId::from_index(operation);
-            let since = Nanos::from_nanos(micros << TIME_SHIFT);
-            let maintenance = state as u64 == MAINTENANCE;
-            let label = if maintenance { ConnectionState::Used } else { ConnectionState::ALL[state] };
-            let expected = UnpackedState { label, maintenance, operation, since };
-            prop_assert_eq!(UnpackedState::unpack(UnpackedState::pack(state as u64, operation, since)), expected);
-        }
-    }
 
     #[test]
     fn totals_add_up_over_connections_and_operations() {
