@@ -21,7 +21,9 @@ pub fn check(page: &str, open_metrics: bool) {
             match keyword {
                 "HELP" => drop(escaped(text, !open_metrics)),
                 "UNIT" => assert!(open_metrics && name.ends_with(text), "{line:?}"),
-                "TYPE" => assert!(["counter", "gauge", "histogram", "info", "unknown", "untyped"].contains(&text), "{line:?}"),
+                "TYPE" => {
+                    assert!(["counter", "gauge", "histogram", "info", "unknown", "untyped"].contains(&text), "{line:?}")
+                }
                 _ => panic!("{line:?}"),
             }
             if name != family {
@@ -29,17 +31,14 @@ pub fn check(page: &str, open_metrics: bool) {
                 family = name.to_owned();
             }
         } else {
-            let (sample, exemplar) = match line.split_once(" # ") {
-                Some((sample, exemplar)) if open_metrics && !exemplar.contains('"') || exemplar.starts_with('{') => (sample, Some(exemplar)),
-                _ => (line, None),
-            };
-            assert!(exemplar.is_none() || open_metrics, "{line:?}");
-            let (name, rest) = sample.split_at(sample.find(['{', ' ']).expect(line));
+            let (name, rest) = line.split_at(line.find(['{', ' ']).expect(line));
             assert!(is_name(name, ":") && name.starts_with(&family), "{line:?} of {family}");
             let rest = if let Some(labels) = rest.strip_prefix('{') { check_labels(labels) } else { rest };
+            assert!(series.insert(line[..line.len() - rest.len()].to_owned()), "a second time: {line:?}");
             let value = rest.strip_prefix(' ').expect(line);
-            assert!(value.parse::<f64>().is_ok() || value == "+Inf", "{line:?}");
-            assert!(series.insert(sample[..sample.len() - value.len()].to_owned()), "a second time: {line:?}");
+            let (value, exemplar) = value.split_once(" # ").map_or((value, None), |(value, rest)| (value, Some(rest)));
+            assert!(exemplar.is_none() || open_metrics, "{line:?}");
+            assert!(value.parse::<f64>().is_ok(), "{line:?}");
         }
     }
 }

@@ -4,29 +4,27 @@
 #[path = "../strict.rs"]
 mod strict;
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::LazyLock;
-use std::task::{Context, Waker};
 
 use poolscope::exporter::{Exposition, Format, Page};
 use poolscope::{Collector, Pool};
 use tokio::runtime::{Builder, Runtime};
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
 
 libfuzzer_sys::fuzz_target!(|names: &str| {
-    let _entered = RUNTIME.enter();
     let collector = Collector::new();
     let mut names = names.split('\u{1}');
     let name = names.next().unwrap_or_default();
     // There is no such socket, so that connecting fails at once.
     let builder = Pool::builder().url("postgres://app@%2Fnonexistent/shop").collector(collector.clone());
     let Ok(pool) = builder.name(name).build() else { return };
-    for operation in names.take(8) {
-        let checkout = pool.operation(operation);
-        let _ = pin!(checkout.get()).poll(&mut Context::from_waker(Waker::noop()));
-    }
+    RUNTIME.block_on(async {
+        for operation in names.take(8) {
+            let _ = pool.operation(operation).get().await;
+        }
+    });
     let mut exposition = Exposition::new(collector);
     let mut page = Page::new();
     for (format, open_metrics) in [(Format::Text, false), (Format::OpenMetrics, true)] {

@@ -290,7 +290,7 @@ fn asset(name: &str, headers: &HeaderMap) -> Response<ResponseBody> {
 
 /// Responds to a request of a fuzzer.
 #[cfg(fuzzing)]
-pub(super) async fn fuzz(head: &str) {
+pub(crate) async fn fuzz(head: &str) {
     use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 
     use super::blocking::BlockingLimiter;

@@ -42,7 +42,7 @@ fn parent(header: &str, headers: &HeaderMap) -> Option<SpanContext> {
 
 /// Parses the headers of a fuzzer.
 #[cfg(fuzzing)]
-pub(super) fn fuzz(text: &str) {
+pub(crate) fn fuzz(text: &str) {
     let (header, state) = text.split_once('\n').unwrap_or((text, ""));
     let headers: HeaderMap =
         state.parse().ok().map(|state| (http::HeaderName::from_static("tracestate"), state)).into_iter().collect();

@@ -150,7 +150,7 @@ fn parse(content: &[u8], files: &mut Files<'_>) -> Result<Rules, LineError> {
 
 /// Reads a fuzzer's bytes.
 #[cfg(fuzzing)]
-pub(in crate::exporter) fn fuzz(content: &[u8]) {
+pub(crate) fn fuzz(content: &[u8]) {
     let path = Path::new("/nonexistent/web.yml");
     let mut files = crate::files::Files::first();
     match parse(content, &mut Files::new(path, &mut files)) {

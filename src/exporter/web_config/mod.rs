@@ -20,6 +20,6 @@ mod yaml;
 pub(super) use self::auth::Auth;
 pub use self::config::WebConfig;
 #[cfg(fuzzing)]
-pub(super) use self::config::fuzz;
+pub(crate) use self::config::fuzz;
 pub use self::error::WebConfigError;
 pub(super) use self::reload::LiveConfig;
