@@ -151,6 +151,13 @@ fn endless(head: &'static str, body: &'static str) -> String {
     })
 }
 
+/// Waits for longer than any test.
+#[allow(clippy::unnecessary_wraps, reason = "an answer may fail")]
+fn stall() -> std::io::Result<()> {
+    thread::sleep(std::time::Duration::from_secs(600));
+    Ok(())
+}
+
 fn json_answer(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
@@ -189,12 +196,11 @@ fn exporters_that_misbehave_are_reported_in_bounded_memory() {
         (answering(text(elsewhere)), "it responded 302"),
         (answering(text(line)), "it responded 500: a"),
         (answering(text("SSH-2.0-OpenSSH\r\n")), "invalid HTTP response"),
-        (answering(|_| Ok(thread::sleep(std::time::Duration::from_secs(600)))), "timed out"),
+        (answering(|_| stall()), "timed out"),
         (
             answering(|stream| {
                 stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")?;
-                thread::sleep(std::time::Duration::from_secs(600));
-                Ok(())
+                stall()
             }),
             "timed out",
         ),
