@@ -24,6 +24,9 @@ const MIN_OBSERVED_SECONDS: f64 = 3.0;
 /// For how long the conditions of a cause have not held before it is no longer diagnosed.
 const RELEASE_AFTER_SECONDS: f64 = 10.0;
 
+/// For how much longer a cause is not yet diagnosed while another one that explains it is about to be.
+pub(super) const AWAIT_EXPLANATION_SECONDS: f64 = 8.0;
+
 /// A pause between samples of this length is a gap, if the samples before were closer: the process was suspended, or the
 /// clock jumped. What was counted within it is not comparable.
 const GAP_SECONDS: f64 = 10.0;
@@ -196,10 +199,17 @@ impl State {
         let mut holding = false;
         let mut released = Vec::new();
         let usual = self.usual.reader(usual_query);
+        // Windows fill gradually, so that a consequence may show before its cause.
+        let is_near = |(rule, state): &(&Rule, &CauseState)| {
+            enough && !state.active && rule.matching(&figures, usual, true).is_some()
+        };
+        let near = RULES.iter().zip(&self.causes).filter(is_near);
+        let awaited: Vec<Cause> = near.flat_map(|(rule, _)| rule.explains).copied().collect();
         for (rule, state) in RULES.iter().zip(&mut self.causes) {
             let holds = enough && rule.matching(&figures, usual, state.active).is_some();
             let was_active = state.active;
-            state.update(holds, seconds, rule.adopt_after);
+            let delay = if awaited.contains(&rule.cause) { AWAIT_EXPLANATION_SECONDS } else { 0.0 };
+            state.update(holds, seconds, rule.adopt_after + delay);
             holding |= holds || state.active;
             if was_active && !state.active {
                 released.extend(rule.explains);

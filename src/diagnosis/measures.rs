@@ -73,11 +73,11 @@ measures! {
     LockBlocked => "blocked_on_locks", "connections", "the pool's connections that wait for a lock, if the server is watched";
     LockBlockedShare => "blocked_on_locks_share", "ratio", "their share of the maximum";
     LockSeconds => "lock_wait", "seconds", "the time for which the first of them has waited";
-    TimerDelay => "timer_delay", "seconds", "the mean delay of the timer that takes the samples";
-    LateShare => "late_samples", "ratio", "the share of samples whose timer was at least 100 ms late";
+    TimerDelay => "timer_delay", "seconds", "the mean over the samples of the longest delay of a timer since the sample before; a timer fires every 100 ms";
+    LateShare => "late_samples", "ratio", "the share of time in samples with a timer that was at least 150 ms late";
     UnpolledShare => "unpolled_waiters", "ratio",
         "the share of samples in which a connection was idle while a checkout waited for one";
-    BurstEpisodes => "saturated_episodes", "count", "the number of times within a minute that the pool became saturated and checkouts waited for 250 ms or longer, or timed out";
+    BurstEpisodes => "saturated_episodes", "count", "the number of times within a minute that the pool became saturated and a twentieth of the checkouts waited for 250 ms or longer, or some timed out";
     BurstSaturatedShare => "saturated_share_of_minute", "ratio", "the share of the last minute in which the pool was saturated";
     BurstUsedShare => "used_share_of_minute", "ratio", "`used_share` over a minute";
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::engine::AWAIT_EXPLANATION_SECONDS;
 use super::measures::Measure;
 use super::rules::{Condition, RELAXED, RULES, Rule};
 use crate::generated::assert_current;
@@ -31,7 +32,8 @@ fn reference() -> String {
         page,
         "The first cause whose conditions hold is the verdict; those that it explains are listed as its consequences. A cause is\n\
          diagnosed once its conditions have held for the stated time, and no longer after they have not held for 10 s; until then\n\
-         each threshold is relaxed by the factor {RELAXED}. Most measures cover the last 15 s.\n",
+         each threshold is relaxed by the factor {RELAXED}. A cause waits for up to {AWAIT_EXPLANATION_SECONDS} s more while the relaxed conditions of another hold\n\
+         that explains it, so that a consequence is not diagnosed before its cause. Most measures cover the last 15 s.\n",
     );
     for rule in RULES {
         section(&mut page, rule);

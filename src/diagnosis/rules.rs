@@ -231,9 +231,17 @@ pub(super) static RULES: &[Rule] = &[
                 SEVERE,
             ],
             &[AtLeast(UnpolledShare, 0.6, "under load, a waiter is sometimes seen just before it is polled"), SEVERE],
+            &[
+                AtLeast(LateShare, 0.5, "as above"),
+                AtLeast(
+                    TimerDelay,
+                    0.25,
+                    "every task, not only checkouts, is delayed by longer than most requests take in total",
+                ),
+            ],
         ],
         adopt_after: SOON,
-        distinguished_from: "`undersized`: connections are idle while checkouts wait, or timers are late",
+        distinguished_from: "`undersized` and `churn`: connections are idle while checkouts wait, or timers are late, and what they delayed then needs connections all at once",
         explains: &[
             Cause::IdleInTransaction,
             Cause::HeldIdle,

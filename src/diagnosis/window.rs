@@ -23,8 +23,11 @@ const HARMFUL_WAIT_SECONDS: f64 = 0.25;
 /// A share of timeouts that hurts.
 const HARMFUL_TIMEOUT_SHARE: f64 = 0.01;
 
-/// A timer that is this late shows that the executor did not poll, since a sample takes less than a millisecond.
-const LATE_SECONDS: f64 = 0.1;
+/// A timer that is this late shows that the executor did not poll: of ten in a second, a busy machine delays one by 100 ms.
+const LATE_SECONDS: f64 = 0.15;
+
+/// From this share on, it is a peak that makes checkouts wait: a percentile of a single second rests on one or two of them.
+const PEAK_WAIT_SHARE: f64 = 0.05;
 
 /// From this share of an interval on, the pool was saturated in it.
 const SATURATED_INTERVAL_SHARE: f64 = 0.2;
@@ -253,7 +256,9 @@ impl Window {
         set(LockBlockedShare, ratio(last.blocked_on_locks, last.max));
         set(LockSeconds, last.first_lock.as_ref().map_or(0.0, |lock| lock.waiting));
         set(TimerDelay, ratio(recent.sum(|interval| interval.late), recent.sum(|_| 1.0)));
-        set(LateShare, recent.share(|interval| interval.late >= LATE_SECONDS));
+        // Of the time, as a stall makes samples longer, and therefore fewer.
+        let late = recent.sum(|interval| if interval.late >= LATE_SECONDS { interval.seconds } else { 0.0 });
+        set(LateShare, ratio(late, recent.seconds()));
         set(UnpolledShare, recent.share(Interval::has_unpolled_waiter));
 
         let minute = self.period(MINUTE_SECONDS);
@@ -311,7 +316,15 @@ fn is_peak(interval: &Interval) -> bool {
     let queued = interval.phases[Phase::Queue.index()];
     let is_queue = queued >= 0.5 * interval.phases.iter().sum::<f64>();
     let timeouts = ratio(interval.outcomes[Outcome::Timeout.index()], interval.outcomes.iter().sum());
-    saturated && is_queue && severity(wait_p99(&interval.waits).max(interval.oldest_wait), timeouts) >= 1.0
+    let is_long = harmful_share(&interval.waits) >= PEAK_WAIT_SHARE || severity(interval.oldest_wait, timeouts) >= 1.0;
+    saturated && is_queue && is_long
+}
+
+/// Returns the share of waits in a histogram that were harmful.
+fn harmful_share(buckets: &[f64; BUCKETS]) -> f64 {
+    let bounds = BOUNDS_SECONDS.iter().zip(&buckets[1..]);
+    let harmful = bounds.filter(|(lower, _)| **lower >= HARMFUL_WAIT_SECONDS).map(|(_, count)| count).sum();
+    ratio(harmful, buckets.iter().sum())
 }
 
 /// Returns how often a peak begins: an interval that is one, after one that is not.

@@ -82,13 +82,16 @@ pub(crate) async fn sample_one(ledger: Weak<Ledger>) {
 enum Tick {
     /// A reading of the load.
     Load,
-    /// A sample for the diagnosis, whose timer is this late.
+    /// A sample for the diagnosis. This is the longest delay of a timer since the last one.
     Sample { late: Duration },
 }
 
 struct Sampler {
     samples: Interval,
     loads: Interval,
+    /// The longest delay of a timer since the last sample. Those of the load count, because stalls may be in step with the
+    /// timer of samples, which then is never late.
+    latest: Duration,
     buffer: SnapshotBuffer,
     /// The replays under way. One at a time, whatever the number of pools, so that no more than one processor is busy.
     sizing: Option<JoinHandle<()>>,
@@ -105,16 +108,19 @@ impl Sampler {
             ticks
         };
         let (samples, loads) = (every(SAMPLE_INTERVAL), every(LOAD_INTERVAL));
-        Self { samples, loads, buffer: SnapshotBuffer::new(), sizing: None, sized_first: 0 }
+        Self { samples, loads, latest: Duration::ZERO, buffer: SnapshotBuffer::new(), sizing: None, sized_first: 0 }
     }
 
     /// Waits until something is due.
     async fn tick(&mut self) -> Tick {
-        tokio::select! {
+        // After a stall both are due; the sample is the one that has to know.
+        let (due, is_sample) = tokio::select! {
             biased;
-            due = self.samples.tick() => Tick::Sample { late: Instant::now().saturating_duration_since(due) },
-            _ = self.loads.tick() => Tick::Load,
-        }
+            due = self.loads.tick() => (due, false),
+            due = self.samples.tick() => (due, true),
+        };
+        self.latest = self.latest.max(Instant::now().saturating_duration_since(due));
+        if is_sample { Tick::Sample { late: std::mem::take(&mut self.latest) } } else { Tick::Load }
     }
 
     fn sample(&mut self, ledger: &Ledger, late: Duration) {
@@ -152,6 +158,8 @@ impl Sampler {
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+
+    use tokio::time::advance;
 
     use super::super::clock::{Clock, Nanos};
     use super::super::ledger::{Limits, PoolSnapshot};
@@ -223,5 +231,29 @@ mod tests {
         drop(new.collected_snapshot(true));
         drop(new.collected_snapshot(false));
         assert_eq!(*replays.lock().unwrap(), [1, 1]);
+    }
+
+    async fn next_sample(sampler: &mut Sampler) -> Duration {
+        loop {
+            if let Tick::Sample { late } = sampler.tick().await {
+                return late;
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stalls_in_step_with_samples_are_noticed() {
+        let mut sampler = Sampler::new();
+        next_sample(&mut sampler).await;
+        assert_eq!(next_sample(&mut sampler).await, Duration::ZERO);
+        for _ in 0..5 {
+            // Nothing is polled for 0.9 s of each second, just after a sample.
+            advance(Duration::from_millis(900)).await;
+            assert_eq!(next_sample(&mut sampler).await, Duration::from_millis(800));
+        }
+        // The sample's own timer is late.
+        advance(Duration::from_millis(1500)).await;
+        assert_eq!(next_sample(&mut sampler).await, Duration::from_millis(1400));
+        assert_eq!(next_sample(&mut sampler).await, Duration::ZERO);
     }
 }

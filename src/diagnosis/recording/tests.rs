@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::super::engine::State;
 use super::super::interval::Interval;
-use super::super::tests::{any_interval, exhausted, full_interval, healthy};
+use super::super::tests::intervals::{exhausted, full_interval, healthy};
+use super::super::tests::properties::any_interval;
 use super::format::{interval_from, interval_json};
 use super::{FORMAT_VERSION, Listing, ReadError, RecordedVerdict, Recorder, Recording};
 use crate::labels::Cause;

@@ -1,83 +1,24 @@
-//! Verdicts from synthetic intervals, and properties of all verdicts.
+//! Verdicts from synthetic intervals.
+
+pub(super) mod intervals;
+pub(super) mod properties;
 
 use std::panic::Location;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use proptest::prelude::*;
-
-use super::call_site::CallSite;
+use self::intervals::{exhausted, healthy, lock};
 use super::engine::State;
-use super::interval::{BUCKETS, HolderGroup, Interval, OperationInterval, SelfBlocked, ServerState};
+use super::interval::{BUCKETS, Interval, SelfBlocked, ServerState};
 use super::locks::{LockBlock, LockParty};
-use super::rules::RULES;
-use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode, ErrorPhase, Outcome, Phase, ServerRole};
-use crate::telemetry::clock::{Clock, Nanos};
+use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode, Outcome, Phase, ServerRole};
+use crate::telemetry::clock::Clock;
 use crate::telemetry::ledger::Ledger;
-use crate::telemetry::{
-    Backends, BlockedBackend, ConnectionErrors, Evidence, Holder, Limits, OwnConnection, PoolSnapshot, Retries,
-    ServerPoll, ServerView, Verdict, Waiter,
-};
+use crate::telemetry::{BlockedBackend, Evidence, Holder, Limits, ServerPoll, ServerView, Verdict};
 
 const EXECUTING: usize = Activity::Executing.index();
 const IDLE: usize = Activity::Idle.index();
 const IN_TRANSACTION: usize = Activity::IdleInTransaction.index();
-
-/// A second of a healthy pool of 10: 100 checkouts of 10 ms, which execute two queries each.
-pub(super) fn healthy() -> Interval {
-    let mut second = Interval { seconds: 1.0, max: 10.0, used: 1.0, idle: 4.0, ..Interval::default() };
-    second.started = 100.0;
-    second.returned = 100.0;
-    second.outcomes[Outcome::Ok.index()] = 100.0;
-    second.waits[0] = 100.0;
-    second.queries = 200.0;
-    hold(&mut second, "list_orders", [0.9, 0.1, 0.0]);
-    second.operations[0].queries = 200.0;
-    second
-}
-
-/// Adds connections held by an operation.
-#[track_caller]
-fn hold(second: &mut Interval, name: &str, held: [f64; Activity::COUNT]) {
-    let name: Arc<str> = name.into();
-    for (sum, held) in second.held.iter_mut().zip(held) {
-        *sum += held;
-    }
-    let connections = held.iter().sum();
-    second.operations.push(OperationInterval {
-        name: Arc::clone(&name),
-        held,
-        waited: 0.0,
-        started: 100.0,
-        queries: 0.0,
-        retries: 0.0,
-    });
-    second.holders.push(HolderGroup {
-        operation: name,
-        call_site: Some(Location::caller().into()),
-        connections,
-        activities: held,
-        suspected_leaks: 0.0,
-        oldest: 1.0,
-        silent: if held[EXECUTING] < connections { 1.0 } else { 0.0 },
-    });
-    second.used = second.held.iter().sum();
-}
-
-/// A second in which the pool is exhausted: most checkouts wait for a second and some time out.
-#[track_caller]
-pub(super) fn exhausted(name: &str, held: [f64; Activity::COUNT]) -> Interval {
-    let mut second =
-        Interval { seconds: 1.0, max: 10.0, idle: 0.0, queued: 20.0, oldest_wait: 1.5, ..Interval::default() };
-    second.saturated = 1.0;
-    second.started = 50.0;
-    second.outcomes[Outcome::Ok.index()] = 45.0;
-    second.outcomes[Outcome::Timeout.index()] = 5.0;
-    second.waits[10] = 50.0;
-    second.phases[Phase::Queue.index()] = 20.0;
-    hold(&mut second, name, held);
-    second
-}
 
 struct Diagnosis {
     state: State,
@@ -218,19 +159,6 @@ fn self_deadlock_names_holder_and_waiter() {
     assert!(verdict.consequences.contains(&Cause::IdleInTransaction));
 }
 
-fn lock(blocker: Option<LockParty>) -> LockBlock {
-    LockBlock {
-        waiter: LockParty { operation: "update_stock".into(), call_site: Some(Location::caller().into()) },
-        blocker,
-        application: "psql".into(),
-        user: "admin".into(),
-        state: BackendState::IdleInTransaction,
-        pid: 4711,
-        state_seconds: 300.0,
-        waiting: 12.0,
-    }
-}
-
 #[test]
 fn lock_wait_says_who_blocks_whom() {
     let second = |blocker: Option<LockParty>| {
@@ -250,7 +178,7 @@ fn lock_wait_says_who_blocks_whom() {
     let own = LockParty { operation: "export".into(), call_site: Some(Location::caller().into()) };
     let verdict = diagnose(second(Some(own)));
     assert_eq!(verdict.operation.as_deref(), Some("export"));
-    assert!(verdict.finding.contains("`export` at src/diagnosis/tests.rs"), "{}", verdict.finding);
+    assert!(verdict.finding.contains("`export` at src/diagnosis/tests/"), "{}", verdict.finding);
 }
 
 /// The server's view may be a second older than the list of holders.
@@ -374,6 +302,83 @@ fn late_timers_mean_that_the_runtime_stalls() {
     assert!(verdict.consequences.contains(&Cause::Undersized), "{verdict:?}");
 }
 
+/// A stall between two samples delays no checkout if checkouts begin after it, but everything else.
+#[test]
+fn long_stalls_need_no_waits() {
+    let mut churning = healthy();
+    churning.closed[CloseReason::Overflow.index()] = 12.0;
+    let stalled = |late: f64| {
+        let verdict = diagnose(|| Interval { late, ..churning.clone() });
+        (verdict.cause, verdict.consequences)
+    };
+    assert_eq!(stalled(0.3), (Cause::RuntimeStalled, vec![Cause::Churn]));
+    // Late, but by less than a request takes.
+    assert_eq!(stalled(0.15).0, Cause::Churn);
+}
+
+/// Samples become fewer while the runtime stalls.
+#[test]
+fn late_samples_are_weighed_by_their_length() {
+    let mut diagnosis = Diagnosis::new();
+    diagnosis.run(5, || {
+        let mut second = exhausted("list_orders", [10.0, 0.0, 0.0]);
+        (second.late, second.seconds) = (1.5, 2.5);
+        second
+    });
+    assert_eq!(diagnosis.cause(), Cause::RuntimeStalled);
+}
+
+#[test]
+fn consequence_waits_for_its_cause() {
+    let mut diagnosis = Diagnosis::new();
+    let mut causes = Vec::new();
+    for second in 0..20 {
+        // All connections leak; what holds them is idle long before they count as leaks.
+        diagnosis.run(1, || {
+            let mut leaking = exhausted("count_customers", [0.0, 10.0, 0.0]);
+            let leaks = if second < 6 { 0.0 } else { 10.0 };
+            (leaking.suspected_leaks, leaking.holders[0].suspected_leaks) = (leaks, leaks);
+            leaking
+        });
+        causes.push(diagnosis.cause());
+    }
+    causes.dedup();
+    assert_eq!(causes, [Cause::Healthy, Cause::Leak]);
+}
+
+/// A cause that only ever seems near does not suppress its consequence.
+#[test]
+fn waiting_for_an_explanation_ends() {
+    let verdict = diagnose(|| {
+        // A quarter is held idle: enough for the relaxed condition of `held_idle` only.
+        let mut second = exhausted("checkout_rush", [5.0, 2.5, 0.0]);
+        second.operations[0].queries = 500.0;
+        second.operations[0].held = [0.5, 2.5, 0.0];
+        second.held = [2.3, 2.5, 0.0];
+        second
+    });
+    assert_eq!((verdict.cause, verdict.consequences.len()), (Cause::Undersized, 0));
+}
+
+/// One checkout of a hundred decides about the percentile of a single second.
+#[test]
+fn few_waits_of_a_second_are_no_peak() {
+    let peak = |waits: f64| {
+        let mut diagnosis = Diagnosis::new();
+        for _ in 0..6 {
+            diagnosis.run(1, || {
+                let mut second = healthy();
+                (second.saturated, second.phases[Phase::Queue.index()]) = (0.3, 1.0);
+                (second.waits[0], second.waits[9]) = (100.0 - waits, waits);
+                second
+            });
+            diagnosis.run(4, healthy);
+        }
+        diagnosis.cause()
+    };
+    assert_eq!((peak(2.0), peak(10.0)), (Cause::Healthy, Cause::Burst));
+}
+
 /// The sampler's clock is monotonic; a jump is a process or machine that was suspended.
 #[test]
 fn suspension_is_a_gap_and_no_problem() {
@@ -471,262 +476,6 @@ fn coarse_samples_suffice_and_are_mentioned() {
 fn message_has_finding_call_site_duration_and_advice() {
     let text = diagnose(|| exhausted("export_report", [1.0, 9.0, 0.0])).to_string();
     assert!(text.starts_with("`export_report` holds most of the 9 of 10 connections"), "{text}");
-    assert!(text.contains(" (src/diagnosis/tests.rs:") && text.contains("for 2"), "{text}");
+    assert!(text.contains(" (src/diagnosis/tests/") && text.contains("for 2"), "{text}");
     assert!(text.ends_with("share of the pool."), "{text}");
-}
-
-/// Returns an interval in which every member has a value other than the default.
-pub(super) fn full_interval() -> Interval {
-    let site = || CallSite::Recorded("src/orders.rs:7".into());
-    let mut interval = Interval {
-        seconds: 1.25,
-        late: 0.25,
-        max: 10.0,
-        used: 8.0,
-        idle: 1.0,
-        creating: 1.0,
-        closing: 2.0,
-        queued: 3.0,
-        in_flight: 5.0,
-        oldest_wait: 0.5,
-        suspected_leaks: 2.0,
-        suspended: 1.5,
-        self_blocked: 1.0,
-        blocked_on_locks: 2.0,
-        started: 50.0,
-        returned: 40.0,
-        queries: 90.0,
-        saturated: 0.75,
-        connecting: 2.0,
-        connect_failures: 1.0,
-        refused: 1.0,
-        retries: 3.0,
-        budget_refusals: 1.0,
-        last_connect_failure: Some(ErrorCode::new("28P01")),
-        errors: vec![(ErrorCode::new("40001"), 3.0), (ErrorCode::new("08006"), 1.0)],
-        ..Interval::default()
-    };
-    interval.outcomes = std::array::from_fn(|index| index as f64 + 1.0);
-    interval.waits = std::array::from_fn(|index| index as f64 + 1.0);
-    interval.held = [4.0, 2.0, 1.0];
-    interval.phases = std::array::from_fn(|index| index as f64 + 0.5);
-    interval.closed = std::array::from_fn(|index| index as f64 + 1.0);
-    interval.operations.push(OperationInterval {
-        name: "list_orders".into(),
-        held: [4.0, 2.0, 1.0],
-        waited: 1.5,
-        started: 50.0,
-        queries: 90.0,
-        retries: 3.0,
-    });
-    interval.holders.push(HolderGroup {
-        operation: "list_orders".into(),
-        call_site: Some(site()),
-        connections: 7.0,
-        activities: [4.0, 2.0, 1.0],
-        suspected_leaks: 2.0,
-        oldest: 70.0,
-        silent: 65.0,
-    });
-    interval.server = Some(ServerState {
-        unreachable: true,
-        slots: 97.0,
-        slots_left: 4.0,
-        unowned: [3.0, 9.0],
-        top_application: Some(("nightly".into(), 80.0)),
-    });
-    interval.first_self_blocked = Some(SelfBlocked {
-        operation: "write_audit".into(),
-        held_by: "place_order".into(),
-        held_at: Some(site()),
-        waits_at: site(),
-    });
-    let party = || LockParty { operation: "export".into(), call_site: Some(site()) };
-    interval.first_lock = Some(LockBlock { waiter: party(), blocker: Some(party()), ..lock(None) });
-    interval
-}
-
-/// Any number that a counter or a gauge may have, with the extremes.
-fn any_number() -> impl Strategy<Value = f64> {
-    prop_oneof![
-        4 => 0.0..100.0,
-        2 => Just(0.0),
-        1 => Just(u64::MAX as f64),
-        1 => 0.0..1e-9,
-        1 => any::<u32>().prop_map(f64::from),
-    ]
-}
-
-prop_compose! {
-    pub(super) fn any_interval()(
-        numbers in prop::collection::vec(any_number(), 48),
-        has in any::<[bool; 6]>(),
-        length in prop_oneof![Just(1.0), Just(15.0), 1e-3..1e9],
-    ) -> Interval {
-        let mut next = numbers.into_iter().cycle();
-        let mut number = || next.next().unwrap();
-        let mut interval = Interval {
-            seconds: length, late: number(), max: number(), used: number(), idle: number(), creating: number(),
-            queued: number(), oldest_wait: number(), suspected_leaks: number(), suspended: number(),
-            self_blocked: number(), blocked_on_locks: number(), started: number(), returned: number(),
-            queries: number(), saturated: number(), connecting: number(), connect_failures: number(), refused: number(), retries: number(),
-            budget_refusals: number(), ..Interval::default()
-        };
-        interval.outcomes = std::array::from_fn(|_| number());
-        interval.waits = std::array::from_fn(|_| number());
-        interval.phases = std::array::from_fn(|_| number());
-        interval.closed = std::array::from_fn(|_| number());
-        if has[0] {
-            hold(&mut interval, "a", [number(), number(), number()]);
-            interval.holders[0].suspected_leaks = number();
-            interval.holders[0].silent = number();
-            interval.operations[0].queries = number();
-            interval.operations[0].retries = number();
-        }
-        if has[1] {
-            hold(&mut interval, "b", [number(), number(), number()]);
-        }
-        if has[2] {
-            interval.server = Some(ServerState {
-                unreachable: has[3], slots: number(), slots_left: number(), unowned: [number(), number()],
-                top_application: has[4].then(|| ("app".into(), number())),
-            });
-            interval.first_lock = Some(lock(None));
-        }
-        if has[5] {
-            interval.last_connect_failure = Some(ErrorCode::new("28P01"));
-        }
-        interval
-    }
-}
-
-/// Snapshots of which each counter has any value, also one that is smaller than before.
-fn any_snapshot() -> impl Strategy<Value = PoolSnapshot> {
-    let numbers = prop::collection::vec(prop_oneof![4 => 0..1000_u64, 1 => any::<u64>(), 1 => Just(u64::MAX)], 97);
-    (numbers, any::<[bool; 4]>()).prop_map(|(numbers, has)| {
-        let mut numbers = numbers.into_iter().cycle();
-        let mut number = || numbers.next().unwrap();
-        let time = Duration::from_nanos;
-        // A ledger is large.
-        static SNAPSHOT: LazyLock<PoolSnapshot> =
-            LazyLock::new(|| Ledger::new("any".into(), Limits::for_tests(), Clock::new()).snapshot());
-        let mut snapshot = SNAPSHOT.clone();
-        snapshot.connections.used = number() as usize;
-        snapshot.connections.idle = number() as usize;
-        snapshot.connections.creating = number() as usize;
-        (snapshot.queued, snapshot.suspected_leaks) = (number() as usize, number() as usize);
-        (snapshot.oldest_wait, snapshot.connecting_suspended) = (time(number()), time(number()));
-        (snapshot.saturated_nanos, snapshot.created) = (number(), number());
-        snapshot.wait_time.buckets = std::array::from_fn(|_| number());
-        snapshot.phase_nanos = std::array::from_fn(|_| number());
-        snapshot.closed = std::array::from_fn(|_| number());
-        for operation in &mut snapshot.operations {
-            (operation.started, operation.wait_nanos, operation.returned) = (number(), number(), number());
-            operation.outcomes = std::array::from_fn(|_| number());
-            operation.activity_nanos = std::array::from_fn(|_| number());
-            operation.queries_finished = number();
-        }
-        let code = ErrorCode::new(if has[0] { "53300" } else { "08006" });
-        snapshot.errors.push(ConnectionErrors { phase: ErrorPhase::Connect, code, count: number() });
-        snapshot.retries.push(Retries { operation: "other".into(), code, count: number() });
-        let here = Location::caller();
-        for index in 0..usize::from(has[1]) * 20 {
-            snapshot.holders.push(Holder {
-                operation: format!("operation_{}", index % 18).into(),
-                call_site: has[2].then_some(here),
-                age: time(number()),
-                activity: (index % 4 < 3).then(|| Activity::ALL[index % 4]),
-                silent: time(number()),
-                queries: number(),
-                backend_pid: Some(index as i32),
-                maintenance: false,
-                suspected_leak: has[3],
-                waits_for_own_pool: has[2],
-                trace: None,
-                request: None,
-            });
-        }
-        if has[2] {
-            snapshot.waiters.push(Waiter {
-                operation: "other".into(),
-                call_site: here,
-                phase: Phase::Queue,
-                age: time(number()),
-                own_connection: Some(OwnConnection { operation: "other".into(), call_site: None }),
-                trace: None,
-                request: None,
-            });
-        }
-        snapshot.server = has[3].then_some(ServerPoll::Failed);
-        if has[0] {
-            let blocked = (0..3).map(|index| BlockedBackend {
-                pid: index,
-                waiting: time(number()),
-                blocker_pid: index + 1,
-                blocker_application: "psql".into(),
-                blocker_user: "admin".into(),
-                blocker_state: BackendState::Active,
-                blocker_state_age: time(number()),
-            });
-            let blocked = blocked.collect();
-            let backends = vec![Backends { application: "a".into(), state: BackendState::Idle, count: number() }; 2];
-            snapshot.server = Some(ServerPoll::Seen(Arc::new(ServerView {
-                seen_at: SystemTime::UNIX_EPOCH,
-                version: "17.2".into(),
-                role: ServerRole::Primary,
-                backends,
-                slots: number(),
-                slots_left: number(),
-                lock_waiters: number(),
-                oldest_transaction: time(number()),
-                oldest_idle_in_transaction: time(number()),
-                blocked,
-                unowned: (number() % 2 == 0).then(|| [number(), number()]),
-            })));
-        }
-        snapshot
-    })
-}
-
-proptest! {
-    #[test]
-    fn verdicts_about_any_snapshots_have_evidence(
-        snapshots in prop::collection::vec((any_snapshot(), prop_oneof![4 => Just(1_000_000_000), 1 => any::<u32>().prop_map(u64::from)], any::<u32>()), 2..40),
-    ) {
-        let (mut state, mut now) = (State::default(), Nanos::from_nanos(1));
-        for (snapshot, step, late) in snapshots {
-            now = Nanos::from_nanos(now.as_nanos() + step);
-            let late = Duration::from_micros(late.into());
-            if let Some(verdict) = state.observe(now, late, &snapshot) {
-                prop_assert!(!verdict.evidence.is_empty());
-                let is_sound = |evidence: &Evidence| {
-                    evidence.value.is_finite() && evidence.value >= 0.0 && evidence.usual.is_none_or(f64::is_finite)
-                };
-                prop_assert!(verdict.evidence.iter().all(is_sound), "{verdict:?}");
-                prop_assert_eq!(verdict.is_problem(), !verdict.advice.is_empty());
-                let text = verdict.to_string();
-                prop_assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn every_verdict_has_finite_evidence(intervals in prop::collection::vec((any_interval(), 1..20usize), 1..12)) {
-        let mut state = State::default();
-        for (interval, times) in intervals {
-            for _ in 0..times {
-                let verdict = state.push(interval.clone());
-                prop_assert!(!verdict.evidence.is_empty());
-                for evidence in &verdict.evidence {
-                    prop_assert!(evidence.value.is_finite() && evidence.value >= 0.0, "{evidence:?}");
-                    prop_assert!(evidence.usual.is_none_or(f64::is_finite), "{evidence:?}");
-                }
-                let text = verdict.to_string();
-                prop_assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
-                prop_assert_eq!(verdict.is_problem(), !verdict.advice.is_empty());
-                let position = |cause: Cause| RULES.iter().position(|rule| rule.cause == cause);
-                prop_assert!(verdict.consequences.iter().all(|other| position(*other) > position(verdict.cause)));
-            }
-        }
-    }
 }
