@@ -82,7 +82,7 @@ bench: ## Measure the cost of a checkout
 	@scripts/setup bench
 	$(CARGO) bench --locked -p poolscope --all-features --bench pool
 
-diagnose: ## Diagnose known causes on real servers, and print the confusion matrix (15 to 20 minutes)
+diagnose: ## Diagnose known causes on real servers, and print the confusion matrix (about half an hour)
 	@scripts/setup diagnose
 	$(CARGO) test --locked -p poolscope --features exporter --test diagnosis full_run -- --ignored --nocapture
 	POOLSCOPE_BLESS=1 $(CARGO) test --locked --quiet -p poolscope --features exporter --test diagnosis -- current committed

@@ -1,5 +1,7 @@
 //! The table of cases: what a pool suffers from, and the verdict that is expected.
 
+use std::ops::Range;
+
 use crate::load::{Load, Pace, Work};
 
 /// What a case shows.
@@ -36,6 +38,17 @@ pub(crate) enum Fault {
     Throttle { run: u64, stop: u64 },
     /// The process is stopped once, for this many seconds.
     Suspend { seconds: u64 },
+    /// The clocks of the process and of the server, but not their monotonic clocks, jump by this many seconds.
+    ClockJump { seconds: i64 },
+}
+
+/// What the recording of a case is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Rules may be changed because of it.
+    Tuning,
+    /// Kept out of that. Its pools and numbers differ.
+    HeldOut,
 }
 
 /// One run.
@@ -43,6 +56,7 @@ pub(crate) enum Fault {
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) group: Group,
+    pub(crate) part: Part,
     /// The cause to diagnose; `healthy` if there is none.
     pub(crate) cause: &'static str,
     pub(crate) operation: Option<&'static str>,
@@ -84,10 +98,26 @@ impl Plan {
 /// A row: the cause, the operation responsible, and the plan by size of the pool and intensity.
 type Row = (&'static str, Option<&'static str>, fn(max: usize, level: usize) -> Plan);
 
-/// The pools: their name, `pool_size` and `max_overflow`.
-const POOLS: [(&str, (usize, usize)); 2] = [("small", (5, 1)), ("large", (16, 5))];
+/// The pools of a part: their name, `pool_size` and `max_overflow`. One has up to 10 connections, the other one more.
+const fn pools(part: Part) -> [(&'static str, (usize, usize)); 2] {
+    match part {
+        Part::Tuning => [("small", (5, 1)), ("large", (16, 5))],
+        Part::HeldOut => [("narrow", (7, 2)), ("wide", (24, 4))],
+    }
+}
 
-/// Returns a pause with which the load, in checkouts per second, is about the same for both pools.
+/// Returns the intensities of a part, which index the arrays of numbers below.
+fn levels(part: Part, cause: &str) -> Range<usize> {
+    match (part, cause) {
+        // Stalls of a runtime differ most.
+        (Part::Tuning, "runtime_stalled") => 0..5,
+        (Part::HeldOut, "runtime_stalled") => 5..7,
+        (Part::Tuning, _) => 0..3,
+        (Part::HeldOut, _) => 3..5,
+    }
+}
+
+/// Returns a pause with which the load, in checkouts per second, is about the same for all pools.
 fn pause(max: usize, ms: u64) -> Pace {
     Pace::Pause(ms * max as u64 / 6)
 }
@@ -119,239 +149,262 @@ const SHORT_LEAK: &[(&str, &str)] = &[("leak_threshold", "6s")];
 
 const FAULTS: &[Row] = &[
     ("undersized", Some("rush"), |max, level| {
-        Plan::new(with(max, [fault("rush", max * [4, 6, 14][level], Pace::Pause(1), query(120))]))
+        let (tasks, ms) = [(4, 120), (6, 120), (14, 120), (5, 85), (9, 200)][level];
+        Plan::new(with(max, [fault("rush", max * tasks, Pace::Pause(1), query(ms))]))
     }),
     ("slow_queries", Some("report"), |max, level| {
-        let ms = [270, 650, 1700][level];
+        let ms = [270, 650, 1700, 400, 1100][level];
         Plan::new(with(max, [Load::new("report", max * 3, Pace::Pause(400), Work::Query { ms: 18, in_fault: ms })]))
     }),
     ("held_idle", Some("export"), |max, level| {
-        let work = Work::HoldIdle { ms: [140, 450, 1600][level] };
-        Plan::new(with(max, [fault("export", max * [4, 4, 3][level], Pace::Pause(1), work)]))
+        let (tasks, ms) = [(4, 140), (4, 450), (3, 1600), (5, 220), (3, 900)][level];
+        Plan::new(with(max, [fault("export", max * tasks, Pace::Pause(1), Work::HoldIdle { ms })]))
     }),
     ("idle_in_transaction", Some("pay"), |max, level| {
-        let work = Work::Transaction { ms: [140, 450, 1600][level] };
-        Plan::new(with(max, [fault("pay", max * [4, 4, 3][level], Pace::Pause(1), work)]))
+        let (tasks, ms) = [(4, 140), (4, 450), (3, 1600), (5, 260), (3, 1100)][level];
+        Plan::new(with(max, [fault("pay", max * tasks, Pace::Pause(1), Work::Transaction { ms })]))
     }),
     ("leak", Some("count_stock"), |max, level| {
-        let leaks = [1, max / 2, max][level];
-        Plan::new(with(max, [fault("count_stock", 1, Pace::Pause(150), Work::Leak { times: leaks })]))
-            .settings(SHORT_LEAK)
+        let times = [1, max / 2, max, 2, max * 3 / 4][level];
+        Plan::new(with(max, [fault("count_stock", 1, Pace::Pause(150), Work::Leak { times })])).settings(SHORT_LEAK)
     }),
     ("self_deadlock", Some("place_order"), |max, level| {
-        let tasks = [max, max * 2, max * 4][level];
+        let tasks = [max, max * 2, max * 4, max * 3 / 2, max * 3][level];
         Plan::new(with(max, [fault("place_order", tasks, Pace::Pause(5), Work::Nested)]))
     }),
-    // Another client's session blocks the small pool, and an operation of its own the large one.
+    // Another client's session blocks the smaller pool, and an operation of its own the larger one.
     ("lock_wait", None, |max, level| {
-        let tasks = [max / 2, max, max * 3][level];
+        let tasks = [max / 2, max, max * 3, max * 2 / 3, max * 2][level];
         let mut loads = with(max, [fault("update_stock", tasks, Pace::Pause(30), Work::UpdateRow)]);
         let own = max > 10;
         if own {
-            loads.push(fault("import", 1, Pace::Pause(20), Work::HoldRow { ms: [9_000, 21_000, 60_000][level] }));
+            let ms = [9_000, 21_000, 60_000, 14_000, 40_000][level];
+            loads.push(fault("import", 1, Pace::Pause(20), Work::HoldRow { ms }));
         }
         Plan::new(loads).fault(if own { Fault::None } else { Fault::Lock })
     }),
     ("server_down", None, |max, level| {
-        let load = Load::new("checkout", [1, max / 2, max * 2][level], pause(max, 120), query(7));
+        let tasks = [1, max / 2, max * 2, max / 4, max][level];
+        let load = Load::new("checkout", tasks, pause(max, 120), query(7));
         Plan::new(with(max, [load])).fault(if max > 10 { Fault::Unreachable } else { Fault::Stop })
     }),
     ("server_full", None, |max, level| {
-        let load = fault("checkout", max * [1, 2, 5][level], Pace::Pause(20), query(160));
+        let (tasks, ms) = [(1, 160), (2, 160), (5, 160), (3, 110), (4, 250)][level];
+        let load = fault("checkout", max * tasks, Pace::Pause(20), query(ms));
         Plan::new(with(max, [load])).fault(Fault::Fill)
     }),
     ("connect_slow", None, |max, level| {
-        let load = Load::new("checkout", max, pause(max, 100), query(9));
+        let load = Load::new("checkout", max, pause(max, [100, 100, 100, 70, 130][level]), query(9));
         Plan::new(with(max, [load]))
-            .fault(Fault::SlowConnect { seconds: [1, 2, 3][level] })
-            .settings(&[("recycle_after", "5s")])
+            .fault(Fault::SlowConnect { seconds: [1, 2, 3, 2, 4][level] })
+            .settings(if level == 4 { &[("recycle_after", "7s")] } else { &[("recycle_after", "5s")] })
     }),
     ("churn", None, |max, level| {
-        let work = Work::Discard { percent: [35, 60, 100][level] };
+        let work = Work::Discard { percent: [35, 60, 100, 45, 80][level] };
         Plan::new(with(max, [fault("fetch", max.div_ceil(2), pause(max, 110), work)]))
     }),
     ("retry_storm", Some("reserve"), |max, level| {
-        let work = Work::Conflict { percent: [25, 50, 90][level] };
+        let work = Work::Conflict { percent: [25, 50, 90, 35, 70][level] };
         Plan::new(with(max, [fault("reserve", max.div_ceil(2), pause(max, 60), work)]))
     }),
     ("runtime_stalled", None, |max, level| {
         let load = Load::new("checkout", max, pause(max, 90), query(9));
         if max > 10 {
-            let (run, stop) = [(150, 600), (120, 1100), (300, 2400), (200, 450), (100, 900)][level];
+            let (run, stop) =
+                [(150, 600), (120, 1100), (300, 2400), (200, 450), (100, 900), (250, 800), (140, 1500)][level];
             return Plan::new(with(max, [load])).fault(Fault::Throttle { run, stop });
         }
-        let blocking = fault(
-            "thumbnail",
-            [3, 4, 6, 3, 4][level],
-            Pace::Pause(10),
-            Work::Block { ms: [350, 700, 1600, 280, 400][level] },
-        );
-        Plan::new(with(max, [load, blocking]))
+        let (tasks, ms) = [(3, 350), (4, 700), (6, 1600), (3, 280), (4, 400), (4, 500), (5, 1000)][level];
+        Plan::new(with(max, [load, fault("thumbnail", tasks, Pace::Pause(10), Work::Block { ms })]))
     }),
     ("burst", Some("flash_sale"), |max, level| {
-        let pace = Pace::Every([11_000, 8_000, 5_000][level]);
-        Plan::new(with(max, [fault("flash_sale", max * [12, 16, 12][level], pace, query(90))]))
+        let (tasks, period, ms) =
+            [(12, 11_000, 90), (16, 8_000, 90), (12, 5_000, 90), (14, 9_500, 110), (11, 6_500, 75)][level];
+        Plan::new(with(max, [fault("flash_sale", max * tasks, Pace::Every(period), query(ms))]))
     }),
 ];
 
+/// The level is 0 for tuning, and 1 otherwise.
 const MIXTURES: &[Row] = &[
     // The queries are slow, and callers retry what fails.
-    ("slow_queries", Some("report"), |max, _| {
+    ("slow_queries", Some("report"), |max, level| {
+        let report = Work::Query { ms: 25, in_fault: [900, 600][level] };
         Plan::new(with(
             max,
             [
-                Load::new("report", max * 3, Pace::Pause(300), Work::Query { ms: 25, in_fault: 900 }),
-                fault("reserve", 2, Pace::Pause(60), Work::Conflict { percent: 40 }),
+                Load::new("report", max * 3, Pace::Pause(300), report),
+                fault("reserve", 2, Pace::Pause(60), Work::Conflict { percent: [40, 30][level] }),
             ],
         ))
     }),
-    ("held_idle", Some("export"), |max, _| {
+    ("held_idle", Some("export"), |max, level| {
         Plan::new(with(
             max,
             [
-                fault("export", max * 3, Pace::Pause(1), Work::HoldIdle { ms: 700 }),
-                fault("rush", max, Pace::Pause(1), query(50)),
+                fault("export", max * 3, Pace::Pause(1), Work::HoldIdle { ms: [700, 1000][level] }),
+                fault("rush", max, Pace::Pause(1), query([50, 80][level])),
             ],
         ))
     }),
-    ("leak", Some("count_stock"), |max, _| {
+    ("leak", Some("count_stock"), |max, level| {
         Plan::new(with(
             max,
             [
-                fault("count_stock", 1, Pace::Pause(100), Work::Leak { times: max / 2 }),
-                fault("rush", max * 4, Pace::Pause(1), query(120)),
+                fault("count_stock", 1, Pace::Pause(100), Work::Leak { times: max / [2, 3][level] }),
+                fault("rush", max * 4, Pace::Pause(1), query([120, 90][level])),
             ],
         ))
         .settings(SHORT_LEAK)
     }),
-    ("lock_wait", Some("update_stock"), |max, _| {
+    ("lock_wait", Some("update_stock"), |max, level| {
         Plan::new(with(
             max,
             [
-                fault("update_stock", max, Pace::Pause(30), Work::UpdateRow),
-                fault("report", max, Pace::Pause(100), query(600)),
+                fault("update_stock", max * [1, 2][level], Pace::Pause(30), Work::UpdateRow),
+                fault("report", max, Pace::Pause(100), query([600, 400][level])),
             ],
         ))
         .fault(Fault::Lock)
     }),
-    ("server_down", None, |max, _| {
-        Plan::new(with(max, [fault("export", max * 2, Pace::Pause(1), Work::HoldIdle { ms: 900 })])).fault(Fault::Stop)
+    ("server_down", None, |max, level| {
+        let work = Work::HoldIdle { ms: [900, 500][level] };
+        Plan::new(with(max, [fault("export", max * 2, Pace::Pause(1), work)])).fault(Fault::Stop)
     }),
-    ("self_deadlock", Some("place_order"), |max, _| {
+    ("self_deadlock", Some("place_order"), |max, level| {
         Plan::new(with(
             max,
             [
-                fault("place_order", max * 2, Pace::Pause(5), Work::Nested),
-                fault("fetch", 2, Pace::Pause(90), Work::Discard { percent: 100 }),
+                fault("place_order", max * [2, 3][level], Pace::Pause(5), Work::Nested),
+                fault("fetch", 2, Pace::Pause(90), Work::Discard { percent: [100, 70][level] }),
             ],
         ))
     }),
-    ("runtime_stalled", None, |max, _| {
+    ("runtime_stalled", None, |max, level| {
         Plan::new(with(
             max,
             [
-                fault("thumbnail", 4, Pace::Pause(10), Work::Block { ms: 800 }),
-                fault("rush", max * 4, Pace::Pause(1), query(120)),
+                fault("thumbnail", [4, 5][level], Pace::Pause(10), Work::Block { ms: [800, 600][level] }),
+                fault("rush", max * [4, 3][level], Pace::Pause(1), query(120)),
             ],
         ))
     }),
-    ("idle_in_transaction", Some("pay"), |max, _| {
+    ("idle_in_transaction", Some("pay"), |max, level| {
         Plan::new(with(
             max,
             [
-                fault("pay", max * 3, Pace::Pause(1), Work::Transaction { ms: 600 }),
-                fault("rush", max, Pace::Pause(1), query(60)),
+                fault("pay", max * 3, Pace::Pause(1), Work::Transaction { ms: [600, 900][level] }),
+                fault("rush", max, Pace::Pause(1), query([60, 40][level])),
             ],
         ))
     }),
-    ("connect_slow", None, |max, _| {
+    ("connect_slow", None, |max, level| {
         let load = Load::new("checkout", max, pause(max, 100), query(9));
-        Plan::new(with(max, [load, fault("fetch", 2, Pace::Pause(90), Work::Discard { percent: 60 })]))
-            .fault(Fault::SlowConnect { seconds: 2 })
+        let discard = Work::Discard { percent: [60, 80][level] };
+        Plan::new(with(max, [load, fault("fetch", 2, Pace::Pause(90), discard)]))
+            .fault(Fault::SlowConnect { seconds: [2, 3][level] })
     }),
-    ("server_full", None, |max, _| {
-        let churn = fault("fetch", 2, Pace::Pause(90), Work::Discard { percent: 100 });
-        Plan::new(with(max, [fault("checkout", max * 2, Pace::Pause(20), query(160)), churn])).fault(Fault::Fill)
+    ("server_full", None, |max, level| {
+        let churn = fault("fetch", 2, Pace::Pause(90), Work::Discard { percent: [100, 70][level] });
+        let load = fault("checkout", max * 2, Pace::Pause(20), query([160, 120][level]));
+        Plan::new(with(max, [load, churn])).fault(Fault::Fill)
     }),
 ];
 
-/// A healthy workload: its name, its duration in seconds, and its plan by size of the pool.
-type HealthyRow = (&'static str, u64, fn(max: usize) -> Plan);
+/// A healthy workload: its name, its duration in seconds, and its plan by size of the pool. Numbers of tuning come first,
+/// then those that are held out.
+type HealthyRow = (&'static str, [u64; 2], fn(max: usize, level: usize) -> Plan);
 
 const HEALTHY: &[HealthyRow] = &[
     // 95 % use and short waits.
-    ("busy", 120, |max| Plan::new(vec![Load::new("browse", max + max.div_ceil(6), Pace::Pause(6), query(45))])),
+    ("busy", [120, 100], |max, level| {
+        let (tasks, pause, ms) = [(max + max.div_ceil(6), 6, 45), (max + max.div_ceil(10), 10, 70)][level];
+        Plan::new(vec![Load::new("browse", tasks, Pace::Pause(pause), query(ms))])
+    }),
     // Every task needs a connection at once.
-    ("start_up", 40, |max| Plan::new(with(max, [Load::new("checkout", max * 3, pause(max, 400), query(7))]))),
+    ("start_up", [40, 40], |max, level| {
+        Plan::new(with(max, [Load::new("checkout", max * [3, 4][level], pause(max, 400), query(7))]))
+    }),
     // All connections are closed at once, as by a proxy that is replaced.
-    ("deploy", 60, |max| {
-        Plan::new(with(max, [Load::new("checkout", max, pause(max, 90), query(7))])).fault(Fault::Cut)
+    ("deploy", [60, 60], |max, level| {
+        Plan::new(with(max, [Load::new("checkout", max, pause(max, [90, 70][level]), query(7))])).fault(Fault::Cut)
     }),
     // A restart of the server takes about a second.
-    ("restart", 60, |max| {
-        Plan::new(with(max, [Load::new("checkout", max.div_ceil(2), pause(max, 90), query(7))])).fault(Fault::Restart)
+    ("restart", [60, 60], |max, level| {
+        let tasks = [max.div_ceil(2), max][level];
+        Plan::new(with(max, [Load::new("checkout", tasks, pause(max, 90), query(7))])).fault(Fault::Restart)
     }),
     // Ten minutes compressed to two.
-    ("nightly_report", 120, |max| Plan::new(with(max, [fault("report", 1, Pace::Pause(200), query(4_500))]))),
-    ("one_burst", 60, |max| Plan::new(with(max, [fault("flash_sale", max * 9, Pace::Every(1_000_000), query(100))]))),
-    ("one_slow_query", 60, |max| Plan::new(with(max, [fault("report", 1, Pace::Every(1_000_000), query(40_000))]))),
-    ("at_rest", 120, |_| Plan::new(Vec::new())),
-    ("suspended_shortly", 60, |max| Plan::new(normal(max)).fault(Fault::Suspend { seconds: 4 })),
-    ("suspended", 60, |max| Plan::new(normal(max)).fault(Fault::Suspend { seconds: 25 })),
-    ("short_transactions", 60, |max| {
-        Plan::new(with(max, [fault("pay", max, pause(max, 50), Work::Transaction { ms: 25 })]))
+    ("nightly_report", [120, 100], |max, level| {
+        Plan::new(with(max, [fault("report", 1, Pace::Pause(200), query([4_500, 6_500][level]))]))
     }),
-    ("some_retries", 60, |max| {
-        Plan::new(with(max, [fault("reserve", 2, Pace::Pause(100), Work::Conflict { percent: 4 })]))
+    ("one_burst", [60, 60], |max, level| {
+        let (tasks, ms) = [(9, 100), (11, 80)][level];
+        Plan::new(with(max, [fault("flash_sale", max * tasks, Pace::Every(1_000_000), query(ms))]))
+    }),
+    ("one_slow_query", [60, 60], |max, level| {
+        Plan::new(with(max, [fault("report", 1, Pace::Every(1_000_000), query([40_000, 30_000][level]))]))
+    }),
+    ("at_rest", [120, 90], |_, _| Plan::new(Vec::new())),
+    ("suspended_shortly", [60, 60], |max, level| {
+        Plan::new(normal(max)).fault(Fault::Suspend { seconds: [4, 3][level] })
+    }),
+    ("suspended", [60, 60], |max, level| Plan::new(normal(max)).fault(Fault::Suspend { seconds: [25, 40][level] })),
+    ("short_transactions", [60, 60], |max, level| {
+        let (pace, ms) = [(50, 25), (80, 40)][level];
+        Plan::new(with(max, [fault("pay", max, pause(max, pace), Work::Transaction { ms })]))
+    }),
+    ("some_retries", [60, 60], |max, level| {
+        Plan::new(with(max, [fault("reserve", 2, Pace::Pause(100), Work::Conflict { percent: [4, 3][level] })]))
+    }),
+    // Transactions are open when the clock jumps.
+    ("clock_jump", [60, 60], |max, level| {
+        let pay = Load::new("pay", max.div_ceil(3), pause(max, 40), Work::Transaction { ms: 30 });
+        Plan::new(with(max, [pay])).fault(Fault::ClockJump { seconds: [3_600, -7_200][level] })
     }),
 ];
 
 /// Returns all cases.
 pub(crate) fn all() -> Vec<Case> {
+    let parts = [Part::Tuning, Part::HeldOut];
+    parts.into_iter().flat_map(|part| pools(part).into_iter().flat_map(move |pool| of_pool(part, pool))).collect()
+}
+
+fn of_pool(part: Part, (pool_name, pool): (&str, (usize, usize))) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (pool_name, pool) in POOLS {
-        let max = pool.0 + pool.1;
-        let mut add = |name: String, group, (cause, operation), plan: Plan, (before, lasts)| {
-            let Plan { loads, fault, settings } = plan;
-            cases.push(Case { name, group, cause, operation, pool, settings, loads, fault, before, lasts });
-        };
-        for (cause, operation, plan) in FAULTS {
-            // Stalls of a runtime differ most.
-            for level in 0..if *cause == "runtime_stalled" { 5 } else { 3 } {
-                let operation = match *cause {
-                    "lock_wait" => Some(if max > 10 { "import" } else { "update_stock" }),
-                    _ => *operation,
-                };
-                let name = format!("{cause}-{pool_name}-{}", level + 1);
-                add(name, Group::Fault, (*cause, operation), plan(max, level), (20, 42));
-            }
+    let max = pool.0 + pool.1;
+    let variant = usize::from(part == Part::HeldOut);
+    let mut add = |name: String, group, (cause, operation), plan: Plan, (before, lasts)| {
+        let Plan { loads, fault, settings } = plan;
+        cases.push(Case { name, group, part, cause, operation, pool, settings, loads, fault, before, lasts });
+    };
+    for (cause, operation, plan) in FAULTS {
+        for (index, level) in levels(part, cause).enumerate() {
+            let operation = match *cause {
+                "lock_wait" => Some(if max > 10 { "import" } else { "update_stock" }),
+                _ => *operation,
+            };
+            let name = format!("{cause}-{pool_name}-{}", index + 1);
+            add(name, Group::Fault, (*cause, operation), plan(max, level), (20, 42));
         }
-        for (index, (cause, operation, plan)) in MIXTURES.iter().enumerate() {
-            let name = format!("mixture_{}_{cause}-{pool_name}", index + 1);
-            add(name, Group::Mixture, (*cause, *operation), plan(max, 0), (20, 42));
-        }
-        for (name, lasts, plan) in HEALTHY {
-            add(format!("healthy_{name}-{pool_name}"), Group::Healthy, ("healthy", None), plan(max), (8, *lasts));
-        }
+    }
+    for (index, (cause, operation, plan)) in MIXTURES.iter().enumerate() {
+        let name = format!("mixture_{}_{cause}-{pool_name}", index + 1);
+        add(name, Group::Mixture, (*cause, *operation), plan(max, variant), (20, 42));
+    }
+    for (name, lasts, plan) in HEALTHY {
+        let name = format!("healthy_{name}-{pool_name}");
+        add(name, Group::Healthy, ("healthy", None), plan(max, variant), (8, lasts[variant]));
     }
     cases
 }
 
-/// Returns whether the case is kept out of the tuning of rules: a third, by a hash (FNV-1a) of its name.
-pub(crate) fn is_held_out(name: &str) -> bool {
-    let hash = name
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-    hash % 3 == 0
-}
-
 #[test]
 fn names_are_unique_and_a_third_is_held_out() {
-    let mut names: Vec<_> = all().into_iter().map(|case| case.name).collect();
-    let count = names.len();
-    let held_out = names.iter().filter(|name| is_held_out(name)).count();
+    let cases = all();
+    let held_out = cases.iter().filter(|case| case.part == Part::HeldOut).count();
+    let mut names: Vec<_> = cases.iter().map(|case| &case.name).collect();
     names.sort();
     names.dedup();
-    assert_eq!(names.len(), count);
-    assert!((count / 4..count * 2 / 5).contains(&held_out), "{held_out} of {count}");
+    assert_eq!(names.len(), cases.len());
+    assert!(held_out * 3 >= cases.len(), "{held_out} of {}", cases.len());
 }

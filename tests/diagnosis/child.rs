@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::cases::{self, Case, Fault};
+use crate::clock;
 use crate::recordings::{Conditions, pack};
 
 /// The variables that name the case and the file of its recording.
@@ -49,8 +50,8 @@ async fn connect(server: &Server, application: &str) -> Client {
 
 /// Returns the recording.
 async fn run(case: Case) -> Vec<u8> {
-    let server = Server::builder().setting("max_connections", MAX_CONNECTIONS.to_string()).tcp(true).start();
-    let server = server.await.unwrap();
+    let server = Server::builder().setting("max_connections", MAX_CONNECTIONS.to_string()).tcp(true);
+    let server = clock::share(server).start().await.unwrap();
     let admin = connect(&server, "admin").await;
     admin
         .batch_execute("CREATE TABLE stock (id int PRIMARY KEY, n int); INSERT INTO stock VALUES (1, 0)")
@@ -104,6 +105,7 @@ async fn inject(fault: Fault, server: &Server, proxy: &Proxy, admin: &Client) ->
     let mut clients = Vec::new();
     match fault {
         Fault::None | Fault::Throttle { .. } | Fault::Suspend { .. } => {}
+        Fault::ClockJump { seconds } => clock::jump(seconds, admin).await,
         Fault::Stop => server.stop(Shutdown::Immediate).await.unwrap(),
         Fault::Restart => server.restart(Shutdown::Fast).await.unwrap(),
         Fault::Cut => proxy.cut(),

@@ -33,6 +33,8 @@ pub(crate) struct Assessment {
     pub(crate) false_alarm: Option<&'static str>,
     /// The first problem that was diagnosed after the fault.
     pub(crate) first: Option<&'static str>,
+    /// Whether that, or one before the fault, was the expected cause with the right operation.
+    pub(crate) is_first_right: bool,
     /// The seconds from the fault to the right verdict.
     pub(crate) delay: Option<f64>,
 }
@@ -71,10 +73,22 @@ pub(crate) fn assess(case: &Case, recorded: &Recorded) -> Assessment {
     let first_problem =
         |verdicts: &[&Diagnosed]| verdicts.iter().find(|verdict| verdict.is_problem()).map(|verdict| verdict.cause);
     let (false_alarm, first) = (first_problem(&before), first_problem(&after));
+    let is_first_right = recorded
+        .verdicts
+        .iter()
+        .find(|verdict| verdict.is_problem())
+        .is_some_and(|verdict| verdict.at >= fault_at && is_expected(&verdict));
     if case.group == Group::Healthy {
         let problem = false_alarm.or(first);
         let is_right = problem.is_none() && !after.is_empty();
-        return Assessment { diagnosed: problem.unwrap_or("healthy"), is_right, false_alarm, first, delay: None };
+        return Assessment {
+            diagnosed: problem.unwrap_or("healthy"),
+            is_right,
+            false_alarm,
+            first,
+            is_first_right,
+            delay: None,
+        };
     }
     let late: Vec<_> = after.iter().copied().filter(|verdict| verdict.at >= fault_at + IN_TIME_SECONDS).collect();
     let count = |cause: &str| late.iter().filter(|verdict| verdict.cause == cause).count();
@@ -84,6 +98,7 @@ pub(crate) fn assess(case: &Case, recorded: &Recorded) -> Assessment {
         is_right: !late.is_empty() && late.iter().all(is_expected),
         false_alarm,
         first,
+        is_first_right,
         delay: after.iter().copied().find(is_expected).map(|verdict| verdict.at - fault_at),
     }
 }

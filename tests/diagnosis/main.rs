@@ -6,6 +6,7 @@
 
 mod cases;
 mod child;
+mod clock;
 mod evaluation;
 mod load;
 mod matrix;

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
@@ -84,8 +85,13 @@ pub(crate) fn read(file: &Path) -> Recorded {
     Recorded { conditions, verdicts: diagnose(&recording) }
 }
 
-/// Reads all committed recordings, by case.
-pub(crate) fn committed() -> BTreeMap<String, Recorded> {
+/// Returns all committed recordings, by case.
+pub(crate) fn committed() -> &'static BTreeMap<String, Recorded> {
+    static COMMITTED: LazyLock<BTreeMap<String, Recorded>> = LazyLock::new(read_all);
+    &COMMITTED
+}
+
+pub(crate) fn read_all() -> BTreeMap<String, Recorded> {
     let files = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().path());
     let recorded = files.filter(|file| file.extension().is_some_and(|extension| extension == "gz"));
     recorded.map(|file| read(&file)).map(|recorded| (recorded.conditions.case.clone(), recorded)).collect()

@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 
 use crate::cases::{self, Case, Fault};
 use crate::child::{CASE, FAULT_BEGINS, FILE, SHORT};
+use crate::clock;
 use crate::evaluation::{assess, changes};
 use crate::recordings;
 
@@ -42,6 +43,10 @@ fn run(case: &Case, file: &Path, is_short: bool) -> bool {
     command.args(["child::runs_one_case", "--exact", "--ignored", "--nocapture"]);
     if is_short {
         command.env(SHORT, "1");
+    }
+    if matches!(case.fault, Fault::ClockJump { .. }) && !clock::prepare(&mut command, &std::env::temp_dir(), &case.name)
+    {
+        return false;
     }
     command.env(CASE, &case.name).env(FILE, file).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let mut process = Process(command.spawn().unwrap());
@@ -114,18 +119,18 @@ fn report(case: &Case, file: &Path) {
 
 /// Runs all cases, or those that are selected, records them, and prints the matrix.
 #[test]
-#[ignore = "takes 15 to 20 minutes: make diagnose"]
+#[ignore = "takes about half an hour: make diagnose"]
 #[allow(clippy::print_stdout, reason = "the matrix is what it is for")]
 fn full_run() {
     let selection = std::env::var(SELECTION).unwrap_or_default();
     let words: Vec<_> = selection.split(',').filter(|word| !word.is_empty()).collect();
     let is_selected = |case: &Case| words.is_empty() || words.iter().any(|word| case.name.contains(word));
     let cases: Vec<_> = cases::all().into_iter().filter(is_selected).collect();
-    let parallel = std::env::var(PARALLEL).ok().and_then(|number| number.parse().ok()).unwrap_or(10);
+    let parallel = std::env::var(PARALLEL).ok().and_then(|number| number.parse().ok()).unwrap_or(6);
     let directory = recordings::directory();
     fs::create_dir_all(&directory).unwrap();
     let failed = run_all(&cases, parallel, &directory, false);
-    println!("{}", crate::matrix::page(&recordings::committed()));
+    println!("{}", crate::matrix::page(&recordings::read_all()));
     assert!(failed.is_empty(), "these cases did not run: {failed:?}");
 }
 
@@ -147,14 +152,21 @@ fn short_pass() {
     let failed = run_all(&cases, NAMES.len(), &directory, true);
     assert!(failed.is_empty(), "these cases did not run: {failed:?}");
     for case in &cases {
-        let recorded = recordings::read(&directory.join(format!("{}.jsonl.gz", case.name)));
-        let assessment = assess(case, &recorded);
-        let verdicts = changes(&recorded.verdicts);
-        if case.cause == "healthy" {
+        let wrong = || {
+            let recorded = recordings::read(&directory.join(format!("{}.jsonl.gz", case.name)));
+            let assessment = assess(case, &recorded);
             let is_busy = assessment.first == Some("runtime_stalled");
-            assert!(assessment.is_right || is_busy, "{}: {verdicts}", case.name);
-        } else {
-            assert!(assessment.delay.is_some(), "{}: {verdicts}", case.name);
+            let is_right =
+                if case.cause == "healthy" { assessment.is_right || is_busy } else { assessment.delay.is_some() };
+            (!is_right).then(|| changes(&recorded.verdicts))
+        };
+        // On a busy machine the processes that run at once may stall each other: once more, alone.
+        if wrong().is_some() {
+            let failed = run_all(std::slice::from_ref(case), 1, &directory, true);
+            assert!(failed.is_empty(), "these cases did not run: {failed:?}");
+        }
+        if let Some(verdicts) = wrong() {
+            panic!("{}: {verdicts}", case.name);
         }
     }
 }

@@ -1,15 +1,18 @@
 //! Verdicts about pools of a real server.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use poolscope::labels::Cause;
+use poolscope::recording::{Recorder, Recording};
 use poolscope::telemetry::Verdict;
 use poolscope::{CheckoutError, Connection, Pool, PoolBuilder};
 use poolscope_testing::server::{Server, Shutdown};
 use tokio::task::JoinSet;
 
-use crate::support::{TestPool, poll_until, with_deadline};
+use crate::support::{TestPool, eventually, poll_until, with_deadline};
 
 fn three(builder: PoolBuilder) -> PoolBuilder {
     builder.pool_size(2).max_overflow(1).checkout_timeout(Duration::from_millis(800))
@@ -198,4 +201,62 @@ async fn stopped_server_is_down_and_healthy_again_later() {
     with_deadline("the server stops", down).await.unwrap();
     let verdict = verdict(&test, Cause::ServerDown).await;
     assert!(verdict.finding.starts_with("the server cannot be reached"), "{}", verdict.finding);
+}
+
+/// What is usual is known after some healthy seconds, and remains while there is a problem. The recording of all that yields
+/// the same verdicts again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn usual_values_are_exported_and_recordings_replay() {
+    let name = "diagnosis_recorded";
+    let test = TestPool::shared(name, three).await;
+    let recorder = Recorder::start(&test.collector(), name, Duration::from_secs(600)).unwrap();
+    let is_ill = Arc::new(AtomicBool::new(false));
+    let work = {
+        let is_ill = Arc::clone(&is_ill);
+        move |pool: Pool| {
+            let is_ill = Arc::clone(&is_ill);
+            async move {
+                let Some(connection) = get(&pool, "export").await else { return };
+                let _ = connection.batch_execute("SELECT 1").await;
+                let pause = Duration::from_millis(300);
+                if is_ill.load(Relaxed) {
+                    tokio::time::sleep(pause).await;
+                } else {
+                    drop(connection);
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    };
+    let _workload = Workload::start(&test, 9, work);
+    let usual = |measure: &str| test.scrape().sum("poolscope_diagnosis_evidence_usual", &[("measure", measure)]);
+    eventually("the usual rate of checkouts", async || usual("checkouts") > 0.0).await;
+    is_ill.store(true, Relaxed);
+    let verdict = verdict(&test, Cause::HeldIdle).await;
+    let share = verdict.evidence.iter().find(|evidence| evidence.name == "held_idle_share").unwrap();
+    assert!(share.usual.is_some_and(|usual| usual < share.value / 2.0), "{share:?}");
+    let scraped = test.scrape();
+    let labels = [("measure", "held_idle_share"), ("unit", "ratio")];
+    let value = scraped.sum("poolscope_diagnosis_evidence", &labels);
+    assert!(scraped.sum("poolscope_diagnosis_evidence_usual", &labels) < value / 2.0);
+
+    let mut lines = Vec::new();
+    recorder.write(&mut lines).unwrap();
+    let recording = Recording::read(&*lines).unwrap();
+    assert!(recording.truncation.is_none() && recording.seconds.len() > 10, "{recording:?}");
+    let mut live = None;
+    for (second, replayed) in recording.replay() {
+        if let Some(recorded) = &second.verdict {
+            let values = |evidence: &poolscope::telemetry::Evidence| (evidence.name, evidence.value, evidence.usual);
+            let replayed: Vec<_> = replayed.evidence.iter().map(values).collect();
+            let recorded: Vec<_> =
+                recorded.evidence.iter().map(|evidence| (&*evidence.name, evidence.value, evidence.usual)).collect();
+            assert_eq!(replayed, recorded, "at {}", second.at_seconds);
+        }
+        live = second.verdict.as_ref().or(live);
+        let live = live.map(|live| (&*live.cause, live.operation.as_deref(), live.call_site.as_deref()));
+        let again = (replayed.cause.as_str(), replayed.operation.as_deref(), replayed.call_site.as_deref());
+        assert_eq!(Some(again), live, "at {}", second.at_seconds);
+    }
+    assert_eq!(live.map(|live| &*live.cause), Some("held_idle"));
 }

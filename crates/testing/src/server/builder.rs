@@ -1,5 +1,6 @@
 //! The configuration of a server.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -34,6 +35,7 @@ pub struct Builder {
     settings: Vec<(String, String)>,
     tcp: bool,
     tls: Option<(String, String)>,
+    env: Vec<(String, OsString)>,
 }
 
 impl fmt::Debug for Builder {
@@ -43,6 +45,7 @@ impl fmt::Debug for Builder {
             .field("settings", &self.settings)
             .field("tcp", &self.tcp)
             .field("tls", &self.tls.is_some())
+            .field("env", &self.env)
             .finish()
     }
 }
@@ -78,6 +81,13 @@ impl Builder {
         self
     }
 
+    /// Sets an environment variable of the server. It inherits few from this process.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// Creates and starts the server, and waits until it accepts connections.
     ///
     /// # Errors
@@ -86,7 +96,7 @@ impl Builder {
     /// # Cancel safety
     /// Dropping the future leaves nothing behind. The drop blocks until `initdb` ends, about half a second.
     pub async fn start(self) -> Result<Server, ServerError> {
-        let watchdog = Watchdog::spawn(&programs::find()?)?;
+        let watchdog = Watchdog::spawn(&programs::find()?, &self.env)?;
         let reported = watchdog.wait_for(|state| state.initialized.is_some()).await;
         let Some(directory) = watchdog.state().directory else {
             return Err(ServerError::Directory { tried: parent_directories() });

@@ -5,6 +5,7 @@
 //! the kernel closes the pipe when this process ends, and the script then cleans up.
 
 use std::env;
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -90,7 +91,7 @@ pub(super) struct Watchdog {
 
 impl Watchdog {
     /// Starts the script, which creates the directory and runs `initdb`.
-    pub(super) fn spawn(bin: &Path) -> Result<Self, ServerError> {
+    pub(super) fn spawn(bin: &Path, variables: &[(String, OsString)]) -> Result<Self, ServerError> {
         let user = ServerUser::unprivileged()?;
         let mut command = Command::new("/bin/sh");
         command
@@ -100,6 +101,7 @@ impl Watchdog {
             .env_clear()
             .envs(VARIABLES.iter().filter_map(|name| Some((name, env::var_os(name)?))))
             .env("LC_ALL", "C")
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .current_dir("/")
             .process_group(0)
             .stdin(Stdio::piped())
