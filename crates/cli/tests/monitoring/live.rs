@@ -95,6 +95,7 @@ fn explained_alerts_are_inhibited() {
     for (scenario, alert) in [
         ("server_down", "PoolscopeServerDown"),
         ("server_down", "PoolscopeConnectingFails"),
+        ("server_down", "PoolscopeCheckoutErrors"),
         ("server_full", "PoolscopeServerFull"),
         ("server_full", "PoolscopeServerSlotsLow"),
         ("held_idle", "PoolscopeHeldIdle"),

@@ -169,6 +169,8 @@ pub enum PanelId {
     FleetConnections = 112,
     /// The most saturated pools.
     FleetSaturation = 113,
+    /// Connections on the server that no pool owns.
+    FleetUnowned = 114,
     /// The operations that hold most connections.
     FleetHolders = 120,
     /// Held connections by activity.

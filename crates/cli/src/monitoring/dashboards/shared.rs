@@ -62,16 +62,20 @@ fn cause_mappings() -> Value {
     json!([{ "type": "value", "options": options }])
 }
 
-/// Returns the mappings from causes to their advice.
-pub(super) fn advice_mappings() -> Value {
-    let texts: Map<_, _> = descriptions()
-        .map(|description| {
-            let advice = description.advice.replace(&format!("`{OPERATION_PLACEHOLDER}`"), "the operation");
-            let text = if advice.is_empty() { "–".to_owned() } else { advice };
-            (description.cause.as_str().to_owned(), json!({ "text": text }))
-        })
-        .collect();
-    json!([{ "type": "value", "options": texts }])
+/// Adds the label `advice` to series by cause. It is no mapping of values, because tables do not measure mapped texts, and
+/// therefore cut them.
+pub(super) fn with_advice(series: &str) -> String {
+    let labelled = |series: String, advice: &str, cause: &str, pattern: &str| {
+        format!(r#"label_replace({series}, "advice", "{advice}", "{cause}", "{pattern}")"#)
+    };
+    let without = labelled(series.to_owned(), "–", "", "");
+    let problems = descriptions().filter(|description| !description.advice.is_empty());
+    problems.fold(without, |series, description| {
+        let advice = description.advice.replace(&format!("`{OPERATION_PLACEHOLDER}`"), "the operation");
+        // A `$` is a reference to a group.
+        let advice = advice.replace('\\', r"\\").replace('"', r#"\""#).replace('$', "$$");
+        labelled(series, &advice, "cause", description.cause.as_str())
+    })
 }
 
 /// Returns the properties of a column with a cause.

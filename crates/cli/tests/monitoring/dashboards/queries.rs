@@ -20,10 +20,6 @@ const UNUSED_METRICS: &[(&str, &str)] = &[
     ("poolscope_incident_errors_total", "a failure to write evidence affects nothing else, and is logged"),
     ("poolscope_incident_files_total", "the files themselves, and the log, show when"),
     ("poolscope_log_lines_lost_total", "a gap in the log of the binary, which the log reports itself"),
-    (
-        "poolscope_server_unowned_connections",
-        "evidence of server_full; the panel of slots compares those taken with those of the pools",
-    ),
     ("poolscope_server_seen_timestamp_seconds", "server metrics disappear within seconds after a failed poll"),
 ];
 

@@ -74,6 +74,7 @@ fn panel_numbers_are_unique_and_stable() {
         (PanelId::ServersDown, 72, "Servers down"),
         (PanelId::ServerSlots, 74, "Connection slots: taken and left"),
         (PanelId::FleetSlots, 111, "Sum of maxima against server slots"),
+        (PanelId::FleetUnowned, 114, "Connections that no pool owns"),
         (PanelId::Spans, 220, "Spans by outcome"),
     ] {
         assert_eq!(id.number(), number);

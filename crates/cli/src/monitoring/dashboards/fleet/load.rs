@@ -16,7 +16,7 @@ use crate::monitoring::thresholds::Thresholds;
 const TOP_SERIES: usize = 10;
 
 pub(super) fn saturation_row(thresholds: &Thresholds) -> Row {
-    Row::open("Saturation and server slots", vec![slots(thresholds), connections(), saturation(thresholds)])
+    Row::open("Saturation and server slots", vec![slots(thresholds), unowned(), connections(), saturation(thresholds)])
 }
 
 pub(super) fn holders_row() -> Row {
@@ -30,10 +30,10 @@ pub(super) fn waiters_row(thresholds: &Thresholds) -> Row {
 fn slots(thresholds: &Thresholds) -> PanelBuilder {
     let description = Description {
         shows: "Sum of the maxima of the selected pools, and their open connections, against the server's connection \
-                slots: those that a process reports which polls it, or else the variable of this dashboard. Select the \
-                pools of one server.",
-        normal: "Sum of maxima below the orange line. Above it, the server rejects connections of any client (53300) \
-                 when all pools fill up.",
+                slots: those that a process reports which polls it, or else the variable of this dashboard. Available are \
+                those that these pools use and those left, if a process polls the server. Select the pools of one server.",
+        normal: "Sum of maxima below the orange line and the available slots. Above them, the server rejects \
+                 connections of any client (53300) when all pools fill up.",
         action: "Lower max_overflow where it is not used, put a proxy such as PgBouncer in front of the server, or \
                  raise max_connections if its memory allows.",
     };
@@ -42,15 +42,41 @@ fn slots(thresholds: &Thresholds) -> PanelBuilder {
     let reported = max(metric!("poolscope_server_slots"));
     let by_others = max(format!(r#"{SERVER_SLOTS}{{{POOL_LABEL}=~"$pool"}}"#));
     let slots = format!("({reported} or {by_others} or vector($slots))");
+    let available = format!("{} + {open}", max(metric!("poolscope_server_slots_left")));
     PanelBuilder::lines(PanelId::FleetSlots, "Sum of maxima against server slots", description)
-        .size(8, 10)
+        .size(12, 8)
         .query(sum(metric!("db_client_connection_max")), "sum of maxima")
         .query(open, "open")
+        .query(available, "available")
         .query(&slots, "server slots")
         .query(format!("{slots} * {}", thresholds.server_share), "alert threshold")
-        .colors(&[("sum of maxima", "blue"), ("open", "light-blue")])
+        .colors(&[("sum of maxima", "blue"), ("open", "light-blue"), ("available", "purple")])
         .limit("server slots", NEUTRAL)
         .limit("alert threshold", WARNING)
+}
+
+/// The server's count of a job's connections is that of one instance: those that it owns, and those that it does not. A job
+/// whose pools use several servers has the count of one of them, so that the difference is never too large.
+fn unowned() -> PanelBuilder {
+    let description = Description {
+        shows: "Connections on the server with the application_name of a job's pools that no pool of its scraped \
+                instances owns: the server's count less the count of the pools. Empty if no process polls the server \
+                (Pool::watch_server), or read_wire is off. Select all instances and pools of the job.",
+        normal: "0, except for a second while connections are opened or closed.",
+        action: "An instance is not scraped, a process has crashed and the server has not noticed (tcp_keepalives_idle), \
+                 a proxy keeps connections, or another service has the same name. pg_stat_activity has their addresses \
+                 and ages; pg_terminate_backend ends them.",
+    };
+    let count = metric!("db_client_connection_count");
+    let by_pool = sum_by(&["job", "instance", POOL_LABEL], metric!("poolscope_server_unowned_connections"));
+    let by_instance = format!("max by (job, instance) ({by_pool}) + {}", sum_by(&["job", "instance"], &count));
+    let unowned = format!("clamp_min(max by (job) ({by_instance}) - {}, 0)", sum_by(&["job"], &count));
+    PanelBuilder::lines(PanelId::FleetUnowned, "Connections that no pool owns", description)
+        .size(12, 8)
+        .query(unowned, "{{job}}")
+        .soft_max(1.0)
+        .stacked()
+        .legend_table()
 }
 
 fn connections() -> PanelBuilder {
@@ -60,7 +86,7 @@ fn connections() -> PanelBuilder {
         normal: "In use below the line, and few being established.",
         action: "Check which pools are exhausted.",
     };
-    connections_by_state(PanelId::FleetConnections, description).size(8, 10)
+    connections_by_state(PanelId::FleetConnections, description).size(12, 8)
 }
 
 fn saturation(thresholds: &Thresholds) -> PanelBuilder {
@@ -71,7 +97,7 @@ fn saturation(thresholds: &Thresholds) -> PanelBuilder {
     };
     let saturated = format!("max by (job, instance, {POOL_LABEL}) ({})", Series::recorded(SATURATED_SHARE));
     PanelBuilder::bars(PanelId::FleetSaturation, "Time exhausted: top ten pools", description)
-        .size(8, 10)
+        .size(12, 8)
         .instant_query(format!("topk({TOP_SERIES}, {saturated})"), &format!("{{{{{POOL_LABEL}}}}} · {{{{instance}}}}"))
         .unit(Unit::Share)
         .full_scale()

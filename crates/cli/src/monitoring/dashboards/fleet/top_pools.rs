@@ -9,7 +9,7 @@ use crate::monitoring::dashboards::layout::Row;
 use crate::monitoring::dashboards::panel::{CRITICAL, Description, NEUTRAL, PanelBuilder, WARNING, ref_id};
 use crate::monitoring::dashboards::panel_id::PanelId;
 use crate::monitoring::dashboards::query::{Series, metric};
-use crate::monitoring::dashboards::shared::{advice_mappings, cause_column};
+use crate::monitoring::dashboards::shared::{cause_column, with_advice};
 use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::names::POOL_LABEL;
 use crate::monitoring::recording::{
@@ -80,12 +80,10 @@ fn causes() -> PanelBuilder {
         "cause": "Cause", "job": "Job", POOL_LABEL: "Pool", "advice": "Advice", "Value #A": "Instances", "Value #B": "For",
     });
     let order = json!({ "cause": 0, "Value #A": 1, "Value #B": 2, POOL_LABEL: 3, "job": 4, "advice": 5 });
-    let mut panel = PanelBuilder::table(PanelId::FleetCauses, "Diagnosed causes", description).size(24, 5);
-    for (operator, condition, of) in [("sum", " > 0", diagnosed), ("max", "", seconds)] {
-        let query = format!(r#"label_replace({operator} {of}{condition}, "advice", "$1", "cause", "(.+)")"#);
-        panel = panel.instant_query(query, "");
-    }
-    panel
+    PanelBuilder::table(PanelId::FleetCauses, "Diagnosed causes", description)
+        .size(24, 5)
+        .instant_query(with_advice(&format!("sum {diagnosed} > 0")), "")
+        .instant_query(format!("max {seconds}"), "")
         .default("noValue", "none".into())
         .transform("merge", &json!({}))
         .transform(
@@ -95,7 +93,7 @@ fn causes() -> PanelBuilder {
         .field("Cause", &cause_column())
         .field("Instances", &[("custom.width", json!(100))])
         .field("For", &[("unit", json!(Unit::Seconds.as_str())), ("decimals", json!(0)), ("custom.width", json!(90))])
-        .field("Advice", &[("mappings", advice_mappings()), ("custom.minWidth", json!(500))])
+        .field("Advice", &[("custom.wrapText", json!(true)), ("custom.minWidth", json!(500))])
 }
 
 fn table(thresholds: &Thresholds) -> PanelBuilder {

@@ -7,7 +7,7 @@ use crate::monitoring::dashboards::layout::Row;
 use crate::monitoring::dashboards::panel::{Description, PanelBuilder};
 use crate::monitoring::dashboards::panel_id::PanelId;
 use crate::monitoring::dashboards::query::metric;
-use crate::monitoring::dashboards::shared::{advice_mappings, cause_color, cause_column};
+use crate::monitoring::dashboards::shared::{cause_color, cause_column, with_advice};
 use crate::monitoring::dashboards::unit::Unit;
 use crate::monitoring::names::POOL_LABEL;
 
@@ -23,7 +23,6 @@ fn verdict() -> PanelBuilder {
         action: "Follow the advice. `poolscope diagnose` and `/api/v1/pools` on the instance say more, such as who \
                  blocks whom; docs/diagnosis.md has the conditions of each cause.",
     };
-    // The advice is a text for the cause.
     let labels = ["job", "instance", POOL_LABEL, "cause", "operation", "call_site"].join(", ");
     let seconds = format!("max by ({labels}) ({})", metric!("poolscope_diagnosis_seconds"));
     let names = json!({
@@ -34,21 +33,17 @@ fn verdict() -> PanelBuilder {
         "cause": 0, "Value": 1, "operation": 2, "call_site": 3, "advice": 4, POOL_LABEL: 5, "instance": 6, "job": 7,
     });
     PanelBuilder::table(PanelId::Verdict, "Verdict", description)
-        .size(16, 6)
-        .instant_query(format!(r#"label_replace({seconds}, "advice", "$1", "cause", "(.+)")"#), "")
+        .size(24, 5)
+        .instant_query(with_advice(&seconds), "")
         .transform(
             "organize",
             &json!({ "excludeByName": { "Time": true }, "indexByName": order, "renameByName": names }),
         )
-        .option("cellHeight", json!("lg"))
         .field("Cause", &cause_column())
         .field("For", &[("unit", json!(Unit::Seconds.as_str())), ("decimals", json!(0)), ("custom.width", json!(90))])
         .field("Operation", &[("custom.width", json!(170))])
-        .field("Call site", &[("custom.width", json!(180)), ("custom.wrapText", json!(true))])
-        .field(
-            "Advice",
-            &[("mappings", advice_mappings()), ("custom.wrapText", json!(true)), ("custom.minWidth", json!(300))],
-        )
+        .field("Call site", &[("custom.width", json!(280))])
+        .field("Advice", &[("custom.wrapText", json!(true)), ("custom.minWidth", json!(450))])
 }
 
 fn evidence() -> PanelBuilder {
@@ -84,7 +79,7 @@ fn causes() -> PanelBuilder {
     };
     let diagnosed = format!("max by (cause) ({}) == 1", metric!("poolscope_diagnosis"));
     let panel =
-        PanelBuilder::state_timeline(PanelId::Causes, "Causes", description).size(24, 6).query(diagnosed, "{{cause}}");
+        PanelBuilder::state_timeline(PanelId::Causes, "Causes", description).size(16, 6).query(diagnosed, "{{cause}}");
     descriptions().fold(panel, |panel, description| {
         let cause = description.cause;
         panel.field(cause.as_str(), &[("color", json!({ "fixedColor": cause_color(cause), "mode": "fixed" }))])
