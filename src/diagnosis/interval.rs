@@ -16,7 +16,7 @@ const MAX_OPERATIONS: usize = 16;
 const MAX_HOLDER_GROUPS: usize = 16;
 
 /// The number of error codes that an interval keeps: the most frequent ones.
-const MAX_ERROR_CODES: usize = 8;
+pub(super) const MAX_ERROR_CODES: usize = 8;
 
 /// A waiter that has waited for less than this while its task holds a connection does not count as blocked by itself.
 const MIN_SELF_BLOCKED: Duration = Duration::from_millis(250);

@@ -74,6 +74,7 @@ pub(in super::super) mod errors {
 
     use serde::{Deserialize, Deserializer, Serializer};
 
+    use super::super::super::interval::MAX_ERROR_CODES;
     use crate::labels::ErrorCode;
 
     #[allow(clippy::ptr_arg, reason = "the signature is serde's")]
@@ -84,19 +85,19 @@ pub(in super::super) mod errors {
         serializer.collect_map(counts.iter().map(|(code, count)| (code.as_str(), count)))
     }
 
-    /// Codes that are no labels count as `other`, and what has the same code is summed.
+    /// Codes that are no labels count as `other`, and what has the same code is summed. The most frequent ones are kept, as
+    /// when they are recorded.
     pub(in super::super::super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<(ErrorCode, f64)>, D::Error> {
-        let mut counts: Vec<(ErrorCode, f64)> = Vec::new();
+        let mut sums: BTreeMap<ErrorCode, f64> = BTreeMap::new();
         for (code, count) in BTreeMap::<String, f64>::deserialize(deserializer)? {
-            let code = ErrorCode::new(&code);
-            match counts.iter_mut().find(|(known, _)| *known == code) {
-                Some((_, sum)) => *sum += count,
-                None => counts.push((code, count)),
-            }
+            *sums.entry(ErrorCode::new(&code)).or_default() += count;
         }
+        let mut counts: Vec<_> = sums.into_iter().collect();
         counts.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+        counts.truncate(MAX_ERROR_CODES);
+        counts.shrink_to_fit();
         Ok(counts)
     }
 }

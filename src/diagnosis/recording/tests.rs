@@ -146,8 +146,11 @@ fn lists_and_texts_of_a_line_are_cut() {
     let name = "é".repeat(5000);
     let operations = vec![json!({"name": name}); 1000];
     let holders = vec![json!({"operation": name, "call_site": name}); 1000];
-    let interval = interval_from(json!({"seconds": 1, "operations": operations, "holders": holders})).unwrap();
-    assert_eq!((interval.operations.len(), interval.holders.len()), (16, 16));
+    let errors: serde_json::Map<_, _> = (0..1000).map(|code| (format!("{code:05}"), json!(code))).collect();
+    let json = json!({"seconds": 1, "operations": operations, "holders": holders, "errors": errors});
+    let interval = interval_from(json).unwrap();
+    assert_eq!((interval.operations.len(), interval.holders.len(), interval.errors.len()), (16, 16, 8));
+    assert_eq!((interval.errors[0].0.as_str(), interval.errors[0].1), ("00999", 999.0));
     assert_eq!((interval.operations[0].name.len(), interval.holders[0].operation.len()), (1000, 1000));
     let verdict = json!({"evidence": vec![json!({}); 1000], "consequences": vec!["burst"; 1000], "cause": "leak"});
     let verdict: RecordedVerdict = serde_json::from_value(verdict).unwrap();

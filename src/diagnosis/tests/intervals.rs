@@ -90,6 +90,7 @@ pub(in super::super) fn full_interval() -> Interval {
         creating: 1.0,
         closing: 2.0,
         queued: 3.0,
+        in_flight: 5.0,
         oldest_wait: 0.5,
         suspected_leaks: 2.0,
         suspended: 1.5,
@@ -105,6 +106,7 @@ pub(in super::super) fn full_interval() -> Interval {
         retries: 3.0,
         budget_refusals: 1.0,
         last_connect_failure: Some(ErrorCode::new("28P01")),
+        errors: vec![(ErrorCode::new("40001"), 3.0), (ErrorCode::new("08006"), 1.0)],
         ..Interval::default()
     };
     interval.outcomes = std::array::from_fn(|index| index as f64 + 1.0);
