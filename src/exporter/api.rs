@@ -128,7 +128,7 @@ impl Api {
             Err(error) => {
                 let message = error.to_string();
                 match error {
-                    RecordError::CrossSite => json_error(StatusCode::FORBIDDEN, &message),
+                    RecordError::OtherSite => json_error(StatusCode::FORBIDDEN, &message),
                     RecordError::Query(_) => json_error(StatusCode::BAD_REQUEST, &message),
                     RecordError::NoPool => json_error(StatusCode::NOT_FOUND, &message),
                     RecordError::TooSoon => {

@@ -21,7 +21,7 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(super) enum RecordError {
     #[error("the request comes from a page of another site")]
-    CrossSite,
+    OtherSite,
     #[error("{0}")]
     Query(String),
     #[error("there is no such pool")]
@@ -48,7 +48,7 @@ impl RecordApi {
     /// Begins a file for each pool that `query` selects. Returns their names, as JSON.
     pub(super) fn record(&self, query: &str, headers: &HeaderMap) -> Result<String, RecordError> {
         if is_cross_site(headers) {
-            return Err(RecordError::CrossSite);
+            return Err(RecordError::OtherSite);
         }
         let [pool] = query::parse(query, [query::POOL]).map_err(RecordError::Query)?;
         let mut ledgers = Vec::new();

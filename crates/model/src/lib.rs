@@ -4,6 +4,9 @@
 //!
 //! `tests/protocols.rs` runs them. `LOOM_MAX_PREEMPTIONS=5` is more thorough, and `LOOM_LOG=1` shows the failing order.
 
+// The unit tests of the modelled files are the library's.
+#![cfg(not(test))]
+
 use loom::model::Builder;
 
 mod connection;
