@@ -200,7 +200,8 @@ impl<F: Future + Unpin> Future for DriverTask<F> {
         let polled = Pin::new(&mut this.connection).poll(&mut Context::from_waker(&this.waker));
         this.driver.state.fetch_and(!RUNNING, SeqCst);
         this.driver.notify();
-        if this.driver.check_deferred.load(SeqCst) {
+        // Not while the task is woken: the request that woke it before the check was deferred may still be in the channel.
+        if this.driver.check_deferred.load(SeqCst) && (polled.is_ready() || !this.driver.is_woken()) {
             this.check_deferred();
         }
         polled
