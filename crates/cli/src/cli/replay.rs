@@ -1,6 +1,6 @@
 //! `poolscope replay`: shows a recording on the live page.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ pub(super) fn run(args: ReplayArgs) -> ExitCode {
     end(console, result.map_err(|error| (ErrorChain(&error).to_string(), exit_code(error.is_usage()))))
 }
 
-fn read(file: &PathBuf) -> Result<Recording, ReplayError> {
+fn read(file: &Path) -> Result<Recording, ReplayError> {
     NotAPath::check(file, "poolscope replay", "`poolscope top` shows an exporter")?;
     let shown = || Printable(file.display()).to_string();
     let recording = Recording::open(file).map_err(|error| ReplayError::Read { file: shown(), error })?;

@@ -126,9 +126,10 @@ fn answering(answer: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + Syn
             let answer = std::sync::Arc::clone(&answer);
             thread::spawn(move || {
                 let mut request = [0; 4096];
-                let _ = stream.read(&mut request);
-                // Fails once the client has closed.
-                let _ = answer(&mut stream);
+                if stream.read(&mut request).is_ok_and(|len| len > 0) {
+                    // Fails once the client has closed.
+                    let _ = answer(&mut stream);
+                }
             });
         }
     });

@@ -33,6 +33,9 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     runtime::Builder::new_current_thread().enable_all().event_interval(1).build()
 }
 
+/// The size of the head of a response.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
 /// Runs the queries of a command.
 pub(super) fn block_on<F: Future>(queries: F) -> io::Result<F::Output> {
     let runtime = runtime()?;
@@ -108,7 +111,8 @@ impl HttpClient {
     pub(super) fn new(args: &ClientArgs, targets: &[Target]) -> Result<Self, ClientError> {
         let tls = args::tls_config(args, targets.iter().any(|target| target.is_tls))?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        // A server may send heads of 1xx without end: the less is parsed at once, the sooner the timeout is noticed.
+        let client = Client::builder(TokioExecutor::new()).http1_max_buf_size(MAX_HEAD_BYTES).build(connector);
         Ok(Self { timeout: args.timeout, client, authorization: args::authorization(args)? })
     }
 
