@@ -124,9 +124,9 @@ fn page_of_another_version_is_reloaded_once() {
     })";
     browser.call("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }));
     browser.call("Page.navigate", &json!({ "url": site.url() }));
-    // The page that is left must not be queried meanwhile.
+    // The page that is left must not be called meanwhile, only the browser.
     while browser.requests.iter().filter(|url| url.ends_with("/assets/main.js")).count() < 2 {
-        browser.call("Page.getNavigationHistory", &json!({}));
+        browser.call("Target.getTargetInfo", &json!({}));
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
     browser.wait("document.getElementById('now-used')?.textContent === '2 / 2'");
