@@ -248,6 +248,15 @@ impl Browser {
         }
     }
 
+    /// Records events for some time, without a call, which would fail while one page replaces another.
+    pub(crate) fn listen(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        assert!(until < self.deadline, "the test takes too long");
+        while let Ok(message) = self.messages.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            self.record(&message);
+        }
+    }
+
     fn record(&mut self, event: &Value) {
         let parameters = &event["params"];
         match event["method"].as_str() {

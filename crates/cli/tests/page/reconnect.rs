@@ -124,10 +124,9 @@ fn page_of_another_version_is_reloaded_once() {
     })";
     browser.call("Page.addScriptToEvaluateOnNewDocument", &json!({ "source": script }));
     browser.call("Page.navigate", &json!({ "url": site.url() }));
-    // The page that is left must not be called meanwhile, only the browser.
+    // The page that is left must not be called meanwhile.
     while browser.requests.iter().filter(|url| url.ends_with("/assets/main.js")).count() < 2 {
-        browser.call("Target.getTargetInfo", &json!({}));
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        browser.listen(std::time::Duration::from_millis(50));
     }
     browser.wait("document.getElementById('now-used')?.textContent === '2 / 2'");
     browser.wait("document.getElementById('status').textContent.includes('of another version: reload it')");
