@@ -319,8 +319,7 @@ pub(super) static SCENARIOS: &[Scenario] = &[
         Behavior::with(CodeFault::LockNoWait),
         &RESERVATIONS,
         ExpectedAlerts {
-            // The locks of the other session explain the retries: operations that do wait for them wait for long.
-            diagnosed: diagnosis("PoolscopeDiagnosedLockWait", "waits the longest"),
+            diagnosed: diagnosis("PoolscopeDiagnosedRetryStorm", "`reserve_stock`"),
             alert: "PoolscopeRetryStorm",
             cause: "reserve_stock",
             also: &[&["PoolscopeRetryBudgetSpent"]],

@@ -340,7 +340,8 @@ async fn work(connection: &Client, time: Duration) -> Result<(), Error> {
 
 /// Returns a random product's id.
 pub(in crate::demo) fn any_product() -> i32 {
-    fastrand::i32(1..=PRODUCTS)
+    // Not those of reservations, so that nothing else waits while they are locked.
+    fastrand::i32(RESERVED[1] + 1..=PRODUCTS)
 }
 
 /// Returns a random customer's id.
