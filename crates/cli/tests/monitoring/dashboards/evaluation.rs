@@ -185,8 +185,8 @@ fn fleet_slots_are_those_that_the_alert_compares_with() {
     ] {
         let mut test = RuleTest::new(&series);
         let shop = |query: &String| query.replace("job=~\".+\"", "job=~\"shop\"");
-        test.expect(&shop(&queries[2]), "0s", &[("{}", expected)]);
-        test.expect(&shop(&queries[3]), "0s", &[("{}", expected * 0.9)]);
+        test.expect(&shop(&queries[3]), "0s", &[("{}", expected)]);
+        test.expect(&shop(&queries[4]), "0s", &[("{}", expected * 0.9)]);
         test.run();
     }
 }
