@@ -306,13 +306,16 @@ pub(crate) async fn fuzz(head: &str) {
         request = request.header(name, value);
     }
     let Ok(request) = request.body(()) else { return };
-    let (collector, limiter) = (Collector::new(), BlockingLimiter::new(1, std::time::Duration::from_secs(1)));
-    let scraper = Scraper::register(collector.clone(), prometheus::Registry::new()).await.expect("a registry");
-    let viewers = Viewers::new(collector.clone(), limiter.clone(), None);
-    let pools = PoolsApi::new(collector, limiter.clone());
-    let history = HistoryApi::new(Arc::default(), limiter);
-    let api = Api::live(pools, history, StreamApi::new(Arc::new(viewers)), None);
-    let response = Routes::new(scraper, api, Readiness::new(), &[]).respond(&request.into_parts().0).await;
+    static ROUTES: tokio::sync::OnceCell<Routes> = tokio::sync::OnceCell::const_new();
+    let routes = ROUTES.get_or_init(async || {
+        let (collector, limiter) = (Collector::new(), BlockingLimiter::new(1, std::time::Duration::from_secs(1)));
+        let scraper = Scraper::register(collector.clone(), prometheus::Registry::new()).await.expect("a registry");
+        let viewers = Viewers::new(collector.clone(), limiter.clone(), None);
+        let pools = PoolsApi::new(collector, limiter.clone());
+        let api = Api::live(pools, HistoryApi::new(Arc::default(), limiter), StreamApi::new(Arc::new(viewers)), None);
+        Routes::new(scraper, api, Readiness::new(), &[])
+    });
+    let response = routes.await.respond(&request.into_parts().0).await;
     let status = response.status().as_u16();
     assert!(matches!(status, 200 | 400 | 404 | 405 | 503), "{status}");
     assert_eq!(response.headers()[X_CONTENT_TYPE_OPTIONS], "nosniff");

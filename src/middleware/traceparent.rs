@@ -49,7 +49,7 @@ pub(crate) fn fuzz(text: &str) {
     let Some(context) = parent(header, &headers) else { return };
     assert!(context.is_valid() && context.is_remote(), "{header:?}");
     let ids = format!("-{}-{}-", context.trace_id(), context.span_id());
-    assert_eq!(header.trim().get(2..52), Some(&*ids), "{header:?}");
+    assert_eq!(header.trim().get(2..53), Some(&*ids), "{header:?}");
 }
 
 #[cfg(test)]
