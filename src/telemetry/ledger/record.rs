@@ -24,7 +24,10 @@ use crate::telemetry::trace::{self, CheckoutSpan, SampledSpan, TraceContext};
 
 /// A checkout that has ended and is to be reported: it was slow, or is part of a sampled trace.
 #[must_use = "the checkout's span would end without its outcome"]
-pub(crate) struct EndedCheckout(Option<Box<InFlight>>);
+pub(crate) struct EndedCheckout {
+    checkout: Box<InFlight>,
+    is_slow: bool,
+}
 
 /// Events of the pool itself.
 impl Recorder {
@@ -101,15 +104,16 @@ impl Recorder {
     #[cold]
     #[inline(never)]
     pub(crate) fn finish_checkout(&self, ticket: Ticket, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
-        let ended = self.end_checkout(ticket, None, outcome, at);
-        self.report_checkout(ended, outcome, code, at);
+        if let Some(ended) = self.end_checkout(ticket, None, outcome, at) {
+            self.report_checkout(ended, outcome, code, at);
+        }
     }
 
-    /// Records that a checkout in flight got the connection with these statistics. Its end is to be reported with
+    /// Records that a checkout in flight got the connection with these statistics. What is returned is to be reported with
     /// [`Self::report_served`] once the connection has a guard.
     #[cold]
     #[inline(never)]
-    pub(crate) fn finish_served(&self, ticket: Ticket, stats: &ConnectionStats, at: Nanos) -> EndedCheckout {
+    pub(crate) fn finish_served(&self, ticket: Ticket, stats: &ConnectionStats, at: Nanos) -> Option<EndedCheckout> {
         self.end_checkout(ticket, Some(stats), Outcome::Ok, at)
     }
 
@@ -125,7 +129,7 @@ impl Recorder {
         stats: Option<&ConnectionStats>,
         outcome: Outcome,
         at: Nanos,
-    ) -> EndedCheckout {
+    ) -> Option<EndedCheckout> {
         let ledger = &**self.ledger();
         let slow = ledger.limits().slow_checkout_threshold.filter(|_| outcome == Outcome::Ok).map_or(u64::MAX, nanos);
         let (ended, found) = ledger.update_and_find(|state| {
@@ -133,26 +137,25 @@ impl Recorder {
             if let Some(stats) = stats {
                 stats.set_used(checkout.operation, at);
             }
-            (checkout.trace.is_some() || at.since(checkout.started) >= slow).then(|| Box::new(checkout))
+            let is_slow = at.since(checkout.started) >= slow;
+            (checkout.trace.is_some() || is_slow).then(|| EndedCheckout { checkout: Box::new(checkout), is_slow })
         });
         ledger.report_self_deadlocks(&found);
-        EndedCheckout(ended)
+        ended
     }
 
     fn report_checkout(&self, ended: EndedCheckout, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
         let ledger = &**self.ledger();
-        let slow = ledger.limits().slow_checkout_threshold.filter(|_| outcome == Outcome::Ok).map_or(u64::MAX, nanos);
-        if let Some(checkout) = ended.0 {
-            if at.since(checkout.started) >= slow {
-                let names = (checkout.operation, ledger.operations.name(checkout.operation), checkout.call_site);
-                let waited = at.duration_since(checkout.started);
-                self.log().checkout_slow(names, waited, (checkout.phase, at.duration_since(checkout.phase_since)));
-            }
-            let deferred = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
-            let span = checkout.trace.and_then(|trace| trace.span);
-            if let Some(span) = span.or_else(|| Some(deferred?.open(ledger))) {
-                span.end(outcome, code, at);
-            }
+        let EndedCheckout { checkout, is_slow } = ended;
+        if is_slow {
+            let names = (checkout.operation, ledger.operations.name(checkout.operation), checkout.call_site);
+            let waited = at.duration_since(checkout.started);
+            self.log().checkout_slow(names, waited, (checkout.phase, at.duration_since(checkout.phase_since)));
+        }
+        let deferred = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
+        let span = checkout.trace.and_then(|trace| trace.span);
+        if let Some(span) = span.or_else(|| Some(deferred?.open(ledger))) {
+            span.end(outcome, code, at);
         }
     }
 

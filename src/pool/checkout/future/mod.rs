@@ -280,15 +280,17 @@ fn hand_out_awaited<M: Backend>(
     context: Context,
     request: &mut Option<Box<RequestCheckout>>,
 ) -> Guard<M> {
-    let (stats, recorder) = (&*object.meta.stats, object.meta.shared.recorder.clone());
+    let (stats, recorder) = (&*object.meta.stats, &object.meta.shared.recorder);
     // Read in this same poll, when the connection was found fit.
     let at = object.meta.ready_at;
-    let ended = recorder.finish_served(ticket, stats, at);
+    let ended = recorder.finish_served(ticket, stats, at).map(|ended| (recorder.clone(), ended));
     if let Some(request) = request {
         request.begin_use(stats, context.operation, at.since(context.started), at);
     }
     // Before the checkout is reported: if a subscriber panics, the guard returns the connection.
     let guard = Guard::new(object, context.operation, at, request.take());
-    recorder.report_served(ended, at);
+    if let Some((recorder, ended)) = ended {
+        recorder.report_served(ended, at);
+    }
     guard
 }
