@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use crate::text::printable;
+use crate::text::{prefix, printable};
 
 /// The maximum number of names in a table; further ones are counted as `other`.
 pub(crate) const MAX_NAMES: usize = 200;
@@ -72,7 +72,7 @@ impl NameTable {
     /// Returns the id of a name, adding the name if there is room. Unprintable characters are escaped, so that the name
     /// can be shown wherever names are.
     pub(crate) fn id(&self, name: &str) -> Interned<u16> {
-        let name = self.truncated(name);
+        let name = prefix(name, self.max_bytes);
         if name.is_empty() || name == "other" {
             return Interned::Known(0);
         }
@@ -81,7 +81,7 @@ impl NameTable {
         }
         // Only now, since a name in the table is printable.
         let printable = printable(name);
-        let name = self.truncated(&printable);
+        let name = prefix(&printable, self.max_bytes);
         if self.full.load(Ordering::Relaxed) {
             // An unprintable name may be in the table in its printable form.
             return self.find(name).map_or_else(|_| self.refuse(), Interned::Known);
@@ -120,14 +120,6 @@ impl NameTable {
 
     fn refuse(&self) -> Interned<u16> {
         if self.refused.swap(true, Ordering::Relaxed) { Interned::Known(0) } else { Interned::Refused }
-    }
-
-    fn truncated<'a>(&self, name: &'a str) -> &'a str {
-        let mut end = name.len().min(self.max_bytes);
-        while !name.is_char_boundary(end) {
-            end -= 1;
-        }
-        &name[..end]
     }
 }
 

@@ -13,6 +13,7 @@ use super::listing::Listing;
 use super::lists::at_most;
 use crate::telemetry::Verdict;
 use crate::telemetry::ledger::Ledger;
+use crate::text::prefix;
 
 /// The value of [`Header::format`].
 pub(super) const FORMAT: &str = "poolscope-recording";
@@ -257,11 +258,7 @@ fn bound(value: &mut Value) {
         Value::Object(members) => members.values_mut().for_each(bound),
         Value::Array(items) => items.iter_mut().for_each(bound),
         Value::String(text) => {
-            let mut end = text.len().min(MAX_TEXT_BYTES);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            text.truncate(end);
+            text.truncate(prefix(text, MAX_TEXT_BYTES).len());
         }
         Value::Number(number) => {
             let is_number = number.as_f64().is_some_and(|number| (0.0..=MAX_NUMBER).contains(&number));
