@@ -114,6 +114,26 @@ pub struct ServerView {
     pub blocked: Vec<BlockedBackend>,
 }
 
+#[cfg(test)]
+impl ServerView {
+    /// Returns the view of a server with a free slot of ten, and nothing to report.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            seen_at: SystemTime::UNIX_EPOCH,
+            version: "17.2".into(),
+            role: ServerRole::Primary,
+            backends: Vec::new(),
+            slots: 10,
+            slots_left: 1,
+            lock_waiters: 0,
+            oldest_transaction: Duration::ZERO,
+            oldest_idle_in_transaction: Duration::ZERO,
+            unowned: None,
+            blocked: Vec::new(),
+        }
+    }
+}
+
 /// The server's backends that belong to the pools of this process.
 #[derive(Debug, Default)]
 pub(crate) struct OwnBackends {

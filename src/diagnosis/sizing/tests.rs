@@ -1,12 +1,12 @@
 //! What a recording yields, and what it does not while a fault inflates the demand.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::Sizer;
 use super::held::HeldTimes;
 use super::recording::{Chunk, MAX_BYTES, Recording, SLOT, SLOT_NANOS};
-use crate::labels::{Activity, BackendState, Cause, ServerRole};
+use crate::labels::{Activity, BackendState, Cause};
 use crate::telemetry::clock::{Clock, Nanos, nanos};
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::owned::UseTimes;
@@ -281,19 +281,8 @@ fn server(blocked: Option<i32>) -> ServerPoll {
         blocker_state: BackendState::IdleInTransaction,
         blocker_state_age: Duration::from_secs(2),
     });
-    ServerPoll::Seen(Arc::new(ServerView {
-        seen_at: SystemTime::UNIX_EPOCH,
-        version: "17.2".into(),
-        role: ServerRole::Primary,
-        backends: Vec::new(),
-        slots: 10,
-        slots_left: 1,
-        lock_waiters: 1,
-        oldest_transaction: Duration::ZERO,
-        oldest_idle_in_transaction: Duration::ZERO,
-        blocked: blocked.into_iter().collect(),
-        unowned: None,
-    }))
+    let blocked = blocked.into_iter().collect();
+    ServerPoll::Seen(Arc::new(ServerView { lock_waiters: 1, blocked, ..ServerView::for_tests() }))
 }
 
 #[test]

@@ -5,13 +5,13 @@ pub(super) mod properties;
 
 use std::panic::Location;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use self::intervals::{exhausted, healthy, lock};
 use super::engine::State;
 use super::interval::{BUCKETS, Interval, SelfBlocked, ServerState};
 use super::locks::{LockBlock, LockParty};
-use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode, Outcome, Phase, ServerRole};
+use crate::labels::{Activity, BackendState, Cause, CloseReason, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::Clock;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{BlockedBackend, Evidence, Holder, Limits, ServerPoll, ServerView, Verdict};
@@ -211,17 +211,11 @@ fn later_holder_of_a_connection_is_not_blamed_for_a_lock() {
         blocker_state_age: seconds(9),
     };
     snapshot.server = Some(ServerPoll::Seen(Arc::new(ServerView {
-        seen_at: SystemTime::UNIX_EPOCH,
-        version: "17.2".into(),
-        role: ServerRole::Primary,
-        backends: Vec::new(),
-        slots: 10,
-        slots_left: 1,
         lock_waiters: 1,
         oldest_transaction: seconds(9),
         oldest_idle_in_transaction: seconds(9),
         blocked: vec![blocked],
-        unowned: None,
+        ..ServerView::for_tests()
     })));
     snapshot.holders = vec![holder(1, "update_stock", 8), holder(2, "import", 9)];
     let (count, block) = LockBlock::find(&snapshot);

@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -10,7 +10,7 @@ use super::super::engine::State;
 use super::super::interval::{Interval, ServerState};
 use super::super::rules::RULES;
 use super::intervals::{hold, lock};
-use crate::labels::{Activity, BackendState, Cause, ErrorCode, ErrorPhase, Phase, ServerRole};
+use crate::labels::{Activity, BackendState, Cause, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::{Clock, Nanos};
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{
@@ -143,9 +143,6 @@ fn any_snapshot() -> impl Strategy<Value = PoolSnapshot> {
             let blocked = blocked.collect();
             let backends = vec![Backends { application: "a".into(), state: BackendState::Idle, count: number() }; 2];
             snapshot.server = Some(ServerPoll::Seen(Arc::new(ServerView {
-                seen_at: SystemTime::UNIX_EPOCH,
-                version: "17.2".into(),
-                role: ServerRole::Primary,
                 backends,
                 slots: number(),
                 slots_left: number(),
@@ -154,6 +151,7 @@ fn any_snapshot() -> impl Strategy<Value = PoolSnapshot> {
                 oldest_idle_in_transaction: time(number()),
                 blocked,
                 unowned: (number() % 2 == 0).then(|| [number(), number()]),
+                ..ServerView::for_tests()
             })));
         }
         snapshot
