@@ -19,7 +19,7 @@ use super::pools_api::PoolsError;
 use super::query::{self, Parameter};
 use super::stream::{Delta, PoolLine, RETRY, SPARKLINE_POINTS, Snapshot, StreamError, event};
 use crate::diagnosis::recording::{RecordedPool, Recording};
-use crate::telemetry::history::{MAX_POINTS, PoolPoints};
+use crate::telemetry::history::{MAX_POINTS, Point, PoolPoints};
 use crate::text::printable;
 
 const AT: Parameter = Parameter { name: "at", placeholder: "SECONDS", absent: "for the beginning of the problem" };
@@ -133,9 +133,7 @@ fn json(value: &impl Serialize) -> String {
 
 impl ReplayJson {
     fn new(recording: &Recording, points: &PoolPoints) -> Self {
-        let time = |point: Option<&Arc<_>>| {
-            point.map_or(0.0, |point: &Arc<crate::telemetry::history::Point>| unix_seconds(point.unix_millis))
-        };
+        let time = |point: Option<&Arc<Point>>| point.map_or(0.0, |point| unix_seconds(point.unix_millis));
         let at = |seconds: f64| unix_seconds(recording.unix_millis(seconds));
         let incident = recording.header.incident.as_ref();
         let mut changes: Vec<ChangeJson> = Vec::new();

@@ -196,9 +196,10 @@ impl KnownSeries {
             None => Err(format!("{operator} between {left:?} and {right:?} never matches")),
             Some(LabelModifier::Include(on)) if matches!(&*operator, "and" | "unless") => {
                 let on: Labels = on.labels.iter().cloned().collect();
-                let pool_of_target: Labels =
-                    TARGET_LABELS.iter().chain(&[POOL_LABEL]).map(|label| (*label).to_owned()).collect();
-                if on == labels(&TARGET_LABELS) || on == labels(&[POOL_LABEL]) || on == pool_of_target {
+                if on == labels(&TARGET_LABELS)
+                    || on == labels(&[POOL_LABEL])
+                    || on == labels(&["job", "instance", POOL_LABEL])
+                {
                     Ok(left)
                 } else {
                     Err(format!("{on:?} are not the labels of a target or a pool"))

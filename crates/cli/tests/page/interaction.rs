@@ -1,9 +1,7 @@
 //! The page with the keyboard only, its address, and its lists.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use poolscope_testing::http;
+use poolscope_testing::run::wait_until;
 use serde_json::json;
 
 use crate::browser::{Browser, PHONE, ZOOMED};
@@ -14,12 +12,9 @@ fn site() -> Site {
     site.exhausted_pool("shop", 3, "list_orders");
     site.pool_with_holders("jobs", 5, 1);
     // Otherwise a page may begin with a second in which only the first existed.
-    let both = || http::get(site.address, "/api/v1/history").is_ok_and(|(_, history)| history.contains("\"jobs\""));
-    let until = Instant::now() + Duration::from_secs(60);
-    while !both() {
-        assert!(Instant::now() < until, "no sample of both pools");
-        thread::sleep(Duration::from_millis(50));
-    }
+    wait_until("a sample of both pools", || {
+        http::get(site.address, "/api/v1/history").is_ok_and(|(_, history)| history.contains("\"jobs\""))
+    });
     site
 }
 
