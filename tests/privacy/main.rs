@@ -181,7 +181,9 @@ async fn no_output_contains_a_literal_or_a_value() {
     let writer = log.clone();
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || writer.clone());
     tracing_log::LogTracer::init().unwrap();
-    tracing_subscriber::registry().with(pipeline.layer()).with(lines).init();
+    // Not `init()`: it sets a logger of its own where `tracing-subscriber` has the feature `tracing-log`.
+    let subscriber = tracing_subscriber::registry().with(pipeline.layer()).with(lines);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
 
     let server = tokio::time::timeout(TIMEOUT, Server::builder().start()).await.unwrap().unwrap();
     let collector = Collector::new();
