@@ -5,7 +5,7 @@ CARGO ?= cargo
 ARGS ?=
 # The duration of fuzzing each target, in seconds, and the targets.
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS ?= protocol settings web_config http traceparent exposition
+FUZZ_TARGETS ?= protocol resp settings web_config http traceparent exposition
 # The duration of the soak test, in seconds.
 SOAK_SECONDS ?= 3600
 # The scrape and evaluation interval of the stack's Prometheus; durations in the rules are shortened in proportion.
@@ -17,7 +17,7 @@ INTERVAL ?= 15
 # The commit to compare the public API with.
 BASELINE ?= origin/main
 # Combinations of the library's features that users choose.
-COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp
+COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp tls,redis
 # The oldest supported compiler: rust-version in Cargo.toml.
 MSRV := 1.88
 

@@ -5,6 +5,12 @@ pub fn protocol(bytes: &[u8]) {
     crate::pool::fuzz_protocol(bytes);
 }
 
+/// The same for Redis's protocol.
+#[cfg(feature = "redis")]
+pub fn resp(bytes: &[u8]) {
+    crate::pool::fuzz_resp(bytes);
+}
+
 /// Reads a web configuration. It is valid, or the error is one line.
 #[cfg(feature = "web-config")]
 pub fn web_config(content: &[u8]) {

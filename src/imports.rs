@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["labels", "text"]),
     ("diagnosis", &["labels", "telemetry", "text"]),
     ("pool", &["config", "diagnosis", "error", "files", "labels", "telemetry", "text"]),
+    ("redis", &["config", "pool", "retry"]),
     ("retry", &["error", "labels", "telemetry", "pool"]),
     ("global", &["config", "error", "labels", "telemetry", "pool", "retry", "text"]),
     ("query_error", &["pool", "retry", "global", "text"]),

@@ -354,12 +354,65 @@ label_enum! {
     }
 }
 
-/// The code of an error: the server's SQLSTATE or, where the server sent none, a short word for the kind of failure.
+/// The code of an error: the server's SQLSTATE, the first word of Redis's error or, where the server sent none, a short
+/// word for the kind of failure.
 ///
 /// It is the value of the label `error_type`, and if it is an SQLSTATE, also that of the label `sqlstate`, which is empty
 /// otherwise. Always short and from a small set; never an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ErrorCode([u8; 8]);
+
+/// The first words of Redis's errors that are distinguished, and one for an `ERR` that has no word of its own: the server
+/// has as many clients as `maxclients` allows.
+const REDIS_CODES: [&str; 36] = [
+    "ASK",
+    "BUSY",
+    "BUSYGROUP",
+    "BUSYKEY",
+    "CLUSTERDOWN",
+    "CROSSSLOT",
+    "DENIED",
+    "ERR",
+    "EXECABORT",
+    "INPROG",
+    "INVALIDOBJ",
+    "IOERR",
+    "LOADING",
+    "MASTERDOWN",
+    "MAXCLIENTS",
+    "MISCONF",
+    "MOVED",
+    "NOADDR",
+    "NOAUTH",
+    "NOGROUP",
+    "NOMASTERLINK",
+    "NOPERM",
+    "NOPROTO",
+    "NOREPLICAS",
+    "NOSCRIPT",
+    "NOSUB",
+    "NOTBUSY",
+    "NOTREADY",
+    "OOM",
+    "READONLY",
+    "STALE",
+    "TRYAGAIN",
+    "UNBLOCKED",
+    "UNKILLABLE",
+    "WRONGPASS",
+    "WRONGTYPE",
+];
+
+/// The first byte of a code of Redis; the second is its index. Not in any text.
+const REDIS: u8 = 0xff;
+
+const fn is_equal(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
 
 impl ErrorCode {
     /// The connection was closed or broke, and no SQLSTATE was received.
@@ -383,10 +436,13 @@ impl ErrorCode {
     /// Any other failure.
     pub const OTHER: Self = Self(*b"other\0\0\0");
 
-    /// Returns the code with this text, or [`Self::OTHER`] unless the text has one to eight ASCII letters, digits or
-    /// underscores and nothing else.
+    /// Returns the code with this text: one of Redis's, or one to eight ASCII letters, digits or underscores and nothing
+    /// else. [`Self::OTHER`] for any other text.
     #[must_use]
     pub const fn new(text: &str) -> Self {
+        if let Some(code) = Self::of_redis(text) {
+            return code;
+        }
         let bytes = text.as_bytes();
         if bytes.is_empty() || bytes.len() > 8 {
             return Self::OTHER;
@@ -403,6 +459,24 @@ impl ErrorCode {
         Self(code)
     }
 
+    /// Returns the code with the first word of an error of Redis, unless it is an unknown one, as scripts can return.
+    pub(crate) const fn of_redis(word: &str) -> Option<Self> {
+        let mut index = 0;
+        while index < REDIS_CODES.len() {
+            if is_equal(REDIS_CODES[index].as_bytes(), word.as_bytes()) {
+                #[allow(clippy::cast_possible_truncation, reason = "there are fewer than 256")]
+                return Some(Self([REDIS, index as u8, 0, 0, 0, 0, 0, 0]));
+            }
+            index += 1;
+        }
+        None
+    }
+
+    /// Returns whether the server sent the code: an SQLSTATE, or the first word of an error of Redis.
+    pub(crate) fn is_of_server(&self) -> bool {
+        self.0[0] == REDIS || self.is_sqlstate()
+    }
+
     /// Returns the code as a number other than zero.
     pub(crate) const fn to_bits(self) -> u64 {
         u64::from_be_bytes(self.0)
@@ -417,7 +491,9 @@ impl ErrorCode {
     #[must_use]
     pub fn is_sqlstate(&self) -> bool {
         let code = self.as_str();
-        code.len() == 5 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+        self.0[0] != REDIS
+            && code.len() == 5
+            && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
     }
 
     /// Returns the code if it is an SQLSTATE.
@@ -440,9 +516,23 @@ impl ErrorCode {
     /// Returns the code as it is spelled in labels and logs.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        if let [REDIS, index, ..] = self.0 {
+            return REDIS_CODES.get(usize::from(index)).copied().unwrap_or("other");
+        }
         let len = self.0.iter().position(|b| *b == 0).unwrap_or(self.0.len());
         std::str::from_utf8(&self.0[..len]).unwrap_or("other")
     }
+}
+
+#[test]
+fn codes_of_redis_are_no_sqlstates() {
+    for word in REDIS_CODES {
+        let code = ErrorCode::new(word);
+        assert_eq!((code.as_str(), code.labels(), code.is_of_server()), (word, ["", word], true));
+        assert_eq!(ErrorCode::from_bits(code.to_bits()), Some(code));
+    }
+    assert_eq!(ErrorCode::of_redis("MYERR"), None);
+    assert!(REDIS_CODES.is_sorted());
 }
 
 #[test]

@@ -21,6 +21,8 @@ pub mod middleware;
 pub mod otlp;
 pub mod pool;
 mod query_error;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod retry;
 #[cfg(all(doc, not(doctest)))]
 pub mod runbooks;

@@ -25,6 +25,7 @@ mod environment;
 mod middleware;
 mod pools;
 mod queries;
+mod redis;
 mod report;
 mod sampler;
 mod scrape;
@@ -81,7 +82,8 @@ fn main() -> ExitCode {
 }
 
 /// Sections that can be run separately.
-const SECTIONS: [&str; 8] = ["select", "no-io", "instructions", "scrapes", "sampler", "pooling", "traces", "requests"];
+const SECTIONS: [&str; 9] =
+    ["select", "no-io", "instructions", "scrapes", "sampler", "pooling", "traces", "requests", "redis"];
 
 /// Parses the scale and the sections; all sections by default.
 fn parse_arguments<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), BoxError> {
@@ -141,6 +143,10 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), BoxError> {
     }
     if section("traces", "within traces") {
         rows.extend(spans::measure(scale)?);
+    }
+
+    if section("redis", "GET on Redis, one task") {
+        rows.extend(redis::measure(scale)?);
     }
 
     println!("{described}");

@@ -16,8 +16,13 @@ pub(super) struct Location {
 enum Source {
     Code,
     Url,
+    #[cfg(feature = "redis")]
+    RedisUrl,
     Environment(Option<Box<str>>),
-    Toml { line: u32, column: u32 },
+    Toml {
+        line: u32,
+        column: u32,
+    },
 }
 
 impl Location {
@@ -25,6 +30,9 @@ impl Location {
     pub(super) const CODE: Self = Self::new(Source::Code);
     /// A database URL that was passed in code.
     pub(super) const URL: Self = Self::new(Source::Url);
+    /// The URL of a Redis server.
+    #[cfg(feature = "redis")]
+    pub(super) const REDIS_URL: Self = Self::new(Source::RedisUrl);
     /// The environment as a whole.
     pub(super) const ENVIRONMENT: Self = Self::new(Source::Environment(None));
 
@@ -66,6 +74,8 @@ impl fmt::Display for Location {
         match &self.source {
             Source::Code => f.write_str("settings")?,
             Source::Url => f.write_str("database URL")?,
+            #[cfg(feature = "redis")]
+            Source::RedisUrl => f.write_str("Redis URL")?,
             Source::Environment(None) => f.write_str("environment variables")?,
             Source::Environment(Some(variable)) => write!(f, "environment variable {}", Printable(variable))?,
             Source::Toml { line, column } => write!(f, "line {line}, column {column}")?,

@@ -33,6 +33,8 @@ mod env;
 mod error;
 mod file;
 mod location;
+#[cfg(feature = "redis")]
+mod redis_url;
 #[cfg(test)]
 mod reference;
 mod settings;
@@ -48,6 +50,10 @@ pub(crate) use self::authentication::{AuthenticationMethod, AuthenticationMethod
 pub use self::env::env_vars;
 pub use self::error::ConfigError;
 pub use self::file::read_file;
+#[cfg(feature = "redis")]
+pub(crate) use self::redis_url::RedisAddress;
+#[cfg(feature = "redis")]
+pub use self::redis_url::RedisUrl;
 pub use self::settings::Settings;
 pub use self::table::{Setting, settings};
 pub use self::tls::{ClientCertificate, Roots, TlsMode, Verify};

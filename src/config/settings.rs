@@ -320,6 +320,13 @@ impl Settings {
         }
     }
 
+    #[cfg(feature = "redis")]
+    pub(super) fn assign_each(&mut self, values: &[(&'static Setting, Value)]) {
+        for (setting, value) in values {
+            self.assign(setting, value.clone());
+        }
+    }
+
     /// Returns the values as text by name, without the database's URL and the paths of files with passwords.
     pub(crate) fn public_texts(&self) -> Vec<(&'static str, String)> {
         let is_private = |setting: &&Setting| matches!(setting.name(), "database_url" | "password_file" | "passfile");

@@ -21,8 +21,8 @@ pub(super) const MAX_ERROR_CODES: usize = 8;
 /// A waiter that has waited for less than this while its task holds a connection does not count as blocked by itself.
 const MIN_SELF_BLOCKED: Duration = Duration::from_millis(250);
 
-/// The SQLSTATE of a server without free slots.
-const TOO_MANY_CONNECTIONS: ErrorCode = ErrorCode::new("53300");
+/// The codes of a server without free slots, of PostgreSQL and of Redis.
+const TOO_MANY_CONNECTIONS: [ErrorCode; 2] = [ErrorCode::new("53300"), ErrorCode::new("MAXCLIENTS")];
 
 /// The number of buckets of a histogram.
 pub(super) const BUCKETS: usize = crate::telemetry::BOUNDS_SECONDS.len() + 1;
@@ -326,7 +326,7 @@ impl Interval {
         for (code, total) in &now.connect_errors {
             let earlier = before.connect_errors.iter().find(|(earlier, _)| earlier == code);
             let new = increase(earlier.map_or(0, |(_, total)| *total), *total);
-            if *code == TOO_MANY_CONNECTIONS {
+            if TOO_MANY_CONNECTIONS.contains(code) {
                 self.refused += new;
             } else if new > 0.0 {
                 self.connect_failures += new;
@@ -375,7 +375,15 @@ impl Interval {
 
 impl ServerState {
     fn of(poll: &ServerPoll) -> Self {
-        let ServerPoll::Seen(view) = poll else { return Self { unreachable: true, ..Self::default() } };
+        let view = match poll {
+            ServerPoll::Seen(view) => view,
+            ServerPoll::Redis(view) => {
+                let slots = view.max_clients.unwrap_or(u64::MAX);
+                let slots_left = to_f64(slots.saturating_sub(view.clients));
+                return Self { slots: to_f64(slots), slots_left, ..Self::default() };
+            }
+            ServerPoll::Failed => return Self { unreachable: true, ..Self::default() },
+        };
         let mut applications: Vec<(Arc<str>, u64)> = Vec::new();
         for backends in &view.backends {
             match applications.iter_mut().find(|(application, _)| *application == backends.application) {

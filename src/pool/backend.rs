@@ -11,6 +11,8 @@ use deadpool::managed::{Manager, RecycleError};
 use super::connection::ConnectionMeta;
 use super::release::{HolderCancels, drained};
 use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver, StatementCaches};
+#[cfg(feature = "redis")]
+use super::wire::{RespObserver, SessionState};
 use crate::config::Settings;
 use crate::error::CheckoutError;
 pub use crate::labels::ConnectFailure;
@@ -126,6 +128,14 @@ pub trait Backend: Manager<Type: Send + Sync, Error: Error + Send + Sync + 'stat
         std::future::ready(())
     }
 
+    /// Returns whether the holder of a connection has left something in its session that the next one must not inherit, so
+    /// that [`reset`](Self::reset) is called when it is returned, whatever the setting `reset_session` is. It is called at
+    /// each checkout and each return, so it must be cheap and must not panic. The default is `false`.
+    fn needs_reset(connection: &Self::Type) -> bool {
+        let _ = connection;
+        false
+    }
+
     /// Resets the session of a connection, and returns what there was to reset. The default finds nothing.
     fn reset(
         &self,
@@ -155,6 +165,8 @@ pub struct Observer {
     driver: Arc<DriverActivity>,
     observes: bool,
     records_text: bool,
+    #[cfg(feature = "redis")]
+    max_answer: Option<u64>,
     on_dirty: DirtyCallback,
     caches: Arc<StatementCaches>,
     cancels: Arc<HolderCancels>,
@@ -191,7 +203,21 @@ impl Observer {
         let (stats, driver) = (Arc::clone(&meta.stats), Arc::clone(&meta.driver));
         let (cancels, left) = (Arc::clone(&meta.cancels), Arc::clone(&meta.left));
         let Settings { read_wire: observes, trace_query_text: records_text, .. } = *settings;
-        Self { recorder, stats, driver, observes, records_text, on_dirty, caches: Arc::new(caches), cancels, left }
+        #[cfg(feature = "redis")]
+        let max_answer = u64::try_from(settings.max_answer_kib).ok().filter(|kib| *kib > 0);
+        Self {
+            recorder,
+            stats,
+            driver,
+            observes,
+            records_text,
+            #[cfg(feature = "redis")]
+            max_answer: max_answer.map(|kib| kib.saturating_mul(1024)),
+            on_dirty,
+            caches: Arc::new(caches),
+            cancels,
+            left,
+        }
     }
 
     /// Returns whether the protocol is observed; see the setting `read_wire`.
@@ -199,10 +225,17 @@ impl Observer {
         self.observes
     }
 
-    /// Returns an observer of the protocol for a stream to `server`.
+    /// Returns an observer of PostgreSQL's protocol for a stream to `server`.
     pub(crate) fn protocol_observer(&self, server: Arc<ServerAddress>) -> Box<ProtocolObserver> {
         let (stats, ledger) = (Arc::clone(&self.stats), self.recorder.ledger());
         Box::new(ProtocolObserver::new(stats, ledger, Some(server), self.records_text, Arc::clone(&self.caches)))
+    }
+
+    /// Returns an observer of Redis's protocol for a stream to `server`, which writes to `session`.
+    #[cfg(feature = "redis")]
+    pub(crate) fn resp_observer(&self, server: Arc<ServerAddress>, session: Arc<SessionState>) -> Box<RespObserver> {
+        let (stats, ledger) = (Arc::clone(&self.stats), self.recorder.ledger());
+        Box::new(RespObserver::new(stats, ledger, Some(server), session, self.max_answer))
     }
 
     /// Returns a function that returns whether a caller uses the connection.

@@ -8,10 +8,13 @@ mod backend;
 mod checkout;
 mod connection;
 mod gate;
+mod net;
 mod operation;
 #[allow(clippy::module_inception, reason = "the pool itself, beside its parts")]
 mod pool;
 pub(crate) mod postgres;
+#[cfg(feature = "redis")]
+pub(crate) mod redis;
 mod release;
 #[cfg_attr(not(feature = "middleware"), path = "request/off.rs")]
 pub(crate) mod request;
@@ -30,3 +33,5 @@ pub use self::postgres::PostgresManager;
 pub use self::release::Guard;
 #[cfg(fuzzing)]
 pub(crate) use self::wire::fuzz_protocol;
+#[cfg(all(fuzzing, feature = "redis"))]
+pub(crate) use self::wire::fuzz_resp;

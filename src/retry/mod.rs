@@ -43,6 +43,10 @@
 //! | `application` | none: the server reported no error, or the work recovered from it | never |
 //! | `unseen` | unknown, because `read_wire` is off or the messages were not understood | never |
 //!
+//! Of Redis, `BUSY`, `CLUSTERDOWN`, `LOADING`, `MASTERDOWN`, `NOREPLICAS` and `TRYAGAIN` are `transient`, `READONLY` is
+//! `read_only`, `OOM` and `MISCONF` are `resources`, and the others `permanent`. A command that writes takes effect at once
+//! unless it is part of a MULTI; one that reads takes none.
+//!
 //! While connecting is suspended, checkouts fail at once by the setting `fail_fast`. A retry waits instead until it may make
 //! an attempt of its own, within the policy's deadline: five attempts are five attempts at the server.
 //!

@@ -29,9 +29,10 @@ pub(crate) mod names;
 pub(crate) mod operations;
 pub(crate) mod owned;
 pub(crate) mod queries;
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
+mod redis_view;
 #[cfg(feature = "middleware")]
 pub(crate) mod request_usage;
-#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
 pub(crate) mod requests;
 pub(crate) mod sampler;
 pub(crate) mod server;
@@ -52,6 +53,7 @@ pub use ledger::{
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use owned::BOUNDS_SECONDS;
+pub use redis_view::RedisView;
 pub use requests::RequestTotals;
 pub use server::{Backends, BlockedBackend, ServerPoll, ServerView};
 pub use sizing::{Sizing, SizingRow};

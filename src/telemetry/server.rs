@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::names::MAX_NAMES;
+use super::redis_view::RedisView;
 use crate::labels::{BackendState, ClientAddress, ServerRole};
 use crate::text::printable;
 
@@ -151,6 +152,8 @@ pub(crate) struct OwnBackends {
 pub enum ServerPoll {
     /// The server replied.
     Seen(Arc<ServerView>),
+    /// The server, which is Redis, replied.
+    Redis(Arc<RedisView>),
     /// The server could not be reached or did not reply.
     Failed,
 }

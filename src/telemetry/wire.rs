@@ -307,8 +307,9 @@ impl WireStats {
     #[inline]
     pub(crate) fn has_refused_write(&self, packed_state: u64) -> bool {
         /// read_only_sql_transaction
-        const READ_ONLY: u64 = ErrorCode::new("25006").to_bits();
-        self.evidence.error.load(Relaxed) == READ_ONLY && self.current_use.load(Acquire) == packed_state
+        const POSTGRES: u64 = ErrorCode::new("25006").to_bits();
+        const REDIS: u64 = ErrorCode::new("READONLY").to_bits();
+        matches!(self.evidence.error.load(Relaxed), POSTGRES | REDIS) && self.current_use.load(Acquire) == packed_state
     }
 
     /// Returns for how many nanoseconds, up to `now`, the connection was executing and was idle in a transaction for

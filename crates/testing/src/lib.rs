@@ -1,12 +1,14 @@
-//! A private PostgreSQL server and test doubles, for the tests of this workspace, the benches and the demo.
+//! Private PostgreSQL and Redis servers and test doubles, for the tests of this workspace, the benches and the demo.
 //!
 //! - [`server`]: a private PostgreSQL server, which ends with its process;
+//! - [`redis`]: a private Redis server, which does too;
 //! - `proxy` (feature `proxy`): a fault-injecting TCP proxy;
 //! - `otlp` (feature `otlp-receiver`): an OTLP collector that keeps the spans it receives;
 //! - `rogue` (feature `harness`): servers that send too much, nonsense, or nothing;
 //! - `run`, `leftovers`, `http`, `server_process`, `prometheus`, `scrape` (feature `harness`): processes under test,
 //!   what they leave behind, and their metrics.
 
+pub mod redis;
 pub mod server;
 
 #[cfg(feature = "harness")]

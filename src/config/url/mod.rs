@@ -6,7 +6,7 @@ mod known;
 mod parameters;
 #[cfg(test)]
 mod redaction_tests;
-mod split;
+pub(super) mod split;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +44,12 @@ use super::value::Value;
 #[derive(Clone)]
 pub struct DatabaseUrl(Arc<Parsed>);
 
+const SCHEME: split::Scheme = split::Scheme {
+    names: &["postgres://", "postgresql://"],
+    problem: "begins with neither postgres:// nor postgresql://: give postgres://user:password@host:5432/database",
+    is_known: known::is_known,
+};
+
 #[derive(Clone)]
 struct Parsed {
     config: Config,
@@ -59,7 +65,7 @@ impl DatabaseUrl {
     pub(super) fn parse(text: &str, location: &Location) -> Result<Self, ConfigError> {
         let location = &location.url();
         let invalid = |problem: &str| ConfigError::url(location, problem);
-        let parts = split::split(text).map_err(invalid)?;
+        let parts = split::split(text, &SCHEME).map_err(invalid)?;
         let mut target = Target::new(&parts, location).map_err(invalid)?;
         for parameter in &parts.parameters {
             target.apply(parameter)?;

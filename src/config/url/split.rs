@@ -9,9 +9,15 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode_str;
 
-use super::known::is_known;
-
-const SCHEMES: [&str; 2] = ["postgres://", "postgresql://"];
+/// The kind of a URL.
+pub(in crate::config) struct Scheme {
+    /// What a URL may begin with.
+    pub(in crate::config) names: &'static [&'static str],
+    /// The problem of one that begins with something else.
+    pub(in crate::config) problem: &'static str,
+    /// Returns whether a parameter has a meaning.
+    pub(in crate::config) is_known: fn(&str) -> bool,
+}
 
 const UNESCAPED: &str =
     "unescaped `@`, `/` or `?`, most likely in the password: percent-encode them as %40, %2F and %3F";
@@ -19,34 +25,31 @@ const UNESCAPED: &str =
 const SPACE: &str = "space at a place where none is allowed: remove it, or percent-encode it as %20";
 
 /// The parts of a URL, still percent-encoded except for the parameters' names.
-pub(super) struct Parts<'a> {
-    pub(super) user: Option<&'a str>,
-    pub(super) password: Option<&'a str>,
-    pub(super) hosts: &'a str,
-    pub(super) database: &'a str,
-    pub(super) parameters: Vec<Parameter<'a>>,
+pub(in crate::config) struct Parts<'a> {
+    pub(in crate::config) user: Option<&'a str>,
+    pub(in crate::config) password: Option<&'a str>,
+    pub(in crate::config) hosts: &'a str,
+    pub(in crate::config) database: &'a str,
+    pub(in crate::config) parameters: Vec<Parameter<'a>>,
     secrets: Vec<Range<usize>>,
 }
 
 /// One `name=value` of the query.
-pub(super) struct Parameter<'a> {
-    pub(super) name: Cow<'a, str>,
-    pub(super) value: &'a str,
+pub(in crate::config) struct Parameter<'a> {
+    pub(in crate::config) name: Cow<'a, str>,
+    pub(in crate::config) value: &'a str,
     /// Whether the parameter could be part of a password that was not percent-encoded.
-    pub(super) may_be_password: bool,
+    pub(in crate::config) may_be_password: bool,
 }
 
 /// Splits `url`. The error describes the problem and quotes nothing.
-pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
+pub(in crate::config) fn split<'a>(url: &'a str, scheme: &Scheme) -> Result<Parts<'a>, &'static str> {
     // Always a mistake, and a line break in a printed URL could forge a line of the log.
     if url.contains(char::is_control) {
         return Err("line break or other control character: percent-encode it, as in %0A, or remove it");
     }
     check_escapes(url)?;
-    let rest = SCHEMES
-        .iter()
-        .find_map(|scheme| url.strip_prefix(scheme))
-        .ok_or("begins with neither postgres:// nor postgresql://: give postgres://user:password@host:5432/database")?;
+    let rest = scheme.names.iter().find_map(|name| url.strip_prefix(name)).ok_or(scheme.problem)?;
     let (authority, tail) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
     let (login, hosts) = match authority.split_once('@') {
         Some((login, hosts)) => (Some(login), hosts),
@@ -72,7 +75,7 @@ pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
     let offset_of = |part: &str| part.as_ptr() as usize - url.as_ptr() as usize;
     let range_of = |part: &str| offset_of(part)..offset_of(part) + part.len();
 
-    let parameters = query.map_or_else(|| Ok(Vec::new()), parameters)?;
+    let parameters = query.map_or_else(|| Ok(Vec::new()), |query| parameters(query, scheme.is_known))?;
     let mut secrets: Vec<_> = parameters
         .iter()
         .filter(|parameter| parameter.name == "password")
@@ -98,7 +101,7 @@ pub(super) fn split(url: &str) -> Result<Parts<'_>, &'static str> {
     })
 }
 
-fn parameters(query: &str) -> Result<Vec<Parameter<'_>>, &'static str> {
+fn parameters(query: &str, is_known: fn(&str) -> bool) -> Result<Vec<Parameter<'_>>, &'static str> {
     let has_at = query.contains('@');
     let mut may_be_password = has_at;
     let mut parameters = Vec::new();
@@ -174,7 +177,7 @@ fn option_values(options: &str) -> impl Iterator<Item = Range<usize>> {
 }
 
 /// Percent-decodes `part`.
-pub(super) fn decode(part: &str) -> Result<Cow<'_, str>, &'static str> {
+pub(in crate::config) fn decode(part: &str) -> Result<Cow<'_, str>, &'static str> {
     let text =
         percent_decode_str(part).decode_utf8().map_err(|_| "invalid UTF-8 after percent-decoding: give UTF-8")?;
     if text.contains('\0') {
@@ -184,7 +187,7 @@ pub(super) fn decode(part: &str) -> Result<Cow<'_, str>, &'static str> {
 }
 
 /// Splits a list of hosts, still percent-encoded, each with its optional port; `None` if it is invalid.
-pub(super) fn host_list(hosts: &str) -> Option<Vec<(&str, Option<u16>)>> {
+pub(in crate::config) fn host_list(hosts: &str) -> Option<Vec<(&str, Option<u16>)>> {
     if hosts.is_empty() {
         return Some(Vec::new());
     }
@@ -211,13 +214,13 @@ fn host(text: &str) -> Option<(&str, Option<u16>)> {
     }
 }
 
-pub(super) fn parse_port(text: &str) -> Option<u16> {
+pub(in crate::config) fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| *port != 0 && !text.starts_with('+'))
 }
 
 impl Parts<'_> {
     /// Returns `url`, which these are the parts of, with `***` in place of each password and each value of `options`.
-    pub(super) fn redacted(&self, url: &str) -> String {
+    pub(in crate::config) fn redacted(&self, url: &str) -> String {
         let mut secrets = self.secrets.clone();
         secrets.sort_by_key(|range| range.start);
         let mut redacted = String::new();

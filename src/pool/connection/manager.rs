@@ -189,8 +189,12 @@ fn offer(meta: &ConnectionMeta) {
 /// Returns whether all requests of a connection have reached the network, and the next holder may use it without a
 /// reset.
 #[inline]
-fn is_settled(meta: &ConnectionMeta) -> bool {
-    meta.driver.is_settled() && meta.stats.wire().status().is_clean() && !meta.unreset && !meta.refused_write
+fn is_settled<M: Backend>(PooledConnection { connection, meta, .. }: &PooledConnection<M>) -> bool {
+    meta.driver.is_settled()
+        && meta.stats.wire().status().is_clean()
+        && !meta.unreset
+        && !meta.refused_write
+        && !M::needs_reset(connection)
 }
 
 impl<M: Backend> Manager for InstrumentedManager<M> {
@@ -212,7 +216,7 @@ impl<M: Backend> Manager for InstrumentedManager<M> {
             pooled.meta.reason = reason;
             return Err(RecycleError::message(reason.as_str()));
         }
-        if !is_settled(&pooled.meta) {
+        if !is_settled(pooled) {
             Context::enter_phase(&self.shared.recorder, Phase::Clean);
             offer(&pooled.meta);
             let settling: Rare<'_, _> = Box::pin(reset::settle(pooled));

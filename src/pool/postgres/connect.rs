@@ -8,7 +8,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{Host, TargetSessionAttrs};
+use tokio_postgres::config::{Host, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls, Notification};
 
@@ -20,19 +20,18 @@ use super::password::{CurrentPassword, PasswordProvider, Passwords};
 use super::peer::Peer;
 use super::pool_name::PoolName;
 use super::session::{MAX_OWN_BYTES, MAX_OWN_MESSAGES, SHOW_TRANSACTION_READ_ONLY, bounded_query, first_column};
+use super::session_tls;
 use super::socket::{Socket, SocketHandover};
+use super::tcp_options::Keepalive;
 use super::tls::{ClientTls, CurrentTls};
 use crate::config::{AuthenticationMethod, AuthenticationMethods, ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
 use crate::pool::wire::{AnswerLimit, AuthenticationPolicy, AwaitPeerClose, ServerGuard, Tap};
 use crate::telemetry::clock::Clock;
+use crate::telemetry::trace::{DatabaseSystem, ServerAddress};
 
 /// The `application_name` of a program without a name.
 const UNKNOWN_PROGRAM: &str = "poolscope";
-
-/// With a `tcp_keepalive` of 30 s, a silent peer is detected after one minute. The kernel's defaults are 75 s and 9.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-const KEEPALIVE_RETRIES: u32 = 3;
 
 /// An established connection.
 #[derive(Debug)]
@@ -86,7 +85,7 @@ impl Connector {
         let inner = Inner {
             config: configure(settings, url.config().clone()),
             mode: url.tls().clone(),
-            tls: ClientTls::new(url, &pool)?,
+            tls: ClientTls::new(url.tls(), url.client_certificate(), alpn(url.config()), &pool)?,
             passwords: Passwords::new(settings, url, provider, &pool)?,
             require_auth: url.require_auth(),
             losses: Arc::new(LossLog::new(pool, Clock::new())),
@@ -172,11 +171,11 @@ impl Connector {
         self.with_timeout(async {
             let tls = self.inner.tls.current().await;
             let socket = AwaitPeerClose(open_socket(peer).await?);
-            match tls.for_host(peer.hostname()) {
+            match session_tls::for_host(&tls, peer.hostname()) {
                 Some(tls) => token.cancel_query_raw(socket, tls).await,
                 None => token.cancel_query_raw(socket, NoTls).await,
             }
-            .map_err(|error| tls.explain(self.classify(error, peer)))
+            .map_err(|error| explain(&tls, self.classify(error, peer)))
         })
         .await
     }
@@ -234,7 +233,7 @@ impl Connector {
         driver: D,
     ) -> Result<Established<D::Driving>, ConnectError> {
         let protocol_observer =
-            observer.map(|observer| observer.protocol_observer(Arc::new(peer.server(&self.inner.config))));
+            observer.map(|observer| observer.protocol_observer(Arc::new(server_address(&peer, &self.inner.config))));
         // The observer does the rest on connections whose answers are unlimited.
         let answers = (observer.is_none() || self.answers != AnswerLimit::Unlimited).then_some(self.answers);
         let guard = Box::new(ServerGuard::new(answers).authentication(self.authentication_policy(&peer)));
@@ -243,13 +242,13 @@ impl Connector {
         let tap = Tap::new(socket, protocol_observer, Some(guard));
         let Credentials { tls, password } = credentials;
         let config = password.configure(&self.inner.config, &peer);
-        let session = match tls.for_host(peer.hostname()) {
+        let session = match session_tls::for_host(tls, peer.hostname()) {
             Some(tls) => self.start_session(&config, &peer, tap, tls, driver).await,
             None => self.start_session(&config, &peer, tap, NoTls, driver).await,
         };
         match session {
             Ok((client, driving)) => Ok(Established { client, driving, peer, handover }),
-            Err(error) => Err(password.explain(tls.explain(error), &config, &peer)),
+            Err(error) => Err(password.explain(explain(tls, error), &config, &peer)),
         }
     }
 
@@ -314,6 +313,24 @@ impl Connector {
     }
 }
 
+/// Returns the protocol to negotiate by ALPN: without PostgreSQL's own negotiation, the server requires it.
+fn alpn(config: &Config) -> Option<&'static [u8]> {
+    (config.get_ssl_negotiation() == SslNegotiation::Direct).then_some(b"postgresql")
+}
+
+/// Returns the server's attributes for spans. Without a database name, the server uses the user's name.
+fn server_address(peer: &Peer, config: &Config) -> ServerAddress {
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default().to_owned();
+    peer.server(DatabaseSystem::PostgreSql, database)
+}
+
+/// Adds to the error of a verification which files it used, and when they were read.
+fn explain(tls: &CurrentTls, error: ConnectError) -> ConnectError {
+    let ConnectError::Tls { address, problem, source } = error else { return error };
+    let explanation = tls.explanation(&source).map(|explanation| format!(" ({explanation})"));
+    ConnectError::Tls { address, problem: problem + &explanation.unwrap_or_default(), source }
+}
+
 async fn open_socket(peer: &Peer) -> Result<Socket, ConnectError> {
     peer.open().await.map_err(|source| ConnectError::Unreachable { address: peer.to_string(), source })
 }
@@ -336,10 +353,10 @@ fn configure(settings: &Settings, mut config: Config) -> Config {
     if let Some(idle) = settings.tcp_keepalive {
         config.keepalives_idle(idle);
         if config.get_keepalives_interval().is_none() {
-            config.keepalives_interval(KEEPALIVE_INTERVAL);
+            config.keepalives_interval(Keepalive::DEFAULT_INTERVAL);
         }
         if config.get_keepalives_retries().is_none() {
-            config.keepalives_retries(KEEPALIVE_RETRIES);
+            config.keepalives_retries(Keepalive::DEFAULT_RETRIES);
         }
     }
     if let Some(timeout) = settings.tcp_user_timeout {

@@ -18,8 +18,8 @@ use std::io::{self, ErrorKind};
 
 use super::error::{ConnectError, is_authentication};
 use super::error_source::find_source;
-use super::unix;
 use crate::pool::ConnectFailure;
+use crate::pool::net::io_failure;
 use crate::pool::wire::LimitExceeded;
 
 impl ConnectError {
@@ -49,26 +49,9 @@ fn of_postgres(error: &tokio_postgres::Error) -> ConnectFailure {
     }
 }
 
-/// Classifies an error of the operating system or of the resolver.
+/// Classifies an error of the operating system, of the resolver, or of the observer.
 fn of_io(error: &io::Error) -> ConnectFailure {
-    match error.kind() {
-        // A Unix socket returns EAGAIN when the server's accept queue is full.
-        ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::OutOfMemory | ErrorKind::AddrNotAvailable => {
-            ConnectFailure::LocalResource
-        }
-        ErrorKind::PermissionDenied => ConnectFailure::Configuration,
-        _ if LimitExceeded::is_source_of(error) => ConnectFailure::Configuration,
-        _ if unix::is_exhausted(error) || is_interrupted_lookup(error) => ConnectFailure::LocalResource,
-        _ => ConnectFailure::ServerDown,
-    }
-}
-
-/// Returns whether an error is EAI_AGAIN of `getaddrinfo`. The standard library passes on its text alone, that of glibc
-/// and BSD or that of musl.
-fn is_interrupted_lookup(error: &io::Error) -> bool {
-    let text = error.to_string();
-    text.starts_with("failed to lookup address information: ")
-        && (text.ends_with("Temporary failure in name resolution") || text.ends_with("Try again"))
+    if LimitExceeded::is_source_of(error) { ConnectFailure::Configuration } else { io_failure(error) }
 }
 
 /// Classifies a failure of the TLS handshake: one of the network, unless the peers disagree.

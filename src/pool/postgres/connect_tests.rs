@@ -102,8 +102,8 @@ fn settings_reach_the_socket() {
     assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(5)));
     assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(20)));
     assert_eq!(config.get_keepalives_idle(), Duration::from_secs(30));
-    assert_eq!(config.get_keepalives_interval(), Some(KEEPALIVE_INTERVAL));
-    assert_eq!(config.get_keepalives_retries(), Some(KEEPALIVE_RETRIES));
+    assert_eq!(config.get_keepalives_interval(), Some(Keepalive::DEFAULT_INTERVAL));
+    assert_eq!(config.get_keepalives_retries(), Some(Keepalive::DEFAULT_RETRIES));
 
     let config = configured("postgres://u@h/d?tcp_keepalive=off&tcp_user_timeout=off");
     assert!(!config.get_keepalives());
@@ -182,7 +182,7 @@ fn clear_text_password_needs_tls_or_a_local_server() {
             Ok(address) => Address::Tcp(address),
             Err(_) => Address::Unix(address.into()),
         };
-        let peer = Peer::new(address, None, url.config());
+        let peer = Peer::new(address, None, None, super::super::tcp_options::TcpOptions::new(None, None));
         connector.authentication_policy(&peer).clear_text
     };
     for (query, remote) in [

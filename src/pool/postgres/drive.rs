@@ -7,8 +7,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::{AsyncMessage, Connection, Error};
 
+use super::error::error_code;
 use super::losses::LossLog;
 use crate::pool::backend::Observer;
+use crate::text::ErrorChain;
 
 /// A connection that transfers data only while it is polled.
 pub(super) trait PolledConnection: Future<Output = Result<(), Error>> + Send + Unpin + 'static {
@@ -70,6 +72,9 @@ async fn until_end(
     is_held: impl Fn() -> bool,
 ) {
     if let Err(error) = connection.await {
-        losses.record(&error, is_held());
+        let code = error_code(&error);
+        // By a shutdown, or by `idle_session_timeout`: no caller is affected.
+        let is_expected = matches!(code.as_str(), "57P01" | "57P05");
+        losses.record(code, is_expected, is_held(), &ErrorChain(&error));
     }
 }

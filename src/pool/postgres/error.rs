@@ -11,6 +11,7 @@ use super::error_source::find_source;
 use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
+use crate::pool::net::io_code;
 use crate::pool::wire::LimitExceeded;
 use crate::text::{ErrorChain, Printable, printable};
 
@@ -192,13 +193,6 @@ pub(crate) fn error_code(error: &Error) -> ErrorCode {
         Some(error) => io_code(error),
         None if error.is_closed() => ErrorCode::IO,
         None => ErrorCode::OTHER,
-    }
-}
-
-fn io_code(error: &io::Error) -> ErrorCode {
-    match error.kind() {
-        io::ErrorKind::TimedOut => ErrorCode::TIMEOUT,
-        _ => ErrorCode::IO,
     }
 }
 

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, LoadBalanceHosts};
 
 use super::error::ConnectError;
 use super::peer::{Address, Peer};
-use super::unix;
+use super::tcp_options::{Keepalive, TcpOptions};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -59,13 +60,36 @@ impl fmt::Display for Candidate<'_> {
             (Some(Host::Tcp(name)), _) if !name.contains(':') => write!(f, "{name}:{}", self.port),
             (Some(Host::Tcp(name)), _) => write!(f, "[{name}]:{}", self.port),
             (_, Some(ip)) => write!(f, "{}", SocketAddr::new(ip, self.port)),
-            (Some(host), None) => match unix::socket_path(host, self.port) {
+            (Some(host), None) => match socket_path(host, self.port) {
                 Some(path) => write!(f, "{}", path.display()),
                 None => f.write_str("a Unix socket"),
             },
             (None, None) => f.write_str("no host"),
         }
     }
+}
+
+/// Returns the path of the server's socket, if `host` is a directory.
+#[cfg(unix)]
+fn socket_path(host: &Host, port: u16) -> Option<PathBuf> {
+    match host {
+        Host::Unix(directory) => Some(directory.join(format!(".s.PGSQL.{port}"))),
+        Host::Tcp(_) => None,
+    }
+}
+
+#[cfg(not(unix))]
+fn socket_path(_: &Host, _: u16) -> Option<PathBuf> {
+    None
+}
+
+fn tcp_options(config: &Config) -> TcpOptions {
+    let keepalive = config.get_keepalives().then(|| Keepalive {
+        idle: config.get_keepalives_idle(),
+        interval: config.get_keepalives_interval(),
+        retries: config.get_keepalives_retries(),
+    });
+    TcpOptions::new(config.get_tcp_user_timeout().copied(), keepalive)
 }
 
 fn problem(problem: String) -> ConnectError {
@@ -87,7 +111,8 @@ impl Candidate<'_> {
             Some(Host::Tcp(name)) => Some(name.clone()),
             _ => None,
         };
-        let peer = |address| Peer::new(address, hostname.clone(), config);
+        let timeout = config.get_connect_timeout().copied();
+        let peer = |address| Peer::new(address, hostname.clone(), timeout, tcp_options(config));
         match (self.hostaddr, self.host) {
             (Some(ip), _) => Ok(vec![peer(Address::Tcp(SocketAddr::new(ip, self.port)))]),
             (None, Some(Host::Tcp(name))) => {
@@ -98,7 +123,7 @@ impl Candidate<'_> {
                 Ok(addresses.into_iter().map(|address| peer(Address::Tcp(address))).collect())
             }
             (None, host) => {
-                let path = host.and_then(|host| unix::socket_path(host, self.port));
+                let path = host.and_then(|host| socket_path(host, self.port));
                 Ok(path.into_iter().map(|path| peer(Address::Unix(path))).collect())
             }
         }

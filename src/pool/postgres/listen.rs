@@ -19,12 +19,13 @@ use super::super::pool::Pool;
 use super::super::shared::Shared;
 use super::connect::{Connector, Established};
 use super::drive::PolledConnection;
+use super::error::error_code;
 use super::unpooled::UnpooledTracker;
 use crate::labels::ErrorPhase;
 use crate::pool::wire::AnswerLimit;
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
-use crate::text::{Printable, printable};
+use crate::text::{ErrorChain, Printable, printable};
 
 /// The bounds of the pause before connecting again. It doubles with each attempt, and is [`jittered`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);
@@ -195,7 +196,7 @@ impl Worker {
                     Ok(message) => return Notification::Message(message),
                     Err(error) => {
                         if let Some(error) = error {
-                            self.connector.losses().record(&error, true);
+                            self.connector.losses().record(error_code(&error), false, true, &ErrorChain(&error));
                         }
                         self.pauses.ended(session.since.elapsed());
                         self.session = None;

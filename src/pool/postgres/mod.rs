@@ -8,25 +8,19 @@ mod connect_failure;
 mod deadpool_client;
 mod drive;
 mod error;
-mod error_source;
 mod hook;
 mod hosts;
 mod listen;
-mod losses;
 mod manager;
 mod password;
-mod peer;
-mod pool_name;
 #[cfg(test)]
 mod scripted_server;
 mod server_watch;
 mod session;
-mod socket;
-mod tcp_options;
-#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
-mod tls;
-#[cfg_attr(not(unix), path = "no_unix.rs")]
-mod unix;
+#[cfg_attr(not(feature = "tls"), path = "session_no_tls.rs")]
+mod session_tls;
+#[cfg(all(test, feature = "tls"))]
+mod tls_connect_tests;
 mod unpooled;
 
 pub use self::builder::PoolBuilder;
@@ -38,6 +32,7 @@ pub use self::manager::PostgresManager;
 pub use self::password::Secret;
 pub use self::server_watch::ServerViewError;
 pub use self::unpooled::UnpooledConnection;
+use super::net::{error_source, losses, peer, pool_name, socket, tcp_options, tls};
 use super::release::Guard;
 
 /// The error of a checkout.

@@ -149,6 +149,7 @@ impl<M: Backend> Drop for Guard<M> {
         let pending = pooled.meta.driver.is_woken();
         let unreset = shared.hot.reset_session
             && (pending || status == SessionStatus::Unread || stats.wire().queries_of(use_id) > 0);
+        let unreset = unreset || M::needs_reset(&pooled.connection);
         if let Some(request) = &self.request {
             request.end_use(stats, operation, since, at);
         }

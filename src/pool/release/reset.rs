@@ -123,6 +123,7 @@ pub(in crate::pool) async fn settle<M: Backend>(pooled: &mut PooledConnection<M>
         // Its runtime does not run, and can do nothing more for the connection.
         pooled.meta.runtime = None;
     }
+    pooled.meta.unreset |= M::needs_reset(&pooled.connection);
     let settled = if wire.status().is_clean() && !pooled.meta.unreset && !pooled.meta.refused_write {
         if drained { Ok(()) } else { Err(CloseReason::Dirty) }
     } else {

@@ -1,9 +1,10 @@
-//! The observer of PostgreSQL's wire protocol: it reads the bytes of a connection as they pass, and never copies,
-//! delays or changes them.
+//! The observers of wire protocols: they read the bytes of a connection as they pass, and never copy, delay or change
+//! them.
 //!
-//! A [`Tap`] sits below tokio-postgres and above TLS, and shows everything that passes to its [`ProtocolObserver`].
-//! That splits the bytes into messages, follows the [`protocol`], and updates the connection's statistics.
-//! A [`ServerGuard`] bounds what a server may send before and beside that; the [`Tap`] then fails the read. The
+//! A [`Tap`] sits below the driver and above TLS, and shows everything that passes to its observer: for PostgreSQL a
+//! [`ProtocolObserver`], for Redis that of `resp`. An observer splits the bytes into messages, follows the [`protocol`],
+//! and updates the connection's statistics with a [`StatsWriter`](stats_writer::StatsWriter). A [`ServerGuard`] bounds
+//! what a server may send before and beside that; the [`Tap`] then fails the read. The
 //! connection's task is a [`DriverTask`] with a [`DriverActivity`], from which the pool learns whether everything that
 //! a caller sent has reached the wire.
 
@@ -12,8 +13,11 @@ mod hash;
 mod observer;
 mod peer_close;
 mod protocol;
+#[cfg(feature = "redis")]
+mod resp;
 mod sql;
 mod statements;
+mod stats_writer;
 mod tap;
 mod transaction;
 
@@ -23,5 +27,9 @@ pub(crate) use self::peer_close::AwaitPeerClose;
 #[cfg(fuzzing)]
 pub(crate) use self::protocol::checker::fuzz_protocol;
 pub(crate) use self::protocol::{AnswerLimit, AuthenticationPolicy, LimitExceeded, ServerGuard};
+#[cfg(all(fuzzing, feature = "redis"))]
+pub(crate) use self::resp::checker::fuzz_resp;
+#[cfg(feature = "redis")]
+pub(crate) use self::resp::{RespObserver, SessionState};
 pub(crate) use self::statements::StatementCaches;
 pub(crate) use self::tap::Tap;

@@ -1,6 +1,6 @@
-//! Reads a connection's bytes as they pass, and writes its statistics.
+//! Reads the bytes of a connection to PostgreSQL as they pass, and writes its statistics.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::hash::FoldHasher;
 use super::protocol::{
@@ -8,21 +8,20 @@ use super::protocol::{
 };
 use super::sql::{QueryRef, QueryTexts, summary};
 use super::statements::StatementCaches;
+use super::stats_writer::{RequestEnd, StatsWriter};
 use super::transaction::TransactionStatus;
-use crate::labels::ConnectionState;
-use crate::telemetry::clock::{Clock, Nanos, nanos};
-use crate::telemetry::connection::{ConnectionStats, UnpackedState};
+use crate::telemetry::clock::Nanos;
+use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::evidence::{Risk, ServerError};
-use crate::telemetry::ledger::{Ledger, Recorder};
-use crate::telemetry::operations::OperationId;
-use crate::telemetry::trace::{QueryEnd, QuerySpans, ServerAddress};
+use crate::telemetry::ledger::Ledger;
+use crate::telemetry::trace::{QueryEnd, ServerAddress};
 use crate::telemetry::wire::SessionStatus;
 
 /// Observes the bytes that pass through a [`Tap`](super::Tap).
 #[derive(Debug)]
 pub(crate) struct ProtocolObserver {
     protocol: Reading,
-    writer: StatsWriter,
+    handler: Handler,
 }
 
 /// What reads the bytes.
@@ -36,26 +35,15 @@ enum Reading {
     Ended,
 }
 
-/// Writes the statistics of one connection.
+/// Follows PostgreSQL's requests and answers.
 #[derive(Debug)]
-struct StatsWriter {
-    stats: Arc<ConnectionStats>,
-    clock: Clock,
-    /// Weak, so that the task of a closing connection does not keep a dropped pool's series alive.
-    ledger: Weak<Ledger>,
-    /// The packed state of the connection when it was last read, and the state unpacked from it.
-    packed_state: u64,
-    unpacked_state: UnpackedState,
-    /// The time at which the bytes that are being read passed.
-    at: Nanos,
+struct Handler {
+    writer: StatsWriter,
     /// A cache of recent texts' references by the hash of the text: most texts are sent again and again.
     recent: [(u64, QueryRef); RECENT_TEXTS],
     /// The texts of queries, if spans are to show them.
     texts: Option<QueryTexts>,
-    spans: QuerySpans,
     caches: Arc<StatementCaches>,
-    /// The duration in nanoseconds from which on a query is logged; the maximum if none is.
-    slow_query_nanos: u64,
 }
 
 const RECENT_TEXTS: usize = 32;
@@ -69,36 +57,22 @@ impl ProtocolObserver {
         has_texts: bool,
         caches: Arc<StatementCaches>,
     ) -> Self {
-        let spans = ledger.query_spans(server);
-        let slow_query_nanos = ledger.limits().slow_query_threshold.map_or(u64::MAX, nanos);
-        let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
-        let packed_state = stats.packed_state();
-        let writer = StatsWriter {
-            stats,
-            clock,
-            ledger,
-            packed_state,
-            unpacked_state: UnpackedState::unpack(packed_state),
-            at: Nanos::ZERO,
-            recent: [(0, QueryRef::OTHER); RECENT_TEXTS],
-            texts: has_texts.then(QueryTexts::default),
-            spans,
-            caches,
-            slow_query_nanos,
-        };
-        Self { protocol: Reading::Protocol(ProtocolState::new()), writer }
+        let writer = StatsWriter::new(stats, ledger, server);
+        let recent = [(0, QueryRef::OTHER); RECENT_TEXTS];
+        let handler = Handler { writer, recent, texts: has_texts.then(QueryTexts::default), caches };
+        Self { protocol: Reading::Protocol(ProtocolState::new()), handler }
     }
 
     /// Reads bytes that were written to the server.
     pub(crate) fn sent(&mut self, bytes: &[u8]) {
-        let Self { protocol, writer } = self;
-        writer.at = writer.clock.now();
+        let Self { protocol, handler } = self;
+        handler.writer.read_clock();
         if let Reading::Protocol(state) = protocol
-            && let Err(error) = state.sent(bytes, writer)
+            && let Err(error) = state.sent(bytes, handler)
         {
-            protocol.lose(error, writer);
+            protocol.lose(error, &mut handler.writer);
         }
-        writer.stats.wire().count_sent(writer.unpacked_state.operation, bytes.len() as u64, writer.at);
+        handler.writer.count_sent(bytes.len());
     }
 
     /// Reads bytes that came from the server.
@@ -107,15 +81,15 @@ impl ProtocolObserver {
     ///
     /// Returns an error if the server sent more than it may. The connection must be closed then.
     pub(crate) fn received(&mut self, mut bytes: &[u8]) -> Result<(), LimitExceeded> {
-        let Self { protocol, writer } = self;
-        writer.at = writer.clock.now();
-        writer.stats.wire().count_received(writer.unpacked_state.operation, bytes.len() as u64, writer.at);
+        let Self { protocol, handler } = self;
+        handler.writer.read_clock();
+        handler.writer.count_received(bytes.len());
         match protocol {
-            Reading::Protocol(state) => match state.received(&mut bytes, writer) {
+            Reading::Protocol(state) => match state.received(&mut bytes, handler) {
                 Ok(()) => Ok(()),
                 Err(ProtocolError::Limit(exceeded)) => Err(exceeded),
                 Err(error) => {
-                    protocol.lose(error, writer);
+                    protocol.lose(error, &mut handler.writer);
                     protocol.check_lengths(bytes)
                 }
             },
@@ -150,174 +124,74 @@ impl Reading {
 /// Ends the time that the server works for the connection's current user: no more bytes will pass.
 impl Drop for ProtocolObserver {
     fn drop(&mut self) {
-        let Self { protocol, writer } = self;
-        writer.at = writer.clock.now();
+        let Self { protocol, handler } = self;
+        handler.writer.read_clock();
         if let Reading::Protocol(protocol) = protocol {
-            protocol.end_unanswered(writer);
+            protocol.end_unanswered(handler);
         }
-        // While a connection is closing, the server may execute beyond the end of its driver.
-        let closing = writer.stats.state().label == ConnectionState::Closing;
-        if !closing && !writer.stats.wire().status().is_clean() {
-            writer.refresh_state();
-            writer.stats.wire().enter(SessionStatus::Idle, writer.user(), writer.clock.now());
-        }
+        handler.writer.end();
     }
 }
 
-impl StatsWriter {
-    /// Reads the connection's state again, and so the operation that uses the connection now.
-    fn refresh_state(&mut self) {
-        let packed_state = self.stats.packed_state();
-        if packed_state == self.packed_state {
-            return;
-        }
-        self.packed_state = packed_state;
-        let unpacked_state = UnpackedState::unpack(packed_state);
-        if unpacked_state.label == ConnectionState::Used {
-            self.unpacked_state = unpacked_state;
-            if !unpacked_state.maintenance {
-                self.stats.wire().begin_use(packed_state);
-            }
-        } else {
-            // Late bytes still count for the last operation; the time counts for none.
-            self.unpacked_state.label = unpacked_state.label;
-        }
-    }
-
-    /// Returns the operation that the time counts for: the one that uses the connection.
-    fn user(&self) -> Option<OperationId> {
-        (self.unpacked_state.label == ConnectionState::Used).then_some(self.unpacked_state.operation)
-    }
-
-    /// Returns whether a caller uses the connection, rather than the pool itself.
-    fn is_held(&self) -> bool {
-        self.unpacked_state.label == ConnectionState::Used && !self.unpacked_state.maintenance
-    }
-
-    #[cold]
-    fn protocol_error(&mut self, problem: &'static str) {
-        self.stats.wire().enter(SessionStatus::Unread, None, self.at);
-        self.spans.abandon();
-        self.record(|recorder| recorder.wire_lost(problem));
-    }
-
-    fn record(&self, event: impl FnOnce(&Recorder)) {
-        if let Some(ledger) = self.ledger.upgrade() {
-            event(&Recorder::new(ledger));
-        }
-    }
-}
-
-impl ProtocolHandler for StatsWriter {
+impl ProtocolHandler for Handler {
     fn busy(&mut self, ending: bool) {
-        self.refresh_state();
-        let status = if ending { SessionStatus::Ending } else { SessionStatus::Executing };
-        self.stats.wire().enter(status, self.user(), self.at);
+        self.writer.busy(if ending { SessionStatus::Ending } else { SessionStatus::Executing });
     }
 
     fn query_sent(&mut self, first: bool) {
-        let is_held = self.is_held();
-        if is_held {
-            self.stats.wire().count_query(self.unpacked_state.operation);
-        }
-        if first {
-            self.spans.begin(if is_held { self.stats.begin_request() } else { None });
-        }
+        self.writer.query_sent(first, true);
     }
 
     fn queries_finished(&mut self, queries: u32) {
-        if self.is_held() {
-            self.stats.wire().count_finished(self.unpacked_state.operation, queries.into());
-        }
+        self.writer.queries_finished(queries);
     }
 
     fn ready(&mut self, transaction: TransactionStatus) {
-        let status = match transaction {
+        self.writer.ready(match transaction {
             TransactionStatus::Idle => SessionStatus::Idle,
             TransactionStatus::Open => SessionStatus::InTransaction,
             TransactionStatus::Failed => SessionStatus::FailedTransaction,
-        };
-        if status != self.stats.wire().status() {
-            self.stats.wire().enter(status, self.user(), self.at);
-        }
+        });
     }
 
     fn query_ref(&mut self, text: &[u8]) -> QueryRef {
         let hash = FoldHasher::of(text);
         let slot = &mut self.recent[usize::try_from(hash % RECENT_TEXTS as u64).unwrap_or(0)];
         if slot.0 != hash
-            && let Some(ledger) = self.ledger.upgrade()
+            && let Some(query) = self.writer.query(|| summary(text))
         {
-            let query = Recorder::new(ledger).query(&summary(text));
             *slot = (hash, QueryRef { query, text: self.texts.as_mut().and_then(|texts| texts.intern(text)) });
         }
         slot.1
     }
 
     fn is_maintenance(&mut self) -> bool {
-        self.refresh_state();
-        !self.is_held()
+        self.writer.is_maintenance()
     }
 
     fn now(&self) -> Nanos {
-        self.at
+        self.writer.now()
     }
 
     fn request_ended(&mut self, outcome: RequestOutcome) {
         let RequestOutcome { started, query: query_ref, sent_at, rows, error, committed, clears_error } = outcome;
-        let query = query_ref.query;
-        let texts = &self.texts;
-        let trace = self.spans.end(started, || QueryEnd {
+        let (query, texts) = (query_ref.query, &self.texts);
+        let end = RequestEnd { started, query, sent_at, error, committed, clears_error };
+        self.writer.request_ended(end, || QueryEnd {
             query,
             text: texts.as_ref().and_then(|texts| texts.get(query_ref)),
             rows,
             error,
         });
-        if !self.is_held() {
-            return;
-        }
-        let wire = self.stats.wire();
-        wire.record_reply(committed, clears_error);
-        let took = self.at.duration_since(sent_at);
-        if nanos(took) >= self.slow_query_nanos {
-            let (stats, operation) = (&self.stats, self.unpacked_state.operation);
-            self.record(|recorder| recorder.query_slow(stats, operation, query, took, error));
-        }
-        match (error, trace) {
-            (None, None) => wire.observe_query(query, nanos(took)),
-            (None, Some(trace)) => {
-                wire.observe_query(query, nanos(took));
-                self.record(|recorder| recorder.query_traced(query, took, trace));
-            }
-            (Some(code), trace) => self.record(|recorder| recorder.query_failed(query, code, took, trace)),
-        }
     }
 
     fn risk_changed(&mut self, risk: Risk) {
-        self.stats.wire().set_risk(risk);
+        self.writer.risk_changed(risk);
     }
 
     #[cold]
     fn server_error(&mut self, error: ServerError) {
-        // The error may be unsolicited, and precede the first query of this use.
-        self.refresh_state();
-        if self.is_held() {
-            self.stats.wire().record_error(error);
-        }
-        let ServerError { code, fatal, .. } = error;
-        if fatal {
-            self.stats.wire().end();
-        }
-        let unpacked_state = UnpackedState::unpack(self.stats.packed_state());
-        match unpacked_state.label {
-            // The pool receives the error of its own queries, and records it.
-            ConnectionState::Creating | ConnectionState::Closing => {}
-            ConnectionState::Used if unpacked_state.maintenance => {}
-            ConnectionState::Used => {
-                self.record(|recorder| recorder.query_error(unpacked_state.operation, code));
-            }
-            ConnectionState::Idle => self.record(|recorder| recorder.query_error(OperationId::OTHER, code)),
-        }
+        self.writer.server_error(error);
     }
 
     fn statement_prepared(&mut self) {
@@ -327,15 +201,15 @@ impl ProtocolHandler for StatsWriter {
     #[cold]
     fn statement_refused(&mut self, problem: StatementProblem) {
         if problem != StatementProblem::NameTaken {
-            self.caches.invalidate(self.at);
+            self.caches.invalidate(self.writer.now());
         }
         if problem != StatementProblem::Stale {
-            self.record(|recorder| recorder.log().statement_unknown(problem.code()));
+            self.writer.record(|recorder| recorder.log().statement_unknown(problem.code()));
         }
     }
 
     fn backend_pid(&mut self, pid: i32) {
-        self.stats.wire().set_backend(pid);
+        self.writer.set_backend(pid);
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::labels::{Activity, ErrorPhase};
 use crate::telemetry::PoolSnapshot;
-use crate::telemetry::ledger::Limits;
+use crate::telemetry::clock::Clock;
+use crate::telemetry::ledger::{Limits, Recorder};
+use crate::telemetry::operations::OperationId;
 
 /// A connection whose bytes the test feeds to the observer.
 struct TestConnection {
@@ -221,7 +223,7 @@ fn bytes_are_counted_after_a_protocol_error() {
 fn observer_does_not_keep_a_dropped_pool_alive() {
     let TestConnection { ledger, recorder, mut observer, .. } = TestConnection::new();
     drop((ledger, recorder));
-    assert!(observer.writer.ledger.upgrade().is_none());
+    assert!(observer.handler.writer.ledger.upgrade().is_none());
     observer.received(b"?").unwrap();
 }
 

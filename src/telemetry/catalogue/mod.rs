@@ -14,6 +14,7 @@
 
 mod diagnosis;
 mod incidents;
+mod redis;
 #[cfg(test)]
 mod reference;
 mod requests;

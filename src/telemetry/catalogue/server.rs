@@ -32,9 +32,9 @@ pub(super) const UP: Metric = Metric::of_pool(
     "poolscope_server_up",
     Kind::Gauge,
     &[],
-    "Whether PostgreSQL replied to the last query of its own view, made on a connection outside the pool. 0 if it was unreachable, had no free slot or did not reply within 5 s; the other poolscope_server_ metrics are then missing. All are missing unless the server is watched (Pool::watch_server).",
+    "Whether the server, PostgreSQL or Redis, replied to the last query of its own view, made on a connection outside the pool. 0 if it was unreachable, had no free slot or did not reply within 5 s; the other poolscope_server_ and poolscope_redis_ metrics are then missing. All are missing unless the server is watched (Pool::watch_server).",
     |pool, sink| match &pool.server {
-        Some(ServerPoll::Seen(_)) => sink.value(&[], 1.0),
+        Some(ServerPoll::Seen(_) | ServerPoll::Redis(_)) => sink.value(&[], 1.0),
         Some(ServerPoll::Failed) => sink.value(&[], 0.0),
         None => {}
     },

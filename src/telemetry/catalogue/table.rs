@@ -1,7 +1,7 @@
 //! The table of all metrics.
 
 use super::{
-    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, diagnosis, incidents, requests, retries,
+    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, diagnosis, incidents, redis, requests, retries,
     server, spans, unpooled,
 };
 use crate::labels::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
@@ -349,6 +349,16 @@ pub const METRICS: &[Metric] = &[
     server::LOCK_WAITERS,
     server::OLDEST_TRANSACTION,
     server::OLDEST_IDLE_IN_TRANSACTION,
+    redis::INFO,
+    redis::CLIENTS,
+    redis::CLIENTS_BLOCKED,
+    redis::CLIENTS_MAX,
+    redis::REJECTED,
+    redis::MEMORY,
+    redis::MEMORY_MAX,
+    redis::EVICTED,
+    redis::HITS,
+    redis::MISSES,
     unpooled::CONNECTIONS,
     unpooled::ACTIVE,
     unpooled::SECONDS,

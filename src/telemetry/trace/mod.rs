@@ -17,7 +17,7 @@ mod spans;
 
 pub(crate) use self::checkout::CheckoutSpan;
 pub(crate) use self::otel::{SampledSpan, current, current_context, current_span, ids_of, link};
-pub(crate) use self::queries::{QueryEnd, QuerySpans, ServerAddress};
+pub(crate) use self::queries::{DatabaseSystem, QueryEnd, QuerySpans, ServerAddress};
 pub(crate) use self::spans::{
     OperationSpan, SpanOutcome, attempt, record_dirty_return, record_retry, record_suspected_leak, reset,
 };

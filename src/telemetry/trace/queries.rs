@@ -16,15 +16,48 @@ use crate::telemetry::connection::QueryParent;
 use crate::telemetry::names::NameTable;
 use crate::telemetry::queries::QueryId;
 
-/// PostgreSQL's default port, which `server.port` omits.
-const DEFAULT_PORT: u16 = 5432;
+/// The kind of a database server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum DatabaseSystem {
+    #[default]
+    PostgreSql,
+    #[cfg(feature = "redis")]
+    Redis,
+}
 
-/// The name of spans of queries without a summary.
-const UNNAMED: &str = "postgresql";
+impl DatabaseSystem {
+    /// Returns the value of `db.system.name`, also the name of spans of queries without a summary.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::PostgreSql => "postgresql",
+            #[cfg(feature = "redis")]
+            Self::Redis => "redis",
+        }
+    }
+
+    /// Returns the port that `server.port` omits.
+    const fn default_port(self) -> u16 {
+        match self {
+            Self::PostgreSql => 5432,
+            #[cfg(feature = "redis")]
+            Self::Redis => 6379,
+        }
+    }
+
+    /// Returns whether a query is one command, whose name is `db.operation.name`, and whose answer has no rows.
+    const fn has_commands(self) -> bool {
+        match self {
+            Self::PostgreSql => false,
+            #[cfg(feature = "redis")]
+            Self::Redis => true,
+        }
+    }
+}
 
 /// The server that a connection is established to.
 #[derive(Debug)]
 pub(crate) struct ServerAddress {
+    pub(crate) system: DatabaseSystem,
     pub(crate) database: String,
     /// The host name or address, or the path of the socket.
     pub(crate) address: String,
@@ -61,6 +94,10 @@ impl QuerySpans {
         Self { pool, summaries: Arc::downgrade(summaries), server, begun: 0, ended: 0, open: VecDeque::new() }
     }
 
+    fn system(&self) -> DatabaseSystem {
+        self.server.as_deref().map(|server| server.system).unwrap_or_default()
+    }
+
     /// Records that a request with queries was sent, whose span is a child of `parent`.
     #[inline]
     pub(crate) fn begin(&mut self, parent: Option<QueryParent>) {
@@ -75,19 +112,20 @@ impl QuerySpans {
         if self.summaries.strong_count() == 0 {
             return;
         }
-        let peer = self.server.as_deref();
-        let port = peer.and_then(|peer| peer.port).filter(|port| *port != DEFAULT_PORT);
+        let (peer, system) = (self.server.as_deref(), self.system());
+        let port = peer.and_then(|peer| peer.port).filter(|port| *port != system.default_port());
         let span = info_span!(
             target: TARGET,
             parent: None,
             "query",
             otel.name = Empty,
             otel.kind = "client",
-            db.system.name = "postgresql",
+            db.system.name = system.name(),
             db.namespace = peer.map(|peer| &*peer.database),
             server.address = peer.map(|peer| &*peer.address),
             server.port = port.map(i64::from),
             db.client.connection.pool.name = &*self.pool,
+            db.operation.name = Empty,
             db.query.summary = Empty,
             db.query.text = Empty,
             db.response.returned_rows = Empty,
@@ -113,11 +151,11 @@ impl QuerySpans {
     fn close(&mut self, result: QueryEnd<'_>) -> Option<TraceContext> {
         let summaries = self.summaries.upgrade().filter(|_| result.query != QueryId::OTHER);
         let summary = summaries.as_ref().map(|summaries| summaries.name(result.query.as_u16()));
-        let mut closed = None;
+        let (system, mut closed) = (self.system(), None);
         while self.open.front().is_some_and(|(number, _)| *number <= self.ended)
             && let Some((_, span)) = self.open.pop_front()
         {
-            close(&span, summary, result);
+            close(&span, system, summary, result);
             // Read last, because it fixes the span's name.
             closed = ids_of(&span);
         }
@@ -126,21 +164,29 @@ impl QuerySpans {
 
     /// Ends all open spans with an error, because the wire is no longer observed.
     pub(crate) fn abandon(&mut self) {
+        let system = self.system();
         for (_, span) in self.open.drain(..) {
-            close(&span, None, QueryEnd { query: QueryId::OTHER, text: None, rows: 0, error: Some(ErrorCode::OTHER) });
+            close(
+                &span,
+                system,
+                None,
+                QueryEnd { query: QueryId::OTHER, text: None, rows: 0, error: Some(ErrorCode::OTHER) },
+            );
         }
     }
 }
 
-fn close(span: &Span, summary: Option<&str>, QueryEnd { text, rows, error, .. }: QueryEnd<'_>) {
-    span.record("otel.name", summary.unwrap_or(UNNAMED));
+fn close(span: &Span, system: DatabaseSystem, summary: Option<&str>, QueryEnd { text, rows, error, .. }: QueryEnd<'_>) {
+    span.record("otel.name", summary.unwrap_or(system.name()));
     if let Some(summary) = summary {
-        span.record("db.query.summary", summary);
+        let field = if system.has_commands() { "db.operation.name" } else { "db.query.summary" };
+        span.record(field, summary);
     }
     if let Some(text) = text {
         span.record("db.query.text", text);
     }
     match error {
+        None if system.has_commands() => {}
         None => {
             span.record("db.response.returned_rows", i64::try_from(rows).unwrap_or(i64::MAX));
         }
@@ -206,7 +252,7 @@ mod tests {
             let expect = |expected: &[Option<&str>]| {
                 let ended = std::mem::take(&mut *ended.0.lock().unwrap());
                 let expected: Vec<_> =
-                    expected.iter().map(|error| (UNNAMED.into(), error.map(str::to_owned))).collect();
+                    expected.iter().map(|error| ("postgresql".into(), error.map(str::to_owned))).collect();
                 assert_eq!(ended, expected);
             };
             for traced in [true, false, true, true, true] {

@@ -152,7 +152,7 @@ pub(super) fn fail(span: &Span, code: Option<ErrorCode>, fallback: &str) {
     span.record("otel.status_code", "ERROR");
     let code = code.filter(|code| ![ErrorCode::OTHER, ErrorCode::NONE].contains(code));
     span.record("error.type", code.as_ref().map_or(fallback, ErrorCode::as_str));
-    if let Some(code) = code.filter(|code| code.is_sqlstate()) {
+    if let Some(code) = code.filter(ErrorCode::is_of_server) {
         span.record("db.response.status_code", code.as_str());
     }
 }

@@ -7,6 +7,7 @@ mod secret;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use self::file::{FileContent, PasswordFile};
 use self::passfile::Login;
 pub use self::secret::Secret;
 use super::error::{ConnectError, is_password_missing};
-use super::peer::Peer;
+use super::peer::{Address, Peer};
 use super::pool_name::PoolName;
 use crate::config::{ConfigError, DatabaseUrl, Settings};
 use crate::files::Live;
@@ -116,6 +117,20 @@ fn conflict(problem: impl Into<String>) -> ConfigError {
     ConfigError::Conflict { location: "settings".to_owned(), problem: problem.into() }
 }
 
+/// Returns host and port as configured: a name, an address, or the directory of a Unix socket.
+fn configured(peer: &Peer) -> (Cow<'_, str>, u16) {
+    match peer.address() {
+        (Address::Tcp(address), Some(name)) => (Cow::Borrowed(name), address.port()),
+        (Address::Tcp(address), None) => (Cow::Owned(address.ip().to_string()), address.port()),
+        (Address::Unix(path), _) => {
+            let directory = path.parent().map_or(Cow::Borrowed(""), Path::to_string_lossy);
+            // The socket's name is `.s.PGSQL.` and the port.
+            let port = path.extension().and_then(|port| port.to_str()?.parse().ok());
+            (directory, port.unwrap_or_default())
+        }
+    }
+}
+
 /// The password of one connection attempt.
 pub(super) enum CurrentPassword {
     Configured,
@@ -132,7 +147,7 @@ impl CurrentPassword {
             Self::File(content, _) => match &**content {
                 FileContent::Password(password) => Some(Cow::Borrowed(password)),
                 FileContent::Passfile(passfile) => {
-                    let (host, port) = peer.configured();
+                    let (host, port) = configured(peer);
                     Login::new(&host, port, config).and_then(|login| passfile.find(&login)).map(Cow::Owned)
                 }
             },
@@ -149,7 +164,7 @@ impl CurrentPassword {
         if !is_password_missing(source) {
             return error;
         }
-        let (host, port) = peer.configured();
+        let (host, port) = configured(peer);
         let Some(login) = Login::new(&host, port, config) else { return error };
         let Login { host, port, database, user } = login;
         let mut problem = format!(

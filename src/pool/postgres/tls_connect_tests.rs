@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use super::super::connect::Established;
-use super::super::error::ConnectError;
-use super::super::scripted_server::*;
-use super::tests::Authority;
+use super::connect::Established;
+use super::error::ConnectError;
+use super::scripted_server::*;
+use super::tls::tests::Authority;
 use crate::labels::ErrorCode;
 
 const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();

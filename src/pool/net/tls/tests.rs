@@ -209,8 +209,11 @@ fn certificate_file_may_hold_several_authorities() {
 
 #[test]
 fn tls_is_configured_unless_disabled() {
-    let tls =
-        |url: &str| ClientTls::new(&url.parse().unwrap(), &super::super::pool_name::PoolName::wanted("tls")).unwrap().0;
+    let tls = |url: &str| {
+        let url: crate::config::DatabaseUrl = url.parse().unwrap();
+        let pool = super::super::pool_name::PoolName::wanted("tls");
+        ClientTls::new(url.tls(), url.client_certificate(), None, &pool).unwrap().0
+    };
     assert!(tls("postgres://h/d?sslmode=disable").is_none());
     assert!(tls("postgres://h/d").is_some());
 }

@@ -5,39 +5,39 @@
 
 mod config;
 mod problem;
-mod rewrap;
 mod verifier;
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::{CertificateError, Error};
-use tokio_postgres::config::SslNegotiation;
-use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres_rustls::MakeRustlsConnect;
+use rustls::{CertificateError, ClientConfig, Error};
 
-pub(super) use self::problem::tls_problem;
-use self::rewrap::RewrapTls;
-use super::error::ConnectError;
+pub(in crate::pool) use self::problem::tls_problem;
 use super::error_source::find_source;
 use super::pool_name::PoolName;
-use super::socket::Socket;
-use crate::config::{ClientCertificate, ConfigError, DatabaseUrl, Roots, TlsMode, Verify};
+use crate::config::{ClientCertificate, ConfigError, Roots, TlsMode, Verify};
 use crate::files::{Files, Live, Source};
 use crate::telemetry::log::{ReloadLimiter, event};
 use crate::text::{ErrorChain, Printable};
 
 /// The TLS configuration of a pool's connections, which follows its certificate files.
-pub(super) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
+pub(in crate::pool) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
 
 impl ClientTls {
-    /// Creates the configuration for `url`, and reads its certificate files. `pool` is the name for the log.
-    pub(super) fn new(url: &DatabaseUrl, pool: &PoolName) -> Result<Self, ConfigError> {
-        let (TlsMode::Prefer(verify) | TlsMode::Require(verify)) = url.tls() else { return Ok(Self(None)) };
+    /// Creates the configuration for `mode` and a client's certificate, and reads its files. `protocol` is the one to
+    /// negotiate by ALPN, and `pool` the name for the log.
+    pub(in crate::pool) fn new(
+        mode: &TlsMode,
+        certificate: Option<&ClientCertificate>,
+        protocol: Option<&'static [u8]>,
+        pool: &PoolName,
+    ) -> Result<Self, ConfigError> {
+        let (TlsMode::Prefer(verify) | TlsMode::Require(verify)) = mode else { return Ok(Self(None)) };
         let source = CertificateFiles {
             verify: verify.clone(),
-            certificate: url.client_certificate().cloned(),
-            negotiation: url.config().get_ssl_negotiation(),
+            certificate: certificate.cloned(),
+            protocol,
             pool: pool.clone(),
             limiter: ReloadLimiter::default(),
         };
@@ -47,35 +47,24 @@ impl ClientTls {
     }
 
     /// Returns the configuration for a connection, after a check of the certificate files; see [`Live::current`].
-    pub(super) async fn current(&self) -> CurrentTls {
+    pub(in crate::pool) async fn current(&self) -> CurrentTls {
         let Some(live) = &self.0 else { return CurrentTls(None) };
         CurrentTls(Some((live.current().await, Arc::clone(live))))
     }
 }
 
 /// The TLS configuration of one connection attempt.
-pub(super) struct CurrentTls(Option<(Arc<Loaded>, Arc<Live<CertificateFiles>>)>);
+pub(in crate::pool) struct CurrentTls(Option<(Arc<Loaded>, Arc<Live<CertificateFiles>>)>);
 
 impl CurrentTls {
-    /// Returns what connects TLS to the server of this name, below a wrapper of the socket; `None` for plaintext.
-    pub(super) fn for_host(
-        &self,
-        hostname: &str,
-    ) -> Option<RewrapTls<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect>> {
-        let mut tls = self.0.as_ref()?.0.connector.clone();
-        let Ok(tls) = MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, hostname);
-        Some(RewrapTls(tls))
+    /// Returns the configuration; `None` for plaintext.
+    pub(in crate::pool) fn config(&self) -> Option<&Arc<ClientConfig>> {
+        Some(&self.0.as_ref()?.0.config)
     }
 
-    /// Adds to the error of a verification which files it used, and when they were read.
-    pub(super) fn explain(&self, error: ConnectError) -> ConnectError {
-        let ConnectError::Tls { address, problem, source } = error else { return error };
-        let explanation = self.explanation(&source).map(|explanation| format!(" ({explanation})"));
-        ConnectError::Tls { address, problem: problem + &explanation.unwrap_or_default(), source }
-    }
-
-    /// Returns `None` if no other files would help.
-    fn explanation(&self, error: &tokio_postgres::Error) -> Option<String> {
+    /// Returns which files a verification that failed with `error` used, and when they were read; `None` if no other files
+    /// would help.
+    pub(in crate::pool) fn explanation(&self, error: &(dyn StdError + 'static)) -> Option<String> {
         let (loaded, live) = self.0.as_ref()?;
         let files = live.source().name_of_files(find_source(error)?)?;
         let read_at = humantime::format_rfc3339_seconds(loaded.read_at);
@@ -90,14 +79,14 @@ impl CurrentTls {
 pub(super) struct CertificateFiles {
     verify: Verify,
     certificate: Option<ClientCertificate>,
-    negotiation: SslNegotiation,
+    protocol: Option<&'static [u8]>,
     pool: PoolName,
     limiter: ReloadLimiter,
 }
 
 /// A configuration of TLS.
 pub(super) struct Loaded {
-    connector: MakeRustlsConnect,
+    config: Arc<ClientConfig>,
     read_at: SystemTime,
 }
 
@@ -105,11 +94,8 @@ impl CertificateFiles {
     fn load(&self, files: &mut Files) -> Result<Loaded, ConfigError> {
         let read_at = SystemTime::now();
         let mut config = config::client_config(&self.verify, self.certificate.as_ref(), files)?;
-        // Without PostgreSQL's own negotiation, the server requires ALPN.
-        if self.negotiation == SslNegotiation::Direct {
-            config.alpn_protocols = vec![b"postgresql".to_vec()];
-        }
-        Ok(Loaded { connector: MakeRustlsConnect::new(config), read_at })
+        config.alpn_protocols = self.protocol.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Loaded { config: Arc::new(config), read_at })
     }
 
     /// Returns the name of the files that were used for what failed with `error`.
@@ -157,6 +143,4 @@ impl Source for CertificateFiles {
 }
 
 #[cfg(test)]
-mod connect_tests;
-#[cfg(test)]
-mod tests;
+pub(in crate::pool) mod tests;

@@ -1,27 +1,22 @@
 //! Stands in for Unix sockets on systems without them.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_postgres::config::Host;
 
 /// A stream that cannot exist.
 #[derive(Debug)]
 pub(crate) enum UnixStream {}
 
-pub(super) fn socket_path(_: &Host, _: u16) -> Option<PathBuf> {
-    None
-}
-
 /// Returns whether an error is `WSAEMFILE` or `WSAENOBUFS`: this host is out of sockets or of their buffers.
-pub(super) fn is_exhausted(error: &io::Error) -> bool {
+pub(in crate::pool) fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(10_024 | 10_055))
 }
 
-pub(super) async fn connect(_: &Path) -> io::Result<UnixStream> {
+pub(in crate::pool) async fn connect(_: &Path) -> io::Result<UnixStream> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

@@ -1,9 +1,12 @@
-//! Moves a wrapper from below TLS to above it.
+//! TLS below the protocol observer: moves a wrapper of the socket from below TLS to above it.
 
 use std::pin::Pin;
 
-use tokio_postgres::tls::TlsConnect;
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::socket::Socket;
+use super::tls::CurrentTls;
 use crate::pool::wire::{AwaitPeerClose, Tap};
 
 /// Connects TLS over the inner stream of a [`Tap`] or [`AwaitPeerClose`], and wraps the TLS stream again.
@@ -14,7 +17,17 @@ use crate::pool::wire::{AwaitPeerClose, Tap};
 /// Not for [`NoTls`](tokio_postgres::NoTls): that one opts out through a hidden method which a wrapper cannot
 /// implement, since the type of its argument is not public. Without TLS there is nothing to move.
 #[derive(Debug)]
-pub(in crate::pool::postgres) struct RewrapTls<T>(pub(super) T);
+pub(super) struct RewrapTls<T>(T);
+
+/// Returns what connects TLS to the server of this name, below a wrapper of the socket; `None` for plaintext.
+pub(super) fn for_host(
+    tls: &CurrentTls,
+    hostname: &str,
+) -> Option<RewrapTls<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect>> {
+    let mut tls = MakeRustlsConnect::new((**tls.config()?).clone());
+    let Ok(tls) = MakeTlsConnect::<Socket>::make_tls_connect(&mut tls, hostname);
+    Some(RewrapTls(tls))
+}
 
 type Connecting<S, E> = Pin<Box<dyn Future<Output = Result<S, E>> + Send>>;
 

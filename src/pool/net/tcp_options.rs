@@ -5,24 +5,22 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio_postgres::Config;
 
 /// The options of a TCP socket, as far as the operating system supports them.
 #[derive(Clone)]
-pub(super) struct TcpOptions {
+pub(in crate::pool) struct TcpOptions {
     user_timeout: Option<Duration>,
     keepalive: Option<TcpKeepalive>,
 }
 
 impl TcpOptions {
-    pub(super) fn new(config: &Config) -> Self {
-        Self {
-            user_timeout: config.get_tcp_user_timeout().copied(),
-            keepalive: config.get_keepalives().then(|| keepalive(config)),
-        }
+    /// Creates the options from the limit of unacknowledged data and the keepalive; `None` for those of the operating
+    /// system, or no keepalive.
+    pub(in crate::pool) fn new(user_timeout: Option<Duration>, keepalive: Option<Keepalive>) -> Self {
+        Self { user_timeout, keepalive: keepalive.map(TcpKeepalive::from) }
     }
 
-    pub(super) fn apply(&self, stream: &TcpStream) -> io::Result<()> {
+    pub(in crate::pool) fn apply(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         set_user_timeout(&socket, self.user_timeout)?;
@@ -43,10 +41,34 @@ fn set_user_timeout(_: &SockRef<'_>, _: Option<Duration>) -> io::Result<()> {
     Ok(())
 }
 
-fn keepalive(config: &Config) -> TcpKeepalive {
-    let keepalive = TcpKeepalive::new().with_time(config.get_keepalives_idle());
+/// When TCP probes a connection without traffic.
+#[derive(Clone, Copy)]
+pub(in crate::pool) struct Keepalive {
+    /// The time without traffic before the first probe.
+    pub(in crate::pool) idle: Duration,
+    /// The time between probes; `None` for the operating system's.
+    pub(in crate::pool) interval: Option<Duration>,
+    /// The number of probes; `None` for the operating system's.
+    pub(in crate::pool) retries: Option<u32>,
+}
+
+impl Keepalive {
+    /// With an `idle` of 30 s, a silent peer is detected after one minute. The kernel's defaults are 75 s and 9 probes.
+    pub(in crate::pool) const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+    pub(in crate::pool) const DEFAULT_RETRIES: u32 = 3;
+}
+
+impl From<Keepalive> for TcpKeepalive {
+    fn from(Keepalive { idle, interval, retries }: Keepalive) -> Self {
+        keepalive(idle, interval, retries)
+    }
+}
+
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables, reason = "not every system has each option"))]
+fn keepalive(idle: Duration, interval: Option<Duration>, retries: Option<u32>) -> TcpKeepalive {
+    let keepalive = TcpKeepalive::new().with_time(idle);
     #[cfg(not(any(target_os = "aix", target_os = "redox", target_os = "solaris", target_os = "openbsd")))]
-    let keepalive = match config.get_keepalives_interval() {
+    let keepalive = match interval {
         Some(interval) => keepalive.with_interval(interval),
         None => keepalive,
     };
@@ -57,7 +79,7 @@ fn keepalive(config: &Config) -> TcpKeepalive {
         target_os = "windows",
         target_os = "openbsd"
     )))]
-    let keepalive = match config.get_keepalives_retries() {
+    let keepalive = match retries {
         Some(retries) => keepalive.with_retries(retries),
         None => keepalive,
     };
@@ -71,18 +93,14 @@ mod tests {
     #[tokio::test]
     async fn socket_has_the_configured_options() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let connect = async |config: &Config| {
+        let connect = async |user_timeout: Option<Duration>, keepalive: Option<Keepalive>| {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-            TcpOptions::new(config).apply(&stream).unwrap();
+            TcpOptions::new(user_timeout, keepalive).apply(&stream).unwrap();
             stream
         };
-        let mut config = Config::new();
-        config
-            .keepalives_idle(Duration::from_secs(31))
-            .keepalives_interval(Duration::from_secs(7))
-            .keepalives_retries(4)
-            .tcp_user_timeout(Duration::from_secs(21));
-        let stream = connect(&config).await;
+        let [idle, interval, user_timeout] = [31, 7, 21].map(Duration::from_secs);
+        let keepalive = Keepalive { idle, interval: Some(interval), retries: Some(4) };
+        let stream = connect(Some(user_timeout), Some(keepalive)).await;
         let socket = SockRef::from(&stream);
         assert!(stream.nodelay().unwrap() && socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(31));
@@ -90,7 +108,7 @@ mod tests {
         assert_eq!(socket.tcp_keepalive_retries().unwrap(), 4);
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(21)));
 
-        let stream = connect(Config::new().keepalives(false)).await;
+        let stream = connect(None, None).await;
         let socket = SockRef::from(&stream);
         assert!(stream.nodelay().unwrap() && !socket.keepalive().unwrap());
         assert_eq!(socket.tcp_user_timeout().unwrap(), None);

@@ -1,19 +1,17 @@
 //! One address of a server.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio_postgres::Config;
 
 use super::socket::Socket;
 use super::tcp_options::TcpOptions;
 use super::unix;
-use crate::telemetry::trace::ServerAddress;
+use crate::telemetry::trace::{DatabaseSystem, ServerAddress};
 use crate::text::Printable;
 
 /// An address of a server, with all that is needed to open sockets to it.
@@ -27,66 +25,55 @@ pub(crate) struct Peer {
 
 /// The address on which a server listens.
 #[derive(Clone)]
-pub(super) enum Address {
+pub(in crate::pool) enum Address {
     /// The whole socket address: that of a link-local address includes the interface.
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
 impl Peer {
-    /// Creates a peer. `hostname` is the name expected in the server's certificate.
-    pub(super) fn new(address: Address, hostname: Option<String>, config: &Config) -> Self {
-        Self {
-            address,
-            hostname,
-            connect_timeout: config.get_connect_timeout().copied(),
-            tcp_options: TcpOptions::new(config),
-        }
+    /// Creates a peer. `hostname` is the name expected in the server's certificate, and `connect_timeout` the limit of
+    /// opening one socket.
+    pub(in crate::pool) fn new(
+        address: Address,
+        hostname: Option<String>,
+        connect_timeout: Option<Duration>,
+        tcp_options: TcpOptions,
+    ) -> Self {
+        Self { address, hostname, connect_timeout, tcp_options }
     }
 
     /// Returns the server's name for TLS. Empty on a Unix socket, where TLS is not used.
-    pub(super) fn hostname(&self) -> &str {
+    pub(in crate::pool) fn hostname(&self) -> &str {
         self.hostname.as_deref().unwrap_or_default()
     }
 
     /// Returns whether no network is between client and server.
-    pub(super) fn is_local(&self) -> bool {
+    pub(in crate::pool) fn is_local(&self) -> bool {
         match &self.address {
             Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Address::Unix(_) => true,
         }
     }
 
-    /// Returns host and port as configured: a name, an address, or the directory of a Unix socket.
-    pub(super) fn configured(&self) -> (Cow<'_, str>, u16) {
-        match &self.address {
-            Address::Tcp(address) => match &self.hostname {
-                Some(name) => (Cow::Borrowed(name), address.port()),
-                None => (Cow::Owned(address.ip().to_string()), address.port()),
-            },
-            Address::Unix(path) => {
-                let directory = path.parent().map_or(Cow::Borrowed(""), Path::to_string_lossy);
-                // The socket's name is `.s.PGSQL.` and the port.
-                let port = path.extension().and_then(|port| port.to_str()?.parse().ok());
-                (directory, port.unwrap_or_default())
-            }
-        }
+    /// Returns the address, and the name that was looked up for it, if one was.
+    pub(in crate::pool) fn address(&self) -> (&Address, Option<&str>) {
+        (&self.address, self.hostname.as_deref())
     }
 
-    /// Returns the server's attributes for spans. Without a database name, the server uses the user's name.
-    pub(super) fn server(&self, config: &Config) -> ServerAddress {
-        let database = config.get_dbname().or(config.get_user()).unwrap_or_default().to_owned();
-        match &self.address {
+    /// Returns the server's attributes for spans.
+    pub(in crate::pool) fn server(&self, system: DatabaseSystem, database: String) -> ServerAddress {
+        let (address, port) = match &self.address {
             Address::Tcp(address) => {
-                let name = self.hostname.clone().unwrap_or_else(|| address.ip().to_string());
-                ServerAddress { database, address: name, port: Some(address.port()) }
+                (self.hostname.clone().unwrap_or_else(|| address.ip().to_string()), Some(address.port()))
             }
-            Address::Unix(path) => ServerAddress { database, address: path.display().to_string(), port: None },
-        }
+            Address::Unix(path) => (path.display().to_string(), None),
+        };
+        ServerAddress { system, database, address, port }
     }
 
     /// Opens a socket, within the connect timeout of a single address.
-    pub(super) async fn open(&self) -> io::Result<Socket> {
+    pub(in crate::pool) async fn open(&self) -> io::Result<Socket> {
         let Some(timeout) = self.connect_timeout else { return self.connect().await };
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "connection timed out");
         tokio::time::timeout(timeout, self.connect()).await.map_err(|_| timed_out())?
@@ -131,14 +118,15 @@ mod tests {
     fn display_shows_the_name_and_its_address() {
         let shown = |address: &str, name: Option<&str>| {
             let address = Address::Tcp(address.parse().unwrap());
-            Peer::new(address, name.map(str::to_owned), &Config::new()).to_string()
+            Peer::new(address, name.map(str::to_owned), None, TcpOptions::new(None, None)).to_string()
         };
         assert_eq!(shown("10.1.2.3:5433", Some("db.example")), "db.example:5433 (10.1.2.3)");
         assert_eq!(shown("10.1.2.3:5433", Some("10.1.2.3")), "10.1.2.3:5433");
         assert_eq!(shown("[::1]:5433", Some("0:0::1")), "[::1]:5433");
         assert_eq!(shown("[::1]:5433", None), "[::1]:5433");
         assert_eq!(shown("10.1.2.3:1", Some("a\u{1b}[2Jb")), r"a\u{1b}[2Jb:1 (10.1.2.3)");
-        let socket = Peer::new(Address::Unix("/tmp/\nforged\u{9b}m/.s.PGSQL.1".into()), None, &Config::new());
+        let path = Address::Unix("/tmp/\nforged\u{9b}m/.s.PGSQL.1".into());
+        let socket = Peer::new(path, None, None, TcpOptions::new(None, None));
         assert_eq!(socket.to_string(), r"/tmp/\nforged\u{9b}m/.s.PGSQL.1");
     }
 }

@@ -1,0 +1,237 @@
+//! Writes what an observer sees on the wire to the connection's statistics, whatever the protocol.
+
+use std::sync::{Arc, Weak};
+
+use crate::labels::{ConnectionState, ErrorCode};
+use crate::telemetry::clock::{Clock, Nanos, nanos};
+use crate::telemetry::connection::{ConnectionStats, UnpackedState};
+use crate::telemetry::evidence::{Risk, ServerError};
+use crate::telemetry::ledger::{Ledger, Recorder};
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::queries::QueryId;
+use crate::telemetry::trace::{QueryEnd, QuerySpans, ServerAddress};
+use crate::telemetry::wire::SessionStatus;
+
+/// Writes the statistics of one connection.
+#[derive(Debug)]
+pub(super) struct StatsWriter {
+    stats: Arc<ConnectionStats>,
+    clock: Clock,
+    /// Weak, so that the task of a closing connection does not keep a dropped pool's series alive.
+    pub(super) ledger: Weak<Ledger>,
+    /// The packed state of the connection when it was last read, and the state unpacked from it.
+    packed_state: u64,
+    unpacked_state: UnpackedState,
+    /// The time at which the bytes that are being read passed.
+    at: Nanos,
+    spans: QuerySpans,
+    /// The duration in nanoseconds from which on a query is logged; the maximum if none is.
+    slow_query_nanos: u64,
+}
+
+/// The end of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RequestEnd {
+    /// The number of spans that end.
+    pub(super) started: u32,
+    pub(super) query: QueryId,
+    pub(super) sent_at: Nanos,
+    pub(super) error: Option<ErrorCode>,
+    /// Whether it committed something.
+    pub(super) committed: bool,
+    /// Whether its success makes earlier errors irrelevant.
+    pub(super) clears_error: bool,
+}
+
+impl StatsWriter {
+    /// Creates a writer for a connection that has passed no bytes.
+    pub(super) fn new(stats: Arc<ConnectionStats>, ledger: &Arc<Ledger>, server: Option<Arc<ServerAddress>>) -> Self {
+        let spans = ledger.query_spans(server);
+        let slow_query_nanos = ledger.limits().slow_query_threshold.map_or(u64::MAX, nanos);
+        let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
+        let packed_state = stats.packed_state();
+        let unpacked_state = UnpackedState::unpack(packed_state);
+        Self { stats, clock, ledger, packed_state, unpacked_state, at: Nanos::ZERO, spans, slow_query_nanos }
+    }
+
+    /// Reads the time at which bytes pass.
+    pub(super) fn read_clock(&mut self) {
+        self.at = self.clock.now();
+    }
+
+    /// Returns the time at which the bytes that are being read passed.
+    pub(super) fn now(&self) -> Nanos {
+        self.at
+    }
+
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.stats.wire().count_sent(self.unpacked_state.operation, bytes as u64, self.at);
+    }
+
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.stats.wire().count_received(self.unpacked_state.operation, bytes as u64, self.at);
+    }
+
+    /// Reads the connection's state again, and so the operation that uses the connection now.
+    fn refresh_state(&mut self) {
+        let packed_state = self.stats.packed_state();
+        if packed_state == self.packed_state {
+            return;
+        }
+        self.packed_state = packed_state;
+        let unpacked_state = UnpackedState::unpack(packed_state);
+        if unpacked_state.label == ConnectionState::Used {
+            self.unpacked_state = unpacked_state;
+            if !unpacked_state.maintenance {
+                self.stats.wire().begin_use(packed_state);
+            }
+        } else {
+            // Late bytes still count for the last operation; the time counts for none.
+            self.unpacked_state.label = unpacked_state.label;
+        }
+    }
+
+    /// Returns whether the connection is being established.
+    #[cfg(feature = "redis")]
+    pub(super) fn is_creating(&self) -> bool {
+        self.stats.state().label == ConnectionState::Creating
+    }
+
+    /// Returns whether queries count, since a caller uses the connection.
+    #[cfg(feature = "redis")]
+    pub(super) fn counts_queries(&self) -> bool {
+        self.is_held()
+    }
+
+    /// Returns the operation that the time counts for: the one that uses the connection.
+    fn user(&self) -> Option<OperationId> {
+        (self.unpacked_state.label == ConnectionState::Used).then_some(self.unpacked_state.operation)
+    }
+
+    /// Returns whether a caller uses the connection, rather than the pool itself.
+    fn is_held(&self) -> bool {
+        self.unpacked_state.label == ConnectionState::Used && !self.unpacked_state.maintenance
+    }
+
+    /// Returns whether the pool itself uses the connection.
+    pub(super) fn is_maintenance(&mut self) -> bool {
+        self.refresh_state();
+        !self.is_held()
+    }
+
+    /// Records that the bytes are not understood any more.
+    #[cold]
+    pub(super) fn protocol_error(&mut self, problem: &'static str) {
+        self.stats.wire().enter(SessionStatus::Unread, None, self.at);
+        self.spans.abandon();
+        self.record(|recorder| recorder.wire_lost(problem));
+    }
+
+    pub(super) fn record(&self, event: impl FnOnce(&Recorder)) {
+        if let Some(ledger) = self.ledger.upgrade() {
+            event(&Recorder::new(ledger));
+        }
+    }
+
+    /// Returns the id of a query's summary; `None` if the pool no longer exists.
+    pub(super) fn query<S: AsRef<str>>(&self, summary: impl FnOnce() -> S) -> Option<QueryId> {
+        let ledger = self.ledger.upgrade()?;
+        Some(Recorder::new(ledger).query(summary().as_ref()))
+    }
+
+    /// Records that the server works.
+    pub(super) fn busy(&mut self, status: SessionStatus) {
+        self.refresh_state();
+        self.stats.wire().enter(status, self.user(), self.at);
+    }
+
+    /// Records that the server is ready for the next request.
+    pub(super) fn ready(&mut self, status: SessionStatus) {
+        if status != self.stats.wire().status() {
+            self.stats.wire().enter(status, self.user(), self.at);
+        }
+    }
+
+    /// Records that a query was sent. `first` is whether it is the first one of its request, and `traced` whether a span of
+    /// the request is wanted.
+    pub(super) fn query_sent(&mut self, first: bool, traced: bool) {
+        let is_held = self.is_held();
+        if is_held {
+            self.stats.wire().count_query(self.unpacked_state.operation);
+        }
+        if first {
+            self.spans.begin(if is_held && traced { self.stats.begin_request() } else { None });
+        }
+    }
+
+    pub(super) fn queries_finished(&mut self, queries: u32) {
+        if self.is_held() {
+            self.stats.wire().count_finished(self.unpacked_state.operation, queries.into());
+        }
+    }
+
+    /// Records the end of a request; `span` is the end of its spans.
+    pub(super) fn request_ended<'a>(&mut self, end: RequestEnd, span: impl FnOnce() -> QueryEnd<'a>) {
+        let RequestEnd { started, query, sent_at, error, committed, clears_error } = end;
+        let trace = self.spans.end(started, span);
+        if !self.is_held() {
+            return;
+        }
+        let wire = self.stats.wire();
+        wire.record_reply(committed, clears_error);
+        let took = self.at.duration_since(sent_at);
+        if nanos(took) >= self.slow_query_nanos {
+            let (stats, operation) = (&self.stats, self.unpacked_state.operation);
+            self.record(|recorder| recorder.query_slow(stats, operation, query, took, error));
+        }
+        match (error, trace) {
+            (None, None) => wire.observe_query(query, nanos(took)),
+            (None, Some(trace)) => {
+                wire.observe_query(query, nanos(took));
+                self.record(|recorder| recorder.query_traced(query, took, trace));
+            }
+            (Some(code), trace) => self.record(|recorder| recorder.query_failed(query, code, took, trace)),
+        }
+    }
+
+    pub(super) fn risk_changed(&mut self, risk: Risk) {
+        self.stats.wire().set_risk(risk);
+    }
+
+    #[cold]
+    pub(super) fn server_error(&mut self, error: ServerError) {
+        // The error may be unsolicited, and precede the first query of this use.
+        self.refresh_state();
+        if self.is_held() {
+            self.stats.wire().record_error(error);
+        }
+        let ServerError { code, fatal, .. } = error;
+        if fatal {
+            self.stats.wire().end();
+        }
+        let unpacked_state = UnpackedState::unpack(self.stats.packed_state());
+        match unpacked_state.label {
+            // The pool receives the error of its own queries, and records it.
+            ConnectionState::Creating | ConnectionState::Closing => {}
+            ConnectionState::Used if unpacked_state.maintenance => {}
+            ConnectionState::Used => {
+                self.record(|recorder| recorder.query_error(unpacked_state.operation, code));
+            }
+            ConnectionState::Idle => self.record(|recorder| recorder.query_error(OperationId::OTHER, code)),
+        }
+    }
+
+    pub(super) fn set_backend(&self, pid: i32) {
+        self.stats.wire().set_backend(pid);
+    }
+
+    /// Ends the time that the server works for the connection's current user: no more bytes will pass.
+    pub(super) fn end(&mut self) {
+        // While a connection is closing, the server may execute beyond the end of its driver.
+        let closing = self.stats.state().label == ConnectionState::Closing;
+        if !closing && !self.stats.wire().status().is_clean() {
+            self.refresh_state();
+            self.stats.wire().enter(SessionStatus::Idle, self.user(), self.clock.now());
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! The pool against a real Redis.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod commands;
+mod connecting;
+mod invariants;
+mod outages;
+mod retries;
+mod server_view;
+mod sessions;
+mod spans;
+mod support;
+mod tls;
