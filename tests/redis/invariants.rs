@@ -1,5 +1,6 @@
 //! The invariants of accounting while the server fails and callers give up, as for PostgreSQL.
 
+#[allow(dead_code, reason = "shared with the tests over a scripted backend")]
 #[path = "../support/invariants.rs"]
 mod shared;
 
@@ -8,9 +9,10 @@ use std::time::{Duration, Instant};
 use poolscope::labels::Outcome;
 use poolscope::redis::redis::{AsyncCommands, cmd, pipe};
 use poolscope::redis::{Connection, redis};
+use poolscope::telemetry::OperationTotals;
 
 use crate::support::{TestPool, eventually, server, with_deadline};
-use shared::{check_accounts, check_monotonic, check_quiescent};
+use shared::{check_accounts, check_monotonic};
 
 /// Uses a connection in one of several ways, some of which leave it dirty.
 async fn use_somehow(connection: &mut Connection, kind: u8) -> redis::RedisResult<()> {
@@ -42,8 +44,8 @@ async fn hold_while_the_server_fails_and_callers_give_up() {
                 while Instant::now() < until {
                     let kind = fastrand::u8(..8);
                     let work = async {
-                        if let Ok(mut connection) = operation.get().await {
-                            let _ = use_somehow(&mut connection, kind).await;
+                        if let Ok(mut connection) = with_deadline("a checkout", operation.get()).await {
+                            let _ = with_deadline(&format!("kind {kind}"), use_somehow(&mut connection, kind)).await;
                         }
                     };
                     // Some are dropped at any point.
@@ -71,7 +73,7 @@ async fn hold_while_the_server_fails_and_callers_give_up() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     for worker in workers {
-        with_deadline("the worker", worker).await.unwrap();
+        worker.await.unwrap();
     }
     eventually("quiescence", async || {
         let status = test.pool.status();
@@ -80,8 +82,11 @@ async fn hold_while_the_server_fails_and_callers_give_up() {
     .await;
     let snapshot = test.snapshot();
     check_accounts(&snapshot, 0);
-    check_quiescent(&snapshot);
     check_monotonic(&before, &snapshot);
+    let sum = |of: fn(&OperationTotals) -> u64| snapshot.operations.iter().map(of).sum::<u64>();
+    assert_eq!(snapshot.use_time.count(), sum(|operation| operation.returned), "uses");
+    assert_eq!(snapshot.use_time.sum_nanos, sum(|operation| operation.use_nanos), "use time");
+    assert_eq!(sum(|operation| operation.returned), test.outcomes(Outcome::Ok), "all were returned");
     assert_eq!(snapshot.wires_lost, 0);
     for operation in &snapshot.operations {
         assert!(operation.queries >= operation.queries_finished, "{operation:?}");

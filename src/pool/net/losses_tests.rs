@@ -15,7 +15,7 @@ fn ten_minutes(code: &str, is_held: bool) -> (Count, u64) {
     let (losses, lines) = (LossLog::new(PoolName::wanted("shop"), clock), LogLines::default());
     let _capture = lines.capture();
     for _ in 0..120 {
-        (0..90).for_each(|_| losses.record(ErrorCode::new(code), code.starts_with("57P0"), is_held, &"no"));
+        (0..90).for_each(|_| losses.record(ErrorCode::new(code), matches!(code, "57P01" | "57P05"), is_held, &"no"));
         mock.increment(Duration::from_secs(5));
     }
     (lines.count(Level::WARN, "connection lost"), lines.count(Level::DEBUG, "the server closed an idle").lines)

@@ -175,7 +175,7 @@ impl Connector {
             Some(observer) => tokio::spawn(until_end(observer.drive(Box::pin(driver)), losses, observer.is_held())),
             None => tokio::spawn(until_end(driver, losses, || true)),
         };
-        let mut client = Client { connection, task, peer, handover, session };
+        let mut client = Client::new(connection, task, peer, handover, session);
         self.set_up(&mut client, address).await?;
         client.session.begin(self.url.database());
         Ok(client)
@@ -206,7 +206,7 @@ impl Connector {
         }
         // Finds out what the others do not: that a password is missing, or that the server is loading its data.
         add(&mut pipeline, "PING", &[]);
-        let replies = client.connection.send_packed_commands(&pipeline, 0, commands.len()).await;
+        let replies = client.send_all(&pipeline, 0, commands.len()).await;
         let replies = replies.map_err(|error| ConnectError::refused(&error, commands[0], address.clone()))?;
         for (command, reply) in commands.into_iter().zip(replies) {
             let Value::ServerError(error) = reply else { continue };

@@ -37,7 +37,7 @@ impl fmt::Debug for RedisManager {
 async fn own_command(client: &mut Client, command: &'static str, argument: Option<i64>) -> Result<Value, ConnectError> {
     let mut packed = cmd(command);
     packed.arg(argument);
-    match client.connection.send_packed_command(&packed).await {
+    match client.send(&packed).await {
         Ok(Value::ServerError(error)) => {
             let error = RedisError::from(error);
             if is_tolerated(command, code_of(&error)) {

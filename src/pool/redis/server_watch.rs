@@ -124,7 +124,7 @@ impl Reader {
             None => self.connector.connect(None).await?,
         };
         let packed = cmd("INFO");
-        let asked = client.connection.send_packed_command(&packed);
+        let asked = client.send(&packed);
         let reply = timeout(QUERY_TIMEOUT, asked).await.map_err(|_| ReadError::NoAnswer)?;
         let info = match reply.map_err(|error| ReadError::Command(code_of(&error)))? {
             Value::BulkString(info) => String::from_utf8_lossy(&info).into_owned(),

@@ -95,7 +95,7 @@ impl QuerySpans {
     }
 
     fn system(&self) -> DatabaseSystem {
-        self.server.as_deref().map(|server| server.system).unwrap_or_default()
+        self.server.as_deref().map(|peer| peer.system).unwrap_or_default()
     }
 
     /// Records that a request with queries was sent, whose span is a child of `parent`.
