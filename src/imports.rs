@@ -17,6 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("pool", &["config", "diagnosis", "error", "files", "labels", "telemetry", "text"]),
     ("redis", &["config", "pool", "retry"]),
     ("retry", &["error", "labels", "telemetry", "pool"]),
+    ("cache", &["error", "labels", "pool", "redis", "telemetry"]),
     ("global", &["config", "error", "labels", "telemetry", "pool", "retry", "text"]),
     ("query_error", &["pool", "retry", "global", "text"]),
     ("middleware", &["error", "labels", "telemetry", "pool"]),

@@ -239,6 +239,44 @@ label_enum! {
 }
 
 label_enum! {
+    /// What a cache answered to a lookup. Each lookup has exactly one answer, also if it is dropped.
+    CacheResult {
+        /// A value within its time to live.
+        Hit => "hit",
+        /// A value whose time to live has passed, within the stale window.
+        Stale => "stale",
+        /// The stored information that there is no value.
+        Negative => "negative",
+        /// Nothing was stored: the caller's loader is called.
+        Miss => "miss",
+        /// Another caller was loading the same key, and its result is shared.
+        Coalesced => "coalesced",
+        /// The cache could not be read in time: the caller's loader is called.
+        Bypassed => "bypassed",
+        /// The caller dropped the future before the answer.
+        Cancelled => "cancelled",
+    }
+}
+
+label_enum! {
+    /// The kind of an error of a cache.
+    CacheError {
+        /// No reply within the deadline, including the wait for a connection.
+        Timeout => "timeout",
+        /// No connection, or it broke.
+        Unavailable => "unavailable",
+        /// The server refused the command, for example because its memory is full.
+        Server => "server",
+        /// A value could not be encoded.
+        Encode => "encode",
+        /// A stored value could not be decoded; it counts as a miss.
+        Decode => "decode",
+        /// A value is larger than the maximum, and is not stored.
+        TooLarge => "too_large",
+    }
+}
+
+label_enum! {
     /// The state of a connection.
     ConnectionState {
         /// Being established for a checkout.
@@ -349,6 +387,8 @@ label_enum! {
         RetryStorm => "retry_storm",
         /// The executor does not poll its tasks in time.
         RuntimeStalled => "runtime_stalled",
+        /// A cache in front of the pool is away, and the pool has its load.
+        CacheDown => "cache_down",
         /// The pool was not observed for long enough.
         NotEnoughData => "not_enough_data",
     }

@@ -1,6 +1,8 @@
 #![cfg_attr(not(doctest), doc = include_str!("../README.md"))]
 #![cfg_attr(doctest, doc = "Observability for PostgreSQL connection pools.")]
 
+#[cfg(feature = "redis")]
+pub mod cache;
 pub mod config;
 mod diagnosis;
 pub mod error;

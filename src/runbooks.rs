@@ -14,11 +14,14 @@ macro_rules! runbooks {
 }
 
 runbooks![
+    PoolscopeCacheDown,
+    PoolscopeCacheHitRatioLow,
     PoolscopeCheckoutErrors,
     PoolscopeCheckoutWaitHigh,
     PoolscopeConnectingFails,
     PoolscopeConnectionChurn,
     PoolscopeDiagnosedBurst,
+    PoolscopeDiagnosedCacheDown,
     PoolscopeDiagnosedChurn,
     PoolscopeDiagnosedConnectSlow,
     PoolscopeDiagnosedHeldIdle,

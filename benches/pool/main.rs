@@ -17,6 +17,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the report goes to the terminal")]
 
 mod affinity;
+mod cache;
 mod checkout;
 mod comparison;
 mod connect_per_request;
@@ -82,8 +83,8 @@ fn main() -> ExitCode {
 }
 
 /// Sections that can be run separately.
-const SECTIONS: [&str; 9] =
-    ["select", "no-io", "instructions", "scrapes", "sampler", "pooling", "traces", "requests", "redis"];
+const SECTIONS: [&str; 10] =
+    ["select", "no-io", "instructions", "scrapes", "sampler", "pooling", "traces", "requests", "redis", "cache"];
 
 /// Parses the scale and the sections; all sections by default.
 fn parse_arguments<'a>(arguments: &[&'a str]) -> Result<(Scale, Vec<&'a str>), BoxError> {
@@ -147,6 +148,9 @@ fn measure(scale: Scale, sections: &[&str]) -> Result<(), BoxError> {
 
     if section("redis", "GET on Redis, one task") {
         rows.extend(redis::measure(scale)?);
+    }
+    if section("cache", "the cache, one task") {
+        rows.extend(cache::measure(scale)?);
     }
 
     println!("{described}");

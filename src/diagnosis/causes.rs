@@ -93,6 +93,10 @@ pub(super) const fn texts(cause: Cause) -> (&'static str, &'static str) {
             "a large share of the checkouts are retries, most of them of `{operation}`",
             "Find out why `{operation}` fails (poolscope_retries_total has the SQLSTATE), and retry it less until then.",
         ),
+        Cause::CacheDown => (
+            "a cache in front of the pool is away, and the pool has its load",
+            "Restore the server of the cache, which is tried again by itself; its loads are limited to max_loads until then, and a larger pool is no remedy.",
+        ),
         Cause::RuntimeStalled => (
             "the runtime does not poll its tasks in time: connections are idle while checkouts wait",
             "Look for blocking calls in async code (use spawn_blocking) and for a CPU limit; the size of the pool does not matter.",

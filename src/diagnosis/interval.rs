@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::call_site::CallSite;
 use super::locks::LockBlock;
-use crate::labels::{Activity, ClientAddress, CloseReason, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
+use crate::labels::{Activity, CacheResult, ClientAddress, CloseReason, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, seconds, to_f64};
 use crate::telemetry::{PoolSnapshot, ServerPoll};
 
@@ -87,6 +87,18 @@ pub(super) struct ServerState {
     pub(super) top_application: Option<(Arc<str>, f64)>,
 }
 
+/// What the caches in front of the pool did in an interval.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize), serde(default))]
+pub(super) struct CacheActivity {
+    /// Lookups that a cache answered, or should have answered.
+    pub(super) lookups: f64,
+    /// Those that bypassed the cache, because it did not answer in time.
+    pub(super) bypassed: f64,
+    /// The cache with most of them.
+    pub(super) most_bypassed: Option<Arc<str>>,
+}
+
 /// What happened in a pool between two snapshots, and its state at the second one.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "exporter", derive(serde::Serialize, serde::Deserialize), serde(default))]
@@ -156,6 +168,9 @@ pub(super) struct Interval {
         serde(deserialize_with = "super::recording::lists::at_most::<_, _, MAX_OPERATIONS>")
     )]
     pub(super) operations: Vec<OperationInterval>,
+    /// `None` without a cache.
+    #[cfg_attr(feature = "exporter", serde(skip_serializing_if = "Option::is_none"))]
+    pub(super) caches: Option<CacheActivity>,
 }
 
 /// The counters of the previous snapshot.
@@ -171,6 +186,8 @@ pub(super) struct Totals {
     errors: Vec<(ErrorCode, u64)>,
     connect_errors: Vec<(ErrorCode, u64)>,
     budget_refusals: u64,
+    /// Lookups of each cache by result.
+    caches: Vec<[u64; CacheResult::COUNT]>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -219,6 +236,7 @@ impl Totals {
             errors,
             connect_errors: connect_errors.map(|errors| (errors.code, errors.count)).collect(),
             budget_refusals: budget_refusals.fold(0, |sum, exhausted| sum.saturating_add(exhausted.count)),
+            caches: snapshot.caches.iter().map(|cache| cache.results).collect(),
         }
     }
 
@@ -274,6 +292,7 @@ impl Interval {
         interval.add_operations(before, now, snapshot);
         interval.add_errors(before, now);
         interval.add_connect_failures(before, now);
+        interval.add_caches(before, now, snapshot);
         interval.set_state(snapshot);
         interval
     }
@@ -331,6 +350,24 @@ impl Interval {
             } else if new > 0.0 {
                 self.connect_failures += new;
                 self.last_connect_failure = Some(*code);
+            }
+        }
+    }
+
+    fn add_caches(&mut self, before: &Totals, now: &Totals, snapshot: &PoolSnapshot) {
+        let mut most = 0.0;
+        for (index, (results, cache)) in now.caches.iter().zip(&snapshot.caches).enumerate() {
+            let earlier = before.caches.get(index).unwrap_or(&[0; CacheResult::COUNT]);
+            let new = increases(earlier, results);
+            let activity = self.caches.get_or_insert_default();
+            // Those that shared the result of another, or were dropped, say nothing about the cache.
+            let shared = new[CacheResult::Coalesced.index()] + new[CacheResult::Cancelled.index()];
+            let bypassed = new[CacheResult::Bypassed.index()];
+            activity.lookups += new.iter().sum::<f64>() - shared;
+            activity.bypassed += bypassed;
+            if bypassed > most {
+                most = bypassed;
+                activity.most_bypassed = Some(Arc::clone(&cache.name));
             }
         }
     }

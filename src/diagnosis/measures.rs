@@ -77,6 +77,9 @@ measures! {
     LateShare => "late_samples", "ratio", "the share of time in samples with a timer that was at least 150 ms late";
     UnpolledShare => "unpolled_waiters", "ratio",
         "the share of samples in which a connection was idle while a checkout waited for one";
+    CacheBypassedShare => "cache_bypassed_share", "ratio",
+        "the share of lookups that the caches in front of the pool did not answer in time";
+    CacheBypassedRate => "cache_bypassed", "per_second", "these lookups, whose values are loaded instead";
     BurstEpisodes => "saturated_episodes", "count", "the number of times within a minute that the pool became saturated and a twentieth of the checkouts waited for 250 ms or longer, or some timed out";
     BurstSaturatedShare => "saturated_share_of_minute", "ratio", "the share of the last minute in which the pool was saturated";
     BurstUsedShare => "used_share_of_minute", "ratio", "`used_share` over a minute";

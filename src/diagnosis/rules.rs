@@ -106,6 +106,17 @@ impl Rule {
 const SEVERE: Condition =
     AtLeast(WaitSeverity, 1.0, "one checkout in a hundred waits for longer than most requests take, or times out");
 
+const CACHE_BYPASSED: Condition =
+    AtLeast(CacheBypassedShare, 0.5, "most reads load the database, as without a cache; single timeouts are normal");
+const CACHE_LOAD: Condition = AtLeast(CacheBypassedRate, 1.0, "fewer reads are no load for a database");
+const MORE_CHECKOUTS: Condition = TimesUsual {
+    measure: CheckoutRate,
+    factor: 2.0,
+    floor: 2.0,
+    otherwise: 10.0,
+    why: "twice the usual load shows what the cache saved; without a usual value, ten per second are a load",
+};
+
 /// A verdict within 30 s leaves time for a few samples that confirm each other.
 const SOON: f64 = 3.0;
 /// Causes that others explain are diagnosed later, so that the explanation comes first.
@@ -243,6 +254,7 @@ pub(super) static RULES: &[Rule] = &[
         adopt_after: SOON,
         distinguished_from: "`undersized` and `churn`: connections are idle while checkouts wait, or timers are late, and what they delayed then needs connections all at once",
         explains: &[
+            Cause::CacheDown,
             Cause::IdleInTransaction,
             Cause::HeldIdle,
             Cause::SlowQueries,
@@ -254,6 +266,22 @@ pub(super) static RULES: &[Rule] = &[
         ],
         responsible: Responsible::None,
         also_shown: &[TimerDelay, WaitP99],
+    },
+    Rule {
+        cause: Cause::CacheDown,
+        alternatives: &[&[CACHE_BYPASSED, CACHE_LOAD, SEVERE], &[CACHE_BYPASSED, CACHE_LOAD, MORE_CHECKOUTS]],
+        adopt_after: SOON,
+        distinguished_from: "`undersized`: the size suits the load that the cache leaves; `runtime_stalled`: timers are not late",
+        explains: &[
+            Cause::SlowQueries,
+            Cause::RetryStorm,
+            Cause::ConnectSlow,
+            Cause::Churn,
+            Cause::Undersized,
+            Cause::Burst,
+        ],
+        responsible: Responsible::None,
+        also_shown: &[CheckoutRate, WaitP99],
     },
     Rule {
         cause: Cause::IdleInTransaction,

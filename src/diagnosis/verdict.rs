@@ -239,6 +239,18 @@ pub(super) fn word(
         Cause::RetryStorm => {
             (format!("{} of checkouts are retries, most of `{name}`", percent(figures[RetryShare])), constant)
         }
+        Cause::CacheDown => {
+            let caches = window.latest(|interval| interval.caches.as_ref()?.most_bypassed.as_ref());
+            let cache = caches.map_or_else(|| "a cache".to_owned(), |cache| format!("the cache `{cache}`"));
+            (
+                format!(
+                    "{cache} is away: {} of the lookups, {:.1} per second, are loaded from the database",
+                    percent(figures[CacheBypassedShare]),
+                    figures[CacheBypassedRate]
+                ),
+                constant,
+            )
+        }
         Cause::RuntimeStalled => (
             format!(
                 "the runtime does not poll its tasks in time: timers are {} late, and connections are idle while checkouts wait",

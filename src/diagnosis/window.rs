@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::figures::{Figures, ratio};
-use super::interval::{BUCKETS, HolderGroup, Interval, OperationInterval};
+use super::interval::{BUCKETS, CacheActivity, HolderGroup, Interval, OperationInterval};
 use super::measures::Measure;
 use crate::labels::{Activity, Outcome, Phase};
 use crate::telemetry::BOUNDS_SECONDS;
@@ -260,6 +260,11 @@ impl Window {
         let late = recent.sum(|interval| if interval.late >= LATE_SECONDS { interval.seconds } else { 0.0 });
         set(LateShare, ratio(late, recent.seconds()));
         set(UnpolledShare, recent.share(Interval::has_unpolled_waiter));
+
+        let caches = |of: fn(&CacheActivity) -> f64| recent.sum(|interval| interval.caches.as_ref().map_or(0.0, of));
+        let bypassed = caches(|caches| caches.bypassed);
+        set(CacheBypassedShare, ratio(bypassed, caches(|caches| caches.lookups)));
+        set(CacheBypassedRate, ratio(bypassed, recent.seconds()));
 
         let minute = self.period(MINUTE_SECONDS);
         set(BurstEpisodes, episodes(minute.iter()));

@@ -25,11 +25,14 @@ macro_rules! runbooks {
 
 /// All runbooks, sorted by name.
 pub(super) const RUNBOOKS: &[Runbook] = runbooks![
+    "PoolscopeCacheDown",
+    "PoolscopeCacheHitRatioLow",
     "PoolscopeCheckoutErrors",
     "PoolscopeCheckoutWaitHigh",
     "PoolscopeConnectingFails",
     "PoolscopeConnectionChurn",
     "PoolscopeDiagnosedBurst",
+    "PoolscopeDiagnosedCacheDown",
     "PoolscopeDiagnosedChurn",
     "PoolscopeDiagnosedConnectSlow",
     "PoolscopeDiagnosedHeldIdle",

@@ -142,6 +142,11 @@ impl<M: Backend> Pool<M> {
         &self.inner.shared
     }
 
+    /// Returns what the pool has recorded.
+    pub(crate) fn ledger(&self) -> &Arc<Ledger> {
+        self.shared().recorder.ledger()
+    }
+
     pub(super) fn shared_handle(&self) -> &Arc<Shared> {
         &self.inner.shared
     }
@@ -149,7 +154,7 @@ impl<M: Backend> Pool<M> {
     /// Returns the pool's name, the value of the label `db_client_connection_pool_name`.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.shared().recorder.ledger().name()
+        self.ledger().name()
     }
 
     /// Returns the backend.

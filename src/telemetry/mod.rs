@@ -13,6 +13,7 @@
 //! ```
 
 pub(crate) mod budget;
+pub(crate) mod caches;
 pub mod catalogue;
 pub(crate) mod clock;
 pub(crate) mod collector;
@@ -43,6 +44,7 @@ mod trace_context;
 pub(crate) mod verdict;
 pub(crate) mod wire;
 
+pub use caches::{CacheTotals, MAX_CACHES};
 pub use collector::Collector;
 pub use exemplar::Exemplar;
 pub use histogram::Histogram;

@@ -147,6 +147,7 @@ impl PoolSnapshot {
 /// Returns how a fault inflates the demand.
 fn inflated_by(cause: Cause) -> &'static str {
     match cause {
+        Cause::CacheDown => "the pool has the load of a cache that is away",
         Cause::HeldIdle => "connections are held without queries, and more of them would be held likewise",
         Cause::IdleInTransaction => {
             "connections are held in open transactions, and more of them would be held likewise"

@@ -69,7 +69,8 @@ impl Verdict {
         std::iter::once(&self.cause).chain(&self.consequences).copied().find(|cause| {
             matches!(
                 cause,
-                Cause::HeldIdle
+                Cause::CacheDown
+                    | Cause::HeldIdle
                     | Cause::IdleInTransaction
                     | Cause::Leak
                     | Cause::LockWait

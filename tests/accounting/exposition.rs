@@ -223,6 +223,7 @@ async fn invariants_hold_on_the_rendered_page() {
 /// real server and those of the encoder cover them.
 const ON_A_SERVER: &[&str] = &[
     "db_client_operation_duration_seconds",
+    "poolscope_cache_",
     "poolscope_diagnosis_evidence_usual",
     "poolscope_dirty_returns_total",
     "poolscope_query_errors_total",

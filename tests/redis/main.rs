@@ -1,6 +1,7 @@
 //! The pool against a real Redis.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cache;
 mod commands;
 mod connecting;
 mod invariants;

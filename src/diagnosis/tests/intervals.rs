@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::Arc;
 
 use super::super::call_site::CallSite;
-use super::super::interval::{HolderGroup, Interval, OperationInterval, SelfBlocked, ServerState};
+use super::super::interval::{CacheActivity, HolderGroup, Interval, OperationInterval, SelfBlocked, ServerState};
 use super::super::locks::{LockBlock, LockParty};
 use super::EXECUTING;
 use crate::labels::{Activity, BackendState, ErrorCode, Outcome, Phase};
@@ -144,6 +144,7 @@ pub(in super::super) fn full_interval() -> Interval {
         held_at: Some(site()),
         waits_at: site(),
     });
+    interval.caches = Some(CacheActivity { lookups: 40.0, bypassed: 30.0, most_bypassed: Some("products".into()) });
     let party = || LockParty { operation: "export".into(), call_site: Some(site()) };
     interval.first_lock = Some(LockBlock { waiter: party(), blocker: Some(party()), ..lock(None) });
     interval

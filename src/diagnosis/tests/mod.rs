@@ -1,5 +1,6 @@
 //! Verdicts from synthetic intervals.
 
+mod caches;
 pub(super) mod intervals;
 pub(super) mod properties;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::engine::State;
-use super::super::interval::{Interval, ServerState};
+use super::super::interval::{CacheActivity, Interval, ServerState};
 use super::super::rules::RULES;
 use super::intervals::{hold, lock};
 use crate::labels::{Activity, BackendState, Cause, ErrorCode, ErrorPhase, Phase};
@@ -64,6 +64,11 @@ prop_compose! {
                 top_application: has[4].then(|| ("app".into(), number())),
             });
             interval.first_lock = Some(lock(None));
+        }
+        if has[4] {
+            interval.caches = Some(CacheActivity {
+                lookups: number(), bypassed: number(), most_bypassed: has[5].then(|| "products".into()),
+            });
         }
         if has[5] {
             interval.last_connect_failure = Some(ErrorCode::new("28P01"));

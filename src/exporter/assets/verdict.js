@@ -20,6 +20,7 @@ export const RUNBOOKS = {
   churn: "PoolscopeDiagnosedChurn",
   retry_storm: "PoolscopeDiagnosedRetryStorm",
   runtime_stalled: "PoolscopeDiagnosedRuntimeStalled",
+  cache_down: "PoolscopeDiagnosedCacheDown",
 };
 
 /** The causes, in words. @param {string | null} cause */

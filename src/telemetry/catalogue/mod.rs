@@ -12,6 +12,7 @@
 //!     "sum by (db_client_connection_pool_name) (rate(db_client_connection_timeouts_total[5m]))");
 //! ```
 
+mod caches;
 mod diagnosis;
 mod incidents;
 mod redis;

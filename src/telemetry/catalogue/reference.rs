@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::{METRICS, Metric, POOL_LABEL};
 use crate::generated::assert_current;
 use crate::labels::{
-    Activity, BackendState, Cause, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase, RequestMethod, RequestWarning,
-    ServerRole,
+    Activity, BackendState, CacheError, CacheResult, Cause, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase,
+    RequestMethod, RequestWarning, ServerRole,
 };
 use crate::telemetry::spans::Destination;
 use crate::telemetry::{BOUNDS_SECONDS, MAX_OPERATIONS};
@@ -55,6 +55,12 @@ fn reference() -> String {
     );
     label_values(&mut page, "cause", Cause::ALL.iter().map(|value| value.as_str()));
     label_values(&mut page, "role", ServerRole::ALL.iter().map(|value| value.as_str()));
+    label_values(&mut page, "result", CacheResult::ALL.iter().map(|value| value.as_str()));
+    label_values(
+        &mut page,
+        "kind` of `poolscope_cache_errors_total",
+        CacheError::ALL.iter().map(|value| value.as_str()),
+    );
     label_values(&mut page, "destination", Destination::ALL.iter().map(|value| value.as_str()));
     let _ = writeln!(
         page,

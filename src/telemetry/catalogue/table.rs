@@ -1,8 +1,8 @@
 //! The table of all metrics.
 
 use super::{
-    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, diagnosis, incidents, redis, requests, retries,
-    server, spans, unpooled,
+    BUILD_INFO, Kind, LOG_LINES_LOST, Metric, SCRAPE_DURATION, SCRAPES, caches, diagnosis, incidents, redis, requests,
+    retries, server, spans, unpooled,
 };
 use crate::labels::{Activity, CloseReason, Direction, ErrorCode, Outcome, Phase};
 use crate::telemetry::clock::{seconds, to_f64};
@@ -339,6 +339,14 @@ pub const METRICS: &[Metric] = &[
     requests::USE,
     requests::RETRIES,
     requests::WARNINGS,
+    caches::LOOKUPS_STARTED,
+    caches::LOOKUPS,
+    caches::LOAD_DURATION,
+    caches::LOADS_IN_FLIGHT,
+    caches::LOADS_MAX,
+    caches::SAVED,
+    caches::ERRORS,
+    caches::BYTES,
     server::UP,
     server::SEEN,
     server::INFO,

@@ -37,6 +37,7 @@ impl PoolSnapshot {
             connecting_suspended: _,
             unpooled,
             requests,
+            caches,
             server,
             recommended_size: _,
             sizing: _,
@@ -155,6 +156,24 @@ impl PoolSnapshot {
                 add_each(&mut total.use_nanos, &other.use_nanos);
                 total.retries += other.retries;
                 add_each(&mut total.warnings, &other.warnings);
+            },
+        );
+        merge(
+            &mut self.caches,
+            caches,
+            |one, other| one.name == other.name,
+            |total, other| {
+                total.started += other.started;
+                add_each(&mut total.results, &other.results);
+                total.in_flight += other.in_flight;
+                for (total, other) in total.loads.iter_mut().zip(&other.loads) {
+                    add_durations(total, other);
+                }
+                total.loads_in_flight += other.loads_in_flight;
+                total.max_loads += other.max_loads;
+                total.saved_nanos += other.saved_nanos;
+                add_each(&mut total.errors, &other.errors);
+                add_each(&mut total.bytes, &other.bytes);
             },
         );
         self.holders.extend_from_slice(holders);

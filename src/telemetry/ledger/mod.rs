@@ -53,6 +53,7 @@ pub(crate) use self::unpooled::UnpooledId;
 pub use self::unpooled::UnpooledTotals;
 pub use self::usage::{OperationUsage, PoolUsage, Status};
 use super::budget::{Budget, BudgetConfig};
+use super::caches::Caches;
 use super::clock::{Clock, Nanos};
 use super::exemplar::Exemplars;
 use super::histogram::{Histogram, SharedHistogram};
@@ -105,6 +106,8 @@ pub(crate) struct Ledger {
     query_exemplars: Box<[Exemplars]>,
     /// The cost of requests, allocated when the first middleware layer is created.
     routes: OnceLock<Box<RouteTable>>,
+    /// The caches in front of the pool.
+    caches: Caches,
     /// The server's view of itself, if it is watched.
     server: LatestServerView,
     /// The pool's connect backoff.
@@ -145,6 +148,7 @@ impl Ledger {
             use_exemplars: Exemplars::default(),
             query_exemplars: (0..NAME_IDS).map(|_| Exemplars::default()).collect(),
             routes: OnceLock::new(),
+            caches: Caches::default(),
             server: LatestServerView::default(),
             backoff: OnceLock::new(),
             diagnoser: OnceLock::new(),
@@ -221,6 +225,12 @@ impl Ledger {
     /// Returns the counters of requests by route and method.
     pub(crate) fn routes(&self) -> &RouteTable {
         self.routes.get_or_init(|| Box::new(RouteTable::new()))
+    }
+
+    /// Returns the caches in front of the pool.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only caches are added"))]
+    pub(crate) fn caches(&self) -> &Caches {
+        &self.caches
     }
 
     /// Returns the last view of the server.

@@ -11,6 +11,7 @@ use super::snapshot::{
 use super::state::{LedgerState, monotonic};
 use super::{Ledger, Limits};
 use crate::labels::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase};
+use crate::telemetry::caches::CacheTotals;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::{ConnectionTotals, UnpackedState};
 use crate::telemetry::histogram::Histogram;
@@ -30,6 +31,8 @@ pub(crate) struct SnapshotBuffer {
     spare_queries: Vec<QueryDurations>,
     /// Likewise for requests.
     spare_requests: Vec<RequestTotals>,
+    /// Likewise for caches.
+    spare_caches: Vec<CacheTotals>,
     totals: ConnectionTotals,
     /// The state of each connection. Read once, because a connection may be returned meanwhile, and the holders listed
     /// must be those counted as used.
@@ -43,6 +46,7 @@ impl SnapshotBuffer {
             spare: Vec::new(),
             spare_queries: Vec::new(),
             spare_requests: Vec::new(),
+            spare_caches: Vec::new(),
             totals: ConnectionTotals::default(),
             states: Vec::new(),
         }
@@ -64,7 +68,7 @@ impl SnapshotBuffer {
         self.snapshot.recommended_size = self.snapshot.recommendation();
     }
 
-    /// Reads what is kept outside the ledger's lock: requests, the server's view, and the connect backoff.
+    /// Reads what is kept outside the ledger's lock: requests, caches, the server's view, and the connect backoff.
     pub(super) fn read_unlocked(&mut self, ledger: &Ledger) {
         self.snapshot.counting_since = ledger.created;
         self.snapshot.server = ledger.server.latest();
@@ -74,6 +78,10 @@ impl SnapshotBuffer {
         requests.append(spare);
         let count = ledger.routes.get().map_or(0, |routes| routes.read(requests));
         spare.extend(requests.drain(count..));
+        let Self { snapshot: PoolSnapshot { caches, .. }, spare_caches: spare, .. } = self;
+        caches.append(spare);
+        let count = ledger.caches.read(caches);
+        spare.extend(caches.drain(count..));
     }
 
     pub(super) fn into_snapshot(self) -> PoolSnapshot {
@@ -146,6 +154,7 @@ impl PoolSnapshot {
             connecting_suspended: Duration::ZERO,
             unpooled: Vec::new(),
             requests: Vec::new(),
+            caches: Vec::new(),
             server: None,
             recommended_size: None,
             sizing: None,

@@ -7,6 +7,7 @@ use super::{Holder, Limits, UnpooledTotals, Waiter};
 use crate::labels::{
     Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
 };
+use crate::telemetry::caches::CacheTotals;
 use crate::telemetry::connection::UnpackedState;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::requests::RequestTotals;
@@ -240,6 +241,8 @@ pub struct PoolSnapshot {
     pub unpooled: Vec<UnpooledTotals>,
     /// The cost of requests that a layer of [`middleware`](crate::middleware) serves, by route and method.
     pub requests: Vec<RequestTotals>,
+    /// The caches in front of the pool, by name.
+    pub caches: Vec<CacheTotals>,
     /// The server's view of itself, if [`Pool::watch_server`](crate::Pool::watch_server) queries it.
     pub server: Option<ServerPoll>,
     /// The number of connections with which 99 % of checkouts wait for less than `wait_target`, by a replay of the load of

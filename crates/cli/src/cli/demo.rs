@@ -48,6 +48,10 @@ pub(super) struct DemoArgs {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     scenario_for: Option<Duration>,
 
+    /// Read products through a cache in a private Redis server, which needs redis-server; docs/cache.md
+    #[arg(long)]
+    cache: bool,
+
     /// Stop after this time, such as 30s or 5m; by default the demo runs until Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
@@ -127,6 +131,7 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         web,
         shop_address: args.shop_address,
         plan: ScenarioPlan { scenario, timing },
+        cache: args.cache,
         duration: args.duration,
         record: args.record.settings(),
         traces,

@@ -26,6 +26,8 @@ pub(super) struct Addresses<'a> {
     pub(super) collector: Option<&'a str>,
     /// The private server; `None` with a server that the user named.
     pub(super) server: Option<&'a Server>,
+    /// The directory of the private Redis server, with `--cache`.
+    pub(super) cache: Option<&'a Path>,
 }
 
 /// Returns the line for the start or end of the fault.
@@ -70,6 +72,9 @@ pub(super) fn banner(
         (None, None) => String::new(),
     };
     let _ = writeln!(text, "  server   {database}");
+    if let Some(directory) = addresses.cache {
+        let _ = writeln!(text, "  cache    redis-cli -s {}", shell_quoted(&directory.join("redis.sock")));
+    }
     let _ = writeln!(text, "  scenario {}", scenario(plan));
     let _ = writeln!(text, "  watch    {}", plan.scenario.symptoms().replace('`', ""));
     let after = duration.map(|duration| format!("after {}, or with ", format_duration(duration)));

@@ -10,6 +10,7 @@ use poolscope::{Collector, Pool, Settings};
 use poolscope_testing::server::{Server, ServerError};
 use tokio::sync::watch;
 
+use super::cache::ProductCache;
 use super::error::DemoError;
 use super::schema::{SCHEMA, SchemaManager};
 use crate::output::Console;
@@ -28,6 +29,8 @@ pub(super) struct Environment {
     pub(super) schema: Arc<SchemaManager>,
     /// The private server; `None` with a server that the user named.
     pub(super) server: Option<Arc<Server>>,
+    /// The cache of products, with `--cache`.
+    pub(super) cache: Option<ProductCache>,
 }
 
 /// What is left of the environment after its removal.
@@ -43,10 +46,11 @@ pub(super) enum Remains {
 }
 
 impl Environment {
-    /// Starts the server, unless the settings name one, creates the schema and builds the pool. Returns `None` if shutdown
+    /// Starts the server, unless the settings name one, creates the schema, and builds the pool and the cache. Returns `None` if shutdown
     /// is requested before.
     pub(super) async fn set_up(
         mut settings: Settings,
+        with_cache: bool,
         collector: &Collector,
         console: &Console,
         shutdown: &mut watch::Receiver<Option<ShutdownReason>>,
@@ -64,18 +68,30 @@ impl Environment {
         let schema = Arc::new(SchemaManager::new(&settings).map_err(DemoError::Settings)?);
         let builder = Pool::builder().settings(settings.clone()).collector(collector.clone());
         let pool = builder.build().map_err(DemoError::Settings)?;
+        let cache = if with_cache {
+            console.print("Starting a private Redis server ...\n");
+            tokio::select! {
+                started = ProductCache::start(&pool, collector) => Some(started?),
+                _ = shutdown_requested(shutdown) => return Ok(None),
+            }
+        } else {
+            None
+        };
         let session = tokio::select! {
             session = schema.connect() => session?,
             _ = shutdown_requested(shutdown) => return Ok(None),
         };
         // Not cancelled: it would be unknown whether the transaction was committed.
         schema.create(session).await?;
-        Ok(Some(Self { settings, pool, schema, server }))
+        Ok(Some(Self { settings, pool, schema, server, cache }))
     }
 
     /// Stops the private server, or drops the schema. The pool must be closed.
     pub(super) async fn tear_down(self) -> (Result<(), DemoError>, Remains) {
-        let Self { schema, server, .. } = self;
+        let Self { schema, server, cache, .. } = self;
+        if let Some(cache) = cache {
+            cache.stop().await;
+        }
         let Some(server) = server else {
             let dropped = schema.remove().await;
             let remains = if dropped.is_ok() { Remains::DroppedSchema } else { Remains::Schema };

@@ -45,6 +45,9 @@ pub(crate) enum DemoError {
     /// The private server cannot be started, stopped or restarted.
     #[error("cannot run a private PostgreSQL server; use an existing one with --database-url")]
     Server(#[source] ServerError),
+    /// The private Redis server cannot be started or restarted.
+    #[error("cannot run a private Redis server for the cache; install redis-server (Debian's package of that name)")]
+    Redis(#[source] io::Error),
     /// The scenario disrupts the server, so it is not run on a server that others may use.
     #[error(
         "--scenario {scenario} {disruption}, so it requires a private server: remove --database-url and unset \

@@ -52,6 +52,8 @@ pub(crate) struct Demo {
     pub(crate) shop_address: String,
     /// The scenario and its timing.
     pub(crate) plan: ScenarioPlan,
+    /// Whether products are read through a cache in a private Redis server.
+    pub(crate) cache: bool,
     /// When to stop; `None` to run until a signal arrives.
     pub(crate) duration: Option<Duration>,
     /// Where incident files are written, if they are.
@@ -124,11 +126,14 @@ impl Demo {
         // The first line: starting the server takes a while.
         console.print(format!("Live page: {}/\n", exporter.url()));
 
-        let Some(environment) = Environment::set_up(settings, &collector, console, &mut shutdown).await? else {
+        let with_cache = self.cache || self.plan.scenario.uses_cache();
+        let Some(environment) = Environment::set_up(settings, with_cache, &collector, console, &mut shutdown).await?
+        else {
             console.print("Stopped before the start was complete.\n");
             return Ok(exporter.stop().await?).and(output_result(console));
         };
-        let shop = match Shop::open(&self.shop_address, &environment.pool).await {
+        let products = environment.cache.as_ref().map(|cache| cache.products.clone());
+        let shop = match Shop::open(&self.shop_address, &environment.pool, products).await {
             Ok(shop) => shop,
             Err(error) => {
                 let (torn_down, _) = environment.tear_down().await;
@@ -144,6 +149,7 @@ impl Demo {
             jaeger: jaeger.as_deref(),
             collector: self.traces.destination(),
             server: environment.server.as_deref(),
+            cache: environment.cache.as_ref().map(|cache| cache.server.dir()),
         };
         let pool = &environment.pool;
         console.print(banner(pool.name(), &environment.settings, &addresses, &self.plan, self.duration));
@@ -154,6 +160,7 @@ impl Demo {
             load: workload.load(),
             schema: Arc::clone(&environment.schema),
             server: environment.server.clone(),
+            cache: environment.cache.clone(),
         };
         let injector = FaultInjector::start(self.plan, targets);
         let reason =

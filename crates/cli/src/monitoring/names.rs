@@ -45,6 +45,7 @@ macro_rules! metrics {
 
 metrics! {
     BUILD_INFO = "poolscope_build_info";
+    CACHE_LOOKUPS = "poolscope_cache_lookups_total";
     CHECKOUT_PHASE_SECONDS = "poolscope_checkout_phase_seconds_total";
     CHECKOUT_OUTCOMES = "poolscope_checkouts_total";
     CLOSED = "poolscope_connections_closed_total";

@@ -6,7 +6,7 @@ use poolscope_testing::scrape::Scrape;
 use crate::run::{RunningDemo, demo, start, wait_until};
 
 /// The scenarios with a test.
-const TESTED: [&str; 14] = [
+const TESTED: [&str; 16] = [
     // In other files.
     "shop",
     "healthy",
@@ -22,6 +22,8 @@ const TESTED: [&str; 14] = [
     "churn",
     "retry_storm",
     "dirty",
+    "cache_down",
+    "cache_stampede",
 ];
 
 const EXECUTING: (&str, &str) = ("activity", "executing");
@@ -244,4 +246,26 @@ fn demo_stops_gracefully_during_a_fault() {
         assert!(!err.contains("aborted") && !err.contains("ERROR"), "{scenario}: {err}");
         demo.run.assert_no_leftovers();
     }
+}
+
+/// Returns the lookups of the cache with this result.
+fn lookups(scrape: &Scrape, result: &str) -> f64 {
+    scrape.sum("poolscope_cache_lookups_total", &[("cache", "products"), ("result", result)])
+}
+
+#[test]
+fn cache_that_is_away_is_bypassed() {
+    let demo = start_scenario("cache_down", &["--scenario-for", "3s"]);
+    assert!(demo.banner.contains("\n  cache    redis-cli -s "), "{}", demo.banner);
+    wait_until_scrape(&demo, "bypassed lookups", |scrape| lookups(scrape, "bypassed") > 0.0);
+    demo.run.line_containing("fault removed");
+    let before = lookups(&scrape(&demo), "hit");
+    wait_until_scrape(&demo, "hits again", |scrape| lookups(scrape, "hit") > before + 5.0);
+}
+
+#[test]
+fn stampede_misses_within_the_bound() {
+    let demo = start_scenario("cache_stampede", &[]);
+    wait_until_scrape(&demo, "misses", |scrape| lookups(scrape, "miss") > 100.0);
+    assert!((scrape(&demo).sum("poolscope_cache_loads_max", &[]) - 5.0).abs() < 0.1);
 }

@@ -8,7 +8,9 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::ScenarioPlan;
+use super::cache_fault::InjectedCacheFault;
 use super::server_fault::Injected;
+use crate::demo::cache::ProductCache;
 use crate::demo::drain::DrainState;
 use crate::demo::schema::SchemaManager;
 use crate::demo::shop::Handlers;
@@ -34,6 +36,8 @@ pub(in crate::demo) struct Targets {
     pub(in crate::demo) schema: Arc<SchemaManager>,
     /// The private server; `None` with a server that the user named.
     pub(in crate::demo) server: Option<Arc<Server>>,
+    /// The cache, with `--cache`.
+    pub(in crate::demo) cache: Option<ProductCache>,
 }
 
 /// Injects and removes a fault, until [`stop`](Self::stop).
@@ -77,6 +81,10 @@ async fn run(
         () = DrainState::Aborted.reached(&mut state) => return,
         () = sleep(after) => {}
     }
+    let cache_fault = fault.cache.inject(targets.cache.as_ref()).await.unwrap_or_else(|error| {
+        tracing::error!(error = %ErrorChain(&error), "cannot inject the scenario's fault");
+        InjectedCacheFault::None
+    });
     let injected = fault.server.inject(targets.server.as_ref(), &targets.schema).await.unwrap_or_else(|error| {
         tracing::error!(error = %ErrorChain(&error), "cannot inject the scenario's fault");
         Injected::None
@@ -99,7 +107,10 @@ async fn run(
     if is_shutdown && matches!(injected, Injected::Stopped(_)) {
         return;
     }
-    if let Err(error) = injected.remove().await {
+    if is_shutdown && matches!(cache_fault, InjectedCacheFault::Down(_)) {
+        return;
+    }
+    if let Err(error) = injected.remove().await.and(cache_fault.remove().await) {
         tracing::error!(error = %ErrorChain(&error), "cannot remove the scenario's fault");
     }
     phase.send_replace(Phase::Recovered);

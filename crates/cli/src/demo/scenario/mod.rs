@@ -3,6 +3,7 @@
 //! [`table`] lists the scenarios. [`FaultInjector`] runs one: normal load, then the fault, then normal load again. A fault
 //! consists of a fault in the shop's code, another load, and a fault of the server (`server_fault`), or some of them.
 
+mod cache_fault;
 mod expected_alerts;
 mod injector;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod table;
 
 use std::time::Duration;
 
+use self::cache_fault::CacheFault;
 pub use self::expected_alerts::{ExpectedAlerts, ExpectedDiagnosis};
 pub(super) use self::injector::{FaultInjector, Phase, Targets};
 use self::server_fault::ServerFault;
@@ -42,6 +44,7 @@ struct Fault {
     behavior: Behavior,
     load: &'static Load,
     server: ServerFault,
+    cache: CacheFault,
     /// The default duration; `None` for until the end of the demo.
     lasts: Option<Duration>,
     alerts: ExpectedAlerts,
@@ -91,6 +94,12 @@ impl Scenario {
     /// Returns the load before and after the fault.
     pub(super) const fn load(&self) -> &'static Load {
         self.load
+    }
+
+    /// Returns whether the shop reads products through a cache, as with `--cache`.
+    #[must_use]
+    pub fn uses_cache(&self) -> bool {
+        self.fault.as_ref().is_some_and(|fault| fault.cache != CacheFault::None)
     }
 
     /// Describes what the scenario does to a server that others may use; `None` if it is harmless.

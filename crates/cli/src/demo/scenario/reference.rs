@@ -13,7 +13,8 @@ fn reference() -> String {
     );
     for scenario in Scenario::all() {
         let settings: Vec<_> = scenario.settings.iter().map(|(name, value)| format!("`{name}={value}`")).collect();
-        let requires = scenario.disruption().map(|disruption| format!("a private server: it {disruption}"));
+        let disrupts = scenario.disruption().map(|disruption| format!("a private server: it {disruption}"));
+        let requires = if scenario.uses_cache() { Some("`redis-server`".to_owned()) } else { disrupts };
         let lasts = scenario.fault.as_ref().and_then(|fault| fault.lasts);
         // Writing to a string does not fail.
         let _ = writeln!(

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::cache_fault::CacheFault;
 use super::expected_alerts::{EXHAUSTED, ExpectedDiagnosis};
 use super::server_fault::ServerFault;
 use super::{ExpectedAlerts, Fault, Scenario};
@@ -73,6 +74,9 @@ static SALE: Load = normal_and(&[(Customer(Endpoint::CheckoutRush), 40.0)]);
 /// A load that needs more than `pool_size` connections half of the time.
 static BUSY: Load = normal_and(&[(Customer(Endpoint::CheckoutRush), 14.0)]);
 
+/// Reads of products that the database could serve, and a cache serves.
+static READS: Load = normal_and(&[(Customer(Endpoint::GetProduct), 80.0)]);
+
 static ORDERS: Load = normal_and(&[(Customer(Endpoint::PlaceOrder), 4.0)]);
 static COUNTS: Load = normal_and(&[(Customer(Endpoint::CountCustomers), 1.0)]);
 static RESERVATIONS: Load = normal_and(&[(Customer(Endpoint::ReserveStock), 20.0)]);
@@ -92,7 +96,7 @@ const fn fault(
     load: &'static Load,
     alerts: ExpectedAlerts,
 ) -> Scenario {
-    let fault = Some(Fault { behavior, load, server: ServerFault::None, lasts: None, alerts });
+    let fault = Some(Fault { behavior, load, server: ServerFault::None, cache: CacheFault::None, lasts: None, alerts });
     Scenario { name, about, symptoms, settings: &[], behavior: Behavior::GOOD, load: &NORMAL, fault }
 }
 
@@ -101,6 +105,15 @@ impl Scenario {
     const fn with_server_fault(mut self, server: ServerFault) -> Self {
         if let Some(fault) = &mut self.fault {
             fault.server = server;
+        }
+        self
+    }
+
+    /// Adds a fault of the cache, and the load that the cache serves before and after it.
+    const fn with_cache_fault(mut self, cache: CacheFault) -> Self {
+        self.load = &READS;
+        if let Some(fault) = &mut self.fault {
+            fault.cache = cache;
         }
         self
     }
@@ -341,4 +354,37 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             possible: &[],
         },
     ),
+    fault(
+        "cache_down",
+        "the Redis server of the cache is killed, and started again after a while",
+        "`poolscope_cache_lookups_total`, bypassed; `poolscope_cache_errors_total`; `poolscope_checkouts_started_total` of \
+         `get_product` rises, and `poolscope_cache_loads_in_flight` stays below its maximum",
+        Behavior::GOOD,
+        &READS,
+        ExpectedAlerts {
+            diagnosed: diagnosis("PoolscopeDiagnosedCacheDown", "cache in front of the pool is away"),
+            alert: "PoolscopeCacheDown",
+            cause: "products",
+            also: &[],
+            // Of the Redis server's own pool, and while the cache is being filled again.
+            possible: &["PoolscopeConnectingFails", "PoolscopeCheckoutErrors", "PoolscopeCacheHitRatioLow"],
+        },
+    )
+    .with_cache_fault(CacheFault::Down)
+    .lasting(30),
+    fault(
+        "cache_stampede",
+        "all cached values are removed ten times per second, so that all readers need the database at once",
+        "`poolscope_cache_lookups_total`, miss; `poolscope_cache_loads_in_flight` stays at most `poolscope_cache_loads_max`",
+        Behavior::GOOD,
+        &READS,
+        ExpectedAlerts {
+            diagnosed: None,
+            alert: "PoolscopeCacheHitRatioLow",
+            cause: "products",
+            also: &[],
+            possible: &[],
+        },
+    )
+    .with_cache_fault(CacheFault::Stampede),
 ];

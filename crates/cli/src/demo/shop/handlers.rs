@@ -6,6 +6,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use poolscope::cache::Cache;
 use poolscope::middleware::RequestScope;
 use poolscope::pool::PostgresManager;
 use poolscope::retry::{RetryPolicy, Retrying};
@@ -40,6 +41,8 @@ const ABANDON_AFTER: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub(in crate::demo) struct Handlers {
     pool: Pool,
+    /// The cache of products, with `--cache`.
+    products: Option<Cache<Value>>,
     get_product: Operation,
     list_orders: Operation,
     place_order: Retrying<PostgresManager>,
@@ -75,8 +78,9 @@ const RESERVED: [i32; 2] = [1, 2];
 const MOVED: [i32; 2] = [3, 4];
 
 impl Handlers {
-    pub(super) fn new(pool: &Pool) -> Self {
+    pub(super) fn new(pool: &Pool, products: Option<Cache<Value>>) -> Self {
         Self {
+            products,
             get_product: pool.operation("get_product"),
             list_orders: pool.operation("list_orders"),
             place_order: pool.operation("place_order").retry(RetryPolicy::default()),
@@ -128,6 +132,12 @@ impl Handlers {
     }
 
     async fn get_product(&self, id: i32) -> HandlerResult {
+        let Some(cache) = &self.products else { return self.find_product(id).await };
+        let load = async || self.find_product(id).await.map(|product| (!product.is_null()).then_some(product));
+        Ok(cache.get_or_load(&id.to_string(), load).await?.into())
+    }
+
+    async fn find_product(&self, id: i32) -> HandlerResult {
         let find = async |connection: &Client| {
             let sql = "SELECT name, cents, stock FROM poolscope_demo.products WHERE id = $1";
             let statement = connection.prepare_cached(sql).await?;
@@ -202,7 +212,12 @@ impl Handlers {
             work(connection, exponential(0.02)).await?;
             Ok((updated > 0).then(|| json!({ "id": product })))
         };
-        Ok(self.update_stock.clone().run(update).await?.into())
+        let updated = self.update_stock.clone().run(update).await?;
+        if let Some(cache) = &self.products {
+            // The cache logs errors.
+            let _ = cache.invalidate(&product.to_string()).await;
+        }
+        Ok(updated.into())
     }
 
     /// Counts the stock in a serializable transaction: of two concurrent ones, one fails and is retried.

@@ -18,6 +18,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use poolscope::Pool;
+use poolscope::cache::Cache;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -48,12 +50,12 @@ pub(super) struct Shop {
 }
 
 impl Shop {
-    /// Starts to serve at `address`.
-    pub(super) async fn open(address: &str, pool: &Pool) -> Result<Self, DemoError> {
+    /// Starts to serve at `address`, and reads products through the cache, if there is one.
+    pub(super) async fn open(address: &str, pool: &Pool, products: Option<Cache<Value>>) -> Result<Self, DemoError> {
         let failed = |source| DemoError::Shop { address: address.to_owned(), source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let handlers = Arc::new(Handlers::new(pool));
+        let handlers = Arc::new(Handlers::new(pool, products));
         let (state, state_receiver) = watch::channel(DrainState::Running);
         let task = tokio::spawn(accept(listener, service(pool, Arc::clone(&handlers)), state_receiver));
         Ok(Self { handlers, address, state, task })

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use poolscope::cache::LoadError;
 use poolscope::{CheckoutError, ConnectError, RetryError, RunError};
 use serde_json::Value;
 use tokio::task::JoinError;
@@ -60,6 +61,19 @@ impl From<ConnectError> for Failure {
 impl From<RunError<Error>> for Failure {
     fn from(error: RunError<Error>) -> Self {
         Self::new(matches!(error, RunError::Operation(_)), error)
+    }
+}
+
+/// The error of a load, which other requests may share.
+impl From<LoadError<Self>> for Failure {
+    fn from(error: LoadError<Self>) -> Self {
+        match error {
+            LoadError::Loader(failure) => Self { status: failure.status, source: failure.source.to_string().into() },
+            _ => Self {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                source: "too many loads of the cache are running".into(),
+            },
+        }
     }
 }
 

@@ -37,6 +37,11 @@ pub enum PanelId {
     /// The causes over time.
     Causes = 15,
 
+    /// The time of loads that caches made unnecessary.
+    CacheSaved = 16,
+    /// Bytes read from and written to caches.
+    CacheBytes = 17,
+
     /// Held connections by operation and activity.
     Holders = 20,
     /// Held connections by activity.
@@ -120,6 +125,17 @@ pub enum PanelId {
     ConnectSuspendedTime = 83,
     /// Share of checkouts that opened a connection.
     ChurnShare = 84,
+
+    /// Lookups of caches by result.
+    CacheLookups = 85,
+    /// Reads that caches answer, and the load that remains for the database.
+    CacheAndDatabase = 86,
+    /// Share of lookups that caches answer.
+    CacheHitShare = 87,
+    /// Loads in flight, and how long they take.
+    CacheLoads = 88,
+    /// Errors of caches by kind.
+    CacheErrors = 89,
 
     /// Pooled and unpooled connections.
     PooledAndUnpooled = 90,

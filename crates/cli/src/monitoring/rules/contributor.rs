@@ -2,8 +2,8 @@
 
 use super::alerts::growth::increase_with_new_series;
 use crate::monitoring::names::{
-    CHECKOUT_PHASE_SECONDS, CLOSED, CONNECTION_ERRORS, DIRTY_RETURNS, POOL_LABEL, QUERY_TIME, REQUEST_TIME,
-    REQUEST_WARNINGS, RETRIES, RETRY_EXHAUSTED, SELF_DEADLOCKS, SERVER_BACKENDS, USE_SECONDS,
+    CACHE_LOOKUPS, CHECKOUT_PHASE_SECONDS, CLOSED, CONNECTION_ERRORS, DIRTY_RETURNS, POOL_LABEL, QUERY_TIME,
+    REQUEST_TIME, REQUEST_WARNINGS, RETRIES, RETRY_EXHAUSTED, SELF_DEADLOCKS, SERVER_BACKENDS, USE_SECONDS,
 };
 use crate::monitoring::recording::{HELD_BY_OPERATION, WAITING_BY_OPERATION, bucket};
 use crate::monitoring::thresholds::Thresholds;
@@ -205,6 +205,24 @@ impl Contributor {
             ),
             label: "route",
             sentence: "Most frequent route: $name ($value per second).",
+        }
+    }
+
+    /// Finds the cache with most lookups that it did not answer.
+    pub(super) fn bypassed_cache(t: &Thresholds) -> Self {
+        Self {
+            query: format!("rate({CACHE_LOOKUPS}{{result=\"bypassed\",{POOL_MATCHERS}}}[{}])", t.window_now),
+            label: "cache",
+            sentence: "Most affected cache: $name ($value lookups per second).",
+        }
+    }
+
+    /// Finds the cache with most misses.
+    pub(super) fn missing_cache(t: &Thresholds) -> Self {
+        Self {
+            query: format!("rate({CACHE_LOOKUPS}{{result=\"miss\",{POOL_MATCHERS}}}[{}])", t.window),
+            label: "cache",
+            sentence: "Most misses: $name ($value per second).",
         }
     }
 

@@ -1,5 +1,6 @@
 //! The pool dashboard: one pool, from health through causes to details.
 
+mod caches;
 mod diagnosis;
 mod failures;
 mod health;
@@ -33,6 +34,7 @@ pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
         server::row(thresholds).collapsed(),
         unpooled::row().collapsed(),
         requests::row().collapsed(),
+        caches::row(thresholds).collapsed(),
     ];
     render(Dashboard::Pool, rows, &[])
 }

@@ -117,6 +117,9 @@ const fn identity(cause: Cause) -> Option<(&'static str, Severity, &'static str)
         Cause::RuntimeStalled => {
             ("PoolscopeDiagnosedRuntimeStalled", Critical, "Diagnosis: the runtime does not poll its tasks in time.")
         }
+        Cause::CacheDown => {
+            ("PoolscopeDiagnosedCacheDown", Critical, "Diagnosis: a cache is away, and its load is on the database.")
+        }
         // No problem.
         _ => return None,
     })
@@ -138,6 +141,7 @@ fn symptoms(cause: Cause) -> Vec<&'static str> {
         Cause::ServerFull => {
             &["PoolscopeServerFull", "PoolscopeServerSlotsLow", "PoolscopeConnectingFails", "PoolscopeCheckoutErrors"]
         }
+        Cause::CacheDown => &["PoolscopeCacheDown", "PoolscopeCheckoutWaitHigh"],
         Cause::ConnectSlow => &["PoolscopeCheckoutWaitHigh"],
         Cause::Churn => &["PoolscopeConnectionChurn", "PoolscopeCheckoutWaitHigh"],
         Cause::RetryStorm => &["PoolscopeRetryStorm", "PoolscopeRetryBudgetSpent", "PoolscopeManyCheckouts"],

@@ -4,6 +4,7 @@
 //! one name, a job. The top contributor is not a label: it may change while the fault lasts, and each change would be a new
 //! alert with a new `for`. The description queries it at each evaluation instead.
 
+mod caches;
 pub mod diagnosed;
 pub(super) mod growth;
 mod holders;
@@ -27,6 +28,7 @@ pub fn alerts(thresholds: &Thresholds) -> Vec<Alert> {
         objectives::alerts(thresholds),
         holders::alerts(thresholds),
         requests::alerts(thresholds),
+        caches::alerts(thresholds),
         server::alerts(thresholds),
         retries::alerts(thresholds),
         telemetry::alerts(thresholds),

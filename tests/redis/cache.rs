@@ -1,0 +1,219 @@
+//! The cache with a real Redis: cold keys, and a server that is killed, suspended or full.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use poolscope::cache::{Cache, CacheBuilder, MessagePack};
+use poolscope::labels::{CacheError, CacheResult, Outcome};
+use poolscope::telemetry::CacheTotals;
+use poolscope_testing::redis::Server;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{TEST_TIMEOUT, TestPool, eventually, server, with_deadline};
+
+/// Returns a cache that waits for a busy machine.
+fn cache(test: &TestPool, set: impl FnOnce(CacheBuilder<String>) -> CacheBuilder<String>) -> Cache<String> {
+    set(Cache::builder(&test.pool, "products").deadline(TEST_TIMEOUT)).build().unwrap()
+}
+
+fn totals(test: &TestPool) -> CacheTotals {
+    test.snapshot().caches.into_iter().next().unwrap()
+}
+
+fn results(test: &TestPool, result: CacheResult) -> u64 {
+    totals(test).results[result.index()]
+}
+
+fn errors(test: &TestPool, error: CacheError) -> u64 {
+    totals(test).errors[error.index()]
+}
+
+async fn get(cache: &Cache<String>, key: &str, value: &str) -> String {
+    let load = async || Ok::<_, Infallible>(Some(value.to_owned()));
+    with_deadline("a value", cache.get_or_load(key, load)).await.unwrap().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_readers_of_a_cold_key_cause_one_load() {
+    let server = server().await;
+    let test = TestPool::new(&server.url(), |builder| builder);
+    let cache = cache(&test, |builder| builder);
+    let loads = Arc::new(AtomicUsize::new(0));
+    let mut readers = JoinSet::new();
+    for _ in 0..10_000 {
+        let (cache, loads) = (cache.clone(), Arc::clone(&loads));
+        readers.spawn(async move {
+            let load = async || {
+                loads.fetch_add(1, SeqCst);
+                sleep(Duration::from_millis(50)).await;
+                Ok::<_, Infallible>(Some("value".to_owned()))
+            };
+            cache.get_or_load("hot", load).await.unwrap()
+        });
+    }
+    let values = with_deadline("all readers", readers.join_all()).await;
+    assert!(values.iter().all(|value| value.as_deref() == Some("value")));
+    assert_eq!(loads.load(SeqCst), 1);
+    let totals = totals(&test);
+    assert_eq!((totals.started, totals.results[CacheResult::Miss.index()]), (10_000, 1), "{totals:?}");
+    test.scrape();
+}
+
+#[tokio::test]
+async fn values_are_stored_for_all_processes() {
+    let server = server().await;
+    let (one, other) =
+        (TestPool::new(&server.url(), |builder| builder), TestPool::new(&server.url(), |builder| builder));
+    let set = |builder: CacheBuilder<String>| {
+        builder.time_to_live(Duration::from_secs(60)).stale_window(Duration::from_secs(30))
+    };
+    let (first, second) = (cache(&one, set), cache(&other, set));
+    assert_eq!(get(&first, "a", "1").await, "1");
+    assert_eq!(get(&second, "a", "2").await, "1");
+    assert_eq!(results(&other, CacheResult::Hit), 1);
+    let left: u64 = server.command(&["PTTL", "poolscope:products:v1:a"]).unwrap()[1..].parse().unwrap();
+    assert!((1..=90_000).contains(&left), "{left}");
+    with_deadline("the removal", second.invalidate("a")).await.unwrap();
+    assert_eq!(server.command(&["EXISTS", "poolscope:products:v1:a"]).unwrap(), ":0");
+    assert_eq!(get(&first, "a", "3").await, "3");
+    // With the names of commands, and no keys.
+    eventually("the commands", async || one.commands("GET", None) >= 2 && one.commands("SET", None) == 2).await;
+    assert!(one.totals("cache products").started >= 4);
+    one.scrape();
+}
+
+#[tokio::test]
+async fn message_pack_stores_any_type() {
+    let server = server().await;
+    let test = TestPool::new(&server.url(), |builder| builder);
+    let builder = Cache::<BTreeMap<u32, Vec<f64>>>::builder(&test.pool, "prices").deadline(TEST_TIMEOUT);
+    let cache = builder.codec(MessagePack).build().unwrap();
+    let prices = BTreeMap::from([(7, vec![1.5, -2.0]), (9, Vec::new())]);
+    let load = async || Ok::<_, Infallible>(Some(prices.clone()));
+    assert_eq!(cache.get_or_load("a", load).await.unwrap().as_ref(), Some(&prices));
+    let load = async || Err::<Option<_>, _>("not called");
+    assert_eq!(cache.get_or_load("a", load).await.unwrap(), Some(prices));
+}
+
+#[tokio::test]
+async fn lock_lets_one_process_load() {
+    let server = server().await;
+    let (one, other) =
+        (TestPool::new(&server.url(), |builder| builder), TestPool::new(&server.url(), |builder| builder));
+    let set = |builder: CacheBuilder<String>| builder.lock_across_processes(TEST_TIMEOUT);
+    let (first, second) = (cache(&one, set), cache(&other, set));
+    let loads = AtomicUsize::new(0);
+    let slow = async || {
+        loads.fetch_add(1, SeqCst);
+        sleep(Duration::from_millis(200)).await;
+        Ok::<_, Infallible>(Some("value".to_owned()))
+    };
+    let (a, b) = tokio::join!(first.get_or_load("a", slow), second.get_or_load("a", slow));
+    assert_eq!((a.unwrap(), b.unwrap()), (Some("value".to_owned()), Some("value".to_owned())));
+    assert_eq!(loads.load(SeqCst), 1);
+    assert_eq!(server.command(&["DBSIZE"]).unwrap(), ":1", "the lock is released");
+}
+
+/// Looks up many keys from many tasks for this time. Returns the number of lookups, all of which must succeed, and the
+/// largest number of concurrent loads.
+async fn look_up_under_load(cache: &Cache<String>, time: Duration) -> (usize, usize) {
+    let (until, running, most) = (Instant::now() + time, Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut tasks = JoinSet::new();
+    for task in 0..50 {
+        let (cache, running, most) = (cache.clone(), Arc::clone(&running), Arc::clone(&most));
+        tasks.spawn(async move {
+            let mut lookups = 0;
+            while Instant::now() < until {
+                let key = format!("{task}-{}", lookups % 20);
+                let load = async || {
+                    most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
+                    sleep(Duration::from_millis(5)).await;
+                    running.fetch_sub(1, SeqCst);
+                    Ok::<_, Infallible>(Some(key.clone()))
+                };
+                let value = cache.get_or_load(&key, load).await.unwrap();
+                assert_eq!(value.as_ref(), Some(&key));
+                lookups += 1;
+            }
+            lookups
+        });
+    }
+    let lookups = with_deadline("the end of the load", tasks.join_all()).await.into_iter().sum();
+    (lookups, most.load(SeqCst))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn server_that_is_away_fails_no_lookup() {
+    let server = server().await;
+    let test = TestPool::new(&server.url(), |builder| builder.connect_timeout(Duration::from_millis(200)));
+    let set = |builder: CacheBuilder<String>| {
+        builder.deadline(Duration::from_millis(100)).max_loads(4).load_wait(TEST_TIMEOUT)
+    };
+    let cache = cache(&test, set);
+    let (before, most) = look_up_under_load(&cache, Duration::from_millis(300)).await;
+    assert!(before > 0 && most <= 4, "{before} {most}");
+    type Fault = fn(&Server) -> std::io::Result<()>;
+    let faults: [(Fault, Fault); 2] = [(Server::kill, |_| Ok(())), (Server::suspend, Server::resume)];
+    for (fault, end) in faults {
+        let bypassed = results(&test, CacheResult::Bypassed);
+        fault(&server).unwrap();
+        let (lookups, most) = look_up_under_load(&cache, Duration::from_secs(2)).await;
+        assert!(lookups > 0 && most <= 4, "{lookups} {most}");
+        assert!(results(&test, CacheResult::Bypassed) > bypassed);
+        // The value may still be stored, and this process does not use it.
+        assert!(cache.invalidate("0-0").await.is_err());
+        end(&server).unwrap();
+        server.start().await.unwrap();
+        let found = || results(&test, CacheResult::Hit);
+        let before = found();
+        eventually("a hit", async || {
+            get(&cache, "0-1", "0-1").await;
+            found() > before
+        })
+        .await;
+    }
+    let totals = totals(&test);
+    assert_eq!(totals.loads[Outcome::Error.index()].count() + totals.loads[Outcome::Shed.index()].count(), 0);
+    assert!(totals.loads_in_flight == 0 && totals.in_flight == 0 && totals.max_loads == 4, "{totals:?}");
+    test.scrape();
+}
+
+#[tokio::test]
+async fn full_server_stores_nothing_and_fails_no_lookup() {
+    let server =
+        Server::builder().setting("maxmemory", "1mb").setting("maxmemory-policy", "noeviction").start().await.unwrap();
+    let test = TestPool::new(&server.url(), |builder| builder);
+    let cache = cache(&test, |builder| builder);
+    for value in ["1", "2", "3"] {
+        assert_eq!(get(&cache, "a", value).await, value);
+    }
+    assert_eq!((results(&test, CacheResult::Miss), errors(&test, CacheError::Server)), (3, 3));
+}
+
+/// Clients that the server does not serve wait for the deadline, until the cache is suspended.
+#[tokio::test]
+async fn paused_clients_use_the_loader() {
+    let server = server().await;
+    let test = TestPool::new(&server.url(), |builder| builder);
+    let cache = cache(&test, |builder| builder.deadline(Duration::from_millis(100)));
+    assert_eq!(server.command(&["CLIENT", "PAUSE", "600000", "ALL"]).unwrap(), "+OK");
+    for value in 0..20 {
+        let value = value.to_string();
+        assert_eq!(get(&cache, "a", &value).await, value);
+    }
+    assert_eq!(results(&test, CacheResult::Bypassed), 20);
+    assert!((1..20).contains(&errors(&test, CacheError::Timeout)), "{:?}", totals(&test));
+    // A paused server executes CLIENT UNPAUSE of clients that are not.
+    let is_found = async || {
+        get(&cache, "a", "x").await;
+        results(&test, CacheResult::Hit) > 0
+    };
+    server.kill().unwrap();
+    server.start().await.unwrap();
+    eventually("a hit", is_found).await;
+}
