@@ -51,6 +51,9 @@ fn cache_down(t: &Thresholds) -> Alert {
             "PoolscopePoolSaturated",
             "PoolscopePoolExhausted",
             "PoolscopeCheckoutWaitHigh",
+            // Of the Redis pool.
+            "PoolscopeConnectingFails",
+            "PoolscopeCheckoutErrors",
         ]],
     }
 }
