@@ -94,7 +94,7 @@ fuzz: ## Fuzz what reads foreign input, each target for ten minutes (FUZZ_SECOND
 	@for target in $(FUZZ_TARGETS); do \
 		mkdir -p fuzz/corpus/$$target; \
 		seeds=fuzz/seeds/$$target; \
-		[ $$target != protocol ] || seeds=src/pool/wire/recorded; \
+		[ $$target != protocol ] || seeds=src/wire/recorded; \
 		$(CARGO) +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target $$seeds -- \
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1 || exit; \
 	done

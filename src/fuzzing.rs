@@ -2,13 +2,13 @@
 
 /// Replays bytes of the wire protocol in several ways, which must report the same and keep all invariants.
 pub fn protocol(bytes: &[u8]) {
-    crate::pool::fuzz_protocol(bytes);
+    crate::wire::fuzz_protocol(bytes);
 }
 
 /// The same for Redis's protocol.
 #[cfg(feature = "redis")]
 pub fn resp(bytes: &[u8]) {
-    crate::pool::fuzz_resp(bytes);
+    crate::wire::fuzz_resp(bytes);
 }
 
 /// Reads a web configuration. It is valid, or the error is one line.

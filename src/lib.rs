@@ -19,6 +19,7 @@ mod imports;
 pub mod labels;
 #[cfg(feature = "middleware")]
 pub mod middleware;
+mod net;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod pool;
@@ -32,6 +33,7 @@ mod suggest;
 mod sync;
 pub mod telemetry;
 pub mod text;
+mod wire;
 
 pub use deadpool_postgres;
 pub use diagnosis::causes;

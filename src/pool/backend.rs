@@ -10,9 +10,6 @@ use deadpool::managed::{Manager, RecycleError};
 
 use super::connection::ConnectionMeta;
 use super::release::{HolderCancels, drained};
-use super::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver, StatementCaches};
-#[cfg(feature = "redis")]
-use super::wire::{RespObserver, SessionState};
 use crate::config::Settings;
 use crate::error::CheckoutError;
 pub use crate::labels::ConnectFailure;
@@ -21,6 +18,9 @@ use crate::telemetry::connection::{ConnectionStats, UnpackedState};
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::trace::ServerAddress;
 use crate::telemetry::wire::SessionStatus;
+use crate::wire::{DirtyCallback, DriverActivity, DriverTask, ProtocolObserver, StatementCaches};
+#[cfg(feature = "redis")]
+use crate::wire::{RespObserver, SessionState};
 
 /// A deadpool [`Manager`] whose connections a [`Pool`](crate::Pool) can hold.
 ///

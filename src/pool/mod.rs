@@ -8,7 +8,6 @@ mod backend;
 mod checkout;
 mod connection;
 mod gate;
-mod net;
 mod operation;
 #[allow(clippy::module_inception, reason = "the pool itself, beside its parts")]
 mod pool;
@@ -21,7 +20,6 @@ pub(crate) mod request;
 mod shared;
 pub(crate) mod unwind;
 mod warm_up;
-mod wire;
 
 pub(crate) use self::backend::error_code;
 pub use self::backend::{Backend, ConnectFailure, Observer};
@@ -31,7 +29,3 @@ pub use self::operation::Operation;
 pub use self::pool::Pool;
 pub use self::postgres::PostgresManager;
 pub use self::release::Guard;
-#[cfg(fuzzing)]
-pub(crate) use self::wire::fuzz_protocol;
-#[cfg(all(fuzzing, feature = "redis"))]
-pub(crate) use self::wire::fuzz_resp;

@@ -14,7 +14,7 @@ mod driving;
 
 // The modelled files, and what they import of the library.
 #[allow(dead_code, unreachable_pub, reason = "a model uses only a part of each file")]
-#[path = "../../../src/pool/wire/driver.rs"]
+#[path = "../../../src/wire/driver.rs"]
 mod driver;
 mod labels;
 mod sync;

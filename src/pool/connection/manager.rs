@@ -13,7 +13,6 @@ use super::super::backend::{Backend, Observer};
 use super::super::checkout::context::Context;
 use super::super::release::{CANCEL_DELAY, reset};
 use super::super::shared::Shared;
-use super::super::wire::{DirtyCallback, StatementCaches};
 use super::hook::call_before_checkout;
 use super::places::Places;
 use super::{ConnectionMeta, PooledConnection, Slot};
@@ -21,6 +20,7 @@ use crate::labels::{CloseReason, ConnectionState, ErrorCode, ErrorPhase, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
+use crate::wire::{DirtyCallback, StatementCaches};
 
 /// A backend whose connects and pings are recorded.
 #[derive(Debug)]

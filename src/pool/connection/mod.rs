@@ -20,11 +20,11 @@ pub(super) use self::slot::{Place, Slot, free_place};
 use super::backend::{Backend, LeftExecuting};
 use super::release::HolderCancels;
 use super::shared::Shared;
-use super::wire::DriverActivity;
 use crate::labels::CloseReason;
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
+use crate::wire::DriverActivity;
 
 /// deadpool's pool of instrumented connections.
 pub(super) type ObjectPool<M> = managed::Pool<InstrumentedManager<M>>;

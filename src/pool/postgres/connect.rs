@@ -26,9 +26,9 @@ use super::tcp_options::Keepalive;
 use super::tls::{ClientTls, CurrentTls};
 use crate::config::{AuthenticationMethod, AuthenticationMethods, ConfigError, DatabaseUrl, Settings, TlsMode};
 use crate::pool::backend::Observer;
-use crate::pool::wire::{AnswerLimit, AuthenticationPolicy, AwaitPeerClose, ServerGuard, Tap};
 use crate::telemetry::clock::Clock;
 use crate::telemetry::trace::{DatabaseSystem, ServerAddress};
+use crate::wire::{AnswerLimit, AuthenticationPolicy, AwaitPeerClose, ServerGuard, Tap};
 
 /// The `application_name` of a program without a name.
 const UNKNOWN_PROGRAM: &str = "poolscope";

@@ -18,9 +18,9 @@ use std::io::{self, ErrorKind};
 
 use super::error::{ConnectError, is_authentication};
 use super::error_source::find_source;
+use crate::net::io_failure;
 use crate::pool::ConnectFailure;
-use crate::pool::net::io_failure;
-use crate::pool::wire::LimitExceeded;
+use crate::wire::LimitExceeded;
 
 impl ConnectError {
     /// Classifies the failure by the table in this module's documentation.

@@ -11,9 +11,9 @@ use super::error_source::find_source;
 use super::tls;
 use crate::config::TlsMode;
 use crate::labels::ErrorCode;
-use crate::pool::net::io_code;
-use crate::pool::wire::LimitExceeded;
+use crate::net::io_code;
 use crate::text::{ErrorChain, Printable, printable};
+use crate::wire::LimitExceeded;
 
 /// An error of establishing a connection.
 ///

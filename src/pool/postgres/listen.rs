@@ -22,10 +22,10 @@ use super::drive::PolledConnection;
 use super::error::error_code;
 use super::unpooled::UnpooledTracker;
 use crate::labels::ErrorPhase;
-use crate::pool::wire::AnswerLimit;
 use crate::telemetry::ledger::Recorder;
 use crate::telemetry::operations::OperationId;
 use crate::text::{ErrorChain, Printable, printable};
+use crate::wire::AnswerLimit;
 
 /// The bounds of the pause before connecting again. It doubles with each attempt, and is [`jittered`].
 const MIN_PAUSE: Duration = Duration::from_millis(100);

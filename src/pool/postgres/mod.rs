@@ -32,8 +32,8 @@ pub use self::manager::PostgresManager;
 pub use self::password::Secret;
 pub use self::server_watch::ServerViewError;
 pub use self::unpooled::UnpooledConnection;
-use super::net::{error_source, losses, peer, pool_name, socket, tcp_options, tls};
 use super::release::Guard;
+use crate::net::{error_source, losses, peer, pool_name, socket, tcp_options, tls};
 
 /// The error of a checkout.
 pub type CheckoutError = crate::error::CheckoutError<ConnectError>;

@@ -15,11 +15,11 @@ use super::connect::Connector;
 use super::error::ConnectError;
 use super::session::bounded_query;
 use crate::labels::{BackendState, ClientAddress, ServerRole};
-use crate::pool::wire::AnswerLimit;
 use crate::telemetry::log::Log;
 use crate::telemetry::server::{LatestServerView, OwnBackends, ServerWatcher, UNNAMED};
 use crate::telemetry::{Backends, BlockedBackend, Collector, ServerPoll, ServerView};
 use crate::text::printable;
+use crate::wire::AnswerLimit;
 
 /// The timeouts of connecting and of the query. The server's own statement timeout is a little shorter.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::socket::Socket;
 use super::tls::CurrentTls;
-use crate::pool::wire::{AwaitPeerClose, Tap};
+use crate::wire::{AwaitPeerClose, Tap};
 
 /// Connects TLS over the inner stream of a [`Tap`] or [`AwaitPeerClose`], and wraps the TLS stream again.
 ///

@@ -15,7 +15,7 @@ use super::manager::RedisManager;
 use super::peer::Peer;
 use super::socket::SocketHandover;
 use crate::pool::release::Guard;
-use crate::pool::wire::SessionState;
+use crate::wire::SessionState;
 
 /// A connection to Redis, which [`Connection`](super::Connection) dereferences to.
 ///

@@ -19,11 +19,11 @@ use super::tcp_options::{Keepalive, TcpOptions};
 use super::tls::ClientTls;
 use crate::config::{ConfigError, RedisAddress, RedisUrl, Settings};
 use crate::labels::ErrorCode;
+use crate::net::LastWords;
 use crate::pool::backend::Observer;
-use crate::pool::net::LastWords;
-use crate::pool::wire::{SessionState, Tap};
 use crate::telemetry::clock::Clock;
 use crate::telemetry::trace::DatabaseSystem;
+use crate::wire::{SessionState, Tap};
 
 /// Establishes connections to one server.
 pub(super) struct Connector {

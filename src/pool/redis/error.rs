@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::redis::RedisError;
 
 use crate::labels::{ConnectFailure, ErrorCode};
-use crate::pool::net::{io_code, io_failure};
+use crate::net::{io_code, io_failure};
 use crate::text::{ErrorChain, Printable};
 
 /// An error of establishing a connection to Redis, or of a command of the pool itself.

@@ -14,8 +14,8 @@ pub use self::builder::PoolBuilder;
 pub use self::client::Client;
 pub use self::error::ConnectError;
 pub use self::manager::RedisManager;
-use super::net::{losses, peer, pool_name, socket, tcp_options, tls};
 use super::release::Guard;
+use crate::net::{losses, peer, pool_name, socket, tcp_options, tls};
 
 /// The error of a checkout.
 pub type CheckoutError = crate::error::CheckoutError<ConnectError>;

@@ -10,13 +10,13 @@ use tracing::Instrument as _;
 use super::super::backend::Backend;
 use super::super::checkout::context::Context;
 use super::super::connection::PooledConnection;
-use super::super::wire::DriverActivity;
 use super::CANCEL_DELAY;
 use crate::labels::{CloseReason, Dirt, ErrorCode, ErrorPhase, Outcome};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::trace::SpanOutcome;
 use crate::telemetry::wire::SessionStatus;
+use crate::wire::DriverActivity;
 
 /// How long a checkout waits for a query that another holder abandoned. Opening a new connection takes longer.
 const ABANDONED_QUERY_TIMEOUT: Duration = Duration::from_millis(100);

@@ -5,9 +5,6 @@ use std::sync::Arc;
 use super::commands::{COUNT, Command};
 use super::session::SessionState;
 use super::state::{CommandEnd, RespHandler, RespState};
-use crate::pool::wire::protocol::LimitExceeded;
-use crate::pool::wire::stats_writer::{RequestEnd, StatsWriter};
-use crate::pool::wire::tap::TapObserver;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::evidence::{Risk, ServerError};
@@ -15,6 +12,9 @@ use crate::telemetry::ledger::Ledger;
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::trace::{QueryEnd, ServerAddress};
 use crate::telemetry::wire::SessionStatus;
+use crate::wire::protocol::LimitExceeded;
+use crate::wire::stats_writer::{RequestEnd, StatsWriter};
+use crate::wire::tap::TapObserver;
 
 /// The bytes that a server may send until the session has begun: a few short replies.
 const MAX_STARTUP_BYTES: u64 = 1024 * 1024;

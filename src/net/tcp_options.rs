@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 /// The options of a TCP socket, as far as the operating system supports them.
 #[derive(Clone)]
-pub(in crate::pool) struct TcpOptions {
+pub(crate) struct TcpOptions {
     user_timeout: Option<Duration>,
     keepalive: Option<TcpKeepalive>,
 }
@@ -16,11 +16,11 @@ pub(in crate::pool) struct TcpOptions {
 impl TcpOptions {
     /// Creates the options from the limit of unacknowledged data and the keepalive; `None` for those of the operating
     /// system, or no keepalive.
-    pub(in crate::pool) fn new(user_timeout: Option<Duration>, keepalive: Option<Keepalive>) -> Self {
+    pub(crate) fn new(user_timeout: Option<Duration>, keepalive: Option<Keepalive>) -> Self {
         Self { user_timeout, keepalive: keepalive.map(TcpKeepalive::from) }
     }
 
-    pub(in crate::pool) fn apply(&self, stream: &TcpStream) -> io::Result<()> {
+    pub(crate) fn apply(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
         set_user_timeout(&socket, self.user_timeout)?;
@@ -43,19 +43,19 @@ fn set_user_timeout(_: &SockRef<'_>, _: Option<Duration>) -> io::Result<()> {
 
 /// When TCP probes a connection without traffic.
 #[derive(Clone, Copy)]
-pub(in crate::pool) struct Keepalive {
+pub(crate) struct Keepalive {
     /// The time without traffic before the first probe.
-    pub(in crate::pool) idle: Duration,
+    pub(crate) idle: Duration,
     /// The time between probes; `None` for the operating system's.
-    pub(in crate::pool) interval: Option<Duration>,
+    pub(crate) interval: Option<Duration>,
     /// The number of probes; `None` for the operating system's.
-    pub(in crate::pool) retries: Option<u32>,
+    pub(crate) retries: Option<u32>,
 }
 
 impl Keepalive {
     /// With an `idle` of 30 s, a silent peer is detected after one minute. The kernel's defaults are 75 s and 9 probes.
-    pub(in crate::pool) const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
-    pub(in crate::pool) const DEFAULT_RETRIES: u32 = 3;
+    pub(crate) const DEFAULT_INTERVAL: Duration = Duration::from_secs(10);
+    pub(crate) const DEFAULT_RETRIES: u32 = 3;
 }
 
 impl From<Keepalive> for TcpKeepalive {

@@ -44,16 +44,16 @@ fn taken<T>() -> Poll<io::Result<T>> {
 }
 
 impl Socket {
-    pub(in crate::pool) fn tcp(stream: TcpStream) -> Self {
+    pub(crate) fn tcp(stream: TcpStream) -> Self {
         Self { stream: Stream::Tcp(stream), handover: None }
     }
 
-    pub(in crate::pool) fn unix(stream: UnixStream) -> Self {
+    pub(crate) fn unix(stream: UnixStream) -> Self {
         Self { stream: Stream::Unix(stream), handover: None }
     }
 
     /// Returns the handover of this socket's stream.
-    pub(in crate::pool) fn handover(&mut self) -> Arc<SocketHandover> {
+    pub(crate) fn handover(&mut self) -> Arc<SocketHandover> {
         Arc::clone(self.handover.get_or_insert_default())
     }
 
@@ -73,7 +73,7 @@ impl Socket {
 /// tokio-postgres does not return the stream of a connection. It can only be dropped, which would close it: whether the
 /// server has let go of the connection would remain unknown.
 #[derive(Debug, Default)]
-pub(in crate::pool) struct SocketHandover(Mutex<HandoverState>);
+pub(crate) struct SocketHandover(Mutex<HandoverState>);
 
 #[derive(Debug, Default)]
 enum HandoverState {
@@ -88,7 +88,7 @@ enum HandoverState {
 impl SocketHandover {
     /// Requests the stream. When the socket is dropped, the returned future closes this side and waits until the server
     /// has closed its own.
-    pub(in crate::pool) fn closed_by_peer(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(crate) fn closed_by_peer(&self) -> impl Future<Output = ()> + Send + use<> {
         let (sender, receiver) = oneshot::channel();
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !matches!(*state, HandoverState::Over) {

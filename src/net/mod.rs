@@ -1,19 +1,19 @@
 //! Sockets to a server, TLS, and the names and errors of both, whatever protocol is spoken over them.
 
-pub(super) mod error_source;
+pub(crate) mod error_source;
 mod failure;
 #[cfg(feature = "redis")]
 mod last_words;
-pub(super) mod losses;
-pub(super) mod peer;
-pub(super) mod pool_name;
-pub(super) mod socket;
-pub(super) mod tcp_options;
+pub(crate) mod losses;
+pub(crate) mod peer;
+pub(crate) mod pool_name;
+pub(crate) mod socket;
+pub(crate) mod tcp_options;
 #[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
-pub(super) mod tls;
+pub(crate) mod tls;
 #[cfg_attr(not(unix), path = "no_unix.rs")]
 mod unix;
 
-pub(super) use self::failure::{io_code, io_failure};
+pub(crate) use self::failure::{io_code, io_failure};
 #[cfg(feature = "redis")]
-pub(super) use self::last_words::LastWords;
+pub(crate) use self::last_words::LastWords;

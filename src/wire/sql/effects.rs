@@ -8,8 +8,8 @@
 //! Source: PostgreSQL's documentation of the statements and "Message Flow", in particular "Multiple Statements in a
 //! Simple Query".
 
-use crate::pool::wire::transaction::TransactionStatus;
 use crate::telemetry::evidence::Risk;
+use crate::wire::transaction::TransactionStatus;
 
 /// The set of effects that a request's statements have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use rustls::{AlertDescription, CertificateError, Error};
 use super::super::error_source::find_source;
 
 /// Returns what is wrong with the TLS of a connection that failed with `error`; `None` if rustls reported nothing.
-pub(in crate::pool) fn tls_problem(error: &(dyn StdError + 'static), sslmode: &str) -> Option<String> {
+pub(crate) fn tls_problem(error: &(dyn StdError + 'static), sslmode: &str) -> Option<String> {
     let problem = find_source::<Error>(error)?;
     Some(match problem {
         Error::InvalidCertificate(reason) => {

@@ -6,10 +6,10 @@ use std::path::Path;
 pub(crate) use tokio::net::UnixStream;
 
 /// Returns whether an error says that this host is out of file descriptors or socket buffers.
-pub(in crate::pool) fn is_exhausted(error: &io::Error) -> bool {
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS))
 }
 
-pub(in crate::pool) async fn connect(path: &Path) -> io::Result<UnixStream> {
+pub(crate) async fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(path).await
 }

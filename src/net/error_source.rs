@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 /// Returns the first `E` among the error and its sources.
-pub(in crate::pool) fn find_source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
+pub(crate) fn find_source<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {

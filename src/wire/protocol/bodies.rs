@@ -6,9 +6,9 @@ use super::handler::{ProtocolHandler, StatementProblem};
 use super::prepared::{Bind, Close, Parse};
 use super::requests::{RequestEnd, open_request};
 use super::{MAX_QUERY_TEXT_BYTES, ProtocolState};
-use crate::pool::wire::sql::EffectScanner;
-use crate::pool::wire::transaction::TransactionStatus;
 use crate::telemetry::evidence::ServerError;
+use crate::wire::sql::EffectScanner;
+use crate::wire::transaction::TransactionStatus;
 
 /// The body that is being read.
 #[derive(Clone, Copy, Debug)]

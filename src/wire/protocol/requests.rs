@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use super::handler::RequestOutcome;
 use crate::labels::ErrorCode;
-use crate::pool::wire::sql::{QueryRef, StatementEffects};
 use crate::telemetry::clock::Nanos;
+use crate::wire::sql::{QueryRef, StatementEffects};
 
 /// How a request ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

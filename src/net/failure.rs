@@ -6,7 +6,7 @@ use super::unix;
 use crate::labels::{ConnectFailure, ErrorCode};
 
 /// Returns the code of an error of a socket.
-pub(in crate::pool) fn io_code(error: &io::Error) -> ErrorCode {
+pub(crate) fn io_code(error: &io::Error) -> ErrorCode {
     match error.kind() {
         ErrorKind::TimedOut => ErrorCode::TIMEOUT,
         _ => ErrorCode::IO,
@@ -14,7 +14,7 @@ pub(in crate::pool) fn io_code(error: &io::Error) -> ErrorCode {
 }
 
 /// Classifies an error of connecting.
-pub(in crate::pool) fn io_failure(error: &io::Error) -> ConnectFailure {
+pub(crate) fn io_failure(error: &io::Error) -> ConnectFailure {
     match error.kind() {
         // A Unix socket returns EAGAIN when the server's accept queue is full.
         ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::OutOfMemory | ErrorKind::AddrNotAvailable => {

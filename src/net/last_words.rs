@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// that reads first would discard that error, since it answers no request, and one that writes first would report the failed
 /// write instead. The end of the stream is read after the error.
 #[derive(Debug)]
-pub(in crate::pool) struct LastWords<S> {
+pub(crate) struct LastWords<S> {
     stream: S,
     has_written: bool,
     is_closed: bool,
@@ -22,7 +22,7 @@ pub(in crate::pool) struct LastWords<S> {
 }
 
 impl<S> LastWords<S> {
-    pub(in crate::pool) fn new(stream: S) -> Self {
+    pub(crate) fn new(stream: S) -> Self {
         Self { stream, has_written: false, is_closed: false, reader: None }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 /// The name of a pool. A collector may give it another one than was wanted, after its files have been read.
 #[derive(Clone, Debug)]
-pub(in crate::pool) struct PoolName(Arc<Names>);
+pub(crate) struct PoolName(Arc<Names>);
 
 #[derive(Debug)]
 struct Names {
@@ -13,17 +13,17 @@ struct Names {
 }
 
 impl PoolName {
-    pub(in crate::pool) fn wanted(name: &str) -> Self {
+    pub(crate) fn wanted(name: &str) -> Self {
         Self(Arc::new(Names { wanted: name.into(), given: OnceLock::new() }))
     }
 
     /// Sets the final name; the first one counts.
-    pub(in crate::pool) fn give(&self, name: &str) {
+    pub(crate) fn give(&self, name: &str) {
         self.0.given.get_or_init(|| name.into());
     }
 
     /// Returns the final name, or the wanted one while there is none.
-    pub(in crate::pool) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         self.0.given.get().unwrap_or(&self.0.wanted)
     }
 }

@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use rustls::{CertificateError, ClientConfig, Error};
 
-pub(in crate::pool) use self::problem::tls_problem;
+pub(crate) use self::problem::tls_problem;
 use super::error_source::find_source;
 use super::pool_name::PoolName;
 use crate::config::{ClientCertificate, ConfigError, Roots, TlsMode, Verify};
@@ -22,12 +22,12 @@ use crate::telemetry::log::{ReloadLimiter, event};
 use crate::text::{ErrorChain, Printable};
 
 /// The TLS configuration of a pool's connections, which follows its certificate files.
-pub(in crate::pool) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
+pub(crate) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
 
 impl ClientTls {
     /// Creates the configuration for `mode` and a client's certificate, and reads its files. `protocol` is the one to
     /// negotiate by ALPN, and `pool` the name for the log.
-    pub(in crate::pool) fn new(
+    pub(crate) fn new(
         mode: &TlsMode,
         certificate: Option<&ClientCertificate>,
         protocol: Option<&'static [u8]>,
@@ -47,24 +47,24 @@ impl ClientTls {
     }
 
     /// Returns the configuration for a connection, after a check of the certificate files; see [`Live::current`].
-    pub(in crate::pool) async fn current(&self) -> CurrentTls {
+    pub(crate) async fn current(&self) -> CurrentTls {
         let Some(live) = &self.0 else { return CurrentTls(None) };
         CurrentTls(Some((live.current().await, Arc::clone(live))))
     }
 }
 
 /// The TLS configuration of one connection attempt.
-pub(in crate::pool) struct CurrentTls(Option<(Arc<Loaded>, Arc<Live<CertificateFiles>>)>);
+pub(crate) struct CurrentTls(Option<(Arc<Loaded>, Arc<Live<CertificateFiles>>)>);
 
 impl CurrentTls {
     /// Returns the configuration; `None` for plaintext.
-    pub(in crate::pool) fn config(&self) -> Option<&Arc<ClientConfig>> {
+    pub(crate) fn config(&self) -> Option<&Arc<ClientConfig>> {
         Some(&self.0.as_ref()?.0.config)
     }
 
     /// Returns which files a verification that failed with `error` used, and when they were read; `None` if no other files
     /// would help.
-    pub(in crate::pool) fn explanation(&self, error: &(dyn StdError + 'static)) -> Option<String> {
+    pub(crate) fn explanation(&self, error: &(dyn StdError + 'static)) -> Option<String> {
         let (loaded, live) = self.0.as_ref()?;
         let files = live.source().name_of_files(find_source(error)?)?;
         let read_at = humantime::format_rfc3339_seconds(loaded.read_at);
@@ -143,4 +143,4 @@ impl Source for CertificateFiles {
 }
 
 #[cfg(test)]
-pub(in crate::pool) mod tests;
+pub(crate) mod tests;

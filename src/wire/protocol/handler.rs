@@ -1,10 +1,10 @@
 //! The interface through which [`ProtocolState`](super::ProtocolState) reports what it finds.
 
 use crate::labels::ErrorCode;
-use crate::pool::wire::sql::QueryRef;
-use crate::pool::wire::transaction::TransactionStatus;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Risk, ServerError};
+use crate::wire::sql::QueryRef;
+use crate::wire::transaction::TransactionStatus;
 
 /// Receives the protocol's events.
 pub(crate) trait ProtocolHandler {

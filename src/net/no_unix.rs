@@ -12,11 +12,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub(crate) enum UnixStream {}
 
 /// Returns whether an error is `WSAEMFILE` or `WSAENOBUFS`: this host is out of sockets or of their buffers.
-pub(in crate::pool) fn is_exhausted(error: &io::Error) -> bool {
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(10_024 | 10_055))
 }
 
-pub(in crate::pool) async fn connect(_: &Path) -> io::Result<UnixStream> {
+pub(crate) async fn connect(_: &Path) -> io::Result<UnixStream> {
     Err(io::ErrorKind::Unsupported.into())
 }
 

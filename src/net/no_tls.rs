@@ -5,10 +5,10 @@ use std::error::Error;
 use super::pool_name::PoolName;
 use crate::config::{ClientCertificate, ConfigError, TlsMode};
 
-pub(in crate::pool) struct ClientTls;
+pub(crate) struct ClientTls;
 
 impl ClientTls {
-    pub(in crate::pool) fn new(
+    pub(crate) fn new(
         _: &TlsMode,
         _: Option<&ClientCertificate>,
         _: Option<&'static [u8]>,
@@ -17,19 +17,19 @@ impl ClientTls {
         Ok(Self)
     }
 
-    pub(in crate::pool) async fn current(&self) -> CurrentTls {
+    pub(crate) async fn current(&self) -> CurrentTls {
         CurrentTls
     }
 }
 
-pub(in crate::pool) struct CurrentTls;
+pub(crate) struct CurrentTls;
 
 impl CurrentTls {
-    pub(in crate::pool) fn explanation(&self, _: &(dyn Error + 'static)) -> Option<String> {
+    pub(crate) fn explanation(&self, _: &(dyn Error + 'static)) -> Option<String> {
         None
     }
 }
 
-pub(in crate::pool) fn tls_problem(_: &(dyn Error + 'static), _: &str) -> Option<String> {
+pub(crate) fn tls_problem(_: &(dyn Error + 'static), _: &str) -> Option<String> {
     None
 }

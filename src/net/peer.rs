@@ -25,7 +25,7 @@ pub(crate) struct Peer {
 
 /// The address on which a server listens.
 #[derive(Clone)]
-pub(in crate::pool) enum Address {
+pub(crate) enum Address {
     /// The whole socket address: that of a link-local address includes the interface.
     Tcp(SocketAddr),
     Unix(PathBuf),
@@ -34,7 +34,7 @@ pub(in crate::pool) enum Address {
 impl Peer {
     /// Creates a peer. `hostname` is the name expected in the server's certificate, and `connect_timeout` the limit of
     /// opening one socket.
-    pub(in crate::pool) fn new(
+    pub(crate) fn new(
         address: Address,
         hostname: Option<String>,
         connect_timeout: Option<Duration>,
@@ -44,12 +44,12 @@ impl Peer {
     }
 
     /// Returns the server's name for TLS. Empty on a Unix socket, where TLS is not used.
-    pub(in crate::pool) fn hostname(&self) -> &str {
+    pub(crate) fn hostname(&self) -> &str {
         self.hostname.as_deref().unwrap_or_default()
     }
 
     /// Returns whether no network is between client and server.
-    pub(in crate::pool) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         match &self.address {
             Address::Tcp(address) => address.ip().to_canonical().is_loopback(),
             Address::Unix(_) => true,
@@ -57,12 +57,12 @@ impl Peer {
     }
 
     /// Returns the address, and the name that was looked up for it, if one was.
-    pub(in crate::pool) fn address(&self) -> (&Address, Option<&str>) {
+    pub(crate) fn address(&self) -> (&Address, Option<&str>) {
         (&self.address, self.hostname.as_deref())
     }
 
     /// Returns the server's attributes for spans.
-    pub(in crate::pool) fn server(&self, system: DatabaseSystem, database: String) -> ServerAddress {
+    pub(crate) fn server(&self, system: DatabaseSystem, database: String) -> ServerAddress {
         let (address, port) = match &self.address {
             Address::Tcp(address) => {
                 (self.hostname.clone().unwrap_or_else(|| address.ip().to_string()), Some(address.port()))
@@ -73,7 +73,7 @@ impl Peer {
     }
 
     /// Opens a socket, within the connect timeout of a single address.
-    pub(in crate::pool) async fn open(&self) -> io::Result<Socket> {
+    pub(crate) async fn open(&self) -> io::Result<Socket> {
         let Some(timeout) = self.connect_timeout else { return self.connect().await };
         let timed_out = || io::Error::new(io::ErrorKind::TimedOut, "connection timed out");
         tokio::time::timeout(timeout, self.connect()).await.map_err(|_| timed_out())?

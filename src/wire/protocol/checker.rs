@@ -2,11 +2,11 @@
 
 use super::{MessageBody, ProtocolError, ProtocolHandler, ProtocolState, RequestOutcome, StatementProblem};
 use crate::labels::ErrorCode;
-use crate::pool::wire::sql::QueryRef;
-use crate::pool::wire::transaction::TransactionStatus;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::{Risk, ServerError};
 use crate::telemetry::names::fnv;
+use crate::wire::sql::QueryRef;
+use crate::wire::transaction::TransactionStatus;
 
 /// A call of the handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

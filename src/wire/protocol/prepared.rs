@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-use crate::pool::wire::hash::FoldHasher;
-use crate::pool::wire::sql::{EffectScanner, QueryRef, StatementEffects};
+use crate::wire::hash::FoldHasher;
+use crate::wire::sql::{EffectScanner, QueryRef, StatementEffects};
 
 /// The number of statements kept. Further ones count as the query `other`, and their effects are attributed to every
 /// unknown statement.
