@@ -17,15 +17,15 @@ INTERVAL ?= 15
 # The commit to compare the public API with.
 BASELINE ?= origin/main
 # Combinations of the library's features that users choose.
-COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp tls,redis
+COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp tls,redis proxy,exporter
 # The oldest supported compiler: rust-version in Cargo.toml.
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
+.PHONY: help demo stack test lint page bench bench-proxy diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Run the demo: a private PostgreSQL, a workload, the exporter and Jaeger's page (ARGS='…')
 	@scripts/setup demo
@@ -81,6 +81,10 @@ page: ## Test the exporter's page in Chromium, and take the documentation's pict
 bench: ## Measure the cost of a checkout
 	@scripts/setup bench
 	$(CARGO) bench --locked -p poolscope --all-features --bench pool
+
+bench-proxy: ## Compare the proxy with PgBouncer, a copying TCP proxy and direct connections
+	@scripts/setup test
+	$(CARGO) bench --locked -p poolscope --all-features --bench proxy
 
 diagnose: ## Diagnose known causes on real servers, and print the confusion matrix (about half an hour)
 	@scripts/setup diagnose

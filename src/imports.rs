@@ -18,6 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("wire", &["labels", "telemetry", "text"]),
     ("pool", &["config", "diagnosis", "error", "files", "labels", "net", "telemetry", "text", "wire"]),
     ("redis", &["config", "pool", "retry"]),
+    ("proxy", &["config", "diagnosis", "files", "labels", "net", "telemetry", "text", "wire"]),
     ("retry", &["error", "labels", "telemetry", "pool"]),
     ("cache", &["error", "labels", "pool", "redis", "telemetry"]),
     ("global", &["config", "error", "labels", "telemetry", "pool", "retry", "text"]),

@@ -149,8 +149,12 @@ label_enum! {
         Dirty => "dirty",
         /// The holder closed the connection instead of returning it.
         Discarded => "discarded",
-        /// The pool was closed or dropped.
+        /// The pool was closed or dropped; or the proxy shuts down.
         Shutdown => "shutdown",
+        /// The client of a proxy ended its session.
+        ClientClosed => "client_closed",
+        /// The client of a proxy closed or lost its connection without ending its session.
+        ClientLost => "client_lost",
     }
 }
 
@@ -171,6 +175,16 @@ label_enum! {
         /// connecting is suspended after a failure, which is its error, or its attempt took longer (`too_slow`, or
         /// `dropped` if its caller gave up).
         Checkout => "checkout",
+    }
+}
+
+label_enum! {
+    /// Where a pool is.
+    PoolKind {
+        /// In this process: its checkouts are recorded.
+        Pool => "pool",
+        /// In the clients of a proxy, which sees their connections and no checkouts.
+        Proxy => "proxy",
     }
 }
 

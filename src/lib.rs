@@ -23,6 +23,8 @@ mod net;
 #[cfg(feature = "otlp")]
 pub mod otlp;
 pub mod pool;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 mod query_error;
 #[cfg(feature = "redis")]
 pub mod redis;

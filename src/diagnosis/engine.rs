@@ -53,6 +53,8 @@ pub(crate) struct Engine {
     state: Mutex<State>,
     verdict: Mutex<Option<Arc<Verdict>>>,
     sizer: Sizer,
+    /// Whether no size is recommended, since the load is not seen.
+    is_unsized: bool,
 }
 
 impl Diagnoser for Engine {
@@ -72,7 +74,9 @@ impl Diagnoser for Engine {
         if let Some(verdict) = state.observe(now, late, snapshot) {
             *self.published() = Some(Arc::new(verdict));
         }
-        self.sizer.observe(now, snapshot, self.verdict().as_deref());
+        if !self.is_unsized {
+            self.sizer.observe(now, snapshot, self.verdict().as_deref());
+        }
     }
 
     fn verdict(&self) -> Option<Arc<Verdict>> {
@@ -80,15 +84,19 @@ impl Diagnoser for Engine {
     }
 
     fn record(&self, reading: &LoadReading) {
-        self.sizer.record(reading);
+        if !self.is_unsized {
+            self.sizer.record(reading);
+        }
     }
 
     fn is_size_due(&self, now: Nanos) -> bool {
-        self.sizer.is_due(now)
+        !self.is_unsized && self.sizer.is_due(now)
     }
 
     fn size(&self, now: Nanos, limits: &Limits) {
-        self.sizer.size(now, limits);
+        if !self.is_unsized {
+            self.sizer.size(now, limits);
+        }
     }
 
     fn sizing(&self) -> Option<Arc<Sizing>> {
@@ -97,6 +105,12 @@ impl Diagnoser for Engine {
 }
 
 impl Engine {
+    /// Returns the diagnosis of a pool that a proxy observes. It does not see the arrivals that a size depends on.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn of_proxy() -> Self {
+        Self { is_unsized: true, ..Self::default() }
+    }
+
     fn published(&self) -> MutexGuard<'_, Option<Arc<Verdict>>> {
         self.verdict.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -251,7 +265,9 @@ impl State {
         let Some((rule, state)) = active().next() else {
             let cause = if enough { Cause::Healthy } else { Cause::NotEnoughData };
             let Wording { finding, advice } = word(cause, &Responsibility::default(), figures, None, &self.window);
-            let shown: &[Measure] = if enough {
+            let shown: &[Measure] = if enough && self.window.is_proxied() {
+                &[Measure::UsedConnections, Measure::QueryRate, Measure::QuerySeconds]
+            } else if enough {
                 &[Measure::WaitP99, Measure::UsedConnections, Measure::CheckoutRate, Measure::QuerySeconds]
             } else {
                 &[Measure::SampledSeconds]
@@ -292,7 +308,7 @@ impl State {
     ) -> Vec<Evidence> {
         // While a cause is being released, its conditions may not hold any more.
         let conditions = rule.matching(figures, &usual, true).or_else(|| rule.alternatives.first().copied());
-        evidence(rule, conditions.unwrap_or_default(), figures, usual)
+        evidence(rule, conditions.unwrap_or_default(), figures, usual, self.window.is_proxied())
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::call_site::CallSite;
 use super::locks::LockBlock;
-use crate::labels::{Activity, CacheResult, ClientAddress, CloseReason, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
+use crate::labels::{
+    Activity, CacheResult, ClientAddress, CloseReason, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase, PoolKind,
+};
 use crate::telemetry::clock::{Nanos, seconds, to_f64};
 use crate::telemetry::{PoolSnapshot, ServerPoll};
 
@@ -108,7 +110,11 @@ pub(super) struct Interval {
     /// The delay of the timer that took the second snapshot, in seconds.
     pub(super) late: f64,
 
+    /// Whether a proxy observes the pool, which sees neither checkouts nor what waits for a connection.
+    #[cfg_attr(feature = "exporter", serde(skip_serializing_if = "std::ops::Not::not"))]
+    pub(super) is_proxied: bool,
     // The state at the end.
+    /// The maximum of connections; for a proxy's pool of unknown size, the connections at the end.
     pub(super) max: f64,
     pub(super) used: f64,
     pub(super) idle: f64,
@@ -225,11 +231,16 @@ impl Totals {
         }
         let connect_errors = snapshot.errors.iter().filter(|errors| errors.phase == ErrorPhase::Connect);
         let budget_refusals = snapshot.retries_exhausted.iter().filter(|exhausted| exhausted.reason == GiveUp::Budget);
+        let mut phases = snapshot.phase_nanos;
+        if snapshot.kind == PoolKind::Proxy {
+            // Clients wait for nothing else that a proxy sees.
+            phases[Phase::Connect.index()] = snapshot.create_time.sum_nanos;
+        }
         Self {
             at,
             operations: operations.collect(),
             waits: snapshot.wait_time.buckets,
-            phases: snapshot.phase_nanos,
+            phases,
             saturated: snapshot.saturated_nanos,
             created: snapshot.created,
             closed: snapshot.closed,
@@ -274,6 +285,9 @@ pub(super) fn may_be_replaced(reason: CloseReason) -> bool {
 fn number(count: usize) -> f64 {
     to_f64(count as u64)
 }
+
+/// The smallest number of connections in use that is taken for an exhausted pool.
+const MIN_PLATEAU: f64 = 3.0;
 
 impl Interval {
     /// Returns what happened between `before` and `now`, of which `snapshot` was taken. `late` is the delay of its timer.
@@ -373,7 +387,8 @@ impl Interval {
     }
 
     fn set_state(&mut self, snapshot: &PoolSnapshot) {
-        self.max = number(snapshot.limits.max());
+        self.is_proxied = snapshot.kind == PoolKind::Proxy;
+        self.max = number(snapshot.max());
         self.used = number(snapshot.connections.used);
         self.idle = number(snapshot.connections.idle);
         self.creating = number(snapshot.connections.creating);
@@ -402,6 +417,11 @@ impl Interval {
     pub(super) fn replaced(&self) -> f64 {
         let reasons = CloseReason::ALL.iter().copied().filter(|reason| may_be_replaced(*reason));
         reasons.map(|reason| self.closed[reason.index()]).sum()
+    }
+
+    /// Returns whether all connections of a proxy's pool are in use, `max` of them. One or two are no pool.
+    pub(super) fn is_plateau(&self, max: f64) -> bool {
+        max >= MIN_PLATEAU && self.used >= max
     }
 
     /// Returns whether a connection was idle while a checkout waited for capacity: it was woken and not polled.

@@ -31,11 +31,11 @@ macro_rules! measures {
 measures! {
     SampledSeconds => "sampled", "seconds", "the time for which the pool has been observed without a gap, at most a minute";
     WaitSeverity => "wait_severity", "ratio",
-        "how harmful waits are: the 99th percentile over 250 ms or the share of timeouts over 1 %, whichever is larger";
+        "how harmful waits are: the 99th percentile over 250 ms or the share of timeouts over 1 %, whichever is larger; for a proxy's pool `saturated_share` over 50 %";
     WaitP99 => "wait_p99", "seconds", "the 99th percentile of checkouts, or the age of the oldest one in flight if that is more";
     TimeoutShare => "timeout_share", "ratio", "the share of ended checkouts that timed out";
     CheckoutRate => "checkouts", "per_second", "checkouts started";
-    SaturatedShare => "saturated_share", "ratio", "the share of time with every connection taken and a checkout waiting";
+    SaturatedShare => "saturated_share", "ratio", "the share of time with every connection taken and a checkout waiting; for a proxy's pool the share of samples with at least three connections, all of them in use, and as many as within the last minute, or as `pool_size`";
     UsedConnections => "used_connections", "connections", "the mean number of connections held";
     UsedShare => "used_share", "ratio", "the mean share of the maximum that is held";
     HeldIdleConnections => "held_idle_connections", "connections",

@@ -45,6 +45,15 @@ fn reference() -> String {
         named[0], named[1]
     );
     page.push_str(
+        "## Pools of a proxy\n\n\
+         [`poolscope proxy`](proxy.md) sees neither checkouts nor what waits for a connection. A pool of its clients is exhausted where at\n\
+         least three connections are open, all of them are in use, and their number does not grow: the maximum is `pool_size` of the\n\
+         proxy, or else the largest number within the last minute. Of the causes, these can be told: `server_full`, `server_down`, `leak`\n\
+         and `idle_in_transaction`, `slow_queries`, `connect_slow`, `churn` and `undersized`. A lock wait shows as `slow_queries`. A\n\
+         connection that is held outside a transaction looks idle, so `held_idle` cannot be told; nor can `self_deadlock`, `burst`,\n\
+         `retry_storm` and `runtime_stalled`. There is no recommended size.\n\n",
+    );
+    page.push_str(
         "## Measures\n\nThe evidence of a verdict names these measures.\n\n| name | unit | meaning |\n|---|---|---|\n",
     );
     for measure in Measure::ALL {

@@ -95,16 +95,22 @@ impl Responsibility {
     }
 }
 
+/// The measures of what a proxy does not see, or sees as something else.
+const UNSEEN_BY_PROXIES: [Measure; 4] =
+    [Measure::WaitP99, Measure::WaitSeverity, Measure::TimeoutShare, Measure::CheckoutRate];
+
 /// Returns the evidence for a cause: the measures of the conditions that hold, and others worth showing.
 pub(super) fn evidence(
     rule: &Rule,
     conditions: &[Condition],
     figures: &Figures,
     usual: impl Fn(Measure) -> Option<f64>,
+    is_proxied: bool,
 ) -> Vec<Evidence> {
     let mut measures: Vec<Measure> = Vec::new();
     for measure in conditions.iter().map(|condition| condition.measure()).chain(rule.also_shown.iter().copied()) {
-        if !measures.contains(&measure) {
+        let is_unseen = is_proxied && UNSEEN_BY_PROXIES.contains(&measure);
+        if !is_unseen && !measures.contains(&measure) {
             measures.push(measure);
         }
     }
@@ -139,15 +145,40 @@ pub(super) fn word(
 ) -> Wording {
     use Measure::*;
     let last = window.last();
-    let (max, name) = (last.map_or(0.0, |interval| interval.max), by.name());
+    let (max, name) = (window.max(), by.name());
+    let is_proxied = window.is_proxied();
     let p99 = seconds(figures[WaitP99]);
     let constant = texts(cause).1.replace(OPERATION_PLACEHOLDER, name);
     let (finding, advice) = match cause {
+        Cause::Healthy if is_proxied => (
+            format!("the pool is healthy: {:.1} of {max} connections are used on average", figures[UsedConnections]),
+            constant,
+        ),
         Cause::Healthy if figures[CheckoutRate] == 0.0 => {
             ("the pool is healthy; nothing is checked out of it".to_owned(), constant)
         }
         Cause::Healthy => (format!("the pool is healthy: 99 % of checkouts take at most {p99}"), constant),
         Cause::NotEnoughData => (texts(cause).0.to_owned(), constant),
+        Cause::Undersized if is_proxied => (
+            format!("all {max} connections are in use {} of the time", percent(figures[SaturatedShare])),
+            format!("Raise the maximum of the client's pool, or make `{name}`, which holds most connections, shorter."),
+        ),
+        Cause::Leak if is_proxied => (
+            format!(
+                "`{name}` does not end its transactions: {:.0} of {max} connections are held without being used, the first for {}",
+                figures[SuspectedLeaks],
+                seconds(figures[SilentSeconds])
+            ),
+            format!("Return the connections of `{name}` to the client's pool: look for a session that is not closed."),
+        ),
+        Cause::ConnectSlow if is_proxied => (
+            format!(
+                "connecting takes {}, and {:.1} clients wait for it",
+                seconds(figures[ConnectSeconds]),
+                figures[ConnectWaiters]
+            ),
+            "Check name lookup, TLS and the load of the server; keep connections open in the client's pool.".to_owned(),
+        ),
         Cause::Undersized => (
             format!(
                 "all {max} connections are in use {} of the time, and checkouts wait up to {p99}",
@@ -351,15 +382,19 @@ fn churn(figures: &Figures, window: &Window) -> (String, String) {
         CloseReason::Broken | CloseReason::PingFailed | CloseReason::Invalidated => {
             "Look for what closes connections on the way: a proxy's idle timeout, the server's log, or the network."
         }
+        CloseReason::ClientClosed | CloseReason::ClientLost => {
+            "Keep connections open in a pool of the client, instead of connecting for each use."
+        }
         CloseReason::PingAbandoned => "Raise the callers' timeouts above the time of a ping.",
         _ => texts(Cause::Churn).1,
     };
     (
         format!(
-            "{:.1} connections per second are closed and replaced, most with reason {}; that is {} of checkouts",
+            "{:.1} connections per second are closed and replaced, most with reason {}; that is {} of {}",
             figures[Measure::ReplacedRate],
             top.as_str(),
-            percent(figures[Measure::ReplacedShare])
+            percent(figures[Measure::ReplacedShare]),
+            if window.is_proxied() { "transactions" } else { "checkouts" }
         ),
         advice.to_owned(),
     )

@@ -23,6 +23,9 @@ const HARMFUL_WAIT_SECONDS: f64 = 0.25;
 /// A share of timeouts that hurts.
 const HARMFUL_TIMEOUT_SHARE: f64 = 0.01;
 
+/// From this share of time on, a plateau of a proxy's pool counts as harmful: its clients wait, which a proxy cannot see.
+const HARMFUL_PLATEAU_SHARE: f64 = 0.5;
+
 /// A timer that is this late shows that the executor did not poll: of ten in a second, a busy machine delays one by 100 ms.
 const LATE_SECONDS: f64 = 0.15;
 
@@ -108,6 +111,21 @@ impl Window {
 
     pub(super) fn last(&self) -> Option<&Interval> {
         self.intervals.back()
+    }
+
+    /// Returns the pool's maximum of connections. That of a proxy's pool whose size is unknown is the largest number within
+    /// the last minute.
+    pub(super) fn max(&self) -> f64 {
+        let max = |intervals: Period<'_>| intervals.iter().map(|interval| interval.max).fold(0.0, f64::max);
+        match self.intervals.back() {
+            Some(last) if last.is_proxied => max(self.period(MINUTE_SECONDS)),
+            last => last.map_or(0.0, |last| last.max),
+        }
+    }
+
+    /// Returns whether a proxy observes the pool.
+    pub(super) fn is_proxied(&self) -> bool {
+        self.intervals.back().is_some_and(|last| last.is_proxied)
     }
 
     /// Returns the median length of the recent intervals, in seconds.
@@ -204,23 +222,25 @@ impl Window {
         let mut set = |measure, value| figures.set(measure, value);
 
         set(SampledSeconds, self.period(MINUTE_SECONDS).seconds());
+        let max = self.max();
         let p99 = recent.wait_p99().max(last.oldest_wait);
         set(WaitP99, p99);
         set(TimeoutShare, recent.timeout_share());
-        set(WaitSeverity, recent.wait_severity(p99));
+        let saturated = if last.is_proxied { recent.share(|interval| interval.is_plateau(max)) } else { 0.0 };
+        set(WaitSeverity, recent.wait_severity(p99).max(saturated / HARMFUL_PLATEAU_SHARE));
         set(CheckoutRate, recent.rate(|interval| interval.started));
         set(QueryRate, recent.rate(|interval| interval.queries));
-        set(SaturatedShare, recent.rate(|interval| interval.saturated));
+        set(SaturatedShare, recent.rate(|interval| interval.saturated).max(saturated));
 
         let (used, idle, in_transaction) =
             (recent.used(), recent.held(Activity::Idle), recent.held(Activity::IdleInTransaction));
         set(UsedConnections, used);
-        set(UsedShare, ratio(used, last.max));
+        set(UsedShare, ratio(used, max));
         set(HeldIdleConnections, idle);
-        set(HeldIdleShare, ratio(idle, last.max));
+        set(HeldIdleShare, ratio(idle, max));
         set(IdleOfHeld, ratio(idle, used));
         set(InTransactionConnections, in_transaction);
-        set(InTransactionShare, ratio(in_transaction, last.max));
+        set(InTransactionShare, ratio(in_transaction, max));
         set(InTransactionOfHeld, ratio(in_transaction, used));
         set(ExecutingConnections, recent.held(Activity::Executing));
         set(SilentSeconds, last.holders.iter().map(|group| group.silent).fold(0.0, f64::max));
@@ -253,7 +273,7 @@ impl Window {
         set(RetryRate, ratio(retries, recent.seconds()));
         set(BudgetRefusals, recent.rate(|interval| interval.budget_refusals));
         set(LockBlocked, last.blocked_on_locks);
-        set(LockBlockedShare, ratio(last.blocked_on_locks, last.max));
+        set(LockBlockedShare, ratio(last.blocked_on_locks, max));
         set(LockSeconds, last.first_lock.as_ref().map_or(0.0, |lock| lock.waiting));
         set(TimerDelay, ratio(recent.sum(|interval| interval.late), recent.sum(|_| 1.0)));
         // Of the time, as a stall makes samples longer, and therefore fewer.
@@ -269,7 +289,7 @@ impl Window {
         let minute = self.period(MINUTE_SECONDS);
         set(BurstEpisodes, episodes(minute.iter()));
         set(BurstSaturatedShare, minute.rate(|interval| interval.saturated));
-        set(BurstUsedShare, ratio(minute.used(), last.max));
+        set(BurstUsedShare, ratio(minute.used(), max));
         figures
     }
 }

@@ -13,6 +13,7 @@ use serde::{Serialize, Serializer};
 use self::sizing::SizingJson;
 use super::blocking::{BlockingLimiter, JobError};
 use super::query;
+use crate::labels::PoolKind;
 use crate::telemetry::log::Limiter;
 use crate::telemetry::{
     Collector, Evidence, Holder, OwnConnection, PoolSnapshot, Status, TraceContext, Verdict, Waiter,
@@ -130,6 +131,9 @@ pub(super) struct PoolJson<'a> {
     waiters_omitted: usize,
     diagnosis: Option<DiagnosisJson<'a>>,
     sizing: SizingJson,
+    /// `proxy` for a pool in the clients of a proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
 }
 
 impl<'a> PoolJson<'a> {
@@ -146,6 +150,7 @@ impl<'a> PoolJson<'a> {
             waiters_omitted: waiters.len().saturating_sub(max_listed),
             diagnosis: diagnosis.as_deref().map(DiagnosisJson::new),
             sizing: SizingJson::new(snapshot),
+            kind: (snapshot.kind != PoolKind::Pool).then(|| snapshot.kind.as_str()),
         }
     }
 }
@@ -170,7 +175,7 @@ impl StateJson {
             creating: connections.creating,
             closing: connections.closing,
             waiting: snapshot.queued,
-            max: snapshot.limits.max(),
+            max: snapshot.max(),
         }
     }
 }

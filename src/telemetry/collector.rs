@@ -171,10 +171,12 @@ fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'
     for metric in metrics {
         let mut samples = Samples { metric, pool: "", metrics: Vec::new() };
         match metric.source {
-            Source::Pool(read) => {
+            Source::Pool(_) | Source::OwnPool(_) => {
                 for snapshot in snapshots {
-                    samples.pool = &snapshot.name;
-                    read(snapshot, &mut samples);
+                    if let Some(read) = metric.reader(snapshot.kind) {
+                        samples.pool = &snapshot.name;
+                        read(snapshot, &mut samples);
+                    }
                 }
             }
             Source::Spans(read) => {

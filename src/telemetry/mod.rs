@@ -30,10 +30,10 @@ pub(crate) mod names;
 pub(crate) mod operations;
 pub(crate) mod owned;
 pub(crate) mod queries;
-#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
 mod redis_view;
 #[cfg(feature = "middleware")]
 pub(crate) mod request_usage;
+#[cfg_attr(not(feature = "middleware"), allow(dead_code, reason = "only the middleware serves requests"))]
 pub(crate) mod requests;
 pub(crate) mod sampler;
 pub(crate) mod server;

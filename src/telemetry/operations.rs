@@ -21,7 +21,7 @@ const SITE_SLOTS: usize = 2048;
 const MAX_SITE_PROBES: usize = 16;
 
 /// The index of an operation in its pool's table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct OperationId(u16);
 
 impl OperationId {

@@ -177,6 +177,12 @@ impl WireStats {
         self.current_use.store(packed_state, Release);
     }
 
+    /// Continues the current use under another packed state, since its operation has changed.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy names uses after they began"))]
+    pub(crate) fn continue_use(&self, packed_state: u64) {
+        self.current_use.store(packed_state, Release);
+    }
+
     pub(crate) fn count_query(&self, operation: OperationId) {
         self.use_queries.store(self.use_queries.load(Relaxed) + 1, Relaxed);
         self.counters(operation).queries.add(1);

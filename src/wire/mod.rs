@@ -22,14 +22,22 @@ mod tap;
 mod transaction;
 
 pub(crate) use self::driver::{DirtyCallback, DriverActivity, DriverTask};
+#[cfg(feature = "proxy")]
+pub(crate) use self::hash::FoldHasher;
 pub(crate) use self::observer::ProtocolObserver;
 pub(crate) use self::peer_close::AwaitPeerClose;
 #[cfg(fuzzing)]
 pub(crate) use self::protocol::checker::fuzz_protocol;
 pub(crate) use self::protocol::{AnswerLimit, AuthenticationPolicy, LimitExceeded, ServerGuard};
+#[cfg(feature = "proxy")]
+pub(crate) use self::protocol::{ProtocolHandler, ProtocolState, RequestOutcome, StatementProblem};
 #[cfg(all(fuzzing, feature = "redis"))]
 pub(crate) use self::resp::checker::fuzz_resp;
 #[cfg(feature = "redis")]
 pub(crate) use self::resp::{RespObserver, SessionState};
+#[cfg(feature = "proxy")]
+pub(crate) use self::sql::{CommentNames, QueryRef, comment_of, summary};
 pub(crate) use self::statements::StatementCaches;
 pub(crate) use self::tap::Tap;
+#[cfg(feature = "proxy")]
+pub(crate) use self::transaction::TransactionStatus;

@@ -154,13 +154,14 @@ impl ProtocolHandler for Handler {
         });
     }
 
-    fn query_ref(&mut self, text: &[u8]) -> QueryRef {
+    fn query_ref(&mut self, text: &[u8], _: &[u8]) -> QueryRef {
         let hash = FoldHasher::of(text);
         let slot = &mut self.recent[usize::try_from(hash % RECENT_TEXTS as u64).unwrap_or(0)];
         if slot.0 != hash
             && let Some(query) = self.writer.query(|| summary(text))
         {
-            *slot = (hash, QueryRef { query, text: self.texts.as_mut().and_then(|texts| texts.intern(text)) });
+            let text = self.texts.as_mut().and_then(|texts| texts.intern(text));
+            *slot = (hash, QueryRef { query, text, ..QueryRef::OTHER });
         }
         slot.1
     }

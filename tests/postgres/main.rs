@@ -31,6 +31,8 @@ mod retries;
 mod rogue;
 mod saturation;
 mod server_view;
+#[cfg(feature = "proxy")]
+mod sidecar;
 mod spans;
 mod standby;
 mod statements;

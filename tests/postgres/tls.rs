@@ -10,13 +10,13 @@ use tempfile::NamedTempFile;
 use crate::support::{Admin, TestPool, backend, cancel_sleep, error_chain, poll_until, shared, with_deadline};
 
 /// A certificate authority made for the test.
-struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     file: NamedTempFile,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -31,14 +31,14 @@ impl Authority {
     }
 
     /// Returns a certificate for `name`, and its key.
-    fn issue(&self, name: &str) -> (String, String) {
+    pub(crate) fn issue(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &self.issuer).unwrap();
         (certificate.pem(), key.serialize_pem())
     }
 
     /// Returns the URL parameter that trusts this authority.
-    fn parameter(&self) -> String {
+    pub(crate) fn parameter(&self) -> String {
         format!("&sslrootcert={}", self.file.path().display())
     }
 }

@@ -5,6 +5,7 @@ pub mod demo;
 pub mod monitoring;
 mod output;
 mod pool_listing;
+mod proxy;
 mod recorded;
 mod serve;
 mod service;

@@ -16,7 +16,7 @@ pub use self::encode::Format;
 use self::encode::{family_head, family_kind, samples};
 use self::pools::PoolLabels;
 use super::page::Page;
-use crate::telemetry::catalogue::{BUILD_INFO, METRICS, POOL_LABEL, Source};
+use crate::telemetry::catalogue::{BUILD_INFO, METRICS, POOL_LABEL};
 use crate::telemetry::collector::{self, Collector};
 use crate::telemetry::ledger::{Ledger, SnapshotBuffer};
 use crate::text::Printable;
@@ -147,7 +147,7 @@ impl Exposition {
             ledger.read(&mut self.reading);
             let labels = &mut self.labels[place];
             for (index, (metric, piece)) in METRICS.iter().zip(&mut *pieces).enumerate() {
-                if let Source::Pool(read) = metric.source {
+                if let Some(read) = metric.reader(self.reading.snapshot().kind) {
                     let mut lines = labels.lines(index, metric, format, &mut self.buffer, piece);
                     read(self.reading.snapshot(), &mut lines);
                 }

@@ -1,4 +1,4 @@
-//! Creates the configuration of TLS from certificate files.
+//! Creates the configuration of a TLS client from certificate files.
 
 use std::borrow::Cow;
 use std::io;
@@ -18,7 +18,7 @@ use crate::files::{Files, SecretKind};
 use crate::text::Printable;
 
 /// Creates the configuration, and reads its files.
-pub(super) fn client_config(
+pub(crate) fn client_config(
     verify: &Verify,
     certificate: Option<&ClientCertificate>,
     files: &mut Files,
@@ -33,7 +33,7 @@ pub(super) fn client_config(
     let Some(ClientCertificate { certificate, key, .. }) = certificate else {
         return Ok(builder.with_no_client_auth());
     };
-    let (chain, private_key) = (read_certificates(SSLCERT, certificate, files)?, read_key(key, files)?);
+    let (chain, private_key) = (read_certificates(SSLCERT, certificate, files)?, read_key(SSLKEY, key, files)?);
     builder.with_client_auth_cert(chain, private_key).map_err(|error| match error {
         Error::InconsistentKeys(_) => {
             SSLKEY.error(key, format!("is not the key of sslcert `{}`", Printable(certificate.display())), None)
@@ -62,7 +62,7 @@ fn verifier(
 }
 
 /// Returns the trusted authorities. An error if there are none.
-pub(super) fn load(roots: &Roots, files: &mut Files) -> Result<RootCertStore, ConfigError> {
+pub(crate) fn load(roots: &Roots, files: &mut Files) -> Result<RootCertStore, ConfigError> {
     match roots {
         Roots::System => load_system(files),
         Roots::File(path) => load_file(path, files),
@@ -100,9 +100,9 @@ fn load_file(path: &Path, files: &mut Files) -> Result<RootCertStore, ConfigErro
 
 /// A parameter that names a PEM file.
 #[derive(Clone, Copy)]
-struct PemFile {
-    name: &'static str,
-    remedy: &'static str,
+pub(super) struct PemFile {
+    pub(super) name: &'static str,
+    pub(super) remedy: &'static str,
 }
 
 const SSLROOTCERT: PemFile = PemFile {
@@ -115,7 +115,7 @@ const SSLKEY: PemFile =
     PemFile { name: "sslkey", remedy: "give a PEM file with the private key of the client's certificate as sslkey" };
 
 impl PemFile {
-    fn error(self, path: &Path, problem: impl Into<String>, source: Option<io::Error>) -> ConfigError {
+    pub(super) fn error(self, path: &Path, problem: impl Into<String>, source: Option<io::Error>) -> ConfigError {
         let (setting, path, problem, remedy) = (self.name, path.to_owned(), problem.into(), self.remedy);
         ConfigError::File { setting, path, problem, remedy, source }
     }
@@ -126,7 +126,7 @@ impl PemFile {
 }
 
 /// Returns the certificates in a file: at least one.
-fn read_certificates(
+pub(super) fn read_certificates(
     parameter: PemFile,
     path: &Path,
     files: &mut Files,
@@ -151,13 +151,17 @@ fn line_of(pem: &[u8], count: usize) -> Cow<'static, str> {
     lines.nth(count).map_or(Cow::Borrowed(""), |(index, _)| Cow::Owned(format!(" (line {})", index + 1)))
 }
 
-fn read_key(path: &Path, files: &mut Files) -> Result<PrivateKeyDer<'static>, ConfigError> {
-    let unreadable = |error| SSLKEY.error(path, "cannot be read", Some(error));
+pub(super) fn read_key(
+    parameter: PemFile,
+    path: &Path,
+    files: &mut Files,
+) -> Result<PrivateKeyDer<'static>, ConfigError> {
+    let unreadable = |error| parameter.error(path, "cannot be read", Some(error));
     let file = files.read_secrets(path, SecretKind::Key).map_err(unreadable)?;
     let pem = file.content;
     if file.is_exposed {
         return Err(ConfigError::File {
-            setting: SSLKEY.name,
+            setting: parameter.name,
             path: path.to_owned(),
             problem: "is readable by others than its owner".to_owned(),
             remedy: "set its permissions to 0600, or to 0640 if it belongs to root",
@@ -167,14 +171,14 @@ fn read_key(path: &Path, files: &mut Files) -> Result<PrivateKeyDer<'static>, Co
     let contains = |text: &[u8]| pem.windows(text.len()).any(|window| window == text);
     if contains(b"-----BEGIN ENCRYPTED PRIVATE KEY-----") || contains(b"Proc-Type: 4,ENCRYPTED") {
         return Err(ConfigError::File {
-            setting: SSLKEY.name,
+            setting: parameter.name,
             path: path.to_owned(),
             problem: "is encrypted, which is not supported".to_owned(),
             remedy: "decrypt it with `openssl pkey -in KEY -out NEW_KEY`, and restrict the new file to its owner",
             source: None,
         });
     }
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| SSLKEY.error(path, "holds no private key in PEM format", None))
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| parameter.error(path, "holds no private key in PEM format", None))
 }
 
 fn authorities(problem: String) -> ConfigError {

@@ -5,6 +5,8 @@
 
 mod config;
 mod problem;
+#[cfg(feature = "proxy")]
+mod server;
 mod verifier;
 
 use std::error::Error as StdError;
@@ -13,7 +15,10 @@ use std::time::SystemTime;
 
 use rustls::{CertificateError, ClientConfig, Error};
 
+pub(crate) use self::config::client_config;
 pub(crate) use self::problem::tls_problem;
+#[cfg(feature = "proxy")]
+pub(crate) use self::server::server_config;
 use super::error_source::find_source;
 use super::pool_name::PoolName;
 use crate::config::{ClientCertificate, ConfigError, Roots, TlsMode, Verify};
@@ -93,7 +98,7 @@ pub(super) struct Loaded {
 impl CertificateFiles {
     fn load(&self, files: &mut Files) -> Result<Loaded, ConfigError> {
         let read_at = SystemTime::now();
-        let mut config = config::client_config(&self.verify, self.certificate.as_ref(), files)?;
+        let mut config = client_config(&self.verify, self.certificate.as_ref(), files)?;
         config.alpn_protocols = self.protocol.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Loaded { config: Arc::new(config), read_at })
     }

@@ -28,11 +28,13 @@ pub(super) fn request(collector: &Collector, settings: &Settings, now: SystemTim
         let mut points =
             Points { metric, pool: None, started: 0, at: nanos(now), values: Vec::new(), histograms: Vec::new() };
         match metric.source {
-            Source::Pool(read) => {
+            Source::Pool(_) | Source::OwnPool(_) => {
                 for snapshot in &snapshots {
-                    points.pool = Some(&snapshot.name);
-                    points.count_since(snapshot.counting_since);
-                    read(snapshot, &mut points);
+                    if let Some(read) = metric.reader(snapshot.kind) {
+                        points.pool = Some(&snapshot.name);
+                        points.count_since(snapshot.counting_since);
+                        read(snapshot, &mut points);
+                    }
                 }
             }
             Source::Spans(read) => {

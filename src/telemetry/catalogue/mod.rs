@@ -30,6 +30,7 @@ use super::histogram::Histogram;
 use super::incidents::IncidentTotals;
 use super::ledger::PoolSnapshot;
 use super::spans::SpanTotals;
+use crate::labels::PoolKind;
 
 /// The label that the metrics of pools carry: the pool's name, OpenTelemetry's `db.client.connection.pool.name`.
 pub const POOL_LABEL: &str = "db_client_connection_pool_name";
@@ -79,6 +80,8 @@ pub struct Metric {
 pub(crate) enum Source {
     /// The snapshot of each pool; the samples carry [`POOL_LABEL`] first.
     Pool(fn(&PoolSnapshot, &mut dyn Sink)),
+    /// The same of a pool in this process: what a proxy cannot see is absent, not zero.
+    OwnPool(fn(&PoolSnapshot, &mut dyn Sink)),
     /// The build: one sample for the process.
     Build,
     /// The process's exported spans, by destination.
@@ -103,6 +106,20 @@ impl Metric {
     /// Returns whether the metric is recorded per pool, with the label [`POOL_LABEL`].
     #[must_use]
     pub const fn has_pool_label(&self) -> bool {
+        matches!(self.source, Source::Pool(_) | Source::OwnPool(_))
+    }
+
+    /// Returns what reads the samples of a pool of this kind, if the metric has any.
+    pub(crate) const fn reader(&self, kind: PoolKind) -> Option<fn(&PoolSnapshot, &mut dyn Sink)> {
+        match (self.source, kind) {
+            (Source::Pool(read), _) | (Source::OwnPool(read), PoolKind::Pool) => Some(read),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the pools of a proxy have the metric.
+    #[cfg(test)]
+    const fn is_seen_by_proxies(&self) -> bool {
         matches!(self.source, Source::Pool(_))
     }
 
@@ -114,6 +131,16 @@ impl Metric {
         read: fn(&PoolSnapshot, &mut dyn Sink),
     ) -> Self {
         Self { name, kind, labels, help, source: Source::Pool(read) }
+    }
+
+    const fn of_own_pool(
+        name: &'static str,
+        kind: Kind,
+        labels: &'static [&'static str],
+        help: &'static str,
+        read: fn(&PoolSnapshot, &mut dyn Sink),
+    ) -> Self {
+        Self { name, kind, labels, help, source: Source::OwnPool(read) }
     }
 
     const fn of_spans(name: &'static str, kind: Kind, help: &'static str, read: fn(&SpanTotals) -> u64) -> Self {

@@ -22,6 +22,13 @@ fn reference() -> String {
     );
     let _ = writeln!(page, "All have the label `{POOL_LABEL}`, the pool's name.\n");
     table(&mut page, Metric::has_pool_label);
+    let is_unseen = |metric: &&Metric| metric.has_pool_label() && !metric.is_seen_by_proxies();
+    let unseen: Vec<_> = METRICS.iter().filter(is_unseen).map(|metric| format!("`{}`", metric.name)).collect();
+    let _ = writeln!(
+        page,
+        "\nThe pools of [`poolscope proxy`](proxy.md) lack what a proxy cannot see: {}.",
+        unseen.join(", ")
+    );
     page.push_str("\n## Process metrics\n\n");
     table(&mut page, |metric| !metric.has_pool_label());
     page.push_str(

@@ -8,7 +8,7 @@ use crate::telemetry::clock::{seconds, to_f64};
 /// [`RequestTotals`](crate::telemetry::RequestTotals).
 macro_rules! of_requests {
     ($name:literal, $kind:ident, $help:literal, $of:expr) => {
-        Metric::of_pool($name, Kind::$kind, &["route", "method"], $help, |pool, sink| {
+        Metric::of_own_pool($name, Kind::$kind, &["route", "method"], $help, |pool, sink| {
             for request in &pool.requests {
                 let of: fn(&crate::telemetry::RequestTotals) -> f64 = $of;
                 sink.value(&[&request.route, request.method.as_str()], of(request));
@@ -17,7 +17,7 @@ macro_rules! of_requests {
     };
 }
 
-pub(super) const DURATION: Metric = Metric::of_pool(
+pub(super) const DURATION: Metric = Metric::of_own_pool(
     "poolscope_request_duration_seconds",
     Kind::Histogram,
     &["route", "method", "outcome"],
@@ -53,7 +53,7 @@ pub(super) const WAIT: Metric = of_requests!(
     |request| seconds(request.wait_nanos)
 );
 
-pub(super) const USE: Metric = Metric::of_pool(
+pub(super) const USE: Metric = Metric::of_own_pool(
     "poolscope_request_use_seconds_total",
     Kind::Counter,
     &["route", "method", "activity"],
@@ -73,7 +73,7 @@ pub(super) const RETRIES: Metric =
         to_f64(request.retries)
     });
 
-pub(super) const WARNINGS: Metric = Metric::of_pool(
+pub(super) const WARNINGS: Metric = Metric::of_own_pool(
     "poolscope_request_warnings_total",
     Kind::Counter,
     &["route", "method", "kind"],

@@ -4,7 +4,7 @@ use super::table::active;
 use super::{Kind, Metric};
 use crate::telemetry::clock::to_f64;
 
-pub(super) const RETRIES: Metric = Metric::of_pool(
+pub(super) const RETRIES: Metric = Metric::of_own_pool(
     "poolscope_retries_total",
     Kind::Counter,
     &["operation", "sqlstate", "error_type"],
@@ -17,7 +17,7 @@ pub(super) const RETRIES: Metric = Metric::of_pool(
     },
 );
 
-pub(super) const RECOVERED: Metric = Metric::of_pool(
+pub(super) const RECOVERED: Metric = Metric::of_own_pool(
     "poolscope_retry_recovered_total",
     Kind::Counter,
     &["operation"],
@@ -29,7 +29,7 @@ pub(super) const RECOVERED: Metric = Metric::of_pool(
     },
 );
 
-pub(super) const EXHAUSTED: Metric = Metric::of_pool(
+pub(super) const EXHAUSTED: Metric = Metric::of_own_pool(
     "poolscope_retry_exhausted_total",
     Kind::Counter,
     &["operation", "reason", "sqlstate", "error_type"],
@@ -43,7 +43,7 @@ pub(super) const EXHAUSTED: Metric = Metric::of_pool(
     },
 );
 
-pub(super) const BUDGET: Metric = Metric::of_pool(
+pub(super) const BUDGET: Metric = Metric::of_own_pool(
     "poolscope_retry_budget_available",
     Kind::Gauge,
     &[],

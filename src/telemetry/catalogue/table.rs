@@ -24,31 +24,35 @@ pub const METRICS: &[Metric] = &[
         "db_client_connection_max",
         Kind::Gauge,
         &[],
-        "Maximum number of connections: pool_size + max_overflow.",
-        |pool, sink| sink.value(&[], count(pool.limits.max())),
+        "Maximum number of connections: pool_size + max_overflow. Missing for the pools of a proxy, unless it is configured there.",
+        |pool, sink| {
+            if pool.limits.max() > 0 {
+                sink.value(&[], count(pool.limits.max()));
+            }
+        },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "db_client_connection_idle_max",
         Kind::Gauge,
         &[],
         "Maximum number of idle connections: pool_size. A connection that is returned beyond it is closed.",
         |pool, sink| sink.value(&[], count(pool.limits.pool_size)),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "db_client_connection_idle_min",
         Kind::Gauge,
         &[],
         "Minimum number of idle connections. Always 0, because the pool connects on demand.",
         |_, sink| sink.value(&[], 0.0),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "db_client_connection_pending_requests",
         Kind::Gauge,
         &[],
         "Checkouts currently waiting for capacity, without those that are connecting or pinging.",
         |pool, sink| sink.value(&[], count(pool.queued)),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "db_client_connection_timeouts_total",
         Kind::Counter,
         &[],
@@ -62,7 +66,7 @@ pub const METRICS: &[Metric] = &[
         "Duration of successful connects, from opening the socket until the server is ready.",
         |pool, sink| sink.histogram(&[], &pool.create_time),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "db_client_connection_wait_time_seconds",
         Kind::Histogram,
         &[],
@@ -76,7 +80,7 @@ pub const METRICS: &[Metric] = &[
         "Time from a successful checkout to the return of the connection; counted at the return.",
         |pool, sink| sink.histogram(&[], &pool.use_time),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_checkout_phase_seconds_total",
         Kind::Counter,
         &["phase"],
@@ -87,7 +91,7 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_operation_duration_seconds",
         Kind::Histogram,
         &["operation", "outcome"],
@@ -103,7 +107,7 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_checkouts_started_total",
         Kind::Counter,
         &["operation"],
@@ -114,7 +118,7 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_checkouts_total",
         Kind::Counter,
         &["operation", "outcome"],
@@ -127,14 +131,14 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_checkouts_in_flight",
         Kind::Gauge,
         &[],
         "Checkouts started and not yet ended, whatever they are waiting for.",
         |pool, sink| sink.value(&[], count(pool.in_flight)),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_operation_wait_seconds_total",
         Kind::Counter,
         &["operation"],
@@ -145,7 +149,7 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_checkout_wait_oldest_seconds",
         Kind::Gauge,
         &[],
@@ -159,7 +163,7 @@ pub const METRICS: &[Metric] = &[
         "Connections currently being established, counted neither as idle nor as used.",
         |pool, sink| sink.value(&[], count(pool.connections.creating)),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_connections_closing",
         Kind::Gauge,
         &[],
@@ -184,7 +188,7 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_close_timeouts_total",
         Kind::Counter,
         &[],
@@ -300,7 +304,7 @@ pub const METRICS: &[Metric] = &[
     retries::RECOVERED,
     retries::EXHAUSTED,
     retries::BUDGET,
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_connecting_suspended_seconds",
         Kind::Gauge,
         &[],
@@ -314,7 +318,7 @@ pub const METRICS: &[Metric] = &[
         "Connections currently held longer than leak_threshold, silent on the wire for as long, and not executing.",
         |pool, sink| sink.value(&[], count(pool.suspected_leaks)),
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_self_deadlocks_total",
         Kind::Counter,
         &["operation"],
@@ -325,7 +329,7 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_saturated_seconds_total",
         Kind::Counter,
         &[],
@@ -375,7 +379,7 @@ pub const METRICS: &[Metric] = &[
     diagnosis::SECONDS,
     diagnosis::EVIDENCE,
     diagnosis::EVIDENCE_USUAL,
-    Metric::of_pool(
+    Metric::of_own_pool(
         "poolscope_recommended_size",
         Kind::Gauge,
         &[],

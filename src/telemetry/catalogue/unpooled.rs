@@ -7,7 +7,7 @@ use crate::telemetry::ledger::UnpooledTotals;
 /// Defines a metric with a sample for each operation: `$of` its [`UnpooledTotals`].
 macro_rules! of_unpooled {
     ($name:literal, $kind:ident, $help:literal, $of:expr) => {
-        Metric::of_pool($name, Kind::$kind, &["operation"], $help, |pool, sink| {
+        Metric::of_own_pool($name, Kind::$kind, &["operation"], $help, |pool, sink| {
             let of: fn(&UnpooledTotals) -> f64 = $of;
             for unpooled in &pool.unpooled {
                 sink.value(&[&unpooled.operation], of(unpooled));

@@ -296,6 +296,27 @@ impl ConnectionStats {
         self.counters(operation).maintenance_nanos.add(nanos);
     }
 
+    /// Attributes the use in progress to another operation from `at` on. The time before counts for the previous one.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy names uses after they began"))]
+    pub(crate) fn set_operation(&self, operation: OperationId, at: Nanos) {
+        let left = self.state();
+        self.set_used(operation, at);
+        self.count_maintenance(left.operation, at.since(left.since));
+        self.wire.continue_use(self.packed_state());
+    }
+
+    /// Counts a use that ended after `total` nanoseconds, of which `nanos` were attributed to this operation. Called as
+    /// [`Self::count_use`].
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy names uses after they began"))]
+    pub(crate) fn count_named_use(&self, operation: OperationId, nanos: u64, total: u64) {
+        PackedState::before_counting();
+        self.use_time.observe(total);
+        let counters = self.counters(operation);
+        counters.served.add(1);
+        counters.returned.add(1);
+        counters.nanos.add(nanos);
+    }
+
     /// Adds what the connection has counted to `totals`, including the use in progress up to `now`. Returns the state
     /// that was read.
     pub(crate) fn add_to(&self, totals: &mut ConnectionTotals, now: Nanos) -> UnpackedState {

@@ -165,7 +165,7 @@ impl Point {
             tick: tick.number,
             unix_millis: tick.unix_millis,
             seconds: 0.0,
-            max: short(snapshot.limits.max()),
+            max: short(snapshot.max()),
             used: short(snapshot.connections.used),
             idle: short(snapshot.connections.idle),
             creating: short(snapshot.connections.creating),

@@ -41,6 +41,16 @@ impl Limits {
         retry_percent: 0,
     };
 
+    /// Returns the limits of a pool that is in the clients of a proxy. Its size is zero if it is unknown.
+    #[cfg(feature = "proxy")]
+    pub(crate) const fn of_proxy(
+        pool_size: usize,
+        leak_threshold: Option<Duration>,
+        slow_query_threshold: Option<Duration>,
+    ) -> Self {
+        Self { pool_size, leak_threshold, slow_query_threshold, ..Self::NONE }
+    }
+
     /// Returns limits for unit tests of a ledger.
     #[cfg(test)]
     pub(crate) const fn for_tests() -> Self {

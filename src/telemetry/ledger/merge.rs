@@ -9,6 +9,7 @@ impl PoolSnapshot {
         // Every field, so that a new one does not compile until it is added.
         let Self {
             name: _,
+            kind: _,
             counting_since,
             limits,
             connections,

@@ -60,11 +60,13 @@ use super::histogram::{Histogram, SharedHistogram};
 use super::log::{Limiters, Log};
 use super::names::{NAME_IDS, NameTable};
 use super::operations::{OPERATION_IDS, OperationId, Operations};
+#[cfg(feature = "proxy")]
+use super::queries::QueryId;
 use super::requests::RouteTable;
 use super::server::{LatestServerView, OwnBackends};
 use super::trace::{self, QuerySpans, ServerAddress};
 use super::verdict::{Diagnoser, SampleObserver};
-use crate::labels::{ConnectionState, Outcome, Phase};
+use crate::labels::{ConnectionState, Outcome, Phase, PoolKind};
 
 /// The maximum length of a query summary in bytes.
 pub(crate) const MAX_SUMMARY_BYTES: usize = 255;
@@ -92,6 +94,7 @@ impl fmt::Debug for IdleCloser {
 #[derive(Debug)]
 pub(crate) struct Ledger {
     name: Arc<str>,
+    kind: PoolKind,
     created: SystemTime,
     limits: CurrentLimits,
     clock: Clock,
@@ -139,6 +142,7 @@ impl Ledger {
     pub(crate) fn new(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
         Self {
             name,
+            kind: PoolKind::Pool,
             created: SystemTime::now(),
             limits: CurrentLimits::new(limits),
             clock,
@@ -160,6 +164,27 @@ impl Ledger {
             budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
             limiters: Limiters::default(),
             replacement: Replacement::default(),
+        }
+    }
+
+    /// Creates the ledger of a pool that is in the clients of a proxy.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn of_proxy(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
+        let mut ledger = Self::new(name, limits, clock);
+        ledger.kind = PoolKind::Proxy;
+        ledger
+    }
+
+    /// Returns where the pool is.
+    pub(crate) fn kind(&self) -> PoolKind {
+        self.kind
+    }
+
+    /// Returns the maximum number of connections that may be opened. A proxy does not limit the pools of its clients.
+    fn max_live(&self) -> usize {
+        match self.kind {
+            PoolKind::Pool => self.limits().max(),
+            PoolKind::Proxy => usize::MAX,
         }
     }
 
@@ -276,6 +301,12 @@ impl Ledger {
     /// Returns a shared handle to the name of an operation.
     pub(crate) fn operation_name(&self, operation: OperationId) -> Arc<str> {
         self.operations.shared_name(operation)
+    }
+
+    /// Returns a query's summary.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn summary(&self, query: QueryId) -> &str {
+        self.summaries.name(query.as_u16())
     }
 
     /// Returns whether no connection is live and no checkout is in flight.

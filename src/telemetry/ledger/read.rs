@@ -10,7 +10,7 @@ use super::snapshot::{
 };
 use super::state::{LedgerState, monotonic};
 use super::{Ledger, Limits};
-use crate::labels::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase};
+use crate::labels::{Activity, CloseReason, Direction, ErrorPhase, Outcome, Phase, PoolKind};
 use crate::telemetry::caches::CacheTotals;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::connection::{ConnectionTotals, UnpackedState};
@@ -126,6 +126,7 @@ impl PoolSnapshot {
     pub(in crate::telemetry) fn blank() -> Self {
         Self {
             name: Arc::from(""),
+            kind: PoolKind::Pool,
             counting_since: SystemTime::UNIX_EPOCH,
             limits: Limits::NONE,
             connections: Connections::default(),
@@ -204,6 +205,7 @@ impl LedgerState {
         if !Arc::ptr_eq(&snapshot.name, ledger.name()) {
             snapshot.name = Arc::clone(ledger.name());
         }
+        snapshot.kind = ledger.kind();
         snapshot.limits = ledger.limits();
         snapshot.queued = self.queued;
         snapshot.in_flight = self.in_flight.len();

@@ -188,7 +188,7 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn connection_creating(&self, stats: &Arc<ConnectionStats>) -> bool {
         let ledger = self.ledger();
-        ledger.update(|state| state.open(stats, ledger.limits().max()))
+        ledger.update(|state| state.open(stats, ledger.max_live()))
     }
 
     /// Records that a connection was established, `took` after connecting began.
@@ -293,6 +293,17 @@ impl Recorder {
         let name = ledger.operations.name(operation);
         trace::record_dirty_return(cause.as_ref(), name, dirt, span.as_ref());
         self.log().connection_dirty(name, ledger.operations.location(stats.site()), dirt);
+    }
+}
+
+/// Events of sessions that pass through a proxy.
+#[cfg(feature = "proxy")]
+impl Recorder {
+    /// Records that a client left its session in this state instead of ending its transaction or its query.
+    #[cold]
+    pub(crate) fn session_dirty(&self, operation: OperationId, dirt: Dirt) {
+        self.ledger().update(|state| *state.dirty.entry((operation, dirt)).or_insert(0) += 1);
+        self.log().session_dirty(self.ledger().operations.name(operation), dirt);
     }
 }
 

@@ -156,7 +156,7 @@ impl Recorder {
 
     /// Records a use as an exemplar of the trace in which the connection was checked out.
     #[cold]
-    fn record_use_exemplar(&self, stats: &ConnectionStats, nanos: u64) {
+    pub(crate) fn record_use_exemplar(&self, stats: &ConnectionStats, nanos: u64) {
         if let Some(trace) = stats.span_ids() {
             self.ledger().use_exemplars.record(nanos, trace);
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{Holder, Limits, UnpooledTotals, Waiter};
 use crate::labels::{
-    Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase,
+    Activity, CloseReason, ConnectionState, Direction, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase, PoolKind,
 };
 use crate::telemetry::caches::CacheTotals;
 use crate::telemetry::connection::UnpackedState;
@@ -183,6 +183,8 @@ pub struct ConnectionErrors {
 pub struct PoolSnapshot {
     /// The pool's name.
     pub name: Arc<str>,
+    /// Where the pool is. What a proxy does not see is zero or empty: checkouts, waits, and the limits that are unknown.
+    pub kind: PoolKind,
     /// Since when the counters count: when the pool was created, or in a [`Collector`](crate::Collector)'s snapshots the
     /// first of the pools that have replaced each other.
     pub counting_since: SystemTime,
@@ -258,4 +260,14 @@ pub struct PoolSnapshot {
     pub holders: Vec<Holder>,
     /// The checkouts in flight, oldest first.
     pub waiters: Vec<Waiter>,
+}
+
+impl PoolSnapshot {
+    /// Returns the maximum number of connections. If it is unknown, as for most pools of a proxy, the number that are open.
+    pub(crate) fn max(&self) -> usize {
+        match self.limits.max() {
+            0 => self.connections.live(),
+            max => max,
+        }
+    }
 }

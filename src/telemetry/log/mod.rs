@@ -106,6 +106,13 @@ impl<'a> Log<'a> {
         event!(info, pool = self.pool, pool_size, max_overflow, "pool opened");
     }
 
+    /// Logs that the first client of a proxy's pool was authenticated.
+    #[cfg(feature = "proxy")]
+    #[cold]
+    pub(crate) fn proxied_pool_seen(self) {
+        event!(info, pool = self.pool, "first connection of a pool");
+    }
+
     #[cold]
     pub(crate) fn pool_resized(self, pool_size: usize, max_overflow: usize) {
         event!(info, pool = self.pool, pool_size, max_overflow, "pool resized");
@@ -233,6 +240,15 @@ impl<'a> Log<'a> {
             suppressed,
             "connection was returned dirty; it is reset or closed"
         );
+    }
+
+    /// Logs that a client of a proxy has left its session.
+    #[cfg(feature = "proxy")]
+    #[cold]
+    pub(crate) fn session_dirty(self, operation: &str, dirt: Dirt) {
+        let Some(suppressed) = self.pass(&self.limiters.dirt) else { return };
+        let (pool, kind) = (self.pool, dirt.as_str());
+        event!(warn, pool, operation, kind, suppressed, "client left its session in a transaction or during a query");
     }
 
     #[cold]

@@ -27,6 +27,11 @@ pub(crate) const fn current() -> CurrentSpan {
 }
 
 impl SampledSpan {
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy reads the ids of spans"))]
+    pub(crate) const fn remote(_: TraceContext) -> Option<Self> {
+        None
+    }
+
     pub(crate) fn released(&self) -> Self {
         match self.0 {}
     }

@@ -56,6 +56,15 @@ impl SampledSpan {
         Some(Self { ids: sampled(context)?, context: context.clone() })
     }
 
+    /// Returns a handle to a span of another process.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy reads the ids of spans"))]
+    pub(crate) fn remote(ids: TraceContext) -> Option<Self> {
+        use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+        let (trace, span) = (TraceId::from_bytes(ids.trace_id), SpanId::from_bytes(ids.span_id));
+        let span = SpanContext::new(trace, span, TraceFlags::SAMPLED, true, TraceState::NONE);
+        Some(Self { ids, context: Context::new().with_remote_span_context(span) })
+    }
+
     /// Returns the ids of the span.
     pub(crate) fn ids(&self) -> TraceContext {
         self.ids

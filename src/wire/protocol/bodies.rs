@@ -1,11 +1,11 @@
 //! The bodies of messages, as far as they matter: texts, names, errors and the transaction status.
 
+use super::ProtocolState;
 use super::error_fields::ErrorFields;
 use super::frames::ProtocolError;
 use super::handler::{ProtocolHandler, StatementProblem};
 use super::prepared::{Bind, Close, Parse};
 use super::requests::{RequestEnd, open_request};
-use super::{MAX_QUERY_TEXT_BYTES, ProtocolState};
 use crate::telemetry::evidence::ServerError;
 use crate::wire::sql::EffectScanner;
 use crate::wire::transaction::TransactionStatus;
@@ -51,22 +51,13 @@ const ROLLBACK_TO_BYTES: usize = ROLLBACK_TO.len();
 const COMMIT_TAGS: [&[u8]; 3] = [b"COMMIT", b"PREPARE T", b"ROLLBACK P"];
 pub(super) const COMMAND_TAG_BYTES: usize = COMMIT_TAGS[2].len();
 
-/// Appends `part` up to the end of the text or of the buffer. Returns whether either was reached.
-fn collect_text(text: &mut Vec<u8>, part: &[u8]) -> bool {
-    let end = part.iter().position(|byte| *byte == 0);
-    let here = end.unwrap_or(part.len());
-    let free = MAX_QUERY_TEXT_BYTES - text.len();
-    text.extend_from_slice(&part[..here.min(free)]);
-    end.is_some() || here >= free
-}
-
 impl ProtocolState {
-    pub(super) fn client_body(&mut self, part: &[u8], handler: &mut impl ProtocolHandler) {
+    pub(super) fn client_body<H: ProtocolHandler>(&mut self, part: &[u8], handler: &mut H) {
         let known = match &mut self.client_body {
             MessageBody::Query { .. } => return self.query_text(part, handler),
             MessageBody::Parse(parse) => {
                 let part = parse.read(part);
-                collect_text(&mut self.text, part) && parse.is_keyword_known()
+                self.text.read(part, H::READS_TAIL) && parse.is_keyword_known()
             }
             MessageBody::Bind(bind) => bind.read(part),
             MessageBody::Close(close) => close.read(part),
@@ -83,7 +74,7 @@ impl ProtocolState {
         self.client.skip_body();
         match std::mem::replace(&mut self.client_body, MessageBody::Ignored) {
             MessageBody::Parse(parse) => {
-                let query = handler.query_ref(&self.text);
+                let query = handler.query_ref(self.text.head(), self.text.tail());
                 self.prepared.parse(&parse, query);
                 if parse.is_named() {
                     handler.statement_prepared();
@@ -94,6 +85,7 @@ impl ProtocolState {
                 let request = open_request(&mut self.pending);
                 request.effects.add(statement.effects);
                 request.query.get_or_insert(statement.query);
+                handler.query_begins(statement.query);
                 request.bound = statement.generation;
             }
             MessageBody::Close(close) => self.prepared.close(&close),
@@ -119,10 +111,10 @@ impl ProtocolState {
         }
     }
 
-    fn query_text(&mut self, part: &[u8], handler: &mut impl ProtocolHandler) {
+    fn query_text<H: ProtocolHandler>(&mut self, part: &[u8], handler: &mut H) {
         let MessageBody::Query { rollback_match, scanner } = &mut self.client_body else { return };
         scanner.read(part);
-        let collected = collect_text(&mut self.text, part);
+        let collected = self.text.read(part, H::READS_TAIL);
         let mut rollback = None;
         if let Some(matched) = rollback_match {
             for byte in part {
@@ -145,7 +137,8 @@ impl ProtocolState {
         }
         if (collected && scanner.is_done()) || self.client.is_body_read() {
             let effects = scanner.effects();
-            let query = handler.query_ref(&self.text);
+            let query = handler.query_ref(self.text.head(), self.text.tail());
+            handler.query_begins(query);
             self.client_body = MessageBody::Ignored;
             self.client.skip_body();
             if let Some(request) = self.pending.back_mut().filter(|last| last.end == RequestEnd::SingleMessage) {

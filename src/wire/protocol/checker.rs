@@ -73,7 +73,7 @@ impl ProtocolHandler for CheckingHandler {
     }
 
     /// Derives the reference from the text without allocating.
-    fn query_ref(&mut self, text: &[u8]) -> QueryRef {
+    fn query_ref(&mut self, text: &[u8], _: &[u8]) -> QueryRef {
         QueryRef::without_text(fnv(text) as u16)
     }
 

@@ -14,6 +14,17 @@ pub(crate) enum ProtocolError {
     Limit(LimitExceeded),
 }
 
+#[cfg(feature = "proxy")]
+impl ProtocolError {
+    /// Returns a description.
+    pub(crate) const fn problem(self) -> &'static str {
+        match self {
+            Self::Unknown(problem) => problem,
+            Self::Limit(_) => "message length out of range",
+        }
+    }
+}
+
 /// A part of the stream found by [`FrameReader::next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FramePart<'a> {
@@ -67,6 +78,12 @@ impl FrameReader {
     /// Skips the rest of the body.
     pub(super) fn skip_body(&mut self) {
         self.body_wanted = false;
+    }
+
+    /// Returns whether the next byte begins a message.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy ends sessions between messages"))]
+    pub(super) fn is_between_messages(&self) -> bool {
+        self.body_left == 0 && self.header_length == 0
     }
 
     /// Returns whether the whole body of the last message has arrived.

@@ -8,6 +8,9 @@ use crate::wire::transaction::TransactionStatus;
 
 /// Receives the protocol's events.
 pub(crate) trait ProtocolHandler {
+    /// Whether the end of long texts is read too, for the comment there.
+    const READS_TAIL: bool = false;
+
     /// The server has pending work, or pending work of another kind than last reported. `ending` is true if all of it
     /// ends without a cancel and no caller can have abandoned it: a ROLLBACK, a `Parse`, a request that has failed.
     fn busy(&mut self, ending: bool);
@@ -20,8 +23,15 @@ pub(crate) trait ProtocolHandler {
     fn ready(&mut self, transaction: TransactionStatus);
     /// The server reported an error.
     fn server_error(&mut self, error: ServerError);
-    /// Returns the reference of the query with this text, which may be truncated.
-    fn query_ref(&mut self, text: &[u8]) -> QueryRef;
+    /// Returns the reference of the query with this text, which may be truncated. `tail` is the end of a longer one, if
+    /// [`Self::READS_TAIL`] is set.
+    fn query_ref(&mut self, text: &[u8], tail: &[u8]) -> QueryRef;
+    /// The client sent this query, or bound it to a portal.
+    #[inline]
+    fn query_begins(&mut self, _: QueryRef) {}
+    /// The client ends the session.
+    #[inline]
+    fn terminated(&mut self) {}
     /// Returns whether no caller uses the connection, but the pool itself or nobody.
     fn is_maintenance(&mut self) -> bool;
     /// Returns the time at which the bytes that are being read passed.

@@ -23,35 +23,34 @@ mod prepared;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::collections::VecDeque;
 
 pub(crate) use self::authentication::AuthenticationPolicy;
 use self::bodies::{COMMAND_TAG_BYTES, MessageBody};
 use self::error_fields::ErrorFields;
-pub(super) use self::frames::ProtocolError;
+pub(crate) use self::frames::ProtocolError;
 use self::frames::{FramePart, FrameReader};
 pub(crate) use self::guard::{AnswerLimit, ServerGuard};
-pub(super) use self::handler::{ProtocolHandler, RequestOutcome, StatementProblem};
+pub(crate) use self::handler::{ProtocolHandler, RequestOutcome, StatementProblem};
 pub(crate) use self::limits::LimitExceeded;
 use self::limits::{MAX_MAINTENANCE_MESSAGE_LENGTH, ReportedParameters};
 use self::prepared::{Bind, Close, Parse, PreparedStatements};
 use self::requests::{PendingRequest, PendingWork, RequestEnd, RequestStart, open_request};
+use self::text::QueryText;
 use super::sql::{EffectScanner, StatementEffects};
 use super::transaction::TransactionStatus;
 use crate::labels::ErrorCode;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::evidence::Risk;
 
-/// The number of bytes of a query's text that are read.
-const MAX_QUERY_TEXT_BYTES: usize = 2048;
-
 /// The longest startup message that the server accepts.
 const MAX_STARTUP_LENGTH: u32 = 10_000 + 4;
 
 /// The state of the protocol on one connection.
 #[derive(Debug)]
-pub(super) struct ProtocolState {
+pub(crate) struct ProtocolState {
     client: FrameReader,
     server: FrameReader,
     client_body: MessageBody,
@@ -71,8 +70,8 @@ pub(super) struct ProtocolState {
     transaction: TransactionStatus,
     prepared: PreparedStatements,
     parameters: ReportedParameters,
-    /// The beginning of the text that is being read. Allocated once.
-    text: Vec<u8>,
+    /// The text that is being read.
+    text: QueryText,
     /// The number of rows received since the last `ReadyForQuery`.
     rows: u64,
     /// The state of the work that was last reported.
@@ -83,7 +82,7 @@ pub(super) struct ProtocolState {
 
 impl ProtocolState {
     /// Creates the state of a connection that has passed no bytes.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             client: FrameReader::from_client(),
             server: FrameReader::default(),
@@ -98,7 +97,7 @@ impl ProtocolState {
             transaction: TransactionStatus::Idle,
             prepared: PreparedStatements::default(),
             parameters: ReportedParameters::default(),
-            text: Vec::with_capacity(MAX_QUERY_TEXT_BYTES),
+            text: QueryText::default(),
             rows: 0,
             reported_work: None,
             reported_risk: Risk::None,
@@ -110,7 +109,7 @@ impl ProtocolState {
     /// # Errors
     ///
     /// Returns an error if the bytes do not follow the protocol. The state must not be used after that.
-    pub(super) fn sent(&mut self, mut bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
+    pub(crate) fn sent(&mut self, mut bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
         if bytes.is_empty() {
             return Ok(());
         }
@@ -137,7 +136,7 @@ impl ProtocolState {
     ///
     /// Returns an error if the bytes do not follow the protocol, or exceed a limit. After that, the state may only be
     /// turned into a guard.
-    pub(super) fn received(
+    pub(crate) fn received(
         &mut self,
         bytes: &mut &[u8],
         handler: &mut impl ProtocolHandler,
@@ -162,6 +161,18 @@ impl ProtocolState {
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the server has nothing to do for the client, and neither side is within a message.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy ends sessions between messages"))]
+    pub(crate) fn is_between_requests(&self) -> bool {
+        self.pending.is_empty() && self.client.is_between_messages() && self.server.is_between_messages()
+    }
+
+    /// Returns whether the server is within a message.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code, reason = "only a proxy ends sessions between messages"))]
+    pub(crate) fn is_server_between_messages(&self) -> bool {
+        self.server.is_between_messages()
     }
 
     /// Returns a guard that continues to read what the server sends.
@@ -231,7 +242,8 @@ impl ProtocolState {
             }
             (b'S', 4) => self.sync(),
             (b'c', 4) | (b'f', _) => self.copy_ended(),
-            (b'd' | b'p', _) | (b'H' | b'X', 4) => {}
+            (b'X', 4) => handler.terminated(),
+            (b'd' | b'p', _) | (b'H', 4) => {}
             _ => return Err(ProtocolError::Unknown("unknown message from the client")),
         }
         Ok(())
@@ -321,7 +333,7 @@ impl ProtocolState {
     }
 
     /// Reports the end of the requests that will not be answered, since the connection has ended.
-    pub(super) fn end_unanswered(&mut self, handler: &mut impl ProtocolHandler) {
+    pub(crate) fn end_unanswered(&mut self, handler: &mut impl ProtocolHandler) {
         for mut request in self.pending.drain(..).filter(|request| request.queries > 0) {
             request.error = request.error.or(Some(ErrorCode::IO));
             handler.request_ended(request.outcome(std::mem::take(&mut self.rows), false, false));

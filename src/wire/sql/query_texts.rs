@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use super::tokens::{Token, Tokenizer};
+use crate::telemetry::operations::OperationId;
 use crate::telemetry::queries::QueryId;
 
 /// The number of texts kept for a connection, and their total length in bytes. Spans of further queries have no text.
@@ -17,14 +18,16 @@ pub(crate) struct QueryRef {
     pub(crate) query: QueryId,
     /// The position of its text in [`QueryTexts`], counted from one.
     pub(crate) text: Option<NonZeroU16>,
+    /// The operation that its comment names; [`OperationId::OTHER`] if it names none.
+    pub(crate) operation: OperationId,
 }
 
 impl QueryRef {
-    pub(crate) const OTHER: Self = Self { query: QueryId::OTHER, text: None };
+    pub(crate) const OTHER: Self = Self { query: QueryId::OTHER, text: None, operation: OperationId::OTHER };
 
     #[cfg(any(test, fuzzing))]
     pub(crate) const fn without_text(id: u16) -> Self {
-        Self { query: QueryId::from_u16(id), text: None }
+        Self { query: QueryId::from_u16(id), ..Self::OTHER }
     }
 }
 
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn texts_are_stored_once_and_bounded() {
         let mut texts = QueryTexts::default();
-        let query = |text| QueryRef { query: QueryId::OTHER, text };
+        let query = |text| QueryRef { text, ..QueryRef::OTHER };
         let first = texts.intern(b"SELECT 1");
         assert_eq!(texts.get(query(first)), Some("SELECT ?"));
         assert_eq!(texts.intern(b"SELECT 'two'"), first);

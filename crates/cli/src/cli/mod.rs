@@ -11,6 +11,7 @@ mod exit;
 mod healthy;
 mod log;
 mod outputs;
+mod proxy;
 mod record;
 mod replay;
 mod rules;
@@ -30,6 +31,7 @@ use self::demo::DemoArgs;
 use self::diagnose::DiagnoseArgs;
 use self::exit::{USAGE, fail, printed};
 use self::healthy::HealthyArgs;
+use self::proxy::ProxyArgs;
 use self::replay::ReplayArgs;
 use self::rules::RulesArgs;
 use self::serve::{CheckArgs, ServeArgs};
@@ -68,6 +70,14 @@ enum Command {
     /// that do.
     #[command(after_long_help = serve::help())]
     Serve(ServeArgs),
+
+    /// Observe the connection pools of clients in any language, as a transparent proxy in front of a server
+    ///
+    /// Each client connection is one connection to the server, and what passes is not changed. Clients are grouped into pools
+    /// by application name, user and database, with the metrics, the diagnosis and the page that poolscope's own pools have.
+    /// docs/proxy.md describes what a proxy sees and what it cannot.
+    #[command(after_long_help = proxy::help())]
+    Proxy(ProxyArgs),
 
     /// Validate the configuration of `serve`, and print it as it applies
     ///
@@ -134,6 +144,7 @@ pub fn run() -> ExitCode {
     match cli.command {
         Command::Demo(args) => demo::run(args),
         Command::Serve(args) => serve::serve(&args),
+        Command::Proxy(args) => proxy::run(&args),
         Command::Check(args) => serve::check(&args),
         Command::Healthy(args) => match healthy::query(args) {
             Ok(()) => ExitCode::SUCCESS,

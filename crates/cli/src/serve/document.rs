@@ -11,10 +11,10 @@ use super::error::ServeError;
 use super::invalid_entry::InvalidEntry;
 
 /// A key of a table, with its value.
-pub(super) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>);
+pub(crate) type Entry<'a, 't> = (&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>);
 
 /// Parses a document.
-pub(super) fn parse(text: &str) -> Result<DeTable<'_>, InvalidEntry> {
+pub(crate) fn parse(text: &str) -> Result<DeTable<'_>, InvalidEntry> {
     // Only the parser's message is used: its `Display` quotes the line of the error, which may hold a URL.
     DeTable::parse(text).map(Spanned::into_inner).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
@@ -23,7 +23,7 @@ pub(super) fn parse(text: &str) -> Result<DeTable<'_>, InvalidEntry> {
 }
 
 /// Returns the entries of a table in the order of the text.
-pub(super) fn entries<'a, 't>(table: &'a DeTable<'t>) -> Vec<Entry<'a, 't>> {
+pub(crate) fn entries<'a, 't>(table: &'a DeTable<'t>) -> Vec<Entry<'a, 't>> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
@@ -43,7 +43,7 @@ pub(super) fn table<'a, 't>(
 }
 
 /// Returns the type of a value, for an error.
-pub(super) const fn type_name(value: &DeValue<'_>) -> &'static str {
+pub(crate) const fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
         DeValue::Integer(_) => "a number",

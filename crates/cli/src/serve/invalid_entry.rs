@@ -17,7 +17,7 @@ pub(crate) struct InvalidEntry {
 
 impl InvalidEntry {
     /// Returns the error for the byte at `offset` in `text`.
-    pub(super) fn at(text: &str, offset: usize, problem: impl Into<String>) -> Self {
+    pub(crate) fn at(text: &str, offset: usize, problem: impl Into<String>) -> Self {
         let before = text.get(..offset).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
@@ -25,7 +25,7 @@ impl InvalidEntry {
     }
 
     /// Returns the error for a value that a key does not accept.
-    pub(super) fn value<T>(
+    pub(crate) fn value<T>(
         text: &str,
         value: &Spanned<T>,
         key: &str,
@@ -37,7 +37,7 @@ impl InvalidEntry {
     }
 
     /// Returns the error for a key that is not among `known`.
-    pub(super) fn unknown<'a>(
+    pub(crate) fn unknown<'a>(
         text: &str,
         key: &Spanned<DeString<'_>>,
         known: impl IntoIterator<Item = &'a str>,

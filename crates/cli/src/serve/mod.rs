@@ -7,9 +7,9 @@
 
 mod check;
 mod config;
-mod document;
+pub(crate) mod document;
 mod error;
-mod invalid_entry;
+pub(crate) mod invalid_entry;
 mod keys;
 mod probe;
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod incidents;
 mod inputs;
 mod load;
 mod outputs;
+mod proxy;
 #[path = "../support/pseudo_terminal.rs"]
 mod pseudo_terminal;
 mod rogue;

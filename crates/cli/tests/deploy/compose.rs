@@ -21,6 +21,16 @@ fn compose_file_matches_specification() {
 }
 
 #[test]
+fn proxy_is_confined_and_listens_on_loopback_only() {
+    const PROXY: &str = "deploy/compose/compose.proxy.yaml";
+    check_schema("vendor.compose-spec", PROXY);
+    for (name, service) in members(&document(PROXY)["services"]) {
+        assert!(texts(&service["ports"]).iter().all(|port| port.starts_with("127.0.0.1:")), "{name}");
+        assert_eq!(service["cap_drop"][0], "ALL", "{name}");
+    }
+}
+
+#[test]
 fn ports_listen_on_loopback_only() {
     let services = services();
     let mut ports = 0;

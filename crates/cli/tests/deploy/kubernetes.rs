@@ -60,6 +60,17 @@ fn resources_match_schemas() {
 }
 
 #[test]
+fn sidecar_matches_schemas_and_is_confined() {
+    let resources = yaml([at("deploy/kubernetes/proxy/sidecar.yaml")]);
+    assert_valid(&resources);
+    let mut template = resources[0]["spec"]["template"].clone();
+    let sidecar = template["spec"]["initContainers"][0].clone();
+    assert_eq!(sidecar["restartPolicy"], "Always");
+    template["spec"]["containers"] = Value::Array(vec![sidecar]);
+    assert_confined(&template);
+}
+
+#[test]
 fn unknown_field_is_rejected() {
     let mut resources = build(&at("deploy/kubernetes/embedded"));
     let monitor = resources.iter_mut().find(|resource| resource["kind"] == "PodMonitor").unwrap();

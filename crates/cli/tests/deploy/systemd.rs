@@ -10,6 +10,7 @@ use crate::tools::{at, run, run_successfully, text};
 
 const DEMO: &str = "poolscope-demo.service";
 const SERVE: &str = "poolscope.service";
+const PROXY: &str = "poolscope-proxy.service";
 const SOCKET: &str = "poolscope.socket";
 
 /// The maximum exposure of a unit, of 100; a unit without confinement has 96.
@@ -19,7 +20,7 @@ const MAX_EXPOSURE: &str = "15";
 fn unit(name: &str, change: impl Fn(String) -> String) -> Option<(TempDir, PathBuf)> {
     Command::new("systemd-analyze").arg("--version").output().ok()?;
     let scratch = TempDir::new().unwrap();
-    for other in [DEMO, SERVE, SOCKET] {
+    for other in [DEMO, PROXY, SERVE, SOCKET] {
         let text = text(&format!("deploy/systemd/{other}"));
         let text = text.replace("/usr/local/bin/poolscope", env!("CARGO_BIN_EXE_poolscope"));
         fs::write(scratch.path().join(other), if other == name { change(text) } else { text }).unwrap();
@@ -30,7 +31,7 @@ fn unit(name: &str, change: impl Fn(String) -> String) -> Option<(TempDir, PathB
 
 #[test]
 fn systemd_accepts_units() {
-    for name in [DEMO, SERVE, SOCKET] {
+    for name in [DEMO, PROXY, SERVE, SOCKET] {
         let Some((_scratch, path)) = unit(name, |unit| unit) else { return };
         let output = run_successfully(Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(&path));
         assert!(!output.contains("poolscope"), "{output}");
@@ -46,7 +47,7 @@ fn units_have_low_exposure() {
     let check_exposure = |path: &Path| {
         run(Command::new("systemd-analyze").args(["security", "--offline=true", "--threshold", MAX_EXPOSURE]).arg(path))
     };
-    for name in [DEMO, SERVE] {
+    for name in [DEMO, PROXY, SERVE] {
         let Some((_scratch, path)) = unit(name, |unit| unit) else { return };
         let (success, output) = check_exposure(&path);
         assert!(success, "{output}");

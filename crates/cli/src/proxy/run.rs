@@ -1,0 +1,102 @@
+//! Runs the proxy with an exporter.
+
+use std::time::Duration;
+
+use poolscope::Collector;
+use poolscope::exporter::{Exporter, Readiness};
+use poolscope::otlp::Pipeline;
+use poolscope::proxy::{Proxy, Settings};
+use tokio::runtime::Builder;
+use tokio::sync::{oneshot, watch};
+
+use super::error::ProxyCommandError;
+use crate::output::Console;
+use crate::service::{
+    ExporterTask, Incidents, RecordSettings, ServiceError, ServiceManager, WebSettings, shutdown_requested,
+    watch_signals,
+};
+
+/// How long shutdown waits for spans to be exported, and for blocking threads of the runtime.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The time that a shutdown may take in addition to `drain_timeout`, after which the process exits.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(14);
+
+/// The proxy and its exporter.
+#[derive(Debug)]
+pub(crate) struct ProxyCommand {
+    /// The settings of the proxy.
+    pub(crate) settings: Settings,
+    /// The exporter's listener and web configuration.
+    pub(crate) web: WebSettings,
+    /// Where incident files are written, if they are.
+    pub(crate) record: RecordSettings,
+    /// The exporter of spans, if they are exported.
+    pub(crate) traces: Option<Pipeline>,
+}
+
+impl ProxyCommand {
+    /// Serves clients until a signal arrives, and then until their transactions have ended. Prints the addresses once it
+    /// serves.
+    ///
+    /// An unreachable server is not an error: clients receive one.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the proxy or the exporter cannot start, or the exporter stops serving. A signal is not an error.
+    pub(crate) fn run(self, console: &Console) -> Result<(), ProxyCommandError> {
+        let runtime =
+            Builder::new_multi_thread().thread_name("poolscope").enable_all().build().map_err(ServiceError::system)?;
+        let result = runtime.block_on(self.run_async(console));
+        // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
+        runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
+        result
+    }
+
+    async fn run_async(self, console: &Console) -> Result<(), ProxyCommandError> {
+        let Self { settings, web, record, traces } = self;
+        let (request_shutdown, mut shutdown) = watch::channel(None);
+        watch_signals(request_shutdown.clone(), settings.drain_timeout + SHUTDOWN_TIMEOUT)?;
+        let manager = ServiceManager::from_env()?;
+
+        let collector = Collector::new();
+        let incidents = Incidents::start(record, &collector)?;
+        let listen: Vec<_> = settings.listen.iter().map(ToString::to_string).collect();
+        let upstream = settings.upstream.to_string();
+        let proxy = Proxy::bind(settings, &collector).await?;
+        // A free port is known only now.
+        let bound = proxy.tcp_addresses().into_iter().map(|address| address.to_string());
+        let unix = listen.into_iter().filter(|address| address.starts_with('/'));
+        let addresses: Vec<_> = bound.chain(unix).collect();
+
+        let readiness = Readiness::new();
+        let registry = console.registry().map_err(ServiceError::system)?;
+        let exporter = Exporter::new(collector).registry(registry).readiness(readiness.clone());
+        let exporter = ExporterTask::start(web, incidents.enable(exporter), request_shutdown).await?;
+        let (drain, begin_drain) = oneshot::channel::<()>();
+        let proxy = tokio::spawn(proxy.run(async { drop(begin_drain.await) }));
+        readiness.ready();
+        let watchdog = manager.ready();
+        console.print(format!(
+            "poolscope {} forwards {} to {upstream} and serves {}/metrics\n",
+            env!("CARGO_PKG_VERSION"),
+            addresses.join(", "),
+            exporter.url()
+        ));
+
+        let reason = shutdown_requested(&mut shutdown).await;
+        tracing::info!(?reason, "shutting down when the open transactions have ended");
+        readiness.not_ready("poolscope is shutting down");
+        manager.stopping();
+        // The metrics are served until the last session has ended.
+        let _ = drain.send(());
+        proxy.await.map_err(ServiceError::system)?;
+        drop(watchdog);
+        incidents.finish().await;
+        if let Some(traces) = traces {
+            traces.shutdown(FLUSH_TIMEOUT).await;
+        }
+        Ok(exporter.stop().await?)
+    }
+}

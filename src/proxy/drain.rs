@@ -1,0 +1,95 @@
+//! The sessions of a proxy, and their end at its shutdown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// The open client connections, and whether they are to end.
+#[derive(Debug)]
+pub(super) struct Sessions {
+    /// The deadline of the shutdown, once it has begun.
+    drain: watch::Sender<Option<Instant>>,
+    /// All open client connections.
+    open: AtomicUsize,
+    /// Those that have sent a start-up message and were not refused for their number.
+    admitted: AtomicUsize,
+    /// The limit of `admitted`; zero for none.
+    max: usize,
+}
+
+/// Connections beyond the limit that may be open, to be refused with PostgreSQL's error or to cancel a query.
+const MAX_REFUSED: usize = 100;
+
+/// A client connection that is open.
+#[derive(Debug)]
+pub(super) struct Open(Arc<Sessions>);
+
+/// A client connection that counts against the limit.
+#[derive(Debug)]
+pub(super) struct Admitted(Arc<Sessions>);
+
+impl Sessions {
+    pub(super) fn new(max: usize) -> Self {
+        Self { drain: watch::Sender::new(None), open: AtomicUsize::new(0), admitted: AtomicUsize::new(0), max }
+    }
+
+    /// Counts a connection as open, unless there are so many that it is not even worth an error.
+    pub(super) fn open(self: &Arc<Self>) -> Option<Open> {
+        let open = self.open.fetch_add(1, SeqCst);
+        let opened = Open(Arc::clone(self));
+        (self.max == 0 || open < self.max.saturating_add(MAX_REFUSED)).then_some(opened)
+    }
+
+    /// Admits a connection, unless as many are as may be.
+    pub(super) fn admit(self: &Arc<Self>) -> Option<Admitted> {
+        let admitted = self.admitted.fetch_add(1, SeqCst);
+        let guard = Admitted(Arc::clone(self));
+        (self.max == 0 || admitted < self.max).then_some(guard)
+    }
+
+    /// Returns the receiver of the shutdown's deadline.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Instant>> {
+        self.drain.subscribe()
+    }
+
+    /// Ends the sessions, at the latest at `deadline`.
+    pub(super) fn drain(&self, deadline: Instant) {
+        self.drain.send_replace(Some(deadline));
+    }
+
+    /// Waits until no connection is open.
+    pub(super) async fn closed(&self) {
+        let mut changes = self.drain.subscribe();
+        while self.open.load(SeqCst) > 0 {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Returns the deadline once the shutdown has begun.
+pub(super) async fn draining(shutdown: &mut watch::Receiver<Option<Instant>>) -> Instant {
+    match shutdown.wait_for(Option::is_some).await.map(|deadline| *deadline) {
+        Ok(Some(deadline)) => deadline,
+        // The proxy exists as long as its sessions.
+        _ => std::future::pending().await,
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if self.0.open.fetch_sub(1, SeqCst) == 1 {
+            // Wakes the shutdown, which waits for the last one.
+            self.0.drain.send_modify(|_| {});
+        }
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.0.admitted.fetch_sub(1, SeqCst);
+    }
+}

@@ -1,0 +1,142 @@
+//! Where clients connect.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::Path;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use tokio::net::TcpListener;
+#[cfg(unix)]
+use tokio::net::UnixListener;
+
+use super::error::ProxyError;
+use super::stream::Stream;
+use super::upstream::set_options;
+
+/// An address that a proxy listens at: `host:port`, `:port` for all interfaces, or the path of a Unix socket.
+///
+/// ```
+/// use poolscope::proxy::ListenAddress;
+///
+/// assert!("127.0.0.1:6432".parse::<ListenAddress>().is_ok());
+/// assert!("/run/poolscope/.s.PGSQL.6432".parse::<ListenAddress>().is_ok());
+/// assert!("localhost".parse::<ListenAddress>().is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ListenAddress {
+    /// A host or an IP address, and a port.
+    Tcp(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => f.write_str(address),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.starts_with('/') {
+            return Ok(Self::Unix(text.into()));
+        }
+        let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        port.map(|_| Self::Tcp(text.to_owned())).ok_or("expected host:port, or the path of a Unix socket")
+    }
+}
+
+/// A bound listener.
+#[derive(Debug)]
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix {
+        listener: UnixListener,
+        _path: UnixPath,
+    },
+}
+
+/// The path of a Unix socket, which is removed with its listener.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(super) struct UnixPath(PathBuf);
+
+#[cfg(unix)]
+impl Drop for UnixPath {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    pub(super) async fn bind(address: &ListenAddress) -> Result<Self, ProxyError> {
+        let bound = match address {
+            ListenAddress::Tcp(address) => bind_tcp(address).await.map(Self::Tcp),
+            #[cfg(unix)]
+            ListenAddress::Unix(path) => {
+                bind_unix(path).await.map(|listener| Self::Unix { listener, _path: UnixPath(path.clone()) })
+            }
+            #[cfg(not(unix))]
+            ListenAddress::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
+        bound.map_err(|source| ProxyError::Listen { address: address.to_string(), source })
+    }
+
+    /// Returns the address that clients of a TCP listener connect to.
+    pub(super) fn tcp_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            #[cfg(unix)]
+            Self::Unix { .. } => None,
+        }
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // Fails if the client has left.
+                let _ = set_options(&stream);
+                Ok(Stream::Tcp(stream))
+            }
+            #[cfg(unix)]
+            Self::Unix { listener, .. } => Ok(Stream::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
+    match address.strip_prefix(':') {
+        // Where IPv6 is disabled, only IPv4 is left.
+        Some(port) => match TcpListener::bind(format!("[::]:{port}")).await {
+            Ok(listener) => Ok(listener),
+            Err(_) => TcpListener::bind(format!("0.0.0.0:{port}")).await,
+        },
+        None => TcpListener::bind(address).await,
+    }
+}
+
+#[cfg(unix)]
+async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        // A socket that nobody listens at was left by a process that was killed.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match tokio::net::UnixStream::connect(path).await {
+            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path)?;
+                UnixListener::bind(path)
+            }
+            _ => Err(error),
+        },
+        bound => bound,
+    }
+}

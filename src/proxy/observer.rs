@@ -1,0 +1,459 @@
+//! Records what passes on one connection: when it is used, for which operation, and what the server answers.
+//!
+//! A proxy does not see when a client takes a connection from its pool and returns it. A connection counts as used while
+//! the server has a request of it or a transaction is open, and as idle otherwise.
+//!
+//! A use begins before its operation is known, because the text follows the message's header, and the first statement is
+//! often a BEGIN. Until then the use counts for the client's application name.
+
+use std::sync::Arc;
+
+use crate::labels::{ConnectionState, Dirt, ErrorCode};
+use crate::telemetry::clock::{Clock, Nanos, nanos};
+use crate::telemetry::connection::ConnectionStats;
+use crate::telemetry::evidence::{Risk, ServerError};
+use crate::telemetry::ledger::Recorder;
+use crate::telemetry::operations::OperationId;
+use crate::telemetry::queries::QueryId;
+use crate::telemetry::trace::{QueryEnd, QuerySpans, SampledSpan, ServerAddress, TraceContext};
+use crate::telemetry::wire::SessionStatus;
+use crate::wire::{
+    CommentNames, FoldHasher, ProtocolHandler, ProtocolState, QueryRef, RequestOutcome, StatementProblem,
+    TransactionStatus, comment_of, summary,
+};
+
+/// The first words of statements that do not show what a transaction is for.
+const CONTROL: [&str; 16] = [
+    "",
+    "ABORT",
+    "BEGIN",
+    "CLOSE",
+    "COMMIT",
+    "DEALLOCATE",
+    "DISCARD",
+    "END",
+    "RELEASE",
+    "RESET",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SET",
+    "SHOW",
+    "START",
+    "UNLISTEN",
+];
+
+/// Observes one connection between a client and the server.
+#[derive(Debug)]
+pub(super) struct SessionObserver {
+    /// `None` once the bytes were not understood.
+    protocol: Option<Box<ProtocolState>>,
+    writer: SessionWriter,
+}
+
+/// Writes the statistics of one connection.
+#[derive(Debug)]
+struct SessionWriter {
+    stats: Arc<ConnectionStats>,
+    recorder: Recorder,
+    clock: Clock,
+    names: Arc<CommentNames>,
+    /// When connecting to the server began.
+    connecting_since: Nanos,
+    /// The operation of a use whose own is not known.
+    fallback: OperationId,
+    current_use: Option<Use>,
+    /// Queries that were sent for other operations of the use, before its own was known, and have not ended.
+    earlier: Vec<(OperationId, u32)>,
+    /// The time at which the bytes that are being read passed.
+    at: Nanos,
+    /// The texts that were read last, by their hash: most are sent again and again.
+    recent: [(u64, QueryRef); RECENT_TEXTS],
+    /// The client's span that the last text names.
+    client_span: Option<TraceContext>,
+    spans: QuerySpans,
+    slow_query_nanos: u64,
+    /// Whether the client has ended the session.
+    is_terminated: bool,
+    /// Whether the server has reported that it ends the session.
+    is_ended: bool,
+}
+
+const RECENT_TEXTS: usize = 8;
+
+/// A use of the connection.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    began: Nanos,
+    operation: OperationId,
+    named_by: NamedBy,
+    /// Queries that were sent for the operation and have not ended.
+    unfinished: u32,
+}
+
+/// What an operation is named after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum NamedBy {
+    /// The client's application name.
+    Application,
+    /// The summary of the first statement.
+    Summary,
+    /// A statement's comment.
+    Comment,
+}
+
+impl SessionObserver {
+    /// Creates the observer of a connection whose start-up message has not passed.
+    pub(super) fn new(
+        stats: Arc<ConnectionStats>,
+        recorder: Recorder,
+        names: Arc<CommentNames>,
+        fallback: OperationId,
+        connecting_since: Nanos,
+        server: Arc<ServerAddress>,
+    ) -> Self {
+        let ledger = recorder.ledger();
+        let writer = SessionWriter {
+            clock: ledger.clock().clone(),
+            spans: ledger.query_spans(Some(server)),
+            slow_query_nanos: ledger.limits().slow_query_threshold.map_or(u64::MAX, nanos),
+            stats,
+            recorder,
+            names,
+            connecting_since,
+            fallback,
+            current_use: None,
+            earlier: Vec::new(),
+            at: Nanos::ZERO,
+            recent: [(0, QueryRef::OTHER); RECENT_TEXTS],
+            client_span: None,
+            is_terminated: false,
+            is_ended: false,
+        };
+        Self { protocol: Some(Box::new(ProtocolState::new())), writer }
+    }
+
+    /// Counts bytes that passed before.
+    pub(super) fn count(&self, sent: usize, received: usize) {
+        let (wire, at) = (self.writer.stats.wire(), self.writer.clock.now());
+        wire.count_sent(self.writer.fallback, sent as u64, at);
+        wire.count_received(self.writer.fallback, received as u64, at);
+    }
+
+    /// Reads no messages from now on.
+    #[cold]
+    pub(super) fn lose(&mut self, problem: &'static str) {
+        if self.protocol.take().is_some() {
+            self.writer.at = self.writer.clock.now();
+            self.writer.lose(problem);
+        }
+    }
+
+    /// Reads bytes that the client sent.
+    pub(super) fn sent(&mut self, bytes: &[u8]) {
+        let Self { protocol, writer } = self;
+        writer.at = writer.clock.now();
+        if let Some(state) = protocol
+            && let Err(error) = state.sent(bytes, writer)
+        {
+            *protocol = None;
+            writer.lose(error.problem());
+        }
+        writer.stats.wire().count_sent(writer.operation(), bytes.len() as u64, writer.at);
+    }
+
+    /// Reads bytes that the server sent.
+    pub(super) fn received(&mut self, mut bytes: &[u8]) {
+        let Self { protocol, writer } = self;
+        writer.at = writer.clock.now();
+        writer.stats.wire().count_received(writer.operation(), bytes.len() as u64, writer.at);
+        if let Some(state) = protocol
+            && let Err(error) = state.received(&mut bytes, writer)
+        {
+            *protocol = None;
+            writer.lose(error.problem());
+        }
+    }
+
+    /// Returns whether the session can be ended without the loss of work: the server has nothing to do for the client, no
+    /// transaction is open, and no message is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_between = self.protocol.as_ref().is_some_and(|protocol| protocol.is_between_requests());
+        is_between && self.writer.current_use.is_none() && self.is_established()
+    }
+
+    /// Returns whether a message of the proxy may follow what the server has sent.
+    pub(super) fn is_server_between_messages(&self) -> bool {
+        self.protocol.as_ref().is_some_and(|protocol| protocol.is_server_between_messages())
+    }
+
+    /// Returns whether the server was ready for a query.
+    pub(super) fn is_established(&self) -> bool {
+        self.writer.stats.state().label != ConnectionState::Creating
+    }
+
+    /// Returns whether the client has ended the session.
+    pub(super) fn is_terminated(&self) -> bool {
+        self.writer.is_terminated
+    }
+}
+
+/// Ends the use in progress: no more bytes will pass.
+impl Drop for SessionObserver {
+    fn drop(&mut self) {
+        let Self { protocol, writer } = self;
+        writer.at = writer.clock.now();
+        let status = writer.stats.wire().status();
+        if let Some(protocol) = protocol {
+            protocol.end_unanswered(writer);
+        }
+        let dirt = match status {
+            SessionStatus::Executing | SessionStatus::Ending => Some(Dirt::Busy),
+            SessionStatus::InTransaction => Some(Dirt::InTransaction),
+            SessionStatus::FailedTransaction => Some(Dirt::FailedTransaction),
+            SessionStatus::Unread | SessionStatus::Idle => None,
+        };
+        if let (Some(dirt), Some(current)) = (dirt, writer.current_use)
+            && !writer.is_ended
+        {
+            writer.recorder.session_dirty(current.operation, dirt);
+        }
+        writer.end_use();
+        if status != SessionStatus::Unread {
+            writer.stats.wire().enter(SessionStatus::Idle, None, writer.at);
+        }
+    }
+}
+
+impl SessionWriter {
+    /// Returns the operation that bytes count for.
+    fn operation(&self) -> OperationId {
+        self.current_use.map_or(self.fallback, |current| current.operation)
+    }
+
+    #[cold]
+    fn lose(&mut self, problem: &'static str) {
+        self.end_use();
+        self.stats.wire().enter(SessionStatus::Unread, None, self.at);
+        self.spans.abandon();
+        if self.stats.state().label == ConnectionState::Creating {
+            // Whether the server has accepted the client cannot be seen any more.
+            self.establish();
+        }
+        self.recorder.wire_lost(problem);
+    }
+
+    fn establish(&mut self) {
+        let took = self.at.duration_since(self.connecting_since);
+        self.recorder.connection_created(&self.stats, took);
+        self.recorder.connection_idle(&self.stats, self.at);
+    }
+
+    /// Begins a use, unless there is one.
+    fn begin_use(&mut self) {
+        if self.current_use.is_some() || self.stats.state().label == ConnectionState::Creating {
+            return;
+        }
+        let (operation, began) = (self.fallback, self.at);
+        self.current_use = Some(Use { began, operation, named_by: NamedBy::Application, unfinished: 0 });
+        self.stats.set_span(None);
+        self.stats.set_used(operation, began);
+        self.stats.wire().begin_use(self.stats.packed_state());
+    }
+
+    fn end_use(&mut self) {
+        let Some(Use { began, operation, .. }) = self.current_use.take() else { return };
+        self.earlier.clear();
+        self.client_span = None;
+        self.stats.wire().enter(SessionStatus::Idle, None, self.at);
+        let since = self.stats.state().since;
+        // The state changes first, so that a concurrent reader does not count the time twice.
+        self.stats.set_used(operation, self.at);
+        self.stats.count_named_use(operation, self.at.since(since), self.at.since(began));
+        self.recorder.record_use_exemplar(&self.stats, self.at.since(began));
+        self.recorder.connection_idle(&self.stats, self.at);
+    }
+
+    /// Names the use in progress, unless it has a better name.
+    fn name_use(&mut self, operation: OperationId, named_by: NamedBy) {
+        let Some(current) = &mut self.current_use else { return };
+        if named_by <= current.named_by {
+            return;
+        }
+        current.named_by = named_by;
+        if current.operation == operation {
+            return;
+        }
+        if current.unfinished > 0 {
+            // At most two: a use is named at most twice.
+            self.earlier.push((current.operation, current.unfinished));
+            current.unfinished = 0;
+        }
+        current.operation = operation;
+        self.stats.set_operation(operation, self.at);
+        self.stats.wire().enter(self.stats.wire().status(), Some(operation), self.at);
+    }
+
+    /// Returns what a text refers to, and sets the client's span that its comment names.
+    #[cold]
+    fn read_text(&mut self, text: &[u8], tail: &[u8]) -> QueryRef {
+        let comment = comment_of(text, tail);
+        let operation = comment.and_then(|comment| self.names.name_of(comment));
+        self.client_span = comment.and_then(|comment| comment.sampled_span());
+        QueryRef {
+            query: self.recorder.query(&summary(text)),
+            operation: operation.map_or(OperationId::OTHER, |name| self.recorder.operation(&name)),
+            ..QueryRef::OTHER
+        }
+    }
+}
+
+impl ProtocolHandler for SessionWriter {
+    const READS_TAIL: bool = true;
+
+    fn busy(&mut self, ending: bool) {
+        self.begin_use();
+        let status = if ending { SessionStatus::Ending } else { SessionStatus::Executing };
+        let operation = self.current_use.map(|current| current.operation);
+        self.stats.wire().enter(status, operation, self.at);
+    }
+
+    fn query_sent(&mut self, first: bool) {
+        let operation = match &mut self.current_use {
+            Some(current) => {
+                current.unfinished += 1;
+                current.operation
+            }
+            None => self.fallback,
+        };
+        self.stats.wire().count_query(operation);
+        if first {
+            let parent = self.client_span.take().and_then(SampledSpan::remote);
+            let parent = parent.and_then(|span| {
+                self.stats.set_span(Some(span));
+                self.stats.begin_request()
+            });
+            self.spans.begin(parent);
+        }
+    }
+
+    fn queries_finished(&mut self, queries: u32) {
+        let mut left = queries;
+        for (operation, unfinished) in &mut self.earlier {
+            let finished = left.min(*unfinished);
+            self.stats.wire().count_finished(*operation, finished.into());
+            *unfinished -= finished;
+            left -= finished;
+        }
+        let operation = self.operation();
+        if let Some(current) = &mut self.current_use {
+            current.unfinished = current.unfinished.saturating_sub(left);
+        }
+        self.stats.wire().count_finished(operation, left.into());
+    }
+
+    fn ready(&mut self, transaction: TransactionStatus) {
+        if self.stats.state().label == ConnectionState::Creating {
+            self.establish();
+        }
+        let status = match transaction {
+            TransactionStatus::Idle => {
+                self.end_use();
+                SessionStatus::Idle
+            }
+            TransactionStatus::Open => SessionStatus::InTransaction,
+            TransactionStatus::Failed => SessionStatus::FailedTransaction,
+        };
+        if status != self.stats.wire().status() {
+            let operation = self.current_use.map(|current| current.operation);
+            self.stats.wire().enter(status, operation, self.at);
+        }
+    }
+
+    fn query_ref(&mut self, text: &[u8], tail: &[u8]) -> QueryRef {
+        let hash = FoldHasher::of(text);
+        let slot = usize::try_from(hash % RECENT_TEXTS as u64).unwrap_or(0);
+        if tail.is_empty() && self.recent[slot].0 == hash {
+            return self.recent[slot].1;
+        }
+        let query = self.read_text(text, tail);
+        // Another text may have the same beginning. One with a client's span is not sent again.
+        if tail.is_empty() && self.client_span.is_none() {
+            self.recent[slot] = (hash, query);
+        }
+        query
+    }
+
+    fn query_begins(&mut self, query: QueryRef) {
+        self.begin_use();
+        if query.operation != OperationId::OTHER {
+            self.name_use(query.operation, NamedBy::Comment);
+            return;
+        }
+        let is_unnamed = self.current_use.is_some_and(|current| current.named_by == NamedBy::Application);
+        if is_unnamed && query.query != QueryId::OTHER {
+            let summary = self.recorder.ledger().summary(query.query);
+            let first = summary.split(' ').next().unwrap_or_default();
+            if !CONTROL.contains(&first) {
+                let operation = self.recorder.operation(summary);
+                self.name_use(operation, NamedBy::Summary);
+            }
+        }
+    }
+
+    fn terminated(&mut self) {
+        self.is_terminated = true;
+    }
+
+    fn is_maintenance(&mut self) -> bool {
+        false
+    }
+
+    fn now(&self) -> Nanos {
+        self.at
+    }
+
+    fn request_ended(&mut self, outcome: RequestOutcome) {
+        let RequestOutcome { started, query: QueryRef { query, .. }, sent_at, rows, error, .. } = outcome;
+        let trace = self.spans.end(started, || QueryEnd { query, text: None, rows, error });
+        let took = self.at.duration_since(sent_at);
+        if nanos(took) >= self.slow_query_nanos {
+            self.recorder.query_slow(&self.stats, self.operation(), query, took, error);
+        }
+        match (error, trace) {
+            (None, trace) => {
+                self.stats.wire().observe_query(query, nanos(took));
+                if let Some(trace) = trace {
+                    self.recorder.query_traced(query, took, trace);
+                }
+            }
+            (Some(code), trace) => self.recorder.query_failed(query, code, took, trace),
+        }
+    }
+
+    fn risk_changed(&mut self, _: Risk) {}
+
+    #[cold]
+    fn server_error(&mut self, error: ServerError) {
+        let ServerError { code, fatal, .. } = error;
+        if fatal {
+            self.is_ended = true;
+            self.stats.wire().end();
+        }
+        self.recorder.query_error(self.operation(), code);
+    }
+
+    fn statement_prepared(&mut self) {}
+
+    fn statement_refused(&mut self, _: StatementProblem) {}
+
+    fn backend_pid(&mut self, pid: i32) {
+        self.stats.wire().set_backend(pid);
+    }
+}
+
+/// The server ended a session that had not started. Its own message may contain names, and is only forwarded.
+#[derive(Debug, thiserror::Error)]
+#[error("the server refused the client ({})", code.as_str())]
+pub(super) struct RefusedByServer {
+    pub(super) code: ErrorCode,
+}

@@ -1,0 +1,226 @@
+//! Connects to the server.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+use tokio_postgres::config::{Host, SslNegotiation};
+use tokio_rustls::TlsConnector;
+
+use super::messages::SSL_REQUEST;
+use super::settings::Settings;
+use super::stream::Stream;
+use crate::config::{ClientCertificate, ConfigError, TlsMode, Verify};
+use crate::files::{Files, Live, Source};
+use crate::labels::ErrorCode;
+use crate::net::tls::client_config;
+use crate::telemetry::log::{ReloadLimiter, event};
+use crate::text::ErrorChain;
+
+const DEFAULT_PORT: u16 = 5432;
+
+/// A silent peer is detected after a minute, as by the pools.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new().with_time(Duration::from_secs(30));
+
+/// Where the server is.
+#[derive(Clone, Debug)]
+enum Address {
+    Tcp {
+        host: String,
+        ip: Option<IpAddr>,
+        port: u16,
+    },
+    #[cfg_attr(not(unix), allow(dead_code, reason = "connecting fails"))]
+    Unix(PathBuf),
+}
+
+/// Connects to the server.
+pub(super) struct Upstream {
+    address: Address,
+    tls: Option<Tls>,
+    timeout: Duration,
+}
+
+/// How TLS is used.
+struct Tls {
+    is_required: bool,
+    is_direct: bool,
+    name: ServerName<'static>,
+    config: Arc<Live<CertificateFiles>>,
+}
+
+/// Why the server was not connected to.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UpstreamError {
+    #[error("could not connect to the server")]
+    Io(#[from] io::Error),
+    #[error("the server did not answer in time")]
+    Timeout,
+    #[error("the server does not offer TLS, which the upstream's sslmode requires")]
+    NoTls,
+    #[error("the TLS handshake with the server failed")]
+    Handshake(#[source] io::Error),
+}
+
+impl UpstreamError {
+    pub(super) fn code(&self) -> ErrorCode {
+        match self {
+            Self::Io(_) => ErrorCode::IO,
+            Self::Timeout => ErrorCode::TIMEOUT,
+            Self::NoTls | Self::Handshake(_) => ErrorCode::TLS,
+        }
+    }
+}
+
+impl Upstream {
+    /// Reads the certificate files.
+    pub(super) fn new(settings: &Settings) -> Result<Self, ConfigError> {
+        let url = &settings.upstream;
+        let config = url.config();
+        let port = config.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
+        let ip = config.get_hostaddrs().first().copied();
+        let address = match config.get_hosts().first() {
+            Some(Host::Tcp(host)) => Address::Tcp { host: host.clone(), ip, port },
+            #[cfg(unix)]
+            Some(Host::Unix(directory)) => Address::Unix(directory.join(format!(".s.PGSQL.{port}"))),
+            #[allow(unreachable_patterns, reason = "only Unix has other hosts")]
+            _ => Address::Tcp { host: ip.map_or_else(|| "localhost".to_owned(), |ip| ip.to_string()), ip, port },
+        };
+        let tls = match (url.tls(), &address) {
+            (TlsMode::Prefer(verify) | TlsMode::Require(verify), Address::Tcp { host, .. }) => {
+                let source = CertificateFiles {
+                    verify: verify.clone(),
+                    certificate: url.client_certificate().cloned(),
+                    is_direct: config.get_ssl_negotiation() == SslNegotiation::Direct,
+                    limiter: ReloadLimiter::default(),
+                };
+                let mut files = Files::first();
+                let loaded = source.load(&mut files)?;
+                let name =
+                    ServerName::try_from(host.clone()).unwrap_or_else(|_| ServerName::from(IpAddr::from([0, 0, 0, 0])));
+                Some(Tls {
+                    is_required: matches!(url.tls(), TlsMode::Require(_)),
+                    is_direct: source.is_direct,
+                    name,
+                    config: Arc::new(Live::new(source, loaded, files)),
+                })
+            }
+            _ => None,
+        };
+        Ok(Self { address, tls, timeout: settings.connect_timeout })
+    }
+
+    /// Returns the host or path, and the port, for spans.
+    pub(super) fn server(&self) -> (String, Option<u16>) {
+        match &self.address {
+            Address::Tcp { host, port, .. } => (host.clone(), Some(*port)),
+            Address::Unix(path) => (path.display().to_string(), None),
+        }
+    }
+
+    /// Connects within the time limit, and encrypts the connection.
+    pub(super) async fn connect(&self) -> Result<Stream, UpstreamError> {
+        timeout(self.timeout, self.open()).await.unwrap_or(Err(UpstreamError::Timeout))
+    }
+
+    async fn open(&self) -> Result<Stream, UpstreamError> {
+        let stream = match &self.address {
+            Address::Tcp { ip: Some(ip), port, .. } => tcp(TcpStream::connect(SocketAddr::new(*ip, *port)).await?)?,
+            Address::Tcp { host, port, .. } => tcp(TcpStream::connect((host.as_str(), *port)).await?)?,
+            #[cfg(unix)]
+            Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
+            #[cfg(not(unix))]
+            Address::Unix(_) => return Err(io::Error::from(io::ErrorKind::Unsupported).into()),
+        };
+        match &self.tls {
+            Some(tls) => tls.connect(stream).await,
+            None => Ok(stream),
+        }
+    }
+}
+
+fn tcp(stream: TcpStream) -> io::Result<Stream> {
+    set_options(&stream)?;
+    Ok(Stream::Tcp(stream))
+}
+
+/// Sets the options of a socket, of either side.
+pub(super) fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+}
+
+impl Tls {
+    async fn connect(&self, mut stream: Stream) -> Result<Stream, UpstreamError> {
+        if !self.is_direct {
+            stream.write_all(&[&8_u32.to_be_bytes()[..], &SSL_REQUEST.to_be_bytes()].concat()).await?;
+            match stream.read_u8().await? {
+                b'S' => {}
+                // Also the beginning of an error, of a server from before TLS.
+                _ if self.is_required => return Err(UpstreamError::NoTls),
+                b'N' => return Ok(stream),
+                _ => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
+            }
+        }
+        let config = self.config.current().await;
+        let Some(socket) = stream.into_socket() else { return Err(UpstreamError::NoTls) };
+        let connected = TlsConnector::from(config).connect(self.name.clone(), socket).await;
+        Ok(Stream::ToServer(Box::new(connected.map_err(UpstreamError::Handshake)?)))
+    }
+}
+
+/// The certificate files of TLS to the server.
+struct CertificateFiles {
+    verify: Verify,
+    certificate: Option<ClientCertificate>,
+    is_direct: bool,
+    limiter: ReloadLimiter,
+}
+
+impl CertificateFiles {
+    fn load(&self, files: &mut Files) -> Result<ClientConfig, ConfigError> {
+        let mut config = client_config(&self.verify, self.certificate.as_ref(), files)?;
+        // Without PostgreSQL's own negotiation, the server requires ALPN.
+        if self.is_direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
+        Ok(config)
+    }
+}
+
+impl Source for CertificateFiles {
+    type Value = ClientConfig;
+
+    fn reread(&self, _: &ClientConfig, files: &mut Files) -> Result<ClientConfig, String> {
+        self.load(files).map_err(|error| ErrorChain(&error).to_string())
+    }
+
+    fn log(&self, result: Result<(), &str>) {
+        log_reload(&self.limiter, result, "to the server");
+    }
+}
+
+/// Logs that certificate files were read again.
+pub(super) fn log_reload(limiter: &ReloadLimiter, result: Result<(), &str>, direction: &'static str) {
+    let Some(suppressed) = limiter.pass(result) else { return };
+    match result {
+        Ok(()) => event!(info, direction, suppressed, "reloaded the certificates for TLS"),
+        Err(error) => event!(
+            error,
+            direction,
+            error,
+            suppressed,
+            "the certificate files have changed and cannot be used; new connections use the previous ones"
+        ),
+    }
+}

@@ -1,0 +1,85 @@
+//! Connections that are cut, and many of them.
+
+use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::limits::{message, query, startup};
+use super::*;
+use crate::support::shared;
+
+#[tokio::test]
+async fn connection_cut_anywhere_has_one_reason() {
+    let sidecar = Sidecar::to(shared().await).await;
+    // The pool exists, so that all belong to it.
+    drop(sidecar.client("raw").await);
+    let steps = [
+        startup("raw"),
+        query("BEGIN"),
+        query("SELECT 1"),
+        query("SELECT broken"),
+        query("ROLLBACK"),
+        message(b'X', b""),
+    ];
+    let bytes = steps.concat();
+    let mut cuts: Vec<_> = steps
+        .iter()
+        .scan(0, |at, step| {
+            *at += step.len();
+            Some(*at)
+        })
+        .collect();
+    cuts.extend([0, 1, 4, 7, 8, 20, startup("raw").len() + 1, startup("raw").len() + 5, bytes.len() - 1]);
+    let rounds = 4;
+    for round in 0..rounds {
+        let cut = async |cut: usize| {
+            let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+            stream.write_all(&bytes[..cut]).await.unwrap();
+            if round % 2 == 0 && cut >= steps[0].len() {
+                // After the first bytes of the answer, instead of at once.
+                let _ = with_deadline("an answer", stream.read(&mut [0; 64])).await;
+            }
+            if round >= 2 {
+                // With a reset.
+                socket2::SockRef::from(&stream).set_linger(Some(std::time::Duration::ZERO)).unwrap();
+            }
+        };
+        join_all(cuts.iter().map(|at| cut(*at))).await;
+    }
+    let started = (cuts.iter().filter(|cut| **cut >= steps[0].len()).count() * rounds) as u64;
+    let client = sidecar.client("raw").await;
+    client.batch_execute("SELECT 1").await.unwrap();
+    let pool = sidecar.await_pool("raw", "the ends", |pool| pool.connections.live() == 1).await;
+    assert_adds_up(&pool);
+    assert!(pool.created <= started + 2, "{} of {started}", pool.created);
+    assert_eq!(pool.wires_lost, 0);
+    let uses: u64 = pool.operations.iter().map(|operation| operation.returned).sum();
+    assert_eq!(pool.use_time.count(), uses);
+}
+
+#[tokio::test]
+async fn many_connections_leave_nothing_behind() {
+    let sidecar = Sidecar::to(shared().await).await;
+    let round = async || {
+        for _ in 0..10 {
+            let connect = async |number: usize| {
+                let client = sidecar.client("many").await;
+                if number.is_multiple_of(2) {
+                    client.batch_execute("SELECT 1").await.unwrap();
+                }
+            };
+            join_all((0..20).map(connect)).await;
+        }
+        sidecar.await_pool("many", "the ends", |pool| pool.connections.live() == 0).await
+    };
+    round().await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    eventually("the tasks' end", async || tasks() <= 2).await;
+    for _ in 0..4 {
+        round().await;
+    }
+    let pool = round().await;
+    eventually("the tasks' end", async || tasks() <= 2).await;
+    assert_eq!(pool.created, 1200);
+    assert_adds_up(&pool);
+}
