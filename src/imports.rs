@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("telemetry", &["labels", "text"]),
     ("diagnosis", &["labels", "telemetry", "text"]),
     ("net", &["config", "files", "labels", "telemetry", "text"]),
-    ("wire", &["labels", "telemetry", "text"]),
+    ("wire", &["config", "labels", "telemetry", "text"]),
     ("pool", &["config", "diagnosis", "error", "files", "labels", "net", "telemetry", "text", "wire"]),
     ("redis", &["config", "pool", "retry"]),
     ("proxy", &["config", "diagnosis", "files", "labels", "net", "telemetry", "text", "wire"]),

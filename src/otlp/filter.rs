@@ -186,19 +186,31 @@ mod tests {
     fn driver_in_the_workspace_exports_nothing() {
         use std::sync::{Arc, Mutex};
 
+        use tracing::span::{Attributes, Id};
+        use tracing::{Event, Subscriber};
+        use tracing_subscriber::Layer;
         use tracing_subscriber::filter::filter_fn;
+        use tracing_subscriber::layer::Context;
         use tracing_subscriber::prelude::*;
 
-        let exported = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&exported);
-        let layer = filter_fn(move |metadata| {
-            // As if the module were that of the target.
-            let target = crate_of(metadata.target());
-            if exports_from(metadata, Some(target)) {
-                seen.lock().unwrap().push(target.to_owned());
+        /// Records what passes. A filter is asked for the call sites of other threads too.
+        #[derive(Clone, Default)]
+        struct Exported(Arc<Mutex<Vec<String>>>);
+
+        impl<S: Subscriber> Layer<S> for Exported {
+            fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+                self.0.lock().unwrap().push(crate_of(event.metadata().target()).to_owned());
             }
-            false
-        });
+
+            fn on_new_span(&self, attributes: &Attributes<'_>, _: &Id, _: Context<'_, S>) {
+                self.0.lock().unwrap().push(crate_of(attributes.metadata().target()).to_owned());
+            }
+        }
+
+        let exported = Exported::default();
+        // As if the module were that of the target.
+        let filter = filter_fn(|metadata| exports_from(metadata, Some(crate_of(metadata.target()))));
+        let layer = exported.clone().with_filter(filter);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
             tracing::info!(target: "shop::orders", "an event of the service");
             tracing::info!(target: "redis_shop", "an event of the service");
@@ -207,6 +219,6 @@ mod tests {
             tracing::info!(target: "sqlx_core", "statement");
             drop(tracing::info_span!(target: "deadpool_postgres", "query"));
         });
-        assert_eq!(*exported.lock().unwrap(), ["shop", "redis_shop", "postgres"]);
+        assert_eq!(*exported.0.lock().unwrap(), ["shop", "redis_shop", "postgres"]);
     }
 }
