@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 #[cfg(feature = "jaeger")]
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::banner::{Addresses, banner, phase_notice, remains_notice, shutdown_notice};
 use super::environment::Environment;
@@ -34,7 +34,9 @@ const LOG_STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The time between two queries of the server's view.
 const SERVER_VIEW_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long shutdown waits for requests in flight, and for blocking threads of the runtime.
+/// How long shutdown waits for requests in flight before it closes the pool, which refuses further checkouts; then for
+/// the connections that are held; and then for blocking threads of the runtime.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -175,6 +177,7 @@ impl Demo {
         injector.stop().await;
         server_watch.abort();
         let elapsed = started_at.elapsed();
+        let _ = timeout(DRAIN_TIMEOUT, workload.drained()).await;
         if let Err(error) = pool.close_within(CLOSE_TIMEOUT).await {
             tracing::warn!(%error, "requests aborted");
         }

@@ -99,7 +99,8 @@ fn healthy_load_has_no_symptoms() {
         assert!(last.sum(metric, &[]) <= 0.0, "{metric}");
     }
     for outcome in ["error", "cancelled", "shed"] {
-        assert!(last.sum("poolscope_request_duration_seconds_count", &[("outcome", outcome)]) <= 0.0, "{outcome}");
+        let requests = last.sum("poolscope_request_duration_seconds_count", &[("outcome", outcome)]);
+        assert!(requests <= 0.0, "{requests} requests ended with {outcome}; the demo wrote:\n{}", demo.run.stderr());
     }
     assert_eq!(demo.run.wait().code(), Some(0));
     assert_eq!(demo.run.stderr(), "");

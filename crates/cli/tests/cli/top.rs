@@ -22,6 +22,13 @@ fn top(arguments: &[&str], columns: u16, rows: u16, variables: &[(&str, &str)]) 
     PseudoTerminal::start(command, columns, rows)
 }
 
+/// Whether this process, and so those that it starts, ignores SIGHUP.
+fn is_hang_up_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or("0");
+    u64::from_str_radix(ignored.trim(), 16).is_ok_and(|mask| mask & 1 != 0)
+}
+
 #[test]
 fn leak_is_shown_at_three_sizes_and_after_resizing() {
     let demo = start(&mut demo(&["--scenario", "leak", "--scenario-after", "1s"]));
@@ -90,7 +97,9 @@ fn keys_signals_and_no_color_are_respected() {
     assert!(status.success() && ended.is_restored, "{:?}", ended.text);
     let screen = top(&[&url], 80, 24, &[]);
     screen.wait_for_text("Holders: ");
-    screen.signal(Signal::SIGHUP);
+    // A process that was started with SIGHUP ignored, as by nohup, goes on ignoring it.
+    let hang_up = if is_hang_up_ignored() { Signal::SIGTERM } else { Signal::SIGHUP };
+    screen.signal(hang_up);
     let (status, ended) = screen.end();
     assert!(status.success() && ended.is_restored, "{:?}", ended.text);
 }

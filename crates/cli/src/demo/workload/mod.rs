@@ -50,6 +50,12 @@ impl Workload {
         self.state.send_replace(DrainState::Draining);
     }
 
+    /// Waits for the end of the requests in flight, after [`drain`](Self::drain). Cancel safe.
+    pub(super) async fn drained(&self) {
+        // The load and its requests have the receivers.
+        self.state.closed().await;
+    }
+
     /// Aborts the requests in flight, and waits for their end.
     pub(super) async fn abort(self) {
         self.state.send_replace(DrainState::Aborted);
