@@ -47,6 +47,7 @@
 //! ```text
 //! {"pools": [{
 //!   "name": "shop",
+//!   "kind": "pool",
 //!   "state": {"used": 2, "idle": 0, "creating": 0, "closing": 0, "waiting": 1, "max": 2},
 //!   "holders": [{                            oldest first
 //!     "operation": "list_orders",

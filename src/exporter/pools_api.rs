@@ -13,7 +13,6 @@ use serde::{Serialize, Serializer};
 use self::sizing::SizingJson;
 use super::blocking::{BlockingLimiter, JobError};
 use super::query;
-use crate::labels::PoolKind;
 use crate::telemetry::log::Limiter;
 use crate::telemetry::{
     Collector, Evidence, Holder, OwnConnection, PoolSnapshot, Status, TraceContext, Verdict, Waiter,
@@ -121,6 +120,8 @@ impl<'a> PoolList<'a> {
 #[derive(Debug, Serialize)]
 pub(super) struct PoolJson<'a> {
     name: &'a str,
+    /// Where the pool is: in this process, or in the clients of a proxy.
+    kind: &'static str,
     state: StateJson,
     holders: Vec<HolderJson<'a>>,
     waiters: Vec<WaiterJson<'a>>,
@@ -131,9 +132,6 @@ pub(super) struct PoolJson<'a> {
     waiters_omitted: usize,
     diagnosis: Option<DiagnosisJson<'a>>,
     sizing: SizingJson,
-    /// `proxy` for a pool in the clients of a proxy.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
 }
 
 impl<'a> PoolJson<'a> {
@@ -142,6 +140,7 @@ impl<'a> PoolJson<'a> {
         let PoolSnapshot { name, holders, waiters, suspected_leaks, diagnosis, .. } = snapshot;
         Self {
             name,
+            kind: snapshot.kind.as_str(),
             state: StateJson::new(snapshot),
             holders: holders.iter().take(max_listed).map(HolderJson::new).collect(),
             waiters: waiters.iter().take(max_listed).map(WaiterJson::new).collect(),
@@ -150,7 +149,6 @@ impl<'a> PoolJson<'a> {
             waiters_omitted: waiters.len().saturating_sub(max_listed),
             diagnosis: diagnosis.as_deref().map(DiagnosisJson::new),
             sizing: SizingJson::new(snapshot),
-            kind: (snapshot.kind != PoolKind::Pool).then(|| snapshot.kind.as_str()),
         }
     }
 }

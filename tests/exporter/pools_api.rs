@@ -144,6 +144,7 @@ async fn fields_are_stable() {
         "diagnosis",
         "holders",
         "holders_omitted",
+        "kind",
         "name",
         "sizing",
         "state",
@@ -153,6 +154,7 @@ async fn fields_are_stable() {
     ];
     assert_eq!(keys(shop), pool_keys);
     assert_eq!(shop["name"], "shop");
+    assert_eq!(shop["kind"], "pool");
     assert_eq!(shop["state"], json!({"used": 1, "idle": 0, "creating": 0, "closing": 0, "waiting": 1, "max": 1}));
     assert_eq!(shop["suspected_leaks"], 0);
     assert_eq!((&shop["holders_omitted"], &shop["waiters_omitted"]), (&json!(0), &json!(0)));
@@ -213,7 +215,7 @@ async fn fields_are_stable() {
     assert!(waiter["age_seconds"].as_f64().unwrap() > 0.0, "{waiter}");
 
     // In the documented order, for people who read it unformatted.
-    let first = r#"{"pools":[{"name":"shop","state":{"used":1,"idle":0,"creating":0,"closing":0,"waiting":1,"max":1},"holders":[{"operation":"list_orders","call_site":"#;
+    let first = r#"{"pools":[{"name":"shop","kind":"pool","state":{"used":1,"idle":0,"creating":0,"closing":0,"waiting":1,"max":1},"holders":[{"operation":"list_orders","call_site":"#;
     assert!(response.body.starts_with(first), "{}", response.body);
 }
 

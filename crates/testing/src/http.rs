@@ -6,7 +6,12 @@ use std::time::Duration;
 
 /// Returns the status and the body of the response.
 pub fn get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = send_request(address, "GET", path)?;
+    request(address, "GET", path)
+}
+
+/// Sends a request without a body, and returns the status and the body of the response.
+pub fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = send_request(address, method, path)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

@@ -6,7 +6,7 @@ use super::super::interval::{HolderGroup, Interval};
 use super::format::RecordedEvidence;
 use super::listing::{ListedHolder, ListedState, ListedWaiter};
 use super::read::Recording;
-use crate::labels::Activity;
+use crate::labels::{Activity, PoolKind};
 
 /// For how long a listing of holders and waiters counts as that of the moment, in seconds.
 const LISTING_SECONDS: f64 = 2.0;
@@ -15,6 +15,7 @@ const LISTING_SECONDS: f64 = 2.0;
 #[derive(Debug, Serialize)]
 pub(crate) struct RecordedPool<'a> {
     name: &'a str,
+    kind: &'static str,
     state: ListedState,
     holders: Vec<ListedHolder>,
     waiters: &'a [ListedWaiter],
@@ -75,6 +76,7 @@ impl Recording {
             .map_or((&[][..], 0, 0), |listing| (&listing.waiters, listing.holders_omitted, listing.waiters_omitted));
         Some(RecordedPool {
             name: &self.header.pool,
+            kind: if interval.is_proxied { PoolKind::Proxy } else { PoolKind::Pool }.as_str(),
             state: state(interval),
             holders: listing.map_or_else(|| groups(interval), |listing| listing.holders.clone()),
             waiters,

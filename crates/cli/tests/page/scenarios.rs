@@ -143,12 +143,23 @@ pub(crate) fn validate(answers: &Path) {
 
 /// Compares the page with the API, and writes the API's answers to files: `SCHEMA.SCENARIO.json`.
 fn check(name: &str, browser: &mut Browser, answers: &Path) {
-    let running = start(&mut demo(&["--scenario", name, "--scenario-after", "1s"]));
+    let incidents = tempfile::tempdir().unwrap();
+    let record_dir = incidents.path().to_str().unwrap();
+    let running = start(&mut demo(&[
+        "--scenario",
+        name,
+        "--scenario-after",
+        "1s",
+        "--web.enable-record",
+        "--record-dir",
+        record_dir,
+    ]));
     let write = |schema: &str, answer: &Value| {
         fs::write(answers.join(format!("{schema}.{name}.json")), answer.to_string()).unwrap();
     };
     let origin = format!("http://{}/", running.address);
-    browser.open(&origin);
+    // The scenarios of the cache have a second pool.
+    browser.open(&format!("{origin}?pool=shop"));
     browser.wait("document.querySelectorAll('#evidence dt').length > 0");
     let result = browser.eval(COMPARE);
     assert_eq!(result["wrong"], json!([]), "{name}");
@@ -164,6 +175,9 @@ fn check(name: &str, browser: &mut Browser, answers: &Path) {
         assert_eq!(status, 200, "{name} {path}");
         write(schema, &serde_json::from_str(&body).unwrap());
     }
+    let (status, body) = http::request(running.address, "POST", "/api/v1/record").unwrap();
+    assert_eq!(status, 202, "{name}");
+    write("Recorded", &serde_json::from_str(&body).unwrap());
     let (status, body) = http::get(running.address, "/api/v1/pools?wrong").unwrap();
     assert_eq!(status, 400, "{name}");
     write("Error", &serde_json::from_str(&body).unwrap());
