@@ -8,13 +8,14 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use poolscope::cache::{Cache, CacheBuilder, MessagePack};
-use poolscope::labels::{CacheError, CacheResult, Outcome};
+use poolscope::labels::{CacheError, CacheResult, ErrorPhase, Outcome};
 use poolscope::telemetry::CacheTotals;
 use poolscope_testing::redis::Server;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{TEST_TIMEOUT, TestPool, eventually, server, with_deadline};
+use crate::support::{TEST_TIMEOUT, TestPool, eventually, poll_until, server, with_deadline};
 
 /// Returns a cache that waits for a busy machine.
 fn cache(test: &TestPool, set: impl FnOnce(CacheBuilder<String>) -> CacheBuilder<String>) -> Cache<String> {
@@ -185,8 +186,12 @@ async fn server_that_is_away_fails_no_lookup() {
 
 #[tokio::test]
 async fn full_server_stores_nothing_and_fails_no_lookup() {
-    let server =
-        Server::builder().setting("maxmemory", "1mb").setting("maxmemory-policy", "noeviction").start().await.unwrap();
+    let server = Server::builder()
+        .setting("maxmemory", "100kb")
+        .setting("maxmemory-policy", "noeviction")
+        .start()
+        .await
+        .unwrap();
     let test = TestPool::new(&server.url(), |builder| builder);
     let cache = cache(&test, |builder| builder);
     for value in ["1", "2", "3"] {
@@ -216,4 +221,71 @@ async fn paused_clients_use_the_loader() {
     server.kill().unwrap();
     server.start().await.unwrap();
     eventually("a hit", is_found).await;
+}
+
+/// A server without room for the cache's connections, and one that refuses its password.
+#[tokio::test]
+async fn server_that_refuses_connections_fails_no_lookup() {
+    let server = Server::builder().setting("maxclients", "1").start().await.unwrap();
+    let other = TestPool::single(&server.url());
+    // The connection that found the server ready may count for a moment.
+    let connection = poll_until("a connection", async || other.pool.get().await.ok()).await;
+    let secured = Server::builder().setting("requirepass", "hunter2").start().await.unwrap();
+    let (full, wrong) = (TestPool::single(&server.url()), TestPool::single(&secured.url_of(":wrong")));
+    let caches = [&full, &wrong].map(|test| cache(test, |builder| builder));
+    for (test, cache) in [&full, &wrong].into_iter().zip(&caches) {
+        for value in 0..20 {
+            let value = value.to_string();
+            assert_eq!(get(cache, "a", &value).await, value);
+        }
+        assert_eq!(results(test, CacheResult::Bypassed), 20);
+        assert!((1..20).contains(&errors(test, CacheError::Unavailable)), "{:?}", totals(test));
+        let error = cache.invalidate("a").await.unwrap_err().to_string();
+        assert!(!error.contains("hunter2") && !error.contains("wrong"), "{error}");
+        test.scrape();
+    }
+    assert!(full.errors(ErrorPhase::Connect, "MAXCLIENTS") > 0, "{:?}", full.snapshot().errors);
+    assert!(wrong.errors(ErrorPhase::Connect, "WRONGPASS") > 0, "{:?}", wrong.snapshot().errors);
+    drop(connection);
+    with_deadline("the end", other.pool.close()).await;
+    eventually("a hit", async || {
+        get(&caches[0], "a", "x").await;
+        results(&full, CacheResult::Hit) > 0
+    })
+    .await;
+}
+
+/// The stale value is returned at once, while a task loads the new one.
+#[tokio::test]
+async fn stale_value_is_refreshed_in_a_task() {
+    let server = server().await;
+    let test = TestPool::new(&server.url(), |builder| builder);
+    let cache =
+        cache(&test, |builder| builder.time_to_live(Duration::from_millis(1)).stale_window(Duration::from_secs(3600)));
+    assert_eq!(get(&cache, "a", "old").await, "old");
+    let (loading, loaded) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let refreshing = || {
+        let (loading, loaded) = (Arc::clone(&loading), Arc::clone(&loaded));
+        let load = move || async move {
+            loading.fetch_add(1, SeqCst);
+            loaded.notified().await;
+            Ok::<_, Infallible>(Some("new".to_owned()))
+        };
+        with_deadline("a value", cache.get_or_refresh("a", load))
+    };
+    eventually("a refresh", async || {
+        assert_eq!(refreshing().await.unwrap().as_deref(), Some("old"));
+        loading.load(SeqCst) == 1
+    })
+    .await;
+    for _ in 0..5 {
+        assert_eq!(refreshing().await.unwrap().as_deref(), Some("old"));
+    }
+    assert_eq!((loading.load(SeqCst), totals(&test).loads_in_flight), (1, 1));
+    loaded.notify_one();
+    eventually("the new value", async || totals(&test).loads[Outcome::Ok.index()].count() == 2).await;
+    // The value may still be being stored.
+    eventually("the new value is stored", async || get(&cache, "a", "new").await == "new").await;
+    assert!(results(&test, CacheResult::Stale) >= 6, "{:?}", totals(&test));
+    test.scrape();
 }

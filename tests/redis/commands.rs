@@ -1,5 +1,7 @@
 //! Commands as they are observed on the wire.
 
+use std::time::Duration;
+
 use poolscope::labels::{Activity, ErrorPhase};
 use poolscope::redis::redis::{AsyncCommands, ErrorKind, ServerErrorKind, Value, cmd, pipe};
 
@@ -108,6 +110,23 @@ async fn blocking_command_counts_as_executing() {
     assert_eq!(with_deadline("a value", popping).await.unwrap().unwrap(), ("queue".to_owned(), 7));
     test.await_idle(2).await;
     assert!(test.totals("waits").activity_nanos[Activity::Executing.index()] > 0);
+}
+
+/// A connection that is held without traffic is a suspected leak, and one whose command waits at the server is not.
+#[tokio::test]
+async fn idle_holder_is_a_suspected_leak() {
+    let server = server().await;
+    let leaks_after = Duration::from_millis(100);
+    let test = TestPool::new(&server.url(), |builder| builder.pool_size(2).max_overflow(0).leak_threshold(Some(leaks_after)));
+    let mut waiting = test.pool.operation("waits").get().await.unwrap();
+    let popping = tokio::spawn(async move { waiting.blpop::<_, (String, i64)>("queue", 0.0).await });
+    eventually("the command is executing", async || test.totals("waits").queries == 1).await;
+    let mut leaked = test.pool.operation("leaks").get().await.unwrap();
+    eventually("a suspected leak", async || test.snapshot().suspected_leaks == 1).await;
+    let _: () = leaked.rpush("queue", 7).await.unwrap();
+    with_deadline("a value", popping).await.unwrap().unwrap();
+    drop(leaked);
+    assert_eq!(test.snapshot().suspected_leaks, 0);
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ async fn server_is_verified() {
     let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
     let server = Server::builder()
         .tls(&certificate.pem(), &key.serialize_pem(), &certificate_of_authority)
+        .setting("user", "app on >secret ~app:* +@all")
         .start()
         .await
         .unwrap();
@@ -41,6 +42,19 @@ async fn server_is_verified() {
         let test = TestPool::single(&format!("{url}?{query}"));
         let _: () = test.get().await.set("a", 1).await.unwrap();
         assert_eq!((test.commands("SET", None), test.snapshot().wires_lost), (1, 0), "{query}");
+    }
+    // With the login of an ACL user, and a database.
+    let app = url.replace("rediss://", "rediss://app:secret@");
+    for protocol in ["resp2", "resp3"] {
+        let test = TestPool::single(&format!("{app}/5?{trusted}&protocol={protocol}"));
+        let mut connection = test.get().await;
+        let _: () = connection.set("app:a", protocol).await.unwrap();
+        assert_eq!(connection.set::<_, _, ()>("b", 1).await.unwrap_err().code(), Some("NOPERM"));
+        drop(connection);
+        assert_eq!(
+            TestPool::single(&format!("{url}/0?{trusted}")).get().await.exists::<_, bool>("app:a").await,
+            Ok(false)
+        );
     }
     for (url, expected) in [
         (format!("{url}?sslrootcert={}", other.path().display()), "unknown issuer"),

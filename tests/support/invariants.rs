@@ -35,6 +35,11 @@ pub(crate) fn check_accounts(snapshot: &PoolSnapshot, before: usize) {
 
     let ended: u64 = snapshot.operations.iter().flat_map(|operation| operation.outcomes).sum();
     assert_eq!(snapshot.wait_time.count(), ended, "every ended checkout has a wait time");
+
+    for cache in &snapshot.caches {
+        let answered: u64 = cache.results.iter().sum();
+        assert_eq!(cache.started, answered + cache.in_flight, "lookups started = answers + in flight: {cache:?}");
+    }
 }
 
 /// Checks the invariants that hold between two steps of a single-threaded test with a paused clock.
@@ -107,6 +112,17 @@ pub(crate) fn check_monotonic(before: &PoolSnapshot, after: &PoolSnapshot) {
     for before in &before.errors {
         let now = after.errors.iter().find(|after| (after.phase, after.code) == (before.phase, before.code));
         rises("errors", before.count, now.map_or(0, |after| after.count));
+    }
+    for (before, after) in before.caches.iter().zip(&after.caches) {
+        assert_eq!(before.name, after.name);
+        rises("lookups", before.started, after.started);
+        for (before, after) in before.results.iter().zip(after.results) {
+            rises("results of lookups", *before, after);
+        }
+        for (before, after) in before.loads.iter().zip(&after.loads) {
+            histogram_rises("loads", before, after);
+        }
+        rises("saved_nanos", before.saved_nanos, after.saved_nanos);
     }
     histogram_rises("wait_time", &before.wait_time, &after.wait_time);
     histogram_rises("use_time", &before.use_time, &after.use_time);

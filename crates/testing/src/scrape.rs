@@ -96,6 +96,11 @@ impl Scrape {
             created - creating - closed("connect_failed") - closed("connect_abandoned"),
             "every established connection has a create time"
         );
+        for cache in self.values("poolscope_cache_lookups_started_total", "cache") {
+            let of = |name: &str| count(name, &[("cache", cache)]);
+            let (started, ended) = (of("poolscope_cache_lookups_started_total"), of("poolscope_cache_lookups_total"));
+            assert!(started >= ended, "{cache}: {started} lookups started, {ended} answered");
+        }
         self.assert_histograms();
     }
 
