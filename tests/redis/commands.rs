@@ -117,7 +117,8 @@ async fn blocking_command_counts_as_executing() {
 async fn idle_holder_is_a_suspected_leak() {
     let server = server().await;
     let leaks_after = Duration::from_millis(100);
-    let test = TestPool::new(&server.url(), |builder| builder.pool_size(2).max_overflow(0).leak_threshold(Some(leaks_after)));
+    let test =
+        TestPool::new(&server.url(), |builder| builder.pool_size(2).max_overflow(0).leak_threshold(Some(leaks_after)));
     let mut waiting = test.pool.operation("waits").get().await.unwrap();
     let popping = tokio::spawn(async move { waiting.blpop::<_, (String, i64)>("queue", 0.0).await });
     eventually("the command is executing", async || test.totals("waits").queries == 1).await;

@@ -220,14 +220,16 @@ fn busy_pool_has_every_metric() {
             .map(|metric| metric.name)
             .filter(|name| !written.iter().any(|family| family.name == *name))
             .collect();
-        // Those of a server's responses, of connections outside a pool, of exported spans, of longer observation, and
-        // the exporter's and the binary's.
+        // Those of a server's responses, of caches, of connections outside a pool, of exported spans, of longer
+        // observation, and the exporter's and the binary's.
         let needs_more = |name: &&str| {
             let prefixes = [
                 "db_client_operation_",
+                "poolscope_cache_",
                 "poolscope_dirty_",
                 "poolscope_incident_",
                 "poolscope_log_lines_lost_total",
+                "poolscope_redis_",
                 "poolscope_scrape",
                 "poolscope_server_",
                 "poolscope_spans_",
