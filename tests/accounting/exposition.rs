@@ -227,6 +227,7 @@ const ON_A_SERVER: &[&str] = &[
     "poolscope_diagnosis_evidence_usual",
     "poolscope_dirty_returns_total",
     "poolscope_query_errors_total",
+    "poolscope_redis_",
     "poolscope_server_",
     "poolscope_unpooled_",
 ];
@@ -278,7 +279,7 @@ async fn labels_have_exactly_the_documented_values() {
     let without_wire = [ErrorPhase::Connect, ErrorPhase::Ping, ErrorPhase::Checkout];
     let errors = labels(&mut without_wire.iter().map(|label| label.as_str()));
     assert_eq!(values("poolscope_connection_errors_total", "phase"), errors);
-    // Every reason but those that need a closed pool, the protocol observer, or a pool with other settings.
+    // Every reason but those that need a closed pool, the protocol observer, a proxy, or a pool with other settings.
     let excluded = [
         CloseReason::Shutdown,
         CloseReason::Dirty,
@@ -287,6 +288,8 @@ async fn labels_have_exactly_the_documented_values() {
         CloseReason::Resized,
         CloseReason::HookFailed,
         CloseReason::HookAbandoned,
+        CloseReason::ClientClosed,
+        CloseReason::ClientLost,
     ];
     for reason in CloseReason::ALL.iter().filter(|reason| !excluded.contains(reason)) {
         let closed = page.sum("poolscope_connections_closed_total", &[("reason", reason.as_str())]);
