@@ -4,8 +4,11 @@
 mod cache;
 mod commands;
 mod connecting;
+mod exposition;
 mod invariants;
 mod outages;
+#[path = "../support/pages/mod.rs"]
+mod pages;
 mod retries;
 mod server_view;
 mod sessions;

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
+use poolscope::labels::Cause;
 use poolscope::recording::Recording;
 use poolscope_cli::demo::Scenario;
 use poolscope_testing::http;
@@ -80,6 +81,7 @@ fn kill(scenario: &str) {
     let missing = killed.duration_since(last).unwrap_or_default();
     assert!(missing < MAX_MISSING, "{scenario}: {missing:?} are missing");
     assert!(recording.replay().any(|(_, verdict)| verdict.is_problem()), "{scenario}");
+    assert_same_verdicts(scenario, &recording);
 
     let path = file.to_str().expect("a path");
     let ended = run_to_end(poolscope(&["diagnose", path]));
@@ -101,6 +103,24 @@ fn kill(scenario: &str) {
     let pools: serde_json::Value = serde_json::from_str(&pools).expect("JSON");
     let cause = pools["pools"][0]["diagnosis"]["cause"].as_str().expect("a verdict");
     assert!(!["healthy", "not_enough_data"].contains(&cause), "{scenario}: {cause}");
+}
+
+/// The file has almost the pool's whole life, so its replay finds what the process found as soon as there is enough data.
+fn assert_same_verdicts(scenario: &str, recording: &Recording) {
+    let (mut live, mut compared) = (None, 0);
+    for (second, replayed) in recording.replay() {
+        // A verdict is recorded when it changes.
+        live = second.verdict.as_ref().or(live);
+        let Some(live) = live.filter(|_| replayed.cause != Cause::NotEnoughData) else { continue };
+        compared += 1;
+        assert_eq!(
+            (replayed.cause.as_str(), replayed.operation.as_deref(), replayed.call_site.as_deref()),
+            (&*live.cause, live.operation.as_deref(), live.call_site.as_deref()),
+            "{scenario} at {} s",
+            second.at_seconds
+        );
+    }
+    assert!(compared > 5, "{scenario}: {compared} seconds");
 }
 
 #[test]
