@@ -8,7 +8,6 @@ use poolscope::exporter::{Exporter, Readiness};
 use poolscope::{Collector, Pool, Settings};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
-#[cfg(feature = "jaeger")]
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
@@ -142,7 +141,11 @@ impl Demo {
                 return Ok(exporter.stop().await?).and(torn_down).and(Err(error));
             }
         };
-        let server_watch = tokio::spawn(environment.pool.watch_server(SERVER_VIEW_INTERVAL));
+        let mut server_watches = JoinSet::new();
+        server_watches.spawn(environment.pool.watch_server(SERVER_VIEW_INTERVAL));
+        if let Some(cache) = &environment.cache {
+            server_watches.spawn(cache.pool.watch_server(SERVER_VIEW_INTERVAL));
+        }
         readiness.ready();
         let _watchdog = manager.ready();
         let addresses = Addresses {
@@ -175,7 +178,7 @@ impl Demo {
         workload.drain();
         shop.drain();
         injector.stop().await;
-        server_watch.abort();
+        server_watches.abort_all();
         let elapsed = started_at.elapsed();
         let _ = timeout(DRAIN_TIMEOUT, workload.drained()).await;
         if let Err(error) = pool.close_within(CLOSE_TIMEOUT).await {

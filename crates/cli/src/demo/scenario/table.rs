@@ -367,7 +367,13 @@ pub(super) static SCENARIOS: &[Scenario] = &[
             cause: "products",
             also: &[],
             // Of the Redis server's own pool, and while the cache is being filled again.
-            possible: &["PoolscopeConnectingFails", "PoolscopeCheckoutErrors", "PoolscopeCacheHitRatioLow"],
+            possible: &[
+                "PoolscopeServerDown",
+                "PoolscopeDiagnosedServerDown",
+                "PoolscopeConnectingFails",
+                "PoolscopeCheckoutErrors",
+                "PoolscopeCacheHitRatioLow",
+            ],
         },
     )
     .with_cache_fault(CacheFault::Down)

@@ -213,11 +213,17 @@ impl Handlers {
             Ok((updated > 0).then(|| json!({ "id": product })))
         };
         let updated = self.update_stock.clone().run(update).await?;
-        if let Some(cache) = &self.products {
+        self.invalidate(&[product]).await;
+        Ok(updated.into())
+    }
+
+    /// Removes products from the cache, after the transaction that changed them was committed.
+    async fn invalidate(&self, products: &[i32]) {
+        let Some(cache) = &self.products else { return };
+        for product in products {
             // The cache logs errors.
             let _ = cache.invalidate(&product.to_string()).await;
         }
-        Ok(updated.into())
     }
 
     /// Counts the stock in a serializable transaction: of two concurrent ones, one fails and is retried.
@@ -238,9 +244,11 @@ impl Handlers {
             let product = either(RESERVED);
             transaction.execute(&take, &[&product, &-1]).await?;
             transaction.commit().await?;
-            Ok(json!({ "product": product }))
+            Ok(product)
         };
-        Ok(self.reserve_stock.clone().run(reserve).await?)
+        let product = self.reserve_stock.clone().run(reserve).await?;
+        self.invalidate(&[product]).await;
+        Ok(json!({ "product": product }))
     }
 
     /// Updates two rows in random order: two transactions in opposite order deadlock.
@@ -256,7 +264,9 @@ impl Handlers {
             transaction.commit().await?;
             Ok(json!({ "from": from, "to": to }))
         };
-        Ok(self.move_stock.clone().run(shift).await?)
+        let moved = self.move_stock.clone().run(shift).await?;
+        self.invalidate(&MOVED).await;
+        Ok(moved)
     }
 
     async fn sales_report(&self) -> HandlerResult {

@@ -52,6 +52,8 @@ fn cache_down(t: &Thresholds) -> Alert {
             "PoolscopePoolExhausted",
             "PoolscopeCheckoutWaitHigh",
             // Of the Redis pool.
+            "PoolscopeServerDown",
+            "PoolscopeDiagnosedServerDown",
             "PoolscopeConnectingFails",
             "PoolscopeCheckoutErrors",
         ]],
