@@ -79,6 +79,7 @@ const fn meaning(kind: CacheError) -> &'static str {
         }
         CacheError::TooLarge => "value is larger than max_value_bytes, and is not stored",
         CacheError::Server => "cache refused a command; check its memory (maxmemory, maxmemory_policy) and its log",
-        _ => "cache did not answer in time",
+        CacheError::Unavailable => "cache could not be reached",
+        _ => "cache did not answer within its deadline",
     }
 }

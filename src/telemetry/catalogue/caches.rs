@@ -72,7 +72,7 @@ pub(super) const LOADS_MAX: Metric = of_caches!(
 pub(super) const SAVED: Metric = of_caches!(
     "poolscope_cache_saved_seconds_total",
     Counter,
-    "Estimated time of loads that the cache made unnecessary: for each hit, stale and coalesced answer, the time that loading its value took. The rate is the mean number of loads that would run without the cache.",
+    "Estimated time of loads that the cache made unnecessary: for each hit, stale, negative and coalesced answer, the time that loading its value took. The rate is the mean number of loads that would run without the cache.",
     |cache| seconds(cache.saved_nanos)
 );
 
