@@ -221,11 +221,11 @@ fn is_scalar(expression: &Expr) -> bool {
     }
 }
 
-/// Returns whether an expression has the form `(… > 0)`.
+/// Returns whether an expression has the form `(… > number)`, with a number that is not negative.
 fn is_guarded(expression: &Expr) -> bool {
     let Expr::Paren(inner) = expression else { return false };
     let Expr::Binary(binary) = &*inner.expr else { return false };
-    binary.op.to_string() == ">" && matches!(&*binary.rhs, Expr::NumberLiteral(number) if number.val == 0.0)
+    binary.op.to_string() == ">" && matches!(&*binary.rhs, Expr::NumberLiteral(number) if number.val >= 0.0)
 }
 
 #[test]

@@ -42,6 +42,11 @@ pub enum PanelId {
     /// Bytes read from and written to caches.
     CacheBytes = 17,
 
+    /// Clients of Redis servers.
+    RedisClients = 18,
+    /// Memory of Redis servers.
+    RedisMemory = 19,
+
     /// Held connections by operation and activity.
     Holders = 20,
     /// Held connections by activity.
@@ -56,6 +61,9 @@ pub enum PanelId {
     QueryTime = 25,
     /// Network traffic.
     WireBytes = 26,
+
+    /// Keys evicted and clients refused by Redis servers.
+    RedisEvictions = 27,
 
     /// Waiting checkouts by operation.
     Waiters = 30,

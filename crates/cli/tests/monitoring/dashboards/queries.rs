@@ -20,6 +20,9 @@ const UNUSED_METRICS: &[(&str, &str)] = &[
     ("poolscope_incident_errors_total", "a failure to write evidence affects nothing else, and is logged"),
     ("poolscope_incident_files_total", "the files themselves, and the log, show when"),
     ("poolscope_log_lines_lost_total", "a gap in the log of the binary, which the log reports itself"),
+    ("poolscope_redis_info", "few values, which seldom change"),
+    ("poolscope_redis_keyspace_hits_total", "of all clients; the hit ratio of each cache is shown"),
+    ("poolscope_redis_keyspace_misses_total", "of all clients; the hit ratio of each cache is shown"),
     ("poolscope_server_seen_timestamp_seconds", "server metrics disappear within seconds after a failed poll"),
 ];
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use poolscope::labels::{Activity, BackendState, Cause, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase};
+use poolscope::labels::{
+    Activity, BackendState, CacheError, CacheResult, Cause, CloseReason, Direction, Dirt, GiveUp, Outcome, Phase,
+};
 use poolscope_cli::monitoring::dashboards::{Dashboard, PanelId};
 use poolscope_cli::monitoring::{Threshold, Thresholds};
 use serde_json::{Value, json};
@@ -134,6 +136,7 @@ fn expected(thresholds: &Thresholds) -> Vec<(PanelId, Vec<f64>)> {
         of(PanelId::SuspectedLeaks, &[&t.suspected_leaks]),
         of(PanelId::QueryTime, &[&t.slow_query_seconds]),
         of(PanelId::ConnectionErrors, &[&t.connect_failures]),
+        of(PanelId::CacheHitShare, &[&t.cache_hit_share]),
         of(PanelId::ChurnShare, &[&t.churn_share]),
         of(PanelId::FleetRetries, &[&t.retry_share]),
         of(PanelId::LostSpans, &[&t.span_loss_share]),
@@ -255,10 +258,14 @@ fn series(legend: &str) -> Vec<String> {
         "db_client_connection_state" => vec!["idle", "used"],
         "destination" => vec!["otlp", "page"],
         "direction" => Direction::ALL.iter().map(|word| word.as_str()).collect(),
-        "kind" => Dirt::ALL.iter().map(|word| word.as_str()).collect(),
+        "kind" => {
+            let dirt = Dirt::ALL.iter().map(|word| word.as_str());
+            dirt.chain(CacheError::ALL.iter().map(|word| word.as_str())).collect()
+        }
         "outcome" => Outcome::ALL.iter().map(|word| word.as_str()).collect(),
         "phase" => Phase::ALL.iter().map(|word| word.as_str()).collect(),
         "reason" if before == "given up: " => GiveUp::ALL.iter().map(|word| word.as_str()).collect(),
+        "result" => CacheResult::ALL.iter().map(|word| word.as_str()).collect(),
         "state" => BackendState::ALL.iter().map(|word| word.as_str()).collect(),
         "reason" => CloseReason::ALL.iter().map(|word| word.as_str()).collect(),
         _ => Vec::new(),
@@ -302,6 +309,8 @@ fn rows_are_in_order() {
             "PostgreSQL server",
             "Unpooled connections",
             "Requests",
+            "Cache and database",
+            "Redis server",
         ]
     );
     assert_eq!(rows(Dashboard::Fleet)[..2], ["Health", "Top pools"]);

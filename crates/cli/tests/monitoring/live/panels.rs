@@ -37,8 +37,8 @@ const EMPTY_QUERIES: &[EmptyQuery] = &[
     (109, 1, "undersized", NO_PROBLEM),
 ];
 
-/// The panels of caches, whose scenarios are not run.
-const CACHE_PANELS: [u64; 7] = [16, 17, 85, 86, 87, 88, 89];
+/// The panels of caches and Redis servers, whose scenarios are not run.
+const CACHE_PANELS: [u64; 10] = [16, 17, 18, 19, 27, 85, 86, 87, 88, 89];
 
 /// The state after the process with the healthy load has exited.
 const EXITED: &str = "exited";

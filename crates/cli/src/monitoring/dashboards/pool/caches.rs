@@ -5,6 +5,7 @@ use crate::monitoring::dashboards::panel::{Description, NEUTRAL, PanelBuilder, W
 use crate::monitoring::dashboards::panel_id::PanelId;
 use crate::monitoring::dashboards::query::{metric, sum, sum_by, unless_zero};
 use crate::monitoring::dashboards::unit::Unit;
+use crate::monitoring::names::POOL_LABEL;
 use crate::monitoring::thresholds::Thresholds;
 
 /// The results of lookups that find something, and those that the cache answered.
@@ -42,17 +43,24 @@ fn lookups() -> PanelBuilder {
 
 fn cache_and_database() -> PanelBuilder {
     let description = Description {
-        shows: "Lookups of the caches, the loads that they cause, and all checkouts of the database's pool, per second.",
+        shows: "Lookups of the caches, the loads that they cause, and all checkouts of the pools that they are in front of \
+                (CacheBuilder::loads_from), per second.",
         normal: "Loads far below lookups. If loads rise towards lookups, checkouts rise with them: the cache's misses are \
                  the pool's load.",
         action: "If the checkouts rise and the loads do not, the cause is not the cache.",
     };
     let loads = metric!("poolscope_cache_load_duration_seconds").count().rate();
+    let lookups = metric!("poolscope_cache_lookups_started_total");
+    // Without those of the Redis pool.
+    let checkouts = format!(
+        "{} and on (job, instance, {POOL_LABEL}) {lookups}",
+        sum_by(&["job", "instance", POOL_LABEL], metric!("poolscope_checkouts_started_total").rate())
+    );
     PanelBuilder::lines(PanelId::CacheAndDatabase, "Cache lookups, loads and database checkouts", description)
         .size(12, 8)
-        .query(sum(metric!("poolscope_cache_lookups_started_total").rate()), "lookups")
+        .query(sum(lookups.rate()), "lookups")
         .query(sum(loads), "loads")
-        .query(sum(metric!("poolscope_checkouts_started_total").rate()), "checkouts")
+        .query(sum(checkouts), "checkouts")
         .unit(Unit::PerSecond)
         .colors(&[("lookups", "blue"), ("loads", "yellow"), ("checkouts", "orange")])
 }

@@ -6,6 +6,7 @@ mod failures;
 mod health;
 mod holders;
 mod lifecycle;
+mod redis;
 mod requests;
 mod retries;
 mod saturation;
@@ -35,6 +36,7 @@ pub(super) fn dashboard(thresholds: &Thresholds) -> Value {
         unpooled::row().collapsed(),
         requests::row().collapsed(),
         caches::row(thresholds).collapsed(),
+        redis::row().collapsed(),
     ];
     render(Dashboard::Pool, rows, &[])
 }
