@@ -115,7 +115,7 @@ async fn look_up_somehow(cache: &Cache<u64>, key: u64) -> Result<Option<u64>, Lo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_a_cache_hold_while_the_server_fails_and_callers_give_up() {
+async fn of_a_cache_hold_while_the_server_fails() {
     let server = server().await;
     let test = TestPool::new(&server.url(), |builder| builder.pool_size(4).max_overflow(0));
     let cache = Cache::<u64>::builder(&test.pool, "numbers")
