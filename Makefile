@@ -18,11 +18,15 @@ INTERVAL ?= 15
 BASELINE ?= origin/main
 # Combinations of the library's features that users choose.
 COMBINATIONS := tls,exporter tls,middleware tls,axum,exporter tls,otel tls,otlp tls,redis proxy,exporter
+# Why the instructions of the hot paths changed.
+REASON ?=
+export REASON
+COUNT_INSTRUCTIONS := $(CARGO) run --locked --quiet --profile instructions -p poolscope-instructions
 # The oldest supported compiler: rust-version in Cargo.toml.
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench bench-proxy diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
+.PHONY: help demo stack test lint page bench instructions bench-proxy diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,9 +42,11 @@ stack: ## Run the demo, Prometheus and Alertmanager together (ARGS='--scenario l
 	@$(CARGO) build --profile demo --locked -p poolscope-cli --features jaeger --bin poolscope
 	@PACE='$(PACE)' scripts/stack "$${CARGO_TARGET_DIR:-target}/demo/poolscope" $(ARGS)
 
-test: ## Run all tests, including those with a real PostgreSQL and the documentation's
+test: ## Run all tests, including those with a real PostgreSQL and the documentation's, and count instructions
 	@scripts/setup test
 	$(CARGO) test --locked --workspace --all-features
+	@# Fails if a hot path is dearer than crates/instructions/counts.toml says.
+	$(COUNT_INSTRUCTIONS)
 	@# Runs the benchmark briefly and without optimization, only to show that it works.
 	$(CARGO) test --locked --quiet -p poolscope --all-features --bench pool -- --quick
 	@# The tests that depend on the server's version, with the oldest and the newest.
@@ -81,6 +87,10 @@ page: ## Test the exporter's page in Chromium, and take the documentation's pict
 bench: ## Measure the cost of a checkout
 	@scripts/setup bench
 	$(CARGO) bench --locked -p poolscope --all-features --bench pool
+
+instructions: ## Count the instructions of the hot paths (REASON='why' writes the counts that differ)
+	@scripts/setup instructions
+	$(COUNT_INSTRUCTIONS) $(if $(REASON),-- --update "$$REASON")
 
 bench-proxy: ## Compare the proxy with PgBouncer, a copying TCP proxy and direct connections
 	@scripts/setup test

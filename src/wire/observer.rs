@@ -64,6 +64,8 @@ impl ProtocolObserver {
     }
 
     /// Reads bytes that were written to the server.
+    // Not inlined, so that `crates/instructions` can count it.
+    #[inline(never)]
     pub(crate) fn sent(&mut self, bytes: &[u8]) {
         let Self { protocol, handler } = self;
         handler.writer.read_clock();
@@ -80,6 +82,7 @@ impl ProtocolObserver {
     /// # Errors
     ///
     /// Returns an error if the server sent more than it may. The connection must be closed then.
+    #[inline(never)]
     pub(crate) fn received(&mut self, mut bytes: &[u8]) -> Result<(), LimitExceeded> {
         let Self { protocol, handler } = self;
         handler.writer.read_clock();
