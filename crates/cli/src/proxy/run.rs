@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use poolscope::Collector;
 use poolscope::exporter::{Exporter, Readiness};
 use poolscope::otlp::Pipeline;
@@ -36,6 +37,17 @@ pub(crate) struct ProxyCommand {
     pub(crate) traces: Option<Pipeline>,
 }
 
+/// Raises the soft limit of open files to the hard one. Each client takes two, and the usual soft limit is 1024 for the sake of
+/// programs that call `select`.
+fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where the hard limit is more than the system has, the soft one stays.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 impl ProxyCommand {
     /// Serves clients until a signal arrives, and then until their transactions have ended. Prints the addresses once it
     /// serves.
@@ -46,6 +58,7 @@ impl ProxyCommand {
     ///
     /// Returns an error if the proxy or the exporter cannot start, or the exporter stops serving. A signal is not an error.
     pub(crate) fn run(self, console: &Console) -> Result<(), ProxyCommandError> {
+        raise_open_files();
         let runtime =
             Builder::new_multi_thread().thread_name("poolscope").enable_all().build().map_err(ServiceError::system)?;
         let result = runtime.block_on(self.run_async(console));

@@ -11,6 +11,7 @@ mod inputs;
 mod load;
 mod outputs;
 mod proxy;
+mod proxy_resources;
 #[path = "../support/pseudo_terminal.rs"]
 mod pseudo_terminal;
 mod rogue;

@@ -28,23 +28,29 @@ struct Environment {
     directory: TempDir,
 }
 
+/// Starts a proxy to the server at a port. Returns its addresses for clients and for scrapes.
+pub(super) fn start(command: &mut Command, port: u16) -> (Run, SocketAddr, SocketAddr) {
+    let upstream = format!("postgres://127.0.0.1:{port}?sslmode=disable");
+    let arguments = ["--listen", "127.0.0.1:0", "--web.listen-address", "127.0.0.1:0", "--upstream", &upstream];
+    let run = Run::start(command.args(arguments));
+    let line = run.line();
+    let words: Vec<_> = line.split(' ').collect();
+    assert_eq!((words[0], words[2]), ("poolscope", "forwards"), "{line}");
+    let exporter = words.iter().find_map(|word| word.strip_prefix("http://")?.strip_suffix("/metrics"));
+    let exporter = exporter.expect("a URL").parse().expect("an address");
+    (run, words[3].parse().expect("an address"), exporter)
+}
+
 impl Environment {
     fn new(configuration: &str) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(Server::builder().tcp(true).start()).expect("a server");
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("proxy.toml");
-        let upstream = format!("postgres://127.0.0.1:{}?sslmode=disable", server.port());
-        fs::write(&file, format!("listen = '127.0.0.1:0'\nupstream = '{upstream}'\n{configuration}"))
-            .expect("to write");
-        let mut command = poolscope(&["proxy", "--web.listen-address", "127.0.0.1:0", "--config"]);
-        let run = Run::start(command.arg(&file));
-        let line = run.line();
-        let words: Vec<_> = line.split(' ').collect();
-        assert_eq!((words[0], words[2]), ("poolscope", "forwards"), "{line}");
-        let exporter = words.iter().find_map(|word| word.strip_prefix("http://")?.strip_suffix("/metrics"));
-        let (proxy, exporter) = (words[3].parse().expect("an address"), exporter.expect("a URL").parse());
-        Self { _runtime: runtime, server, run, proxy, exporter: exporter.expect("an address"), directory }
+        fs::write(&file, configuration).expect("to write");
+        let mut command = poolscope(&["proxy", "--config"]);
+        let (run, proxy, exporter) = start(command.arg(&file), server.port());
+        Self { _runtime: runtime, server, run, proxy, exporter, directory }
     }
 
     /// Runs a program of PostgreSQL against this port.
@@ -254,6 +260,36 @@ fn invalid_configuration_is_a_usage_error() {
     assert!(run(&["--upstream", "postgres://db", "--listen", "nowhere"]).contains("--listen: expected host:port"));
 }
 
+#[test]
+fn copy_of_100_megabytes_is_identical() {
+    let environment = Environment::new("");
+    let file = environment.directory.path().join("lines");
+    let copy = |direction: &str| format!("\\copy big {direction} '{}'", file.display());
+    let create = "CREATE TABLE big AS SELECT n, repeat(md5(n::text), 31) AS text FROM generate_series(1, 105000) AS n";
+    let digest = [
+        "--no-align",
+        "--tuples-only",
+        "--command",
+        "SELECT count(*), md5(string_agg(md5(text), '' ORDER BY n)) FROM big",
+    ];
+    let run = |output: Output| {
+        assert_eq!(output.code, Some(0), "{}", output.err);
+        output.out
+    };
+    run(environment.direct("psql", &["--command", create]));
+    let before = run(environment.direct("psql", &digest));
+    run(environment.through("psql", &["--command", &copy("TO")]));
+    assert!(fs::metadata(&file).expect("the data").len() > 100_000_000);
+    run(environment.direct("psql", &["--command", "TRUNCATE big"]));
+    run(environment.through("psql", &["--command", &copy("FROM")]));
+    assert_eq!(run(environment.direct("psql", &digest)), before);
+    environment.await_end("psql");
+    for direction in ["sent", "received"] {
+        let bytes = environment.value("psql", "poolscope_wire_bytes_total", &[("direction", direction)]);
+        assert!(bytes > 100_000_000.0, "{direction}: {bytes}");
+    }
+}
+
 /// Returns a program in Python; `None` without the clients, which `scripts/setup test` installs.
 fn python(script: &str, port: u16) -> Option<Command> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -279,6 +315,30 @@ fn python_clients_print_the_same() {
     for application in ["psycopg", "asyncpg", "sqlalchemy"] {
         assert!(environment.await_end(application) > 0.5, "{application}");
     }
+}
+
+#[test]
+fn node_postgres_prints_the_same() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let modules = format!("{root}/target/clients-node/node_modules");
+    if !fs::exists(format!("{modules}/pg")).is_ok_and(|exists| exists) {
+        return;
+    }
+    let environment = Environment::new("");
+    let run = |port: u16| {
+        let mut command = Command::new("node");
+        command.arg(format!("{root}/crates/cli/tests/clients/session.js")).args(["127.0.0.1", &port.to_string()]);
+        let Output { code, out, err } = run_to_end({
+            command.env("NODE_PATH", &modules);
+            command
+        });
+        assert_eq!(code, Some(0), "{err}");
+        out
+    };
+    let direct = run(environment.server.port());
+    assert!(direct.contains("node_postgres payload") && direct.contains("42703"), "{direct}");
+    assert_eq!(run(environment.proxy.port()), direct);
+    assert!(environment.await_end("node-postgres") > 2.5);
 }
 
 /// A client that exhausts its pool until this is dropped.
