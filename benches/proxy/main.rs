@@ -77,6 +77,7 @@ async fn proxy(port: u16, server: u16) {
     let mut settings = Settings::new(&format!("postgres://127.0.0.1:{server}?sslmode=disable")).unwrap();
     settings.listen = vec![format!("127.0.0.1:{port}").parse().unwrap()];
     let collector = Collector::new();
+    settings.threads = std::thread::available_parallelism().unwrap().into();
     let proxy = Proxy::bind(settings, &collector).await.unwrap();
     let exporter = Exporter::new(collector).bind("127.0.0.1:0").await.unwrap();
     tokio::spawn(exporter.serve(std::future::pending()));
@@ -123,7 +124,11 @@ fn main() {
     if let [_, kind, port, server] = &arguments[..] {
         let (port, server) = (port.parse().unwrap(), server.parse().unwrap());
         match &**kind {
-            "copy" => runtime.block_on(copy(port, server)),
+            // On one thread, as PgBouncer: with several, tokio's scheduler costs more than the copying.
+            "copy" => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(copy(port, server));
+            }
             _ => runtime.block_on(proxy(port, server)),
         }
         return;

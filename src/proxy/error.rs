@@ -21,6 +21,9 @@ pub enum ProxyError {
     /// A file of TLS is unusable.
     #[error("TLS")]
     Tls(#[source] Box<ConfigError>),
+    /// A thread cannot be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     /// The proxy cannot listen at an address.
     #[error("cannot listen at {}", Printable(address))]
     Listen {
@@ -35,6 +38,6 @@ impl ProxyError {
     /// Returns whether a setting is the cause, rather than the state of the system.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        !matches!(self, Self::Listen { .. })
+        !matches!(self, Self::Listen { .. } | Self::Thread(_))
     }
 }

@@ -33,6 +33,7 @@ mod settings;
 mod startup;
 mod stream;
 mod upstream;
+mod workers;
 
 pub use self::error::ProxyError;
 pub use self::listener::ListenAddress;

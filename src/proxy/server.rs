@@ -17,6 +17,7 @@ use super::session;
 use super::settings::Settings;
 use super::startup::ClientTls;
 use super::upstream::Upstream;
+use super::workers::Workers;
 use crate::telemetry::Collector;
 use crate::telemetry::log::{Limiter, event};
 use crate::wire::CommentNames;
@@ -32,6 +33,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct Proxy {
     shared: Arc<Shared>,
     listeners: Vec<Listener>,
+    workers: Arc<Workers>,
 }
 
 /// What the sessions share.
@@ -69,8 +71,9 @@ impl Proxy {
         let pools = Pools::new(&settings, collector, upstream.server());
         let names = Arc::new(CommentNames::new(settings.operation_keys.iter().map(String::as_str)));
         let sessions = Arc::new(Sessions::new(settings.max_connections));
+        let workers = Arc::new(Workers::start(settings.threads).map_err(ProxyError::Thread)?);
         let shared = Arc::new(Shared { settings, upstream, client_tls, pools, names, sessions });
-        Ok(Self { shared, listeners })
+        Ok(Self { shared, listeners, workers })
     }
 
     /// Returns the addresses of the TCP listeners.
@@ -82,10 +85,10 @@ impl Proxy {
     /// Serves clients until `shutdown` is ready. Then it accepts no more, ends each session with SQLSTATE 57P01 as soon as it
     /// is idle outside a transaction, and returns when all have ended, at the latest a little after `drain_timeout`.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        let Self { shared, listeners } = self;
+        let Self { shared, listeners, workers } = self;
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept(listener, Arc::clone(&shared)));
+            accepting.spawn(accept(listener, Arc::clone(&shared), Arc::clone(&workers)));
         }
         shutdown.await;
         accepting.shutdown().await;
@@ -96,13 +99,14 @@ impl Proxy {
 }
 
 /// Accepts connections, and never returns.
-async fn accept(listener: Listener, shared: Arc<Shared>) {
+async fn accept(listener: Listener, shared: Arc<Shared>, workers: Arc<Workers>) {
     static FAILURES: Limiter = Limiter::new();
     loop {
         match listener.accept().await {
             Ok(stream) => {
                 if let Some(open) = shared.sessions.open() {
-                    tokio::spawn(session::serve(Arc::clone(&shared), stream, open));
+                    let shared = Arc::clone(&shared);
+                    workers.spawn(stream, move |stream| session::serve(shared, stream, open));
                 }
             }
             Err(error) => {

@@ -34,6 +34,9 @@ pub struct Settings {
     pub pool_size: usize,
     /// The maximum number of client connections, beyond which they are refused with SQLSTATE 53300. Default 0: no limit.
     pub max_connections: usize,
+    /// The number of threads that serve the clients, each with a runtime of its own, which is faster than a runtime of several
+    /// threads. Default 0: the caller's runtime serves them.
+    pub threads: usize,
     /// The time limit from a client's connection until the server is ready for its first query. Default 60 s, as
     /// PostgreSQL's `authentication_timeout`.
     pub startup_timeout: Duration,
@@ -68,6 +71,7 @@ impl Settings {
             max_pools: 50,
             pool_size: 0,
             max_connections: 0,
+            threads: 0,
             startup_timeout: Duration::from_secs(60),
             connect_timeout: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(30),

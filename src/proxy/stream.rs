@@ -29,6 +29,17 @@ pub(super) enum Socket {
 }
 
 impl Stream {
+    /// Registers a socket, which may be that of another runtime, with the one that this is called in.
+    pub(super) fn moved_to_this_runtime(self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => TcpStream::from_std(stream.into_std()?).map(Self::Tcp),
+            #[cfg(unix)]
+            Self::Unix(stream) => UnixStream::from_std(stream.into_std()?).map(Self::Unix),
+            // Created where it is used.
+            Self::FromClient(_) | Self::ToServer(_) => Ok(self),
+        }
+    }
+
     /// Returns the socket of a stream without TLS.
     pub(super) fn into_socket(self) -> Option<Socket> {
         match self {

@@ -8,7 +8,7 @@ use super::clock::Nanos;
 use super::ledger::PoolSnapshot;
 use super::owned::UseTimes;
 use super::server::ServerPoll;
-use crate::labels::Cause;
+use crate::labels::{Cause, PoolKind};
 
 /// The share of checkouts that are to wait for less than `wait_target`.
 pub(crate) const TARGET_SHARE: f64 = 0.99;
@@ -97,9 +97,13 @@ impl PoolSnapshot {
         Some(self.available_slots().map_or(needed, |slots| needed.min(slots.max(1))))
     }
 
-    /// Returns the fault because of which no size is recommended, if any.
+    /// Returns the fault because of which no size is recommended, if any; `None` for a pool of a proxy, which never has a
+    /// recommended size.
     #[must_use]
     pub fn size_withheld_by(&self) -> Option<Cause> {
+        if self.kind == PoolKind::Proxy {
+            return None;
+        }
         self.diagnosis.as_ref().and_then(|verdict| verdict.withheld_by())
     }
 
@@ -108,6 +112,10 @@ impl PoolSnapshot {
     pub fn sizing_reason(&self) -> String {
         if let Some(cause) = self.size_withheld_by() {
             return format!("no size is recommended until {} ends: {}", cause.as_str(), inflated_by(cause));
+        }
+        if self.kind == PoolKind::Proxy {
+            return "no size is recommended: a proxy does not see the checkouts that it would be derived from"
+                .to_owned();
         }
         let Some(sizing) = &self.sizing else {
             return format!(

@@ -58,6 +58,26 @@ async fn connection_cut_anywhere_has_one_reason() {
 }
 
 #[tokio::test]
+async fn threads_of_the_proxy_serve_and_end() {
+    let sidecar = Sidecar::with(&upstream(shared().await), |settings| settings.threads = 2).await;
+    let run = async |_| {
+        let client = sidecar.client("threads").await;
+        client.batch_execute("SELECT 1").await.unwrap();
+        client
+    };
+    let clients = join_all((0..10).map(run)).await;
+    let pool = sidecar.await_pool("threads", "the sessions", |pool| pool.connections.idle == 10).await;
+    assert_eq!(operation(&pool, "SELECT").queries, 10);
+    drop(clients);
+    let pool = sidecar.await_pool("threads", "the ends", |pool| pool.connections.live() == 0).await;
+    assert_eq!(closed(&pool, CloseReason::ClientClosed), 10);
+    assert_adds_up(&pool);
+    let client = sidecar.client("threads").await;
+    sidecar.stop().await;
+    eventually("the last session's end", async || client.is_closed()).await;
+}
+
+#[tokio::test]
 async fn many_connections_leave_nothing_behind() {
     let sidecar = Sidecar::to(shared().await).await;
     let round = async || {

@@ -36,6 +36,7 @@ async fn queries_are_counted_by_operation() {
     });
     let held = held.await;
     assert_eq!((held.connections.used, held.connections.idle, held.kind), (1, 0, PoolKind::Proxy));
+    assert!(held.sizing_reason().contains("a proxy does not see"), "{}", held.sizing_reason());
     assert!(held.holders[0].backend_pid.is_some() && held.holders[0].queries > 0, "{:?}", held.holders);
     // Not dropped: its ROLLBACK would be pipelined with the next query, and both be one use.
     transaction.rollback().await.unwrap();

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::timeout;
 
 use super::limits::{message, query, raw_session, startup};
 use super::*;
@@ -149,6 +150,71 @@ async fn slow_reader_stops_the_server() {
         tail.drain(..tail.len().saturating_sub(6));
     }
     assert!(length > 100_000_000, "{length}");
+}
+
+/// `AuthenticationOk`, `BackendKeyData` and `ReadyForQuery`.
+const READY: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\x12\x67\0\0\0\x01Z\0\0\0\x05I";
+
+/// Connects through a proxy to a server that answers the start-up message with `answer`. Returns the client's stream and the
+/// server's.
+async fn to_scripted_server(answer: &[u8]) -> (Sidecar, TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://127.0.0.1:{}?sslmode=disable", listener.local_addr().unwrap().port());
+    let sidecar = Sidecar::with(&url, |_| {}).await;
+    let mut client = TcpStream::connect(sidecar.address).await.unwrap();
+    client.write_all(&startup("raw")).await.unwrap();
+    let (mut server, _) = with_deadline("a connection", listener.accept()).await.unwrap();
+    with_deadline("the start", server.read_exact(&mut vec![0; startup("raw").len()])).await.unwrap();
+    server.write_all(answer).await.unwrap();
+    let mut received = vec![0; answer.len()];
+    with_deadline("the answer", client.read_exact(&mut received)).await.unwrap();
+    assert_eq!(received, answer);
+    (sidecar, client, server)
+}
+
+#[tokio::test]
+async fn server_that_does_not_read_stops_the_client() {
+    let (_sidecar, mut client, mut server) = to_scripted_server(READY).await;
+    let data = message(b'd', &[b'x'; 60_000]);
+    let mut sent = 0;
+    // Until the buffers of the sockets are full.
+    while let Ok(written) = timeout(Duration::from_millis(500), client.write(&data[sent % data.len()..])).await {
+        sent += written.unwrap();
+        assert!(sent < 100_000_000, "{sent} bytes were taken");
+    }
+    client.shutdown().await.unwrap();
+    let mut received = 0;
+    let mut chunk = vec![0; 65_536];
+    loop {
+        match with_deadline("the rest", server.read(&mut chunk)).await.unwrap() {
+            0 => break,
+            length => received += length,
+        }
+    }
+    assert_eq!(received, sent);
+}
+
+#[tokio::test]
+async fn unknown_messages_of_the_server_pass() {
+    let (sidecar, mut client, mut server) = to_scripted_server(READY).await;
+    let name = "raw postgres@postgres";
+    poll_until("the session", async || sidecar.pool(name).filter(|pool| pool.connections.idle == 1)).await;
+    server.write_all(b"?\0\0\0\x05!and what follows").await.unwrap();
+    with_deadline("the bytes", client.read_exact(&mut [0; 22])).await.unwrap();
+    client.write_all(b"a reply").await.unwrap();
+    with_deadline("the reply", server.read_exact(&mut [0; 7])).await.unwrap();
+    let pool = poll_until("the loss", async || sidecar.pool(name).filter(|pool| pool.wires_lost == 1)).await;
+    assert_eq!((pool.connections.idle, pool.connections.used), (1, 0));
+
+    // Also before a session has started.
+    let (sidecar, mut client, mut server) = to_scripted_server(b"HTTP/1.1 400 Bad Request\r\n").await;
+    client.write_all(b"a reply").await.unwrap();
+    with_deadline("the reply", server.read_exact(&mut [0; 7])).await.unwrap();
+    let pool = poll_until("the loss", async || sidecar.pool("other").filter(|pool| pool.wires_lost == 1)).await;
+    drop((client, server));
+    assert_eq!(pool.connections.live(), 1);
+    let pool = poll_until("the end", async || sidecar.pool("other").filter(|pool| pool.connections.live() == 0)).await;
+    assert_adds_up(&pool);
 }
 
 #[tokio::test]

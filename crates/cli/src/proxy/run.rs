@@ -1,5 +1,6 @@
 //! Runs the proxy with an exporter.
 
+use std::thread;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -59,8 +60,12 @@ impl ProxyCommand {
     /// Returns an error if the proxy or the exporter cannot start, or the exporter stops serving. A signal is not an error.
     pub(crate) fn run(self, console: &Console) -> Result<(), ProxyCommandError> {
         raise_open_files();
-        let runtime =
-            Builder::new_multi_thread().thread_name("poolscope").enable_all().build().map_err(ServiceError::system)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_name("poolscope")
+            .enable_all()
+            .build()
+            .map_err(ServiceError::system)?;
         let result = runtime.block_on(self.run_async(console));
         // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
         runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
@@ -68,7 +73,8 @@ impl ProxyCommand {
     }
 
     async fn run_async(self, console: &Console) -> Result<(), ProxyCommandError> {
-        let Self { settings, web, record, traces } = self;
+        let Self { mut settings, web, record, traces } = self;
+        settings.threads = thread::available_parallelism().map_or(1, Into::into);
         let (request_shutdown, mut shutdown) = watch::channel(None);
         watch_signals(request_shutdown.clone(), settings.drain_timeout + SHUTDOWN_TIMEOUT)?;
         let manager = ServiceManager::from_env()?;

@@ -103,7 +103,7 @@ fn ten_thousand_connections_leave_nothing_behind() {
                     }
                 }
             };
-            futures_util::future::join_all((0..16).map(|_| connecting(16))).await;
+            futures_util::future::join_all((0..20).map(|_| connecting(20))).await;
         });
         wait_until("the ends", || {
             let (_, page) = poolscope_testing::http::get(exporter, "/metrics").expect("a page");
@@ -113,10 +113,10 @@ fn ten_thousand_connections_leave_nothing_behind() {
                 && (sum("poolscope_connections_created_total") - sum("poolscope_connections_closed_total")).abs() < 0.5
         });
     };
-    connect_all(1600);
+    connect_all(2000);
     wait_until("the first descriptors' end", || descriptors(&run) < 40);
     let (open, used) = (descriptors(&run), memory(&run));
-    connect_all(8400);
+    connect_all(8000);
     // But for those of a scrape.
     wait_until("the descriptors' end", || descriptors(&run) <= open + 5);
     let grown = memory(&run).saturating_sub(used);
