@@ -109,7 +109,7 @@ async fn look_up_somehow(cache: &Cache<u64>, key: u64) -> Result<Option<u64>, Lo
     let (took, fails) = (Duration::from_micros(fastrand::u64(..5000)), fastrand::u8(..8) == 0);
     let load = async || {
         tokio::time::sleep(took).await;
-        if fails { Err("failed") } else { Ok((key % 5 != 0).then_some(key)) }
+        if fails { Err("failed") } else { Ok((!key.is_multiple_of(5)).then_some(key)) }
     };
     cache.get_or_load(&key.to_string(), load).await
 }
