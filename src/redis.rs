@@ -1,7 +1,7 @@
 //! A pool of connections to Redis, Valkey or KeyDB, which is observed as PostgreSQL's is.
 //!
 //! Checkouts, waits, holders, leaks, retries, spans and metrics are the same; `docs/redis.md` describes what differs. The
-//! driver is the crate [`redis`](::redis).
+//! driver is the crate `redis`.
 //!
 //! ```no_run
 //! use poolscope::redis::redis::AsyncCommands;
