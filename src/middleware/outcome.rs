@@ -1,8 +1,11 @@
 //! The outcome of a request, from its response.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::labels::Outcome;
+
+// A name given as a string would be parsed at each lookup.
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Returns the outcome of a request with this response: `timeout` for the statuses of layers that limit the time (504 Gateway
 /// Timeout, and 408 Request Timeout, which is tower-http's default), `error` for others of 500 or more and for gRPC failures.
@@ -18,7 +21,7 @@ pub(super) fn of_response(status: StatusCode, headers: &HeaderMap) -> Outcome {
 /// [OpenTelemetry](https://opentelemetry.io/docs/specs/semconv/rpc/grpc/) classifies as a server error: `timeout` for deadline
 /// exceeded, and `error` for unknown, unimplemented, internal, unavailable, data loss.
 pub(super) fn of_grpc_status(headers: &HeaderMap) -> Option<Outcome> {
-    let status = headers.get("grpc-status").and_then(|status| status.to_str().ok());
+    let status = headers.get(&GRPC_STATUS).and_then(|status| status.to_str().ok());
     match status {
         Some("4") => Some(Outcome::Timeout),
         Some("2" | "12" | "13" | "14" | "15") => Some(Outcome::Error),

@@ -2,7 +2,7 @@
 
 use std::str::FromStr as _;
 
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderName, Request};
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use tracing::Span;
 
@@ -10,13 +10,17 @@ use crate::pool::request::ActiveRequest;
 use crate::telemetry::requests::UNKNOWN_ROUTE;
 use crate::telemetry::trace;
 
+// A name given as a string would be parsed at each lookup.
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
 /// Creates a server span for a request: a child of the caller's span, or the first of a trace. `None` if there is a current
 /// span, which a layer of the service has created, or no OpenTelemetry layer of `tracing`.
 pub(super) fn server_span<B>(active: &ActiveRequest, request: &Request<B>) -> Option<Span> {
     if trace::request::has_current_span() {
         return None;
     }
-    let header = request.headers().get("traceparent").and_then(|header| header.to_str().ok());
+    let header = request.headers().get(&TRACEPARENT).and_then(|header| header.to_str().ok());
     let parent = header.and_then(|header| parent(header, request.headers()));
     let route = Some(active.route()).filter(|route| *route != UNKNOWN_ROUTE);
     trace::request::span(parent.as_ref(), active.route_key().method(), route)
@@ -33,7 +37,7 @@ fn parent(header: &str, headers: &HeaderMap) -> Option<SpanContext> {
         return None;
     }
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
-    let state = headers.get("tracestate").and_then(|state| state.to_str().ok());
+    let state = headers.get(&TRACESTATE).and_then(|state| state.to_str().ok());
     let state = state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default();
     let (trace, span) = (TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?);
     let parent = SpanContext::new(trace, span, flags & TraceFlags::SAMPLED, true, state);
