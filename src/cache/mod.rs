@@ -46,8 +46,10 @@ mod error;
 mod flights;
 mod invalidations;
 mod log;
+mod recorded;
 mod redis_store;
 mod settings;
+mod storage;
 mod store;
 mod suspension;
 #[cfg(test)]
