@@ -157,6 +157,8 @@ where
     /// Returns an error if a setting is out of range.
     pub fn build(self) -> Result<Cache<V, C>, CacheConfigError> {
         let Self { name, redis, database, codec, settings, .. } = self;
+        // An identifier of zero would mean that there is no value.
+        const { assert!(C::ID != 0, "Codec::ID must not be 0") };
         settings.validate(&name)?;
         let ledger = database.unwrap_or_else(|| Arc::clone(redis.ledger()));
         let stats = ledger.caches().named(&name);

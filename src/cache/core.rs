@@ -33,6 +33,8 @@ pub(super) struct Core<V, C, S> {
     pub(super) settings: CacheSettings,
     /// The beginning of each key in the store.
     prefix: String,
+    /// The beginning of each lock's key.
+    lock_prefix: String,
     pub(super) stats: Arc<CacheStats>,
     pub(super) now: WallClock,
     flights: Arc<Flights<V>>,
@@ -72,6 +74,7 @@ where
             store,
             codec,
             prefix: settings.prefix(&name),
+            lock_prefix: settings.lock_prefix(&name),
             stats,
             now,
             flights: Arc::new(Flights::new()),
@@ -87,6 +90,11 @@ where
     /// Returns the key in the store.
     pub(super) fn store_key(&self, key: &str) -> String {
         [&self.prefix, key].concat()
+    }
+
+    /// Returns the key of the lock of a value.
+    pub(super) fn lock_key(&self, store_key: &str) -> String {
+        [&self.lock_prefix, store_key.strip_prefix(&self.prefix).unwrap_or(store_key)].concat()
     }
 
     /// Looks up a key, and loads its value if there is none.

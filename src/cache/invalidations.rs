@@ -53,10 +53,11 @@ impl Invalidations {
             if !is_over && order.len() < self.max_keys {
                 break;
             }
-            if !is_over {
-                self.floor.fetch_max(*at, Release);
-            }
+            // A key that was invalidated again is remembered by its later entry.
             if keys.get(key) == Some(at) {
+                if !is_over {
+                    self.floor.fetch_max(*at, Release);
+                }
                 keys.remove(key);
             }
             order.pop_front();
@@ -103,6 +104,15 @@ mod tests {
         invalidations.record("c", 151);
         assert_eq!(invalidations.len(), 2);
         assert!(!invalidations.cover("a", 50));
+    }
+
+    #[test]
+    fn key_that_is_invalidated_often_covers_no_other() {
+        let invalidations = Invalidations { max_keys: 3, ..Invalidations::new(1000) };
+        for at in 10..20 {
+            invalidations.record("hot", at);
+        }
+        assert!(invalidations.cover("hot", 19) && !invalidations.cover("hot", 20) && !invalidations.cover("cold", 1));
     }
 
     #[test]

@@ -96,7 +96,8 @@ where
     /// `checkout_timeout`.
     ///
     /// Of concurrent callers in this process, one reads the cache and calls its loader, and the others share the value or
-    /// the error. If that one is dropped, or its loader panics, another one takes its place.
+    /// the error. If that one is dropped, or its loader panics, another one takes its place. A loader must not use the same
+    /// cache: it would wait for itself if it came to the same key again, and it holds one of the loads that may run.
     ///
     /// Within the [stale window](CacheBuilder::stale_window), one caller at a time refreshes the value with its loader; the
     /// others get the stale value at once, and so does that one if its loader fails.

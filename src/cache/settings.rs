@@ -50,6 +50,11 @@ impl CacheSettings {
         format!("{}:{cache}:v{}:", self.key_prefix, self.version)
     }
 
+    /// Returns the beginning of each lock's key, with which no value's key begins.
+    pub(super) fn lock_prefix(&self, cache: &str) -> String {
+        format!("{}:{cache}:v{}-lock:", self.key_prefix, self.version)
+    }
+
     /// Returns the longest time for which a value remains in the store.
     pub(super) fn longest_stay(&self) -> Duration {
         (self.time_to_live + self.stale_window).max(self.negative_time_to_live)

@@ -194,7 +194,7 @@ where
 
     /// Takes the lock of a key; `None` if another process has it.
     pub(super) async fn try_lock(&self, key: &str, time: Duration) -> Result<Option<HeldLock>, StoreError> {
-        let lock = HeldLock { key: format!("{key}:lock"), token: format!("{:032x}", fastrand::u128(..)) };
+        let lock = HeldLock { key: self.lock_key(key), token: format!("{:032x}", fastrand::u128(..)) };
         match self.within_deadline(self.store.lock(&lock.key, &lock.token, time)).await {
             Ok(is_taken) => Ok(is_taken.then_some(lock)),
             Err(error) => {

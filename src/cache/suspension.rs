@@ -40,7 +40,8 @@ impl Suspension {
     /// Returns whether the store was suspended until this call.
     pub(super) fn succeeded(&self) -> bool {
         // Only read, as long as nothing fails: all lookups share these.
-        if self.failures.load(Relaxed) == 0 {
+        // Both, since a failure on another thread may have stored its time after its failures were cleared.
+        if self.failures.load(Relaxed) == 0 && self.next_call.load(Relaxed) == 0 {
             return false;
         }
         self.failures.store(0, Relaxed);
@@ -87,6 +88,13 @@ mod tests {
         advance(SUSPENSION).await;
         assert!(suspension.permits_call() && suspension.succeeded() && !suspension.succeeded());
         assert!(suspension.permits_call() && suspension.permits_call());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn success_ends_a_suspension_whose_failures_were_cleared() {
+        let suspension = Suspension::new();
+        suspension.next_call.store(1, Relaxed);
+        assert!(suspension.succeeded() && suspension.permits_call() && suspension.permits_call());
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,7 +15,8 @@ use crate::labels::ErrorCode;
 const AUTHENTICATION_OK: u32 = 0;
 const AUTHENTICATION_SASL: u32 = 10;
 
-/// The mechanism that binds a SCRAM exchange to the server's certificate, which a client of TLS to the proxy does not see.
+/// The mechanism that binds a SCRAM exchange to the server's certificate, which no client sees: its own TLS, if it uses any,
+/// ends at the proxy. Without TLS, libpq refuses a server that offers it.
 const CHANNEL_BINDING_SUFFIX: &[u8] = b"-PLUS";
 
 /// A session that is starting.
@@ -30,8 +31,6 @@ pub(super) struct Handshake<'a> {
     pub(super) received: usize,
     /// The server's messages since it has accepted the client.
     accepted: Vec<u8>,
-    /// Whether mechanisms with channel binding are removed from the server's offer.
-    hides_channel_binding: bool,
 }
 
 /// The most bytes that a server may send after it has accepted a client and before it is ready. Some hundred are usual.
@@ -53,10 +52,10 @@ pub(super) enum Step {
 }
 
 impl<'a> Handshake<'a> {
-    pub(super) fn new(client: &'a mut Stream, server: &'a mut Stream, hides_channel_binding: bool) -> Self {
+    pub(super) fn new(client: &'a mut Stream, server: &'a mut Stream) -> Self {
         let (from_client, from_server) = (Inbox::default(), Inbox::default());
         let (sent, received, accepted) = (0, 0, Vec::new());
-        Self { client, server, from_client, from_server, sent, received, accepted, hides_channel_binding }
+        Self { client, server, from_client, from_server, sent, received, accepted }
     }
 
     /// Passes the start-up message on.
@@ -81,6 +80,12 @@ impl<'a> Handshake<'a> {
                 Next::Incomplete => {}
             }
             match self.from_client.next() {
+                // The client does not answer the server's request for authentication, but ends the session.
+                Next::Message(_)
+                    if self.from_client.bytes[0] == b'X' && self.received > 0 && self.accepted.is_empty() =>
+                {
+                    return Step::ClientLost;
+                }
                 // Anything else has to wait until the server is ready.
                 Next::Message(length) if self.from_client.bytes[0] == b'p' => {
                     let message = self.from_client.take(length);
@@ -111,7 +116,7 @@ impl<'a> Handshake<'a> {
     async fn server_message(&mut self, length: usize) -> Option<Step> {
         let mut message = self.from_server.take(length);
         let code = number(&message, 5);
-        if message[0] == b'R' && code == AUTHENTICATION_SASL && self.hides_channel_binding {
+        if message[0] == b'R' && code == AUTHENTICATION_SASL {
             message = without_channel_binding(&message);
         }
         if self.pass_to_client(&message).await.is_err() {

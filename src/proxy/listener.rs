@@ -74,8 +74,17 @@ pub(super) struct UnixPath(PathBuf);
 #[cfg(unix)]
 impl Drop for UnixPath {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        if is_socket(&self.0) {
+            let _ = std::fs::remove_file(&self.0);
+        }
     }
+}
+
+#[cfg(unix)]
+fn is_socket(path: &Path) -> bool {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
 impl Listener {
@@ -128,7 +137,19 @@ async fn bind_tcp(address: &str) -> io::Result<TcpListener> {
 
 #[cfg(unix)]
 async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let listener = bind_unused(path).await?;
+    // As PostgreSQL's: whoever reaches the directory may connect, whatever the umask is.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
+    Ok(listener)
+}
+
+#[cfg(unix)]
+async fn bind_unused(path: &Path) -> io::Result<UnixListener> {
     match UnixListener::bind(path) {
+        // Connecting to a file is refused too.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_socket(path) => Err(error),
         // A socket that nobody listens at was left by a process that was killed.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => match tokio::net::UnixStream::connect(path).await {
             Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
@@ -138,5 +159,29 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
             _ => Err(error),
         },
         bound => bound,
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_socket_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("proxy.toml");
+        std::fs::write(&file, "text").unwrap();
+        let error = Listener::bind(&ListenAddress::Unix(file.clone())).await.unwrap_err();
+        assert!(error.to_string().contains("proxy.toml"), "{error}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
+
+        let socket = directory.path().join("socket");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let listener = Listener::bind(&ListenAddress::Unix(socket.clone())).await.unwrap();
+        assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o777);
+        drop(listener);
+        assert!(!socket.exists());
     }
 }

@@ -1,5 +1,6 @@
 //! The messages that the proxy reads or writes itself: those of the start-up, and errors of its own.
 
+use std::fmt;
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -44,9 +45,16 @@ pub(super) fn number(message: &[u8], at: usize) -> u32 {
 }
 
 /// Bytes that were read from a peer and not yet passed on, from which whole messages are taken.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Inbox {
     pub(super) bytes: Vec<u8>,
+}
+
+/// The bytes may contain a password.
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("bytes", &self.bytes.len()).finish()
+    }
 }
 
 /// What an [`Inbox`] holds.

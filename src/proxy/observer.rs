@@ -309,6 +309,8 @@ impl SessionWriter {
 
 impl ProtocolHandler for SessionWriter {
     const READS_TAIL: bool = true;
+    const REPORTS_RISK: bool = false;
+    const MAX_REQUESTS: usize = 16_384;
 
     fn busy(&mut self, ending: bool) {
         self.begin_use();

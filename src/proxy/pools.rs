@@ -96,6 +96,17 @@ struct Outage {
 /// After this time without a failure, nobody tries to connect any more.
 const OUTAGE_TTL: Duration = Duration::from_secs(10);
 
+impl Outage {
+    fn failed(&self) {
+        let now = self.clock.now();
+        let last = self.last.swap(now.as_nanos(), Relaxed);
+        // A failure after a long time without one belongs to another outage.
+        if self.began.load(Relaxed) == 0 || now.since(Nanos::from_nanos(last)) >= nanos(OUTAGE_TTL) {
+            self.began.store(now.as_nanos(), Relaxed);
+        }
+    }
+}
+
 impl BackoffSource for Outage {
     fn suspended_for(&self) -> Option<Duration> {
         let (now, began) = (self.clock.now(), self.began.load(Relaxed));
@@ -117,9 +128,7 @@ impl Pool {
         let is_outage =
             matches!(code, ErrorCode::IO | ErrorCode::TIMEOUT | ErrorCode::TLS) || code == CANNOT_CONNECT_NOW;
         if is_outage {
-            let now = self.outage.clock.now().as_nanos();
-            self.outage.last.store(now, Relaxed);
-            let _ = self.outage.began.compare_exchange(0, now, Relaxed, Relaxed);
+            self.outage.failed();
         }
     }
 }
@@ -234,6 +243,23 @@ mod tests {
             assert_eq!(pools(group_by, 1).name_of(&client(application), address), name);
         }
         assert_eq!(pools(&[GroupKey::Client], 1).name_of(&client(""), None), "local");
+    }
+
+    #[test]
+    fn later_failure_begins_another_outage() {
+        let (clock, mock) = Clock::mock();
+        let outage = Outage { clock, began: AtomicU64::new(0), last: AtomicU64::new(0) };
+        let seconds = |seconds| mock.increment(Duration::from_secs(seconds));
+        outage.failed();
+        seconds(9);
+        outage.failed();
+        assert_eq!(outage.suspended_for(), Some(Duration::from_secs(9)));
+        seconds(11);
+        assert_eq!(outage.suspended_for(), None);
+        seconds(100_000);
+        outage.failed();
+        seconds(1);
+        assert_eq!(outage.suspended_for(), Some(Duration::from_secs(1)));
     }
 
     #[test]

@@ -22,7 +22,6 @@ thread_local! {
 }
 
 /// One established session.
-#[derive(Debug)]
 pub(super) struct Relay {
     pub(super) client: Stream,
     pub(super) server: Stream,
@@ -50,7 +49,7 @@ pub(super) enum Side {
 }
 
 /// The state of one direction.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Direction {
     /// What was read and not yet written, from `written` on.
     pending: Vec<u8>,

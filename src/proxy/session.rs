@@ -87,9 +87,15 @@ impl Connection {
         Self { stats, pool: pool.clone(), reason: CloseReason::ConnectAbandoned }
     }
 
+    /// Counts a failure, which may be that of the server.
     fn fail(&mut self, code: ErrorCode, error: &(dyn std::error::Error + 'static)) {
-        self.pool.recorder.connection_error(ErrorPhase::Connect, code, error);
+        self.count_failure(code, error);
         self.pool.failed(code);
+    }
+
+    /// Counts a failure that is not the server's.
+    fn count_failure(&mut self, code: ErrorCode, error: &(dyn std::error::Error + 'static)) {
+        self.pool.recorder.connection_error(ErrorPhase::Connect, code, error);
         self.reason = CloseReason::ConnectFailed;
     }
 }
@@ -131,7 +137,8 @@ async fn start(shared: &Arc<Shared>, stream: Stream, address: Option<IpAddr>, de
         refuse(&mut client, TOO_MANY_CONNECTIONS, "sorry, too many clients already").await;
         return None;
     };
-    let mut server = match shared.upstream.connect().await {
+    let connected = timeout_at(deadline, shared.upstream.connect()).await;
+    let mut server = match connected.unwrap_or(Err(UpstreamError::Timeout)) {
         Ok(server) => server,
         Err(error) => {
             starting.fail(error.code(), &error);
@@ -140,15 +147,18 @@ async fn start(shared: &Arc<Shared>, stream: Stream, address: Option<IpAddr>, de
             return None;
         }
     };
-    let hides_channel_binding = client.is_buffered();
-    let mut handshake = Handshake::new(&mut client, &mut server, hides_channel_binding);
+    let mut handshake = Handshake::new(&mut client, &mut server);
     let result = timeout_at(deadline, starting.shake_hands(&mut handshake, &message)).await;
+    let is_server_silent = handshake.received == 0;
     let (from_client, from_server) =
         (std::mem::take(&mut handshake.from_client.bytes), std::mem::take(&mut handshake.from_server.bytes));
     match result {
         Ok(Some(observer)) => {
             let relay = Relay::new(client, server, observer, from_client, from_server);
-            Some(Started { relay, connection: starting.connection?, admitted })
+            let mut connection = starting.connection?;
+            // Unless another is known when it ends.
+            connection.reason = CloseReason::Shutdown;
+            Some(Started { relay, connection, admitted })
         }
         Ok(None) => {
             // The connection has ended; only the client may still read.
@@ -156,8 +166,13 @@ async fn start(shared: &Arc<Shared>, stream: Stream, address: Option<IpAddr>, de
             linger(&mut client).await;
             None
         }
-        Err(_) => {
+        // A server that has answered waits for the client.
+        Err(_) if is_server_silent => {
             starting.fail(ErrorCode::TIMEOUT, &StartError::Timeout);
+            None
+        }
+        Err(_) => {
+            starting.connection().count_failure(ErrorCode::TIMEOUT, &StartError::Timeout);
             None
         }
     }
@@ -195,9 +210,6 @@ impl<'a> Starting<'a> {
     }
 
     fn open_in(&mut self, pool: &Pool) -> &mut Connection {
-        if self.connection.is_none() {
-            self.operation = pool.recorder.operation(&self.parameters.application);
-        }
         self.connection.get_or_insert_with(|| Connection::open(pool, self.operation, self.since))
     }
 
@@ -221,6 +233,8 @@ impl<'a> Starting<'a> {
         match handshake.complete().await {
             Step::Ready(accepted) => {
                 let pool = self.shared.pools.get_or_create(&self.pool_name);
+                // Not before: clients that the server does not accept must not fill the table of operations.
+                self.operation = pool.recorder.operation(&self.parameters.application);
                 self.open_in(&pool);
                 pool.connected();
                 let mut observer = self.observer()?;

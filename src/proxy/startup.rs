@@ -27,7 +27,6 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const PROTOCOL: &[u8] = b"postgresql";
 
 /// What a client wants.
-#[derive(Debug)]
 pub(super) enum Opening {
     /// A session, with this start-up message.
     Session(Vec<u8>),

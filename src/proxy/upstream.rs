@@ -29,7 +29,7 @@ use crate::text::ErrorChain;
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// A silent peer is detected after a minute, as by the pools.
+/// After this time without traffic a peer is asked whether it still exists; the number of attempts is the system's.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive::new().with_time(Duration::from_secs(30));
 
 /// Where the server is.

@@ -1,6 +1,7 @@
 //! Adds the snapshot of a replaced pool to that of its successor.
 
 use super::{ConnectionErrors, Connections, Limits, PoolSnapshot};
+use crate::labels::CacheResult;
 use crate::telemetry::histogram::Histogram;
 
 impl PoolSnapshot {
@@ -189,6 +190,11 @@ impl PoolSnapshot {
         self.server = None;
         self.holders.clear();
         self.waiters.clear();
+        // What a cache has not ended by now is not counted any more.
+        for cache in &mut self.caches {
+            cache.results[CacheResult::Cancelled.index()] += std::mem::take(&mut cache.in_flight);
+            (cache.loads_in_flight, cache.max_loads) = (0, 0);
+        }
     }
 }
 

@@ -11,6 +11,11 @@ pub(crate) trait ProtocolHandler {
     /// Whether the end of long texts is read too, for the comment there.
     const READS_TAIL: bool = false;
 
+    /// Whether the risk of the pending requests is reported.
+    const REPORTS_RISK: bool = true;
+    /// The maximum number of requests that were not answered. A pool's own driver bounds them itself.
+    const MAX_REQUESTS: usize = usize::MAX;
+
     /// The server has pending work, or pending work of another kind than last reported. `ending` is true if all of it
     /// ends without a cancel and no caller can have abandoned it: a ROLLBACK, a `Parse`, a request that has failed.
     fn busy(&mut self, ending: bool);

@@ -192,12 +192,15 @@ impl ProtocolState {
         Ok(())
     }
 
-    fn client_message(
+    fn client_message<H: ProtocolHandler>(
         &mut self,
         tag: u8,
         length: u32,
-        handler: &mut impl ProtocolHandler,
+        handler: &mut H,
     ) -> Result<(), ProtocolError> {
+        if H::MAX_REQUESTS != usize::MAX && self.pending.len() > H::MAX_REQUESTS {
+            return Err(ProtocolError::Unknown("too many requests without an answer"));
+        }
         match (tag, length) {
             // A request for encryption consists of a code; the startup message has at least a user.
             (0, 8) if self.client.is_untagged() => self.negotiating = true,
@@ -341,7 +344,10 @@ impl ProtocolState {
     }
 
     /// Reports the risk of the pending requests, if it has changed.
-    fn report_risk(&mut self, handler: &mut impl ProtocolHandler) {
+    fn report_risk<H: ProtocolHandler>(&mut self, handler: &mut H) {
+        if !H::REPORTS_RISK {
+            return;
+        }
         let requests = self.pending.iter().filter(|request| request.queries > 0);
         let requests = requests.map(|request| (request.effects, request.failed));
         let risk = StatementEffects::risk_of(requests, self.transaction);

@@ -203,6 +203,10 @@ impl RespState {
             }
             _ => {}
         }
+        // The reply that would tell is one of many in that of `EXEC`.
+        if queued && matches!(kind, Kind::Select | Kind::Subscribe(_)) {
+            self.session.set(session::CHANGED, true);
+        }
         self.queued_writes |= queued && kind.writes();
         self.sent += 1;
         self.count(&pending, true);
@@ -313,6 +317,8 @@ impl RespState {
             Kind::Multi if is_ok => (self.in_transaction, self.failed) = (true, false),
             // The commands behind it are executed one by one.
             Kind::Multi if !self.in_transaction => self.execute_queued(),
+            // Without a transaction, or refused, they end nothing, nor what is watched.
+            Kind::Exec | Kind::Discard if !self.in_transaction || (kind == Kind::Discard && !is_ok) => {}
             Kind::Exec | Kind::Discard => (self.in_transaction, self.failed, self.watching) = (false, false, false),
             Kind::Watch if is_ok => self.watching = true,
             Kind::Unwatch if is_ok => self.watching = false,
@@ -378,8 +384,8 @@ impl RespState {
 
 /// Returns whether a script that failed with this code may have been executed in part.
 fn may_have_begun(code: ErrorCode) -> bool {
-    let refusals = ["ASK", "BUSY", "CLUSTERDOWN", "CROSSSLOT", "LOADING", "MASTERDOWN", "MOVED", "NOAUTH", "NOPERM"];
-    !refusals.contains(&code.as_str()) && !matches!(code.as_str(), "NOREPLICAS" | "NOSCRIPT" | "READONLY" | "TRYAGAIN")
+    // Any other word may be the script's own, returned after it has written.
+    code.as_str() != "NOSCRIPT"
 }
 
 /// What the first word of a push announces, or of an array that is one in RESP2.

@@ -153,7 +153,7 @@ fn aborted_transaction_has_changed_nothing() {
         assert_eq!(outcome.handler.ended[2].committed, committed, "{reply}");
     }
     // A script may have changed something before it failed, unless it was not begun.
-    for (reply, committed) in [("-ERR no\r\n", true), ("-NOSCRIPT no\r\n", false), ("-READONLY no\r\n", false)] {
+    for (reply, committed) in [("-ERR no\r\n", true), ("-NOSCRIPT no\r\n", false), ("-READONLY no\r\n", true)] {
         assert_eq!(conversation(&["> EVALSHA a 0", reply]).handler.ended[0].committed, committed, "{reply}");
     }
 }
@@ -188,6 +188,19 @@ fn messages_of_subscriptions_are_no_replies() {
 }
 
 #[test]
+fn refused_end_of_a_transaction_ends_nothing() {
+    let status = |parts: &[&str]| conversation(parts).handler.status;
+    for end in ["DISCARD", "EXEC"] {
+        let refused = format!("-ERR {end} without MULTI\r\n");
+        let watched = status(&["> WATCH a", "+OK\r\n", &format!("> {end}"), &refused]);
+        assert_eq!(watched, Some(SessionStatus::InTransaction), "{end}");
+    }
+    assert_eq!(status(&["> WATCH a", "+OK\r\n", "> UNWATCH", "+OK\r\n"]), Some(SessionStatus::Idle));
+    let refused = status(&["> MULTI", "+OK\r\n", "> DISCARD now", "-ERR wrong number of arguments\r\n"]);
+    assert_eq!(refused, Some(SessionStatus::InTransaction));
+}
+
+#[test]
 fn session_changes_are_noticed() {
     let session = |parts: &[&str]| {
         let session = conversation(parts).session;
@@ -196,6 +209,8 @@ fn session_changes_are_noticed() {
     assert_eq!(session(&["> SELECT 3", "+OK\r\n"]), (true, false, false));
     assert_eq!(session(&["> SELECT 3", "-ERR no\r\n"]), (false, false, false));
     assert_eq!(session(&["> SELECT 3", "+OK\r\n", "> SELECT 0", "+OK\r\n"]), (false, false, false));
+    let queued = ["> MULTI", "> SELECT 3", "> EXEC", "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n"];
+    assert_eq!(session(&queued), (true, true, false));
     assert_eq!(session(&["> CLIENT LIST", "+\r\n"]), (false, false, false));
     assert_eq!(session(&["> CLIENT TRACKING ON", "+OK\r\n"]), (true, true, false));
     assert_eq!(session(&["> AUTH a b"]), (true, true, false));

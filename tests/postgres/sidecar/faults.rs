@@ -77,6 +77,22 @@ async fn threads_of_the_proxy_serve_and_end() {
     eventually("the last session's end", async || client.is_closed()).await;
 }
 
+/// A client that asks for more and more without reading is not observed further, but served.
+#[tokio::test]
+async fn requests_ahead_of_their_answers_are_bounded() {
+    let sidecar = Sidecar::to(shared().await).await;
+    let mut stream = limits::raw_session(sidecar.address).await;
+    let ahead = 20_000;
+    stream.write_all(&[query("SELECT pg_sleep(0.1)"), message(b'S', b"").repeat(ahead)].concat()).await.unwrap();
+    sidecar.await_pool("raw", "the end of the observation", |pool| pool.wires_lost == 1).await;
+    let (mut received, mut answers) = ([0; 4096], 0);
+    while answers <= ahead {
+        let count = with_deadline("the answers", stream.read(&mut received)).await.unwrap();
+        assert!(count > 0);
+        answers += received[..count].iter().filter(|byte| **byte == b'Z').count();
+    }
+}
+
 #[tokio::test]
 async fn many_connections_leave_nothing_behind() {
     let sidecar = Sidecar::to(shared().await).await;

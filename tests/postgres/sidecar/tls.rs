@@ -75,6 +75,43 @@ async fn tls_and_scram_work_on_both_sides() {
     eventually("the new certificate", async || reloaded.pool.get().await.is_ok()).await;
 }
 
+/// Reads the server's first message after the start-up of the user `app`: its offer of SASL mechanisms.
+async fn offer(stream: &mut TcpStream) -> String {
+    let body = "user\0app\0database\0postgres\0application_name\0offered\0\0";
+    let length = u32::try_from(body.len() + 8).unwrap();
+    let startup = [&length.to_be_bytes()[..], &196_608_u32.to_be_bytes(), body.as_bytes()].concat();
+    stream.write_all(&startup).await.unwrap();
+    let mut received = Vec::new();
+    while !received.ends_with(b"\0\0") {
+        let count = with_deadline("the offer", stream.read_buf(&mut received)).await.unwrap();
+        assert!(count > 0, "{}", String::from_utf8_lossy(&received));
+    }
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+/// libpq refuses a server that offers channel binding without TLS.
+#[tokio::test]
+async fn plaintext_client_of_a_server_with_tls_is_offered_no_channel_binding() {
+    let servers = Authority::new("servers");
+    let server = server(&servers).await;
+    let parameters = format!("hostaddr=127.0.0.1&sslmode=verify-full{}", servers.parameter());
+    let upstream = format!("postgres://localhost:{}?{parameters}", server.port());
+    let sidecar = Sidecar::with(&upstream, |_| {}).await;
+    let mut stream = TcpStream::connect(sidecar.address).await.unwrap();
+    let offer = offer(&mut stream).await;
+    assert!(offer.contains("SCRAM-SHA-256\0\0") && !offer.contains("PLUS"), "{offer:?}");
+    // The end of a client that was asked for its password reaches the server at once.
+    stream.write_all(&limits::message(b'X', b"")).await.unwrap();
+    let name = "other";
+    poll_until("its end", async || sidecar.pool(name).filter(|pool| pool.closed.iter().sum::<u64>() == 1)).await;
+
+    let url = format!("postgres://app:secret@127.0.0.1:{}/postgres?sslmode=disable", sidecar.address.port());
+    let test = TestPool::new("client", &url, |builder| builder);
+    let row =
+        test.get().await.query_one("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0));
+}
+
 #[tokio::test]
 async fn unverified_server_is_refused() {
     let server = server(&Authority::new("servers")).await;
