@@ -135,7 +135,8 @@ impl ProtocolState {
         if rollback.is_some() {
             *rollback_match = None;
         }
-        if (collected && scanner.is_done()) || self.client.is_body_read() {
+        let is_complete = (collected && scanner.is_done()) || self.client.is_body_read();
+        if is_complete {
             let effects = scanner.effects();
             let query = handler.query_ref(self.text.head(), self.text.tail());
             handler.query_begins(query);
@@ -146,13 +147,19 @@ impl ProtocolState {
                 request.query = Some(query);
             }
         }
-        let Some(rollback) = rollback else { return };
-        if let Some(request) = self.pending.back_mut().filter(|last| rollback && last.end == RequestEnd::SingleMessage)
-        {
-            self.work.mark_ending(request);
+        let is_known = rollback.is_some();
+        if let Some(rollback) = rollback {
+            let last = self.pending.back_mut().filter(|last| rollback && last.end == RequestEnd::SingleMessage);
+            if let Some(request) = last {
+                self.work.mark_ending(request);
+            }
+            self.report_work(handler);
         }
-        self.report_work(handler);
-        handler.query_sent(true);
+        // The comment that names the query may be at its end.
+        let is_sent = if H::READS_TAIL { is_complete } else { is_known };
+        if is_sent {
+            handler.query_sent(true);
+        }
     }
 
     pub(super) fn server_body(&mut self, part: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {

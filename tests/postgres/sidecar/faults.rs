@@ -94,6 +94,20 @@ async fn requests_ahead_of_their_answers_are_bounded() {
 }
 
 #[tokio::test]
+async fn query_in_parts_counts_for_its_comment() {
+    let sidecar = Sidecar::to(shared().await).await;
+    let mut stream = limits::raw_session(sidecar.address).await;
+    let message = query("SELECT 1 /*route='%2Forders'*/");
+    let (begin, end) = message.split_at(message.len() - 10);
+    stream.write_all(begin).await.unwrap();
+    sidecar.await_pool("raw", "the beginning", |pool| pool.connections.used == 1).await;
+    stream.write_all(end).await.unwrap();
+    let pool = sidecar.await_pool("raw", "the end", |pool| pool.connections.idle == 1).await;
+    assert_eq!(operation(&pool, "/orders").queries, 1);
+    assert_adds_up(&pool);
+}
+
+#[tokio::test]
 async fn many_connections_leave_nothing_behind() {
     let sidecar = Sidecar::to(shared().await).await;
     let round = async || {
