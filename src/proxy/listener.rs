@@ -140,7 +140,7 @@ async fn bind_unix(path: &Path) -> io::Result<UnixListener> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let listener = bind_unused(path).await?;
-    // As PostgreSQL's: whoever reaches the directory may connect, whatever the umask is.
+    // As PostgreSQL's: every user who can reach the directory may connect, with any umask.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777))?;
     Ok(listener)
 }

@@ -89,9 +89,9 @@ async fn offer(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&received).into_owned()
 }
 
-/// libpq refuses a server that offers channel binding without TLS.
+/// libpq refuses a server that offers channel binding without TLS. The server itself uses TLS.
 #[tokio::test]
-async fn plaintext_client_of_a_server_with_tls_is_offered_no_channel_binding() {
+async fn plaintext_client_is_offered_no_channel_binding() {
     let servers = Authority::new("servers");
     let server = server(&servers).await;
     let parameters = format!("hostaddr=127.0.0.1&sslmode=verify-full{}", servers.parameter());
