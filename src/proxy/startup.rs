@@ -11,11 +11,9 @@ use tokio_rustls::TlsAcceptor;
 use super::messages::{CANCEL_REQUEST, GSSENC_REQUEST, SSL_REQUEST, number, read_untagged};
 use super::settings::Settings;
 use super::stream::{Socket, Stream};
-use super::upstream::log_reload;
 use crate::config::ConfigError;
 use crate::files::{Files, Live, Source};
-use crate::net::tls::server_config;
-use crate::telemetry::log::ReloadLimiter;
+use crate::net::tls::{ReloadLog, server_config};
 use crate::text::ErrorChain;
 
 /// A client requests encryption at most once of each kind, and may then send its start-up message.
@@ -44,7 +42,7 @@ impl ClientTls {
         let Some((certificate, key)) = settings.tls_certificate.clone().zip(settings.tls_key.clone()) else {
             return Ok(None);
         };
-        let source = CertificateFiles { certificate, key, limiter: ReloadLimiter::default() };
+        let source = CertificateFiles { certificate, key, log: ReloadLog::of_proxy("from clients") };
         let mut files = Files::first();
         let loaded = source.load(&mut files)?;
         Ok(Some(Self(Arc::new(Live::new(source, loaded, files)))))
@@ -101,7 +99,7 @@ async fn decline(stream: &mut Stream) -> io::Result<()> {
 struct CertificateFiles {
     certificate: PathBuf,
     key: PathBuf,
-    limiter: ReloadLimiter,
+    log: ReloadLog,
 }
 
 impl CertificateFiles {
@@ -120,6 +118,6 @@ impl Source for CertificateFiles {
     }
 
     fn log(&self, result: Result<(), &str>) {
-        log_reload(&self.limiter, result, "from clients");
+        self.log.record(result);
     }
 }

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,18 +13,15 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::time::timeout;
-use tokio_postgres::config::{Host, SslNegotiation};
+use tokio_postgres::config::Host;
 use tokio_rustls::TlsConnector;
 
 use super::messages::SSL_REQUEST;
 use super::settings::Settings;
 use super::stream::Stream;
-use crate::config::{ClientCertificate, ConfigError, TlsMode, Verify};
-use crate::files::{Files, Live, Source};
+use crate::config::{ConfigError, TlsMode};
 use crate::labels::ErrorCode;
-use crate::net::tls::client_config;
-use crate::telemetry::log::{ReloadLimiter, event};
-use crate::text::ErrorChain;
+use crate::net::tls::ClientTls;
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -56,7 +52,7 @@ struct Tls {
     is_required: bool,
     is_direct: bool,
     name: ServerName<'static>,
-    config: Arc<Live<CertificateFiles>>,
+    config: ClientTls,
 }
 
 /// Why the server was not connected to.
@@ -97,22 +93,14 @@ impl Upstream {
             _ => Address::Tcp { host: ip.map_or_else(|| "localhost".to_owned(), |ip| ip.to_string()), ip, port },
         };
         let tls = match (url.tls(), &address) {
-            (TlsMode::Prefer(verify) | TlsMode::Require(verify), Address::Tcp { host, .. }) => {
-                let source = CertificateFiles {
-                    verify: verify.clone(),
-                    certificate: url.client_certificate().cloned(),
-                    is_direct: config.get_ssl_negotiation() == SslNegotiation::Direct,
-                    limiter: ReloadLimiter::default(),
-                };
-                let mut files = Files::first();
-                let loaded = source.load(&mut files)?;
+            (TlsMode::Prefer(_) | TlsMode::Require(_), Address::Tcp { host, .. }) => {
                 let name =
                     ServerName::try_from(host.clone()).unwrap_or_else(|_| ServerName::from(IpAddr::from([0, 0, 0, 0])));
                 Some(Tls {
                     is_required: matches!(url.tls(), TlsMode::Require(_)),
-                    is_direct: source.is_direct,
+                    is_direct: url.alpn().is_some(),
                     name,
-                    config: Arc::new(Live::new(source, loaded, files)),
+                    config: ClientTls::of_proxy(url.tls(), url.client_certificate(), url.alpn())?,
                 })
             }
             _ => None,
@@ -172,55 +160,10 @@ impl Tls {
                 _ => return Err(io::Error::from(io::ErrorKind::InvalidData).into()),
             }
         }
-        let config = self.config.current().await;
+        let current = self.config.current().await;
+        let Some(config) = current.config() else { return Ok(stream) };
         let Some(socket) = stream.into_socket() else { return Err(UpstreamError::NoTls) };
-        let connected = TlsConnector::from(config).connect(self.name.clone(), socket).await;
+        let connected = TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), socket).await;
         Ok(Stream::ToServer(Box::new(connected.map_err(UpstreamError::Handshake)?)))
-    }
-}
-
-/// The certificate files of TLS to the server.
-struct CertificateFiles {
-    verify: Verify,
-    certificate: Option<ClientCertificate>,
-    is_direct: bool,
-    limiter: ReloadLimiter,
-}
-
-impl CertificateFiles {
-    fn load(&self, files: &mut Files) -> Result<ClientConfig, ConfigError> {
-        let mut config = client_config(&self.verify, self.certificate.as_ref(), files)?;
-        // Without PostgreSQL's own negotiation, the server requires ALPN.
-        if self.is_direct {
-            config.alpn_protocols = vec![b"postgresql".to_vec()];
-        }
-        Ok(config)
-    }
-}
-
-impl Source for CertificateFiles {
-    type Value = ClientConfig;
-
-    fn reread(&self, _: &ClientConfig, files: &mut Files) -> Result<ClientConfig, String> {
-        self.load(files).map_err(|error| ErrorChain(&error).to_string())
-    }
-
-    fn log(&self, result: Result<(), &str>) {
-        log_reload(&self.limiter, result, "to the server");
-    }
-}
-
-/// Logs that certificate files were read again.
-pub(super) fn log_reload(limiter: &ReloadLimiter, result: Result<(), &str>, direction: &'static str) {
-    let Some(suppressed) = limiter.pass(result) else { return };
-    match result {
-        Ok(()) => event!(info, direction, suppressed, "reloaded the certificates for TLS"),
-        Err(error) => event!(
-            error,
-            direction,
-            error,
-            suppressed,
-            "the certificate files have changed and cannot be used; new connections use the previous ones"
-        ),
     }
 }

@@ -133,6 +133,11 @@ impl DatabaseUrl {
         self.0.client_certificate.as_ref()
     }
 
+    /// Returns the protocol to negotiate by ALPN: without PostgreSQL's own negotiation, the server requires it.
+    pub(crate) fn alpn(&self) -> Option<&'static [u8]> {
+        (self.config().get_ssl_negotiation() == SslNegotiation::Direct).then_some(b"postgresql")
+    }
+
     /// Returns the authentication methods that the server may request; `None` for all.
     pub(crate) fn require_auth(&self) -> Option<AuthenticationMethods> {
         self.0.require_auth

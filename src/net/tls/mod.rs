@@ -5,6 +5,7 @@
 
 mod config;
 mod problem;
+mod reload_log;
 #[cfg(feature = "proxy")]
 mod server;
 mod verifier;
@@ -15,18 +16,21 @@ use std::time::SystemTime;
 
 use rustls::{CertificateError, ClientConfig, Error};
 
-pub(crate) use self::config::client_config;
+use self::config::client_config;
 pub(crate) use self::problem::tls_problem;
+#[cfg(feature = "proxy")]
+pub(crate) use self::reload_log::ReloadLog;
+#[cfg(not(feature = "proxy"))]
+use self::reload_log::ReloadLog;
 #[cfg(feature = "proxy")]
 pub(crate) use self::server::server_config;
 use super::error_source::find_source;
 use super::pool_name::PoolName;
 use crate::config::{ClientCertificate, ConfigError, Roots, TlsMode, Verify};
 use crate::files::{Files, Live, Source};
-use crate::telemetry::log::{ReloadLimiter, event};
 use crate::text::{ErrorChain, Printable};
 
-/// The TLS configuration of a pool's connections, which follows its certificate files.
+/// The TLS configuration of connections to a server, which follows its certificate files.
 pub(crate) struct ClientTls(Option<Arc<Live<CertificateFiles>>>);
 
 impl ClientTls {
@@ -38,14 +42,27 @@ impl ClientTls {
         protocol: Option<&'static [u8]>,
         pool: &PoolName,
     ) -> Result<Self, ConfigError> {
+        Self::with_log(mode, certificate, protocol, ReloadLog::of_pool(pool))
+    }
+
+    /// The same for a proxy's connections.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn of_proxy(
+        mode: &TlsMode,
+        certificate: Option<&ClientCertificate>,
+        protocol: Option<&'static [u8]>,
+    ) -> Result<Self, ConfigError> {
+        Self::with_log(mode, certificate, protocol, ReloadLog::of_proxy("to the server"))
+    }
+
+    fn with_log(
+        mode: &TlsMode,
+        certificate: Option<&ClientCertificate>,
+        protocol: Option<&'static [u8]>,
+        log: ReloadLog,
+    ) -> Result<Self, ConfigError> {
         let (TlsMode::Prefer(verify) | TlsMode::Require(verify)) = mode else { return Ok(Self(None)) };
-        let source = CertificateFiles {
-            verify: verify.clone(),
-            certificate: certificate.cloned(),
-            protocol,
-            pool: pool.clone(),
-            limiter: ReloadLimiter::default(),
-        };
+        let source = CertificateFiles { verify: verify.clone(), certificate: certificate.cloned(), protocol, log };
         let mut files = Files::first();
         let loaded = source.load(&mut files)?;
         Ok(Self(Some(Arc::new(Live::new(source, loaded, files)))))
@@ -85,8 +102,7 @@ pub(super) struct CertificateFiles {
     verify: Verify,
     certificate: Option<ClientCertificate>,
     protocol: Option<&'static [u8]>,
-    pool: PoolName,
-    limiter: ReloadLimiter,
+    log: ReloadLog,
 }
 
 /// A configuration of TLS.
@@ -132,18 +148,7 @@ impl Source for CertificateFiles {
     }
 
     fn log(&self, result: Result<(), &str>) {
-        let Some(suppressed) = self.limiter.pass(result) else { return };
-        let pool = self.pool.as_str();
-        match result {
-            Ok(()) => event!(info, pool, suppressed, "reloaded the certificates for TLS"),
-            Err(error) => event!(
-                error,
-                pool,
-                error,
-                suppressed,
-                "the certificate files have changed and cannot be used; new connections use the previous ones"
-            ),
-        }
+        self.log.record(result);
     }
 }
 

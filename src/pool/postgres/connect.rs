@@ -8,7 +8,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{Host, SslNegotiation, TargetSessionAttrs};
+use tokio_postgres::config::{Host, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Error, NoTls, Notification};
 
@@ -85,7 +85,7 @@ impl Connector {
         let inner = Inner {
             config: configure(settings, url.config().clone()),
             mode: url.tls().clone(),
-            tls: ClientTls::new(url.tls(), url.client_certificate(), alpn(url.config()), &pool)?,
+            tls: ClientTls::new(url.tls(), url.client_certificate(), url.alpn(), &pool)?,
             passwords: Passwords::new(settings, url, provider, &pool)?,
             require_auth: url.require_auth(),
             losses: Arc::new(LossLog::new(pool, Clock::new())),
@@ -311,11 +311,6 @@ impl Connector {
         };
         Err(ConnectError::WrongSession { address: peer.to_string(), problem })
     }
-}
-
-/// Returns the protocol to negotiate by ALPN: without PostgreSQL's own negotiation, the server requires it.
-fn alpn(config: &Config) -> Option<&'static [u8]> {
-    (config.get_ssl_negotiation() == SslNegotiation::Direct).then_some(b"postgresql")
 }
 
 /// Returns the server's attributes for spans. Without a database name, the server uses the user's name.
