@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ::redis::{Cmd, FromRedisValue, RedisError, cmd};
 
+use super::core::millis;
 use super::store::{Store, StoreError};
 use crate::error::CheckoutError;
 use crate::labels::{CacheError, ErrorCode};
@@ -49,7 +50,7 @@ impl Store for RedisStore {
     }
 
     async fn set(&self, key: &str, value: &[u8], time_to_live: Duration) -> Result<(), StoreError> {
-        self.execute(cmd("SET").arg(key).arg(value).arg("PX").arg(millis(time_to_live))).await
+        self.execute(cmd("SET").arg(key).arg(value).arg("PX").arg(millis(time_to_live).max(1))).await
     }
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
@@ -57,7 +58,7 @@ impl Store for RedisStore {
     }
 
     async fn lock(&self, key: &str, token: &str, time_to_live: Duration) -> Result<bool, StoreError> {
-        let command = cmd("SET").arg(key).arg(token).arg("NX").arg("PX").arg(millis(time_to_live)).to_owned();
+        let command = cmd("SET").arg(key).arg(token).arg("NX").arg("PX").arg(millis(time_to_live).max(1)).to_owned();
         // The reply is OK, or nil if the lock is taken.
         self.execute::<Option<String>>(&command).await.map(|reply| reply.is_some())
     }
@@ -65,8 +66,4 @@ impl Store for RedisStore {
     async fn unlock(&self, key: &str, token: &str) -> Result<(), StoreError> {
         self.execute::<i64>(cmd("EVAL").arg(UNLOCK).arg(1).arg(key).arg(token)).await.map(drop)
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1)
 }

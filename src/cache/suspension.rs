@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::core::millis;
+
 /// The number of failures in succession after which the store is not called.
 const MAX_FAILURES: u32 = 5;
 
@@ -62,10 +64,6 @@ impl Suspension {
     fn now(&self) -> u64 {
         millis(self.created.elapsed())
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
