@@ -5,6 +5,7 @@
 //! and `release` has the guard that holds the connection and returns it.
 
 mod backend;
+mod builder;
 mod checkout;
 mod connection;
 mod gate;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::pin::Pin;
 use std::time::Duration;
 
+use super::super::builder::{build, pool_name, setters};
 use super::super::pool::Pool;
 use super::client::Client;
 use super::hook::{ConnectionHook, Hooks};
@@ -11,7 +12,6 @@ use super::manager::PostgresManager;
 use super::password::{PasswordProvider, Secret};
 use crate::config::{ConfigError, Settings};
 use crate::telemetry::Collector;
-use crate::text::printable;
 
 /// Builds a [`Pool`]. Settings that are not set have their default, see [`Settings`]; of two values, the later one
 /// counts.
@@ -25,19 +25,6 @@ pub struct PoolBuilder {
     password_provider: Option<PasswordProvider>,
     replaced: Option<Pool>,
     hooks: Hooks,
-}
-
-/// Defines a setter for each setting.
-macro_rules! setters {
-    ($($(#[$meta:meta])* $name:ident: $type:ty,)+) => {
-        $(
-            $(#[$meta])*
-            pub fn $name(mut self, $name: $type) -> Self {
-                self.settings.$name = $name;
-                self
-            }
-        )+
-    };
 }
 
 impl PoolBuilder {
@@ -280,17 +267,9 @@ impl PoolBuilder {
         }
         settings.validate()?;
         let url = settings.require_database_url()?;
-        let name = match &self.replaced {
-            Some(replaced) => replaced.name().to_owned(),
-            None => settings.name.clone().unwrap_or_else(|| url.default_pool_name()),
-        };
-        let name = printable(&name);
+        let name = pool_name(self.replaced.as_ref(), &settings, || url.default_pool_name());
         let manager = PostgresManager::new(&settings, url, self.password_provider, self.hooks, &name)?;
-        let collector = self.collector.unwrap_or_else(Collector::global);
-        let pool = match &self.replaced {
-            Some(replaced) => Pool::new_replacing(manager, replaced, &settings, &collector),
-            None => Pool::new(manager, &name, &settings, &collector),
-        }?;
+        let pool = build(manager, &name, self.replaced.as_ref(), &settings, self.collector)?;
         pool.backend().connector().give_pool_name(pool.name());
         Ok(pool)
     }

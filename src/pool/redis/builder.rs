@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use super::super::builder::{build, pool_name, setters};
 use super::super::pool::Pool;
 use super::connect::Connector;
 use super::manager::RedisManager;
 use crate::config::{ConfigError, RedisUrl, Settings};
 use crate::telemetry::Collector;
-use crate::text::printable;
 
 /// Builds a [`Pool`](super::Pool). Settings that are not set have their default, see [`Settings`]; of two values, the later
 /// one counts.
@@ -20,19 +20,6 @@ pub struct PoolBuilder {
     url_error: Option<ConfigError>,
     collector: Option<Collector>,
     replaced: Option<Pool<RedisManager>>,
-}
-
-/// Defines a setter for each setting.
-macro_rules! setters {
-    ($($(#[$meta:meta])* $name:ident: $type:ty,)+) => {
-        $(
-            $(#[$meta])*
-            pub fn $name(mut self, $name: $type) -> Self {
-                self.settings.$name = $name;
-                self
-            }
-        )+
-    };
 }
 
 impl PoolBuilder {
@@ -161,17 +148,9 @@ impl PoolBuilder {
             setting: "the URL",
             remedy: "give redis://user:password@host:6379/0 to the builder".to_owned(),
         })?;
-        let name = match &self.replaced {
-            Some(replaced) => replaced.name().to_owned(),
-            None => settings.name.clone().unwrap_or_else(|| url.default_pool_name()),
-        };
-        let name = printable(&name);
+        let name = pool_name(self.replaced.as_ref(), &settings, || url.default_pool_name());
         let manager = RedisManager::new(Connector::new(&settings, &url, &name)?);
-        let collector = self.collector.unwrap_or_else(Collector::global);
-        let pool = match &self.replaced {
-            Some(replaced) => Pool::new_replacing(manager, replaced, &settings, &collector),
-            None => Pool::new(manager, &name, &settings, &collector),
-        }?;
+        let pool = build(manager, &name, self.replaced.as_ref(), &settings, self.collector)?;
         pool.backend().connector().give_pool_name(pool.name());
         Ok(pool)
     }
