@@ -2,6 +2,7 @@
 
 mod cli;
 pub mod demo;
+mod document;
 pub mod monitoring;
 mod output;
 mod pool_listing;

@@ -1,7 +1,7 @@
 //! The flags for traces and the log.
 
 use clap::Args;
-use poolscope::otlp::{OtlpError, Protocol, Settings};
+use poolscope::otlp::{OtlpError, Pipeline, Protocol, Settings};
 
 use super::log::LogFormat;
 
@@ -34,5 +34,12 @@ impl OutputArgs {
     /// service name.
     pub(super) fn trace_settings(&self, service: &str) -> Result<Settings, OtlpError> {
         Settings::from_env_with(service, self.otlp_endpoint.as_deref(), self.otlp_protocol)
+    }
+
+    /// Starts the export of spans, if an endpoint is configured.
+    pub(super) fn start_traces(&self, service: &str) -> Result<Option<Pipeline>, OtlpError> {
+        let settings = self.trace_settings(service)?;
+        let is_exported = settings.destination().is_some() && !settings.disabled;
+        is_exported.then(|| Pipeline::start(&settings)).transpose()
     }
 }

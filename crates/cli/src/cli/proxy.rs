@@ -61,11 +61,7 @@ pub(super) fn run(args: &ProxyArgs) -> ExitCode {
         Ok(web) => web,
         Err(error) => return fail(&error, error.is_usage()),
     };
-    let traces = args.outputs.trace_settings(SERVICE_NAME).and_then(|settings| {
-        let is_exported = settings.destination().is_some() && !settings.disabled;
-        is_exported.then(|| Pipeline::start(&settings)).transpose()
-    });
-    let traces = match traces {
+    let traces = match args.outputs.start_traces(SERVICE_NAME) {
         Ok(traces) => traces,
         Err(error) => return fail(&error, error.is_usage()),
     };

@@ -8,7 +8,7 @@ use crate::output::{Console, print};
 use crate::serve::{self, Config, KEYS, SERVICE_NAME, Serve, ServeError};
 use clap::Args;
 use clap::builder::OsStringValueParser;
-use poolscope::otlp::{OtlpError, Pipeline};
+use poolscope::otlp::Pipeline;
 use poolscope::text::ErrorChain;
 
 use super::exit::{FAILURE, USAGE, end, exit_code, fail, print_error, printed};
@@ -78,7 +78,7 @@ pub(super) fn serve(args: &ServeArgs) -> ExitCode {
         Ok(web) => web,
         Err(error) => return fail(&error, error.is_usage()),
     };
-    let traces = match traces(args) {
+    let traces = match args.outputs.start_traces(SERVICE_NAME) {
         Ok(traces) => traces,
         Err(error) => return fail(&error, error.is_usage()),
     };
@@ -113,13 +113,6 @@ pub(super) fn check(args: &CheckArgs) -> ExitCode {
         Ok(false) => print_error("at least one database is unreachable", FAILURE),
         Err(error) => fail(&error, error.is_usage()),
     }
-}
-
-/// Starts the export of spans, if an endpoint is configured.
-fn traces(args: &ServeArgs) -> Result<Option<Pipeline>, OtlpError> {
-    let settings = args.outputs.trace_settings(SERVICE_NAME)?;
-    let is_exported = settings.destination().is_some() && !settings.disabled;
-    is_exported.then(|| Pipeline::start(&settings)).transpose()
 }
 
 /// Returns the part of the help after the flags.

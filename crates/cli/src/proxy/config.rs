@@ -11,8 +11,7 @@ use toml::de::DeValue;
 
 use super::error::ProxyCommandError;
 use super::keys::{KEYS, Key};
-use crate::serve::document::{self, type_name};
-use crate::serve::invalid_entry::InvalidEntry;
+use crate::document::{self, InvalidEntry, type_name};
 use crate::service::{NotAPath, quoted};
 
 /// The flags that configure the proxy. They take precedence over the file.

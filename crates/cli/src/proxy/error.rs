@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use poolscope::proxy::ProxyError;
 use poolscope::text::Printable;
 
-use crate::serve::invalid_entry::InvalidEntry;
+use crate::document::InvalidEntry;
 use crate::service::{NotAPath, ServiceError};
 
 /// Why the proxy cannot run. No message contains a password.

@@ -1,29 +1,20 @@
 //! Runs the proxy with an exporter.
 
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use poolscope::Collector;
 use poolscope::exporter::{Exporter, Readiness};
 use poolscope::otlp::Pipeline;
 use poolscope::proxy::{Proxy, Settings};
-use tokio::runtime::Builder;
 use tokio::sync::{oneshot, watch};
 
 use super::error::ProxyCommandError;
 use crate::output::Console;
 use crate::service::{
-    ExporterTask, Incidents, RecordSettings, ServiceError, ServiceManager, WebSettings, shutdown_requested,
-    watch_signals,
+    ExporterTask, FLUSH_TIMEOUT, Incidents, RecordSettings, SHUTDOWN_TIMEOUT, ServiceError, ServiceManager,
+    WebSettings, run, shutdown_requested, watch_signals,
 };
-
-/// How long shutdown waits for spans to be exported, and for blocking threads of the runtime.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The time that a shutdown may take in addition to `drain_timeout`, after which the process exits.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(14);
 
 /// The proxy and its exporter.
 #[derive(Debug)]
@@ -60,16 +51,7 @@ impl ProxyCommand {
     /// Returns an error if the proxy or the exporter cannot start, or the exporter stops serving. A signal is not an error.
     pub(crate) fn run(self, console: &Console) -> Result<(), ProxyCommandError> {
         raise_open_files();
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("poolscope")
-            .enable_all()
-            .build()
-            .map_err(ServiceError::system)?;
-        let result = runtime.block_on(self.run_async(console));
-        // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
-        runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
-        result
+        run(self.run_async(console))
     }
 
     async fn run_async(self, console: &Console) -> Result<(), ProxyCommandError> {

@@ -9,10 +9,10 @@ use poolscope::text::Printable;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-use super::document::{self, Entry, setting};
 use super::error::ServeError;
-use super::invalid_entry::InvalidEntry;
 use super::keys::{DATABASE_URL_FILE, DEFAULT_PROBE_INTERVAL, KEYS, PROBE_INTERVAL, SERVER_VIEW};
+use super::pool_settings::{apply, check_name, setting};
+use crate::document::{self, Entry, InvalidEntry};
 use crate::service::{NotAPath, masked, may_be_url, without_line_break};
 
 /// The databases to watch.
@@ -144,7 +144,7 @@ impl Config {
             };
             return Err(invalid(text, key, problem));
         }
-        let defaults = document::apply(defaults(), text, common)?;
+        let defaults = apply(defaults(), text, common)?;
         let parser = DatabaseParser { text, directory, defaults, probe_interval };
         let databases = databases.into_iter().map(|(name, value)| parser.parse(name.get_ref(), name, value));
         Ok(Self { databases: databases.collect::<Result<_, _>>()? })
@@ -177,7 +177,7 @@ impl DatabaseParser<'_> {
             let problem = "a URL in place of a database's name, which every metric has: give it as database_url";
             return Err(invalid(text, key, problem));
         }
-        document::check_name(text, key, name)?;
+        check_name(text, key, name)?;
         let mut settings = defaults.clone();
         let (mut probe_interval, mut server_view, mut file) = (*probe_interval, true, None);
         let mut others: Vec<Entry<'_, '_>> = Vec::new();
@@ -221,7 +221,7 @@ impl DatabaseParser<'_> {
                 settings.set("database_url", without_line_break(&url)).map_err(in_file)?;
             }
         }
-        settings = document::apply(settings, text, others)?;
+        settings = apply(settings, text, others)?;
         for path in [&mut settings.password_file, &mut settings.passfile].into_iter().flatten() {
             *path = directory.join(&*path).display().to_string();
         }

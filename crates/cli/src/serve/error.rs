@@ -8,7 +8,7 @@ use poolscope::config::ConfigError;
 use poolscope::text::Printable;
 use tokio::task::JoinError;
 
-use super::invalid_entry::InvalidEntry;
+use crate::document::InvalidEntry;
 use crate::service::{NotAPath, ServiceError};
 
 /// Why the databases cannot be watched. No message contains a password.

@@ -6,8 +6,7 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::document::type_name;
-use super::invalid_entry::InvalidEntry;
+use crate::document::{InvalidEntry, type_name};
 use crate::service::quoted;
 
 /// A key: its name, range, default and meaning.

@@ -7,10 +7,9 @@
 
 mod check;
 mod config;
-pub(crate) mod document;
 mod error;
-pub(crate) mod invalid_entry;
 mod keys;
+mod pool_settings;
 mod probe;
 #[cfg(test)]
 mod reference;

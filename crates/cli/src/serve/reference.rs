@@ -5,15 +5,7 @@ use poolscope::config::settings;
 
 use super::config::defaults;
 use super::keys::KEYS;
-
-/// Returns the page with a new table of keys.
-fn reference(page: &str) -> String {
-    const BEGIN: &str = "<!-- keys -->\n";
-    const END: &str = "<!-- /keys -->\n";
-    let (before, rest) = page.split_once(BEGIN).unwrap();
-    let (_, after) = rest.split_once(END).unwrap();
-    format!("{before}{BEGIN}{}{END}{after}", keys())
-}
+use crate::document::assert_keys_current;
 
 fn keys() -> String {
     let mut table = String::from("| key | default | range | meaning |\n|---|---|---|---|\n");
@@ -29,17 +21,7 @@ fn keys() -> String {
 
 #[test]
 fn serve_page_is_up_to_date() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/serve.md");
-    let page = std::fs::read_to_string(path).unwrap();
-    let expected = reference(&page);
-    if std::env::var_os("POOLSCOPE_BLESS").is_some() {
-        std::fs::write(path, &expected).unwrap();
-    } else {
-        assert_eq!(
-            page, expected,
-            "regenerate docs/serve.md with POOLSCOPE_BLESS=1 cargo test -p poolscope-cli --lib serve"
-        );
-    }
+    assert_keys_current("serve", &keys());
 }
 
 #[test]

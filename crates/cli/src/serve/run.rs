@@ -6,7 +6,6 @@ use std::time::Duration;
 use poolscope::exporter::{Exporter, Readiness};
 use poolscope::otlp::Pipeline;
 use poolscope::{Collector, Pool};
-use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -15,21 +14,15 @@ use super::error::ServeError;
 use super::probe::probe;
 use crate::output::Console;
 use crate::service::{
-    ExporterTask, Incidents, RecordSettings, ServiceError, ServiceManager, WebSettings, shutdown_requested,
-    watch_signals,
+    ExporterTask, FLUSH_TIMEOUT, Incidents, RecordSettings, SHUTDOWN_TIMEOUT, ServiceError, ServiceManager,
+    WebSettings, run, shutdown_requested, watch_signals,
 };
 
 /// Over how much time the first probes of all databases are spread, at most.
 const PROBE_SPREAD: Duration = Duration::from_secs(10);
 
-/// How long shutdown waits for each pool's probe, for spans to be exported, and for blocking threads of the runtime.
+/// How long shutdown waits for each pool's probe.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-const RUNTIME_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// After which time from the first signal the process exits, whatever shutdown waits for. Longer than the sum of these and of
-/// the exporter's own.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(14);
 
 /// The standalone exporter.
 #[derive(Debug)]
@@ -53,16 +46,7 @@ impl Serve {
     ///
     /// Returns an error if the exporter cannot start or stops serving. A signal is not an error.
     pub(crate) fn run(self, console: &Console) -> Result<(), ServeError> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("poolscope")
-            .enable_all()
-            .build()
-            .map_err(ServiceError::system)?;
-        let result = runtime.block_on(self.run_async(console));
-        // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
-        runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
-        result
+        run(self.run_async(console))
     }
 
     async fn run_async(self, console: &Console) -> Result<(), ServeError> {
