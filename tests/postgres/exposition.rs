@@ -9,18 +9,17 @@ use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Request, Response};
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
-use poolscope::exporter::{Exporter, Exposition, Format, Page};
+use poolscope::exporter::Exporter;
 use poolscope::middleware::PoolLayer;
 use poolscope::telemetry::TraceContext;
 use poolscope::telemetry::catalogue::{METRICS, Metric};
 use poolscope::{Collector, Connection, Pool, RetryPolicy};
-use prometheus::TextEncoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{Layer as _, ServiceExt as _, service_fn};
 
 use super::server;
-use crate::support::pages::{self, samples};
+use crate::support::expositions::equal_expositions;
 use crate::support::{Admin, Prometheus, TestPool, eventually, poll_until, shared, traced, with_deadline};
 
 /// Forwards scrapes to `exporter`, as from a client that knows only the text format.
@@ -165,20 +164,7 @@ async fn wait_for_own_pool(pool: &Pool) {
 #[tokio::test]
 async fn exposition_matches_the_prometheus_crate() {
     let test = used_pool().await;
-    let mut exposition = Exposition::new(test.collector());
-    let mut page = Page::new();
-    let mut ours = |format| {
-        exposition.write(format, &mut page).unwrap();
-        pages::read(format, &page.to_text())
-    };
-    // Only the retry budget changes with time.
-    let (text, open_metrics) = poll_until("three equal expositions", async || {
-        let (text, open_metrics) = (ours(Format::Text), ours(Format::OpenMetrics));
-        let theirs = TextEncoder::new().encode_to_string(&test.registry().gather()).unwrap();
-        let same = samples(&text) == samples(&pages::read(Format::Text, &theirs));
-        (same && samples(&text) == samples(&open_metrics)).then_some((text, open_metrics))
-    })
-    .await;
+    let (text, open_metrics) = equal_expositions(test.collector(), test.registry(), |_| true).await;
     let of_redis = ["poolscope_cache_", "poolscope_redis_"];
     let of_redis = |metric: &Metric| of_redis.iter().any(|begin| metric.name.starts_with(begin));
     let has_series = |metric: &&Metric| metric.has_pool_label() && !of_redis(metric);

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use poolscope::Collector;
 use poolscope::cache::Cache;
-use poolscope::exporter::{Exposition, Format, Page};
 use poolscope::redis::PoolBuilder;
 use poolscope::telemetry::catalogue::METRICS;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 
-use crate::pages::{self, samples};
-use crate::support::{poll_until, server};
+use crate::support::expositions::equal_expositions;
+use crate::support::pages::Family;
+use crate::support::server;
 
 #[tokio::test]
 async fn exposition_matches_the_prometheus_crate() {
@@ -26,21 +26,8 @@ async fn exposition_matches_the_prometheus_crate() {
         let value = async || Ok::<_, Infallible>(Some("x".repeat(bytes)));
         cache.get_or_load(key, value).await.unwrap();
     }
-    let mut exposition = Exposition::new(collector);
-    let mut page = Page::new();
-    let mut ours = |format| {
-        exposition.write(format, &mut page).unwrap();
-        pages::read(format, &page.to_text())
-    };
-    // The server's view and the retry budget change with time.
-    let (text, open_metrics) = poll_until("three equal expositions", async || {
-        let (text, open_metrics) = (ours(Format::Text), ours(Format::OpenMetrics));
-        let theirs = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        let same = samples(&text) == samples(&pages::read(Format::Text, &theirs));
-        let is_seen = text.iter().any(|family| family.name == "poolscope_redis_info");
-        (is_seen && same && samples(&text) == samples(&open_metrics)).then_some((text, open_metrics))
-    })
-    .await;
+    let is_seen = |text: &[Family]| text.iter().any(|family| family.name == "poolscope_redis_info");
+    let (text, open_metrics) = equal_expositions(collector, &registry, is_seen).await;
     let names = METRICS.iter().map(|metric| metric.name);
     let of_redis = names.filter(|name| name.starts_with("poolscope_cache_") || name.starts_with("poolscope_redis_"));
     let missing: Vec<_> = of_redis.filter(|name| !text.iter().any(|family| family.name == *name)).collect();

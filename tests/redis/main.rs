@@ -7,8 +7,6 @@ mod connecting;
 mod exposition;
 mod invariants;
 mod outages;
-#[path = "../support/pages/mod.rs"]
-mod pages;
 mod retries;
 mod server_view;
 mod sessions;

@@ -1,5 +1,7 @@
 //! Helpers shared by the tests.
 
+#[path = "../../support/expositions.rs"]
+pub(crate) mod expositions;
 mod http;
 #[path = "../../support/log_lines.rs"]
 pub(crate) mod log_lines;
@@ -7,10 +9,11 @@ pub(crate) mod log_lines;
 pub(crate) mod pages;
 mod server;
 mod traces;
+#[path = "../../support/waits.rs"]
+mod waits;
 
 use std::error::Error;
 use std::fmt::Debug;
-use std::time::{Duration, Instant};
 
 use ::prometheus::{Registry, TextEncoder};
 use poolscope::{Collector, Connection, Pool, PoolBuilder};
@@ -23,34 +26,7 @@ pub(crate) use poolscope_testing::proxy::Proxy;
 pub(crate) use poolscope_testing::scrape::{MonotonicCheck, Scrape};
 pub(crate) use server::{Admin, shared};
 pub(crate) use traces::{Trace, traced};
-
-/// Long enough for a busy machine; only failing tests wait for it.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Awaits a future; panics after [`TEST_TIMEOUT`].
-pub(crate) async fn with_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(TEST_TIMEOUT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("not within {TEST_TIMEOUT:?}: {what}"),
-    }
-}
-
-/// Calls `check` until it returns a value; panics after [`TEST_TIMEOUT`].
-pub(crate) async fn poll_until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = check().await {
-            return value;
-        }
-        assert!(started.elapsed() < TEST_TIMEOUT, "not within {TEST_TIMEOUT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Calls `check` until it returns true; panics after [`TEST_TIMEOUT`].
-pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    poll_until(what, async || check().await.then_some(())).await;
-}
+pub(crate) use waits::{TEST_TIMEOUT, eventually, poll_until, with_deadline};
 
 /// A pool with a registry of its own.
 #[derive(Clone)]

@@ -1,10 +1,14 @@
 //! Helpers shared by the tests.
 
+#[path = "../../support/expositions.rs"]
+pub(crate) mod expositions;
+#[path = "../../support/pages/mod.rs"]
+pub(crate) mod pages;
 #[path = "../../postgres/support/traces.rs"]
 #[allow(dead_code, reason = "shared with the tests with PostgreSQL")]
 mod traces;
-
-use std::time::{Duration, Instant};
+#[path = "../../support/waits.rs"]
+mod waits;
 
 use poolscope::Collector;
 use poolscope::labels::{CloseReason, Dirt, ErrorPhase, Outcome};
@@ -15,34 +19,7 @@ use poolscope_testing::scrape::Scrape;
 use prometheus::{Registry, TextEncoder};
 
 pub(crate) use traces::traced;
-
-/// Long enough for a busy machine; only failing tests wait for it.
-pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Awaits a future; panics after [`TEST_TIMEOUT`].
-pub(crate) async fn with_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(TEST_TIMEOUT, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("not within {TEST_TIMEOUT:?}: {what}"),
-    }
-}
-
-/// Calls `check` until it returns a value; panics after [`TEST_TIMEOUT`].
-pub(crate) async fn poll_until<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(value) = check().await {
-            return value;
-        }
-        assert!(started.elapsed() < TEST_TIMEOUT, "not within {TEST_TIMEOUT:?}: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-/// Calls `check` until it returns true; panics after [`TEST_TIMEOUT`].
-pub(crate) async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
-    poll_until(what, async || check().await.then_some(())).await;
-}
+pub(crate) use waits::{TEST_TIMEOUT, eventually, poll_until, with_deadline};
 
 pub(crate) async fn server() -> Server {
     Server::builder().start().await.unwrap()
