@@ -22,7 +22,7 @@ impl ReloadLog {
         Self { direction: Some(direction), ..Self::default() }
     }
 
-    /// Logs that the files are used, or why they cannot be.
+    /// Logs that the files were read, or what is invalid.
     pub(crate) fn record(&self, result: Result<(), &str>) {
         let Some(suppressed) = self.limiter.pass(result) else { return };
         let (pool, direction) = (self.pool.as_ref().map(PoolName::as_str), self.direction);
