@@ -112,7 +112,11 @@ impl HttpClient {
         let tls = args::tls_config(args, targets.iter().any(|target| target.is_tls))?;
         let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         // A server may send heads of 1xx without end: the less is parsed at once, the sooner the timeout is noticed.
-        let client = Client::builder(TokioExecutor::new()).http1_max_buf_size(MAX_HEAD_BYTES).build(connector);
+        // The runtime stands still between two queries, so it would not notice that a server has closed an idle connection.
+        let client = Client::builder(TokioExecutor::new())
+            .http1_max_buf_size(MAX_HEAD_BYTES)
+            .pool_max_idle_per_host(0)
+            .build(connector);
         Ok(Self { timeout: args.timeout, client, authorization: args::authorization(args)? })
     }
 
@@ -239,6 +243,27 @@ mod tests {
             peer
         });
         assert!(response.unwrap().body.starts_with("aaaaaaaaaaa"));
+    }
+
+    /// A server may close a connection between two queries, while nothing drives the client's runtime.
+    #[test]
+    fn closed_connection_is_not_used_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let target: Target = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let server = std::thread::spawn(move || {
+            for _ in 0..3 {
+                let (mut stream, _) = listener.accept().unwrap();
+                assert!(std::io::Read::read(&mut stream, &mut [0; 1024]).unwrap() > 0);
+                let response = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+                std::io::Write::write_all(&mut stream, response).unwrap();
+            }
+        });
+        let (runtime, client) = (runtime().unwrap(), client(&target));
+        for _ in 0..3 {
+            let json = runtime.block_on(client.get_json(&target, 10));
+            assert_eq!(json.unwrap(), serde_json::json!({}));
+        }
+        server.join().unwrap();
     }
 
     #[test]
