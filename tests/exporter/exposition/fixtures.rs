@@ -1,8 +1,8 @@
 //! Pools over a mock backend, with a clock that stands still, so that two pages have the same numbers.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -215,8 +215,25 @@ impl Metrics {
     }
 }
 
+/// Read-locked while pages are compared, and write-locked while the counters of the process change, as those of incident
+/// files: they are on the pages of every test.
+static PROCESS_COUNTERS: RwLock<()> = RwLock::new(());
+
+/// Waits until no pages are compared, and lets no comparison begin before the guard is dropped.
+pub(crate) fn change_process_counters() -> RwLockWriteGuard<'static, ()> {
+    loop {
+        // A writer that waits would stop a test that has a reader and needs another one.
+        match PROCESS_COUNTERS.try_write() {
+            Ok(guard) => return guard,
+            Err(TryLockError::Poisoned(poisoned)) => return poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 /// Writes pages, reusing its memory.
 pub(crate) struct Writer {
+    _same_counters: RwLockReadGuard<'static, ()>,
     exposition: Exposition,
     page: Page,
     /// The registry for the `prometheus` crate, and an exposition of it, which contains the collector twice.
@@ -227,7 +244,9 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let duplicate = Exposition::new(metrics.collector.clone()).registry(metrics.all.clone());
-        Self { exposition: metrics.exposition(), page: Page::new(), all: metrics.all.clone(), duplicate }
+        let same_counters = PROCESS_COUNTERS.read().unwrap_or_else(PoisonError::into_inner);
+        let exposition = metrics.exposition();
+        Self { _same_counters: same_counters, exposition, page: Page::new(), all: metrics.all.clone(), duplicate }
     }
 
     /// Writes a page, which must be the same if the collector is registered too.

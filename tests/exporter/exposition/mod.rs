@@ -8,7 +8,7 @@
 mod allocations;
 mod differential;
 mod exemplars;
-mod fixtures;
+pub(super) mod fixtures;
 mod label_cache;
 mod other_collectors;
 #[path = "../../support/pages/mod.rs"]
