@@ -203,8 +203,9 @@ struct Relay {
     address: SocketAddr,
     target: SocketAddr,
     listener: Option<TcpListener>,
-    /// Reserves the port while the proxy does not listen.
-    reserved_port: Option<TcpSocket>,
+    /// Bound to the port before the listener listens, and ready to listen in its place. Without it another process
+    /// could take the port once the listener is closed, since no socket can be bound while another listens.
+    spare: Option<TcpSocket>,
     links: FuturesUnordered<LocalBoxFuture<'static, ()>>,
     shared: Rc<Shared>,
     accepted: u64,
@@ -212,12 +213,14 @@ struct Relay {
 
 impl Relay {
     fn open(target: SocketAddr) -> io::Result<Self> {
-        let listener = bound((Ipv4Addr::LOCALHOST, 0).into())?.listen(BACKLOG)?;
+        let first = bound((Ipv4Addr::LOCALHOST, 0).into())?;
+        let address = first.local_addr()?;
+        let spare = bound(address)?;
         Ok(Self {
-            address: listener.local_addr()?,
+            address,
             target,
-            listener: Some(listener),
-            reserved_port: None,
+            listener: Some(first.listen(BACKLOG)?),
+            spare: Some(spare),
             links: FuturesUnordered::new(),
             shared: Rc::default(),
             accepted: 0,
@@ -255,15 +258,15 @@ impl Relay {
 
     fn refuse(&mut self) -> io::Result<()> {
         self.admit_all()?;
-        if self.listener.take().is_some() {
-            self.reserved_port = Some(bound(self.address)?);
-        }
+        self.listener = None;
         Ok(())
     }
 
     fn accept(&mut self) -> io::Result<()> {
-        if let Some(socket) = self.reserved_port.take() {
-            self.listener = Some(socket.listen(BACKLOG)?);
+        if self.listener.is_none() {
+            let spare = bound(self.address)?;
+            let next = self.spare.replace(spare).expect("a spare socket");
+            self.listener = Some(next.listen(BACKLOG)?);
         }
         Ok(())
     }
