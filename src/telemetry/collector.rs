@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 #[cfg(feature = "exporter")]
+use std::fmt::Debug;
+#[cfg(feature = "exporter")]
 use std::sync::OnceLock;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -36,6 +38,16 @@ pub struct Collector {
     /// Kept from the first exporter on.
     #[cfg(feature = "exporter")]
     history: Arc<OnceLock<Arc<History>>>,
+    #[cfg(feature = "exporter")]
+    observers: Arc<Mutex<Vec<Weak<dyn PoolObserver>>>>,
+}
+
+/// Learns of pools that join a collector.
+#[cfg(feature = "exporter")]
+pub(crate) trait PoolObserver: Debug + Send + Sync {
+    /// Called with each pool that joins, before it can be sampled and before its settings are known. Must not block, and
+    /// must not read the collector.
+    fn joined(&self, ledger: &Arc<Ledger>);
 }
 
 impl Collector {
@@ -66,6 +78,24 @@ impl Collector {
     #[cfg(feature = "exporter")]
     pub(crate) fn history(&self) -> &Arc<History> {
         self.history.get_or_init(Arc::default)
+    }
+
+    /// Adds an observer of the pools that join from now on, while the caller keeps it.
+    #[cfg(feature = "exporter")]
+    pub(crate) fn add_pool_observer(&self, observer: Weak<dyn PoolObserver>) {
+        let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
+        observers.retain(|observer| observer.strong_count() > 0);
+        observers.push(observer);
+    }
+
+    /// Tells the observers of a pool. The list of pools is locked, so that nobody has found the pool yet.
+    fn announce(&self, _locked: &MutexGuard<'_, Vec<Weak<Ledger>>>, ledger: &Arc<Ledger>) {
+        #[cfg(feature = "exporter")]
+        for observer in self.observers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
+            observer.joined(ledger);
+        }
+        #[cfg(not(feature = "exporter"))]
+        let _ = ledger;
     }
 
     /// Appends the ledgers of the pools to `ledgers`, in the order in which they joined. A replaced pool is part of its
@@ -109,6 +139,7 @@ impl Collector {
             let ledger = Arc::new(make(Arc::clone(replaced.name())));
             ledger.replace(replaced);
             ledgers.push(Arc::downgrade(&ledger));
+            self.announce(&ledgers, &ledger);
             return ledger;
         }
         let taken = |name: &str| ledgers.iter().filter_map(Weak::upgrade).any(|ledger| **ledger.name() == *name);
@@ -121,6 +152,7 @@ impl Collector {
         let renamed = unique != name;
         let ledger = Arc::new(make(unique.as_str().into()));
         ledgers.push(Arc::downgrade(&ledger));
+        self.announce(&ledgers, &ledger);
         drop(ledgers);
         static RENAMES: Limiter = Limiter::new();
         if renamed && let Some(suppressed) = RENAMES.pass_now() {

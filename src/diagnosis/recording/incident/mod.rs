@@ -1,6 +1,6 @@
 //! Incident files: the window around a problem, written while it lasts, so that the evidence survives the process.
 //!
-//! - [`watch`] reduces each sample of a pool and queues it, without waiting;
+//! - [`watch`] observes the pools, reduces each sample and queues it, without waiting;
 //! - [`writer`] is the thread that keeps the last minutes compressed, and writes a file while a pool has a problem;
 //! - [`window`] is one pool's part of it;
 //! - [`files`] names the files, creates and completes them, and deletes old ones.
@@ -17,14 +17,15 @@ mod writer;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::mpsc::{self, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use self::watch::Sample;
+use self::watch::{Sample, Watched, Watches};
 use self::writer::Writer;
+use crate::telemetry::collector::PoolObserver as _;
 use crate::telemetry::{Collector, incidents};
 
 /// How many samples may be queued for the thread that writes: some seconds of some hundred pools.
@@ -101,6 +102,7 @@ pub struct IncidentRecorder {
 #[derive(Debug)]
 struct Handle {
     queue: SyncSender<Message>,
+    watches: Arc<Watches>,
     /// Ends the thread if the queue is full: the thread has senders too, so it would wait for messages for ever.
     is_finishing: Arc<AtomicBool>,
 }
@@ -108,6 +110,7 @@ struct Handle {
 /// What the thread receives.
 #[derive(Debug)]
 enum Message {
+    Pool(Watched),
     Sample(Box<Sample>),
     /// Begins a file for the pool of this name, or for each pool.
     Record(Option<String>),
@@ -123,10 +126,14 @@ impl IncidentRecorder {
     /// Returns an error if the thread cannot be started.
     pub fn start(collector: &Collector, settings: IncidentSettings) -> io::Result<Self> {
         incidents::register();
-        let (queue, incoming) = mpsc::sync_channel(MAX_QUEUED);
-        let handle = Handle { queue, is_finishing: Arc::default() };
+        let (handle, incoming) = Handle::new(MAX_QUEUED);
         let writer = Writer::new(collector.clone(), settings, &handle);
         thread::Builder::new().name("poolscope-incidents".to_owned()).spawn(move || writer.run(&incoming))?;
+        let observer: Weak<Watches> = Arc::downgrade(&handle.watches);
+        collector.add_pool_observer(observer);
+        let mut ledgers = Vec::new();
+        collector.ledgers(&mut ledgers);
+        ledgers.iter().for_each(|ledger| handle.watches.joined(ledger));
         Ok(Self { handle: Arc::new(handle) })
     }
 
@@ -143,6 +150,12 @@ impl IncidentRecorder {
 }
 
 impl Handle {
+    fn new(max_queued: usize) -> (Self, Receiver<Message>) {
+        let (queue, incoming) = mpsc::sync_channel(max_queued);
+        let watches = Arc::new(Watches::new(queue.clone()));
+        (Self { queue, watches, is_finishing: Arc::default() }, incoming)
+    }
+
     fn finish(&self, limit: Duration) {
         let deadline = Instant::now() + limit;
         let (finished, receiver) = mpsc::sync_channel(1);

@@ -287,7 +287,7 @@ fn recorder_writes_on_request_and_at_the_end() {
         mock.increment(Duration::from_secs(1));
         ledger.sample(&mut buffer, Duration::ZERO, Duration::ZERO);
     };
-    // The thread finds the pool within a second, and records it as soon as it has a sample.
+    // The thread records the pool as soon as it has a sample.
     let begun = Instant::now();
     while names(home.path()).is_empty() {
         assert!(begun.elapsed() < Duration::from_secs(60));
@@ -304,6 +304,35 @@ fn recorder_writes_on_request_and_at_the_end() {
     assert_eq!(recording.header.incident.unwrap().cause, "requested");
     assert!(!recording.listings.is_empty());
     assert!(incidents::totals().unwrap().files > 0);
+}
+
+#[test]
+fn every_sample_of_a_new_pool_is_recorded() {
+    let home = tempfile::tempdir().unwrap();
+    let collector = Collector::new();
+    let recorder = IncidentRecorder::start(&collector, settings(home.path())).unwrap();
+    // Whether the thread has looked for pools meanwhile or not.
+    for pool in ["first", "second"] {
+        let (clock, mock) = Clock::mock();
+        let ledger = collector.join(pool, None, |name| Ledger::new(name, Limits::for_tests(), clock));
+        ledger.set_settings(vec![("pool_size", "1".to_owned())]);
+        ledger.set_diagnoser(Box::new(crate::diagnosis::Engine::default()));
+        let mut buffer = SnapshotBuffer::new();
+        for _ in 0..4 {
+            mock.increment(Duration::from_secs(1));
+            ledger.sample(&mut buffer, Duration::ZERO, Duration::ZERO);
+        }
+        recorder.record(Some(pool));
+        let file = || {
+            let paths = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().path());
+            paths.filter_map(|path| Recording::open(path).ok()).find(|recording| recording.header.pool == pool)
+        };
+        until("a file", || file().is_some_and(|recording| !recording.listings.is_empty()));
+        let recording = file().unwrap();
+        let seconds: Vec<_> = recording.seconds.iter().map(|second| second.at_seconds).collect();
+        assert_eq!(seconds, [1.0, 2.0, 3.0], "{pool}");
+        assert_eq!(&*recording.header.settings["pool_size"], "1");
+    }
 }
 
 /// Waits for a condition.
@@ -333,8 +362,7 @@ fn request_for_many_pools_begins_some_files() {
 #[test]
 fn recorder_with_a_full_queue_ends() {
     let home = tempfile::tempdir().unwrap();
-    let (queue, incoming) = mpsc::sync_channel(1);
-    let handle = Handle { queue, is_finishing: Arc::default() };
+    let (handle, incoming) = Handle::new(1);
     let writer = Writer::new(Collector::new(), settings(home.path()), &handle);
     handle.queue.try_send(Message::Record(None)).unwrap();
     handle.finish(Duration::ZERO);

@@ -1,13 +1,17 @@
-//! Receives the samples of one pool, and queues what is recorded of them.
+//! Observes pools from the time at which they join the collector: receives the samples of each, and queues what is
+//! recorded of them.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use super::super::super::interval::{Interval, Totals};
 use super::Message;
 use crate::telemetry::clock::Nanos;
+use crate::telemetry::collector::PoolObserver;
 use crate::telemetry::incidents;
+use crate::telemetry::ledger::Ledger;
 use crate::telemetry::log::Limiter;
 use crate::telemetry::verdict::SampleObserver;
 use crate::telemetry::{PoolSnapshot, Verdict};
@@ -24,6 +28,40 @@ pub(super) struct Sample {
     pub(super) queued: usize,
 }
 
+/// A pool whose samples are queued.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// The number of the pool.
+    pub(super) number: u64,
+    pub(super) ledger: Weak<Ledger>,
+    /// The observer of its samples, which the ledger does not own.
+    pub(super) _watch: Arc<Watch>,
+}
+
+/// Watches each pool that joins the collector, so that its first sample is recorded.
+#[derive(Debug)]
+pub(super) struct Watches {
+    queue: SyncSender<Message>,
+    next: AtomicU64,
+}
+
+impl Watches {
+    pub(super) fn new(queue: SyncSender<Message>) -> Self {
+        Self { queue, next: AtomicU64::new(0) }
+    }
+}
+
+impl PoolObserver for Watches {
+    fn joined(&self, ledger: &Arc<Ledger>) {
+        let number = self.next.fetch_add(1, Relaxed);
+        let watch = Arc::new(Watch::new(number, self.queue.clone()));
+        let observer: Weak<Watch> = Arc::downgrade(&watch);
+        ledger.add_observer(observer);
+        // If the queue is full the observer is dropped: the thread looks for pools that it does not know.
+        let _ = self.queue.try_send(Message::Pool(Watched { number, ledger: Arc::downgrade(ledger), _watch: watch }));
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Watch {
     pool: u64,
@@ -38,7 +76,7 @@ struct State {
 }
 
 impl Watch {
-    pub(super) fn new(pool: u64, queue: SyncSender<Message>) -> Self {
+    fn new(pool: u64, queue: SyncSender<Message>) -> Self {
         Self { pool, queue, state: Mutex::default() }
     }
 }

@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::super::format::Header;
 use super::super::listing::Listing;
-use super::watch::{Sample, Watch};
+use super::watch::{Sample, Watched, Watches};
 use super::window::{Ended, Window};
 use super::{Handle, IncidentSettings, Message, files};
 use crate::telemetry::Collector;
+use crate::telemetry::collector::PoolObserver as _;
 use crate::telemetry::incidents;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::log::Limiter;
 
-/// How often new pools are looked for.
+/// How often pools are looked for that have gone, or that the queue had no room for.
 const ATTACH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often old files are deleted, and those of killed processes completed.
@@ -34,28 +35,50 @@ const MAX_OPEN: usize = 16;
 pub(super) struct Writer {
     collector: Collector,
     settings: Arc<IncidentSettings>,
-    queue: SyncSender<Message>,
+    watches: Arc<Watches>,
     /// Whether to finish without a message, as the queue was full.
     is_finishing: Arc<AtomicBool>,
     pools: BTreeMap<u64, Pool>,
-    next: u64,
     attached: Option<Instant>,
     tidied: Option<Instant>,
 }
 
 struct Pool {
-    ledger: Weak<Ledger>,
-    /// The observer of its samples, which the ledger does not own.
-    _watch: Arc<Watch>,
-    window: Window,
+    watched: Watched,
+    /// Created when it is needed: a pool that has just joined does not know its settings yet.
+    window: Option<Window>,
     sampled: Instant,
+}
+
+impl Pool {
+    fn is(&self, ledger: &Arc<Ledger>) -> bool {
+        Weak::as_ptr(&self.watched.ledger) == Arc::as_ptr(ledger)
+    }
+
+    /// Returns the window; `None` if there is none, and the pool is gone.
+    fn window(&mut self, settings: &Arc<IncidentSettings>) -> Option<&mut Window> {
+        if self.window.is_none() {
+            let header = Header::new(&*self.watched.ledger.upgrade()?);
+            self.window = Some(Window::new(header, Arc::clone(settings)));
+        }
+        self.window.as_mut()
+    }
+
+    fn is_recording(&self) -> bool {
+        self.window.as_ref().is_some_and(Window::is_recording)
+    }
+
+    /// Completes the file that is being written.
+    fn finish(&mut self) {
+        report(self.window.as_mut().and_then(Window::finish));
+    }
 }
 
 impl Writer {
     pub(super) fn new(collector: Collector, settings: IncidentSettings, handle: &Handle) -> Self {
-        let (queue, is_finishing) = (handle.queue.clone(), Arc::clone(&handle.is_finishing));
+        let (watches, is_finishing) = (Arc::clone(&handle.watches), Arc::clone(&handle.is_finishing));
         let (settings, pools) = (Arc::new(settings), BTreeMap::new());
-        Self { collector, settings, queue, is_finishing, pools, next: 0, attached: None, tidied: None }
+        Self { collector, settings, watches, is_finishing, pools, attached: None, tidied: None }
     }
 
     /// Writes until it is told to finish.
@@ -63,6 +86,7 @@ impl Writer {
         while !self.is_finishing.load(SeqCst) {
             self.maintain();
             match incoming.recv_timeout(ATTACH_INTERVAL) {
+                Ok(Message::Pool(watched)) => self.insert(watched),
                 Ok(Message::Sample(sample)) => self.add(&sample),
                 Ok(Message::Record(name)) => self.request(name.as_deref()),
                 Ok(Message::Finish(finished)) => {
@@ -79,9 +103,7 @@ impl Writer {
     }
 
     fn finish(&mut self) {
-        for pool in self.pools.values_mut() {
-            report(pool.window.finish());
-        }
+        self.pools.values_mut().for_each(Pool::finish);
     }
 
     fn maintain(&mut self) {
@@ -93,49 +115,51 @@ impl Writer {
         }
         if is_due(self.tidied, TIDY_INTERVAL) {
             self.tidied = Some(now);
-            let open: Vec<_> = self.pools.values().filter_map(|pool| pool.window.partial()).collect();
+            let open: Vec<_> = self.pools.values().filter_map(|pool| pool.window.as_ref()?.partial()).collect();
             if let Err(error) = files::tidy(&self.settings, SystemTime::now(), &open) {
                 failed(&error, &self.settings);
             }
         }
     }
 
-    /// Observes pools that are new, and completes the files of those that are gone or not sampled.
+    /// Observes pools that are unknown, and completes the files of those that are gone or not sampled.
     fn attach(&mut self, now: Instant) {
         let mut ledgers = Vec::new();
         self.collector.ledgers(&mut ledgers);
         for ledger in &ledgers {
-            let is_known = self.pools.values().any(|pool| Weak::as_ptr(&pool.ledger) == Arc::as_ptr(ledger));
-            if !is_known {
-                let watch = Arc::new(Watch::new(self.next, self.queue.clone()));
-                let observer: Weak<Watch> = Arc::downgrade(&watch);
-                ledger.add_observer(observer);
-                let window = Window::new(Header::new(ledger), Arc::clone(&self.settings));
-                let pool = Pool { ledger: Arc::downgrade(ledger), _watch: watch, window, sampled: now };
-                self.pools.insert(self.next, pool);
-                self.next += 1;
+            if !self.pools.values().any(|pool| pool.is(ledger)) {
+                self.watches.joined(ledger);
             }
         }
         self.pools.retain(|_, pool| {
-            let is_listed = ledgers.iter().any(|ledger| Weak::as_ptr(&pool.ledger) == Arc::as_ptr(ledger));
+            let is_listed = ledgers.iter().any(|ledger| pool.is(ledger));
             if !is_listed || now.duration_since(pool.sampled) > SAMPLE_TIMEOUT {
-                report(pool.window.finish());
+                pool.finish();
             }
             is_listed
         });
     }
 
+    /// Adds a pool, unless it was found twice.
+    fn insert(&mut self, watched: Watched) {
+        let is_known = self.pools.values().any(|pool| Weak::ptr_eq(&pool.watched.ledger, &watched.ledger));
+        if !is_known {
+            self.pools.insert(watched.number, Pool { watched, window: None, sampled: Instant::now() });
+        }
+    }
+
     /// Returns the number of files that are being written.
     fn open(&self) -> usize {
-        self.pools.values().filter(|pool| pool.window.is_recording()).count()
+        self.pools.values().filter(|pool| pool.is_recording()).count()
     }
 
     fn add(&mut self, sample: &Sample) {
         let open = self.open();
         let Some(pool) = self.pools.get_mut(&sample.pool) else { return };
         pool.sampled = Instant::now();
-        let ledger = &pool.ledger;
-        match pool.window.add(sample, open < MAX_OPEN, || listing(ledger)) {
+        let ledger = Weak::clone(&pool.watched.ledger);
+        let Some(window) = pool.window(&self.settings) else { return };
+        match window.add(sample, open < MAX_OPEN, || listing(&ledger)) {
             Ok(ended) => {
                 let has_ended = ended.is_some();
                 report(ended);
@@ -150,11 +174,11 @@ impl Writer {
     fn request(&mut self, name: Option<&str>) {
         let (mut open, mut skipped) = (self.open(), 0);
         for pool in self.pools.values_mut() {
-            let Some(ledger) = pool.ledger.upgrade() else { continue };
+            let Some(ledger) = pool.watched.ledger.upgrade() else { continue };
             if name.is_some_and(|name| **ledger.name() != *name) {
                 continue;
             }
-            if !pool.window.is_recording() {
+            if !pool.is_recording() {
                 // More would replace the files of other problems.
                 if open >= MAX_OPEN {
                     skipped += 1;
@@ -162,7 +186,8 @@ impl Writer {
                 }
                 open += 1;
             }
-            if let Err(error) = pool.window.request(|| listing(&pool.ledger)) {
+            let Some(window) = pool.window(&self.settings) else { continue };
+            if let Err(error) = window.request(|| listing(&Arc::downgrade(&ledger))) {
                 failed(&error, &self.settings);
             }
         }
