@@ -17,6 +17,10 @@ use crate::run::{Run, demo, poolscope, run_to_end, start, wait_until};
 /// The scenarios unless `make incidents` runs all.
 const SCENARIOS: [&str; 2] = ["leak", "slow_queries"];
 
+/// The scenarios in which nobody holds a connection, or waits for one, for longer than some milliseconds. At the moments
+/// of their listings there may be nobody.
+const BRIEF: [&str; 2] = ["churn", "retry_storm"];
+
 /// The scenarios that run at once.
 const AT_ONCE: usize = 2;
 
@@ -93,7 +97,9 @@ fn kill(scenario: &str) {
     assert_eq!(json[0]["pool"], "shop");
     let ended = run_to_end(poolscope(&["top", path]));
     assert_eq!(ended.code, Some(0), "{}", ended.err);
-    assert!(ended.out.contains(" HOLDER\n") || ended.out.contains(" WAITER\n"), "{scenario}: {}", ended.out);
+    if !BRIEF.contains(&scenario) {
+        assert!(ended.out.contains(" HOLDER\n") || ended.out.contains(" WAITER\n"), "{scenario}: {}", ended.out);
+    }
 
     let replay = Run::start(&mut poolscope(&["replay", path]));
     let line = replay.line_containing("Live page: http://");
