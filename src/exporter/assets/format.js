@@ -59,6 +59,23 @@ export function words(name) {
   return name.replaceAll("_", " ");
 }
 
+/** A sentence with a capital letter, unless it begins with a name. @param {string} text */
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+/**
+ * The label of a field of the API, and its value with a unit: `wait_p99_seconds` of 0.0157 is `wait p99` of `16 ms`.
+ * @param {string} name
+ * @param {unknown} value
+ */
+export function field(name, value) {
+  const isTime = name.endsWith("_seconds");
+  const label = words(isTime ? name.slice(0, -"_seconds".length) : name);
+  if (typeof value !== "number") return { label, text: String(value ?? "–") };
+  return { label, text: measure(name, value, isTime ? "seconds" : SHARE.test(name) ? "ratio" : "count") };
+}
+
 /**
  * The day, as in `2026-12-01`.
  * @param {number} unixSeconds

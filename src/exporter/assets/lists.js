@@ -10,6 +10,7 @@ import { duration, words } from "./format.js";
  * @property {(item: T) => string} text
  * @property {(item: T) => string | number} [order] by the text if there is none
  * @property {boolean} [numeric]
+ * @property {boolean} [isId] shortened to the width of its first digits
  * @property {(item: T, template: string | null) => string | null} [link]
  */
 
@@ -33,7 +34,7 @@ const HOLDER_COLUMNS = [
   { label: "Queries", text: (holder) => String(holder.queries), order: (holder) => -holder.queries, numeric: true },
   { label: "Backend", text: (holder) => String(holder.backend_pid ?? "–"), order: (holder) => -(holder.backend_pid ?? 0), numeric: true },
   { label: "Request", text: (holder) => holder.request ?? "–" },
-  { label: "Trace", text: (holder) => holder.trace_id ?? "–", link: (holder, template) => traceLink(holder.trace_id, template) },
+  { label: "Trace", isId: true, text: (holder) => holder.trace_id ?? "–", link: (holder, template) => traceLink(holder.trace_id, template) },
 ];
 
 /** @param {Holder} holder */
@@ -54,7 +55,7 @@ const WAITER_COLUMNS = [
   { label: "Phase", text: (waiter) => words(waiter.phase) },
   { label: "Its task holds", text: (waiter) => (waiter.own === null ? "–" : `${waiter.own.operation}${waiter.own.call_site === null ? "" : ` at ${waiter.own.call_site}`}`) },
   { label: "Request", text: (waiter) => waiter.request ?? "–" },
-  { label: "Trace", text: (waiter) => waiter.trace_id ?? "–", link: (waiter, template) => traceLink(waiter.trace_id, template) },
+  { label: "Trace", isId: true, text: (waiter) => waiter.trace_id ?? "–", link: (waiter, template) => traceLink(waiter.trace_id, template) },
 ];
 
 /**
@@ -114,7 +115,7 @@ class Table {
     setText(this.caption, `${this.title}: ${items.length + omitted}${remark === "" ? "" : ` (${remark})`}`);
     this.shown = matching.map((row) => row.item);
     resize(this.body, matching.length, () =>
-      element("tr", {}, ...this.columns.map(({ numeric }) => element("td", { class: numeric ? "numeric" : null }))),
+      element("tr", {}, ...this.columns.map(({ numeric, isId }) => element("td", { class: numeric ? "numeric" : isId ? "id" : null }))),
     );
     matching.forEach(({ item, texts }, at) => {
       const row = this.body.children[at];

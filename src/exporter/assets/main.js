@@ -3,7 +3,7 @@
 import { Palette } from "./chart.js";
 import { Charts } from "./charts.js";
 import { byId, element, resize, setText } from "./dom.js";
-import { words } from "./format.js";
+import { field, words } from "./format.js";
 import { Lists } from "./lists.js";
 import { History, Model } from "./model.js";
 import { PoolTable } from "./pools.js";
@@ -220,16 +220,13 @@ function showSizing(sizing) {
   const columns = Object.keys(list[0] ?? {});
   const head = byId("sizing-head");
   resize(head, columns.length, () => element("th", { scope: "col", class: "numeric" }));
-  columns.forEach((column, at) => setText(head.children[at], words(column)));
+  columns.forEach((column, at) => setText(head.children[at], field(column, null).label));
   const body = byId("sizing-rows");
   resize(body, list.length, () => element("tr"));
   list.forEach((values, at) => {
     const row = body.children[at];
     resize(row, columns.length, () => element("td", { class: "numeric" }));
-    columns.forEach((column, index) => {
-      const value = values[column];
-      setText(row.children[index], typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value ?? "–"));
-    });
+    columns.forEach((column, index) => setText(row.children[index], field(column, values[column]).text));
   });
 }
 

@@ -1,7 +1,7 @@
 // The verdict about one pool, and its numbers now.
 
 import { byId, element, prose, resize, setAttribute, setProse, setText } from "./dom.js";
-import { count, duration, measure, words } from "./format.js";
+import { count, duration, measure, sentence, words } from "./format.js";
 import { isProblem } from "./model.js";
 
 /** The runbook of each cause. A test compares it with the causes and the runbooks. */
@@ -48,7 +48,7 @@ export class Verdict {
     byId("verdict").className = level(cause);
     setText(byId("cause"), causeWords(cause));
     setText(byId("since"), diagnosis && isProblem(cause) ? `for ${duration(Math.floor(diagnosis.since_seconds))}` : "");
-    setProse(byId("finding"), diagnosis ? `${diagnosis.finding}.` : "The first sample of the pool is awaited.");
+    setProse(byId("finding"), diagnosis ? sentence(`${diagnosis.finding}.`) : "The first sample of the pool is awaited.");
     setProse(byId("advice"), diagnosis?.advice ?? "");
     setText(byId("responsible"), responsible(diagnosis));
     setText(byId("consequences"), diagnosis?.consequences.length ? `Also caused by this: ${diagnosis.consequences.map(words).join(", ")}.` : "");
@@ -76,7 +76,7 @@ export class Verdict {
     const now = `${name}: ${causeWords(cause)}`;
     if (this.announced === now) return;
     this.announced = now;
-    const more = diagnosis && isProblem(cause) ? `. ${prose(`${diagnosis.finding}. ${diagnosis.advice}`)}` : "";
+    const more = diagnosis && isProblem(cause) ? `. ${prose(sentence(`${diagnosis.finding}. ${diagnosis.advice}`))}` : "";
     setText(byId("announcement"), `Pool ${now}${more}`);
   }
 }

@@ -91,7 +91,7 @@ const COMPARE: &str = r##"(async () => {
       expect("suspected leaks", text("now-leaks"), String(pool.suspected_leaks));
       if (diagnosis.cause !== "not_enough_data") expect("cause", text("cause"), diagnosis.cause.replaceAll("_", " "));
       // Code is between backticks.
-      expect("finding", text("finding"), `${diagnosis.finding}.`.replaceAll("`", ""));
+      expect("finding", text("finding"), `${diagnosis.finding[0].toUpperCase()}${diagnosis.finding.slice(1)}.`.replaceAll("`", ""));
       expect("advice", text("advice"), diagnosis.advice.replaceAll("`", ""));
       expect("evidence", document.querySelectorAll("#evidence dt").length, diagnosis.evidence.length);
       expect("holders", rows("holders"), pool.holders.map((holder) => holder.operation));
