@@ -135,8 +135,8 @@ impl SessionObserver {
     /// Counts bytes that passed before.
     pub(super) fn count(&self, sent: usize, received: usize) {
         let (wire, at) = (self.writer.stats.wire(), self.writer.clock.now());
-        wire.count_sent(self.writer.fallback, sent as u64, at);
-        wire.count_received(self.writer.fallback, received as u64, at);
+        wire.count_sent(self.writer.fallback, sent as u64, 0, at);
+        wire.count_received(self.writer.fallback, received as u64, 0, at);
     }
 
     /// Reads no messages from now on.
@@ -158,14 +158,14 @@ impl SessionObserver {
             *protocol = None;
             writer.lose(error.problem());
         }
-        writer.stats.wire().count_sent(writer.operation(), bytes.len() as u64, writer.at);
+        writer.stats.wire().count_sent(writer.operation(), bytes.len() as u64, 0, writer.at);
     }
 
     /// Reads bytes that the server sent.
     pub(super) fn received(&mut self, mut bytes: &[u8]) {
         let Self { protocol, writer } = self;
         writer.at = writer.clock.now();
-        writer.stats.wire().count_received(writer.operation(), bytes.len() as u64, writer.at);
+        writer.stats.wire().count_received(writer.operation(), bytes.len() as u64, 0, writer.at);
         if let Some(state) = protocol
             && let Err(error) = state.received(&mut bytes, writer)
         {
@@ -327,7 +327,7 @@ impl ProtocolHandler for SessionWriter {
             }
             None => self.fallback,
         };
-        self.stats.wire().count_query(operation);
+        self.stats.wire().count_queries(operation, 1);
         if first {
             let parent = self.client_span.take().and_then(SampledSpan::remote);
             let parent = parent.and_then(|span| {

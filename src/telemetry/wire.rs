@@ -24,7 +24,7 @@ const GROUPS: usize = OPERATION_IDS.div_ceil(GROUP);
 /// preempted during one, the reading omits the activity in progress.
 const MAX_READ_ATTEMPTS: usize = 64;
 
-/// The state of a session, as observed on its wire.
+/// The state of a session, as observed on its wire. Ordered by activity: none, idle, executing, in a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionStatus {
     /// Unknown: the wire is not observed, or no longer.
@@ -148,7 +148,7 @@ impl WireStats {
     /// Sets the status and the operation it belongs to, and counts the time spent in the previous status for its
     /// operation.
     pub(crate) fn enter(&self, status: SessionStatus, operation: Option<OperationId>, at: Nanos) {
-        let left = self.current();
+        let (left_by, left) = (self.operation.load(Relaxed), self.status.load(Relaxed));
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Relaxed);
         fence(Release);
@@ -156,13 +156,11 @@ impl WireStats {
         // twice: a counter must never decrease.
         self.operation.store(NO_OPERATION, Relaxed);
         fence(Release);
-        if let Some(left_by) = left.operation {
-            let nanos = at.since(Nanos::from_nanos(self.since.load(Relaxed)));
-            match left.status.activity() {
-                Some(Activity::Executing) => self.counters(left_by).executing_nanos.add(nanos),
-                Some(Activity::IdleInTransaction) => self.counters(left_by).in_transaction_nanos.add(nanos),
-                Some(Activity::Idle) | None => {}
-            }
+        if left_by != NO_OPERATION && left >= SessionStatus::Executing as u8 {
+            let counters = self.counters(OperationId::from_index(u64::from(left_by)));
+            let is_executing = left <= SessionStatus::Ending as u8;
+            let time = if is_executing { &counters.executing_nanos } else { &counters.in_transaction_nanos };
+            time.add(at.since(Nanos::from_nanos(self.since.load(Relaxed))));
         }
         self.operation.store(operation.map_or(NO_OPERATION, |operation| u32::from(operation.as_u16())), Relaxed);
         self.since.store(at.as_nanos(), Relaxed);
@@ -183,22 +181,33 @@ impl WireStats {
         self.current_use.store(packed_state, Release);
     }
 
-    pub(crate) fn count_query(&self, operation: OperationId) {
-        self.use_queries.store(self.use_queries.load(Relaxed) + 1, Relaxed);
-        self.counters(operation).queries.add(1);
+    pub(crate) fn count_queries(&self, operation: OperationId, queries: u64) {
+        self.use_queries.store(self.use_queries.load(Relaxed) + queries, Relaxed);
+        self.counters(operation).queries.add(queries);
     }
 
     pub(crate) fn count_finished(&self, operation: OperationId, queries: u64) {
         self.counters(operation).finished.add(queries);
     }
 
-    pub(crate) fn count_sent(&self, operation: OperationId, bytes: u64, at: Nanos) {
-        self.counters(operation).sent.add(bytes);
+    /// Counts bytes that were sent, and the queries in them.
+    #[inline]
+    pub(crate) fn count_sent(&self, operation: OperationId, bytes: u64, queries: u64, at: Nanos) {
+        let counters = self.counters(operation);
+        counters.sent.add(bytes);
+        if queries > 0 {
+            counters.queries.add(queries);
+            self.use_queries.store(self.use_queries.load(Relaxed) + queries, Relaxed);
+        }
         self.last_activity.store(at.as_nanos(), Relaxed);
     }
 
-    pub(crate) fn count_received(&self, operation: OperationId, bytes: u64, at: Nanos) {
-        self.counters(operation).received.add(bytes);
+    /// Counts bytes that were received, and the queries that they ended.
+    #[inline]
+    pub(crate) fn count_received(&self, operation: OperationId, bytes: u64, finished: u64, at: Nanos) {
+        let counters = self.counters(operation);
+        counters.received.add(bytes);
+        counters.finished.add(finished);
         self.last_activity.store(at.as_nanos(), Relaxed);
         self.last_received.store(at.as_nanos(), Relaxed);
     }
@@ -209,6 +218,7 @@ impl WireStats {
 
     /// Records the reply to a request: whether it committed something, and whether its success clears earlier errors;
     /// see [`Evidence`].
+    #[inline]
     pub(crate) fn record_reply(&self, committed: bool, clears_error: bool) {
         if committed {
             self.evidence.commit();

@@ -12,6 +12,7 @@ pub(crate) struct FoldHasher(u64);
 const FACTOR: u64 = 0x243f_6a88_85a3_08d3;
 
 impl FoldHasher {
+    #[inline]
     pub(crate) fn of(bytes: &[u8]) -> u64 {
         let mut hash = Self::default();
         hash.write(bytes);
@@ -20,14 +21,18 @@ impl FoldHasher {
 }
 
 impl Hasher for FoldHasher {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) {
         let (words, rest) = bytes.as_chunks();
         for word in words {
             self.write_u64(u64::from_le_bytes(*word));
         }
-        let mut last = [0; 8];
-        last[..rest.len()].copy_from_slice(rest);
-        self.write_u64(u64::from_le_bytes(last) ^ ((rest.len() as u64) << 60));
+        // The last eight bytes, some of which were hashed before, or all of a shorter text.
+        let last = match bytes.last_chunk() {
+            Some(last) => u64::from_le_bytes(*last),
+            None => rest.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte)),
+        };
+        self.write_u64(last ^ ((rest.len() as u64) << 60));
     }
 
     #[inline]
@@ -39,6 +44,7 @@ impl Hasher for FoldHasher {
         self.0 = low ^ high;
     }
 
+    #[inline]
     fn finish(&self) -> u64 {
         self.0
     }

@@ -86,8 +86,8 @@ impl ProtocolObserver {
     pub(crate) fn received(&mut self, mut bytes: &[u8]) -> Result<(), LimitExceeded> {
         let Self { protocol, handler } = self;
         handler.writer.read_clock();
-        handler.writer.count_received(bytes.len());
-        match protocol {
+        let (receiver, length) = (handler.writer.receiver(), bytes.len());
+        let read = match protocol {
             Reading::Protocol(state) => match state.received(&mut bytes, handler) {
                 Ok(()) => Ok(()),
                 Err(ProtocolError::Limit(exceeded)) => Err(exceeded),
@@ -97,7 +97,9 @@ impl ProtocolObserver {
                 }
             },
             _ => protocol.check_lengths(bytes),
-        }
+        };
+        handler.writer.count_received(receiver, length);
+        read
     }
 }
 

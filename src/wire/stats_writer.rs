@@ -1,6 +1,7 @@
 //! Writes what an observer sees on the wire to the connection's statistics, whatever the protocol.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use crate::labels::{ConnectionState, ErrorCode};
 use crate::telemetry::clock::{Clock, Nanos, nanos};
@@ -9,7 +10,7 @@ use crate::telemetry::evidence::{Risk, ServerError};
 use crate::telemetry::ledger::{Ledger, Recorder};
 use crate::telemetry::operations::OperationId;
 use crate::telemetry::queries::QueryId;
-use crate::telemetry::trace::{QueryEnd, QuerySpans, ServerAddress};
+use crate::telemetry::trace::{QueryEnd, QuerySpans, ServerAddress, TraceContext};
 use crate::telemetry::wire::SessionStatus;
 
 /// Writes the statistics of one connection.
@@ -24,6 +25,10 @@ pub(super) struct StatsWriter {
     unpacked_state: UnpackedState,
     /// The time at which the bytes that are being read passed.
     at: Nanos,
+    /// The queries of the last operation that were sent, and those that ended, and are not counted yet: they are counted
+    /// with the bytes.
+    sent: u64,
+    finished: u64,
     spans: QuerySpans,
     /// The duration in nanoseconds from which on a query is logged; the maximum if none is.
     slow_query_nanos: u64,
@@ -51,7 +56,8 @@ impl StatsWriter {
         let (clock, ledger) = (ledger.clock().clone(), Arc::downgrade(ledger));
         let packed_state = stats.packed_state();
         let unpacked_state = UnpackedState::unpack(packed_state);
-        Self { stats, clock, ledger, packed_state, unpacked_state, at: Nanos::ZERO, spans, slow_query_nanos }
+        let (at, sent, finished) = (Nanos::ZERO, 0, 0);
+        Self { stats, clock, ledger, packed_state, unpacked_state, at, sent, finished, spans, slow_query_nanos }
     }
 
     /// Reads the time at which bytes pass.
@@ -64,19 +70,50 @@ impl StatsWriter {
         self.at
     }
 
-    pub(super) fn count_sent(&self, bytes: usize) {
-        self.stats.wire().count_sent(self.unpacked_state.operation, bytes as u64, self.at);
+    /// Counts bytes that were sent, and the queries in them.
+    #[inline]
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        let queries = std::mem::take(&mut self.sent);
+        self.stats.wire().count_sent(self.unpacked_state.operation, bytes as u64, queries, self.at);
     }
 
-    pub(super) fn count_received(&self, bytes: usize) {
-        self.stats.wire().count_received(self.unpacked_state.operation, bytes as u64, self.at);
+    /// Returns the operation that received bytes count for: the last one that is known before they are read.
+    #[inline]
+    pub(super) fn receiver(&self) -> OperationId {
+        self.unpacked_state.operation
+    }
+
+    /// Counts bytes that were received for `operation`, and the queries that they ended.
+    #[inline]
+    pub(super) fn count_received(&mut self, operation: OperationId, bytes: usize) {
+        if operation != self.unpacked_state.operation {
+            self.count_queries();
+        }
+        let finished = std::mem::take(&mut self.finished);
+        self.stats.wire().count_received(operation, bytes as u64, finished, self.at);
+    }
+
+    /// Counts queries that are not counted yet.
+    #[cold]
+    fn count_queries(&mut self) {
+        let operation = self.unpacked_state.operation;
+        self.stats.wire().count_queries(operation, std::mem::take(&mut self.sent));
+        self.stats.wire().count_finished(operation, std::mem::take(&mut self.finished));
     }
 
     /// Reads the connection's state again, and so the operation that uses the connection now.
+    #[inline]
     fn refresh_state(&mut self) {
         let packed_state = self.stats.packed_state();
-        if packed_state == self.packed_state {
-            return;
+        if packed_state != self.packed_state {
+            self.change_state(packed_state);
+        }
+    }
+
+    #[inline(never)]
+    fn change_state(&mut self, packed_state: u64) {
+        if self.sent + self.finished > 0 {
+            self.count_queries();
         }
         self.packed_state = packed_state;
         let unpacked_state = UnpackedState::unpack(packed_state);
@@ -156,9 +193,7 @@ impl StatsWriter {
     /// the request is wanted.
     pub(super) fn query_sent(&mut self, first: bool, traced: bool) {
         let is_held = self.is_held();
-        if is_held {
-            self.stats.wire().count_query(self.unpacked_state.operation);
-        }
+        self.sent += u64::from(is_held);
         if first {
             self.spans.begin(if is_held && traced { self.stats.begin_request() } else { None });
         }
@@ -166,7 +201,7 @@ impl StatsWriter {
 
     pub(super) fn queries_finished(&mut self, queries: u32) {
         if self.is_held() {
-            self.stats.wire().count_finished(self.unpacked_state.operation, queries.into());
+            self.finished += u64::from(queries);
         }
     }
 
@@ -179,18 +214,27 @@ impl StatsWriter {
         }
         let wire = self.stats.wire();
         wire.record_reply(committed, clears_error);
-        let took = self.at.duration_since(sent_at);
-        if nanos(took) >= self.slow_query_nanos {
+        let nanos = self.at.since(sent_at);
+        if error.is_none() {
+            wire.observe_query(query, nanos);
+        }
+        if error.is_some() || trace.is_some() || nanos >= self.slow_query_nanos {
+            self.unusual_end(query, nanos, error, trace);
+        }
+    }
+
+    /// Records the end of a request that failed, is traced or was slow.
+    #[cold]
+    fn unusual_end(&self, query: QueryId, nanos: u64, error: Option<ErrorCode>, trace: Option<TraceContext>) {
+        let took = Duration::from_nanos(nanos);
+        if nanos >= self.slow_query_nanos {
             let (stats, operation) = (&self.stats, self.unpacked_state.operation);
             self.record(|recorder| recorder.query_slow(stats, operation, query, took, error));
         }
         match (error, trace) {
-            (None, None) => wire.observe_query(query, nanos(took)),
-            (None, Some(trace)) => {
-                wire.observe_query(query, nanos(took));
-                self.record(|recorder| recorder.query_traced(query, took, trace));
-            }
             (Some(code), trace) => self.record(|recorder| recorder.query_failed(query, code, took, trace)),
+            (None, Some(trace)) => self.record(|recorder| recorder.query_traced(query, took, trace)),
+            (None, None) => {}
         }
     }
 

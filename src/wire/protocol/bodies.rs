@@ -165,14 +165,9 @@ impl ProtocolState {
     pub(super) fn server_body(&mut self, part: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
         match &mut self.server_body {
             MessageBody::ReadyForQuery => {
-                let transaction = match part {
-                    b"I" => TransactionStatus::Idle,
-                    b"T" => TransactionStatus::Open,
-                    b"E" => TransactionStatus::Failed,
-                    _ => return Err(ProtocolError::Unknown("unknown transaction status")),
-                };
-                let before = std::mem::replace(&mut self.transaction, transaction);
-                self.ready_for_query(before, handler)?;
+                let transaction = TransactionStatus::of_ready(part);
+                let transaction = transaction.ok_or(ProtocolError::Unknown("unknown transaction status"))?;
+                self.ready_for_query(transaction, handler)?;
             }
             MessageBody::BackendKey { pid, length } => {
                 for byte in part {

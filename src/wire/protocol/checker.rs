@@ -147,6 +147,16 @@ impl CheckedProtocol {
         Ok(())
     }
 
+    /// Returns what later messages depend on.
+    fn state(&self) -> impl PartialEq + std::fmt::Debug + '_ {
+        let ProtocolState { client, server, pending, work, copying, ignored_syncs, .. } = &self.protocol;
+        let ProtocolState { silent_since_ready, negotiating, transaction, prepared, .. } = &self.protocol;
+        let ProtocolState { rows, reported_work, reported_risk, .. } = &self.protocol;
+        let ends = (client.is_at_tag(), client.partial_tag(), server.is_at_tag(), server.partial_tag());
+        let requests = (pending, work, copying, ignored_syncs, silent_since_ready, negotiating);
+        (ends, requests, (transaction, prepared, rows, reported_work, reported_risk))
+    }
+
     /// Feeds the bytes one by one.
     pub(crate) fn feed_bytewise(&mut self, from: Side, bytes: &[u8]) -> Result<(), ProtocolError> {
         bytes.chunks(1).try_for_each(|byte| self.feed(from, byte))
@@ -166,6 +176,7 @@ pub(crate) fn replay(stream: &[(Side, &[u8])]) -> (CheckedProtocol, Result<(), P
             return (fast, result);
         }
         assert_eq!(slow.handler.busy, fast.handler.busy);
+        assert_eq!(slow.state(), fast.state());
         let outcome =
             |CheckingHandler { committed, risk, error, last, .. }: &CheckingHandler| (*committed, *risk, *error, *last);
         assert_eq!(outcome(&slow.handler), outcome(&fast.handler));

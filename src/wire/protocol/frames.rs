@@ -86,6 +86,12 @@ impl FrameReader {
         self.body_left == 0 && self.header_length == 0
     }
 
+    /// Returns whether the next byte is the tag of a message.
+    #[inline]
+    pub(super) fn is_at_tag(&self) -> bool {
+        self.body_left == 0 && self.header_length == 0 && !self.untagged
+    }
+
     /// Returns whether the whole body of the last message has arrived.
     pub(super) fn is_body_read(&self) -> bool {
         self.body_left == 0
@@ -152,6 +158,30 @@ impl FrameReader {
         self.header_length = 0;
         let [tag, a, b, c, d] = self.header;
         Some((tag, u32::from_be_bytes([a, b, c, d])))
+    }
+}
+
+/// A message that has arrived whole.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct WholeMessage<'a> {
+    pub(super) tag: u8,
+    pub(super) body: &'a [u8],
+    /// What has arrived behind it.
+    pub(super) rest: &'a [u8],
+}
+
+impl<'a> WholeMessage<'a> {
+    /// Returns the message at the beginning of `bytes`, unless it has arrived in part or its length is unusual. A reader
+    /// that [is at a tag](FrameReader::is_at_tag) is at the next one behind it.
+    #[inline]
+    pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
+        let [tag, a, b, c, d, behind @ ..] = bytes else { return None };
+        let length = u32::from_be_bytes([*a, *b, *c, *d]);
+        if !(4..=LARGE_MESSAGE_LENGTH).contains(&length) {
+            return None;
+        }
+        let (body, rest) = behind.split_at_checked(length as usize - 4)?;
+        Some(Self { tag: *tag, body, rest })
     }
 }
 

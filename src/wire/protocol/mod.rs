@@ -24,6 +24,7 @@ mod requests;
 #[cfg(test)]
 mod tests;
 mod text;
+mod whole;
 
 use std::collections::VecDeque;
 
@@ -113,12 +114,19 @@ impl ProtocolState {
         if bytes.is_empty() {
             return Ok(());
         }
-        while let Some(part) = self.client.next(&mut bytes)? {
-            match part {
-                FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length } => {
+        loop {
+            if self.client.is_at_tag() {
+                self.whole_requests(&mut bytes, handler);
+                if bytes.is_empty() {
+                    break;
+                }
+            }
+            match self.client.next(&mut bytes)? {
+                Some(FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length }) => {
                     self.client_message(tag, length, handler)?;
                 }
-                FramePart::Body(part) => self.client_body(part, handler),
+                Some(FramePart::Body(part)) => self.client_body(part, handler),
+                None => break,
             }
         }
         // A message sent in part is work even if its kind is not known yet, since its rest is still to be sent. So is
@@ -150,17 +158,23 @@ impl ProtocolState {
             self.negotiating = false;
             *bytes = rest;
         }
-        while let Some(part) = self.server.next(bytes)? {
-            match part {
-                FramePart::Header { tag, length } => self.server_message(tag, length, handler)?,
-                FramePart::LargeHeader { tag, length } => {
+        loop {
+            if self.server.is_at_tag() {
+                self.whole_answers(bytes, handler)?;
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+            }
+            match self.server.next(bytes)? {
+                Some(FramePart::Header { tag, length }) => self.server_message(tag, length, handler)?,
+                Some(FramePart::LargeHeader { tag, length }) => {
                     self.check_large(length, handler).map_err(ProtocolError::Limit)?;
                     self.server_message(tag, length, handler)?;
                 }
-                FramePart::Body(part) => self.server_body(part, handler)?,
+                Some(FramePart::Body(part)) => self.server_body(part, handler)?,
+                None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Returns whether the server has nothing to do for the client, and neither side is within a message.
@@ -198,7 +212,7 @@ impl ProtocolState {
         length: u32,
         handler: &mut H,
     ) -> Result<(), ProtocolError> {
-        if H::MAX_REQUESTS != usize::MAX && self.pending.len() > H::MAX_REQUESTS {
+        if self.has_too_many_requests::<H>() {
             return Err(ProtocolError::Unknown("too many requests without an answer"));
         }
         match (tag, length) {
@@ -252,14 +266,29 @@ impl ProtocolState {
         Ok(())
     }
 
+    #[inline]
+    fn has_too_many_requests<H: ProtocolHandler>(&self) -> bool {
+        H::MAX_REQUESTS != usize::MAX && self.pending.len() > H::MAX_REQUESTS
+    }
+
     /// Handles a message of a request that ends with a `Sync`.
     fn extended_message(&mut self, work: bool, queries: u32, handler: &mut impl ProtocolHandler) {
+        let first = self.extend_request(work, queries, handler.now());
+        self.report_work(handler);
+        if queries > 0 {
+            handler.query_sent(first);
+        }
+    }
+
+    /// Adds a message to the request that ends with a `Sync`. Returns whether it is the first query of it.
+    #[inline]
+    fn extend_request(&mut self, work: bool, queries: u32, sent_at: Nanos) -> bool {
         self.copy_interrupted();
         let request = open_request(&mut self.pending);
         self.work.remove(request);
         if request.start == RequestStart::Empty {
             request.start = RequestStart::Message;
-            request.sent_at = handler.now();
+            request.sent_at = sent_at;
         }
         let first = request.queries == 0 && queries > 0;
         request.queries = request.queries.saturating_add(queries);
@@ -268,12 +297,10 @@ impl ProtocolState {
         // A client that prepares a statement does not wait for `ReadyForQuery`.
         request.ending = request.work && request.queries == 0;
         self.work.add(request);
-        self.report_work(handler);
-        if queries > 0 {
-            handler.query_sent(first);
-        }
+        first
     }
 
+    #[inline]
     fn sync(&mut self) {
         if self.copying {
             self.ignored_syncs = self.ignored_syncs.saturating_add(1);
@@ -327,6 +354,7 @@ impl ProtocolState {
     }
 
     /// Reports that work began or changed its kind, if that was not reported before.
+    #[inline]
     fn report_work(&mut self, handler: &mut impl ProtocolHandler) {
         let state = self.work.state();
         if let (true, Some(ending)) = (self.reported_work != state, state) {
@@ -344,13 +372,17 @@ impl ProtocolState {
     }
 
     /// Reports the risk of the pending requests, if it has changed.
+    #[inline]
     fn report_risk<H: ProtocolHandler>(&mut self, handler: &mut H) {
         if !H::REPORTS_RISK {
             return;
         }
-        let requests = self.pending.iter().filter(|request| request.queries > 0);
-        let requests = requests.map(|request| (request.effects, request.failed));
-        let risk = StatementEffects::risk_of(requests, self.transaction);
+        // One or none is by far the most frequent.
+        let risk = match (self.pending.front(), self.pending.len()) {
+            (None, _) => Risk::None,
+            (Some(request), 1) => risk_of([request].into_iter(), self.transaction),
+            _ => risk_of(self.pending.iter(), self.transaction),
+        };
         if risk != self.reported_risk {
             self.reported_risk = risk;
             handler.risk_changed(risk);
@@ -364,9 +396,8 @@ impl ProtocolState {
         handler: &mut impl ProtocolHandler,
     ) -> Result<(), ProtocolError> {
         // Asynchronous messages do not show how far the server has got.
-        if self.silent_since_ready && !matches!(tag, b'A' | b'N' | b'S' | b'Z') {
-            self.silent_since_ready = false;
-            self.ignored_syncs = 0;
+        if !matches!(tag, b'A' | b'N' | b'S' | b'Z') {
+            self.server_speaks();
         }
         self.server_body = match (tag, length) {
             (b'Z', 5) => MessageBody::ReadyForQuery,
@@ -386,12 +417,10 @@ impl ProtocolState {
             (b'C', _) => {
                 // A completed COPY has ignored every `Sync` that it will ignore.
                 self.ignored_syncs = 0;
-                // The outcome of a single statement is clear from the next `ReadyForQuery`.
-                match self.pending.front() {
-                    Some(request) if request.effects.need_command_tags() || request.queries > 1 => {
-                        MessageBody::CommandTag { bytes: [0; COMMAND_TAG_BYTES], length: 0 }
-                    }
-                    _ => MessageBody::Ignored,
+                if self.pending.front().is_some_and(PendingRequest::needs_command_tag) {
+                    MessageBody::CommandTag { bytes: [0; COMMAND_TAG_BYTES], length: 0 }
+                } else {
+                    MessageBody::Ignored
                 }
             }
             (b'D', _) => {
@@ -412,6 +441,15 @@ impl ProtocolState {
         Ok(())
     }
 
+    /// Records that the server has sent something for a request since its last `ReadyForQuery`.
+    #[inline]
+    fn server_speaks(&mut self) {
+        if self.silent_since_ready {
+            self.silent_since_ready = false;
+            self.ignored_syncs = 0;
+        }
+    }
+
     /// Marks the first request as ending: only its `ReadyForQuery` is missing, and what the client has yet to send for
     /// it.
     fn mark_first_ending(&mut self, handler: &mut impl ProtocolHandler) {
@@ -421,12 +459,14 @@ impl ProtocolState {
         }
     }
 
-    /// Handles a `ReadyForQuery`. `before` is the transaction status when its request began.
+    /// Handles a `ReadyForQuery`.
+    #[inline]
     fn ready_for_query(
         &mut self,
-        before: TransactionStatus,
+        transaction: TransactionStatus,
         handler: &mut impl ProtocolHandler,
     ) -> Result<(), ProtocolError> {
+        let before = std::mem::replace(&mut self.transaction, transaction);
         self.copying = false;
         if self.pending.len() == 1 && matches!(self.client_body, MessageBody::Query { .. }) {
             return Err(ProtocolError::Unknown("answer to an incomplete query"));
@@ -443,15 +483,16 @@ impl ProtocolState {
             self.ignored_syncs =
                 self.ignored_syncs.checked_sub(1).ok_or(ProtocolError::Unknown("ReadyForQuery without a request"))?;
         }
-        if !answers_ignored_sync && let Some(request) = self.pending.pop_front() {
-            self.work.remove(&request);
+        if !answers_ignored_sync && let Some(request) = self.pending.front() {
+            self.work.remove(request);
             if request.queries > 0 {
-                let PendingRequest { queries, effects, failed, committed, .. } = request;
+                let PendingRequest { queries, effects, failed, committed, .. } = *request;
                 handler.queries_finished(queries);
                 let committed = effects.may_have_committed(before, self.transaction, failed, committed);
                 let clears_error = !failed && !effects.only_roll_back(before);
                 handler.request_ended(request.outcome(self.rows, committed, clears_error));
             }
+            self.pending.pop_front();
         }
         self.rows = 0;
         if self.work.state().is_none() {
@@ -463,4 +504,11 @@ impl ProtocolState {
         self.report_risk(handler);
         Ok(())
     }
+}
+
+/// Returns the worst risk of these requests.
+#[inline]
+fn risk_of<'a>(requests: impl Iterator<Item = &'a PendingRequest>, transaction: TransactionStatus) -> Risk {
+    let queries = requests.filter(|request| request.queries > 0);
+    StatementEffects::risk_of(queries.map(|request| (request.effects, request.failed)), transaction)
 }

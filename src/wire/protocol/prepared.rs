@@ -48,6 +48,42 @@ impl ObjectName {
     fn is_empty(&self) -> bool {
         self.length == 0
     }
+
+    fn short(&self) -> Option<ShortName> {
+        let [word @ .., _] = self.bytes.first_chunk::<8>()?;
+        (self.length < 8).then(|| ShortName(word_of(word)))
+    }
+}
+
+/// A name of less than eight bytes, as those of tokio-postgres are, in one word: its bytes, and zeros behind them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct ShortName(u64);
+
+impl ShortName {
+    /// Returns the zero-terminated name at the beginning of `bytes`, if it is short, and what is behind it.
+    #[inline]
+    pub(super) fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let word = match bytes.first_chunk() {
+            Some(chunk) => u64::from_le_bytes(*chunk),
+            None => word_of(bytes),
+        };
+        // The lowest bit that is set is that of the first zero byte.
+        let zeros = word.wrapping_sub(0x0101_0101_0101_0101) & !word & 0x8080_8080_8080_8080;
+        let length = zeros.trailing_zeros() / 8;
+        let rest = bytes.get(length as usize + 1..)?;
+        (length < 8).then(|| (Self(word & ((1 << (8 * length)) - 1)), rest))
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Returns less than eight bytes as a word.
+fn word_of(bytes: &[u8]) -> u64 {
+    let mut word = [0; 8];
+    word[..bytes.len()].copy_from_slice(bytes);
+    u64::from_le_bytes(word)
 }
 
 impl Hash for ObjectName {
@@ -134,10 +170,13 @@ pub(super) struct PreparedStatement {
 }
 
 /// The prepared statements of a connection.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct PreparedStatements {
-    known: HashMap<ObjectName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
-    /// The effects that a statement missing in `known` may have.
+    /// Those with short names.
+    known: HashMap<ShortName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
+    /// Those with longer names.
+    long: HashMap<ObjectName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
+    /// The effects that a statement missing in both may have.
     unknown_effects: StatementEffects,
     /// The effects that a named portal may have.
     portal_effects: StatementEffects,
@@ -149,6 +188,7 @@ impl Default for PreparedStatements {
     fn default() -> Self {
         Self {
             known: HashMap::default(),
+            long: HashMap::default(),
             unknown_effects: StatementEffects::default(),
             portal_effects: StatementEffects::default(),
             generation: 1,
@@ -158,28 +198,55 @@ impl Default for PreparedStatements {
 
 impl PreparedStatements {
     pub(super) fn parse(&mut self, parse: &Parse, query: QueryRef) {
-        self.known.remove(&parse.name);
-        let statement = PreparedStatement { effects: parse.scanner.effects(), query, generation: self.generation };
-        if self.known.len() < MAX_STATEMENTS && !parse.name.is_truncated() {
-            self.known.insert(parse.name, statement);
+        let effects = parse.scanner.effects();
+        if let Some(name) = parse.name.short() {
+            return self.parse_short(name, effects, query);
+        }
+        self.long.remove(&parse.name);
+        if self.has_room() && !parse.name.is_truncated() {
+            let statement = PreparedStatement { effects, query, generation: self.generation };
+            self.long.insert(parse.name, statement);
         } else {
-            self.unknown_effects.add(statement.effects);
+            self.unknown_effects.add(effects);
         }
     }
 
-    pub(super) fn close(&mut self, close: &Close) {
-        if close.kind == b'S' {
-            self.known.remove(&close.name);
+    pub(super) fn parse_short(&mut self, name: ShortName, effects: StatementEffects, query: QueryRef) {
+        let statement = PreparedStatement { effects, query, generation: self.generation };
+        let has_room = self.has_room();
+        if let Some(known) = self.known.get_mut(&name) {
+            *known = statement;
+        } else if has_room {
+            self.known.insert(name, statement);
+        } else {
+            self.unknown_effects.add(effects);
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.known.len() + self.long.len() < MAX_STATEMENTS
+    }
+
+    pub(super) fn close(&mut self, close: &Close) {
+        if close.kind != b'S' {
+            return;
+        }
+        match close.name.short() {
+            Some(name) => self.close_short(name),
+            None => drop(self.long.remove(&close.name)),
+        }
+    }
+
+    pub(super) fn close_short(&mut self, name: ShortName) {
+        self.known.remove(&name);
     }
 
     /// Returns the statement that is bound to a portal.
     pub(super) fn bind(&mut self, bind: &Bind) -> PreparedStatement {
-        let mut statement = self.known.get(&bind.statement).copied().unwrap_or_else(|| {
-            let mut effects = StatementEffects::TRANSACTIONAL;
-            effects.add(self.unknown_effects);
-            PreparedStatement { effects, query: QueryRef::OTHER, generation: self.generation }
-        });
+        let mut statement = match bind.statement.short() {
+            Some(name) => self.bind_short(name),
+            None => self.long.get(&bind.statement).copied().unwrap_or_else(|| self.unknown()),
+        };
         if bind.statement.is_truncated() {
             statement.effects.add(self.unknown_effects);
         }
@@ -187,6 +254,20 @@ impl PreparedStatements {
             self.portal_effects.add(statement.effects);
         }
         statement
+    }
+
+    /// Returns the statement that is bound to the portal without a name.
+    #[inline]
+    pub(super) fn bind_short(&self, name: ShortName) -> PreparedStatement {
+        self.known.get(&name).copied().unwrap_or_else(|| self.unknown())
+    }
+
+    /// Returns what a statement may be that is not known.
+    #[cold]
+    fn unknown(&self) -> PreparedStatement {
+        let mut effects = StatementEffects::TRANSACTIONAL;
+        effects.add(self.unknown_effects);
+        PreparedStatement { effects, query: QueryRef::OTHER, generation: self.generation }
     }
 
     /// Begins a new generation if a statement of `generation`, which the server refused, may be in a cache. Returns
@@ -225,6 +306,23 @@ mod tests {
         let mut close = Close::default();
         assert!(close.read(&[b"S", name.as_bytes(), b"\0"].concat()));
         close
+    }
+
+    #[test]
+    fn short_names_are_read_from_any_position() {
+        for name in ["", "a", "s1", "s12345", "seven77"] {
+            for behind in [&b""[..], b"\0", b"\x01", b"\0\0\0\0", b"\x80\xff\0abcdefgh"] {
+                let bytes = [name.as_bytes(), b"\0", behind].concat();
+                let (short, rest) = ShortName::read(&bytes).unwrap();
+                assert_eq!((rest, short.is_empty()), (behind, name.is_empty()), "{name}");
+                assert_eq!(bind("", name).statement.short(), Some(short), "{name}");
+            }
+        }
+        for bytes in [&b""[..], b"a", b"seven77", b"eight888\0", b"eight888", b"\x80\x81\x82\x83\x84\x85\x86\x87\0"] {
+            assert_eq!(ShortName::read(bytes).map(|(name, _)| name), None, "{bytes:?}");
+        }
+        assert_eq!(bind("", "eight888").statement.short(), None);
+        assert_eq!(ShortName::read(b"\x01\0\x01\0").map(|(_, rest)| rest.len()), Some(2));
     }
 
     /// Returns the effects of a COMMIT.

@@ -32,7 +32,7 @@ pub(super) enum RequestStart {
 }
 
 /// A request that the server has not answered.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PendingRequest {
     pub(super) start: RequestStart,
     pub(super) end: RequestEnd,
@@ -62,6 +62,13 @@ pub(super) struct PendingRequest {
 }
 
 impl PendingRequest {
+    /// Returns whether the tags of its commands are of interest. The outcome of a single statement is clear from the next
+    /// `ReadyForQuery`.
+    #[inline]
+    pub(super) fn needs_command_tag(&self) -> bool {
+        self.effects.need_command_tags() || self.queries > 1
+    }
+
     pub(super) fn outcome(&self, rows: u64, committed: bool, clears_error: bool) -> RequestOutcome {
         let Self { started, sent_at, error, .. } = *self;
         RequestOutcome { started, query: self.query.unwrap_or_default(), sent_at, rows, error, committed, clears_error }
@@ -69,7 +76,7 @@ impl PendingRequest {
 }
 
 /// Counts the pending requests that are work: always those in the queue.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PendingWork {
     pub(super) requests: usize,
     /// Of `requests`, those with [`ending`](PendingRequest::ending) set.
@@ -103,6 +110,7 @@ impl PendingWork {
 }
 
 /// Returns the request that the client is sending: the last one if it is open, otherwise a new one.
+#[inline]
 pub(super) fn open_request(pending: &mut VecDeque<PendingRequest>) -> &mut PendingRequest {
     if pending.back().is_none_or(|last| last.end != RequestEnd::Open) {
         pending.push_back(PendingRequest::default());

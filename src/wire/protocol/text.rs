@@ -1,7 +1,7 @@
 //! The text of a query, collected as it arrives: its beginning and, if requested, its end.
 
 /// The number of bytes of a query's text that are read.
-const MAX_HEAD_BYTES: usize = 2048;
+pub(super) const MAX_HEAD_BYTES: usize = 2048;
 
 /// The number of bytes at the end of a longer text that are kept: the comment that names its caller is there.
 const MAX_TAIL_BYTES: usize = 1024;

@@ -77,7 +77,15 @@ impl TapObserver for RespObserver {
 
     fn received(&mut self, bytes: &[u8]) -> Result<(), LimitExceeded> {
         self.handler.writer.read_clock();
-        self.handler.writer.count_received(bytes.len());
+        let receiver = self.handler.writer.receiver();
+        let read = self.read(bytes);
+        self.handler.writer.count_received(receiver, bytes.len());
+        read
+    }
+}
+
+impl RespObserver {
+    fn read(&mut self, bytes: &[u8]) -> Result<(), LimitExceeded> {
         let Some(state) = &mut self.state else { return Ok(()) };
         let mut rest = bytes;
         match state.received(&mut rest, &mut self.handler) {

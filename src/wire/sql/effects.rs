@@ -32,39 +32,67 @@ impl StatementEffects {
 
     /// Returns the effects of a statement that starts with `keyword`.
     fn of_keyword(keyword: &[u8]) -> Self {
-        const KEYWORDS: [(&[u8], StatementEffects); 28] = [
-            (b"BEGIN", StatementEffects::SESSION_ONLY),
-            (b"START", StatementEffects::SESSION_ONLY),
-            (b"SAVEPOINT", StatementEffects::SESSION_ONLY),
-            (b"RELEASE", StatementEffects::SESSION_ONLY),
-            (b"SET", StatementEffects::SESSION_ONLY),
-            (b"RESET", StatementEffects::SESSION_ONLY),
-            (b"SHOW", StatementEffects::SESSION_ONLY),
-            (b"LISTEN", StatementEffects::SESSION_ONLY),
-            (b"UNLISTEN", StatementEffects::SESSION_ONLY),
-            (b"DISCARD", StatementEffects::SESSION_ONLY),
-            (b"DEALLOCATE", StatementEffects::SESSION_ONLY),
-            (b"CLOSE", StatementEffects::SESSION_ONLY),
-            // The statement may have been prepared through the protocol, and may be a COMMIT.
-            (b"EXECUTE", StatementEffects::MULTIPLE),
-            (b"ROLLBACK", StatementEffects::ROLLBACK),
-            (b"ABORT", StatementEffects::ROLLBACK),
-            (b"COMMIT", StatementEffects::COMMIT),
-            (b"END", StatementEffects::COMMIT),
-            (b"PREPARE", StatementEffects::COMMIT),
-            (b"CALL", StatementEffects::COMMITS_MIDWAY),
-            (b"DO", StatementEffects::COMMITS_MIDWAY),
-            (b"VACUUM", StatementEffects::COMMITS_MIDWAY),
-            (b"ANALYZE", StatementEffects::COMMITS_MIDWAY),
-            (b"CLUSTER", StatementEffects::COMMITS_MIDWAY),
-            (b"REINDEX", StatementEffects::COMMITS_MIDWAY),
-            (b"REPACK", StatementEffects::COMMITS_MIDWAY),
-            (b"CREATE", StatementEffects::COMMITS_MIDWAY),
-            (b"DROP", StatementEffects::COMMITS_MIDWAY),
-            (b"ALTER", StatementEffects::COMMITS_MIDWAY),
-        ];
-        let known = KEYWORDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(keyword));
-        known.map_or(Self::TRANSACTIONAL, |(_, effects)| *effects)
+        let word = match keyword.len() {
+            ..=WORD_BYTES => word(keyword),
+            _ if keyword.eq_ignore_ascii_case(b"SAVEPOINT") => word(b"BEGIN"),
+            _ if keyword.eq_ignore_ascii_case(b"DEALLOCATE") => word(b"BEGIN"),
+            _ => return Self::TRANSACTIONAL,
+        };
+        Self::KEYWORDS.iter().find(|(known, _)| *known == word).map_or(Self::TRANSACTIONAL, |(_, effects)| *effects)
+    }
+
+    /// The effects of statements that start with these keywords. Others are transactional.
+    const KEYWORDS: [(u64, Self); 26] = [
+        (word(b"BEGIN"), Self::SESSION_ONLY),
+        (word(b"COMMIT"), Self::COMMIT),
+        (word(b"ROLLBACK"), Self::ROLLBACK),
+        (word(b"SET"), Self::SESSION_ONLY),
+        (word(b"START"), Self::SESSION_ONLY),
+        (word(b"RELEASE"), Self::SESSION_ONLY),
+        (word(b"RESET"), Self::SESSION_ONLY),
+        (word(b"SHOW"), Self::SESSION_ONLY),
+        (word(b"LISTEN"), Self::SESSION_ONLY),
+        (word(b"UNLISTEN"), Self::SESSION_ONLY),
+        (word(b"DISCARD"), Self::SESSION_ONLY),
+        (word(b"CLOSE"), Self::SESSION_ONLY),
+        // The statement may have been prepared through the protocol, and may be a COMMIT.
+        (word(b"EXECUTE"), Self::MULTIPLE),
+        (word(b"ABORT"), Self::ROLLBACK),
+        (word(b"END"), Self::COMMIT),
+        (word(b"PREPARE"), Self::COMMIT),
+        (word(b"CALL"), Self::COMMITS_MIDWAY),
+        (word(b"DO"), Self::COMMITS_MIDWAY),
+        (word(b"VACUUM"), Self::COMMITS_MIDWAY),
+        (word(b"ANALYZE"), Self::COMMITS_MIDWAY),
+        (word(b"CLUSTER"), Self::COMMITS_MIDWAY),
+        (word(b"REINDEX"), Self::COMMITS_MIDWAY),
+        (word(b"REPACK"), Self::COMMITS_MIDWAY),
+        (word(b"CREATE"), Self::COMMITS_MIDWAY),
+        (word(b"DROP"), Self::COMMITS_MIDWAY),
+        (word(b"ALTER"), Self::COMMITS_MIDWAY),
+    ];
+
+    /// Returns the effects of a whole text, if they are clear without scanning it: it begins with its keyword, and has no
+    /// semicolon, behind which another statement might follow. The same as those that an [`EffectScanner`] finds.
+    #[inline]
+    pub(crate) fn of_single(text: &[u8]) -> Option<Self> {
+        const FREQUENT: [u64; 4] = [word(b"SELECT"), word(b"INSERT"), word(b"UPDATE"), word(b"DELETE")];
+        if has_semicolon_or_zero(text) {
+            return None;
+        }
+        // No other keyword begins with one of these.
+        if let Some(first) = text.first_chunk()
+            && FREQUENT.contains(&(u64::from_le_bytes(*first) & (UPPER_CASE >> 16)))
+        {
+            return Some(Self::TRANSACTIONAL);
+        }
+        Self::of_first_word(text)
+    }
+
+    fn of_first_word(text: &[u8]) -> Option<Self> {
+        let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
+        let length = text.iter().position(|byte| !is_letter(byte)).unwrap_or(text.len());
+        text.first()?.is_ascii_alphabetic().then(|| Self::of_keyword(&text[..length]))
     }
 
     pub(crate) fn add(&mut self, other: Self) {
@@ -152,6 +180,34 @@ impl StatementEffects {
         }
         worst
     }
+}
+
+const WORD_BYTES: usize = 8;
+
+/// Makes letters of a word capital. No other byte becomes a letter.
+const UPPER_CASE: u64 = u64::from_le_bytes([!0x20; WORD_BYTES]);
+
+/// Returns a keyword of at most eight letters in capitals, as a number.
+const fn word(keyword: &[u8]) -> u64 {
+    let (mut bytes, mut at) = ([0; WORD_BYTES], 0);
+    while at < keyword.len() {
+        bytes[at] = keyword[at];
+        at += 1;
+    }
+    u64::from_le_bytes(bytes) & UPPER_CASE
+}
+
+/// Returns whether a text has a semicolon or a zero byte.
+#[inline]
+fn has_semicolon_or_zero(text: &[u8]) -> bool {
+    const CHUNK: usize = 16;
+    // Without branches, so that the compiler uses vector instructions.
+    let found = |bytes: &[u8; CHUNK]| bytes.iter().fold(false, |found, byte| found | (*byte == b';') | (*byte == 0));
+    let Some(last) = text.last_chunk() else {
+        return text.iter().any(|byte| matches!(byte, b';' | 0));
+    };
+    // The last chunk overlaps the one before.
+    text.as_chunks().0.iter().any(found) || found(last)
 }
 
 /// Scans a query's text as it arrives, for the keyword of the first statement and for whether a second statement
@@ -288,7 +344,71 @@ impl EffectScanner {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
+
+    /// Compares the effects of a text with those that the scanner finds. Returns whether it needed no scan.
+    fn is_single(text: &[u8]) -> bool {
+        let Some(effects) = StatementEffects::of_single(text) else { return false };
+        let mut scanner = EffectScanner::new();
+        scanner.read(&[text, b"\0"].concat());
+        assert_eq!((effects, scanner.is_done()), (scanner.effects(), true), "{:?}", String::from_utf8_lossy(text));
+        true
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn effects_without_a_scan_are_those_of_the_scanner(
+            parts in proptest::collection::vec(
+                prop_oneof![
+                    select(&["SELECT", "insert", "Update", "DELETE", "WITH", "BEGIN", "COMMIT", "ROLLBACK", "END", "SET"][..]),
+                    select(&["DEALLOCATE", "SAVEPOINT", "RELEASE", "CALL", "DO", "EXECUTE", "UNLISTEN", "SELECTS", "SEL"][..]),
+                    select(&[" ", " ", " ", "\n", "\u{b}", ";", "; ", "'", "\"", "(", ")", "--", "/*", "*/", "$$", "_"][..]),
+                    select(&["f(1)", "a", "1", "\u{e9}", "\u{c1}", "\0", "[", "{", "@", "`"][..]),
+                ],
+                0..12,
+            ),
+        ) {
+            is_single(parts.concat().as_bytes());
+        }
+
+        #[test]
+        fn effects_of_arbitrary_bytes_are_those_of_the_scanner(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            is_single(&bytes);
+        }
+    }
+
+    #[test]
+    fn common_statements_need_no_scan() {
+        for text in [
+            "SELECT n FROM numbers",
+            "select",
+            "INSERT INTO t VALUES (1)",
+            "BEGIN",
+            "COMMIT",
+            "with a as (select 1) select",
+        ] {
+            assert!(is_single(text.as_bytes()), "{text}");
+        }
+        // Wherever a semicolon is, another statement may follow.
+        for length in 0..80 {
+            for at in 0..length {
+                let mut text = "SELECT ".bytes().chain(std::iter::repeat(b'x')).take(length).collect::<Vec<_>>();
+                assert!(is_single(&text));
+                for byte in [b';', 0] {
+                    text[at] = byte;
+                    assert_eq!(StatementEffects::of_single(&text), None, "{at} of {length}");
+                }
+            }
+        }
+        for text in ["", " SELECT 1", "(SELECT 1)", "/**/SELECT 1", "--\nSELECT 1", "_SELECT", "1", "\u{e9}"] {
+            assert_eq!(StatementEffects::of_single(text.as_bytes()), None, "{text}");
+        }
+    }
 
     fn effects(text: &str) -> StatementEffects {
         let bytes = [text.as_bytes(), b"\0;COMMIT"].concat();

@@ -8,6 +8,7 @@ mod commits;
 mod copy_in;
 mod model;
 mod recorded;
+mod whole;
 
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
