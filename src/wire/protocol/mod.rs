@@ -245,11 +245,7 @@ impl ProtocolState {
             (b'D', _) => self.extended_message(true, 0, handler),
             (b'E', _) => {
                 self.extended_message(true, 1, handler);
-                let request = open_request(&mut self.pending);
-                if request.effects.is_empty() {
-                    request.effects = StatementEffects::TRANSACTIONAL;
-                }
-                request.effects.add(self.prepared.portal_effects());
+                open_request(&mut self.pending).add_execute(self.prepared.portal_effects());
             }
             // Closing a statement follows the work, and takes the server no time.
             (b'C', _) => {
@@ -273,16 +269,16 @@ impl ProtocolState {
 
     /// Handles a message of a request that ends with a `Sync`.
     fn extended_message(&mut self, work: bool, queries: u32, handler: &mut impl ProtocolHandler) {
-        let first = self.extend_request(work, queries, handler.now());
+        let (_, first) = self.extend_request(work, queries, handler.now());
         self.report_work(handler);
         if queries > 0 {
             handler.query_sent(first);
         }
     }
 
-    /// Adds a message to the request that ends with a `Sync`. Returns whether it is the first query of it.
+    /// Adds a message to the request that ends with a `Sync`. Returns the request, and whether this is its first query.
     #[inline]
-    fn extend_request(&mut self, work: bool, queries: u32, sent_at: Nanos) -> bool {
+    fn extend_request(&mut self, work: bool, queries: u32, sent_at: Nanos) -> (&mut PendingRequest, bool) {
         self.copy_interrupted();
         let request = open_request(&mut self.pending);
         self.work.remove(request);
@@ -297,7 +293,7 @@ impl ProtocolState {
         // A client that prepares a statement does not wait for `ReadyForQuery`.
         request.ending = request.work && request.queries == 0;
         self.work.add(request);
-        first
+        (request, first)
     }
 
     #[inline]
@@ -380,13 +376,20 @@ impl ProtocolState {
         // One or none is by far the most frequent.
         let risk = match (self.pending.front(), self.pending.len()) {
             (None, _) => Risk::None,
-            (Some(request), 1) => risk_of([request].into_iter(), self.transaction),
-            _ => risk_of(self.pending.iter(), self.transaction),
+            (Some(request), 1) if request.queries == 0 => Risk::None,
+            (Some(request), 1) => request.effects.risk_of_one(request.failed, self.transaction),
+            _ => self.risk_of_all(),
         };
         if risk != self.reported_risk {
             self.reported_risk = risk;
             handler.risk_changed(risk);
         }
+    }
+
+    fn risk_of_all(&self) -> Risk {
+        let requests = self.pending.iter().filter(|request| request.queries > 0);
+        let requests = requests.map(|request| (request.effects, request.failed));
+        StatementEffects::risk_of(requests, self.transaction)
     }
 
     fn server_message(
@@ -504,11 +507,4 @@ impl ProtocolState {
         self.report_risk(handler);
         Ok(())
     }
-}
-
-/// Returns the worst risk of these requests.
-#[inline]
-fn risk_of<'a>(requests: impl Iterator<Item = &'a PendingRequest>, transaction: TransactionStatus) -> Risk {
-    let queries = requests.filter(|request| request.queries > 0);
-    StatementEffects::risk_of(queries.map(|request| (request.effects, request.failed)), transaction)
 }

@@ -62,6 +62,33 @@ pub(super) struct PendingRequest {
 }
 
 impl PendingRequest {
+    /// A request that begins with its only query.
+    pub(super) const NEW_QUERY: Self = Self {
+        start: RequestStart::Message,
+        end: RequestEnd::Open,
+        work: true,
+        ending: false,
+        queries: 1,
+        started: 1,
+        copy_ends: 0,
+        effects: StatementEffects::NONE,
+        query: None,
+        bound: 0,
+        sent_at: Nanos::ZERO,
+        error: None,
+        failed: false,
+        committed: false,
+    };
+
+    /// Adds the effects of an `Execute`. `portal` is what a portal bound in an earlier request may have.
+    #[inline]
+    pub(super) fn add_execute(&mut self, portal: StatementEffects) {
+        if self.effects.is_empty() {
+            self.effects = StatementEffects::TRANSACTIONAL;
+        }
+        self.effects.add(portal);
+    }
+
     /// Returns whether the tags of its commands are of interest. The outcome of a single statement is clear from the next
     /// `ReadyForQuery`.
     #[inline]

@@ -7,8 +7,8 @@
 use super::ProtocolState;
 use super::frames::{ProtocolError, WholeMessage};
 use super::handler::ProtocolHandler;
-use super::prepared::ShortName;
-use super::requests::{PendingRequest, RequestEnd, RequestStart, open_request};
+use super::prepared::{PreparedStatement, ShortName};
+use super::requests::{PendingRequest, RequestEnd};
 use super::text::MAX_HEAD_BYTES;
 use crate::wire::sql::StatementEffects;
 use crate::wire::transaction::TransactionStatus;
@@ -21,32 +21,33 @@ impl ProtocolState {
     #[inline]
     pub(super) fn whole_requests<H: ProtocolHandler>(&mut self, bytes: &mut &[u8], handler: &mut H) {
         while let Some(message) = WholeMessage::first(bytes) {
-            if self.has_too_many_requests::<H>() || !self.whole_request(message, handler) {
+            if self.has_too_many_requests::<H>() {
                 return;
             }
-            *bytes = message.rest;
+            *bytes = match message {
+                WholeMessage { tag: b'B', body: [0, statement @ ..], rest } => {
+                    match self.whole_bind(statement, rest, handler) {
+                        Some(rest) => rest,
+                        None => return,
+                    }
+                }
+                WholeMessage { tag, body, rest } if self.whole_request(tag, body, handler) => rest,
+                _ => return,
+            };
         }
     }
 
     /// Reads a message of the client. Returns `false`, and changes nothing, if it is left to the general way.
     #[inline]
-    fn whole_request<H: ProtocolHandler>(
-        &mut self,
-        WholeMessage { tag, body, .. }: WholeMessage<'_>,
-        handler: &mut H,
-    ) -> bool {
+    fn whole_request<H: ProtocolHandler>(&mut self, tag: u8, body: &[u8], handler: &mut H) -> bool {
         match (tag, body) {
             (b'Q', [text @ .., 0]) => return self.whole_query(text, handler),
-            (b'B', [0, statement @ ..]) => return self.whole_bind(statement, handler),
             (b'E', _) => {
-                let first = self.extend_request(true, 1, handler.now());
+                let effects = self.prepared.portal_effects();
+                let (request, is_first) = self.extend_request(true, 1, handler.now());
+                request.add_execute(effects);
                 self.report_work(handler);
-                handler.query_sent(first);
-                let request = open_request(&mut self.pending);
-                if request.effects.is_empty() {
-                    request.effects = StatementEffects::TRANSACTIONAL;
-                }
-                request.effects.add(self.prepared.portal_effects());
+                handler.query_sent(is_first);
             }
             (b'S', []) => self.sync(),
             (b'P', _) => return self.whole_parse(body, handler),
@@ -78,21 +79,9 @@ impl ProtocolState {
         }
         let query = handler.query_ref(text, &[]);
         handler.query_begins(query);
-        let request = PendingRequest {
-            start: RequestStart::Message,
-            end: RequestEnd::SingleMessage,
-            work: true,
-            queries: 1,
-            started: 1,
-            effects,
-            query: Some(query),
-            sent_at: handler.now(),
-            ..PendingRequest::default()
-        };
-        self.work.add(&request);
-        self.pending.push_back(request);
-        self.report_work(handler);
-        handler.query_sent(true);
+        let request =
+            PendingRequest { end: RequestEnd::SingleMessage, effects, query: Some(query), ..PendingRequest::NEW_QUERY };
+        self.push_request(request, handler);
         true
     }
 
@@ -114,18 +103,51 @@ impl ProtocolState {
         true
     }
 
-    /// Reads a `Bind` to the portal without a name.
+    /// Reads a `Bind` to the portal without a name, and what usually follows it: an `Execute` of all rows, and a `Sync`.
+    /// Returns what is behind; `None` if the message is left to the general way.
     #[inline]
-    fn whole_bind<H: ProtocolHandler>(&mut self, statement: &[u8], handler: &mut H) -> bool {
-        let Some((name, _)) = ShortName::read(statement) else { return false };
-        self.extend_request(true, 0, handler.now());
-        let statement = self.prepared.bind_short(name);
-        let request = open_request(&mut self.pending);
-        request.effects.add(statement.effects);
-        request.query.get_or_insert(statement.query);
-        request.bound = statement.generation;
-        handler.query_begins(statement.query);
-        true
+    fn whole_bind<'a, H: ProtocolHandler>(
+        &mut self,
+        statement: &[u8],
+        behind: &'a [u8],
+        handler: &mut H,
+    ) -> Option<&'a [u8]> {
+        const EXECUTE_AND_SYNC: &[u8; 15] = b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
+        let (name, _) = ShortName::read(statement)?;
+        let PreparedStatement { mut effects, query, generation } = self.prepared.bind_short(name);
+        if let Some((EXECUTE_AND_SYNC, rest)) = behind.split_first_chunk()
+            && !self.copying
+            && self.pending.back().is_none_or(|last| last.end != RequestEnd::Open)
+        {
+            effects.add(self.prepared.portal_effects());
+            handler.query_begins(query);
+            self.push_request(
+                PendingRequest {
+                    end: RequestEnd::Sync,
+                    effects,
+                    query: Some(query),
+                    bound: generation,
+                    ..PendingRequest::NEW_QUERY
+                },
+                handler,
+            );
+            return Some(rest);
+        }
+        let (request, _) = self.extend_request(true, 0, handler.now());
+        request.effects.add(effects);
+        request.query.get_or_insert(query);
+        request.bound = generation;
+        handler.query_begins(query);
+        Some(behind)
+    }
+
+    /// Queues a request with its only query, and reports it.
+    #[inline]
+    fn push_request<H: ProtocolHandler>(&mut self, request: PendingRequest, handler: &mut H) {
+        self.work.add(&request);
+        self.pending.push_back(PendingRequest { sent_at: handler.now(), ..request });
+        self.report_work(handler);
+        handler.query_sent(true);
     }
 
     /// Reads messages of the server up to the first that is left to the general way, and advances `bytes` past them.

@@ -164,15 +164,20 @@ impl StatementEffects {
         }
     }
 
+    /// Returns the risk of a request. `before` is the transaction status when it begins. Most failed requests are known to
+    /// have had no effect.
+    #[inline]
+    pub(crate) fn risk_of_one(self, failed: bool, before: TransactionStatus) -> Risk {
+        if !failed || self.are_mixed() || self.has(Self::COMMITS_MIDWAY) { self.risk(before) } else { Risk::None }
+    }
+
     /// Returns the worst risk of the pending requests, which are given in their order, each with whether it has failed.
-    /// Most failed requests are known to have had no effect. `transaction` is the status that the server last reported.
+    /// `transaction` is the status that the server last reported.
     pub(crate) fn risk_of(requests: impl Iterator<Item = (Self, bool)>, transaction: TransactionStatus) -> Risk {
         let mut before = transaction;
         let mut worst = Risk::None;
         for (effects, failed) in requests {
-            if !failed || effects.are_mixed() || effects.has(Self::COMMITS_MIDWAY) {
-                worst = worst.max(effects.risk(before));
-            }
+            worst = worst.max(effects.risk_of_one(failed, before));
             // Anything but a transactional statement may change the status for the requests behind it.
             if effects != Self::TRANSACTIONAL {
                 before = TransactionStatus::Idle;
