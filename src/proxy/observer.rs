@@ -329,12 +329,13 @@ impl ProtocolHandler for SessionWriter {
         };
         self.stats.wire().count_queries(operation, 1);
         if first {
-            let parent = self.client_span.take().and_then(SampledSpan::remote);
-            let parent = parent.and_then(|span| {
+            self.spans.begin();
+            if let Some(span) = self.client_span.take().and_then(SampledSpan::remote) {
                 self.stats.set_span(Some(span));
-                self.stats.begin_request()
-            });
-            self.spans.begin(parent);
+                if let Some(parent) = self.stats.begin_request() {
+                    self.spans.open(&parent);
+                }
+            }
         }
     }
 

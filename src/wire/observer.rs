@@ -138,19 +138,40 @@ impl Drop for ProtocolObserver {
     }
 }
 
+impl Handler {
+    #[cold]
+    fn new_query_ref(&mut self, text: &[u8], hash: u64) -> QueryRef {
+        let Some(query) = self.writer.query(|| summary(text)) else { return QueryRef::OTHER };
+        let text = self.texts.as_mut().and_then(|texts| texts.intern(text));
+        let query = QueryRef { query, text, ..QueryRef::OTHER };
+        self.recent[slot(hash)] = (hash, query);
+        query
+    }
+}
+
+/// Returns the position of a text in the cache of recent ones.
+#[inline]
+fn slot(hash: u64) -> usize {
+    usize::try_from(hash % RECENT_TEXTS as u64).unwrap_or(0)
+}
+
 impl ProtocolHandler for Handler {
+    #[inline(always)]
     fn busy(&mut self, ending: bool) {
         self.writer.busy(if ending { SessionStatus::Ending } else { SessionStatus::Executing });
     }
 
+    #[inline(always)]
     fn query_sent(&mut self, first: bool) {
         self.writer.query_sent(first, true);
     }
 
+    #[inline(always)]
     fn queries_finished(&mut self, queries: u32) {
         self.writer.queries_finished(queries);
     }
 
+    #[inline(always)]
     fn ready(&mut self, transaction: TransactionStatus) {
         self.writer.ready(match transaction {
             TransactionStatus::Idle => SessionStatus::Idle,
@@ -159,26 +180,23 @@ impl ProtocolHandler for Handler {
         });
     }
 
+    #[inline]
     fn query_ref(&mut self, text: &[u8], _: &[u8]) -> QueryRef {
         let hash = FoldHasher::of(text);
-        let slot = &mut self.recent[usize::try_from(hash % RECENT_TEXTS as u64).unwrap_or(0)];
-        if slot.0 != hash
-            && let Some(query) = self.writer.query(|| summary(text))
-        {
-            let text = self.texts.as_mut().and_then(|texts| texts.intern(text));
-            *slot = (hash, QueryRef { query, text, ..QueryRef::OTHER });
-        }
-        slot.1
+        let slot = slot(hash);
+        if self.recent[slot].0 == hash { self.recent[slot].1 } else { self.new_query_ref(text, hash) }
     }
 
     fn is_maintenance(&mut self) -> bool {
         self.writer.is_maintenance()
     }
 
+    #[inline(always)]
     fn now(&self) -> Nanos {
         self.writer.now()
     }
 
+    #[inline(always)]
     fn request_ended(&mut self, outcome: RequestOutcome) {
         let RequestOutcome { started, query: query_ref, sent_at, rows, error, committed, clears_error } = outcome;
         let (query, texts) = (query_ref.query, &self.texts);
@@ -191,6 +209,7 @@ impl ProtocolHandler for Handler {
         });
     }
 
+    #[inline(always)]
     fn risk_changed(&mut self, risk: Risk) {
         self.writer.risk_changed(risk);
     }

@@ -61,6 +61,7 @@ impl StatsWriter {
     }
 
     /// Reads the time at which bytes pass.
+    #[inline(always)]
     pub(super) fn read_clock(&mut self) {
         self.at = self.clock.now();
     }
@@ -141,11 +142,13 @@ impl StatsWriter {
     }
 
     /// Returns the operation that the time counts for: the one that uses the connection.
+    #[inline(always)]
     fn user(&self) -> Option<OperationId> {
         (self.unpacked_state.label == ConnectionState::Used).then_some(self.unpacked_state.operation)
     }
 
     /// Returns whether a caller uses the connection, rather than the pool itself.
+    #[inline(always)]
     fn is_held(&self) -> bool {
         self.unpacked_state.label == ConnectionState::Used && !self.unpacked_state.maintenance
     }
@@ -177,12 +180,14 @@ impl StatsWriter {
     }
 
     /// Records that the server works.
+    #[inline(always)]
     pub(super) fn busy(&mut self, status: SessionStatus) {
         self.refresh_state();
         self.stats.wire().enter(status, self.user(), self.at);
     }
 
     /// Records that the server is ready for the next request.
+    #[inline(always)]
     pub(super) fn ready(&mut self, status: SessionStatus) {
         if status != self.stats.wire().status() {
             self.stats.wire().enter(status, self.user(), self.at);
@@ -191,14 +196,26 @@ impl StatsWriter {
 
     /// Records that a query was sent. `first` is whether it is the first one of its request, and `traced` whether a span of
     /// the request is wanted.
+    #[inline(always)]
     pub(super) fn query_sent(&mut self, first: bool, traced: bool) {
         let is_held = self.is_held();
         self.sent += u64::from(is_held);
         if first {
-            self.spans.begin(if is_held && traced { self.stats.begin_request() } else { None });
+            self.spans.begin();
+            if is_held && traced && self.stats.is_traced() {
+                self.open_span();
+            }
         }
     }
 
+    #[cold]
+    fn open_span(&mut self) {
+        if let Some(parent) = self.stats.begin_request() {
+            self.spans.open(&parent);
+        }
+    }
+
+    #[inline(always)]
     pub(super) fn queries_finished(&mut self, queries: u32) {
         if self.is_held() {
             self.finished += u64::from(queries);
@@ -206,6 +223,7 @@ impl StatsWriter {
     }
 
     /// Records the end of a request; `span` is the end of its spans.
+    #[inline(always)]
     pub(super) fn request_ended<'a>(&mut self, end: RequestEnd, span: impl FnOnce() -> QueryEnd<'a>) {
         let RequestEnd { started, query, sent_at, error, committed, clears_error } = end;
         let trace = self.spans.end(started, span);
@@ -238,6 +256,7 @@ impl StatsWriter {
         }
     }
 
+    #[inline(always)]
     pub(super) fn risk_changed(&mut self, risk: Risk) {
         self.stats.wire().set_risk(risk);
     }

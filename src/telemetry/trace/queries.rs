@@ -98,17 +98,15 @@ impl QuerySpans {
         self.server.as_deref().map(|peer| peer.system).unwrap_or_default()
     }
 
-    /// Records that a request with queries was sent, whose span is a child of `parent`.
+    /// Records that a request with queries was sent.
     #[inline]
-    pub(crate) fn begin(&mut self, parent: Option<QueryParent>) {
+    pub(crate) fn begin(&mut self) {
         self.begun += 1;
-        if let Some(parent) = parent {
-            self.open(&parent);
-        }
     }
 
+    /// Opens the span of the request that was sent last, as a child of `parent`.
     #[cold]
-    fn open(&mut self, parent: &QueryParent) {
+    pub(crate) fn open(&mut self, parent: &QueryParent) {
         if self.summaries.strong_count() == 0 {
             return;
         }
@@ -257,7 +255,10 @@ mod tests {
             };
             for traced in [true, false, true, true, true] {
                 let parent = current_span().filter(|_| traced);
-                queries.begin(parent.map(|span| QueryParent { span, checkout: None }));
+                queries.begin();
+                if let Some(span) = parent {
+                    queries.open(&QueryParent { span, checkout: None });
+                }
             }
             expect(&[]);
             queries.end(1, || answer(None));

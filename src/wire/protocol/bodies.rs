@@ -5,7 +5,7 @@ use super::error_fields::ErrorFields;
 use super::frames::ProtocolError;
 use super::handler::{ProtocolHandler, StatementProblem};
 use super::prepared::{Bind, Close, Parse};
-use super::requests::{RequestEnd, open_request};
+use super::requests::RequestEnd;
 use crate::telemetry::evidence::ServerError;
 use crate::wire::sql::EffectScanner;
 use crate::wire::transaction::TransactionStatus;
@@ -82,7 +82,7 @@ impl ProtocolState {
             }
             MessageBody::Bind(bind) => {
                 let statement = self.prepared.bind(&bind);
-                let request = open_request(&mut self.pending);
+                let request = self.pending.open();
                 request.effects.add(statement.effects);
                 request.query.get_or_insert(statement.query);
                 handler.query_begins(statement.query);

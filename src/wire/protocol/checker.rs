@@ -154,7 +154,7 @@ impl CheckedProtocol {
         let ProtocolState { rows, reported_work, reported_risk, .. } = &self.protocol;
         let ends = (client.is_at_tag(), client.partial_tag(), server.is_at_tag(), server.partial_tag());
         let requests = (pending, work, copying, ignored_syncs, silent_since_ready, negotiating);
-        (ends, requests, (transaction, prepared, rows, reported_work, reported_risk))
+        (ends, requests, (transaction, prepared.state(), rows, reported_work, reported_risk))
     }
 
     /// Feeds the bytes one by one.

@@ -2,7 +2,7 @@
 
 use super::ProtocolState;
 use super::frames::ProtocolError;
-use super::requests::{RequestEnd, RequestStart, open_request};
+use super::requests::{RequestEnd, RequestStart};
 
 impl ProtocolState {
     /// The client sent the end of its data for a COPY IN.
@@ -19,7 +19,7 @@ impl ProtocolState {
                 last.copy_ends = last.copy_ends.saturating_add(1);
             }
             _ => {
-                let request = open_request(&mut self.pending);
+                let request = self.pending.open();
                 if request.start == RequestStart::Empty {
                     request.start = RequestStart::CopyEnd;
                 }
@@ -29,9 +29,16 @@ impl ProtocolState {
 
     /// The client sent something else while the server expects data. The server then ends the session, unless the COPY
     /// had already failed: in that case it answers the `Sync` that was counted as ignored.
+    #[inline]
     pub(super) fn copy_interrupted(&mut self) {
-        if std::mem::take(&mut self.copying)
-            && self.ignored_syncs > 0
+        if std::mem::take(&mut self.copying) {
+            self.end_interrupted_copy();
+        }
+    }
+
+    #[cold]
+    fn end_interrupted_copy(&mut self) {
+        if self.ignored_syncs > 0
             && let Some(request) = self.pending.front_mut()
             && request.end == RequestEnd::Open
         {
@@ -50,11 +57,11 @@ impl ProtocolState {
             request.copy_ends -= 1;
             return Ok(());
         }
-        while self.pending.get(1).is_some_and(|next| next.start == RequestStart::Empty) {
-            self.pending.remove(1);
+        while self.pending.second().is_some_and(|next| next.start == RequestStart::Empty) {
+            self.pending.pop_second();
             self.ignored_syncs = self.ignored_syncs.saturating_add(1);
         }
-        let next = self.pending.get(1).copied();
+        let next = self.pending.second().copied();
         let Some(request) = self.pending.front_mut() else { return Ok(()) };
         match next.map(|next| next.start) {
             None => {
@@ -67,7 +74,7 @@ impl ProtocolState {
             // The client has sent the data, and with it the end of the request.
             Some(RequestStart::CopyEnd) if request.end == RequestEnd::Sync => {
                 self.ignored_syncs = self.ignored_syncs.saturating_add(1);
-                if let Some(next) = self.pending.remove(1)
+                if let Some(next) = self.pending.pop_second()
                     && let Some(request) = self.pending.front_mut()
                 {
                     self.work.remove(&next);

@@ -26,8 +26,6 @@ mod tests;
 mod text;
 mod whole;
 
-use std::collections::VecDeque;
-
 pub(crate) use self::authentication::AuthenticationPolicy;
 use self::bodies::{COMMAND_TAG_BYTES, MessageBody};
 use self::error_fields::ErrorFields;
@@ -38,7 +36,7 @@ pub(crate) use self::handler::{ProtocolHandler, RequestOutcome, StatementProblem
 pub(crate) use self::limits::LimitExceeded;
 use self::limits::{MAX_MAINTENANCE_MESSAGE_LENGTH, ReportedParameters};
 use self::prepared::{Bind, Close, Parse, PreparedStatements};
-use self::requests::{PendingRequest, PendingWork, RequestEnd, RequestStart, open_request};
+use self::requests::{PendingRequest, PendingWork, RequestEnd, RequestQueue, RequestStart};
 use self::text::QueryText;
 use super::sql::{EffectScanner, StatementEffects};
 use super::transaction::TransactionStatus;
@@ -57,7 +55,7 @@ pub(crate) struct ProtocolState {
     client_body: MessageBody,
     server_body: MessageBody,
     /// Requests that the server has not answered. Only the last may be open.
-    pending: VecDeque<PendingRequest>,
+    pending: RequestQueue,
     work: PendingWork,
     /// Whether the first pending request is a COPY IN that accepts data, the end of which the client has not sent.
     copying: bool,
@@ -89,7 +87,7 @@ impl ProtocolState {
             server: FrameReader::default(),
             client_body: MessageBody::Ignored,
             server_body: MessageBody::Ignored,
-            pending: VecDeque::new(),
+            pending: RequestQueue::default(),
             work: PendingWork::default(),
             copying: false,
             ignored_syncs: 0,
@@ -121,12 +119,8 @@ impl ProtocolState {
                     break;
                 }
             }
-            match self.client.next(&mut bytes)? {
-                Some(FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length }) => {
-                    self.client_message(tag, length, handler)?;
-                }
-                Some(FramePart::Body(part)) => self.client_body(part, handler),
-                None => break,
+            if !self.request_part(&mut bytes, handler)? {
+                break;
             }
         }
         // A message sent in part is work even if its kind is not known yet, since its rest is still to be sent. So is
@@ -136,6 +130,20 @@ impl ProtocolState {
         self.report_work(handler);
         self.report_risk(handler);
         Ok(())
+    }
+
+    /// Reads a part of a message of the client. Returns `false` if more has to arrive first.
+    // Not inlined, so that the shorter way stays short.
+    #[inline(never)]
+    fn request_part(&mut self, bytes: &mut &[u8], handler: &mut impl ProtocolHandler) -> Result<bool, ProtocolError> {
+        match self.client.next(bytes)? {
+            Some(FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length }) => {
+                self.client_message(tag, length, handler)?;
+            }
+            Some(FramePart::Body(part)) => self.client_body(part, handler),
+            None => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Reads bytes that the server sent, and advances `bytes` past what was read.
@@ -165,16 +173,25 @@ impl ProtocolState {
                     return Ok(());
                 }
             }
-            match self.server.next(bytes)? {
-                Some(FramePart::Header { tag, length }) => self.server_message(tag, length, handler)?,
-                Some(FramePart::LargeHeader { tag, length }) => {
-                    self.check_large(length, handler).map_err(ProtocolError::Limit)?;
-                    self.server_message(tag, length, handler)?;
-                }
-                Some(FramePart::Body(part)) => self.server_body(part, handler)?,
-                None => return Ok(()),
+            if !self.answer_part(bytes, handler)? {
+                return Ok(());
             }
         }
+    }
+
+    /// Reads a part of a message of the server. Returns `false` if more has to arrive first.
+    #[inline(never)]
+    fn answer_part(&mut self, bytes: &mut &[u8], handler: &mut impl ProtocolHandler) -> Result<bool, ProtocolError> {
+        match self.server.next(bytes)? {
+            Some(FramePart::Header { tag, length }) => self.server_message(tag, length, handler)?,
+            Some(FramePart::LargeHeader { tag, length }) => {
+                self.check_large(length, handler).map_err(ProtocolError::Limit)?;
+                self.server_message(tag, length, handler)?;
+            }
+            Some(FramePart::Body(part)) => self.server_body(part, handler)?,
+            None => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// Returns whether the server has nothing to do for the client, and neither side is within a message.
@@ -245,7 +262,7 @@ impl ProtocolState {
             (b'D', _) => self.extended_message(true, 0, handler),
             (b'E', _) => {
                 self.extended_message(true, 1, handler);
-                open_request(&mut self.pending).add_execute(self.prepared.portal_effects());
+                self.pending.open().add_execute(self.prepared.portal_effects());
             }
             // Closing a statement follows the work, and takes the server no time.
             (b'C', _) => {
@@ -280,7 +297,7 @@ impl ProtocolState {
     #[inline]
     fn extend_request(&mut self, work: bool, queries: u32, sent_at: Nanos) -> (&mut PendingRequest, bool) {
         self.copy_interrupted();
-        let request = open_request(&mut self.pending);
+        let request = self.pending.open();
         self.work.remove(request);
         if request.start == RequestStart::Empty {
             request.start = RequestStart::Message;
@@ -301,7 +318,7 @@ impl ProtocolState {
         if self.copying {
             self.ignored_syncs = self.ignored_syncs.saturating_add(1);
         } else {
-            open_request(&mut self.pending).end = RequestEnd::Sync;
+            self.pending.open().end = RequestEnd::Sync;
         }
     }
 
@@ -361,24 +378,41 @@ impl ProtocolState {
 
     /// Reports the end of the requests that will not be answered, since the connection has ended.
     pub(crate) fn end_unanswered(&mut self, handler: &mut impl ProtocolHandler) {
-        for mut request in self.pending.drain(..).filter(|request| request.queries > 0) {
-            request.error = request.error.or(Some(ErrorCode::IO));
-            handler.request_ended(request.outcome(std::mem::take(&mut self.rows), false, false));
+        while let Some(mut request) = self.pending.pop_front() {
+            if request.queries > 0 {
+                request.error = request.error.or(Some(ErrorCode::IO));
+                handler.request_ended(request.outcome(std::mem::take(&mut self.rows), false, false));
+            }
         }
     }
 
+    /// Returns whether a `ReadyForQuery` answers a `Sync` that counted as ignored, and not the first request. `is_next` is
+    /// whether that request has ended.
+    #[cold]
+    fn answers_ignored_sync(&mut self, is_next: bool) -> Result<bool, ProtocolError> {
+        // A second `ReadyForQuery` in a row answers a `Sync` with nothing in front of it.
+        let answers_ignored_sync = self.ignored_syncs > 0
+            && self.silent_since_ready
+            && self.pending.front().is_none_or(|request| request.start == RequestStart::Message);
+        if !is_next || answers_ignored_sync {
+            // A COPY IN failed before the server had read a `Sync` that counted as ignored.
+            self.ignored_syncs =
+                self.ignored_syncs.checked_sub(1).ok_or(ProtocolError::Unknown("ReadyForQuery without a request"))?;
+        }
+        Ok(answers_ignored_sync)
+    }
+
     /// Reports the risk of the pending requests, if it has changed.
-    #[inline]
+    #[inline(always)]
     fn report_risk<H: ProtocolHandler>(&mut self, handler: &mut H) {
         if !H::REPORTS_RISK {
             return;
         }
-        // One or none is by far the most frequent.
-        let risk = match (self.pending.front(), self.pending.len()) {
-            (None, _) => Risk::None,
-            (Some(request), 1) if request.queries == 0 => Risk::None,
-            (Some(request), 1) => request.effects.risk_of_one(request.failed, self.transaction),
-            _ => self.risk_of_all(),
+        let risk = match self.pending.front() {
+            None => Risk::None,
+            Some(_) if self.pending.has_others() => self.risk_of_all(),
+            Some(request) if request.queries == 0 => Risk::None,
+            Some(request) => request.effects.risk_of_one(request.failed, self.transaction),
         };
         if risk != self.reported_risk {
             self.reported_risk = risk;
@@ -386,6 +420,7 @@ impl ProtocolState {
         }
     }
 
+    #[inline(never)]
     fn risk_of_all(&self) -> Risk {
         let requests = self.pending.iter().filter(|request| request.queries > 0);
         let requests = requests.map(|request| (request.effects, request.failed));
@@ -463,7 +498,7 @@ impl ProtocolState {
     }
 
     /// Handles a `ReadyForQuery`.
-    #[inline]
+    #[inline(always)]
     fn ready_for_query(
         &mut self,
         transaction: TransactionStatus,
@@ -471,21 +506,13 @@ impl ProtocolState {
     ) -> Result<(), ProtocolError> {
         let before = std::mem::replace(&mut self.transaction, transaction);
         self.copying = false;
-        if self.pending.len() == 1 && matches!(self.client_body, MessageBody::Query { .. }) {
+        if matches!(self.client_body, MessageBody::Query { .. }) && self.pending.len() == 1 {
             return Err(ProtocolError::Unknown("answer to an incomplete query"));
         }
-        let first = self.pending.front();
-        let is_next = first.is_some_and(|request| request.end != RequestEnd::Open);
-        // A second `ReadyForQuery` in a row answers a `Sync` with nothing in front of it.
-        let answers_ignored_sync = self.ignored_syncs > 0
-            && self.silent_since_ready
-            && first.is_none_or(|request| request.start == RequestStart::Message);
+        let is_next = self.pending.front().is_some_and(|request| request.end != RequestEnd::Open);
+        let answers_ignored_sync =
+            if is_next && self.ignored_syncs == 0 { false } else { self.answers_ignored_sync(is_next)? };
         self.silent_since_ready = true;
-        if !is_next || answers_ignored_sync {
-            // A COPY IN failed before the server had read a `Sync` that counted as ignored.
-            self.ignored_syncs =
-                self.ignored_syncs.checked_sub(1).ok_or(ProtocolError::Unknown("ReadyForQuery without a request"))?;
-        }
         if !answers_ignored_sync && let Some(request) = self.pending.front() {
             self.work.remove(request);
             if request.queries > 0 {

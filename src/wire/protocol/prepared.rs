@@ -10,6 +10,9 @@ use crate::wire::sql::{EffectScanner, QueryRef, StatementEffects};
 /// unknown statement.
 const MAX_STATEMENTS: usize = 1000;
 
+/// The number of statements that are found without a look-up. A power of two.
+const RECENT_STATEMENTS: usize = 16;
+
 /// The longest name kept, in bytes. Those of tokio-postgres have about five.
 const MAX_NAME_BYTES: usize = 30;
 
@@ -76,6 +79,14 @@ impl ShortName {
 
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Returns the position of the name among the recent ones: the highest bits of a product, on which all bytes have an
+    /// effect.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "has four bits")]
+    fn slot(self) -> usize {
+        (self.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - RECENT_STATEMENTS.ilog2())) as usize
     }
 }
 
@@ -170,10 +181,12 @@ pub(super) struct PreparedStatement {
 }
 
 /// The prepared statements of a connection.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct PreparedStatements {
     /// Those with short names.
     known: HashMap<ShortName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
+    /// Of these, the ones that were bound last, by a hash of the name: most are bound again and again.
+    recent: [(ShortName, PreparedStatement); RECENT_STATEMENTS],
     /// Those with longer names.
     long: HashMap<ObjectName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
     /// The effects that a statement missing in both may have.
@@ -188,6 +201,7 @@ impl Default for PreparedStatements {
     fn default() -> Self {
         Self {
             known: HashMap::default(),
+            recent: [Self::NO_RECENT; RECENT_STATEMENTS],
             long: HashMap::default(),
             unknown_effects: StatementEffects::default(),
             portal_effects: StatementEffects::default(),
@@ -197,6 +211,12 @@ impl Default for PreparedStatements {
 }
 
 impl PreparedStatements {
+    /// An entry without a statement: no name has these bytes.
+    const NO_RECENT: (ShortName, PreparedStatement) = (
+        ShortName(u64::MAX),
+        PreparedStatement { effects: StatementEffects::NONE, query: QueryRef::OTHER, generation: 0 },
+    );
+
     pub(super) fn parse(&mut self, parse: &Parse, query: QueryRef) {
         let effects = parse.scanner.effects();
         if let Some(name) = parse.name.short() {
@@ -212,6 +232,7 @@ impl PreparedStatements {
     }
 
     pub(super) fn parse_short(&mut self, name: ShortName, effects: StatementEffects, query: QueryRef) {
+        self.forget_recent(name);
         let statement = PreparedStatement { effects, query, generation: self.generation };
         let has_room = self.has_room();
         if let Some(known) = self.known.get_mut(&name) {
@@ -238,6 +259,7 @@ impl PreparedStatements {
     }
 
     pub(super) fn close_short(&mut self, name: ShortName) {
+        self.forget_recent(name);
         self.known.remove(&name);
     }
 
@@ -257,9 +279,24 @@ impl PreparedStatements {
     }
 
     /// Returns the statement that is bound to the portal without a name.
-    #[inline]
-    pub(super) fn bind_short(&self, name: ShortName) -> PreparedStatement {
-        self.known.get(&name).copied().unwrap_or_else(|| self.unknown())
+    #[inline(always)]
+    pub(super) fn bind_short(&mut self, name: ShortName) -> PreparedStatement {
+        let recent = &self.recent[name.slot()];
+        if recent.0 == name { recent.1 } else { self.look_up(name) }
+    }
+
+    #[inline(never)]
+    fn look_up(&mut self, name: ShortName) -> PreparedStatement {
+        let Some(statement) = self.known.get(&name) else { return self.unknown() };
+        self.recent[name.slot()] = (name, *statement);
+        *statement
+    }
+
+    fn forget_recent(&mut self, name: ShortName) {
+        let recent = &mut self.recent[name.slot()];
+        if recent.0 == name {
+            *recent = Self::NO_RECENT;
+        }
     }
 
     /// Returns what a statement may be that is not known.
@@ -278,7 +315,15 @@ impl PreparedStatements {
         may_be_cached
     }
 
+    /// Returns all but the recent statements, which do not change what is returned.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn state(&self) -> impl PartialEq + std::fmt::Debug + '_ {
+        let Self { known, long, unknown_effects, portal_effects, generation, .. } = self;
+        (known, long, unknown_effects, portal_effects, generation)
+    }
+
     /// Returns the effects that a portal bound in an earlier request may have.
+    #[inline]
     pub(super) fn portal_effects(&self) -> StatementEffects {
         self.portal_effects
     }

@@ -136,12 +136,145 @@ impl PendingWork {
     }
 }
 
-/// Returns the request that the client is sending: the last one if it is open, otherwise a new one.
-#[inline]
-pub(super) fn open_request(pending: &mut VecDeque<PendingRequest>) -> &mut PendingRequest {
-    if pending.back().is_none_or(|last| last.end != RequestEnd::Open) {
-        pending.push_back(PendingRequest::default());
+/// The requests that the server has not answered, in their order. The first is kept apart from the others, since there
+/// are rarely any.
+#[derive(Debug, Default)]
+pub(super) struct RequestQueue {
+    /// Meaningless if the queue is empty.
+    first: PendingRequest,
+    is_occupied: bool,
+    /// Empty if the queue is empty.
+    others: VecDeque<PendingRequest>,
+}
+
+impl RequestQueue {
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        !self.is_occupied
     }
-    let last = pending.len() - 1;
-    &mut pending[last]
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.is_occupied) + self.others.len()
+    }
+
+    #[inline]
+    pub(super) fn has_others(&self) -> bool {
+        !self.others.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn front(&self) -> Option<&PendingRequest> {
+        self.is_occupied.then_some(&self.first)
+    }
+
+    #[inline]
+    pub(super) fn front_mut(&mut self) -> Option<&mut PendingRequest> {
+        self.is_occupied.then_some(&mut self.first)
+    }
+
+    /// Returns the second request.
+    pub(super) fn second(&self) -> Option<&PendingRequest> {
+        self.others.front()
+    }
+
+    #[inline]
+    pub(super) fn back(&self) -> Option<&PendingRequest> {
+        if self.others.is_empty() { self.front() } else { self.others.back() }
+    }
+
+    #[inline]
+    pub(super) fn back_mut(&mut self) -> Option<&mut PendingRequest> {
+        if self.others.is_empty() { self.front_mut() } else { self.others.back_mut() }
+    }
+
+    #[inline]
+    pub(super) fn push_back(&mut self, request: PendingRequest) {
+        if self.is_occupied {
+            self.others.push_back(request);
+        } else {
+            self.first = request;
+            self.is_occupied = true;
+        }
+    }
+
+    #[inline]
+    pub(super) fn pop_front(&mut self) -> Option<PendingRequest> {
+        let front = self.front().copied();
+        if self.others.is_empty() {
+            self.is_occupied = false;
+        } else if let Some(second) = self.others.pop_front() {
+            self.first = second;
+        }
+        front
+    }
+
+    pub(super) fn pop_second(&mut self) -> Option<PendingRequest> {
+        self.others.pop_front()
+    }
+
+    pub(super) fn pop_back(&mut self) -> Option<PendingRequest> {
+        if self.others.is_empty() { self.pop_front() } else { self.others.pop_back() }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PendingRequest> {
+        self.front().into_iter().chain(&self.others)
+    }
+
+    /// Returns the request that the client is sending: the last one if it is open, otherwise a new one.
+    #[inline]
+    pub(super) fn open(&mut self) -> &mut PendingRequest {
+        if self.back().is_none_or(|last| last.end != RequestEnd::Open) {
+            self.push_back(PendingRequest::default());
+        }
+        // There is a last one, so that this is it.
+        if self.others.is_empty() { &mut self.first } else { self.last_of_others() }
+    }
+
+    fn last_of_others(&mut self) -> &mut PendingRequest {
+        let last = self.others.len() - 1;
+        &mut self.others[last]
+    }
+}
+
+#[cfg(any(test, fuzzing))]
+impl PartialEq for RequestQueue {
+    fn eq(&self, other: &Self) -> bool {
+        self.iter().eq(other.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn queue_keeps_the_order(steps in proptest::collection::vec(0..6_u8, 0..60)) {
+            let (mut queue, mut expected) = (RequestQueue::default(), VecDeque::new());
+            for (number, step) in steps.iter().enumerate() {
+                let request = PendingRequest { bound: u32::try_from(number).unwrap(), end: RequestEnd::Sync, ..PendingRequest::default() };
+                match step {
+                    0..3 => {
+                        queue.push_back(request);
+                        expected.push_back(request);
+                    }
+                    3 => prop_assert_eq!(queue.pop_front(), expected.pop_front()),
+                    4 => prop_assert_eq!(queue.pop_back(), expected.pop_back()),
+                    _ => prop_assert_eq!(queue.pop_second(), expected.remove(1)),
+                }
+                prop_assert!(queue.iter().eq(&expected));
+                prop_assert_eq!((queue.len(), queue.is_empty()), (expected.len(), expected.is_empty()));
+                prop_assert_eq!((queue.front(), queue.back()), (expected.front(), expected.back()));
+                prop_assert_eq!((queue.second(), queue.has_others()), (expected.get(1), expected.len() > 1));
+                prop_assert_eq!(queue.front_mut().copied(), expected.front().copied());
+                prop_assert_eq!(queue.back_mut().copied(), expected.back().copied());
+            }
+            *queue.open() = PendingRequest::NEW_QUERY;
+            prop_assert_eq!(queue.len(), expected.len() + 1);
+            queue.open().bound = 7;
+            prop_assert_eq!(queue.back().map(|last| last.bound), Some(7));
+        }
+    }
 }

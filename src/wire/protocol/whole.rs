@@ -18,30 +18,32 @@ impl ProtocolState {
     ///
     /// Work is reported at a query, and otherwise by the caller: what a `Parse` or `Bind` begins is usually followed by
     /// its query.
-    #[inline]
+    #[inline(always)]
     pub(super) fn whole_requests<H: ProtocolHandler>(&mut self, bytes: &mut &[u8], handler: &mut H) {
-        while let Some(message) = WholeMessage::first(bytes) {
+        let mut rest = *bytes;
+        while let Some(message) = WholeMessage::first(rest) {
             if self.has_too_many_requests::<H>() {
-                return;
+                break;
             }
-            *bytes = match message {
-                WholeMessage { tag: b'B', body: [0, statement @ ..], rest } => {
-                    match self.whole_bind(statement, rest, handler) {
-                        Some(rest) => rest,
-                        None => return,
-                    }
+            let behind = match message {
+                WholeMessage { tag: b'Q', body: [text @ .., 0], rest } => {
+                    self.whole_query(text, handler).then_some(rest)
                 }
-                WholeMessage { tag, body, rest } if self.whole_request(tag, body, handler) => rest,
-                _ => return,
+                WholeMessage { tag: b'B', body: [0, statement @ ..], rest } => {
+                    self.whole_bind(statement, rest, handler)
+                }
+                WholeMessage { tag, body, rest } => self.whole_request(tag, body, handler).then_some(rest),
             };
+            let Some(behind) = behind else { break };
+            rest = behind;
         }
+        *bytes = rest;
     }
 
-    /// Reads a message of the client. Returns `false`, and changes nothing, if it is left to the general way.
-    #[inline]
+    /// Reads another message of the client. Returns `false`, and changes nothing, if it is left to the general way.
+    #[inline(never)]
     fn whole_request<H: ProtocolHandler>(&mut self, tag: u8, body: &[u8], handler: &mut H) -> bool {
         match (tag, body) {
-            (b'Q', [text @ .., 0]) => return self.whole_query(text, handler),
             (b'E', _) => {
                 let effects = self.prepared.portal_effects();
                 let (request, is_first) = self.extend_request(true, 1, handler.now());
@@ -67,7 +69,7 @@ impl ProtocolState {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn whole_query<H: ProtocolHandler>(&mut self, text: &[u8], handler: &mut H) -> bool {
         // A ROLLBACK may be one that needs no cancellation.
         if text.len() > MAX_HEAD_BYTES || text.first() == Some(&b'R') {
@@ -85,7 +87,7 @@ impl ProtocolState {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn whole_parse<H: ProtocolHandler>(&mut self, body: &[u8], handler: &mut H) -> bool {
         let Some((name, rest)) = ShortName::read(body) else { return false };
         // Without types of parameters, which few clients give.
@@ -105,17 +107,16 @@ impl ProtocolState {
 
     /// Reads a `Bind` to the portal without a name, and what usually follows it: an `Execute` of all rows, and a `Sync`.
     /// Returns what is behind; `None` if the message is left to the general way.
-    #[inline]
+    #[inline(always)]
     fn whole_bind<'a, H: ProtocolHandler>(
         &mut self,
         statement: &[u8],
         behind: &'a [u8],
         handler: &mut H,
     ) -> Option<&'a [u8]> {
-        const EXECUTE_AND_SYNC: &[u8; 15] = b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
         let (name, _) = ShortName::read(statement)?;
         let PreparedStatement { mut effects, query, generation } = self.prepared.bind_short(name);
-        if let Some((EXECUTE_AND_SYNC, rest)) = behind.split_first_chunk()
+        if let Some(rest) = behind_execute_and_sync(behind)
             && !self.copying
             && self.pending.back().is_none_or(|last| last.end != RequestEnd::Open)
         {
@@ -142,7 +143,7 @@ impl ProtocolState {
     }
 
     /// Queues a request with its only query, and reports it.
-    #[inline]
+    #[inline(always)]
     fn push_request<H: ProtocolHandler>(&mut self, request: PendingRequest, handler: &mut H) {
         self.work.add(&request);
         self.pending.push_back(PendingRequest { sent_at: handler.now(), ..request });
@@ -151,38 +152,91 @@ impl ProtocolState {
     }
 
     /// Reads messages of the server up to the first that is left to the general way, and advances `bytes` past them.
-    #[inline]
+    #[inline(always)]
     pub(super) fn whole_answers<H: ProtocolHandler>(
         &mut self,
         bytes: &mut &[u8],
         handler: &mut H,
     ) -> Result<(), ProtocolError> {
-        while let Some(WholeMessage { tag, body, rest }) = WholeMessage::first(bytes) {
-            match (tag, body) {
-                (b'D', _) => {
-                    self.server_speaks();
+        let mut left = *bytes;
+        while let Some(WholeMessage { tag, body, rest }) = WholeMessage::first(left) {
+            match ANSWERS[usize::from(tag)] {
+                Answer::Row => {
                     self.rows += 1;
+                    self.server_speaks();
                 }
-                (b'Z', _) => {
-                    let Some(transaction) = TransactionStatus::of_ready(body) else { return Ok(()) };
-                    *bytes = rest;
-                    self.ready_for_query(transaction, handler)?;
-                    continue;
-                }
-                (b'C', _) => {
+                Answer::Empty if body.is_empty() => self.server_speaks(),
+                Answer::Any => self.server_speaks(),
+                Answer::CommandComplete => {
                     if self.pending.front().is_some_and(PendingRequest::needs_command_tag) {
-                        return Ok(());
+                        break;
                     }
                     self.server_speaks();
                     // A completed COPY has ignored every `Sync` that it will ignore.
                     self.ignored_syncs = 0;
                 }
-                (b'T' | b't' | b'd', _) | (b'1' | b'2' | b'3' | b'n' | b's' | b'I', []) => self.server_speaks(),
-                (b'A' | b'N', _) => {}
-                _ => return Ok(()),
+                Answer::Ready => {
+                    let Some(transaction) = TransactionStatus::of_ready(body) else { break };
+                    *bytes = rest;
+                    self.ready_for_query(transaction, handler)?;
+                }
+                Answer::Asynchronous => {}
+                Answer::Empty | Answer::Other => break,
             }
-            *bytes = rest;
+            left = rest;
         }
+        *bytes = left;
         Ok(())
     }
+}
+
+/// How a message of the server is read if it has arrived whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// In the general way.
+    Other,
+    /// Nothing but its kind matters.
+    Any,
+    /// The same, if it has no body.
+    Empty,
+    Row,
+    CommandComplete,
+    Ready,
+    /// It belongs to no request.
+    Asynchronous,
+}
+
+/// By tag.
+static ANSWERS: [Answer; 256] = {
+    let mut answers = [Answer::Other; 256];
+    let kinds: [(&[u8], Answer); 6] = [
+        (b"Ttd", Answer::Any),
+        (b"123nsI", Answer::Empty),
+        (b"D", Answer::Row),
+        (b"C", Answer::CommandComplete),
+        (b"Z", Answer::Ready),
+        (b"AN", Answer::Asynchronous),
+    ];
+    let mut kind = 0;
+    while kind < kinds.len() {
+        let (tags, answer) = kinds[kind];
+        let mut at = 0;
+        while at < tags.len() {
+            answers[tags[at] as usize] = answer;
+            at += 1;
+        }
+        kind += 1;
+    }
+    answers
+};
+
+/// Returns what is behind an `Execute` of all rows of the portal without a name and a `Sync`, if `bytes` begins with these.
+#[inline(always)]
+fn behind_execute_and_sync(bytes: &[u8]) -> Option<&[u8]> {
+    const EXPECTED: &[u8; 15] = b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
+    let (found, rest) = bytes.split_first_chunk::<15>()?;
+    // As two words, which overlap in one byte.
+    let words =
+        |bytes: &[u8; 15]| Some((u64::from_ne_bytes(*bytes.first_chunk()?), u64::from_ne_bytes(*bytes.last_chunk()?)));
+    (words(found) == words(EXPECTED)).then_some(rest)
 }
