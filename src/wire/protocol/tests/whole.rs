@@ -88,11 +88,11 @@ fn encode(command: &Command) -> (Side, Vec<u8>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, ..ProptestConfig::default() })]
 
     // Most of these streams break the protocol at some point, where the comparison ends.
     #[test]
-    fn any_messages_are_reported_the_same_whole_and_in_parts(
+    fn any_messages_read_the_same_in_parts(
         commands in vec((commands(), any::<bool>()), 1..30),
         damage in proptest::option::weighted(0.1, (any::<Index>(), any::<Index>(), any::<u8>())),
     ) {
@@ -115,7 +115,7 @@ proptest! {
 
     // What a driver sends, in any order of statements, always follows the protocol.
     #[test]
-    fn queries_of_a_driver_are_reported_the_same_whole_and_in_parts(
+    fn queries_of_a_driver_read_the_same_in_parts(
         queries in vec((select(TEXTS), select(NAMES), 0..4_u8, select(&b"ITE"[..]), any::<bool>()), 1..20),
     ) {
         let mut stream: Vec<(Side, Vec<u8>)> = STARTUP.map(|(from, bytes)| (from, bytes.to_vec())).to_vec();
