@@ -45,8 +45,8 @@ pub struct Collector {
 /// Learns of pools that join a collector.
 #[cfg(feature = "exporter")]
 pub(crate) trait PoolObserver: Debug + Send + Sync {
-    /// Called with each pool that joins, before it can be sampled and before its settings are known. Must not block, and
-    /// must not read the collector.
+    /// Called with each pool. One that joins cannot have been sampled yet, and does not know its settings. Must not block,
+    /// and must not read the collector.
     fn joined(&self, ledger: &Arc<Ledger>);
 }
 
@@ -80,22 +80,26 @@ impl Collector {
         self.history.get_or_init(Arc::default)
     }
 
-    /// Adds an observer of the pools that join from now on, while the caller keeps it.
+    /// Adds an observer of the pools that there are and of those that join later, while the caller keeps it.
     #[cfg(feature = "exporter")]
-    pub(crate) fn add_pool_observer(&self, observer: Weak<dyn PoolObserver>) {
+    pub(crate) fn add_pool_observer(&self, observer: &Arc<impl PoolObserver + 'static>) {
+        // The list of pools is locked meanwhile, so that each pool is announced once.
+        let ledgers = self.lock();
+        let present = ledgers.iter().filter_map(Weak::upgrade).filter(|ledger| !ledger.is_replaced());
+        present.for_each(|ledger| observer.joined(&ledger));
+        let weak = Arc::downgrade(observer);
         let mut observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner);
         observers.retain(|observer| observer.strong_count() > 0);
-        observers.push(observer);
+        observers.push(weak);
     }
 
-    /// Tells the observers of a pool. The list of pools is locked, so that nobody has found the pool yet.
-    fn announce(&self, _locked: &MutexGuard<'_, Vec<Weak<Ledger>>>, ledger: &Arc<Ledger>) {
+    /// Adds a pool to the locked list, and tells the observers before anybody can find it there.
+    fn add(&self, ledgers: &mut MutexGuard<'_, Vec<Weak<Ledger>>>, ledger: &Arc<Ledger>) {
+        ledgers.push(Arc::downgrade(ledger));
         #[cfg(feature = "exporter")]
         for observer in self.observers.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade) {
             observer.joined(ledger);
         }
-        #[cfg(not(feature = "exporter"))]
-        let _ = ledger;
     }
 
     /// Appends the ledgers of the pools to `ledgers`, in the order in which they joined. A replaced pool is part of its
@@ -138,8 +142,7 @@ impl Collector {
         if let Some(replaced) = replaced.filter(is_here).filter(|replaced| !replaced.is_replaced()) {
             let ledger = Arc::new(make(Arc::clone(replaced.name())));
             ledger.replace(replaced);
-            ledgers.push(Arc::downgrade(&ledger));
-            self.announce(&ledgers, &ledger);
+            self.add(&mut ledgers, &ledger);
             return ledger;
         }
         let taken = |name: &str| ledgers.iter().filter_map(Weak::upgrade).any(|ledger| **ledger.name() == *name);
@@ -151,8 +154,7 @@ impl Collector {
         }
         let renamed = unique != name;
         let ledger = Arc::new(make(unique.as_str().into()));
-        ledgers.push(Arc::downgrade(&ledger));
-        self.announce(&ledgers, &ledger);
+        self.add(&mut ledgers, &ledger);
         drop(ledgers);
         static RENAMES: Limiter = Limiter::new();
         if renamed && let Some(suppressed) = RENAMES.pass_now() {

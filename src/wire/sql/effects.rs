@@ -34,8 +34,8 @@ impl StatementEffects {
     fn of_keyword(keyword: &[u8]) -> Self {
         let word = match keyword.len() {
             ..=WORD_BYTES => word(keyword),
-            _ if keyword.eq_ignore_ascii_case(b"SAVEPOINT") => word(b"BEGIN"),
-            _ if keyword.eq_ignore_ascii_case(b"DEALLOCATE") => word(b"BEGIN"),
+            _ if keyword.eq_ignore_ascii_case(b"SAVEPOINT") => return Self::SESSION_ONLY,
+            _ if keyword.eq_ignore_ascii_case(b"DEALLOCATE") => return Self::SESSION_ONLY,
             _ => return Self::TRANSACTIONAL,
         };
         Self::KEYWORDS.iter().find(|(known, _)| *known == word).map_or(Self::TRANSACTIONAL, |(_, effects)| *effects)

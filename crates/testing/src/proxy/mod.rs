@@ -205,7 +205,7 @@ struct Relay {
     listener: Option<TcpListener>,
     /// Bound to the port before the listener listens, and ready to listen in its place. Without it another process
     /// could take the port once the listener is closed, since no socket can be bound while another listens.
-    spare: Option<TcpSocket>,
+    spare: TcpSocket,
     links: FuturesUnordered<LocalBoxFuture<'static, ()>>,
     shared: Rc<Shared>,
     accepted: u64,
@@ -220,7 +220,7 @@ impl Relay {
             address,
             target,
             listener: Some(first.listen(BACKLOG)?),
-            spare: Some(spare),
+            spare,
             links: FuturesUnordered::new(),
             shared: Rc::default(),
             accepted: 0,
@@ -264,8 +264,7 @@ impl Relay {
 
     fn accept(&mut self) -> io::Result<()> {
         if self.listener.is_none() {
-            let spare = bound(self.address)?;
-            let next = self.spare.replace(spare).expect("a spare socket");
+            let next = std::mem::replace(&mut self.spare, bound(self.address)?);
             self.listener = Some(next.listen(BACKLOG)?);
         }
         Ok(())

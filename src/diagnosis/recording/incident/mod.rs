@@ -17,15 +17,14 @@ mod writer;
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use self::watch::{Sample, Watched, Watches};
 use self::writer::Writer;
-use crate::telemetry::collector::PoolObserver as _;
 use crate::telemetry::{Collector, incidents};
 
 /// How many samples may be queued for the thread that writes: some seconds of some hundred pools.
@@ -129,11 +128,7 @@ impl IncidentRecorder {
         let (handle, incoming) = Handle::new(MAX_QUEUED);
         let writer = Writer::new(collector.clone(), settings, &handle);
         thread::Builder::new().name("poolscope-incidents".to_owned()).spawn(move || writer.run(&incoming))?;
-        let observer: Weak<Watches> = Arc::downgrade(&handle.watches);
-        collector.add_pool_observer(observer);
-        let mut ledgers = Vec::new();
-        collector.ledgers(&mut ledgers);
-        ledgers.iter().for_each(|ledger| handle.watches.joined(ledger));
+        collector.add_pool_observer(&handle.watches);
         Ok(Self { handle: Arc::new(handle) })
     }
 

@@ -159,7 +159,7 @@ impl Writer {
         pool.sampled = Instant::now();
         let ledger = Weak::clone(&pool.watched.ledger);
         let Some(window) = pool.window(&self.settings) else { return };
-        match window.add(sample, open < MAX_OPEN, || listing(&ledger)) {
+        match window.add(sample, open < MAX_OPEN, || ledger.upgrade().as_deref().map(listing)) {
             Ok(ended) => {
                 let has_ended = ended.is_some();
                 report(ended);
@@ -187,7 +187,7 @@ impl Writer {
                 open += 1;
             }
             let Some(window) = pool.window(&self.settings) else { continue };
-            if let Err(error) = window.request(|| listing(&Arc::downgrade(&ledger))) {
+            if let Err(error) = window.request(|| Some(listing(&ledger))) {
                 failed(&error, &self.settings);
             }
         }
@@ -201,8 +201,8 @@ impl Writer {
 }
 
 /// Reads who holds connections and who waits.
-fn listing(ledger: &Weak<Ledger>) -> Option<Listing> {
-    Some(Listing::new(&ledger.upgrade()?.collected_snapshot(true)))
+fn listing(ledger: &Ledger) -> Listing {
+    Listing::new(&ledger.collected_snapshot(true))
 }
 
 /// Counts and logs a file that has ended.
