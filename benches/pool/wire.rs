@@ -119,13 +119,19 @@ async fn batch(pool: &Pool, runtime: &Runtime, tasks: usize) -> Result<Cost, Box
     Ok(Cost { wall: start.elapsed().as_secs_f64(), cpu: cpu()? - cpu_before })
 }
 
+/// The variants of the bulk measurements: off, off again on the same connection (the control), off on another connection,
+/// and on. Two connections differ by more than the observer costs, which the third one shows; the median over many pairs
+/// of them removes that.
+const BULK_POOLS: [usize; 4] = [0, 0, 1, 2];
+const BULK_ROUNDS: usize = 4;
+
 fn bulk(scale: Scale, runtime: &Runtime, server: &Server) -> Result<Vec<Row>, BoxError> {
-    let (mut rows, mut copies) = (Samples::default(), Samples::default());
-    for _ in 0..scale.of(8) {
+    let (mut rows, mut copies) = (BulkSamples::default(), BulkSamples::default());
+    for _ in 0..scale.of(10) {
         let (variants, servers) = runtime.block_on(Variants::open(server, 1))?;
         let _pinned = Pinned::on_separate_cores(&servers);
         let mut comparison = Comparison::new();
-        let variant_ids = [0, 1, 2].map(|index| {
+        let variant_ids = BULK_POOLS.map(|index| {
             let pool = &variants.0[index];
             let rows = comparison.add(move || async move {
                 measure_cost(pool, async |connection| receive(connection, scale).await).await
@@ -134,16 +140,50 @@ fn bulk(scale: Scale, runtime: &Runtime, server: &Server) -> Result<Vec<Row>, Bo
                 .add(move || async move { measure_cost(pool, async |connection| copy(connection, scale).await).await });
             (rows, copy)
         });
-        let costs = runtime.block_on(comparison.run(1))?;
-        rows.push(variant_ids.map(|(rows, _)| costs[rows][0]));
-        copies.push(variant_ids.map(|(_, copy)| costs[copy][0]));
+        let costs = runtime.block_on(comparison.run(scale.of(BULK_ROUNDS)))?;
+        rows.push(variant_ids.map(|(rows, _)| typical(&costs[rows])));
+        copies.push(variant_ids.map(|(_, copy)| typical(&costs[copy])));
     }
+    let (row_title, copy_title) = ("a million rows, read_wire on over off", "1 GiB by COPY, read_wire on over off");
     Ok(vec![
-        rows.row(|cost| cost.wall, "wire_bulk_rows", "a million rows, read_wire on over off").at_most(1.02),
+        rows.row(|cost| cost.wall, "wire_bulk_rows", row_title).at_most(1.02),
         rows.row(|cost| cost.cpu, "wire_bulk_rows_cpu", "the same, client CPU time only"),
-        copies.row(|cost| cost.wall, "wire_bulk_copy", "1 GiB by COPY, read_wire on over off").at_most(1.02),
+        rows.connections("wire_bulk_rows_connections", "a million rows, off over off on another connection"),
+        copies.row(|cost| cost.wall, "wire_bulk_copy", copy_title).at_most(1.02),
         copies.row(|cost| cost.cpu, "wire_bulk_copy_cpu", "the same, client CPU time only"),
+        copies.connections("wire_bulk_copy_connections", "1 GiB by COPY, off over off on another connection"),
     ])
+}
+
+/// Returns the typical cost of the turns of one variant.
+fn typical(costs: &[Cost]) -> Cost {
+    let mean = |of: fn(&Cost) -> f64| interquartile_mean(&costs.iter().map(of).collect::<Vec<_>>());
+    Cost { wall: mean(|cost| cost.wall), cpu: mean(|cost| cost.cpu) }
+}
+
+/// Costs of the variants of the bulk measurements, by [`BULK_POOLS`].
+#[derive(Default)]
+struct BulkSamples([Vec<Cost>; BULK_POOLS.len()]);
+
+impl BulkSamples {
+    fn push(&mut self, costs: [Cost; BULK_POOLS.len()]) {
+        for (samples, cost) in self.0.iter_mut().zip(costs) {
+            samples.push(cost);
+        }
+    }
+
+    fn ratio(&self, variant: usize, of: fn(&Cost) -> f64) -> f64 {
+        let [off, compared] = [0, variant].map(|index| self.0[index].iter().map(of).collect::<Vec<_>>());
+        ratio(&compared, &off)
+    }
+
+    fn row(&self, of: fn(&Cost) -> f64, key: &'static str, what: &'static str) -> Row {
+        Row::ratio(key, what, self.ratio(3, of)).control(self.ratio(1, of))
+    }
+
+    fn connections(&self, key: &'static str, what: &'static str) -> Row {
+        Row::ratio(key, what, self.ratio(2, |cost| cost.wall))
+    }
 }
 
 /// Costs of the three variants.
@@ -151,12 +191,6 @@ fn bulk(scale: Scale, runtime: &Runtime, server: &Server) -> Result<Vec<Row>, Bo
 struct Samples([Vec<Cost>; 3]);
 
 impl Samples {
-    fn push(&mut self, costs: [Cost; 3]) {
-        for (samples, cost) in self.0.iter_mut().zip(costs) {
-            samples.push(cost);
-        }
-    }
-
     fn row(&self, of: fn(&Cost) -> f64, key: &'static str, what: &'static str) -> Row {
         let [off, control, on] = [0, 1, 2].map(|index| self.0[index].iter().map(of).collect::<Vec<_>>());
         Row::ratio(key, what, ratio(&on, &off)).control(ratio(&control, &off))

@@ -165,5 +165,8 @@ impl Drop for Accounting {
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
+    if headers.is_empty() {
+        return None;
+    }
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

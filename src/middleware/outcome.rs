@@ -9,6 +9,7 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Returns the outcome of a request with this response: `timeout` for the statuses of layers that limit the time (504 Gateway
 /// Timeout, and 408 Request Timeout, which is tower-http's default), `error` for others of 500 or more and for gRPC failures.
+#[inline]
 pub(super) fn of_response(status: StatusCode, headers: &HeaderMap) -> Outcome {
     match status {
         StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => Outcome::Timeout,
@@ -20,7 +21,11 @@ pub(super) fn of_response(status: StatusCode, headers: &HeaderMap) -> Outcome {
 /// Returns the outcome if headers or trailers have a gRPC status that
 /// [OpenTelemetry](https://opentelemetry.io/docs/specs/semconv/rpc/grpc/) classifies as a server error: `timeout` for deadline
 /// exceeded, and `error` for unknown, unimplemented, internal, unavailable, data loss.
+#[inline]
 pub(super) fn of_grpc_status(headers: &HeaderMap) -> Option<Outcome> {
+    if headers.is_empty() {
+        return None;
+    }
     let status = headers.get(&GRPC_STATUS).and_then(|status| status.to_str().ok());
     match status {
         Some("4") => Some(Outcome::Timeout),

@@ -2,6 +2,7 @@
 
 use http::{Request, StatusCode};
 use tracing::Span;
+use tracing::level_filters::LevelFilter;
 use tracing::span::Entered;
 
 use super::traceparent::server_span;
@@ -41,10 +42,12 @@ struct Traced {
 
 impl RequestSpan {
     pub(super) fn begin<B>(active: &ActiveRequest, request: &Request<B>, opens_span: bool) -> Self {
-        let own = if opens_span { server_span(active, request) } else { None };
+        // Without a subscriber there is no span, and none can be opened.
+        let has_spans = LevelFilter::current() != LevelFilter::OFF;
+        let own = if opens_span && has_spans { server_span(active, request) } else { None };
         let sampled = own.as_ref().map_or_else(trace::current_span, |own| own.in_scope(trace::current_span));
         let traced = (own.is_some() || sampled.is_some()).then(|| Box::new(Traced { own, sampled }));
-        Self { caller: Span::current(), traced }
+        Self { caller: if has_spans { Span::current() } else { Span::none() }, traced }
     }
 
     /// Enters the layer's own span, if there is one.
@@ -94,8 +97,12 @@ impl RequestSpan {
             // The layer that created the span sees neither a response nor an error.
             trace::request::mark_panic(&self.caller);
         }
-        self.traced = None;
-        self.caller = Span::none();
+        if self.traced.is_some() {
+            self.traced = None;
+        }
+        if !self.caller.is_none() {
+            self.caller = Span::none();
+        }
     }
 
     fn own(&self) -> Option<&Span> {

@@ -32,10 +32,13 @@ pub struct Overload {
 impl SheddingLimits {
     /// Returns the load if the pool, or the route if one is given, exceeds a limit. Costs almost nothing if no limit is set
     /// or no checkout waits.
+    #[inline]
     pub(super) fn overload(&self, config: &LayerConfig, route: Option<RouteKey>) -> Option<Overload> {
-        if self.max_queue_len.is_none() && self.max_expected_wait.is_none() {
-            return None;
-        }
+        let has_limits = self.max_queue_len.is_some() || self.max_expected_wait.is_some();
+        if has_limits { self.measure(config, route) } else { None }
+    }
+
+    fn measure(&self, config: &LayerConfig, route: Option<RouteKey>) -> Option<Overload> {
         let ledger = config.recorder.ledger();
         let limits = config.route_limits.as_ref();
         let of_route = limits.zip(route).map(|(limits, route)| limits.backlog(route, ledger.clock().now()));

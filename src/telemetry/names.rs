@@ -12,6 +12,7 @@ pub(crate) const MAX_NAMES: usize = 200;
 pub(crate) const NAME_IDS: usize = MAX_NAMES + 1;
 
 const HASH_SLOTS: usize = 512;
+const RECENT_SLOTS: usize = 64;
 
 /// The result of interning a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +31,9 @@ pub(crate) struct NameTable {
     other: Arc<str>,
     /// An open-addressing hash table of ids. Entries are never removed; zero marks a free slot.
     slots: Box<[AtomicU16]>,
+    /// The ids of the names that were looked up last, by a cheap hash of the name: most are looked up again and again. Zero
+    /// marks a free slot.
+    recent: Box<[AtomicU16; RECENT_SLOTS]>,
     /// The number of ids in use, including `other`. Its lock serializes the writers.
     pub(super) taken: Mutex<usize>,
     full: AtomicBool,
@@ -47,6 +51,7 @@ impl NameTable {
             names,
             other,
             slots: (0..HASH_SLOTS).map(|_| AtomicU16::new(0)).collect(),
+            recent: Box::new([const { AtomicU16::new(0) }; RECENT_SLOTS]),
             taken: Mutex::new(1),
             full: AtomicBool::new(false),
             refused: AtomicBool::new(false),
@@ -71,7 +76,23 @@ impl NameTable {
 
     /// Returns the id of a name, adding the name if there is room. Unprintable characters are escaped, so that the name
     /// can be shown wherever names are.
+    #[inline]
     pub(crate) fn id(&self, name: &str) -> Interned<u16> {
+        let recent = &self.recent[recent_slot(name)];
+        // Relaxed: the name is read through a lock of its own, and compared.
+        let id = recent.load(Ordering::Relaxed);
+        if id != 0 && self.name(id) == name {
+            return Interned::Known(id);
+        }
+        let interned = self.look_up(name);
+        if let Interned::Known(id) = interned {
+            recent.store(id, Ordering::Relaxed);
+        }
+        interned
+    }
+
+    #[inline(never)]
+    fn look_up(&self, name: &str) -> Interned<u16> {
         let name = prefix(name, self.max_bytes);
         if name.is_empty() || name == "other" {
             return Interned::Known(0);
@@ -123,6 +144,17 @@ impl NameTable {
     }
 }
 
+/// Returns the slot of a name among the recent ones, from its length and three of its bytes.
+#[inline]
+fn recent_slot(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let [Some(first), Some(middle), Some(last)] = [bytes.first(), bytes.get(bytes.len() / 2), bytes.last()] else {
+        return 0;
+    };
+    let hash = bytes.len() ^ usize::from(*first) ^ (usize::from(*middle) << 2) ^ (usize::from(*last) << 1);
+    hash % RECENT_SLOTS
+}
+
 /// Returns the first slot for a name. FNV-1a suffices: names are short and the table is bounded, so collisions cost
 /// little.
 fn slot_of(name: &str) -> usize {
@@ -137,6 +169,21 @@ pub(crate) fn fnv(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_told_apart_where_they_share_a_slot() {
+        let table = NameTable::new(16);
+        let names =
+            ["/orders/{id}", "/orders/{xx}", "/ordxrs/{id}", "", "other", "a name that is longer than it may be"];
+        let ids: Vec<_> = names.iter().map(|name| table.id(name)).collect();
+        assert_eq!(ids, [1, 2, 3, 0, 0, 4].map(Interned::Known));
+        for _ in 0..3 {
+            for (name, id) in names.iter().zip(&ids) {
+                assert_eq!(table.id(name), *id, "{name}");
+            }
+        }
+        assert_eq!(table.id("a name that is longer, too"), Interned::Known(4), "it has the same beginning");
+    }
 
     #[test]
     fn full_table_still_knows_its_unprintable_names() {

@@ -263,6 +263,10 @@ fn last_digit(number: u64) -> u8 {
 /// shortest sufficient ones: up to 2^53, the rounded quotient is the double that the digits parse to.
 #[inline]
 pub(super) fn number(out: &mut Vec<u8>, value: f64) {
+    // Most counters of a pool, such as those of its errors.
+    if value.to_bits() == 0 {
+        return out.push(b'0');
+    }
     if !(0.0..MAX_EXACT_INTEGER).contains(&value) {
         return unusual_number(out, value);
     }

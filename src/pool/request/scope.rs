@@ -81,9 +81,42 @@ impl ActiveRequest {
     }
 }
 
+/// The requests that a thread works for. There is rarely more than one, so that it is kept apart from the others.
+#[derive(Debug)]
+struct ActiveRequests {
+    innermost: Option<ActiveRequest>,
+    /// The others, the outermost first. Empty if there is no innermost one.
+    outer: Vec<ActiveRequest>,
+}
+
+impl ActiveRequests {
+    #[inline]
+    fn enter(&mut self, request: ActiveRequest) {
+        if let Some(outer) = self.innermost.replace(request) {
+            self.outer.push(outer);
+        }
+    }
+
+    /// Leaves the innermost request.
+    #[inline]
+    fn leave(&mut self) -> Option<ActiveRequest> {
+        let left = self.innermost.take();
+        if !self.outer.is_empty() {
+            self.innermost = self.outer.pop();
+        }
+        left
+    }
+
+    /// Returns the requests, innermost first.
+    #[inline]
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut ActiveRequest> {
+        self.innermost.iter_mut().chain(self.outer.iter_mut().rev())
+    }
+}
+
 thread_local! {
-    /// The requests that the thread works for, innermost last.
-    static ACTIVE: RefCell<Vec<ActiveRequest>> = const { RefCell::new(Vec::new()) };
+    static ACTIVE: RefCell<ActiveRequests> =
+        const { RefCell::new(ActiveRequests { innermost: None, outer: Vec::new() }) };
 }
 
 /// Makes the thread work for a request until dropped, also by a panic.
@@ -98,7 +131,7 @@ impl<'a> ScopeGuard<'a> {
     pub(crate) fn enter(request: &'a mut Option<ActiveRequest>) -> Self {
         let entered = request.is_some();
         if let Some(request) = request.take() {
-            ACTIVE.with_borrow_mut(|active| active.push(request));
+            ACTIVE.with_borrow_mut(|active| active.enter(request));
             count_request_scopes(1);
         }
         Self { request, entered }
@@ -110,7 +143,7 @@ impl Drop for ScopeGuard<'_> {
     fn drop(&mut self) {
         if self.entered {
             // Scopes that were entered after this one have been left before.
-            *self.request = ACTIVE.with_borrow_mut(Vec::pop);
+            *self.request = ACTIVE.with_borrow_mut(ActiveRequests::leave);
             count_request_scopes(-1);
         }
     }
@@ -120,7 +153,7 @@ impl Drop for ScopeGuard<'_> {
 pub(crate) fn current() -> Vec<ActiveRequest> {
     ACTIVE.with_borrow_mut(|active| {
         let mut current: Vec<ActiveRequest> = Vec::new();
-        for request in active.iter_mut().rev() {
+        for request in active.iter_mut() {
             if !current.iter().any(|inner| inner.is_of(request.config.recorder.ledger())) {
                 request.account_or_new();
                 current.push(request.clone());
@@ -133,8 +166,7 @@ pub(crate) fn current() -> Vec<ActiveRequest> {
 /// Calls `f` with the innermost request of the pool with this ledger.
 fn with_innermost<T>(ledger: &Arc<Ledger>, f: impl FnOnce(&mut ActiveRequest) -> T) -> Option<T> {
     // A thread that is being destroyed has no thread-locals any more, and serves no request.
-    let result =
-        ACTIVE.try_with(|active| active.borrow_mut().iter_mut().rev().find(|request| request.is_of(ledger)).map(f));
+    let result = ACTIVE.try_with(|active| active.borrow_mut().iter_mut().find(|request| request.is_of(ledger)).map(f));
     result.ok().flatten()
 }
 
