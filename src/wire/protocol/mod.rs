@@ -112,29 +112,36 @@ impl ProtocolState {
         if bytes.is_empty() {
             return Ok(());
         }
-        loop {
+        if self.client.is_at_tag() {
+            self.whole_requests(&mut bytes, handler);
+        }
+        if bytes.is_empty() {
+            self.work.partial = false;
+        } else {
+            self.requests_in_parts(bytes, handler)?;
+        }
+        self.report_work(handler);
+        self.report_risk(handler);
+        Ok(())
+    }
+
+    /// Reads bytes of the client that begin or end within a message, or with a message that is read in the general way.
+    // Not inlined, so that the shorter way stays short.
+    #[inline(never)]
+    fn requests_in_parts(&mut self, mut bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
+        while self.request_part(&mut bytes, handler)? {
             if self.client.is_at_tag() {
-                self.whole_requests(&mut bytes, handler);
-                if bytes.is_empty() {
-                    break;
-                }
-            }
-            if !self.request_part(&mut bytes, handler)? {
-                break;
+                self.more_whole_requests(&mut bytes, handler);
             }
         }
         // A message sent in part is work even if its kind is not known yet, since its rest is still to be sent. So is
         // anything in front of the startup message.
         self.work.partial = self.client.is_untagged()
             || matches!(self.client.partial_tag(), Some(b'Q' | b'F' | b'P' | b'B' | b'D' | b'E'));
-        self.report_work(handler);
-        self.report_risk(handler);
         Ok(())
     }
 
     /// Reads a part of a message of the client. Returns `false` if more has to arrive first.
-    // Not inlined, so that the shorter way stays short.
-    #[inline(never)]
     fn request_part(&mut self, bytes: &mut &[u8], handler: &mut impl ProtocolHandler) -> Result<bool, ProtocolError> {
         match self.client.next(bytes)? {
             Some(FramePart::Header { tag, length } | FramePart::LargeHeader { tag, length }) => {
@@ -166,21 +173,24 @@ impl ProtocolState {
             self.negotiating = false;
             *bytes = rest;
         }
-        loop {
+        if self.server.is_at_tag() {
+            self.whole_answers(bytes, handler)?;
+        }
+        if bytes.is_empty() { Ok(()) } else { self.answers_in_parts(bytes, handler) }
+    }
+
+    /// Reads bytes of the server like [`Self::requests_in_parts`].
+    #[inline(never)]
+    fn answers_in_parts(&mut self, bytes: &mut &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
+        while self.answer_part(bytes, handler)? {
             if self.server.is_at_tag() {
-                self.whole_answers(bytes, handler)?;
-                if bytes.is_empty() {
-                    return Ok(());
-                }
-            }
-            if !self.answer_part(bytes, handler)? {
-                return Ok(());
+                self.more_whole_answers(bytes, handler)?;
             }
         }
+        Ok(())
     }
 
     /// Reads a part of a message of the server. Returns `false` if more has to arrive first.
-    #[inline(never)]
     fn answer_part(&mut self, bytes: &mut &[u8], handler: &mut impl ProtocolHandler) -> Result<bool, ProtocolError> {
         match self.server.next(bytes)? {
             Some(FramePart::Header { tag, length }) => self.server_message(tag, length, handler)?,
@@ -367,10 +377,17 @@ impl ProtocolState {
     }
 
     /// Reports that work began or changed its kind, if that was not reported before.
-    #[inline]
+    #[inline(always)]
     fn report_work(&mut self, handler: &mut impl ProtocolHandler) {
         let state = self.work.state();
-        if let (true, Some(ending)) = (self.reported_work != state, state) {
+        if self.reported_work != state {
+            self.report_changed_work(state, handler);
+        }
+    }
+
+    #[inline(never)]
+    fn report_changed_work(&mut self, state: Option<bool>, handler: &mut impl ProtocolHandler) {
+        if let Some(ending) = state {
             self.reported_work = state;
             handler.busy(ending);
         }

@@ -40,6 +40,12 @@ impl ProtocolState {
         *bytes = rest;
     }
 
+    /// The same behind a message that was read in the general way.
+    #[inline(never)]
+    pub(super) fn more_whole_requests<H: ProtocolHandler>(&mut self, bytes: &mut &[u8], handler: &mut H) {
+        self.whole_requests(bytes, handler);
+    }
+
     /// Reads another message of the client. Returns `false`, and changes nothing, if it is left to the general way.
     #[inline(never)]
     fn whole_request<H: ProtocolHandler>(&mut self, tag: u8, body: &[u8], handler: &mut H) -> bool {
@@ -187,6 +193,16 @@ impl ProtocolState {
         }
         *bytes = left;
         Ok(())
+    }
+
+    /// The same behind a message that was read in the general way.
+    #[inline(never)]
+    pub(super) fn more_whole_answers<H: ProtocolHandler>(
+        &mut self,
+        bytes: &mut &[u8],
+        handler: &mut H,
+    ) -> Result<(), ProtocolError> {
+        self.whole_answers(bytes, handler)
     }
 }
 
