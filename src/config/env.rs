@@ -74,7 +74,7 @@ fn with_prefix(
 fn is_reserved(name: &str, value: &str) -> bool {
     let prefixes = ["WEB_", "LOG", "TRACES_", "SHOP_", "RECORD_"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
-        || ["PG_BIN", "CONFIG_FILE"].contains(&name)
+        || ["PG_BIN", "PYTHON", "CONFIG_FILE"].contains(&name)
         || is_from_kubernetes(name, value)
 }
 

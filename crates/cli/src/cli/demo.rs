@@ -52,6 +52,12 @@ pub(super) struct DemoArgs {
     #[arg(long)]
     cache: bool,
 
+    /// Use the database from a client in this language too, through a proxy, and inject the fault there; docs/proxy.md
+    ///
+    /// `python` needs Python 3 with SQLAlchemy 2 and psycopg 3; POOLSCOPE_PYTHON names the interpreter, by default `python3`.
+    #[arg(long, value_name = "LANGUAGE", value_parser = PossibleValuesParser::new(["python"]))]
+    client: Option<String>,
+
     /// Stop after this time, such as 30s or 5m; by default the demo runs until Ctrl-C
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
@@ -132,6 +138,7 @@ pub(super) fn run(args: DemoArgs) -> ExitCode {
         shop_address: args.shop_address,
         plan: ScenarioPlan { scenario, timing },
         cache: args.cache,
+        python_client: args.client.is_some(),
         duration: args.duration,
         record: args.record.settings(),
         traces,
@@ -195,6 +202,7 @@ pub(super) fn help() -> String {
          \n\
          Other environment variables:\n\
          \x20 POOLSCOPE_PG_BIN   the directory of PostgreSQL's initdb and postgres\n\
+         \x20 POOLSCOPE_PYTHON   the Python of --client python; default python3\n\
          \x20 OTEL_...           settings of OpenTelemetry, such as\n\
          \x20                    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS,\n\
          \x20                    OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER\n\
@@ -210,6 +218,7 @@ pub(super) fn help() -> String {
          \x20 poolscope demo --database-url 'postgres://me@localhost/test?pool_size=20'\n\
          \x20 curl -s http://127.0.0.1:9719/metrics\n\
          \x20 poolscope demo --scenario slow_queries --scenario-after 1m --scenario-for 5m\n\
+         \x20 poolscope demo --client python --scenario leak\n\
          \x20 poolscope demo --shop.listen-address 127.0.0.1:8080\n\
          \n\
          Ctrl-C and SIGTERM stop the demo gracefully; a second one exits at once.\n\

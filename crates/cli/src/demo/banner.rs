@@ -1,6 +1,7 @@
 //! The texts that the demo prints when it starts and stops.
 
 use std::fmt::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use humantime::format_duration;
 use poolscope::Settings;
 use poolscope_testing::server::Server;
 
+use super::client::POOL_NAME;
 use super::environment::Remains;
 use super::scenario::{Phase, ScenarioPlan};
 use super::schema::SCHEMA;
@@ -28,6 +30,8 @@ pub(super) struct Addresses<'a> {
     pub(super) server: Option<&'a Server>,
     /// The directory of the private Redis server, with `--cache`.
     pub(super) cache: Option<&'a Path>,
+    /// The proxy of the client, with `--client`.
+    pub(super) client: Option<SocketAddr>,
 }
 
 /// Returns the line for the start or end of the fault.
@@ -75,8 +79,14 @@ pub(super) fn banner(
     if let Some(directory) = addresses.cache {
         let _ = writeln!(text, "  cache    redis-cli -s {}", shell_quoted(&directory.join("redis.sock")));
     }
+    if let Some(address) = addresses.client {
+        let _ = writeln!(text, "  client   SQLAlchemy in Python, through the proxy at {address}: pool {POOL_NAME}");
+    }
     let _ = writeln!(text, "  scenario {}", scenario(plan));
-    let _ = writeln!(text, "  watch    {}", plan.scenario.symptoms().replace('`', ""));
+    // The symptoms are those of the shop's pool.
+    if addresses.client.is_none() {
+        let _ = writeln!(text, "  watch    {}", plan.scenario.symptoms().replace('`', ""));
+    }
     let after = duration.map(|duration| format!("after {}, or with ", format_duration(duration)));
     let _ = writeln!(text, "  stop     {}Ctrl-C or `kill {}`\n", after.unwrap_or_default(), std::process::id());
     text

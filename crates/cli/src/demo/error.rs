@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use poolscope::ConnectError;
 use poolscope::config::ConfigError;
+use poolscope::proxy::ProxyError;
 use poolscope::text::Printable;
 use poolscope_testing::server::ServerError;
 
+use super::client::CLIENT_SCENARIOS;
 use crate::service::ServiceError;
 
 /// Why the demo could not start, or not clean up. No message contains a password.
@@ -59,6 +61,31 @@ pub(crate) enum DemoError {
         /// What it does to the server.
         disruption: &'static str,
     },
+    /// The client's proxy cannot be started.
+    #[error("cannot run the proxy of the client")]
+    Proxy(#[source] ProxyError),
+    /// The client cannot be run.
+    #[error(
+        "--client python needs Python 3 with SQLAlchemy 2 and psycopg 3, but {} {problem}; install them with \
+         `python3 -m venv .venv && .venv/bin/pip install sqlalchemy 'psycopg[binary]'`, and set \
+         POOLSCOPE_PYTHON=.venv/bin/python",
+        Printable(interpreter)
+    )]
+    Python {
+        /// The interpreter.
+        interpreter: String,
+        /// What is missing.
+        problem: String,
+    },
+    /// The scenario's fault is none of a client.
+    #[error("--client has no scenario {scenario}, only {}", CLIENT_SCENARIOS.join(", "))]
+    ClientScenario {
+        /// The scenario's name.
+        scenario: &'static str,
+    },
+    /// The client uses a private server.
+    #[error("--client requires a private server: remove --database-url and unset POOLSCOPE_DATABASE_URL")]
+    ClientNeedsPrivateServer,
     /// The connection for the schema failed.
     #[error("cannot connect to {url}")]
     Connect {
@@ -118,7 +145,11 @@ impl DemoError {
     #[must_use]
     pub(crate) fn is_usage(&self) -> bool {
         match self {
-            Self::Settings(_) | Self::DatabaseUrl(_) | Self::NotPrivate { .. } => true,
+            Self::Settings(_)
+            | Self::DatabaseUrl(_)
+            | Self::NotPrivate { .. }
+            | Self::ClientScenario { .. }
+            | Self::ClientNeedsPrivateServer => true,
             Self::Service(error) => error.is_usage(),
             Self::Shop { source, .. } => source.kind() == io::ErrorKind::InvalidInput,
             _ => false,

@@ -7,15 +7,17 @@ use poolscope::config::env_vars;
 use poolscope::exporter::{Exporter, Readiness};
 use poolscope::{Collector, Pool, Settings};
 use tokio::runtime::Builder;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
 use super::banner::{Addresses, banner, phase_notice, remains_notice, shutdown_notice};
+use super::client::{CLIENT_SCENARIOS, Client, Interpreter, POOL_NAME};
 use super::environment::Environment;
 use super::error::DemoError;
 use super::scenario::{FaultInjector, Phase, ScenarioPlan, Targets};
-use super::screen::{Status, summary, watch_output};
+use super::screen::{Status, clock, summary, watch_output};
 use super::settings::resolve;
 use super::shop::Shop;
 use super::traces::Traces;
@@ -55,6 +57,8 @@ pub(crate) struct Demo {
     pub(crate) plan: ScenarioPlan,
     /// Whether products are read through a cache in a private Redis server.
     pub(crate) cache: bool,
+    /// Whether a client in Python uses the database too, through a proxy, and has the fault.
+    pub(crate) python_client: bool,
     /// When to stop; `None` to run until a signal arrives.
     pub(crate) duration: Option<Duration>,
     /// Where incident files are written, if they are.
@@ -89,19 +93,40 @@ impl Demo {
     pub(crate) fn run(self, console: &Console) -> Result<(), DemoError> {
         let environment = env_vars().map_err(DemoError::Settings)?;
         let settings = resolve(self.plan.scenario, environment, self.database_url.as_deref())?;
+        let interpreter = match self.python_client {
+            true => Some(self.find_interpreter(&settings)?),
+            false => None,
+        };
         let runtime = Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("poolscope-demo")
             .enable_all()
             .build()
             .map_err(DemoError::system)?;
-        let result = runtime.block_on(self.run_async(settings, console));
+        let result = runtime.block_on(self.run_async(settings, interpreter, console));
         // Dropping the runtime would wait for the blocking thread of a scrape that hangs.
         runtime.shutdown_timeout(RUNTIME_SHUTDOWN_TIMEOUT);
         result
     }
 
-    async fn run_async(self, settings: Settings, console: &Console) -> Result<(), DemoError> {
+    /// Returns the interpreter of the client, before anything is started.
+    fn find_interpreter(&self, settings: &Settings) -> Result<Interpreter, DemoError> {
+        let scenario = self.plan.scenario.name();
+        if !CLIENT_SCENARIOS.contains(&scenario) {
+            return Err(DemoError::ClientScenario { scenario });
+        }
+        if settings.database_url.is_some() {
+            return Err(DemoError::ClientNeedsPrivateServer);
+        }
+        Interpreter::find()
+    }
+
+    async fn run_async(
+        self,
+        settings: Settings,
+        interpreter: Option<Interpreter>,
+        console: &Console,
+    ) -> Result<(), DemoError> {
         let (request_shutdown, mut shutdown) = watch::channel(None);
         watch_signals(request_shutdown.clone(), SHUTDOWN_TIMEOUT)?;
         watch_output(console.state(), request_shutdown.clone());
@@ -133,6 +158,18 @@ impl Demo {
             console.print("Stopped before the start was complete.\n");
             return Ok(exporter.stop().await?).and(output_result(console));
         };
+        let mut client = match (&interpreter, environment.server.as_deref()) {
+            (Some(interpreter), Some(server)) => {
+                match Client::start(interpreter, server, &environment.settings, &collector).await {
+                    Ok(client) => Some(client),
+                    Err(error) => {
+                        let (torn_down, _) = environment.tear_down().await;
+                        return Ok(exporter.stop().await?).and(torn_down).and(Err(error));
+                    }
+                }
+            }
+            _ => None,
+        };
         let products = environment.cache.as_ref().map(|cache| cache.products.clone());
         let shop = match Shop::open(&self.shop_address, &environment.pool, products).await {
             Ok(shop) => shop,
@@ -155,6 +192,7 @@ impl Demo {
             collector: self.traces.destination(),
             server: environment.server.as_deref(),
             cache: environment.cache.as_ref().map(|cache| cache.server.dir()),
+            client: client.as_ref().map(Client::address),
         };
         let pool = &environment.pool;
         console.print(banner(pool.name(), &environment.settings, &addresses, &self.plan, self.duration));
@@ -166,10 +204,13 @@ impl Demo {
             schema: Arc::clone(&environment.schema),
             server: environment.server.clone(),
             cache: environment.cache.clone(),
+            client: client.as_ref().map(Client::control),
         };
         let injector = FaultInjector::start(self.plan, targets);
-        let reason =
-            StatusLoop { pool, plan: &self.plan, console }.run(self.duration, injector.phase(), &mut shutdown).await;
+        let client_pool = client.as_ref().map(|_| &collector);
+        let status = StatusLoop { pool, client_pool, plan: &self.plan, console };
+        let lines = client.as_mut().and_then(Client::lines);
+        let reason = status.run(self.duration, injector.phase(), lines, &mut shutdown).await;
 
         console.keep_status();
         console.print(shutdown_notice(reason, environment.server.as_deref()));
@@ -179,6 +220,9 @@ impl Demo {
         shop.drain();
         injector.stop().await;
         server_watches.abort_all();
+        if let Some(client) = client {
+            client.stop().await;
+        }
         let elapsed = started_at.elapsed();
         let _ = timeout(DRAIN_TIMEOUT, workload.drained()).await;
         if let Err(error) = pool.close_within(CLOSE_TIMEOUT).await {
@@ -199,6 +243,8 @@ impl Demo {
 /// Prints the pool's status and the scenario's progress.
 struct StatusLoop<'a> {
     pool: &'a Pool,
+    /// The collector with the pool of the client, which is shown instead, once it exists.
+    client_pool: Option<&'a Collector>,
     plan: &'a ScenarioPlan,
     console: &'a Console,
 }
@@ -209,9 +255,14 @@ impl StatusLoop<'_> {
         &self,
         duration: Option<Duration>,
         mut phase: watch::Receiver<Phase>,
+        mut client_lines: Option<UnboundedReceiver<String>>,
         shutdown: &mut watch::Receiver<Option<ShutdownReason>>,
     ) -> ShutdownReason {
-        let Self { pool, plan, console } = *self;
+        let Self { pool, client_pool, plan, console } = *self;
+        let snapshot = || {
+            let mut proxied = client_pool.into_iter().flat_map(Collector::snapshots);
+            proxied.find(|pool| *pool.name == *POOL_NAME).unwrap_or_else(|| pool.snapshot())
+        };
         let started_at = Instant::now();
         let (first, period) = if console.is_terminal() {
             (started_at, TERMINAL_STATUS_INTERVAL)
@@ -227,7 +278,7 @@ impl StatusLoop<'_> {
             }
         };
         tokio::pin!(elapsed);
-        let (mut previous, mut previous_at) = (pool.snapshot(), started_at);
+        let (mut previous, mut previous_at) = (snapshot(), started_at);
         loop {
             tokio::select! {
                 biased;
@@ -237,13 +288,24 @@ impl StatusLoop<'_> {
                     let phase = *phase.borrow_and_update();
                     console.print(phase_notice(plan, phase, started_at.elapsed()));
                 }
+                Some(line) = next_line(&mut client_lines) => {
+                    console.print(format!("{} client: {line}\n", clock(started_at.elapsed())));
+                }
                 now = ticks.tick() => {
-                    let snapshot = pool.snapshot();
+                    let snapshot = snapshot();
                     console.status(Status::new(&snapshot, &previous, now - previous_at, now - started_at));
                     (previous, previous_at) = (snapshot, now);
                 }
             }
         }
+    }
+}
+
+/// Waits for a line of the client. Returns `None` after the last one.
+async fn next_line(lines: &mut Option<UnboundedReceiver<String>>) -> Option<String> {
+    match lines {
+        Some(lines) => lines.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -246,6 +246,24 @@ fn unavailable_server_is_a_failure_with_a_remedy() {
 }
 
 #[test]
+fn missing_requirements_of_a_client_are_named() {
+    let python = [("POOLSCOPE_PYTHON", "/nowhere/python")];
+    let remedy = "pip install sqlalchemy 'psycopg[binary]'";
+    assert_refused(
+        &["--client", "python"],
+        &python,
+        1,
+        &["/nowhere/python cannot be run", remedy, "POOLSCOPE_PYTHON="],
+    );
+    // A program that runs, and has no package.
+    assert_refused(&["--client", "python"], &[("POOLSCOPE_PYTHON", "false")], 1, &["false fails", remedy]);
+    let error = "--client has no scenario self_deadlock, only shop, healthy";
+    assert_refused(&["--client", "python", "--scenario", "self_deadlock"], &python, 2, &[error]);
+    let error = "--client requires a private server: remove --database-url";
+    assert_refused(&["--client", "python", "--database-url", URL], &python, 2, &[error]);
+}
+
+#[test]
 fn disruptive_scenario_is_refused_for_existing_server() {
     let remedy = "remove --database-url and unset POOLSCOPE_DATABASE_URL";
     for (scenario, disruption) in [

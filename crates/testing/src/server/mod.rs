@@ -93,7 +93,15 @@ impl Server {
         format!("postgres://{POSTGRES}@{host}:{}/{POSTGRES}", self.port)
     }
 
-    /// Returns the same URL through TCP; `None` without [`Builder::tcp`].
+    /// Returns the URL of the server without user and database, for a proxy, through the Unix socket.
+    #[must_use]
+    pub fn address_url(&self) -> String {
+        let socket_directory = self.socket_directory();
+        let host = utf8_percent_encode(socket_directory.to_str().unwrap_or_default(), &RESERVED);
+        format!("postgres://{host}:{}", self.port)
+    }
+
+    /// Returns the same URL as [`url`](Self::url), through TCP; `None` without [`Builder::tcp`].
     #[must_use]
     pub fn tcp_url(&self) -> Option<String> {
         self.tcp.then(|| format!("postgres://{POSTGRES}@127.0.0.1:{}/{POSTGRES}", self.port))

@@ -11,6 +11,7 @@ use super::ScenarioPlan;
 use super::cache_fault::InjectedCacheFault;
 use super::server_fault::Injected;
 use crate::demo::cache::ProductCache;
+use crate::demo::client::ClientControl;
 use crate::demo::drain::DrainState;
 use crate::demo::schema::SchemaManager;
 use crate::demo::shop::Handlers;
@@ -38,6 +39,8 @@ pub(in crate::demo) struct Targets {
     pub(in crate::demo) server: Option<Arc<Server>>,
     /// The cache, with `--cache`.
     pub(in crate::demo) cache: Option<ProductCache>,
+    /// The client with `--client`, which has the fault instead of the shop.
+    pub(in crate::demo) client: Option<ClientControl>,
 }
 
 /// Injects and removes a fault, until [`stop`](Self::stop).
@@ -89,8 +92,13 @@ async fn run(
         tracing::error!(error = %ErrorChain(&error), "cannot inject the scenario's fault");
         Injected::None
     });
-    targets.shop.set_behavior(fault.behavior);
-    targets.load.send_replace(fault.load);
+    match &targets.client {
+        Some(client) => client.set_fault(Some(scenario.name)),
+        None => {
+            targets.shop.set_behavior(fault.behavior);
+            targets.load.send_replace(fault.load);
+        }
+    }
     phase.send_replace(Phase::Fault);
     let is_shutdown = tokio::select! {
         () = DrainState::Aborted.reached(&mut state) => true,
@@ -101,8 +109,13 @@ async fn run(
             }
         } => false,
     };
-    targets.shop.set_behavior(scenario.behavior);
-    targets.load.send_replace(scenario.load);
+    match &targets.client {
+        Some(client) => client.set_fault(None),
+        None => {
+            targets.shop.set_behavior(scenario.behavior);
+            targets.load.send_replace(scenario.load);
+        }
+    }
     // The server would be stopped again at once.
     if is_shutdown && matches!(injected, Injected::Stopped(_)) {
         return;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
-use poolscope::labels::{ErrorCode, ErrorPhase, Outcome};
+use poolscope::labels::{ErrorCode, ErrorPhase, Outcome, PoolKind};
 use poolscope::telemetry::{ConnectionErrors, Connections, Holder, OperationTotals, PoolSnapshot};
 
 use crate::output::StatusLine;
@@ -42,6 +42,8 @@ pub(in crate::demo) struct Status {
     size: usize,
     max: usize,
     connections: Connections,
+    /// Whether it is the pool of a client behind a proxy, which sees no checkouts.
+    is_proxied: bool,
     waiting: usize,
     /// Checkouts started per second since the last status.
     rate: f64,
@@ -73,6 +75,7 @@ impl Status {
             size: now.limits.pool_size,
             max: now.limits.max(),
             connections: now.connections,
+            is_proxied: now.kind == PoolKind::Proxy,
             waiting: now.queued,
             rate: f64::from(new) / interval.as_secs_f64().max(1e-3),
             timeouts: timeouts(now),
@@ -103,11 +106,15 @@ impl Status {
             (3, self.bar(glyphs)),
             (0, vec![Piece(load, format!("{used}/{} used", self.max))]),
             (7, vec![Piece(PLAIN, format!("{idle} idle"))]),
-            (1, vec![Piece(warning_if(self.waiting > 0), format!("{} waiting", self.waiting))]),
-            (5, vec![Piece(PLAIN, format!("{:.0}/s", self.rate))]),
-            (2, vec![Piece(timeouts, counted(self.timeouts, "timeout"))]),
-            (6, vec![Piece(DIM, counted(self.errors, "error"))]),
         ];
+        if !self.is_proxied {
+            parts.extend([
+                (1, vec![Piece(warning_if(self.waiting > 0), format!("{} waiting", self.waiting))]),
+                (5, vec![Piece(PLAIN, format!("{:.0}/s", self.rate))]),
+                (2, vec![Piece(timeouts, counted(self.timeouts, "timeout"))]),
+                (6, vec![Piece(DIM, counted(self.errors, "error"))]),
+            ]);
+        }
         if let Some(causes) = &self.error_causes {
             parts.push((8, vec![Piece(DIM, format!("({causes})"))]));
         }
@@ -140,15 +147,18 @@ impl Status {
     /// Returns the line for anything but a terminal, without the bar.
     fn plain(&self) -> String {
         let Connections { used, idle, creating, .. } = self.connections;
-        let mut line = format!(
-            "{} {used}/{} used, {idle} idle, {creating} being created, {} waiting, {:.1} checkouts/s, {}, {}",
-            clock(self.elapsed),
-            self.max,
-            self.waiting,
-            self.rate,
-            counted(self.timeouts, "timeout"),
-            counted(self.errors, "error"),
-        );
+        let mut line =
+            format!("{} {used}/{} used, {idle} idle, {creating} being created", clock(self.elapsed), self.max,);
+        if !self.is_proxied {
+            let _ = write!(
+                line,
+                ", {} waiting, {:.1} checkouts/s, {}, {}",
+                self.waiting,
+                self.rate,
+                counted(self.timeouts, "timeout"),
+                counted(self.errors, "error"),
+            );
+        }
         if let Some(causes) = &self.error_causes {
             let _ = write!(line, " ({causes})");
         }
@@ -192,6 +202,7 @@ impl Status {
             size: 5,
             max: 10,
             connections,
+            is_proxied: false,
             waiting: 3,
             rate: 41.26,
             timeouts: 1,
@@ -311,6 +322,13 @@ mod tests {
             "1:01:12 6/10 used, 2 idle, 1 being created, 3 waiting, 41.3 checkouts/s, 1 timeout, 17 errors \
              (12 io, 3 57P01), place_order holds 3"
         );
+    }
+
+    #[test]
+    fn proxied_pool_has_no_checkouts() {
+        let status = Status { is_proxied: true, error_causes: None, ..Status::example() };
+        assert_eq!(status.line(200, &BLOCKS, false), " 1:01:12  ██████▓▒▒·  6/10 used  2 idle  place_order holds 3");
+        assert_eq!(status.plain(), "1:01:12 6/10 used, 2 idle, 1 being created, place_order holds 3");
     }
 
     #[test]
