@@ -194,6 +194,12 @@ impl Settings {
         Ok(Self::default().apply(vec![Assignment::Url(url)]))
     }
 
+    /// Applies the settings in the query of a URL.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn apply_url(self, url: DatabaseUrl) -> Self {
+        self.apply(vec![Assignment::Url(url)])
+    }
+
     /// Returns the defaults, changed by this process's environment variables; see [`Settings::apply_env`].
     ///
     /// # Errors
@@ -211,8 +217,9 @@ impl Settings {
     ///
     /// Returns an error if a value is invalid, or a variable begins with `POOLSCOPE_` and names no setting. Exempt are
     /// the variables of the `poolscope` binary (`POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*`,
-    /// `POOLSCOPE_TRACES_*`, `POOLSCOPE_RECORD_*`, `POOLSCOPE_CONFIG_FILE`, `POOLSCOPE_PG_BIN`), and those that Kubernetes
-    /// sets for a Service named `poolscope` (`POOLSCOPE_SERVICE_*`, `POOLSCOPE_PORT`, `POOLSCOPE_PORT_*`) or `poolscope-…`.
+    /// `POOLSCOPE_TRACES_*`, `POOLSCOPE_RECORD_*`, `POOLSCOPE_CONFIG_FILE`, `POOLSCOPE_PG_BIN`,
+    /// `POOLSCOPE_PYTHON`), and those that Kubernetes sets for a Service named `poolscope` (`POOLSCOPE_SERVICE_*`,
+    /// `POOLSCOPE_PORT`, `POOLSCOPE_PORT_*`) or `poolscope-…`.
     pub fn apply_env(self, vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         Ok(self.apply(env::read(vars)?))
     }

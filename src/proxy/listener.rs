@@ -14,7 +14,7 @@ use tokio::net::UnixListener;
 
 use super::error::ProxyError;
 use super::stream::Stream;
-use super::upstream::set_options;
+use super::upstream::client_options;
 
 /// An address that a proxy listens at: `host:port`, `:port` for all interfaces, or the path of a Unix socket.
 ///
@@ -115,7 +115,7 @@ impl Listener {
             Self::Tcp(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // Fails if the client has left.
-                let _ = set_options(&stream);
+                let _ = client_options().apply(&stream);
                 Ok(Stream::Tcp(stream))
             }
             #[cfg(unix)]

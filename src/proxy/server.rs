@@ -103,12 +103,13 @@ async fn accept(listener: Listener, shared: Arc<Shared>, workers: Arc<Workers>) 
     static FAILURES: Limiter = Limiter::new();
     loop {
         match listener.accept().await {
-            Ok(stream) => {
-                if let Some(open) = shared.sessions.open() {
+            Ok(stream) => match shared.sessions.open() {
+                Some(open) => {
                     let shared = Arc::clone(&shared);
                     workers.spawn(stream, move |stream| session::serve(shared, stream, open));
                 }
-            }
+                None => session::count_refused(&shared),
+            },
             Err(error) => {
                 if let Some(suppressed) = FAILURES.pass_now() {
                     event!(error, %error, suppressed, "could not accept a client's connection");

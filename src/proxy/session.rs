@@ -35,6 +35,13 @@ const LIMIT: ErrorCode = ErrorCode::new("limit");
 /// How long a client may take to read the last message and to close.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// Counts a connection that is closed unread, because there are too many. Its pool is unknown.
+#[cold]
+pub(super) fn count_refused(shared: &Shared) {
+    let pool = shared.pools.other();
+    Connection::open(&pool, OperationId::OTHER, Clock::new().now()).count_failure(LIMIT, &StartError::Limit);
+}
+
 /// Serves a client until its connection is closed.
 pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open_guard: Open) {
     let deadline = Instant::now() + shared.settings.startup_timeout;

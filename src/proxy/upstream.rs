@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 #[cfg(unix)]
@@ -19,14 +18,19 @@ use tokio_rustls::TlsConnector;
 use super::messages::SSL_REQUEST;
 use super::settings::Settings;
 use super::stream::Stream;
-use crate::config::{ConfigError, TlsMode};
+use crate::config::{self, ConfigError, DatabaseUrl, TlsMode};
 use crate::labels::ErrorCode;
+use crate::net::tcp_options::{Keepalive, TcpOptions};
 use crate::net::tls::ClientTls;
 
 const DEFAULT_PORT: u16 = 5432;
 
-/// After this time without traffic a peer is asked whether it still exists; the number of attempts is the system's.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new().with_time(Duration::from_secs(30));
+/// When TCP probes a client without traffic. Those of the server are settings of the upstream.
+const CLIENT_KEEPALIVE: Keepalive = Keepalive {
+    idle: Duration::from_secs(30),
+    interval: Some(Keepalive::DEFAULT_INTERVAL),
+    retries: Some(Keepalive::DEFAULT_RETRIES),
+};
 
 /// Where the server is.
 #[derive(Clone, Debug)]
@@ -44,6 +48,7 @@ enum Address {
 pub(super) struct Upstream {
     address: Address,
     tls: Option<Tls>,
+    options: TcpOptions,
     timeout: Duration,
 }
 
@@ -105,7 +110,7 @@ impl Upstream {
             }
             _ => None,
         };
-        Ok(Self { address, tls, timeout: settings.connect_timeout })
+        Ok(Self { address, tls, options: server_options(url), timeout: settings.connect_timeout })
     }
 
     /// Returns the host or path, and the port, for spans.
@@ -123,8 +128,14 @@ impl Upstream {
 
     async fn open(&self) -> Result<Stream, UpstreamError> {
         let stream = match &self.address {
-            Address::Tcp { ip: Some(ip), port, .. } => tcp(TcpStream::connect(SocketAddr::new(*ip, *port)).await?)?,
-            Address::Tcp { host, port, .. } => tcp(TcpStream::connect((host.as_str(), *port)).await?)?,
+            Address::Tcp { host, ip, port } => {
+                let stream = match ip {
+                    Some(ip) => TcpStream::connect(SocketAddr::new(*ip, *port)).await?,
+                    None => TcpStream::connect((host.as_str(), *port)).await?,
+                };
+                self.options.apply(&stream)?;
+                Stream::Tcp(stream)
+            }
             #[cfg(unix)]
             Address::Unix(path) => Stream::Unix(UnixStream::connect(path).await?),
             #[cfg(not(unix))]
@@ -137,15 +148,22 @@ impl Upstream {
     }
 }
 
-fn tcp(stream: TcpStream) -> io::Result<Stream> {
-    set_options(&stream)?;
-    Ok(Stream::Tcp(stream))
+/// Returns the options of sockets to the server: those of the URL, or else the defaults of a pool, except that there is no
+/// user timeout. It would also end a COPY for which the server does not read, because it waits for a lock.
+fn server_options(url: &DatabaseUrl) -> TcpOptions {
+    let defaults = config::Settings { tcp_user_timeout: None, ..config::Settings::default() };
+    let settings = defaults.apply_url(url.clone());
+    let keepalive = settings.tcp_keepalive.map(|idle| Keepalive {
+        idle,
+        interval: url.config().get_keepalives_interval().or(CLIENT_KEEPALIVE.interval),
+        retries: url.config().get_keepalives_retries().or(CLIENT_KEEPALIVE.retries),
+    });
+    TcpOptions::new(settings.tcp_user_timeout, keepalive)
 }
 
-/// Sets the options of a socket, of either side.
-pub(super) fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE)
+/// Returns the options of the clients' sockets.
+pub(super) fn client_options() -> TcpOptions {
+    TcpOptions::new(None, Some(CLIENT_KEEPALIVE))
 }
 
 impl Tls {
@@ -165,5 +183,43 @@ impl Tls {
         let Some(socket) = stream.into_socket() else { return Err(UpstreamError::NoTls) };
         let connected = TlsConnector::from(Arc::clone(config)).connect(self.name.clone(), socket).await;
         Ok(Stream::ToServer(Box::new(connected.map_err(UpstreamError::Handshake)?)))
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use socket2::SockRef;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_have_the_options_of_a_pool() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let connect = async |query: &str| {
+            let settings = Settings::new(&format!("postgres://127.0.0.1:{port}?sslmode=disable{query}")).unwrap();
+            let Stream::Tcp(stream) = Upstream::new(&settings).unwrap().connect().await.unwrap() else { panic!() };
+            stream
+        };
+        let options = |stream: &TcpStream| {
+            let socket = SockRef::from(stream);
+            assert!(stream.nodelay().unwrap());
+            let probes = [socket.tcp_keepalive_time().unwrap(), socket.tcp_keepalive_interval().unwrap()];
+            let retries = socket.tcp_keepalive_retries().unwrap();
+            (
+                socket.keepalive().unwrap(),
+                probes.map(|time| time.as_secs()),
+                retries,
+                socket.tcp_user_timeout().unwrap(),
+            )
+        };
+        let timeout = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(options(&connect("").await), (true, [30, 10], 3, None));
+        let stream =
+            connect("&keepalives_idle=31&keepalives_interval=7&keepalives_retries=4&tcp_user_timeout=21s").await;
+        assert_eq!(options(&stream), (true, [31, 7], 4, timeout(21)));
+        assert!(!options(&connect("&tcp_keepalive=off").await).0);
+        client_options().apply(&stream).unwrap();
+        assert_eq!(options(&stream).1, [30, 10]);
     }
 }

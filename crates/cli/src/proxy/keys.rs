@@ -25,7 +25,7 @@ pub(crate) static KEYS: [Key; 14] = [
         name: "upstream",
         range: "a URL",
         default: "none",
-        help: "The server, such as `postgres://db.example:5432?sslmode=verify-full`, or `postgres:///?host=/run/postgresql`. Its parameters are those of TLS ([settings.md](settings.md)). Each client sends user, password and database itself. `--upstream` replaces it.",
+        help: "The server, such as `postgres://db.example:5432?sslmode=verify-full`, or `postgres:///?host=/run/postgresql`. Its parameters are those of TLS and of keepalive ([settings.md](settings.md)). Each client sends user, password and database itself. `--upstream` replaces it.",
     },
     Key {
         name: "tls_certificate",
