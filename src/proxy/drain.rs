@@ -1,7 +1,7 @@
 //! The sessions of a proxy, and their end at its shutdown.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -11,6 +11,8 @@ use tokio::time::Instant;
 pub(super) struct Sessions {
     /// The deadline of the shutdown, once it has begun.
     drain: watch::Sender<Option<Instant>>,
+    /// Whether it has begun: cheaper to read than `drain`.
+    is_draining: AtomicBool,
     /// All open client connections.
     open: AtomicUsize,
     /// Those that have sent a start-up message and were not refused for their number.
@@ -32,7 +34,13 @@ pub(super) struct Admitted(Arc<Sessions>);
 
 impl Sessions {
     pub(super) fn new(max: usize) -> Self {
-        Self { drain: watch::Sender::new(None), open: AtomicUsize::new(0), admitted: AtomicUsize::new(0), max }
+        Self {
+            drain: watch::Sender::new(None),
+            is_draining: AtomicBool::new(false),
+            open: AtomicUsize::new(0),
+            admitted: AtomicUsize::new(0),
+            max,
+        }
     }
 
     /// Counts a connection as open, unless there are so many that it is not even worth an error.
@@ -56,10 +64,17 @@ impl Sessions {
 
     /// Ends the sessions, at the latest at `deadline`.
     pub(super) fn drain(&self, deadline: Instant) {
+        // Before the sessions are woken, which read it then.
+        self.is_draining.store(true, SeqCst);
         self.drain.send_replace(Some(deadline));
     }
 
-    /// Waits until no connection is open.
+    /// Returns whether the shutdown has begun.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(SeqCst)
+    }
+
+    /// Waits until no connection is open, once the shutdown has begun.
     pub(super) async fn closed(&self) {
         let mut changes = self.drain.subscribe();
         while self.open.load(SeqCst) > 0 {
@@ -81,7 +96,8 @@ pub(super) async fn draining(shutdown: &mut watch::Receiver<Option<Instant>>) ->
 
 impl Drop for Open {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, SeqCst) == 1 {
+        // Otherwise sessions, which poll their receivers only once before, would miss the shutdown.
+        if self.0.open.fetch_sub(1, SeqCst) == 1 && self.0.is_draining() {
             // Wakes the shutdown, which waits for the last one.
             self.0.drain.send_modify(|_| {});
         }

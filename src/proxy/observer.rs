@@ -68,6 +68,8 @@ struct SessionWriter {
     at: Nanos,
     /// The texts that were read last, by their hash: most are sent again and again.
     recent: [(u64, QueryRef); RECENT_TEXTS],
+    /// The operation that the last use without a comment was named after: that of this query.
+    named_after: (QueryId, OperationId),
     /// The client's span that the last text names.
     client_span: Option<TraceContext>,
     spans: QuerySpans,
@@ -125,6 +127,7 @@ impl SessionObserver {
             earlier: Vec::new(),
             at: Nanos::ZERO,
             recent: [(0, QueryRef::OTHER); RECENT_TEXTS],
+            named_after: (QueryId::OTHER, OperationId::OTHER),
             client_span: None,
             is_terminated: false,
             is_ended: false,
@@ -394,12 +397,15 @@ impl ProtocolHandler for SessionWriter {
         }
         let is_unnamed = self.current_use.is_some_and(|current| current.named_by == NamedBy::Application);
         if is_unnamed && query.query != QueryId::OTHER {
-            let summary = self.recorder.ledger().summary(query.query);
-            let first = summary.split(' ').next().unwrap_or_default();
-            if !CONTROL.contains(&first) {
-                let operation = self.recorder.operation(summary);
-                self.name_use(operation, NamedBy::Summary);
+            if query.query != self.named_after.0 {
+                let summary = self.recorder.ledger().summary(query.query);
+                let first = summary.split(' ').next().unwrap_or_default();
+                if CONTROL.contains(&first) {
+                    return;
+                }
+                self.named_after = (query.query, self.recorder.operation(summary));
             }
+            self.name_use(self.named_after.1, NamedBy::Summary);
         }
     }
 

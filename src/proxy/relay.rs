@@ -94,7 +94,12 @@ impl Relay {
     ///
     /// Cancel safe: nothing is lost.
     pub(super) async fn run(&mut self) -> Ended {
-        poll_fn(|cx| CHUNK.with_borrow_mut(|chunk| self.poll(cx, chunk))).await
+        poll_fn(|cx| self.poll_run(cx)).await
+    }
+
+    /// As [`run`](Self::run).
+    pub(super) fn poll_run(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        CHUNK.with_borrow_mut(|chunk| self.poll(cx, chunk))
     }
 
     /// Returns whether a message of the proxy may follow what the client has received.

@@ -1,15 +1,18 @@
 //! One client connection, from its first byte to its end.
 
+use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::cancel;
-use super::drain::{Open, draining};
+use super::drain::{Open, Sessions, draining};
 use super::handshake::{Handshake, Step};
 use super::messages::{StartupParameters, TERMINATE, fatal_error};
 use super::observer::{RefusedByServer, SessionObserver};
@@ -55,7 +58,7 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: Stream, open_guard: Open)
         _ = draining(&mut shutdown) => None,
     };
     if let Some(Started { mut relay, mut connection, admitted }) = started {
-        let ended = run(&mut relay, shutdown).await;
+        let ended = run(&mut relay, &shared.sessions, shutdown).await;
         connection.reason = match ended {
             Some(Ended::By(_)) if relay.observer.is_terminated() => CloseReason::ClientClosed,
             Some(Ended::By(Side::Client)) => CloseReason::ClientLost,
@@ -283,10 +286,27 @@ impl<'a> Starting<'a> {
 }
 
 /// Passes bytes on until the session ends, or the shutdown's deadline passes: `None`.
-async fn run(relay: &mut Relay, mut shutdown: tokio::sync::watch::Receiver<Option<Instant>>) -> Option<Ended> {
-    let deadline = tokio::select! {
-        ended = relay.run() => return Some(ended),
-        deadline = draining(&mut shutdown) => deadline,
+async fn run(
+    relay: &mut Relay,
+    sessions: &Sessions,
+    mut shutdown: tokio::sync::watch::Receiver<Option<Instant>>,
+) -> Option<Ended> {
+    let mut draining = pin!(draining(&mut shutdown));
+    let mut is_registered = false;
+    let began = poll_fn(|cx| {
+        if let Poll::Ready(ended) = relay.poll_run(cx) {
+            return Poll::Ready(Err(ended));
+        }
+        // Polled once, to be woken by the shutdown, and then not for each message: the waker of a task stays the same.
+        if is_registered && !sessions.is_draining() {
+            return Poll::Pending;
+        }
+        is_registered = true;
+        draining.as_mut().poll(cx).map(Ok)
+    });
+    let deadline = match began.await {
+        Ok(deadline) => deadline,
+        Err(ended) => return Some(ended),
     };
     relay.is_draining = true;
     tokio::select! {
