@@ -188,6 +188,12 @@ label_enum! {
     }
 }
 
+impl PoolKind {
+    pub(crate) const fn of(is_proxied: bool) -> Self {
+        if is_proxied { Self::Proxy } else { Self::Pool }
+    }
+}
+
 label_enum! {
     /// The activity of a checked-out connection.
     Activity {

@@ -185,6 +185,7 @@ pub(super) struct Row<'a> {
     server_slots: Option<u16>,
     server_slots_left: Option<u16>,
     cause: Option<&'static str>,
+    kind: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -233,6 +234,7 @@ impl<'a> Row<'a> {
             server_slots: point.slots.map(|slots| slots.total),
             server_slots_left: point.slots.map(|slots| slots.left),
             cause: point.cause.map(|cause| cause.as_str()),
+            kind: pool.kind.as_str(),
         }
     }
 }
@@ -264,6 +266,7 @@ pub(super) struct Columns<'a> {
     server_slots: Vec<Option<u16>>,
     server_slots_left: Vec<Option<u16>>,
     cause: Vec<Option<&'static str>>,
+    kind: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -312,6 +315,7 @@ impl<'a> Columns<'a> {
             server_slots: column(points, |point| point.slots.map(|slots| slots.total)),
             server_slots_left: column(points, |point| point.slots.map(|slots| slots.left)),
             cause: column(points, |point| point.cause.map(|cause| cause.as_str())),
+            kind: pool.kind.as_str(),
         }
     }
 }

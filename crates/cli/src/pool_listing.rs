@@ -38,6 +38,10 @@ pub(crate) fn cause(pool: &Value) -> &str {
 /// Returns what is recommended about the pool's size, if anything.
 pub(crate) fn size(pool: &Value) -> String {
     let sizing = &pool["sizing"];
+    // A proxy does not see the arrivals that a size is computed from.
+    if pool["kind"] == "proxy" {
+        return String::new();
+    }
     match (sizing["recommended_size"].as_u64(), sizing["withheld_by"].as_str()) {
         (_, Some(cause)) => format!("none is recommended until {cause} is removed"),
         (Some(size), None) => {

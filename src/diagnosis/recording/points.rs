@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::super::interval::{BUCKETS, Interval};
 use super::read::{Recording, Second};
-use crate::labels::{Activity, Cause, Outcome};
+use crate::labels::{Activity, Cause, Outcome, PoolKind};
 use crate::telemetry::history::{
     MAX_ERRORS, MAX_NAMES, MAX_OPERATIONS, OperationPoint, Point, PoolPoints, Slots, quantile,
 };
@@ -58,7 +58,8 @@ impl Recording {
             Arc::new(point(&second.interval, (tick, latest), cause, &mut names))
         };
         let points = self.seconds.iter().zip(1..).map(point).collect();
-        PoolPoints::new(self.header.pool.as_str().into(), points, names.names)
+        let is_proxied = self.seconds.first().is_some_and(|second| second.interval.is_proxied);
+        PoolPoints::new(self.header.pool.as_str().into(), PoolKind::of(is_proxied), points, names.names)
     }
 }
 

@@ -76,7 +76,7 @@ impl Recording {
             .map_or((&[][..], 0, 0), |listing| (&listing.waiters, listing.holders_omitted, listing.waiters_omitted));
         Some(RecordedPool {
             name: &self.header.pool,
-            kind: if interval.is_proxied { PoolKind::Proxy } else { PoolKind::Pool }.as_str(),
+            kind: PoolKind::of(interval.is_proxied).as_str(),
             state: state(interval),
             holders: listing.map_or_else(|| groups(interval), |listing| listing.holders.clone()),
             waiters,

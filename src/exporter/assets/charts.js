@@ -15,7 +15,7 @@ const MAX_OPERATIONS = 6;
 
 /** @typedef {import("./model.js").History} History */
 
-/** @type {{ id: string, title: string, stacked: boolean, format: (value: number) => string, least?: number, isWhole?: boolean, content: (history: History) => Omit<import("./chart.js").Content, "times"> }[]} */
+/** @type {{ id: string, title: string, stacked: boolean, format: (value: number) => string, least?: number, isWhole?: boolean, isOfCheckouts?: boolean, content: (history: History) => Omit<import("./chart.js").Content, "times"> }[]} */
 const CHARTS = [
   {
     id: "connections",
@@ -35,6 +35,7 @@ const CHARTS = [
   },
   {
     id: "waiters",
+    isOfCheckouts: true,
     title: "Waiting checkouts",
     stacked: false,
     isWhole: true,
@@ -70,6 +71,7 @@ const CHARTS = [
   },
   {
     id: "waits",
+    isOfCheckouts: true,
     title: "Duration of checkouts",
     stacked: false,
     format: duration,
@@ -83,6 +85,7 @@ const CHARTS = [
   },
   {
     id: "outcomes",
+    isOfCheckouts: true,
     title: "Checkouts per second by outcome",
     stacked: true,
     format: number,
@@ -214,8 +217,9 @@ export class Charts {
    * @param {History} history
    * @param {number} seconds the range
    * @param {import("./chart.js").Palette} palette
+   * @param {boolean} isProxied
    */
-  draw(history, seconds, palette) {
+  draw(history, seconds, palette, isProxied) {
     const times = history.times();
     const to = times.at(-1) ?? Date.now() / 1000;
     this.range = seconds;
@@ -227,7 +231,13 @@ export class Charts {
     setAttribute(this.slider, "aria-valuetext", this.output.textContent);
     this.slots.root.hidden = !history.get("server_slots").some((slots) => slots !== null);
     for (const { chart, options } of this.charts) {
-      if (!chart.root.hidden) chart.draw({ times, ...options.content(history) }, { from: to - seconds, to, at }, palette);
+      if (options.isOfCheckouts) chart.root.hidden = isProxied;
+      const content = options.content(history);
+      if (options.id === "errors") {
+        setText(byId("errors-title"), isProxied ? "Errors by SQLSTATE per second" : options.title);
+        if (isProxied) content.parts = content.parts.filter(({ label }) => label !== "retries");
+      }
+      if (!chart.root.hidden) chart.draw({ times, ...content }, { from: to - seconds, to, at }, palette);
     }
   }
 }

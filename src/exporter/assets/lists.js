@@ -2,6 +2,7 @@
 
 import { byId, element, resize, setAttribute, setText } from "./dom.js";
 import { duration, words } from "./format.js";
+import { isProxied } from "./model.js";
 
 /**
  * @template T
@@ -11,6 +12,7 @@ import { duration, words } from "./format.js";
  * @property {(item: T) => string | number} [order] by the text if there is none
  * @property {boolean} [numeric]
  * @property {boolean} [isId] shortened to the width of its first digits
+ * @property {boolean} [isOfCheckouts] hidden for the pools of a proxy, which sees no checkouts
  * @property {(item: T, template: string | null) => string | null} [link]
  */
 
@@ -27,13 +29,13 @@ function traceLink(id, template) {
 /** @type {Column<Holder>[]} */
 const HOLDER_COLUMNS = [
   { label: "Operation", text: (holder) => holder.operation },
-  { label: "Call site", text: (holder) => holder.call_site ?? "–" },
+  { label: "Call site", text: (holder) => holder.call_site ?? "–", isOfCheckouts: true },
   { label: "Held for", text: (holder) => duration(holder.age_seconds), order: (holder) => -holder.age_seconds, numeric: true },
   { label: "Activity", text: activity },
   { label: "Silent for", text: (holder) => duration(holder.silent_seconds), order: (holder) => -holder.silent_seconds, numeric: true },
   { label: "Queries", text: (holder) => String(holder.queries), order: (holder) => -holder.queries, numeric: true },
   { label: "Backend", text: (holder) => String(holder.backend_pid ?? "–"), order: (holder) => -(holder.backend_pid ?? 0), numeric: true },
-  { label: "Request", text: (holder) => holder.request ?? "–" },
+  { label: "Request", text: (holder) => holder.request ?? "–", isOfCheckouts: true },
   { label: "Trace", isId: true, text: (holder) => holder.trace_id ?? "–", link: (holder, template) => traceLink(holder.trace_id, template) },
 ];
 
@@ -98,8 +100,10 @@ class Table {
    * @param {number} omitted
    * @param {string} filter in lower case
    * @param {string | null} template of links to traces
+   * @param {boolean} isProxied
    */
-  show(items, omitted, filter, template) {
+  show(items, omitted, filter, template, isProxied) {
+    this.columns.forEach((column, at) => (this.headers[at].hidden = isProxied && (column.isOfCheckouts ?? false)));
     const column = this.columns[this.sorted];
     const order = column.order ?? column.text;
     const texts = items.map((item) => ({ item, texts: this.columns.map(({ text }) => text(item)), key: order(item) }));
@@ -119,13 +123,18 @@ class Table {
     );
     matching.forEach(({ item, texts }, at) => {
       const row = this.body.children[at];
-      this.columns.forEach((of, index) => showCell(row.children[index], texts[index], of.link?.(item, template) ?? null));
+      this.columns.forEach((of, index) => {
+        const cell = /** @type {HTMLElement} */ (row.children[index]);
+        cell.hidden = this.headers[index].hidden;
+        showCell(cell, texts[index], of.link?.(item, template) ?? null);
+      });
     });
   }
 
   /** The table as tab-separated text. */
   text() {
-    const lines = [this.columns.map(({ label }) => label), ...this.shown.map((item) => this.columns.map(({ text }) => text(item)))];
+    const columns = this.columns.filter((_, at) => !this.headers[at].hidden);
+    const lines = [columns.map(({ label }) => label), ...this.shown.map((item) => columns.map(({ text }) => text(item)))];
     return lines.map((cells) => cells.join("\t")).join("\n");
   }
 }
@@ -173,7 +182,8 @@ export class Lists {
     });
     const copy = byId("copy");
     copy.addEventListener("click", async () => {
-      const text = `Holders\n${this.holders.text()}\n\nWaiters\n${this.waiters.text()}\n`;
+      const waiters = isProxied(this.pool) ? "" : `\nWaiters\n${this.waiters.text()}\n`;
+      const text = `Holders\n${this.holders.text()}\n${waiters}`;
       const isCopied = await navigator.clipboard?.writeText(text).then(() => true, () => false);
       setText(byId("copied"), isCopied ? "Copied." : "This browser does not allow it here: select the rows instead.");
       setTimeout(() => setText(byId("copied"), ""), 4000);
@@ -190,8 +200,11 @@ export class Lists {
   }
 
   redraw() {
+    const isOfProxy = isProxied(this.pool);
+    setText(byId("lists-title"), isOfProxy ? "Holders now" : "Holders and waiters now");
+    byId("waiting").hidden = isOfProxy;
     const filter = this.filter.value.trim().toLowerCase();
-    this.holders.show(this.pool?.holders ?? [], this.pool?.holders_omitted ?? 0, filter, this.traceUrl);
-    this.waiters.show(this.pool?.waiters ?? [], this.pool?.waiters_omitted ?? 0, filter, this.traceUrl);
+    this.holders.show(this.pool?.holders ?? [], this.pool?.holders_omitted ?? 0, filter, this.traceUrl, isOfProxy);
+    this.waiters.show(this.pool?.waiters ?? [], this.pool?.waiters_omitted ?? 0, filter, this.traceUrl, isOfProxy);
   }
 }

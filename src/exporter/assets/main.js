@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { byId, element, resize, setText } from "./dom.js";
 import { field, words } from "./format.js";
 import { Lists } from "./lists.js";
-import { History, Model } from "./model.js";
+import { History, Model, isProxied } from "./model.js";
 import { PoolTable } from "./pools.js";
 import { Replay } from "./replay.js";
 import { LiveSource } from "./source.js";
@@ -170,7 +170,7 @@ function schedule() {
   isScheduled = true;
   requestAnimationFrame(() => {
     isScheduled = false;
-    charts.draw(model.history, Number(view.range), palette);
+    charts.draw(model.history, Number(view.range), palette, isProxied(model.state));
     byId("charts").dataset.time = String(model.history.times().at(-1) ?? "");
   });
 }
@@ -189,7 +189,7 @@ function update() {
   const summary = model.pools.get(selected) ?? null;
   byId("gone").hidden = summary !== null;
   for (const id of ["verdict", "now"]) byId(id).hidden = state === null;
-  byId("sizing").hidden = state === null || replay.recording !== null;
+  byId("sizing").hidden = state === null || replay.recording !== null || isProxied(state);
   if (state !== null) {
     verdict.show(state);
     showNumbers(state, summary?.last ?? null);

@@ -36,6 +36,7 @@
  * @property {number | null} server_slots
  * @property {number | null} server_slots_left
  * @property {string | null} cause
+ * @property {string} kind
  *
  * @typedef {object} Columns
  * @property {string} name
@@ -82,6 +83,7 @@
  *
  * @typedef {object} PoolState
  * @property {string} name
+ * @property {string} kind
  * @property {{ used: number, idle: number, creating: number, closing: number, waiting: number, max: number }} state
  * @property {Holder[]} holders
  * @property {Waiter[]} waiters
@@ -218,6 +220,11 @@ export class Summary {
     const { cause, waiting, used, max } = this.last;
     return (isProblem(cause) ? 4 : 0) + (waiting > 0 ? 2 : 0) + (used >= max ? 1 : 0);
   }
+}
+
+/** Whether a proxy observes the pool, which sees neither checkouts nor what waits for a connection. @param {{ kind: string } | null} pool */
+export function isProxied(pool) {
+  return pool?.kind === "proxy";
 }
 
 /** @param {string | null} cause */

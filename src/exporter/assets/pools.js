@@ -2,6 +2,7 @@
 
 import { sparkline } from "./chart.js";
 import { byId, element, resize, setAttribute, setText } from "./dom.js";
+import { isProxied } from "./model.js";
 import { causeWords, level } from "./verdict.js";
 
 export class PoolTable {
@@ -53,7 +54,7 @@ export class PoolTable {
       setText(cause, causeWords(last.cause));
       if (cause.className !== level(last.cause)) cause.className = level(last.cause);
       setText(used, `${last.used} / ${last.max}`);
-      setText(waiting, String(last.waiting));
+      setText(waiting, isProxied(last) ? "–" : String(last.waiting));
       sparkline(/** @type {HTMLCanvasElement} */ (line.firstElementChild), summary.used, summary.waiting, last.max, palette);
     });
   }

@@ -2,7 +2,7 @@
 
 import { byId, element, prose, resize, setAttribute, setProse, setText } from "./dom.js";
 import { count, duration, measure, sentence, words } from "./format.js";
-import { isProblem } from "./model.js";
+import { isProblem, isProxied } from "./model.js";
 
 /** The runbook of each cause. A test compares it with the causes and the runbooks. */
 export const RUNBOOKS = {
@@ -99,6 +99,9 @@ const NUMBERS = /** @type {const} */ ([
   ["leaks", "Suspected leaks"],
 ]);
 
+/** Those about checkouts, which a proxy does not see. */
+const CHECKOUT_NUMBERS = ["waiting", "oldest", "p99", "rate", "failed"];
+
 /** Creates the numbers. */
 export function createNumbers() {
   const tiles = NUMBERS.map(([id, label]) => element("div", {}, element("dt", {}, label), element("dd", { id: `now-${id}` }, "–")));
@@ -111,6 +114,7 @@ export function createNumbers() {
  */
 export function showNumbers(pool, row) {
   const { state } = pool;
+  for (const id of CHECKOUT_NUMBERS) /** @type {HTMLElement} */ (byId(`now-${id}`).parentElement).hidden = isProxied(pool);
   setText(byId("now-used"), `${state.used} / ${state.max}`);
   setText(byId("now-idle"), String(state.idle));
   setText(byId("now-waiting"), String(state.waiting));

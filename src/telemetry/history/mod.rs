@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use self::point::Totals;
 pub(crate) use self::point::{MAX_ERRORS, MAX_OPERATIONS, OperationPoint, Point, Slots, quantile};
 use super::ledger::PoolSnapshot;
+use crate::labels::PoolKind;
 
 /// The points of one pool: 15 minutes.
 pub(crate) const MAX_POINTS: usize = 900;
@@ -66,6 +67,7 @@ pub(crate) struct Tick {
 #[derive(Clone, Debug)]
 pub(crate) struct PoolHistory {
     name: Arc<str>,
+    kind: PoolKind,
     /// Oldest first.
     points: VecDeque<Arc<Point>>,
     /// The names that the points refer to. Shared with what was selected; it rarely grows.
@@ -78,6 +80,7 @@ pub(crate) struct PoolHistory {
 #[derive(Clone, Debug)]
 pub(crate) struct PoolPoints {
     pub(crate) name: Arc<str>,
+    pub(crate) kind: PoolKind,
     /// Oldest first.
     pub(crate) points: Vec<Arc<Point>>,
     /// Whether older points were left out because of the limit.
@@ -87,8 +90,8 @@ pub(crate) struct PoolPoints {
 
 impl PoolPoints {
     /// Returns points whose operations are indexes of `names`.
-    pub(crate) fn new(name: Arc<str>, points: Vec<Arc<Point>>, names: Vec<Arc<str>>) -> Self {
-        Self { name, points, is_truncated: false, names: Arc::new(names) }
+    pub(crate) fn new(name: Arc<str>, kind: PoolKind, points: Vec<Arc<Point>>, names: Vec<Arc<str>>) -> Self {
+        Self { name, kind, points, is_truncated: false, names: Arc::new(names) }
     }
 
     /// Returns the last `limit` points that are in `range` and that `skip` does not select.
@@ -98,6 +101,7 @@ impl PoolPoints {
         let first = begin.max(points.len().saturating_sub(limit));
         Self {
             name: Arc::clone(&self.name),
+            kind: self.kind,
             points: points[first..].to_vec(),
             is_truncated: first > begin,
             names: Arc::clone(&self.names),
@@ -152,7 +156,7 @@ impl History {
         let mut state = self.state();
         let known = state.pools.iter_mut().position(|pool| pool.name == snapshot.name);
         let index = known.unwrap_or_else(|| {
-            state.pools.push(PoolHistory::new(Arc::clone(&snapshot.name)));
+            state.pools.push(PoolHistory::new(snapshot));
             state.pools.len() - 1
         });
         state.pools[index].record(tick, snapshot);
@@ -188,6 +192,7 @@ impl History {
             let first = begin.max(pool.points.len().saturating_sub(limit));
             PoolPoints {
                 name: Arc::clone(&pool.name),
+                kind: pool.kind,
                 points: pool.points.range(first..).cloned().collect(),
                 is_truncated: first > begin,
                 names: Arc::clone(&pool.names),
@@ -224,8 +229,9 @@ impl State {
 }
 
 impl PoolHistory {
-    fn new(name: Arc<str>) -> Self {
-        Self { name, points: VecDeque::new(), names: Arc::default(), totals: None }
+    fn new(snapshot: &PoolSnapshot) -> Self {
+        let (name, kind) = (Arc::clone(&snapshot.name), snapshot.kind);
+        Self { name, kind, points: VecDeque::new(), names: Arc::default(), totals: None }
     }
 
     fn record(&mut self, tick: Tick, snapshot: &PoolSnapshot) {

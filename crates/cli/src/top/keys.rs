@@ -67,8 +67,8 @@ impl App {
             KeyCode::End | KeyCode::Char('G') => self.move_by(isize::MAX),
             KeyCode::Left => self.exporter = self.exporter.saturating_sub(1),
             KeyCode::Right => self.exporter = (self.exporter + 1).min(self.exporters.len().saturating_sub(1)),
-            KeyCode::Tab => self.focus_next(1),
-            KeyCode::BackTab => self.focus_next(2),
+            KeyCode::Tab => self.focus_next(false),
+            KeyCode::BackTab => self.focus_next(true),
             KeyCode::Char('/') | KeyCode::F(3 | 4) => self.is_filtering = true,
             KeyCode::Esc => self.control().filter.clear(),
             KeyCode::Char('>') | KeyCode::F(6) => self.control().sort_by_next(true),
@@ -104,10 +104,13 @@ impl App {
         }
     }
 
-    fn focus_next(&mut self, steps: usize) {
+    fn focus_next(&mut self, is_backwards: bool) {
         const ORDER: [Focus; 3] = [Focus::Pools, Focus::Holders, Focus::Waiters];
-        let index = ORDER.iter().position(|focus| *focus == self.focus).unwrap_or_default();
-        self.focus = ORDER[(index + steps) % ORDER.len()];
+        let has_waiters = self.current().is_none_or(|(_, pool)| !pool.is_proxied);
+        let order = if has_waiters { &ORDER[..] } else { &ORDER[..2] };
+        let index = order.iter().position(|focus| *focus == self.focus).unwrap_or_default();
+        let steps = if is_backwards { order.len() - 1 } else { 1 };
+        self.focus = order[(index + steps) % order.len()];
     }
 
     /// Moves the selection, or scrolls a list.

@@ -14,6 +14,8 @@ const MAX_LISTED: usize = 1000;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Pool {
     pub(crate) name: String,
+    /// Whether a proxy observes it, which sees neither checkouts nor what waits for a connection.
+    pub(crate) is_proxied: bool,
     pub(crate) state: State,
     pub(crate) verdict: Verdict,
     /// What is recommended about its size; may be empty.
@@ -117,6 +119,7 @@ impl Pool {
             |listed: &[Value], key| count(pool, key).saturating_add(listed.len().saturating_sub(MAX_LISTED) as u64);
         Self {
             name: shown(pool, "name"),
+            is_proxied: pool["kind"] == "proxy",
             state: State::new(&pool["state"]),
             verdict: Verdict::new(pool),
             size: printable(&size(pool)).into_owned(),
@@ -127,6 +130,13 @@ impl Pool {
             recorded_at: shown(pool, "recorded_at"),
             history: history[history.len().saturating_sub(MAX_SAMPLES)..].iter().map(State::new).collect(),
         }
+    }
+}
+
+impl Pool {
+    /// Returns the number of waiting checkouts, if it is known.
+    pub(crate) fn waiting(&self) -> String {
+        if self.is_proxied { "-".to_owned() } else { self.state.waiting.to_string() }
     }
 }
 

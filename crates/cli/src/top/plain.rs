@@ -40,7 +40,8 @@ fn table(page: &mut String, app: &App, exporter: &Exporter) {
         "{:<name_width$} {:<19} {:>7} {:>5} {:>5} {:>8} {:>7} {:>7} {:>5}",
         "POOL", "VERDICT", "SINCE", "USED", "IDLE", "CREATING", "CLOSING", "WAITING", "MAX"
     );
-    for Pool { name, state, verdict, .. } in pools {
+    for pool in pools {
+        let Pool { name, state, verdict, .. } = pool;
         let _ = writeln!(
             page,
             "{name:<name_width$} {:<19} {:>7} {:>5} {:>5} {:>8} {:>7} {:>7} {:>5}",
@@ -50,7 +51,7 @@ fn table(page: &mut String, app: &App, exporter: &Exporter) {
             state.idle,
             state.creating,
             state.closing,
-            state.waiting,
+            pool.waiting(),
             state.max,
         );
     }

@@ -69,6 +69,43 @@ fn everything_works_with_the_keyboard() {
 }
 
 #[test]
+fn pool_of_a_proxy_has_no_checkouts() {
+    let mut site = site();
+    site.proxied_pool();
+    let mut browser = Browser::start();
+    browser.open(&format!("{}?pool=api+app%40shop", site.url()));
+    browser.wait("document.querySelector('#holders tbody td')?.textContent === '/orders'");
+    browser.wait("document.getElementById('charts').dataset.time > 0");
+    let visible = "[...document.querySelectorAll('#now dt, figcaption, th button, caption, h3')]\
+                   .filter(shown => shown.checkVisibility()).map(shown => shown.textContent)";
+    let labels = ["Used of maximum", "Idle", "Suspected leaks"];
+    let charts = [
+        "Connections by state",
+        "Connections held by activity",
+        "Connections held by operation",
+        "Errors by SQLSTATE per second",
+    ];
+    let lists =
+        ["Holders now", "Holders: 1", "Operation", "Held for", "Activity", "Silent for", "Queries", "Backend", "Trace"];
+    assert_eq!(browser.eval(visible), json!([&labels[..], &charts, &lists].concat()));
+    let legend = "[...document.querySelectorAll('#errors .legend span')].map(label => label.textContent)";
+    assert_eq!(browser.eval(legend), json!([]));
+    let waiting =
+        |pool: &str| format!("document.querySelector('a[data-pool=\"{pool}\"]').closest('tr').children[3].textContent");
+    assert_eq!(browser.eval(&waiting("api app@shop")), json!("–"));
+    assert_eq!(browser.eval(&waiting("jobs")), json!("0"));
+    if let Some(directory) = std::env::var_os("POOLSCOPE_PICTURES") {
+        crate::pictures::save(&mut browser, std::path::Path::new(&directory).join("proxied.png"));
+    }
+    browser.eval("document.querySelector('a[data-pool=shop]').click()");
+    browser.wait("document.getElementById('now-used').textContent === '3 / 3'");
+    browser.wait("document.getElementById('waits').checkVisibility()");
+    assert_eq!(browser.text("#lists-title"), "Holders and waiters now");
+    assert_eq!(browser.text("#errors-title"), "Errors by SQLSTATE, and retries, per second");
+    browser.assert_clean(&site.url());
+}
+
+#[test]
 fn address_keeps_pool_range_and_filter() {
     let site = site();
     let mut browser = Browser::start();

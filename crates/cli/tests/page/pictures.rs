@@ -1,6 +1,7 @@
 //! The pictures of the documentation: `make page` takes them.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -51,8 +52,11 @@ fn pictures_of_the_documentation() {
 fn take(browser: &mut Browser, name: &str) {
     // What was changed is drawn with the next frame.
     browser.eval("new Promise(next => requestAnimationFrame(() => requestAnimationFrame(next))).then(() => 1)");
-    let png = STANDARD.decode(browser.picture()).unwrap();
-    fs::write(at(&format!("docs/images/{name}.png")), png).unwrap();
+    save(browser, at(&format!("docs/images/{name}.png")));
+}
+
+pub(crate) fn save(browser: &mut Browser, file: impl AsRef<Path>) {
+    fs::write(file, STANDARD.decode(browser.picture()).unwrap()).unwrap();
 }
 
 /// For looking at the page in each scenario: `POOLSCOPE_PICTURES=DIR`.
@@ -72,8 +76,7 @@ fn pictures_of_each_scenario() {
         browser.open(&format!("http://{}/?range=60", running.address));
         std::thread::sleep(Duration::from_secs(40));
         browser.eval("scrollTo(0, 0)");
-        let png = STANDARD.decode(browser.picture()).unwrap();
-        fs::write(directory.join(format!("{name}.png")), png).unwrap();
+        save(&mut browser, directory.join(format!("{name}.png")));
         browser.open("about:blank");
     }
 }

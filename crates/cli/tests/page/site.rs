@@ -1,9 +1,11 @@
 //! An exporter in this process, with pools of a server that accepts connections and answers nothing.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use poolscope::exporter::Exporter;
+use poolscope::proxy::{Proxy, Settings};
 use poolscope::{Collector, Connection, Pool};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -24,6 +26,7 @@ pub(crate) struct Site {
     held: Vec<Connection>,
     waiting: Vec<JoinHandle<()>>,
     pools: Vec<Pool>,
+    clients: Vec<TcpStream>,
 }
 
 impl Site {
@@ -40,6 +43,7 @@ impl Site {
             held: Vec::new(),
             waiting: Vec::new(),
             pools: Vec::new(),
+            clients: Vec::new(),
         };
         site.serve();
         site
@@ -96,6 +100,21 @@ impl Site {
             let operation = format!("operation_{}", number % 5);
             self.held.push(self.runtime.block_on(pool.operation(&operation).get()).unwrap());
         }
+    }
+
+    /// Adds the pool `api app@shop` of a proxy, whose only client waits for the answer to a query of `/orders`.
+    pub(crate) fn proxied_pool(&mut self) {
+        let mut settings = Settings::new(&format!("postgres://{}?sslmode=disable", self.server)).unwrap();
+        settings.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        let proxy = self.runtime.block_on(Proxy::bind(settings, &self.collector)).unwrap();
+        let mut client = TcpStream::connect(proxy.tcp_addresses()[0]).unwrap();
+        self.runtime.spawn(proxy.run(std::future::pending()));
+        client.write_all(b"\0\0\0\x35\0\x03\0\0user\0app\0database\0shop\0application_name\0api\0\0").unwrap();
+        client.read_exact(&mut vec![0; GREETING.len()]).unwrap();
+        let query = b"SELECT * FROM orders /*route='%2Forders'*/\0";
+        let length = u32::try_from(query.len() + 4).unwrap().to_be_bytes();
+        client.write_all(&[&b"Q"[..], &length, query].concat()).unwrap();
+        self.clients.push(client);
     }
 
     fn pool(&mut self, name: &str, size: usize, application: &str) -> Pool {

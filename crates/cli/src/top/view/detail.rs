@@ -29,7 +29,12 @@ const fn label_width(columns: u16) -> usize {
 pub(super) fn height(app: &App, terminal: Rect) -> u16 {
     let Some((_, pool)) = app.current() else { return 0 };
     let texts = u16::try_from(verdict(pool, terminal.width.into(), usize::MAX).len()).unwrap_or(u16::MAX);
-    (1 + texts + 2 * bar_height(terminal.height)).min(terminal.height / 2)
+    (1 + texts + charts(pool) * bar_height(terminal.height)).min(terminal.height / 2)
+}
+
+/// Returns the number of sparklines: of used connections, and of waiting checkouts if they are known.
+const fn charts(pool: &Pool) -> u16 {
+    if pool.is_proxied { 1 } else { 2 }
 }
 
 /// Returns the verdict in words, in at most `rows` lines.
@@ -62,9 +67,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, exporter: &Exporter, pool:
     if area.height < 3 {
         return;
     }
-    let bar_rows = bar_height(frame.area().height).min((area.height - 1) / 2);
+    let bar_rows = bar_height(frame.area().height).min((area.height - 1) / charts(pool));
     let mut lines = vec![title(pool, area.width.into(), theme)];
-    let texts = usize::from(area.height - 1 - 2 * bar_rows);
+    let texts = usize::from(area.height - 1 - charts(pool) * bar_rows);
     lines.extend(verdict(pool, area.width.into(), texts).into_iter().map(Line::from));
     let state = pool.state;
     let others = format!("idle {}, creating {}, closing {}", state.idle, state.creating, state.closing);
@@ -85,10 +90,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, exporter: &Exporter, pool:
         }
     };
     chart(format!("used {} of {}", state.used, state.max), state.max, |state| state.used, theme.used());
-    let waiting = exporter.history(&pool.name).map(|history| history.last(usize::MAX, |state| state.waiting));
-    // Zero would be equal to the limit of a pool that has none.
-    let peak = waiting.iter().flatten().flatten().copied().max().unwrap_or(0).max(1);
-    chart(format!("waiting {}, peak {peak}", state.waiting), peak, |state| state.waiting, theme.waiting());
+    if !pool.is_proxied {
+        let waiting = exporter.history(&pool.name).map(|history| history.last(usize::MAX, |state| state.waiting));
+        // Zero would be equal to the limit of a pool that has none.
+        let peak = waiting.iter().flatten().flatten().copied().max().unwrap_or(0).max(1);
+        chart(format!("waiting {}, peak {peak}", state.waiting), peak, |state| state.waiting, theme.waiting());
+    }
     for (row, line) in area.rows().zip(lines) {
         frame.render_widget(line, row);
     }

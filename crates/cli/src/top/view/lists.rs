@@ -25,7 +25,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, pool: &Pool, th
         Focus::Waiters => area.height / 4,
         Focus::Pools => area.height / 2,
     };
-    let upper = for_holders.min(half.max(area.height.saturating_sub(for_waiters)));
+    let upper = match pool.is_proxied {
+        true => area.height,
+        false => for_holders.min(half.max(area.height.saturating_sub(for_waiters))),
+    };
     let [upper, lower] = Layout::vertical([Constraint::Length(upper), Constraint::Fill(1)]).areas(area);
     let list = List { app, theme };
     list.draw(
@@ -36,6 +39,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, pool: &Pool, th
         ("Holders", pool.holders.len(), pool.holders_omitted),
         &holders,
     );
+    if pool.is_proxied {
+        return;
+    }
     list.draw(
         frame,
         lower,

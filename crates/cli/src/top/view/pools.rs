@@ -96,7 +96,7 @@ fn draw_table(
     }
     let table = pools.iter().map(|pool| {
         let (state, verdict) = (pool.state, &pool.verdict);
-        let waiting = Span::raw(format!("{:>5}", state.waiting));
+        let waiting = Span::raw(format!("{:>5}", pool.waiting()));
         let waiting = if state.waiting > 0 { waiting.style(theme.waiting()) } else { waiting };
         let mut cells = vec![
             Cell::from(&*pool.name),

@@ -102,6 +102,23 @@ Waiters: 3
 }
 
 #[test]
+fn proxied_pool_has_no_waits() {
+    let mut app = App::new(["http://proxy:9719".to_owned()]);
+    app.update(0, Ok(vec![Pool { is_proxied: true, waiters: Vec::new(), ..pool("api app@shop") }]));
+    let shown = lines(&app, 80, 24);
+    let text = shown.join("\n");
+    assert!(shown[3].contains("10/10     -"), "{text}");
+    assert!(shown.iter().any(|line| line.starts_with("used 10 of 10")), "{text}");
+    assert!(!text.contains("waiting") && !text.contains("Waiters"), "{text}");
+    // The rows that the waiters would have.
+    assert_eq!(shown.iter().filter(|line| line.contains(" L  idle")).count(), 10, "{text}");
+    app.key(KeyCode::Tab.into());
+    assert_eq!(app.focus, Focus::Holders);
+    app.key(KeyCode::Tab.into());
+    assert_eq!(app.focus, Focus::Pools);
+}
+
+#[test]
 fn larger_terminals_show_more() {
     let shown = lines(&app(1), 160, 50);
     let text = shown.join("\n");
