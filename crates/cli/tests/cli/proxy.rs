@@ -1,8 +1,8 @@
 //! `poolscope proxy` with real clients, each run directly and through the proxy.
 
 use std::fs;
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
+use poolscope_testing::otlp::Receiver;
 use poolscope_testing::scrape::Scrape;
-use poolscope_testing::server::Server;
+use poolscope_testing::server::{Builder, Server};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::run::{Output, Run, poolscope, run_to_end, wait_until};
+use crate::run::{Output, Run, demo, poolscope, run_to_end, start as start_demo, wait_until};
 
 /// A server, and a proxy in front of it.
 struct Environment {
@@ -43,13 +44,18 @@ pub(super) fn start(command: &mut Command, port: u16) -> (Run, SocketAddr, Socke
 
 impl Environment {
     fn new(configuration: &str) -> Self {
+        Self::with(configuration, Server::builder(), |command| command)
+    }
+
+    /// Starts a server, and a proxy whose command is completed by a function.
+    fn with(configuration: &str, server: Builder, complete: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let runtime = Runtime::new().expect("a runtime");
-        let server = runtime.block_on(Server::builder().tcp(true).start()).expect("a server");
+        let server = runtime.block_on(server.tcp(true).start()).expect("a server");
         let directory = tempfile::tempdir().expect("a directory");
         let file = directory.path().join("proxy.toml");
         fs::write(&file, configuration).expect("to write");
         let mut command = poolscope(&["proxy", "--config"]);
-        let (run, proxy, exporter) = start(command.arg(&file), server.port());
+        let (run, proxy, exporter) = start(complete(command.arg(&file)), server.port());
         Self { _runtime: runtime, server, run, proxy, exporter, directory }
     }
 
@@ -77,17 +83,24 @@ impl Environment {
 
     /// Scrapes the sum of the series of an application's pool.
     fn value(&self, application: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let pool = format!("{application} postgres@postgres");
-        let labels: Vec<_> = [("db_client_connection_pool_name", &*pool)].iter().chain(labels).copied().collect();
+        self.value_of(&format!("{application} postgres@postgres"), name, labels)
+    }
+
+    fn value_of(&self, pool: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let labels: Vec<_> = [("db_client_connection_pool_name", pool)].iter().chain(labels).copied().collect();
         self.scrape().sum(name, &labels)
     }
 
     /// Waits until the application's sessions have ended, and checks that each has one reason.
     fn await_end(&self, application: &str) -> f64 {
-        let closed = || self.value(application, "poolscope_connections_closed_total", &[]);
-        let created = || self.value(application, "poolscope_connections_created_total", &[]);
+        self.await_end_of(&format!("{application} postgres@postgres"))
+    }
+
+    fn await_end_of(&self, pool: &str) -> f64 {
+        let closed = || self.value_of(pool, "poolscope_connections_closed_total", &[]);
+        let created = || self.value_of(pool, "poolscope_connections_created_total", &[]);
         wait_until("the sessions' end", || created() > 0.5 && (created() - closed()).abs() < 0.5);
-        assert_eq!(self.value(application, "poolscope_wires_lost_total", &[]), 0.0);
+        assert_eq!(self.value_of(pool, "poolscope_wires_lost_total", &[]), 0.0);
         created()
     }
 }
@@ -183,6 +196,46 @@ fn dump_and_restore_are_identical() {
 }
 
 #[test]
+fn replication_is_identical() {
+    let settings = [("wal_level", "replica"), ("max_wal_senders", "4")];
+    let environment = Environment::with("", Server::builder().settings(settings), |command| command);
+    let create = "CREATE TABLE big AS SELECT n, md5(n::text) FROM generate_series(1, 20000) AS n";
+    assert_eq!(environment.direct("psql", &["--command", create]).code, Some(0));
+    let path = |name: &str| environment.directory.path().join(name).to_str().expect("a path").to_owned();
+
+    // The server's own checksum of each file, and the log that is streamed meanwhile.
+    let base = format!("--pgdata={}", path("base"));
+    let arguments = [&*base, "--checkpoint=fast", "--wal-method=stream", "--manifest-checksums=SHA256"];
+    let Output { code, err, .. } = environment.through("pg_basebackup", &arguments);
+    assert_eq!(code, Some(0), "{err}");
+    let mut verify = Command::new(program("pg_verifybackup"));
+    let Output { code, out, err } = run_to_end({
+        verify.arg(path("base"));
+        verify
+    });
+    assert_eq!(code, Some(0), "{out}{err}");
+
+    // The backup has begun another segment.
+    let update = ["--command", "UPDATE big SET n = n + 1"];
+    assert_eq!(environment.direct("psql", &update).code, Some(0));
+    let query = "SELECT lsn, pg_walfile_name(lsn) FROM pg_current_wal_lsn() AS lsn";
+    let end = environment.direct("psql", &["--no-align", "--tuples-only", "--command", query]).out;
+    let (position, segment) = end.trim().split_once('|').expect("a position");
+    let low = position.split_once('/').and_then(|(_, low)| usize::from_str_radix(low, 16).ok()).expect("an offset");
+    let (directory, until) =
+        (format!("--directory={}", environment.directory.path().display()), format!("--endpos={position}"));
+    let Output { code, err, .. } = environment.through("pg_receivewal", &[&directory, "--no-loop", &until]);
+    assert_eq!(code, Some(0), "{err}");
+    let received = fs::read(path(&format!("{segment}.partial"))).expect("a segment");
+    let written = fs::read(environment.server.dir().join("data/pg_wal").join(segment)).expect("a segment");
+    let length = low % (16 << 20);
+    assert!(length > 0 && received[..length] == written[..length], "{length} bytes of {segment} differ");
+    // The name of the database in replication mode.
+    assert_eq!(environment.await_end_of("pg_basebackup postgres@replication"), 2.0);
+    assert_eq!(environment.await_end_of("pg_receivewal postgres@replication"), 1.0);
+}
+
+#[test]
 fn pgbench_is_counted_by_statement() {
     let environment = Environment::new("pool_size = 8");
     let initialized = environment.through("pgbench", &["--initialize", "--quiet"]);
@@ -261,6 +314,70 @@ fn invalid_configuration_is_a_usage_error() {
 }
 
 #[test]
+fn refused_clients_are_counted() {
+    let environment = Environment::new("max_connections = 1");
+    let command = ["--no-psqlrc", "--command", "SELECT 1"];
+    assert_eq!(environment.through("psql", &command).code, Some(0));
+    environment.await_end("psql");
+    let connect = || TcpStream::connect(environment.proxy).expect("to connect");
+    // As many as may be open, which have not sent anything yet.
+    let mut waiting: Vec<_> = (0..101).map(|_| connect()).collect();
+    let refused = |pool| {
+        let labels = [("db_client_connection_pool_name", pool), ("error_type", "limit")];
+        environment.scrape().sum("poolscope_connection_errors_total", &labels)
+    };
+    let mut unread = connect();
+    assert_eq!(unread.read(&mut [0]).unwrap_or(0), 0, "closed at once");
+    assert_eq!(refused("other"), 1.0);
+    let closed = [("db_client_connection_pool_name", "other"), ("reason", "connect_failed")];
+    assert_eq!(environment.scrape().sum("poolscope_connections_closed_total", &closed), 1.0);
+    // Within these hundred, a client beyond the limit receives PostgreSQL's error.
+    waiting.truncate(99);
+    let mut held = environment.program("psql", environment.proxy.port(), &["--no-psqlrc", "--quiet"]);
+    let mut held = held.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("psql");
+    let used = [("db_client_connection_state", "idle")];
+    wait_until("a session", || environment.value("psql", "db_client_connection_count", &used) > 0.5);
+    let output = environment.through("psql", &command);
+    assert!(output.code == Some(2) && output.err.contains("sorry, too many clients already"), "{}", output.err);
+    assert_eq!(refused("psql postgres@postgres"), 1.0);
+    let _ = held.kill();
+    let _ = held.wait();
+}
+
+#[test]
+fn queries_are_spans_of_the_clients_traces() {
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const PARENT: &str = "00f067aa0ba902b7";
+    let receiver = Receiver::http();
+    let environment = Environment::with("", Server::builder(), |command| {
+        command.args(["--otlp.endpoint", &receiver.endpoint()]).args(["--otlp.protocol", "http/protobuf"]);
+        command.env("OTEL_BSP_SCHEDULE_DELAY", "100")
+    });
+    let run = |sql: &str, flags: &str| {
+        let comment = format!("/*route='%2Forders',traceparent='00-{TRACE}-{PARENT}-{flags}'*/");
+        environment.through("psql", &["--no-psqlrc", "--command", &format!("{sql} {comment}")])
+    };
+    // Not sampled, and of no trace.
+    assert_eq!(run("SELECT 'hunter2' AS unsampled FROM pg_class", "00").code, Some(0));
+    assert_eq!(environment.through("psql", &["--command", "SELECT 'hunter2' FROM pg_class"]).code, Some(0));
+    assert_eq!(run("SELECT 'hunter2' AS secret FROM pg_proc LIMIT 3", "01").code, Some(0));
+    assert_eq!(run("SELECT broken, 'hunter2' FROM pg_type", "01").code, Some(1));
+    wait_until("the spans", || receiver.spans().len() >= 2);
+    let mut spans = receiver.spans();
+    spans.sort_by(|one, other| one.name.cmp(&other.name));
+    let names: Vec<_> = spans.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["SELECT pg_proc", "SELECT pg_type"]);
+    for span in &spans {
+        assert_eq!((&*span.trace_id, span.parent.as_deref(), span.kind), (TRACE, Some(PARENT), "client"));
+        assert_eq!(span.resource["service.name"], "poolscope-proxy");
+        assert_eq!(span.attributes["db.query.summary"], span.name);
+        assert!(!format!("{span:?}").contains("hunter2") && !span.attributes.contains_key("db.query.text"), "{span:?}");
+    }
+    assert_eq!((spans[0].status.0, spans[1].status.0), ("unset", "error"));
+    assert_eq!(spans[1].attributes["db.response.status_code"], "42703");
+}
+
+#[test]
 fn copy_of_100_megabytes_is_identical() {
     let environment = Environment::new("");
     let file = environment.directory.path().join("lines");
@@ -292,13 +409,16 @@ fn copy_of_100_megabytes_is_identical() {
 
 /// Returns a program in Python; `None` without the clients, which `scripts/setup test` installs.
 fn python(script: &str, port: u16) -> Option<Command> {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let python = PathBuf::from(format!("{root}/target/clients/bin/python"));
-    python.exists().then(|| {
-        let mut command = Command::new(python);
-        command.arg(format!("{root}/crates/cli/tests/clients/{script}")).args(["127.0.0.1", &port.to_string()]);
-        command
-    })
+    let mut command = Command::new(interpreter()?);
+    let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
+    command.arg(script).args(["127.0.0.1", &port.to_string()]);
+    Some(command)
+}
+
+/// Returns the interpreter that has the clients' packages; `None` without them.
+fn interpreter() -> Option<PathBuf> {
+    let python = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/clients/bin/python"));
+    python.exists().then_some(python)
 }
 
 #[test]
@@ -388,5 +508,40 @@ fn exhausted_pools_of_sqlalchemy_are_diagnosed() {
         };
         wait_longer(&format!("{cause} of {way}"), began, is_diagnosed);
         assert!(!seen.contains("wait"), "a proxy does not see waits: {seen}");
+    }
+}
+
+#[test]
+fn python_client_of_the_demo_is_diagnosed() {
+    let Some(interpreter) = interpreter() else { return };
+    // What is held while another service is called is in SQLAlchemy's transaction.
+    let faults = [("held_idle", "idle_in_transaction", "/orders"), ("leak", "leak", "/customers/count")];
+    let demos = faults.map(|(scenario, ..)| {
+        let mut command = demo(&["--client", "python", "--scenario", scenario, "--scenario-after", "500ms"]);
+        start_demo(command.env("POOLSCOPE_PYTHON", &interpreter).env("POOLSCOPE_LEAK_THRESHOLD", "3s"))
+    });
+    let pool = "shop-python postgres@postgres";
+    let began = Instant::now();
+    for ((scenario, cause, route), mut demo) in faults.into_iter().zip(demos) {
+        let is_diagnosed = || {
+            let (_, body) = demo.get("/api/v1/pools").expect("pools");
+            let pools: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+            let pools = pools["pools"].as_array().expect("pools");
+            assert!(pools.iter().any(|other| other["name"] == "shop" && other["kind"] == "pool"), "{body}");
+            let Some(found) = pools.iter().find(|other| other["name"] == pool) else { return false };
+            assert_eq!(found["kind"], "proxy");
+            let scrape = Scrape::parse(&demo.get("/metrics").expect("a page").1);
+            let pool = ("db_client_connection_pool_name", pool);
+            assert_eq!(scrape.sum("db_client_connection_max", &[pool]), 10.0);
+            found["diagnosis"]["cause"] == cause
+                && found["diagnosis"]["operation"] == route
+                && scrape.sum("poolscope_diagnosis", &[pool, ("cause", cause)]) > 0.5
+        };
+        wait_longer(&format!("{cause} of {scenario}"), began, is_diagnosed);
+        // As the client itself sees it.
+        demo.run.line_containing("requests failed: QueuePool limit of size 5 overflow 5 reached");
+        demo.run.signal(Signal::SIGTERM);
+        assert_eq!(demo.run.wait().code(), Some(0), "{}", demo.run.stderr());
+        demo.run.assert_no_leftovers();
     }
 }
