@@ -26,7 +26,7 @@ COUNT_INSTRUCTIONS := $(CARGO) run --locked --quiet --profile instructions -p po
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench instructions bench-proxy diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
+.PHONY: help demo stack test lint page bench instructions bench-proxy proxy-regress diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,10 +74,11 @@ lint: ## Check formatting, lints, features, documentation, public API, spelling,
 	sh -n scripts/public-api
 	sh -n scripts/lint-prose
 	sh -n scripts/versions
+	sh -n scripts/proxy-regress
 	sh -n crates/testing/src/server/watchdog.sh
 	bash -n .ci/run
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose scripts/versions .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
+		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose scripts/versions scripts/proxy-regress .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
 	fi
 
 page: ## Test the exporter's page in Chromium, and take the documentation's pictures
@@ -95,6 +96,10 @@ instructions: ## Count the instructions of the hot paths (REASON='why' writes th
 bench-proxy: ## Compare the proxy with PgBouncer, a copying TCP proxy and direct connections
 	@scripts/setup test
 	$(CARGO) bench --locked -p poolscope --all-features --bench proxy
+
+proxy-regress: ## Run PostgreSQL's regression tests directly and through the proxy (some minutes)
+	@scripts/setup test
+	@CARGO='$(CARGO)' scripts/proxy-regress
 
 diagnose: ## Diagnose known causes on real servers, and print the confusion matrix (about half an hour)
 	@scripts/setup diagnose

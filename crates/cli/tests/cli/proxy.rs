@@ -3,7 +3,8 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -544,4 +545,60 @@ fn python_client_of_the_demo_is_diagnosed() {
         assert_eq!(demo.run.wait().code(), Some(0), "{}", demo.run.stderr());
         demo.run.assert_no_leftovers();
     }
+}
+
+/// `make proxy-regress` downloads PostgreSQL's sources, and names them.
+#[test]
+#[ignore = "needs PostgreSQL's sources: make proxy-regress"]
+fn regression_tests_print_the_same() {
+    let variable = |name: &str| PathBuf::from(std::env::var_os(name).expect("run make proxy-regress"));
+    let (source, runner) = (variable("POOLSCOPE_REGRESS"), variable("POOLSCOPE_REGRESS_RUNNER"));
+    let (module, libraries) = (variable("POOLSCOPE_REGRESS_MODULE"), variable("POOLSCOPE_REGRESS_LIBRARIES"));
+    // As without a configuration, which the expected output is of.
+    let settings = [("wal_level", "replica"), ("max_wal_senders", "10"), ("max_connections", "100")];
+    let environment = Environment::with("", Server::builder().settings(settings), |command| command);
+    // Where the server's user may read, and write results.
+    let directory = environment.server.dir().join("regress");
+    let run = |program: &str, arguments: &[&Path]| {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        assert!(command.status().expect(program).success(), "{command:?}");
+    };
+    run("cp", &[Path::new("-R"), &source, &directory]);
+    run("cp", &[&module, &libraries.join("autoinc.so"), &libraries.join("refint.so"), &directory]);
+    let results = ["direct", "through"].map(|way| directory.join(way));
+    for (results, port) in results.iter().zip([environment.server.port(), environment.proxy.port()]) {
+        for written in [results.clone(), results.join("results"), results.join("testtablespace")] {
+            fs::create_dir_all(&written).expect("a directory");
+            fs::set_permissions(&written, fs::Permissions::from_mode(0o777)).expect("permissions");
+        }
+        let mut command = Command::new(&runner);
+        for (flag, value) in [
+            ("inputdir", directory.display().to_string()),
+            ("outputdir", results.display().to_string()),
+            ("dlpath", directory.display().to_string()),
+            ("bindir", program("psql").parent().expect("a directory").display().to_string()),
+            ("schedule", directory.join("parallel_schedule").display().to_string()),
+            ("host", "127.0.0.1".to_owned()),
+            ("port", port.to_string()),
+            ("user", "postgres".to_owned()),
+        ] {
+            command.arg(format!("--{flag}={value}"));
+        }
+        let status = command.status().expect("pg_regress");
+        println!("{}: {status}", results.display());
+    }
+    let read = |file: PathBuf| String::from_utf8_lossy(&fs::read(file).unwrap_or_default()).into_owned();
+    let mut compared = 0;
+    for file in fs::read_dir(results[0].join("results")).expect("results").flatten() {
+        let (name, [direct, through]) = (file.file_name(), &results);
+        let expected = read(directory.join("expected").join(&name));
+        let text = |way: &PathBuf| read(way.join("results").join(&name)).replace(&way.display().to_string(), "");
+        let (direct, through) = (text(direct), text(through));
+        // Some tests depend on what runs at the same time: they have several expected outputs.
+        assert!(direct == through || through == expected, "{}: the output differs", name.display());
+        compared += 1;
+    }
+    println!("{compared} outputs are the same");
+    assert!(compared > 150, "{compared}");
 }
