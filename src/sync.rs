@@ -1,8 +1,11 @@
-//! What the lock-free protocols use of the standard library. `crates/model` compiles their files with loom's instead, which
-//! runs them in every order that the memory model permits.
+//! What the modelled protocols use of the standard library and of tokio. `crates/model` compiles their files with loom's
+//! atomics and locks instead, and runs them in every order that the memory model permits.
 
 pub(crate) use std::sync::{Mutex, MutexGuard};
 
+pub(crate) use tokio::sync::Notify;
+pub(crate) use tokio::time::{Instant, timeout_at};
+
 pub(crate) mod atomic {
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 }

@@ -8,3 +8,31 @@ pub(crate) enum ConnectionState {
     Used,
     Closing,
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Queue,
+    Suspended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ConnectFailure {
+    Transient,
+    LocalResource,
+    ServerDown,
+    TooManyConnections,
+    #[allow(dead_code, reason = "named by the modelled file")]
+    Configuration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ErrorCode;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CloseReason {
+    Dirty,
+    IdleTimeout,
+    Overflow,
+    Resized,
+    Shutdown,
+}

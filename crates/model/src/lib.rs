@@ -16,12 +16,22 @@ mod driving;
 #[allow(dead_code, unreachable_pub, reason = "a model uses only a part of each file")]
 #[path = "../../../src/wire/driver.rs"]
 mod driver;
+mod error;
 mod labels;
+mod pool;
 mod sync;
 mod telemetry;
+mod text;
 
 pub use self::connection::{reader_counts_no_use_twice, writers_take_turns};
 pub use self::driving::{deferred_check_is_made, settled_task_has_sent_everything, wait_sees_the_last_run};
+pub use self::pool::admission::{
+    cancelled_wait_passes_its_wake_up_on, limit_of_the_ramp_holds, one_checkout_probes_at_a_time,
+};
+pub use self::pool::returning::{
+    cancelled_checkout_leaves_no_surplus, last_return_closes_the_surplus, resized_pool_keeps_its_places,
+    shrunk_pool_withholds_its_places,
+};
 
 /// The default number of preemptions in each order.
 const PREEMPTIONS: usize = 3;

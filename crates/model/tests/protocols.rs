@@ -26,3 +26,38 @@ fn deferred_check_is_made() {
 fn wait_sees_the_last_run() {
     model::wait_sees_the_last_run();
 }
+
+#[test]
+fn one_checkout_probes_at_a_time() {
+    model::one_checkout_probes_at_a_time();
+}
+
+#[test]
+fn limit_of_the_ramp_holds() {
+    model::limit_of_the_ramp_holds();
+}
+
+#[test]
+fn cancelled_wait_passes_its_wake_up_on() {
+    model::cancelled_wait_passes_its_wake_up_on();
+}
+
+#[test]
+fn last_return_closes_the_surplus() {
+    model::last_return_closes_the_surplus();
+}
+
+#[test]
+fn cancelled_checkout_leaves_no_surplus() {
+    model::cancelled_checkout_leaves_no_surplus();
+}
+
+#[test]
+fn resized_pool_keeps_its_places() {
+    model::resized_pool_keeps_its_places();
+}
+
+#[test]
+fn shrunk_pool_withholds_its_places() {
+    model::shrunk_pool_withholds_its_places();
+}

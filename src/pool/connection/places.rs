@@ -4,13 +4,15 @@
 //! have more connections than its new maximum. Here, a place that is beyond the maximum is *withheld*: taken from deadpool
 //! as a vacant slot, and kept until the maximum grows. A place that is in use, or vacant, is withheld when its connection
 //! leaves the pool, or when a checkout is about to connect in it. Until then, it is in *excess*, and the ledger prevents
-//! that a connection is opened in it: at any time, deadpool's places = the maximum + withheld + excess.
+//! that a connection is opened in it: at any time, deadpool's places = the maximum + withheld + excess. (`crates/model` runs
+//! changes of the maximum in every order with returns.)
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::super::backend::Backend;
 use super::{ObjectPool, Place};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The places of one pool beyond its maximum.
 #[derive(Debug)]

@@ -35,23 +35,22 @@
 //!
 //! An attempt belongs to the checkout that began it. If that times out or is dropped, the attempt goes on in a task: its
 //! end is reported here in either case, and a connection that takes longer than its caller waits is of use to the next.
+//! (`crates/model` runs admissions, ends and waits in every order.)
 
 mod permit;
 mod state;
 mod wait;
 
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
-
-use tokio::sync::Notify;
-use tokio::time::Instant;
 
 pub(super) use self::permit::ConnectPermit;
 use self::state::{Connects, Outage, Suspension};
 pub(super) use self::wait::{Waiting, wait};
 use crate::error::ConnectBackoff;
 use crate::labels::Phase;
+use crate::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use crate::sync::{Instant, Mutex, MutexGuard, Notify};
 use crate::telemetry::ledger::Recorder;
 
 /// Bounds of the pause between two attempts, which is [`jittered`].

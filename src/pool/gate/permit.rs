@@ -3,11 +3,10 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::state::{Attempt, Effect};
 use super::{Denied, Gate, RetryAt};
 use crate::labels::{ConnectFailure, ErrorCode, Phase};
+use crate::sync::Instant;
 use crate::telemetry::ledger::Recorder;
 use crate::text::ErrorChain;
 

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 use super::{
     CONNECT_FAILURE_TTL, MAX_BACKOFF, MAX_CONFIGURATION_BACKOFF, MIN_BACKOFF, MIN_CONFIGURATION_BACKOFF,
     SHORTAGE_TOLERANCE, jittered,
 };
 use crate::error::ConnectBackoff;
 use crate::labels::{ConnectFailure, ErrorCode};
+use crate::sync::Instant;
 
 /// The number of checkouts that may connect at once. See the diagram in the [parent module](super).
 #[derive(Debug, Default)]

@@ -2,11 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::SeqCst;
-
-use tokio::time::timeout_at;
 
 use super::{Gate, RetryAt};
+use crate::sync::atomic::Ordering::SeqCst;
+use crate::sync::timeout_at;
 
 /// The future of a wait at the gate.
 pub(in crate::pool) type Waiting = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -58,7 +58,7 @@ pub(in crate::pool) fn after_failed_checkout<M: Backend>(pool: &ObjectPool<M>) {
 /// Closes idle connections beyond `pool_size` that are kept for no checkout in the queue.
 ///
 /// Whatever may cause a surplus (a return, or a checkout that leaves the queue) calls this afterwards, so the last call
-/// finds all of it.
+/// finds all of it. (`crates/model` runs these in every order.)
 fn close_surplus<M: Backend>(pool: &ObjectPool<M>) {
     let ledger = pool.manager().shared().recorder.ledger();
     if ledger.has_surplus() {

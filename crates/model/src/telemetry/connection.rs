@@ -35,9 +35,12 @@ impl State {
     }
 }
 
-/// The statistics that the connection's task uses.
-#[derive(Debug, Default)]
-pub(crate) struct ConnectionStats(Wire);
+/// The state of a connection, and what its task records.
+#[derive(Debug)]
+pub(crate) struct ConnectionStats {
+    state: State,
+    wire: Wire,
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Wire {
@@ -45,9 +48,29 @@ pub(crate) struct Wire {
     ended: AtomicBool,
 }
 
+impl Default for ConnectionStats {
+    fn default() -> Self {
+        Self { state: State::idle(), wire: Wire::default() }
+    }
+}
+
 impl ConnectionStats {
+    pub(crate) fn used() -> Self {
+        let stats = Self::default();
+        stats.set(crate::labels::ConnectionState::Used);
+        stats
+    }
+
+    pub(crate) fn set(&self, state: crate::labels::ConnectionState) {
+        self.state.set(state, 0);
+    }
+
+    pub(crate) fn state(&self) -> UnpackedState {
+        UnpackedState::unpack(self.state.0.get())
+    }
+
     pub(crate) fn wire(&self) -> &Wire {
-        &self.0
+        &self.wire
     }
 }
 

@@ -1,6 +1,7 @@
 //! Stands for `src/telemetry`.
 
 pub(crate) mod connection;
+pub(crate) mod ledger;
 #[allow(dead_code, unreachable_pub, reason = "a model uses only a part of the file")]
 #[path = "../../../../src/telemetry/owned.rs"]
 pub(crate) mod owned;
@@ -16,6 +17,10 @@ pub(crate) mod clock {
 
         pub(crate) const fn as_nanos(self) -> u64 {
             self.0
+        }
+
+        pub(crate) const fn since(self, earlier: Self) -> u64 {
+            self.0 - earlier.0
         }
     }
 }

@@ -1,0 +1,130 @@
+//! Stands for `src/telemetry/ledger`: what the gate and the closing of surplus connections use of it.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock::Nanos;
+use super::connection::ConnectionStats;
+use super::operations::OperationId;
+use crate::labels::{CloseReason, ConnectFailure, ConnectionState, ErrorCode};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Records for one ledger.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorder(Arc<Ledger>);
+
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    state: Mutex<State>,
+    live: AtomicUsize,
+    pool_size: usize,
+    max: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connections: Vec<Arc<ConnectionStats>>,
+    queued: usize,
+    surplus_closed: usize,
+}
+
+/// The numbers of connections.
+pub(crate) struct Status {
+    pub(crate) idle: usize,
+}
+
+pub(crate) struct Limits(usize);
+
+impl Limits {
+    pub(crate) fn max(&self) -> usize {
+        self.0
+    }
+}
+
+pub(crate) struct Log;
+
+impl Log {
+    pub(crate) fn connecting_resumed(&self, _: Duration) {}
+
+    pub(crate) fn connecting_suspended(&self, _: ConnectFailure, _: ErrorCode, _: &(dyn Error + 'static)) {}
+}
+
+impl Recorder {
+    pub(crate) fn new(pool_size: usize, max: usize) -> Self {
+        let state = Mutex::new(State::default());
+        Self(Arc::new(Ledger { state, live: AtomicUsize::new(0), pool_size, max }))
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        Log
+    }
+
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.0
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        Nanos::from_nanos(0)
+    }
+
+    pub(crate) fn live_hint(&self) -> usize {
+        self.0.live.load(Relaxed)
+    }
+
+    pub(crate) fn connection_idle(&self, stats: &ConnectionStats, _: Nanos) {
+        stats.set(ConnectionState::Idle);
+    }
+
+    pub(crate) fn maintenance_finished(&self, _: &ConnectionStats, _: OperationId, _: Nanos, _: Nanos) {}
+
+    pub(crate) fn connection_dirty(&self, _: &ConnectionStats, _: OperationId, _: (), _: Option<()>) {}
+}
+
+impl Ledger {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits(self.max)
+    }
+
+    pub(crate) fn open(&self, stats: &Arc<ConnectionStats>) {
+        let mut state = self.state.lock().expect("no panic");
+        state.connections.push(Arc::clone(stats));
+        self.live.store(state.connections.len(), Relaxed);
+    }
+
+    pub(crate) fn close(&self, stats: &Arc<ConnectionStats>, reason: CloseReason) {
+        let mut state = self.state.lock().expect("no panic");
+        state.connections.retain(|live| !Arc::ptr_eq(live, stats));
+        state.surplus_closed += usize::from(reason == CloseReason::Overflow);
+        self.live.store(state.connections.len(), Relaxed);
+    }
+
+    /// Changes the number of checkouts in the queue.
+    pub(crate) fn set_queued(&self, queued: usize) {
+        self.state.lock().expect("no panic").queued = queued;
+    }
+
+    pub(crate) fn surplus_closed(&self) -> usize {
+        self.state.lock().expect("no panic").surplus_closed
+    }
+
+    pub(crate) fn is_oversized(&self) -> bool {
+        self.state.lock().expect("no panic").connections.len() > self.max
+    }
+
+    pub(crate) fn has_surplus(&self) -> bool {
+        let state = self.state.lock().expect("no panic");
+        state.idle() > self.pool_size + state.queued
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        Status { idle: self.state.lock().expect("no panic").idle() }
+    }
+}
+
+impl State {
+    fn idle(&self) -> usize {
+        self.connections.iter().filter(|stats| stats.state().label == ConnectionState::Idle).count()
+    }
+}
