@@ -12,7 +12,7 @@ use crate::text::printable;
 pub struct RedisView {
     /// When the server replied, by this machine's clock.
     pub seen_at: SystemTime,
-    /// The server's version, for example `7.2.4`.
+    /// The server's version, for example `7.2.4`: Valkey's own, rather than that of Redis with which it is compatible.
     pub version: Arc<str>,
     /// The server's role in replication.
     pub role: ServerRole,
@@ -48,7 +48,7 @@ impl RedisView {
         let count = |field: &str| number(field).unwrap_or_default();
         Some(Self {
             seen_at,
-            version: printable(text("redis_version")?).into(),
+            version: printable(text("valkey_version").or_else(|| text("redis_version"))?).into(),
             role: if text("role") == Some("slave") { ServerRole::Standby } else { ServerRole::Primary },
             clients: number("connected_clients")?,
             blocked_clients: count("blocked_clients"),
@@ -74,6 +74,8 @@ mod tests {
         let view = RedisView::parse(info, SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!((&*view.version, view.role, view.clients), ("7.0.15", ServerRole::Standby, 3));
         assert_eq!((view.max_clients, view.memory, view.evicted), (Some(10_000), 1_048_576, 5));
+        let valkey = format!("{info}server_name:valkey\r\nvalkey_version:8.0.1\r\n");
+        assert_eq!(&*RedisView::parse(&valkey, SystemTime::UNIX_EPOCH).unwrap().version, "8.0.1");
         assert_eq!(RedisView::parse("+PONG", SystemTime::UNIX_EPOCH), None);
     }
 }

@@ -118,7 +118,7 @@ impl Requests {
             return if self.head.length > 24 { Err("length that is no number") } else { Ok(None) };
         };
         let (line, rest) = bytes.split_at(end);
-        self.head.push(line.strip_suffix(b"\r").unwrap_or(line));
+        self.head.push(line);
         *bytes = &rest[1..];
         number_of(&self.head)
             .filter(|number| (-1..=MAX_LENGTH).contains(number))

@@ -235,6 +235,10 @@ fn what_is_not_understood_is_given_up() {
         assert!(conversation(parts).problem.is_some(), "{parts:?}");
     }
     assert!(replay([(true, &b"PING\r\n"[..])], 9).problem.is_some(), "an inline command");
+    // Found by fuzzing: one of the two was accepted if it arrived at once.
+    for piece in [1, 9] {
+        assert!(replay([(true, &b"*1\r\r\n"[..])], piece).problem.is_some(), "a line with two carriage returns");
+    }
     // The server explains why it closes.
     let outcome = conversation(&["-ERR max number of clients reached\r\n"]);
     assert_eq!((outcome.problem, outcome.handler.errors[0].fatal), (None, true));
