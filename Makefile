@@ -121,6 +121,8 @@ fuzz: ## Fuzz what reads foreign input, each target for ten minutes (FUZZ_SECOND
 soak: ## Run the exporter against broken servers, and pools under faults, for an hour each (SOAK_SECONDS=600)
 	POOLSCOPE_SOAK_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope-cli --test cli soak -- --nocapture
 	POOLSCOPE_CHAOS_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope --all-features --test chaos -- --nocapture
+	@# A cache whose Redis is killed, and then suspended, for a minute each.
+	POOLSCOPE_OUTAGE_SECONDS=60 $(CARGO) test --release --locked -p poolscope --all-features --test redis_server away -- --nocapture
 
 incidents: ## Kill the demo in every scenario, and read the incident files
 	@scripts/setup demo
@@ -129,7 +131,7 @@ incidents: ## Kill the demo in every scenario, and read the incident files
 model: ## Check the lock-free protocols with loom, more thoroughly than `make test` (minutes)
 	LOOM_MAX_PREEMPTIONS=4 $(CARGO) test --release --locked -p poolscope-model
 
-versions: ## Run the tests with a real PostgreSQL against each supported version
+versions: ## Run the tests with real servers against each supported PostgreSQL, Redis and Valkey
 	@scripts/setup versions
 	@CARGO='$(CARGO)' scripts/versions
 

@@ -74,7 +74,7 @@ fn with_prefix(
 fn is_reserved(name: &str, value: &str) -> bool {
     let prefixes = ["WEB_", "LOG", "TRACES_", "SHOP_", "RECORD_"];
     prefixes.iter().any(|prefix| name.starts_with(prefix))
-        || ["PG_BIN", "PYTHON", "CONFIG_FILE"].contains(&name)
+        || ["PG_BIN", "PYTHON", "REDIS_SERVER", "CONFIG_FILE"].contains(&name)
         || is_from_kubernetes(name, value)
 }
 
@@ -160,6 +160,7 @@ mod tests {
             ("POOLSCOPE_LOG_FORMAT", "json"),
             ("POOLSCOPE_RECORD_DIR", "/var/lib/poolscope"),
             ("POOLSCOPE_PG_BIN", "/usr/lib/postgresql/17/bin"),
+            ("POOLSCOPE_REDIS_SERVER", "valkey-server"),
             ("POOLSCOPE_CONFIG_FILE", "/etc/poolscope/poolscope.toml"),
             ("PATH", "/bin"),
             ("poolscope_pool_size", "3"),

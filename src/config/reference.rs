@@ -16,8 +16,8 @@ query. Of several sources, the one that is applied last takes precedence.
 Durations have a unit: `500ms`, `30s`, `1h`. A bare number is an error. A switch is `on` or `off` (or `true` or
 `false`). An unknown name is an error, including environment variables that begin with `POOLSCOPE_`, except for those
 of the `poolscope` binary (`POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*`, `POOLSCOPE_TRACES_*`,
-`POOLSCOPE_RECORD_*`, `POOLSCOPE_CONFIG_FILE`, `POOLSCOPE_PG_BIN`, `POOLSCOPE_PYTHON`) and those that Kubernetes sets for a Service whose name begins
-with `poolscope`.
+`POOLSCOPE_RECORD_*`, `POOLSCOPE_CONFIG_FILE`, `POOLSCOPE_PG_BIN`, `POOLSCOPE_PYTHON`, `POOLSCOPE_REDIS_SERVER`) and
+those that Kubernetes sets for a Service whose name begins with `poolscope`.
 
 | setting | environment variable | default | range | meaning |
 |---|---|---|---|---|

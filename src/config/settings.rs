@@ -217,9 +217,9 @@ impl Settings {
     ///
     /// Returns an error if a value is invalid, or a variable begins with `POOLSCOPE_` and names no setting. Exempt are
     /// the variables of the `poolscope` binary (`POOLSCOPE_WEB_*`, `POOLSCOPE_SHOP_*`, `POOLSCOPE_LOG*`,
-    /// `POOLSCOPE_TRACES_*`, `POOLSCOPE_RECORD_*`, `POOLSCOPE_CONFIG_FILE`, `POOLSCOPE_PG_BIN`,
-    /// `POOLSCOPE_PYTHON`), and those that Kubernetes sets for a Service named `poolscope` (`POOLSCOPE_SERVICE_*`,
-    /// `POOLSCOPE_PORT`, `POOLSCOPE_PORT_*`) or `poolscope-…`.
+    /// `POOLSCOPE_TRACES_*`, `POOLSCOPE_RECORD_*`, `POOLSCOPE_CONFIG_FILE`, `POOLSCOPE_PG_BIN`, `POOLSCOPE_PYTHON`,
+    /// `POOLSCOPE_REDIS_SERVER`), and those that Kubernetes sets for a Service named `poolscope`
+    /// (`POOLSCOPE_SERVICE_*`, `POOLSCOPE_PORT`, `POOLSCOPE_PORT_*`) or `poolscope-…`.
     pub fn apply_env(self, vars: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         Ok(self.apply(env::read(vars)?))
     }

@@ -10,10 +10,13 @@ use std::time::Duration;
 use poolscope::cache::{Cache, CacheBuilder, MessagePack};
 use poolscope::labels::{CacheError, CacheResult, ErrorPhase, Outcome};
 use poolscope::telemetry::CacheTotals;
+use poolscope::{Collector, Pool};
 use poolscope_testing::redis::Server;
+use poolscope_testing::server as postgres;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
+use tokio_postgres::{Client, NoTls};
 
 use crate::support::{TEST_TIMEOUT, TestPool, eventually, poll_until, server, with_deadline};
 
@@ -120,63 +123,109 @@ async fn lock_lets_one_process_load() {
     assert_eq!(server.command(&["DBSIZE"]).unwrap(), ":1", "the lock is released");
 }
 
-/// Looks up many keys from many tasks for this time. Returns the number of lookups, all of which must succeed, and the
-/// largest number of concurrent loads.
-async fn look_up_under_load(cache: &Cache<String>, time: Duration) -> (usize, usize) {
-    let (until, running, most) = (Instant::now() + time, Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let mut tasks = JoinSet::new();
-    for task in 0..50 {
-        let (cache, running, most) = (cache.clone(), Arc::clone(&running), Arc::clone(&most));
-        tasks.spawn(async move {
-            let mut lookups = 0;
-            while Instant::now() < until {
-                let key = format!("{task}-{}", lookups % 20);
-                let load = async || {
-                    most.fetch_max(running.fetch_add(1, SeqCst) + 1, SeqCst);
-                    sleep(Duration::from_millis(5)).await;
-                    running.fetch_sub(1, SeqCst);
-                    Ok::<_, Infallible>(Some(key.clone()))
-                };
-                let value = cache.get_or_load(&key, load).await.unwrap();
-                assert_eq!(value.as_ref(), Some(&key));
-                lookups += 1;
-            }
-            lookups
-        });
-    }
-    let lookups = with_deadline("the end of the load", tasks.join_all()).await.into_iter().sum();
-    (lookups, most.load(SeqCst))
+/// How long the server is away for each fault; longer in `make soak`.
+fn outage() -> Duration {
+    let seconds = std::env::var("POOLSCOPE_OUTAGE_SECONDS").ok().map(|seconds| seconds.parse().unwrap());
+    Duration::from_secs(seconds.unwrap_or(2))
 }
 
+/// A service that reads a database through a cache, in many tasks.
+struct Service {
+    cache: Cache<String>,
+    database: Pool,
+    admin: Client,
+}
+
+/// The sum of the lookups, and the largest number of backends that the database had for the service.
+#[derive(Debug, Default)]
+struct Served {
+    lookups: usize,
+    most_backends: i64,
+}
+
+impl Service {
+    const TASKS: usize = 50;
+    const MAX_LOADS: usize = 4;
+
+    async fn start(test: &TestPool, database: &postgres::Server) -> Self {
+        let set = |builder: CacheBuilder<String>| {
+            builder.deadline(Duration::from_millis(100)).max_loads(Self::MAX_LOADS).load_wait(TEST_TIMEOUT)
+        };
+        // It could have more connections than loads are allowed.
+        let pool = Pool::builder().url(&database.url()).name("database").collector(Collector::new()).pool_size(20);
+        let (admin, connection) = tokio_postgres::connect(&database.url(), NoTls).await.unwrap();
+        tokio::spawn(connection);
+        Self { cache: cache(test, set), database: pool.application_name("service").build().unwrap(), admin }
+    }
+
+    /// Looks up many keys from many tasks for this time. Each lookup must succeed.
+    async fn serve(&self, time: Duration) -> Served {
+        let until = Instant::now() + time;
+        let mut tasks = JoinSet::new();
+        for task in 0..Self::TASKS {
+            let (cache, database) = (self.cache.clone(), self.database.clone());
+            tasks.spawn(async move {
+                let mut lookups = 0;
+                while Instant::now() < until {
+                    let key = format!("{task}-{}", lookups % 20);
+                    let load = async || {
+                        let client = database.get().await?;
+                        let row = client.query_one("SELECT $1::text FROM pg_sleep(0.005)", &[&key]).await?;
+                        Ok::<_, poolscope::Error>(Some(row.get::<_, String>(0)))
+                    };
+                    let value = cache.get_or_load(&key, load).await.expect("no lookup fails");
+                    assert_eq!(value.as_ref(), Some(&key));
+                    lookups += 1;
+                }
+                lookups
+            });
+        }
+        let mut served = Served::default();
+        let backends = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'service'";
+        while Instant::now() < until {
+            let row = with_deadline("the backends", self.admin.query_one(backends, &[])).await.unwrap();
+            served.most_backends = served.most_backends.max(row.get(0));
+            sleep(Duration::from_millis(20)).await;
+        }
+        served.lookups = with_deadline("the end of the load", tasks.join_all()).await.into_iter().sum();
+        served
+    }
+}
+
+/// While the server is away under load, no lookup fails because of it, and the database sees at most `max_loads`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::print_stdout, reason = "the result of a run")]
 async fn server_that_is_away_fails_no_lookup() {
-    let server = server().await;
+    let (server, database) = (server().await, postgres::Server::builder().start().await.unwrap());
     let test = TestPool::new(&server.url(), |builder| builder.connect_timeout(Duration::from_millis(200)));
-    let set = |builder: CacheBuilder<String>| {
-        builder.deadline(Duration::from_millis(100)).max_loads(4).load_wait(TEST_TIMEOUT)
-    };
-    let cache = cache(&test, set);
-    let (before, most) = look_up_under_load(&cache, Duration::from_millis(300)).await;
-    assert!(before > 0 && most <= 4, "{before} {most}");
+    let service = Service::start(&test, &database).await;
+    let max_loads = i64::try_from(Service::MAX_LOADS).unwrap();
+    let before = service.serve(Duration::from_millis(300)).await;
+    assert!(before.lookups > 0 && before.most_backends <= max_loads, "{before:?}");
     type Fault = fn(&Server) -> std::io::Result<()>;
-    let faults: [(Fault, Fault); 2] = [(Server::kill, |_| Ok(())), (Server::suspend, Server::resume)];
-    for (fault, end) in faults {
+    let faults: [(&str, Fault, Fault); 2] =
+        [("killed", Server::kill, |_| Ok(())), ("suspended", Server::suspend, Server::resume)];
+    for (name, fault, end) in faults {
         let bypassed = results(&test, CacheResult::Bypassed);
         fault(&server).unwrap();
-        let (lookups, most) = look_up_under_load(&cache, Duration::from_secs(2)).await;
-        assert!(lookups > 0 && most <= 4, "{lookups} {most}");
-        assert!(results(&test, CacheResult::Bypassed) > bypassed);
+        let served = service.serve(outage()).await;
+        assert!(served.lookups > 0 && (1..=max_loads).contains(&served.most_backends), "{served:?}");
+        let bypassed = results(&test, CacheResult::Bypassed) - bypassed;
+        assert!(bypassed > 0);
         // The value may still be stored, and this process does not use it.
-        assert!(cache.invalidate("0-0").await.is_err());
+        assert!(service.cache.invalidate("0-0").await.is_err());
         end(&server).unwrap();
+        let restarted = Instant::now();
         server.start().await.unwrap();
         let found = || results(&test, CacheResult::Hit);
         let before = found();
         eventually("a hit", async || {
-            get(&cache, "0-1", "0-1").await;
+            get(&service.cache, "0-1", "0-1").await;
             found() > before
         })
         .await;
+        let (away, took) = (outage(), restarted.elapsed());
+        println!("{name} for {away:?}: {served:?}, {bypassed} bypassed; a hit {took:?} after the server's return");
     }
     let totals = totals(&test);
     assert_eq!(totals.loads[Outcome::Error.index()].count() + totals.loads[Outcome::Shed.index()].count(), 0);

@@ -2,7 +2,8 @@
 //!
 //! It uses a temporary directory named `poolscope-…`, listens on a Unix socket there (and on the loopback address with
 //! [`Builder::tcp`] or [`Builder::tls`]), and persists nothing. When the [`Server`] is dropped, or its process ends in any
-//! way, `kill -9` included, the server stops and the directory is removed. It needs `redis-server` on the machine.
+//! way, `kill -9` included, the server stops and the directory is removed. It needs `redis-server` on the machine, or the
+//! program that the environment variable `POOLSCOPE_REDIS_SERVER` names, such as `valkey-server`.
 //!
 //! ```no_run
 //! # async fn example() -> std::io::Result<()> {
@@ -17,9 +18,9 @@
 //! # }
 //! ```
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -29,6 +30,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::ports::ReservedPort;
 
 /// Long enough for a busy machine; only a server that does not start waits for it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -43,7 +46,7 @@ const RESERVED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_
 /// started it is killed. Writes a line when a command has taken effect.
 const SUPERVISOR_SCRIPT: &str = r#"
 trap '' HUP INT TERM
-directory=$1
+directory=$1 program=$2
 server=
 stop() {
     [ -z "$server" ] || { kill -s CONT "$server"; kill -s "$1" "$server"; wait "$server"; server=; } 2>/dev/null
@@ -52,7 +55,7 @@ while read -r verb signal; do
     case $verb in
         start)
             if [ -z "$server" ] || ! kill -s 0 "$server" 2>/dev/null; then
-                redis-server "$directory/redis.conf" >>"$directory/log" 2>&1 </dev/null &
+                "$program" "$directory/redis.conf" >>"$directory/log" 2>&1 </dev/null &
                 server=$!
             fi ;;
         stop) stop "$signal" ;;
@@ -100,7 +103,7 @@ impl Builder {
     /// Returns an error with the server's log if it does not start.
     pub async fn start(self) -> io::Result<Server> {
         let mut failure = None;
-        // Another process may take a free port meanwhile.
+        // Another program may take a free port meanwhile.
         for _ in 0..5 {
             let server = self.spawn()?;
             match server.start().await {
@@ -115,15 +118,15 @@ impl Builder {
     fn spawn(&self) -> io::Result<Server> {
         let directory = std::env::temp_dir().join(format!("poolscope-redis-{:016x}", fastrand::u64(..)));
         fs::DirBuilder::new().mode(0o700).create(&directory)?;
-        let port = if self.tcp { Some(free_port()?) } else { None };
-        let tls_port = if self.tls.is_some() { Some(free_port()?) } else { None };
+        let reserve = |wanted: bool| wanted.then(ReservedPort::new).transpose();
+        let (port, tls_port) = (reserve(self.tcp)?, reserve(self.tls.is_some())?);
         let mut config = format!(
             "bind 127.0.0.1\nport {}\nunixsocket {dir}/redis.sock\nunixsocketperm 700\ndir {dir}\nsave \"\"\nappendonly no\n",
-            port.unwrap_or_default(),
+            port.as_ref().map_or(0, ReservedPort::number),
             dir = directory.display()
         );
-        if let (Some(port), Some(files)) = (tls_port, &self.tls) {
-            config += &format!("tls-port {port}\ntls-auth-clients optional\n");
+        if let (Some(port), Some(files)) = (&tls_port, &self.tls) {
+            config += &format!("tls-port {}\ntls-auth-clients optional\n", port.number());
             let directives =
                 [("tls-cert-file", "server.pem"), ("tls-key-file", "server.key"), ("tls-ca-cert-file", "ca.pem")];
             for ((directive, file), text) in directives.into_iter().zip(files) {
@@ -138,6 +141,7 @@ impl Builder {
         let mut supervisor = Command::new("/bin/sh")
             .args(["-c", SUPERVISOR_SCRIPT, "poolscope-redis"])
             .arg(&directory)
+            .arg(program())
             // A signal to the test's process group must not kill the supervisor.
             .process_group(0)
             .stdin(Stdio::piped())
@@ -150,8 +154,9 @@ impl Builder {
     }
 }
 
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Returns the server's program.
+fn program() -> OsString {
+    std::env::var_os("POOLSCOPE_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
 }
 
 /// A private Redis server. Dropping it kills the server and removes its directory.
@@ -160,8 +165,9 @@ pub struct Server {
     supervisor: Child,
     commands: Mutex<(Option<ChildStdin>, BufReader<ChildStdout>)>,
     directory: PathBuf,
-    port: Option<u16>,
-    tls_port: Option<u16>,
+    /// While the server is down too.
+    port: Option<ReservedPort>,
+    tls_port: Option<ReservedPort>,
 }
 
 impl Server {
@@ -188,19 +194,19 @@ impl Server {
     /// Returns the URL of the TCP port; `None` without [`Builder::tcp`].
     #[must_use]
     pub fn tcp_url(&self) -> Option<String> {
-        Some(format!("redis://127.0.0.1:{}", self.port?))
+        Some(format!("redis://127.0.0.1:{}", self.port()?))
     }
 
     /// Returns the TCP port.
     #[must_use]
-    pub const fn port(&self) -> Option<u16> {
-        self.port
+    pub fn port(&self) -> Option<u16> {
+        self.port.as_ref().map(ReservedPort::number)
     }
 
     /// Returns the URL of the port with TLS, by the name `localhost`; `None` without [`Builder::tls`].
     #[must_use]
     pub fn tls_url(&self) -> Option<String> {
-        Some(format!("rediss://localhost:{}", self.tls_port?))
+        Some(format!("rediss://localhost:{}", self.tls_port.as_ref()?.number()))
     }
 
     /// Returns the temporary directory, which contains `redis.conf`, `redis.sock` and `log`.
@@ -264,12 +270,12 @@ impl Server {
                 return Ok(());
             }
             let log = self.log();
-            let is_fatal = ["redis-server: not found", "Address already in use", "FATAL", "Bad directive"]
-                .iter()
-                .any(|bad| log.contains(bad));
+            let is_fatal =
+                [": not found", "Address already in use", "FATAL", "Bad directive"].iter().any(|bad| log.contains(bad));
             if is_fatal || started.elapsed() > START_TIMEOUT {
                 return Err(io::Error::other(format!(
-                    "redis-server does not start (`scripts/setup test` installs it): {log}"
+                    "{} does not start (`scripts/setup test` installs redis-server): {log}",
+                    program().display()
                 )));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -203,6 +203,8 @@ pub(super) fn help() -> String {
          Other environment variables:\n\
          \x20 POOLSCOPE_PG_BIN   the directory of PostgreSQL's initdb and postgres\n\
          \x20 POOLSCOPE_PYTHON   the Python of --client python; default python3\n\
+         \x20 POOLSCOPE_REDIS_SERVER   the program of the server for --cache, such as\n\
+         \x20                    valkey-server; default redis-server\n\
          \x20 OTEL_...           settings of OpenTelemetry, such as\n\
          \x20                    OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_HEADERS,\n\
          \x20                    OTEL_SERVICE_NAME and OTEL_TRACES_SAMPLER\n\

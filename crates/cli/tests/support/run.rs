@@ -16,7 +16,7 @@ pub(crate) fn poolscope(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         let is_own = ["POOLSCOPE_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
-        if affecting.contains(&&*name) || is_own && name != "POOLSCOPE_PG_BIN" {
+        if affecting.contains(&&*name) || is_own && !["POOLSCOPE_PG_BIN", "POOLSCOPE_REDIS_SERVER"].contains(&&*name) {
             command.env_remove(&*name);
         }
     }
