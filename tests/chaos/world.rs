@@ -135,6 +135,12 @@ pub(crate) struct World {
     pub(crate) seed: u64,
 }
 
+async fn connect(url: &str) -> Option<Client> {
+    let (client, connection) = poolscope::tokio_postgres::connect(url, NoTls).await.ok()?;
+    tokio::spawn(connection);
+    Some(client)
+}
+
 impl World {
     pub(crate) async fn start(seed: u64) -> Self {
         let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -159,20 +165,26 @@ impl World {
         let (plain_url, encrypted_url) = (url(&plain, "disable"), url(&encrypted, "require"));
         let targets = [Target::new("chaos", &plain_url, plain), Target::new("chaos_tls", &encrypted_url, encrypted)];
         let world = Self { server, targets, money: Money::default(), seed };
+        world.create_admin().await;
         world.execute(super::money::TABLES).await;
         world
     }
 
+    /// Creates the user of [`Self::connect`]. Its settings take precedence over the server's from the beginning of a
+    /// session: on a busy machine, one that sets them itself may have been idle for too long before.
+    async fn create_admin(&self) {
+        let client = connect(&self.server.url()).await.unwrap();
+        client.batch_execute("CREATE ROLE chaos_admin SUPERUSER LOGIN").await.unwrap();
+        for setting in ["statement_timeout", "idle_in_transaction_session_timeout", "default_transaction_read_only"] {
+            client.batch_execute(&format!("ALTER ROLE chaos_admin SET {setting} = 0")).await.unwrap();
+        }
+        // Not known to version 13.
+        let _ = client.batch_execute("ALTER ROLE chaos_admin SET idle_session_timeout = 0").await;
+    }
+
     /// Connects directly. Faults that are settings of the server do not affect the session.
     pub(crate) async fn connect(&self) -> Option<Client> {
-        let (client, connection) = poolscope::tokio_postgres::connect(&self.server.url(), NoTls).await.ok()?;
-        tokio::spawn(connection);
-        let settings = "SET statement_timeout = 0; SET idle_in_transaction_session_timeout = 0; \
-            SET default_transaction_read_only = off";
-        client.batch_execute(settings).await.ok()?;
-        // Not known to version 13.
-        let _ = client.batch_execute("SET idle_session_timeout = 0").await;
-        Some(client)
+        connect(&self.server.url().replacen("//postgres@", "//chaos_admin@", 1)).await
     }
 
     /// Executes statements in a direct connection. Tries again until the server executes them.
