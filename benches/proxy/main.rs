@@ -3,7 +3,6 @@
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a program for measurements")]
 
 use std::fs;
-use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use poolscope::Collector;
 use poolscope::exporter::Exporter;
 use poolscope::proxy::{Proxy, Settings};
+use poolscope_testing::ports::ReservedPort;
 use poolscope_testing::server::Server;
 use tokio::net::TcpStream;
 
@@ -31,10 +31,6 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn program(name: &str) -> PathBuf {
@@ -150,7 +146,8 @@ fn main() {
 
     let directory = tempfile::tempdir().unwrap();
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    let (copy_port, bouncer_port, proxy_port) = (free_port(), free_port(), free_port());
+    let ports = [(); 3].map(|()| ReservedPort::new().unwrap());
+    let [copy_port, bouncer_port, proxy_port] = ports.each_ref().map(ReservedPort::number);
     let _copy = start("copy", copy_port, port);
     let _bouncer = pgbouncer(bouncer_port, port, directory.path());
     let proxy = start("proxy", proxy_port, port);

@@ -1,10 +1,11 @@
 //! Compiles all code, and runs the programs of README.md against a private server.
 
 use std::io::{BufRead, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use poolscope_testing::ports::ReservedPort;
 use poolscope_testing::server::Server;
 use tokio::runtime::Runtime;
 use tokio_postgres::NoTls;
@@ -92,7 +93,8 @@ fn every_block_compiles_and_readme_programs_run() {
     let runtime = Runtime::new().unwrap();
     let server = runtime.block_on(async { Server::builder().start().await.unwrap() });
     execute(&runtime, &server, "CREATE TABLE orders (id bigint, paid bool); INSERT INTO orders VALUES (1), (2)");
-    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let port = ReservedPort::new().unwrap();
+    let address = port.address();
     let crates = Crates::write(|code| {
         code.replace("postgres://app@localhost/shop", &server.url())
             .replace("127.0.0.1:3000", &address.to_string())

@@ -1,10 +1,10 @@
 //! Errors of connecting, and their codes.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 
 use poolscope::labels::{ConnectFailure, GiveUp};
 use poolscope::{CheckoutError, RetryPolicy};
+use poolscope_testing::ports::ReservedPort;
 use poolscope_testing::server::{Server, Shutdown};
 
 use crate::support::{Admin, TestPool, backend, error_chain, eventually, poll_until, shared, with_deadline};
@@ -40,8 +40,9 @@ async fn down_server_is_an_io_error_until_it_is_up() {
 
 #[tokio::test]
 async fn closed_port_is_an_io_error() {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-    let test = TestPool::new("connect_errors_port", &format!("postgres://u@127.0.0.1:{port}/d"), |builder| builder);
+    let closed = ReservedPort::new().unwrap();
+    let url = format!("postgres://u@127.0.0.1:{}/d", closed.number());
+    let test = TestPool::new("connect_errors_port", &url, |builder| builder);
     let error = connect_error(&test).await;
     assert!(error_chain(&error).contains("refused"), "{}", error_chain(&error));
     assert_eq!(test.errors("connect", "io"), 1);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
+use poolscope_testing::ports::ReservedPort;
 use poolscope_testing::server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -159,8 +160,8 @@ async fn retarget_affects_only_new_connections() {
 
 #[tokio::test]
 async fn connection_to_dead_target_is_reset() {
-    let closed_port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap();
-    let proxy = Proxy::to(closed_port).await;
+    let closed = ReservedPort::new().unwrap();
+    let proxy = Proxy::to(closed.address()).await;
     match TcpStream::connect(proxy.address()).await {
         Ok(mut stream) => expect_reset(&mut stream).await,
         // Reset before the connect completed.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use poolscope::labels::{ConnectFailure, ErrorPhase, Outcome};
 use poolscope::redis::redis::AsyncCommands;
 use poolscope::redis::{CheckoutError, ConnectError};
+use poolscope_testing::ports::ReservedPort;
 use poolscope_testing::redis::Server;
 
 use crate::support::{TestPool, eventually, poll_until, with_deadline};
@@ -88,7 +89,8 @@ async fn unreachable_servers_are_named() {
     let (code, text) = refused(&format!("redis+unix://{}", path.display())).await;
     assert_eq!(code, "io", "{text}");
     assert!(text.contains("no.sock"), "{text}");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = ReservedPort::new().unwrap();
+    let port = closed.number();
     let (code, text) = refused(&format!("redis://127.0.0.1:{port}")).await;
     assert_eq!(code, "io", "{text}");
     assert!(text.contains(&format!("127.0.0.1:{port}")), "{text}");

@@ -2,12 +2,14 @@
 //!
 //! - [`server`]: a private PostgreSQL server, which ends with its process;
 //! - [`redis`]: a private Redis server, which does too;
+//! - [`ports`]: ports that no other test takes;
 //! - `proxy` (feature `proxy`): a fault-injecting TCP proxy;
 //! - `otlp` (feature `otlp-receiver`): an OTLP collector that keeps the spans it receives;
 //! - `rogue` (feature `harness`): servers that send too much, nonsense, or nothing;
 //! - `run`, `leftovers`, `http`, `server_process`, `prometheus`, `scrape` (feature `harness`): processes under test,
 //!   what they leave behind, and their metrics.
 
+pub mod ports;
 pub mod redis;
 pub mod server;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::ports::ReservedPort;
 
 /// Long enough for a busy machine; only failing tests wait for it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -32,7 +34,7 @@ rm -rf -- "$directory"
 pub struct ServerProcess {
     supervisor: Child,
     directory: PathBuf,
-    address: SocketAddr,
+    port: ReservedPort,
 }
 
 /// How a program shows that it is ready.
@@ -61,7 +63,7 @@ impl ServerProcess {
         files: &[(&str, &str)],
         arguments: impl Fn(&Path, SocketAddr) -> Vec<String>,
     ) -> Self {
-        // Another process may take the free port meanwhile.
+        // Another program may take the free port meanwhile.
         for _ in 0..5 {
             let mut process = Self::spawn(program, files, &arguments);
             if process.is_ready(program, readiness).await {
@@ -79,19 +81,18 @@ impl ServerProcess {
         for (name, text) in files {
             fs::write(directory.join(name), text).expect("a file");
         }
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let address = free.expect("a free port");
+        let port = ReservedPort::new().expect("a free port");
         let supervisor = Command::new("/bin/sh")
             .args(["-c", SUPERVISOR_SCRIPT, &format!("poolscope-{name}")])
             .arg(&directory)
             .arg(program)
-            .args(arguments(&directory, address))
+            .args(arguments(&directory, port.address()))
             // A signal to the test's process group must not kill the supervisor.
             .process_group(0)
             .stdin(Stdio::piped())
             .spawn()
             .expect("a shell");
-        Self { supervisor, directory, address }
+        Self { supervisor, directory, port }
     }
 
     /// Waits until it is ready. Returns false if its port was taken.
@@ -100,7 +101,7 @@ impl ServerProcess {
         loop {
             let is_ready = match readiness {
                 Readiness::Http => self.request("/-/ready").await.is_ok_and(|response| response.contains(" 200 ")),
-                Readiness::Listening => TcpStream::connect(self.address).await.is_ok(),
+                Readiness::Listening => TcpStream::connect(self.address()).await.is_ok(),
             };
             if is_ready {
                 return true;
@@ -118,8 +119,8 @@ impl ServerProcess {
     }
 
     /// Returns its address.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
     }
 
     /// Returns the directory of its files.
@@ -135,7 +136,7 @@ impl ServerProcess {
     }
 
     async fn request(&self, path: &str) -> io::Result<String> {
-        let mut stream = TcpStream::connect(self.address).await?;
+        let mut stream = TcpStream::connect(self.address()).await?;
         // HTTP/1.0 responses are not chunked.
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").as_bytes()).await?;
         let mut response = String::new();

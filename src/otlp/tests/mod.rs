@@ -15,7 +15,8 @@ mod export;
 mod outage;
 mod settings;
 
-use poolscope_testing::otlp::{Receiver, unused_endpoint};
+use poolscope_testing::otlp::Receiver;
+use poolscope_testing::ports::ReservedPort;
 
 /// Long enough for a busy machine: only a failing test waits for it.
 const TEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -5,7 +5,8 @@ use super::*;
 #[tokio::test]
 async fn unreachable_collector_delays_nothing() {
     for protocol in PROTOCOLS {
-        let mut settings = settings(&unused_endpoint(), protocol);
+        let closed = ReservedPort::new().unwrap();
+        let mut settings = settings(&format!("http://{}", closed.address()), protocol);
         (settings.queue_size, settings.batch_size) = (64, 16);
         let traced = Traced::start(&settings);
         let begun = Instant::now();

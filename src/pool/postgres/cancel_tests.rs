@@ -4,6 +4,8 @@ use std::io::Write;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use poolscope_testing::ports::ReservedPort;
+
 use super::super::client::Client;
 use super::super::scripted_server::*;
 use super::*;
@@ -33,7 +35,8 @@ async fn cancel_goes_to_the_same_server_and_awaits_close() {
         }
     });
     // The first host refuses connections, and is not tried again.
-    let refused = closed_port();
+    let closed = ReservedPort::new().unwrap();
+    let refused = closed.number();
     let client = client(&format!("postgres://u@127.0.0.1:{refused},127.0.0.1:{port}/d?sslmode=disable")).await;
     let token = client.cancel_token();
     assert_eq!(format!("{token:?}"), format!("CancelToken {{ peer: Peer(127.0.0.1:{port}), .. }}"));

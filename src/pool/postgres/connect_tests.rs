@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use poolscope_testing::ports::ReservedPort;
+
 use super::super::scripted_server::*;
 use super::*;
 use crate::labels::ErrorCode;
@@ -61,7 +63,8 @@ async fn error_code_is_the_servers_sqlstate() {
 
 #[tokio::test]
 async fn error_code_without_sqlstate_is_the_kind() {
-    let refused = closed_port();
+    let closed = ReservedPort::new().unwrap();
+    let refused = closed.number();
     let error = failure(&format!("postgres://u@127.0.0.1:{refused}/d")).await;
     assert_eq!(error.code(), ErrorCode::IO);
 

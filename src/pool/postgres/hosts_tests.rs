@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::TcpStream;
 
+use poolscope_testing::ports::ReservedPort;
+
 use super::super::connect::Established;
 use super::super::scripted_server::*;
 use super::*;
@@ -20,7 +22,8 @@ async fn reached(url: &str) -> String {
 
 #[tokio::test]
 async fn next_host_is_tried_with_its_own_port() {
-    let refused = closed_port();
+    let closed = ReservedPort::new().unwrap();
+    let refused = closed.number();
     let (port, _seen) = serve(accept_client);
     let url = format!("postgres://u@127.0.0.1:{refused},127.0.0.1:{port}/d?sslmode=disable");
     assert_eq!(reached(&url).await, format!("127.0.0.1:{port}"));
@@ -37,7 +40,8 @@ async fn next_host_is_tried_with_its_own_port() {
 
 #[tokio::test]
 async fn last_error_is_returned_if_all_hosts_fail() {
-    let (first, second) = (closed_port(), closed_port());
+    let ports = [(); 2].map(|()| ReservedPort::new().unwrap());
+    let [first, second] = ports.each_ref().map(ReservedPort::number);
     let error = failure(&format!("postgres://u@127.0.0.1:{first},127.0.0.1:{second}/d")).await;
     assert_eq!(error.code(), ErrorCode::IO);
     assert_eq!(

@@ -39,11 +39,6 @@ pub(super) fn serve_each<T: Send + 'static>(
     (port, receiver)
 }
 
-/// Returns a port that refuses connections.
-pub(super) fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 /// Reads a message without a type, like the startup message.
 pub(super) fn read_untyped(stream: &mut impl Read) -> Vec<u8> {
     let mut length = [0; 4];

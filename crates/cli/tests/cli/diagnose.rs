@@ -1,9 +1,10 @@
 //! `poolscope diagnose`: its exit code and output, and the client that it shares with `healthy`.
 
 use std::fs;
-use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
+
+use poolscope_testing::ports::ReservedPort;
 
 use crate::certificates::certificates;
 use crate::run::{Output, Run, demo, poolscope, run_to_end, start};
@@ -75,10 +76,10 @@ basic_auth_users: {{alice: '{hash}'}}
 
 #[test]
 fn unreachable_exporter_is_unknown() {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let ended = run_to_end(poolscope(&["diagnose", &format!("http://{free}")]));
+    let closed = ReservedPort::new().expect("a port");
+    let ended = run_to_end(poolscope(&["diagnose", &format!("http://{}", closed.address())]));
     assert!(ended.code == Some(2) && ended.out.contains(": unknown, "), "{}{}", ended.out, ended.err);
-    let ended = run_to_end(poolscope(&["diagnose", "--user", "alice", &format!("http://{free}")]));
+    let ended = run_to_end(poolscope(&["diagnose", "--user", "alice", &format!("http://{}", closed.address())]));
     assert!(ended.code == Some(2) && ended.err.contains("--user is given without a password"), "{}", ended.err);
     let mut command = poolscope(&["diagnose", "--user", "alice", "http://192.0.2.1:9719"]);
     command.env("POOLSCOPE_WEB_PASSWORD", "hunter2");

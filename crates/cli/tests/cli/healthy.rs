@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use poolscope_testing::ports::ReservedPort;
+
 use crate::run::{Output, demo, poolscope, run_to_end, start};
 
 /// Starts a server that sends a response to one request, or none.
@@ -56,8 +58,8 @@ fn unhealthy_response_is_printed() {
 
 #[test]
 fn connection_failure_timeout_and_garbage_differ() {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    assert_failed(&run_to_end(poolscope(&["healthy", &format!("http://{free}")])), "refused");
+    let closed = ReservedPort::new().expect("a port");
+    assert_failed(&run_to_end(poolscope(&["healthy", &format!("http://{}", closed.address())])), "refused");
     let address = respond_with(None);
     let started = Instant::now();
     let ended = run_to_end(poolscope(&["healthy", &format!("http://{address}"), "--timeout", "200ms"]));

@@ -2,6 +2,8 @@
 
 use std::net::TcpListener;
 
+use poolscope_testing::ports::ReservedPort;
+
 use crate::run::{demo, poolscope, run_to_end};
 
 const URL: &str = "postgres://app:hunter2@db.example/shop";
@@ -239,7 +241,8 @@ fn unavailable_server_is_a_failure_with_a_remedy() {
         1,
         &["/nowhere (from POOLSCOPE_PG_BIN)", "apt-get install", "--database-url"],
     );
-    let free = TcpListener::bind("127.0.0.1:0").expect("a socket").local_addr().expect("an address").port();
+    let closed = ReservedPort::new().expect("a port");
+    let free = closed.number();
     let url = format!("postgres://app:hunter2@127.0.0.1:{free}/shop");
     let error = format!("error: cannot connect to postgres://app:***@127.0.0.1:{free}/shop: could not connect");
     assert_refused(&["--database-url", &url], &[], 1, &[&error, "onnection refused"]);

@@ -9,6 +9,7 @@ use std::thread;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use poolscope_testing::http;
+use poolscope_testing::ports::ReservedPort;
 
 use crate::run::{poolscope, wait, wait_until};
 
@@ -64,7 +65,8 @@ fn output_that_cannot_be_written_is_a_failure() {
 fn exporter_serves_without_output_and_fails_in_the_end() {
     let directory = config();
     let file = directory.path().join("poolscope.toml");
-    let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
+    let port = ReservedPort::new().expect("a port");
+    let address = port.address();
     let arguments = ["serve", "--web.listen-address", &address.to_string(), "--config", file.to_str().expect("a path")];
     let mut child = poolscope(&arguments).stdout(full()).stderr(Stdio::piped()).spawn().expect("the binary");
     wait_until("the exporter", || http::get(address, "/-/ready").is_ok_and(|(status, _)| status == 200));

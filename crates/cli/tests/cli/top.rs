@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 
 use nix::sys::signal::Signal;
+use poolscope_testing::ports::ReservedPort;
 use serde_json::json;
 
 use crate::pseudo_terminal::PseudoTerminal;
@@ -63,8 +64,8 @@ fn leak_is_shown_at_three_sizes_and_after_resizing() {
 fn keys_signals_and_no_color_are_respected() {
     let demo = start(&mut demo(&["--scenario", "healthy"]));
     let url = format!("http://{}", demo.address);
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let gone = format!("http://{free}");
+    let closed = ReservedPort::new().expect("a port");
+    let gone = format!("http://{}", closed.address());
 
     let screen = top(&[&url, &gone], 100, 24, &[("NO_COLOR", "1"), ("LC_ALL", "C")]);
     screen.wait_for_text("no answer: ");
@@ -108,8 +109,8 @@ fn keys_signals_and_no_color_are_respected() {
 fn pipe_gets_one_plain_block() {
     let demo = start(&mut demo(&["--scenario", "healthy"]));
     let url = format!("http://{}", demo.address);
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
-    let gone = format!("http://{free}");
+    let closed = ReservedPort::new().expect("a port");
+    let gone = format!("http://{}", closed.address());
 
     let ended = run_to_end(poolscope(&["top", &url, &gone]));
     assert_eq!((ended.code, &*ended.err), (Some(0), ""));

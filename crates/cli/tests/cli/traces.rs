@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use poolscope_testing::otlp::{Receiver, Span, unused_endpoint};
+use poolscope_testing::otlp::{Receiver, Span};
+use poolscope_testing::ports::ReservedPort;
 use poolscope_testing::scrape::Scrape;
 use serde_json::Value;
 
@@ -71,7 +72,9 @@ fn requests_are_exported_by_either_protocol() {
 
 #[test]
 fn unreachable_collector_fails_no_request() {
-    let mut command = demo(&["--duration", "4s", "--otlp.endpoint", &unused_endpoint(), "--otlp.protocol", "grpc"]);
+    let closed = ReservedPort::new().expect("a port");
+    let endpoint = format!("http://{}", closed.address());
+    let mut command = demo(&["--duration", "4s", "--otlp.endpoint", &endpoint, "--otlp.protocol", "grpc"]);
     command.env("OTEL_BSP_SCHEDULE_DELAY", "100").env("OTEL_BSP_MAX_QUEUE_SIZE", "32");
     let started = Instant::now();
     let mut demo = start(&mut command);

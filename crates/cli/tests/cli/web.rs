@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
+use poolscope_testing::ports::ReservedPort;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -176,13 +177,14 @@ fn systemd_socket_activate_starts_the_demo() {
         // Not a system with systemd.
         return;
     }
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let port = ReservedPort::new().expect("a port");
+    let address = port.address();
     let program = demo(&["--web.systemd-socket", "--duration", "60s"]);
     let mut command = Command::new("systemd-socket-activate");
-    command.args(["--listen", &free.to_string()]).arg(program.get_program()).args(program.get_args());
+    command.args(["--listen", &address.to_string()]).arg(program.get_program()).args(program.get_args());
     let run = Run::start(&mut command);
     // The socket accepts connections before the demo has started.
-    let response = (0..600).find_map(|_| match http::get(free, "/-/healthy") {
+    let response = (0..600).find_map(|_| match http::get(address, "/-/healthy") {
         Ok((200, body)) => Some(body),
         _ => {
             std::thread::sleep(std::time::Duration::from_millis(100));
@@ -190,7 +192,7 @@ fn systemd_socket_activate_starts_the_demo() {
         }
     });
     assert_eq!(response.as_deref(), Some("poolscope is healthy.\n"));
-    run.line_containing(&format!("http://{free}/metrics"));
+    run.line_containing(&format!("http://{address}/metrics"));
     run.signal(Signal::SIGTERM);
 }
 

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use poolscope::telemetry::catalogue::METRICS;
+use poolscope_testing::ports::ReservedPort;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -127,10 +128,6 @@ impl Drop for Process {
     }
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// Returns the body of a response; `None` if there is none.
 fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(address).ok()?;
@@ -155,7 +152,7 @@ fn start_exporter(page: &'static str) -> SocketAddr {
     address
 }
 
-fn start_agent(directory: &Path, target: SocketAddr, store: SocketAddr) -> Process {
+fn start_agent(directory: &Path, port: &ReservedPort, target: SocketAddr, store: SocketAddr) -> Process {
     let list = serde_json::json!([{ "targets": [target.to_string()] }]);
     fs::create_dir(directory.join("targets")).unwrap();
     fs::write(directory.join("targets/shop.json"), list.to_string()).unwrap();
@@ -170,14 +167,15 @@ fn start_agent(directory: &Path, target: SocketAddr, store: SocketAddr) -> Proce
             .arg(directory.join("agent.yml"))
             .arg("--storage.agent.path")
             .arg(directory.join("agent"))
-            .arg(format!("--web.listen-address={}", free_address())),
+            .arg(format!("--web.listen-address={}", port.address())),
     )
 }
 
 #[test]
 fn agent_writes_samples_to_victoriametrics() {
     let scratch = TempDir::new().unwrap();
-    let store = free_address();
+    let ports = [(); 2].map(|()| ReservedPort::new().unwrap());
+    let store = ports[0].address();
     let _victoria = Process::start(
         Command::new("victoria-metrics")
             .arg(format!("-storageDataPath={}", scratch.path().join("victoria").display()))
@@ -186,7 +184,7 @@ fn agent_writes_samples_to_victoriametrics() {
     let page =
         "# TYPE db_client_connection_max gauge\ndb_client_connection_max{db_client_connection_pool_name=\"shop\"} 7\n";
     let target = start_exporter(page);
-    let _agent = start_agent(scratch.path(), target, store);
+    let _agent = start_agent(scratch.path(), &ports[1], target, store);
     let started = Instant::now();
     // VictoriaMetrics shows a sample only some seconds after it arrived.
     let series = loop {

@@ -1,6 +1,6 @@
 //! The push of metrics to a real OpenTelemetry collector, [Rotel](https://rotel.dev), which passes them on.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use poolscope::otlp::{MetricsExport, Protocol, Settings};
 use poolscope::{Collector, Pool};
 use poolscope_testing::otlp::Receiver;
+use poolscope_testing::ports::ReservedPort;
 use poolscope_testing::server_process::{Readiness, ServerProcess};
 
 use crate::tools::{checker, run_successfully};
@@ -22,13 +23,10 @@ fn agent() -> PathBuf {
     agent
 }
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).unwrap()
-}
-
 /// Starts a collector that receives over gRPC and HTTP and passes on to `target`. Returns its addresses.
-async fn collector(target: &Receiver) -> (ServerProcess, [SocketAddr; 2]) {
-    let (agent, http) = (agent().display().to_string(), free_address());
+async fn collector(target: &Receiver) -> ((ServerProcess, ReservedPort), [SocketAddr; 2]) {
+    let (agent, port) = (agent().display().to_string(), ReservedPort::new().unwrap());
+    let http = port.address();
     let process = ServerProcess::start_until(Readiness::Listening, &agent, &[], |_, grpc| {
         let values = [
             ("--otlp-grpc-endpoint", grpc.to_string()),
@@ -42,7 +40,7 @@ async fn collector(target: &Receiver) -> (ServerProcess, [SocketAddr; 2]) {
     })
     .await;
     let grpc = process.address();
-    (process, [grpc, http])
+    ((process, port), [grpc, http])
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! `make stack`: start and end of the demo with Prometheus and Alertmanager.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 
@@ -11,17 +11,21 @@ use nix::unistd::Pid;
 use crate::run::{Run, demo, wait_until};
 use crate::tools::at;
 use poolscope_testing::http;
+use poolscope_testing::ports::ReservedPort;
 
 /// A running stack.
 struct Stack {
     run: Run,
     prometheus: SocketAddr,
     alertmanager: SocketAddr,
+    /// Reserves the ports.
+    _ports: [ReservedPort; 3],
 }
 
 impl Stack {
     fn up(arguments: &[&str]) -> Self {
-        let [prometheus, alertmanager] = free();
+        let ports = [(); 3].map(|()| ReservedPort::new().expect("a free port"));
+        let [exporter, prometheus, alertmanager] = ports.each_ref().map(ReservedPort::address);
         let mut command = Command::new(at("scripts/stack"));
         // Without the settings in this environment.
         for (name, value) in demo(&[]).get_envs() {
@@ -29,7 +33,7 @@ impl Stack {
             command.env_remove(name);
         }
         command.arg(env!("CARGO_BIN_EXE_poolscope")).args(arguments);
-        command.env("POOLSCOPE_WEB_LISTEN_ADDRESS", free::<1>()[0].to_string());
+        command.env("POOLSCOPE_WEB_LISTEN_ADDRESS", exporter.to_string());
         command.env("PROMETHEUS_PORT", prometheus.port().to_string());
         command.env("ALERTMANAGER_PORT", alertmanager.port().to_string());
         let run = Run::start(&mut command);
@@ -37,7 +41,7 @@ impl Stack {
             run.line_containing(&format!("http://{address}"));
         }
         run.line_starting_with("  stop ");
-        Self { run, prometheus, alertmanager }
+        Self { run, prometheus, alertmanager, _ports: ports }
     }
 
     fn query_prometheus(&self, path: &str) -> String {
@@ -66,12 +70,6 @@ impl Drop for Stack {
             }));
         }
     }
-}
-
-/// Returns free addresses.
-fn free<const N: usize>() -> [SocketAddr; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address"))
 }
 
 #[test]

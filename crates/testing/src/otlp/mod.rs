@@ -157,9 +157,3 @@ impl Receiver {
         *self.store.behavior.lock().unwrap() = Behavior::default();
     }
 }
-
-/// Returns a URL with a closed port.
-pub fn unused_endpoint() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
-}

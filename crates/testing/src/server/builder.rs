@@ -4,17 +4,17 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::Path;
 
 use super::watchdog::{ServerUser, Watchdog, parent_directories};
 use super::{Server, ServerError, last_lines, programs};
+use crate::ports::ReservedPort;
 
 /// PostgreSQL's default port, which is always free for a socket in a directory of its own.
 const DEFAULT_PORT: u16 = 5432;
 
-/// How many ports are tried, as another process may take one between the check and the start.
+/// How many ports are tried, as another program may take one between the check and the start.
 const MAX_PORTS: u32 = 8;
 
 /// Settings that make a server fast and small, at the cost of durability, and its users' passwords alike in all versions.
@@ -105,8 +105,8 @@ impl Builder {
             return Err(ServerError::Initdb { log: last_lines(&directory.join("initdb.log")) });
         }
         self.configure(&directory, watchdog.user())?;
-        let mut server =
-            Server { watchdog, directory, port: DEFAULT_PORT, tcp: self.tcp, lock: tokio::sync::Mutex::default() };
+        let (port, lock) = (DEFAULT_PORT, tokio::sync::Mutex::default());
+        let mut server = Server { watchdog, directory, port, reserved: None, tcp: self.tcp, lock };
         for _ in 1..MAX_PORTS {
             match server.choose_port().await {
                 Err(ServerError::Start { log }) if self.tcp && log.contains("Address already in use") => {}
@@ -144,19 +144,13 @@ impl Builder {
 impl Server {
     async fn choose_port(&mut self) -> Result<(), ServerError> {
         if self.tcp {
-            self.port = free_port();
+            let reserved = ReservedPort::new().map_err(|source| ServerError::Port { source })?;
+            self.port = reserved.number();
+            self.reserved = Some(reserved);
         }
         append(&self.directory, &line("port", &self.port.to_string()))?;
         self.start().await
     }
-}
-
-/// Returns a free port below the ephemeral range. An outgoing connection could occupy an ephemeral port
-/// while the server is down, or even connect to itself.
-fn free_port() -> u16 {
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
-    let candidates = std::iter::repeat_with(|| fastrand::u16(20_000..32_000));
-    candidates.take(100).find(free).unwrap_or(DEFAULT_PORT)
 }
 
 fn line(name: &str, value: &str) -> String {

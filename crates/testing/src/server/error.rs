@@ -48,6 +48,12 @@ pub enum ServerError {
         /// The cause.
         source: io::Error,
     },
+    /// No port could be reserved.
+    #[error("no free port was found for a PostgreSQL server")]
+    Port {
+        /// The cause.
+        source: io::Error,
+    },
     /// The server exited before it accepted connections.
     #[error("PostgreSQL did not start; the end of its log:\n{log}")]
     Start {

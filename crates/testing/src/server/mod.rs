@@ -35,6 +35,8 @@ pub use builder::Builder;
 pub use error::ServerError;
 use watchdog::Watchdog;
 
+use crate::ports::ReservedPort;
+
 /// The name of the superuser and of the default database.
 const POSTGRES: &str = "postgres";
 
@@ -73,6 +75,9 @@ pub struct Server {
     watchdog: Watchdog,
     directory: PathBuf,
     port: u16,
+    /// The port, while the server is down too.
+    #[allow(dead_code, reason = "holds the reservation")]
+    reserved: Option<ReservedPort>,
     tcp: bool,
     /// Serializes stops and starts.
     lock: tokio::sync::Mutex<()>,
