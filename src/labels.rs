@@ -188,6 +188,7 @@ label_enum! {
     }
 }
 
+#[cfg(feature = "exporter")]
 impl PoolKind {
     pub(crate) const fn of(is_proxied: bool) -> Self {
         if is_proxied { Self::Proxy } else { Self::Pool }
