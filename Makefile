@@ -26,7 +26,7 @@ COUNT_INSTRUCTIONS := $(CARGO) run --locked --quiet --profile instructions -p po
 MSRV := 1.88
 
 .DEFAULT_GOAL := help
-.PHONY: help demo stack test lint page bench instructions bench-proxy proxy-regress diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package fmt setup clean
+.PHONY: help demo stack test lint page bench instructions bench-proxy proxy-regress diagnose fuzz soak incidents sizing model versions api fleet schema msrv semver advisories package release fmt setup clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s  %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -75,10 +75,11 @@ lint: ## Check formatting, lints, features, documentation, public API, spelling,
 	sh -n scripts/lint-prose
 	sh -n scripts/versions
 	sh -n scripts/proxy-regress
+	sh -n scripts/release
 	sh -n crates/testing/src/server/watchdog.sh
 	bash -n .ci/run
 	@if command -v shellcheck >/dev/null; then \
-		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose scripts/versions scripts/proxy-regress .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
+		shellcheck scripts/setup scripts/stack scripts/public-api scripts/lint-prose scripts/versions scripts/proxy-regress scripts/release .ci/run && shellcheck --shell=sh crates/testing/src/server/watchdog.sh; \
 	fi
 
 page: ## Test the exporter's page in Chromium, and take the documentation's pictures
@@ -162,6 +163,10 @@ advisories: ## Check the dependencies for known vulnerabilities (needs the netwo
 
 package: ## Build the package to publish, from the committed files
 	$(CARGO) package --locked -p poolscope
+
+release: ## Build the binary to publish, with its SBOM and checksums (ARGS=--verify: twice, and compare)
+	@scripts/setup release
+	CARGO='$(CARGO)' scripts/release $(ARGS)
 
 schema: ## Regenerate the dashboards' JSON schema from Grafana's types
 	@scripts/setup schema
