@@ -54,6 +54,7 @@ async fn fields_are_stable() {
         "held",
         "idle",
         "in_flight",
+        "kind",
         "max",
         "name",
         "oldest_wait_seconds",
