@@ -264,6 +264,15 @@ fn cache_that_is_away_is_bypassed() {
     wait_until_scrape(&demo, "hits again", |scrape| lookups(scrape, "hit") > before + 5.0);
 }
 
+/// The load of the database is compared with the usual load, which the cache keeps low.
+#[test]
+fn cache_that_is_away_is_the_diagnosis_of_the_database() {
+    let demo = start(&mut demo(&["--scenario", "cache_down", "--scenario-for", "10m"]));
+    wait_until_scrape(&demo, "the cause cache_down", |scrape| {
+        scrape.sum("poolscope_diagnosis", &[("db_client_connection_pool_name", "shop"), ("cause", "cache_down")]) > 0.0
+    });
+}
+
 #[test]
 fn stampede_misses_within_the_bound() {
     let demo = start_scenario("cache_stampede", &[]);

@@ -29,6 +29,9 @@ const DUPLICATE_REQUEST: i64 = 1;
 /// The factor by which queries of the order list are slow, with that fault.
 const SLOW_QUERY_FACTOR: f64 = 200.0;
 
+/// The number of products that most customers look at.
+const POPULAR_PRODUCTS: i32 = 25;
+
 /// The bounds of the duration of calls to other services, in seconds.
 const EXTERNAL_CALL_SECONDS: [f64; 2] = [0.8, 1.4];
 const SLOW_PAYMENT_SECONDS: [f64; 2] = [1.5, 2.5];
@@ -367,6 +370,12 @@ async fn work(connection: &Client, time: Duration) -> Result<(), Error> {
 pub(in crate::demo) fn any_product() -> i32 {
     // Not those of reservations, so that nothing else waits while they are locked.
     fastrand::i32(RESERVED[1] + 1..=PRODUCTS)
+}
+
+/// Returns the id of a product that is looked at: nine times of ten one of a few popular ones, as in most shops, and as a
+/// cache needs it.
+pub(in crate::demo) fn viewed_product() -> i32 {
+    if one_in(10) { any_product() } else { fastrand::i32(RESERVED[1] + 1..=RESERVED[1] + POPULAR_PRODUCTS) }
 }
 
 /// Returns a random customer's id.

@@ -26,7 +26,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 pub(super) use self::behavior::{Behavior, CodeFault};
 pub(super) use self::endpoint::Endpoint;
-pub(super) use self::handlers::{Handlers, any_customer, any_product};
+pub(super) use self::handlers::{Handlers, any_customer, any_product, viewed_product};
 use self::service::{ShopService, serve, service};
 use super::drain::DrainState;
 use super::error::DemoError;

@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::timeout;
 
-use crate::demo::shop::{Endpoint, any_customer, any_product};
+use crate::demo::shop::{Endpoint, any_customer, any_product, viewed_product};
 
 /// How long an idle connection is kept; less than the shop's timeout.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -51,6 +51,7 @@ impl Customers {
     async fn request(&self, endpoint: Endpoint) -> Result<(), Box<dyn StdError + Send + Sync>> {
         let path = match endpoint {
             Endpoint::ListOrders => format!("{}?customer={}", endpoint.path(0), any_customer()),
+            Endpoint::GetProduct => endpoint.path(viewed_product()),
             Endpoint::PrintInvoice => endpoint.path(any_customer()),
             _ => endpoint.path(any_product()),
         };
