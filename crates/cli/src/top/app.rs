@@ -101,6 +101,19 @@ impl App {
             Ok(pools) => (exporter.pools, exporter.error) = (pools, None),
             Err(error) => exporter.error = Some(error),
         }
+        self.leave_hidden_list();
+    }
+
+    /// Returns whether the list of waiters is shown: a proxy does not see them.
+    pub(super) fn has_waiters(&self) -> bool {
+        self.current().is_none_or(|(_, pool)| !pool.is_proxied)
+    }
+
+    /// Keys apply to a list that is shown, also after another pool was selected.
+    pub(super) fn leave_hidden_list(&mut self) {
+        if self.focus == Focus::Waiters && !self.has_waiters() {
+            self.focus = Focus::Holders;
+        }
     }
 
     /// Returns the pools of an exporter that the filter selects, in order.

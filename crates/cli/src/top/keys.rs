@@ -40,6 +40,12 @@ impl App {
 
     /// Handles a key.
     pub(crate) fn key(&mut self, key: KeyEvent) -> Action {
+        let action = self.handle(key);
+        self.leave_hidden_list();
+        action
+    }
+
+    fn handle(&mut self, key: KeyEvent) -> Action {
         let is_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Char('c') if is_control => return Action::Quit,
@@ -106,8 +112,7 @@ impl App {
 
     fn focus_next(&mut self, is_backwards: bool) {
         const ORDER: [Focus; 3] = [Focus::Pools, Focus::Holders, Focus::Waiters];
-        let has_waiters = self.current().is_none_or(|(_, pool)| !pool.is_proxied);
-        let order = if has_waiters { &ORDER[..] } else { &ORDER[..2] };
+        let order = if self.has_waiters() { &ORDER[..] } else { &ORDER[..2] };
         let index = order.iter().position(|focus| *focus == self.focus).unwrap_or_default();
         let steps = if is_backwards { order.len() - 1 } else { 1 };
         self.focus = order[(index + steps) % order.len()];

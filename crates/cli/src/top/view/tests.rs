@@ -116,6 +116,12 @@ fn proxied_pool_has_no_waits() {
     assert_eq!(app.focus, Focus::Holders);
     app.key(KeyCode::Tab.into());
     assert_eq!(app.focus, Focus::Pools);
+
+    // The list in focus goes with the pool.
+    app.update(0, Ok(vec![pool("api")]));
+    app.focus = Focus::Waiters;
+    app.update(0, Ok(vec![Pool { is_proxied: true, ..pool("api app@shop") }]));
+    assert_eq!(app.focus, Focus::Holders);
 }
 
 #[test]
