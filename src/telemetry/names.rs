@@ -13,6 +13,8 @@ pub(crate) const NAME_IDS: usize = MAX_NAMES + 1;
 
 const HASH_SLOTS: usize = 512;
 const RECENT_SLOTS: usize = 64;
+/// Keeps as many bits of a hash as the index of a recent slot has.
+const RECENT_SHIFT: u32 = u64::BITS - RECENT_SLOTS.ilog2();
 
 /// The result of interning a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub(crate) struct NameTable {
     other: Arc<str>,
     /// An open-addressing hash table of ids. Entries are never removed; zero marks a free slot.
     slots: Box<[AtomicU16]>,
-    /// The ids of the names that were looked up last, by a cheap hash of the name: most are looked up again and again. Zero
+    /// The ids of the names that were looked up first, by a cheap hash of the name: most are looked up again and again. Zero
     /// marks a free slot.
     recent: Box<[AtomicU16; RECENT_SLOTS]>,
     /// The number of ids in use, including `other`. Its lock serializes the writers.
@@ -85,8 +87,13 @@ impl NameTable {
             return Interned::Known(id);
         }
         let interned = self.look_up(name);
-        if let Interned::Known(id) = interned {
-            recent.store(id, Ordering::Relaxed);
+        // The first name keeps the slot: two that took it from each other would write a shared cache line again and again,
+        // as would a name that is in the table in another form.
+        if let Interned::Known(known) = interned
+            && id == 0
+            && self.name(known) == name
+        {
+            recent.store(known, Ordering::Relaxed);
         }
         interned
     }
@@ -148,11 +155,14 @@ impl NameTable {
 #[inline]
 fn recent_slot(name: &str) -> usize {
     let bytes = name.as_bytes();
-    let [Some(first), Some(middle), Some(last)] = [bytes.first(), bytes.get(bytes.len() / 2), bytes.last()] else {
-        return 0;
+    let part = |at: usize| bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |part| u64::from_le_bytes(*part));
+    // Of a long name, only the beginning, the middle and the end are read.
+    let hash = match bytes.len() {
+        0..8 => fnv(bytes),
+        len => part(0) ^ part(len / 2 - 4).rotate_left(21) ^ part(len - 8).rotate_left(42) ^ len as u64,
     };
-    let hash = bytes.len() ^ usize::from(*first) ^ (usize::from(*middle) << 2) ^ (usize::from(*last) << 1);
-    hash % RECENT_SLOTS
+    // Fibonacci hashing: the upper bits of the product depend on all of the factor's.
+    usize::try_from(hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> RECENT_SHIFT).unwrap_or(0)
 }
 
 /// Returns the first slot for a name. FNV-1a suffices: names are short and the table is bounded, so collisions cost
