@@ -17,7 +17,7 @@ const DEFAULT_LISTEN: &str = "127.0.0.1:6432";
 pub struct Settings {
     /// Where clients connect. Default: `127.0.0.1:6432`.
     pub listen: Vec<ListenAddress>,
-    /// The server: one host or the directory of a Unix socket, its port, and the parameters of TLS. Its user, password
+    /// The server: one host or the directory of a Unix socket, its port, and the parameters of TLS and keepalive. Its user, password
     /// and database are those that each client sends.
     pub upstream: DatabaseUrl,
     /// The PEM file with the certificate that is presented to clients, followed by those of intermediate authorities.

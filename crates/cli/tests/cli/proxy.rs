@@ -333,7 +333,7 @@ fn refused_clients_are_counted() {
     let closed = [("db_client_connection_pool_name", "other"), ("reason", "connect_failed")];
     assert_eq!(environment.scrape().sum("poolscope_connections_closed_total", &closed), 1.0);
     // Within these hundred, a client beyond the limit receives PostgreSQL's error.
-    waiting.truncate(99);
+    waiting.clear();
     let mut held = environment.program("psql", environment.proxy.port(), &["--no-psqlrc", "--quiet"]);
     let mut held = held.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("psql");
     let used = [("db_client_connection_state", "idle")];
@@ -542,6 +542,8 @@ fn python_client_of_the_demo_is_diagnosed() {
         // As the client itself sees it.
         demo.run.line_containing("requests failed: QueuePool limit of size 5 overflow 5 reached");
         demo.run.signal(Signal::SIGTERM);
+        let line = demo.run.line_containing(&format!("pool {pool}: "));
+        assert!(line.contains(" of 10 connections in use, ") && line.contains(cause), "{line}");
         assert_eq!(demo.run.wait().code(), Some(0), "{}", demo.run.stderr());
         demo.run.assert_no_leftovers();
     }
