@@ -129,7 +129,7 @@ incidents: ## Kill the demo in every scenario, and read the incident files
 	@scripts/setup demo
 	POOLSCOPE_ALL_SCENARIOS=1 $(CARGO) test --locked -p poolscope-cli --test cli incidents
 
-model: ## Check the lock-free protocols with loom, more thoroughly than `make test` (minutes)
+model: ## Check the concurrent protocols with loom, more thoroughly than `make test` (minutes)
 	LOOM_MAX_PREEMPTIONS=4 $(CARGO) test --release --locked -p poolscope-model
 
 versions: ## Run the tests with real servers against each supported PostgreSQL, Redis and Valkey

@@ -1,4 +1,4 @@
-//! Stands for `src/labels.rs`.
+//! Stands for `src/labels/mod.rs`.
 
 /// The states, with the numbers that the packed state has for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

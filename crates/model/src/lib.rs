@@ -1,4 +1,4 @@
-//! The library's lock-free protocols, compiled from its own files, with loom's atomics and locks instead of the standard
+//! The library's concurrent protocols, compiled from its own files, with loom's atomics and locks instead of the standard
 //! library's. Each function checks one of them in every order of steps, and with every value that the memory model
 //! permits a thread to read, up to the bound of preemptions that loom is given.
 //!

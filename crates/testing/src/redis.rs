@@ -33,6 +33,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::ports::ReservedPort;
 
+/// The environment variable that names the program.
+const VARIABLE: &str = "POOLSCOPE_REDIS_SERVER";
+
 /// Long enough for a busy machine; only a server that does not start waits for it.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -156,7 +159,7 @@ impl Builder {
 
 /// Returns the server's program.
 fn program() -> OsString {
-    std::env::var_os("POOLSCOPE_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+    std::env::var_os(VARIABLE).filter(|value| !value.is_empty()).unwrap_or_else(|| "redis-server".into())
 }
 
 /// A private Redis server. Dropping it kills the server and removes its directory.
@@ -270,11 +273,12 @@ impl Server {
                 return Ok(());
             }
             let log = self.log();
-            let is_fatal =
-                [": not found", "Address already in use", "FATAL", "Bad directive"].iter().any(|bad| log.contains(bad));
+            let is_fatal = [": not found", "Permission denied", "Address already in use", "FATAL", "Bad directive"]
+                .iter()
+                .any(|bad| log.contains(bad));
             if is_fatal || started.elapsed() > START_TIMEOUT {
                 return Err(io::Error::other(format!(
-                    "{} does not start (`scripts/setup test` installs redis-server): {log}",
+                    "{} does not start (`scripts/setup test` installs redis-server; {VARIABLE} names another program): {log}",
                     program().display()
                 )));
             }
