@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use super::figures::Figures;
-use super::interval::{Interval, Totals};
+use super::interval::Interval;
 use super::measures::Measure;
 use super::rules::{RULES, Rule};
 use super::sizing::Sizer;
+use super::totals::Totals;
 use super::verdict::{Responsibility, Wording, entry, evidence, word};
 use super::window::Window;
 use crate::labels::Cause;

@@ -25,6 +25,7 @@ mod rules;
 mod sizing;
 #[cfg(test)]
 mod tests;
+mod totals;
 mod verdict;
 mod window;
 

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::super::interval::{Interval, Totals};
+use super::super::interval::Interval;
+use super::super::totals::Totals;
 use super::format::{Header, RecordedVerdict, SecondLine, interval_json};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::verdict::SampleObserver;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::super::interval::{CacheActivity, Interval, Totals};
+use super::super::interval::{CacheActivity, Interval};
+use super::super::totals::Totals;
 use super::diagnose;
 use super::intervals::{exhausted, healthy};
 use crate::labels::{CacheResult, Cause, Outcome};

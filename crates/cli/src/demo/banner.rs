@@ -1,7 +1,6 @@
 //! The texts that the demo prints when it starts and stops.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use humantime::format_duration;
 use poolscope::Settings;
 use poolscope_testing::server::Server;
 
-use super::client::POOL_NAME;
+use super::client::{POOL_NAME, PORT};
 use super::environment::Remains;
 use super::scenario::{Phase, ScenarioPlan};
 use super::schema::SCHEMA;
@@ -30,8 +29,8 @@ pub(super) struct Addresses<'a> {
     pub(super) server: Option<&'a Server>,
     /// The directory of the private Redis server, with `--cache`.
     pub(super) cache: Option<&'a Path>,
-    /// The proxy of the client, with `--client`.
-    pub(super) client: Option<SocketAddr>,
+    /// The directory of the socket of the client's proxy, with `--client`.
+    pub(super) client: Option<&'a Path>,
 }
 
 /// Returns the line for the start or end of the fault.
@@ -79,8 +78,10 @@ pub(super) fn banner(
     if let Some(directory) = addresses.cache {
         let _ = writeln!(text, "  cache    redis-cli -s {}", shell_quoted(&directory.join("redis.sock")));
     }
-    if let Some(address) = addresses.client {
-        let _ = writeln!(text, "  client   SQLAlchemy in Python, through the proxy at {address}: pool {POOL_NAME}");
+    if let Some(directory) = addresses.client {
+        let sockets = shell_quoted(directory);
+        let _ = writeln!(text, "  client   SQLAlchemy in Python, through a proxy: pool {POOL_NAME}");
+        let _ = writeln!(text, "  proxy    psql -h {sockets} -p {PORT} -U postgres postgres");
     }
     let _ = writeln!(text, "  scenario {}", scenario(plan));
     // The symptoms are those of the shop's pool.

@@ -1,9 +1,10 @@
 //! The demo: a private PostgreSQL server, a simulated web shop, and the exporter.
 //!
 //! `Demo::run` starts the components: the server ([`poolscope_testing::server`]), the tables (`schema`), the HTTP service
-//! (`shop`), its cache with `--cache` (`cache`), its clients (`workload`), one in another language with `--client` (`client`), the injected fault ([`Scenario`]), the terminal output (`Screen`) and the export of
-//! spans (`Traces`). They are stopped in the order of their dependencies: workload, shop, scenario, pool, traces, schema,
-//! server, exporter.
+//! (`shop`), its cache with `--cache` (`cache`), its clients (`workload`), one in another language with `--client`
+//! (`client`), the injected fault ([`Scenario`]), the terminal output (`Screen`) and the export of spans (`Traces`). They
+//! are stopped in the order of their dependencies: workload, shop, scenario, client, pool, traces, schema, server,
+//! exporter.
 
 mod banner;
 mod cache;

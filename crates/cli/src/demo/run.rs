@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use poolscope::config::env_vars;
 use poolscope::exporter::{Exporter, Readiness};
+use poolscope::telemetry::PoolSnapshot;
 use poolscope::{Collector, Pool, Settings};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -17,7 +18,7 @@ use super::client::{CLIENT_SCENARIOS, Client, Interpreter, POOL_NAME};
 use super::environment::Environment;
 use super::error::DemoError;
 use super::scenario::{FaultInjector, Phase, ScenarioPlan, Targets};
-use super::screen::{Status, clock, summary, watch_output};
+use super::screen::{Status, clock, proxied_summary, summary, watch_output};
 use super::settings::resolve;
 use super::shop::Shop;
 use super::traces::Traces;
@@ -174,6 +175,9 @@ impl Demo {
         let shop = match Shop::open(&self.shop_address, &environment.pool, products).await {
             Ok(shop) => shop,
             Err(error) => {
+                if let Some(client) = client {
+                    client.stop().await;
+                }
                 let (torn_down, _) = environment.tear_down().await;
                 return Ok(exporter.stop().await?).and(torn_down).and(Err(error));
             }
@@ -192,7 +196,7 @@ impl Demo {
             collector: self.traces.destination(),
             server: environment.server.as_deref(),
             cache: environment.cache.as_ref().map(|cache| cache.server.dir()),
-            client: client.as_ref().map(Client::address),
+            client: client.as_ref().map(Client::directory),
         };
         let pool = &environment.pool;
         console.print(banner(pool.name(), &environment.settings, &addresses, &self.plan, self.duration));
@@ -220,7 +224,9 @@ impl Demo {
         shop.drain();
         injector.stop().await;
         server_watches.abort_all();
+        let mut of_client = None;
         if let Some(client) = client {
+            of_client = client_snapshot(&collector);
             client.stop().await;
         }
         let elapsed = started_at.elapsed();
@@ -232,7 +238,8 @@ impl Demo {
         shop.abort().await;
         self.traces.shutdown().await;
         incidents.finish().await;
-        let summary = summary(&pool.snapshot(), elapsed);
+        let mut summary = summary(&pool.snapshot(), elapsed);
+        summary.extend(of_client.as_ref().map(proxied_summary));
         let (torn_down, remains) = environment.tear_down().await;
         let served = exporter.stop().await.map_err(DemoError::from);
         console.print(format!("\n{summary}\n{}", remains_notice(&remains)));
@@ -259,10 +266,7 @@ impl StatusLoop<'_> {
         shutdown: &mut watch::Receiver<Option<ShutdownReason>>,
     ) -> ShutdownReason {
         let Self { pool, client_pool, plan, console } = *self;
-        let snapshot = || {
-            let mut proxied = client_pool.into_iter().flat_map(Collector::snapshots);
-            proxied.find(|pool| *pool.name == *POOL_NAME).unwrap_or_else(|| pool.snapshot())
-        };
+        let snapshot = || client_pool.and_then(client_snapshot).unwrap_or_else(|| pool.snapshot());
         let started_at = Instant::now();
         let (first, period) = if console.is_terminal() {
             (started_at, TERMINAL_STATUS_INTERVAL)
@@ -299,6 +303,11 @@ impl StatusLoop<'_> {
             }
         }
     }
+}
+
+/// Returns the pool of the client, once it has a connection.
+fn client_snapshot(collector: &Collector) -> Option<PoolSnapshot> {
+    collector.snapshots().into_iter().find(|pool| *pool.name == *POOL_NAME)
 }
 
 /// Waits for a line of the client. Returns `None` after the last one.

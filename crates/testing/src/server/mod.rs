@@ -33,6 +33,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 pub use builder::Builder;
 pub use error::ServerError;
+pub use watchdog::VARIABLES;
 use watchdog::Watchdog;
 
 use crate::ports::ReservedPort;

@@ -24,7 +24,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The variables of this process that the server's processes have. Others may contain secrets, or be settings of PostgreSQL,
 /// whose server reads some of its clients' variables too.
-pub(super) const VARIABLES: [&str; 6] = ["PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
+pub const VARIABLES: [&str; 6] = ["PATH", "HOME", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"];
 
 /// The maximum length of the parent directory, in bytes, with which the socket's path fits into `sockaddr_un`
 /// (104 bytes on some systems).

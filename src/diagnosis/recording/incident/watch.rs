@@ -6,7 +6,8 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use super::super::super::interval::{Interval, Totals};
+use super::super::super::interval::Interval;
+use super::super::super::totals::Totals;
 use super::Message;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::collector::PoolObserver;

@@ -3,10 +3,15 @@
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
 
+use poolscope_testing::server::VARIABLES;
+
 use super::super::error::DemoError;
 
 /// The environment variable with the interpreter's path.
 const VARIABLE: &str = "POOLSCOPE_PYTHON";
+
+/// Where Python and its packages are, if not in the default places.
+const PYTHON_VARIABLES: [&str; 3] = ["PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV"];
 
 /// Imports what the client needs, and prints what is missing.
 const CHECK: &str = "\
@@ -46,7 +51,12 @@ impl Interpreter {
         }
     }
 
+    /// Returns a command that runs it, with the variables that it needs only: those of libpq would redirect the client, and
+    /// others have secrets.
     pub(in crate::demo) fn command(&self) -> Command {
-        Command::new(&self.0)
+        let mut command = Command::new(&self.0);
+        let passed = VARIABLES.iter().chain(&PYTHON_VARIABLES);
+        command.env_clear().envs(passed.filter_map(|name| Some((name, std::env::var_os(name)?))));
+        command
     }
 }

@@ -4,8 +4,8 @@ mod interpreter;
 
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -37,6 +37,9 @@ pub(super) const CLIENT_SCENARIOS: [&str; 7] =
 /// What the client is told while no fault is present.
 const NO_FAULT: &str = "healthy";
 
+/// The port in the name of the proxy's socket.
+pub(super) const PORT: u16 = 6432;
+
 /// How long the shutdown waits for the client's end, and how long the proxy for open transactions.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -48,7 +51,7 @@ pub(super) const POOL_NAME: &str = "shop-python postgres@postgres";
 pub(super) struct Client {
     child: Child,
     control: ClientControl,
-    address: SocketAddr,
+    directory: PathBuf,
     proxy: JoinHandle<()>,
     drain: oneshot::Sender<()>,
     lines: Option<UnboundedReceiver<String>>,
@@ -67,21 +70,28 @@ impl Client {
         collector: &Collector,
     ) -> Result<Self, DemoError> {
         let mut proxy = ProxySettings::new(&server.address_url()).map_err(DemoError::Proxy)?;
-        proxy.listen = vec![ListenAddress::Tcp(format!("{}:0", Ipv4Addr::LOCALHOST))];
+        // The server asks for no password, so only those who may read its directory can connect.
+        let directory = server.dir().to_owned();
+        proxy.listen = vec![ListenAddress::Unix(directory.join(format!(".s.PGSQL.{PORT}")))];
         proxy.pool_size = POOL_SIZE;
         proxy.leak_threshold = settings.leak_threshold;
         proxy.drain_timeout = DRAIN_TIMEOUT;
         let proxy = Proxy::bind(proxy, collector).await.map_err(DemoError::Proxy)?;
-        let address = proxy.tcp_addresses().first().copied().unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into());
         let (drain, begin_drain) = oneshot::channel();
 
-        let script = server.dir().join("shop.py");
+        let script = directory.join("shop.py");
         fs::write(&script, SCRIPT).map_err(DemoError::system)?;
-        let url = format!("postgresql+psycopg://postgres@{address}/postgres?application_name={APPLICATION}");
         let (print, lines) = unbounded_channel();
         let mut command = interpreter.command();
         // In a process group of its own, since Ctrl-C in a terminal is for the demo, which ends it.
-        command.arg(script).arg(url).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(script)
+            .arg(&directory)
+            .arg(PORT.to_string())
+            .arg(APPLICATION)
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = command.spawn().map_err(DemoError::system)?;
         let control = ClientControl(Arc::new(Mutex::new(child.stdin.take())));
         if let Some(output) = child.stdout.take() {
@@ -94,12 +104,12 @@ impl Client {
             });
         }
         let proxy = tokio::spawn(proxy.run(async { drop(begin_drain.await) }));
-        Ok(Self { child, control, address, proxy, drain, lines: Some(lines) })
+        Ok(Self { child, control, directory, proxy, drain, lines: Some(lines) })
     }
 
-    /// Returns the proxy's address.
-    pub(super) const fn address(&self) -> SocketAddr {
-        self.address
+    /// Returns the directory of the proxy's socket.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Returns what the client prints. The first call receives it.
@@ -150,7 +160,7 @@ impl ClientControl {
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("Client").field("directory", &self.directory).finish_non_exhaustive()
     }
 }
 

@@ -1,9 +1,10 @@
-"""A client of the shop's database with SQLAlchemy's pool: SHOP.py URL.
+"""A client of the shop's database with SQLAlchemy's pool: shop.py SOCKET_DIRECTORY PORT APPLICATION_NAME.
 
 Each line of standard input is the name of the scenario whose fault is present, or `healthy`; its end ends the program.
 Failed requests are counted on standard output.
 """
 
+import contextlib
 import contextvars
 import os
 import random
@@ -15,14 +16,22 @@ from urllib.parse import quote
 import sqlalchemy
 from sqlalchemy import event, text
 
-ENGINE = sqlalchemy.create_engine(sys.argv[1], pool_size=5, max_overflow=5, pool_timeout=2)
+URL = sqlalchemy.URL.create(
+    "postgresql+psycopg",
+    username="postgres",
+    database="postgres",
+    query={"host": sys.argv[1], "port": sys.argv[2], "application_name": sys.argv[3]},
+)
+ENGINE = sqlalchemy.create_engine(URL, pool_size=5, max_overflow=5, pool_timeout=2)
 
 # How many requests are in flight at most; others are dropped.
 SLOTS = threading.BoundedSemaphore(100)
 REPORT_SECONDS = 5
 
-fault = "healthy"
 stopping = threading.Event()
+# Of what follows.
+lock = threading.Lock()
+fault = "healthy"
 leaked = []
 failures = {}
 request_tags = contextvars.ContextVar("request_tags")
@@ -119,21 +128,25 @@ def serve(route, function):
         try:
             function(connection)
         finally:
-            if function is count_customers and fault == "leak":
-                leaked.append(connection)
-            else:
+            with lock:
+                is_leaked = function is count_customers and fault == "leak"
+                if is_leaked:
+                    leaked.append(connection)
+            if not is_leaked:
                 connection.close()
     except sqlalchemy.exc.TimeoutError as error:
         # As in `QueuePool limit of size 5 overflow 5 reached, connection timed out, timeout 2.00 (Background on …)`.
         count_failure(str(error).split(" (")[0])
     except sqlalchemy.exc.SQLAlchemyError as error:
-        count_failure(type(error).__name__)
+        lines = str(getattr(error, "orig", error)).splitlines()
+        count_failure(": ".join([type(error).__name__, *lines[:1]]))
     finally:
         SLOTS.release()
 
 
 def count_failure(problem):
-    failures[problem] = failures.get(problem, 0) + 1
+    with lock:
+        failures[problem] = failures.get(problem, 0) + 1
 
 
 def generate(route, function, rate, extra):
@@ -149,7 +162,8 @@ def generate(route, function, rate, extra):
 def report():
     global failures
     while not stopping.wait(REPORT_SECONDS):
-        counted, failures = failures, {}
+        with lock:
+            counted, failures = failures, {}
         for problem, requests in counted.items():
             print(f"{requests} requests failed: {problem}", flush=True)
 
@@ -158,9 +172,13 @@ for request in REQUESTS:
     threading.Thread(target=generate, args=request, daemon=True).start()
 threading.Thread(target=report, daemon=True).start()
 for line in sys.stdin:
-    fault = line.strip()
-    while fault != "leak" and leaked:
-        leaked.pop().close()
+    with lock:
+        fault = line.strip()
+        returned, leaked = ([], leaked) if fault == "leak" else (leaked, [])
+    for connection in returned:
+        # The server may have closed it.
+        with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):
+            connection.close()
 stopping.set()
 # Without waiting for requests in flight: the server rolls them back.
 os._exit(0)

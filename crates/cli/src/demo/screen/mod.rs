@@ -6,7 +6,7 @@ mod summary;
 use tokio::sync::watch;
 
 pub(super) use self::status::{Status, clock};
-pub(super) use self::summary::summary;
+pub(super) use self::summary::{proxied_summary, summary};
 use crate::output::OutputState;
 use crate::service::{ShutdownReason, request_shutdown};
 

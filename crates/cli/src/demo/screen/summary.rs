@@ -9,6 +9,20 @@ use poolscope::telemetry::{BOUNDS_SECONDS, Histogram, OperationTotals, PoolSnaps
 
 use super::status::{causes_text, counted, error_causes, errors};
 
+/// Returns the line on a proxied pool, of which checkouts are not seen: its state at the end, and its diagnosis.
+pub(in crate::demo) fn proxied_summary(pool: &PoolSnapshot) -> String {
+    let cause = pool.diagnosis.as_ref().map_or("not_enough_data", |verdict| verdict.cause.as_str());
+    let operation = pool.diagnosis.as_ref().and_then(|verdict| verdict.operation.as_deref());
+    format!(
+        "pool {}: {} of {} connections in use, {}, diagnosis: {cause}{}\n\n",
+        pool.name,
+        pool.connections.used,
+        pool.limits.max(),
+        counted(pool.suspected_leaks as u64, "suspected leak"),
+        operation.map(|operation| format!(" ({operation})")).unwrap_or_default(),
+    )
+}
+
 /// Returns a table of the operations, and the figures of the pool.
 pub(in crate::demo) fn summary(pool: &PoolSnapshot, elapsed: Duration) -> String {
     let operations: Vec<_> = pool.operations.iter().filter(|operation| operation.started > 0).collect();
