@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 /// The open client connections, and whether they are to end.
@@ -85,9 +86,10 @@ impl Sessions {
     }
 }
 
-/// Returns the deadline once the shutdown has begun.
+/// Returns the deadline once the shutdown has begun. The first poll registers the waker, also that of a task which has used
+/// up its cooperative budget.
 pub(super) async fn draining(shutdown: &mut watch::Receiver<Option<Instant>>) -> Instant {
-    match shutdown.wait_for(Option::is_some).await.map(|deadline| *deadline) {
+    match unconstrained(shutdown.wait_for(Option::is_some)).await.map(|deadline| *deadline) {
         Ok(Some(deadline)) => deadline,
         // The proxy exists as long as its sessions.
         _ => std::future::pending().await,
@@ -107,5 +109,40 @@ impl Drop for Open {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.0.admitted.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::atomic::AtomicBool;
+    use std::task::{Context, Wake, Waker};
+
+    use tokio::task::consume_budget;
+
+    use super::*;
+
+    #[derive(Debug, Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn session_without_budget_is_woken() {
+        let sessions = Sessions::new(0);
+        let mut shutdown = sessions.subscribe();
+        let mut draining = pin!(draining(&mut shutdown));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut context = Context::from_waker(&waker);
+        while pin!(consume_budget()).poll(&mut context).is_ready() {}
+        assert!(draining.as_mut().poll(&mut context).is_pending());
+        sessions.drain(Instant::now());
+        assert!(woken.0.load(SeqCst));
+        assert!(draining.as_mut().poll(&mut context).is_ready());
     }
 }

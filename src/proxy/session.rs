@@ -9,7 +9,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::cancel;
@@ -292,8 +291,7 @@ async fn run(
     sessions: &Sessions,
     mut shutdown: tokio::sync::watch::Receiver<Option<Instant>>,
 ) -> Option<Ended> {
-    // Unconstrained: a poll of a task that has used up its budget would not register its waker.
-    let mut draining = pin!(unconstrained(draining(&mut shutdown)));
+    let mut draining = pin!(draining(&mut shutdown));
     let mut is_registered = false;
     let began = poll_fn(|cx| {
         if let Poll::Ready(ended) = relay.poll_run(cx) {
