@@ -78,14 +78,9 @@ pub(super) fn run_all() -> Results {
     results
 }
 
-/// Returns whether a scenario is run. Those with a cache take two servers each; the cases of promtool cover their alerts.
-pub(super) fn is_run(scenario: &Scenario) -> bool {
-    !scenario.uses_cache()
-}
-
 /// Runs every scenario but the healthy one.
 fn run_faults(environment: &Environment) -> Vec<ScenarioRun> {
-    let faults = Scenario::all().iter().filter(|scenario| scenario.name() != "healthy" && is_run(scenario));
+    let faults = Scenario::all().iter().filter(|scenario| scenario.name() != "healthy");
     let mut queue: Vec<_> = faults.collect();
     queue.sort_by_key(|scenario| !SLOW_SCENARIOS.contains(&scenario.name()));
     let queue = Mutex::new(VecDeque::from(queue));
