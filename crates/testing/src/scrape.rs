@@ -167,11 +167,32 @@ fn sample(line: &str) -> Sample {
     let mut rest = labels.strip_suffix('}').expect(line);
     let mut labels = BTreeMap::new();
     while let Some((label, quoted)) = rest.split_once("=\"") {
-        let end = quoted.find('"').expect(line);
-        // No value in these tests contains an escaped character.
-        assert!(!quoted[..end].contains('\\'), "{line}");
-        labels.insert(label.to_owned(), quoted[..end].to_owned());
-        rest = quoted[end + 1..].trim_start_matches(',');
+        let (value, after) = unquote(quoted).expect(line);
+        labels.insert(label.to_owned(), value);
+        rest = after.trim_start_matches(',');
     }
     Sample { name: name.to_owned(), labels, value: value.parse().expect(line) }
+}
+
+/// Returns the value of a label that ends at the next quotation mark, and what follows that.
+fn unquote(quoted: &str) -> Option<(String, &str)> {
+    let (mut value, mut characters) = (String::new(), quoted.chars());
+    loop {
+        match characters.next()? {
+            '"' => return Some((value, characters.as_str())),
+            '\\' => match characters.next()? {
+                'n' => value.push('\n'),
+                escaped => value.push(escaped),
+            },
+            character => value.push(character),
+        }
+    }
+}
+
+#[test]
+fn label_values_are_unescaped() {
+    let Sample { name, labels, value } = sample(r#"total{a="DROP \"x\"}",b="\\\n",c=""} 2.5"#);
+    let labels: Vec<_> = labels.iter().map(|(label, value)| (label.as_str(), value.as_str())).collect();
+    assert_eq!((&*name, value), ("total", 2.5));
+    assert_eq!(labels, [("a", "DROP \"x\"}"), ("b", "\\\n"), ("c", "")]);
 }
