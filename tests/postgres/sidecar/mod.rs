@@ -1,5 +1,6 @@
 //! The transparent proxy between real clients and a real server.
 
+mod clients;
 mod faults;
 mod limits;
 mod sessions;
