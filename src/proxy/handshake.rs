@@ -69,15 +69,8 @@ impl<'a> Handshake<'a> {
     /// Passes messages on until the server is ready, or has refused the client.
     pub(super) async fn complete(&mut self) -> Step {
         loop {
-            match self.from_server.next() {
-                Next::Message(length) => {
-                    if let Some(step) = self.server_message(length).await {
-                        return step;
-                    }
-                    continue;
-                }
-                Next::Invalid => return Step::Unknown,
-                Next::Incomplete => {}
+            if let Some(step) = self.server_messages().await {
+                return step;
             }
             match self.from_client.next() {
                 // The client does not answer the server's request for authentication, but ends the session.
@@ -112,16 +105,35 @@ impl<'a> Handshake<'a> {
         }
     }
 
-    /// Passes the server's next message on, of this length. Returns the step that it ends.
-    async fn server_message(&mut self, length: usize) -> Option<Step> {
+    /// Passes the server's whole messages on, in one write: it usually sends some fifteen at once when it accepts a client.
+    /// Returns the step that they end.
+    async fn server_messages(&mut self) -> Option<Step> {
+        let mut read = Vec::new();
+        let step = loop {
+            match self.from_server.next() {
+                Next::Message(length) => {
+                    if let Some(step) = self.read_server_message(length, &mut read) {
+                        break Some(step);
+                    }
+                }
+                Next::Invalid => break Some(Step::Unknown),
+                Next::Incomplete => break None,
+            }
+        };
+        if !read.is_empty() && self.pass_to_client(&read).await.is_err() {
+            return Some(Step::ClientLost);
+        }
+        step
+    }
+
+    /// Appends the server's next message, of this length, to those that are to be passed on. Returns the step that it ends.
+    fn read_server_message(&mut self, length: usize, read: &mut Vec<u8>) -> Option<Step> {
         let mut message = self.from_server.take(length);
         let code = number(&message, 5);
         if message[0] == b'R' && code == AUTHENTICATION_SASL {
             message = without_channel_binding(&message);
         }
-        if self.pass_to_client(&message).await.is_err() {
-            return Some(Step::ClientLost);
-        }
+        read.extend_from_slice(&message);
         match message[0] {
             b'E' => return Some(Step::Refused(code_of(&message))),
             b'R' if code == AUTHENTICATION_OK => self.accepted = message,
@@ -142,18 +154,11 @@ impl<'a> Handshake<'a> {
     /// Returns why the server no longer reads: it may have sent an error.
     async fn last_words(&mut self) -> Step {
         loop {
-            match self.from_server.next() {
-                Next::Message(length) => {
-                    if let Some(step) = self.server_message(length).await {
-                        return step;
-                    }
-                }
-                Next::Invalid => return Step::Unknown,
-                Next::Incomplete => {
-                    if !matches!(self.from_server.fill(self.server).await, Ok(1..)) {
-                        return Step::ServerLost;
-                    }
-                }
+            if let Some(step) = self.server_messages().await {
+                return step;
+            }
+            if !matches!(self.from_server.fill(self.server).await, Ok(1..)) {
+                return Step::ServerLost;
             }
         }
     }
@@ -184,11 +189,66 @@ fn without_channel_binding(message: &[u8]) -> Vec<u8> {
     [&b"R"[..], &length, &body].concat()
 }
 
-#[test]
-fn channel_binding_is_not_offered() {
-    let offer = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
-    assert_eq!(without_channel_binding(offer), b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0");
-    for unchanged in [&b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0"[..], b"R\0\0\0\x1c\0\0\0\x0aSCRAM-SHA-256-PLUS\0\0"] {
-        assert_eq!(without_channel_binding(unchanged), unchanged);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channel_binding_is_not_offered() {
+        let offer = b"R\0\0\0\x2a\0\0\0\x0aSCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+        assert_eq!(without_channel_binding(offer), b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0");
+        for unchanged in
+            [&b"R\0\0\0\x17\0\0\0\x0aSCRAM-SHA-256\0\0"[..], b"R\0\0\0\x1c\0\0\0\x0aSCRAM-SHA-256-PLUS\0\0"]
+        {
+            assert_eq!(without_channel_binding(unchanged), unchanged);
+        }
+    }
+
+    /// Sockets that keep the bounds of what is written.
+    #[cfg(target_os = "linux")]
+    fn packet_sockets() -> [tokio::net::UnixStream; 2] {
+        let (one, other) = socket2::Socket::pair(socket2::Domain::UNIX, socket2::Type::SEQPACKET, None).unwrap();
+        [one, other].map(|socket| {
+            socket.set_nonblocking(true).unwrap();
+            tokio::net::UnixStream::from_std(std::os::fd::OwnedFd::from(socket).into()).unwrap()
+        })
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn messages_that_arrive_together_are_one_write() {
+        use tokio::io::AsyncReadExt as _;
+
+        let ([mut client, to_client], [mut server, to_server]) = (packet_sockets(), packet_sockets());
+        let (mut to_client, mut to_server) = (Stream::Unix(to_client), Stream::Unix(to_server));
+        let accepted = b"R\0\0\0\x08\0\0\0\0S\0\0\0\x09a\0on\0S\0\0\0\x09b\0on\0Z\0\0\0\x05I";
+        // What follows is passed on by the relay.
+        server.write_all(&[&accepted[..], b"N\0"].concat()).await.unwrap();
+        let mut handshake = Handshake::new(&mut to_client, &mut to_server);
+        let Step::Ready(messages) = handshake.complete().await else { panic!("not ready") };
+        assert_eq!(
+            (&*messages, handshake.received, &*handshake.from_server.bytes),
+            (&accepted[..], accepted.len(), &b"N\0"[..])
+        );
+        let mut received = [0; 1024];
+        let length = client.read(&mut received).await.unwrap();
+        assert_eq!(received[..length], accepted[..]);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn what_precedes_an_unknown_message_is_passed_on() {
+        use tokio::io::AsyncReadExt as _;
+
+        let pair = || tokio::net::UnixStream::pair().unwrap();
+        let ((mut client, to_client), (mut server, to_server)) = (pair(), pair());
+        let (mut to_client, mut to_server) = (Stream::Unix(to_client), Stream::Unix(to_server));
+        server.write_all(b"R\0\0\0\x08\0\0\0\0S\xff\xff\xff\xff").await.unwrap();
+        let mut handshake = Handshake::new(&mut to_client, &mut to_server);
+        assert!(matches!(handshake.complete().await, Step::Unknown));
+        assert_eq!(&*handshake.from_server.bytes, b"S\xff\xff\xff\xff");
+        let mut received = [0; 9];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"R\0\0\0\x08\0\0\0\0");
     }
 }
