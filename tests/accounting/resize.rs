@@ -109,6 +109,24 @@ async fn places_of_discarded_connections_are_withheld() {
     test.assert_usable();
 }
 
+/// A checkout that comes after another was woken, and before that is polled, waits behind it, but not for the next pause.
+#[tokio::test(start_paused = true)]
+async fn checkout_behind_a_woken_one_has_a_place() {
+    let test = TestPool::new(1, 0);
+    test.backend.set_end(Behavior::Blocked);
+    for connection in test.get_many("holder", 1) {
+        connection.mark_executing();
+        connection.discard();
+    }
+    test.backend.set_connect(Behavior::After(ms(100), Completion::Ok));
+    let mut waiting = vec![test.checkout("waiter").assert_pending()];
+    test.resize(2, 1).unwrap();
+    waiting.push(test.checkout("waiter").assert_pending());
+    poll_woken(&mut waiting, |_, result| drop(result.unwrap()));
+    let connections = test.snapshot().connections;
+    assert_eq!((connections.creating, connections.closing), (2, 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn connection_that_was_being_opened_is_closed() {
     let test = TestPool::new(2, 0);

@@ -183,6 +183,10 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
                 waits.gate = None;
                 this.context.wait_for(&shared.recorder, Phase::Connect);
                 waits.connect = Some(Connect::new(this.pool, place, permit, this.context.operation));
+                // One that joined the line after a change of the maximum had woken the others may have a place as well.
+                if shared.is_gate_awaited() && !shared.gate.is_suspended() && shared.recorder.ledger().has_room() {
+                    shared.gate.wake_one();
+                }
                 None
             }
             Err(Denied::RetryAt(retry)) => {
