@@ -17,6 +17,9 @@ const POOL_NAME: &str = "shop-cache";
 /// The pool of the Redis server. Most commands take less than a millisecond.
 const POOL_SIZE: usize = 5;
 
+/// As in production, a cache has a limit and forgets what was not read for longest.
+const MAX_MEMORY: &str = "64mb";
+
 const TIME_TO_LIVE: Duration = Duration::from_secs(60);
 const NEGATIVE_TIME_TO_LIVE: Duration = Duration::from_secs(5);
 
@@ -37,7 +40,8 @@ pub(super) struct ProductCache {
 impl ProductCache {
     /// Starts a private Redis server, and builds the cache in front of the shop's pool.
     pub(super) async fn start(shop: &Pool, collector: &Collector) -> Result<Self, DemoError> {
-        let server = Server::builder().start().await.map_err(DemoError::Redis)?;
+        let server = Server::builder().setting("maxmemory", MAX_MEMORY).setting("maxmemory-policy", "allkeys-lru");
+        let server = server.start().await.map_err(DemoError::Redis)?;
         let builder = PoolBuilder::new().url(&server.url()).name(POOL_NAME).collector(collector.clone());
         let pool = builder.pool_size(POOL_SIZE).build().map_err(DemoError::Settings)?;
         let products = Cache::builder(&pool, "products")
