@@ -10,7 +10,7 @@ mod traps;
 
 use std::future::pending;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::link::{Shared, link, reset_when_dropped};
 pub use self::shape::{Shape, Strike};
 use self::traps::TrapAction;
+use crate::ports::ReservedPort;
 
 /// How many connections the kernel may accept before the proxy does.
 const BACKLOG: u32 = 1_024;
@@ -52,7 +53,7 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let relay = Relay::open(target).expect("a free port");
-                let _ = address_sender.send(relay.address);
+                let _ = address_sender.send(relay.port.address());
                 relay.run(received).await;
             });
         });
@@ -200,12 +201,10 @@ impl Drop for Proxy {
 
 /// The state of the proxy's thread.
 struct Relay {
-    address: SocketAddr,
+    /// While nothing listens too.
+    port: ReservedPort,
     target: SocketAddr,
     listener: Option<TcpListener>,
-    /// Bound to the port before the listener listens, and ready to listen in its place. Without it another process
-    /// could take the port once the listener is closed, since no socket can be bound while another listens.
-    spare: TcpSocket,
     links: FuturesUnordered<LocalBoxFuture<'static, ()>>,
     shared: Rc<Shared>,
     accepted: u64,
@@ -213,14 +212,11 @@ struct Relay {
 
 impl Relay {
     fn open(target: SocketAddr) -> io::Result<Self> {
-        let first = bound((Ipv4Addr::LOCALHOST, 0).into())?;
-        let address = first.local_addr()?;
-        let spare = bound(address)?;
+        let port = ReservedPort::new()?;
         Ok(Self {
-            address,
             target,
-            listener: Some(first.listen(BACKLOG)?),
-            spare,
+            listener: Some(listen(port.address())?),
+            port,
             links: FuturesUnordered::new(),
             shared: Rc::default(),
             accepted: 0,
@@ -264,8 +260,7 @@ impl Relay {
 
     fn accept(&mut self) -> io::Result<()> {
         if self.listener.is_none() {
-            let next = std::mem::replace(&mut self.spare, bound(self.address)?);
-            self.listener = Some(next.listen(BACKLOG)?);
+            self.listener = Some(listen(self.port.address())?);
         }
         Ok(())
     }
@@ -276,12 +271,12 @@ impl Relay {
     }
 }
 
-/// Binds a socket, also while open connections use its address. It refuses connections until it listens.
-fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+/// Listens at a reserved port, also while open connections use it.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
-    Ok(socket)
+    socket.listen(BACKLOG)
 }
 
 /// Accepts the next connection.
