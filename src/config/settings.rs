@@ -191,11 +191,10 @@ impl Settings {
     /// Returns an error if the URL or a value in its query is invalid, or a parameter is unknown.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         let url = DatabaseUrl::parse(url, &Location::URL)?;
-        Ok(Self::default().apply(vec![Assignment::Url(url)]))
+        Ok(Self::default().apply_url(url))
     }
 
     /// Applies the settings in the query of a URL.
-    #[cfg(feature = "proxy")]
     pub(crate) fn apply_url(self, url: DatabaseUrl) -> Self {
         self.apply(vec![Assignment::Url(url)])
     }
