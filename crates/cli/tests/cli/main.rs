@@ -11,6 +11,8 @@ mod inputs;
 mod load;
 mod outputs;
 mod proxy;
+mod proxy_clients;
+mod proxy_regress;
 mod proxy_resources;
 #[path = "../support/pseudo_terminal.rs"]
 mod pseudo_terminal;

@@ -3,11 +3,8 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
@@ -17,17 +14,17 @@ use poolscope_testing::server::{Builder, Server};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::run::{Output, Run, demo, poolscope, run_to_end, start as start_demo, wait_until};
+use crate::run::{Output, Run, poolscope, run_to_end, wait_until};
 
 /// A server, and a proxy in front of it.
-struct Environment {
+pub(super) struct Environment {
     _runtime: Runtime,
-    server: Server,
+    pub(super) server: Server,
     run: Run,
     /// Where clients connect.
-    proxy: SocketAddr,
-    exporter: SocketAddr,
-    directory: TempDir,
+    pub(super) proxy: SocketAddr,
+    pub(super) exporter: SocketAddr,
+    pub(super) directory: TempDir,
 }
 
 /// Starts a proxy to the server at a port. Returns its addresses for clients and for scrapes.
@@ -44,12 +41,16 @@ pub(super) fn start(command: &mut Command, port: u16) -> (Run, SocketAddr, Socke
 }
 
 impl Environment {
-    fn new(configuration: &str) -> Self {
+    pub(super) fn new(configuration: &str) -> Self {
         Self::with(configuration, Server::builder(), |command| command)
     }
 
     /// Starts a server, and a proxy whose command is completed by a function.
-    fn with(configuration: &str, server: Builder, complete: impl FnOnce(&mut Command) -> &mut Command) -> Self {
+    pub(super) fn with(
+        configuration: &str,
+        server: Builder,
+        complete: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let server = runtime.block_on(server.tcp(true).start()).expect("a server");
         let directory = tempfile::tempdir().expect("a directory");
@@ -76,7 +77,7 @@ impl Environment {
         run_to_end(self.program(name, self.proxy.port(), arguments))
     }
 
-    fn scrape(&self) -> Scrape {
+    pub(super) fn scrape(&self) -> Scrape {
         let (status, page) = http::get(self.exporter, "/metrics").expect("an answer");
         assert_eq!(status, 200, "{page}");
         Scrape::parse(&page)
@@ -93,7 +94,7 @@ impl Environment {
     }
 
     /// Waits until the application's sessions have ended, and checks that each has one reason.
-    fn await_end(&self, application: &str) -> f64 {
+    pub(super) fn await_end(&self, application: &str) -> f64 {
         self.await_end_of(&format!("{application} postgres@postgres"))
     }
 
@@ -107,7 +108,7 @@ impl Environment {
 }
 
 /// Returns the path of a program beside the server's.
-fn program(name: &str) -> PathBuf {
+pub(super) fn program(name: &str) -> PathBuf {
     let configured = std::env::var_os("POOLSCOPE_PG_BIN").map(PathBuf::from);
     let installed =
         fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
@@ -406,221 +407,4 @@ fn copy_of_100_megabytes_is_identical() {
         let bytes = environment.value("psql", "poolscope_wire_bytes_total", &[("direction", direction)]);
         assert!(bytes > 100_000_000.0, "{direction}: {bytes}");
     }
-}
-
-/// Returns a program in Python; `None` without the clients, which `scripts/setup test` installs.
-fn python(script: &str, port: u16) -> Option<Command> {
-    let mut command = Command::new(interpreter()?);
-    let script = format!("{}/tests/clients/{script}", env!("CARGO_MANIFEST_DIR"));
-    command.arg(script).args(["127.0.0.1", &port.to_string()]);
-    Some(command)
-}
-
-/// Returns the interpreter that has the clients' packages; `None` without them.
-fn interpreter() -> Option<PathBuf> {
-    let python = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/clients/bin/python"));
-    python.exists().then_some(python)
-}
-
-#[test]
-fn python_clients_print_the_same() {
-    let environment = Environment::new("");
-    let run = |port| {
-        let Output { code, out, err } = run_to_end(python("session.py", port)?);
-        assert_eq!(code, Some(0), "{err}");
-        Some(out)
-    };
-    let Some(direct) = run(environment.server.port()) else { return };
-    assert!(direct.contains("4950") && direct.contains("57014"), "{direct}");
-    assert_eq!(run(environment.proxy.port()), Some(direct));
-    for application in ["psycopg", "asyncpg", "sqlalchemy"] {
-        assert!(environment.await_end(application) > 0.5, "{application}");
-    }
-}
-
-#[test]
-fn node_postgres_prints_the_same() {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    let modules = format!("{root}/target/clients-node/node_modules");
-    if !fs::exists(format!("{modules}/pg")).is_ok_and(|exists| exists) {
-        return;
-    }
-    let environment = Environment::new("");
-    let run = |port: u16| {
-        let mut command = Command::new("node");
-        command.arg(format!("{root}/crates/cli/tests/clients/session.js")).args(["127.0.0.1", &port.to_string()]);
-        let Output { code, out, err } = run_to_end({
-            command.env("NODE_PATH", &modules);
-            command
-        });
-        assert_eq!(code, Some(0), "{err}");
-        out
-    };
-    let direct = run(environment.server.port());
-    assert!(direct.contains("node_postgres payload") && direct.contains("42703"), "{direct}");
-    assert_eq!(run(environment.proxy.port()), direct);
-    assert!(environment.await_end("node-postgres") > 2.5);
-}
-
-/// A client that exhausts its pool until this is dropped.
-struct Exhausting(std::process::Child);
-
-impl Drop for Exhausting {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Waits until something holds, for minutes in all.
-fn wait_longer(what: &str, began: Instant, mut holds: impl FnMut() -> bool) {
-    while !holds() {
-        assert!(began.elapsed() < Duration::from_secs(300), "still waiting for: {what}");
-        thread::sleep(Duration::from_millis(100));
-    }
-}
-
-#[test]
-fn exhausted_pools_of_sqlalchemy_are_diagnosed() {
-    let environment = Environment::new("leak_threshold = '8s'");
-    let ways =
-        [("leak", "leak"), ("idle", "idle_in_transaction"), ("held", "idle_in_transaction"), ("slow", "slow_queries")];
-    let mut clients = Vec::new();
-    for (way, _) in ways {
-        let Some(mut command) = python("exhaust.py", environment.proxy.port()) else { return };
-        let client = command.arg(way).stdin(Stdio::piped()).stderr(Stdio::null()).spawn();
-        clients.push(Exhausting(client.expect("a client")));
-    }
-    let began = Instant::now();
-    for (way, cause) in ways {
-        let mut seen = String::new();
-        // Python takes long to start on a busy machine, and a cause has to hold for some seconds.
-        let is_diagnosed = || {
-            let Ok((200, body)) = http::get(environment.exporter, "/api/v1/pools") else { return false };
-            let pools: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-            let pools = pools["pools"].as_array().expect("pools");
-            let Some(pool) = pools.iter().find(|pool| pool["name"] == format!("{way} postgres@postgres")) else {
-                return false;
-            };
-            let diagnosis = &pool["diagnosis"];
-            seen = diagnosis.to_string();
-            assert_eq!(pool["kind"], "proxy");
-            diagnosis["cause"] == cause && diagnosis["operation"] == format!("/{way}")
-        };
-        wait_longer(&format!("{cause} of {way}"), began, is_diagnosed);
-        assert!(!seen.contains("wait"), "a proxy does not see waits: {seen}");
-    }
-}
-
-#[test]
-fn python_client_of_the_demo_is_diagnosed() {
-    let Some(interpreter) = interpreter() else { return };
-    // What is held while another service is called is in SQLAlchemy's transaction.
-    let faults = [("held_idle", "idle_in_transaction", "/orders"), ("leak", "leak", "/customers/count")];
-    let demos = faults.map(|(scenario, ..)| {
-        let mut command = demo(&["--client", "python", "--scenario", scenario, "--scenario-after", "500ms"]);
-        start_demo(command.env("POOLSCOPE_PYTHON", &interpreter).env("POOLSCOPE_LEAK_THRESHOLD", "3s"))
-    });
-    let pool = "shop-python postgres@postgres";
-    let began = Instant::now();
-    for ((scenario, cause, route), mut demo) in faults.into_iter().zip(demos) {
-        let is_diagnosed = || {
-            let (_, body) = demo.get("/api/v1/pools").expect("pools");
-            let pools: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-            let pools = pools["pools"].as_array().expect("pools");
-            assert!(pools.iter().any(|other| other["name"] == "shop" && other["kind"] == "pool"), "{body}");
-            let Some(found) = pools.iter().find(|other| other["name"] == pool) else { return false };
-            assert_eq!(found["kind"], "proxy");
-            let scrape = Scrape::parse(&demo.get("/metrics").expect("a page").1);
-            let pool = ("db_client_connection_pool_name", pool);
-            assert_eq!(scrape.sum("db_client_connection_max", &[pool]), 10.0);
-            found["diagnosis"]["cause"] == cause
-                && found["diagnosis"]["operation"] == route
-                && scrape.sum("poolscope_diagnosis", &[pool, ("cause", cause)]) > 0.5
-        };
-        wait_longer(&format!("{cause} of {scenario}"), began, is_diagnosed);
-        // As the client itself sees it.
-        demo.run.line_containing("requests failed: QueuePool limit of size 5 overflow 5 reached");
-        demo.run.signal(Signal::SIGTERM);
-        let line = demo.run.line_containing(&format!("pool {pool}: "));
-        assert!(line.contains(" of 10 connections in use, ") && line.contains(cause), "{line}");
-        assert_eq!(demo.run.wait().code(), Some(0), "{}", demo.run.stderr());
-        demo.run.assert_no_leftovers();
-    }
-}
-
-/// `make proxy-regress` downloads PostgreSQL's sources, and names them.
-#[test]
-#[ignore = "needs PostgreSQL's sources: make proxy-regress"]
-fn regression_tests_print_the_same() {
-    let variable = |name: &str| PathBuf::from(std::env::var_os(name).expect("run make proxy-regress"));
-    let (source, runner) = (variable("POOLSCOPE_REGRESS"), variable("POOLSCOPE_REGRESS_RUNNER"));
-    let (module, libraries) = (variable("POOLSCOPE_REGRESS_MODULE"), variable("POOLSCOPE_REGRESS_LIBRARIES"));
-    // As without a configuration, which the expected output is of.
-    let settings = [("wal_level", "replica"), ("max_wal_senders", "10"), ("max_connections", "100")];
-    let environment = Environment::with("", Server::builder().settings(settings), |command| command);
-    // The server's user reads files of the tests, and writes results. It could not remove the files from its own directory.
-    let directory = environment.directory.path().join("regress");
-    fs::set_permissions(environment.directory.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
-    let run = |program: &str, arguments: &[&Path]| {
-        let mut command = Command::new(program);
-        command.args(arguments);
-        assert!(command.status().expect(program).success(), "{command:?}");
-    };
-    run("cp", &[Path::new("-R"), &source, &directory]);
-    run("cp", &[&module, &libraries.join("autoinc.so"), &libraries.join("refint.so"), &directory]);
-    let results = ["direct", "through"].map(|way| directory.join(way));
-    for (results, port) in results.iter().zip([environment.server.port(), environment.proxy.port()]) {
-        for written in [results.clone(), results.join("results"), results.join("testtablespace")] {
-            fs::create_dir_all(&written).expect("a directory");
-            fs::set_permissions(&written, fs::Permissions::from_mode(0o777)).expect("permissions");
-        }
-        let mut command = Command::new(&runner);
-        for (flag, value) in [
-            ("inputdir", directory.display().to_string()),
-            ("outputdir", results.display().to_string()),
-            ("dlpath", directory.display().to_string()),
-            ("bindir", program("psql").parent().expect("a directory").display().to_string()),
-            ("schedule", directory.join("parallel_schedule").display().to_string()),
-            ("host", "127.0.0.1".to_owned()),
-            ("port", port.to_string()),
-            ("user", "postgres".to_owned()),
-        ] {
-            command.arg(format!("--{flag}={value}"));
-        }
-        let status = command.status().expect("pg_regress");
-        println!("{}: {status}", results.display());
-    }
-    let read = |file: PathBuf| fs::read_to_string(file).ok();
-    // Where a test's output depends on the platform, there are further files: `name_1.out`.
-    let expected = |name: &str| -> Vec<String> {
-        let names = (0..10).map(|number| format!("{name}_{number}.out")).chain([format!("{name}.out")]);
-        names.filter_map(|name| read(directory.join("expected").join(name))).collect()
-    };
-    let (mut passed, mut failed, mut differing) = (0_u32, Vec::new(), Vec::new());
-    for file in fs::read_dir(results[0].join("results")).expect("results").flatten() {
-        let name = file.file_name().into_string().expect("a name");
-        let Some(name) = name.strip_suffix(".out") else { continue };
-        let text = |way: &PathBuf| {
-            let output = fs::read(way.join("results").join(format!("{name}.out"))).expect("an output");
-            String::from_utf8_lossy(&output).replace(&way.display().to_string(), "")
-        };
-        let [direct, through] = results.each_ref().map(text);
-        let expected = expected(name);
-        match (expected.contains(&through), direct == through) {
-            (true, _) => passed += 1,
-            // For a reason that is not the proxy's.
-            (false, true) => failed.push(name.to_owned()),
-            (false, false) => differing.push(name.to_owned()),
-        }
-    }
-    println!(
-        "through the proxy, {passed} tests print what PostgreSQL expects; the same as directly, but not that: {failed:?}"
-    );
-    assert!(differing.is_empty(), "the output differs from that of a direct connection: {differing:?}");
-    assert!(passed > 150, "{passed}");
-    let sum = |name| environment.scrape().sum(name, &[]);
-    let (created, lost) = (sum("poolscope_connections_created_total"), sum("poolscope_wires_lost_total"));
-    println!("the proxy observed {created} connections, and did not understand {lost} of them");
-    assert!(created > f64::from(passed) && lost == 0.0, "{created} {lost}");
 }
