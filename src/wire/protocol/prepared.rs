@@ -153,7 +153,7 @@ impl Bind {
 /// The body of a `Close`: `S` or `P`, and a name.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Close {
-    kind: u8,
+    kind: Option<u8>,
     name: ObjectName,
 }
 
@@ -161,8 +161,8 @@ impl Close {
     /// Returns whether the name is complete.
     pub(super) fn read(&mut self, part: &[u8]) -> bool {
         let rest = match part.split_first() {
-            Some((kind, rest)) if self.kind == 0 => {
-                self.kind = *kind;
+            Some((kind, rest)) if self.kind.is_none() => {
+                self.kind = Some(*kind);
                 rest
             }
             _ => part,
@@ -249,7 +249,7 @@ impl PreparedStatements {
     }
 
     pub(super) fn close(&mut self, close: &Close) {
-        if close.kind != b'S' {
+        if close.kind != Some(b'S') {
             return;
         }
         match close.name.short() {
@@ -368,6 +368,16 @@ mod tests {
         }
         assert_eq!(bind("", "eight888").statement.short(), None);
         assert_eq!(ShortName::read(b"\x01\0\x01\0").map(|(_, rest)| rest.len()), Some(2));
+    }
+
+    #[test]
+    fn close_is_read_in_any_parts() {
+        for body in [&b"Ss1\0"[..], b"Ps1\0", b"\0\0Ss1\0", b"\0s1\0"] {
+            let (mut whole, mut bytewise) = (Close::default(), Close::default());
+            let mut bytes = body.chunks(1);
+            assert!(whole.read(body) && bytes.any(|byte| bytewise.read(byte)), "{body:?}");
+            assert_eq!((whole.kind, whole.name), (bytewise.kind, bytewise.name), "{body:?}");
+        }
     }
 
     /// Returns the effects of a COMMIT.
