@@ -7,5 +7,7 @@ pub(crate) use tokio::sync::Notify;
 pub(crate) use tokio::time::{Instant, timeout_at};
 
 pub(crate) mod atomic {
+    /// One whose accesses are all sequentially consistent, which loom does not support for plain loads and stores.
+    pub(crate) use std::sync::atomic::AtomicU64 as SeqCstU64;
     pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering, fence};
 }

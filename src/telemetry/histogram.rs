@@ -45,6 +45,14 @@ impl Histogram {
         self.sum_nanos = self.sum_nanos.saturating_add(sum_nanos);
     }
 
+    /// Moves the observations of `other` here. Exemplars stay there.
+    pub(crate) fn take_from(&mut self, other: &mut Self) {
+        for (total, count) in self.buckets.iter_mut().zip(&mut other.buckets) {
+            *total += std::mem::take(count);
+        }
+        self.sum_nanos = self.sum_nanos.saturating_add(std::mem::take(&mut other.sum_nanos));
+    }
+
     /// Becomes a copy of `other`, reusing the allocated memory.
     pub(crate) fn set(&mut self, other: &Self) {
         (self.buckets, self.sum_nanos) = (other.buckets, other.sum_nanos);

@@ -100,17 +100,17 @@ impl Context {
             recorder.enter_phase(ticket, phase, recorder.now());
             return;
         }
-        let Self { operation, call_site, started, .. } = *self;
+        let Self { operation, site, call_site, started, .. } = *self;
         let request = if in_request_scope() { request::route_key(recorder.ledger()) } else { None };
         let waiter = (task_id(), request);
-        self.ticket = Some(recorder.begin_wait(operation, call_site, waiter, started, phase));
+        self.ticket = Some(recorder.begin_wait(operation, (site, call_site), waiter, started, phase));
     }
 
     /// Records that a checkout that waited for its turn is in the queue for capacity now.
     #[cold]
     pub(super) fn requeue(&mut self, recorder: &Recorder) {
         if let Some(ticket) = self.ticket
-            && recorder.ledger().wait_state(ticket).0.is_wait_for_turn()
+            && recorder.ledger().waits_for_turn(ticket)
         {
             self.wait_for(recorder, Phase::Queue);
         }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::state::LedgerState;
-use super::{Connections, Ledger, Limits};
-use crate::labels::Phase;
-use crate::telemetry::clock::{Nanos, nanos};
+use super::shards::MAX_SHARDS;
+use super::{Connections, Ledger};
+use crate::telemetry::clock::{Nanos, nanos, to_f64};
 
 /// The length of a queue, and the expected wait in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,7 +15,7 @@ pub(crate) struct Backlog {
 }
 
 /// The mean time between two checkouts that leave a queue served, as an exponential moving average.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ServiceInterval {
     mean: u64,
     last: Nanos,
@@ -39,6 +38,23 @@ impl ServiceInterval {
         self.last = at;
     }
 
+    /// Returns the interval in a queue that several threads have served, each of which has recorded its own. A thread that
+    /// serves no more counts less and less.
+    fn of_all(all: impl Iterator<Item = Self>) -> Self {
+        let mut intervals = [Self::default(); MAX_SHARDS];
+        intervals.iter_mut().zip(all).for_each(|(copy, interval)| *copy = interval);
+        let last = intervals.iter().map(|interval| interval.last).max().unwrap_or_default();
+        let means = intervals.iter().map(|interval| match interval.mean(last) {
+            0 => 0,
+            mean => mean.max(last.since(interval.last)),
+        });
+        // The rates add up.
+        let rate: f64 = means.filter(|mean| *mean > 0).map(|mean| to_f64(mean).recip()).sum();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mean of nanoseconds")]
+        let mean = if rate > 0.0 { rate.recip().round() as u64 } else { 0 };
+        Self { mean, last }
+    }
+
     /// Returns the mean in nanoseconds, or zero if it is unknown.
     fn mean(&self, now: Nanos) -> u64 {
         if now.since(self.last) > nanos(INTERVAL_TTL) { 0 } else { self.mean }
@@ -53,31 +69,28 @@ impl ServiceInterval {
     }
 }
 
-impl LedgerState {
-    /// Records that a checkout leaves a phase, served or not. Called before the queue length is updated.
-    #[inline]
-    pub(super) fn record_departure(&mut self, left: Phase, served: bool, at: Nanos) {
-        if let (Phase::Queue, true, Some(since)) = (left, served, self.saturated_since) {
-            self.service_interval.served(since, at);
-        }
-    }
-
-    /// Returns the queue for capacity. It counts as empty while there is capacity: a queued checkout is then about to
-    /// be served, or is no longer polled.
-    pub(super) fn backlog(&self, limits: &Limits, now: Nanos) -> Backlog {
-        let Some(since) = self.saturated_since else { return Backlog::default() };
-        let connections = Connections::of(self.states());
-        if connections.idle > 0 || connections.live() < limits.max() {
+impl Ledger {
+    /// Returns the queue for capacity and the expected wait in it. The queue counts as empty while there is capacity: a
+    /// queued checkout is then about to be served, or is no longer polled. Takes no lock if the queue is empty, and
+    /// otherwise reads only this, because a pool that is overloaded is asked by each request.
+    pub(crate) fn backlog(&self) -> Backlog {
+        if !self.hints.is_queued() {
             return Backlog::default();
         }
-        Backlog { queued: self.queued, expected_wait: self.service_interval.expected(self.queued, since, now) }
-    }
-}
-
-impl Ledger {
-    /// Returns the queue for capacity and the expected wait in it. Takes no lock if the queue is empty.
-    pub(crate) fn backlog(&self) -> Backlog {
-        if self.hints.is_queued() { self.state().backlog(&self.limits(), self.clock.now()) } else { Backlog::default() }
+        let connections = Connections::of(self.state().states());
+        if connections.idle > 0 || connections.live() < self.limits().max() {
+            return Backlog::default();
+        }
+        let (queue, service_interval) = {
+            let mut shards = self.waiting.all();
+            (
+                self.contended.queue.read(),
+                ServiceInterval::of_all(shards.totals().map(|totals| totals.service_interval)),
+            )
+        };
+        let Some(since) = queue.saturated_since else { return Backlog::default() };
+        let expected_wait = service_interval.expected(queue.queued, since, self.clock.now());
+        Backlog { queued: queue.queued, expected_wait }
     }
 }
 
@@ -174,6 +187,28 @@ mod tests {
         }
         let expected = millis(interval.expected(0, at(0), at(now)));
         assert!((95..=100).contains(&expected), "{expected}");
+    }
+
+    #[test]
+    fn threads_that_serve_one_queue_add_up() {
+        let wait = |intervals: &[ServiceInterval], now| {
+            let all = ServiceInterval::of_all(intervals.iter().copied());
+            // Rounded: nanoseconds are lost in the averages.
+            (all.expected(4, at(0), at(now)).as_micros() + 500) / 1000
+        };
+        let mut all = [ServiceInterval::default(); 3];
+        for served in 0..50 {
+            // One every 10 ms, by two threads in turn.
+            all[served % 2].served(at(0), at(10 + 10 * served as u64));
+        }
+        assert_eq!(wait(&all, 500), 50);
+        // One of them continues.
+        for served in 51..=1000 {
+            all[0].served(at(0), at(served * 10));
+        }
+        assert_eq!(wait(&all, 10_000), 50);
+        assert_eq!(wait(&all[..1], 10_000), 50);
+        assert_eq!(wait(&[], 10), 10);
     }
 
     #[test]

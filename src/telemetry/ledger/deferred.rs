@@ -5,7 +5,7 @@ use std::panic::Location;
 use tracing::Span;
 
 use super::Ledger;
-use super::in_flight::{InFlight, Ticket};
+use super::in_flight::{CheckoutTrace, InFlight, Ticket};
 use crate::labels::Phase;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
@@ -23,10 +23,14 @@ pub(super) struct DeferredSpan {
 }
 
 impl DeferredSpan {
-    pub(super) fn of(checkout: &InFlight) -> Option<Self> {
-        let InFlight { operation, call_site, started, phase, phase_since: since, .. } = *checkout;
-        let trace = checkout.trace.as_ref().filter(|trace| trace.span.is_none())?;
-        Some(Self { within: trace.within.clone(), operation, call_site, started, phase, since })
+    pub(super) fn of(
+        checkout: &InFlight,
+        trace: &CheckoutTrace,
+        call_site: &'static Location<'static>,
+    ) -> Option<Self> {
+        let InFlight { operation, started, phase, phase_since: since, .. } = *checkout;
+        let within = trace.span.is_none().then(|| trace.within.clone())?;
+        Some(Self { within, operation, call_site, started, phase, since })
     }
 
     /// Opens the span.
@@ -44,7 +48,7 @@ impl DeferredSpan {
     pub(super) fn attach(&self, ledger: &Ledger, ticket: Ticket) -> Span {
         let opened = self.open(ledger);
         let span = opened.span().clone();
-        ledger.state().set_span(ticket, opened);
+        let _ = ledger.with_trace(ticket, |trace, _, _| trace.span = Some(opened));
         span
     }
 }

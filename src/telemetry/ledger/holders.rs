@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Ledger;
-use super::in_flight::{InFlight, Ticket};
+use super::in_flight::{Entry, InFlight};
 use super::state::LedgerState;
 use crate::labels::{Activity, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
@@ -79,7 +79,7 @@ pub struct OwnConnection {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SelfDeadlock {
     pub(super) operation: OperationId,
-    pub(super) call_site: &'static Location<'static>,
+    pub(super) site: SiteId,
     /// The operation and the call site of the held connection.
     pub(super) held: (OperationId, SiteId),
 }
@@ -143,15 +143,19 @@ impl LedgerState {
     }
 
     fn waiters_where(&self, ledger: &Ledger, now: Nanos, is_listed: impl Fn(&InFlight) -> bool) -> Vec<Waiter> {
-        let listed = self.in_flight.iter().filter(|(_, checkout)| is_listed(checkout));
+        let listed = self.checkouts().filter(|(_, checkout)| is_listed(checkout));
         let mut waiters: Vec<_> = listed
-            .map(|(_, checkout)| Waiter {
+            .map(|(entry, checkout)| Waiter {
                 operation: ledger.operations().shared_name(checkout.operation),
-                call_site: checkout.call_site,
+                call_site: entry.call_site(&checkout, ledger.operations()),
                 phase: checkout.phase,
                 age: now.duration_since(checkout.started),
                 own_connection: checkout.own_connection.map(|own| own_connection(own, ledger)),
-                trace: checkout.trace.as_ref().map(|trace| trace.within.ids()),
+                trace: if checkout.has_extra {
+                    entry.extra().trace.as_ref().map(|trace| trace.within.ids())
+                } else {
+                    None
+                },
                 request: checkout.request.map(|request| ledger.routes().text(request)),
             })
             .collect();
@@ -159,10 +163,18 @@ impl LedgerState {
         waiters
     }
 
-    /// Returns the connection that the task of a checkout in flight itself holds, if any.
-    pub(super) fn own_connection(&mut self, ticket: Ticket, ledger: &Ledger, now: Nanos) -> Option<OwnConnection> {
-        self.detect_self_deadlock(ticket, now, None);
-        self.in_flight.get(ticket.key())?.own_connection.map(|own| own_connection(own, ledger))
+    /// Returns what a checkout in flight waits for and since when, and the connection that its task itself holds, if any.
+    /// The lock of a shard is held.
+    pub(super) fn wait_state(
+        &mut self,
+        entry: &Entry,
+        ledger: &Ledger,
+        now: Nanos,
+    ) -> Option<(Phase, Nanos, Option<OwnConnection>)> {
+        let mut checkout = entry.get()?;
+        self.detect_self_deadlock(entry, &mut checkout, now, None);
+        let own = checkout.own_connection.map(|own| own_connection(own, ledger));
+        Some((checkout.phase, checkout.phase_since, own))
     }
 
     /// Returns the holders that became suspected leaks, or no longer are, since the last call. No background task does

@@ -1,9 +1,10 @@
 //! The ledger of one pool: what the pool records, and the snapshots that are read from it.
 //!
 //! Counters that every checkout needs are on its connection ([`ConnectionStats`](super::connection::ConnectionStats)),
-//! without a lock or a shared cache line. Everything else (a checkout that waits or fails, a connection that is created
-//! or closed) takes one lock, that of [`LedgerState`], which is cheap compared with the event. A snapshot holds this
-//! lock, so these invariants hold in every snapshot:
+//! without a lock or a shared cache line. A checkout that waits takes the lock of its thread's shard ([`shards`], [`waiting`]).
+//! Everything else (a checkout that fails, a connection that is created or closed) takes one lock, that of
+//! [`LedgerState`], which is cheap compared with the event. A snapshot holds all of them ([`frozen`]), so these invariants
+//! hold in every snapshot:
 //!
 //! - checkouts started = sum of outcomes + in flight, for each operation;
 //! - connections idle + used + creating + closing = live, because each live connection is in exactly one state;
@@ -14,23 +15,28 @@ pub(crate) mod backlog;
 mod deferred;
 mod diagnosed;
 mod failed_queries;
+mod frozen;
 mod holder_links;
 mod holders;
 mod in_flight;
 mod limits;
 mod merge;
 mod predecessor;
+mod queue;
 mod read;
 mod record;
 mod recorder;
 mod retries;
 mod self_deadlock;
+mod shards;
 mod snapshot;
 mod state;
 mod unpooled;
 mod usage;
+mod waiting;
 
 use std::fmt;
+use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -38,9 +44,11 @@ use self::diagnosed::UNSAMPLED_INTERVAL;
 pub use self::holders::{Holder, OwnConnection, Waiter};
 use self::holders::{SelfDeadlock, SuspicionChange};
 pub(crate) use self::in_flight::Ticket;
+use self::in_flight::{Waiting, new_waiting, thread_number};
 use self::limits::CurrentLimits;
 pub use self::limits::Limits;
 use self::predecessor::Replacement;
+use self::queue::Queue;
 pub(crate) use self::read::SnapshotBuffer;
 use self::recorder::Hints;
 pub(crate) use self::recorder::Recorder;
@@ -103,6 +111,8 @@ pub(crate) struct Ledger {
     summaries: Arc<NameTable>,
     /// The durations of named operations, by operation id, allocated when the first one ends.
     durations: Box<[OnceLock<Box<Durations>>]>,
+    /// The exemplars of wait times.
+    wait_exemplars: Exemplars,
     /// The exemplars of use times, which the connections do not keep themselves.
     use_exemplars: Exemplars,
     /// The exemplars of successful queries, by query id.
@@ -124,6 +134,8 @@ pub(crate) struct Ledger {
     /// What applies `idle_timeout`, if it is set.
     idle_closer: OnceLock<IdleCloser>,
     hints: Hints,
+    /// What checkouts that wait change.
+    waiting: Waiting,
     contended: Contended,
     budget: Budget,
     limiters: Limiters,
@@ -135,6 +147,7 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Contended {
+    queue: Queue,
     state: Mutex<LedgerState>,
 }
 
@@ -149,6 +162,7 @@ impl Ledger {
             operations: Operations::new(),
             summaries: Arc::new(NameTable::new(MAX_SUMMARY_BYTES)),
             durations: (0..OPERATION_IDS).map(|_| OnceLock::new()).collect(),
+            wait_exemplars: Exemplars::default(),
             use_exemplars: Exemplars::default(),
             query_exemplars: (0..NAME_IDS).map(|_| Exemplars::default()).collect(),
             routes: OnceLock::new(),
@@ -160,6 +174,7 @@ impl Ledger {
             settings: OnceLock::new(),
             idle_closer: OnceLock::new(),
             hints: Hints::default(),
+            waiting: new_waiting(),
             contended: Contended::default(),
             budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
             limiters: Limiters::default(),
@@ -311,26 +326,36 @@ impl Ledger {
 
     /// Returns whether no connection is live and no checkout is in flight.
     pub(crate) fn is_drained(&self) -> bool {
-        let state = self.state();
-        state.connections.is_empty() && state.in_flight.is_empty()
+        let state = self.freeze();
+        state.connections.is_empty() && state.in_flight_count == 0
     }
 
     /// Returns what a checkout in flight waits for and since when, and the connection that its task itself holds, if any.
+    /// Called by the checkout's own task.
     pub(crate) fn wait_state(&self, ticket: Ticket) -> (Phase, Nanos, Option<OwnConnection>) {
         let now = self.clock.now();
         let mut state = self.state();
-        let (phase, since) = state.phase_of(ticket).unwrap_or((Phase::Queue, now));
-        let wait = (phase, since, state.own_connection(ticket, self, now));
+        let mut shard = self.waiting.local(thread_number());
+        let wait = shard.find(ticket.key()).and_then(|entry| state.wait_state(entry, self, now));
+        drop(shard);
         let found = state.take_self_deadlocks();
         drop(state);
         self.report_self_deadlocks(&found);
-        wait
+        wait.unwrap_or((Phase::Queue, now, None))
     }
 
     /// Returns whether more connections are idle than `pool_size` and the waiting checkouts account for.
     pub(crate) fn has_surplus(&self) -> bool {
-        let state = self.state();
-        Connections::of(state.states()).idle > state.max_idle(self.limits().pool_size)
+        let pool_size = self.limits().pool_size;
+        // A return and a checkout that leaves the queue each call this after their change: of the two fences, the later
+        // one comes after both changes.
+        fence(SeqCst);
+        // However many of them are idle.
+        if self.hints.live() <= pool_size.saturating_add(self.contended.queue.waiting()) {
+            return false;
+        }
+        let state = self.freeze();
+        Connections::of(state.states()).idle > state.max_idle(pool_size)
     }
 
     /// Adds the backends that belong to the pool.
@@ -355,8 +380,7 @@ impl Ledger {
 
     /// Returns the numbers of connections and checkouts.
     pub(crate) fn status(&self) -> Status {
-        let state = self.state();
-        state.status(&self.limits())
+        self.freeze().status(&self.limits())
     }
 
     /// Returns the pool's usage. The cost does not depend on the number of waiters, because many may time out together
@@ -364,8 +388,9 @@ impl Ledger {
     pub(crate) fn usage(&self) -> PoolUsage {
         let now = self.clock.now();
         let (usage, changes) = {
-            let mut state = self.state();
-            (state.usage(self, now), state.review_suspicions(self, now))
+            let mut state = self.freeze();
+            let first = state.first_in_queue();
+            (state.usage(self, now, first), state.review_suspicions(self, now))
         };
         self.report_suspicions(&changes);
         usage
@@ -375,7 +400,7 @@ impl Ledger {
     pub(crate) fn holders(&self) -> Vec<Holder> {
         let now = self.clock.now();
         let (holders, changes, found) = {
-            let mut state = self.state();
+            let mut state = self.freeze();
             (state.holders(self, now), state.review_suspicions(self, now), state.take_self_deadlocks())
         };
         self.report_suspicions(&changes);
@@ -387,7 +412,7 @@ impl Ledger {
     pub(crate) fn waiters(&self) -> Vec<Waiter> {
         let now = self.clock.now();
         let (waiters, found) = {
-            let mut state = self.state();
+            let mut state = self.freeze();
             (state.waiters(self, now), state.take_self_deadlocks())
         };
         self.report_self_deadlocks(&found);
@@ -445,7 +470,7 @@ impl Ledger {
     ) -> Nanos {
         let now = self.clock.now();
         let (changes, found) = {
-            let mut state = self.state();
+            let mut state = self.freeze();
             let changes = state.review_suspicions(self, now);
             state.read(self, now, buffer);
             read_more(&mut state, self, now, buffer);
@@ -476,8 +501,8 @@ impl Ledger {
 
     /// Logs checkouts that wait while their own task holds a connection.
     fn report_self_deadlocks(&self, found: &[SelfDeadlock]) {
-        for SelfDeadlock { operation, call_site, held: (held_operation, held_site) } in found {
-            let waiting = (self.operations.name(*operation), *call_site);
+        for SelfDeadlock { operation, site, held: (held_operation, held_site) } in found {
+            let waiting = (self.operations.name(*operation), self.operations.location(*site));
             let held = (self.operations.name(*held_operation), self.operations.location(*held_site));
             self.log().self_deadlock(waiting, held);
         }

@@ -189,7 +189,7 @@ impl LedgerState {
         let mut uses = self.retired.use_time;
         let in_use = self.connections.iter().filter(|stats| stats.add_uses_to(&mut uses)).count();
         // Each checkout has begun a use, has ended without one, or is in flight.
-        let arrivals = uses.count() + self.unserved + (in_use + self.in_flight.len()) as u64;
+        let arrivals = uses.count() + self.unserved + (in_use + self.in_flight_count) as u64;
         LoadReading { at: now, arrivals, uses }
     }
 
@@ -207,18 +207,17 @@ impl LedgerState {
         }
         snapshot.kind = ledger.kind();
         snapshot.limits = ledger.limits();
-        snapshot.queued = self.queued;
-        snapshot.in_flight = self.in_flight.len();
-        let oldest = self.in_flight.iter().map(|(_, checkout)| checkout.started).min();
+        snapshot.queued = self.queue.queued;
+        snapshot.in_flight = self.in_flight_count;
+        let oldest = self.checkouts().map(|(_, checkout)| checkout.started).min();
         snapshot.oldest_wait = oldest.map_or(Duration::ZERO, |started| now.duration_since(started));
         snapshot.wait_time.set(&self.wait_time);
-        self.wait_exemplars.read_into(&mut snapshot.wait_time.exemplars);
+        ledger.wait_exemplars.read_into(&mut snapshot.wait_time.exemplars);
         // Checkouts that were served at their first poll did not wait.
         snapshot.wait_time.observe_zeros(totals.by_operation.iter().map(|uses| uses.served).sum());
         snapshot.create_time.set(&self.create_time);
         self.create_exemplars.read_into(&mut snapshot.create_time.exemplars);
-        let saturated = self.saturated_nanos + self.saturated_since.map_or(0, |since| now.since(since));
-        snapshot.saturated_nanos = monotonic(&mut self.saturated_reported, saturated);
+        snapshot.saturated_nanos = monotonic(&mut self.saturated_reported, self.queue.saturated_nanos(now));
         snapshot.created = self.created;
         snapshot.closed = self.closed;
         snapshot.close_timeouts = self.close_timeouts;
@@ -251,9 +250,9 @@ impl LedgerState {
             let waits = &self.waits[id.index()];
             let operation = buffer.operation(count, name);
             count += 1;
-            operation.started = waits.started + uses.served;
             operation.outcomes = waits.outcomes;
             operation.outcomes[Outcome::Ok.index()] += uses.served;
+            operation.started = operation.outcomes.iter().sum();
             operation.in_flight = 0;
             operation.wait_nanos = waits.wait_nanos;
             operation.use_nanos = uses.nanos;
@@ -270,9 +269,11 @@ impl LedgerState {
 
         let (operations, phase_nanos) = (&mut snapshot.operations, &mut snapshot.phase_nanos);
         *phase_nanos = self.phase_nanos;
-        for (_, checkout) in &self.in_flight {
+        for (_, entry) in self.in_flight.iter() {
+            let Some(checkout) = entry.get() else { continue };
             phase_nanos[checkout.phase.index()] += now.since(checkout.phase_since);
             if let Some(operation) = operations.get_mut(checkout.operation.index()) {
+                operation.started += 1;
                 operation.in_flight += 1;
                 operation.wait_nanos += now.since(checkout.started);
             }

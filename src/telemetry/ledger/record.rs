@@ -10,24 +10,21 @@ use std::time::Duration;
 
 use super::deferred::DeferredSpan;
 use super::holder_links::record_holders;
-use super::holders::SelfDeadlock;
-use super::in_flight::{CheckoutTrace, InFlight, Ticket};
+use super::in_flight::{CheckoutTrace, Extra, InFlight, Ticket};
 use super::state::LedgerState;
+use super::waiting::{Ended, Entered};
 use super::{Ledger, Recorder, UnpooledId};
 use crate::labels::{CloseReason, ConnectionState, Dirt, ErrorCode, ErrorPhase, GiveUp, Outcome, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
-use crate::telemetry::operations::OperationId;
+use crate::telemetry::operations::{OperationId, SiteId};
 use crate::telemetry::queries::QueryId;
 use crate::telemetry::requests::RouteKey;
 use crate::telemetry::trace::{self, CheckoutSpan, SampledSpan, TraceContext};
 
 /// A checkout that has ended and is to be reported: it was slow, or is part of a sampled trace.
 #[must_use = "the checkout's span would end without its outcome"]
-pub(crate) struct EndedCheckout {
-    checkout: Box<InFlight>,
-    is_slow: bool,
-}
+pub(crate) struct EndedCheckout(Box<Ended>);
 
 /// Events of the pool itself.
 impl Recorder {
@@ -51,7 +48,7 @@ impl Recorder {
     pub(crate) fn begin_wait(
         &self,
         operation: OperationId,
-        call_site: &'static Location<'static>,
+        (site, call_site): (SiteId, &'static Location<'static>),
         (task, request): (u64, Option<RouteKey>),
         started: Nanos,
         phase: Phase,
@@ -65,14 +62,14 @@ impl Recorder {
         });
         let span = trace.as_ref().and_then(|trace| trace.span.as_ref()).filter(|_| phase == Phase::Queue);
         let span = span.map(|span| span.span().clone());
-        let (phase_since, own_connection) = (started, None);
+        let call_site = (site == SiteId::NONE).then_some(call_site);
+        let extra = (trace.is_some() || call_site.is_some()).then_some(Extra { trace, call_site });
+        let (phase_since, own_connection, has_extra) = (started, None, extra.is_some());
         let checkout =
-            InFlight { operation, call_site, started, phase, phase_since, task, request, own_connection, trace };
-        let (ticket, held) = ledger.update(|state| {
-            let held = span.is_some().then(|| state.held_connections(&ledger.operations, started));
-            (state.begin(checkout), held)
-        });
-        if let (Some(span), Some(held)) = (span, held) {
+            InFlight { operation, site, started, phase, phase_since, task, request, own_connection, has_extra };
+        let ticket = ledger.begin(&checkout, extra);
+        if let Some(span) = span {
+            let held = ledger.state().held_connections(&ledger.operations, started);
             record_holders(&span, ledger.operations.name(operation), held);
         }
         ticket
@@ -83,19 +80,11 @@ impl Recorder {
     #[inline(never)]
     pub(crate) fn enter_phase(&self, ticket: Ticket, phase: Phase, at: Nanos) {
         let ledger = &**self.ledger();
-        let ((deferred, span, held), found) = ledger.update_and_find(|state| {
-            let deferred = state.enter_phase(ticket, phase, at);
-            if phase != Phase::Queue {
-                return (deferred, None, None);
-            }
-            let span = state.span_of(ticket);
-            let is_traced = deferred.is_some() || span.is_some();
-            let held = is_traced.then(|| (state.operation_of(ticket), state.held_connections(&ledger.operations, at)));
-            (deferred, span, held)
-        });
+        let Entered { operation, deferred, span, found } = ledger.change_phase(ticket, phase, at);
         ledger.report_self_deadlocks(&found);
         let span = deferred.map(|deferred| deferred.attach(ledger, ticket)).or(span);
-        if let (Some(span), Some((operation, held))) = (span, held) {
+        if let Some(span) = span.filter(|_| phase == Phase::Queue) {
+            let held = ledger.state().held_connections(&ledger.operations, at);
             record_holders(&span, ledger.operations.name(operation), held);
         }
     }
@@ -132,29 +121,22 @@ impl Recorder {
     ) -> Option<EndedCheckout> {
         let ledger = &**self.ledger();
         let slow = ledger.limits().slow_checkout_threshold.filter(|_| outcome == Outcome::Ok).map_or(u64::MAX, nanos);
-        let (ended, found) = ledger.update_and_find(|state| {
-            let checkout = state.finish(ticket, outcome, stats, at)?;
-            if let Some(stats) = stats {
-                stats.set_used(checkout.operation, at);
-            }
-            let is_slow = at.since(checkout.started) >= slow;
-            (checkout.trace.is_some() || is_slow).then(|| EndedCheckout { checkout: Box::new(checkout), is_slow })
-        });
-        ledger.report_self_deadlocks(&found);
-        ended
+        ledger.finish(ticket, (outcome, slow), stats, at).map(EndedCheckout)
     }
 
     fn report_checkout(&self, ended: EndedCheckout, outcome: Outcome, code: Option<ErrorCode>, at: Nanos) {
         let ledger = &**self.ledger();
-        let EndedCheckout { checkout, is_slow } = ended;
+        let Ended { checkout, extra, is_slow } = *ended.0;
+        let Extra { trace, call_site } = extra;
+        let Some(call_site) = ledger.operations.location(checkout.site).or(call_site) else { return };
         if is_slow {
-            let names = (checkout.operation, ledger.operations.name(checkout.operation), checkout.call_site);
+            let names = (checkout.operation, ledger.operations.name(checkout.operation), call_site);
             let waited = at.duration_since(checkout.started);
             self.log().checkout_slow(names, waited, (checkout.phase, at.duration_since(checkout.phase_since)));
         }
-        let deferred = DeferredSpan::of(&checkout).filter(|_| outcome != Outcome::Ok);
-        let span = checkout.trace.and_then(|trace| trace.span);
-        if let Some(span) = span.or_else(|| Some(deferred?.open(ledger))) {
+        let Some(trace) = trace else { return };
+        let deferred = DeferredSpan::of(&checkout, &trace, call_site).filter(|_| outcome != Outcome::Ok);
+        if let Some(span) = trace.span.or_else(|| Some(deferred?.open(ledger))) {
             span.end(outcome, code, at);
         }
     }
@@ -284,11 +266,14 @@ impl Recorder {
     ) {
         let ledger = &**self.ledger();
         let cause = stats.span();
-        let (deferred, span) = ledger.update(|state| {
-            *state.dirty.entry((operation, dirt)).or_insert(0) += 1;
-            let deferred = found_by.and_then(|ticket| Some((ticket, state.deferred_span(ticket)?)));
-            (deferred, found_by.and_then(|ticket| state.span_of(ticket)))
+        ledger.update(|state| *state.dirty.entry((operation, dirt)).or_insert(0) += 1);
+        let traced = found_by.and_then(|ticket| {
+            ledger.with_trace(ticket, |trace, checkout, call_site| {
+                let deferred = DeferredSpan::of(checkout, trace, call_site).map(|deferred| (ticket, deferred));
+                (deferred, trace.span.as_ref().map(|span| span.span().clone()))
+            })
         });
+        let (deferred, span) = traced.unwrap_or_default();
         let span = span.or_else(|| deferred.map(|(ticket, deferred)| deferred.attach(ledger, ticket)));
         let name = ledger.operations.name(operation);
         trace::record_dirty_return(cause.as_ref(), name, dirt, span.as_ref());
@@ -335,16 +320,11 @@ impl Ledger {
         CheckoutSpan::begin(&self.name, self.operations.name(operation), within, call_site, since)
     }
 
-    /// As [`Self::update`], and also returns the self-deadlocks that were not logged yet.
-    fn update_and_find<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> (T, Vec<SelfDeadlock>) {
-        self.update(|state| (change(state), state.take_self_deadlocks()))
-    }
-
     /// Changes the state under its lock, and updates the hints before the lock is released.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut LedgerState) -> T) -> T {
         let mut state = self.state();
         let changed = change(&mut state);
-        self.hints.update(state.connections.len(), state.queued > 0);
+        self.hints.update(state.connections.len());
         changed
     }
 }

@@ -118,7 +118,7 @@ impl Recorder {
     /// Returns a recent number of live connections, without taking the lock.
     #[inline]
     pub(crate) fn live_hint(&self) -> usize {
-        self.ledger.hints.live.load(Relaxed)
+        self.ledger.hints.live()
     }
 
     /// Returns whether checkouts recently waited for capacity, without taking the lock.
@@ -178,17 +178,19 @@ pub(super) struct Hints {
     /// The number of live connections.
     live: AtomicUsize,
     /// Whether checkouts wait for capacity.
-    queued: AtomicBool,
+    pub(super) queued: AtomicBool,
 }
 
 impl Hints {
-    pub(super) fn update(&self, live: usize, queued: bool) {
+    pub(super) fn update(&self, live: usize) {
         if self.live.load(Relaxed) != live {
             self.live.store(live, Relaxed);
         }
-        if self.queued.load(Relaxed) != queued {
-            self.queued.store(queued, Relaxed);
-        }
+    }
+
+    #[inline]
+    pub(super) fn live(&self) -> usize {
+        self.live.load(Relaxed)
     }
 
     #[inline]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::holders::SelfDeadlock;
-use super::in_flight::{InFlight, Ticket};
+use super::in_flight::{Entry, InFlight};
 use super::state::LedgerState;
 use crate::labels::{Activity, Phase};
 use crate::telemetry::clock::{Nanos, nanos};
@@ -40,23 +40,49 @@ fn held_by(stats: &ConnectionStats, task: u64, began: Nanos) -> Option<(Operatio
     (holds && is_blocked).then(|| (state.operation, stats.site()))
 }
 
+impl InFlight {
+    /// Returns whether the checkout has waited so long that its own task may hold a connection, or is known to.
+    #[inline]
+    pub(super) fn may_wait_for_itself(&self, now: Nanos) -> bool {
+        self.phase == Phase::Queue && (self.own_connection.is_some() || unexplained_wait(self, now).is_some())
+    }
+}
+
 impl LedgerState {
     /// Detects a checkout that waits for capacity while its own task holds a connection, which it may not return before
     /// it gets another. Done only after [`SELF_DEADLOCK_DELAY`], because scanning all connections for each checkout
-    /// that queues would be expensive. `got` is the connection that the checkout obtained, which is ignored.
-    pub(super) fn detect_self_deadlock(&mut self, ticket: Ticket, now: Nanos, got: Option<&ConnectionStats>) {
-        let checkout = self.in_flight.get(ticket.key());
-        let Some((task, began)) = checkout.and_then(|checkout| unexplained_wait(checkout, now)) else { return };
+    /// that queues would be expensive. `got` is the connection that the checkout obtained, which is ignored. The lock of
+    /// a shard is held, and the entry is that of the caller's own checkout unless all are.
+    pub(super) fn detect_self_deadlock(
+        &mut self,
+        entry: &Entry,
+        checkout: &mut InFlight,
+        now: Nanos,
+        got: Option<&ConnectionStats>,
+    ) {
+        let Some((task, began)) = unexplained_wait(checkout, now) else { return };
         let is_got = |stats: &Arc<ConnectionStats>| got.is_some_and(|got| std::ptr::eq(Arc::as_ptr(stats), got));
         let mut others = self.connections.iter().filter(|stats| !is_got(stats));
         if let Some(held) = others.find_map(|stats| held_by(stats, task, began)) {
-            self.record_self_deadlock(ticket, held);
+            entry.set_own_connection(held);
+            checkout.own_connection = Some(held);
+            self.count_self_deadlock(checkout, held);
         }
+    }
+
+    /// Ends the wait of a checkout that may have waited for itself. Returns the checkout as it is then: a reader may
+    /// have found a connection of its task just before.
+    #[cold]
+    pub(super) fn end_own_wait(&mut self, entry: &Entry, got: Option<&ConnectionStats>, at: Nanos) -> Option<InFlight> {
+        let mut checkout = entry.get()?;
+        self.detect_self_deadlock(entry, &mut checkout, at, got);
+        self.count_own_wait(&checkout, got, at);
+        Some(checkout)
     }
 
     /// As [`Self::detect_self_deadlock`], for all checkouts in flight. Scans the connections once, however many wait.
     pub(super) fn detect_self_deadlocks(&mut self, now: Nanos) {
-        if self.queued == 0 {
+        if self.queue.queued == 0 {
             return;
         }
         let connections = &self.connections;
@@ -69,21 +95,24 @@ impl LedgerState {
             let mut own = holders[first..].iter().take_while(|(holder, _)| *holder == task);
             own.find_map(|(_, index)| held_by(&connections[*index], task, began))
         };
-        let in_flight = self.in_flight.iter();
-        let found: Vec<_> =
-            in_flight.filter_map(|(key, checkout)| Some((Ticket::new(key), found(checkout)?))).collect();
-        for (ticket, held) in found {
-            self.record_self_deadlock(ticket, held);
+        let found: Vec<_> = self
+            .checkouts()
+            .filter_map(|(entry, checkout)| {
+                let held = found(&checkout)?;
+                entry.set_own_connection(held);
+                Some((checkout, held))
+            })
+            .collect();
+        for (checkout, held) in found {
+            self.count_self_deadlock(&checkout, held);
         }
     }
 
-    fn record_self_deadlock(&mut self, ticket: Ticket, held: (OperationId, SiteId)) {
-        let Some(checkout) = self.in_flight.get_mut(ticket.key()) else { return };
-        checkout.own_connection = Some(held);
-        let (operation, call_site) = (checkout.operation, checkout.call_site);
+    fn count_self_deadlock(&mut self, checkout: &InFlight, held: (OperationId, SiteId)) {
+        let InFlight { operation, site, .. } = *checkout;
         *self.self_deadlocks.entry(operation).or_insert(0) += 1;
         if self.unreported_self_deadlocks.len() < MAX_UNREPORTED {
-            self.unreported_self_deadlocks.push(SelfDeadlock { operation, call_site, held });
+            self.unreported_self_deadlocks.push(SelfDeadlock { operation, site, held });
         }
     }
 
@@ -110,10 +139,10 @@ impl LedgerState {
 
     /// Returns the tasks that wait for capacity while they hold a connection, in ascending order.
     pub(super) fn self_deadlocked_tasks(&self) -> Vec<u64> {
-        if self.queued == 0 {
+        if self.queue.queued == 0 {
             return Vec::new();
         }
-        let checkouts = self.in_flight.iter().map(|(_, checkout)| checkout);
+        let checkouts = self.checkouts().map(|(_, checkout)| checkout);
         let waiting = checkouts.filter(|checkout| checkout.phase == Phase::Queue && checkout.own_connection.is_some());
         let mut tasks: Vec<_> = waiting.map(|checkout| checkout.task).collect();
         tasks.sort_unstable();
@@ -124,8 +153,10 @@ impl LedgerState {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Ledger, Limits};
     use super::*;
     use crate::labels::Outcome;
+    use crate::telemetry::clock::Clock;
 
     fn at(millis: u64) -> Nanos {
         Nanos::ZERO.after(Duration::from_millis(millis))
@@ -141,25 +172,45 @@ mod tests {
 
     #[test]
     fn reading_finds_each_wait_of_a_task_for_itself() {
-        let mut state = LedgerState::default();
+        let ledger = Ledger::new("test".into(), Limits::for_tests(), Clock::mock().0);
         // In no order; task 3 holds one that it checked out while it waited, and one from before.
-        state.connections = [(7, 1), (3, 50), (9, 1), (3, 2), (0, 1)].map(|(task, since)| held(task, at(since))).into();
-        let idle = held(5, at(1));
+        let mut held: Vec<_> =
+            [(7, 1), (3, 50), (9, 1), (3, 2), (0, 1)].map(|(task, since)| held(task, at(since))).into();
+        let idle = self::held(5, at(1));
         idle.set_idle(at(1));
-        state.connections.push(idle);
-        let tickets = [3, 4, 5, 9, 3, 0].map(|task| (task, state.begin(InFlight::for_tests(task, at(10)))));
-        let own =
-            |state: &LedgerState| tickets.map(|(_, ticket)| state.in_flight[ticket.key()].own_connection.is_some());
-        state.detect_self_deadlocks(at(19));
-        assert_eq!(own(&state), [false; 6], "not waited for long enough");
-        state.detect_self_deadlocks(at(60));
-        assert_eq!(own(&state), [true, false, false, true, true, false]);
-        assert_eq!((state.self_deadlocked_tasks(), state.take_self_deadlocks().len()), (vec![3, 9], 3));
-        // Each is counted once, by this or by the end of the wait.
-        state.detect_self_deadlocks(at(70));
-        for (_, ticket) in tickets {
-            state.finish(ticket, Outcome::Timeout, None, at(80));
+        held.push(idle);
+        ledger.state().connections = held;
+        let tickets = [3, 4, 5, 9, 3, 0].map(|task| ledger.begin(&InFlight::for_tests(task, at(10)), None));
+        let own = |state: &LedgerState| {
+            tickets.map(|ticket| state.checkout(ticket).is_some_and(|(_, checkout)| checkout.own_connection.is_some()))
+        };
+        {
+            let mut state = ledger.freeze();
+            state.detect_self_deadlocks(at(19));
+            assert_eq!(own(&state), [false; 6], "not waited for long enough");
+            state.detect_self_deadlocks(at(60));
+            assert_eq!(own(&state), [true, false, false, true, true, false]);
+            assert_eq!((state.self_deadlocked_tasks(), state.take_self_deadlocks().len()), (vec![3, 9], 3));
+            // Each is counted once, by this or by the end of the wait.
+            state.detect_self_deadlocks(at(70));
         }
+        for ticket in tickets {
+            assert!(ledger.finish(ticket, (Outcome::Timeout, u64::MAX), None, at(80)).is_none());
+        }
+        let state = ledger.freeze();
         assert_eq!((state.self_deadlocks[&OperationId::OTHER], state.self_deadlocked_tasks()), (3, Vec::new()));
+    }
+
+    #[test]
+    fn end_of_a_wait_finds_that_its_task_waited_for_itself() {
+        let ledger = Ledger::new("test".into(), Limits::for_tests(), Clock::mock().0);
+        let own = held(3, at(1));
+        ledger.state().connections.push(Arc::clone(&own));
+        let ticket = ledger.begin(&InFlight::for_tests(3, at(10)), None);
+        let entered = ledger.change_phase(ticket, Phase::Connect, at(50));
+        assert_eq!(entered.found.len(), 1);
+        let ended = ledger.finish(ticket, (Outcome::Ok, 0), None, at(60));
+        assert_eq!(ended.map(|ended| ended.checkout.phase), Some(Phase::Connect));
+        assert_eq!(ledger.freeze().self_deadlocks[&OperationId::OTHER], 1);
     }
 }

@@ -90,11 +90,12 @@ impl LedgerState {
     fn status_with(&self, limits: &Limits, connections: Connections) -> Status {
         let Connections { creating, idle, used, closing } = connections;
         let (size, max) = (limits.pool_size, limits.max());
-        Status { size, max, idle, used, creating, closing, waiting: self.queued, in_flight: self.in_flight.len() }
+        Status { size, max, idle, used, creating, closing, waiting: self.queue.queued, in_flight: self.in_flight_count }
     }
 
-    pub(super) fn usage(&mut self, ledger: &Ledger, now: Nanos) -> PoolUsage {
-        let longest_wait = self.first_in_queue().map_or(Duration::ZERO, |started| now.duration_since(started));
+    /// Returns the usage; the first checkout in the queue has been waiting since `first`.
+    pub(super) fn usage(&self, ledger: &Ledger, now: Nanos, first: Option<Nanos>) -> PoolUsage {
+        let longest_wait = first.map_or(Duration::ZERO, |started| now.duration_since(started));
         // Read once, so that the connections counted as used are those attributed to operations.
         let states: Vec<_> = self.connections.iter().map(|stats| (stats, stats.state())).collect();
         let mut operations: Vec<(OperationId, OperationUsage)> = Vec::new();

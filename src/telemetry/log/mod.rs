@@ -127,7 +127,7 @@ impl<'a> Log<'a> {
     #[cold]
     pub(crate) fn self_deadlock(
         self,
-        (operation, call_site): (&str, &'static Location<'static>),
+        (operation, call_site): (&str, Site),
         (held_operation, held_call_site): (&str, Site),
     ) {
         let Some(suppressed) = self.pass(&self.limiters.self_deadlocks) else { return };
@@ -135,7 +135,7 @@ impl<'a> Log<'a> {
             warn,
             pool = self.pool,
             operation,
-            call_site = call_site_text(Some(call_site)),
+            call_site = call_site_text(call_site),
             held_operation,
             held_call_site = call_site_text(held_call_site),
             suppressed,
