@@ -9,10 +9,18 @@ pub(crate) enum ConnectionState {
     Closing,
 }
 
+/// What a checkout waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Queue,
     Suspended,
+    Connect,
+}
+
+impl Phase {
+    pub(crate) const fn is_wait_for_turn(self) -> bool {
+        matches!(self, Self::Suspended)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use loom::model::Builder;
 
 mod connection;
 mod driving;
+mod waiting;
 
 // The modelled files, and what they import of the library.
 #[allow(dead_code, unreachable_pub, reason = "a model uses only a part of each file")]
@@ -32,6 +33,7 @@ pub use self::pool::returning::{
     cancelled_checkout_leaves_no_surplus, last_return_closes_the_surplus, resized_pool_keeps_its_places,
     shrunk_pool_withholds_its_places,
 };
+pub use self::waiting::{hint_follows_the_queue, keys_are_used_once, reader_sees_each_checkout_once};
 
 /// The default number of preemptions in each order.
 const PREEMPTIONS: usize = 3;

@@ -76,6 +76,20 @@ pub(crate) mod atomic {
         }
     }
 
+    /// The same for a word.
+    #[derive(Debug, Default)]
+    pub(crate) struct SeqCstU64(AtomicU64);
+
+    impl SeqCstU64 {
+        pub(crate) fn load(&self, order: Ordering) -> u64 {
+            self.0.fetch_or(0, order)
+        }
+
+        pub(crate) fn fetch_add(&self, value: u64, order: Ordering) -> u64 {
+            self.0.fetch_add(value, order)
+        }
+    }
+
     /// The same for a flag.
     #[derive(Debug, Default)]
     pub(crate) struct AtomicBool(AtomicU8);

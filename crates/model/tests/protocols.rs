@@ -61,3 +61,18 @@ fn resized_pool_keeps_its_places() {
 fn shrunk_pool_withholds_its_places() {
     model::shrunk_pool_withholds_its_places();
 }
+
+#[test]
+fn reader_sees_each_checkout_once() {
+    model::reader_sees_each_checkout_once();
+}
+
+#[test]
+fn keys_are_used_once() {
+    model::keys_are_used_once();
+}
+
+#[test]
+fn hint_follows_the_queue() {
+    model::hint_follows_the_queue();
+}

@@ -9,7 +9,7 @@ use super::connection::ConnectionStats;
 use super::operations::OperationId;
 use crate::labels::{CloseReason, ConnectFailure, ConnectionState, ErrorCode};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use crate::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst, fence};
 
 /// Records for one ledger.
 #[derive(Clone, Debug)]
@@ -19,6 +19,7 @@ pub(crate) struct Recorder(Arc<Ledger>);
 pub(crate) struct Ledger {
     state: Mutex<State>,
     live: AtomicUsize,
+    queued: AtomicUsize,
     pool_size: usize,
     max: usize,
 }
@@ -26,7 +27,6 @@ pub(crate) struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     connections: Vec<Arc<ConnectionStats>>,
-    queued: usize,
     surplus_closed: usize,
 }
 
@@ -54,7 +54,7 @@ impl Log {
 impl Recorder {
     pub(crate) fn new(pool_size: usize, max: usize) -> Self {
         let state = Mutex::new(State::default());
-        Self(Arc::new(Ledger { state, live: AtomicUsize::new(0), pool_size, max }))
+        Self(Arc::new(Ledger { state, live: AtomicUsize::new(0), queued: AtomicUsize::new(0), pool_size, max }))
     }
 
     pub(crate) fn log(&self) -> Log {
@@ -100,9 +100,11 @@ impl Ledger {
         self.live.store(state.connections.len(), Relaxed);
     }
 
-    /// Changes the number of checkouts in the queue.
+    /// Changes the number of checkouts in the queue. In the library this is under the lock of a shard, which a reader takes
+    /// as well.
     pub(crate) fn set_queued(&self, queued: usize) {
-        self.state.lock().expect("no panic").queued = queued;
+        let _state = self.state.lock().expect("no panic");
+        self.queued.store(queued, Relaxed);
     }
 
     pub(crate) fn surplus_closed(&self) -> usize {
@@ -114,8 +116,12 @@ impl Ledger {
     }
 
     pub(crate) fn has_surplus(&self) -> bool {
+        fence(SeqCst);
+        if self.live.load(Relaxed) <= self.pool_size + self.queued.load(Relaxed) {
+            return false;
+        }
         let state = self.state.lock().expect("no panic");
-        state.idle() > self.pool_size + state.queued
+        state.idle() > self.pool_size + self.queued.load(Relaxed)
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -5,9 +5,15 @@ pub(crate) mod ledger;
 #[allow(dead_code, unreachable_pub, reason = "a model uses only a part of the file")]
 #[path = "../../../../src/telemetry/owned.rs"]
 pub(crate) mod owned;
+#[allow(dead_code, unreachable_pub, reason = "a model uses only a part of the file")]
+#[path = "../../../../src/telemetry/ledger/queue.rs"]
+pub(crate) mod queue;
+#[allow(dead_code, unreachable_pub, reason = "a model uses only a part of the file")]
+#[path = "../../../../src/telemetry/ledger/shards.rs"]
+pub(crate) mod shards;
 
 pub(crate) mod clock {
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub(crate) struct Nanos(u64);
 
     impl Nanos {
