@@ -186,8 +186,8 @@ impl Shared {
 
     /// Returns whether there are connections that may be returned to the pool.
     pub(super) fn any_returnable(&self) -> bool {
-        let status = self.recorder.ledger().status();
-        status.used + status.idle + status.closing > 0
+        let connections = self.recorder.ledger().connections();
+        connections.used + connections.idle + connections.closing > 0
     }
 
     /// Logs that a connection was closed, and wakes whatever waits for its end.

@@ -50,7 +50,7 @@ impl Ledger {
     fn begin(&self, thread: usize, number: u64) -> usize {
         let mut shard = self.waiting.local(thread);
         let key = shard.take_key();
-        let (entry, totals) = shard.entry(key);
+        let (entry, totals) = shard.entry(key).expect("it is in use");
         assert_eq!(entry.number.load(Relaxed), 0, "the entry is not vacant");
         entry.copy.store(number, Relaxed);
         entry.is_queued.store(1, Relaxed);
@@ -64,7 +64,7 @@ impl Ledger {
     /// Lets a queued checkout connect, or wait for a turn, as `Ledger::change_phase` does it.
     fn leave_queue(&self, thread: usize, key: usize, phase: Phase) {
         let mut shard = self.waiting.local(thread);
-        let (entry, _) = shard.entry(key);
+        let (entry, _) = shard.entry(key).expect("it is in use");
         entry.is_queued.store(0, Relaxed);
         entry.is_suspended.store(u64::from(phase == Phase::Suspended), Relaxed);
         self.queue.change(Some(Phase::Queue), Some(phase), Nanos::from_nanos(9), &self.is_queued);
@@ -73,7 +73,7 @@ impl Ledger {
     /// Ends a checkout, with or without a connection, as `Ledger::finish` does it.
     fn finish(&self, thread: usize, key: usize, number: u64) {
         let mut shard = self.waiting.local(thread);
-        let (entry, totals) = shard.entry(key);
+        let (entry, totals) = shard.entry(key).expect("it is in use");
         assert_eq!(entry.number.load(Relaxed), number, "the entry is that of another checkout");
         let left = match (entry.is_queued.load(Relaxed), entry.is_suspended.load(Relaxed)) {
             (0, 0) => Phase::Connect,

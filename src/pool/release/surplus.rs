@@ -50,7 +50,7 @@ pub(in crate::pool) fn after_failed_checkout<M: Backend>(pool: &ObjectPool<M>) {
     if shared.is_closing() {
         close_idle(pool);
         shared.notify_if_closing();
-    } else if shared.recorder.live_hint() > shared.hot.pool_size() {
+    } else {
         close_surplus(pool);
     }
 }
@@ -86,7 +86,7 @@ pub(in crate::pool) fn close_expired<M: Backend>(pool: &ObjectPool<M>, timeout: 
         if !is_expired {
             return true;
         }
-        let spare = spare.get_or_insert_with(|| ledger.status().idle.saturating_sub(min_idle));
+        let spare = spare.get_or_insert_with(|| ledger.connections().idle.saturating_sub(min_idle));
         let closes = *spare > 0;
         if closes {
             *spare -= 1;

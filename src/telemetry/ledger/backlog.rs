@@ -1,10 +1,10 @@
 //! The expected wait of a checkout that would join a queue now.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::shards::MAX_SHARDS;
-use super::{Connections, Ledger};
-use crate::telemetry::clock::{Nanos, nanos, to_f64};
+use super::Ledger;
+use crate::telemetry::clock::{Nanos, nanos};
 
 /// The length of a queue, and the expected wait in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,23 +38,6 @@ impl ServiceInterval {
         self.last = at;
     }
 
-    /// Returns the interval in a queue that several threads have served, each of which has recorded its own. A thread that
-    /// serves no more counts less and less.
-    fn of_all(all: impl Iterator<Item = Self>) -> Self {
-        let mut intervals = [Self::default(); MAX_SHARDS];
-        intervals.iter_mut().zip(all).for_each(|(copy, interval)| *copy = interval);
-        let last = intervals.iter().map(|interval| interval.last).max().unwrap_or_default();
-        let means = intervals.iter().map(|interval| match interval.mean(last) {
-            0 => 0,
-            mean => mean.max(last.since(interval.last)),
-        });
-        // The rates add up.
-        let rate: f64 = means.filter(|mean| *mean > 0).map(|mean| to_f64(mean).recip()).sum();
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a mean of nanoseconds")]
-        let mean = if rate > 0.0 { rate.recip().round() as u64 } else { 0 };
-        Self { mean, last }
-    }
-
     /// Returns the mean in nanoseconds, or zero if it is unknown.
     fn mean(&self, now: Nanos) -> u64 {
         if now.since(self.last) > nanos(INTERVAL_TTL) { 0 } else { self.mean }
@@ -69,27 +52,44 @@ impl ServiceInterval {
     }
 }
 
+/// The service interval of a queue that several threads serve at once, without a lock. An update of the average may be lost
+/// to another one at the same time; each interval begins where the one before has ended.
+#[derive(Debug, Default)]
+pub(super) struct SharedServiceInterval {
+    mean: AtomicU64,
+    last: AtomicU64,
+}
+
+impl SharedServiceInterval {
+    /// See [`ServiceInterval::served`].
+    #[inline]
+    pub(super) fn served(&self, since: Nanos, at: Nanos) {
+        let last = Nanos::from_nanos(self.last.fetch_max(at.as_nanos(), Relaxed));
+        let mut interval = ServiceInterval { mean: self.mean.load(Relaxed), last };
+        interval.served(since, at);
+        self.mean.store(interval.mean, Relaxed);
+    }
+
+    fn get(&self) -> ServiceInterval {
+        ServiceInterval { mean: self.mean.load(Relaxed), last: Nanos::from_nanos(self.last.load(Relaxed)) }
+    }
+}
+
 impl Ledger {
     /// Returns the queue for capacity and the expected wait in it. The queue counts as empty while there is capacity: a
     /// queued checkout is then about to be served, or is no longer polled. Takes no lock if the queue is empty, and
-    /// otherwise reads only this, because a pool that is overloaded is asked by each request.
+    /// otherwise only that of the connections, because a pool that is overloaded is asked by each request.
     pub(crate) fn backlog(&self) -> Backlog {
         if !self.hints.is_queued() {
             return Backlog::default();
         }
-        let connections = Connections::of(self.state().states());
+        let connections = self.connections();
         if connections.idle > 0 || connections.live() < self.limits().max() {
             return Backlog::default();
         }
-        let (queue, service_interval) = {
-            let mut shards = self.waiting.all();
-            (
-                self.contended.queue.read(),
-                ServiceInterval::of_all(shards.totals().map(|totals| totals.service_interval)),
-            )
-        };
+        let queue = self.contended.queue.read();
         let Some(since) = queue.saturated_since else { return Backlog::default() };
-        let expected_wait = service_interval.expected(queue.queued, since, self.clock.now());
+        let expected_wait = self.contended.service_interval.get().expected(queue.queued, since, self.clock.now());
         Backlog { queued: queue.queued, expected_wait }
     }
 }
@@ -190,25 +190,26 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_serve_one_queue_add_up() {
-        let wait = |intervals: &[ServiceInterval], now| {
-            let all = ServiceInterval::of_all(intervals.iter().copied());
-            // Rounded: nanoseconds are lost in the averages.
-            (all.expected(4, at(0), at(now)).as_micros() + 500) / 1000
-        };
-        let mut all = [ServiceInterval::default(); 3];
-        for served in 0..50 {
-            // One every 10 ms, by two threads in turn.
-            all[served % 2].served(at(0), at(10 + 10 * served as u64));
+    fn threads_that_serve_one_queue_share_its_interval() {
+        const THREADS: u64 = 4;
+        const SERVED: u64 = 10_000;
+        let interval = SharedServiceInterval::default();
+        let next = AtomicU64::new(1);
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| (0..SERVED).for_each(|_| interval.served(at(0), at(next.fetch_add(1, Relaxed) * 10))));
+            }
+        });
+        let end = THREADS * SERVED * 10;
+        assert_eq!(interval.get().last, at(end));
+        // The threads have all served the same queue, once every 10 ms together.
+        for _ in 0..50 {
+            interval.served(at(0), at(next.fetch_add(1, Relaxed) * 10));
         }
-        assert_eq!(wait(&all, 500), 50);
-        // One of them continues.
-        for served in 51..=1000 {
-            all[0].served(at(0), at(served * 10));
-        }
-        assert_eq!(wait(&all, 10_000), 50);
-        assert_eq!(wait(&all[..1], 10_000), 50);
-        assert_eq!(wait(&[], 10), 10);
+        assert_eq!(millis(interval.get().expected(4, at(0), at(end + 500))), 50);
+        // A queue that was empty for longer than the time between two checkouts.
+        interval.served(at(end + 1000), at(end + 1010));
+        assert_eq!(millis(interval.get().expected(4, at(end + 1000), at(end + 1010))), 50);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::MutexGuard;
 
 use super::Ledger;
-use super::in_flight::{Entry, InFlight, ShardTotals, Ticket};
+use super::in_flight::{Entry, ShardTotals, Ticket};
 use super::shards::AllShards;
 use super::state::LedgerState;
 use crate::labels::Phase;
@@ -13,29 +13,39 @@ use crate::telemetry::clock::Nanos;
 /// The number of entries that is kept while no checkout is in flight. Readers scan the vacant ones too.
 pub(super) const MAX_SPARE_ENTRIES: usize = 1024;
 
-/// How many of the oldest checkouts in flight are remembered, so that not each of many timeouts scans all of them.
+/// How many of the oldest checkouts in the queue are remembered, so that not each of many timeouts scans all of them.
 const OLDEST: usize = 128;
 
-/// The state with the locks of all shards, whose totals have been moved to it.
+/// The state with the locks of all shards.
 pub(super) struct Frozen<'a> {
-    _shards: AllShards<'a, Entry, ShardTotals>,
+    shards: AllShards<'a, Entry, ShardTotals>,
     state: MutexGuard<'a, LedgerState>,
 }
 
 impl Ledger {
-    /// Locks everything that events change: the state, and then all shards.
+    /// Locks everything that events change: the state, and then all shards. The state has all connections and checkouts in
+    /// flight then, but the totals of those that have ended only with [`Self::freeze_with_totals`].
     pub(super) fn freeze(&self) -> Frozen<'_> {
         let mut state = self.state();
         let mut shards = self.waiting.all();
         for totals in shards.totals() {
-            state.absorb(totals);
+            state.absorb_in_flight(totals);
         }
         state.queue = self.contended.queue.read();
         shards.read_entries(&mut state.in_flight);
         if state.in_flight_count == 0 && state.in_flight.len() > MAX_SPARE_ENTRIES {
             shards.free_beyond(MAX_SPARE_ENTRIES, &mut state.in_flight);
         }
-        Frozen { _shards: shards, state }
+        Frozen { shards, state }
+    }
+
+    /// As [`Self::freeze`], and moves the totals of all shards to the state.
+    pub(super) fn freeze_with_totals(&self) -> Frozen<'_> {
+        let mut frozen = self.freeze();
+        for totals in frozen.shards.totals() {
+            frozen.state.absorb_totals(totals);
+        }
+        frozen
     }
 }
 
@@ -47,13 +57,14 @@ impl LedgerState {
             return None;
         }
         let mut oldest = std::mem::take(&mut self.oldest);
-        let in_flight = |(ticket, started): &(Ticket, Nanos)| {
-            self.checkout(*ticket).map(|(_, checkout)| checkout).filter(|checkout| checkout.started == *started)
-        };
-        // Those that began later are not older.
-        oldest.retain(|arrival| in_flight(arrival).is_some());
+        // Those that joined the queue later are not older, unless they had waited for something else: see `absorb_in_flight`.
+        oldest.retain(|(ticket, started)| {
+            let checkout = self.checkout(*ticket).map(|(_, checkout)| checkout);
+            checkout.is_some_and(|checkout| checkout.phase == Phase::Queue && checkout.started == *started)
+        });
         if oldest.is_empty() {
-            oldest.extend(self.checkouts_by_ticket().map(|(ticket, checkout)| (ticket, checkout.started)));
+            let queued = self.checkouts_by_ticket().filter(|(_, checkout)| checkout.phase == Phase::Queue);
+            oldest.extend(queued.map(|(ticket, checkout)| (ticket, checkout.started)));
             let by_age = |(_, started): &(Ticket, Nanos)| *started;
             if oldest.len() > OLDEST {
                 oldest.select_nth_unstable_by_key(OLDEST, by_age);
@@ -62,12 +73,7 @@ impl LedgerState {
             }
             oldest.sort_unstable_by_key(by_age);
         }
-        let is_queued = |checkout: &InFlight| checkout.phase == Phase::Queue;
-        let first = oldest.iter().filter_map(in_flight).find(is_queued);
-        let first = first.map(|checkout| checkout.started).or_else(|| {
-            let queued = self.checkouts().map(|(_, checkout)| checkout).filter(is_queued);
-            queued.map(|checkout| checkout.started).min()
-        });
+        let first = oldest.first().map(|(_, started)| *started);
         self.oldest = oldest;
         first
     }
@@ -93,6 +99,7 @@ mod tests {
     use std::time::Duration;
 
     use super::super::Limits;
+    use super::super::in_flight::InFlight;
     use super::*;
     use crate::labels::Outcome;
     use crate::telemetry::clock::Clock;
@@ -142,14 +149,14 @@ mod tests {
                 }
             });
         });
-        let state = ledger.freeze();
+        let state = ledger.freeze_with_totals();
         assert_eq!((state.in_flight_count, state.waits[0].outcomes[Outcome::Cancelled.index()]), (0, 20_000));
         assert!(state.in_flight.len() <= 512, "{}", state.in_flight.len());
     }
 
     /// Reads the ledger, and checks that what it has read belongs to one moment. Returns the number of checkouts begun.
     fn begun(ledger: &Ledger) -> u64 {
-        let state = ledger.freeze();
+        let state = ledger.freeze_with_totals();
         let in_flight: Vec<_> = state.checkouts().map(|(_, checkout)| checkout.phase).collect();
         assert_eq!(in_flight.len(), state.in_flight_count);
         assert_eq!(in_flight.iter().filter(|phase| **phase == Phase::Queue).count(), state.queue.queued);
@@ -203,6 +210,24 @@ mod tests {
         assert!(ledger.with_trace(last, |_, _, _| ()).is_none());
         assert!(!ledger.waits_for_turn(last));
         assert_eq!(ledger.wait_state(last).0, Phase::Queue);
+        drop(ledger.change_phase(last, Phase::Connect, at(1)));
+        end(&ledger, last, Outcome::Timeout, at(2));
+        assert_eq!(ledger.freeze().in_flight_count, 0);
+    }
+
+    #[test]
+    fn overload_is_read_without_the_locks_of_shards() {
+        let limits = Limits { pool_size: 0, max_overflow: 0, ..Limits::for_tests() };
+        let ledger = Ledger::new("test".into(), limits, Clock::mock().0);
+        begin(&ledger, Nanos::ZERO);
+        let shards = ledger.waiting.all();
+        let (results, result) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| results.send((ledger.backlog().queued, ledger.has_surplus(), ledger.connections().idle)));
+            let read = result.recv_timeout(Duration::from_secs(60));
+            drop(shards);
+            assert_eq!(read, Ok((1, false, 0)));
+        });
     }
 
     #[test]
@@ -263,7 +288,7 @@ mod tests {
             assert_eq!(state.queue.saturated_nanos(at(90)), at(40).as_nanos());
         }
         drop(ledger.change_phase(tickets[0], Phase::Queue, at(60)));
-        let state = ledger.freeze();
+        let state = ledger.freeze_with_totals();
         assert_eq!((state.queue.queued, state.queue.turns), (1, 0));
         assert_eq!(state.queue.saturated_since, Some(at(60)));
         assert_eq!(state.queue.saturated_nanos(at(90)), at(70).as_nanos());

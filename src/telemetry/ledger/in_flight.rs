@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
-use super::backlog::ServiceInterval;
 use super::shards::{MAX_SHARDS, Sharded};
 use super::state::WaitTotals;
 use crate::labels::{Outcome, Phase};
@@ -192,7 +191,10 @@ pub(super) struct ShardTotals {
     pub(super) unserved: u64,
     pub(super) phase_nanos: [u64; Phase::COUNT],
     pub(super) wait_time: Histogram,
-    pub(super) service_interval: ServiceInterval,
+    /// Whether any of the totals but those of checkouts in flight has changed.
+    pub(super) changed: bool,
+    /// Whether a checkout has joined the queue after it had waited for something else.
+    pub(super) rejoined: bool,
 }
 
 impl ShardTotals {
@@ -200,6 +202,7 @@ impl ShardTotals {
     #[inline]
     pub(super) fn end(&mut self, checkout: &InFlight, outcome: Outcome, waited: u64) {
         self.ended += 1;
+        self.changed = true;
         self.unserved += u64::from(outcome != Outcome::Ok);
         self.wait_time.observe(waited);
         let index = checkout.operation.index();

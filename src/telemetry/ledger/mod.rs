@@ -40,6 +40,7 @@ use std::sync::atomic::{Ordering::SeqCst, fence};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use self::backlog::SharedServiceInterval;
 use self::diagnosed::UNSAMPLED_INTERVAL;
 pub use self::holders::{Holder, OwnConnection, Waiter};
 use self::holders::{SelfDeadlock, SuspicionChange};
@@ -148,6 +149,7 @@ pub(crate) struct Ledger {
 #[repr(align(128))]
 struct Contended {
     queue: Queue,
+    service_interval: SharedServiceInterval,
     state: Mutex<LedgerState>,
 }
 
@@ -187,6 +189,8 @@ impl Ledger {
     pub(crate) fn of_proxy(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
         let mut ledger = Self::new(name, limits, clock);
         ledger.kind = PoolKind::Proxy;
+        // There are many pools of clients, and their checkouts do not wait here.
+        ledger.waiting = Waiting::new(1);
         ledger
     }
 
@@ -336,7 +340,8 @@ impl Ledger {
         let now = self.clock.now();
         let mut state = self.state();
         let mut shard = self.waiting.local(thread_number());
-        let wait = shard.find(ticket.key()).and_then(|entry| state.wait_state(entry, self, now));
+        let entry = shard.entry(ticket.key()).map(|(entry, _)| entry);
+        let wait = entry.and_then(|entry| state.wait_state(entry, self, now));
         drop(shard);
         let found = state.take_self_deadlocks();
         drop(state);
@@ -350,8 +355,9 @@ impl Ledger {
         // A return and a checkout that leaves the queue each call this after their change: of the two fences, the later
         // one comes after both changes.
         fence(SeqCst);
-        // However many of them are idle.
-        if self.hints.live() <= pool_size.saturating_add(self.contended.queue.waiting()) {
+        // Mostly, these suffice: however many connections are idle, and without the locks of the shards.
+        let max_idle = || pool_size.saturating_add(self.contended.queue.waiting());
+        if self.hints.live() <= max_idle() || self.connections().idle <= max_idle() {
             return false;
         }
         let state = self.freeze();
@@ -376,6 +382,11 @@ impl Ledger {
     pub(crate) fn has_room(&self) -> bool {
         let state = self.state();
         state.connections.len() < self.limits().max()
+    }
+
+    /// Returns the numbers of connections by state, without the locks of the shards.
+    pub(crate) fn connections(&self) -> Connections {
+        Connections::of(self.state().states())
     }
 
     /// Returns the numbers of connections and checkouts.
@@ -470,7 +481,7 @@ impl Ledger {
     ) -> Nanos {
         let now = self.clock.now();
         let (changes, found) = {
-            let mut state = self.freeze();
+            let mut state = self.freeze_with_totals();
             let changes = state.review_suspicions(self, now);
             state.read(self, now, buffer);
             read_more(&mut state, self, now, buffer);

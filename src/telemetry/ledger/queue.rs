@@ -58,6 +58,10 @@ impl Queue {
         if change == 0 {
             return;
         }
+        // Before the change, so that a reader without a lock does not combine it with an earlier time.
+        if entered == Some(Phase::Queue) && self.waiting.load(SeqCst) & QUEUED == 0 {
+            self.since.fetch_max(at.as_nanos(), Relaxed);
+        }
         let before = self.waiting.fetch_add(change, SeqCst);
         match (before & QUEUED, before.wrapping_add(change) & QUEUED) {
             (0, 1..) => {
@@ -91,7 +95,7 @@ impl Queue {
         count(waiting) + count(waiting / TURN)
     }
 
-    /// Reads the counters. They belong together if all shards are locked.
+    /// Reads the counters. They belong together if all shards are locked, and nearly so without a lock.
     pub(crate) fn read(&self) -> QueueReading {
         let waiting = self.waiting.load(SeqCst);
         let (queued, turns) = (count(waiting), count(waiting / TURN));

@@ -55,6 +55,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Completes the first chunks of the store.
+fn add_missing<E>(first: &mut Vec<Chunk<E>>, all: &[Chunk<E>]) {
+    first.extend(all.iter().skip(first.len()).cloned());
+}
+
 impl<E: Default, T: Default> Sharded<E, T> {
     /// Creates at least this many shards: a power of two, and at most [`MAX_SHARDS`].
     pub(crate) fn new(shards: usize) -> Self {
@@ -110,28 +115,20 @@ impl<E: Default, T> LocalShard<'_, E, T> {
         lock(self.store).spare.extend(self.state.vacant.drain(kept..));
     }
 
-    /// Returns the entry with a key, and the totals of the shard.
+    /// Returns the entry with a key, unless its memory was freed, and the totals of the shard.
     #[inline]
-    pub(crate) fn entry(&mut self, key: usize) -> (&E, &mut T) {
+    pub(crate) fn entry(&mut self, key: usize) -> Option<(&E, &mut T)> {
         if key / CHUNK >= self.state.chunks.len() {
             self.fetch_chunks();
         }
         let ShardState { chunks, totals, .. } = &mut *self.state;
-        (&chunks[key / CHUNK][key % CHUNK], totals)
-    }
-
-    /// Returns the entry with a key, unless its memory was freed.
-    pub(crate) fn find(&mut self, key: usize) -> Option<&E> {
-        if key / CHUNK >= self.state.chunks.len() {
-            self.fetch_chunks();
-        }
-        Some(&self.state.chunks.get(key / CHUNK)?[key % CHUNK])
+        Some((&chunks.get(key / CHUNK)?[key % CHUNK], totals))
     }
 
     /// Another shard has allocated the entry.
     #[cold]
     fn fetch_chunks(&mut self) {
-        self.state.chunks.clone_from(&lock(self.store).chunks);
+        add_missing(&mut self.state.chunks, &lock(self.store).chunks);
     }
 
     #[cold]
@@ -147,7 +144,7 @@ impl<E: Default, T> LocalShard<'_, E, T> {
         // Never more, so that freeing a key does not allocate here later.
         self.state.vacant.reserve_exact(2 * BATCH);
         self.state.vacant.extend(store.spare.drain(left..));
-        self.state.chunks.clone_from(&store.chunks);
+        add_missing(&mut self.state.chunks, &store.chunks);
         drop(store);
         self.state.vacant.pop().unwrap_or_default()
     }
@@ -165,12 +162,9 @@ impl<E, T> AllShards<'_, E, T> {
         self.states.iter_mut().flatten().map(|state| &mut state.totals)
     }
 
-    /// Makes `entries` all that were ever in use, or none if they were freed.
+    /// Makes `entries` all that were ever in use.
     pub(crate) fn read_entries(&self, entries: &mut Entries<E>) {
-        let store = lock(self.store);
-        if entries.0.len() != store.chunks.len() {
-            entries.0.clone_from(&store.chunks);
-        }
+        add_missing(&mut entries.0, &lock(self.store).chunks);
     }
 
     /// Frees the memory of all entries if there are more than `max`. Called when all are vacant.

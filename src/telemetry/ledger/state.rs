@@ -35,7 +35,7 @@ pub(super) struct LedgerState {
     pub(super) queue: QueueReading,
     pub(super) in_flight: Entries<Entry>,
     pub(super) in_flight_count: usize,
-    /// The checkouts in flight that were the oldest at some time, oldest first, and some that have ended since.
+    /// The checkouts that were the oldest in the queue at some time, oldest first, and some that have left it since.
     pub(super) oldest: Vec<(Ticket, Nanos)>,
     /// By operation id.
     pub(super) waits: Vec<WaitTotals>,
@@ -120,15 +120,22 @@ impl Default for LedgerState {
 }
 
 impl LedgerState {
-    /// Moves the totals of a shard here.
-    pub(super) fn absorb(&mut self, totals: &mut ShardTotals) {
+    /// Moves here how many checkouts of a shard are in flight.
+    pub(super) fn absorb_in_flight(&mut self, totals: &mut ShardTotals) {
         self.in_flight_count = self.in_flight_count.wrapping_add(totals.begun).wrapping_sub(totals.ended);
+        (totals.begun, totals.ended) = (0, 0);
+        if std::mem::take(&mut totals.rejoined) {
+            self.oldest.clear();
+        }
+    }
+
+    /// Moves the other totals of a shard here.
+    pub(super) fn absorb_totals(&mut self, totals: &mut ShardTotals) {
+        if !std::mem::take(&mut totals.changed) {
+            return;
+        }
         for (sum, nanos) in self.phase_nanos.iter_mut().zip(&mut totals.phase_nanos) {
             *sum += std::mem::take(nanos);
-        }
-        totals.begun = 0;
-        if std::mem::take(&mut totals.ended) == 0 {
-            return;
         }
         self.unserved += std::mem::take(&mut totals.unserved);
         self.wait_time.take_from(&mut totals.wait_time);

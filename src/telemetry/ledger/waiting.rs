@@ -38,12 +38,13 @@ impl Ledger {
     pub(super) fn begin(&self, checkout: &InFlight, extra: Option<Extra>) -> Ticket {
         let mut shard = self.waiting.local(thread_number());
         let key = shard.take_key();
-        let (entry, totals) = shard.entry(key);
-        entry.begin(checkout);
-        if let Some(extra) = extra {
-            *entry.extra() = extra;
+        if let Some((entry, totals)) = shard.entry(key) {
+            entry.begin(checkout);
+            if let Some(extra) = extra {
+                *entry.extra() = extra;
+            }
+            totals.begun += 1;
         }
-        totals.begun += 1;
         self.contended.queue.change(None, Some(checkout.phase), checkout.started, &self.hints.queued);
         Ticket::new(key)
     }
@@ -51,24 +52,29 @@ impl Ledger {
     /// Records that a checkout entered another phase.
     pub(super) fn change_phase(&self, ticket: Ticket, phase: Phase, at: Nanos) -> Entered {
         let mut shard = self.waiting.local(thread_number());
-        let Some(mut checkout) = shard.entry(ticket.key()).0.get() else { return Entered::default() };
+        let Some(mut checkout) = shard.entry(ticket.key()).and_then(|(entry, _)| entry.get()) else {
+            return Entered::default();
+        };
         let mut entered = Entered { operation: checkout.operation, ..Entered::default() };
         let mut state = None;
         if checkout.may_wait_for_itself(at) {
             drop(shard);
             let state = state.insert(self.state());
             shard = self.waiting.local(thread_number());
-            let (entry, _) = shard.entry(ticket.key());
-            checkout = state.end_own_wait(entry, None, at).unwrap_or(checkout);
+            if let Some((entry, _)) = shard.entry(ticket.key()) {
+                checkout = state.end_own_wait(entry, None, at).unwrap_or(checkout);
+            }
             entered.found = state.take_self_deadlocks();
         }
-        let (entry, totals) = shard.entry(ticket.key());
+        let Some((entry, totals)) = shard.entry(ticket.key()) else { return entered };
         entry.enter(&checkout, phase, at);
         let left = checkout.phase;
         totals.phase_nanos[left.index()] += at.since(checkout.phase_since);
+        totals.changed = true;
+        totals.rejoined |= phase == Phase::Queue;
         // In these phases the checkout has a connection, or capacity for one.
         if left == Phase::Queue && matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean | Phase::Hook) {
-            totals.service_interval.served(self.contended.queue.since(), at);
+            self.contended.service_interval.served(self.contended.queue.since(), at);
         }
         if checkout.has_extra {
             let call_site = entry.call_site(&checkout, &self.operations);
@@ -90,7 +96,7 @@ impl Ledger {
     /// Returns whether a checkout in flight waits for a turn.
     pub(crate) fn waits_for_turn(&self, ticket: Ticket) -> bool {
         let mut shard = self.waiting.local(thread_number());
-        let checkout = shard.find(ticket.key()).and_then(Entry::get);
+        let checkout = shard.entry(ticket.key()).and_then(|(entry, _)| entry.get());
         checkout.is_some_and(|checkout| checkout.phase.is_wait_for_turn())
     }
 
@@ -105,7 +111,7 @@ impl Ledger {
         at: Nanos,
     ) -> Option<Box<Ended>> {
         let mut shard = self.waiting.local(thread_number());
-        let (entry, totals) = shard.entry(ticket.key());
+        let (entry, totals) = shard.entry(ticket.key())?;
         let checkout = entry.get()?;
         if checkout.may_wait_for_itself(at) {
             drop(shard);
@@ -128,7 +134,7 @@ impl Ledger {
     ) -> Option<Box<Ended>> {
         let mut state = self.state();
         let mut shard = self.waiting.local(thread_number());
-        let (entry, totals) = shard.entry(ticket.key());
+        let (entry, totals) = shard.entry(ticket.key())?;
         let checkout = state.end_own_wait(entry, got, at)?;
         let found = state.take_self_deadlocks();
         let ended = self.end(entry, totals, &checkout, end, got, at);
@@ -157,7 +163,7 @@ impl Ledger {
         entry.end();
         totals.phase_nanos[checkout.phase.index()] += at.since(checkout.phase_since);
         if checkout.phase == Phase::Queue && got.is_some() {
-            totals.service_interval.served(self.contended.queue.since(), at);
+            self.contended.service_interval.served(self.contended.queue.since(), at);
         }
         totals.end(checkout, outcome, waited);
         if let Some(stats) = got {
@@ -183,7 +189,7 @@ impl Ledger {
         read: impl FnOnce(&mut CheckoutTrace, &InFlight, &'static Location<'static>) -> T,
     ) -> Option<T> {
         let mut shard = self.waiting.local(thread_number());
-        let entry = shard.find(ticket.key())?;
+        let (entry, _) = shard.entry(ticket.key())?;
         let checkout = entry.get().filter(|checkout| checkout.has_extra)?;
         let call_site = entry.call_site(&checkout, &self.operations);
         let mut extra = entry.extra();

@@ -18,6 +18,8 @@ pub(crate) struct Recorder(Arc<Ledger>);
 #[derive(Debug)]
 pub(crate) struct Ledger {
     state: Mutex<State>,
+    /// That of the shard of a queued checkout.
+    shard: Mutex<()>,
     live: AtomicUsize,
     queued: AtomicUsize,
     pool_size: usize,
@@ -54,7 +56,8 @@ impl Log {
 impl Recorder {
     pub(crate) fn new(pool_size: usize, max: usize) -> Self {
         let state = Mutex::new(State::default());
-        Self(Arc::new(Ledger { state, live: AtomicUsize::new(0), queued: AtomicUsize::new(0), pool_size, max }))
+        let (shard, live, queued) = (Mutex::new(()), AtomicUsize::new(0), AtomicUsize::new(0));
+        Self(Arc::new(Ledger { state, shard, live, queued, pool_size, max }))
     }
 
     pub(crate) fn log(&self) -> Log {
@@ -100,10 +103,9 @@ impl Ledger {
         self.live.store(state.connections.len(), Relaxed);
     }
 
-    /// Changes the number of checkouts in the queue. In the library this is under the lock of a shard, which a reader takes
-    /// as well.
+    /// Changes the number of checkouts in the queue.
     pub(crate) fn set_queued(&self, queued: usize) {
-        let _state = self.state.lock().expect("no panic");
+        let _shard = self.shard.lock().expect("no panic");
         self.queued.store(queued, Relaxed);
     }
 
@@ -117,10 +119,12 @@ impl Ledger {
 
     pub(crate) fn has_surplus(&self) -> bool {
         fence(SeqCst);
-        if self.live.load(Relaxed) <= self.pool_size + self.queued.load(Relaxed) {
+        let max_idle = || self.pool_size + self.queued.load(Relaxed);
+        if self.live.load(Relaxed) <= max_idle() || self.state.lock().expect("no panic").idle() <= max_idle() {
             return false;
         }
         let state = self.state.lock().expect("no panic");
+        let _shard = self.shard.lock().expect("no panic");
         state.idle() > self.pool_size + self.queued.load(Relaxed)
     }
 

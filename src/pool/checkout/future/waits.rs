@@ -45,7 +45,7 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
         let mut this = self.project();
         let shared = this.pool.manager().shared();
         if !shared.is_closing()
-            && let Some(retry) = shared.gate.wait_behind(shared.recorder.ledger().status().idle)
+            && let Some(retry) = shared.gate.wait_behind(shared.recorder.ledger().connections().idle)
         {
             this.inner.set(None);
             *this.requeues |= retry.phase == Phase::Suspended;
