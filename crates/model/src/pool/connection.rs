@@ -31,7 +31,6 @@ type Shared<T> = std::sync::Arc<T>;
 pub(crate) struct PoolState {
     pub(crate) recorder: Recorder,
     pub(crate) gate: Wakes,
-    pub(crate) hot: Hot,
 }
 
 /// A gate without waiters.
@@ -40,17 +39,6 @@ pub(crate) struct Wakes;
 
 impl Wakes {
     pub(crate) fn wake_one(&self) {}
-}
-
-#[derive(Debug)]
-pub(crate) struct Hot {
-    pub(crate) pool_size: usize,
-}
-
-impl Hot {
-    pub(crate) fn pool_size(&self) -> usize {
-        self.pool_size
-    }
 }
 
 impl PoolState {

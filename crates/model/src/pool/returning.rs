@@ -4,7 +4,7 @@ use loom::thread;
 
 use crate::check;
 use crate::pool::backend::NoBackend;
-use crate::pool::connection::{Connection, Hot, ObjectPool, Place, Places, PoolState, Pooled, Wakes};
+use crate::pool::connection::{Connection, ObjectPool, Place, Places, PoolState, Pooled, Wakes};
 use crate::pool::release::return_connection;
 use crate::pool::release::surplus::after_failed_checkout;
 use crate::telemetry::ledger::Recorder;
@@ -12,7 +12,7 @@ use crate::telemetry::ledger::Recorder;
 type Shared<T> = std::sync::Arc<T>;
 
 fn pool(pool_size: usize, max: usize) -> ObjectPool<NoBackend> {
-    let state = PoolState { recorder: Recorder::new(pool_size, max), gate: Wakes, hot: Hot { pool_size } };
+    let state = PoolState { recorder: Recorder::new(pool_size, max), gate: Wakes };
     ObjectPool::new(&Shared::new(state), max)
 }
 

@@ -33,7 +33,7 @@ struct State {
 }
 
 /// The numbers of connections.
-pub(crate) struct Status {
+pub(crate) struct Connections {
     pub(crate) idle: usize,
 }
 
@@ -120,7 +120,7 @@ impl Ledger {
     pub(crate) fn has_surplus(&self) -> bool {
         fence(SeqCst);
         let max_idle = || self.pool_size + self.queued.load(Relaxed);
-        if self.live.load(Relaxed) <= max_idle() || self.state.lock().expect("no panic").idle() <= max_idle() {
+        if self.live.load(Relaxed) <= max_idle() || self.connections().idle <= max_idle() {
             return false;
         }
         let state = self.state.lock().expect("no panic");
@@ -128,8 +128,8 @@ impl Ledger {
         state.idle() > self.pool_size + self.queued.load(Relaxed)
     }
 
-    pub(crate) fn status(&self) -> Status {
-        Status { idle: self.state.lock().expect("no panic").idle() }
+    pub(crate) fn connections(&self) -> Connections {
+        Connections { idle: self.state.lock().expect("no panic").idle() }
     }
 }
 
