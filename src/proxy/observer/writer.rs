@@ -1,14 +1,8 @@
-//! Records what passes on one connection: when it is used, for which operation, and what the server answers.
-//!
-//! A proxy does not see when a client takes a connection from its pool and returns it. A connection counts as used while
-//! the server has a request of it or a transaction is open, and as idle otherwise.
-//!
-//! A use begins before its operation is known, because the text follows the message's header, and the first statement is
-//! often a BEGIN. Until then the use counts for the client's application name.
+//! Writes what an observer has read to the statistics of its connection.
 
 use std::sync::Arc;
 
-use crate::labels::{ConnectionState, Dirt, ErrorCode};
+use crate::labels::{ConnectionState, Dirt};
 use crate::telemetry::clock::{Clock, Nanos, nanos};
 use crate::telemetry::connection::ConnectionStats;
 use crate::telemetry::evidence::{Risk, ServerError};
@@ -18,8 +12,8 @@ use crate::telemetry::queries::QueryId;
 use crate::telemetry::trace::{QueryEnd, QuerySpans, SampledSpan, ServerAddress, TraceContext};
 use crate::telemetry::wire::SessionStatus;
 use crate::wire::{
-    CommentNames, FoldHasher, ProtocolHandler, ProtocolState, QueryRef, RequestOutcome, StatementProblem,
-    TransactionStatus, comment_of, summary,
+    CommentNames, FoldHasher, ProtocolHandler, QueryRef, RequestOutcome, StatementProblem, TransactionStatus,
+    comment_of, summary,
 };
 
 /// The first words of statements that do not show what a transaction is for.
@@ -42,30 +36,22 @@ const CONTROL: [&str; 16] = [
     "UNLISTEN",
 ];
 
-/// Observes one connection between a client and the server.
-#[derive(Debug)]
-pub(super) struct SessionObserver {
-    /// `None` once the bytes were not understood.
-    protocol: Option<Box<ProtocolState>>,
-    writer: SessionWriter,
-}
-
 /// Writes the statistics of one connection.
 #[derive(Debug)]
-struct SessionWriter {
-    stats: Arc<ConnectionStats>,
+pub(super) struct SessionWriter {
+    pub(super) stats: Arc<ConnectionStats>,
     recorder: Recorder,
-    clock: Clock,
+    pub(super) clock: Clock,
     names: Arc<CommentNames>,
     /// When connecting to the server began.
     connecting_since: Nanos,
     /// The operation of a use whose own is not known.
-    fallback: OperationId,
-    current_use: Option<Use>,
+    pub(super) fallback: OperationId,
+    pub(super) current_use: Option<Use>,
     /// Queries that were sent for other operations of the use, before its own was known, and have not ended.
     earlier: Vec<(OperationId, u32)>,
     /// The time at which the bytes that are being read passed.
-    at: Nanos,
+    pub(super) at: Nanos,
     /// The texts that were read last, by their hash: most are sent again and again.
     recent: [(u64, QueryRef); RECENT_TEXTS],
     /// The operation that the last use without a comment was named after: that of this query.
@@ -75,7 +61,7 @@ struct SessionWriter {
     spans: QuerySpans,
     slow_query_nanos: u64,
     /// Whether the client has ended the session.
-    is_terminated: bool,
+    pub(super) is_terminated: bool,
     /// Whether the server has reported that it ends the session.
     is_ended: bool,
 }
@@ -84,7 +70,7 @@ const RECENT_TEXTS: usize = 8;
 
 /// A use of the connection.
 #[derive(Clone, Copy, Debug)]
-struct Use {
+pub(super) struct Use {
     began: Nanos,
     operation: OperationId,
     named_by: NamedBy,
@@ -103,18 +89,17 @@ enum NamedBy {
     Comment,
 }
 
-impl SessionObserver {
-    /// Creates the observer of a connection whose start-up message has not passed.
+impl SessionWriter {
+    /// Creates the writer of a connection whose start-up message has not passed.
     pub(super) fn new(
-        stats: Arc<ConnectionStats>,
-        recorder: Recorder,
+        (stats, recorder): (Arc<ConnectionStats>, Recorder),
         names: Arc<CommentNames>,
         fallback: OperationId,
         connecting_since: Nanos,
         server: Arc<ServerAddress>,
     ) -> Self {
         let ledger = recorder.ledger();
-        let writer = SessionWriter {
+        Self {
             clock: ledger.clock().clone(),
             spans: ledger.query_spans(Some(server)),
             slow_query_nanos: ledger.limits().slow_query_threshold.map_or(u64::MAX, nanos),
@@ -131,110 +116,35 @@ impl SessionObserver {
             client_span: None,
             is_terminated: false,
             is_ended: false,
-        };
-        Self { protocol: Some(Box::new(ProtocolState::new())), writer }
-    }
-
-    /// Counts bytes that passed before.
-    pub(super) fn count(&self, sent: usize, received: usize) {
-        let (wire, at) = (self.writer.stats.wire(), self.writer.clock.now());
-        wire.count_sent(self.writer.fallback, sent as u64, 0, at);
-        wire.count_received(self.writer.fallback, received as u64, 0, at);
-    }
-
-    /// Reads no messages from now on.
-    #[cold]
-    pub(super) fn lose(&mut self, problem: &'static str) {
-        if self.protocol.take().is_some() {
-            self.writer.at = self.writer.clock.now();
-            self.writer.lose(problem);
         }
     }
 
-    /// Reads bytes that the client sent.
-    pub(super) fn sent(&mut self, bytes: &[u8]) {
-        let Self { protocol, writer } = self;
-        writer.at = writer.clock.now();
-        if let Some(state) = protocol
-            && let Err(error) = state.sent(bytes, writer)
-        {
-            *protocol = None;
-            writer.lose(error.problem());
-        }
-        writer.stats.wire().count_sent(writer.operation(), bytes.len() as u64, 0, writer.at);
-    }
-
-    /// Reads bytes that the server sent.
-    pub(super) fn received(&mut self, mut bytes: &[u8]) {
-        let Self { protocol, writer } = self;
-        writer.at = writer.clock.now();
-        writer.stats.wire().count_received(writer.operation(), bytes.len() as u64, 0, writer.at);
-        if let Some(state) = protocol
-            && let Err(error) = state.received(&mut bytes, writer)
-        {
-            *protocol = None;
-            writer.lose(error.problem());
-        }
-    }
-
-    /// Returns whether the session can be ended without the loss of work: the server has nothing to do for the client, no
-    /// transaction is open, and no message is under way.
-    pub(super) fn is_idle(&self) -> bool {
-        let is_between = self.protocol.as_ref().is_some_and(|protocol| protocol.is_between_requests());
-        is_between && self.writer.current_use.is_none() && self.is_established()
-    }
-
-    /// Returns whether a message of the proxy may follow what the server has sent.
-    pub(super) fn is_server_between_messages(&self) -> bool {
-        self.protocol.as_ref().is_some_and(|protocol| protocol.is_server_between_messages())
-    }
-
-    /// Returns whether the server was ready for a query.
-    pub(super) fn is_established(&self) -> bool {
-        self.writer.stats.state().label != ConnectionState::Creating
-    }
-
-    /// Returns whether the client has ended the session.
-    pub(super) fn is_terminated(&self) -> bool {
-        self.writer.is_terminated
-    }
-}
-
-/// Ends the use in progress: no more bytes will pass.
-impl Drop for SessionObserver {
-    fn drop(&mut self) {
-        let Self { protocol, writer } = self;
-        writer.at = writer.clock.now();
-        let status = writer.stats.wire().status();
-        if let Some(protocol) = protocol {
-            protocol.end_unanswered(writer);
-        }
+    /// Ends what is in progress: no more bytes will pass. `status` is that before the unanswered requests were ended.
+    pub(super) fn end(&mut self, status: SessionStatus) {
         let dirt = match status {
             SessionStatus::Executing | SessionStatus::Ending => Some(Dirt::Busy),
             SessionStatus::InTransaction => Some(Dirt::InTransaction),
             SessionStatus::FailedTransaction => Some(Dirt::FailedTransaction),
             SessionStatus::Unread | SessionStatus::Idle => None,
         };
-        if let (Some(dirt), Some(current)) = (dirt, writer.current_use)
-            && !writer.is_ended
+        if let (Some(dirt), Some(current)) = (dirt, self.current_use)
+            && !self.is_ended
         {
-            writer.recorder.session_dirty(current.operation, dirt);
+            self.recorder.session_dirty(current.operation, dirt);
         }
-        writer.end_use();
+        self.end_use();
         if status != SessionStatus::Unread {
-            writer.stats.wire().enter(SessionStatus::Idle, None, writer.at);
+            self.stats.wire().enter(SessionStatus::Idle, None, self.at);
         }
     }
-}
 
-impl SessionWriter {
     /// Returns the operation that bytes count for.
-    fn operation(&self) -> OperationId {
+    pub(super) fn operation(&self) -> OperationId {
         self.current_use.map_or(self.fallback, |current| current.operation)
     }
 
     #[cold]
-    fn lose(&mut self, problem: &'static str) {
+    pub(super) fn lose(&mut self, problem: &'static str) {
         self.end_use();
         self.stats.wire().enter(SessionStatus::Unread, None, self.at);
         self.spans.abandon();
@@ -458,11 +368,4 @@ impl ProtocolHandler for SessionWriter {
     fn backend_pid(&mut self, pid: i32) {
         self.stats.wire().set_backend(pid);
     }
-}
-
-/// The server ended a session that had not started. Its own message may contain names, and is only forwarded.
-#[derive(Debug, thiserror::Error)]
-#[error("the server refused the client ({})", code.as_str())]
-pub(super) struct RefusedByServer {
-    pub(super) code: ErrorCode,
 }
