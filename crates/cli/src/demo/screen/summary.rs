@@ -19,7 +19,7 @@ pub(in crate::demo) fn proxied_summary(pool: &PoolSnapshot) -> String {
         pool.connections.used,
         pool.limits.max(),
         counted(pool.suspected_leaks as u64, "suspected leak"),
-        operation.map(|operation| format!(" ({operation})")).unwrap_or_default(),
+        operation.map(|operation| format!(" by {operation}")).unwrap_or_default(),
     )
 }
 
