@@ -31,7 +31,7 @@ pub use self::pool::admission::{
 };
 pub use self::pool::returning::{
     cancelled_checkout_leaves_no_surplus, last_return_closes_the_surplus, resized_pool_keeps_its_places,
-    shrunk_pool_withholds_its_places,
+    served_checkout_hides_no_surplus, shrunk_pool_withholds_its_places,
 };
 pub use self::waiting::{hint_follows_the_queue, keys_are_used_once, reader_sees_each_checkout_once};
 

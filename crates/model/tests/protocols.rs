@@ -53,6 +53,11 @@ fn cancelled_checkout_leaves_no_surplus() {
 }
 
 #[test]
+fn served_checkout_hides_no_surplus() {
+    model::served_checkout_hides_no_surplus();
+}
+
+#[test]
 fn resized_pool_keeps_its_places() {
     model::resized_pool_keeps_its_places();
 }

@@ -1,6 +1,6 @@
 //! The expected wait of a checkout that would join a queue now.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::Ledger;
@@ -64,14 +64,19 @@ impl SharedServiceInterval {
     /// See [`ServiceInterval::served`].
     #[inline]
     pub(super) fn served(&self, since: Nanos, at: Nanos) {
-        let last = Nanos::from_nanos(self.last.fetch_max(at.as_nanos(), Relaxed));
+        // Discarded before others can take it for a recent one.
+        if at.since(Nanos::from_nanos(self.last.load(Relaxed))) > nanos(INTERVAL_TTL) {
+            self.mean.store(0, Relaxed);
+        }
+        let last = Nanos::from_nanos(self.last.fetch_max(at.as_nanos(), AcqRel));
         let mut interval = ServiceInterval { mean: self.mean.load(Relaxed), last };
         interval.served(since, at);
         self.mean.store(interval.mean, Relaxed);
     }
 
     fn get(&self) -> ServiceInterval {
-        ServiceInterval { mean: self.mean.load(Relaxed), last: Nanos::from_nanos(self.last.load(Relaxed)) }
+        let last = Nanos::from_nanos(self.last.load(Acquire));
+        ServiceInterval { mean: self.mean.load(Relaxed), last }
     }
 }
 

@@ -32,7 +32,7 @@ impl Ledger {
     pub(crate) fn record_load(&self) {
         let Some(diagnoser) = self.diagnoser.get() else { return };
         let now = self.clock.now();
-        let reading = self.freeze_with_totals().read_load(now);
+        let reading = self.freeze().read_load(now);
         diagnoser.record(&reading);
     }
 

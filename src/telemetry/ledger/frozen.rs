@@ -24,7 +24,7 @@ pub(super) struct Frozen<'a> {
 
 impl Ledger {
     /// Locks everything that events change: the state, and then all shards. The state has all connections and checkouts in
-    /// flight then, but the totals of those that have ended only with [`Self::freeze_with_totals`].
+    /// flight then, but of the totals of those that have ended only what [`LedgerState::read_load`] needs.
     pub(super) fn freeze(&self) -> Frozen<'_> {
         let mut state = self.state();
         let mut shards = self.waiting.all();

@@ -80,6 +80,8 @@ pub struct OwnConnection {
 pub(super) struct SelfDeadlock {
     pub(super) operation: OperationId,
     pub(super) site: SiteId,
+    /// The call site, if the pool's table of them is full.
+    pub(super) call_site: Option<&'static Location<'static>>,
     /// The operation and the call site of the held connection.
     pub(super) held: (OperationId, SiteId),
 }

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::num::NonZeroUsize;
 use std::panic::Location;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread::available_parallelism;
 
 use super::shards::{MAX_SHARDS, Sharded};
 use super::state::WaitTotals;
-use crate::labels::{Outcome, Phase};
+use crate::labels::{Outcome, Phase, PoolKind};
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::histogram::Histogram;
 use crate::telemetry::operations::{OperationId, Operations, SiteId};
@@ -193,8 +193,8 @@ pub(super) struct ShardTotals {
     pub(super) wait_time: Histogram,
     /// Whether any of the totals but those of checkouts in flight has changed.
     pub(super) changed: bool,
-    /// Whether a checkout has joined the queue after it had waited for something else.
-    pub(super) rejoined: bool,
+    /// The earliest start of the checkouts that have joined the queue after they had waited for something else.
+    pub(super) rejoined: Option<Nanos>,
 }
 
 impl ShardTotals {
@@ -224,9 +224,12 @@ impl ShardTotals {
 /// The checkouts in flight of a pool.
 pub(super) type Waiting = Sharded<Entry, ShardTotals>;
 
-/// Creates the shards of a pool: more than there are processors, because not only the threads of one runtime may use it.
-pub(super) fn new_waiting() -> Waiting {
-    Sharded::new(available_parallelism().map_or(MAX_SHARDS, |threads| 2 * threads.get()))
+/// Creates the shards of a pool: more than there are processors, because not only the threads of one runtime may use it. One
+/// suffices for a pool in the clients of a proxy: their checkouts do not wait here.
+pub(super) fn new_waiting(kind: PoolKind) -> Waiting {
+    static SHARDS: LazyLock<usize> =
+        LazyLock::new(|| available_parallelism().map_or(MAX_SHARDS, |threads| 2 * threads.get()));
+    Sharded::new(if kind == PoolKind::Proxy { 1 } else { *SHARDS })
 }
 
 /// Returns a small number of the current thread.

@@ -153,9 +153,19 @@ struct Contended {
 
 impl Ledger {
     pub(crate) fn new(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
+        Self::of_kind(PoolKind::Pool, name, limits, clock)
+    }
+
+    /// Creates the ledger of a pool that is in the clients of a proxy.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn of_proxy(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
+        Self::of_kind(PoolKind::Proxy, name, limits, clock)
+    }
+
+    fn of_kind(kind: PoolKind, name: Arc<str>, limits: Limits, clock: Clock) -> Self {
         Self {
             name,
-            kind: PoolKind::Pool,
+            kind,
             created: SystemTime::now(),
             limits: CurrentLimits::new(limits),
             clock,
@@ -174,22 +184,12 @@ impl Ledger {
             settings: OnceLock::new(),
             idle_closer: OnceLock::new(),
             hints: Hints::default(),
-            waiting: new_waiting(),
+            waiting: new_waiting(kind),
             contended: Contended::default(),
             budget: Budget::new(BudgetConfig { floor: limits.retry_floor, percent: limits.retry_percent }),
             limiters: Limiters::default(),
             replacement: Replacement::default(),
         }
-    }
-
-    /// Creates the ledger of a pool that is in the clients of a proxy.
-    #[cfg(feature = "proxy")]
-    pub(crate) fn of_proxy(name: Arc<str>, limits: Limits, clock: Clock) -> Self {
-        let mut ledger = Self::new(name, limits, clock);
-        ledger.kind = PoolKind::Proxy;
-        // There are many pools of clients, and their checkouts do not wait here.
-        ledger.waiting = Waiting::new(1);
-        ledger
     }
 
     /// Returns where the pool is.

@@ -58,7 +58,8 @@ impl Queue {
         if change == 0 {
             return;
         }
-        // Before the change, so that a reader without a lock does not combine it with an earlier time.
+        // Before the change, so that a reader without a lock does not combine it with an earlier time, unless the last one
+        // leaves at this moment.
         if entered == Some(Phase::Queue) && self.waiting.load(SeqCst) & QUEUED == 0 {
             self.since.fetch_max(at.as_nanos(), Relaxed);
         }

@@ -39,17 +39,18 @@ impl Ledger {
 
     /// Returns whether more connections are idle than `pool_size` and the waiting checkouts account for.
     pub(crate) fn has_surplus(&self) -> bool {
-        let pool_size = self.limits().pool_size;
         // A return and a checkout that leaves the queue each call this after their change: of the two fences, the later
         // one comes after both changes.
         fence(SeqCst);
-        // Mostly, these suffice: however many connections are idle, and without the locks of the shards.
-        let max_idle = || pool_size.saturating_add(self.contended.queue.waiting());
-        if self.hints.live() <= max_idle() || self.connections().idle <= max_idle() {
+        // Mostly, one of these suffices: however many connections are idle, or however many checkouts wait. A checkout that is
+        // being served changes both, and is seen by halves without the locks of the shards.
+        let pool_size = self.limits().pool_size;
+        let max_idle = pool_size.saturating_add(self.contended.queue.waiting());
+        if self.hints.live() <= max_idle || self.connections().idle <= pool_size {
             return false;
         }
         let state = self.freeze();
-        Connections::of(state.states()).idle > state.max_idle(pool_size)
+        Connections::of(state.states()).idle > state.max_idle(self.limits().pool_size)
     }
 
     /// Adds the backends that belong to the pool.
@@ -200,8 +201,8 @@ impl Ledger {
 
     /// Logs checkouts that wait while their own task holds a connection.
     pub(super) fn report_self_deadlocks(&self, found: &[SelfDeadlock]) {
-        for SelfDeadlock { operation, site, held: (held_operation, held_site) } in found {
-            let waiting = (self.operations.name(*operation), self.operations.location(*site));
+        for SelfDeadlock { operation, site, call_site, held: (held_operation, held_site) } in found {
+            let waiting = (self.operations.name(*operation), self.operations.location(*site).or(*call_site));
             let held = (self.operations.name(*held_operation), self.operations.location(*held_site));
             self.log().self_deadlock(waiting, held);
         }

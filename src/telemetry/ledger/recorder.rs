@@ -170,7 +170,7 @@ impl Recorder {
     }
 }
 
-/// What every checkout and return reads of the state without its lock. Written under the lock and only when it changes,
+/// What every checkout and return reads of the state without its lock. Written under it, or under that of a shard, and only when it changes,
 /// which is rare under load, so that it stays in the caches of all threads.
 #[derive(Debug, Default)]
 #[repr(align(128))]

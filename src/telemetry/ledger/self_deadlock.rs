@@ -48,6 +48,14 @@ impl InFlight {
     }
 }
 
+impl SelfDeadlock {
+    fn new(entry: &Entry, checkout: &InFlight, held: (OperationId, SiteId)) -> Self {
+        let InFlight { operation, site, has_extra, .. } = *checkout;
+        let call_site = if has_extra { entry.extra().call_site } else { None };
+        Self { operation, site, call_site, held }
+    }
+}
+
 impl LedgerState {
     /// Detects a checkout that waits for capacity while its own task holds a connection, which it may not return before
     /// it gets another. Done only after [`SELF_DEADLOCK_DELAY`], because scanning all connections for each checkout
@@ -66,7 +74,7 @@ impl LedgerState {
         if let Some(held) = others.find_map(|stats| held_by(stats, task, began)) {
             entry.set_own_connection(held);
             checkout.own_connection = Some(held);
-            self.count_self_deadlock(checkout, held);
+            self.count_self_deadlock(SelfDeadlock::new(entry, checkout, held));
         }
     }
 
@@ -100,19 +108,18 @@ impl LedgerState {
             .filter_map(|(entry, checkout)| {
                 let held = found(&checkout)?;
                 entry.set_own_connection(held);
-                Some((checkout, held))
+                Some(SelfDeadlock::new(entry, &checkout, held))
             })
             .collect();
-        for (checkout, held) in found {
-            self.count_self_deadlock(&checkout, held);
+        for found in found {
+            self.count_self_deadlock(found);
         }
     }
 
-    fn count_self_deadlock(&mut self, checkout: &InFlight, held: (OperationId, SiteId)) {
-        let InFlight { operation, site, .. } = *checkout;
-        *self.self_deadlocks.entry(operation).or_insert(0) += 1;
+    fn count_self_deadlock(&mut self, found: SelfDeadlock) {
+        *self.self_deadlocks.entry(found.operation).or_insert(0) += 1;
         if self.unreported_self_deadlocks.len() < MAX_UNREPORTED {
-            self.unreported_self_deadlocks.push(SelfDeadlock { operation, site, held });
+            self.unreported_self_deadlocks.push(found);
         }
     }
 

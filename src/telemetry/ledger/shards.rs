@@ -141,7 +141,7 @@ impl<E: Default, T> LocalShard<'_, E, T> {
             store.spare.extend((first..first + CHUNK).rev());
         }
         let left = store.spare.len().saturating_sub(BATCH);
-        // Never more, so that freeing a key does not allocate here later.
+        // Never more, so that freeing a key does not allocate here later, unless the thread only frees keys.
         self.state.vacant.reserve_exact(2 * BATCH);
         self.state.vacant.extend(store.spare.drain(left..));
         add_missing(&mut self.state.chunks, &store.chunks);
@@ -167,9 +167,11 @@ impl<E, T> AllShards<'_, E, T> {
         add_missing(&mut entries.0, &lock(self.store).chunks);
     }
 
-    /// Frees the memory of all entries if there are more than `max`. Called when all are vacant.
+    /// Frees the memory of all entries if there are more than `max`, and than the shards keep for themselves. Called when all
+    /// are vacant.
     pub(crate) fn free_beyond(&mut self, max: usize, entries: &mut Entries<E>) {
-        if entries.len() <= max {
+        let kept = self.states.iter().flatten().count() * 2 * BATCH;
+        if entries.len() <= max.max(kept) {
             return;
         }
         for state in self.states.iter_mut().flatten() {

@@ -120,13 +120,16 @@ impl Default for LedgerState {
 }
 
 impl LedgerState {
-    /// Moves here how many checkouts of a shard are in flight.
+    /// Moves here how many checkouts of a shard are in flight, and have ended without a connection.
     pub(super) fn absorb_in_flight(&mut self, totals: &mut ShardTotals) {
         self.in_flight_count = self.in_flight_count.wrapping_add(totals.begun).wrapping_sub(totals.ended);
         (totals.begun, totals.ended) = (0, 0);
-        if std::mem::take(&mut totals.rejoined) {
+        if let Some(rejoined) = totals.rejoined.take()
+            && self.oldest.last().is_some_and(|(_, youngest)| rejoined < *youngest)
+        {
             self.oldest.clear();
         }
+        self.unserved += std::mem::take(&mut totals.unserved);
     }
 
     /// Moves the other totals of a shard here.
@@ -137,7 +140,6 @@ impl LedgerState {
         for (sum, nanos) in self.phase_nanos.iter_mut().zip(&mut totals.phase_nanos) {
             *sum += std::mem::take(nanos);
         }
-        self.unserved += std::mem::take(&mut totals.unserved);
         self.wait_time.take_from(&mut totals.wait_time);
         for (sum, totals) in self.waits.iter_mut().zip(&mut totals.waits) {
             sum.wait_nanos += std::mem::take(&mut totals.wait_nanos);

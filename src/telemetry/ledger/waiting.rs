@@ -71,7 +71,9 @@ impl Ledger {
         let left = checkout.phase;
         totals.phase_nanos[left.index()] += at.since(checkout.phase_since);
         totals.changed = true;
-        totals.rejoined |= phase == Phase::Queue;
+        if phase == Phase::Queue && left != Phase::Queue {
+            totals.rejoined = Some(totals.rejoined.map_or(checkout.started, |first| first.min(checkout.started)));
+        }
         // In these phases the checkout has a connection, or capacity for one.
         if left == Phase::Queue && matches!(phase, Phase::Connect | Phase::Ping | Phase::Clean | Phase::Hook) {
             self.contended.service_interval.served(self.contended.queue.since(), at);

@@ -88,6 +88,11 @@ impl<M: Backend> ObjectPool<M> {
         &self.0.shared
     }
 
+    /// Takes an idle connection.
+    pub(crate) fn take(&self) -> Option<Pooled<M>> {
+        Some(Pooled::new(self.0.idle.lock().expect("no panic").pop()?, self))
+    }
+
     /// Removes the idle connections for which `keeps` is false.
     pub(crate) fn retain(&self, mut keeps: impl FnMut(&Connection, ()) -> bool) -> Retained {
         let mut idle = self.0.idle.lock().expect("no panic");

@@ -46,6 +46,31 @@ pub fn cancelled_checkout_leaves_no_surplus() {
     });
 }
 
+/// The same if another checkout is served meanwhile.
+pub fn served_checkout_hides_no_surplus() {
+    check(|| {
+        let pool = pool(1, 4);
+        let ledger = pool.shared().recorder.ledger();
+        ledger.set_queued(2);
+        for object in [(); 3].map(|()| Pooled::new(Connection::open(pool.shared()), &pool)) {
+            return_connection(object);
+        }
+        let taken = pool.take().expect("an idle connection");
+        let serving = {
+            let pool = pool.clone();
+            thread::spawn(move || {
+                pool.shared().recorder.ledger().serve(&taken.meta.stats);
+                taken
+            })
+        };
+        ledger.give_up();
+        after_failed_checkout(&pool);
+        let taken = serving.join().expect("no panic");
+        assert_eq!((pool.idle(), ledger.surplus_closed()), (1, 1));
+        drop(taken);
+    });
+}
+
 /// Frees two places in threads, as those of connections that are closed, while the maximum changes. Returns the pool and
 /// its places.
 fn free_places_while(

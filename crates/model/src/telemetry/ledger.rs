@@ -109,6 +109,19 @@ impl Ledger {
         self.queued.store(queued, Relaxed);
     }
 
+    /// A checkout in the queue takes a connection, and leaves the queue.
+    pub(crate) fn serve(&self, stats: &ConnectionStats) {
+        let _shard = self.shard.lock().expect("no panic");
+        stats.set(ConnectionState::Used);
+        self.queued.fetch_sub(1, Relaxed);
+    }
+
+    /// A checkout gives up, and leaves the queue.
+    pub(crate) fn give_up(&self) {
+        let _shard = self.shard.lock().expect("no panic");
+        self.queued.fetch_sub(1, Relaxed);
+    }
+
     pub(crate) fn surplus_closed(&self) -> usize {
         self.state.lock().expect("no panic").surplus_closed
     }
@@ -119,8 +132,8 @@ impl Ledger {
 
     pub(crate) fn has_surplus(&self) -> bool {
         fence(SeqCst);
-        let max_idle = || self.pool_size + self.queued.load(Relaxed);
-        if self.live.load(Relaxed) <= max_idle() || self.connections().idle <= max_idle() {
+        let max_idle = self.pool_size + self.queued.load(Relaxed);
+        if self.live.load(Relaxed) <= max_idle || self.connections().idle <= self.pool_size {
             return false;
         }
         let state = self.state.lock().expect("no panic");

@@ -1,6 +1,7 @@
 //! The events of a pool, and how each changes its ledger.
 //!
-//! Everything but what every checkout and every return records (see [`Recorder`]) takes the ledger's lock. Spans are
+//! Everything but what every checkout and every return records (see [`Recorder`]), and what a checkout that waits does (see
+//! `waiting`), takes the ledger's lock. Spans are
 //! opened before the lock is taken and updated after it is released, and log lines are written after it is released.
 
 mod checkouts;
