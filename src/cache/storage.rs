@@ -177,7 +177,12 @@ where
         let until = Instant::now() + time;
         loop {
             match self.try_lock(key, time).await {
-                Ok(Some(lock)) => return Locked::Here(Some(lock)),
+                Ok(Some(lock)) => {
+                    // Another process may have stored the value since it was missed, and released the lock.
+                    let Read::Found(found) = self.read(key).await else { return Locked::Here(Some(lock)) };
+                    self.unlock(Some(lock)).await;
+                    return Locked::Found(found);
+                }
                 Err(_) => return Locked::Here(None),
                 Ok(None) if Instant::now() >= until => return Locked::Here(None),
                 Ok(None) => {}

@@ -20,6 +20,7 @@ use super::core::{Core, Looked};
 use super::entry::HEADER_BYTES;
 use super::error::LoadError;
 use super::settings::CacheSettings;
+use super::storage::Locked;
 use super::suspension::SUSPENSION;
 use crate::labels::{CacheError, CacheResult, Outcome};
 use crate::telemetry::CacheTotals;
@@ -453,6 +454,11 @@ async fn lock_lets_one_process_load() {
     let other = Harness { core: core(&one.store, settings), store: one.store.clone(), loads: AtomicUsize::new(0) };
     assert_eq!(tokio::join!(one.value("a", 1), other.value("a", 2)), (1, 1));
     assert_eq!((one.loads(), other.loads(), other.results(CacheResult::Coalesced)), (1, 0, 1));
+    assert_eq!(one.store.keys().len(), 1, "the lock is released");
+
+    // The value is stored between the look for it and the lock.
+    let locked = other.core.lock_or_await_value(&other.core.store_key("a"), 5 * SECOND).await;
+    assert!(matches!(locked, Locked::Found(found) if found.value == Some(1)));
     assert_eq!(one.store.keys().len(), 1, "the lock is released");
 
     // The process that has the lock ends: after its time, the other one loads.
