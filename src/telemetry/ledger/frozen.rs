@@ -33,8 +33,9 @@ impl Ledger {
         }
         state.queue = self.contended.queue.read();
         shards.read_entries(&mut state.in_flight);
-        if state.in_flight_count == 0 && state.in_flight.len() > MAX_SPARE_ENTRIES {
-            shards.free_beyond(MAX_SPARE_ENTRIES, &mut state.in_flight);
+        if state.in_flight_count == 0 {
+            let max = shards.max_kept().max(MAX_SPARE_ENTRIES);
+            shards.free_beyond(max, &mut state.in_flight);
         }
         Frozen { shards, state }
     }

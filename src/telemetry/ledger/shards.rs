@@ -167,11 +167,14 @@ impl<E, T> AllShards<'_, E, T> {
         add_missing(&mut entries.0, &lock(self.store).chunks);
     }
 
-    /// Frees the memory of all entries if there are more than `max`, and than the shards keep for themselves. Called when all
-    /// are vacant.
+    /// Returns how many vacant entries the shards keep for themselves, at most.
+    pub(crate) fn max_kept(&self) -> usize {
+        self.states.iter().flatten().count() * 2 * BATCH
+    }
+
+    /// Frees the memory of all entries if there are more than `max`. Called when all are vacant.
     pub(crate) fn free_beyond(&mut self, max: usize, entries: &mut Entries<E>) {
-        let kept = self.states.iter().flatten().count() * 2 * BATCH;
-        if entries.len() <= max.max(kept) {
+        if entries.len() <= max {
             return;
         }
         for state in self.states.iter_mut().flatten() {
