@@ -239,7 +239,9 @@ struct Writer {
     collector: Collector,
     registry: Registry,
     expositions: ObjectPool<Exposition>,
+    /// Of both formats.
     pages: ObjectPool<Page>,
+    compressed: ObjectPool<Page>,
     gzips: ObjectPool<Gzip>,
 }
 
@@ -250,6 +252,7 @@ impl Writer {
             registry,
             expositions: ObjectPool::new(MAX_SCRAPES),
             pages: ObjectPool::new(MAX_SCRAPES),
+            compressed: ObjectPool::new(MAX_SCRAPES),
             gzips: ObjectPool::new(MAX_SCRAPES),
         }
     }
@@ -258,14 +261,14 @@ impl Writer {
     fn write(&self, negotiated: Negotiated) -> Result<PooledPage, String> {
         let exposition = || Exposition::new(self.collector.clone()).registry(self.registry.clone());
         let mut exposition = self.expositions.take(exposition);
-        let mut page = PooledPage::take(&self.pages);
+        let mut page = PooledPage::take_of(&self.pages, negotiated.format);
         exposition.write(negotiated.format, page.page_mut()).map_err(|error| error.to_string())?;
         self.expositions.put(exposition);
         if !negotiated.gzip {
             return Ok(page);
         }
         let mut gzip = self.gzips.take(Gzip::new);
-        let mut compressed = PooledPage::take(&self.pages);
+        let mut compressed = PooledPage::take(&self.compressed);
         gzip.compress(page.page(), compressed.page_mut()).map_err(|error| error.to_string())?;
         self.gzips.put(gzip);
         Ok(compressed)

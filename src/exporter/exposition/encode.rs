@@ -220,7 +220,7 @@ pub(super) fn integer(out: &mut Vec<u8>, number: u64) {
     // Most are small, and pushing one byte is faster than making and copying several.
     match u8::try_from(number) {
         Ok(digit @ 0..10) => out.push(b'0' + digit),
-        _ => Digits::of(number).write(out),
+        _ => out.extend_from_slice(Digits::of(number).as_bytes()),
     }
 }
 
@@ -245,11 +245,8 @@ impl Digits {
     }
 
     #[inline]
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        match self.digits[self.start..] {
-            [digit] => out.push(digit),
-            ref digits => out.extend_from_slice(digits),
-        }
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.digits[self.start..]
     }
 }
 
@@ -321,11 +318,6 @@ pub(super) fn bound(out: &mut Vec<u8>, value: f64, format: Format) {
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "called only for values that fit")]
 fn truncated(value: f64) -> u64 {
     value as u64
-}
-
-/// Returns whether a label value needs no escaping.
-pub(super) fn is_plain(value: &str) -> bool {
-    !value.bytes().any(|byte| matches!(byte, b'\\' | b'"' | b'\n'))
 }
 
 /// Writes a label value, or the help of a family in OpenMetrics.
@@ -451,7 +443,6 @@ mod tests {
         let hostile = "a\\b\"c\nd\u{0}é🦀}{,=#";
         assert_eq!(written(|out| escaped(out, hostile)), "a\\\\b\\\"c\\nd\u{0}é🦀}{,=#");
         assert_eq!(written(|out| escaped_help(out, hostile)), "a\\\\b\"c\\nd\u{0}é🦀}{,=#");
-        assert!(!is_plain(hostile) && is_plain("a é🦀"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The pools are read from their ledgers directly: converting their samples to the types of the `prometheus` crate
 //! first, with a dozen allocations for each, takes thirty times as long. The metrics of a registry are gathered.
 
+mod edit;
 mod encode;
 mod pools;
 
@@ -14,7 +15,8 @@ use prometheus::proto::{Metric, MetricFamily};
 
 pub use self::encode::Format;
 use self::encode::{family_head, family_kind, samples};
-use self::pools::PoolLabels;
+pub(super) use self::pools::PoolText;
+use self::pools::Scratch;
 use super::page::Page;
 use crate::telemetry::catalogue::{BUILD_INFO, METRICS, POOL_LABEL};
 use crate::telemetry::collector::{self, Collector};
@@ -56,8 +58,9 @@ pub enum ExpositionError {
 /// # Ok::<(), poolscope::exporter::ExpositionError>(())
 /// ```
 ///
-/// Keep both: a page that is written again costs no allocation for pools. The other collectors of the registry cost
-/// what they cost, and may block.
+/// Keep both: a page that is written again in the same format costs no allocation for pools, and of their text only
+/// what has changed is written. Two formats need two pages. The other collectors of the registry cost what they cost, and
+/// may block.
 ///
 /// # A registry that contains the collector
 ///
@@ -71,11 +74,9 @@ pub struct Exposition {
     /// The pools being written; empty in between, so that none is kept alive.
     ledgers: Vec<Arc<Ledger>>,
     reading: SnapshotBuffer,
-    /// The cached labels of the pools, in the order of `ledgers`.
-    labels: Vec<PoolLabels>,
-    /// The length of each metric's head.
-    heads: Vec<usize>,
-    buffer: Vec<u8>,
+    /// The length of the pools' text by metric.
+    lengths: Vec<usize>,
+    scratch: Scratch,
     /// Whether a type conflict was logged. It is logged once, not at each scrape.
     conflict_logged: bool,
 }
@@ -89,9 +90,8 @@ impl Exposition {
             registry: None,
             ledgers: Vec::new(),
             reading: SnapshotBuffer::new(),
-            labels: Vec::new(),
-            heads: Vec::new(),
-            buffer: Vec::new(),
+            lengths: Vec::new(),
+            scratch: Scratch::default(),
             conflict_logged: false,
         }
     }
@@ -121,46 +121,39 @@ impl Exposition {
                 }
             }
         }
-        // A piece for each metric of the catalogue, and the last one for all others.
-        let pieces = page.reset(METRICS.len() + 1);
-        self.write_pools(format, &families, pieces);
-        let written = self.write_families(format, &families, pieces);
+        // The page has nothing of the pools meanwhile: what a panic leaves behind must not be used by the next page.
+        let mut pools = page.begin(METRICS.len(), format);
+        self.write_pools(format, &mut pools);
+        let heads = page.own_mut();
+        for (index, (metric, length)) in METRICS.iter().zip(&self.lengths).enumerate() {
+            // A family without samples is left out.
+            if *length > 0 {
+                let (head, kind) = (&mut heads[2 * index], metric.kind.as_str());
+                family_head(head, format, metric.name, kind, metric.help, |name| is_taken(name, &families));
+            }
+        }
+        let written = self.write_families(format, &families, heads);
         self.ledgers.clear();
+        page.complete(pools, self.lengths.iter().sum());
         written
     }
 
-    /// Writes the pools of the collector.
-    fn write_pools(&mut self, format: Format, families: &[MetricFamily], pieces: &mut [Vec<u8>]) {
-        self.heads.clear();
-        for (metric, piece) in METRICS.iter().zip(&mut *pieces) {
-            if metric.has_pool_label() {
-                let kind = metric.kind.as_str();
-                family_head(piece, format, metric.name, kind, metric.help, |name| is_taken(name, families));
-            }
-            self.heads.push(piece.len());
-        }
-        self.labels.retain(PoolLabels::is_alive);
+    /// Makes `pools` the lines of the collector's pools.
+    fn write_pools(&mut self, format: Format, pools: &mut Vec<PoolText>) {
+        self.lengths.clear();
+        self.lengths.resize(METRICS.len(), 0);
         for (place, ledger) in self.ledgers.iter().enumerate() {
-            if !self.labels.get(place).is_some_and(|labels| labels.is_of(ledger)) {
-                self.labels.insert(place, PoolLabels::new(ledger));
-            }
-            ledger.read(&mut self.reading);
-            let labels = &mut self.labels[place];
-            for (index, (metric, piece)) in METRICS.iter().zip(&mut *pieces).enumerate() {
-                if let Some(read) = metric.reader(self.reading.snapshot().kind) {
-                    let mut lines = labels.lines(index, metric, format, &mut self.buffer, piece);
-                    read(self.reading.snapshot(), &mut lines);
+            if !pools.get(place).is_some_and(|text| text.is_of(ledger.name())) {
+                // The pools are in the order in which they joined. Those in between have gone.
+                match pools.iter().skip(place).position(|text| text.is_of(ledger.name())) {
+                    Some(gone) => drop(pools.drain(place..place + gone)),
+                    None => pools.insert(place, PoolText::new(ledger.name())),
                 }
             }
+            ledger.read(&mut self.reading);
+            pools[place].update(self.reading.snapshot(), format, &mut self.scratch, &mut self.lengths);
         }
-        // A pool that was replaced is no longer listed, but may still exist.
-        self.labels.truncate(self.ledgers.len());
-        for (piece, head) in pieces.iter_mut().zip(&self.heads) {
-            // A family without samples is left out.
-            if piece.len() == *head {
-                piece.clear();
-            }
-        }
+        pools.truncate(self.ledgers.len());
     }
 
     /// Writes what was gathered, and the end of the page.
@@ -168,10 +161,10 @@ impl Exposition {
         &mut self,
         format: Format,
         families: &[MetricFamily],
-        pieces: &mut [Vec<u8>],
+        own: &mut [Vec<u8>],
     ) -> Result<(), ExpositionError> {
         let own_pools = OwnPools::new(&self.ledgers, families);
-        let last = pieces.len() - 1;
+        let last = own.len() - 1;
         for family in families {
             let name = family.name();
             if name.is_empty() {
@@ -188,10 +181,9 @@ impl Exposition {
             }
             // A family can have one type only. Samples from elsewhere are added to a family of ours, if they are of
             // its type, else they are left out.
-            let ours =
-                METRICS.iter().zip(&*pieces).position(|(metric, piece)| metric.name == name && !piece.is_empty());
+            let ours = METRICS.iter().zip(&self.lengths).position(|(metric, len)| metric.name == name && *len > 0);
             let piece = match ours {
-                Some(index) if METRICS[index].kind.as_str() == kind => &mut pieces[index],
+                Some(index) if METRICS[index].kind.as_str() == kind => &mut own[2 * index + 1],
                 Some(_) => {
                     if !std::mem::replace(&mut self.conflict_logged, true) {
                         tracing::warn!(
@@ -204,7 +196,7 @@ impl Exposition {
                     continue;
                 }
                 None => {
-                    let piece = &mut pieces[last];
+                    let piece = &mut own[last];
                     family_head(piece, format, name, kind, family.help(), |name| is_taken(name, families));
                     piece
                 }
@@ -214,7 +206,7 @@ impl Exposition {
             }
         }
         if format == Format::OpenMetrics {
-            pieces[last].extend_from_slice(b"# EOF\n");
+            own[last].extend_from_slice(b"# EOF\n");
         }
         Ok(())
     }

@@ -231,11 +231,12 @@ pub(crate) fn change_process_counters() -> RwLockWriteGuard<'static, ()> {
     }
 }
 
-/// Writes pages, reusing its memory.
+/// Writes pages, each into the last one of its format.
 pub(crate) struct Writer {
     _same_counters: RwLockReadGuard<'static, ()>,
     exposition: Exposition,
-    page: Page,
+    /// The last page as text, and as OpenMetrics.
+    pages: [Page; 2],
     /// The registry for the `prometheus` crate, and an exposition of it, which contains the collector twice.
     all: Registry,
     duplicate: Exposition,
@@ -246,23 +247,37 @@ impl Writer {
         let duplicate = Exposition::new(metrics.collector.clone()).registry(metrics.all.clone());
         let same_counters = PROCESS_COUNTERS.read().unwrap_or_else(PoisonError::into_inner);
         let exposition = metrics.exposition();
-        Self { _same_counters: same_counters, exposition, page: Page::new(), all: metrics.all.clone(), duplicate }
+        let (pages, all) = ([Page::new(), Page::new()], metrics.all.clone());
+        Self { _same_counters: same_counters, exposition, pages, all, duplicate }
     }
 
     /// Writes a page, which must be the same if the collector is registered too.
     #[track_caller]
     pub(crate) fn page(&mut self, format: Format) -> String {
-        self.duplicate.write(format, &mut self.page).unwrap();
-        let duplicate = self.page.to_text();
         let page = self.page_of_others(format);
-        assert_eq!(page, duplicate);
+        let mut duplicate = Page::new();
+        self.duplicate.write(format, &mut duplicate).unwrap();
+        assert_eq!(page, duplicate.to_text());
         page
     }
 
-    /// Writes a page where registering the collector too would merge incompatible families.
+    /// Writes a page where registering the collector too would merge incompatible families. It must be the same as one
+    /// that is written to no earlier page, or to one of the other format.
+    #[track_caller]
     pub(crate) fn page_of_others(&mut self, format: Format) -> String {
-        self.exposition.write(format, &mut self.page).unwrap();
-        self.page.to_text()
+        let [text, open_metrics] = &mut self.pages;
+        let (page, mut other) = match format {
+            Format::OpenMetrics => (open_metrics, text.clone()),
+            _ => (text, open_metrics.clone()),
+        };
+        self.exposition.write(format, page).unwrap();
+        let written = page.to_text();
+        assert_eq!(page.len(), written.len());
+        for fresh in [&mut Page::new(), &mut other] {
+            self.exposition.write(format, fresh).unwrap();
+            assert!(fresh.to_text() == written, "from nothing:\n{}\nagain:\n{written}", fresh.to_text());
+        }
+        written
     }
 
     #[track_caller]
