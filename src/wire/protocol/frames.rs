@@ -183,6 +183,15 @@ impl<'a> WholeMessage<'a> {
         let (body, rest) = behind.split_at_checked(length as usize - 4)?;
         Some(Self { tag: *tag, body, rest })
     }
+
+    /// The same for at most [`LARGE_MESSAGE_LENGTH`] bytes, in which a message of another length does not fit.
+    #[inline(always)]
+    pub(super) fn of_few(bytes: &'a [u8]) -> Option<Self> {
+        let [tag, a, b, c, d, behind @ ..] = bytes else { return None };
+        let length = u32::from_be_bytes([*a, *b, *c, *d]).wrapping_sub(4);
+        let (body, rest) = behind.split_at_checked(length as usize)?;
+        Some(Self { tag: *tag, body, rest })
+    }
 }
 
 #[cfg(test)]
