@@ -28,18 +28,10 @@ impl<B> ResponseBody<B> {
         Self { inner: None, accounting: None }
     }
 
-    pub(super) fn unaccounted(inner: B) -> Self {
-        Self { inner: Some(inner), accounting: None }
-    }
-}
-
-impl<B: Body> ResponseBody<B> {
-    pub(super) fn accounted(inner: B, mut accounting: Accounting) -> Self {
-        // The server drops an empty body without reading it.
-        if inner.is_end_stream() {
-            accounting.complete_on_drop();
-        }
-        Self { inner: Some(inner), accounting: Some(accounting) }
+    /// `accounting` is `None` if another layer does it.
+    #[inline]
+    pub(super) fn new(inner: B, accounting: Option<Accounting>) -> Self {
+        Self { inner: Some(inner), accounting }
     }
 }
 
@@ -58,7 +50,12 @@ impl<B: Body> Body for ResponseBody<B> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         let Some(accounting) = this.accounting else { return inner.poll_frame(cx) };
-        let frame = ready!(accounting.enter(|| inner.as_mut().poll_frame(cx)));
+        let frame = {
+            let entered = accounting.enter();
+            let frame = inner.as_mut().poll_frame(cx);
+            entered.leave();
+            ready!(frame)
+        };
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
