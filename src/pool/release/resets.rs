@@ -17,8 +17,8 @@ use super::super::shared::Shared;
 
 /// How long a checkout waits for a reset before it opens a connection: this twice. Most resets take one round trip.
 ///
-/// A process that is suspended, or a runtime that is blocked, uses up the part that was running: its timer has expired
-/// when it goes on, although the server may have answered. The answer is read during the other part.
+/// When a process was suspended, or its runtime blocked, the timer of a part may have expired although the server has
+/// answered. If it was the first part, the answer is read during the second.
 const RESET_WAIT_PART: Duration = Duration::from_millis(50);
 
 /// Whether a checkout waits for the reset of a returned connection, which it does once at most.
