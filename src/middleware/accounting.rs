@@ -11,6 +11,7 @@ use super::request_span::RequestSpan;
 use super::server_timing;
 use crate::labels::{ErrorCode, Outcome};
 use crate::pool::request::{ActiveRequest, ScopeGuard};
+use crate::pool::unwind::run_guarded;
 use crate::telemetry::clock::Nanos;
 use crate::telemetry::operations::OperationId;
 
@@ -39,31 +40,6 @@ struct Ending {
     at_end: Outcome,
     /// Why the request failed, if that is known.
     error: Option<ErrorCode>,
-}
-
-/// Code of a request that runs in its scope. If dropped before [`leave`](Self::leave), it has panicked, and the request has
-/// failed.
-pub(super) struct Entered<'a> {
-    _scope: ScopeGuard<'a>,
-    _span: Option<tracing::span::Entered<'a>>,
-    /// Taken when the code has returned.
-    ending: Option<&'a mut Ending>,
-}
-
-impl Entered<'_> {
-    #[inline]
-    pub(super) fn leave(mut self) {
-        self.ending = None;
-    }
-}
-
-impl Drop for Entered<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(ending) = self.ending.take() {
-            ending.fail();
-        }
-    }
 }
 
 impl Ending {
@@ -97,11 +73,16 @@ impl Accounting {
         }
     }
 
-    /// Enters the request's scope to run its code.
+    /// Runs code of the request in its scope. If it panics, the request has failed.
     #[inline]
-    pub(super) fn enter(&mut self) -> Entered<'_> {
+    pub(super) fn enter<T>(&mut self, run: impl FnOnce() -> T) -> T {
         let Self { request, span, ending, .. } = self;
-        Entered { _span: span.enter(), _scope: ScopeGuard::enter(request), ending: Some(ending) }
+        let in_scope = || {
+            let _span = span.enter();
+            let _scope = ScopeGuard::enter(request);
+            run()
+        };
+        run_guarded(in_scope, || ending.fail())
     }
 
     /// Ends the request as refused, and records a refused checkout of it.

@@ -50,12 +50,7 @@ impl<B: Body> Body for ResponseBody<B> {
         let mut this = self.project();
         let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
         let Some(accounting) = this.accounting else { return inner.poll_frame(cx) };
-        let frame = {
-            let entered = accounting.enter();
-            let frame = inner.as_mut().poll_frame(cx);
-            entered.leave();
-            ready!(frame)
-        };
+        let frame = ready!(accounting.enter(|| inner.as_mut().poll_frame(cx)));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {

@@ -66,10 +66,7 @@ where
         let Some(accounting) = slot else {
             return inner.poll(cx).map_ok(|response| response.map(|body| ResponseBody::new(body, None)));
         };
-        let entered = accounting.enter();
-        let polled = inner.poll(cx);
-        entered.leave();
-        match ready!(polled) {
+        match ready!(accounting.enter(|| inner.poll(cx))) {
             Ok(mut response) => {
                 accounting.respond(&mut response);
                 Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, slot.take()))))

@@ -75,9 +75,7 @@ where
             return ResponseFuture::refused(overload);
         }
         // A service may start a checkout before its future is polled.
-        let entered = accounting.enter();
-        let inner = self.inner.call(request);
-        entered.leave();
+        let inner = accounting.enter(|| self.inner.call(request));
         ResponseFuture::new(inner, Some(accounting))
     }
 }

@@ -149,7 +149,9 @@ fn find<T>(mut visit: impl FnMut(&mut ActiveRequest) -> Option<T>) -> Option<T> 
     INNERMOST.with_borrow_mut(|innermost| {
         // Without an innermost request there are no others.
         let found = visit(innermost.as_mut()?);
-        found.or_else(|| OUTER.with_borrow_mut(|others| others.iter_mut().rev().find_map(visit)))
+        // A thread that is being destroyed has no others any more.
+        let of_others = || OUTER.try_with(|others| others.borrow_mut().iter_mut().rev().find_map(visit)).ok().flatten();
+        found.or_else(of_others)
     })
 }
 
@@ -167,9 +169,8 @@ pub(crate) fn current() -> Vec<ActiveRequest> {
 }
 
 /// Calls `f` with the innermost request of the pool with this ledger.
-fn with_innermost<T>(ledger: &Arc<Ledger>, f: impl FnOnce(&mut ActiveRequest) -> T) -> Option<T> {
-    let mut f = Some(f);
-    find(|request| if request.is_of(ledger) { f.take().map(|f| f(request)) } else { None })
+fn with_innermost<T>(ledger: &Arc<Ledger>, mut f: impl FnMut(&mut ActiveRequest) -> T) -> Option<T> {
+    find(|request| request.is_of(ledger).then(|| f(request)))
 }
 
 /// Returns whether the thread works for a request of the pool with this ledger.

@@ -2,8 +2,9 @@
 //! answer arrives in one read.
 //!
 //! Nearly all requests of a driver are such exchanges. Each direction is one pass over the bytes and one change of the
-//! state, without the checks of what cannot be pending. It either reads all bytes or changes nothing, and leaves them to
-//! [`whole`](super::whole), which leads to the same state and the same reports. The tests compare both, as do the fuzzers.
+//! state, without the checks of what cannot be pending. It either reads all bytes, or leaves them to
+//! [`whole`](super::whole) with the state as it was, but for the cache of recent statements. Both lead to the same state and
+//! the same reports. The tests compare them, as do the fuzzers.
 
 use super::ProtocolState;
 use super::frames::WholeMessage;
@@ -132,7 +133,7 @@ fn usual_answer(bytes: &[u8]) -> Option<(u64, TransactionStatus)> {
     }
     let mut rows = 0;
     while !left.is_empty() {
-        let WholeMessage { tag, body, rest } = WholeMessage::of_few(left)?;
+        let WholeMessage { tag, body, rest } = WholeMessage::of_any_length(left)?;
         match tag {
             b'D' => rows += 1,
             b'C' | b'T' | b't' | b'd' | b'A' | b'N' => {}
