@@ -28,18 +28,10 @@ impl<B> ResponseBody<B> {
         Self { inner: None, accounting: None }
     }
 
-    pub(super) fn unaccounted(inner: B) -> Self {
-        Self { inner: Some(inner), accounting: None }
-    }
-}
-
-impl<B: Body> ResponseBody<B> {
-    pub(super) fn accounted(inner: B, mut accounting: Accounting) -> Self {
-        // The server drops an empty body without reading it.
-        if inner.is_end_stream() {
-            accounting.complete_on_drop();
-        }
-        Self { inner: Some(inner), accounting: Some(accounting) }
+    /// `accounting` is `None` if another layer does it.
+    #[inline]
+    pub(super) fn new(inner: B, accounting: Option<Accounting>) -> Self {
+        Self { inner: Some(inner), accounting }
     }
 }
 

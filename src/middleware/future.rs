@@ -38,12 +38,10 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
-    pub(super) fn accounted(inner: F, accounting: Accounting) -> Self {
-        Self { state: RequestState::Running { inner, accounting: Some(accounting) } }
-    }
-
-    pub(super) fn unaccounted(inner: F) -> Self {
-        Self { state: RequestState::Running { inner, accounting: None } }
+    /// `accounting` is `None` if another layer does it.
+    #[inline]
+    pub(super) fn new(inner: F, accounting: Option<Accounting>) -> Self {
+        Self { state: RequestState::Running { inner, accounting } }
     }
 
     pub(super) fn refused(overload: Overload) -> Self {
@@ -65,23 +63,18 @@ where
                 return Poll::Ready(Ok(refusal(overload, ResponseBody::empty())));
             }
         };
-        let polled = match slot {
-            Some(accounting) => accounting.enter(|| inner.poll(cx)),
-            None => inner.poll(cx),
+        let Some(accounting) = slot else {
+            return inner.poll(cx).map_ok(|response| response.map(|body| ResponseBody::new(body, None)));
         };
-        let result = ready!(polled);
-        let Some(mut accounting) = slot.take() else {
-            return Poll::Ready(result.map(|response| response.map(ResponseBody::unaccounted)));
-        };
-        Poll::Ready(match result {
+        match ready!(accounting.enter(|| inner.poll(cx))) {
             Ok(mut response) => {
                 accounting.respond(&mut response);
-                Ok(response.map(|body| ResponseBody::accounted(body, accounting)))
+                Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, slot.take()))))
             }
             Err(error) => {
                 accounting.end(Outcome::Error);
-                Err(error)
+                Poll::Ready(Err(error))
             }
-        })
+        }
     }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use tower_layer::Layer;
 
 use super::route::Head;
-use super::route_limits::max_connections;
+use super::route_limits::{max_connections, register};
 use super::service::PoolService;
 use super::settings::LayerSettings;
 use super::shedding::Overload;
-use crate::pool::request::LayerConfig;
 use crate::pool::{Backend, Pool, PostgresManager};
+use crate::telemetry::clock::nanos;
 
 /// A layer that accounts the use of a pool to requests. See [the module](crate::middleware).
 ///
@@ -22,8 +22,6 @@ use crate::pool::{Backend, Pool, PostgresManager};
 pub struct PoolLayer<M: Backend = PostgresManager> {
     pool: Pool<M>,
     settings: LayerSettings,
-    /// Shared by the requests; rebuilt when a setting changes that it contains.
-    config: Arc<LayerConfig>,
 }
 
 impl<M: Backend> PoolLayer<M> {
@@ -31,14 +29,7 @@ impl<M: Backend> PoolLayer<M> {
     #[must_use]
     #[track_caller]
     pub fn new(pool: &Pool<M>) -> Self {
-        let settings = LayerSettings::new(Location::caller());
-        let config = settings.config(pool);
-        Self { pool: pool.clone(), settings, config }
-    }
-
-    fn rebuild_config(mut self) -> Self {
-        self.config = self.settings.config(&self.pool);
-        self
+        Self { pool: pool.clone(), settings: LayerSettings::new(pool, Location::caller()) }
     }
 
     /// Sets the function that returns the route of a request: the template of its path, from a bounded set, or `None` if
@@ -81,8 +72,8 @@ impl<M: Backend> PoolLayer<M> {
     /// Default: yes.
     #[must_use]
     pub fn name_operations(mut self, name: bool) -> Self {
-        self.settings.name_operations = name;
-        self.rebuild_config()
+        self.settings.config_mut().names_operations = name;
+        self
     }
 
     /// Sets whether a request that is served outside any OpenTelemetry span gets a server span: a child of the caller's, if
@@ -90,7 +81,7 @@ impl<M: Backend> PoolLayer<M> {
     /// feature `otel` and an OpenTelemetry layer of `tracing`; without them there is no span.
     #[must_use]
     pub fn server_span(mut self, enabled: bool) -> Self {
-        self.settings.server_span = enabled;
+        self.settings.config_mut().server_span = enabled;
         self
     }
 
@@ -98,14 +89,14 @@ impl<M: Backend> PoolLayer<M> {
     /// milliseconds until the response's head was ready, and the number of checkouts. Default: no, as clients can read it.
     #[must_use]
     pub fn server_timing(mut self, enabled: bool) -> Self {
-        self.settings.server_timing = enabled;
+        self.settings.config_mut().server_timing = enabled;
         self
     }
 
     /// Logs and counts a warning for a request that makes more checkouts. Default: 10.
     #[must_use]
     pub fn warn_checkouts_over(mut self, max: u64) -> Self {
-        self.settings.warn_checkouts_over = max;
+        self.settings.config_mut().max_checkouts = max;
         self
     }
 
@@ -114,8 +105,8 @@ impl<M: Backend> PoolLayer<M> {
     /// `poolscope_self_deadlocks_total` counts. Default: 250 ms. No warnings with `read_wire` off, where this time is unknown.
     #[must_use]
     pub fn warn_idle_hold(mut self, min: Duration) -> Self {
-        self.settings.warn_idle_hold = min;
-        self.rebuild_config()
+        self.settings.config_mut().idle_limit = nanos(min);
+        self
     }
 
     /// Refuses a request immediately, with 503 and `Retry-After`, while more checkouts than this wait for a connection.
@@ -150,9 +141,10 @@ impl<M: Backend> PoolLayer<M> {
     /// request that needs two connections at once may deadlock with itself, as in a pool that is too small.
     #[must_use]
     pub fn max_route_percent(mut self, percent: u8) -> Self {
-        let pool_max = self.config.recorder.ledger().limits().max();
-        self.settings.max_route_connections = max_connections(percent, pool_max);
-        self.rebuild_config()
+        let pool_max = self.settings.config.recorder.ledger().limits().max();
+        let limits = max_connections(percent, pool_max).map(|connections| register(&self.pool, connections));
+        self.settings.config_mut().route_limits = limits;
+        self
     }
 
     /// Returns the load of the pool if requests are shed now, for a readiness probe such as the exporter's
@@ -160,13 +152,13 @@ impl<M: Backend> PoolLayer<M> {
     /// [`max_expected_wait`](Self::max_expected_wait) is set.
     #[must_use]
     pub fn overload(&self) -> Option<Overload> {
-        self.settings.shedding.overload(&self.config, None)
+        self.settings.shedding.overload(&self.settings.config, None)
     }
 }
 
 impl<M: Backend> Clone for PoolLayer<M> {
     fn clone(&self) -> Self {
-        Self { pool: self.pool.clone(), settings: self.settings.clone(), config: Arc::clone(&self.config) }
+        Self { pool: self.pool.clone(), settings: self.settings.clone() }
     }
 }
 
@@ -180,6 +172,6 @@ impl<M: Backend, S> Layer<S> for PoolLayer<M> {
     type Service = PoolService<M, S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PoolService::new(inner, self.pool.clone(), self.settings.clone(), Arc::clone(&self.config))
+        PoolService::new(inner, self.pool.clone(), self.settings.clone())
     }
 }

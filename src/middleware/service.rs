@@ -14,7 +14,7 @@ use super::future::ResponseFuture;
 use super::matched_path::matched_path;
 use super::route::{Head, method};
 use super::settings::LayerSettings;
-use crate::pool::request::{ActiveRequest, LayerConfig, is_active};
+use crate::pool::request::{ActiveRequest, is_active};
 use crate::pool::{Backend, Pool};
 use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 
@@ -26,18 +26,17 @@ pub struct PoolService<M: Backend, S> {
     inner: S,
     pool: Pool<M>,
     settings: LayerSettings,
-    config: Arc<LayerConfig>,
 }
 
 impl<M: Backend, S> PoolService<M, S> {
-    pub(super) fn new(inner: S, pool: Pool<M>, settings: LayerSettings, config: Arc<LayerConfig>) -> Self {
-        Self { inner, pool, settings, config }
+    pub(super) fn new(inner: S, pool: Pool<M>, settings: LayerSettings) -> Self {
+        Self { inner, pool, settings }
     }
 
     fn route_key<B>(&self, request: &Request<B>) -> RouteKey {
         let head = Head::of(request);
         let method = method(head.method);
-        let recorder = &self.config.recorder;
+        let recorder = &self.settings.config.recorder;
         match &self.settings.route_by {
             Some(route_by) => recorder.route_key(route_by(head).as_deref().unwrap_or(UNKNOWN_ROUTE), method),
             None => recorder.route_key(matched_path(&head).unwrap_or(UNKNOWN_ROUTE), method),
@@ -64,37 +63,33 @@ where
         if self.settings.insert_pool {
             request.extensions_mut().insert(self.pool.clone());
         }
+        let config = &self.settings.config;
         // An outer layer of this pool does the accounting.
-        if is_active(self.config.recorder.ledger()) {
-            return ResponseFuture::unaccounted(self.inner.call(request));
+        if is_active(config.recorder.ledger()) {
+            return ResponseFuture::new(self.inner.call(request), None);
         }
         let route = self.route_key(&request);
-        let active = ActiveRequest::new(Arc::clone(&self.config), route);
-        let mut accounting = Accounting::begin(active, &self.settings, &request);
-        if let Some(overload) = self.settings.shedding.overload(&self.config, Some(route)) {
+        let mut accounting = Accounting::begin(ActiveRequest::new(Arc::clone(config), route), &request);
+        if let Some(overload) = self.settings.shedding.overload(config, Some(route)) {
             accounting.shed();
             return ResponseFuture::refused(overload);
         }
         // A service may start a checkout before its future is polled.
         let inner = accounting.enter(|| self.inner.call(request));
-        ResponseFuture::accounted(inner, accounting)
+        ResponseFuture::new(inner, Some(accounting))
     }
 }
 
 impl<M: Backend, S: Clone> Clone for PoolService<M, S> {
     fn clone(&self) -> Self {
-        let Self { inner, pool, settings, config } = self;
-        Self { inner: inner.clone(), pool: pool.clone(), settings: settings.clone(), config: Arc::clone(config) }
+        let Self { inner, pool, settings } = self;
+        Self { inner: inner.clone(), pool: pool.clone(), settings: settings.clone() }
     }
 }
 
 impl<M: Backend, S: fmt::Debug> fmt::Debug for PoolService<M, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { inner, pool, settings, .. } = self;
-        f.debug_struct("PoolService")
-            .field("inner", inner)
-            .field("pool", pool)
-            .field("settings", settings)
-            .finish_non_exhaustive()
+        let Self { inner, pool, settings } = self;
+        f.debug_struct("PoolService").field("inner", inner).field("pool", pool).field("settings", settings).finish()
     }
 }

@@ -11,13 +11,31 @@ use tracing::Level;
 use crate::support::log_lines::LogLines;
 use crate::support::{Admin, Proxy, TestPool, backend, eventually, shared, with_deadline};
 
+/// How long a checkout waits for a connection that is being reset, before it opens another.
+const RESET_WAIT_LIMIT: Duration = Duration::from_millis(100);
+
+/// Checks out the pool's connection, and counts in `slow` whether it took so long that the pool opens another.
+async fn get_timed(test: &TestPool, slow: &mut u64) -> Connection {
+    let begun = Instant::now();
+    let connection = test.get().await;
+    *slow += u64::from(begun.elapsed() >= RESET_WAIT_LIMIT);
+    connection
+}
+
+/// Checks that no connection was opened but the first, and one for each wait that a busy machine made too long.
+fn assert_opened_for(slow: u64, test: &TestPool) {
+    let created = test.scrape().count("poolscope_connections_created_total", &[]);
+    assert!(created <= 1 + slow, "{created} connections, {slow} long waits");
+}
+
 /// One connection serves uses that follow each other, although each is reset after its return.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sequential_uses_with_reset_open_one_connection() {
     let settings = |builder: PoolBuilder| builder.pool_size(1).max_overflow(5).reset_session(true);
     let test = TestPool::shared("places_reset", settings).await;
+    let mut slow = 0;
     for round in 0..500 {
-        let mut connection = test.get().await;
+        let mut connection = get_timed(&test, &mut slow).await;
         if round % 2 == 0 {
             connection.query_one("SELECT 1", &[]).await.unwrap();
         } else {
@@ -26,20 +44,35 @@ async fn sequential_uses_with_reset_open_one_connection() {
             transaction.batch_execute("SELECT 1").await.unwrap();
         }
     }
+    assert_opened_for(slow, &test);
+}
+
+/// The answer to a rollback, and the end of the wait for it, come while nothing can be polled.
+#[tokio::test]
+async fn a_blocked_runtime_opens_no_further_connection() {
+    let test = TestPool::shared("places_blocked", |builder| builder.pool_size(1).max_overflow(5)).await;
+    for _ in 0..5 {
+        let mut connection = test.get().await;
+        let transaction = connection.transaction().await.unwrap();
+        transaction.batch_execute("SELECT 1").await.unwrap();
+        drop(transaction);
+        drop(connection);
+        let (_connection, ()) = tokio::join!(test.get(), async { std::thread::sleep(3 * RESET_WAIT_LIMIT) });
+    }
     let created = test.scrape().count("poolscope_connections_created_total", &[]);
-    assert!(created <= 2, "{created} connections");
+    assert_eq!(created, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sequential_dropped_transactions_open_one_connection() {
     let test = TestPool::shared("places_rollback", |builder| builder.pool_size(1).max_overflow(5)).await;
+    let mut slow = 0;
     for _ in 0..500 {
-        let mut connection = test.get().await;
+        let mut connection = get_timed(&test, &mut slow).await;
         let transaction = connection.transaction().await.unwrap();
         transaction.batch_execute("SELECT 1").await.unwrap();
     }
-    let created = test.scrape().count("poolscope_connections_created_total", &[]);
-    assert!(created <= 2, "{created} connections");
+    assert_opened_for(slow, &test);
 }
 
 /// The code of a cancel request, which begins a connection that carries it.

@@ -15,13 +15,18 @@ use tokio::time::timeout;
 use super::super::gate::Waiting;
 use super::super::shared::Shared;
 
-/// How long a checkout waits for a reset before it opens a connection. Most resets take one round trip.
-const RESET_WAIT_LIMIT: Duration = Duration::from_millis(100);
+/// How long a checkout waits for a reset before it opens a connection: this twice. Most resets take one round trip.
+///
+/// When a process was suspended, or its runtime blocked, the timer of a part may have expired although the server has
+/// answered. If it was the first part, the answer is read during the second.
+const RESET_WAIT_PART: Duration = Duration::from_millis(50);
 
 /// Whether a checkout waits for the reset of a returned connection, which it does once at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::pool) enum ResetWait {
     NotYet,
+    /// It has not waited, but looked once more for an idle connection.
+    LookedAgain,
     Waiting,
     Over,
 }
@@ -91,7 +96,7 @@ impl Resets {
     /// Returns whether a checkout waits for a reset rather than open a connection.
     pub(in crate::pool) fn is_awaited(&self, wait: ResetWait) -> bool {
         match wait {
-            ResetWait::NotYet => self.waiting.load(SeqCst) < self.under_way.load(SeqCst),
+            ResetWait::NotYet | ResetWait::LookedAgain => self.waiting.load(SeqCst) < self.under_way.load(SeqCst),
             ResetWait::Waiting => self.under_way.load(SeqCst) > 0,
             ResetWait::Over => false,
         }
@@ -117,7 +122,7 @@ impl Drop for ResetPermit<'_> {
     }
 }
 
-/// Waits until a reset has ended, at most for [`RESET_WAIT_LIMIT`].
+/// Waits until a reset has ended, at most for [`RESET_WAIT_PART`] twice.
 ///
 /// # Cancel safety
 ///
@@ -142,7 +147,9 @@ pub(in crate::pool) fn wait_for_reset(shared: Arc<Shared>) -> Waiting {
             ended.set(resets.ended.notified());
         }
         // Woken or not, the checkout tries again.
-        let _ = timeout(RESET_WAIT_LIMIT, ended).await;
+        if timeout(RESET_WAIT_PART, ended.as_mut()).await.is_err() {
+            let _ = timeout(RESET_WAIT_PART, ended).await;
+        }
     })
 }
 

@@ -26,6 +26,11 @@ impl RouteLimits {
         Self { connections: connections.clamp(1, Semaphore::MAX_PERMITS), routes, closed: AtomicBool::new(false) }
     }
 
+    /// Returns the number of connections that each route may hold.
+    pub(crate) fn connections(&self) -> usize {
+        self.connections
+    }
+
     /// Returns the permits of a route.
     pub(super) fn permits(&self, key: RouteKey) -> Arc<RoutePermits> {
         let route = &self.routes[usize::from(key.route())];

@@ -5,6 +5,7 @@
 //! it through its scope. Layers of several pools may be nested, so there may be several requests at once.
 
 use std::cell::RefCell;
+use std::mem::ManuallyDrop;
 use std::panic::Location;
 use std::sync::Arc;
 
@@ -17,17 +18,23 @@ use crate::telemetry::request_usage::RequestUsage;
 use crate::telemetry::requests::{RouteKey, UNKNOWN_ROUTE};
 
 /// The configuration that all requests of one layer share.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct LayerConfig {
     pub(crate) recorder: Recorder,
+    /// Where the layer was made.
+    pub(crate) call_site: &'static Location<'static>,
     /// Whether operations without a name are named after the request's route.
     pub(crate) names_operations: bool,
     /// How long a connection may be held while the server has nothing to do for it, in nanoseconds.
     pub(crate) idle_limit: u64,
     /// The limit of connections for each route, if there is one.
     pub(crate) route_limits: Option<Arc<RouteLimits>>,
-    /// Where the layer was made.
-    pub(crate) call_site: &'static Location<'static>,
+    /// Whether responses have a `Server-Timing` header.
+    pub(crate) server_timing: bool,
+    /// Whether requests outside any span get a server span.
+    pub(crate) server_span: bool,
+    /// The number of checkouts beyond which a request is warned of.
+    pub(crate) max_checkouts: u64,
 }
 
 /// A request that is being served.
@@ -81,42 +88,13 @@ impl ActiveRequest {
     }
 }
 
-/// The requests that a thread works for. There is rarely more than one, so that it is kept apart from the others.
-#[derive(Debug)]
-struct ActiveRequests {
-    innermost: Option<ActiveRequest>,
-    /// The others, the outermost first. Empty if there is no innermost one.
-    outer: Vec<ActiveRequest>,
-}
-
-impl ActiveRequests {
-    #[inline]
-    fn enter(&mut self, request: ActiveRequest) {
-        if let Some(outer) = self.innermost.replace(request) {
-            self.outer.push(outer);
-        }
-    }
-
-    /// Leaves the innermost request.
-    #[inline]
-    fn leave(&mut self) -> Option<ActiveRequest> {
-        let left = self.innermost.take();
-        if !self.outer.is_empty() {
-            self.innermost = self.outer.pop();
-        }
-        left
-    }
-
-    /// Returns the requests, innermost first.
-    #[inline]
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut ActiveRequest> {
-        self.innermost.iter_mut().chain(self.outer.iter_mut().rev())
-    }
-}
-
 thread_local! {
-    static ACTIVE: RefCell<ActiveRequests> =
-        const { RefCell::new(ActiveRequests { innermost: None, outer: Vec::new() }) };
+    /// The innermost of the requests that the thread works for, `None` if it works for none. There is rarely another, so it is
+    /// apart from them. Not dropped with the thread, since every scope has been left by then: a thread-local without a
+    /// destructor is reached without checking whether the thread is ending.
+    static INNERMOST: RefCell<Option<ManuallyDrop<ActiveRequest>>> = const { RefCell::new(None) };
+    /// The others, the outermost first.
+    static OUTER: RefCell<Vec<ActiveRequest>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Makes the thread work for a request until dropped, also by a panic.
@@ -131,7 +109,9 @@ impl<'a> ScopeGuard<'a> {
     pub(crate) fn enter(request: &'a mut Option<ActiveRequest>) -> Self {
         let entered = request.is_some();
         if let Some(request) = request.take() {
-            ACTIVE.with_borrow_mut(|active| active.enter(request));
+            if let Some(outer) = INNERMOST.replace(Some(ManuallyDrop::new(request))) {
+                put_aside(outer);
+            }
             count_request_scopes(1);
         }
         Self { request, entered }
@@ -143,34 +123,58 @@ impl Drop for ScopeGuard<'_> {
     fn drop(&mut self) {
         if self.entered {
             // Scopes that were entered after this one have been left before.
-            *self.request = ACTIVE.with_borrow_mut(ActiveRequests::leave);
+            *self.request = INNERMOST.take().map(ManuallyDrop::into_inner);
             count_request_scopes(-1);
+            if in_request_scope() {
+                restore();
+            }
         }
     }
 }
 
-/// Returns the innermost request of each pool, for another task to work for; each has an account from now on.
-pub(crate) fn current() -> Vec<ActiveRequest> {
-    ACTIVE.with_borrow_mut(|active| {
-        let mut current: Vec<ActiveRequest> = Vec::new();
-        for request in active.iter_mut() {
-            if !current.iter().any(|inner| inner.is_of(request.config.recorder.ledger())) {
-                request.account_or_new();
-                current.push(request.clone());
-            }
-        }
-        current
+/// Keeps an outer request while an inner one is served.
+#[cold]
+fn put_aside(outer: ManuallyDrop<ActiveRequest>) {
+    OUTER.with_borrow_mut(|others| others.push(ManuallyDrop::into_inner(outer)));
+}
+
+/// Makes the last of the outer requests the innermost one.
+#[cold]
+fn restore() {
+    INNERMOST.set(OUTER.with_borrow_mut(Vec::pop).map(ManuallyDrop::new));
+}
+
+/// Calls `visit` with the requests that the thread works for, innermost first, until it returns `Some`.
+fn find<T>(mut visit: impl FnMut(&mut ActiveRequest) -> Option<T>) -> Option<T> {
+    INNERMOST.with_borrow_mut(|innermost| {
+        // Without an innermost request there are no others.
+        let found = visit(innermost.as_mut()?);
+        // A thread that is being destroyed has no others any more.
+        let of_others = || OUTER.try_with(|others| others.borrow_mut().iter_mut().rev().find_map(visit)).ok().flatten();
+        found.or_else(of_others)
     })
 }
 
+/// Returns the innermost request of each pool, for another task to work for; each has an account from now on.
+pub(crate) fn current() -> Vec<ActiveRequest> {
+    let mut current: Vec<ActiveRequest> = Vec::new();
+    find(|request| {
+        if !current.iter().any(|inner| inner.is_of(request.config.recorder.ledger())) {
+            request.account_or_new();
+            current.push(request.clone());
+        }
+        None::<()>
+    });
+    current
+}
+
 /// Calls `f` with the innermost request of the pool with this ledger.
-fn with_innermost<T>(ledger: &Arc<Ledger>, f: impl FnOnce(&mut ActiveRequest) -> T) -> Option<T> {
-    // A thread that is being destroyed has no thread-locals any more, and serves no request.
-    let result = ACTIVE.try_with(|active| active.borrow_mut().iter_mut().find(|request| request.is_of(ledger)).map(f));
-    result.ok().flatten()
+fn with_innermost<T>(ledger: &Arc<Ledger>, mut f: impl FnMut(&mut ActiveRequest) -> T) -> Option<T> {
+    find(|request| request.is_of(ledger).then(|| f(request)))
 }
 
 /// Returns whether the thread works for a request of the pool with this ledger.
+#[inline]
 pub(crate) fn is_active(ledger: &Arc<Ledger>) -> bool {
     in_request_scope() && with_innermost(ledger, |_| ()).is_some()
 }

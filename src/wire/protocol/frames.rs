@@ -175,12 +175,15 @@ impl<'a> WholeMessage<'a> {
     /// that [is at a tag](FrameReader::is_at_tag) is at the next one behind it.
     #[inline]
     pub(super) fn first(bytes: &'a [u8]) -> Option<Self> {
+        Self::of_any_length(bytes).filter(|message| message.body.len() <= LARGE_MESSAGE_LENGTH as usize - 4)
+    }
+
+    /// The same whatever its length. A length below four, which is invalid, is taken for a huge one.
+    #[inline(always)]
+    pub(super) fn of_any_length(bytes: &'a [u8]) -> Option<Self> {
         let [tag, a, b, c, d, behind @ ..] = bytes else { return None };
-        let length = u32::from_be_bytes([*a, *b, *c, *d]);
-        if !(4..=LARGE_MESSAGE_LENGTH).contains(&length) {
-            return None;
-        }
-        let (body, rest) = behind.split_at_checked(length as usize - 4)?;
+        let length = u32::from_be_bytes([*a, *b, *c, *d]).wrapping_sub(4);
+        let (body, rest) = behind.split_at_checked(length as usize)?;
         Some(Self { tag: *tag, body, rest })
     }
 }

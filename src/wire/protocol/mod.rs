@@ -15,6 +15,7 @@ mod bodies;
 pub(super) mod checker;
 mod copy_in;
 mod error_fields;
+mod exchange;
 mod frames;
 mod guard;
 mod handler;
@@ -29,6 +30,7 @@ mod whole;
 pub(crate) use self::authentication::AuthenticationPolicy;
 use self::bodies::{COMMAND_TAG_BYTES, MessageBody};
 use self::error_fields::ErrorFields;
+use self::exchange::Turn;
 pub(crate) use self::frames::ProtocolError;
 use self::frames::{FramePart, FrameReader};
 pub(crate) use self::guard::{AnswerLimit, ServerGuard};
@@ -47,36 +49,39 @@ use crate::telemetry::evidence::Risk;
 /// The longest startup message that the server accepts.
 const MAX_STARTUP_LENGTH: u32 = 10_000 + 4;
 
-/// The state of the protocol on one connection.
+/// The state of the protocol on one connection. Laid out in declaration order: a usual exchange reads and writes the two
+/// cache lines up to the first field of `prepared`, and one statement of it.
 #[derive(Debug)]
+#[repr(C, align(128))]
 pub(crate) struct ProtocolState {
-    client: FrameReader,
-    server: FrameReader,
-    client_body: MessageBody,
-    server_body: MessageBody,
     /// Requests that the server has not answered. Only the last may be open.
     pending: RequestQueue,
     work: PendingWork,
-    /// Whether the first pending request is a COPY IN that accepts data, the end of which the client has not sent.
-    copying: bool,
-    /// The number of `Sync`s that count as ignored by the last COPY IN. If it fails, they may be answered after all.
-    ignored_syncs: u32,
-    /// Whether the server has sent nothing since its last `ReadyForQuery`.
-    silent_since_ready: bool,
-    /// Whether the server's next byte is its answer to a request for encryption.
-    negotiating: bool,
+    turn: Turn,
     /// The status in the last `ReadyForQuery`.
     transaction: TransactionStatus,
-    prepared: PreparedStatements,
-    parameters: ReportedParameters,
-    /// The text that is being read.
-    text: QueryText,
-    /// The number of rows received since the last `ReadyForQuery`.
-    rows: u64,
     /// The state of the work that was last reported.
     reported_work: Option<bool>,
     /// The risk that was last reported.
     reported_risk: Risk,
+    /// Whether the server has sent nothing since its last `ReadyForQuery`.
+    silent_since_ready: bool,
+    /// Whether the first pending request is a COPY IN that accepts data, the end of which the client has not sent.
+    copying: bool,
+    /// Whether the server's next byte is its answer to a request for encryption.
+    negotiating: bool,
+    prepared: PreparedStatements,
+    client: FrameReader,
+    server: FrameReader,
+    /// The number of `Sync`s that count as ignored by the last COPY IN. If it fails, they may be answered after all.
+    ignored_syncs: u32,
+    /// The number of rows received since the last `ReadyForQuery`.
+    rows: u64,
+    client_body: MessageBody,
+    server_body: MessageBody,
+    parameters: ReportedParameters,
+    /// The text that is being read.
+    text: QueryText,
 }
 
 impl ProtocolState {
@@ -89,6 +94,7 @@ impl ProtocolState {
             server_body: MessageBody::Ignored,
             pending: RequestQueue::default(),
             work: PendingWork::default(),
+            turn: Turn::Either,
             copying: false,
             ignored_syncs: 0,
             silent_since_ready: false,
@@ -108,10 +114,19 @@ impl ProtocolState {
     /// # Errors
     ///
     /// Returns an error if the bytes do not follow the protocol. The state must not be used after that.
-    pub(crate) fn sent(&mut self, mut bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
+    #[inline(always)]
+    pub(crate) fn sent(&mut self, bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
+        if self.usual_request(bytes, handler) { Ok(()) } else { self.requests(bytes, handler) }
+    }
+
+    /// Reads any bytes of the client.
+    // Not inlined, so that the usual exchange stays short.
+    #[inline(never)]
+    fn requests(&mut self, mut bytes: &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
         if bytes.is_empty() {
             return Ok(());
         }
+        self.turn = Turn::Either;
         if self.client.is_at_tag() {
             self.whole_requests(&mut bytes, handler);
         }
@@ -159,11 +174,24 @@ impl ProtocolState {
     ///
     /// Returns an error if the bytes do not follow the protocol, or exceed a limit. After that, the state may only be
     /// turned into a guard.
+    #[inline(always)]
     pub(crate) fn received(
         &mut self,
         bytes: &mut &[u8],
         handler: &mut impl ProtocolHandler,
     ) -> Result<(), ProtocolError> {
+        if self.usual_answer(bytes, handler) {
+            *bytes = &[];
+            return Ok(());
+        }
+        self.answers(bytes, handler)?;
+        self.update_turn();
+        Ok(())
+    }
+
+    /// Reads any bytes of the server.
+    #[inline(never)]
+    fn answers(&mut self, bytes: &mut &[u8], handler: &mut impl ProtocolHandler) -> Result<(), ProtocolError> {
         if self.negotiating
             && let Some((answer, rest)) = bytes.split_first()
         {
@@ -431,6 +459,11 @@ impl ProtocolState {
             Some(request) if request.queries == 0 => Risk::None,
             Some(request) => request.effects.risk_of_one(request.failed, self.transaction),
         };
+        self.report_changed_risk(risk, handler);
+    }
+
+    #[inline(always)]
+    fn report_changed_risk(&mut self, risk: Risk, handler: &mut impl ProtocolHandler) {
         if risk != self.reported_risk {
             self.reported_risk = risk;
             handler.risk_changed(risk);

@@ -180,21 +180,22 @@ pub(super) struct PreparedStatement {
     pub(super) generation: u32,
 }
 
-/// The prepared statements of a connection.
+/// The prepared statements of a connection. Laid out in declaration order; see [`ProtocolState`](super::ProtocolState).
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct PreparedStatements {
-    /// Those with short names.
-    known: HashMap<ShortName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
-    /// Of these, the ones that were bound last, by a hash of the name: most are bound again and again.
-    recent: [(ShortName, PreparedStatement); RECENT_STATEMENTS],
-    /// Those with longer names.
-    long: HashMap<ObjectName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
-    /// The effects that a statement missing in both may have.
-    unknown_effects: StatementEffects,
     /// The effects that a named portal may have.
     portal_effects: StatementEffects,
+    /// The effects that a statement missing in `known` and `long` may have.
+    unknown_effects: StatementEffects,
     /// The number of times that the statements prepared so far were dropped from the caches, counted from one.
     generation: u32,
+    /// Of `known`, the ones that were bound last, by a hash of the name: most are bound again and again.
+    recent: [(ShortName, PreparedStatement); RECENT_STATEMENTS],
+    /// Those with short names.
+    known: HashMap<ShortName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
+    /// Those with longer names.
+    long: HashMap<ObjectName, PreparedStatement, BuildHasherDefault<FoldHasher>>,
 }
 
 impl Default for PreparedStatements {

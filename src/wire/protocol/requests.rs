@@ -139,6 +139,7 @@ impl PendingWork {
 /// The requests that the server has not answered, in their order. The first is kept apart from the others, since there
 /// are rarely any.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct RequestQueue {
     /// Meaningless if the queue is empty.
     first: PendingRequest,
@@ -195,6 +196,20 @@ impl RequestQueue {
             self.first = request;
             self.is_occupied = true;
         }
+    }
+
+    /// Adds a request to the empty queue.
+    #[inline(always)]
+    pub(super) fn set_only(&mut self, request: PendingRequest) {
+        self.first = request;
+        self.is_occupied = true;
+    }
+
+    /// Removes the only request.
+    #[inline(always)]
+    pub(super) fn take_only(&mut self) -> &PendingRequest {
+        self.is_occupied = false;
+        &self.first
     }
 
     #[inline]

@@ -5,6 +5,7 @@
 //! The tests compare both ways, as do the fuzzers.
 
 use super::ProtocolState;
+use super::exchange::is_execute_and_sync;
 use super::frames::{ProtocolError, WholeMessage};
 use super::handler::ProtocolHandler;
 use super::prepared::{PreparedStatement, ShortName};
@@ -27,7 +28,7 @@ impl ProtocolState {
             }
             let behind = match message {
                 WholeMessage { tag: b'Q', body: [text @ .., 0], rest } => {
-                    self.whole_query(text, handler).then_some(rest)
+                    self.queue_whole_query(text, handler).then_some(rest)
                 }
                 WholeMessage { tag: b'B', body: [0, statement @ ..], rest } => {
                     self.whole_bind(statement, rest, handler)
@@ -76,21 +77,34 @@ impl ProtocolState {
     }
 
     #[inline(always)]
-    fn whole_query<H: ProtocolHandler>(&mut self, text: &[u8], handler: &mut H) -> bool {
-        // A ROLLBACK may be one that needs no cancellation.
-        if text.len() > MAX_HEAD_BYTES || text.first() == Some(&b'R') {
-            return false;
-        }
-        let Some(effects) = StatementEffects::of_single(text) else { return false };
+    fn queue_whole_query<H: ProtocolHandler>(&mut self, text: &[u8], handler: &mut H) -> bool {
         if self.copying || self.pending.back().is_some_and(|last| last.end == RequestEnd::Open) {
             return false;
         }
-        let query = handler.query_ref(text, &[]);
-        handler.query_begins(query);
-        let request =
-            PendingRequest { end: RequestEnd::SingleMessage, effects, query: Some(query), ..PendingRequest::NEW_QUERY };
+        let Some(effects) = Self::whole_effects(text) else { return false };
+        let request = Self::whole_query(text, effects, handler);
         self.push_request(request, handler);
         true
+    }
+
+    /// Returns the effects of the query with this text, unless it is left to the general way.
+    #[inline(always)]
+    pub(super) fn whole_effects(text: &[u8]) -> Option<StatementEffects> {
+        // A ROLLBACK may be one that needs no cancellation.
+        let is_unusual = text.len() > MAX_HEAD_BYTES || text.first() == Some(&b'R');
+        if is_unusual { None } else { StatementEffects::of_single(text) }
+    }
+
+    /// Returns the request that consists of a query with this text.
+    #[inline(always)]
+    pub(super) fn whole_query<H: ProtocolHandler>(
+        text: &[u8],
+        effects: StatementEffects,
+        handler: &mut H,
+    ) -> PendingRequest {
+        let query = handler.query_ref(text, &[]);
+        handler.query_begins(query);
+        PendingRequest { end: RequestEnd::SingleMessage, effects, query: Some(query), ..PendingRequest::NEW_QUERY }
     }
 
     #[inline(always)]
@@ -249,10 +263,6 @@ static ANSWERS: [Answer; 256] = {
 /// Returns what is behind an `Execute` of all rows of the portal without a name and a `Sync`, if `bytes` begins with these.
 #[inline(always)]
 fn behind_execute_and_sync(bytes: &[u8]) -> Option<&[u8]> {
-    const EXPECTED: &[u8; 15] = b"E\0\0\0\x09\0\0\0\0\0S\0\0\0\x04";
-    let (found, rest) = bytes.split_first_chunk::<15>()?;
-    // As two words, which overlap in one byte.
-    let words =
-        |bytes: &[u8; 15]| Some((u64::from_ne_bytes(*bytes.first_chunk()?), u64::from_ne_bytes(*bytes.last_chunk()?)));
-    (words(found) == words(EXPECTED)).then_some(rest)
+    let (found, rest) = bytes.split_first_chunk()?;
+    is_execute_and_sync(found).then_some(rest)
 }

@@ -128,6 +128,23 @@ async fn each_pool_counts_its_own_checkouts() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn outer_request_goes_on_after_an_inner_one() {
+    let (orders, users) = (TestPool::new(1, 0), TestPool::new(1, 0));
+    let (pool, inner) =
+        (orders.pool.clone(), layer(&users).layer(service_fn(async |_| Ok::<_, Infallible>(response()))));
+    let handler = service_fn(move |request: Request<Full<Bytes>>| {
+        let (pool, inner) = (pool.clone(), inner.clone());
+        async move {
+            inner.oneshot(request).await?.into_body().collect().await.unwrap();
+            drop(pool.get().await.unwrap());
+            Ok::<_, Infallible>(response())
+        }
+    });
+    serve(layer(&orders).layer(handler), get("/both")).poll().unwrap().unwrap();
+    assert_eq!((totals(&orders, "/both").checkouts, totals(&users, "/both").checkouts), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn nested_scopes_count_once() {
     fn nested(
         times: u32,

@@ -144,10 +144,23 @@ impl<'a, M: Backend, A: Fn(&'a ObjectPool<M>, &'static Timeouts) -> F, F> Checko
             self.wait_for_reset(cx);
             return None;
         }
-        if *this.reset_wait == ResetWait::Waiting {
-            // It has ended, and the checkout may wait at the gate from now on.
-            *this.reset_wait = ResetWait::Over;
-            Waits::of(this.waits).gate = None;
+        let looks_again = match *this.reset_wait {
+            ResetWait::NotYet => Some(ResetWait::LookedAgain),
+            ResetWait::Waiting => {
+                // It has ended, and the checkout may wait at the gate from now on.
+                Waits::of(this.waits).gate = None;
+                Some(ResetWait::Over)
+            }
+            ResetWait::LookedAgain | ResetWait::Over => None,
+        };
+        if let Some(next) = looks_again {
+            *this.reset_wait = next;
+            // A reset that has ended meanwhile has made a connection idle, after deadpool found none.
+            if shared.recorder.ledger().connections().idle > 0 {
+                drop(place);
+                this.inner.set(Some((this.acquire)(*this.pool, &NO_TIMEOUTS)));
+                return None;
+            }
         }
         let waits = *this.at_gate == AtGate::Waits;
         // Connections that are closing keep their places, although deadpool no longer knows them.

@@ -37,6 +37,9 @@ const TEXTS: &[&str] = &[
 
 const NAMES: &[&str] = &["", "s1", "s2", "s12345", "seven77", "eight888", "a name that is longer than any word"];
 
+/// What statements whose texts do not show it turned out to be.
+const COMMAND_TAGS: &[&str] = &["SELECT 1", "INSERT 0 1", "COMMIT", "ROLLBACK PREPARED"];
+
 #[derive(Clone, Debug)]
 enum Command {
     Query(&'static str),
@@ -116,16 +119,19 @@ proptest! {
     // What a driver sends, in any order of statements, always follows the protocol.
     #[test]
     fn queries_of_a_driver_read_the_same_in_parts(
-        queries in vec((select(TEXTS), select(NAMES), 0..4_u8, select(&b"ITE"[..]), any::<bool>()), 1..20),
+        queries in vec(
+            (select(TEXTS), select(NAMES), 0..4_u8, select(&b"ITE"[..]), any::<bool>(), select(COMMAND_TAGS)),
+            1..20,
+        ),
     ) {
         let mut stream: Vec<(Side, Vec<u8>)> = STARTUP.map(|(from, bytes)| (from, bytes.to_vec())).to_vec();
         let mut exchange = |requests: Vec<u8>, answers: &[u8], status: u8| {
             stream.push((Side::Client, requests));
             stream.push((Side::Server, [answers, &ready(status)].concat()));
         };
-        for (text, name, kind, status, fails) in queries {
+        for (text, name, kind, status, fails, tag) in queries {
             let (bind, execute) = (encode(&Command::Bind("", name)).1, encode(&Command::Execute("")).1);
-            let tag = message(b'C', b"SELECT 1\0");
+            let tag = message(b'C', &[tag.as_bytes(), b"\0"].concat());
             let failure = if fails { error("ERROR", "22P02") } else { Vec::new() };
             match kind {
                 0 => exchange(encode(&Command::Query(text)).1, &[message(b'D', b"row"), tag, failure].concat(), status),
