@@ -258,50 +258,71 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 /// Capacity that is reserved for the next part of the output.
 const GZIP_OUTPUT_BYTES: usize = 32 * 1024;
 
+/// Pieces are collected until they have this length: a call of the encoder takes some microseconds, and most pieces are
+/// short.
+const GZIP_INPUT_BYTES: usize = 64 * 1024;
+
 /// Compresses pages at level 1: their lines are so similar that more would cost time and save little. The tables take
 /// some 300 KiB and are reused.
 #[derive(Debug)]
 pub(super) struct Gzip {
     deflate: Compress,
+    /// Pieces that are not compressed yet.
+    input: Vec<u8>,
 }
 
 impl Gzip {
     pub(super) fn new() -> Self {
-        Self { deflate: Compress::new(Compression::fast(), false) }
+        Self { deflate: Compress::new(Compression::fast(), false), input: Vec::new() }
     }
 
     /// Compresses `page` into `out`.
     pub(super) fn compress(&mut self, page: &Page, out: &mut Page) -> Result<(), CompressError> {
         out.write_single(|out| {
             out.extend_from_slice(&GZIP_HEADER);
-            self.deflate.reset();
+            let Self { deflate: encoder, input } = self;
+            encoder.reset();
+            input.clear();
             let mut checksum = Crc::new();
+            let mut compress = |text: &[u8], flush| {
+                checksum.update(text);
+                deflate(encoder, text, out, flush)
+            };
             for piece in page.pieces() {
-                checksum.update(piece);
-                self.deflate(piece, out, FlushCompress::None)?;
+                input.extend_from_slice(piece);
+                if input.len() >= GZIP_INPUT_BYTES {
+                    compress(input, FlushCompress::None)?;
+                    input.clear();
+                }
             }
-            self.deflate(&[], out, FlushCompress::Finish)?;
+            compress(input, FlushCompress::Finish)?;
+            input.shrink_to(2 * GZIP_INPUT_BYTES);
             out.extend_from_slice(&checksum.sum().to_le_bytes());
             out.extend_from_slice(&checksum.amount().to_le_bytes());
             Ok(())
         })
     }
+}
 
-    fn deflate(&mut self, mut input: &[u8], out: &mut Vec<u8>, flush: FlushCompress) -> Result<(), CompressError> {
-        loop {
-            out.reserve(GZIP_OUTPUT_BYTES);
-            let before = self.deflate.total_in();
-            let status = self.deflate.compress_vec(input, out, flush)?;
-            let consumed = usize::try_from(self.deflate.total_in() - before).unwrap_or(input.len());
-            input = &input[consumed..];
-            let is_done = match flush {
-                FlushCompress::Finish => status == Status::StreamEnd,
-                // It has consumed everything when it leaves capacity unused.
-                _ => input.is_empty() && out.len() < out.capacity(),
-            };
-            if is_done {
-                return Ok(());
-            }
+fn deflate(
+    encoder: &mut Compress,
+    mut input: &[u8],
+    out: &mut Vec<u8>,
+    flush: FlushCompress,
+) -> Result<(), CompressError> {
+    loop {
+        out.reserve(GZIP_OUTPUT_BYTES);
+        let before = encoder.total_in();
+        let status = encoder.compress_vec(input, out, flush)?;
+        let consumed = usize::try_from(encoder.total_in() - before).unwrap_or(input.len());
+        input = &input[consumed..];
+        let is_done = match flush {
+            FlushCompress::Finish => status == Status::StreamEnd,
+            // It has consumed everything when it leaves capacity unused.
+            _ => input.is_empty() && out.len() < out.capacity(),
+        };
+        if is_done {
+            return Ok(());
         }
     }
 }
@@ -418,6 +439,26 @@ mod tests {
             gunzip.read_to_end(&mut read).unwrap();
             assert!(page.pieces().flatten().eq(&read), "{len}");
             assert!(compressed.len() < len / 2 + len / 20 + 100, "{} of {len}", compressed.len());
+        }
+    }
+
+    #[test]
+    fn many_pieces_are_compressed_as_one() {
+        let (mut gzip, mut page, mut compressed) = (Gzip::new(), Page::new(), Page::new());
+        let mut random = fastrand::Rng::with_seed(8);
+        let (full, double) = (GZIP_INPUT_BYTES, 2 * GZIP_INPUT_BYTES);
+        for (metrics, lengths) in [(500, 0..300), (500, 0..3), (5, full - 2..full + 2), (5, 0..double)] {
+            let pools = page.begin(metrics, Format::Text);
+            for piece in page.own_mut() {
+                let line = format!("metric{{pool=\"{}\"}} 1\n", random.u16(..));
+                piece.extend(line.bytes().cycle().take(random.usize(lengths.clone())));
+            }
+            page.complete(pools, 0);
+            gzip.compress(&page, &mut compressed).unwrap();
+            let mut read = String::new();
+            flate2::read::GzDecoder::new(&*compressed.own[0]).read_to_string(&mut read).unwrap();
+            assert_eq!(read, page.to_text(), "pieces of {lengths:?} bytes");
+            assert!(gzip.input.capacity() <= double);
         }
     }
 }

@@ -50,7 +50,7 @@ struct Path {
     run: fn() -> Result<u32, BoxError>,
 }
 
-const PATHS: [Path; 14] = [
+const PATHS: [Path; 15] = [
     Path { name: "checkout", tolerance_percent: TOLERANCE_PERCENT, run: checkouts::fast },
     Path { name: "checkout_operation", tolerance_percent: TOLERANCE_PERCENT, run: checkouts::operation },
     Path { name: "checkout_queued", tolerance_percent: TOLERANCE_PERCENT, run: checkouts::queued },
@@ -65,6 +65,7 @@ const PATHS: [Path; 14] = [
     Path { name: "request_checkout", tolerance_percent: TOLERANCE_PERCENT, run: requests::with_checkout },
     Path { name: "scrape_pool_text", tolerance_percent: DURATIONS_PERCENT, run: scrapes::text },
     Path { name: "scrape_pool_open_metrics", tolerance_percent: DURATIONS_PERCENT, run: scrapes::open_metrics },
+    Path { name: "scrape_pool_used", tolerance_percent: DURATIONS_PERCENT, run: scrapes::used_text },
 ];
 
 /// Returns by how many percent a path may be dearer than its count.
