@@ -51,7 +51,7 @@ impl Connections {
 }
 
 /// Counters of one operation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OperationTotals {
     /// The operation's name.
