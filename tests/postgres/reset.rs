@@ -196,8 +196,8 @@ async fn reset_timeout_closes_the_connection() {
     let test = TestPool::shared("reset_stubborn", settings).await;
     let connection = test.pool.operation("stubborn").get().await.unwrap();
     let first = backend(&connection).await;
-    // It catches the cancellation.
-    let query = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(0.5); EXIT; EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
+    // It catches the cancellation, and lasts longer than this process may be stalled.
+    let query = "DO $$ BEGIN LOOP BEGIN PERFORM pg_sleep(2); EXIT; EXCEPTION WHEN query_canceled THEN NULL; END; END LOOP; END $$";
     let stubborn = connection.batch_execute(query);
     assert!(tokio::time::timeout(Duration::from_millis(50), stubborn).await.is_err());
     drop(connection);

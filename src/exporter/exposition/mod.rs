@@ -58,8 +58,8 @@ pub enum ExpositionError {
 /// # Ok::<(), poolscope::exporter::ExpositionError>(())
 /// ```
 ///
-/// Keep both: a page that is written again in the same format costs no allocation for pools, and of their text only
-/// what has changed is written. Two formats need two pages. The other collectors of the registry cost what they cost, and
+/// Keep both: a page that is written again in the same format costs no allocation for pools that have not grown, and of their
+/// text only what has changed is written. Two formats need two pages. The other collectors of the registry cost what they cost, and
 /// may block.
 ///
 /// # A registry that contains the collector

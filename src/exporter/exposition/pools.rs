@@ -481,9 +481,9 @@ mod tests {
 
     use super::*;
     use crate::labels::Outcome;
+    use crate::labels::PoolKind;
     use crate::telemetry::TraceContext;
     use crate::telemetry::catalogue::Kind;
-    use crate::labels::PoolKind;
 
     const POOL: &str = "a \"pool\"\n";
     const FORMATS: [Format; 2] = [Format::Text, Format::OpenMetrics];
