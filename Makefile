@@ -119,9 +119,11 @@ fuzz: ## Fuzz what reads foreign input, each target for ten minutes (FUZZ_SECOND
 			-max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1 || exit; \
 	done
 
-soak: ## Run the exporter against broken servers, and pools under faults, for an hour each (SOAK_SECONDS=600)
+soak: ## Run the exporter against broken servers, and pools under load and under faults, for an hour each (SOAK_SECONDS=600)
 	POOLSCOPE_SOAK_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope-cli --test cli soak -- --nocapture
-	POOLSCOPE_CHAOS_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope --all-features --test chaos -- --nocapture
+	@# Writes target/soak/load.csv and load.svg.
+	POOLSCOPE_SOAK_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope --all-features --test chaos soak:: -- --nocapture
+	POOLSCOPE_CHAOS_SECONDS='$(SOAK_SECONDS)' $(CARGO) test --release --locked -p poolscope --all-features --test chaos -- --nocapture --skip soak::
 	@# A cache whose Redis is killed, and then suspended, for a minute each.
 	POOLSCOPE_OUTAGE_SECONDS=60 $(CARGO) test --release --locked -p poolscope --all-features --test redis_server away -- --nocapture
 

@@ -5,7 +5,8 @@
 //! - `load`: the tasks; `money`: the table of accounts that has to balance;
 //! - `faults`: faults of the network and of the server;
 //! - `observer`: ten scrapes per second, in a thread and a runtime of its own;
-//! - `runtimes`: runtimes that end while connections are out.
+//! - `runtimes`: runtimes that end while connections are out;
+//! - `soak`: a pool under load in a process of its own, whose memory, descriptors, threads and tasks do not grow.
 //!
 //! `POOLSCOPE_CHAOS_SECONDS` sets the duration, and `POOLSCOPE_CHAOS_SEED` repeats a run: the same faults in the same order,
 //! with the same durations, under the same load. How tasks and processes are scheduled is not repeated.
@@ -18,6 +19,7 @@ mod money;
 mod observer;
 mod report;
 mod runtimes;
+mod soak;
 mod world;
 
 use std::env;
