@@ -24,6 +24,7 @@ mod connect_per_request;
 mod counters;
 mod environment;
 mod middleware;
+mod minimal_layer;
 mod pools;
 mod queries;
 mod redis;

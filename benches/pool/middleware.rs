@@ -17,6 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::comparison::{Comparison, median};
+use crate::minimal_layer::Minimal;
 use crate::pools::{NoIoManager, POOL_SIZE};
 use crate::report::Row;
 use crate::{BoxError, Scale};
@@ -116,6 +117,7 @@ fn overhead(runtime: &Runtime, scale: Scale) -> Result<Vec<Row>, BoxError> {
     let mut comparison = Comparison::new();
     let bare = comparison.add(|| turn(plain));
     let control = comparison.add(|| turn(plain));
+    let minimal = comparison.add(|| turn(Minimal::new(plain)));
     let layered = comparison.add(|| turn(layer(&pool).insert_pool(false).layer(plain)));
     let bare_inserting = comparison.add(|| turn(inserting.clone()));
     let layered_inserting = comparison.add(|| turn(layer(&pool).layer(plain)));
@@ -131,6 +133,11 @@ fn overhead(runtime: &Runtime, scale: Scale) -> Result<Vec<Row>, BoxError> {
         Row::count("request_ns", "nanoseconds added by the layer to a request without checkout", added(layered, bare))
             .control(added(control, bare))
             .at_most(100.0),
+        Row::count(
+            "request_minimal_ns",
+            "nanoseconds added by a layer that only reads the clock twice and counts",
+            added(minimal, bare),
+        ),
         Row::count("request_allocations", "allocations added to that", counted).at_most(0.0),
         Row::count(
             "request_inserting_ns",
