@@ -13,8 +13,8 @@ use super::exposition::{Format, PoolText};
 ///
 /// The text is kept in many pieces: the pools are written one after the other, but all lines of a metric must be
 /// adjacent. If the next page is of the same format, only what has changed of the pools' text is written. The page keeps
-/// what it needs for that, which is less than half as long as the text of counters and gauges, and less than a fifth of that of
-/// histograms.
+/// what it needs for that, which is less than half as long as the text of counters and gauges, and less than a fifth of that
+/// of histograms.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The format of the pools' text.

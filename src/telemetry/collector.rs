@@ -207,9 +207,9 @@ fn families<'a>(snapshots: &[PoolSnapshot], metrics: impl IntoIterator<Item = &'
         match metric.source {
             Source::Pool(_) | Source::OwnPool(_) => {
                 for snapshot in snapshots {
-                    if let Some(reader) = metric.reader(snapshot.kind) {
+                    if let Some(read) = metric.reader(snapshot.kind) {
                         samples.pool = &snapshot.name;
-                        reader.read(snapshot, &mut samples);
+                        read(snapshot, &mut samples);
                     }
                 }
             }

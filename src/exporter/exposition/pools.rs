@@ -1,24 +1,22 @@
 //! The lines of a pool's samples, which are kept from page to page.
 //!
 //! A pool has hundreds of lines, of which few change between two scrapes. The catalogue yields the samples in the same
-//! order each time. The lines of an operation whose totals are those of the last page are not looked at. Elsewhere, where
-//! the labels and the value are those of the last page, the text is left as it is; where only the value differs, its digits
-//! are replaced. A line that was inserted or removed moves those behind it, so these are written again.
+//! order each time. Where the labels and the value are those of the last page, the text is left as it is; where only
+//! the value differs, its digits are replaced. A line that was inserted or removed moves those behind it, so these are
+//! written again.
 
 use std::sync::{Arc, LazyLock};
 
 use super::edit::Edit;
 use super::encode::{Digits, Format, bound, escaped, exemplar, integer, number, seconds};
-use crate::telemetry::catalogue::{METRICS, Metric, POOL_LABEL, Reader, Sink, reported_operations};
-use crate::telemetry::ledger::{OperationTotals, PoolSnapshot};
+use crate::telemetry::catalogue::{METRICS, Metric, POOL_LABEL, Sink};
+use crate::telemetry::ledger::PoolSnapshot;
 use crate::telemetry::{BOUNDS_SECONDS, Exemplar, Histogram};
 
 /// The lines of one pool in one format.
 #[derive(Clone, Debug)]
 pub(in crate::exporter) struct PoolText {
     pool: Arc<str>,
-    /// Those of the operations in the lines.
-    operations: Vec<OperationTotals>,
     /// By metric, in the order of the catalogue.
     sections: Vec<Section>,
 }
@@ -28,13 +26,11 @@ pub(in crate::exporter) struct PoolText {
 pub(super) struct Scratch {
     number: Vec<u8>,
     moved: Vec<u8>,
-    /// For each operation, whether its totals are those of the last page.
-    unchanged: Vec<bool>,
 }
 
 impl PoolText {
     pub(super) fn new(pool: &Arc<str>) -> Self {
-        Self { pool: Arc::clone(pool), operations: Vec::new(), sections: vec![Section::default(); METRICS.len()] }
+        Self { pool: Arc::clone(pool), sections: vec![Section::default(); METRICS.len()] }
     }
 
     /// Returns whether these are the lines of a pool of this name. It may be another pool than that of the last page:
@@ -59,41 +55,14 @@ impl PoolText {
         scratch: &mut Scratch,
         lengths: &mut [usize],
     ) {
-        self.update_operations(snapshot, &mut scratch.unchanged);
         for ((metric, section), length) in METRICS.iter().zip(&mut self.sections).zip(lengths) {
-            let (mut lines, unchanged) = section.lines(&self.pool, metric, format, scratch);
-            match metric.reader(snapshot.kind) {
-                Some(Reader::Pool(read)) => read(snapshot, &mut lines),
-                Some(Reader::Operation(read)) => {
-                    for (operation, is_unchanged) in self.operations.iter().zip(unchanged) {
-                        if !(*is_unchanged && lines.keep_block()) {
-                            lines.read_block(|lines| read(operation, lines));
-                        }
-                    }
-                }
-                None => {}
+            let mut lines = section.lines(&self.pool, metric, format, scratch);
+            if let Some(read) = metric.reader(snapshot.kind) {
+                read(snapshot, &mut lines);
             }
             lines.finish();
             *length += section.text.len();
         }
-    }
-
-    /// Copies the totals of the operations, and finds those that have not changed.
-    fn update_operations(&mut self, snapshot: &PoolSnapshot, unchanged: &mut Vec<bool>) {
-        unchanged.clear();
-        for (index, operation) in reported_operations(snapshot).enumerate() {
-            let Some(last) = self.operations.get_mut(index) else {
-                self.operations.push(operation.clone());
-                unchanged.push(false);
-                continue;
-            };
-            let is_unchanged = last == operation;
-            if !is_unchanged {
-                last.set(operation);
-            }
-            unchanged.push(is_unchanged);
-        }
-        self.operations.truncate(unchanged.len());
     }
 }
 
@@ -107,19 +76,6 @@ struct Section {
     values: Vec<Value>,
     /// The entries of a histogram.
     histograms: Vec<HistogramLines>,
-    /// By operation, if the metric is one of operations.
-    blocks: Vec<Block>,
-}
-
-/// The lines of one operation.
-#[derive(Clone, Copy, Debug)]
-struct Block {
-    /// The index of its first entry, and of the first one behind it.
-    entries: (usize, usize),
-    /// The length of their labels.
-    labels: usize,
-    /// The length of their lines.
-    text: usize,
 }
 
 /// Follows a label value. No text contains this byte, so two lists of values are equal if their bytes are.
@@ -132,8 +88,8 @@ impl Section {
         metric: &'a Metric,
         format: Format,
         scratch: &'a mut Scratch,
-    ) -> (Lines<'a>, &'a [bool]) {
-        let lines = Lines {
+    ) -> Lines<'a> {
+        Lines {
             pool,
             metric,
             format,
@@ -142,12 +98,9 @@ impl Section {
             labels: &mut self.labels,
             values: &mut self.values,
             histograms: &mut self.histograms,
-            blocks: &mut self.blocks,
             label: 0,
             entry: 0,
-            block: 0,
-        };
-        (lines, &scratch.unchanged)
+        }
     }
 }
 
@@ -161,13 +114,10 @@ struct Lines<'a> {
     labels: &'a mut Vec<u8>,
     values: &'a mut Vec<Value>,
     histograms: &'a mut Vec<HistogramLines>,
-    blocks: &'a mut Vec<Block>,
     /// Where the labels of the next entry are.
     label: usize,
     /// The index of the next entry.
     entry: usize,
-    /// The index of the next block.
-    block: usize,
 }
 
 impl Lines<'_> {
@@ -195,35 +145,6 @@ impl Lines<'_> {
         self.edit.rest()
     }
 
-    /// Leaves the next block as it is. Returns whether it did: only if its entries are the next ones.
-    #[inline]
-    fn keep_block(&mut self) -> bool {
-        let Some(Block { entries: (first, end), labels, text }) = self.blocks.get(self.block).copied() else {
-            return false;
-        };
-        if first != self.entry || end > self.values.len().max(self.histograms.len()) {
-            return false;
-        }
-        self.entry = end;
-        self.label += labels;
-        self.edit.keep(text);
-        self.block += 1;
-        true
-    }
-
-    /// Makes what `read` adds the next block.
-    fn read_block(&mut self, read: impl FnOnce(&mut Self)) {
-        let (entry, label, len) = (self.entry, self.label, self.edit.len());
-        read(self);
-        let (labels, text) = (self.label - label, self.edit.len() - len);
-        let block = Block { entries: (entry, self.entry), labels, text };
-        match self.blocks.get_mut(self.block) {
-            Some(last) => *last = block,
-            None => self.blocks.push(block),
-        }
-        self.block += 1;
-    }
-
     /// Removes the remaining entries.
     fn truncate(&mut self) {
         self.labels.truncate(self.label);
@@ -233,7 +154,6 @@ impl Lines<'_> {
 
     fn finish(mut self) {
         self.truncate();
-        self.blocks.truncate(self.block);
         self.edit.finish();
     }
 }
@@ -480,8 +400,6 @@ mod tests {
     use proptest::sample::Index;
 
     use super::*;
-    use crate::labels::Outcome;
-    use crate::labels::PoolKind;
     use crate::telemetry::TraceContext;
     use crate::telemetry::catalogue::Kind;
 
@@ -585,7 +503,7 @@ mod tests {
     }
 
     fn update(section: &mut Section, entries: &[Entry], is_histogram: bool, format: Format, scratch: &mut Scratch) {
-        let (mut lines, _) = section.lines(POOL, metric(is_histogram), format, scratch);
+        let mut lines = section.lines(POOL, metric(is_histogram), format, scratch);
         for Entry { labels: [one, other], value, histogram } in entries {
             if is_histogram {
                 lines.histogram(&[one, other], histogram);
@@ -657,93 +575,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    /// What happens to a pool between two pages.
-    #[derive(Clone, Debug)]
-    enum PoolChange {
-        Started(Index),
-        Duration(Index, usize, u64),
-        Recovered(Index),
-        Insert(Index, String),
-        Remove(Index),
-        Replace(PoolKind),
-        Idle(usize),
-    }
-
-    fn pool_change() -> impl Strategy<Value = PoolChange> {
-        let at = any::<Index>;
-        prop_oneof![
-            4 => at().prop_map(PoolChange::Started),
-            2 => (at(), 0..Outcome::COUNT, 0..40u32)
-                .prop_map(|(at, outcome, shift)| PoolChange::Duration(at, outcome, 1 << shift)),
-            1 => at().prop_map(PoolChange::Recovered),
-            2 => (at(), label()).prop_map(|(at, name)| PoolChange::Insert(at, name)),
-            1 => at().prop_map(PoolChange::Remove),
-            1 => prop::sample::select(vec![PoolKind::Pool, PoolKind::Proxy]).prop_map(PoolChange::Replace),
-            1 => (0..200usize).prop_map(PoolChange::Idle),
-        ]
-    }
-
-    fn apply_to_pool(pool: &mut PoolSnapshot, change: PoolChange) {
-        let operations = &mut pool.operations;
-        match change {
-            PoolChange::Idle(count) => pool.connections.idle = count,
-            PoolChange::Replace(kind) => pool.kind = kind,
-            PoolChange::Insert(at, name) => {
-                operations.insert(at.index(operations.len() + 1), OperationTotals::blank(name.into()));
-            }
-            _ if operations.is_empty() => {}
-            PoolChange::Started(at) => at.get_mut(operations).started += 9,
-            PoolChange::Duration(at, outcome, nanos) => at.get_mut(operations).durations[outcome].observe(nanos),
-            PoolChange::Recovered(at) => at.get_mut(operations).recovered ^= 1,
-            PoolChange::Remove(at) => drop(operations.remove(at.index(operations.len()))),
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn updated_pools_equal_new_ones(
-            names in prop::collection::vec(label(), 0..4),
-            pages in prop::collection::vec(prop::collection::vec(pool_change(), 0..3), 1..10),
-        ) {
-            let mut scratch = Scratch::default();
-            let mut pool = PoolSnapshot::blank();
-            pool.operations = names.into_iter().map(|name| OperationTotals::blank(name.into())).collect();
-            let name = Arc::from(POOL);
-            let mut kept = FORMATS.map(|format| (format, PoolText::new(&name)));
-            for changes in pages {
-                changes.into_iter().for_each(|change| apply_to_pool(&mut pool, change));
-                for (format, kept) in &mut kept {
-                    let (mut lengths, mut new_lengths) = (vec![0; METRICS.len()], vec![0; METRICS.len()]);
-                    kept.update(&pool, *format, &mut scratch, &mut lengths);
-                    let mut new = PoolText::new(&name);
-                    new.update(&pool, *format, &mut scratch, &mut new_lengths);
-                    for (index, metric) in METRICS.iter().enumerate() {
-                        let [kept, new] = [&*kept, &new].map(|text| String::from_utf8_lossy(text.text(index)));
-                        prop_assert_eq!(kept, new, "{}", metric.name);
-                    }
-                    prop_assert_eq!(lengths, new_lengths);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn lines_of_unchanged_operations_are_not_read() {
-        let mut pool = PoolSnapshot::blank();
-        pool.operations = ["a", "b", "c"].map(|name| OperationTotals::blank(name.into())).into();
-        let (mut text, mut scratch) = (PoolText::new(&Arc::from(POOL)), Scratch::default());
-        let mut unchanged = |change: &dyn Fn(&mut PoolSnapshot)| {
-            change(&mut pool);
-            text.update(&pool, Format::Text, &mut scratch, &mut vec![0; METRICS.len()]);
-            scratch.unchanged.clone()
-        };
-        let started = |pool: &mut PoolSnapshot| pool.operations[2].started += 1;
-        assert_eq!(unchanged(&|_| {}), [false, false], "other is not reported before it is used");
-        assert_eq!(unchanged(&|_| {}), [true, true]);
-        assert_eq!(unchanged(&started), [true, false]);
-        assert_eq!(unchanged(&|_| {}), [true, true]);
     }
 
     #[test]

@@ -30,10 +30,10 @@ pub(super) fn request(collector: &Collector, settings: &Settings, now: SystemTim
         match metric.source {
             Source::Pool(_) | Source::OwnPool(_) => {
                 for snapshot in &snapshots {
-                    if let Some(reader) = metric.reader(snapshot.kind) {
+                    if let Some(read) = metric.reader(snapshot.kind) {
                         points.pool = Some(&snapshot.name);
                         points.count_since(snapshot.counting_since);
-                        reader.read(snapshot, &mut points);
+                        read(snapshot, &mut points);
                     }
                 }
             }

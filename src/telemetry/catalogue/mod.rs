@@ -28,7 +28,7 @@ mod unpooled;
 pub use self::table::METRICS;
 use super::histogram::Histogram;
 use super::incidents::IncidentTotals;
-use super::ledger::{OperationTotals, PoolSnapshot};
+use super::ledger::PoolSnapshot;
 use super::spans::SpanTotals;
 use crate::labels::PoolKind;
 
@@ -79,9 +79,9 @@ pub struct Metric {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source {
     /// The snapshot of each pool; the samples carry [`POOL_LABEL`] first.
-    Pool(Reader),
+    Pool(fn(&PoolSnapshot, &mut dyn Sink)),
     /// The same of a pool in this process: what a proxy cannot see is absent, not zero.
-    OwnPool(Reader),
+    OwnPool(fn(&PoolSnapshot, &mut dyn Sink)),
     /// The build: one sample for the process.
     Build,
     /// The process's exported spans, by destination.
@@ -92,30 +92,6 @@ pub(crate) enum Source {
     Exporter,
     /// The `poolscope` binary.
     Binary,
-}
-
-/// Reads the samples of a metric from a pool's snapshot.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Reader {
-    Pool(fn(&PoolSnapshot, &mut dyn Sink)),
-    /// The samples of each [reported operation](reported_operations), which depend on its totals alone.
-    Operation(fn(&OperationTotals, &mut dyn Sink)),
-}
-
-impl Reader {
-    /// Reads all samples.
-    pub(crate) fn read(self, pool: &PoolSnapshot, sink: &mut dyn Sink) {
-        match self {
-            Self::Pool(read) => read(pool, sink),
-            Self::Operation(read) => reported_operations(pool).for_each(|operation| read(operation, sink)),
-        }
-    }
-}
-
-/// Returns the operations to report: all that have a name, and `other` once it has been used.
-pub(crate) fn reported_operations(pool: &PoolSnapshot) -> impl Iterator<Item = &OperationTotals> {
-    let operations = pool.operations.iter().enumerate();
-    operations.filter(|(id, operation)| *id > 0 || operation.started > 0).map(|(_, operation)| operation)
 }
 
 /// Receives the samples of one metric of one pool. `labels` are the values of [`Metric::labels`], in order.
@@ -134,7 +110,7 @@ impl Metric {
     }
 
     /// Returns what reads the samples of a pool of this kind, if the metric has any.
-    pub(crate) const fn reader(&self, kind: PoolKind) -> Option<Reader> {
+    pub(crate) const fn reader(&self, kind: PoolKind) -> Option<fn(&PoolSnapshot, &mut dyn Sink)> {
         match (self.source, kind) {
             (Source::Pool(read), _) | (Source::OwnPool(read), PoolKind::Pool) => Some(read),
             _ => None,
@@ -154,7 +130,7 @@ impl Metric {
         help: &'static str,
         read: fn(&PoolSnapshot, &mut dyn Sink),
     ) -> Self {
-        Self { name, kind, labels, help, source: Source::Pool(Reader::Pool(read)) }
+        Self { name, kind, labels, help, source: Source::Pool(read) }
     }
 
     const fn of_own_pool(
@@ -164,27 +140,7 @@ impl Metric {
         help: &'static str,
         read: fn(&PoolSnapshot, &mut dyn Sink),
     ) -> Self {
-        Self { name, kind, labels, help, source: Source::OwnPool(Reader::Pool(read)) }
-    }
-
-    const fn of_operation(
-        name: &'static str,
-        kind: Kind,
-        labels: &'static [&'static str],
-        help: &'static str,
-        read: fn(&OperationTotals, &mut dyn Sink),
-    ) -> Self {
-        Self { name, kind, labels, help, source: Source::Pool(Reader::Operation(read)) }
-    }
-
-    const fn of_own_operation(
-        name: &'static str,
-        kind: Kind,
-        labels: &'static [&'static str],
-        help: &'static str,
-        read: fn(&OperationTotals, &mut dyn Sink),
-    ) -> Self {
-        Self { name, kind, labels, help, source: Source::OwnPool(Reader::Operation(read)) }
+        Self { name, kind, labels, help, source: Source::OwnPool(read) }
     }
 
     const fn of_spans(name: &'static str, kind: Kind, help: &'static str, read: fn(&SpanTotals) -> u64) -> Self {

@@ -1,5 +1,6 @@
 //! The metrics of retries.
 
+use super::table::active;
 use super::{Kind, Metric};
 use crate::telemetry::clock::to_f64;
 
@@ -16,13 +17,13 @@ pub(super) const RETRIES: Metric = Metric::of_own_pool(
     },
 );
 
-pub(super) const RECOVERED: Metric = Metric::of_own_operation(
+pub(super) const RECOVERED: Metric = Metric::of_own_pool(
     "poolscope_retry_recovered_total",
     Kind::Counter,
     &["operation"],
     "Operations that succeeded after at least one retry. Missing for operations that never did.",
-    |operation, sink| {
-        if operation.recovered > 0 {
+    |pool, sink| {
+        for operation in active(pool).filter(|operation| operation.recovered > 0) {
             sink.value(&[&operation.name], to_f64(operation.recovered));
         }
     },

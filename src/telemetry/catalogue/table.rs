@@ -91,35 +91,43 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_own_operation(
+    Metric::of_own_pool(
         "poolscope_operation_duration_seconds",
         Kind::Histogram,
         &["operation", "outcome"],
         "Duration of operations passed to run, including their checkout. A failed checkout has its own outcome, a failed operation has the outcome error.",
-        |operation, sink| {
-            for outcome in Outcome::ALL {
-                let durations = &operation.durations[outcome.index()];
-                if durations.count() > 0 {
-                    sink.histogram(&[&operation.name, outcome.as_str()], durations);
+        |pool, sink| {
+            for operation in &pool.operations {
+                for outcome in Outcome::ALL {
+                    let durations = &operation.durations[outcome.index()];
+                    if durations.count() > 0 {
+                        sink.histogram(&[&operation.name, outcome.as_str()], durations);
+                    }
                 }
             }
         },
     ),
-    Metric::of_own_operation(
+    Metric::of_own_pool(
         "poolscope_checkouts_started_total",
         Kind::Counter,
         &["operation"],
         "Checkouts started. At every scrape equal to the sum of poolscope_checkouts_total plus poolscope_checkouts_in_flight.",
-        |operation, sink| sink.value(&[&operation.name], to_f64(operation.started)),
+        |pool, sink| {
+            for operation in active(pool) {
+                sink.value(&[&operation.name], to_f64(operation.started));
+            }
+        },
     ),
-    Metric::of_own_operation(
+    Metric::of_own_pool(
         "poolscope_checkouts_total",
         Kind::Counter,
         &["operation", "outcome"],
         "Checkouts ended, by outcome; each has exactly one: ok, timeout, error (connecting failed, or was suspended after a failure), closed, shed, cancelled (the caller dropped the future).",
-        |operation, sink| {
-            for outcome in Outcome::ALL {
-                sink.value(&[&operation.name, outcome.as_str()], to_f64(operation.outcomes[outcome.index()]));
+        |pool, sink| {
+            for operation in active(pool) {
+                for outcome in Outcome::ALL {
+                    sink.value(&[&operation.name, outcome.as_str()], to_f64(operation.outcomes[outcome.index()]));
+                }
             }
         },
     ),
@@ -130,12 +138,16 @@ pub const METRICS: &[Metric] = &[
         "Checkouts started and not yet ended, whatever they are waiting for.",
         |pool, sink| sink.value(&[], count(pool.in_flight)),
     ),
-    Metric::of_own_operation(
+    Metric::of_own_pool(
         "poolscope_operation_wait_seconds_total",
         Kind::Counter,
         &["operation"],
         "Time that the checkouts of an operation spent waiting, including checkouts in flight. The rate is the mean number of its checkouts that are waiting.",
-        |operation, sink| sink.value(&[&operation.name], seconds(operation.wait_nanos)),
+        |pool, sink| {
+            for operation in active(pool) {
+                sink.value(&[&operation.name], seconds(operation.wait_nanos));
+            }
+        },
     ),
     Metric::of_own_pool(
         "poolscope_checkout_wait_oldest_seconds",
@@ -195,14 +207,19 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_operation(
+    Metric::of_pool(
         "poolscope_connection_use_seconds_total",
         Kind::Counter,
         &["operation", "activity"],
         "Time for which connections were held, by activity: executing (from the first byte of a request until the server is ready for the next one), idle_in_transaction, idle. Includes connections currently held, and pinging and resetting. The rate is the mean number of connections that the operation holds; the sum over all operations is the time integral of the used connections.",
-        |operation, sink| {
-            for activity in Activity::ALL {
-                sink.value(&[&operation.name, activity.as_str()], seconds(operation.activity_nanos[activity.index()]));
+        |pool, sink| {
+            for operation in active(pool) {
+                for activity in Activity::ALL {
+                    sink.value(
+                        &[&operation.name, activity.as_str()],
+                        seconds(operation.activity_nanos[activity.index()]),
+                    );
+                }
             }
         },
     ),
@@ -218,19 +235,27 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_operation(
+    Metric::of_pool(
         "poolscope_queries_total",
         Kind::Counter,
         &["operation"],
         "Queries sent, as observed on the wire: simple queries, executions of statements and function calls, including BEGIN, COMMIT and ROLLBACK, without pinging and resetting by the pool.",
-        |operation, sink| sink.value(&[&operation.name], to_f64(operation.queries)),
+        |pool, sink| {
+            for operation in active(pool) {
+                sink.value(&[&operation.name], to_f64(operation.queries));
+            }
+        },
     ),
-    Metric::of_operation(
+    Metric::of_pool(
         "poolscope_queries_finished_total",
         Kind::Counter,
         &["operation"],
         "Queries ended, successfully or not. Queries sent but not finished are executing, or were on a connection that was closed.",
-        |operation, sink| sink.value(&[&operation.name], to_f64(operation.queries_finished)),
+        |pool, sink| {
+            for operation in active(pool) {
+                sink.value(&[&operation.name], to_f64(operation.queries_finished));
+            }
+        },
     ),
     Metric::of_pool(
         "poolscope_query_errors_total",
@@ -244,14 +269,16 @@ pub const METRICS: &[Metric] = &[
             }
         },
     ),
-    Metric::of_operation(
+    Metric::of_pool(
         "poolscope_wire_bytes_total",
         Kind::Counter,
         &["operation", "direction"],
         "Protocol bytes sent to and received from the server, before encryption, including connecting, pinging and resetting.",
-        |operation, sink| {
-            for direction in Direction::ALL {
-                sink.value(&[&operation.name, direction.as_str()], to_f64(operation.wire_bytes[direction.index()]));
+        |pool, sink| {
+            for operation in active(pool) {
+                for direction in Direction::ALL {
+                    sink.value(&[&operation.name, direction.as_str()], to_f64(operation.wire_bytes[direction.index()]));
+                }
             }
         },
     ),
@@ -375,6 +402,15 @@ pub const METRICS: &[Metric] = &[
     SCRAPE_DURATION,
     LOG_LINES_LOST,
 ];
+
+/// Returns the operations to report: all that have a name, and `other` once it has been used.
+pub(super) fn active(pool: &PoolSnapshot) -> impl Iterator<Item = &OperationTotals> {
+    pool.operations
+        .iter()
+        .enumerate()
+        .filter(|(id, operation)| *id > 0 || operation.started > 0)
+        .map(|(_, operation)| operation)
+}
 
 fn sum(pool: &PoolSnapshot, of: impl Fn(&OperationTotals) -> u64) -> u64 {
     pool.operations.iter().map(of).sum()

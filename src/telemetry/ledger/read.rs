@@ -103,7 +103,7 @@ impl SnapshotBuffer {
 }
 
 impl OperationTotals {
-    pub(crate) fn blank(name: Arc<str>) -> Self {
+    pub(in crate::telemetry) fn blank(name: Arc<str>) -> Self {
         Self {
             name,
             started: 0,
@@ -120,46 +120,10 @@ impl OperationTotals {
             durations: Default::default(),
         }
     }
-
-    /// Becomes a copy of `other`, reusing the allocated memory.
-    #[cfg(feature = "exporter")]
-    pub(crate) fn set(&mut self, other: &Self) {
-        // Without `..`, so that a new field is not forgotten.
-        let Self {
-            name,
-            started,
-            outcomes,
-            in_flight,
-            wait_nanos,
-            use_nanos,
-            returned,
-            activity_nanos,
-            queries,
-            queries_finished,
-            wire_bytes,
-            recovered,
-            durations,
-        } = other;
-        self.name.clone_from(name);
-        self.started = *started;
-        self.outcomes = *outcomes;
-        self.in_flight = *in_flight;
-        self.wait_nanos = *wait_nanos;
-        self.use_nanos = *use_nanos;
-        self.returned = *returned;
-        self.activity_nanos = *activity_nanos;
-        self.queries = *queries;
-        self.queries_finished = *queries_finished;
-        self.wire_bytes = *wire_bytes;
-        self.recovered = *recovered;
-        for (own, other) in self.durations.iter_mut().zip(durations) {
-            own.set(other);
-        }
-    }
 }
 
 impl PoolSnapshot {
-    pub(crate) fn blank() -> Self {
+    pub(in crate::telemetry) fn blank() -> Self {
         Self {
             name: Arc::from(""),
             kind: PoolKind::Pool,

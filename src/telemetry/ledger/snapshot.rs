@@ -51,7 +51,7 @@ impl Connections {
 }
 
 /// Counters of one operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OperationTotals {
     /// The operation's name.
