@@ -58,8 +58,8 @@ pub enum ExpositionError {
 /// # Ok::<(), poolscope::exporter::ExpositionError>(())
 /// ```
 ///
-/// Keep both: a page that is written again in the same format costs no allocation for pools that have not grown, and of their
-/// text only what has changed is written. Two formats need two pages. The other collectors of the registry cost what they cost, and
+/// Keep both: a page that is written again in the same format costs no allocation for pools whose text is not longer, and
+/// of their text only what has changed is written. Two formats need two pages. The other collectors of the registry cost what they cost, and
 /// may block.
 ///
 /// # A registry that contains the collector
@@ -111,6 +111,8 @@ impl Exposition {
     ///
     /// Returns an error if the registry gathers a metric family without a name or a type.
     pub fn write(&mut self, format: Format, page: &mut Page) -> Result<(), ExpositionError> {
+        // Not empty after a panic.
+        self.ledgers.clear();
         let mut families = self.registry.as_ref().map(Registry::gather).unwrap_or_default();
         if !is_renamed(&families) {
             self.collector.ledgers(&mut self.ledgers);
@@ -124,15 +126,15 @@ impl Exposition {
         // The page has nothing of the pools meanwhile: what a panic leaves behind must not be used by the next page.
         let mut pools = page.begin(METRICS.len(), format);
         self.write_pools(format, &mut pools);
-        let heads = page.own_mut();
+        let own = page.own_mut();
         for (index, (metric, length)) in METRICS.iter().zip(&self.lengths).enumerate() {
             // A family without samples is left out.
             if *length > 0 {
-                let (head, kind) = (&mut heads[2 * index], metric.kind.as_str());
+                let (head, kind) = (&mut own[2 * index], metric.kind.as_str());
                 family_head(head, format, metric.name, kind, metric.help, |name| is_taken(name, &families));
             }
         }
-        let written = self.write_families(format, &families, heads);
+        let written = self.write_families(format, &families, own);
         self.ledgers.clear();
         page.complete(pools, self.lengths.iter().sum());
         written
@@ -144,10 +146,13 @@ impl Exposition {
         self.lengths.resize(METRICS.len(), 0);
         for (place, ledger) in self.ledgers.iter().enumerate() {
             if !pools.get(place).is_some_and(|text| text.is_of(ledger.name())) {
-                // The pools are in the order in which they joined. Those in between have gone.
+                // The pools are in the order in which they joined. Those in between have gone, and a new one is last.
                 match pools.iter().skip(place).position(|text| text.is_of(ledger.name())) {
                     Some(gone) => drop(pools.drain(place..place + gone)),
-                    None => pools.insert(place, PoolText::new(ledger.name())),
+                    None => {
+                        pools.truncate(place);
+                        pools.push(PoolText::new(ledger.name()));
+                    }
                 }
             }
             ledger.read(&mut self.reading);

@@ -81,6 +81,9 @@ struct Section {
 /// Follows a label value. No text contains this byte, so two lists of values are equal if their bytes are.
 const LABEL_END: u8 = 0xff;
 
+/// A list with a smaller capacity does not shrink.
+const MIN_SHRINK_LEN: usize = 16;
+
 impl Section {
     fn lines<'a>(
         &'a mut self,
@@ -154,7 +157,18 @@ impl Lines<'_> {
 
     fn finish(mut self) {
         self.truncate();
+        shrink(self.labels);
+        shrink(self.values);
+        shrink(self.histograms);
         self.edit.finish();
+    }
+}
+
+/// Releases memory of series that have gone.
+#[inline]
+fn shrink<T>(kept: &mut Vec<T>) {
+    if kept.capacity() > MIN_SHRINK_LEN.max(2 * kept.len()) {
+        kept.shrink_to_fit();
     }
 }
 
@@ -594,8 +608,8 @@ mod tests {
         }
     }
 
-    /// The bound on the memory of a page. Of each line of a value, what it was written from takes less than half, and of a histogram's lines
-    /// less than a fifth.
+    /// What many lines of values were written from takes less than half as much as their text, and that of many histograms less than
+    /// a fifth.
     #[test]
     fn memory_is_bounded_by_the_text() {
         let entry = |number: u64| Entry {
@@ -611,14 +625,17 @@ mod tests {
                 update(&mut section, &entries[..count], is_histogram, Format::Text, &mut scratch);
                 assert!(section.text.capacity() <= section.text.len() + section.text.len() / 4);
             }
+            let Section { labels, values, histograms, .. } = section;
+            assert!(labels.capacity() <= 2 * labels.len());
+            assert!(values.capacity().max(histograms.capacity()) <= 20, "of ten");
         }
         let mut section = Section::default();
         update(&mut section, &entries, false, Format::Text, &mut scratch);
-        let kept = section.labels.len() + section.values.len() * size_of::<Value>();
+        let kept = section.labels.capacity() + section.values.capacity() * size_of::<Value>();
         assert!(kept < section.text.len() / 2, "{kept} for {}", section.text.len());
         let mut section = Section::default();
         update(&mut section, &entries, true, Format::Text, &mut scratch);
-        let kept = section.labels.len() + section.histograms.len() * size_of::<HistogramLines>();
+        let kept = section.labels.capacity() + section.histograms.capacity() * size_of::<HistogramLines>();
         assert!(kept < section.text.len() / 5, "{kept} for {}", section.text.len());
     }
 }

@@ -14,4 +14,5 @@ mod other_collectors;
 #[path = "../../support/pages/mod.rs"]
 mod pages;
 mod parsers;
+mod sending;
 mod series_count;
