@@ -592,6 +592,31 @@ mod tests {
     }
 
     #[test]
+    fn texts_that_differ_in_one_byte_are_not_equal() {
+        for len in 0..40 {
+            let one = vec![b'a'; len];
+            assert!(equal(&one, &one.clone()), "{len}");
+            for at in 0..len {
+                let mut other = one.clone();
+                other[at] = b'b';
+                assert!(!equal(&one, &other), "{at} of {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn sum_is_updated_if_only_it_has_changed() {
+        let mut entry = Entry { labels: Default::default(), value: 0.0, histogram: Histogram::default() };
+        let (mut section, mut scratch) = (Section::default(), Scratch::default());
+        for sum_nanos in [0, 1_500_000_000, 2_500_000_000, 0] {
+            entry.histogram.sum_nanos = sum_nanos;
+            update(&mut section, std::slice::from_ref(&entry), true, Format::Text, &mut scratch);
+            let written = String::from_utf8_lossy(&section.text);
+            assert_eq!(written, expected(std::slice::from_ref(&entry), true, Format::Text));
+        }
+    }
+
+    #[test]
     fn labels_are_divided_as_before() {
         for (one, other) in [(["ab", "c"], ["a", "bc"]), (["", "a"], ["a", ""]), (["a", "b"], ["b", "a"])] {
             let entry = |[one, other]: [&str; 2]| Entry {
