@@ -197,8 +197,8 @@ impl<T> ObjectPool<T> {
         self.take_if_at(fits, Instant::now()).unwrap_or_else(create)
     }
 
-    /// Takes an object, and drops those that were not used for some time: here, since whoever puts an object back may be a
-    /// task, and a large page takes some milliseconds.
+    /// Takes an object, and drops those that were not used for some time. Not when one is put back: a task may do
+    /// that, and to drop a large page takes some milliseconds.
     fn take_if_at(&self, fits: impl Fn(&T) -> bool, now: Instant) -> Option<T> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let found = idle.iter().rposition(|(_, object)| fits(object)).map(|index| idle.remove(index).1);

@@ -55,6 +55,8 @@ pub use ledger::{
 };
 pub use operations::{MAX_NAME_BYTES, MAX_OPERATIONS};
 pub use owned::BOUNDS_SECONDS;
+#[cfg(feature = "exporter")]
+pub(crate) use owned::BUCKETS;
 pub use redis_view::RedisView;
 pub use requests::RequestTotals;
 pub use server::{Backends, BlockedBackend, ServerPoll, ServerView};

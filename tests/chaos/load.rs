@@ -221,7 +221,7 @@ async fn work(target: &Target, kind: u8, seed: u64) -> bool {
 }
 
 /// Leaves a stream before its end.
-async fn read_some_rows(connection: &Connection) -> Result<(), poolscope::tokio_postgres::Error> {
+pub(crate) async fn read_some_rows(connection: &Connection) -> Result<(), poolscope::tokio_postgres::Error> {
     let parameters: [i32; 0] = [];
     let rows = connection.query_raw("SELECT n FROM generate_series(1, 2000) AS n", parameters).await?;
     let mut rows = std::pin::pin!(rows);

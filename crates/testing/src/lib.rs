@@ -6,7 +6,7 @@
 //! - `proxy` (feature `proxy`): a fault-injecting TCP proxy;
 //! - `otlp` (feature `otlp-receiver`): an OTLP collector that keeps the spans it receives;
 //! - `rogue` (feature `harness`): servers that send too much, nonsense, or nothing;
-//! - `run`, `leftovers`, `http`, `server_process`, `prometheus`, `scrape` (feature `harness`): processes under test,
+//! - `run`, `process`, `leftovers`, `http`, `server_process`, `prometheus`, `scrape` (feature `harness`): processes under test,
 //!   what they leave behind, and their metrics.
 
 pub mod ports;
@@ -19,6 +19,8 @@ pub mod http;
 pub mod leftovers;
 #[cfg(feature = "otlp-receiver")]
 pub mod otlp;
+#[cfg(feature = "harness")]
+pub mod process;
 #[cfg(feature = "harness")]
 pub mod prometheus;
 #[cfg(feature = "proxy")]

@@ -14,8 +14,18 @@ pub(super) struct Edit<'a> {
     covered: Option<usize>,
 }
 
-/// A text with a smaller capacity does not shrink.
+/// A list with a smaller capacity does not shrink.
 const MIN_SHRINK_BYTES: usize = 512;
+
+/// Releases memory so that a list keeps at most a quarter more than it needs, and many pools do not take twice the memory of
+/// their page.
+#[inline]
+pub(super) fn shrink<T>(list: &mut Vec<T>) {
+    let bytes = |len: usize| len * size_of::<T>();
+    if bytes(list.capacity()) > MIN_SHRINK_BYTES.max(bytes(list.len() + list.len() / 4)) {
+        list.shrink_to(list.len() + list.len() / 8);
+    }
+}
 
 impl<'a> Edit<'a> {
     /// Begins at the start of `text`.
@@ -72,10 +82,7 @@ impl<'a> Edit<'a> {
             }
             text.extend_from_slice(moved);
         }
-        // At most a quarter more than the text, so that many pools do not take twice the memory of their page.
-        if text.capacity() > MIN_SHRINK_BYTES.max(text.len() + text.len() / 4) {
-            text.shrink_to(text.len() + text.len() / 8);
-        }
+        shrink(text);
     }
 }
 

@@ -7,11 +7,11 @@
 
 use std::sync::{Arc, LazyLock};
 
-use super::edit::Edit;
+use super::edit::{Edit, shrink};
 use super::encode::{Digits, Format, bound, escaped, exemplar, integer, number, seconds};
 use crate::telemetry::catalogue::{METRICS, Metric, POOL_LABEL, Sink};
 use crate::telemetry::ledger::PoolSnapshot;
-use crate::telemetry::{BOUNDS_SECONDS, Exemplar, Histogram};
+use crate::telemetry::{BOUNDS_SECONDS, BUCKETS, Exemplar, Histogram};
 
 /// The lines of one pool in one format.
 #[derive(Clone, Debug)]
@@ -81,9 +81,6 @@ struct Section {
 /// Follows a label value. No text contains this byte, so two lists of values are equal if their bytes are.
 const LABEL_END: u8 = 0xff;
 
-/// A list with a smaller capacity does not shrink.
-const MIN_SHRINK_LEN: usize = 16;
-
 impl Section {
     fn lines<'a>(
         &'a mut self,
@@ -148,27 +145,22 @@ impl Lines<'_> {
         self.edit.rest()
     }
 
-    /// Removes the remaining entries.
+    /// Removes the remaining entries, if there are any.
+    #[inline]
     fn truncate(&mut self) {
-        self.labels.truncate(self.label);
-        self.values.truncate(self.entry);
-        self.histograms.truncate(self.entry);
+        if self.entry < self.values.len().max(self.histograms.len()) {
+            self.labels.truncate(self.label);
+            self.values.truncate(self.entry);
+            self.histograms.truncate(self.entry);
+            shrink(self.labels);
+            shrink(self.values);
+            shrink(self.histograms);
+        }
     }
 
     fn finish(mut self) {
         self.truncate();
-        shrink(self.labels);
-        shrink(self.values);
-        shrink(self.histograms);
         self.edit.finish();
-    }
-}
-
-/// Releases memory of series that have gone.
-#[inline]
-fn shrink<T>(kept: &mut Vec<T>) {
-    if kept.capacity() > MIN_SHRINK_LEN.max(2 * kept.len()) {
-        kept.shrink_to_fit();
     }
 }
 
@@ -290,9 +282,6 @@ struct HistogramLines {
     /// The length of all lines.
     len: usize,
 }
-
-/// The buckets of a histogram, with the unbounded one.
-const BUCKETS: usize = BOUNDS_SECONDS.len() + 1;
 
 /// What follows the name of a histogram's metric.
 const BUCKET: &str = "_bucket";

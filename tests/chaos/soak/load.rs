@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use futures_util::{FutureExt as _, StreamExt as _};
+use futures_util::FutureExt as _;
 use poolscope::tokio_postgres::{self, types::Type};
 use poolscope::{CheckoutError, Connection, Operation, Pool, RetryPolicy};
 use poolscope_call_sites::{CALL_SITES, Callee, call_at};
@@ -13,6 +13,7 @@ use prometheus::{IntCounter, IntCounterVec};
 use tokio::task::JoinSet;
 
 use super::hostile;
+use crate::load::read_some_rows;
 
 /// The number of tasks of steady work.
 pub(crate) const TASKS: usize = 100;
@@ -217,18 +218,6 @@ async fn echo(connection: &Connection, text: &str) -> Result<(), tokio_postgres:
     let rows = connection.query_typed("SELECT $1", &[(&text, Type::TEXT)]).await?;
     let echoed: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
     assert_eq!(echoed, [text]);
-    Ok(())
-}
-
-/// Leaves a stream before its end.
-async fn read_some_rows(connection: &Connection) -> Result<(), tokio_postgres::Error> {
-    let parameters: [i32; 0] = [];
-    let rows = connection.query_raw("SELECT n FROM generate_series(1, 1000) AS n", parameters).await?;
-    let mut rows = std::pin::pin!(rows);
-    for _ in 0..3 {
-        let Some(row) = rows.next().await else { break };
-        row?;
-    }
     Ok(())
 }
 

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use poolscope_testing::process;
+
 use super::MAX_RECOVERY;
 use super::plot;
 use super::scraper::Seen;
@@ -41,14 +43,11 @@ pub(crate) struct Sample {
 
 impl Sample {
     pub(crate) fn of(pid: u32, at: Duration, seen: &Seen) -> Self {
-        let entries = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).expect("a process").count() as u64;
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
-        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix(" kB"));
         Self {
             seconds: at.as_secs_f64(),
-            memory_kb: memory.expect("its memory").trim().parse().expect("a number"),
-            descriptors: entries("fd"),
-            threads: entries("task"),
+            memory_kb: process::memory_kb(pid).expect("a process"),
+            descriptors: process::descriptors(pid) as u64,
+            threads: process::threads(pid) as u64,
             tasks: seen.alive_tasks,
             page: seen.page_len as u64,
             scrape_ms: seen.took.as_secs_f64() * 1000.0,

@@ -63,7 +63,6 @@ impl Scraper {
 
     /// Scrapes, and checks the page at times.
     pub(crate) fn scrape(&mut self) -> Seen {
-        self.scrapes += 1;
         let (format, page, took) = self.get();
         let seen = Seen { took, ..seen(&page) };
         self.is_check_due |= self.scrapes.is_multiple_of(CHECK_EVERY);
@@ -79,19 +78,15 @@ impl Scraper {
 
     /// Scrapes and checks a page in each format. Returns what it shows, and how many pages were checked.
     pub(crate) fn finish(mut self) -> (Seen, usize) {
-        let last: Vec<_> = (0..2)
-            .map(|_| {
-                self.scrapes += 1;
-                self.get()
-            })
-            .collect();
+        let last = [self.get(), self.get()];
         drop(self.checker);
         let mut check = self.thread.join().expect("valid pages");
         last.iter().for_each(|(format, page, _)| check.check(*format, page));
         (seen(&last[0].1), check.pages)
     }
 
-    fn get(&self) -> (Format, String, Duration) {
+    fn get(&mut self) -> (Format, String, Duration) {
+        self.scrapes += 1;
         let (format, accept) = match self.scrapes % 2 {
             0 => (Format::Text, ACCEPT_TEXT),
             _ => (Format::OpenMetrics, ACCEPT_OPEN_METRICS),

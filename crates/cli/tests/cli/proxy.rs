@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
 use poolscope_testing::otlp::Receiver;
+use poolscope_testing::process;
 use poolscope_testing::scrape::Scrape;
 use poolscope_testing::server::{Builder, Server};
 use tempfile::TempDir;
@@ -269,7 +270,7 @@ fn pgbench_is_counted_by_statement() {
         assert_eq!(output.code, Some(0), "{}", output.err);
         environment.await_end("pgbench");
     };
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", environment.run.pid())).expect("descriptors").count();
+    let descriptors = || process::descriptors(environment.run.pid());
     connect();
     let before = descriptors();
     connect();

@@ -4,12 +4,13 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
 
+use poolscope_testing::process::{descriptors, memory_kb};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 
 use super::proxy::start;
-use crate::run::{Run, poolscope, wait_until};
+use crate::run::{poolscope, wait_until};
 
 /// `AuthenticationOk`, `BackendKeyData` and `ReadyForQuery`.
 const READY: &[u8] = b"R\0\0\0\x08\0\0\0\0K\0\0\0\x0c\0\0\x12\x67\0\0\0\x01Z\0\0\0\x05I";
@@ -55,17 +56,6 @@ async fn connect(proxy: SocketAddr) -> TcpStream {
     stream
 }
 
-fn descriptors(run: &Run) -> usize {
-    fs::read_dir(format!("/proc/{}/fd", run.pid())).expect("the descriptors").count()
-}
-
-/// Returns the resident memory in KiB.
-fn memory(run: &Run) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", run.pid())).expect("the status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 #[test]
 #[cfg(target_os = "linux")]
 fn idle_connection_takes_at_most_16_kib() {
@@ -77,11 +67,11 @@ fn idle_connection_takes_at_most_16_kib() {
     for _ in 0..50 {
         open.push(runtime.block_on(connect(proxy)));
     }
-    let before = memory(&run);
+    let before = memory_kb(run.pid()).expect("a process");
     for _ in 0..CONNECTIONS {
         open.push(runtime.block_on(connect(proxy)));
     }
-    let after = memory(&run);
+    let after = memory_kb(run.pid()).expect("a process");
     let each = (after - before) as f64 / CONNECTIONS as f64;
     println!("{each:.1} KiB for each connection");
     assert!(each <= 16.0, "{each:.1} KiB for each connection");
@@ -114,12 +104,12 @@ fn ten_thousand_connections_leave_nothing_behind() {
         });
     };
     connect_all(2000);
-    wait_until("the first descriptors' end", || descriptors(&run) < 40);
-    let (open, used) = (descriptors(&run), memory(&run));
+    wait_until("the first descriptors' end", || descriptors(run.pid()) < 40);
+    let (open, used) = (descriptors(run.pid()), memory_kb(run.pid()).expect("a process"));
     connect_all(8000);
     // But for those of a scrape.
-    wait_until("the descriptors' end", || descriptors(&run) <= open + 5);
-    let grown = memory(&run).saturating_sub(used);
+    wait_until("the descriptors' end", || descriptors(run.pid()) <= open + 5);
+    let grown = memory_kb(run.pid()).expect("a process").saturating_sub(used);
     println!("{grown} KiB more");
     // Even a hundred bytes for each would be 820 KiB, but an allocator's reserves vary.
     assert!(grown < 4096, "{used} KiB and {grown} KiB more");

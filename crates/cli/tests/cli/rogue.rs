@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
+use poolscope_testing::process::peak_kb;
 use poolscope_testing::rogue::{Fault, RogueServer};
 use tempfile::TempDir;
 
@@ -34,23 +35,6 @@ impl RogueServers {
     pub(crate) fn config(&self) -> String {
         self.directory.path().join("poolscope.toml").to_str().expect("a path").to_owned()
     }
-}
-
-/// Returns a value in kB of `/proc/<pid>/status`; `None` once the process has ended.
-pub(crate) fn status_kb(pid: u32, name: &str) -> Option<u64> {
-    value_kb(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, name)
-}
-
-/// Returns the largest memory that a process has had, without the pages of its program's file: those of a build without
-/// optimization are several times those of a release. `None` once the process has ended.
-pub(crate) fn peak_kb(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    Some(value_kb(&status, "VmHWM")?.saturating_sub(value_kb(&status, "RssFile")?))
-}
-
-fn value_kb(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
 }
 
 #[test]

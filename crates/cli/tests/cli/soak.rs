@@ -2,15 +2,15 @@
 //! log do not grow. `make soak` runs it for an hour.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use poolscope_testing::http;
+use poolscope_testing::process::{descriptors, memory_kb, peak_kb, threads};
 use poolscope_testing::rogue::Fault;
 
-use crate::rogue::{RogueServers, peak_kb, status_kb};
+use crate::rogue::RogueServers;
 use crate::run::{Run, poolscope};
 
 /// The variable with the duration, in seconds.
@@ -40,14 +40,6 @@ const MAX_LINES_PER_MINUTE: f64 = 10.0;
 /// The time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(60);
 
-fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count()
-}
-
-fn threads(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/task")).expect("a process").count()
-}
-
 /// Returns the median and the maximum of the times.
 fn median_and_slowest(times: &[Duration]) -> (Duration, Duration) {
     let mut sorted = times.to_vec();
@@ -74,7 +66,7 @@ fn broken_servers_let_nothing_grow() {
         let (status, _) = http::get(address, "/metrics").expect("a response");
         times.push(asked.elapsed());
         assert_eq!(status, 200);
-        let memory = status_kb(run.pid(), "VmRSS").expect("a process");
+        let memory = memory_kb(run.pid()).expect("a process");
         peak = peak.max(peak_kb(run.pid()).expect("a process"));
         let open = descriptors(run.pid());
         if begun.elapsed() < duration / 4 {

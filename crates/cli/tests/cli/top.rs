@@ -6,10 +6,10 @@ use std::thread;
 
 use nix::sys::signal::Signal;
 use poolscope_testing::ports::ReservedPort;
+use poolscope_testing::process::status_kb;
 use serde_json::json;
 
 use crate::pseudo_terminal::PseudoTerminal;
-use crate::rogue::status_kb;
 use crate::run::{Run, demo, poolscope, run_to_end, start, wait_until};
 
 const QUIT: &str = "q";
