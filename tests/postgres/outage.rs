@@ -90,7 +90,7 @@ async fn down_server_is_a_connect_error_with_cause() {
 async fn full_server_times_out_with_the_cause() {
     let settings = [("max_connections", "4"), ("superuser_reserved_connections", "0")];
     let server = Server::builder().settings(settings).start().await.unwrap();
-    let pool = pool(&server, |pool| pool.pool_size(10).checkout_timeout(Duration::from_millis(500)));
+    let pool = pool(&server, |pool| pool.pool_size(10).checkout_timeout(Duration::from_secs(1)));
     let mut held = Vec::new();
     let error = loop {
         match pool.get().await {
@@ -100,7 +100,10 @@ async fn full_server_times_out_with_the_cause() {
     };
     assert_eq!(held.len(), 4);
     let CheckoutError::Timeout(report) = &error else { panic!("{error:?}") };
-    assert_eq!((report.phase, report.backoff.as_ref().unwrap().code.as_str()), (Phase::Queue, "53300"));
+    assert_eq!(report.backoff.as_ref().unwrap().code.as_str(), "53300");
+    // It waited for a connection to be returned, unless the deadline passed during one of its attempts.
+    let phase = if report.usage.status.creating == 0 { Phase::Queue } else { Phase::Connect };
+    assert_eq!(report.phase, phase);
     assert!(error.to_string().contains("too many clients"), "{error}");
     let tries = errors(&pool.snapshot(), "53300");
     assert!((1..=8).contains(&tries), "after growing pauses: {tries}");
@@ -110,7 +113,10 @@ async fn full_server_times_out_with_the_cause() {
         let pool = pool.clone();
         async move { pool.get().await.map(drop) }
     });
-    eventually("a checkout waits", async || pool.status().waiting == 1).await;
+    eventually("a checkout waits for a returned connection", async || {
+        pool.snapshot().waiters.iter().any(|waiter| waiter.phase == Phase::Queue)
+    })
+    .await;
     drop(held.pop());
     waiting.await.unwrap().unwrap();
     // Without a connection of its own that could be returned, a pool has nothing to wait for.
@@ -118,9 +124,12 @@ async fn full_server_times_out_with_the_cause() {
     held.push(pool.get().await.unwrap());
     let error = stranger.get().await.unwrap_err();
     assert!(matches!(&error, CheckoutError::Connect { source, .. } if source.code().as_str() == "53300"), "{error:?}");
-    assert!(
-        matches!(stranger.get().await.unwrap_err(), CheckoutError::Unavailable { source, .. } if source.code.as_str() == "53300")
-    );
+    // On a busy machine the first pauses may be over before the next checkout. They double.
+    eventually("connecting is suspended", async || {
+        let error = stranger.get().await.unwrap_err();
+        matches!(error, CheckoutError::Unavailable { source, .. } if source.code.as_str() == "53300")
+    })
+    .await;
 }
 
 /// A server that accepts and never answers, and callers that give up long before `connect_timeout`.
