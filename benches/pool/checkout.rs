@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::comparison::{Comparison, median, ratio};
+use crate::minimal_pool::MinimalPool;
 use crate::pools::{BareDeadpool, BenchPool, NoIoManager, Poolscope, SimpleWrapper, fill};
 use crate::report::Row;
 use crate::{BoxError, Scale};
@@ -25,6 +26,9 @@ struct Pools {
     untimed: BareDeadpool<NoIoManager>,
     wrapper: SimpleWrapper<NoIoManager>,
     ours: Poolscope<NoIoManager>,
+    /// Like Poolscope's deadpool, without timeouts.
+    minimal: MinimalPool<NoIoManager>,
+    minimal_timed: MinimalPool<NoIoManager>,
 }
 
 impl Pools {
@@ -35,12 +39,16 @@ impl Pools {
             untimed: BareDeadpool::without_timeouts(NoIoManager)?,
             wrapper: SimpleWrapper::new(NoIoManager)?,
             ours: Poolscope::new(NoIoManager)?,
+            minimal: MinimalPool::without_timeouts(NoIoManager)?,
+            minimal_timed: MinimalPool::with_timeouts(NoIoManager)?,
         };
         fill(&pools.bare).await?;
         fill(&pools.control).await?;
         fill(&pools.untimed).await?;
         fill(&pools.wrapper).await?;
         fill(&pools.ours).await?;
+        fill(&pools.minimal).await?;
+        fill(&pools.minimal_timed).await?;
         Ok(pools)
     }
 }
@@ -60,6 +68,7 @@ fn one_task(scale: Scale) -> Result<Vec<Row>, BoxError> {
     let untimed = comparison.add(|| turn(&pools.untimed));
     let wrapper = comparison.add(|| turn(&pools.wrapper));
     let ours = comparison.add(|| turn(&pools.ours));
+    let minimal = comparison.add(|| turn(&pools.minimal));
     // Without tokio's cooperative budget: running out of it costs deadpool a system call, and a pool that polls the
     // semaphore differently nothing. That is no merit of the pool.
     let times = runtime.block_on(tokio::task::unconstrained(comparison.run(scale.of(4_000))))?;
@@ -78,6 +87,11 @@ fn one_task(scale: Scale) -> Result<Vec<Row>, BoxError> {
             ratio(&times[ours], &times[untimed]),
         ),
         Row::ratio("checkout_noio_1_naive", "the same for the simple wrapper", ratio(&times[wrapper], &times[bare])),
+        Row::ratio(
+            "checkout_noio_1_minimal",
+            "the same for the least accounting, in a deadpool without timeouts",
+            ratio(&times[minimal], &times[bare]),
+        ),
         Row::count("checkout_noio_1_bare_ns", "nanoseconds per checkout, deadpool", median(times[bare].clone())),
         Row::count("checkout_noio_1_ours_ns", "nanoseconds per checkout, Poolscope", median(times[ours].clone())),
         Row::count(
@@ -85,6 +99,7 @@ fn one_task(scale: Scale) -> Result<Vec<Row>, BoxError> {
             "nanoseconds added by Poolscope to its deadpool, which has no timeouts",
             ours_adds,
         ),
+        Row::count("overhead_minimal_ns", "nanoseconds added to it by the least accounting", added(minimal, untimed)),
         Row::count("overhead_naive_ns", "nanoseconds added by the simple wrapper to its deadpool", naive_adds),
         Row::ratio("naive_overhead_over_ours", "ratio of these two", naive_adds / ours_adds).at_least(10.0),
     ])
@@ -111,6 +126,7 @@ fn many_tasks(scale: Scale) -> Result<Vec<Row>, BoxError> {
     let untimed = comparison.add(|| tasks(&next().untimed, &runtime));
     let wrapper = comparison.add(|| tasks(&next().wrapper, &runtime));
     let ours = comparison.add(|| tasks(&next().ours, &runtime));
+    let minimal = comparison.add(|| tasks(&next().minimal_timed, &runtime));
     let times = runtime.block_on(comparison.run(scale.of(400)))?;
     Ok(vec![
         Row::ratio(
@@ -126,6 +142,11 @@ fn many_tasks(scale: Scale) -> Result<Vec<Row>, BoxError> {
             ratio(&times[ours], &times[untimed]),
         ),
         Row::ratio("checkout_noio_64_naive", "the same for the simple wrapper", ratio(&times[wrapper], &times[bare])),
+        Row::ratio(
+            "checkout_noio_64_minimal",
+            "the same for the least accounting, with timeouts",
+            ratio(&times[minimal], &times[bare]),
+        ),
     ])
 }
 

@@ -25,6 +25,7 @@ mod counters;
 mod environment;
 mod middleware;
 mod minimal_layer;
+mod minimal_pool;
 mod pools;
 mod queries;
 mod redis;

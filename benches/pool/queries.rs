@@ -16,6 +16,7 @@ use tokio_postgres::{NoTls, Statement};
 
 use crate::affinity::Pinned;
 use crate::comparison::{Comparison, interquartile_mean, median, ratio};
+use crate::minimal_pool::MinimalPool;
 use crate::pools::{BareDeadpool, BenchPool, POOL_SIZE, Poolscope, SimpleWrapper, deadpool_with_timeouts, fill};
 use crate::report::Row;
 use crate::{BoxError, Scale};
@@ -183,12 +184,14 @@ fn many_tasks(scale: Scale, server: &Server) -> Result<Vec<Row>, BoxError> {
         BareDeadpool::with_timeouts(pool())?,
         BareDeadpool::without_timeouts(pool())?,
         Poolscope::new(pool())?,
+        MinimalPool::with_timeouts(pool())?,
     );
     runtime.block_on(async {
         fill(&pools.0).await?;
         fill(&pools.1).await?;
         fill(&pools.2).await?;
-        fill(&pools.3).await
+        fill(&pools.3).await?;
+        fill(&pools.4).await
     })?;
     let mut rows = Vec::new();
     for tasks in [64, 16] {
@@ -197,6 +200,7 @@ fn many_tasks(scale: Scale, server: &Server) -> Result<Vec<Row>, BoxError> {
         let control = comparison.add(|| batch(&pools.1, &runtime, tasks));
         let untimed = comparison.add(|| batch(&pools.2, &runtime, tasks));
         let ours = comparison.add(|| batch(&pools.3, &runtime, tasks));
+        let minimal = comparison.add(|| batch(&pools.4, &runtime, tasks));
         let costs = runtime.block_on(comparison.run(scale.of(250)))?;
         let of = |what: fn(&Cost) -> f64| -> Vec<Vec<f64>> {
             costs.iter().map(|costs| costs.iter().map(what).collect()).collect()
@@ -208,8 +212,17 @@ fn many_tasks(scale: Scale, server: &Server) -> Result<Vec<Row>, BoxError> {
                     .control(ratio(&wall[bare], &wall[control]))
                     .at_least(0.99),
             );
+            rows.push(Row::ratio(
+                "select1_64_minimal",
+                "the same for the least accounting",
+                ratio(&wall[bare], &wall[minimal]),
+            ));
         }
-        let (key, key_untimed) = if tasks == 64 { ("cpu_64", "cpu_64_untimed") } else { ("cpu_16", "cpu_16_untimed") };
+        let [key, key_untimed, key_minimal] = if tasks == 64 {
+            ["cpu_64", "cpu_64_untimed", "cpu_64_minimal"]
+        } else {
+            ["cpu_16", "cpu_16_untimed", "cpu_16_minimal"]
+        };
         let what =
             if tasks == 64 { "client CPU time per query, 64 tasks" } else { "client CPU time per query, 16 tasks" };
         rows.push(
@@ -221,6 +234,11 @@ fn many_tasks(scale: Scale, server: &Server) -> Result<Vec<Row>, BoxError> {
             key_untimed,
             "the same, over deadpool without timeouts",
             ratio(&cpu[ours], &cpu[untimed]),
+        ));
+        rows.push(Row::ratio(
+            key_minimal,
+            "the same for the least accounting, over deadpool",
+            ratio(&cpu[minimal], &cpu[bare]),
         ));
     }
     Ok(rows)
