@@ -19,7 +19,7 @@ use deadpool::managed::{Manager, Metrics, Object, Pool, PoolError, RecycleResult
 use pin_project_lite::pin_project;
 
 use crate::BoxError;
-use crate::pools::{BenchPool, POOL_SIZE, deadpool_with_timeouts};
+use crate::pools::{BenchPool, deadpool_with_timeouts, deadpool_without_timeouts};
 
 /// The lists of waiting checkouts. Each thread has one of its own, as far as they suffice.
 const SHARDS: usize = 8;
@@ -147,7 +147,7 @@ impl<M: Manager<Type: Send + Sync>> MinimalPool<M> {
 
     /// Without timeouts.
     pub(crate) fn without_timeouts(manager: M) -> Result<Self, BoxError> {
-        let pool = Pool::builder(Accounted(manager)).max_size(POOL_SIZE).build()?;
+        let pool = deadpool_without_timeouts(Accounted(manager))?;
         Ok(Self { pool, accounts: Arc::default() })
     }
 }

@@ -60,6 +60,11 @@ pub(crate) fn deadpool_with_timeouts<M: Manager>(manager: M, recycling: bool) ->
     Ok(pool.build()?)
 }
 
+/// Returns a deadpool whose checkouts may wait for ever.
+pub(crate) fn deadpool_without_timeouts<M: Manager>(manager: M) -> Result<Pool<M>, BoxError> {
+    Ok(Pool::builder(manager).max_size(POOL_SIZE).build()?)
+}
+
 impl<M: Manager> BareDeadpool<M> {
     /// With the default timeouts of Poolscope.
     pub(crate) fn with_timeouts(manager: M) -> Result<Self, BoxError> {
@@ -68,7 +73,7 @@ impl<M: Manager> BareDeadpool<M> {
 
     /// Without timeouts.
     pub(crate) fn without_timeouts(manager: M) -> Result<Self, BoxError> {
-        Ok(Self(Pool::builder(manager).max_size(POOL_SIZE).build()?))
+        deadpool_without_timeouts(manager).map(Self)
     }
 }
 
